@@ -1,0 +1,89 @@
+"""Where the trainer's outside (storage, portal, signals) and inside (engine, tasks) meet.
+
+The outside hands a `RunInputs` to `trainer_image.training.train` and gets a `RunResult`; anything that goes wrong is a
+`trainer_image.errors.TrainerError`. Neither side knows more of the other than this file says.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from trainer_image.config import Config
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a person waiting wants to know: one line, e.g. "Epoch 7 of 20, validation accuracy 0.91"."""
+
+    message: str
+    step: int
+    fraction: float | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class CheckpointStore(Protocol):
+    """Keeps checkpoints beyond the pod. A checkpoint is a folder of files; the outside copies it away and brings it back."""
+
+    def newest_first(self) -> list[Path]:
+        """Local folders of the checkpoints that exist for this run key, newest first (fetched when asked)."""
+
+    def keep(self, folder: Path) -> None:
+        """Take over a finished local folder `step-N` (its manifest is already written). May work in the background."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The operator's limits on untrusted data; 0 switches one off."""
+
+    dataset_bytes: int = 200 * 1024**3
+    dataset_files: int = 5_000_000
+    image_pixels: int = 64_000_000
+    table_columns: int = 10_000
+    field_bytes: int = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """All that the inside may use.
+
+    data:    folder with the dataset as listed in the container, verified, read-only by convention
+    output:  empty folder; model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md go here
+    device:  "auto", "cpu", "cuda" or "cuda:N"
+    stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a checkpoint if it
+             can and raises `errors.Terminated`
+    progress: cheap, non-blocking, callable from any thread
+    initial: the previous model's folder for `init: {from: latest}`, else None
+    """
+
+    config: Config
+    data: Path
+    output: Path
+    run_id: str
+    run_key: str
+    dataset_fingerprint: str
+    device: str
+    limits: Limits
+    stop: threading.Event
+    progress: Callable[[Progress], None]
+    checkpoints: CheckpointStore | None = None
+    initial: Path | None = None
+    grace_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """metrics: the test split's figures by name, e.g. {"accuracy": 0.97}; the first one is the headline.
+
+    baselines: the same figures of "trivial" and "linear"; steps: optimizer steps taken, earlier attempts included.
+    """
+
+    task: str
+    metrics: Mapping[str, float]
+    baselines: Mapping[str, Mapping[str, float]]
+    steps: int
+    seconds: float
