@@ -1,0 +1,195 @@
+"""Processes that the local stack starts, waits for and ends, each by its own pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+
+LOG_TAIL_LINES = 20
+
+
+class ServiceFailed(Exception):
+    """A process of the local stack ended or stayed silent; the sentence quotes the end of its log."""
+
+
+class WaitedTooLong(AssertionError):
+    """A condition did not come true in time. An AssertionError: a test that waits fails rather than errs."""
+
+
+def wait_until(
+    condition: Callable[[], T | None],
+    timeout: float = 10.0,
+    *,
+    what: str | Callable[[], str] = "the condition",
+    interval: float = 0.02,
+) -> T:
+    """Poll `condition` until it returns something true, and return that.
+
+    timeout, interval: seconds; the interval doubles up to 0.25 s, so that long waits cost little.
+    what: what is waited for, or a function that says what was seen instead, for the error's sentence.
+    Raises WaitedTooLong. Exceptions of `condition` pass through.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() >= deadline:
+            text = what() if callable(what) else what
+            raise WaitedTooLong(f"waited {timeout:g} s for {text}")
+        time.sleep(interval)
+        interval = min(interval * 2, 0.25)
+
+
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
+    """The last lines of a log file, or a word that there is none."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(no log)"
+    return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
+
+
+class Service:
+    """One child process in its own process group, its output in a log file. A context manager."""
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str | Path],
+        log: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """env: the whole environment of the child; None hands ours on."""
+        self.name = name
+        self.argv = [str(part) for part in argv]
+        self.log = log
+        self._env = None if env is None else dict(env)
+        self._cwd = cwd
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> Self:
+        if self._process is not None and self._process.poll() is None:
+            raise ServiceFailed(f"{self.name} is running already, pid {self.pid}")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._env,
+                cwd=self._cwd,
+                # Ctrl-C in the terminal is for us alone: we end the parts, in order.
+                start_new_session=True,
+            )
+        return self
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise ServiceFailed(f"{self.name} was never started")
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """None while it runs; negative: ended by that signal."""
+        return None if self._process is None else self._process.poll()
+
+    def wait_ready(self, ready: Callable[[], T | None], timeout: float = 30.0) -> T:
+        """Poll `ready` until it returns something true; ServiceFailed when the process ends or time is up."""
+
+        def alive_and_ready() -> T | None:
+            if self.returncode is not None:
+                raise ServiceFailed(
+                    f"{self.name} ended with code {self.returncode} while starting; {self._last_words()}"
+                )
+            return ready()
+
+        try:
+            return wait_until(alive_and_ready, timeout, what=f"{self.name} to be ready")
+        except WaitedTooLong as error:
+            self.stop()
+            raise ServiceFailed(f"{error}; {self._last_words()}") from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def send_signal(self, signum: int) -> None:
+        """To the process alone, not to its group: as a kubelet or an operator would."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signum)
+
+    def wait(self, timeout: float) -> int:
+        """The exit code; ServiceFailed after `timeout` seconds."""
+        if self._process is None:
+            raise ServiceFailed(f"{self.name} was never started")
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise ServiceFailed(f"{self.name} still runs after {timeout:g} s; {self._last_words()}") from None
+
+    def _last_words(self) -> str:
+        return f"its log ({self.log}) ends:\n{log_tail(self.log)}"
+
+    def stop(self, grace: float = 10.0) -> int | None:
+        """SIGTERM, then SIGKILL for the whole group after `grace` seconds. The exit code; harmless twice."""
+        process = self._process
+        if process is None:
+            return None
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(grace)
+        # Also after a clean end: what the process left in its own group is ours to end.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def started_at(pid: int) -> str | None:
+    """A word that tells this process from a later one with the same pid; None: there is no such process."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            # After the command's closing parenthesis: state is the 3rd field of the file, starttime the 22nd.
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] == "Z" else fields[19]
+    reply = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return reply.stdout.strip() or None
+
+
+def end_by_pid(pid: int, started: str, grace: float = 10.0) -> bool:
+    """End a process that another run of ours started, and its group. False: gone, or not that one."""
+    if started_at(pid) != started:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    with contextlib.suppress(WaitedTooLong):
+        wait_until(lambda: started_at(pid) != started, grace)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    return True

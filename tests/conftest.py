@@ -1,0 +1,87 @@
+"""What the tests share: one Azurite, one portal stub, one stand-in cluster for each pytest-xdist worker.
+
+Tests keep out of each other's way by names of their own (`queue_name`, `container_name`, `model_id`), not by
+clearing. To wait for something: `local_stack.processes.wait_until(condition, timeout)`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from local_stack.azurite import Azurite, AzuriteMissing
+from local_stack.control import ClusterControl, PortalControl, start_cluster, start_portal_stub
+
+# Names of the images that the shared stand-in cluster has; any other name is an image pull error.
+TRAINER_IMAGE = "trainer:local"
+SHELL_IMAGE = "shell:local"
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """A running Azurite (queue, blob): `.connection_string`, `.blob_endpoint`, `.queue_endpoint`."""
+    try:
+        storage = Azurite(log=tmp_path_factory.mktemp("azurite") / "azurite.log").start()
+    except AzuriteMissing as error:
+        pytest.skip(str(error))
+    yield storage
+    storage.stop()
+
+
+@pytest.fixture(scope="session")
+def _portal_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalControl]:
+    if importlib.util.find_spec("local_stack.portal_stub") is None:
+        pytest.skip("the portal stub is not there")
+    service, control = start_portal_stub(
+        tmp_path_factory.mktemp("portal"), api_key="key-" + secrets.token_hex(8)
+    )
+    with service:
+        yield control
+
+
+@pytest.fixture
+def portal(_portal_process: PortalControl) -> Iterator[PortalControl]:
+    """The worker's portal stub, without faults and recorded calls of the test before."""
+    _portal_process.clear_faults()
+    _portal_process.clear_calls()
+    yield _portal_process
+    _portal_process.clear_faults()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl]:
+    """The worker's stand-in cluster: two GPUs, images `trainer:local` and `shell:local` (no entry point)."""
+    if importlib.util.find_spec("local_stack.cluster") is None:
+        pytest.skip("the stand-in cluster is not there")
+    images = {TRAINER_IMAGE: [sys.executable, "-m", "trainer_image"], SHELL_IMAGE: None}
+    service, control = start_cluster(tmp_path_factory.mktemp("cluster"), gpus=2, images=images)
+    with service:
+        yield control
+
+
+@pytest.fixture
+def model_id() -> str:
+    """A model id that no other test uses."""
+    return f"t{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def queue_name() -> str:
+    """A queue name that no other test uses; nothing is created."""
+    return f"q-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def container_name(model_id: str) -> str:
+    """The model container's name of `model_id`; nothing is created."""
+    return f"model-{model_id}"
+
+
+@pytest.fixture
+def dataset_name() -> str:
+    """A dataset container's name that no other test uses; nothing is created."""
+    return f"dataset-{secrets.token_hex(6)}"
