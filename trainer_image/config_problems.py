@@ -1,0 +1,98 @@
+"""pydantic's errors → sentences for people: `{path}: {why}`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+_NOT_YET = {"custom", "command"}
+
+
+def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
+    """One `{path}: {why}` for each problem, in the order of the file's fields."""
+    return [_sentence(dict(item), model) for item in error.errors(include_url=False)]
+
+
+def _sentence(item: dict[str, Any], model: type[BaseModel]) -> str:
+    location = tuple(item["loc"])
+    path = ".".join(str(part) for part in location if part != "[key]")
+    kind, context = item["type"], item.get("ctx", {})
+    if kind == "extra_forbidden":
+        return f"{path}: {_unknown(location, model)}"
+    if kind == "missing":
+        return f"{path}: is required"
+    return f"{path}: {_why(kind, context, item['msg'])}{_got(item['input'])}"
+
+
+def _why(kind: str, context: dict[str, Any], message: str) -> str:
+    simple = {
+        "string_type": "must be text (numbers that are meant as text need quotes)",
+        "int_type": "must be a whole number",
+        "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "list_type": "must be a list, like [a, b]",
+        "dict_type": "must hold keys and values, like {a: b}",
+        "model_type": "must hold keys and values, like {a: b}",
+        "string_too_short": "must not be empty",
+        "string_too_long": f"is longer than {context.get('max_length')} characters",
+        "greater_than_equal": f"must be at least {context.get('ge')}",
+        "less_than_equal": f"must be at most {context.get('le')}",
+    }
+    if kind in simple:
+        return simple[kind]
+    if kind == "literal_error":
+        return f"must be {context['expected'].replace(chr(39), '')}"
+    if kind == "value_error":
+        return str(context["error"])
+    return message[:1].lower() + message[1:]
+
+
+def _got(value: object) -> str:
+    if isinstance(value, (dict, list)):
+        return f"; it is a {'group of keys' if isinstance(value, dict) else 'list'}"
+    text = "empty" if value is None else repr(value)
+    return f"; it is {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _unknown(location: tuple[Any, ...], model: type[BaseModel]) -> str:
+    key = str(location[-1])
+    if len(location) == 1 and key in _NOT_YET:
+        return f"task {key} is planned, but this version of the trainer does not have it"
+    known = list(_paths(model))
+    parent = ".".join(map(str, location[:-1]))
+    siblings = {name: f"{parent}.{name}".lstrip(".") for name in _keys_at(location[:-1], model)}
+    close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
+    if close:
+        return f"unknown key; did you mean {siblings[close[0]]}?"
+    leaves = {path.rpartition(".")[2]: path for path in known}
+    elsewhere = difflib.get_close_matches(key, leaves, n=1, cutoff=0.75)
+    if elsewhere:
+        return f"unknown key; did you mean {leaves[elsewhere[0]]}?"
+    nearest = difflib.get_close_matches(key, siblings, n=1, cutoff=0.0)
+    return f"unknown key; known here: {', '.join(siblings)}" + (
+        f"; the nearest is {siblings[nearest[0]]}" if nearest else ""
+    )
+
+
+def _keys_at(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
+    for part in location:
+        section = next((f for n, f in _fields(model) if n == part), None)
+        if section is None or not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+        model = section
+    return [name for name, _ in _fields(model)]
+
+
+def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, annotation in _fields(model):
+        yield prefix + name
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            yield from _paths(annotation, f"{prefix}{name}.")
+
+
+def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
+    for name, info in model.model_fields.items():
+        yield info.alias or name, info.annotation
