@@ -1,0 +1,70 @@
+# The project's commands. Each sets up what it needs by itself: a virtual environment in .venv with the versions of
+# constraints.txt, and the storage emulator in local_stack/azurite/node_modules. `make` alone lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+WORKERS ?= 2
+ARGS ?=
+KEEP ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+AZURITE := local_stack/azurite/node_modules/.installed
+
+.PHONY: help install demo demo-down test lint bench clean
+
+help: ## list the commands
+	@echo "make COMMAND, where COMMAND is"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer) for a new .venv."
+
+install: $(INSTALLED) $(AZURITE) ## set everything up, run nothing
+
+demo: $(INSTALLED) $(AZURITE) ## train real models from queue messages on this machine (KEEP=1 leaves it running)
+	@$(BIN)/python -m local_stack demo $(if $(KEEP),--keep) $(ARGS)
+
+demo-down: $(INSTALLED) ## stop what `make demo KEEP=1` left running
+	@$(BIN)/python -m local_stack down
+
+lint: $(INSTALLED) ## check style, format and types
+	@echo "ruff check"
+	@$(BIN)/ruff check --quiet .
+	@echo "ruff format --check"
+	@$(BIN)/ruff format --check --quiet . || { echo "error: run $(BIN)/ruff format ." >&2; exit 1; }
+	@echo "mypy"
+	@$(BIN)/mypy --no-error-summary
+
+test: lint $(AZURITE) ## lint, then every test (ARGS="tests/test_azurite.py -k folder" narrows it)
+	@echo "pytest, $(WORKERS) workers"
+	@$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
+
+bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove all that these commands made: .venv, .local, the emulator, caches
+	@if [ -x $(BIN)/python ] && [ -e .local ]; then $(BIN)/python -m local_stack down --quiet || true; fi
+	@rm -rf $(VENV) .local local_stack/azurite/node_modules local_stack/azurite/.lock *.egg-info build dist
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@echo "installing Python packages into $(VENV) (once; a few minutes)"
+	@if [ ! -x $(BIN)/python ]; then \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	        { echo "error: $(PYTHON) is no Python 3.11 or newer; say which one: make PYTHON=python3.12" >&2; exit 1; }; \
+	    $(PYTHON) -m venv $(VENV); \
+	fi
+	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
+	    --editable '.[dispatcher,trainer,local,dev]'
+	@touch $@
+
+$(AZURITE): local_stack/azurite/package.json local_stack/azurite/package-lock.json | $(INSTALLED)
+	@echo "installing the storage emulator Azurite into local_stack/azurite/node_modules (once; half a minute)"
+	@$(BIN)/python -m local_stack.azurite install
+	@touch $@
