@@ -1,0 +1,291 @@
+"""The portal's status API over HTTP: the only importer of requests.
+
+    PUT {API_BASE_URL}/api/external/models/status          {"ModelId", "Status": number, "Message"}
+    GET {API_BASE_URL}/api/external/models/{id}/status     {"status": word or number, "message"}
+
+One call is one attempt, plus the fall-back to the other header where the method is auto: how often and when
+to try again is the caller's, who knows what waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase
+
+from portal_client import auth, log_lines
+from portal_client.address import PortalAddress
+from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
+from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
+from portal_client.log_lines import AnyLogger, Wording
+from portal_client.messages import portal_message
+from portal_client.redaction import redact
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from portal_client.tls import MISMATCH_REASONS, tls_verification
+
+__all__ = ["ModelStatus", "PortalClient"]
+
+_CHUNK_BYTES = 1024
+
+
+class PortalClient:
+    """Reads and writes model statuses. Thread-safe; connections are pooled and kept.
+
+    base_url:    API_BASE_URL, http(s)://host[:port][/path]
+    api_key:     API_KEY; surrounding white space (the line end of a key file) is dropped. Without a key it
+                 warns, and every call raises PortalUnauthorized before anything is sent
+    auth_method: auto, x-api-key or bearer
+    ca_bundle:   file of CA certificates in PEM, instead of the system's. TLS is verified everywhere but on
+                 loopback hosts; a bundle turns it on there too
+    timeout:     seconds, for connecting and for each wait for data
+    pool_size:   connections kept open; more threads than that work, at the price of new connections
+    Raises ValueError, with a sentence that names the setting, for settings that cannot work.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        auth_method: str = auth.AUTO,
+        ca_bundle: str | None = None,
+        *,
+        timeout: float = 30.0,
+        pool_size: int = 16,
+        logger: AnyLogger | None = None,
+    ) -> None:
+        self._address = PortalAddress.parse(base_url)
+        self._api_key = _checked_key(api_key)
+        self._auth = auth.AuthChoice(auth_method)
+        self._verify = tls_verification(self._address, ca_bundle)
+        if not timeout > 0:
+            raise ValueError(f"The portal's time-out is {timeout} s: expected more than 0")
+        self._timeout = timeout
+        self._log: AnyLogger = logger if logger is not None else logging.getLogger("portal_client")
+        self._session = _session(self._address, pool_size)
+        self._log_settings()
+
+    def get_model_status(self, model_id: str) -> ModelStatus:
+        """What the portal says of this model now. Raises PortalError."""
+        call = Call("GET", self._address.status_url(model_id), f"model {model_id}")
+        try:
+            self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
+            answer, method = self._exchange(call, None)
+            found = read_status(answer, call, time.time())
+        except PortalError as error:
+            self._log.warning(log_lines.GET.error, self._clean(error.detail))
+            self._log.warning(log_lines.NOT_RETRIEVED, model_id)
+            raise
+        self._log_success(log_lines.GET, method, answer)
+        self._log.info(log_lines.RETRIEVED, model_id, found.status.title)
+        return found
+
+    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
+        """Sets the model's status. Raises PortalError; `.ambiguous`: it may have been set all the same.
+
+        message: for the portal's users; secrets are redacted, and it is cut at messages.MESSAGE_LIMIT.
+        """
+        call = Call("PUT", self._address.update_url, f"model {model_id}")
+        self._address.status_url(model_id)
+        payload = {
+            "ModelId": model_id,
+            "Status": int(status),
+            "Message": self._clean(portal_message(message)),
+        }
+        try:
+            self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
+            self._log.info(log_lines.PAYLOAD, payload)
+            answer, method = self._exchange(call, payload)
+            check_accepted(answer, call, time.time())
+        except PortalError as error:
+            self._log.warning(log_lines.PUT.error, self._clean(error.detail))
+            self._log.warning(log_lines.NOT_UPDATED, model_id, status.title)
+            raise
+        self._log_success(log_lines.PUT, method, answer)
+        self._log.info(log_lines.UPDATED, model_id, status.title)
+
+    def close(self) -> None:
+        """Closes the kept connections."""
+        self._session.close()
+
+    def _exchange(self, call: Call, payload: Mapping[str, object] | None) -> tuple[Answer, str]:
+        """The portal's answer, whatever its status, and the authentication method that got it."""
+        if not self._api_key:
+            self._log.warning(log_lines.KEY_MISSING_WARNING)
+            raise PortalUnauthorized(
+                "API_KEY not configured: without it the portal answers nobody, so nothing was sent"
+            )
+        self._log.info(log_lines.USING_METHOD, self._auth.method)
+        order = self._auth.order()
+        for position, method in enumerate(order):
+            spoken = auth.SPOKEN[method]
+            if self._auth.is_auto:
+                self._log.info(log_lines.TRYING, spoken)
+            answer = self._send(call, payload, method)
+            self._log.info(log_lines.RESPONSE_CODE, answer.status)
+            if answer.status != 401:
+                break
+            self._auth.refused(method)
+            if self._auth.is_auto:
+                self._log.warning(log_lines.AUTH_FAILED, spoken)
+                if position + 1 < len(order):
+                    self._log.warning(log_lines.FALLING_BACK, auth.SPOKEN[order[position + 1]])
+        if answer.is_success:
+            self._auth.worked(method)
+        return answer, method
+
+    def _send(self, call: Call, payload: Mapping[str, object] | None, method: str) -> Answer:
+        try:
+            with self._session.request(
+                call.method,
+                call.url,
+                json=payload,
+                auth=_KeyHeader(*auth.header(method, self._api_key)),
+                timeout=(self._timeout, self._timeout),
+                allow_redirects=False,
+                stream=True,
+                # Given with each request: the session's own value loses against REQUESTS_CA_BUNDLE.
+                verify=self._verify,
+            ) as response:
+                body, too_large = self._read(response)
+                return Answer(response.status_code, response.headers, body, too_large)
+        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            failure = self._without_answer(error, call)
+        # Outside the handler: requests' exception holds the request's headers, and is not to be chained.
+        raise failure
+
+    def _read(self, response: requests.Response) -> tuple[bytes, bool]:
+        """At most MAX_BODY_BYTES of the body, in about the time-out at most however slowly it drips."""
+        deadline = time.monotonic() + self._timeout
+        body = b""
+        chunks: Iterator[bytes] = response.iter_content(_CHUNK_BYTES)
+        for chunk in chunks:
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                return body[:MAX_BODY_BYTES], True
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout(f"The answer was not complete after {self._timeout:g} s")
+        return body, False
+
+    def _without_answer(self, error: Exception, call: Call) -> PortalUnavailable:
+        """The error for a call that got no complete answer."""
+        causes = list(_causes(error))
+        tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+        may_have_arrived = False
+        if isinstance(tls, ssl.SSLCertVerificationError):
+            what = (
+                f"does not show a trusted certificate ({tls.verify_message or tls.reason}): "
+                "put the CA that signed it into API_CA_BUNDLE, and use the host name it is made out to"
+            )
+        elif tls is not None and tls.reason in MISMATCH_REASONS:
+            what = f"does not speak TLS as expected ({tls.reason}): check https and the port in API_BASE_URL"
+        elif isinstance(error, requests.exceptions.ProxyError):
+            what = "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY"
+        elif isinstance(error, requests.ConnectTimeout):
+            what = f"did not take a connection within {self._timeout:g} s: check the network and API_BASE_URL"
+        elif isinstance(error, requests.ReadTimeout) or _has(causes, TimeoutError, _URLLIB3_TIMEOUT):
+            what = f"did not answer within {self._timeout:g} s: it will be tried again"
+            may_have_arrived = True
+        elif _has(causes, urllib3.exceptions.NameResolutionError):
+            what = (
+                f"has a host name that cannot be resolved ({self._address.host}): check API_BASE_URL and DNS"
+            )
+        elif _has(causes, urllib3.exceptions.NewConnectionError):
+            what = "cannot be connected to: check that the portal runs, and API_BASE_URL"
+        else:
+            what = "cut the connection before its answer was complete: it will be tried again"
+            may_have_arrived = True
+        return PortalUnavailable(
+            f"The portal at {self._address.base_url} {what} ({call})",
+            detail=self._clean(str(error)),
+            ambiguous=call.writes and may_have_arrived,
+        )
+
+    def _log_settings(self) -> None:
+        self._log.info(log_lines.INITIALISED, self._address.base_url)
+        if self._api_key:
+            self._log.info(log_lines.KEY_CONFIGURED, len(self._api_key))
+        else:
+            self._log.info(log_lines.KEY_MISSING)
+            self._log.warning(log_lines.KEY_MISSING_WARNING)
+        self._log.info(log_lines.AUTH_METHOD, self._auth.method)
+        if self._api_key and not self._address.is_https and not self._address.is_loopback:
+            self._log.warning(log_lines.UNENCRYPTED, self._address.host)
+
+    def _log_success(self, wording: Wording, method: str, answer: Answer) -> None:
+        if self._auth.is_auto:
+            self._log.info(wording.successful_with, auth.SPOKEN[method], answer.status)
+        else:
+            self._log.info(wording.successful, answer.status)
+
+    def _clean(self, text: str) -> str:
+        return redact(text, (self._api_key,))
+
+
+class _KeyHeader(AuthBase):
+    """Sends the key as one header. Being an `auth`, it keeps requests from using a .netrc entry instead."""
+
+    def __init__(self, name: str, value: str) -> None:
+        self._name = name
+        self._value = value
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers[self._name] = self._value
+        return request
+
+
+def _checked_key(api_key: str) -> str:
+    key = api_key.strip()
+    if not all("!" <= character <= "~" for character in key):
+        raise ValueError(
+            "API_KEY holds white space or a character outside ASCII: no HTTP header can carry it"
+        )
+    return key
+
+
+def _session(address: PortalAddress, pool_size: int) -> requests.Session:
+    session = requests.Session()
+    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=pool_size)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.headers["Accept"] = "application/json"
+    session.headers["Accept-Encoding"] = "identity"
+    # The key alone says who calls; a load balancer's cookie would tie all threads to one back end.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    if address.is_loopback:
+        # A proxy of the environment cannot reach our own loopback.
+        session.trust_env = False
+        # urllib3 warns at every unverified request. Only these hosts' warning is muted.
+        warnings.filterwarnings(
+            "ignore",
+            message=r"Unverified HTTPS request is being made to host '(localhost|127\.[0-9.]+|\[?::1\]?)'",
+            category=urllib3.exceptions.InsecureRequestWarning,
+        )
+    return session
+
+
+_URLLIB3_TIMEOUT = urllib3.exceptions.ReadTimeoutError
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what it wraps: requests and urllib3 keep that in args, `reason` or the chain."""
+    seen: list[BaseException] = []
+    waiting: list[object] = [error]
+    while waiting:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or any(current is known for known in seen):
+            continue
+        seen.append(current)
+        yield current
+        waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
+
+
+def _has(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
+    return any(isinstance(cause, kinds) for cause in causes)

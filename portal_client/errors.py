@@ -1,0 +1,65 @@
+"""Every way a call to the portal ends badly. Callers ask the error, never the status code.
+
+PortalError
+├── PortalUnavailable    no usable answer: no connection, time-out, 5xx, 429, redirect, HTML, no body
+├── PortalUnauthorized   401, 403: a person must mend API_KEY; until then nothing is lost
+├── PortalRefused        any other 4xx: the portal understood and said no
+│   └── ModelUnknown     404: the portal has no such model
+└── StatusUnreadable     a proper answer with a status that we do not know
+"""
+
+from __future__ import annotations
+
+
+class PortalError(Exception):
+    """One failed call.
+
+    `str(error)` is a sentence for people: what, where, what would be right; it never holds a secret.
+    detail:      the technical half of the document's line "Error updating model status: {detail}"
+    retryable:   the same call may succeed later without a change to the request
+    retry_after: seconds (>= 0) that the portal asked to wait, or None
+    status_code: the HTTP status, or None where no answer came
+    ambiguous:   a write may have been applied although an error was seen (time-out, cut connection, 5xx)
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        sentence: str,
+        *,
+        detail: str | None = None,
+        status_code: int | None = None,
+        retry_after: float | None = None,
+        ambiguous: bool = False,
+    ) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.detail = sentence if detail is None else detail
+        self.status_code = status_code
+        self.retry_after = retry_after
+        self.ambiguous = ambiguous
+
+
+class PortalUnavailable(PortalError):
+    """No usable answer from the portal: try again later, whatever it was."""
+
+    retryable = True
+
+
+class PortalUnauthorized(PortalError):
+    """The portal does not accept the key: goes on by itself once a person has mended it."""
+
+    retryable = True
+
+
+class PortalRefused(PortalError):
+    """The portal understood this request and refuses it: repeating it changes nothing."""
+
+
+class ModelUnknown(PortalRefused):
+    """The portal has no model of this id."""
+
+
+class StatusUnreadable(PortalError):
+    """The portal answered, with a status that is none of the documented ones."""

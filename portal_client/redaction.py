@@ -1,0 +1,94 @@
+"""Keeps secrets out of texts: exception sentences, status messages, log records (pure).
+
+Both images install `RedactSecrets` on their log *handlers*: a logger's filter does not see its children's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+
+REDACTED = "[redacted]"
+
+MIN_SECRET_LENGTH = 6
+"""A shorter literal secret would hide ordinary words; no real key is that short."""
+
+_VALUE = r"[^\s'\",;)}\]&]+"
+_SEPARATOR = r"['\"]?\s*[:=,]\s*b?['\"]?"
+_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        # Azure connection strings; a SharedAccessSignature is a whole query string.
+        (r"((?:AccountKey|SharedAccessKey|SharedAccessSignature)\s*=\s*)[^;\s'\"]+", rf"\1{REDACTED}"),
+        # The signature of a SAS URL or token.
+        (r"((?:^|[?&;\s'\"=])sig=)[^&\s;'\"]+", rf"\1{REDACTED}"),
+        # Request headers as text, dict or tuple. A bare three-digit value is the HTTP status of the
+        # documented line "... successful with x-api-key: 200".
+        (rf"(x-api-key{_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}", rf"\1{REDACTED}"),
+        (
+            rf"(authorization{_SEPARATOR}(?:(?:bearer|basic|sharedkey|sharedkeylite)\s+)?){_VALUE}",
+            rf"\1{REDACTED}",
+        ),
+        (r"(\bbearer\s+)[A-Za-z0-9_+/=~-][A-Za-z0-9._~+/=-]{15,}", rf"\1{REDACTED}"),
+        (rf"(\b(?:api_key|password|pwd|client_secret){_SEPARATOR}){_VALUE}", rf"\1{REDACTED}"),
+        # User and password in a URL.
+        (r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
+    )
+)
+
+
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
+    """`text` without account keys, SAS signatures, API keys, Authorization headers and passwords in URLs.
+
+    secrets: literals to replace as well, where they have at least MIN_SECRET_LENGTH characters.
+    """
+    for secret in sorted((s for s in secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True):
+        text = text.replace(secret, REDACTED)
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+class RedactSecrets(logging.Filter):
+    """Redacts each record's message with its arguments, its exception's text and its stack.
+
+    secrets: literal values to hide besides what `redact` knows, e.g. API_KEY.
+    """
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._secrets = tuple(secrets)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = _message(record)
+        clean = redact(message, self._secrets)
+        if clean != message:
+            record.msg, record.args = clean, None
+        if record.exc_info and not record.exc_text:
+            text = logging.Formatter().formatException(record.exc_info)
+            clean = redact(text, self._secrets)
+            if clean != text:
+                # Formatters prefer exc_text; without exc_info none can format the original again.
+                record.exc_text, record.exc_info = clean, None
+        elif record.exc_text:
+            record.exc_text = redact(record.exc_text, self._secrets)
+        if record.stack_info:
+            record.stack_info = redact(record.stack_info, self._secrets)
+        return True
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:
+        # Arguments that do not fit the template would be printed raw by logging's own error report.
+        record.msg, record.args = f"{record.msg} {record.args!r}", None
+        return record.getMessage()
+
+
+def install(handlers: Iterable[logging.Handler], secrets: Iterable[str] = ()) -> None:
+    """Adds one RedactSecrets to every handler, e.g. `install(logging.getLogger().handlers, [api_key])`."""
+    rule = RedactSecrets(secrets)
+    for handler in handlers:
+        handler.addFilter(rule)
