@@ -32,9 +32,7 @@ NODE_MAJOR = 22
 FOLDER = Path(__file__).with_name("azurite")
 SCRIPT = FOLDER / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
 STAMP = FOLDER / "node_modules" / ".installed"
-_LISTENING = re.compile(
-    rb"Azurite (Blob|Queue) service is successfully listening at (http://127\.0\.0\.1:\d+)"
-)
+_LISTENING = re.compile(rb"Azurite (Blob|Queue) service is successfully listening at (http://127\.0\.0\.1:\d+)")
 
 
 class AzuriteMissing(Exception):
@@ -102,9 +100,7 @@ def install() -> None:
         )
         if reply.returncode != 0 or not SCRIPT.exists():
             words = (reply.stderr or reply.stdout).strip()[-2000:]
-            raise AzuriteMissing(
-                f"npm could not install Azurite {pinned_version()}: {words or reply.returncode}"
-            )
+            raise AzuriteMissing(f"npm could not install Azurite {pinned_version()}: {words or reply.returncode}")
         shutil.copyfile(FOLDER / "package-lock.json", STAMP)
 
 
@@ -127,8 +123,11 @@ class Azurite:
     def start(self, timeout: float = 60.0) -> Self:
         install()
         node, _ = find_node()
-        self._scratch = tempfile.TemporaryDirectory(prefix="azurite-")
-        log = self._log or Path(self._scratch.name) / "azurite.log"
+        log = self._log
+        if log is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="azurite-")
+            log = Path(self._scratch.name) / "azurite.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
         written_before = log.stat().st_size if log.exists() else 0
         place = ["--inMemoryPersistence"] if self._folder is None else ["--location", str(self._folder)]
         if self._folder is not None:
@@ -143,7 +142,8 @@ class Azurite:
             "Azurite",
             [node, SCRIPT, *place, *ports, *flags, *keep_alive],
             log,
-            cwd=Path(self._scratch.name),
+            # It leaves small files of its own where it starts.
+            cwd=self._folder or log.parent,
         ).start()
 
         def listening() -> dict[bytes, bytes] | None:
@@ -195,8 +195,9 @@ class Azurite:
 
 def _answers(url: str) -> bool:
     """Whether it speaks HTTP: any answer will do, and without a signature it is a 403."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with urllib.request.urlopen(f"{url}?comp=list", timeout=5):
+        with opener.open(f"{url}?comp=list", timeout=5):
             return True
     except urllib.error.HTTPError:
         return True

@@ -1,6 +1,6 @@
-"""Talks to the portal stub's control endpoints, and starts the stub and the stand-in cluster as processes.
+"""Starts the portal stub and the stand-in cluster as processes, and talks to them.
 
-What the stub and the cluster answer is written down in their own module docstrings.
+What they answer is written down in their own module docstrings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from typing import Any
 
 import yaml
 
+from local_stack.portal_control import PortalControl
 from local_stack.processes import Service
+
+# What runs on this machine is never behind a proxy.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def call_json(method: str, url: str, body: object = None, headers: Mapping[str, str] | None = None) -> Any:
@@ -25,62 +29,23 @@ def call_json(method: str, url: str, body: object = None, headers: Mapping[str, 
     request = urllib.request.Request(url, data=data, method=method, headers=dict(headers or {}))
     if data is not None and "Content-type" not in request.headers:
         request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=30) as reply:
+    with OPENER.open(request, timeout=30) as reply:
         text = reply.read()
     return json.loads(text) if text else None
 
 
-def _model_path(model_id: str) -> str:
-    return f"/models/{urllib.parse.quote(model_id, safe='')}"
-
-
-class PortalControl:
-    """A running portal stub, as a test or the demo sees it from behind.
-
-    url: its base URL (API_BASE_URL); api_key: the key it wants.
-    """
+class Portal(PortalControl):
+    """A running portal stub and the key that it wants. `url` is its base URL (API_BASE_URL)."""
 
     def __init__(self, url: str, api_key: str) -> None:
-        self.url = url.rstrip("/")
+        super().__init__(url)
         self.api_key = api_key
-
-    def _call(self, method: str, path: str, body: object = None) -> Any:
-        return call_json(method, f"{self.url}/_stub{path}", body)
-
-    def set_model(self, model_id: str, status: str = "Created", message: str = "") -> None:
-        """Put a model there in this status, whatever it was before."""
-        self._call(
-            "PUT", f"/models/{urllib.parse.quote(model_id, safe='')}", {"status": status, "message": message}
-        )
-
-    def remove_model(self, model_id: str) -> None:
-        self._call("DELETE", _model_path(model_id))
-
-    def models(self) -> Any:
-        """All models with their history, as the stub gives them."""
-        return self._call("GET", "/models")
 
     def status(self, model_id: str) -> tuple[str, str]:
         """(status, message), asked as a client asks, so that what is compared is what a portal user sees."""
         path = f"/api/external/models/{urllib.parse.quote(model_id, safe='')}/status"
         reply = call_json("GET", self.url + path, headers={"x-api-key": self.api_key})
         return str(reply["status"]), str(reply.get("message") or "")
-
-    def calls(self) -> Any:
-        return self._call("GET", "/calls")
-
-    def clear_calls(self) -> None:
-        self._call("DELETE", "/calls")
-
-    def add_fault(self, kind: str, **scope: object) -> str:
-        """kind: status, html, empty, cut, hang, garbage; scope: method, model, status, headers, count, after.
-
-        Returns the fault's id.
-        """
-        return str(self._call("POST", "/faults", {"kind": kind, **scope})["id"])
-
-    def clear_faults(self) -> None:
-        self._call("DELETE", "/faults")
 
 
 def read_ready_file(path: Path) -> dict[str, Any] | None:
@@ -91,9 +56,7 @@ def read_ready_file(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def start_portal_stub(
-    folder: Path, api_key: str, *options: str, port: int = 0
-) -> tuple[Service, PortalControl]:
+def start_portal_stub(folder: Path, api_key: str, *options: str, port: int = 0) -> tuple[Service, Portal]:
     """Start `python -m local_stack.portal_stub`, with its files in `folder`; returns when it listens."""
     ready = folder / "portal-ready.json"
     ready.unlink(missing_ok=True)
@@ -101,7 +64,7 @@ def start_portal_stub(
     service = Service("portal stub", [*argv, "--ready-file", ready, *options], folder / "logs" / "portal.log")
     service.start()
     address = service.wait_ready(lambda: read_ready_file(ready))
-    return service, PortalControl(str(address["url"]), api_key)
+    return service, Portal(str(address["url"]), api_key)
 
 
 class ClusterControl:

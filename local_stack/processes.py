@@ -176,9 +176,7 @@ def started_at(pid: int) -> str | None:
         except OSError:
             return None
         return None if fields[0] == "Z" else fields[19]
-    reply = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
+    reply = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
     return reply.stdout.strip() or None
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from local_stack.azurite import Azurite, AzuriteMissing
-from local_stack.control import ClusterControl, PortalControl, start_cluster, start_portal_stub
+from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
 
 # Names of the images that the shared stand-in cluster has; any other name is an image pull error.
 TRAINER_IMAGE = "trainer:local"
@@ -33,18 +33,14 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 
 
 @pytest.fixture(scope="session")
-def _portal_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PortalControl]:
-    if importlib.util.find_spec("local_stack.portal_stub") is None:
-        pytest.skip("the portal stub is not there")
-    service, control = start_portal_stub(
-        tmp_path_factory.mktemp("portal"), api_key="key-" + secrets.token_hex(8)
-    )
+def _portal_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
+    service, control = start_portal_stub(tmp_path_factory.mktemp("portal"), api_key="key-" + secrets.token_hex(8))
     with service:
         yield control
 
 
 @pytest.fixture
-def portal(_portal_process: PortalControl) -> Iterator[PortalControl]:
+def portal(_portal_process: Portal) -> Iterator[Portal]:
     """The worker's portal stub, without faults and recorded calls of the test before."""
     _portal_process.clear_faults()
     _portal_process.clear_calls()

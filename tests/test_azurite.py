@@ -33,9 +33,7 @@ def test_a_message_comes_back_with_its_delivery_count(azurite: Azurite, queue_na
 
 
 def test_conditional_writes_are_refused_as_azure_refuses_them(azurite: Azurite, dataset_name: str) -> None:
-    client = BlobServiceClient.from_connection_string(azurite.connection_string).create_container(
-        dataset_name
-    )
+    client = BlobServiceClient.from_connection_string(azurite.connection_string).create_container(dataset_name)
     etag = client.upload_blob("latest.json", b"1").get_blob_properties().etag
     with pytest.raises(ResourceExistsError):
         client.upload_blob("latest.json", b"2")
@@ -50,9 +48,7 @@ def test_a_folder_keeps_the_queue_across_a_restart(tmp_path: Path, queue_name: s
         queue = QueueServiceClient.from_connection_string(storage.connection_string).create_queue(queue_name)
         queue.send_message("kept")
     with Azurite(tmp_path / "data") as storage:
-        queue = QueueServiceClient.from_connection_string(storage.connection_string).get_queue_client(
-            queue_name
-        )
+        queue = QueueServiceClient.from_connection_string(storage.connection_string).get_queue_client(queue_name)
         message = queue.receive_message()
         assert message is not None
         assert message.content == "kept"

@@ -1,0 +1,29 @@
+"""`python -m local_stack demo [--keep] | up | down`: the local stack from the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from local_stack import demo
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m local_stack", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    demo_parser = commands.add_parser("demo", help="train real models from queue messages, show what happens")
+    demo_parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
+    commands.add_parser("up", help="start everything, send no request, leave it running")
+    down_parser = commands.add_parser("down", help="stop what was left running")
+    down_parser.add_argument("--quiet", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.command == "down":
+        return demo.down(quiet=options.quiet)
+    if options.command == "up":
+        return demo.run(keep=True, send=False)
+    return demo.run(keep=options.keep)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
