@@ -1,0 +1,260 @@
+"""Wiring only: builds the parts, runs the loops, stops them.
+
+queue ──intake──▶ launcher ──▶ Job (suspended ▶ resumed)
+                     │            │ list + watch
+                   portal ◀── reporter ◀── reconciler ◀── view ◀── sweep
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from dispatcher.azure_queue import TrainingQueue
+from dispatcher.gate import Gate
+from dispatcher.health import HealthServer, Heartbeats
+from dispatcher.intake import Intake
+from dispatcher.job_spec import JobDefaults, load_template
+from dispatcher.kubernetes_jobs import KubernetesJobs
+from dispatcher.launcher import Launcher
+from dispatcher.locks import ModelLocks
+from dispatcher.metrics import Metrics
+from dispatcher.reconciler import Reconciler
+from dispatcher.reporter import Reporter
+from dispatcher.settings import Settings
+from dispatcher.sweep import Sweep
+from dispatcher.training_request import Bounds
+from dispatcher.view import ClusterView
+from dispatcher.waiting import Limits
+from dispatcher.watcher import Watcher
+from dispatcher.workqueue import WorkQueue
+from portal_client.client import PortalClient
+from portal_client.errors import ModelUnknown
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_LOOP_DIED = 70
+
+# No PUT of ours is begun with less of the message's time left than this share: what is left is for a slow portal.
+_PUT_SHARE = 0.4
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes)
+
+
+def defaults_of(settings: Settings) -> JobDefaults:
+    """What the dispatcher's own settings hand on to every trainer."""
+    env = {
+        "STATUS_TRACKING": "on" if settings.status_tracking else "off",
+        "MODEL_API_AUTH_METHOD": settings.api_auth_method,
+        "STATUS_PROGRESS_SECONDS": f"{settings.progress:g}",
+    }
+    if settings.api_base_url:
+        env["API_BASE_URL"] = settings.api_base_url
+    return JobDefaults(env, int(settings.max_time_limit), settings.trainer_image, settings.gpu_resource)
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        image_pull=settings.image_pull_grace,
+        container_config=settings.container_config_grace,
+        unschedulable=settings.unschedulable_limit,
+        pod_create=settings.pod_create_grace,
+        quota=settings.quota_limit,
+    )
+
+
+def open_queue(settings: Settings, name: str) -> TrainingQueue:
+    return TrainingQueue(
+        name,
+        connection_string=settings.storage_connection_string,
+        account_url=settings.storage_account_url,
+        pool_size=settings.launch_concurrency + 2,
+    )
+
+
+def open_portal(settings: Settings) -> PortalClient | None:
+    """None with STATUS_TRACKING=off."""
+    if not settings.status_tracking:
+        log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
+        return None
+    return PortalClient(
+        settings.api_base_url,
+        settings.api_key,
+        settings.api_auth_method,
+        ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
+        pool_size=settings.launch_concurrency + settings.report_concurrency,
+    )
+
+
+class App:
+    """The running dispatcher. Build it, `run` it once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises TemplateError, ClusterForbidden and QueueForbidden for what cannot work."""
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._died: str | None = None
+        self._heartbeats = Heartbeats()
+        self._metrics = Metrics()
+        self._gate = Gate(settings.outage_pause)
+        self._work = WorkQueue()
+        self._view = ClusterView(self._work.add)
+        self._threads: list[threading.Thread] = []
+
+        template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+        self._cluster = KubernetesJobs(
+            settings.namespace, pool_size=settings.launch_concurrency + settings.report_concurrency + 4
+        )
+        self._queue = open_queue(settings, settings.queue_name)
+        self._poison_queue = open_queue(settings, settings.poison_queue_name)
+        self._portal = open_portal(settings)
+        locks = ModelLocks()
+        put_budget = settings.visibility_timeout * _PUT_SHARE
+        launcher = Launcher(
+            self._cluster,
+            self._portal,
+            template,
+            defaults_of(settings),
+            put_budget=put_budget,
+            kueue_queue=settings.kueue_queue,
+            stopping=self._stopping,
+        )
+        reporter = Reporter(self._cluster, self._portal, self._metrics, ttl=settings.ttl_after_report)
+        self._reconciler = Reconciler(
+            self._work,
+            self._view,
+            self._cluster,
+            launcher,
+            reporter,
+            locks,
+            limits=limits_of(settings),
+            progress_every=settings.progress,
+            # The message's own next delivery comes first.
+            take_on_after=settings.visibility_timeout * 1.5,
+        )
+        self._intake = Intake(
+            self._queue,
+            self._poison_queue,
+            launcher,
+            locks,
+            self._gate,
+            self._metrics,
+            bounds=bounds_of(settings),
+            free_slots=lambda: settings.max_active_jobs - self._view.unfinished(),
+            visibility_timeout=settings.visibility_timeout,
+            concurrency=settings.launch_concurrency,
+            max_deliveries=settings.max_deliveries,
+            poll_min=settings.poll_min,
+            poll_max=settings.poll_max,
+            shutdown_grace=settings.shutdown_grace,
+            probe=self._portal_probe,
+            stopping=self._stopping,
+        )
+
+    def run(self) -> int:
+        """Run until SIGTERM or SIGINT; returns the exit code."""
+        settings = self._settings
+        log.info("Settings: %r", settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        health = None
+        if settings.health_port:
+            health = HealthServer(
+                settings.health_host,
+                settings.health_port,
+                self._heartbeats,
+                self.not_ready,
+                self._metrics.registry,
+            )
+            health.start()
+        if self._portal is not None and not settings.api_key:
+            # The client has warned "API_KEY not configured"; without it no status could be checked (decision 4).
+            log.warning("No message is taken until API_KEY is set; set it and restart, or set STATUS_TRACKING=off")
+            self._stopping.wait()
+        else:
+            self._run_loops()
+        if health is not None:
+            health.stop()
+        if self._died:
+            return EXIT_LOOP_DIED
+        log.info("Stopped; running Jobs go on")
+        return EXIT_OK
+
+    def _run_loops(self) -> None:
+        settings = self._settings
+        for kind in ("jobs", "pods"):
+            watcher = Watcher(kind, self._cluster, self._view, settings.resync, self._stopping)
+            self._start(f"watch-{kind}", watcher.run)
+        # Adopt what runs before the first message is received (F9).
+        while not self._stopping.is_set() and not self._view.wait_ready(0.5):
+            continue
+        for number in range(settings.report_concurrency):
+            self._start(f"reconcile-{number}", self._reconciler.run)
+        sweep = Sweep(self._view, self._work, self._metrics, every=settings.sweep, stopping=self._stopping)
+        self._start("sweep", sweep.run)
+        intake = self._start("intake", self._intake.run)
+        self._stopping.wait()
+        deadline = time.monotonic() + settings.shutdown_grace
+        intake.join(settings.shutdown_grace)
+        self._work.close()
+        for thread in self._threads:
+            if thread.name.startswith("reconcile"):
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def not_ready(self) -> list[str]:
+        """Why no work would be taken now."""
+        reasons = []
+        if self._portal is not None and not self._settings.api_key:
+            reasons.append("API_KEY not configured")
+        if not self._view.ready:
+            reasons.append("Jobs and pods were not listed yet")
+        if self._gate.reason:
+            reasons.append(f"intake pauses: {self._gate.reason}")
+        if self._stopping.is_set():
+            reasons.append("stopping")
+        return reasons
+
+    def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
+        """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""
+
+        def supervised() -> None:
+            try:
+                loop(self._heartbeats.beat(name))
+            except BaseException:
+                log.critical("The loop %s died; ending the process", name, exc_info=True)
+                self._died = name
+                self._stopping.set()
+            else:
+                if not self._stopping.is_set():
+                    log.critical("The loop %s ended by itself; ending the process", name)
+                    self._died = name
+                    self._stopping.set()
+
+        thread = threading.Thread(target=supervised, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return thread
+
+    def _portal_probe(self, model_id: str) -> Callable[[], object]:
+        """Asks for the status of the model that met the outage: any real answer ends it."""
+
+        def probe() -> object:
+            try:
+                return self._portal.get_model_status(model_id) if self._portal else None
+            except ModelUnknown:
+                return None
+
+        return probe
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():
+            return
+        log.info("%s: no more messages are taken; finishing what is in hand", signal.Signals(number).name)
+        self._stopping.set()

@@ -1,0 +1,204 @@
+"""The Azure Storage Queue: the only importer of azure.storage.queue.
+
+QueueError
+├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: comes again
+└── QueueForbidden     missing queue, wrong key, expired credentials: a person must mend it; comes again, too
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+)
+from azure.core.pipeline.transport import RequestsTransport
+from azure.storage.queue import QueueClient
+
+from portal_client.redaction import redact
+
+# The service hands out at most 32 messages a call.
+MAX_BATCH = 32
+_TIMEOUTS: dict[str, Any] = {
+    "connection_timeout": 10,
+    "read_timeout": 30,
+    "retry_total": 2,
+    "retry_backoff_factor": 0.5,
+}
+
+logging.getLogger("azure").setLevel(logging.WARNING)  # its INFO lines are every request's headers
+
+
+class QueueError(Exception):
+    """The queue did not do what was asked; the text is a sentence without secrets."""
+
+
+class QueueUnavailable(QueueError):
+    """Out of reach, throttled or failing."""
+
+
+class QueueForbidden(QueueError):
+    """The queue is not there, or refuses our credentials."""
+
+
+@dataclass
+class QueueMessage:
+    """One received message.
+
+    pop_receipt: the newest one; it changes with every update (Azure, "Update Message").
+    hidden_until: monotonic seconds; after it another dispatcher may have the message.
+    queued_at: epoch seconds.
+    """
+
+    id: str
+    text: str
+    delivery_count: int
+    queued_at: float
+    pop_receipt: str = field(repr=False)
+    hidden_until: float
+
+    def remaining(self) -> float:
+        """Seconds for which the message is surely ours."""
+        return self.hidden_until - time.monotonic()
+
+
+class TrainingQueue:
+    """One queue. Thread-safe, as the SDK's client is."""
+
+    def __init__(self, name: str, *, connection_string: str = "", account_url: str = "", pool_size: int = 32) -> None:
+        self.name = name
+        import requests  # the SDK's own transport, with a pool as wide as our threads are many
+
+        session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size)
+        session.mount("https://", adapter)
+        session.mount("http://", adapter)
+        options: dict[str, Any] = {
+            **_TIMEOUTS,
+            "transport": RequestsTransport(session=session, session_owner=True),
+        }
+        if connection_string:
+            try:
+                self._client = QueueClient.from_connection_string(connection_string, name, **options)
+            except ValueError:
+                raise QueueForbidden(
+                    "AZURE_STORAGE_CONNECTION_STRING is no connection string; it begins with "
+                    '"DefaultEndpointsProtocol=" and has AccountName and AccountKey'
+                ) from None
+        else:
+            from azure.identity import DefaultAzureCredential
+
+            self._client = QueueClient(account_url, name, credential=DefaultAzureCredential(), **options)
+
+    def receive(self, limit: int, visibility_timeout: float) -> list[QueueMessage]:
+        """Up to `limit` (at most 32) messages, hidden from others for `visibility_timeout` seconds. One call."""
+        # Counted from before the call: on the safe side of the service's own clock.
+        hidden_until = time.monotonic() + visibility_timeout
+        limit = min(limit, MAX_BATCH)
+        pages = self._client.receive_messages(
+            messages_per_page=limit, max_messages=limit, visibility_timeout=int(visibility_timeout)
+        ).by_page()
+        page = self._call("receive from", lambda: list(next(pages, ())))
+        return [
+            QueueMessage(
+                id=str(message.id),
+                text=message.content if isinstance(message.content, str) else "",
+                delivery_count=message.dequeue_count or 1,
+                queued_at=message.inserted_on.timestamp() if message.inserted_on else 0.0,
+                pop_receipt=str(message.pop_receipt),
+                hidden_until=hidden_until,
+            )
+            for message in page
+        ]
+
+    def delete(self, message: QueueMessage) -> bool:
+        """Delete with the newest pop receipt. False: it is somebody else's by now, or gone; that is fine."""
+        return self._owned("delete from", lambda: self._client.delete_message(message.id, message.pop_receipt))
+
+    def release(self, message: QueueMessage, after: float) -> bool:
+        """Make the message visible again in `after` seconds. False as for `delete`."""
+
+        def update() -> None:
+            updated = self._client.update_message(
+                message.id, message.pop_receipt, visibility_timeout=max(0, int(after))
+            )
+            message.pop_receipt = str(updated.pop_receipt)
+            message.hidden_until = time.monotonic() + after
+
+        return self._owned("update in", update)
+
+    def send(self, text: str) -> str:
+        """Put a message on the queue that never expires (F42); returns its id."""
+        sent = self._call("send to", lambda: self._client.send_message(text, time_to_live=-1))
+        return str(sent.id)
+
+    def peek(self, limit: int = MAX_BATCH) -> list[str]:
+        """The texts of up to 32 visible messages, untouched."""
+        return [str(message.content) for message in self._call("peek into", lambda: self._client.peek_messages(limit))]
+
+    def depth(self) -> int:
+        """Approximate number of messages, hidden ones included: for people and metrics, never for decisions (F5)."""
+        properties = self._call("ask", self._client.get_queue_properties)
+        return int(properties.approximate_message_count or 0)
+
+    def create(self) -> None:
+        """Create the queue where it is missing."""
+        try:
+            self._call("create", self._client.create_queue)
+        except _Exists:
+            return
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _owned(self, verb: str, call: Any) -> bool:
+        try:
+            self._call(verb, call)
+        except _Lost:
+            return False
+        return True
+
+    def _call(self, verb: str, call: Any) -> Any:
+        try:
+            return call()
+        except ResourceExistsError:
+            raise _Exists(f"queue {self.name} exists") from None
+        except ResourceNotFoundError as error:
+            if _code(error) == "QueueNotFound":
+                raise QueueForbidden(f"Cannot {verb} queue {self.name}: it does not exist; create it") from None
+            raise _Lost(_code(error)) from None
+        except ClientAuthenticationError as error:
+            raise QueueForbidden(f"Cannot {verb} queue {self.name}: {_why(error)}; check the credentials") from None
+        except HttpResponseError as error:
+            if _code(error) == "PopReceiptMismatch":
+                raise _Lost(_code(error)) from None
+            kind = QueueForbidden if error.status_code in (400, 401, 403) else QueueUnavailable
+            raise kind(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
+        except AzureError as error:
+            raise QueueUnavailable(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
+
+
+class _Lost(QueueError):
+    """The message is no longer ours."""
+
+
+class _Exists(QueueError):
+    """The queue is there already."""
+
+
+def _code(error: AzureError) -> str:
+    """The service's own code, such as QueueNotFound; the SDK hangs it on the error when the service sent one."""
+    return str(getattr(error, "error_code", None) or "")
+
+
+def _why(error: AzureError) -> str:
+    code = _code(error)
+    text = redact(" ".join(str(error.message or error).split()))[:300]
+    return f"{code}: {text}" if code else text

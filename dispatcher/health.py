@@ -1,0 +1,85 @@
+"""What Kubernetes' probes and Prometheus ask: live = every loop makes progress; ready = may take work."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+# Longer than the longest call that a loop may wait for (a watch of RESYNC_SECONDS tells by itself).
+_SILENCE = 180.0
+
+
+class Heartbeats:
+    """When each loop last made progress, by the monotonic clock. silence: seconds after which a loop is stuck."""
+
+    def __init__(self, silence: float = _SILENCE) -> None:
+        self._lock = threading.Lock()
+        self._beats: dict[str, float] = {}
+        self._silence = silence
+
+    def beat(self, loop: str) -> Callable[[], None]:
+        """A function that says that `loop` is alive."""
+
+        def alive() -> None:
+            with self._lock:
+                self._beats[loop] = time.monotonic()
+
+        alive()
+        return alive
+
+    def stuck(self) -> list[str]:
+        """Loops that have been silent for too long."""
+        now = time.monotonic()
+        with self._lock:
+            return sorted(loop for loop, at in self._beats.items() if now - at > self._silence)
+
+
+class HealthServer:
+    """/livez, /readyz, /metrics. not_ready(): the reasons, empty when ready. Raises OSError where the port is taken."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        heartbeats: Heartbeats,
+        not_ready: Callable[[], list[str]],
+        registry: CollectorRegistry,
+    ) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                if self.path == "/livez":
+                    self._answer([f"loop {loop} is stuck" for loop in heartbeats.stuck()])
+                elif self.path == "/readyz":
+                    self._answer(not_ready())
+                elif self.path == "/metrics":
+                    self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                else:
+                    self._send(404, b"/livez, /readyz or /metrics\n")
+
+            def _answer(self, problems: list[str]) -> None:
+                self._send(503 if problems else 200, ("\n".join(problems or ["ok"]) + "\n").encode())
+
+            def _send(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Probes come every few seconds: nothing to log."""
+
+        self._server = ThreadingHTTPServer((host, port), Handler)
+        self._server.daemon_threads = True
+
+    def start(self) -> None:
+        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()

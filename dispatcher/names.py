@@ -1,0 +1,31 @@
+"""Names that other programs see: label and annotation keys, the finalizer, reasons. Changing one is a migration."""
+
+# On every Job and pod that we launch; the watch selects by it.
+MANAGED_BY = "app.kubernetes.io/managed-by"
+MANAGER = "training-dispatcher"
+SELECTOR = f"{MANAGED_BY}={MANAGER}"
+MODEL_ID = "training-dispatcher/model-id"
+
+# Holds a Job until its outcome was acknowledged by the portal: the Job is the outbox.
+FINALIZER = "training-dispatcher/report"
+
+# Written with the Job, so that whoever finds it half-launched can go on without the message.
+MESSAGE_ID = "training-dispatcher/message-id"
+REQUEST = "training-dispatcher/request"
+RUN_ID = "training-dispatcher/run-id"
+QUEUED_AT = "training-dispatcher/queued-at"  # when the message was put on the queue (RFC 3339)
+
+# Written with the resume patch: the launch is over. Its absence means half-launched.
+LAUNCHED_AT = "training-dispatcher/launched-at"
+# "true" or "false": whether the portal acknowledged Processing for this Job.
+ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
+
+# Written with the stop: the verdict on a Job that would otherwise go on, as JSON {code, sentence}.
+STOPPED = "training-dispatcher/stopped"
+# Written with the one patch after the portal's acknowledgement.
+REPORTED = "training-dispatcher/reported"
+REPORTED_AT = "training-dispatcher/reported-at"
+
+TRAINER_CONTAINER = "trainer"
+KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+GPU_RESOURCE = "nvidia.com/gpu"

@@ -1,0 +1,115 @@
+"""Reading Jobs and pods as the API server writes them: plain dicts of JSON. Pure.
+
+A condition counts by its *status*, never by its presence: a resumed Job keeps Suspended with status False.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from dispatcher import names
+
+KubeObject = Mapping[str, Any]
+"""A Job, pod or Event as decoded from the API server's JSON."""
+
+
+def meta(obj: KubeObject) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], obj.get("metadata") or {})
+
+
+def name_of(obj: KubeObject) -> str:
+    return cast(str, meta(obj).get("name", ""))
+
+
+def uid_of(obj: KubeObject) -> str:
+    return cast(str, meta(obj).get("uid", ""))
+
+
+def annotation(obj: KubeObject, key: str) -> str | None:
+    return (meta(obj).get("annotations") or {}).get(key)
+
+
+def label(obj: KubeObject, key: str) -> str | None:
+    return (meta(obj).get("labels") or {}).get(key)
+
+
+def model_id_of(obj: KubeObject) -> str:
+    return label(obj, names.MODEL_ID) or name_of(obj).removeprefix("model-")
+
+
+def is_managed(job: KubeObject) -> bool:
+    return label(job, names.MANAGED_BY) == names.MANAGER and annotation(job, names.MESSAGE_ID) is not None
+
+
+def is_deleting(obj: KubeObject) -> bool:
+    return bool(meta(obj).get("deletionTimestamp"))
+
+
+def has_finalizer(job: KubeObject) -> bool:
+    return names.FINALIZER in (meta(job).get("finalizers") or ())
+
+
+def condition(obj: KubeObject, kind: str) -> Mapping[str, Any] | None:
+    """The condition of type `kind` if its status is True, else None."""
+    for entry in (obj.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == kind and entry.get("status") == "True":
+            return cast(Mapping[str, Any], entry)
+    return None
+
+
+def is_finished(job: KubeObject) -> bool:
+    return condition(job, "Complete") is not None or condition(job, "Failed") is not None
+
+
+def is_suspended(job: KubeObject) -> bool:
+    return bool((job.get("spec") or {}).get("suspend"))
+
+
+def is_launched(job: KubeObject) -> bool:
+    """Whether launch step 5 happened; a suspended Job without it is half-launched, one with it waits for Kueue."""
+    return annotation(job, names.LAUNCHED_AT) is not None
+
+
+def is_acknowledged(job: KubeObject) -> bool:
+    return annotation(job, names.ACKNOWLEDGED) == "true"
+
+
+def is_reported(job: KubeObject) -> bool:
+    return annotation(job, names.REPORTED) is not None or not has_finalizer(job)
+
+
+def owner_uid(pod: KubeObject) -> str | None:
+    """uid of the Job that controls the pod."""
+    for owner in meta(pod).get("ownerReferences") or ():
+        if owner.get("controller") and owner.get("kind") == "Job":
+            return cast(str, owner.get("uid"))
+    return None
+
+
+def pod_phase(pod: KubeObject) -> str:
+    return cast(str, (pod.get("status") or {}).get("phase") or "Pending")
+
+
+def pod_is_over(pod: KubeObject) -> bool:
+    return pod_phase(pod) in ("Succeeded", "Failed")
+
+
+def trainer_state(pod: KubeObject) -> Mapping[str, Any]:
+    """The trainer container's `state`: one of waiting, running, terminated; empty before the kubelet wrote one."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or ():
+        if status.get("name") == names.TRAINER_CONTAINER:
+            return cast(Mapping[str, Any], status.get("state") or {})
+    return {}
+
+
+def timestamp(text: str | None) -> float | None:
+    """RFC 3339 as Kubernetes writes it → seconds since the epoch."""
+    if not text:
+        return None
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def rfc3339(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,200 @@
+"""Job + pods + clock → still going, to be stopped, Completed or Failed. Pure.
+
+Only positive evidence makes a failure: a terminal condition with status True, a deletion, or a limit passed. The rows
+are those of docs/troubleshoot.md; tests replay them from recordings of a real cluster.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher import names, objects, pod_failure, waiting
+from dispatcher.objects import KubeObject
+from dispatcher.pod_failure import Verdict
+from dispatcher.waiting import Limits, Waiting
+
+COMPLETED_SENTENCE = "Model training completed successfully"
+
+# A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
+_TERMINATION_SLACK = 60.0
+
+
+@dataclass(frozen=True)
+class Going:
+    """Nothing to report yet.
+
+    progress: what a user waits for, None where only the trainer may speak; check_at: epoch seconds of the next limit.
+    remove_pods: the Job is being deleted, and its pods go on running until somebody deletes them.
+    """
+
+    progress: str | None = None
+    check_at: float | None = None
+    remove_pods: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A Job that would go on for ever: stop it with this verdict first, then report."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last word on the Job. completed: Completed, else Failed with the verdict's sentence."""
+
+    completed: bool
+    verdict: Verdict
+
+
+Outcome = Going | Stop | Ended
+JOB_VANISHED = Verdict("JobDeleted", "The training job was removed before it ended. Put the request on the queue again")
+_COMPLETED = Ended(True, Verdict("Completed", COMPLETED_SENTENCE))
+
+
+def decide(
+    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+) -> Outcome:
+    """What is to be said about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
+
+    events: the Job's own Events; they are looked at only while it has no pod, so give () where it has one.
+    """
+    ordered = sorted(pods, key=lambda pod: (objects.meta(pod).get("creationTimestamp") or "", objects.name_of(pod)))
+    over = objects.is_finished(job) or objects.is_deleting(job)
+    if over and any(_said_completed(pod) for pod in ordered):
+        return _COMPLETED  # published and said so: nothing that happens to the Job afterwards makes it untrue
+    if objects.condition(job, "Complete"):
+        return _complete(ordered)
+    if objects.is_deleting(job):
+        return _deleted(job, ordered, now)
+    if failed := objects.condition(job, "Failed") or objects.condition(job, "FailureTarget"):
+        return _failed(job, ordered, failed, now)
+    if objects.is_suspended(job):
+        return _suspended(job)
+    if objects.annotation(job, names.STOPPED):
+        return Going()
+    waits = waiting.look(job, ordered, events, now, limits)
+    return _going(waits, now)
+
+
+def stop_verdict(job: KubeObject) -> Verdict | None:
+    """The verdict that was written on the Job when it was stopped."""
+    text = objects.annotation(job, names.STOPPED)
+    try:
+        stopped = json.loads(text) if text else None
+        return Verdict(str(stopped["code"]), str(stopped["sentence"])) if stopped else None
+    except (ValueError, KeyError, TypeError):
+        return None  # somebody else wrote it; the condition speaks
+
+
+def _going(waits: Waiting, now: float) -> Outcome:
+    if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
+        return Stop(waits.verdict)
+    return Going(waits.progress, waits.limit_at)
+
+
+def _suspended(job: KubeObject) -> Going:
+    """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or an operator's."""
+    if not objects.is_launched(job):
+        return Going()
+    queue = objects.label(job, names.KUEUE_QUEUE_LABEL)
+    return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
+
+
+def _said_completed(pod: KubeObject) -> bool:
+    ended = objects.trainer_state(pod).get("terminated") or {}
+    word = pod_failure.trainer_word(pod)
+    return ended.get("exitCode") == 0 and word is not None and word.code == "Completed"
+
+
+def _complete(pods: Sequence[KubeObject]) -> Ended:
+    """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
+    for pod in pods:
+        ended = objects.trainer_state(pod).get("terminated") or {}
+        if ended.get("exitCode") != 0 or pod_failure.trainer_word(pod) is not None:
+            continue
+        if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
+            return Ended(
+                False,
+                Verdict(
+                    "Interrupted",
+                    "The training was stopped before it finished, and its program ended as if it had succeeded. "
+                    "Put the request on the queue again",
+                ),
+            )
+    return _COMPLETED
+
+
+def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
+    # deletionTimestamp is the time of the request plus the grace period (API reference, ObjectMeta).
+    deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    finished = objects.timestamp(ended.get("finishedAt"))
+    if deletion is None:
+        return False
+    grace = float(objects.meta(pod).get("deletionGracePeriodSeconds") or 0)
+    return finished is None or finished >= deletion - grace
+
+
+def _deleted(job: KubeObject, pods: Sequence[KubeObject], now: float) -> Outcome:
+    """Somebody deleted the Job; our finalizer holds it. Its pods run on until they are deleted, then it is reported."""
+    if not _all_gone(pods, now):
+        return Going(check_at=_gone_by(pods), remove_pods=True)
+    if stopped := stop_verdict(job):
+        return Ended(False, stopped)
+    when = objects.meta(job).get("deletionTimestamp")
+    return Ended(
+        False,
+        Verdict(
+            "JobDeleted",
+            f"The training job was deleted at {when} before it ended. Put the request on the queue again",
+        ),
+    )
+
+
+def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject, now: float) -> Outcome:
+    # FailureTarget announces Failed, which waits for the pods to end: so do we, but not for ever (a lost node's pod
+    # never ends).
+    if not objects.condition(job, "Failed") and not _all_gone(pods, now):
+        return Going(check_at=_gone_by(pods))
+    reason = failed.get("reason")
+    if stopped := stop_verdict(job):
+        return Ended(False, stopped)
+    if reason == "DeadlineExceeded":
+        limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
+        return Ended(
+            False,
+            Verdict(
+                "Timeout",
+                f"The training did not end within its time limit of {limit} seconds. "
+                "Ask for a longer time_limit_seconds, or for less training",
+            ),
+        )
+    over = [pod for pod in pods if objects.pod_is_over(pod) and objects.pod_phase(pod) == "Failed"] or list(pods)
+    if not over:
+        text = " ".join(str(failed.get("message") or "no text").split())
+        return Ended(False, Verdict("JobFailed", f"Kubernetes failed the training job ({reason}): {text}"))
+    verdict = pod_failure.explain(over[-1])
+    attempts = (job.get("status") or {}).get("failed") or 1
+    if reason == "BackoffLimitExceeded" and attempts > 1:
+        verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {attempts} attempts)")
+    return Ended(False, verdict)
+
+
+def _all_gone(pods: Sequence[KubeObject], now: float) -> bool:
+    by = _gone_by(pods)
+    return all(objects.pod_is_over(pod) for pod in pods) or (by is not None and now >= by)
+
+
+def _gone_by(pods: Sequence[KubeObject]) -> float | None:
+    """When the last pod that is being deleted is called lost; None while one is not even being deleted."""
+    latest = 0.0
+    for pod in pods:
+        if objects.pod_is_over(pod):
+            continue
+        deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+        if deletion is None:
+            return None
+        latest = max(latest, deletion + _TERMINATION_SLACK)
+    return latest or None

@@ -1,0 +1,182 @@
+"""One Job at a time: look, decide, act. Driven by the work queue: the watch, passed limits and the sweep fill it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from dispatcher import names, objects, outcome, waiting
+from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs, ObjectConflict, ObjectNotFound
+from dispatcher.launcher import Launcher
+from dispatcher.locks import ModelLocks
+from dispatcher.objects import KubeObject
+from dispatcher.outcome import Ended, Going, Stop
+from dispatcher.reporter import Reporter
+from dispatcher.view import ClusterView
+from dispatcher.waiting import Limits
+from dispatcher.workqueue import WorkQueue
+from portal_client.errors import PortalError
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Level-triggered: what it does depends on what is, not on which event came.
+
+    progress_every: seconds between two progress messages of a model. take_on_after: seconds after which a half-launched
+    Job is believed to have lost its message.
+    """
+
+    def __init__(
+        self,
+        work: WorkQueue,
+        view: ClusterView,
+        cluster: KubernetesJobs,
+        launcher: Launcher,
+        reporter: Reporter,
+        locks: ModelLocks,
+        *,
+        limits: Limits,
+        progress_every: float,
+        take_on_after: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._work = work
+        self._view = view
+        self._cluster = cluster
+        self._launcher = launcher
+        self._reporter = reporter
+        self._locks = locks
+        self._limits = limits
+        self._progress_every = progress_every
+        self._take_on_after = take_on_after
+        self._clock = clock
+        self._guard = threading.Lock()
+        self._said: dict[str, tuple[str, float]] = {}  # Job uid → last progress and its monotonic time
+
+    def run(self, alive: Callable[[], None]) -> None:
+        """Work until the queue is closed."""
+        while True:
+            key = self._work.get(timeout=5.0)
+            alive()
+            if key is None:
+                if self._work.closed:
+                    return
+                continue
+            try:
+                self.reconcile(key)
+                self._work.succeeded(key)
+            except (ObjectConflict, ObjectNotFound) as error:
+                # The view was older than the Job: the watch brings the new one.
+                log.debug("Job %s: %s", key, error)
+                self._work.failed(key)
+            except (PortalError, ClusterError) as error:
+                wait = self._work.failed(key, at_least=getattr(error, "retry_after", None) or 0.0)
+                log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
+            except Exception:
+                # One bad object is logged and comes again, slower and slower; the others go on (F14).
+                log.exception("Job %s: the dispatcher failed on it", key)
+                self._work.failed(key)
+            finally:
+                self._work.done(key)
+
+    def reconcile(self, name: str) -> None:
+        """Bring one Job a step further. Raises PortalError and ClusterError: come again."""
+        if (gone := self._view.vanished(name)) is not None:
+            self._vanished(name, gone)
+        job = self._view.job(name)
+        if job is None or objects.is_reported(job) or not objects.is_managed(job):
+            self._forget(job)
+            return
+        with self._locks.hold(objects.model_id_of(job)):
+            self._step(name, job)
+
+    def _step(self, name: str, job: KubeObject) -> None:
+        pods = self._view.pods_of(job)
+        now = self._clock()
+        events = self._cluster.list_events(objects.uid_of(job)) if waiting.needs_events(job, pods, now) else []
+        match outcome.decide(job, pods, events, now, self._limits):
+            case Ended() as ended:
+                self._reporter.report(job, ended)
+            case Stop(verdict):
+                self._reporter.stop(job, verdict)
+            case Going() as going:
+                if going.remove_pods:
+                    self._remove_pods(pods)
+                if going.check_at is not None:
+                    self._work.add_after(name, max(1.0, going.check_at - now))
+                if not objects.is_launched(job):
+                    self._half_launched(name, job)
+                elif not objects.is_acknowledged(job):
+                    self._reporter.acknowledge(job)
+                elif going.progress:
+                    self._progress(name, job, going.progress)
+
+    def _half_launched(self, name: str, job: KubeObject) -> None:
+        """Its message brings it further, unless that is gone (expired, purged)."""
+        if objects.is_deleting(job):
+            return
+        left = self._take_on_after - self._view.seconds_known(job)
+        if left > 0:
+            self._work.add_after(name, left)
+            return
+        log.warning("Job %s was created but never launched, and no message came for it: taking it on", name)
+        decision = self._launcher.take_on(job)
+        log.info("Job %s: %s", name, decision.sentence)
+
+    def _progress(self, name: str, job: KubeObject, message: str) -> None:
+        """At most once in `progress_every`, and only when it changed."""
+        uid = objects.uid_of(job)
+        now = time.monotonic()
+        with self._guard:
+            last, at = self._said.get(uid, ("", 0.0))
+        if message == last:
+            return
+        if last and now - at < self._progress_every:
+            self._work.add_after(name, self._progress_every - (now - at))
+            return
+        try:
+            self._reporter.progress(job, message)
+        except PortalError as error:
+            log.info("Model %s: progress not told: %s", objects.model_id_of(job), error)
+            return
+        with self._guard:
+            self._said[uid] = (message, now)
+
+    def _remove_pods(self, pods: list[KubeObject]) -> None:
+        for pod in pods:
+            if objects.pod_is_over(pod) or objects.is_deleting(pod):
+                continue
+            try:
+                self._cluster.delete_pod(objects.name_of(pod), objects.uid_of(pod))
+            except (ObjectNotFound, ObjectConflict):
+                continue
+
+    def _vanished(self, name: str, job: KubeObject) -> None:
+        """Gone without a report: somebody removed the finalizer. Ask the API server before believing it (F30)."""
+        live = self._cluster.get_job(name)
+        if live is not None and objects.uid_of(live) == objects.uid_of(job):
+            self._view.settle_vanished(name)
+            return
+        if not objects.is_launched(job):
+            self._view.settle_vanished(name)  # nothing had begun; its message, if any, begins anew
+            return
+        pods = self._view.pods_of(job)
+        ended = outcome.decide(job, pods, (), self._clock(), self._limits)
+        if not isinstance(ended, Ended):
+            ended = Ended(False, outcome.JOB_VANISHED)
+        with self._locks.hold(objects.model_id_of(job)):
+            self._reporter.report_vanished(job, ended)
+        self._view.settle_vanished(name)
+
+    def _forget(self, job: KubeObject | None) -> None:
+        if job is not None:
+            with self._guard:
+                self._said.pop(objects.uid_of(job), None)
+
+
+def unreported(job: KubeObject) -> bool:
+    """Finished, and the portal has not acknowledged it."""
+    return objects.is_finished(job) and names.FINALIZER in (objects.meta(job).get("finalizers") or ())

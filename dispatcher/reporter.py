@@ -1,0 +1,212 @@
+"""Outcome → portal until acknowledged, then the one patch that lets the Job go.
+
+The Job under its finalizer is the outbox: what could not be reported is found again by whoever lists Jobs next. Every
+report is a GET before a PUT, so it may be repeated by anyone at any time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dispatcher import names, objects
+from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs, ObjectConflict, ObjectNotFound
+from dispatcher.metrics import Metrics
+from dispatcher.objects import KubeObject
+from dispatcher.outcome import Ended
+from dispatcher.pod_failure import Verdict
+from portal_client.client import PortalClient
+from portal_client.errors import PortalError, PortalUnauthorized
+from portal_client.statuses import ProcessingStatus
+
+log = logging.getLogger(__name__)
+
+_PATCH_ATTEMPTS = 5
+
+
+class Reporter:
+    """The portal's side of a Job's life after its launch. The caller holds the model's lock.
+
+    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept.
+    """
+
+    def __init__(
+        self,
+        cluster: KubernetesJobs,
+        portal: PortalClient | None,
+        metrics: Metrics,
+        *,
+        ttl: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._cluster = cluster
+        self._portal = portal
+        self._metrics = metrics
+        self._ttl = ttl
+        self._clock = clock
+
+    def report(self, job: KubeObject, ended: Ended) -> None:
+        """Tell the portal, then release the Job. Raises PortalError (retryable) and ClusterError: come again.
+
+        A crash between the two: the next one GETs, finds its own status there, and only patches.
+        """
+        said = self._tell(job, ended)
+        self._release(job, ended, said)
+        self._metrics.outcomes.labels(ended.verdict.code).inc()
+        log.info(
+            "Model %s: %s (%s), %s: %s",
+            objects.model_id_of(job),
+            "Completed" if ended.completed else "Failed",
+            ended.verdict.code,
+            said,
+            ended.verdict.sentence,
+        )
+
+    def report_vanished(self, job: KubeObject, ended: Ended) -> None:
+        """The Job was taken away by force before it was reported: there is nothing left to patch."""
+        said = self._tell(job, ended)
+        self._metrics.outcomes.labels(ended.verdict.code).inc()
+        log.warning("Model %s: Job %s vanished unreported; %s", objects.model_id_of(job), objects.name_of(job), said)
+
+    def repair(self, job: KubeObject) -> None:
+        """After a late Processing of ours: if it covered the outcome that was reported, say that once more."""
+        try:
+            told = json.loads(objects.annotation(job, names.REPORTED) or "")
+            ended = Ended(told["status"] == "Completed", Verdict(str(told["code"]), str(told["sentence"])))
+        except (ValueError, KeyError, TypeError):
+            return
+        if told.get("portal") == "reported":
+            self._tell(job, ended)
+
+    def stop(self, job: KubeObject, verdict: Verdict) -> KubeObject:
+        """End a Job that would go on for ever: the verdict and a deadline in the past, in one patch.
+
+        The Job controller then fails the Job and ends its pods; a crash here leaves the verdict on the Job.
+        """
+        log.warning("Model %s: stopping its Job: %s: %s", objects.model_id_of(job), verdict.code, verdict.sentence)
+        stopped = json.dumps({"code": verdict.code, "sentence": verdict.sentence})
+        return self._cluster.patch_job(
+            objects.name_of(job),
+            {
+                "metadata": {"uid": objects.uid_of(job), "annotations": {names.STOPPED: stopped}},
+                "spec": {"activeDeadlineSeconds": 1},
+            },
+        )
+
+    def progress(self, job: KubeObject, message: str) -> bool:
+        """Say under Processing what the model waits for, if Processing is what the portal has. Raises PortalError.
+
+        False: the portal has something else. A pod that started meanwhile may have been covered; so the Job is looked
+        at once more afterwards.
+        """
+        model_id = objects.model_id_of(job)
+        if self._portal is None or self._portal.get_model_status(model_id).status is not ProcessingStatus.PROCESSING:
+            return False
+        self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, message)
+        self._look_again(job)
+        return True
+
+    def acknowledge(self, job: KubeObject) -> None:
+        """Send the Processing that the portal did not take at the launch, unless it has a later status by now."""
+        if self._portal is None:
+            return
+        model_id = objects.model_id_of(job)
+        status = self._portal.get_model_status(model_id).status
+        if status.is_terminal:
+            return
+        if status.may_start:
+            self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, "Model training started")
+        patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
+        current = self._cluster.patch_job(objects.name_of(job), patch)
+        if objects.is_reported(current):
+            self.repair(current)
+
+    def _look_again(self, job: KubeObject) -> None:
+        current = self._cluster.get_job(objects.name_of(job))
+        if current is not None and objects.is_reported(current):
+            self.repair(current)
+
+    def _tell(self, job: KubeObject, ended: Ended) -> str:
+        """GET before PUT; returns what happened, as one word for the annotation and the log."""
+        model_id = objects.model_id_of(job)
+        if self._portal is None:
+            return "untracked"
+        try:
+            status = self._portal.get_model_status(model_id).status
+            if status.is_terminal:
+                return "reported"  # the trainer spoke first, or an earlier try of ours
+            if status.may_start and objects.is_acknowledged(job):
+                return "superseded"  # someone has moved on; what the Job did is no longer asked for
+            wanted = ProcessingStatus.COMPLETED if ended.completed else ProcessingStatus.FAILED
+            self._portal.update_model_status(model_id, wanted, ended.verdict.sentence)
+            return "reported"
+        except PortalError as error:
+            if error.retryable or isinstance(error, PortalUnauthorized):
+                raise
+            self._refused(job, error)
+            return "refused"
+
+    def _refused(self, job: KubeObject, error: PortalError) -> None:
+        """For good (404, another 4xx): said once, loudly, and never again (F33)."""
+        self._metrics.refused_reports.inc()
+        log.error("Model %s: the portal refuses its outcome: %s", objects.model_id_of(job), error)
+        now = objects.rfc3339(self._clock())
+        event = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"generateName": f"{objects.name_of(job)}-"},
+            "involvedObject": {
+                "apiVersion": "batch/v1",
+                "kind": "Job",
+                "name": objects.name_of(job),
+                "namespace": objects.meta(job).get("namespace"),
+                "uid": objects.uid_of(job),
+            },
+            "type": "Warning",
+            "reason": "ReportRefused",
+            "message": str(error)[:1024],
+            "source": {"component": names.MANAGER},
+            "reportingComponent": names.MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            self._cluster.create_event(event)
+        except ClusterError as problem:
+            log.warning("%s; the Event is lost, the log has it", problem)
+
+    def _release(self, job: KubeObject, ended: Ended, said: str) -> None:
+        """The one patch: finalizer off, what was reported, and the time to live."""
+        name = objects.name_of(job)
+        for _ in range(_PATCH_ATTEMPTS):
+            told = {
+                "status": "Completed" if ended.completed else "Failed",
+                "code": ended.verdict.code,
+                "sentence": ended.verdict.sentence,
+                "portal": said,
+            }
+            metadata: dict[str, Any] = {
+                "uid": objects.uid_of(job),
+                # The list of finalizers is replaced as a whole: only the version that was read may be.
+                "resourceVersion": objects.meta(job).get("resourceVersion"),
+                "finalizers": [f for f in objects.meta(job).get("finalizers") or () if f != names.FINALIZER],
+                "annotations": {
+                    names.REPORTED: json.dumps(told),
+                    names.REPORTED_AT: objects.rfc3339(self._clock()),
+                },
+            }
+            try:
+                self._cluster.patch_job(name, {"metadata": metadata, "spec": {"ttlSecondsAfterFinished": self._ttl}})
+                return
+            except ObjectNotFound:
+                return
+            except ObjectConflict:
+                current = self._cluster.get_job(name)
+                if current is None or objects.uid_of(current) != objects.uid_of(job) or objects.is_reported(current):
+                    return
+                job = current
+        raise ObjectConflict(f"Job {name} changes faster than it can be patched")

@@ -1,0 +1,229 @@
+"""Queue text → TrainingRequest, or MalformedRequest with a code and a sentence for the poison queue. Pure.
+
+The text is plain JSON or standard base64 of it (what the .NET SDK and Azure Functions send), told apart per message.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from portal_client.model_ids import InvalidContainerName, container_name_problem, extract_model_id
+
+# A queue message holds 64 KiB; the request also has to fit into a Job's annotations (256 KiB in all).
+MAX_BYTES = 64 * 1024
+_MAX_DEPTH = 32
+
+
+class MalformedRequest(ValueError):
+    """The message can never be launched. code: stable, for metrics and the poison queue; the text is a sentence."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+        self.sentence = sentence
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """One request to train one model.
+
+    gpus, priority, time_limit (seconds): None where the message leaves it to the operator's template.
+    body: the whole message, unchanged, for the trainer.
+    """
+
+    model_id: str
+    model_container: str
+    dataset_container: str | None
+    gpus: int | None
+    priority: str | None
+    time_limit: int | None
+    body: Mapping[str, Any]
+
+    def to_json(self) -> str:
+        """The request as it is kept on the Job; `decode` reads it back."""
+        return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The operator's limits on what a message may ask for."""
+
+    max_gpus: int
+    max_time_limit: float
+    priority_classes: tuple[str, ...] = ()
+
+
+def decode(text: str, bounds: Bounds) -> TrainingRequest:
+    """Parse and validate the text of one message. Raises MalformedRequest and nothing else."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_BYTES:
+        _bad("MessageTooLarge", f"The message has {size} bytes; at most {MAX_BYTES} are read")
+    body = _object(text)
+    task = body.get("task")
+    if task is None:
+        _bad("MissingField", 'The message has no field "task"; "train" would be right')
+    if task != "train":
+        _bad("UnknownTask", f'The field "task" is {_shown(task)}; only "train" is known')
+    model = body.get("model_container_name")
+    if model is None:
+        _bad(
+            "MissingField",
+            'The message has no field "model_container_name"; a name such as "model-123" would be right',
+        )
+    try:
+        model_id = extract_model_id(model)
+    except InvalidContainerName as error:
+        _bad("InvalidContainerName", str(error))
+    dataset = body.get("dataset_container_name")
+    if dataset is not None and (problem := container_name_problem(dataset)):
+        _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
+    return TrainingRequest(
+        model_id=model_id,
+        model_container=model,
+        dataset_container=dataset,
+        gpus=_gpus(body, bounds),
+        priority=_priority(body, bounds),
+        time_limit=_time_limit(body, bounds),
+        body=body,
+    )
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object in `text`, plain or in base64."""
+    stripped = text.strip().removeprefix("\ufeff")
+    if not stripped:
+        _bad("NotJson", "The message is empty; a JSON object would be right")
+    # An object begins with "{", which is no letter of base64: nothing is both.
+    if not stripped.startswith("{"):
+        decoded = _base64(stripped)
+        if decoded is None:
+            body = _parse(stripped)
+            _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
+        stripped = decoded.strip().removeprefix("\ufeff")
+    body = _parse(stripped)
+    if not isinstance(body, dict):
+        _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
+    _check_tree(body)
+    return body
+
+
+def _base64(text: str) -> str | None:
+    """The UTF-8 text that `text` encodes if it holds JSON's opening of an object or array, else None."""
+    try:
+        raw = base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    try:
+        decoded = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    # "1234" and "true" are base64 as well; what they decode to is no JSON document.
+    return decoded if decoded.strip().removeprefix("\ufeff")[:1] in ("{", "[") else None
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except MalformedRequest:
+        raise
+    except (ValueError, RecursionError) as error:
+        why = (
+            f"{error.msg} at character {error.pos}"
+            if isinstance(error, json.JSONDecodeError)
+            else "too deep or too long a number"
+        )
+        _bad("NotJson", f"The message is neither JSON nor base64 of JSON: {why}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            _bad("NotJson", f"The message has the field {_shown(key)} twice; which one is meant cannot be told")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    _bad("NotJson", f"The message has the value {name}, which is no JSON")
+
+
+def _check_tree(value: Any, depth: int = 1) -> None:
+    """Refuse what could not be handed on: text with lone surrogates or NUL, and nesting without end."""
+    if depth > _MAX_DEPTH:
+        _bad("NotJson", f"The message is nested more than {_MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_tree(key, depth)
+            _check_tree(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check_tree(item, depth + 1)
+    elif isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+        _bad("NotJson", f"The message has a text with NUL or half a Unicode pair: {_shown(value)}")
+
+
+def _gpus(body: Mapping[str, Any], bounds: Bounds) -> int | None:
+    resources = body.get("resources")
+    if resources is None:
+        return None
+    if not isinstance(resources, dict):
+        _bad("InvalidField", f'The field "resources" is {_shown(resources)}; {{"gpus": 1}} would be right')
+    if unknown := sorted(set(resources) - {"gpus"}):
+        _bad("InvalidField", f'The field "resources.{unknown[0]}" is not known; only "resources.gpus" is')
+    gpus = resources.get("gpus")
+    if gpus is None:
+        return None
+    return _whole("resources.gpus", gpus, 0, bounds.max_gpus, "MAX_GPUS")
+
+
+def _time_limit(body: Mapping[str, Any], bounds: Bounds) -> int | None:
+    limit = body.get("time_limit_seconds")
+    if limit is None:
+        return None
+    return _whole("time_limit_seconds", limit, 1, int(bounds.max_time_limit), "MAX_TIME_LIMIT_SECONDS")
+
+
+def _whole(name: str, value: object, low: int, high: int, setting: str) -> int:
+    # bool is an int in Python, and 1.0 a float that some serialisers write for 1: neither is meant.
+    if type(value) is not int or not low <= value <= high:
+        _bad(
+            "InvalidField",
+            f'The field "{name}" is {_shown(value)}; a whole number from {low} to {high} '
+            f"(the operator's {setting}) would be right",
+        )
+    return value
+
+
+def _priority(body: Mapping[str, Any], bounds: Bounds) -> str | None:
+    priority = body.get("priority")
+    if priority is None:
+        return None
+    if not isinstance(priority, str) or priority not in bounds.priority_classes:
+        allowed = ", ".join(bounds.priority_classes) or "none"
+        _bad("InvalidField", f'The field "priority" is {_shown(priority)}; the operator allows: {allowed}')
+    return priority
+
+
+def _kind(value: object) -> str:
+    names: tuple[tuple[type | tuple[type, ...], Callable[[], str]], ...] = (
+        (bool, lambda: "true or false"),
+        (list, lambda: "an array"),
+        (str, lambda: "a text"),
+        ((int, float), lambda: "a number"),
+    )
+    return next((name() for kind, name in names if isinstance(value, kind)), "null")
+
+
+def _shown(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _bad(code: str, sentence: str) -> NoReturn:
+    raise MalformedRequest(code, sentence)

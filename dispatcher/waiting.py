@@ -1,0 +1,174 @@
+"""What a Job that has not ended is waiting for, and until when that is tolerated. Pure.
+
+Clocks start with the pod, or with the Job's (re)start where no pod could be made: a suspended Job has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher import names, objects
+from dispatcher.objects import KubeObject
+from dispatcher.pod_failure import Verdict
+from portal_client.redaction import redact
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+)
+_CONFIG_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+)
+# A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write.
+_RATE_LIMIT = ("toomanyrequests", "429", "rate limit")
+# Every limit is looked at this long after the thing began at the earliest.
+_NO_POD_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds; 0 for unschedulable and quota means for ever."""
+
+    image_pull: float
+    container_config: float
+    unschedulable: float
+    pod_create: float
+    quota: float
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """progress: for the user, None when only the trainer may speak; limit_at (epoch seconds): then verdict holds."""
+
+    progress: str | None = None
+    limit_at: float | None = None
+    verdict: Verdict | None = None
+
+
+def look(
+    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+) -> Waiting:
+    """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first."""
+    current = [pod for pod in pods if not objects.pod_is_over(pod)]
+    if not current:
+        return _no_pod(job, pods, events, now, limits)
+    pod = current[-1]
+    state = objects.trainer_state(pod)
+    if "running" in state or "terminated" in state or objects.is_deleting(pod):
+        return Waiting()
+    since = objects.timestamp(objects.meta(pod).get("creationTimestamp")) or now
+    waiting = state.get("waiting") or {}
+    reason, text = waiting.get("reason", ""), _quoted(waiting.get("message"))
+    if reason == "InvalidImageName":
+        image = _image(pod)
+        return Waiting(
+            None,
+            now,
+            Verdict("ImagePull", f"The trainer image has an invalid name: {image}. Tell the operator: {text}"),
+        )
+    if reason in _IMAGE_REASONS:
+        return _image_pull(pod, text, since, limits)
+    if reason in _CONFIG_REASONS:
+        return Waiting(
+            f"Waiting for the trainer's configuration: {text}",
+            _since_scheduled(pod, since) + limits.container_config,
+            Verdict(
+                "ContainerConfig",
+                f"The trainer container cannot be started ({reason}): {text}. Tell the operator",
+            ),
+        )
+    return _scheduling(pod, since, limits)
+
+
+def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Waiting:
+    image = _image(pod)
+    rate_limited = any(word in text.lower() for word in _RATE_LIMIT)
+    return Waiting(
+        f"Pulling the trainer image: {text}" if text else "Pulling the trainer image",
+        None if rate_limited else _since_scheduled(pod, since) + limits.image_pull,
+        Verdict("ImagePull", f"The trainer image {image} cannot be pulled: {text or 'no text'}. Tell the operator"),
+    )
+
+
+def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
+    for entry in (pod.get("status") or {}).get("conditions") or ():
+        if entry.get("type") != "PodScheduled":
+            continue
+        if entry.get("status") == "True":
+            return Waiting("Pulling the trainer image")
+        text = _quoted(entry.get("message"))
+        if entry.get("reason") == "Unschedulable":
+            limit = since + limits.unschedulable if limits.unschedulable else None
+            sentence = (
+                f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
+            )
+            return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
+        return Waiting(f"Waiting to be scheduled: {text or entry.get('reason', '')}")
+    return Waiting("Waiting to be scheduled")
+
+
+def _no_pod(
+    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+) -> Waiting:
+    """Between two pods, or the API server refuses to make one."""
+    since = _restarted(job, pods) or now
+    refused = [
+        event
+        for event in events
+        if event.get("reason") == "FailedCreate" and (_seen(event) or 0) >= since - 1  # times have whole seconds
+    ]
+    if not refused:
+        # Look again: the Event may come later than the pause between two pods.
+        return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
+    text = _quoted(max(refused, key=lambda event: _seen(event) or 0).get("message"))
+    if "exceeded quota" in text:
+        limit = since + limits.quota if limits.quota else None
+        sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
+        return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence))
+    sentence = f"The cluster refuses to create the training pod: {text}. Tell the operator"
+    return Waiting(f"Waiting for the cluster: {text}", since + limits.pod_create, Verdict("PodCreateDenied", sentence))
+
+
+def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> bool:
+    """Whether the Job has been without a pod for so long that its Events are worth a call."""
+    if objects.is_suspended(job) or objects.is_finished(job) or any(not objects.pod_is_over(pod) for pod in pods):
+        return False
+    since = _restarted(job, pods)
+    return since is not None and now >= since + _NO_POD_PATIENCE
+
+
+def _restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+    """When the Job last began to want a pod: its start, its last resume, or the end of its last pod."""
+    times = [objects.timestamp((job.get("status") or {}).get("startTime"))]
+    for entry in (job.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "Suspended" and entry.get("status") == "False":
+            times.append(objects.timestamp(entry.get("lastTransitionTime")))
+    for pod in pods:
+        ended = objects.trainer_state(pod).get("terminated") or {}
+        times.append(objects.timestamp(ended.get("finishedAt")))
+    return max((time for time in times if time is not None), default=None)
+
+
+def _since_scheduled(pod: KubeObject, fallback: float) -> float:
+    """The image and the Secrets are first looked for when a node was found."""
+    for entry in (pod.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "PodScheduled" and entry.get("status") == "True":
+            return objects.timestamp(entry.get("lastTransitionTime")) or fallback
+    return fallback
+
+
+def _seen(event: KubeObject) -> float | None:
+    series = event.get("series") or {}
+    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if text:
+            return objects.timestamp(text)
+    return objects.timestamp(objects.meta(event).get("creationTimestamp"))
+
+
+def _image(pod: KubeObject) -> str:
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    return next((str(c.get("image")) for c in containers if c.get("name") == names.TRAINER_CONTAINER), "?")
+
+
+def _quoted(text: str | None) -> str:
+    return redact(" ".join((text or "").split()))[:500].rstrip(". ")

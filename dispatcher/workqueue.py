@@ -1,0 +1,121 @@
+"""A queue of keys for level-triggered work: one worker a key, later adds coalesce, failures back off.
+
+The semantics are those of client-go's workqueue: a key that is added while it is worked on is worked on once more
+afterwards, never twice at the same time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import threading
+import time
+from collections.abc import Callable
+
+
+class WorkQueue:
+    """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing."""
+
+    def __init__(self, back_off_max: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._condition = threading.Condition()
+        self._clock = clock
+        self._back_off_max = back_off_max
+        self._ready: dict[str, None] = {}  # ordered
+        self._working: set[str] = set()
+        self._again: set[str] = set()
+        self._timers: list[tuple[float, str]] = []
+        self._due: dict[str, float] = {}  # the earliest timer of a key; later ones in the heap are void
+        self._failures: dict[str, int] = {}
+        self._closed = False
+
+    def add(self, key: str) -> None:
+        """Work on `key` as soon as a worker is free."""
+        with self._condition:
+            self._add(key)
+            self._condition.notify()
+
+    def nudge(self, key: str) -> None:
+        """As `add`, but a key that keeps failing waits for its back-off."""
+        with self._condition:
+            if key not in self._failures or key not in self._due:
+                self._add(key)
+                self._condition.notify()
+
+    def add_after(self, key: str, seconds: float) -> None:
+        """Work on `key` in `seconds`, or earlier if something else asks for it."""
+        with self._condition:
+            due = self._clock() + max(0.0, seconds)
+            if key not in self._due or due < self._due[key]:
+                self._due[key] = due
+                heapq.heappush(self._timers, (due, key))
+                self._condition.notify()
+
+    def failed(self, key: str, at_least: float = 0.0) -> float:
+        """Work on `key` again after an exponential back-off with jitter; returns the seconds."""
+        with self._condition:
+            count = self._failures[key] = self._failures.get(key, 0) + 1
+        wait: float = max(at_least, min(self._back_off_max, 0.5 * 2 ** min(count, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
+        self.add_after(key, wait)
+        return wait
+
+    def succeeded(self, key: str) -> None:
+        """Forget the failures of `key`."""
+        with self._condition:
+            self._failures.pop(key, None)
+
+    def get(self, timeout: float | None = None) -> str | None:
+        """The next key, which is the caller's until `done`. None: closed, or nothing within `timeout` seconds."""
+        deadline = None if timeout is None else self._clock() + timeout
+        with self._condition:
+            while not self._closed:
+                self._promote()
+                if self._ready:
+                    key = next(iter(self._ready))
+                    del self._ready[key]
+                    self._working.add(key)
+                    return key
+                now = self._clock()
+                if deadline is not None and now >= deadline:
+                    return None
+                waits = [
+                    end - now for end in (deadline, self._timers[0][0] if self._timers else None) if end is not None
+                ]
+                self._condition.wait(min(waits) if waits else None)
+            return None
+
+    def done(self, key: str) -> None:
+        """The caller has finished with `key`."""
+        with self._condition:
+            self._working.discard(key)
+            if key in self._again:
+                self._again.discard(key)
+                self._add(key)
+                self._condition.notify()
+
+    def close(self) -> None:
+        """Let every waiting worker go."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def __len__(self) -> int:
+        with self._condition:
+            return len(self._ready) + len(self._working)
+
+    def _add(self, key: str) -> None:
+        if key in self._working:
+            self._again.add(key)
+        else:
+            self._ready[key] = None
+
+    def _promote(self) -> None:
+        now = self._clock()
+        while self._timers and self._timers[0][0] <= now:
+            due, key = heapq.heappop(self._timers)
+            if self._due.get(key) == due:
+                del self._due[key]
+                self._add(key)
