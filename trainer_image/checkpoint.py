@@ -1,0 +1,165 @@
+"""Checkpoints: what makes a killed training go on as if nothing had happened, without a pickle anywhere.
+
+A checkpoint is a folder `step-N` with `tensors.safetensors`, `state.json` and, written last, `MANIFEST.json` with the
+size and SHA-256 of the two. A folder whose manifest does not fit is no checkpoint: the one before it is taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trainer_image.contract import CheckpointStore
+
+log = logging.getLogger(__name__)
+
+TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "MANIFEST.json"
+FORMAT = 1
+# A first guess of what storing takes, bytes a second, until a save has been measured.
+ASSUMED_RATE = 50e6
+
+
+class CheckpointInvalid(Exception):
+    """The folder holds no usable checkpoint; the message says why."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """State at the end of a step: tensors by name, in host memory and not shared with the training; plain JSON scalars."""
+
+    step: int
+    tensors: Mapping[str, Tensor]
+    scalars: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+
+
+def write(folder: Path, snapshot: Snapshot) -> None:
+    """Writes the snapshot into a new folder, the manifest last."""
+    folder.mkdir(parents=True)
+    save_file(dict(snapshot.tensors), folder / TENSORS)
+    state = {"format": FORMAT, "step": snapshot.step, **snapshot.scalars}
+    (folder / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+    files = {name: _fingerprint(folder / name) for name in (TENSORS, STATE)}
+    partial = folder / (MANIFEST + ".partial")
+    partial.write_text(json.dumps({"files": files}), encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return {"size": path.stat().st_size, "sha256": digest}
+
+
+def read(folder: Path) -> Snapshot:
+    """The snapshot in the folder; CheckpointInvalid when it is incomplete, changed or of another format."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        for name in (TENSORS, STATE):
+            if manifest["files"][name] != _fingerprint(folder / name):
+                raise CheckpointInvalid(f"{folder.name}/{name} is not what its manifest says")
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        if state.pop("format") != FORMAT:
+            raise CheckpointInvalid(f"{folder.name} has another format than {FORMAT}")
+        return Snapshot(int(state.pop("step")), load_file(folder / TENSORS), state)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise CheckpointInvalid(f"{folder.name} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def resume(store: CheckpointStore, accept: Callable[[Snapshot], None]) -> tuple[Snapshot | None, list[str]]:
+    """The newest checkpoint that is whole and that `accept` takes (it raises CheckpointInvalid otherwise).
+
+    Returns (snapshot or None, a sentence for each that was passed over).
+    """
+    passed_over = []
+    for folder in store.newest_first():
+        try:
+            snapshot = read(folder)
+            accept(snapshot)
+        except CheckpointInvalid as why:
+            log.warning("Checkpoint passed over: %s", why)
+            passed_over.append(f"A checkpoint was passed over: {why}.")
+            continue
+        return snapshot, passed_over
+    return None, passed_over
+
+
+class Checkpointer:
+    """Decides when a save is due and writes it in the background, one at a time.
+
+    Due at an epoch's end or `every` seconds after the last one, but never so often that saving takes more than `share`
+    of the time. `near` is a folder beside which the temporary ones are made: the store may then move instead of copy.
+    """
+
+    def __init__(self, store: CheckpointStore, near: Path, every: float, share: float = 0.02) -> None:
+        self._store = store
+        self._near = near
+        self._every = every
+        self._share = share
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._flight: Future[None] | None = None
+        self._lock = threading.Lock()
+        self._last = time.monotonic()
+        self._cost = 0.0
+        self._rate = ASSUMED_RATE
+        self.problems: list[str] = []
+
+    def due(self, *, epoch_ended: bool) -> bool:
+        if self._flight is not None and not self._flight.done():
+            return False
+        since = time.monotonic() - self._last
+        with self._lock:
+            affordable = since * self._share >= self._cost
+        return (epoch_ended or since >= self._every) and affordable
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Starts writing; call only when `due`."""
+        self._last = time.monotonic()
+        self._flight = self._worker.submit(self._write, snapshot)
+
+    def save_now(self, snapshot: Snapshot, within: float) -> bool:
+        """Writes and waits, when size over measured rate fits into `within` seconds. True when it is stored."""
+        if snapshot.size / self._rate > within:
+            return False
+        before = len(self.problems)
+        self.save(snapshot)
+        self.close()
+        return len(self.problems) == before
+
+    def close(self) -> None:
+        """Waits for a save in flight; no more saves afterwards."""
+        self._worker.shutdown(wait=True)
+
+    def _write(self, snapshot: Snapshot) -> None:
+        began = time.monotonic()
+        try:
+            place = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._near))
+            folder = place / f"step-{snapshot.step}"
+            write(folder, snapshot)
+            self._store.keep(folder)
+        except Exception as error:
+            # The training is worth more than one checkpoint: it goes on, and the report says so.
+            log.warning("Checkpoint at step %d failed: %s", snapshot.step, error)
+            self.problems.append(f"The checkpoint at step {snapshot.step} failed ({type(error).__name__}).")
+        with self._lock:
+            self._cost = time.monotonic() - began
+            self._rate = max(1e6, snapshot.size / max(self._cost, 1e-3))

@@ -1,0 +1,149 @@
+"""The state of a training between two steps: everything that a resumed run needs to end with the same weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from trainer_image.checkpoint import CheckpointInvalid, Snapshot
+
+SEARCH, REFIT, DONE = "search", "refit", "done"
+
+
+@dataclass
+class Position:
+    """Where the training stands; all plain numbers.
+
+    phase: SEARCH (validation chooses the weights), REFIT (training and validation rows, as long as SEARCH chose), DONE
+    step:  optimizer steps of all phases; phase_step: of this one; planned: steps after which this phase's schedule ends;
+    stop_at: steps after which this phase ends; batch: batches done of the current epoch
+    best:  validation figure of the best epoch, None before the first; seconds: training time, earlier attempts included
+    """
+
+    phase: str = SEARCH
+    step: int = 0
+    phase_step: int = 0
+    planned: int = 0
+    stop_at: int = 0
+    epoch: int = 0
+    batch: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    best_step: int = 0
+    search_planned: int = 0
+    micro_batch: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class TrainingState:
+    """Network, its moving average, the best weights, optimizer, generators and position."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, average: bool) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.average: nn.Module | None = copy.deepcopy(model) if average else None
+        self.best: dict[str, Tensor] | None = None
+        self.loss_sum = torch.zeros((), dtype=torch.float64 if next(model.parameters()).is_cpu else torch.float32)
+        self.loss_sum = self.loss_sum.to(next(model.parameters()).device)
+        self.at = Position()
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network whose weights count: the moving average where there is one."""
+        return self.average if self.average is not None else self.model
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        if self.average is None:
+            return
+        # Early weights are far from good: the average's memory grows with the steps taken.
+        weight = 1 - min(decay, (1 + self.at.phase_step) / (10 + self.at.phase_step))
+        ours, theirs = self.average.state_dict(), self.model.state_dict()
+        floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], weight)
+        for name, tensor in ours.items():
+            if not tensor.is_floating_point():
+                tensor.copy_(theirs[name])
+
+    def keep_best(self) -> None:
+        self.best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the state in host memory."""
+        tensors: dict[str, Tensor] = {}
+
+        def add(prefix: str, values: Mapping[str, Tensor]) -> None:
+            for name, tensor in values.items():
+                tensors[f"{prefix}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
+
+        add("model", self.model.state_dict())
+        if self.average is not None:
+            add("average", self.average.state_dict())
+        if self.best is not None:
+            add("best", self.best)
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            add(f"optimizer/{index}", moments)
+        add("generator", {"cpu": torch.get_rng_state()})
+        if self.loss_sum.is_cuda:
+            add("generator", {"cuda": torch.cuda.get_rng_state(self.loss_sum.device)})
+        add("loss", {"sum": self.loss_sum})
+        position = {f.name: copy.copy(getattr(self.at, f.name)) for f in fields(Position)}
+        return Snapshot(self.at.step, tensors, {"position": position})
+
+    def check(self, snapshot: Snapshot) -> None:
+        """CheckpointInvalid unless the snapshot belongs to this very network and optimizer."""
+        expected = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        given = {name: tensor.shape for name, tensor in _under("model", snapshot.tensors).items()}
+        if given != expected:
+            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another network")
+        if (self.average is not None) != any(name.startswith("average/") for name in snapshot.tensors):
+            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another recipe")
+        if set(snapshot.scalars.get("position", {})) != {f.name for f in fields(Position)}:
+            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another version")
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Continues from a snapshot that `check` accepted."""
+        tensors = snapshot.tensors
+        device = self.loss_sum.device
+        self.model.load_state_dict(_under("model", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(_under("average", tensors))
+        best = _under("best", tensors)
+        self.best = {name: tensor.to(device) for name, tensor in best.items()} or None
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer", tensors).items():
+            index, key = name.split("/", 1)
+            moments.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        self.loss_sum = tensors["loss/sum"].to(device)
+        self.at = Position(**snapshot.scalars["position"])
+        torch.set_rng_state(tensors["generator/cpu"])
+        if device.type == "cuda" and "generator/cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["generator/cuda"], device)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
+
+
+def warm_start(model: nn.Module, folder: Path) -> list[str]:
+    """Copies the tensors of a published model that fit by name and shape; returns notes for the report."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        return ["Warm start: the previous model has no model.safetensors; training starts afresh."]
+    given = load_file(path)
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
+    fresh = sorted(set(own) - set(fitting))
+    note = f"Warm start: {len(fitting)} of {len(own)} tensors were taken from the previous model"
+    return [note + (f"; fresh ones: {', '.join(fresh)}." if fresh else ".")]

@@ -1,0 +1,66 @@
+"""Predictions from a published model's folder alone: model.json and model.safetensors, no training data, no network."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from trainer_image.contract import Limits
+from trainer_image.devices import usable_cpus
+from trainer_image.engine import evaluate
+from trainer_image.errors import UsageError
+from trainer_image.tasks import task_named
+from trainer_image.tasks.base import Predictor
+
+
+def load(model_dir: Path) -> tuple[str, Predictor, torch.nn.Module]:
+    """(task, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
+    try:
+        description: dict[str, Any] = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
+        tensors = load_file(model_dir / "model.safetensors")
+        if description["format"] != 1:
+            raise UsageError(f"{model_dir.name}/model.json has format {description['format']}; this trainer reads 1")
+        predictor = task_named(description["task"]).restore(description["model"])
+        model = predictor.build_model()
+        model.load_state_dict(tensors)
+    except OSError as error:
+        raise UsageError(f"No model in {model_dir.name}: {Path(str(error.filename)).name} is missing") from None
+    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"The model in {model_dir.name} cannot be read: {str(error).splitlines()[0]}") from None
+    return description["task"], predictor, model.eval()
+
+
+def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
+    """Predicts every row of `data` (a file, or a dataset folder: its test split where it has one).
+
+    Writes a CSV to `out`, one line a row, or returns the rows under "predictions" when there is none. The result has
+    task, rows, and the figures under "metrics" when the data brings its labels.
+    """
+    torch.set_num_threads(usable_cpus())
+    task, predictor, model = load(model_dir)
+    if not data.exists():
+        raise UsageError(f"There is no {data}: a file or folder to predict is expected")
+    rows = predictor.read(data, Limits())
+    outputs = evaluate(predictor, model, rows.tensors, torch.device("cpu"))
+    header, cells = predictor.predictions(outputs)
+    result: dict[str, Any] = {"task": task, "rows": len(rows.names)}
+    if rows.labelled:
+        result["metrics"] = predictor.score(outputs, rows.tensors)
+    if out is None:
+        result["predictions"] = [
+            {"row": name, **dict(zip(header, line, strict=True))} for name, line in zip(rows.names, cells, strict=True)
+        ]
+        return result
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["row", *header])
+        writer.writerows([name, *line] for name, line in zip(rows.names, cells, strict=True))
+    result["out"] = str(out)
+    return result

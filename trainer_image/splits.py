@@ -1,0 +1,185 @@
+"""Which rows train, validate and test: the splits that the dataset brings, and a deterministic split where it brings none.
+
+`train`, `validation` (also val, valid, dev) and `test` are files (`train.csv`, `train.csv.gz`, `train.parquet`) or
+folders at the top of the dataset. A lone table of any name is the training split. Without a validation split 15 % of
+the training rows are set aside, without a test split 15 % too: a figure that a user is told must come from rows that
+took no part in the training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainer_image.errors import DatasetInvalid
+from trainer_image.tables import TABLE_SUFFIXES, invalid
+
+HELD_OUT = 0.15
+NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "val": "validation",
+    "valid": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+Indices = np.ndarray[Any, np.dtype[np.int64]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The paths of each split: one folder, or the files of a table in order of their names."""
+
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...] = ()
+    test: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Row indices of each split, and what was decided on the user's behalf."""
+
+    train: Indices
+    validation: Indices
+    test: Indices
+    notes: tuple[str, ...] = field(default=())
+
+
+def visible(folder: Path) -> list[Path]:
+    """What lies in the folder, by name, without hidden entries."""
+    return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "_")))
+
+
+def is_table(path: Path) -> bool:
+    return path.is_file() and path.name.lower().endswith(TABLE_SUFFIXES)
+
+
+def _stem(path: Path) -> str:
+    name = path.name.lower()
+    for suffix in sorted(TABLE_SUFFIXES, key=len, reverse=True):
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def find_tables(data: Path) -> Found:
+    """The tables of each split: `train.csv`, a folder `train/` of shards, or one lone table.
+
+    Raises DatasetInvalid when there is none, or when two different things claim to be the same split.
+    """
+    if data.is_file():
+        return Found((data,))
+    splits: dict[str, tuple[Path, ...]] = {}
+    lone: list[Path] = []
+    for path in visible(data):
+        shards = tuple(p for p in sorted(path.rglob("*")) if is_table(p)) if path.is_dir() else ()
+        if not is_table(path) and not shards:
+            continue
+        split = NAMES.get(_stem(path))
+        if split is None:
+            lone.extend(shards or (path,))
+            continue
+        if split in splits:
+            raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
+        splits[split] = shards or (path,)
+    if "train" not in splits and len(lone) == 1:
+        splits["train"] = (lone[0],)
+    if "train" not in splits:
+        names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
+        raise DatasetInvalid(
+            f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet or a folder "
+            f"train/ with them, found {names}"
+        )
+    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
+
+
+def find_folders(data: Path) -> Found:
+    """The folders of each split (images); the whole dataset is the training split when no folder is named `train`."""
+    splits: dict[str, tuple[Path, ...]] = {}
+    for path in visible(data):
+        split = NAMES.get(path.name.lower())
+        if path.is_dir() and split:
+            if split in splits:
+                raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
+            splits[split] = (path,)
+    if "train" not in splits:
+        if splits:
+            raise DatasetInvalid("Invalid dataset: there is no folder train/ beside the other splits")
+        return Found((data,))
+    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
+
+
+def assign(
+    strata: np.ndarray[Any, Any],
+    seed: int,
+    *,
+    has_validation: bool,
+    has_test: bool,
+    groups: np.ndarray[Any, Any] | None = None,
+    keys: Sequence[str] | None = None,
+) -> Assignment:
+    """Divides the rows of the training split: `strata` (rows,) integers, `groups` and `keys` (rows,) or None.
+
+    The order in which rows are drawn is a hash of the seed and the row's key (its number where it has none), so the
+    same data and seed give the same split on every machine. Rows of one group are never divided.
+    """
+    rows = np.arange(len(strata), dtype=np.int64)
+    empty = np.empty(0, np.int64)
+    validation = test = empty
+    notes = []
+    if not has_test:
+        rows, test = _hold_out(rows, strata, f"{seed}/test", groups, keys)
+        notes.append(f"No test split: {len(test)} rows (15 %) of the training split were held out as the test.")
+    if not has_validation:
+        rows, validation = _hold_out(rows, strata, f"{seed}/validation", groups, keys)
+        notes.append(f"No validation split: {len(validation)} rows (15 %) of the training split were set aside.")
+    return Assignment(rows, validation, test, tuple(notes))
+
+
+def _hold_out(
+    rows: Indices,
+    strata: np.ndarray[Any, Any],
+    salt: str,
+    groups: np.ndarray[Any, Any] | None,
+    keys: Sequence[str] | None,
+) -> tuple[Indices, Indices]:
+    """Divides `rows` into (kept, held out), both ascending; every stratum of more than one unit gives its share."""
+    if groups is not None:
+        names, unit = np.unique(groups[rows].astype(str), return_inverse=True)
+        unit_keys = [str(name) for name in names]
+    else:
+        unit = np.arange(len(rows))
+        unit_keys = [keys[r] if keys else str(r) for r in rows]
+    size = np.bincount(unit, minlength=len(unit_keys))
+    # A group lies in the stratum of its first row: exact stratification of whole groups does not exist.
+    first = np.full(len(unit_keys), len(rows))
+    np.minimum.at(first, unit, np.arange(len(rows)))
+    stratum = strata[rows][first]
+    order = sorted(range(len(unit_keys)), key=lambda u: hashlib.blake2b(f"{salt}/{unit_keys[u]}".encode()).digest())
+    held = np.zeros(len(unit_keys), bool)
+    members: dict[Any, list[int]] = {}
+    for u in order:
+        members.setdefault(stratum[u], []).append(u)
+    owed = 0.0  # what one stratum could not give in whole units, the next one gives
+    for value in sorted(members):
+        owed += HELD_OUT * float(sum(size[u] for u in members[value]))
+        for u in members[value][:-1]:  # one unit of each stratum always stays in training
+            if owed < size[u] / 2:
+                break
+            held[u] = True
+            owed -= float(size[u])
+    if not held.any():
+        if len(unit_keys) < 3:
+            raise DatasetInvalid(
+                f"Invalid dataset: {len(unit_keys)} rows or groups are too few to hold out a part of them; "
+                "bring at least 3, or validation and test splits of your own"
+            )
+        held[order[0]] = True
+    mask = held[unit]
+    return rows[~mask], rows[mask]

@@ -1,0 +1,188 @@
+"""The plug-in interface: what a kind of training problem says about itself; the engine does the rest.
+
+A `Task` turns a dataset folder into a `Problem` (tensors, loss, scores, recipe) and a published model's description
+into a `Predictor` (network, reading, scoring). A problem carries the predictor that its own description yields, so the
+network that trains is by construction the one that `predict` builds later.
+
+The engine owns the loop, the device, precision, checkpoints, signals, the time budget and early stopping. A task never
+moves tensors, opens no checkpoint, reads no environment and takes no random number but from torch's default generators
+(which the engine seeds, saves and restores): that is what makes a resumed run end with the same weights.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from trainer_image.contract import Limits
+
+Batch = Mapping[str, Tensor]
+Figures = dict[str, float]
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure that a model is judged by: its name among `score`'s and which way is better."""
+
+    name: str
+    higher_is_better: bool = True
+
+    def better(self, new: float, old: float) -> bool:
+        return new > old if self.higher_is_better else new < old
+
+
+@dataclass(frozen=True)
+class TaskSettings:
+    """The part of the user's configuration that is about the data and the model.
+
+    preset: "auto", "fast" or "best"; metric: "auto" or a name among the task's figures;
+    types: column → "number" or "category"
+    """
+
+    target: str | None = None
+    drop: tuple[str, ...] = ()
+    types: Mapping[str, str] = field(default_factory=dict)
+    group: str | None = None
+    preset: str = "auto"
+    metric: str = "auto"
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a problem of this size is trained unless the configuration says otherwise.
+
+    epochs:        passes over the training split, at most
+    batch_size:    rows a step
+    learning_rate: the peak, after `warmup` (a share of all steps); falls to zero along a cosine
+    patience:      epochs without a better validation figure after which training ends
+    ema_decay:     the published weights are a moving average of the trained ones; None: the trained ones
+    refit:         train again on training and validation rows for as many epochs as validation chose
+    small:         so little work a step that threads cost more than they give
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    patience: int = 16
+    ema_decay: float | None = None
+    gradient_clip: float | None = 1.0
+    refit: bool = False
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to predict: tensors of equal first dimension, a name for each row, and whether labels came along."""
+
+    tensors: Batch
+    names: Sequence[str]
+    labelled: bool
+
+
+class Predictor(ABC):
+    """All that a published model needs: made from `model.json` alone."""
+
+    @abstractmethod
+    def build_model(self) -> nn.Module:
+        """The network with fresh weights, on the CPU, drawn from torch's default generator."""
+
+    @abstractmethod
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """What is predicted for each row: float32 (rows, ...), e.g. probabilities or values in the target's unit."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, batch: Batch) -> Figures:
+        """The figures of `outputs` (all rows of a split, on the CPU) against the labels in `batch`."""
+
+    @abstractmethod
+    def read(self, data: Path, limits: Limits) -> Rows:
+        """Reads a file or a dataset folder (its test split where it has one) as rows; raises DatasetInvalid."""
+
+    @abstractmethod
+    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
+        """Outputs as a table for people: column names and one list of cells a row."""
+
+
+class Problem(ABC):
+    """A dataset that is read, checked, split and ready to train.
+
+    description: what was found, one sentence; notes: decisions made on the user's behalf; warnings: what looks wrong
+    splits: "train", "validation" and "test", each a mapping of tensors with equal first dimension, on the CPU
+    selection: the figure by which validation chooses weights; headline: the one that people are told
+    """
+
+    description: str
+    notes: list[str]
+    warnings: list[str]
+    splits: Mapping[str, Batch]
+    selection: Metric
+    headline: Metric
+    recipe: Recipe
+    predictor: Predictor
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean loss of a training batch, a scalar; augmentation happens here, on the batch's device."""
+
+    @abstractmethod
+    def model_description(self) -> Json:
+        """What `Task.restore` needs: architecture, preprocessing, labels; plain JSON."""
+
+    @abstractmethod
+    def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
+        """Test figures of "trivial" and "linear", fitted on the named splits."""
+
+    @abstractmethod
+    def findings(self, outputs: Tensor) -> Json:
+        """What the report shows of the test split beside the figures: {"kind": "classification" | "regression", ...}."""
+
+    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
+        """AdamW's groups: matrices decay, biases, scales and norms do not. `lr_factor` multiplies the learning rate."""
+        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+        plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+        return [
+            {"params": decayed, "weight_decay": weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+
+
+class Task(ABC):
+    """One kind of problem, e.g. tabular. Stateless: `prepare` and `restore` make what has state."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def prepare(self, data: Path, settings: TaskSettings) -> Problem:
+        """Reads and checks the dataset; raises DatasetInvalid with file, row and column, ConfigInvalid for settings."""
+
+    @abstractmethod
+    def restore(self, description: Json) -> Predictor:
+        """The inverse of `Problem.model_description`."""
+
+
+def rows_in(batch: Batch) -> int:
+    """The number of rows of a batch or split."""
+    return len(next(iter(batch.values())))
+
+
+def take(batch: Batch, index: Tensor | slice) -> dict[str, Tensor]:
+    """The rows at `index`, a slice or an int64 tensor on the batch's device."""
+    if isinstance(index, slice):
+        return {name: tensor[index] for name, tensor in batch.items()}
+    return {name: tensor.index_select(0, index) for name, tensor in batch.items()}
+
+
+def joined(first: Batch, second: Batch) -> dict[str, Tensor]:
+    """The rows of both."""
+    return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}

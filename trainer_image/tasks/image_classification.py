@@ -1,0 +1,185 @@
+"""Task `image_classification`: one class for each image, by a small residual network trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_image.contract import Limits
+from trainer_image.errors import DatasetInvalid
+from trainer_image.splits import assign, find_folders
+from trainer_image.tables import invalid
+from trainer_image.tasks import baselines, metrics
+from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks.image_files import SUFFIXES, Sample, list_samples, read_headers, read_pixels
+from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
+from trainer_image.tasks.image_presets import input_size, preset
+
+LABEL_SMOOTHING = 0.05
+BASELINE_SIDE = 16
+
+
+class ImageClassification(Task):
+    name = "image_classification"
+
+    def prepare(self, data: Path, settings: TaskSettings) -> Problem:
+        return ImageProblem(data, settings)
+
+    def restore(self, description: Json) -> Predictor:
+        architecture = dict(description["architecture"])
+        sizes = ImageSizes(**{**architecture, "widths": tuple(architecture["widths"])})
+        scaling = description["preprocessing"]
+        return ImagePredictor(sizes, tuple(description["labels"]), scaling["mean"], scaling["spread"])
+
+
+class ImagePredictor(Predictor):
+    """Tensors of a batch: pixels (rows, channels, height, width) uint8, target (rows,) int64."""
+
+    def __init__(
+        self, sizes: ImageSizes, labels: Sequence[str], mean: Sequence[float], spread: Sequence[float]
+    ) -> None:
+        self.sizes, self.labels, self.mean, self.spread = sizes, tuple(labels), list(mean), list(spread)
+
+    def build_model(self) -> nn.Module:
+        return ImageNetwork(self.sizes, len(self.labels), self.mean, self.spread)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Class probabilities (rows, classes)."""
+        return functional.softmax(model(batch["pixels"].float()).float(), dim=-1)
+
+    def score(self, outputs: Tensor, batch: Batch) -> Figures:
+        return metrics.classification(outputs, batch["target"])
+
+    def tensors(self, samples: Sequence[Sample], limits: Limits) -> dict[str, Tensor]:
+        """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
+        size = (self.sizes.height, self.sizes.width)
+        batch = {"pixels": torch.from_numpy(read_pixels(samples, size, self.sizes.channels, limits))}
+        if all(sample.label is not None for sample in samples):
+            position = {label: number for number, label in enumerate(self.labels)}
+            for sample in samples:
+                if sample.label not in position:
+                    raise invalid(sample.name, f"has the label '{sample.label}', which no training image has")
+            batch["target"] = torch.tensor([position[str(sample.label)] for sample in samples])
+        return batch
+
+    def read(self, data: Path, limits: Limits) -> Rows:
+        if data.is_file():
+            samples = [Sample(data.name, data, None)]
+        else:
+            found = find_folders(data)
+            samples = list_samples((found.test or found.train)[0], data, limits)
+        if not samples:
+            raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+        if not {sample.label for sample in samples} <= set(self.labels):
+            samples = [Sample(sample.name, sample.path, None) for sample in samples]
+        tensors = self.tensors(samples, limits)
+        return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
+
+    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
+        header = ["label", *(f"p({label})" for label in self.labels)]
+        chosen = outputs.argmax(1).tolist()
+        return header, [[self.labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+
+
+class ImageProblem(Problem):
+    def __init__(self, data: Path, settings: TaskSettings) -> None:
+        found = find_folders(data)
+        listed: dict[str, list[Sample]] = {}
+        for split, folders in (("train", found.train), ("validation", found.validation), ("test", found.test)):
+            if folders:
+                folder = folders[0]
+                label = settings.target or "label"
+                listed[split] = list_samples(folder, data, settings.limits, label=label, group=settings.group)
+                self._check(folder.relative_to(data).as_posix(), listed[split])
+        train = listed["train"]
+        labels = sorted({str(sample.label) for sample in train})
+        if len(labels) == 1:
+            raise DatasetInvalid(
+                f"Invalid dataset: {train[0].name}: all {len(train)} training images are of one class ('{labels[0]}'); "
+                "at least two are needed"
+            )
+        headers = read_headers(train, settings.limits)
+        size = input_size(settings.preset, headers)
+        position = {label: number for number, label in enumerate(labels)}
+        rows = assign(
+            np.array([position[str(sample.label)] for sample in train]),
+            settings.seed,
+            has_validation="validation" in listed,
+            has_test="test" in listed,
+            groups=np.array([str(sample.group) for sample in train]) if settings.group else None,
+            keys=[sample.name for sample in train],
+        )
+        sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
+        plain = ImagePredictor(sizes, labels, [0.0], [1.0])
+        everything = plain.tensors(train, settings.limits)
+        splits: dict[str, Batch] = {}
+        for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test)):
+            if split in listed and split != "train":
+                splits[split] = plain.tensors(listed[split], settings.limits)
+            else:
+                splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
+        self.splits = splits
+        mean, spread = _scaling(splits["train"]["pixels"])
+        self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
+        self.headline, self.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, "accuracy", "log_loss")
+        self.notes, self.warnings = list(rows.notes), []
+        if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
+            self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
+        counts = ", ".join(f"{len(batch['pixels'])} {split}" for split, batch in splits.items())
+        kind = "grey" if size[2] == 1 else "colour"
+        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
+        self.description = (
+            f"Images ({kind}, {size[1]} x {size[0]} pixels) in {len(labels)} classes ({shown}); rows: {counts}."
+        )
+
+    @staticmethod
+    def _check(folder: str, samples: list[Sample]) -> None:
+        if not samples:
+            raise invalid(folder, f"holds no images ({', '.join(sorted(SUFFIXES))}) in folders named for their class")
+        for sample in samples:
+            if sample.label is None:
+                raise invalid(sample.name, "lies in no folder named for its class, and there is no metadata file")
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        pixels = batch["pixels"].float()
+        with torch.autocast(pixels.device.type, enabled=False):
+            pixels = self._augment(pixels)
+        return functional.cross_entropy(model(pixels).float(), batch["target"], label_smoothing=LABEL_SMOOTHING)
+
+    def model_description(self) -> Json:
+        predictor = self._predictor
+        return {
+            "architecture": asdict(predictor.sizes),
+            "preprocessing": {"mean": predictor.mean, "spread": predictor.spread},
+            "labels": list(predictor.labels),
+        }
+
+    def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
+        x = np.concatenate([_flat(self.splits[split]["pixels"]) for split in fit_on])
+        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        test = self.splits["test"]
+        classes = len(self._predictor.labels)
+        return baselines.classification(x, y, _flat(test["pixels"]), test["target"].numpy(), classes)
+
+    def findings(self, outputs: Tensor) -> Json:
+        return metrics.classification_findings(outputs, self.splits["test"]["target"], self._predictor.labels)
+
+
+def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the training images, from at most some ten million pixels."""
+    some = pixels[:: max(1, pixels.numel() // 10_000_000)].double()
+    return some.mean((0, 2, 3)).tolist(), (some.std((0, 2, 3)) + 1e-3).tolist()
+
+
+def _flat(pixels: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Pixels for a linear model: (rows, features), images larger than BASELINE_SIDE shrunk to it."""
+    height, width = (min(BASELINE_SIDE, side) for side in pixels.shape[2:])
+    parts = [functional.adaptive_avg_pool2d(part.float(), (height, width)).flatten(1) for part in pixels.split(4096)]
+    flat: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.cat(parts).numpy()
+    return flat

@@ -1,0 +1,107 @@
+"""The network for images: a small residual network, its depth and width given by the image's size; and augmentation.
+
+Pre-activation-free basic blocks (He et al., arXiv 1512.03385) without a pooling stem: at the sizes that fit a small data
+set every pixel counts. Stages halve the image until about four pixels are left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class ImageSizes:
+    """height, width: of the input in pixels; widths: channels of each stage; blocks: of each stage; stride: of the stem."""
+
+    height: int
+    width: int
+    channels: int
+    widths: tuple[int, ...]
+    blocks: int
+    stride: int
+    dropout: float
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions around which the input is led, through a 1 x 1 one where the shape changes."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.first_norm = nn.BatchNorm2d(outputs)
+        self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.second_norm = nn.BatchNorm2d(outputs)
+        nn.init.zeros_(self.second_norm.weight)  # a block begins as the identity
+        self.around = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = functional.relu(self.first_norm(self.first(x)))
+        y = self.second_norm(self.second(y))
+        return functional.relu(y + (x if self.around is None else self.around(x)))
+
+
+class ImageNetwork(nn.Module):
+    """float (rows, channels, height, width) in 0..255 → logits (rows, classes)."""
+
+    def __init__(self, sizes: ImageSizes, classes: int, mean: Sequence[float], spread: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("spread", torch.tensor(spread).view(1, -1, 1, 1), persistent=False)
+        first = sizes.widths[0]
+        self.stem = nn.Conv2d(sizes.channels, first, 3, sizes.stride, 1, bias=False)
+        self.stem_norm = nn.BatchNorm2d(first)
+        blocks: list[nn.Module] = []
+        inputs = first
+        for stage, width in enumerate(sizes.widths):
+            for number in range(sizes.blocks):
+                blocks.append(Block(inputs, width, 2 if stage and not number else 1))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.head = nn.Linear(inputs, classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        x = (pixels - self.mean) / self.spread
+        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.blocks(functional.relu(self.stem_norm(self.stem(x))))
+        logits: Tensor = self.head(self.dropout(x.mean((2, 3))))
+        return logits
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random changes of a training batch: rotation in degrees, shift and zoom as shares, brightness and contrast."""
+
+    rotation: float
+    shift: float
+    zoom: float
+    light: float
+    mirror: bool
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """float (rows, c, h, w) → the same shape; one affine resampling on the batch's device for all rows at once."""
+        rows, device = len(pixels), pixels.device
+
+        def spread(scale: float) -> Tensor:
+            return (torch.rand(rows, device=device) * 2 - 1) * scale
+
+        angle, zoom = spread(math.radians(self.rotation)), 1 + spread(self.zoom)
+        cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+        flip = torch.where(torch.rand(rows, device=device) < 0.5, -1.0, 1.0) if self.mirror else torch.ones_like(cos)
+        # A shift of `shift` of the side is twice that in grid_sample's coordinates, which run from -1 to 1.
+        top = torch.stack([cos * flip, -sin, spread(2 * self.shift)], 1)
+        bottom = torch.stack([sin * flip, cos, spread(2 * self.shift)], 1)
+        grid = functional.affine_grid(torch.stack([top, bottom], 1), list(pixels.shape), align_corners=False)
+        pixels = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+        if self.light:
+            shape = (rows, 1, 1, 1)
+            middle = pixels.mean((1, 2, 3), keepdim=True)
+            contrast, brightness = 1 + spread(self.light).view(shape), 255 * spread(self.light / 2).view(shape)
+            pixels = (pixels - middle) * contrast + middle + brightness
+        return pixels

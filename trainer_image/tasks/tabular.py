@@ -1,0 +1,203 @@
+"""Task `tabular`: classification and regression on tables."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_image.contract import Limits
+from trainer_image.errors import ConfigInvalid
+from trainer_image.splits import Assignment, assign, find_tables
+from trainer_image.tables import Table, compare_columns, invalid, read_table
+from trainer_image.tasks import baselines, metrics, tabular_columns
+from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks.tabular_columns import Preprocessing
+from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
+from trainer_image.tasks.tabular_presets import preset
+from trainer_image.tasks.tabular_target import ClassTarget, Target, ValueTarget, fit_target, target_from_json
+
+
+class Tabular(Task):
+    name = "tabular"
+
+    def prepare(self, data: Path, settings: TaskSettings) -> Problem:
+        return TabularProblem(data, settings)
+
+    def restore(self, description: Json) -> Predictor:
+        return TabularPredictor(
+            Preprocessing.from_json(description["preprocessing"]),
+            target_from_json(description["target"]),
+            TabularSizes(**description["architecture"]),
+        )
+
+
+class TabularPredictor(Predictor):
+    """Tensors of a batch: dense (rows, d) float32, codes (rows, c) int64, target (rows,) int64 or float32."""
+
+    def __init__(self, preprocessing: Preprocessing, target: Target, sizes: TabularSizes) -> None:
+        self.preprocessing = preprocessing
+        self.target = target
+        self.sizes = sizes
+
+    def build_model(self) -> nn.Module:
+        columns = self.preprocessing
+        return TabularNetwork(columns.dense_width, columns.cardinalities, self.target.outputs, self.sizes)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Class probabilities (rows, classes), or values in the target's unit (rows,)."""
+        members = model(batch["dense"], batch["codes"]).float()
+        if isinstance(self.target, ClassTarget):
+            return functional.softmax(members, dim=-1).mean(1)
+        return members.mean(1).squeeze(-1) * self.target.spread + self.target.centre
+
+    def score(self, outputs: Tensor, batch: Batch) -> Figures:
+        if isinstance(self.target, ClassTarget):
+            return metrics.classification(outputs, batch["target"])
+        return metrics.regression(outputs, batch["target"])
+
+    def tensors(self, table: Table, *, labelled: bool) -> dict[str, Tensor]:
+        """The table as a batch; with labels the target column is read too, and checked."""
+        dense, codes = self.preprocessing.apply(table)
+        batch = {"dense": torch.from_numpy(dense), "codes": torch.from_numpy(codes)}
+        if labelled:
+            batch["target"] = torch.from_numpy(self.target.encode(table))
+        return batch
+
+    def read(self, data: Path, limits: Limits) -> Rows:
+        found = find_tables(data)
+        files = found.test or found.train
+        root = data if data.is_dir() else data.parent
+        table = read_table([(p.relative_to(root).as_posix(), p) for p in files], limits)
+        compare_columns(table.name, list(table.columns), "the model", self.preprocessing.columns)
+        labelled = self.target.column in table.columns and not table.columns[self.target.column].null_count
+        rows = [str(number) for number in range(1, table.rows + 1)]
+        return Rows(self.tensors(table, labelled=labelled), rows, labelled)
+
+    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
+        column = self.target.column
+        if isinstance(self.target, ValueTarget):
+            return [column], [[float(value)] for value in outputs]
+        labels = self.target.labels
+        chosen = outputs.argmax(1).tolist()
+        header = [column, *(f"p({label})" for label in labels)]
+        return header, [[labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+
+
+class TabularProblem(Problem):
+    def __init__(self, data: Path, settings: TaskSettings) -> None:
+        if not settings.target:
+            raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
+        found = find_tables(data)
+        root = data if data.is_dir() else data.parent
+        tables = {
+            split: read_table([(p.relative_to(root).as_posix(), p) for p in files], settings.limits)
+            for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
+            if files
+        }
+        train = tables["train"]
+        self._check(tables, settings)
+        target, notes = fit_target(train, settings.target, settings.types.get(settings.target))
+        labels = target.encode(train)
+        groups = train.text(settings.group) if settings.group else None
+        rows = assign(
+            target.strata(labels),
+            settings.seed,
+            has_validation="validation" in tables,
+            has_test="test" in tables,
+            groups=groups,
+        )
+        left_out = {settings.target, settings.group, *settings.drop}
+        features = [column for column in train.columns if column not in left_out]
+        preprocessing, found_notes, self.warnings = tabular_columns.fit(train, rows.train, features, settings.types)
+        if not preprocessing.columns:
+            raise invalid(train.name, f"has no usable column beside the target '{settings.target}'")
+        if isinstance(target, ValueTarget):
+            target = target.fitted(labels[rows.train])
+        self.notes = [*notes, *rows.notes, *found_notes]
+        sizes, self.recipe = preset(settings.preset, len(rows.train))
+        self.predictor = self._predictor = TabularPredictor(preprocessing, target, sizes)
+        self.splits = self._tensors(tables, rows)
+        known, headline, selection = target.figures
+        self.headline, self.selection = metrics.choose(settings.metric, known, headline, selection)
+        counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
+        kinds = f"{len(preprocessing.numbers)} numeric and {len(preprocessing.categories)} categorical columns"
+        self.description = f"A table with {kinds}, {target.description}; rows: {counts}."
+
+    def _check(self, tables: dict[str, Table], settings: TaskSettings) -> None:
+        train = tables["train"]
+        names = list(train.columns)
+        for key, wanted in (
+            ("target", [settings.target]),
+            ("group", [settings.group] if settings.group else []),
+            ("drop", list(settings.drop)),
+            ("types", list(settings.types)),
+        ):
+            for column in wanted:
+                if column not in train.columns:
+                    near = difflib.get_close_matches(str(column), names, 1, 0.5)
+                    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names[:8])}"
+                    raise invalid(train.name, f"has no column '{column}' (data.{key}){hint}")
+        for split, table in tables.items():
+            if table.rows == 0:
+                raise invalid(table.name, "has a header but no rows")
+            if split != "train":
+                needed = [n for n in names if n not in settings.drop and n != settings.group]
+                compare_columns(table.name, list(table.columns), train.name, needed)
+
+    def _tensors(self, tables: dict[str, Table], rows: Assignment) -> dict[str, Batch]:
+        everything = self._predictor.tensors(tables["train"], labelled=True)
+        splits: dict[str, Batch] = {}
+        for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test)):
+            if split in tables and split != "train":
+                splits[split] = self._predictor.tensors(tables[split], labelled=True)
+            else:
+                splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
+        return splits
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        members = model(batch["dense"], batch["codes"]).float()
+        if isinstance(self._predictor.target, ClassTarget):
+            k = members.shape[1]
+            return functional.cross_entropy(members.flatten(0, 1), batch["target"].repeat_interleave(k))
+        target = self._predictor.target
+        scaled = (batch["target"] - target.centre) / target.spread
+        return functional.mse_loss(members.squeeze(-1), scaled.unsqueeze(1).expand(members.shape[:2]))
+
+    def model_description(self) -> Json:
+        return {
+            "architecture": asdict(self._predictor.sizes),
+            "preprocessing": self._predictor.preprocessing.to_json(),
+            "target": self._predictor.target.to_json(),
+        }
+
+    def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
+        x = np.concatenate([self._flat(self.splits[split]) for split in fit_on])
+        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        test = self.splits["test"]
+        target = self._predictor.target
+        if isinstance(target, ClassTarget):
+            return baselines.classification(x, y, self._flat(test), test["target"].numpy(), target.outputs)
+        return baselines.regression(x, y, self._flat(test), test["target"].numpy())
+
+    def _flat(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Inputs of a linear model: what the network sees, embedded columns one-hot up to their 30 first categories."""
+        parts = [batch["dense"].numpy()]
+        for column, count in enumerate(self._predictor.preprocessing.cardinalities):
+            shown = min(count, 30)
+            codes = batch["codes"][:, column].clamp(max=shown)
+            parts.append(functional.one_hot(codes, shown + 1)[:, :shown].float().numpy())
+        return np.concatenate(parts, axis=1)
+
+    def findings(self, outputs: Tensor) -> Json:
+        labels = self.splits["test"]["target"]
+        if isinstance(self._predictor.target, ClassTarget):
+            return metrics.classification_findings(outputs, labels, self._predictor.target.labels)
+        return metrics.regression_findings(outputs, labels)

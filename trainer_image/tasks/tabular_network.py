@@ -1,0 +1,78 @@
+"""The network for tables: k multilayer perceptrons that share their weight matrices, and a linear skip.
+
+TabM in idea (arXiv 2410.24210): each member scales a layer's input and output by vectors of its own and has its own
+bias and head (the BatchEnsemble trick), so that an ensemble of k costs little more than one network. Members are trained
+each on its own loss; what is published is the mean of their predictions. The linear skip lets the network begin as a
+linear model, which is what small tables are best served with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class TabularSizes:
+    """members: k; width and depth: of the hidden layers; embedding: width of a category's embedding."""
+
+    members: int
+    width: int
+    depth: int
+    dropout: float
+    embedding: int = 8
+
+
+class SharedLinear(nn.Module):
+    """(rows, k, inputs) → (rows, k, outputs): one weight matrix, per-member input scale, output scale and bias."""
+
+    def __init__(self, members: int, inputs: int, outputs: int, *, random_signs: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        # Only the first layer tells the members apart at the start: TabM found that to be enough, and better.
+        signs = torch.randint(0, 2, (members, inputs)) * 2.0 - 1.0
+        self.input_scale = nn.Parameter(signs if random_signs else torch.ones(members, inputs))
+        self.output_scale = nn.Parameter(torch.ones(members, outputs))
+        bound = inputs**-0.5
+        self.bias = nn.Parameter(torch.empty(members, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x * self.input_scale, self.weight) * self.output_scale + self.bias
+
+
+class TabularNetwork(nn.Module):
+    """dense (rows, dense_width) and codes (rows, embedded columns) → (rows, k, outputs)."""
+
+    def __init__(self, dense_width: int, cardinalities: Sequence[int], outputs: int, sizes: TabularSizes) -> None:
+        super().__init__()
+        self.embeddings = nn.ModuleList(nn.Embedding(count, sizes.embedding) for count in cardinalities)
+        for embedding in self.embeddings:
+            nn.init.normal_(embedding.weight, std=sizes.embedding**-0.5)  # type: ignore[arg-type]
+        inputs = dense_width + sizes.embedding * len(cardinalities)
+        self.members = sizes.members
+        widths = [inputs] + [sizes.width] * sizes.depth
+        self.layers = nn.ModuleList(
+            SharedLinear(sizes.members, a, b, random_signs=number == 0)
+            for number, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+        )
+        self.dropout = nn.Dropout(sizes.dropout)
+        # Heads begin at zero: the first steps fit the linear skip, the layers then learn what it cannot express.
+        self.head = nn.Parameter(torch.zeros(sizes.members, sizes.width, outputs))
+        self.head_bias = nn.Parameter(torch.zeros(sizes.members, outputs))
+        self.skip = nn.Linear(inputs, outputs)
+        nn.init.zeros_(self.skip.weight)
+        nn.init.zeros_(self.skip.bias)
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        columns = [dense, *(embed(codes[:, number]) for number, embed in enumerate(self.embeddings))]
+        features = torch.cat(columns, dim=1) if len(columns) > 1 else dense
+        x = features.unsqueeze(1).expand(-1, self.members, -1)
+        for layer in self.layers:
+            x = self.dropout(functional.silu(layer(x)))
+        heads = torch.einsum("bki,kio->bko", x, self.head) + self.head_bias
+        return heads + self.skip(features).unsqueeze(1)

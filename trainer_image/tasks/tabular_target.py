@@ -1,0 +1,157 @@
+"""The column to predict: classes or values, decided from the training split's labels and `data.types`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.tables import Table, invalid, numbers
+from trainer_image.tasks import metrics
+from trainer_image.tasks.base import Json, Metric
+
+# Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
+MOST_WHOLE_CLASSES = 20
+MOST_CLASSES = 1000
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """Class labels in sorted order (numbers by value); `encode` gives their positions, int64 (rows,)."""
+
+    column: str
+    labels: tuple[str, ...]
+    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.CLASSIFICATION, "accuracy", "log_loss")
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    def description(self) -> str:
+        shown = ", ".join(self.labels[:5]) + (", …" if len(self.labels) > 5 else "")
+        return f"classification of '{self.column}' into {len(self.labels)} classes ({shown})"
+
+    def encode(self, table: Table) -> Array:
+        _check_present(table, self.column)
+        cells = _canonical(table.columns[self.column])
+        codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
+        if codes.null_count:
+            index = pc.is_null(codes).to_pylist().index(True)
+            raise table.error(
+                index, f"column '{self.column}' holds the label '{cells[index]}', which no training row has"
+            )
+        return np.asarray(codes.to_numpy(zero_copy_only=False).astype(np.int64))
+
+    def strata(self, labels: Array) -> Array:
+        return labels
+
+    def to_json(self) -> Json:
+        return {"kind": "classes", "column": self.column, "labels": list(self.labels)}
+
+
+@dataclass(frozen=True)
+class ValueTarget:
+    """A number; the network learns (value - centre) / spread. `encode` gives values, float32 (rows,)."""
+
+    column: str
+    centre: float = 0.0
+    spread: float = 1.0
+    outputs: ClassVar[int] = 1
+    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.REGRESSION, "r2", "rmse")
+
+    @property
+    def description(self) -> str:
+        return f"regression of '{self.column}'"
+
+    def encode(self, table: Table) -> Array:
+        _check_present(table, self.column)
+        values, bad = numbers(table.columns[self.column])
+        wrong = bad | ~np.isfinite(values.astype(np.float32))
+        if wrong.any():
+            index = int(wrong.argmax())
+            cell = str(table.columns[self.column][index])[:40]
+            why = "is no number" if bad[index] else "is no finite number"
+            raise table.error(index, f"the target column '{self.column}' holds '{cell}', which {why}")
+        return np.asarray(values.astype(np.float32))
+
+    def fitted(self, values: Array) -> ValueTarget:
+        """The same target with centre and spread of the training rows."""
+        spread = float(values.std(dtype=np.float64))
+        return replace(self, centre=float(values.mean(dtype=np.float64)), spread=spread or 1.0)
+
+    def strata(self, labels: Array) -> Array:
+        """Deciles, so that a small held-out part spans the whole range."""
+        return np.searchsorted(np.quantile(labels, np.linspace(0.1, 0.9, 9)), labels)
+
+    def to_json(self) -> Json:
+        return {"kind": "values", "column": self.column, "centre": self.centre, "spread": self.spread}
+
+
+Target = ClassTarget | ValueTarget
+
+
+def target_from_json(value: Json) -> Target:
+    """The inverse of `to_json`."""
+    if value["kind"] == "classes":
+        return ClassTarget(value["column"], tuple(value["labels"]))
+    return ValueTarget(value["column"], value["centre"], value["spread"])
+
+
+def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
+    """Classes or values, and how that was decided. Raises DatasetInvalid for labels that are missing or all the same."""
+    _check_present(train, column)
+    values, bad = numbers(train.columns[column])
+    is_number = not bad.any()
+    if is_number and not np.isfinite(values).all():
+        index = int((~np.isfinite(values)).argmax())
+        cell = train.columns[column][index]
+        raise train.error(index, f"the target column '{column}' holds '{cell}'; a finite label is needed")
+    distinct = np.unique(values) if is_number else np.empty(0)
+    if declared is None:
+        few_whole = is_number and len(distinct) <= MOST_WHOLE_CLASSES and bool((distinct == np.floor(distinct)).all())
+        as_classes = not is_number or few_whole or len(distinct) == 2
+        why = (
+            "its values are text"
+            if not is_number
+            else f"it has {len(distinct)} different values" + (", all whole numbers" if few_whole else "")
+        )
+        other = "number" if as_classes and is_number else "category"
+        hint = "" if as_classes and not is_number else f" (data.types: {{{column}: {other}}} would change that)"
+        note = f"'{column}' is predicted as {'a class' if as_classes else 'a number'}: {why}{hint}."
+    else:
+        as_classes = declared == "category"
+        note = f"'{column}' is predicted as {'a class' if as_classes else 'a number'}: data.types says {declared}."
+    if not as_classes:
+        if is_number and len(distinct) == 1:
+            raise invalid(train.name, f"the target column '{column}' is {distinct[0]:g} in every row")
+        return ValueTarget(column), [note]
+    cells = pc.unique(_canonical(train.columns[column])).to_pylist()
+    labels = sorted(cells, key=float) if is_number else sorted(cells)
+    if len(labels) == 1:
+        raise invalid(
+            train.name, f"the target column '{column}' has one class only ('{labels[0]}'); at least two are needed"
+        )
+    if len(labels) > MOST_CLASSES:
+        raise invalid(
+            train.name,
+            f"the target column '{column}' has {len(labels)} different values; at most {MOST_CLASSES} classes are "
+            "supported",
+        )
+    return ClassTarget(column, tuple(labels)), [note]
+
+
+def _check_present(table: Table, column: str) -> None:
+    cells = table.columns[column]
+    if cells.null_count:
+        index = pc.is_null(cells).to_pylist().index(True)
+        raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
+
+
+def _canonical(column: pa.Array) -> pa.Array:
+    """Labels as compared: trimmed, and whole numbers written alike (1.0 and 1 are one class)."""
+    return pc.replace_substring_regex(pc.utf8_trim_whitespace(column), pattern=r"^([+-]?\d+)\.0+$", replacement=r"\1")

@@ -1,0 +1,192 @@
+"""One training from dataset folder to model folder: prepare, fit, test once, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from trainer_image import report
+from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.devices import choose_device, hardware, usable_cpus
+from trainer_image.engine import Engine, Fitted, Plan, Surroundings, evaluate
+from trainer_image.errors import Terminated
+from trainer_image.tasks import task_named
+from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
+from trainer_image.tasks.metrics import first
+
+MODEL_FORMAT = 1
+
+
+def task_settings(inputs: RunInputs) -> TaskSettings:
+    """The part of the configuration that a task may see."""
+    config = inputs.config
+    return TaskSettings(
+        target=config.data.target,
+        drop=tuple(config.data.drop),
+        types=dict(config.data.types),
+        group=config.data.group,
+        preset=config.model.preset,
+        metric=config.train.metric,
+        seed=config.train.seed,
+        limits=inputs.limits,
+    )
+
+
+def validate_dataset(inputs: RunInputs) -> str:
+    """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid."""
+    problem = task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs))
+    return " ".join([problem.description, *problem.notes, *problem.warnings])
+
+
+def train(inputs: RunInputs) -> RunResult:
+    """Trains, tests and writes the model folder into `inputs.output`.
+
+    Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
+    """
+    began = time.monotonic()
+    phases: dict[str, float] = {}
+    device = choose_device(inputs.device)
+    torch.set_num_threads(usable_cpus())
+    inputs.progress(Progress("Reading the dataset", 0, 0.0))
+    problem = task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs))
+    phases["read"] = time.monotonic() - began
+    if inputs.stop.is_set():
+        raise Terminated("Stopped on request before the first step", step=0)
+    plan = make_plan(inputs, problem.recipe, device)
+    inputs.output.mkdir(parents=True, exist_ok=True)
+    with (inputs.output / "metrics.jsonl").open("w", encoding="utf-8", buffering=1) as metrics_file:
+
+        def record(entry: dict[str, Any]) -> None:
+            metrics_file.write(json.dumps(entry) + "\n")
+
+        surroundings = Surroundings(
+            inputs.stop,
+            inputs.progress,
+            record,
+            inputs.output.parent,
+            inputs.checkpoints,
+            inputs.initial,
+            inputs.grace_seconds,
+        )
+        fitted = Engine(problem, plan, surroundings).run()
+        phases["train"] = fitted.seconds
+        at = time.monotonic()
+        inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+        outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        name = problem.headline.name
+        tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
+        phases["test"] = time.monotonic() - at
+        at = time.monotonic()
+        baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
+        phases["baselines"] = time.monotonic() - at
+        record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
+    _write_model(inputs, problem, fitted)
+    content = _report(inputs, problem, plan, fitted, tested, baselines, phases)
+    content["findings"] = problem.findings(outputs)
+    report.write(inputs.output, content)
+    return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds)
+
+
+def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
+    """The task's recipe with what the configuration says instead of "auto"."""
+    wanted = inputs.config.train
+    if wanted.epochs != "auto":
+        recipe = replace(recipe, epochs=int(wanted.epochs))
+    if wanted.batch_size != "auto":
+        recipe = replace(recipe, batch_size=int(wanted.batch_size))
+    if wanted.lr != "auto":
+        recipe = replace(recipe, learning_rate=float(wanted.lr))
+    if recipe.small and device.type == "cpu":
+        torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return Plan(
+        recipe=recipe,
+        seed=wanted.seed,
+        time_budget=float(wanted.time_budget),
+        device=device,
+        bfloat16=wanted.precision == "bf16" or (wanted.precision == "auto" and on_gpu),
+        compile=wanted.compile is True,
+        checkpoint_every=float(inputs.config.checkpoint.every),
+    )
+
+
+def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in fitted.model.state_dict().items()}
+    save_file(state, inputs.output / "model.safetensors", metadata={"format": "pt"})
+    description = {
+        "format": MODEL_FORMAT,
+        "task": inputs.config.task,
+        "run_id": inputs.run_id,
+        "model": problem.model_description(),
+    }
+    write_json(inputs.output / "model.json", description)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def verdict(problem: Problem, tested: Figures, baselines: dict[str, Figures]) -> tuple[bool, str]:
+    """Whether the model beats both baselines on the headline figure, and the sentence that says so."""
+    metric = problem.headline
+    own = tested[metric.name]
+    shown = metric.name.replace("_", " ")
+    worse = [name for name, figures in baselines.items() if not metric.better(own, figures[metric.name])]
+    if not worse:
+        others = ", ".join(f"{figures[metric.name]:.4g} ({name})" for name, figures in baselines.items())
+        return True, f"Test {shown} {own:.4g}, better than the baselines on the same split: {others}."
+    named = " and ".join(f"the {name} baseline ({baselines[name][metric.name]:.4g})" for name in worse)
+    return False, f"THIS MODEL IS NOT BETTER THAN {named.upper()}: its test {shown} is {own:.4g}."
+
+
+def _report(
+    inputs: RunInputs,
+    problem: Problem,
+    plan: Plan,
+    fitted: Fitted,
+    tested: Figures,
+    baselines: dict[str, Figures],
+    phases: dict[str, float],
+) -> dict[str, Any]:
+    better, sentence = verdict(problem, tested, baselines)
+    resolved: Any = inputs.config.resolved()
+    return {
+        "format": 1,
+        "run_id": inputs.run_id,
+        "task": inputs.config.task,
+        "dataset": {
+            "fingerprint": inputs.dataset_fingerprint,
+            "description": problem.description,
+            "rows": {name: len(next(iter(split.values()))) for name, split in problem.splits.items()},
+            "notes": problem.notes,
+            "warnings": problem.warnings,
+        },
+        "verdict": {"better_than_baselines": better, "sentence": sentence},
+        "headline": problem.headline.name,
+        "metrics": tested,
+        "baselines": baselines,
+        "training": {
+            "steps": fitted.steps,
+            "epochs": fitted.epochs,
+            "best_epoch": fitted.best_epoch,
+            "selected_by": f"validation {problem.selection.name}",
+            "best_validation": fitted.best,
+            "fit_on": list(fitted.fit_on),
+            "resumed_from_step": fitted.resumed_from,
+            "recipe": asdict(plan.recipe),
+            "bfloat16": plan.bfloat16,
+            "rows_at_a_time": fitted.micro_batch,
+            "parameters": sum(p.numel() for p in fitted.model.parameters()),
+            "notes": fitted.notes,
+        },
+        "history": fitted.history,
+        "seconds": {name: round(value, 3) for name, value in phases.items()},
+        "hardware": hardware(plan.device),
+        "config": resolved,
+    }
