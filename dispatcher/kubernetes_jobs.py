@@ -37,7 +37,12 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 _PAGE = 500
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_GROUPS = {"jobs": "apis/batch/v1", "pods": "api/v1", "events": "api/v1"}
+_PATHS = {
+    "jobs": "/apis/batch/v1/namespaces/{}/jobs",
+    "pods": "/api/v1/namespaces/{}/pods",
+    "events": "/api/v1/namespaces/{}/events",
+    "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+}
 
 config: Any = _config  # its functions are not annotated
 
@@ -138,6 +143,18 @@ class KubernetesJobs:
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._json("create", "events", body=event)
 
+    def may(self, verb: str, resource: str) -> bool:
+        """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
+        group = "batch" if resource == "jobs" else ""
+        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": attributes},
+        }
+        answer = self._json("create", "selfsubjectaccessreviews", body=review)
+        return bool((answer.get("status") or {}).get("allowed"))
+
     # Watching
 
     def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
@@ -221,7 +238,7 @@ class KubernetesJobs:
         query: Mapping[str, str] | None = None,
         read_seconds: float = _READ_SECONDS,
     ) -> Any:
-        path = f"/{_GROUPS[kind]}/namespaces/{self.namespace}/{kind}" + (f"/{quote(name, safe='')}" if name else "")
+        path = _PATHS[kind].format(self.namespace) + (f"/{quote(name, safe='')}" if name else "")
         method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
         api = self._api
         for attempt in (1, 2):

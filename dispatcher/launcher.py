@@ -3,8 +3,8 @@
     2  GET the model's status           4  PUT Processing
     3  create the Job, suspended        5  resume the Job, noting that it was launched
 
-Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher after
-a crash, another one, the sweep without any message) finds it and goes on at step 4.
+Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher
+after a crash, another one, the sweep without any message) finds it and goes on at step 4.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _going(waits: Waiting, now: float) -> Outcome:
 
 
 def _suspended(job: KubeObject) -> Going:
-    """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or an operator's."""
+    """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or a person's."""
     if not objects.is_launched(job):
         return Going()
     queue = objects.label(job, names.KUEUE_QUEUE_LABEL)

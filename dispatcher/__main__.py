@@ -1,0 +1,228 @@
+"""The command line: `dispatcher run | check | render | submit | status`.
+
+Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, template or arguments are wrong;
+69 the queue, the portal or the cluster is out of reach; 70 a loop died (run).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+import yaml
+from dotenv import dotenv_values
+
+from dispatcher import app, inspection, self_check
+from dispatcher.azure_queue import QueueError
+from dispatcher.job_spec import TemplateError, build_job, load_template
+from dispatcher.kubernetes_jobs import ClusterError
+from dispatcher.settings import Settings, SettingsError
+from dispatcher.training_request import MalformedRequest, decode
+from portal_client.errors import PortalError
+from portal_client.redaction import RedactSecrets
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
+
+_EPILOG = """\b
+Examples:
+  dispatcher check
+  dispatcher run
+  dispatcher submit model-123 --dataset dataset-xyz
+  dispatcher render '{"task": "train", "model_container_name": "model-123"}'
+  dispatcher status model-123
+
+\b
+Settings come from the environment; what is missing there from config.env
+(--config FILE for another file). docs/configure.md lists them.
+
+\b
+Exit codes: 0 done, 1 a check failed or nothing was found, 2 settings, template
+or arguments are wrong, 69 queue, portal or cluster out of reach, 70 a loop died.
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="File of settings, NAME=value a line.")
+@click.version_option(package_name="training-dispatcher")
+@click.pass_context
+def main(context: click.Context, config_file: Path | None) -> None:
+    """Launch one GPU Kubernetes Job for each training request of a queue, and report its outcome."""
+    if config_file is not None and not config_file.is_file():
+        _fail(EXIT_USAGE, f"--config names a file that is not there: {config_file}")
+    context.obj = _environment(config_file)
+
+
+@main.command()
+@click.pass_obj
+def run(environ: Mapping[str, str]) -> None:
+    """Run the dispatcher until SIGTERM."""
+    settings = _settings(environ)
+    _log_to_stderr(settings)
+    try:
+        dispatcher = app.App(settings)
+    except (TemplateError, ClusterError, QueueError) as error:
+        _fail(EXIT_USAGE, str(error))
+    except OSError as error:
+        _fail(EXIT_USAGE, f"JOB_TEMPLATE cannot be read: {error}")
+    try:
+        code = dispatcher.run()
+    except OSError as error:
+        _fail(EXIT_USAGE, f"HEALTH_PORT {settings.health_port} on {settings.health_host} cannot be used: {error}")
+    sys.stderr.flush()
+    # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
+    os._exit(code)
+
+
+@main.command()
+@click.pass_obj
+def check(environ: Mapping[str, str]) -> None:
+    """Check settings, template, queue, portal, cluster and permissions, one by one."""
+    settings = _settings(environ)
+    _log_to_stderr(settings, logging.ERROR)
+    passed = True
+    for result in self_check.run_checks(settings):
+        mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red")
+        click.echo(f"{mark} {result.name}: {result.sentence}")
+        passed = passed and result.passed
+    sys.exit(0 if passed else EXIT_FAILED)
+
+
+@main.command()
+@click.argument("message")
+@click.pass_obj
+def render(environ: Mapping[str, str], message: str) -> None:
+    """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
+    # Nothing is touched, so nothing but the template needs to be configured.
+    anything = {
+        "QUEUE_NAME": "unused",
+        "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
+        "API_BASE_URL": "http://localhost",
+    }
+    settings = _settings({**anything, **environ})
+    try:
+        template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+        request = decode(_text(message), app.bounds_of(settings))
+    except (TemplateError, MalformedRequest) as error:
+        _fail(EXIT_USAGE, str(error))
+    job = build_job(
+        template,
+        request,
+        message_id="00000000-0000-0000-0000-000000000000",
+        queued_at=0.0,
+        defaults=app.defaults_of(settings),
+    )
+    click.echo(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--message", help="The whole message, as it is; @FILE or - for standard input.")
+@click.option("--dataset", help="Container of the dataset; else the model's configuration names it.")
+@click.option("--gpus", type=int, help="GPUs to ask for, within MAX_GPUS.")
+@click.option("--priority", help="One of PRIORITY_CLASSES.")
+@click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
+@click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, handed to the trainer.")
+@click.option("--unchecked", is_flag=True, help="Send a message that would go to the poison queue.")
+@click.pass_obj
+def submit(
+    environ: Mapping[str, str], /, model: str | None, message: str | None, unchecked: bool, **wishes: Any
+) -> None:
+    """Put a training request for the container MODEL on the queue; prints the message's id."""
+    if (model is None) == (message is None):
+        _fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
+    settings = _settings(environ)
+    _log_to_stderr(settings, logging.ERROR)
+    text = _text(message) if message is not None else _compose(str(model), wishes)
+    if not unchecked:
+        try:
+            decode(text, app.bounds_of(settings))
+        except MalformedRequest as error:
+            _fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
+    try:
+        click.echo(app.open_queue(settings, settings.queue_name).send(text))
+    except QueueError as error:
+        _fail(EXIT_UNAVAILABLE, f"{error}. Nothing was sent")
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def status(environ: Mapping[str, str], model: str | None, as_json: bool) -> None:
+    """Print what queue, cluster and portal say of MODEL (its container's name or its id), or of all."""
+    settings = _settings(environ)
+    _log_to_stderr(settings, logging.ERROR)
+    try:
+        found = inspection.inspect(settings, model)
+    except (QueueError, ClusterError, PortalError) as error:
+        _fail(EXIT_UNAVAILABLE, str(error))
+    except ValueError as error:
+        _fail(EXIT_USAGE, str(error))
+    click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
+    sys.exit(0 if found["models"] or model is None else EXIT_FAILED)
+
+
+def _environment(config_file: Path | None) -> dict[str, str]:
+    """The file's settings under the environment's."""
+    path = config_file or Path(os.environ.get("DISPATCHER_CONFIG", "config.env"))
+    values = dotenv_values(path, interpolate=False) if path.is_file() else {}
+    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}
+
+
+def _settings(environ: Mapping[str, str]) -> Settings:
+    try:
+        return Settings.read(environ)
+    except SettingsError as error:
+        _fail(EXIT_USAGE, str(error))
+
+
+def _log_to_stderr(settings: Settings, level: int | None = None) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.addFilter(RedactSecrets([settings.api_key, settings.storage_connection_string]))
+    logging.basicConfig(level=level or settings.log_level.upper(), handlers=[handler], force=True)
+
+
+def _text(argument: str) -> str:
+    """A message given as itself, as @FILE or as - for standard input."""
+    if argument == "-":
+        return sys.stdin.read()
+    if argument.startswith("@"):
+        try:
+            return Path(argument[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            _fail(EXIT_USAGE, f"The message cannot be read: {error}")
+    return argument
+
+
+def _compose(model: str, wishes: Mapping[str, Any]) -> str:
+    body: dict[str, Any] = {"task": "train", "model_container_name": model}
+    for entry in wishes["extra"]:
+        name, equals, value = entry.partition("=")
+        if not equals or not name:
+            _fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
+        body[name] = value
+    optional = {
+        "dataset_container_name": wishes["dataset"],
+        "resources": None if wishes["gpus"] is None else {"gpus": wishes["gpus"]},
+        "priority": wishes["priority"],
+        "time_limit_seconds": wishes["time_limit"],
+    }
+    return json.dumps(body | {name: value for name, value in optional.items() if value is not None})
+
+
+def _fail(code: int, sentence: str) -> NoReturn:
+    click.echo(f"dispatcher: {sentence}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main(prog_name="dispatcher")
