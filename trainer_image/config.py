@@ -45,9 +45,7 @@ class ConfigProblems(ConfigInvalid):
 
 
 def _parse_duration(value: object) -> float:
-    match = (
-        re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", value, re.ASCII) if isinstance(value, str) else None
-    )
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", value, re.ASCII) if isinstance(value, str) else None
     seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
     if not 1 <= seconds <= 365 * 86400:
         raise ValueError("must be a duration with its unit, like 90s, 30m, 2h or 1d, at least 1s")
@@ -66,9 +64,7 @@ Duration = Annotated[
     float,
     PlainValidator(_parse_duration),
     PlainSerializer(format_duration),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(s|m|h|d)$", "examples": ["90s", "30m", "2h"]}
-    ),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(s|m|h|d)$", "examples": ["90s", "30m", "2h"]}),
 ]
 
 
@@ -141,9 +137,7 @@ class DataConfig(_Section):
 class ModelConfig(_Section):
     """How large a model."""
 
-    preset: Literal["auto", "fast", "best"] = Field(
-        default="auto", description="auto chooses by the data's size."
-    )
+    preset: Literal["auto", "fast", "best"] = Field(default="auto", description="auto chooses by the data's size.")
 
 
 class TrainConfig(_Section):
@@ -170,15 +164,13 @@ class TrainConfig(_Section):
         _json_auto({"type": "number", "exclusiveMinimum": 0, "maximum": 10}),
     ] = Field(default="auto", description="Learning rate.")
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Annotated[
-        bool | Literal["auto"], PlainValidator(_auto_or_bool), _json_auto({"type": "boolean"})
-    ] = Field(default="auto", description="torch.compile; auto: only where it is expected to pay.")
+    compile: Annotated[bool | Literal["auto"], PlainValidator(_auto_or_bool), _json_auto({"type": "boolean"})] = Field(
+        default="auto", description="torch.compile; auto: only where it is expected to pay."
+    )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    metric: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "r2", "rmse", "mae"] = (
-        Field(
-            default="auto",
-            description="The figure that chooses the best epoch, measured on the validation split.",
-        )
+    metric: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "r2", "rmse", "mae"] = Field(
+        default="auto",
+        description="The figure that chooses the best epoch, measured on the validation split.",
     )
 
 
@@ -186,9 +178,7 @@ class CheckpointConfig(_Section):
     """How often the state is saved beyond the pod."""
 
     every: Duration = Field(default=300.0, json_schema_extra={"default": "5m"})
-    keep: int = Field(
-        default=2, ge=1, le=100, description="How many of the newest are kept; the best one always is."
-    )
+    keep: int = Field(default=2, ge=1, le=100, description="How many of the newest are kept; the best one always is.")
 
 
 class InitConfig(_Section):
@@ -253,9 +243,7 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
         return []
     problems = []
     if task == "tabular" and "target" not in data:
-        problems.append(
-            "data.target: is required for task tabular: name the column to predict; it is never guessed"
-        )
+        problems.append("data.target: is required for task tabular: name the column to predict; it is never guessed")
     elif task == "tabular":
         target, drop = data["target"], data.get("drop")
         if target is None:

@@ -1,7 +1,7 @@
 """Where the trainer's outside (storage, portal, signals) and inside (engine, tasks) meet.
 
-The outside hands a `RunInputs` to `trainer_image.training.train` and gets a `RunResult`; anything that goes wrong is a
-`trainer_image.errors.TrainerError`. Neither side knows more of the other than this file says.
+The outside hands a `RunInputs` to `trainer_image.training.train` and gets a `RunResult`; anything that goes
+wrong is a `trainer_image.errors.TrainerError`. Neither side knows more of the other than this file says.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Progress:
 
 
 class CheckpointStore(Protocol):
-    """Keeps checkpoints beyond the pod. A checkpoint is a folder of files; the outside copies it away and brings it back."""
+    """Keeps checkpoints beyond the pod. A checkpoint is a folder of files, copied away and brought back."""
 
     def newest_first(self) -> list[Path]:
         """Local folders of the checkpoints that exist for this run key, newest first (fetched when asked)."""
 
     def keep(self, folder: Path) -> None:
-        """Take over a finished local folder `step-N` (its manifest is already written). May work in the background."""
+        """Take over a finished local folder `step-N` (its manifest is written); returns when it is stored."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class RunInputs:
     """All that the inside may use.
 
     data:    folder with the dataset as listed in the container, verified, read-only by convention
-    output:  empty folder; model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md go here
+    output:  empty folder: model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md
     device:  "auto", "cpu", "cuda" or "cuda:N"
-    stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a checkpoint if it
-             can and raises `errors.Terminated`
+    stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
+             checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
     initial: the previous model's folder for `init: {from: latest}`, else None
     """
@@ -79,7 +79,8 @@ class RunInputs:
 class RunResult:
     """metrics: the test split's figures by name, e.g. {"accuracy": 0.97}; the first one is the headline.
 
-    baselines: the same figures of "trivial" and "linear"; steps: optimizer steps taken, earlier attempts included.
+    baselines: the same figures of "trivial" and "linear"
+    steps:     optimizer steps taken, earlier attempts included
     """
 
     task: str

@@ -4,7 +4,8 @@ TrainerError
 ├── permanent: exit codes up to 127, podFailurePolicy fails the Job at once
 └── retryable: exit codes from 128, counted by the Job's backoffLimit
 
-The table is the one of the trainer's contract (docs/trainer-authors.md): codes are stable, sentences are for users.
+The table is the one of the trainer's contract (docs/trainer-authors.md): codes are stable, sentences are for
+users.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ EXIT_TERMINATED = 143
 class TrainerError(Exception):
     """A training that ends without a model.
 
-    `code` is the stable word for machines, `exit_code` the process's exit status, the message a sentence that says
-    what happened, where, and what would be right. Never put a credential or a URL with a query into the sentence.
+    `code` is the stable word for machines, `exit_code` the process's exit status, the message a sentence that
+    says what happened, where, and what would be right. Never put a credential or a URL with a query into the
+    sentence.
     """
 
     code = "InternalError"
@@ -105,6 +107,13 @@ class Cancelled(TrainerError):
     exit_code = EXIT_CANCELLED
 
 
+class StatusRefused(TrainerError):
+    """Standalone only: the portal's status does not allow a training to start; nothing is reported."""
+
+    code = "StatusRefused"
+    exit_code = 84
+
+
 class Terminated(TrainerError):
     """SIGTERM: the state is saved where a checkpoint was possible; the Job starts another pod."""
 
@@ -124,6 +133,13 @@ class UploadFailed(TrainerError):
 
     code = "UploadFailed"
     exit_code = 201
+
+
+class StatusUnavailable(TrainerError):
+    """Standalone only: the portal could not be asked whether the training may start; nothing is reported."""
+
+    code = "StatusUnavailable"
+    exit_code = 202
 
 
 class GpuFault(TrainerError):

@@ -1,0 +1,5 @@
+"""python -m trainer_image"""
+
+from trainer_image.cli import main
+
+main()

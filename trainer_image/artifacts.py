@@ -1,0 +1,180 @@
+"""A finished model → the model's container, published by one conditional write.
+
+    runs/<run_id>/…            every file, then MANIFEST.json {name: {size, sha256}}
+    latest.json                {run_id, manifest_sha256}: readers follow it only
+
+One blob is written atomically, a set of them is not: hence the manifest last, and then `latest.json`, If-Match the
+ETag it had when the run started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer_image.dataset import RANGE_BYTES
+from trainer_image.errors import (
+    ConfigInvalid,
+    Fenced,
+    PermissionDenied,
+    StorageUnavailable,
+    TrainerError,
+    UploadFailed,
+)
+from trainer_image.storage import (
+    AccessDenied,
+    BlobChanged,
+    BlobMissing,
+    Container,
+    StorageFault,
+)
+
+logger = logging.getLogger(__name__)
+
+LATEST = "latest.json"
+MANIFEST = "MANIFEST.json"
+_SMALL = 64 * 1024
+_MANIFEST_BYTES = 16 * 1024 * 1024
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Latest:
+    """What latest.json said. run_id and manifest_sha256 are None where it is not there or not readable."""
+
+    etag: str | None
+    run_id: str | None = None
+    manifest_sha256: str | None = None
+
+
+def read_latest(container: Container) -> Latest:
+    """Raises StorageFault other than BlobMissing."""
+    try:
+        content, etag = container.read(LATEST, _SMALL)
+    except BlobMissing:
+        return Latest(None)
+    try:
+        body = json.loads(content)
+        run_id, digest = body["run_id"], body["manifest_sha256"]
+        if not (_RUN_ID.fullmatch(run_id) and isinstance(digest, str)):
+            raise ValueError
+    except (ValueError, KeyError, TypeError):
+        logger.warning("%s in %s is not readable: it will be replaced", LATEST, container.name)
+        return Latest(etag)
+    return Latest(etag, run_id, digest)
+
+
+def publish(container: Container, folder: Path, run_id: str, before: Latest) -> str:
+    """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
+
+    before: latest.json as read when the run started. Raises Fenced when another run has published since,
+    PermissionDenied, UploadFailed.
+    """
+    where = f"runs/{run_id}"
+    try:
+        manifest: dict[str, dict[str, Any]] = {}
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            name = path.relative_to(folder).as_posix()
+            if name == MANIFEST:
+                continue
+            md5, sha256 = _digests(path)
+            container.upload(f"{where}/{name}", path, md5)
+            manifest[name] = {"size": path.stat().st_size, "sha256": sha256}
+        content = json.dumps(manifest, indent=1, sort_keys=True).encode()
+        container.write(f"{where}/{MANIFEST}", content)
+        pointer = {"run_id": run_id, "manifest_sha256": hashlib.sha256(content).hexdigest()}
+        try:
+            container.write_if(LATEST, json.dumps(pointer).encode(), before.etag)
+        except BlobChanged:
+            # Ours: written by this attempt before an answer got lost, or by one that died right after.
+            now = read_latest(container)
+            if now.run_id != run_id:
+                raise Fenced(
+                    f"Another run ({now.run_id}) has published to {container.name} since this one started"
+                ) from None
+    except StorageFault as fault:
+        raise _upload_failed(container, fault) from None
+    return f"{container.name}/{where}"
+
+
+def fetch_model(container: Container, latest: Latest, folder: Path) -> Path:
+    """The latest model's files in `folder`, verified against its manifest. Raises ConfigInvalid, Storage…"""
+    sentence = f"Failed to read the model to start from (init.from: latest) in container: {container.name}"
+    where = f"runs/{latest.run_id}/"
+    try:
+        content, _ = container.read(where + MANIFEST, _MANIFEST_BYTES)
+        if hashlib.sha256(content).hexdigest() != latest.manifest_sha256:
+            raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")
+        blobs = {blob.name: blob for blob in container.list(where)}
+        for name, entry in json.loads(content).items():
+            blob = blobs.get(where + name)
+            target = folder / name
+            if blob is None or blob.size != entry["size"] or folder.resolve() not in target.resolve().parents:
+                raise ConfigInvalid(f"{sentence} ({name} is not what its manifest says)")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            digest = hashlib.sha256()
+            with target.open("wb") as file:
+                for offset in range(0, blob.size, RANGE_BYTES):
+                    block = container.read_range(blob, offset, min(RANGE_BYTES, blob.size - offset))
+                    digest.update(block)
+                    file.write(block)
+            if digest.hexdigest() != entry["sha256"]:
+                raise ConfigInvalid(f"{sentence} ({name} is not what its manifest says)")
+    except (BlobMissing, BlobChanged) as fault:
+        raise ConfigInvalid(f"{sentence} ({fault.why})") from None
+    except AccessDenied as fault:
+        raise PermissionDenied(f"{sentence} ({fault.why})") from None
+    except StorageFault as fault:
+        raise StorageUnavailable(f"{sentence} ({fault.why})") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigInvalid(f"{sentence} ({MANIFEST} is not readable)") from None
+    return folder
+
+
+def environment(device: str, image: str | None, run_id: str) -> dict[str, Any]:
+    """What environment.json holds: enough to build the same surroundings again."""
+    packages = {
+        distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
+    }
+    return {
+        "run_id": run_id,
+        "image": image,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "device": {"asked": device, **_accelerator()},
+        "packages": dict(sorted(packages.items(), key=lambda item: str(item[0]).lower())),
+    }
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _accelerator() -> dict[str, Any]:
+    """Asks torch only where the training has loaded it."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return {"name": platform.processor() or platform.machine()}
+    return {"name": torch.cuda.get_device_name(), "cuda": torch.version.cuda}
+
+
+def _digests(path: Path) -> tuple[bytes, str]:
+    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1024 * 1024):
+            md5.update(block)
+            sha256.update(block)
+    return md5.digest(), sha256.hexdigest()
+
+
+def _upload_failed(container: Container, fault: StorageFault) -> TrainerError:
+    sentence = f"Failed to upload model to container: {container.name} ({fault.why})"
+    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else UploadFailed(sentence)

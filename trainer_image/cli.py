@@ -1,0 +1,274 @@
+"""The command line: train (what a pod runs), validate, schema, predict."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import click
+
+from portal_client import redaction
+from trainer_image import config, run, settings
+from trainer_image.contract import RunInputs
+from trainer_image.errors import ConfigInvalid, TrainerError
+from trainer_image.signals import stops_on_signals
+from trainer_image.sources import Sources
+from trainer_image.storage import Stop
+from trainer_image.termination import write_termination
+
+logger = logging.getLogger(__name__)
+
+EXIT_CODES = """\b
+Exit codes (up to 127 no retry helps, from 128 one may):
+    0  completed                       83  cancelled at the portal
+   64  wrong flags or environment      84  the portal's status forbids a start
+   65  dataset invalid                137  killed
+   66  dataset missing or empty       143  SIGTERM, state saved
+   70  internal error                 201  storage throttled or unreachable
+   77  permission denied              202  portal not reachable (standalone)
+   78  configuration invalid          203  GPU fault, no GPU, or a hang
+   79  the user's code raised         204  fenced: another pod owns the run
+   80  training diverged
+   81  out of GPU memory
+   82  a limit exceeded
+"""
+
+EXAMPLES = """\b
+Examples:
+  python -m trainer_image train --data ./houses --config config.yaml --out ./model --device cpu
+  python -m trainer_image train --model-container model-123 --dataset-container houses
+  python -m trainer_image validate --data ./houses --config config.yaml
+  python -m trainer_image predict --model ./model --data new.csv --out predictions.csv
+"""
+
+
+def _version() -> str:
+    try:
+        return version("training-dispatcher")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    folder = click.Path(path_type=Path, file_okay=False)
+    for option in reversed(
+        [
+            click.option("--data", type=folder, help="Dataset folder instead of a container."),
+            click.option(
+                "--config",
+                "config_file",
+                type=click.Path(path_type=Path),
+                help="config.yaml to use instead of the one in the model's container.",
+            ),
+            click.option("--model-container", help="MODEL_CONTAINER: holds config.yaml, gets the model."),
+            click.option("--dataset-container", help="DATASET_CONTAINER: holds the dataset."),
+            click.option("--work-dir", help="WORK_DIR: scratch space for the dataset and checkpoints."),
+            click.option("--device", help="DEVICE: auto, cpu, cuda or cuda:N."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EXAMPLES + "\n" + EXIT_CODES,
+)
+@click.version_option(_version(), prog_name="trainer_image")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """Trains one model from a dataset and publishes it. Without a command: train, as the environment says."""
+    if context.invoked_subcommand is None:
+        context.exit(train_command({}))
+
+
+@cli.command(epilog=EXAMPLES + "\n" + EXIT_CODES)
+@_common
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder instead of a container.")
+@click.option("--run-id", help="RUN_ID: names this run; the same one goes on where it was.")
+@click.pass_context
+def train(context: click.Context, /, **flags: Any) -> None:
+    """Train a model, publish it, report its status to the portal."""
+    context.exit(train_command(_flags(flags)))
+
+
+@cli.command()
+@_common
+@click.pass_context
+def validate(context: click.Context, /, **flags: Any) -> None:
+    """Check configuration and dataset without training."""
+    context.exit(validate_command(_flags(flags)))
+
+
+@cli.command()
+def schema() -> None:
+    """Print the JSON Schema of config.yaml."""
+    click.echo(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
+
+
+@cli.command()
+@click.option(
+    "--model",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="A training's --out folder, or one run's folder in it.",
+)
+@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="What to predict for.")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it, JSON to stdout.")
+@click.pass_context
+def predict(context: click.Context, model: Path, data: Path, out: Path | None) -> None:
+    """Apply a trained model to a file or folder."""
+
+    def work() -> int:
+        from trainer_image.predict import predict as apply
+
+        found = apply(model_folder(model), data, out)
+        if out is None:
+            click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+            return 0
+        click.echo(f"{found['rows']} predictions: {out}")
+        for name, value in found.get("metrics", {}).items():
+            click.echo(f"  {name}: {value:.4g}")
+        return 0
+
+    _log_to_stderr("WARNING", ())
+    context.exit(_in_words(work))
+
+
+def train_command(flags: Mapping[str, str | None]) -> int:
+    """Exit code of one training."""
+    try:
+        chosen = settings.from_mapping(os.environ, flags)
+        _log_to_stderr(chosen.log_level, chosen.secrets)
+        logger.info("Trainer %s: %s", _version(), chosen)
+        stop = Stop()
+        with stops_on_signals(stop):
+            outcome = run.run(chosen, stop)
+    except TrainerError as error:
+        return _before_it_began(error)
+    _summary(outcome)
+    return outcome.exit_code
+
+
+def validate_command(flags: Mapping[str, str | None]) -> int:
+    """Exit code of a check of configuration and dataset."""
+
+    def work() -> int:
+        chosen = settings.from_mapping(os.environ, flags, training=False)
+        _log_to_stderr(chosen.log_level, chosen.secrets)
+        stop = Stop()
+        with stops_on_signals(stop), run.work_folder(chosen) as folder, Sources(chosen, stop, folder) as sources:
+            read = sources.config()
+            data = sources.start_download(read, lambda progress: None)
+            inside = run.load_inside()
+            lock = data.wait()
+            (folder / "output").mkdir()
+            description = inside.validate_dataset(
+                RunInputs(
+                    config=read,
+                    data=data.folder,
+                    output=folder / "output",
+                    run_id=chosen.run_id,
+                    run_key=config.run_key(read, lock.fingerprint, None),
+                    dataset_fingerprint=lock.fingerprint,
+                    device=chosen.device,
+                    limits=chosen.limits,
+                    stop=stop.event,
+                    progress=lambda progress: None,
+                )
+            )
+        click.echo(f"Configuration and dataset are valid: {len(lock.blobs)} files in {lock.container}")
+        click.echo(description)
+        return 0
+
+    return _in_words(work)
+
+
+def model_folder(path: Path) -> Path:
+    """The run's folder that latest.json names, or the folder itself. Raises ConfigInvalid for neither."""
+    latest = path / "latest.json"
+    if latest.exists():
+        try:
+            run_id = json.loads(latest.read_bytes())["run_id"]
+        except (ValueError, KeyError, TypeError):
+            raise ConfigInvalid(f"{latest} is not readable: no model can be found by it") from None
+        path = path / "runs" / str(run_id)
+    if not (path / "model.json").exists():
+        raise ConfigInvalid(f"{path} holds no model: there is neither latest.json nor model.json in it")
+    return path
+
+
+def _in_words(work: Callable[[], int]) -> int:
+    """Runs it; a TrainerError becomes its sentence on stderr and its exit code."""
+    try:
+        return work()
+    except TrainerError as error:
+        for sentence in getattr(error, "problems", None) or (error.sentence,):
+            click.echo(f"error: {sentence}", err=True)
+        return error.exit_code
+
+
+def _before_it_began(error: TrainerError) -> int:
+    """Settings that cannot be used: there is no run yet, but the termination message says why."""
+    click.echo(f"error: {error.sentence}", err=True)
+    path = os.environ.get("TERMINATION_MESSAGE_PATH") or "/dev/termination-log"
+    outcome = run.Outcome(error.exit_code, error.code, error.sentence)
+    secrets = [os.environ[name] for name in ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING") if name in os.environ]
+    write_termination(Path(path), run.last_words(os.environ.get("RUN_ID", ""), outcome, secrets))
+    return error.exit_code
+
+
+def _summary(outcome: run.Outcome) -> None:
+    """The end, in words, on stdout."""
+    click.echo(outcome.sentence if outcome.exit_code else "Model training completed successfully")
+    result = outcome.result
+    if result is not None:
+        for name, value in result.metrics.items():
+            beside = [
+                f"{baseline} {figures[name]:.4g}" for baseline, figures in result.baselines.items() if name in figures
+            ]
+            click.echo(f"  test {name}: {value:.4g}" + (f"  (baselines: {', '.join(beside)})" if beside else ""))
+        click.echo(f"  trained {result.steps} steps in {result.seconds:.1f} s")
+    if outcome.location:
+        click.echo(f"  model: {outcome.location}")
+    if not outcome.reported:
+        click.echo("  The portal could not be told.", err=True)
+
+
+def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:
+    names = {"config_file": "CONFIG"}
+    return {names.get(k, k.upper()): None if v is None else str(v) for k, v in flags.items()}
+
+
+def _log_to_stderr(level: str, secrets: tuple[str, ...]) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    redaction.install([handler], secrets)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def main() -> None:
+    """Exits the process. Threads that still wait for a silent connection do not keep it."""
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = 64
+    except click.Abort:
+        code = 130
+    except Exception as error:
+        logging.getLogger(__name__).exception("The trainer itself failed")
+        click.echo(f"error: Internal error: {type(error).__name__}", err=True)
+        code = 70
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else 0)

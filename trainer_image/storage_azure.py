@@ -1,0 +1,294 @@
+"""Containers in Azure Blob Storage. In the trainer, only this file imports the Azure SDK."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import mimetypes
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.core.pipeline.policies import RetryPolicy
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings
+
+from trainer_image.errors import UsageError
+from trainer_image.storage import (
+    AccessDenied,
+    BlobChanged,
+    BlobInfo,
+    BlobMissing,
+    ContainerMissing,
+    LeaseHeld,
+    StorageFault,
+    Unavailable,
+)
+
+# A lease outlives its holder by this: the shortest that Azure gives; a dead pod's replacement waits for it.
+LEASE_SECONDS = 15
+# Longer than any range takes on a working line; a silent connection is given up and asked again.
+READ_TIMEOUT = 60
+CONNECT_TIMEOUT = 20
+# Retry-After is honoured up to here; what asks for more is as good as down.
+LONGEST_WAIT = 60.0
+_CHUNK = 16 * 1024 * 1024
+_BODY_ATTEMPTS = 4
+
+_GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
+_CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}
+_LEASED = {
+    "LeaseAlreadyPresent",
+    "LeaseAlreadyBroken",
+    "LeaseIdMismatchWithLeaseOperation",
+    "LeaseIdMismatchWithBlobOperation",
+    "LeaseIdMissing",
+    "LeaseIsBrokenAndCannotBeRenewed",
+    "LeaseIsBreakingAndCannotBeAcquired",
+    "LeaseIsBreakingAndCannotBeChanged",
+    "LeaseLost",
+    "LeaseNotPresentWithBlobOperation",
+    "LeaseNotPresentWithLeaseOperation",
+}
+
+_T = TypeVar("_T")
+
+
+class _PatientRetry(RetryPolicy[Any, Any]):
+    """azure-core's policy (429, 5xx, connections): storage's own one does not honour Retry-After."""
+
+    def get_retry_after(self, response: Any) -> float | None:
+        asked = super().get_retry_after(response)
+        return None if asked is None else min(float(asked), LONGEST_WAIT)
+
+
+class AzureStorage:
+    """One storage account. Raises UsageError for an address that cannot be one."""
+
+    def __init__(
+        self,
+        connection_string: str | None,
+        account_url: str | None,
+        *,
+        retries: int = 6,
+        backoff: float = 0.8,
+        **options: Any,
+    ) -> None:
+        _silence_sdk()
+        options |= {
+            "retry_policy": _PatientRetry(
+                retry_total=retries,
+                retry_connect=retries,
+                retry_read=retries,
+                retry_status=retries,
+                retry_backoff_factor=backoff,
+                retry_backoff_max=30,
+            ),
+            "connection_timeout": CONNECT_TIMEOUT,
+            "read_timeout": READ_TIMEOUT,
+            "max_single_get_size": _CHUNK,
+            "max_chunk_get_size": _CHUNK,
+            "max_block_size": _CHUNK,
+        }
+        try:
+            if connection_string:
+                self._service = BlobServiceClient.from_connection_string(connection_string, **options)
+            else:
+                from azure.identity import DefaultAzureCredential
+
+                self._service = BlobServiceClient(account_url or "", credential=DefaultAzureCredential(), **options)
+        except ValueError:
+            name = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
+            raise UsageError(f"{name} is malformed: no storage account can be read from it") from None
+
+    def container(self, name: str) -> AzureContainer:
+        return AzureContainer(self._service.get_container_client(name), name)
+
+
+class AzureContainer:
+    """See `storage.Container`."""
+
+    def __init__(self, client: ContainerClient, name: str) -> None:
+        self._client = client
+        self.name = name
+
+    def list(self, prefix: str = "") -> Iterator[BlobInfo]:
+        pages = iter(self._client.list_blobs(name_starts_with=prefix or None, include=["metadata"]).by_page())
+        while True:
+            page = self._do(lambda: list(next(pages, [])))
+            if not page:
+                return
+            for blob in page:
+                # Accounts with a hierarchical namespace list their folders as empty blobs.
+                marker = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
+                if marker or (blob.size == 0 and blob.name.endswith("/")):
+                    continue
+                md5 = blob.content_settings.content_md5
+                yield BlobInfo(blob.name, blob.size, _bare(blob.etag), bytes(md5) if md5 else None)
+
+    def read(self, name: str, limit: int) -> tuple[bytes, str]:
+        def get() -> tuple[bytes, str]:
+            stream = self._client.download_blob(name, length=limit + 1, offset=0)
+            return stream.readall(), stream.properties.etag
+
+        try:
+            content, etag = self._do(get)
+        except StorageFault as fault:
+            # A range of an empty blob is refused as 416 by services that are strict about it.
+            if "InvalidRange" not in fault.why:
+                raise
+            return b"", _bare(self._do(lambda: self._client.get_blob_client(name).get_blob_properties().etag))
+        if len(content) > limit:
+            raise BlobChanged(f"it is larger than {limit} bytes")
+        return content, _bare(etag)
+
+    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
+        def get() -> bytes:
+            return self._client.download_blob(
+                blob.name,
+                offset=offset,
+                length=length,
+                etag=f'"{blob.etag}"',
+                match_condition=MatchConditions.IfNotModified,
+                max_concurrency=1,
+            ).readall()
+
+        # The SDK retries until the headers are there; a body that breaks off is asked for again here.
+        for attempt in range(_BODY_ATTEMPTS):
+            try:
+                content = self._do(get)
+            except Unavailable:
+                if attempt == _BODY_ATTEMPTS - 1:
+                    raise
+                continue
+            if len(content) == length:
+                return content
+        raise Unavailable(f"storage sent fewer bytes of {blob.name} than it has")
+
+    def write(self, name: str, content: bytes) -> None:
+        self._do(lambda: self._client.upload_blob(name, content, overwrite=True, content_settings=_type(name)))
+
+    def write_if(self, name: str, content: bytes, etag: str | None) -> None:
+        condition: dict[str, Any] = (
+            {"overwrite": False}
+            if etag is None
+            else {"overwrite": True, "etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
+        )
+        self._do(lambda: self._client.upload_blob(name, content, content_settings=_type(name), **condition))
+
+    def upload(self, name: str, file: Path, md5: bytes) -> None:
+        def put() -> None:
+            with file.open("rb") as content:
+                self._client.upload_blob(
+                    name,
+                    content,
+                    length=file.stat().st_size,
+                    overwrite=True,
+                    max_concurrency=4,
+                    content_settings=_type(name, md5),
+                )
+
+        self._do(put)
+
+    def delete(self, name: str) -> None:
+        try:
+            self._do(lambda: self._client.delete_blob(name, delete_snapshots="include"))
+        except BlobMissing:
+            return
+
+    def lease(self, name: str, owner: str, *, take_over: bool) -> AzureLease:
+        blob = self._client.get_blob_client(name)
+        with contextlib.suppress(BlobChanged, LeaseHeld):
+            self.write_if(name, b"{}", None)
+        try:
+            lease = self._do(lambda: blob.acquire_lease(lease_duration=LEASE_SECONDS))
+        except LeaseHeld:
+            if not take_over:
+                raise
+            self._do(lambda: BlobLeaseClient(blob).break_lease(lease_break_period=0))
+            lease = self._do(lambda: blob.acquire_lease(lease_duration=LEASE_SECONDS))
+        note = json.dumps({"owner": owner}).encode()
+        self._do(lambda: blob.upload_blob(note, overwrite=True, lease=lease))
+        return AzureLease(self, lease)
+
+    def lease_owner(self, name: str) -> str | None:
+        try:
+            content, _ = self.read(name, 4096)
+            owner = json.loads(content).get("owner")
+        except (BlobMissing, BlobChanged, ValueError, AttributeError):
+            return None
+        return owner if isinstance(owner, str) else None
+
+    def _do(self, call: Callable[[], _T]) -> _T:
+        try:
+            return call()
+        except AzureError as error:
+            raise _fault(error) from None
+
+
+class AzureLease:
+    """A blob lease, renewed by its holder."""
+
+    def __init__(self, container: AzureContainer, lease: BlobLeaseClient) -> None:
+        self._container = container
+        self._lease = lease
+
+    def renew(self) -> None:
+        try:
+            self._container._do(self._lease.renew)
+        except (BlobMissing, BlobChanged) as fault:
+            raise LeaseHeld(fault.why) from None
+
+    def release(self) -> None:
+        try:
+            self._container._do(self._lease.release)
+        except StorageFault as fault:
+            logging.getLogger(__name__).debug("The lease was not released: %s", fault.why)
+
+
+def _fault(error: AzureError) -> StorageFault:
+    """Takes over codes and statuses only: the SDK's texts quote URLs and the string that was signed."""
+    status = getattr(error, "status_code", None)
+    code = getattr(error, "error_code", None)
+    code = getattr(code, "value", code)
+    said = f" ({code})" if code else ""
+    if code in _GONE:
+        return ContainerMissing("the container does not exist")
+    if code in _LEASED:
+        return LeaseHeld(f"another holder has it{said}")
+    if code in _CHANGED or status in (304, 412):
+        return BlobChanged("it has changed meanwhile")
+    if status == 404:
+        return BlobMissing("it does not exist")
+    if isinstance(error, ClientAuthenticationError) or status in (401, 403):
+        return AccessDenied(f"storage refuses access{said}")
+    if isinstance(error, ServiceRequestError):
+        return Unavailable("storage cannot be reached")
+    if isinstance(error, ServiceResponseError):
+        return Unavailable("storage does not answer")
+    if isinstance(error, HttpResponseError) and status is not None:
+        return Unavailable(f"storage answers {status}{said}")
+    return Unavailable(f"storage fails with {type(error).__name__}")
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _type(name: str, md5: bytes | None = None) -> ContentSettings:
+    guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return ContentSettings(content_type=guessed, content_md5=bytearray(md5) if md5 else None)  # type: ignore[no-untyped-call,unused-ignore]
+
+
+def _silence_sdk() -> None:
+    """Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them."""
+    for name in ("azure", "urllib3", "msal"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
