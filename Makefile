@@ -42,7 +42,7 @@ lint: $(INSTALLED) ## check style, format and types
 
 test: lint $(AZURITE) ## lint, then every test (ARGS="tests/test_azurite.py -k folder" narrows it)
 	@echo "pytest, $(WORKERS) workers"
-	@$(BIN)/pytest -q -n $(WORKERS) $(ARGS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -13,25 +13,25 @@ def how_to_talk_to_it(folder: Path, up: Mapping[str, tuple[int, str]]) -> str:
     """Commands to copy, for a shell in the project's folder. up: name → (pid, starting mark)."""
     place = folder.relative_to(ROOT)
     settings = _settings(folder)
-    commands = Path(sys.executable).parent
     portal = settings.get("API_BASE_URL", "")
+    health = f"http://127.0.0.1:{settings.get('HEALTH_PORT', '')}"
+    commands = Path(sys.executable).parent
     binary = commands.relative_to(ROOT) if commands.is_relative_to(ROOT) else commands
-    message = '{"task": "train", "model_container_name": "model-tumours"}'
+    dispatcher = f"{binary}/dispatcher --config {place}/dispatcher.env"
     return f"""
 Still running: {", ".join(f"{name} (pid {pid})" for name, (pid, _) in up.items())}
 
-the cluster      export KUBECONFIG={place}/kubeconfig
+the cluster      export KUBECONFIG=$PWD/{place}/kubeconfig
                  kubectl -n {NAMESPACE} get jobs,pods
                  kubectl -n {NAMESPACE} logs job/model-tumours
-the dispatcher   set -a; . {place}/dispatcher.env; set +a
-                 {binary}/dispatcher check
-                 {binary}/dispatcher status
-                 {binary}/dispatcher status model-tumours
-                 {binary}/dispatcher submit '{message}'
-                 curl {_url(settings.get("HEALTH_PORT", ""))}/metrics
+the dispatcher   {dispatcher} check
+                 {dispatcher} status
+                 {dispatcher} submit model-tumours --dataset dataset-tumours
+                 curl {health}/readyz {health}/metrics
 the portal stub  curl {portal}/_stub/models
                  curl -X PUT {portal}/_stub/models/tumours -d '{{"status": "Reconfigure"}}'
-the storage      its connection string is in {place}/dispatcher.env; the queue is {QUEUE}
+the storage      queue {QUEUE}; the connection string is in {place}/dispatcher.env
+logs             {place}/logs
 stop it all      make demo-down
 """
 
@@ -43,7 +43,3 @@ def _settings(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def _url(port: str) -> str:
-    return f"http://127.0.0.1:{port}"

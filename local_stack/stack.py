@@ -81,6 +81,7 @@ class Stack:
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "NAMESPACE": NAMESPACE,
             "JOB_TEMPLATE": str(self.template),
+            "HEALTH_HOST": "127.0.0.1",
             "HEALTH_PORT": str(free_port()),
             # Often, because the demo's trainings are short.
             "STATUS_PROGRESS_SECONDS": "1",
@@ -103,7 +104,8 @@ class Stack:
             [sys.executable, "-m", "dispatcher", "run"],
             self.logs / f"{name}.log",
             env=bare_environment() | environment,
-            cwd=ROOT,
+            # Not the project's folder: a config.env there is the developer's.
+            cwd=self.folder,
         ).start()
         self.services[name] = service
         service.wait_ready(lambda: _ready(int(environment["HEALTH_PORT"])), timeout)
@@ -121,7 +123,7 @@ class Stack:
         return BlobServiceClient.from_connection_string(self.storage.connection_string)
 
     def write_environment(self) -> Path:
-        """`dispatcher.env`, for a shell that wants the dispatcher's own commands; only we may read it."""
+        """`dispatcher.env`, for `dispatcher --config`; only we may read it."""
         path = self.folder / "dispatcher.env"
         path.touch(mode=0o600)
         lines = [f"{name}={shlex.quote(value)}" for name, value in self.settings.items()]

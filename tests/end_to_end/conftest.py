@@ -1,0 +1,60 @@
+"""One whole house for the end-to-end tests: Azurite, portal stub, stand-in cluster, dispatcher, real trainings.
+
+The demo's requests are sent once, at the start, and each test waits for what it is about. All tests of this folder
+run on one worker (`xdist_group`), so that there is one house and two cores are enough for it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator
+
+import pytest
+from house import PATIENCE, House
+
+from local_stack import demo
+from local_stack.azurite import AzuriteMissing, install
+from local_stack.demo_requests import REQUESTS, Outcome
+from local_stack.demo_watch import Watch
+from local_stack.stack import Stack
+
+PARTS = ("local_stack.portal_stub", "local_stack.cluster", "dispatcher.__main__", "trainer_image.__main__")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "end_to_end" in item.path.parts:
+            item.add_marker(pytest.mark.xdist_group("end_to_end"))
+            item.add_marker(pytest.mark.timeout(PATIENCE + 60))
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Everything started, the demo's requests sent, the duplicate while the first one runs."""
+    for part in PARTS:
+        if importlib.util.find_spec(part) is None:
+            pytest.skip(f"{part} is not there")
+    try:
+        install()
+    except AzuriteMissing as error:
+        pytest.skip(str(error))
+    with Stack(tmp_path_factory.mktemp("house")) as stack:
+        demo.prepare(stack, REQUESTS)
+        house = House(stack, stack.start_dispatcher(), Watch(stack, REQUESTS))
+        for request in REQUESTS:
+            if (first := request.after) is not None:
+                house.wait(
+                    lambda seen, first=first: seen.requests[first].job == "running",  # type: ignore[misc]
+                    f"{first} to run",
+                )
+            stack.queue().send_message(request.message)
+            house.watch.sent[request.name] = time.time()
+        yield house
+
+
+@pytest.fixture(scope="session")
+def settled(house: House) -> dict[str, Outcome]:
+    """What became of each of the demo's requests, when nothing more was to come."""
+    return house.watch.outcomes(house.wait(house.watch.settled, "all requests to come to rest"))
