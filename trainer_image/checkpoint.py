@@ -39,7 +39,7 @@ class CheckpointInvalid(Exception):
 
 @dataclass(frozen=True)
 class Snapshot:
-    """State at the end of a step: tensors by name, in host memory and not shared with the training; plain JSON scalars."""
+    """State at the end of a step: tensors by name, in host memory and the snapshot's own; plain JSON scalars."""
 
     step: int
     tensors: Mapping[str, Tensor]

@@ -14,7 +14,7 @@ from trainer_image.errors import GpuFault, UsageError
 
 
 def choose_device(wanted: str) -> torch.device:
-    """ "auto", "cpu", "cuda" or "cuda:N" → a device that exists. GpuFault when a GPU was asked for and none is visible."""
+    """The device for "auto", "cpu", "cuda" or "cuda:N"; GpuFault when a GPU was asked for and none is visible."""
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     match = re.fullmatch(r"(?:auto|cuda(?::(\d+))?)", wanted)

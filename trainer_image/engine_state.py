@@ -21,10 +21,12 @@ SEARCH, REFIT, DONE = "search", "refit", "done"
 class Position:
     """Where the training stands; all plain numbers.
 
-    phase: SEARCH (validation chooses the weights), REFIT (training and validation rows, as long as SEARCH chose), DONE
-    step:  optimizer steps of all phases; phase_step: of this one; planned: steps after which this phase's schedule ends;
-    stop_at: steps after which this phase ends; batch: batches done of the current epoch
-    best:  validation figure of the best epoch, None before the first; seconds: training time, earlier attempts included
+    phase:   SEARCH (validation chooses the weights), REFIT (training and validation rows together), DONE
+    step:    optimizer steps of all phases; phase_step: of this one
+    planned: steps after which this phase's schedule ends; stop_at: steps after which this phase ends
+    batch:   batches done of the current epoch
+    best:    validation figure of the best epoch, None before the first
+    seconds: training time, earlier attempts included
     """
 
     phase: str = SEARCH
@@ -37,7 +39,6 @@ class Position:
     best: float | None = None
     best_epoch: int = 0
     best_step: int = 0
-    search_planned: int = 0
     micro_batch: int = 0
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from trainer_image.contract import Limits
 from trainer_image.devices import usable_cpus
-from trainer_image.engine import evaluate
+from trainer_image.engine_step import evaluate
 from trainer_image.errors import UsageError
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Predictor

@@ -8,17 +8,21 @@ from html import escape
 from typing import Any
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6473;--line:#d5dae2;--paper:#fff;--box:#f5f7fa;--a:#2563eb;--b:#c2570c;
---bad:#b42318;--good:#15803d}
-@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa4b5;--line:#343c49;--paper:#12161d;--box:#1a202a;--a:#7aa8ff;
---b:#f0a35e;--bad:#ff8a7a;--good:#6fd08c}}
-body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}p.verdict{padding:.7rem 1rem;border-left:4px solid var(--good);
-background:var(--box);font-weight:600}p.verdict.bad{border-color:var(--bad);color:var(--bad)}
-.wide{overflow-x:auto}table{border-collapse:collapse}td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:right}
+:root{color-scheme:light dark;--ink:#1c2330;--soft:#5b6473;--line:#d5dae2;--paper:#fff;--box:#f5f7fa;
+--a:#2563eb;--b:#c2570c;--bad:#b42318;--good:#15803d}
+@media(prefers-color-scheme:dark){:root{--ink:#e6e9ef;--soft:#9aa4b5;--line:#343c49;--paper:#12161d;--box:#1a202a;
+--a:#7aa8ff;--b:#f0a35e;--bad:#ff8a7a;--good:#6fd08c}}
+body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;
+margin:2rem auto;padding:0 1rem}
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin-top:2rem}
+p.verdict{padding:.7rem 1rem;border-left:4px solid var(--good);background:var(--box);font-weight:600}
+p.verdict.bad{border-color:var(--bad);color:var(--bad)}
+.wide{overflow-x:auto}table{border-collapse:collapse}
+td,th{border:1px solid var(--line);padding:.25rem .6rem;text-align:right}
 th{background:var(--box);font-weight:600}td:first-child,th:first-child{text-align:left}
-svg{width:100%;height:auto;max-width:44rem}svg text{fill:var(--soft);font-size:11px}.axis{stroke:var(--line);fill:none}
-.a{stroke:var(--a);fill:none;stroke-width:2}.b{stroke:var(--b);fill:none;stroke-width:2}.dot{fill:var(--a);opacity:.5}
+svg{width:100%;height:auto;max-width:44rem}svg text{fill:var(--soft);font-size:11px}
+.axis{stroke:var(--line);fill:none}.a{stroke:var(--a);fill:none;stroke-width:2}
+.b{stroke:var(--b);fill:none;stroke-width:2}.dot{fill:var(--a);opacity:.5}
 .key-a{color:var(--a)}.key-b{color:var(--b)}td.cell{min-width:2.2rem;text-align:center}
 pre{background:var(--box);padding:.8rem;overflow-x:auto}ul{padding-left:1.2rem}.soft{color:var(--soft)}
 """

@@ -1,4 +1,4 @@
-"""Which rows train, validate and test: the splits that the dataset brings, and a deterministic split where it brings none.
+"""Which rows train, validate and test: the dataset's own splits, and a deterministic split where it brings none.
 
 `train`, `validation` (also val, valid, dev) and `test` are files (`train.csv`, `train.csv.gz`, `train.parquet`) or
 folders at the top of the dataset. A lone table of any name is the training split. Without a validation split 15 % of

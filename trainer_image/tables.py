@@ -80,7 +80,7 @@ class Table:
 
 
 def read_table(files: Sequence[tuple[str, Path]], limits: Limits) -> Table:
-    """Reads the shards of one split, in the order given: (name for messages, path). They must agree on their columns."""
+    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns."""
     tables: list[tuple[Part, pa.Table]] = []
     for name, path in files:
         table = _read_parquet(name, path) if path.name.endswith(".parquet") else _read_csv(name, path, limits)
@@ -116,7 +116,7 @@ def _listed(names: Sequence[str]) -> str:
 def numbers(
     column: pa.Array,
 ) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Cells as float64 (NaN where null or no number) and a mask of the cells that are text and no number: both (rows,)."""
+    """Cells as float64, NaN where null or no number, and a mask of those that are no number: both (rows,)."""
     trimmed = pc.utf8_trim_whitespace(column)
     try:
         values = pc.cast(trimmed, pa.float64())

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from trainer_image import report
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.devices import choose_device, hardware, usable_cpus
-from trainer_image.engine import Engine, Fitted, Plan, Surroundings, evaluate
+from trainer_image.engine import Engine
+from trainer_image.engine_plan import Fitted, Plan, Surroundings
+from trainer_image.engine_step import evaluate
 from trainer_image.errors import Terminated
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings

@@ -145,7 +145,7 @@ class Problem(ABC):
 
     @abstractmethod
     def findings(self, outputs: Tensor) -> Json:
-        """What the report shows of the test split beside the figures: {"kind": "classification" | "regression", ...}."""
+        """What the report shows beside the test figures: {"kind": "classification" | "regression", ...}."""
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         """AdamW's groups: matrices decay, biases, scales and norms do not. `lr_factor` multiplies the learning rate."""

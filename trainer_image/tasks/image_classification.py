@@ -180,6 +180,8 @@ def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:
 def _flat(pixels: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
     """Pixels for a linear model: (rows, features), images larger than BASELINE_SIDE shrunk to it."""
     height, width = (min(BASELINE_SIDE, side) for side in pixels.shape[2:])
-    parts = [functional.adaptive_avg_pool2d(part.float(), (height, width)).flatten(1) for part in pixels.split(4096)]
+    parts = [
+        functional.adaptive_avg_pool2d(part.float(), (height, width)).flatten(1) for part in torch.split(pixels, 4096)
+    ]
     flat: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.cat(parts).numpy()
     return flat

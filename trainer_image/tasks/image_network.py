@@ -1,7 +1,7 @@
-"""The network for images: a small residual network, its depth and width given by the image's size; and augmentation.
+"""The network for images, a small residual network scaled by the image's size, and the augmentation.
 
-Pre-activation-free basic blocks (He et al., arXiv 1512.03385) without a pooling stem: at the sizes that fit a small data
-set every pixel counts. Stages halve the image until about four pixels are left.
+Basic blocks (He et al., arXiv 1512.03385) without a pooling stem: in small images every pixel counts. Stages halve the
+image until about four pixels a side are left.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """height, width: of the input in pixels; widths: channels of each stage; blocks: of each stage; stride: of the stem."""
+    """height, width: pixels of the input; widths: channels of each stage; blocks: in each; stride: the stem's."""
 
     height: int
     width: int
@@ -51,6 +51,8 @@ class ImageNetwork(nn.Module):
 
     def __init__(self, sizes: ImageSizes, classes: int, mean: Sequence[float], spread: Sequence[float]) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.spread: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("spread", torch.tensor(spread).view(1, -1, 1, 1), persistent=False)
         first = sizes.widths[0]

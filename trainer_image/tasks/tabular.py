@@ -53,7 +53,7 @@ class TabularPredictor(Predictor):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes), or values in the target's unit (rows,)."""
-        members = model(batch["dense"], batch["codes"]).float()
+        members: Tensor = model(batch["dense"], batch["codes"]).float()
         if isinstance(self.target, ClassTarget):
             return functional.softmax(members, dim=-1).mean(1)
         return members.mean(1).squeeze(-1) * self.target.spread + self.target.centre
@@ -163,7 +163,7 @@ class TabularProblem(Problem):
         return splits
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        members = model(batch["dense"], batch["codes"]).float()
+        members: Tensor = model(batch["dense"], batch["codes"]).float()
         if isinstance(self._predictor.target, ClassTarget):
             k = members.shape[1]
             return functional.cross_entropy(members.flatten(0, 1), batch["target"].repeat_interleave(k))

@@ -1,8 +1,8 @@
 """What a table's columns mean, and how cells become the network's input. Decided on the training split alone.
 
-The preprocessing is RealMLP's in idea (arXiv 2407.04491, section 3): robust scaling by median and interquartile range, a
-smooth clip that bounds outliers, one-hot for few categories, embeddings for many. A missing number is the median and
-says so in a column of its own.
+The preprocessing is RealMLP's in idea (arXiv 2407.04491, section 3): robust scaling by median and interquartile
+range, a smooth clip that bounds outliers, one-hot for few categories, embeddings for many. A missing number is the
+median and says so in a column of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.errors import ConfigInvalid
 from trainer_image.tables import Table, numbers
 from trainer_image.tasks.base import Json
 
@@ -166,44 +165,14 @@ def fit(
 ) -> tuple[Preprocessing, list[str], list[str]]:
     """Fits on the given rows of the training table. Returns (preprocessing, notes, warnings).
 
-    Raises ConfigInvalid when `types` names no column, DatasetInvalid when no usable column is left or a column declared
-    a number holds something else.
+    Raises DatasetInvalid when a column declared a number holds something else.
     """
     take = pa.array(rows)
-    fitted: list[NumberColumn | CategoryColumn] = []
-    notes, warnings = [], []
-    for name in features:
-        column = table.columns[name].take(take)
-        filled = len(column) - column.null_count
-        declared = types.get(name)
-        values, bad = numbers(column)
-        if filled == 0:
-            notes.append(f"Column '{name}' is empty and was left out.")
-        elif declared == "number" or (declared is None and not bad.any()):
-            if declared == "number":
-                read_numbers(table, name)  # an error with its row, where there is one
-            number = _fit_number(name, values)
-            if number is None:
-                notes.append(f"Column '{name}' is constant and was left out.")
-                continue
-            if np.isinf(values).any():
-                warnings.append(f"Column '{name}' holds infinite values; they are treated as missing.")
-            if _is_row_number(values):
-                warnings.append(f"Column '{name}' looks like a row number; list it under data.drop if it is one.")
-            fitted.append(number)
-        elif declared is None and _looks_like_dates(column):
-            number = _fit_number(name, _days(column, table, name), dates=True)
-            if number:
-                fitted.append(number)
-                notes.append(f"Column '{name}' was read as dates.")
-        else:
-            category = _fit_category(name, column)
-            if len(category.categories) < 2 and column.null_count == 0:
-                notes.append(f"Column '{name}' is constant and was left out.")
-            elif declared is None and filled >= ID_ROWS and pc.count_distinct(column).as_py() > ID_SHARE * filled:
-                warnings.append(f"Column '{name}' has a different value in nearly every row, like an id; left out.")
-            else:
-                fitted.append(category)
+    notes: list[str] = []
+    warnings: list[str] = []
+    fitted = [
+        _fit_column(table, name, table.columns[name].take(take), types.get(name), notes, warnings) for name in features
+    ]
     preprocessing = Preprocessing(
         tuple(c for c in fitted if isinstance(c, NumberColumn)),
         tuple(c for c in fitted if isinstance(c, CategoryColumn)),
@@ -211,11 +180,34 @@ def fit(
     return preprocessing, notes, warnings
 
 
-def check_types(types: Mapping[str, str], columns: Sequence[str]) -> None:
-    """ConfigInvalid when `data.types` names a column that does not exist."""
-    for name in types:
-        if name not in columns:
-            raise ConfigInvalid(f"Invalid configuration: data.types: there is no column '{name}' in the dataset")
+def _fit_column(
+    table: Table, name: str, column: pa.Array, declared: str | None, notes: list[str], warnings: list[str]
+) -> NumberColumn | CategoryColumn | None:
+    """Number, category or None (of no use); appends to notes and warnings why."""
+    filled = len(column) - column.null_count
+    if filled == 0:
+        notes.append(f"Column '{name}' is empty and was left out.")
+        return None
+    values, bad = numbers(column)
+    if declared == "number" or (declared is None and not bad.any()):
+        if declared == "number":
+            read_numbers(table, name)  # an error with its row, where there is one
+        if np.isinf(values).any():
+            warnings.append(f"Column '{name}' holds infinite values; they are treated as missing.")
+        if _is_row_number(values):
+            warnings.append(f"Column '{name}' looks like a row number; list it under data.drop if it is one.")
+        return _fit_number(name, values, notes)
+    if declared is None and _looks_like_dates(column):
+        notes.append(f"Column '{name}' was read as dates.")
+        return _fit_number(name, _days(column, table, name), notes, dates=True)
+    if declared is None and filled >= ID_ROWS and pc.count_distinct(column).as_py() > ID_SHARE * filled:
+        warnings.append(f"Column '{name}' has a different value in nearly every row, like an id; left out.")
+        return None
+    category = _fit_category(name, column)
+    if len(category.categories) < 2 and column.null_count == 0:
+        notes.append(f"Column '{name}' is constant and was left out.")
+        return None
+    return category
 
 
 def _is_row_number(values: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
@@ -225,12 +217,13 @@ def _is_row_number(values: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
 
 
 def _fit_number(
-    name: str, values: np.ndarray[Any, np.dtype[np.float64]], *, dates: bool = False
+    name: str, values: np.ndarray[Any, np.dtype[np.float64]], notes: list[str], *, dates: bool = False
 ) -> NumberColumn | None:
     missing = ~np.isfinite(values)
     known = values[~missing]
     if known.size == 0 or known.min() == known.max():
         if known.size == 0 or not missing.any():
+            notes.append(f"Column '{name}' is constant and was left out.")
             return None
         return NumberColumn(name, float(known[0]), 0.0, indicator=True, dates=dates)
     low, centre, high = np.quantile(known, [0.25, 0.5, 0.75])

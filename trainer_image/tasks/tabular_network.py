@@ -1,15 +1,16 @@
 """The network for tables: k multilayer perceptrons that share their weight matrices, and a linear skip.
 
 TabM in idea (arXiv 2410.24210): each member scales a layer's input and output by vectors of its own and has its own
-bias and head (the BatchEnsemble trick), so that an ensemble of k costs little more than one network. Members are trained
-each on its own loss; what is published is the mean of their predictions. The linear skip lets the network begin as a
-linear model, which is what small tables are best served with.
+bias and head (the BatchEnsemble trick), so that an ensemble of k costs little more than one network. Members are
+trained each on its own loss; what is published is the mean of their predictions. The linear skip lets the network
+begin as a linear model, which is what small tables are best served with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class TabularNetwork(nn.Module):
         widths = [inputs] + [sizes.width] * sizes.depth
         self.layers = nn.ModuleList(
             SharedLinear(sizes.members, a, b, random_signs=number == 0)
-            for number, (a, b) in enumerate(zip(widths[:-1], widths[1:], strict=True))
+            for number, (a, b) in enumerate(pairwise(widths))
         )
         self.dropout = nn.Dropout(sizes.dropout)
         # Heads begin at zero: the first steps fit the linear skip, the layers then learn what it cannot express.
@@ -75,4 +76,5 @@ class TabularNetwork(nn.Module):
         for layer in self.layers:
             x = self.dropout(functional.silu(layer(x)))
         heads = torch.einsum("bki,kio->bko", x, self.head) + self.head_bias
-        return heads + self.skip(features).unsqueeze(1)
+        linear: Tensor = self.skip(features)
+        return heads + linear.unsqueeze(1)

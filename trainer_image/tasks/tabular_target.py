@@ -103,7 +103,7 @@ def target_from_json(value: Json) -> Target:
 
 
 def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
-    """Classes or values, and how that was decided. Raises DatasetInvalid for labels that are missing or all the same."""
+    """Classes or values, and how that was decided. DatasetInvalid for labels that are missing or all the same."""
     _check_present(train, column)
     values, bad = numbers(train.columns[column])
     is_number = not bad.any()
