@@ -62,9 +62,7 @@ class PortalControl:
         )
 
     def set_model(self, model_id: str, status: str = "Created", message: str = "") -> None:
-        self._request(
-            "PUT", f"/_stub/models/{quote(model_id, safe='')}", {"status": status, "message": message}
-        )
+        self._request("PUT", f"/_stub/models/{quote(model_id, safe='')}", {"status": status, "message": message})
 
     def delete_model(self, model_id: str) -> None:
         self._request("DELETE", f"/_stub/models/{quote(model_id, safe='')}")

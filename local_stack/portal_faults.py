@@ -63,9 +63,7 @@ class Fault:
                 request.transport.abort()
             return web.Response(status=500)  # reaches nobody
         if self.kind == "html":
-            return web.Response(
-                status=self.status, text=_LOGIN_PAGE, content_type="text/html", headers=self.headers
-            )
+            return web.Response(status=self.status, text=_LOGIN_PAGE, content_type="text/html", headers=self.headers)
         if self.kind == "empty":
             return web.Response(status=self.status, headers=self.headers)
         if self.kind == "garbage":

@@ -240,16 +240,12 @@ async def _json_object(request: web.Request) -> dict[str, Any]:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT."""
-    portal = Portal(
-        options.api_key, options.auth, create_unknown=options.create_unknown, numeric=options.numeric
-    )
+    portal = Portal(options.api_key, options.auth, create_unknown=options.create_unknown, numeric=options.numeric)
     tls = None
     if options.tls_cert:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         tls.load_cert_chain(options.tls_cert, options.tls_key)
-    runner = web.AppRunner(
-        portal.application(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True
-    )
+    runner = web.AppRunner(portal.application(), access_log=None, shutdown_timeout=1.0, handler_cancellation=True)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", options.port, ssl_context=tls)
     await site.start()
@@ -269,9 +265,7 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m local_stack.portal_stub", description="A stand-in portal"
-    )
+    parser = argparse.ArgumentParser(prog="python -m local_stack.portal_stub", description="A stand-in portal")
     parser.add_argument("--port", type=int, default=0, help="0: the kernel chooses")
     parser.add_argument("--api-key", required=True)
     parser.add_argument("--auth", choices=AUTH_CHOICES, default="both", help="which header may carry the key")

@@ -29,9 +29,7 @@ class AuthChoice:
 
     def __init__(self, method: str) -> None:
         if method not in AUTH_METHODS:
-            raise ValueError(
-                f"MODEL_API_AUTH_METHOD is {method!a}: expected one of {', '.join(AUTH_METHODS)}"
-            )
+            raise ValueError(f"MODEL_API_AUTH_METHOD is {method!a}: expected one of {', '.join(AUTH_METHODS)}")
         self.method = method
         self.is_auto = method == AUTO
         self._lock = threading.Lock()

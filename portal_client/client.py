@@ -27,7 +27,7 @@ from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, 
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
 from portal_client.log_lines import AnyLogger, Wording
 from portal_client.messages import portal_message
-from portal_client.redaction import redact
+from portal_client.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from portal_client.tls import MISMATCH_REASONS, tls_verification
 
@@ -155,7 +155,7 @@ class PortalClient:
                 verify=self._verify,
             ) as response:
                 body, too_large = self._read(response)
-                return Answer(response.status_code, response.headers, body, too_large)
+                return Answer(response.status_code, response.headers, self._without_key(body), too_large)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             failure = self._without_answer(error, call)
         # Outside the handler: requests' exception holds the request's headers, and is not to be chained.
@@ -174,6 +174,12 @@ class PortalClient:
                 raise requests.ReadTimeout(f"The answer was not complete after {self._timeout:g} s")
         return body, False
 
+    def _without_key(self, body: bytes) -> bytes:
+        """A portal that repeats the key in its answer must not bring it into sentences and logs."""
+        if len(self._api_key) < MIN_SECRET_LENGTH:
+            return body
+        return body.replace(self._api_key.encode(), REDACTED.encode())
+
     def _without_answer(self, error: Exception, call: Call) -> PortalUnavailable:
         """The error for a call that got no complete answer."""
         causes = list(_causes(error))
@@ -186,6 +192,9 @@ class PortalClient:
             )
         elif tls is not None and tls.reason in MISMATCH_REASONS:
             what = f"does not speak TLS as expected ({tls.reason}): check https and the port in API_BASE_URL"
+        elif not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
+            # Network failures come wrapped; this one is of our own machine, e.g. a CA file that has gone.
+            what = f"cannot be called from here: {error}"
         elif isinstance(error, requests.exceptions.ProxyError):
             what = "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY"
         elif isinstance(error, requests.ConnectTimeout):
@@ -194,9 +203,7 @@ class PortalClient:
             what = f"did not answer within {self._timeout:g} s: it will be tried again"
             may_have_arrived = True
         elif _has(causes, urllib3.exceptions.NameResolutionError):
-            what = (
-                f"has a host name that cannot be resolved ({self._address.host}): check API_BASE_URL and DNS"
-            )
+            what = f"has a host name that cannot be resolved ({self._address.host}): check API_BASE_URL and DNS"
         elif _has(causes, urllib3.exceptions.NewConnectionError):
             what = "cannot be connected to: check that the portal runs, and API_BASE_URL"
         else:
@@ -204,7 +211,7 @@ class PortalClient:
             may_have_arrived = True
         return PortalUnavailable(
             f"The portal at {self._address.base_url} {what} ({call})",
-            detail=self._clean(str(error)),
+            detail=self._clean(" ".join(str(error).split())),
             ambiguous=call.writes and may_have_arrived,
         )
 
@@ -244,9 +251,7 @@ class _KeyHeader(AuthBase):
 def _checked_key(api_key: str) -> str:
     key = api_key.strip()
     if not all("!" <= character <= "~" for character in key):
-        raise ValueError(
-            "API_KEY holds white space or a character outside ASCII: no HTTP header can carry it"
-        )
+        raise ValueError("API_KEY holds white space or a character outside ASCII: no HTTP header can carry it")
     return key
 
 

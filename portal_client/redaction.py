@@ -14,8 +14,10 @@ REDACTED = "[redacted]"
 MIN_SECRET_LENGTH = 6
 """A shorter literal secret would hide ordinary words; no real key is that short."""
 
-_VALUE = r"[^\s'\",;)}\]&]+"
-_SEPARATOR = r"['\"]?\s*[:=,]\s*b?['\"]?"
+# What stands already redacted is left alone: a record passes one filter for each handler.
+_VALUE = r"(?!\[redacted\])[^\s'\",;)}\]&]+"
+# A comma separates only after a quoted name, as in a tuple; in prose it begins the next word.
+_SEPARATOR = r"(?:['\"]?\s*[:=]|['\"]\s*,)\s*(?:b?['\"])?+"
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
@@ -27,13 +29,13 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         # documented line "... successful with x-api-key: 200".
         (rf"(x-api-key{_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}", rf"\1{REDACTED}"),
         (
-            rf"(authorization{_SEPARATOR}(?:(?:bearer|basic|sharedkey|sharedkeylite)\s+)?){_VALUE}",
+            rf"(authorization{_SEPARATOR}(?:(?:bearer|basic|sharedkey|sharedkeylite)\s+)?+){_VALUE}",
             rf"\1{REDACTED}",
         ),
         (r"(\bbearer\s+)[A-Za-z0-9_+/=~-][A-Za-z0-9._~+/=-]{15,}", rf"\1{REDACTED}"),
         (rf"(\b(?:api_key|password|pwd|client_secret){_SEPARATOR}){_VALUE}", rf"\1{REDACTED}"),
         # User and password in a URL.
-        (r"(\b[a-z][a-z0-9+.-]*://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
+        (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
     )
 )
 

@@ -54,9 +54,7 @@ def _shown(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         # A JSON integer may have thousands of digits, which repr() refuses to print.
         return f"{value}" if abs(value) < 10**12 else "a very large number"
-    return (
-        ascii(value)[:60] if isinstance(value, str | float | bool) or value is None else type(value).__name__
-    )
+    return ascii(value)[:60] if isinstance(value, str | float | bool) or value is None else type(value).__name__
 
 
 @dataclass(frozen=True)
