@@ -26,11 +26,13 @@ from portal_client.redaction import redact
 
 # The service hands out at most 32 messages a call.
 MAX_BATCH = 32
-_TIMEOUTS: dict[str, Any] = {
+# One prompt retry: an outage is the gate's to wait for, and the SDK's default of 15 seconds and more would hold a launch.
+_OPTIONS: dict[str, Any] = {
     "connection_timeout": 10,
     "read_timeout": 30,
-    "retry_total": 2,
-    "retry_backoff_factor": 0.5,
+    "retry_total": 1,
+    "initial_backoff": 0,
+    "random_jitter_range": 1,
 }
 
 logging.getLogger("azure").setLevel(logging.WARNING)  # its INFO lines are every request's headers
@@ -74,15 +76,9 @@ class TrainingQueue:
 
     def __init__(self, name: str, *, connection_string: str = "", account_url: str = "", pool_size: int = 32) -> None:
         self.name = name
-        import requests  # the SDK's own transport, with a pool as wide as our threads are many
-
-        session = requests.Session()
-        adapter = requests.adapters.HTTPAdapter(pool_connections=pool_size, pool_maxsize=pool_size)
-        session.mount("https://", adapter)
-        session.mount("http://", adapter)
         options: dict[str, Any] = {
-            **_TIMEOUTS,
-            "transport": RequestsTransport(session=session, session_owner=True),
+            **_OPTIONS,
+            "transport": _transport(pool_size),
         }
         if connection_string:
             try:
@@ -185,6 +181,15 @@ class TrainingQueue:
             raise QueueUnavailable(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
 
 
+def _transport(pool_size: int) -> Any:
+    """The SDK's own transport, with a pool as wide as our threads are many; its default of 10 drops connections."""
+    transport: Any = RequestsTransport()
+    transport.open()
+    for adapter in transport.session.adapters.values():
+        adapter.init_poolmanager(pool_size, pool_size)
+    return transport
+
+
 class _Lost(QueueError):
     """The message is no longer ours."""
 
@@ -195,7 +200,8 @@ class _Exists(QueueError):
 
 def _code(error: AzureError) -> str:
     """The service's own code, such as QueueNotFound; the SDK hangs it on the error when the service sent one."""
-    return str(getattr(error, "error_code", None) or "")
+    code = getattr(error, "error_code", None) or ""
+    return str(getattr(code, "value", code))
 
 
 def _why(error: AzureError) -> str:

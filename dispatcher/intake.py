@@ -14,13 +14,15 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from dispatcher import poison
 from dispatcher.admission import Action
-from dispatcher.azure_queue import MAX_BATCH, QueueError, QueueMessage, TrainingQueue
+from dispatcher.azure_queue import MAX_BATCH, QueueError, QueueMessage
 from dispatcher.gate import Gate
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.launcher import Hand, Launcher, OutOfTime, TemplateRefused
 from dispatcher.locks import ModelLocks
 from dispatcher.metrics import Metrics
+from dispatcher.ports import Queue
 from dispatcher.training_request import Bounds, MalformedRequest, TrainingRequest, decode
+from portal_client import log_lines
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
@@ -43,8 +45,8 @@ class Intake:
 
     def __init__(
         self,
-        queue: TrainingQueue,
-        poison_queue: TrainingQueue,
+        queue: Queue,
+        poison_queue: Queue,
         launcher: Launcher,
         locks: ModelLocks,
         gate: Gate,
@@ -156,6 +158,7 @@ class Intake:
         except MalformedRequest as error:
             self._poison(message, error.code, error.sentence)
             return
+        log.info(log_lines.EXTRACTED, request.model_id, request.model_container)
         hand = Hand(message.id, message.queued_at, message.remaining)
         try:
             with self._locks.hold(request.model_id):

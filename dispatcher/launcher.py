@@ -22,14 +22,13 @@ from dispatcher.admission import Action, Decision
 from dispatcher.job_spec import JobDefaults, build_job
 from dispatcher.kubernetes_jobs import (
     ClusterUnavailable,
-    KubernetesJobs,
     ObjectConflict,
     ObjectInvalid,
     ObjectNotFound,
 )
 from dispatcher.objects import KubeObject
+from dispatcher.ports import Cluster, Portal
 from dispatcher.training_request import TrainingRequest
-from portal_client.client import PortalClient
 from portal_client.errors import PortalError
 from portal_client.statuses import ProcessingStatus
 
@@ -66,8 +65,8 @@ class Launcher:
 
     def __init__(
         self,
-        cluster: KubernetesJobs,
-        portal: PortalClient | None,
+        cluster: Cluster,
+        portal: Portal | None,
         template: Mapping[str, Any],
         defaults: JobDefaults,
         *,

@@ -8,11 +8,12 @@ import time
 from collections.abc import Callable
 
 from dispatcher import names, objects, outcome, waiting
-from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs, ObjectConflict, ObjectNotFound
+from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.launcher import Launcher
 from dispatcher.locks import ModelLocks
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended, Going, Stop
+from dispatcher.ports import Cluster
 from dispatcher.reporter import Reporter
 from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits
@@ -33,7 +34,7 @@ class Reconciler:
         self,
         work: WorkQueue,
         view: ClusterView,
-        cluster: KubernetesJobs,
+        cluster: Cluster,
         launcher: Launcher,
         reporter: Reporter,
         locks: ModelLocks,

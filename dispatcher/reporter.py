@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import names, objects
-from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs, ObjectConflict, ObjectNotFound
+from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.metrics import Metrics
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended
 from dispatcher.pod_failure import Verdict
-from portal_client.client import PortalClient
+from dispatcher.ports import Cluster, Portal
 from portal_client.errors import PortalError, PortalUnauthorized
 from portal_client.statuses import ProcessingStatus
 
@@ -35,8 +35,8 @@ class Reporter:
 
     def __init__(
         self,
-        cluster: KubernetesJobs,
-        portal: PortalClient | None,
+        cluster: Cluster,
+        portal: Portal | None,
         metrics: Metrics,
         *,
         ttl: int,

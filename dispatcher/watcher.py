@@ -12,7 +12,8 @@ import threading
 from collections.abc import Callable
 
 from dispatcher import names
-from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs, WatchExpired
+from dispatcher.kubernetes_jobs import ClusterError, WatchExpired
+from dispatcher.ports import Cluster
 from dispatcher.view import ClusterView
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Watcher:
     """Keeps the view of one kind (`jobs` or `pods`) fresh. resync: seconds between two lists at the most."""
 
     def __init__(
-        self, kind: str, cluster: KubernetesJobs, view: ClusterView, resync: float, stopping: threading.Event
+        self, kind: str, cluster: Cluster, view: ClusterView, resync: float, stopping: threading.Event
     ) -> None:
         self._kind = kind
         self._cluster = cluster
