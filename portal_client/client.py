@@ -22,7 +22,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from portal_client import auth, log_lines
-from portal_client.address import PortalAddress
+from portal_client.address import PortalAddress, check_model_id
 from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
 from portal_client.log_lines import AnyLogger, Wording
@@ -92,8 +92,8 @@ class PortalClient:
 
         message: for the portal's users; secrets are redacted, and it is cut at messages.MESSAGE_LIMIT.
         """
+        check_model_id(model_id)
         call = Call("PUT", self._address.update_url, f"model {model_id}")
-        self._address.status_url(model_id)
         payload = {
             "ModelId": model_id,
             "Status": int(status),
