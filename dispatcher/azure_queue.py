@@ -26,7 +26,7 @@ from portal_client.redaction import redact
 
 # The service hands out at most 32 messages a call.
 MAX_BATCH = 32
-# One prompt retry: an outage is the gate's to wait for, and the SDK's default of 15 seconds and more would hold a launch.
+# One prompt retry: an outage is the gate's to wait for; the SDK's default of 15 seconds and more would hold a launch.
 _OPTIONS: dict[str, Any] = {
     "connection_timeout": 10,
     "read_timeout": 30,
