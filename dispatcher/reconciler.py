@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from dispatcher import names, objects, outcome, waiting
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
@@ -21,6 +22,19 @@ from dispatcher.workqueue import WorkQueue
 from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
+
+# A state that passes within these seconds (a pod about to start) is not worth a call to the portal.
+_LASTING = 10.0
+
+
+@dataclass
+class _Said:
+    """The progress of one Job: what is seen and since when, what the portal was told and when (monotonic seconds)."""
+
+    seen: str = ""
+    since: float = 0.0
+    told: str = ""
+    told_at: float = float("-inf")
 
 
 class Reconciler:
@@ -43,6 +57,7 @@ class Reconciler:
         progress_every: float,
         take_on_after: float,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._view = view
@@ -54,8 +69,9 @@ class Reconciler:
         self._progress_every = progress_every
         self._take_on_after = take_on_after
         self._clock = clock
+        self._monotonic = monotonic
         self._guard = threading.Lock()
-        self._said: dict[str, tuple[str, float]] = {}  # Job uid → last progress and its monotonic time
+        self._said: dict[str, _Said] = {}  # by the Job's uid
 
     def run(self, alive: Callable[[], None]) -> None:
         """Work until the queue is closed."""
@@ -128,23 +144,27 @@ class Reconciler:
         log.info("Job %s: %s", name, decision.sentence)
 
     def _progress(self, name: str, job: KubeObject, message: str) -> None:
-        """At most once in `progress_every`, and only when it changed."""
+        """Only what has lasted, at most once in `progress_every`, and only when it changed."""
         uid = objects.uid_of(job)
-        now = time.monotonic()
+        now = self._monotonic()
         with self._guard:
-            last, at = self._said.get(uid, ("", 0.0))
-        if message == last:
+            said = self._said.setdefault(uid, _Said())
+            if message != said.seen:
+                said.seen, said.since = message, now
+            due = max(said.since + min(_LASTING, self._progress_every), said.told_at + self._progress_every)
+        if message == said.told:
             return
-        if last and now - at < self._progress_every:
-            self._work.add_after(name, self._progress_every - (now - at))
+        if now < due:
+            self._work.add_after(name, due - now)
             return
         try:
             self._reporter.progress(job, message)
         except PortalError as error:
             log.info("Model %s: progress not told: %s", objects.model_id_of(job), error)
+            self._work.add_after(name, self._progress_every)
             return
         with self._guard:
-            self._said[uid] = (message, now)
+            said.told, said.told_at = message, now
 
     def _remove_pods(self, pods: list[KubeObject]) -> None:
         for pod in pods:
