@@ -68,7 +68,7 @@ def run(environ: Mapping[str, str]) -> None:
     _log_to_stderr(settings)
     try:
         dispatcher = app.App(settings)
-    except (TemplateError, ClusterError, QueueError) as error:
+    except (ValueError, ClusterError, QueueError) as error:
         _fail(EXIT_USAGE, str(error))
     except OSError as error:
         _fail(EXIT_USAGE, f"JOB_TEMPLATE cannot be read: {error}")

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # A state that passes within these seconds (a pod about to start) is not worth a call to the portal.
 _LASTING = 10.0
+# A portal that asks for more patience than this is asked once in between.
+_RETRY_AFTER_MAX = 300.0
 
 
 @dataclass
@@ -90,7 +92,9 @@ class Reconciler:
                 log.debug("Job %s: %s", key, error)
                 self._work.failed(key)
             except (PortalError, ClusterError) as error:
-                wait = self._work.failed(key, at_least=getattr(error, "retry_after", None) or 0.0)
+                wait = self._work.failed(
+                    key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX)
+                )
                 log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
             except Exception:
                 # One bad object is logged and comes again, slower and slower; the others go on (F14).

@@ -19,12 +19,14 @@ from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended
 from dispatcher.pod_failure import Verdict
 from dispatcher.ports import Cluster, Portal
-from portal_client.errors import PortalError, PortalUnauthorized
+from portal_client.errors import PortalError
 from portal_client.statuses import ProcessingStatus
 
 log = logging.getLogger(__name__)
 
 _PATCH_ATTEMPTS = 5
+# How often the portal has to refuse an outcome before it is believed; the tries back off.
+_REFUSALS = 5
 
 
 class Reporter:
@@ -47,6 +49,7 @@ class Reporter:
         self._metrics = metrics
         self._ttl = ttl
         self._clock = clock
+        self._refusals: dict[str, int] = {}  # by the Job's uid
 
     def report(self, job: KubeObject, ended: Ended) -> None:
         """Tell the portal, then release the Job. Raises PortalError (retryable) and ClusterError: come again.
@@ -144,10 +147,19 @@ class Reporter:
             self._portal.update_model_status(model_id, wanted, ended.verdict.sentence)
             return "reported"
         except PortalError as error:
-            if error.retryable or isinstance(error, PortalUnauthorized):
+            if error.retryable or self._may_pass(job):
                 raise
             self._refused(job, error)
             return "refused"
+
+    def _may_pass(self, job: KubeObject) -> bool:
+        """A refusal counts when it is repeated: a gateway without its portal answers 404, too."""
+        uid = objects.uid_of(job)
+        count = self._refusals[uid] = self._refusals.get(uid, 0) + 1
+        if count < _REFUSALS:
+            return True
+        del self._refusals[uid]
+        return False
 
     def _refused(self, job: KubeObject, error: PortalError) -> None:
         """For good (404, another 4xx): said once, loudly, and never again (F33)."""

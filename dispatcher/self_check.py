@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dispatcher import app, names
 from dispatcher.azure_queue import QueueError
-from dispatcher.job_spec import TemplateError, load_template
+from dispatcher.job_spec import load_template
 from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
 from dispatcher.launcher import Launcher
 from dispatcher.settings import Settings
@@ -54,7 +54,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
 def _try(name: str, check: Callable[[], str]) -> CheckResult:
     try:
         return CheckResult(name, True, check())
-    except (QueueError, PortalError, ClusterError, TemplateError, OSError, _Wrong) as error:
+    except (QueueError, PortalError, ClusterError, ValueError, OSError, _Wrong) as error:
         return CheckResult(name, False, str(error))
 
 
