@@ -1,0 +1,63 @@
+"""Which images exist on the stand-in's nodes, and what a pull of any other says."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_REFERENCE = re.compile(
+    r"(?:[a-zA-Z0-9](?:[-a-zA-Z0-9.]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[\w][\w.-]{0,127})?(?:@[a-z0-9+.-]+:[0-9a-fA-F]{32,})?"
+)
+INSTANT = "@instant"
+
+
+@dataclass(frozen=True)
+class Image:
+    """`entrypoint`: its ENTRYPOINT, or None. `instant`: its pods end without a process, as their annotations say."""
+
+    entrypoint: list[str] | None = None
+    instant: bool = False
+
+
+@dataclass
+class Images:
+    """`known`: images by name. `refusals`: scripted texts of failing pulls, by name."""
+
+    known: dict[str, Image] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
+    instant: bool = False
+
+    def find(self, name: str) -> Image | None:
+        """The image, or None when it has to be pulled (which always fails)."""
+        found = self.known.get(name)
+        if found is None and self.instant and name not in self.refusals and is_valid(name):
+            return Image(instant=True)
+        return found
+
+    def pull_error(self, name: str) -> str:
+        """What the container runtime says about a pull."""
+        scripted = self.refusals.get(name)
+        if scripted:
+            return scripted
+        host, slash, rest = name.partition("/")
+        if not slash or ("." not in host and ":" not in host and host != "localhost"):
+            full = f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+            return (
+                f'failed to pull and unpack image "{full}": failed to resolve reference "{full}": pull access '
+                "denied, repository does not exist or may require authorization: server message: "
+                "insufficient_scope: authorization failed"
+            )
+        repository, _, tag = rest.partition(":")
+        address = host.replace("localhost", "127.0.0.1")
+        return (
+            f'failed to pull and unpack image "{name}": failed to resolve image: failed to do request: '
+            f'Head "https://{host}/v2/{repository}/manifests/{tag or "latest"}": '
+            f"dial tcp {address}: connect: connection refused"
+        )
+
+
+def is_valid(name: str) -> bool:
+    """Whether a container runtime can read the reference at all."""
+    return _REFERENCE.fullmatch(name) is not None
