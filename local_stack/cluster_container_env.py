@@ -140,9 +140,10 @@ def expand(text: str, env: dict[str, str]) -> str:
 
 
 def command_line(container: Obj, entrypoint: list[str] | None, env: dict[str, str], folders: Folders) -> list[str]:
-    """`command` stands in for the image's entry point, `args` follow."""
-    words = [*(container.get("command") or entrypoint or ()), *(container.get("args") or ())]
-    return [folders.localized(expand(word, env)) for word in words]
+    """`command` stands in for the image's entry point, `args` follow. Only the pod's words speak of its mounts."""
+    command, args = container.get("command") or (), container.get("args") or ()
+    words = [folders.localized(expand(word, env)) for word in (*command, *args)]
+    return words if command else [*(entrypoint or ()), *words]
 
 
 def prepare_volumes(store: Store, pod: Obj, volumes: Path, claims: Path) -> dict[str, Path]:
