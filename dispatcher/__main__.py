@@ -189,6 +189,7 @@ def _log_to_stderr(settings: Settings, level: int | None = None) -> None:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     handler.addFilter(RedactSecrets([settings.api_key, settings.storage_connection_string]))
     logging.basicConfig(level=level or settings.log_level.upper(), handlers=[handler], force=True)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines are every request's address
 
 
 def _text(argument: str) -> str:
