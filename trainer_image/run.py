@@ -14,6 +14,7 @@ import logging
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ from trainer_image.storage import Stop, StorageFault
 from trainer_image.termination import termination_message, write_termination
 
 logger = logging.getLogger(__name__)
+
+LOG_SECONDS = 1.0
 
 
 class Inside(Protocol):
@@ -238,12 +241,18 @@ class _Steps:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._lock = threading.Lock()
+        self._logged = -LOG_SECONDS
         self.last: int | None = None
 
     def progress(self, progress: Progress) -> None:
+        now = time.monotonic()
         with self._lock:
             self.last = progress.step
-        logger.info("%s", progress.message)
+            due = now - self._logged >= LOG_SECONDS
+            if due:
+                self._logged = now
+        # A small model's epochs take milliseconds: not every one is a line.
+        logger.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
         self._tracker.progress(progress)
 
 

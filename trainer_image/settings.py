@@ -137,7 +137,7 @@ def from_mapping(
         grace_seconds=reader.number("GRACE_SECONDS", 30.0, low=0.0),
         pod_name=reader.text("POD_NAME"),
         image=reader.text("TRAINER_IMAGE"),
-        work_dir=_work_dir(reader.text("WORK_DIR")),
+        work_dir=_work_dir(reader.text("WORK_DIR"), dispatched),
         device=reader.text("DEVICE", check=_DEVICE.fullmatch, right="auto, cpu, cuda or cuda:N") or "auto",
         download_connections=int(reader.number("DOWNLOAD_CONNECTIONS", 8, low=1, high=64, whole=True)),
         log_level=(
@@ -254,11 +254,11 @@ def _is_account_url(value: str) -> bool:
         return False
 
 
-def _work_dir(value: str | None) -> Path | None:
+def _work_dir(value: str | None, dispatched: bool) -> Path | None:
+    """In a pod a volume is mounted at /work; elsewhere a temporary folder will do."""
     if value is not None:
         return Path(value)
-    default = Path("/work")
-    return default if default.is_dir() else None
+    return Path("/work") if dispatched else None
 
 
 def _new_run_id() -> str:

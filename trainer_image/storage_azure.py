@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import mimetypes
+import random
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,8 +20,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from azure.core.pipeline.policies import RetryPolicy
-from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
 from trainer_image.errors import UsageError
 from trainer_image.storage import (
@@ -62,12 +63,16 @@ _LEASED = {
 _T = TypeVar("_T")
 
 
-class _PatientRetry(RetryPolicy[Any, Any]):
-    """azure-core's policy (429, 5xx, connections): storage's own one does not honour Retry-After."""
+class _PatientRetry(ExponentialRetry):
+    """The SDK's policy, but the server's Retry-After decides the pause where there is one."""
 
-    def get_retry_after(self, response: Any) -> float | None:
-        asked = super().get_retry_after(response)
-        return None if asked is None else min(float(asked), LONGEST_WAIT)
+    def get_backoff_time(self, settings: dict[str, Any]) -> float:
+        response = settings["history"][-1].http_response if settings["history"] else None
+        asked = response.headers.get("Retry-After", "") if response is not None else ""
+        if asked.isdecimal():
+            return min(float(asked), LONGEST_WAIT)
+        pause: float = min(self.initial_backoff * 2.0 ** settings["count"], 30.0)
+        return pause * random.uniform(0.5, 1.0)  # noqa: S311 (spreads retries, hides nothing)
 
 
 class AzureStorage:
@@ -79,18 +84,12 @@ class AzureStorage:
         account_url: str | None,
         *,
         retries: int = 6,
-        backoff: float = 0.8,
         **options: Any,
     ) -> None:
         _silence_sdk()
         options |= {
             "retry_policy": _PatientRetry(
-                retry_total=retries,
-                retry_connect=retries,
-                retry_read=retries,
-                retry_status=retries,
-                retry_backoff_factor=backoff,
-                retry_backoff_max=30,
+                initial_backoff=1, retry_total=retries, retry_connect=retries, retry_read=retries, retry_status=retries
             ),
             "connection_timeout": CONNECT_TIMEOUT,
             "read_timeout": READ_TIMEOUT,
@@ -228,10 +227,15 @@ class AzureContainer:
         return owner if isinstance(owner, str) else None
 
     def _do(self, call: Callable[[], _T]) -> _T:
-        try:
-            return call()
-        except AzureError as error:
-            raise _fault(error) from None
+        for pause in (1.0, 2.0, 4.0, 8.0, None):
+            try:
+                return call()
+            except AzureError as error:
+                # The SDK's policy knows 503 as "slow down"; gateways in front of storage say 429.
+                if getattr(error, "status_code", None) != 429 or pause is None:
+                    raise _fault(error) from None
+                time.sleep(min(_retry_after(error) or pause, LONGEST_WAIT))
+        raise AssertionError("the last attempt returns or raises")
 
 
 class AzureLease:
@@ -252,6 +256,11 @@ class AzureLease:
             self._container._do(self._lease.release)
         except StorageFault as fault:
             logging.getLogger(__name__).debug("The lease was not released: %s", fault.why)
+
+
+def _retry_after(error: AzureError) -> float | None:
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
+    return float(asked) if asked.isdecimal() else None
 
 
 def _fault(error: AzureError) -> StorageFault:

@@ -42,9 +42,16 @@ class LocalContainer:
         self.name = str(root)
 
     def list(self, prefix: str = "") -> Iterator[BlobInfo]:
+        base = prefix.rpartition("/")[0]
         if not self.root.is_dir():
             raise ContainerMissing("there is no such folder")
-        base = prefix.rpartition("/")[0]
+        if (self.root / base).is_dir():
+            try:
+                yield from self._walk(base, prefix)
+            except OSError as error:
+                raise self._fault(error) from None
+
+    def _walk(self, base: str, prefix: str) -> Iterator[BlobInfo]:
         seen: set[tuple[int, int]] = set()
         for folder, below, files in os.walk(self.root / base, followlinks=True, onerror=_raise):
             info = Path(folder).stat()

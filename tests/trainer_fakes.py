@@ -1,0 +1,73 @@
+"""Stand-ins for the trainer's neighbours: a portal in memory, an inside that trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from portal_client.errors import PortalError
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from trainer_image.contract import Progress, RunInputs, RunResult
+
+
+class FakePortal:
+    """Keeps one model's status; `faults` holds an error or None for each of the next calls."""
+
+    def __init__(self, status: ProcessingStatus = ProcessingStatus.CREATED) -> None:
+        self.status = status
+        self.message = ""
+        self.calls: list[str] = []
+        self.puts: list[tuple[str, str]] = []
+        self.faults: list[PortalError | None] = []
+        self.down: PortalError | None = None
+
+    def get_model_status(self, model_id: str) -> ModelStatus:
+        self.calls.append("GET")
+        self._fail()
+        return ModelStatus(self.status, self.message)
+
+    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
+        self.calls.append(f"PUT {status.title}")
+        self._fail()
+        self.status, self.message = status, message
+        self.puts.append((status.title, message))
+
+    def _fail(self) -> None:
+        fault = self.faults.pop(0) if self.faults else self.down
+        if fault is not None:
+            raise fault
+
+
+class FakeInside:
+    """Writes two files and reports two steps of progress; `during` runs in between, with the inputs."""
+
+    def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None) -> None:
+        self.during = during
+        self.inputs: list[RunInputs] = []
+
+    def train(self, inputs: RunInputs) -> RunResult:
+        self.inputs.append(inputs)
+        inputs.progress(Progress("Epoch 1 of 2", step=1))
+        self.during(inputs)
+        inputs.progress(Progress("Epoch 2 of 2", step=2))
+        (inputs.output / "model.safetensors").write_bytes(b"weights")
+        (inputs.output / "model.json").write_text("{}")
+        return RunResult("tabular", {"accuracy": 0.9}, {"trivial": {"accuracy": 0.5}}, steps=2, seconds=0.1)
+
+    def validate_dataset(self, inputs: RunInputs) -> str:
+        self.inputs.append(inputs)
+        return "a table"
+
+
+def write_dataset(folder: Path) -> Path:
+    """A small table in `folder`/data."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    (data / "train.csv").write_text("a,b\n1,2\n3,4\n")
+    return data
+
+
+def write_config(folder: Path, text: str = "task: tabular\ndata: {target: b}\n") -> Path:
+    config = folder / "config.yaml"
+    config.write_text(text)
+    return config
