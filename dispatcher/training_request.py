@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -82,7 +83,7 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     dataset = body.get("dataset_container_name")
     if dataset is not None and (problem := container_name_problem(dataset)):
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
-    return TrainingRequest(
+    request = TrainingRequest(
         model_id=model_id,
         model_container=model,
         dataset_container=dataset,
@@ -91,11 +92,17 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
         time_limit=_time_limit(body, bounds),
         body=body,
     )
+    # "1e15" is written back as 1000000000000000.0: a short message may grow past what one variable of a pod's
+    # environment holds (128 KiB on Linux).
+    kept = len(request.to_json().encode())
+    if kept > MAX_BYTES:
+        _bad("MessageTooLarge", f"The message has {kept} bytes when it is written out; at most {MAX_BYTES} are kept")
+    return request
 
 
 def _object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, plain or in base64."""
-    stripped = text.strip().removeprefix("\ufeff")
+    stripped = _trimmed(text)
     if not stripped:
         _bad("NotJson", "The message is empty; a JSON object would be right")
     # An object begins with "{", which is no letter of base64: nothing is both.
@@ -104,12 +111,17 @@ def _object(text: str) -> dict[str, Any]:
         if decoded is None:
             body = _parse(stripped)
             _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
-        stripped = decoded.strip().removeprefix("\ufeff")
+        stripped = decoded
     body = _parse(stripped)
     if not isinstance(body, dict):
         _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
     _check_tree(body)
     return body
+
+
+def _trimmed(text: str) -> str:
+    """Without white space and byte order marks around it, in whatever order they come."""
+    return text.strip("\ufeff \t\r\n")
 
 
 def _base64(text: str) -> str | None:
@@ -119,11 +131,11 @@ def _base64(text: str) -> str | None:
     except (binascii.Error, ValueError):
         return None
     try:
-        decoded = raw.decode("utf-8")
+        decoded = _trimmed(raw.decode("utf-8"))
     except UnicodeDecodeError:
         return None
     # "1234" and "true" are base64 as well; what they decode to is no JSON document.
-    return decoded if decoded.strip().removeprefix("\ufeff")[:1] in ("{", "[") else None
+    return decoded if decoded.startswith(("{", "[")) else None
 
 
 def _parse(text: str) -> Any:
@@ -154,7 +166,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _check_tree(value: Any, depth: int = 1) -> None:
-    """Refuse what could not be handed on: text with lone surrogates or NUL, and nesting without end."""
+    """Refuse what could not be handed on: text with lone surrogates or NUL, infinity, and nesting without end."""
     if depth > _MAX_DEPTH:
         _bad("NotJson", f"The message is nested more than {_MAX_DEPTH} levels deep")
     if isinstance(value, dict):
@@ -164,6 +176,8 @@ def _check_tree(value: Any, depth: int = 1) -> None:
     elif isinstance(value, list):
         for item in value:
             _check_tree(item, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        _bad("NotJson", "The message has a number that is too large, such as 1e999")
     elif isinstance(value, str) and ("\x00" in value or any("\ud800" <= c <= "\udfff" for c in value)):
         _bad("NotJson", f"The message has a text with NUL or half a Unicode pair: {_shown(value)}")
 
