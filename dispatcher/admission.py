@@ -44,6 +44,8 @@ def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) ->
             return Decision(Action.LAUNCH, f"status {status.title}")
         return Decision(Action.REFUSE, _refusal(status))
     if not objects.is_managed(job):
+        if not status.may_start:
+            return Decision(Action.REFUSE, _refusal(status))
         return Decision(Action.BLOCKED, f"a Job named {objects.name_of(job)} exists that the dispatcher did not create")
     if objects.annotation(job, MESSAGE_ID) == message_id:
         return _own(status, job)
