@@ -7,6 +7,7 @@ are those of docs/troubleshoot.md; tests replay them from recordings of a real c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from dispatcher.waiting import Limits, Waiting
 
 COMPLETED_SENTENCE = "Model training completed successfully"
 
+_LAST_DELETION = 2.0
 # A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
 _TERMINATION_SLACK = 60.0
 
@@ -51,6 +53,8 @@ class Ended:
 
 Outcome = Going | Stop | Ended
 JOB_VANISHED = Verdict("JobDeleted", "The training job was removed before it ended. Put the request on the queue again")
+# "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
+_EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
 _COMPLETED = Ended(True, Verdict("Completed", COMPLETED_SENTENCE))
 
 
@@ -62,15 +66,21 @@ def decide(
     events: the Job's own Events; they are looked at only while it has no pod, so give () where it has one.
     """
     ordered = sorted(pods, key=lambda pod: (objects.meta(pod).get("creationTimestamp") or "", objects.name_of(pod)))
-    over = objects.is_finished(job) or objects.is_deleting(job)
+    failing = objects.condition(job, "Failed") or objects.condition(job, "FailureTarget")
+    over = objects.is_finished(job) or objects.is_deleting(job) or failing is not None
     if over and any(_said_completed(pod) for pod in ordered):
         return _COMPLETED  # published and said so: nothing that happens to the Job afterwards makes it untrue
     if objects.condition(job, "Complete"):
         return _complete(ordered)
+    if failed := objects.condition(job, "Failed"):
+        return _failed(job, ordered, failed)  # also of a Job that was deleted afterwards: it had ended by itself
     if objects.is_deleting(job):
-        return _deleted(job, ordered, now)
-    if failed := objects.condition(job, "Failed") or objects.condition(job, "FailureTarget"):
-        return _failed(job, ordered, failed, now)
+        return _deleted(job, ordered, failing, now)
+    if failing is not None:
+        # FailureTarget announces Failed, which waits for the pods to end: so do we, but not for ever (a lost node's pod
+        # never ends). Pods that we do not know of may still be running: no pods are no proof.
+        gone_by = _gone_by(ordered)
+        return _failed(job, ordered, failing) if gone_by is not None and now >= gone_by else Going(check_at=gone_by)
     if objects.is_suspended(job):
         return _suspended(job)
     if objects.annotation(job, names.STOPPED):
@@ -85,7 +95,7 @@ def stop_verdict(job: KubeObject) -> Verdict | None:
     try:
         stopped = json.loads(text) if text else None
         return Verdict(str(stopped["code"]), str(stopped["sentence"])) if stopped else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None  # somebody else wrote it; the condition speaks
 
 
@@ -113,7 +123,7 @@ def _complete(pods: Sequence[KubeObject]) -> Ended:
     """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
     for pod in pods:
         ended = objects.trainer_state(pod).get("terminated") or {}
-        if ended.get("exitCode") != 0 or pod_failure.trainer_word(pod) is not None:
+        if ended.get("exitCode") != 0 or _said_completed(pod):
             continue
         if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
             return Ended(
@@ -133,14 +143,17 @@ def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
     finished = objects.timestamp(ended.get("finishedAt"))
     if deletion is None:
         return False
-    grace = float(objects.meta(pod).get("deletionGracePeriodSeconds") or 0)
+    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
+    grace = max(float(objects.meta(pod).get("deletionGracePeriodSeconds") or 0), _LAST_DELETION)
     return finished is None or finished >= deletion - grace
 
 
-def _deleted(job: KubeObject, pods: Sequence[KubeObject], now: float) -> Outcome:
+def _deleted(job: KubeObject, pods: Sequence[KubeObject], failing: KubeObject | None, now: float) -> Outcome:
     """Somebody deleted the Job; our finalizer holds it. Its pods run on until they are deleted, then it is reported."""
     if not _all_gone(pods, now):
         return Going(check_at=_gone_by(pods), remove_pods=True)
+    if failing is not None:
+        return _failed(job, pods, failing)
     if stopped := stop_verdict(job):
         return Ended(False, stopped)
     when = objects.meta(job).get("deletionTimestamp")
@@ -153,15 +166,12 @@ def _deleted(job: KubeObject, pods: Sequence[KubeObject], now: float) -> Outcome
     )
 
 
-def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject, now: float) -> Outcome:
-    # FailureTarget announces Failed, which waits for the pods to end: so do we, but not for ever (a lost node's pod
-    # never ends).
-    if not objects.condition(job, "Failed") and not _all_gone(pods, now):
-        return Going(check_at=_gone_by(pods))
+def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> Ended:
     reason = failed.get("reason")
-    if stopped := stop_verdict(job):
-        return Ended(False, stopped)
     if reason == "DeadlineExceeded":
+        # We stop a Job by a deadline in the past. One that failed otherwise in that instant tells its own story.
+        if stopped := stop_verdict(job):
+            return Ended(False, stopped)
         limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
         return Ended(
             False,
@@ -173,13 +183,21 @@ def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject, now
         )
     over = [pod for pod in pods if objects.pod_is_over(pod) and objects.pod_phase(pod) == "Failed"] or list(pods)
     if not over:
-        text = " ".join(str(failed.get("message") or "no text").split())
-        return Ended(False, Verdict("JobFailed", f"Kubernetes failed the training job ({reason}): {text}"))
+        return Ended(False, _without_pods(reason, failed.get("message")))
     verdict = pod_failure.explain(over[-1])
-    attempts = (job.get("status") or {}).get("failed") or 1
+    status = job.get("status") or {}
+    attempts = (status.get("failed") or 0) + len((status.get("uncountedTerminatedPods") or {}).get("failed") or ())
     if reason == "BackoffLimitExceeded" and attempts > 1:
         verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {attempts} attempts)")
     return Ended(False, verdict)
+
+
+def _without_pods(reason: object, message: str | None) -> Verdict:
+    """The pods are gone; the Job's condition still tells which exit code it was."""
+    text = pod_failure.quoted(message) or "no text"
+    found = _EXIT_CODE.search(text)
+    code = pod_failure.EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
+    return Verdict(code, f"Kubernetes failed the training job ({reason}): {text}")
 
 
 def _all_gone(pods: Sequence[KubeObject], now: float) -> bool:

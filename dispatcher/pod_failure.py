@@ -6,6 +6,7 @@ Evidence is quoted, never guessed: the trainer's own words first, then Kubernete
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass
 from typing import Any
@@ -27,8 +28,10 @@ EXIT_CODES = {
     81: "GpuOutOfMemory",
     82: "LimitExceeded",
     83: "Cancelled",
+    84: "StatusRefused",
     143: "Terminated",
     201: "StorageUnavailable",
+    202: "StatusUnavailable",
     203: "GpuFault",
     204: "Fenced",
 }
@@ -41,6 +44,9 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Drained", "its node was drained"),
     "TerminationByKubelet": ("NodeShutdown", "its node ran out of resources or was shut down"),
 }
+# The escape sequences of a terminal, and characters that cannot be shown.
+_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _AGAIN = "Put the request on the queue again"
 
 
@@ -65,16 +71,16 @@ def trainer_word(pod: KubeObject) -> TrainerWord | None:
     text = _terminated(pod).get("message")
     try:
         word = json.loads(text) if text else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None  # the log's tail stands in for a missing message
     if not isinstance(word, dict):
         return None
     code, sentence = word.get("code"), word.get("message")
     if not isinstance(code, str) or not code.isascii() or not code.isalnum() or len(code) > 64:
         return None
-    if not isinstance(sentence, str) or not sentence.strip():
+    if not isinstance(sentence, str) or not _printable(sentence).strip():
         return None
-    return TrainerWord(code, redact(sentence.strip()))
+    return TrainerWord(code, redact(_printable(sentence).strip()))
 
 
 def disruption(pod: KubeObject) -> str | None:
@@ -90,13 +96,16 @@ def explain(pod: KubeObject) -> Verdict:
     exit_code = ended.get("exitCode")
     if ended.get("reason") == "OOMKilled":
         return Verdict("OutOfMemory", _out_of_memory(pod))
-    if word := trainer_word(pod):
+    word, disrupted = trainer_word(pod), disruption(pod)
+    taken_away = status.get("reason") == "Evicted" or disrupted is not None
+    # "Terminated" only says that SIGTERM came; Kubernetes knows why.
+    if word is not None and not (word.code == "Terminated" and taken_away):
         return Verdict(word.code, word.sentence)
     if status.get("reason") == "Evicted":
-        text = _quoted(status.get("message") or "no text")
+        text = quoted(status.get("message") or "no text")
         return Verdict("Evicted", f"The node evicted the training pod: {text}. Ask the operator for more of it")
-    if reason := disruption(pod):
-        code, why = _DISRUPTIONS.get(reason, ("Disrupted", f"Kubernetes disrupted it ({reason})"))
+    if disrupted is not None:
+        code, why = _DISRUPTIONS.get(disrupted, ("Disrupted", f"Kubernetes disrupted it ({disrupted or 'no reason'})"))
         return Verdict(code, f"The training pod was stopped on {_node(pod)}: {why}. {_AGAIN}")
     if not ended:
         return _never_ran(pod)
@@ -112,7 +121,15 @@ def explain(pod: KubeObject) -> Verdict:
 def _never_ran(pod: KubeObject) -> Verdict:
     """Phase Failed without a container status: the node refused the pod, or lost it."""
     status = pod.get("status") or {}
-    reason, text = status.get("reason"), _quoted(status.get("message") or "")
+    reason, text = status.get("reason"), quoted(status.get("message") or "")
+    for container in status.get("initContainerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if ended.get("exitCode"):
+            return Verdict(
+                "InitFailed",
+                f"The init container {container.get('name')} of the training pod ended with exit code "
+                f"{ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}. Tell the operator",
+            )
     if reason:
         return Verdict("NodeRejected", f"{_node(pod)} refused the training pod ({reason}): {text}. {_AGAIN}")
     if objects.is_deleting(pod):
@@ -139,7 +156,7 @@ def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
 
 def _out_of_memory(pod: KubeObject) -> str:
     containers = (pod.get("spec") or {}).get("containers") or ()
-    limits = next((c.get("resources", {}).get("limits") or {} for c in containers if _is_trainer(c)), {})
+    limits = next(((c.get("resources") or {}).get("limits") or {} for c in containers if _is_trainer(c)), {})
     limit = limits.get("memory")
     of = f"its memory limit of {limit}" if limit else "the memory of its node"
     return (
@@ -161,11 +178,17 @@ def _node(pod: KubeObject) -> str:
     return f"node {node}" if node else "its node"
 
 
-def _quoted(text: str) -> str:
-    return redact(" ".join(text.split()))[:500].rstrip(". ")
+def quoted(text: str | None) -> str:
+    """Somebody else's text as a part of a sentence of ours: on one line, without secrets, at most 500 characters."""
+    return redact(" ".join(_printable(text or "").split()))[:500].rstrip(". ")
+
+
+def _printable(text: str) -> str:
+    """Without what no portal, log or annotation takes: control characters (a log's colours) and half Unicode pairs."""
+    return _UNPRINTABLE.sub(" ", _COLOUR.sub("", text))
 
 
 def _tail(text: str | None) -> str:
     """The last lines of a log, on one line, at most 600 characters."""
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    lines = [line for line in (_printable(line).strip() for line in (text or "").splitlines()) if line]
     return redact(" | ".join(lines[-5:]))[-600:]

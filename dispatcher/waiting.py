@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from dispatcher import names, objects
 from dispatcher.objects import KubeObject
-from dispatcher.pod_failure import Verdict
-from portal_client.redaction import redact
+from dispatcher.pod_failure import Verdict, quoted
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
@@ -19,8 +18,9 @@ _IMAGE_REASONS = frozenset(
 _CONFIG_REASONS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 )
-# A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write.
-_RATE_LIMIT = ("toomanyrequests", "429", "rate limit")
+# A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write. The number 429 alone proves
+# nothing: it may stand in the image's tag or digest.
+_RATE_LIMIT = ("toomanyrequests", "too many requests", "rate limit", "rate exceeded")
 # Every limit is looked at this long after the thing began at the earliest.
 _NO_POD_PATIENCE = 10.0
 
@@ -58,7 +58,7 @@ def look(
         return Waiting()
     since = objects.timestamp(objects.meta(pod).get("creationTimestamp")) or now
     waiting = state.get("waiting") or {}
-    reason, text = waiting.get("reason", ""), _quoted(waiting.get("message"))
+    reason, text = waiting.get("reason", ""), quoted(waiting.get("message"))
     if reason == "InvalidImageName":
         image = _image(pod)
         return Waiting(
@@ -96,7 +96,7 @@ def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
             continue
         if entry.get("status") == "True":
             return Waiting("Pulling the trainer image")
-        text = _quoted(entry.get("message"))
+        text = quoted(entry.get("message"))
         if entry.get("reason") == "Unschedulable":
             limit = since + limits.unschedulable if limits.unschedulable else None
             sentence = (
@@ -120,7 +120,7 @@ def _no_pod(
     if not refused:
         # Look again: the Event may come later than the pause between two pods.
         return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
-    text = _quoted(max(refused, key=lambda event: _seen(event) or 0).get("message"))
+    text = quoted(max(refused, key=lambda event: _seen(event) or 0).get("message"))
     if "exceeded quota" in text:
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
@@ -168,7 +168,3 @@ def _seen(event: KubeObject) -> float | None:
 def _image(pod: KubeObject) -> str:
     containers = (pod.get("spec") or {}).get("containers") or ()
     return next((str(c.get("image")) for c in containers if c.get("name") == names.TRAINER_CONTAINER), "?")
-
-
-def _quoted(text: str | None) -> str:
-    return redact(" ".join((text or "").split()))[:500].rstrip(". ")
