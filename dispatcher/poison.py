@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
+import io
 import json
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +51,7 @@ def make_entry(
     plain = json.dumps({**entry, "original": original})
     if len(plain) <= MAX_ENTRY_BYTES:
         return plain
-    packed = base64.b64encode(gzip.compress(original.encode("utf-8", "surrogatepass"))).decode()
+    packed = base64.b64encode(gzip.compress(original.encode("utf-8", "surrogatepass"), mtime=0)).decode()
     compressed = json.dumps({**entry, "original_gzip": packed})
     # What does not even compress is kept as it came: the bytes matter more than the reason, which is in the log.
     return compressed if len(compressed) <= MAX_ENTRY_BYTES else original
@@ -70,12 +71,14 @@ def parse_entry(text: str) -> PoisonEntry:
             poisoned_at=str(data["poisoned_at"]),
             original=str(original),
         )
-    except (ValueError, KeyError, TypeError, OSError, EOFError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, EOFError, zlib.error, RecursionError):
         return PoisonEntry("Unknown", "No envelope of the dispatcher", "", 0, "", "", text)
 
 
 def _unpack(packed: str) -> str:
-    try:
-        return gzip.decompress(base64.b64decode(packed)).decode("utf-8", "surrogatepass")
-    except binascii.Error as error:
-        raise ValueError(str(error)) from None
+    # Whatever lies there, no more of it is unpacked than an original can have.
+    with gzip.open(io.BytesIO(base64.b64decode(packed))) as file:
+        raw = file.read(MAX_ENTRY_BYTES + 1)
+    if len(raw) > MAX_ENTRY_BYTES:
+        raise ValueError("larger than a message")
+    return raw.decode("utf-8", "surrogatepass")
