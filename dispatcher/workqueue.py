@@ -12,6 +12,9 @@ import threading
 import time
 from collections.abc import Callable
 
+# How many timers that no longer count may lie in the heap before it is built anew.
+_VOID_TIMERS = 64
+
 
 class WorkQueue:
     """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing."""
@@ -48,6 +51,10 @@ class WorkQueue:
             if key not in self._due or due < self._due[key]:
                 self._due[key] = due
                 heapq.heappush(self._timers, (due, key))
+                if len(self._timers) > 2 * len(self._due) + _VOID_TIMERS:
+                    # A limit days ahead that is set anew by every sweep would leave a void timer each time.
+                    self._timers = [(due, key) for key, due in self._due.items()]
+                    heapq.heapify(self._timers)
                 self._condition.notify()
 
     def failed(self, key: str, at_least: float = 0.0) -> float:
@@ -73,6 +80,9 @@ class WorkQueue:
                     key = next(iter(self._ready))
                     del self._ready[key]
                     self._working.add(key)
+                    if self._ready:
+                        # Several timers may have passed at once, and nobody else was woken for them.
+                        self._condition.notify()
                     return key
                 now = self._clock()
                 if deadline is not None and now >= deadline:
