@@ -65,9 +65,9 @@ class Gate:
         return min(most, _AJAR) if self._ajar else most
 
     def opened(self) -> None:
-        """A launch went through: work as before."""
+        """A launch went through: work as before. One that was in hand when it closed proves nothing about now."""
         with self._lock:
-            if not self._ajar:
+            if not self._ajar or self._clock() < self._until:
                 return
             self._ajar = False
             self._pause = 0.0
