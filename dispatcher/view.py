@@ -24,6 +24,7 @@ class ClusterView:
         self._pods: dict[str, KubeObject] = {}
         self._first_seen: dict[str, float] = {}
         self._vanished: dict[str, KubeObject] = {}
+        self._released: set[str] = set()
         self._listed: set[str] = set()
         self._ready = threading.Event()
 
@@ -62,13 +63,22 @@ class ClusterView:
                 if kind == "jobs":
                     self._forget(item)
             else:
+                before = known.get(key)
                 known[key] = item
                 if kind == "jobs":
+                    if before is not None and objects.uid_of(before) != objects.uid_of(item):
+                        self._forget(before)
                     self._first_seen.setdefault(objects.uid_of(item), self._clock())
         self._changed(_job_name(kind, item))
 
     def _forget(self, job: KubeObject) -> None:
-        self._first_seen.pop(objects.uid_of(job), None)
+        uid = objects.uid_of(job)
+        self._first_seen.pop(uid, None)
+        # A Job that was being deleted when its finalizer was taken off arrives as DELETED in the state *before* that
+        # patch (measured on 1.36): whether it was reported, only the reporter knows.
+        if uid in self._released:
+            self._released.discard(uid)
+            return
         # Taken away with its finalizer still on it: by force, and unreported.
         if not objects.is_reported(job):
             self._vanished[objects.name_of(job)] = job
@@ -87,6 +97,19 @@ class ClusterView:
         """The last state of a Job that disappeared before it was reported."""
         with self._lock:
             return self._vanished.get(name)
+
+    def released(self, job: KubeObject) -> None:
+        """The Job was reported and its finalizer is off: when it disappears, nothing is missing."""
+        with self._lock:
+            known = self._jobs.get(objects.name_of(job))
+            if known is not None and objects.uid_of(known) == objects.uid_of(job):
+                self._released.add(objects.uid_of(job))
+            elif self._gone(job):
+                del self._vanished[objects.name_of(job)]
+
+    def _gone(self, job: KubeObject) -> bool:
+        gone = self._vanished.get(objects.name_of(job))
+        return gone is not None and objects.uid_of(gone) == objects.uid_of(job)
 
     def settle_vanished(self, name: str) -> None:
         with self._lock:
