@@ -6,15 +6,16 @@ Each field carries its environment name, its default as an operator would write 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from portal_client.model_ids import is_container_name
+from dispatcher import setting_parsers as parse
 from portal_client.redaction import redact
+
+# A loop that is silent for longer than 180 seconds is called dead by /livez; what a loop sleeps stays well below.
+_PROBE_MAX = 120
 
 
 class SettingsError(ValueError):
@@ -28,74 +29,6 @@ class SettingsError(ValueError):
         )
 
 
-def _text(value: str) -> str:
-    return value
-
-
-def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError("must be a URL such as https://portal.example.com")
-    if parts.username or parts.password or parts.query or parts.fragment:
-        raise ValueError("must be a plain URL without user, password, query or fragment")
-    return value.rstrip("/")
-
-
-def _choice(*allowed: str) -> Callable[[str], str]:
-    def parse(value: str) -> str:
-        if value.lower() not in allowed:
-            raise ValueError(f"must be one of {', '.join(allowed)}")
-        return value.lower()
-
-    return parse
-
-
-def _switch(value: str) -> bool:
-    if value.lower() not in ("on", "off"):
-        raise ValueError("must be on or off")
-    return value.lower() == "on"
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def parse(value: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,9}", value) or not low <= int(value) <= high:
-            raise ValueError(f"must be a whole number from {low} to {high}")
-        return int(value)
-
-    return parse
-
-
-def _seconds(low: float, high: float) -> Callable[[str], float]:
-    def parse(value: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", value) or not low <= float(value) <= high:
-            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
-        return float(value)
-
-    return parse
-
-
-def _queue(value: str) -> str:
-    # Queue names obey the rule of container names; 63 less "-poison" leaves 56 characters.
-    if not is_container_name(value) or len(value) > 56:
-        raise ValueError(
-            "must be an Azure queue name of 3 to 56 characters: lower-case letters, digits and single hyphens"
-        )
-    return value
-
-
-def _namespace(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", value):
-        raise ValueError("must be a Kubernetes namespace: lower-case letters, digits and hyphens")
-    return value
-
-
-def _file(value: str) -> Path:
-    path = Path(value)
-    if not path.is_file():
-        raise ValueError(f"names a file that is not there: {value}")
-    return path
-
-
 def _setting(env: str, parse: Callable[[str], Any], help_: str, default: str | None = "", secret: bool = False) -> Any:
     """A field read from `env`. default None: required; "": optional and empty."""
     return field(metadata={"env": env, "parse": parse, "help": help_, "default": default, "secret": secret})
@@ -105,155 +38,161 @@ def _setting(env: str, parse: Callable[[str], Any], help_: str, default: str | N
 class Settings:
     """What the operator decides. Durations are seconds. `Settings.read(os.environ)` is the only way in."""
 
-    queue_name: str = _setting("QUEUE_NAME", _queue, "Azure Storage Queue with the training requests", None)
+    queue_name: str = _setting("QUEUE_NAME", parse.queue, "Azure Storage Queue with the training requests", None)
     storage_connection_string: str = _setting(
-        "AZURE_STORAGE_CONNECTION_STRING", _text, "Connection string of the storage account", secret=True
+        "AZURE_STORAGE_CONNECTION_STRING", parse.text, "Connection string of the storage account", secret=True
     )
     storage_account_url: str = _setting(
         "AZURE_STORAGE_QUEUE_URL",
-        _url,
+        parse.url,
         "Queue endpoint such as https://ACCOUNT.queue.core.windows.net, to use azure-identity instead",
     )
-    api_base_url: str = _setting("API_BASE_URL", _url, "Base URL of the portal's API")
-    api_key: str = _setting("API_KEY", _text, "Key of the portal's API", secret=True)
+    api_base_url: str = _setting("API_BASE_URL", parse.url, "Base URL of the portal's API")
+    api_key: str = _setting("API_KEY", parse.key, "Key of the portal's API", secret=True)
     api_auth_method: str = _setting(
-        "MODEL_API_AUTH_METHOD", _choice("auto", "x-api-key", "bearer"), "auto, x-api-key or bearer", "auto"
+        "MODEL_API_AUTH_METHOD", parse.choice("auto", "x-api-key", "bearer"), "auto, x-api-key or bearer", "auto"
     )
     api_ca_bundle: Path | None = _setting(
         "API_CA_BUNDLE",
-        _file,
+        parse.file,
         "PEM file with the certificate authorities that the portal's certificate is checked against",
     )
     status_tracking: bool = _setting(
         "STATUS_TRACKING",
-        _switch,
+        parse.switch,
         "off launches without asking or telling the portal: for debugging only",
         "on",
     )
     namespace: str = _setting(
-        "NAMESPACE", _namespace, "Namespace of the training Jobs; in a pod its own, else the kubeconfig's"
+        "NAMESPACE", parse.namespace, "Namespace of the training Jobs; in a pod its own, else the kubeconfig's"
     )
-    job_template: Path = _setting("JOB_TEMPLATE", _file, "The operator's Job template, a batch/v1 Job in YAML", None)
+    job_template: Path = _setting(
+        "JOB_TEMPLATE", parse.file, "The operator's Job template, a batch/v1 Job in YAML", None
+    )
     trainer_image: str = _setting(
-        "TRAINER_IMAGE", _text, "Image of the trainer container, where the template leaves it to us"
+        "TRAINER_IMAGE", parse.text, "Image of the trainer container, where the template leaves it to us"
     )
     max_active_jobs: int = _setting(
-        "MAX_ACTIVE_JOBS", _whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
+        "MAX_ACTIVE_JOBS", parse.whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
     )
     max_gpus: int = _setting(
-        "MAX_GPUS", _whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8"
+        "MAX_GPUS", parse.whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8"
     )
     max_time_limit: float = _setting(
         "MAX_TIME_LIMIT_SECONDS",
-        _seconds(60, 90 * 86400),
+        parse.seconds(60, 90 * 86400),
         "Longest time that a request may ask for in `time_limit_seconds`, and the limit of those that ask for none",
         "259200",
     )
     priority_classes: tuple[str, ...] = _setting(
         "PRIORITY_CLASSES",
-        lambda value: tuple(name.strip() for name in value.split(",") if name.strip()),
+        parse.names,
         "PriorityClasses that a request may name in `priority`, separated by commas; none: `priority` is refused",
     )
     kueue_queue: str = _setting(
-        "KUEUE_QUEUE", _namespace, "LocalQueue of Kueue; when set, Kueue alone resumes the Jobs"
+        "KUEUE_QUEUE", parse.queue_label, "LocalQueue of Kueue; when set, Kueue alone resumes the Jobs"
     )
-    launch_concurrency: int = _setting("LAUNCH_CONCURRENCY", _whole(1, 64), "Requests launched at the same time", "16")
+    launch_concurrency: int = _setting(
+        "LAUNCH_CONCURRENCY", parse.whole(1, 64), "Requests launched at the same time", "16"
+    )
     visibility_timeout: float = _setting(
         "VISIBILITY_TIMEOUT_SECONDS",
-        _seconds(10, 3600),
+        parse.seconds(10, 3600),
         "How long a received message stays hidden from other dispatchers; a launch must fit into it",
         "180",
     )
     poll_min: float = _setting(
-        "POLL_MIN_SECONDS", _seconds(0.05, 60), "Pause between polls after work was found", "0.2"
+        "POLL_MIN_SECONDS", parse.seconds(0.05, 60), "Pause between polls after work was found", "0.2"
     )
     poll_max: float = _setting(
-        "POLL_MAX_SECONDS", _seconds(0.1, 300), "Longest pause between polls of an idle queue", "5"
+        "POLL_MAX_SECONDS", parse.seconds(0.1, _PROBE_MAX), "Longest pause between polls of an idle queue", "5"
     )
     outage_pause: float = _setting(
         "OUTAGE_PAUSE_SECONDS",
-        _seconds(0.1, 600),
+        parse.seconds(0.1, 600),
         "Longest pause between probes while the portal or the cluster is out of reach",
         "30",
     )
     max_deliveries: int = _setting(
         "MAX_DELIVERIES",
-        _whole(1, 1000),
+        parse.whole(1, 1000),
         "Deliveries after which a message that itself fails (never an outage) goes to the poison queue",
         "5",
     )
     resync: float = _setting(
         "RESYNC_SECONDS",
-        _seconds(1, 3600),
+        parse.seconds(1, _PROBE_MAX),
         "How often Jobs and pods are listed anew whatever the watch says",
         "60",
     )
     progress: float = _setting(
         "STATUS_PROGRESS_SECONDS",
-        _seconds(1, 86400),
+        parse.seconds(1, 86400),
         "Shortest time between two progress messages of a model at the portal",
         "30",
     )
     image_pull_grace: float = _setting(
         "IMAGE_PULL_GRACE_SECONDS",
-        _seconds(0, 86400),
+        parse.seconds(0, 86400),
         "How long an image may fail to pull before the model fails",
         "600",
     )
     container_config_grace: float = _setting(
         "CONTAINER_CONFIG_GRACE_SECONDS",
-        _seconds(0, 86400),
+        parse.seconds(0, 86400),
         "How long a Secret or ConfigMap may be missing before the model fails",
         "300",
     )
     unschedulable_limit: float = _setting(
         "UNSCHEDULABLE_LIMIT_SECONDS",
-        _seconds(0, 90 * 86400),
+        parse.seconds(0, 90 * 86400),
         "How long a pod may wait for a node with free GPUs before the model fails; 0: for ever",
         "86400",
     )
     pod_create_grace: float = _setting(
         "POD_CREATE_GRACE_SECONDS",
-        _seconds(0, 86400),
+        parse.seconds(0, 86400),
         "How long the API server may refuse the pod (webhook, service account) before the model fails",
         "300",
     )
     quota_limit: float = _setting(
         "QUOTA_LIMIT_SECONDS",
-        _seconds(0, 90 * 86400),
+        parse.seconds(0, 90 * 86400),
         "How long a pod may wait for the namespace's quota before the model fails; 0: for ever",
         "86400",
     )
     ttl_after_report: int = _setting(
         "TTL_AFTER_REPORT_SECONDS",
-        _whole(0, 90 * 86400),
+        parse.whole(0, 90 * 86400),
         "How long a reported Job is kept for kubectl before Kubernetes removes it",
         "86400",
     )
     shutdown_grace: float = _setting(
-        "SHUTDOWN_GRACE_SECONDS", _seconds(1, 600), "Time to finish what is in hand after SIGTERM", "25"
+        "SHUTDOWN_GRACE_SECONDS", parse.seconds(1, 600), "Time to finish what is in hand after SIGTERM", "25"
     )
     sweep: float = _setting(
         "SWEEP_SECONDS",
-        _seconds(1, 3600),
+        parse.seconds(1, _PROBE_MAX),
         "How often every unreported Job is looked at whether or not anything happened",
         "15",
     )
     report_concurrency: int = _setting(
-        "REPORT_CONCURRENCY", _whole(1, 64), "Jobs looked at and reported at the same time", "8"
+        "REPORT_CONCURRENCY", parse.whole(1, 64), "Jobs looked at and reported at the same time", "8"
     )
     gpu_resource: str = _setting(
         "GPU_RESOURCE",
-        _text,
+        parse.resource,
         "Extended resource that `resources.gpus` of a request asks for",
         "nvidia.com/gpu",
     )
-    health_host: str = _setting("HEALTH_HOST", _text, "Address that the probes and metrics are served on", "0.0.0.0")
+    health_host: str = _setting(
+        "HEALTH_HOST", parse.text, "Address that the probes and metrics are served on", "0.0.0.0"
+    )
     health_port: int = _setting(
-        "HEALTH_PORT", _whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
+        "HEALTH_PORT", parse.whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
     )
     log_level: str = _setting(
-        "LOG_LEVEL", _choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info"
+        "LOG_LEVEL", parse.choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info"
     )
 
     @classmethod
@@ -274,7 +213,7 @@ class Settings:
             try:
                 values[setting.name] = meta["parse"](raw)
             except ValueError as error:
-                shown = "" if meta["secret"] or "://" in raw else f" {redact(raw)[:80]!r}"
+                shown = "" if meta["secret"] or "://" in raw else f" {redact(raw)[:200]!r}"
                 problems.append(f"{meta['env']}{shown} {error}")
         problems += _across(values)
         if problems:
