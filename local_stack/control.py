@@ -60,7 +60,7 @@ def start_portal_stub(folder: Path, api_key: str, *options: str, port: int = 0) 
     """Start `python -m local_stack.portal_stub`, with its files in `folder`; returns when it listens."""
     ready = folder / "portal-ready.json"
     ready.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "local_stack.portal_stub", "--port", str(port), "--api-key", api_key]
+    argv = [sys.executable, "-m", "local_stack.portal_stub", "--port", str(port), f"--api-key={api_key}"]
     service = Service("portal stub", [*argv, "--ready-file", ready, *options], folder / "logs" / "portal.log")
     service.start()
     address = service.wait_ready(lambda: read_ready_file(ready))
@@ -87,6 +87,15 @@ class ClusterControl:
 
     def pods(self, namespace: str = "default") -> list[dict[str, Any]]:
         return list(self.api("GET", f"/api/v1/namespaces/{namespace}/pods")["items"])
+
+    def create_namespace(self, name: str) -> None:
+        """Harmless where it exists."""
+        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        try:
+            self.api("POST", "/api/v1/namespaces", body)
+        except urllib.error.HTTPError as error:
+            if error.code != 409:
+                raise
 
     def put_secret(self, name: str, values: Mapping[str, str], namespace: str = "default") -> None:
         """Create or replace an Opaque Secret."""

@@ -27,7 +27,7 @@ from local_stack.azurite import AzuriteMissing
 from local_stack.demo_help import how_to_talk_to_it
 from local_stack.demo_requests import REQUESTS, Request
 from local_stack.demo_view import Progress, make_console, print_outcomes
-from local_stack.demo_watch import Snapshot, Watch
+from local_stack.demo_watch import Seen, Snapshot, Watch
 from local_stack.processes import Service, ServiceFailed, end_by_pid, log_tail, started_at
 from local_stack.stack import ROOT, Stack
 
@@ -158,7 +158,7 @@ def _follow(console: Console, watch: Watch, dispatcher: Service) -> tuple[Snapsh
     with Progress(console, watch.requests, watch.stack.gpus) as progress:
         snapshot = watch.look()
         while True:
-            for request in [r for r in waiting if r.after is None or snapshot.requests[r.after].job == "running"]:
+            for request in [r for r in waiting if r.after is None or _began(snapshot.requests[r.after])]:
                 waiting.remove(request)
                 watch.stack.queue().send_message(request.message)
                 watch.sent[request.name] = time.time()
@@ -174,6 +174,10 @@ def _follow(console: Console, watch: Watch, dispatcher: Service) -> tuple[Snapsh
             if seconds > DEADLINE:
                 return snapshot, [f"not everything came to rest within {DEADLINE:g} s"]
             time.sleep(LOOK_EVERY)
+
+
+def _began(seen: Seen) -> bool:
+    return seen.job in ("running", "succeeded", "failed")
 
 
 def _take(lock: IO[str]) -> bool:

@@ -170,8 +170,9 @@ def _times(pods: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | Non
     for pod in pods:
         for status in pod.get("status", {}).get("containerStatuses", ()):
             state = status.get("state", {})
-            if "terminated" in state:
-                starts.append(_epoch(state["terminated"]["startedAt"]))
+            # A container that could not be started has ended, at no time or at the epoch.
+            if "terminated" in state and (start := _epoch(state["terminated"].get("startedAt"))):
+                starts.append(start)
                 ends.append(_epoch(state["terminated"]["finishedAt"]))
             elif "running" in state:
                 starts.append(_epoch(state["running"]["startedAt"]))
@@ -179,5 +180,5 @@ def _times(pods: Iterable[Mapping[str, Any]]) -> tuple[float | None, float | Non
     return min(starts, default=None), None if running else max(ends, default=None)
 
 
-def _epoch(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
+def _epoch(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0

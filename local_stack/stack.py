@@ -70,8 +70,9 @@ class Stack:
         self.storage = self._azurite
         template = yaml.safe_load(self.template.read_text(encoding="utf-8"))
         image = trainer_image_of(template)
-        self.services["portal"], self.portal = start_portal_stub(self.folder, secrets.token_urlsafe(24))
-        entry_point = [sys.executable, "-m", "trainer_image"]
+        self.services["portal"], self.portal = start_portal_stub(self.folder, secrets.token_hex(24))
+        # By its bare name: a path of this machine could lie under a mountPath of the template.
+        entry_point = ["python", "-m", "trainer_image"]
         self.services["cluster"], self.cluster = start_cluster(self.folder, self.gpus, {image: entry_point})
         self.settings = {
             "QUEUE_NAME": QUEUE,
@@ -89,6 +90,7 @@ class Stack:
             "RESYNC_SECONDS": "5",
         }
         values = {**self.settings, "API_KEY": self.portal.api_key}
+        self.cluster.create_namespace(NAMESPACE)
         for name, keys in referenced_secrets(template).items():
             self.cluster.put_secret(name, {key: values[key] for key in keys if key in values}, NAMESPACE)
         for name in (QUEUE, f"{QUEUE}-poison"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import sys
 from collections.abc import Iterator
 
 import pytest
@@ -53,7 +52,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl
     """The worker's stand-in cluster: two GPUs, images `trainer:local` and `shell:local` (no entry point)."""
     if importlib.util.find_spec("local_stack.cluster") is None:
         pytest.skip("the stand-in cluster is not there")
-    images = {TRAINER_IMAGE: [sys.executable, "-m", "trainer_image"], SHELL_IMAGE: None}
+    images = {TRAINER_IMAGE: ["python", "-m", "trainer_image"], SHELL_IMAGE: None}
     service, control = start_cluster(tmp_path_factory.mktemp("cluster"), gpus=2, images=images)
     with service:
         yield control
