@@ -42,6 +42,8 @@ EXIT_LOOP_DIED = 70
 
 # No PUT of ours is begun with less of the message's time left than this share: what is left is for a slow portal.
 _PUT_SHARE = 0.4
+# Seconds that the events of one change of a Job are apart at most.
+_BURST = 0.25
 
 
 def bounds_of(settings: Settings) -> Bounds:
@@ -105,7 +107,8 @@ class App:
         self._metrics = Metrics()
         self._gate = Gate(settings.outage_pause)
         self._work = WorkQueue()
-        self._view = ClusterView(self._work.add)
+        # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
+        self._view = ClusterView(lambda name: self._work.add_after(name, _BURST))
         self._threads: list[threading.Thread] = []
 
         template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)

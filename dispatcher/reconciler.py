@@ -121,6 +121,7 @@ class Reconciler:
         match outcome.decide(job, pods, events, now, self._limits):
             case Ended() as ended:
                 self._reporter.report(job, ended)
+                self._view.released(job)
             case Stop(verdict):
                 self._reporter.stop(job, verdict)
             case Going() as going:

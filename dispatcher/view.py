@@ -22,6 +22,7 @@ class ClusterView:
         self._clock = clock
         self._jobs: dict[str, KubeObject] = {}
         self._pods: dict[str, KubeObject] = {}
+        self._pods_of: dict[str, dict[str, KubeObject]] = {}  # the same pods by their Job's uid
         self._first_seen: dict[str, float] = {}
         self._vanished: dict[str, KubeObject] = {}
         self._released: set[str] = set()
@@ -47,6 +48,9 @@ class ClusterView:
                     self._first_seen.setdefault(objects.uid_of(job), self._clock())
             else:
                 self._pods = fresh
+                self._pods_of = {}
+                for pod in fresh.values():
+                    self._index(pod)
             self._listed.add(kind)
             if self._listed == {"jobs", "pods"}:
                 self._ready.set()
@@ -62,6 +66,8 @@ class ClusterView:
                 known.pop(key, None)
                 if kind == "jobs":
                     self._forget(item)
+                else:
+                    self._unindex(item)
             else:
                 before = known.get(key)
                 known[key] = item
@@ -69,7 +75,20 @@ class ClusterView:
                     if before is not None and objects.uid_of(before) != objects.uid_of(item):
                         self._forget(before)
                     self._first_seen.setdefault(objects.uid_of(item), self._clock())
+                else:
+                    self._index(item)
         self._changed(_job_name(kind, item))
+
+    def _index(self, pod: KubeObject) -> None:
+        # A pod's owner does not change: Kubernetes adopts no pod of a Job that another Job controls.
+        self._pods_of.setdefault(objects.owner_uid(pod) or "", {})[objects.uid_of(pod)] = pod
+
+    def _unindex(self, pod: KubeObject) -> None:
+        owner = objects.owner_uid(pod) or ""
+        siblings = self._pods_of.get(owner, {})
+        siblings.pop(objects.uid_of(pod), None)
+        if not siblings:
+            self._pods_of.pop(owner, None)
 
     def _forget(self, job: KubeObject) -> None:
         uid = objects.uid_of(job)
@@ -91,7 +110,7 @@ class ClusterView:
         """The pods that this very Job controls."""
         uid = objects.uid_of(job)
         with self._lock:
-            return [pod for pod in self._pods.values() if objects.owner_uid(pod) == uid]
+            return list(self._pods_of.get(uid, {}).values())
 
     def vanished(self, name: str) -> KubeObject | None:
         """The last state of a Job that disappeared before it was reported."""
