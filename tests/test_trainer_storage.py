@@ -17,7 +17,6 @@ from trainer_image.errors import UsageError
 from trainer_image.storage import (
     AccessDenied,
     BlobChanged,
-    BlobInfo,
     BlobMissing,
     Container,
     ContainerMissing,
@@ -54,7 +53,11 @@ def test_what_is_written_is_listed_and_read(container: Container) -> None:
     container.write("a.txt", b"one")
     container.write("folder/b.txt", b"three")
     container.write("folder2/c.txt", b"")
-    assert sorted((b.name, b.size) for b in container.list()) == [("a.txt", 3), ("folder/b.txt", 5), ("folder2/c.txt", 0)]
+    assert sorted((b.name, b.size) for b in container.list()) == [
+        ("a.txt", 3),
+        ("folder/b.txt", 5),
+        ("folder2/c.txt", 0),
+    ]
     assert [b.name for b in container.list("folder/")] == ["folder/b.txt"]
     assert list(container.list("nothing/")) == []
     assert container.read("folder/b.txt", 100)[0] == b"three"
@@ -252,5 +255,3 @@ def test_a_link_to_a_folder_above_does_not_go_round_for_ever(tmp_path: Path) -> 
     (tmp_path / "below" / "round").symlink_to(tmp_path)
     (tmp_path / "dead").symlink_to(tmp_path / "nothing")
     assert [b.name for b in LocalContainer(tmp_path).list()] == ["below/a"]
-
-

@@ -57,7 +57,7 @@ def format_duration(seconds: float) -> str:
     for unit in "dhm":
         if seconds % _UNIT_SECONDS[unit] == 0:
             return f"{int(seconds // _UNIT_SECONDS[unit])}{unit}"
-    return f"{seconds:g}s"
+    return f"{int(seconds)}s" if seconds == int(seconds) else f"{seconds!r}s"
 
 
 Duration = Annotated[

@@ -1,0 +1,163 @@
+"""Publication: all or nothing, and never over someone else's newer model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from trainer_image.artifacts import Latest, environment, fetch_model, publish, read_latest
+from trainer_image.errors import ConfigInvalid, Fenced, PermissionDenied, UploadFailed
+from trainer_image.storage import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
+from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage_local import LocalContainer
+
+
+@pytest.fixture(params=["azure", "local"])
+def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
+    if request.param == "local":
+        (tmp_path / "container").mkdir()
+        return LocalContainer(tmp_path / "container")
+    connection = request.getfixturevalue("azurite").connection_string
+    name = f"model-{secrets.token_hex(6)}"
+    BlobServiceClient.from_connection_string(connection).create_container(name)
+    return AzureStorage(connection, None).container(name)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    (folder / "plots").mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "plots" / "roc.svg").write_text("<svg/>")
+    return folder
+
+
+def test_the_manifest_names_every_file_with_its_hash(container: Container, model: Path) -> None:
+    where = publish(container, model, "run-1", read_latest(container))
+    assert where == f"{container.name}/runs/run-1"
+    content, _ = container.read("runs/run-1/MANIFEST.json", 10_000)
+    assert json.loads(content) == {
+        "model.safetensors": {"size": 7, "sha256": hashlib.sha256(b"weights").hexdigest()},
+        "plots/roc.svg": {"size": 6, "sha256": hashlib.sha256(b"<svg/>").hexdigest()},
+    }
+    latest = read_latest(container)
+    assert (latest.run_id, latest.manifest_sha256) == ("run-1", hashlib.sha256(content).hexdigest())
+
+
+def test_a_run_that_was_overtaken_is_fenced_and_publishes_nothing(container: Container, model: Path) -> None:
+    before = read_latest(container)
+    publish(container, model, "run-1", before)
+    with pytest.raises(Fenced, match="run-1"):
+        publish(container, model, "run-2", before)
+    assert read_latest(container).run_id == "run-1"
+
+
+def test_a_retraining_replaces_the_model_it_started_from(container: Container, model: Path) -> None:
+    publish(container, model, "run-1", read_latest(container))
+    publish(container, model, "run-2", read_latest(container))
+    assert read_latest(container).run_id == "run-2"
+
+
+def test_an_earlier_attempt_of_the_same_run_has_published_already(container: Container, model: Path) -> None:
+    before = read_latest(container)
+    publish(container, model, "run-1", before)
+    assert publish(container, model, "run-1", before).endswith("run-1")
+
+
+def test_an_unreadable_latest_is_replaced(container: Container, model: Path) -> None:
+    container.write("latest.json", b"{oops")
+    before = read_latest(container)
+    assert (before.run_id, before.etag is None) == (None, False)
+    publish(container, model, "run-1", before)
+    assert read_latest(container).run_id == "run-1"
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", b'{"run_id": "../x", "manifest_sha256": "a"}', b'{"run_id": 1}', b"\xff"]
+)
+def test_a_latest_that_names_no_run_is_not_followed(content: bytes, tmp_path: Path) -> None:
+    container = LocalContainer(tmp_path)
+    container.write("latest.json", content)
+    assert read_latest(container).run_id is None
+
+
+class Breaking:
+    """Passes calls on until `call` is the one that fails."""
+
+    def __init__(self, inner: Container, call: str, fault: StorageFault) -> None:
+        self._inner, self._call, self._fault = inner, call, fault
+        self.name = inner.name
+
+    def __getattr__(self, name: str) -> Any:
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise self._fault
+
+        return fail if name == self._call else getattr(self._inner, name)
+
+
+@pytest.mark.parametrize("call", ["upload", "write", "write_if"])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(Unavailable("storage answers 503"), UploadFailed), (AccessDenied("storage refuses access"), PermissionDenied)],
+)
+def test_a_failed_upload_leaves_the_previous_model(
+    call: str, fault: StorageFault, error: type[Exception], model: Path, tmp_path: Path
+) -> None:
+    container = LocalContainer(tmp_path / "container")
+    publish(container, model, "run-1", Latest(None))
+    with pytest.raises(error, match=r"^Failed to upload model to container: "):
+        publish(Breaking(container, call, fault), model, "run-2", read_latest(container))
+    assert read_latest(container).run_id == "run-1"
+
+
+def test_a_publication_whose_answer_got_lost_is_ours(model: Path, tmp_path: Path) -> None:
+    container = LocalContainer(tmp_path / "container")
+
+    class LostAnswer(Breaking):
+        def write_if(self, name: str, content: bytes, etag: str | None) -> None:
+            container.write_if(name, content, etag)
+            raise BlobChanged("the retry found it changed")
+
+    publish(LostAnswer(container, "", Unavailable("")), model, "run-1", Latest(None))
+    assert read_latest(container).run_id == "run-1"
+
+
+def test_the_previous_model_comes_back_verified(container: Container, model: Path, tmp_path: Path) -> None:
+    publish(container, model, "run-1", Latest(None))
+    folder = fetch_model(container, read_latest(container), tmp_path / "initial")
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
+    assert (folder / "plots" / "roc.svg").exists()
+
+
+def test_a_previous_model_that_was_tampered_with_is_refused(container: Container, model: Path, tmp_path: Path) -> None:
+    publish(container, model, "run-1", Latest(None))
+    container.write("runs/run-1/model.safetensors", b"WEIGHTS")
+    with pytest.raises(ConfigInvalid, match=r"model.safetensors is not what its manifest says"):
+        fetch_model(container, read_latest(container), tmp_path / "initial")
+    container.write("runs/run-1/MANIFEST.json", b"{}")
+    with pytest.raises(ConfigInvalid, match=r"not the one that latest.json names"):
+        fetch_model(container, read_latest(container), tmp_path / "initial")
+
+
+def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path) -> None:
+    container = LocalContainer(tmp_path / "c")
+    content = json.dumps({"../../out": {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}}).encode()
+    container.write("runs/run-1/MANIFEST.json", content)
+    container.write("out", b"x")
+    with pytest.raises(ConfigInvalid):
+        fetch_model(container, Latest("e", "run-1", hashlib.sha256(content).hexdigest()), tmp_path / "a" / "b")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_environment_names_packages_and_device() -> None:
+    described = environment("cpu", "trainer:1", "run-1")
+    assert described["image"] == "trainer:1"
+    assert described["device"]["asked"] == "cpu"
+    assert "safetensors" in described["packages"]
+    json.dumps(described)

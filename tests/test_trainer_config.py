@@ -1,0 +1,211 @@
+"""config.yaml: what is refused is refused with every reason; what is accepted means what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_image import config_yaml
+from trainer_image.config import Config, ConfigProblems, format_duration, json_schema, parse_config, run_key
+from trainer_image.errors import ConfigInvalid
+
+SMALLEST = "task: tabular\ndata: {target: price}\n"
+
+
+def problems(text: str | bytes) -> list[str]:
+    with pytest.raises(ConfigInvalid) as refused:
+        parse_config(text if isinstance(text, bytes) else text.encode())
+    assert isinstance(refused.value, ConfigProblems)
+    assert all(p.startswith("Invalid configuration: ") for p in refused.value.problems)
+    assert refused.value.sentence == "; ".join(refused.value.problems)
+    return [p.removeprefix("Invalid configuration: ") for p in refused.value.problems]
+
+
+def test_the_smallest_file_gets_the_documented_defaults() -> None:
+    config = parse_config(SMALLEST.encode())
+    assert (config.version, config.model.preset, config.init.from_) == (1, "auto", "none")
+    assert (config.train.time_budget, config.checkpoint.every, config.checkpoint.keep) == (1800.0, 300.0, 2)
+    assert parse_config(b"task: image_classification").data.target is None
+
+
+def test_the_documented_example_is_valid() -> None:
+    config = parse_config(b"""
+version: 1
+task: tabular        # tabular | image_classification
+dataset: dataset-xyz
+data: {target: price, drop: [id], types: {zip: category}, group: customer_id}
+model: {preset: auto}
+train: {time_budget: 30m, epochs: auto, batch_size: auto, lr: auto, precision: auto, compile: auto,
+        seed: 0, metric: auto}
+checkpoint: {every: 5m, keep: 2}
+init: {from: none}
+""")
+    assert config.data.types == {"zip": "category"}
+
+
+def test_a_scientific_number_without_a_dot_is_a_number() -> None:
+    assert parse_config(b"task: tabular\ndata: {target: a}\ntrain: {lr: 1e-3}").train.lr == 1e-3
+
+
+@pytest.mark.parametrize("word", ["no", "on", "yes", "2024-01-01", "12:30:00", "0x10", "1_000"])
+def test_a_column_name_is_not_turned_into_something_else(word: str) -> None:
+    assert parse_config(f"task: tabular\ndata: {{target: {word}}}".encode()).data.target == word
+
+
+def test_all_problems_are_told_at_once() -> None:
+    told = problems(
+        "task: tabular\nversion: 2\ndata: {targt: a}\ntrain: {lr: fast, seed: -1, time_budget: 30}\ninit: {from: last}"
+    )
+    assert [p.split(":")[0] for p in told] == [
+        "version", "data.targt", "train.time_budget", "train.lr", "train.seed", "init.from", "data.target",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "why"),
+    [
+        ("data: {targt: a}", "data.targt", "did you mean data.target?"),
+        ("epochs: 3", "epochs", "did you mean train.epochs?"),
+        ("train: {learning_rate: 1}", "train.learning_rate", "known here: time_budget, epochs"),
+        ("modle: {}", "modle", "did you mean model?"),
+        ("custom: {entry_point: a}", "custom", "planned"),
+        ("train: {epochs: 0}", "train.epochs", "auto or a whole number from 1"),
+        ("train: {epochs: true}", "train.epochs", "auto or a whole number from 1"),
+        ("train: {batch_size: 1.5}", "train.batch_size", "auto or a whole number from 1"),
+        ("train: {lr: 0}", "train.lr", "a number above 0"),
+        ("train: {lr: .nan}", "train.lr", "a number above 0"),
+        ("train: {compile: yes}", "train.compile", "auto, true or false"),
+        ("train: {precision: fp16}", "train.precision", "auto, fp32 or bf16; it is 'fp16'"),
+        ("train: {time_budget: 0s}", "train.time_budget", "a duration with its unit"),
+        ("train: {time_budget: 1h30m}", "train.time_budget", "a duration with its unit"),
+        ("train: {seed: 1.0}", "train.seed", "a whole number"),
+        ("train: 3", "train", "must hold keys and values"),
+        ("checkpoint: {keep: 0}", "checkpoint.keep", "at least 1"),
+        ("dataset: Dataset_1", "dataset", "a container's name"),
+        ("dataset: a--b", "dataset", "a container's name"),
+        ("data: {drop: id}", "data.drop", "must be a list"),
+        ("data: {drop: [1]}", "data.drop.0", "numbers that are meant as text need quotes"),
+        ("data: {types: {zip: text}}", "data.types.zip", "category or number"),
+        ("data: {target: ''}", "data.target", "must not be empty"),
+        ("data: {target: }", "data.target", "must name the column"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place_and_what_would_be_right(text: str, path: str, why: str) -> None:
+    told = [p for p in problems(f"task: tabular\n{text}") if p.startswith(f"{path}: ")]
+    assert any(why in p for p in told), told
+
+
+@pytest.mark.parametrize("task", ["text_classification", "language_model", "custom", "command"])
+def test_a_planned_task_is_refused_as_planned(task: str) -> None:
+    assert problems(f"task: {task}") == [
+        f"task: {task} is planned, but this version of the trainer trains tabular and image_classification only;"
+        f" it is '{task}'"
+    ]
+
+
+def test_the_target_is_never_guessed_and_never_dropped() -> None:
+    assert problems("task: tabular") == [
+        "data.target: is required for task tabular: name the column to predict; it is never guessed"
+    ]
+    assert problems("task: tabular\ndata: {target: a, drop: [a]}") == ["data.drop: contains the target 'a'"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a: &x 1\nb: *x", "anchors"),
+        ("b: *x", "aliases"),
+        ("a: 1\na: 2", "line 2, column 1: the key 'a' stands there twice"),
+        ("train: {lr: 1, lr: 2}", "'lr' stands there twice"),
+        ("a: !!python/object/apply:os.system [id]", "tags"),
+        ("a: !mine 1", "tags"),
+        ("task: a\n---\ntask: b", "second document"),
+        ("[" * 30 + "]" * 30, "nested deeper"),
+        ("{a: " * 10_000, "nested deeper"),
+        ("? [a, b]\n: 1", "a key must be plain text"),
+        ("task: [tabular", "line 1"),
+        ("\ttask: tabular", "line 1"),
+        ("just text", "must hold keys and values"),
+        ("", "must hold keys and values"),
+        (b"task: \xff", "byte 6 is not UTF-8"),
+        (b"task: \x00", "special characters"),
+        ("a: " + "9" * 5000, "a number in it cannot be read"),
+        ("x" * (config_yaml.MAX_BYTES + 1), "at most 262144"),
+    ],
+)  # fmt: skip
+def test_yaml_that_surprises_or_attacks_is_refused(text: str | bytes, why: str) -> None:
+    (told,) = problems(text)
+    assert told.startswith("config.yaml: ")
+    assert why in told
+
+
+def test_a_merge_key_is_an_unknown_key() -> None:
+    assert problems("task: tabular\ndata: {target: a}\n'<<': {version: 1}")[0].startswith("<<: unknown key")
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_no_bytes_bring_a_traceback(content: bytes) -> None:
+    with contextlib.suppress(ConfigInvalid):
+        parse_config(content)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda below: (
+            st.lists(below, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["task", "data", "train", "lr", "target", "types", "x"]), below, max_size=4
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_structure_brings_a_traceback(value: object) -> None:
+    text = json.dumps({"task": "tabular", "train": value, "data": value}).encode()
+    with pytest.raises(ConfigInvalid):
+        parse_config(text)
+
+
+def test_the_resolved_configuration_reads_back_as_itself() -> None:
+    config = parse_config(b"task: tabular\ndata: {target: 'no', types: {zip: category}}\ntrain: {time_budget: 90s}")
+    again = yaml.safe_load(config.resolved_yaml())
+    assert again["train"]["time_budget"] == "90s"
+    assert parse_config(config.resolved_yaml().encode()) == config
+
+
+@given(st.integers(1, 10_000_000))
+def test_durations_are_written_as_they_are_read(seconds: int) -> None:
+    text = SMALLEST + f"train: {{time_budget: {format_duration(float(seconds))}}}"
+    assert parse_config(text.encode()).train.time_budget == seconds
+
+
+def test_the_run_key_follows_what_decides_the_training() -> None:
+    def key(text: str, fingerprint: str = "f", initial: str | None = None) -> str:
+        return run_key(parse_config(text.encode()), fingerprint, initial)
+
+    same = key(SMALLEST)
+    assert key(SMALLEST + "train: {seed: 0}") == same, "a default that is written out changes nothing"
+    assert key(SMALLEST + "checkpoint: {every: 1m}") == same
+    assert key(SMALLEST + "dataset: dataset-xyz") == same, "the fingerprint says which data it is"
+    others = [
+        key(SMALLEST + "train: {seed: 1}"),
+        key(SMALLEST, "another"),
+        key(SMALLEST, initial="m"),
+        key("task: tabular\ndata: {target: cost}"),
+    ]
+    assert len({same, *others}) == 5
+
+
+def test_the_schema_is_json_and_names_every_key() -> None:
+    schema = json.loads(json.dumps(json_schema()))
+    assert schema["additionalProperties"] is False
+    assert set(schema["properties"]) == {"version", "task", "dataset", "data", "model", "train", "checkpoint", "init"}
+    assert schema["$defs"]["TrainConfig"]["properties"]["time_budget"]["default"] == "30m"
+    assert set(schema["$defs"]["InitConfig"]["properties"]) == {"from"}
+    assert Config.model_fields.keys() >= {"task"}
