@@ -175,7 +175,7 @@ class PodState:
 
 
 def _pod_resources(pod: Obj) -> Obj:
-    containers = pod["spec"].get("containers") or ()
+    containers = pod["spec"].get("containers") or []
     if len(containers) != 1:
         return {}
     resources = containers[0].get("resources") or {}

@@ -1,0 +1,194 @@
+"""The stand-in's own powers, which the dispatcher's tests use: skipped on a real cluster."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+import urllib3
+
+from local_stack.cluster_control import StandIn
+from tests.contracts.kube import Kube, container_state, find, is_running, wait_until
+
+Names = Callable[[], str]
+
+
+def test_a_scripted_status_is_answered_as_often_as_asked(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    stand_in.fail("create", "jobs", status=429, retry_after=7, count=2)
+    for _ in range(2):
+        answer = kube.call("POST", kube.path("jobs"), kube.job_body(name, "exit 0", suspend=True))
+        assert (answer.code, answer.reason, answer.headers["retry-after"]) == (429, "TooManyRequests", "7")
+    assert kube.get("jobs", name) is None
+    kube.start(name, "exit 0", suspend=True)
+
+
+def test_a_fault_after_the_call_leaves_the_object_there(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    stand_in.fail("create", "jobs", status=504, after=True)
+    assert kube.call("POST", kube.path("jobs"), kube.job_body(name, "exit 0", suspend=True)).code == 504
+    assert kube.get("jobs", name)
+    stand_in.cut("patch", "jobs", name=name, after=True)
+    with pytest.raises(urllib3.exceptions.HTTPError):
+        kube.patch("jobs", name, {"metadata": {"annotations": {"a": "1"}}})
+    now = kube.get("jobs", name)
+    assert now
+    assert now["metadata"]["annotations"] == {"a": "1"}
+
+
+def test_a_call_that_hangs_is_the_clients_to_give_up(kube: Kube, stand_in: StandIn) -> None:
+    stand_in.hang("list", "jobs")
+    with pytest.raises(urllib3.exceptions.ReadTimeoutError):
+        kube.call("GET", kube.path("jobs"), timeout=0.3)
+    assert kube.list("jobs") is not None
+
+
+def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: StandIn) -> None:
+    stand_in.deny({"verb": "create", "resource": "jobs"})
+    answer = kube.call("POST", kube.path("jobs"), kube.job_body("model-denied", "exit 0"))
+    assert (answer.code, answer.reason) == (403, "Forbidden")
+    assert answer.message.startswith("jobs.batch is forbidden: User ")
+    assert answer.message.endswith(
+        f'cannot create resource "jobs" in API group "batch" in the namespace "{kube.namespace}"'
+    )
+    attributes = {"verb": "create", "resource": "jobs", "group": "batch", "namespace": kube.namespace}
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    review = kube.call("POST", path, {"spec": {"resourceAttributes": attributes}})
+    assert review.body["status"]["allowed"] is False
+
+
+def test_calls_are_counted_by_verb_and_resource(kube: Kube, stand_in: StandIn) -> None:
+    stand_in.clear_calls()
+    kube.list("jobs")
+    kube.list("jobs")
+    kube.get("pods", "none")
+    assert stand_in.calls() == {"list jobs": 2, "get pods": 1}
+
+
+def test_a_cut_watch_breaks_its_connection(kube: Kube, stand_in: StandIn) -> None:
+    watch = kube.watch("leases", 30)
+    stand_in.clear_calls()
+
+    def read() -> None:
+        for _ in watch:
+            raise AssertionError("nothing happens to leases here")
+
+    import threading
+
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            read()
+        except urllib3.exceptions.HTTPError as why:
+            failed.append(why)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    wait_until(lambda: "leases" in stand_in.open_watches())
+    assert stand_in.cut_watches("leases") == 1
+    thread.join(timeout=10)
+    assert failed
+
+
+def test_a_silent_watch_stays_open_and_tells_nothing(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    import threading
+
+    name = job()
+    found: list[str] = []
+    watch = kube.watch("jobs", 0.5, fieldSelector=f"metadata.name={name}", resourceVersion="0")
+
+    def run() -> None:
+        try:
+            found.extend(event["type"] for event in watch)
+        except urllib3.exceptions.HTTPError:
+            found.append("broken")
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    wait_until(lambda: "jobs" in stand_in.open_watches())
+    stand_in.silence_watches("jobs")
+    kube.start(name, "exit 0", suspend=True)
+    kube.wait_job(name, "Suspended")
+    time.sleep(1.0)
+    assert found == []
+    assert thread.is_alive()
+    stand_in.cut_watches("jobs")
+    thread.join(timeout=10)
+    assert found == ["broken"]
+
+
+def test_a_pod_waits_until_gpus_are_there(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    stand_in.set_gpus(0)
+    try:
+        kube.start(name, "exit 0", pod={"container": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}})
+        kube.wait_pod(name, lambda pod: find(pod, "PodScheduled").get("reason") == "Unschedulable")
+    finally:
+        stand_in.set_gpus(8)
+    kube.wait_job(name, "Complete")
+
+
+def test_a_pod_evicted_by_the_kubelet_fails_with_its_reason(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    kube.start(name, "sleep 600", backoffLimit=0)
+    first = kube.wait_pod(name, is_running)["metadata"]
+    stand_in.evict_by_kubelet(kube.namespace, first["name"])
+    wait_until(lambda: (kube.get("pods", first["name"]) or {})["status"]["phase"] == "Failed")
+    pod = kube.get("pods", first["name"])
+    assert pod
+    assert pod["status"]["reason"] == "Evicted"
+    assert "low on resource: memory" in pod["status"]["message"]
+    assert find(pod, "DisruptionTarget")["reason"] == "TerminationByKubelet"
+    kube.wait_pod(name, lambda pod: pod["metadata"]["uid"] != first["uid"] and is_running(pod))
+
+
+def test_a_pod_refused_by_its_node_has_no_container_status(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    stand_in.reject_next_pods()
+    kube.start(name, "exit 0", backoffLimit=0)
+    pod = kube.wait_pod(name, lambda pod: pod["status"]["phase"] == "Failed")
+    assert pod["status"]["reason"] == "UnexpectedAdmissionError"
+    assert "containerStatuses" not in pod["status"]
+    assert find(kube.wait_job(name, "Failed"), "Failed")["reason"] == "BackoffLimitExceeded"
+
+
+def test_a_lost_nodes_pod_stays_terminating_until_the_node_is_back(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name = job()
+    kube.start(name, "sleep 600", backoffLimit=0)
+    first = kube.wait_pod(name, is_running)["metadata"]
+    stand_in.lose_node(evict_after=0)
+    try:
+        pod = kube.wait_pod(name, lambda pod: pod["metadata"].get("deletionTimestamp"))
+        assert find(pod, "DisruptionTarget")["reason"] == "DeletionByTaintManager"
+        assert pod["status"]["phase"] == "Running"
+    finally:
+        stand_in.return_node()
+    kube.wait_gone("pods", first["name"])
+    kube.wait_pod(name, is_running)
+
+
+def test_a_pull_error_can_be_any_text_and_can_pass(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name, image = job(), "registry.example/limited:1"
+    stand_in.set_image(image, pull_error="toomanyrequests: You have reached your pull rate limit")
+    kube.start(name, "exit 0", pod={"container": {"image": image}})
+    pod = kube.wait_pod(
+        name, lambda pod: "waiting" in container_state(pod) and "message" in container_state(pod)["waiting"]
+    )
+    assert "toomanyrequests" in container_state(pod)["waiting"]["message"]
+    stand_in.set_image(image)
+    kube.wait_job(name, "Complete")
+    stand_in.set_image(image, absent=True)
+
+
+def test_an_instant_image_ends_as_its_annotations_say(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    name, image = job(), "instant:1"
+    stand_in.set_image(image, instant=True)
+    body = kube.job_body(name, "exit 0", pod={"container": {"image": image}})
+    notes = {"stand-in/exit": "66", "stand-in/message": "as told", "stand-in/seconds": "0.1"}
+    body["spec"]["template"]["metadata"] = {"annotations": notes}
+    kube.create("jobs", body)
+    kube.wait_job(name, "Failed")
+    ended = container_state(kube.pods(name)[0])["terminated"]
+    assert (ended["exitCode"], ended["message"]) == (66, "as told")
