@@ -92,13 +92,15 @@ class Intake:
                 for future in [future for future in in_hand if future.done()]:
                     in_hand.pop(future)
                     future.result()  # handle() lets nothing through but a defect of ours: end the process
+                if len(in_hand) > self._concurrency:
+                    # Every hand is busy: a later call brings more at once.
+                    wait(in_hand, timeout=1.0, return_when=FIRST_COMPLETED)
+                    continue
                 received = self._receive(len(in_hand))
                 for message in received:
                     in_hand[pool.submit(self.handle, message)] = message
                 if received:
                     pause = self._poll_min
-                    if len(in_hand) >= 2 * self._concurrency:
-                        wait(in_hand, timeout=1.0, return_when=FIRST_COMPLETED)
                 elif in_hand:
                     # Prompt while there is work: the next poll comes with the next free hand.
                     wait(in_hand, timeout=pause, return_when=FIRST_COMPLETED)
