@@ -40,6 +40,8 @@ class Engine:
         self._seconds_before = 0.0
         torch.manual_seed(plan.seed)
         model = problem.predictor.build_model()
+        self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        problem.begin(model, ["train"])
         notes = warm_start(model, surroundings.initial) if surroundings.initial else []
         model.to(plan.device)
         if plan.device.type == "cuda":
@@ -47,7 +49,6 @@ class Engine:
         self._stepper = Stepper(problem, plan, model)
         self.state = self._stepper.fresh_state(model)
         self.state.at.notes += notes
-        self._initial = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         store = surroundings.checkpoints
         self._saver = (
             Checkpointer(store, surroundings.work, plan.checkpoint_every, plan.checkpoint_share) if store else None
@@ -214,8 +215,13 @@ class Engine:
             return
         torch.manual_seed(self.plan.seed)
         old = self.state
-        old.model.load_state_dict(self._initial)
-        self.state = self._stepper.fresh_state(old.model)
+        model = old.model
+        model.load_state_dict(self._initial)
+        self.problem.begin(model.cpu(), ["train", "validation"])
+        if self.out.initial:
+            warm_start(model, self.out.initial)
+        model.to(self.plan.device)
+        self.state = self._stepper.fresh_state(model)
         self.state.at, self.state.best = at, old.best
         at.phase = REFIT
         at.planned, at.stop_at = round(at.planned * growth), steps

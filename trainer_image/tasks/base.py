@@ -147,6 +147,10 @@ class Problem(ABC):
     def findings(self, outputs: Tensor) -> Json:
         """What the report shows beside the test figures: {"kind": "classification" | "regression", ...}."""
 
+    def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
+        """May set first weights from the rows of these splits, on the CPU; called before the first step of a fit."""
+        return None  # noqa: RET501 (an optional hook, not an abstract method)
+
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         """AdamW's groups: matrices decay, biases, scales and norms do not. `lr_factor` multiplies the learning rate."""
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]

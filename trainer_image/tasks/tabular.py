@@ -17,12 +17,14 @@ from trainer_image.contract import Limits
 from trainer_image.errors import ConfigInvalid
 from trainer_image.splits import Assignment, assign, find_tables
 from trainer_image.tables import Table, compare_columns, invalid, read_table
-from trainer_image.tasks import baselines, metrics, tabular_columns
+from trainer_image.tasks import baselines, metrics, tabular_columns, tabular_linear
 from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
 from trainer_image.tasks.tabular_columns import Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
 from trainer_image.tasks.tabular_target import ClassTarget, Target, ValueTarget, fit_target, target_from_json
+
+SKIP_RATE = 0.1
 
 
 class Tabular(Task):
@@ -161,6 +163,31 @@ class TabularProblem(Problem):
             else:
                 splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
         return splits
+
+    def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
+        assert isinstance(model, TabularNetwork)
+        x = np.concatenate([self.splits[split]["dense"].double().numpy() for split in fit_on])
+        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        if not x.shape[1]:
+            return
+        target = self._predictor.target
+        if isinstance(target, ClassTarget):
+            weight, bias = tabular_linear.logistic(x, y, target.outputs)
+        else:
+            weight, bias = tabular_linear.ridge(x, (y.astype(np.float64) - target.centre) / target.spread)
+        with torch.no_grad():
+            model.skip.weight[:, : x.shape[1]] = torch.from_numpy(weight)
+            model.skip.bias.copy_(torch.from_numpy(bias))
+
+    def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
+        assert isinstance(model, TabularNetwork)
+        rest = [p for name, p in model.named_parameters() if not name.startswith("skip.")]
+        return [
+            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
+            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            # Fitted already: the linear part follows the others slowly, and is not drawn to zero.
+            {"params": list(model.skip.parameters()), "weight_decay": 0.0, "lr_factor": SKIP_RATE},
+        ]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         members: Tensor = model(batch["dense"], batch["codes"]).float()

@@ -1,0 +1,102 @@
+"""Image folders: what is read, and the sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.training_data import IMAGES, image_folder, run_inputs
+from trainer_image.contract import Limits
+from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.image_classification import ImageClassification
+from trainer_image.training import validate_dataset
+
+
+def refusal(data: Path, limits: Limits | None = None) -> str:
+    with pytest.raises(DatasetInvalid) as caught:
+        validate_dataset(run_inputs(data, data / "out", IMAGES, limits=limits))
+    return caught.value.sentence
+
+
+def test_an_image_that_is_none_is_named(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    (tmp_path / "train" / "left" / "zz.png").write_text("not an image")
+    assert refusal(tmp_path).startswith("Invalid dataset: train/left/zz.png: is no image that can be decoded")
+
+
+def test_an_image_cut_short_is_named(tmp_path: Path) -> None:
+    image_folder(tmp_path, size=(64, 64))
+    broken = tmp_path / "train" / "right" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:400])
+    assert refusal(tmp_path).startswith("Invalid dataset: train/right/001.png: does not decode")
+
+
+def test_another_format_under_an_image_name_is_not_decoded(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    Image.new("L", (8, 8)).save(tmp_path / "train" / "left" / "x.tiff")
+    (tmp_path / "train" / "left" / "x.tiff").rename(tmp_path / "train" / "left" / "x.png")
+    assert "train/left/x.png: is no image that can be decoded" in refusal(tmp_path)
+
+
+def test_more_pixels_than_the_limit_are_refused_before_decoding(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    Image.new("1", (4000, 4000)).save(tmp_path / "train" / "left" / "bomb.png")
+    with pytest.raises(LimitExceeded, match=r"train/left/bomb\.png has 4000 x 4000 pixels"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", IMAGES, limits=Limits(image_pixels=1_000_000)))
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "train" / "only"
+    place.mkdir(parents=True)
+    for number in range(10):
+        Image.new("L", (8, 8), number).save(place / f"{number}.png")
+    assert "are of one class ('only')" in refusal(tmp_path)
+
+
+def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "train" / "a.png")
+    assert "train/a.png: lies in no folder named for its class" in refusal(tmp_path)
+
+
+def test_no_images_at_all_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    assert "holds no images" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_metadata_files_give_the_labels(tmp_path: Path, kind: str) -> None:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    records = []
+    for number in range(20):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number}.png")
+        records.append({"file_name": f"{number}.png", "label": "ab"[number % 2]})
+    if kind == "csv":
+        lines = ["file_name,label", *(f"{r['file_name']},{r['label']}" for r in records)]
+    else:
+        lines = [json.dumps(r) for r in records]
+    (folder / f"metadata.{kind}").write_text("\n".join(lines))
+    problem = ImageClassification().prepare(tmp_path, TaskSettings())
+    assert "2 classes (a, b)" in problem.description
+    assert "colour" in problem.description
+
+
+def test_metadata_that_points_outside_its_folder_is_refused(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n../../secret.png,a\n")
+    assert "row 2: file_name '../../secret.png' leaves the folder" in refusal(tmp_path)
+
+
+def test_mixed_sizes_and_modes_become_one(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    Image.new("RGBA", (30, 20), (9, 9, 9, 9)).save(tmp_path / "train" / "left" / "big.png")
+    Image.fromarray(np.full((8, 8), 60000, np.uint16)).save(tmp_path / "train" / "left" / "deep.png")
+    problem = ImageClassification().prepare(tmp_path, TaskSettings())
+    assert problem.splits["train"]["pixels"].shape[1:] == (3, 8, 8)
+    assert "Images were resized to 8 x 8 pixels." in problem.notes
