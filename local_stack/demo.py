@@ -137,7 +137,7 @@ def prepare(stack: Stack, requests: tuple[Request, ...]) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         for name, write in {
             "dataset-tumours": demo_data.write_breast_cancer,
-            "dataset-digits": demo_data.write_digits,
+            "dataset-digits": lambda folder: demo_data.write_digits(folder, per_class=100),
             "dataset-diabetes": demo_data.write_diabetes,
         }.items():
             folder = Path(scratch) / name

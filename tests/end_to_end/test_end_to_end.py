@@ -18,7 +18,7 @@ from local_stack import demo_data
 from local_stack.demo_requests import CREATED, REQUESTS, Outcome, mismatch, train_message
 from local_stack.demo_watch import FINALIZER
 from local_stack.processes import log_tail, wait_until
-from local_stack.stack import NAMESPACE, QUEUE
+from local_stack.stack import NAMESPACE, QUEUE, bare_environment
 
 BY_NAME = {request.name: request for request in REQUESTS}
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
@@ -66,7 +66,15 @@ def test_nothing_is_left_on_the_queue_and_every_job_is_let_go(house: House, sett
 
 def test_the_dispatchers_own_check_passes_on_the_house_it_runs_in(house: House) -> None:
     command = [sys.executable, "-m", "dispatcher", "--config", str(house.stack.write_environment()), "check"]
-    reply = subprocess.run(command, cwd=house.stack.folder, capture_output=True, text=True, timeout=60, check=False)
+    reply = subprocess.run(
+        command,
+        cwd=house.stack.folder,
+        env={**bare_environment(), "KUBECONFIG": house.stack.settings["KUBECONFIG"]},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
     assert reply.returncode == 0, reply.stdout + reply.stderr
 
 
