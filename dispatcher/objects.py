@@ -47,10 +47,6 @@ def is_deleting(obj: KubeObject) -> bool:
     return bool(meta(obj).get("deletionTimestamp"))
 
 
-def has_finalizer(job: KubeObject) -> bool:
-    return names.FINALIZER in (meta(job).get("finalizers") or ())
-
-
 def condition(obj: KubeObject, kind: str) -> Mapping[str, Any] | None:
     """The condition of type `kind` if its status is True, else None."""
     for entry in (obj.get("status") or {}).get("conditions") or ():
@@ -77,7 +73,8 @@ def is_acknowledged(job: KubeObject) -> bool:
 
 
 def is_reported(job: KubeObject) -> bool:
-    return annotation(job, names.REPORTED) is not None or not has_finalizer(job)
+    """Whether the portal acknowledged its outcome: we noted it. A finalizer that somebody took off proves nothing."""
+    return annotation(job, names.REPORTED) is not None
 
 
 def owner_uid(pod: KubeObject) -> str | None:

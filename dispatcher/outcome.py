@@ -19,6 +19,8 @@ from dispatcher.waiting import Limits, Waiting
 COMPLETED_SENTENCE = "Model training completed successfully"
 
 _LAST_DELETION = 2.0
+# How far behind the Job's the news of its pods may be.
+_NEWS_PATIENCE = 15.0
 # A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
 _TERMINATION_SLACK = 60.0
 
@@ -70,10 +72,11 @@ def decide(
     over = objects.is_finished(job) or objects.is_deleting(job) or failing is not None
     if over and any(_said_completed(pod) for pod in ordered):
         return _COMPLETED  # published and said so: nothing that happens to the Job afterwards makes it untrue
-    if objects.condition(job, "Complete"):
-        return _complete(ordered)
-    if failed := objects.condition(job, "Failed"):
-        return _failed(job, ordered, failed)  # also of a Job that was deleted afterwards: it had ended by itself
+    if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
+        # Also of a Job that was deleted afterwards: it had ended by itself.
+        if (look_again := _news_due(job, ordered, ended)) is not None and now < look_again:
+            return Going(check_at=look_again)
+        return _complete(ordered) if ended["type"] == "Complete" else _failed(job, ordered, ended)
     if objects.is_deleting(job):
         return _deleted(job, ordered, failing, now)
     if failing is not None:
@@ -111,6 +114,21 @@ def _suspended(job: KubeObject) -> Going:
         return Going()
     queue = objects.label(job, names.KUEUE_QUEUE_LABEL)
     return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
+
+
+def _news_due(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject) -> float | None:
+    """Until when news of the pods is waited for, where the Job has ended and its pods, as we know them, have not.
+
+    Jobs and pods are watched one beside the other, so the Job's end may be known before what its last pod said.
+    """
+    if ended.get("reason") == "DeadlineExceeded" or objects.is_deleting(job):
+        return None
+    status = job.get("status") or {}
+    counted = max(1, (status.get("failed") or 0) + (status.get("succeeded") or 0))
+    if len(pods) >= counted and all(objects.pod_is_over(pod) for pod in pods):
+        return None
+    since = objects.timestamp(ended.get("lastTransitionTime"))
+    return None if since is None else since + _NEWS_PATIENCE
 
 
 def _said_completed(pod: KubeObject) -> bool:
@@ -181,7 +199,9 @@ def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> 
                 "Ask for a longer time_limit_seconds, or for less training",
             ),
         )
-    over = [pod for pod in pods if objects.pod_is_over(pod) and objects.pod_phase(pod) == "Failed"] or list(pods)
+    over = [pod for pod in pods if objects.pod_phase(pod) == "Failed"] or [
+        pod for pod in pods if objects.is_deleting(pod) or pod_failure.disruption(pod) is not None
+    ]
     if not over:
         return Ended(False, _without_pods(reason, failed.get("message")))
     verdict = pod_failure.explain(over[-1])

@@ -98,8 +98,8 @@ def explain(pod: KubeObject) -> Verdict:
         return Verdict("OutOfMemory", _out_of_memory(pod))
     word, disrupted = trainer_word(pod), disruption(pod)
     taken_away = status.get("reason") == "Evicted" or disrupted is not None
-    # "Terminated" only says that SIGTERM came; Kubernetes knows why.
-    if word is not None and not (word.code == "Terminated" and taken_away):
+    # "Terminated" only says that SIGTERM came; Kubernetes knows why. "Completed" is no reason to have failed.
+    if word is not None and word.code != "Completed" and not (word.code == "Terminated" and taken_away):
         return Verdict(word.code, word.sentence)
     if status.get("reason") == "Evicted":
         text = quoted(status.get("message") or "no text")

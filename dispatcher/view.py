@@ -98,7 +98,7 @@ class ClusterView:
         if uid in self._released:
             self._released.discard(uid)
             return
-        # Taken away with its finalizer still on it: by force, and unreported.
+        # Taken away by force, and unreported.
         if not objects.is_reported(job):
             self._vanished[objects.name_of(job)] = job
 

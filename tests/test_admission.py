@@ -43,7 +43,7 @@ def the_job(state: str, message_id: str) -> dict[str, Any]:
 STARTABLE = (ProcessingStatus.CREATED, ProcessingStatus.RECONFIGURE)
 OVER = (ProcessingStatus.COMPLETED, ProcessingStatus.FAILED)
 
-# The Job of this very message: (state, action while the status is Created, Reconfigure or Processing, action when over).
+# The Job of this very message: (state, action, action while the status is Completed or Failed).
 OWN = [
     ("half-launched", Action.ADOPT, Action.ABANDON),
     ("half-launched, being deleted", Action.DONE, Action.DONE),
@@ -68,7 +68,7 @@ OTHERS = [
     ("complete, being deleted", Action.LATER),
     ("complete and reported", Action.LAUNCH),
     ("failed and reported", Action.LAUNCH),
-    ("complete, finalizer taken off by hand", Action.LAUNCH),
+    ("complete, finalizer taken off by hand", Action.LATER),
 ]
 
 
