@@ -195,11 +195,15 @@ def test_a_secret_in_any_setting_is_not_repeated_by_the_error(environ: dict[str,
     for setting in fields(Settings):
         env = setting.metadata["env"]
         for pasted in (f"{CONNECTION} x", f"https://user:{SECRET}@portal.example.com/ x", f"API_KEY={SECRET} x"):
-            try:
-                Settings.read({**environ, env: pasted})
-            except SettingsError as error:
-                assert SECRET not in str(error), env
-    assert "portal key" not in "".join(problems({**environ, "API_KEY": "portal key"}))
+            assert SECRET not in whatever_is_said({**environ, env: pasted}), env
+    assert "portal key" not in whatever_is_said({**environ, "API_KEY": "portal key"})
+
+
+def whatever_is_said(environ: dict[str, str]) -> str:
+    try:
+        return repr(Settings.read(environ))
+    except SettingsError as error:
+        return str(error)
 
 
 def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
