@@ -12,10 +12,11 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from local_stack import cluster_errors as errors
+from local_stack.cluster_api_answers import known_resource, respond, respond_bytes
 from local_stack.cluster_api_discovery import discover
 from local_stack.cluster_api_logs import check_started, choose_container, serve_log
 from local_stack.cluster_api_stub import StubApi
-from local_stack.cluster_api_verbs import Target, Verbs, known_resource, respond, respond_bytes
+from local_stack.cluster_api_verbs import Target, Verbs
 from local_stack.cluster_api_watch import Watches
 from local_stack.cluster_faults import Call, Fault, Faults
 from local_stack.cluster_registry import Registry

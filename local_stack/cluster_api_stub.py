@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from local_stack.cluster_api_verbs import respond
+from local_stack.cluster_api_answers import respond
 from local_stack.cluster_api_watch import Watches
 from local_stack.cluster_errors import ApiError, bad_request
 from local_stack.cluster_faults import Fault, Faults
@@ -44,6 +44,12 @@ class StubApi:
         self._images = images
         self._agents = agents
         self.on_compact: Callable[[], None] = lambda: None
+        self._plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "compact": self._compact,
+            "denied": self._deny,
+            "images": self._set_image,
+            "quota": self._set_quota,
+        }
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
         """One request; `path` without the prefix."""
@@ -60,45 +66,56 @@ class StubApi:
         return respond(answer)
 
     def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
-        match method, parts:
-            case "POST", ["faults"]:
-                return {"id": self._faults.add(Fault.parse(body))}
-            case "DELETE", ["faults"]:
-                self._faults.scripted.clear()
-                return {}
-            case "DELETE", ["faults", number]:
-                self._faults.scripted.pop(int(number), None)
-                return {}
-            case "GET", ["calls"]:
-                return {"calls": dict(self._faults.calls)}
-            case "DELETE", ["calls"]:
-                self._faults.calls.clear()
-                return {}
-            case "PUT", ["denied"]:
-                self._faults.denied = list(body["rules"])
-                return {}
-            case "PUT", ["images"]:
-                return self._set_image(body)
-            case "PUT", ["quota"]:
-                return self._set_quota(body)
-            case "POST", ["compact"]:
-                self._registry.store.compact()
-                self.on_compact()
-                return {"resourceVersion": str(self._registry.store.version)}
-            case "POST", ["watches", "cut"]:
-                return {"watches": self._watches.cut(body.get("resource"))}
-            case "POST", ["watches", "silence"]:
-                return {"watches": self._watches.silence(body.get("resource"))}
-            case "GET", ["watches"]:
-                return {"watches": [watch.asked.resource.plural for watch in self._watches.open]}
-            case "POST", ["pods", namespace, name, "evict"]:
-                return self._evict(namespace, name, body)
-            case _, ["nodes", name, action]:
+        match parts:
+            case ["faults", *number]:
+                return self._script(method, number, body)
+            case ["calls"] if method in ("GET", "DELETE"):
+                counted = dict(self._faults.calls)
+                if method == "DELETE":
+                    self._faults.calls.clear()
+                return {"calls": counted}
+            case ["watches", *action]:
+                return self._watch(action, body)
+            case ["nodes", name, action]:
                 agent = self._agents.get(name)
                 if agent is None:
                     raise ValueError(f"there is no node {name}; there are {', '.join(self._agents)}")
                 return self._node(agent, action, body)
+            case ["pods", namespace, name, "evict"]:
+                return self._evict(namespace, name, body)
+            case [word] if word in self._plain:
+                return self._plain[word](body)
         return None
+
+    def _script(self, method: str, number: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
+        if method == "POST" and not number:
+            return {"id": self._faults.add(Fault.parse(body))}
+        if method != "DELETE":
+            return None
+        if number:
+            self._faults.scripted.pop(int(number[0]), None)
+        else:
+            self._faults.scripted.clear()
+        return {}
+
+    def _watch(self, action: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
+        match action:
+            case []:
+                return {"watches": [watch.asked.resource.plural for watch in self._watches.open]}
+            case ["cut"]:
+                return {"watches": self._watches.cut(body.get("resource"))}
+            case ["silence"]:
+                return {"watches": self._watches.silence(body.get("resource"))}
+        return None
+
+    def _compact(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._registry.store.compact()
+        self.on_compact()
+        return {"resourceVersion": str(self._registry.store.version)}
+
+    def _deny(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._faults.denied = list(body["rules"])
+        return {}
 
     def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:
         match action:

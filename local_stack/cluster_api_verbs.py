@@ -13,15 +13,16 @@ from typing import Any
 from aiohttp import web
 
 from local_stack import cluster_errors as errors
+from local_stack.cluster_api_answers import both, delete_options, matcher, respond, respond_bytes
 from local_stack.cluster_api_tables import table
 from local_stack.cluster_api_watch import WatchRequest
 from local_stack.cluster_faults import Call, Faults
 from local_stack.cluster_fields import decode
 from local_stack.cluster_patches import json_patch, merge_patch, strategic_patch
-from local_stack.cluster_registry import DeleteOptions, Registry
-from local_stack.cluster_resources import ACCESS_REVIEWS, LEASES, PODS, RESOURCES, Resource
+from local_stack.cluster_registry import Registry
+from local_stack.cluster_resources import ACCESS_REVIEWS, LEASES, PODS, Resource
 from local_stack.cluster_scheduler import add_disruption
-from local_stack.cluster_selectors import Matcher, field_matcher, label_matcher
+from local_stack.cluster_selectors import field_matcher
 from local_stack.cluster_store import Obj, Stored, to_json
 
 _SNAPSHOTS = 64
@@ -113,7 +114,7 @@ class Verbs:
         matches = matcher(target.resource, query)
         if target.name:
             named = field_matcher(target.resource, f"metadata.name={target.name}")
-            matches = named if matches is None else _both(matches, named)
+            matches = named if matches is None else both(matches, named)
         initial = query.get("sendInitialEvents") == "true"
         return WatchRequest(
             resource=target.resource,
@@ -257,60 +258,3 @@ class Verbs:
         head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
         meta = {"resourceVersion": str(self._store.version)}
         return respond({**head, "metadata": meta, "items": [stored.obj for stored in chosen]})
-
-
-def matcher(resource: Resource, query: Mapping[str, str]) -> Matcher | None:
-    """Both selectors of a query as one test; None when everything matches."""
-    labels = label_matcher(query.get("labelSelector") or "")
-    fields = field_matcher(resource, query.get("fieldSelector") or "")
-    if labels and fields:
-        return _both(labels, fields)
-    return labels or fields
-
-
-def _both(first: Matcher | None, second: Matcher | None) -> Matcher:
-    return lambda obj: (first is None or first(obj)) and (second is None or second(obj))
-
-
-def delete_options(query: Mapping[str, str], body: Obj) -> DeleteOptions:
-    """From the query and the DeleteOptions in the body, which wins."""
-    conditions = body.get("preconditions") or {}
-    grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
-    policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
-    orphan = body.get("orphanDependents")
-    if policy not in ("", "Background", "Foreground", "Orphan"):
-        raise errors.ApiError(
-            422,
-            "Invalid",
-            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": '
-            'supported values: "Foreground", "Background", "Orphan", "nil"',
-        )
-    if orphan is not None and not policy:
-        policy = "Orphan" if orphan else "Background"
-    return DeleteOptions(
-        grace=None if grace is None else int(grace),
-        policy=policy,
-        uid=conditions.get("uid") or "",
-        version=conditions.get("resourceVersion") or "",
-        dry_run="All" in (body.get("dryRun") or ()) or query.get("dryRun") == "All",
-    )
-
-
-def respond(obj: object, status: int = 200, warnings: list[str] | None = None) -> web.Response:
-    """An object as JSON."""
-    return respond_bytes(to_json(obj), status, warnings)
-
-
-def respond_bytes(body: bytes, status: int = 200, warnings: list[str] | None = None) -> web.Response:
-    """JSON that is ready; each warning becomes a header, as the API server sends them."""
-    response = web.Response(body=body, status=status, content_type="application/json")
-    for warning in warnings or ():
-        text = warning.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.add("Warning", f'299 - "{text}"')
-    return response
-
-
-def known_resource(plural: str, group: str) -> Resource | None:
-    """The resource of a path."""
-    found = RESOURCES.get(plural)
-    return found if found is not None and found.group == group else None

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from local_stack.cluster_errors import ApiError
 from local_stack.cluster_job_policy import TRACKING, is_tracked
-from local_stack.cluster_registry import FOREGROUND, ORPHAN, DeleteOptions, Registry
+from local_stack.cluster_registry import FOREGROUND, ORPHAN, Registry
+from local_stack.cluster_registry_rules import DeleteOptions
 from local_stack.cluster_resources import JOBS, NAMESPACES, PODS, RESOURCES
 from local_stack.cluster_store import Change, Key, Obj
 from local_stack.cluster_work_queue import WorkQueue

@@ -8,45 +8,17 @@ final condition. A pass runs without interruption; watchers of the API see every
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 
 from local_stack import cluster_job_policy as policy
 from local_stack.cluster_errors import ApiError
-from local_stack.cluster_events import Recorder
-from local_stack.cluster_registry import DeleteOptions, Registry
+from local_stack.cluster_job_shared import Controller, Failures
+from local_stack.cluster_registry_rules import DeleteOptions
 from local_stack.cluster_resources import JOBS, PODS
 from local_stack.cluster_store import Obj, fresh_copy, now_stamp, seconds_of
-from local_stack.cluster_work_queue import WorkQueue
 
 _MAX_BACKOFF = 600.0  # seconds, MaxJobPodFailureBackOff
 _MAX_API_BACKOFF = 60.0  # seconds, MaxJobApiBackOff
 _DONE = ("CompletionsReached", "Reached expected number of succeeded pods")
-
-
-@dataclass
-class Failures:
-    """Failures since the last success, for the wait before the next pod. `last`: monotonic seconds."""
-
-    count: int = 0
-    last: float = 0.0
-
-
-@dataclass
-class Controller:
-    """What every pass shares. `backoff` and `batch` in seconds; `failures` and `refusals` by the Job's uid."""
-
-    registry: Registry
-    queue: WorkQueue
-    recorder: Recorder
-    backoff: float
-    batch: float
-    failures: dict[str, Failures] = field(default_factory=dict)
-    refusals: dict[str, int] = field(default_factory=dict)
-
-    def forget(self, uid: str) -> None:
-        """The Job is gone."""
-        self.failures.pop(uid, None)
-        self.refusals.pop(uid, None)
 
 
 class JobSync:

@@ -129,7 +129,7 @@ class PodState:
             if "requests" in resources:
                 status["allocatedResources"] = resources["requests"]
             over = self.stopping or self.phase in _TERMINAL or any("terminated" in c.state for c in self.containers)
-            status["resources"] = {} if over else resources
+            status["resources"] = _without_devices(resources) if over else resources
         return status
 
     def _conditions(self, pod: Obj, generation: int) -> list[Obj]:
@@ -172,6 +172,12 @@ class PodState:
                 shown["message"] = text
             conditions.append(shown)
         return conditions
+
+
+def _without_devices(resources: Obj) -> Obj:
+    """What an ended pod's status still says: its devices are given back, and limits hold no more."""
+    requests = {name: value for name, value in resources.get("requests", {}).items() if "/" not in name}
+    return {"requests": requests} if requests else {}
 
 
 def _pod_resources(pod: Obj) -> Obj:

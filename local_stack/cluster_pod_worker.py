@@ -7,7 +7,6 @@ Failed; a deletion is one more status after SIGTERM, the grace period and SIGKIL
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import shutil
 from pathlib import Path
@@ -24,15 +23,14 @@ from local_stack.cluster_images import Image, is_valid
 from local_stack.cluster_pod_status import LOST, ContainerState, PodState
 from local_stack.cluster_processes import ContainerProcess
 from local_stack.cluster_quantities import quantity
-from local_stack.cluster_store import Obj, now_stamp
+from local_stack.cluster_store import Obj
+from local_stack.cluster_termination import last_words
 
 if TYPE_CHECKING:
     from local_stack.node_agent import NodeAgent
 
 log = logging.getLogger(__name__)
 
-_MESSAGE_LIMIT = 4096
-_LOG_BYTES, _LOG_LINES = 2048, 80
 _MAX_BACKOFF = 300.0
 _RUNC = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
 _EXIT, _SECONDS, _WORDS = "stand-in/exit", "stand-in/seconds", "stand-in/message"
@@ -300,32 +298,8 @@ class PodWorker:
         self.publish()
         code = await process.wait()
         del self.processes[name]
-        message = _last_words(spec, folders.termination, log_file, code)
+        message = last_words(spec, folders.termination, log_file, code)
         reason = "OOMKilled" if process.out_of_memory else "Error" if code else "Completed"
         container.end(code, reason, message)
         if len(self.state.containers) > 1 or container in self.state.init:
             self.publish()
-
-
-def _last_words(spec: Obj, path: Path, log_file: Path, code: int) -> str:
-    """The termination message: the file's last 4096 bytes, or, by its policy, the log's last lines."""
-    with contextlib.suppress(OSError):
-        written = path.read_bytes()
-        if written:
-            return written[-_MESSAGE_LIMIT:].decode(errors="replace")
-    if spec.get("terminationMessagePolicy") != "FallbackToLogsOnError" or code == 0:
-        return ""
-    try:
-        with log_file.open("rb") as file:
-            file.seek(0, 2)
-            file.seek(max(0, file.tell() - _LOG_BYTES))
-            lines = file.read().splitlines(keepends=True)
-    except OSError:
-        return ""
-    return b"".join(lines[-_LOG_LINES:]).decode(errors="replace")
-
-
-def lost_status(pod: Obj) -> Obj:
-    """The status of a pod that no worker knows any more: its containers could not be located."""
-    containers = [{**c, "state": {"terminated": dict(LOST)}} for c in pod["status"].get("containerStatuses") or ()]
-    return {**pod["status"], "phase": "Failed", "containerStatuses": containers, "startTime": now_stamp()}

@@ -5,11 +5,8 @@ The HTTP side and the controllers both write through here; only here is a `Store
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 import uuid
-from dataclasses import dataclass
 from typing import Any
 
 from local_stack import cluster_admission as admission
@@ -22,25 +19,14 @@ from local_stack.cluster_defaults import (
     random_suffix,
 )
 from local_stack.cluster_job_validation import changed_job_causes, new_job_causes
+from local_stack.cluster_registry_rules import DeleteOptions, changed_pod_causes, fold_string_data
 from local_stack.cluster_resources import JOBS, LEASES, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
 from local_stack.cluster_store import Obj, Store, now_stamp
 from local_stack.cluster_validation import finalizer_causes, metadata_causes, pod_spec_causes
 
 _SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
-_POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
 FOREGROUND = "foregroundDeletion"
 ORPHAN = "orphan"
-
-
-@dataclass(frozen=True)
-class DeleteOptions:
-    """What a DELETE asks for. `grace` in seconds; `policy` is Background, Foreground, Orphan or ""."""
-
-    grace: int | None = None
-    policy: str = ""
-    uid: str = ""
-    version: str = ""
-    dry_run: bool = False
 
 
 class Registry:
@@ -119,7 +105,7 @@ class Registry:
                 default_pod(obj, admission.pod_priority(self.store, obj))
             causes += pod_spec_causes("spec", obj["spec"])
         elif resource is SECRETS:
-            _fold_string_data(obj)
+            fold_string_data(obj)
         elif resource is NAMESPACES:
             obj["spec"] = {"finalizers": ["kubernetes"]}
             obj["status"] = {"phase": "Active"}
@@ -157,7 +143,7 @@ class Registry:
         identity = {"kind": resource.kind, "apiVersion": resource.api_version}
         new = {**identity, **{key: value for key, value in new.items() if key not in identity}}
         if resource is SECRETS:
-            _fold_string_data(new)
+            fold_string_data(new)
         self._merge_parts(resource, old, new, subresource)
         if new == old:
             return old
@@ -182,7 +168,7 @@ class Registry:
             causes += changed_job_causes(old, new)
         elif resource is PODS and subresource != "status":
             default_pod_spec(new["spec"])
-            causes += _changed_pod_causes(old["spec"], new["spec"])
+            causes += changed_pod_causes(old["spec"], new["spec"])
         elif resource is LEASES and not new["metadata"].get("resourceVersion"):
             causes.append(errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update"))
         if causes:
@@ -280,38 +266,3 @@ class Registry:
 
 def _is_live_namespace(resource: Resource, obj: Obj) -> bool:
     return resource is NAMESPACES and bool((obj.get("spec") or {}).get("finalizers"))
-
-
-def _changed_pod_causes(old: Obj, new: Obj) -> list[errors.Cause]:
-    def fixed(spec: Obj) -> Obj:
-        kept = {key: value for key, value in spec.items() if key not in _POD_MUTABLE}
-        kept["containers"] = [{**c, "image": None} for c in spec.get("containers") or ()]
-        return kept
-
-    if fixed(old) == fixed(new):
-        return []
-    return [
-        errors.forbidden_field(
-            "spec",
-            "pod updates may not change fields other than `spec.containers[*].image`,"
-            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
-            "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
-            "previously negative)",
-        )
-    ]
-
-
-def _fold_string_data(secret: Obj) -> None:
-    data = dict(secret.get("data") or {})
-    for key, value in (secret.pop("stringData", None) or {}).items():
-        data[key] = base64.b64encode(value.encode()).decode()
-    for value in data.values():
-        try:
-            base64.b64decode(value, validate=True)
-        except (binascii.Error, ValueError):
-            raise errors.bad_request(
-                'Secret in version "v1" cannot be handled as a Secret: illegal base64 data at input byte 0'
-            ) from None
-    if data:
-        secret["data"] = data
-    secret.setdefault("type", "Opaque")

@@ -14,7 +14,8 @@ from typing import Any
 from local_stack.cluster_errors import ApiError
 from local_stack.cluster_events import Recorder
 from local_stack.cluster_quantities import pod_requests, quantity
-from local_stack.cluster_registry import DeleteOptions, Registry
+from local_stack.cluster_registry import Registry
+from local_stack.cluster_registry_rules import DeleteOptions
 from local_stack.cluster_resources import PODS
 from local_stack.cluster_store import Change, Key, Obj, now_stamp
 

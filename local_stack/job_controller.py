@@ -6,8 +6,10 @@ import time
 
 from local_stack import cluster_job_policy as policy
 from local_stack.cluster_events import Recorder
-from local_stack.cluster_job_sync import Controller, JobSync
-from local_stack.cluster_registry import DeleteOptions, Registry
+from local_stack.cluster_job_shared import Controller
+from local_stack.cluster_job_sync import JobSync
+from local_stack.cluster_registry import Registry
+from local_stack.cluster_registry_rules import DeleteOptions
 from local_stack.cluster_resources import JOBS
 from local_stack.cluster_store import Change, Key, Obj, seconds_of
 from local_stack.cluster_work_queue import WorkQueue

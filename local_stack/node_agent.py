@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 from collections import deque
 from pathlib import Path
 
 from local_stack.cluster_errors import ApiError
 from local_stack.cluster_events import Recorder
 from local_stack.cluster_images import Images
+from local_stack.cluster_node import (
+    UNREACHABLE,
+    disruption_reason,
+    new_node,
+    ready_condition,
+    toleration_seconds,
+)
 from local_stack.cluster_pod_worker import PodWorker
 from local_stack.cluster_processes import Undertaker, group_memory, proportional_memory
-from local_stack.cluster_registry import DeleteOptions, Registry
+from local_stack.cluster_registry import Registry
+from local_stack.cluster_registry_rules import DeleteOptions
 from local_stack.cluster_resources import NODES, PODS
 from local_stack.cluster_scheduler import add_disruption
 from local_stack.cluster_store import Change, Key, Obj, now_stamp
 
-_TAINT = "node.kubernetes.io/unreachable"
 _MEMORY_PERIOD = 0.1  # seconds between looks at the containers' memory
 
 
@@ -62,7 +68,7 @@ class NodeAgent:
         self._addresses = 1
         self._tasks: list[asyncio.Task[None]] = []
         self._evictions: list[asyncio.TimerHandle] = []
-        registry.create(NODES, "", _node(name, gpus))
+        registry.create(NODES, "", new_node(name, gpus))
 
     def start(self) -> None:
         """Begin to listen. Needs a running event loop."""
@@ -201,7 +207,7 @@ class NodeAgent:
                 {**c, "status": "False"} if c["type"] == "Ready" else c for c in pod["status"].get("conditions") or ()
             ]
             self.registry.set_status(PODS, pod, {**pod["status"], "conditions": conditions})
-            wait = _toleration(pod) if evict_after is None else evict_after
+            wait = toleration_seconds(pod) if evict_after is None else evict_after
             if wait is not None:
                 self._evictions.append(loop.call_later(wait, self._taint_evict, worker))
 
@@ -231,6 +237,10 @@ class NodeAgent:
             if pod is None or pod["metadata"]["uid"] != uid:
                 self._forget(worker)
             elif pod["metadata"].get("deletionTimestamp"):
+                if disruption_reason(pod) == "DeletionByTaintManager":
+                    text = f"Cancelling deletion of Pod {worker.key[0]}/{worker.key[1]}"
+                    taints = Recorder(self.store, "taint-eviction-controller")
+                    taints.record(pod, "Normal", "TaintManagerEviction", text)
                 worker.stop(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
         for uid, worker in list(self._late.items()):
             del self._late[uid]
@@ -267,59 +277,11 @@ class NodeAgent:
     def _set_ready(self, value: str) -> None:
         node = self.registry.get(NODES, "", self.name)
         others = [c for c in node["status"]["conditions"] if c["type"] != "Ready"]
-        ready = _ready(value)
+        ready = ready_condition(value)
         spec = {key: item for key, item in node["spec"].items() if key != "taints"}
         if value != "True":
             spec["taints"] = [
-                {"key": _TAINT, "effect": effect, "timeAdded": now_stamp()} for effect in ("NoSchedule", "NoExecute")
+                {"key": UNREACHABLE, "effect": effect, "timeAdded": now_stamp()}
+                for effect in ("NoSchedule", "NoExecute")
             ]
         self.registry.set_status(NODES, node, {**node["status"], "conditions": [*others, ready]}, spec=spec)
-
-
-def _toleration(pod: Obj) -> float | None:
-    """Seconds that the pod stays on an unreachable node; None for ever."""
-    for toleration in pod["spec"].get("tolerations") or ():
-        if toleration.get("key") in (_TAINT, None) and toleration.get("effect") in (None, "NoExecute"):
-            seconds = toleration.get("tolerationSeconds")
-            return None if seconds is None else float(seconds)
-    return 0.0
-
-
-def _ready(value: str) -> Obj:
-    reason, message = {
-        "True": ("KubeletReady", "kubelet is posting ready status"),
-        "Unknown": ("NodeStatusUnknown", "Kubelet stopped posting node status."),
-    }[value]
-    return {
-        "type": "Ready",
-        "status": value,
-        "lastHeartbeatTime": now_stamp(),
-        "lastTransitionTime": now_stamp(),
-        "reason": reason,
-        "message": message,
-    }
-
-
-def _node(name: str, gpus: int) -> Obj:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 1024
-    capacity = {
-        "cpu": "64",
-        "memory": f"{max(memory, 256 << 20)}Ki",
-        "ephemeral-storage": "1Ti",
-        "pods": "100000",
-        "nvidia.com/gpu": str(gpus),
-    }
-    return {
-        "metadata": {
-            "name": name,
-            "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"},
-        },
-        "spec": {},
-        "status": {
-            "capacity": capacity,
-            "allocatable": capacity,
-            "conditions": [_ready("True")],
-            "addresses": [{"type": "Hostname", "address": name}, {"type": "InternalIP", "address": "127.0.0.1"}],
-            "nodeInfo": {"kubeletVersion": "v1.36.2", "operatingSystem": "linux", "architecture": "amd64"},
-        },
-    }

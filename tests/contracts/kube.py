@@ -6,7 +6,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,12 +142,19 @@ class Kube:
         response = self._open("GET", self.path("pods", pod) + "/log", None, query, "", 20.0)
         return response.read().decode()
 
-    def watch(self, plural: str, seconds: float, **query: Any) -> Iterator[Obj]:
-        """The events of one watch, until the server ends it after `seconds` (whole ones)."""
+    def watch(
+        self, plural: str, seconds: float, opened: list[urllib3.HTTPResponse] | None = None, **query: Any
+    ) -> Iterator[Obj]:
+        """The events of one watch, until the server ends it after `seconds` (whole ones).
+
+        `opened` gets the response, for another thread to shut it down.
+        """
         asked = {"watch": "true", "timeoutSeconds": int(seconds), **query}
         response = self._open("GET", self.path(plural), None, asked, "", seconds + 10)
         if response.status != 200:
             raise AssertionError(f"watch {plural}: {response.status} {response.read()!r}")
+        if opened is not None:
+            opened.append(response)
         rest = b""
         try:
             for chunk in response.stream(65536):
@@ -162,24 +169,21 @@ class Kube:
         """A list that fills with what happens from now on, for as long as the block runs."""
         version = self.call("GET", self.path(plural), query={"limit": 1}).body["metadata"]["resourceVersion"]
         found: list[Obj] = []
-        stop = threading.Event()
+        opened: list[urllib3.HTTPResponse] = []
 
         def read() -> None:
-            since = version
-            while not stop.is_set():
-                for event in self.watch(plural, 2, resourceVersion=since, allowWatchBookmarks="true", **query):
-                    if event["type"] == "ERROR":
-                        return
-                    since = event["object"]["metadata"]["resourceVersion"]
-                    if event["type"] != "BOOKMARK":
-                        found.append(event)
+            # Its end is the block's: shutting a response down breaks the read.
+            with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
+                for event in self.watch(plural, 300, opened, resourceVersion=version, **query):
+                    found.append(event)
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
+        wait_until(lambda: opened)
         try:
             yield found
         finally:
-            stop.set()
+            opened[0].shutdown()
             thread.join(timeout=10)
 
     def job_body(self, name: str, script: str, *, pod: Obj | None = None, **spec: Any) -> Obj:
