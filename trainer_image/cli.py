@@ -15,11 +15,13 @@ import click
 
 from portal_client import redaction
 from trainer_image import config, run, settings
+from trainer_image.artifacts import LATEST, read_latest
 from trainer_image.contract import RunInputs
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.signals import stops_on_signals
 from trainer_image.sources import Sources
 from trainer_image.storage import Stop
+from trainer_image.storage_local import LocalContainer
 from trainer_image.termination import write_termination
 
 logger = logging.getLogger(__name__)
@@ -193,13 +195,11 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
 
 def model_folder(path: Path) -> Path:
     """The run's folder that latest.json names, or the folder itself. Raises ConfigInvalid for neither."""
-    latest = path / "latest.json"
-    if latest.exists():
-        try:
-            run_id = json.loads(latest.read_bytes())["run_id"]
-        except (ValueError, KeyError, TypeError):
-            raise ConfigInvalid(f"{latest} is not readable: no model can be found by it") from None
-        path = path / "runs" / str(run_id)
+    if (path / LATEST).exists():
+        latest = read_latest(LocalContainer(path))
+        if latest.run_id is None:
+            raise ConfigInvalid(f"{path / LATEST} is not readable: no model can be found by it")
+        path = path / "runs" / latest.run_id
     if not (path / "model.json").exists():
         raise ConfigInvalid(f"{path} holds no model: there is neither latest.json nor model.json in it")
     return path

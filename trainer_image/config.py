@@ -262,7 +262,7 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
 def json_schema() -> dict[str, Any]:
     """The JSON Schema of config.yaml (draft 2020-12)."""
     schema = Config.model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "config.yaml", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "config.yaml"}
 
 
 def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> str:

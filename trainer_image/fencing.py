@@ -79,7 +79,7 @@ def take(
             lease = container.lease(LEASE, run_id, take_over=owner is not None and _newer(run_id, owner))
             return RunLease(lease, stop, renew_seconds)
         except LeaseHeld as fault:
-            if time.monotonic() > deadline or stop:
+            if time.monotonic() > deadline or stop.is_set():
                 raise Fenced(f"Another pod owns this run: {fault.why}") from None
             logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
             stop.event.wait(1.0)

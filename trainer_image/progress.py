@@ -205,7 +205,7 @@ class StatusTracker:
     def _retry(self, call: Callable[[], _T], seconds: float) -> _T:
         """Repeats what may succeed later, for `seconds`; a stop that comes meanwhile ends it too."""
         deadline = time.monotonic() + seconds
-        stopped_before = bool(self._stop)
+        stopped_before = self._stop.is_set()
         pause = 0.5
         while True:
             try:

@@ -36,7 +36,7 @@ from trainer_image.errors import (
     TrainerError,
     UsageError,
 )
-from trainer_image.progress import COMPLETED, NoTracking, StatusTracker, Tracker
+from trainer_image.progress import COMPLETED, NoTracking, Portal, StatusTracker, Tracker
 from trainer_image.settings import Settings
 from trainer_image.sources import Sources, unreadable
 from trainer_image.storage import Stop, StorageFault
@@ -80,9 +80,27 @@ def load_inside() -> Inside:
     return training
 
 
-def run(settings: Settings, stop: Stop, *, inside: Callable[[], Inside] = load_inside) -> Outcome:
+def connect_portal(settings: Settings) -> Portal:
+    from portal_client.client import PortalClient
+
+    return PortalClient(
+        settings.api_base_url or "",
+        settings.api_key or "",
+        auth_method=settings.auth_method,
+        ca_bundle=settings.ca_bundle,
+        pool_size=2,
+    )
+
+
+def run(
+    settings: Settings,
+    stop: Stop,
+    *,
+    inside: Callable[[], Inside] = load_inside,
+    connect: Callable[[Settings], Portal] = connect_portal,
+) -> Outcome:
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins."""
-    tracker = make_tracker(settings, stop)
+    tracker = make_tracker(settings, stop, connect)
     steps = _Steps(tracker)
     try:
         if tracker.begin():
@@ -114,7 +132,7 @@ def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
     )
 
 
-def make_tracker(settings: Settings, stop: Stop) -> Tracker:
+def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]) -> Tracker:
     """Raises UsageError where the model's container has no model id to track."""
     if not settings.tracking:
         logger.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
@@ -127,17 +145,8 @@ def make_tracker(settings: Settings, stop: Stop) -> Tracker:
         logger.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
         logger.warning("The dispatcher reports this training: the trainer cannot")
         return NoTracking()
-    from portal_client.client import PortalClient
-
-    portal = PortalClient(
-        settings.api_base_url,
-        settings.api_key,
-        auth_method=settings.auth_method,
-        ca_bundle=settings.ca_bundle,
-        pool_size=2,
-    )
     return StatusTracker(
-        portal,
+        connect(settings),
         model_id,
         stop,
         dispatched=settings.dispatched,
@@ -185,7 +194,7 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
                 initial=initial,
                 grace_seconds=settings.grace_seconds,
             )
-            if stop:
+            if stop.is_set():
                 raise Terminated("Training was stopped before it began", step=0)
             result = module.train(inputs)
             if stop.reason in ("cancelled", "fenced"):

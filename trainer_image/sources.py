@@ -176,7 +176,7 @@ class Dataset:
             self._container,
             lock,
             self.folder,
-            lambda: bool(stop) or self._abandoned.is_set(),
+            lambda: stop.is_set() or self._abandoned.is_set(),
             connections=settings.download_connections,
             progress=tell,
         ).run()

@@ -124,5 +124,5 @@ class Stop:
                 self.reason = reason
             self.event.set()
 
-    def __bool__(self) -> bool:
+    def is_set(self) -> bool:
         return self.event.is_set()

@@ -1,0 +1,135 @@
+"""Checkpoints beyond the pod: complete or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from trainer_image.checkpoint_store import ContainerCheckpoints
+from trainer_image.errors import StorageUnavailable
+from trainer_image.storage import Container, Unavailable
+from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage_local import LocalContainer
+
+
+@pytest.fixture(params=["azure", "local"])
+def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
+    if request.param == "local":
+        (tmp_path / "container").mkdir()
+        return LocalContainer(tmp_path / "container")
+    connection = request.getfixturevalue("azurite").connection_string
+    name = f"model-{secrets.token_hex(6)}"
+    BlobServiceClient.from_connection_string(connection).create_container(name)
+    return AzureStorage(connection, None).container(name)
+
+
+def checkpoint(folder: Path, step: int, content: bytes = b"tensors") -> Path:
+    """As the engine leaves it: `step-N` with a manifest."""
+    path = folder / f"step-{step}"
+    path.mkdir(parents=True)
+    (path / "tensors.safetensors").write_bytes(content)
+    files = {"tensors.safetensors": {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}}
+    (path / "MANIFEST.json").write_text(json.dumps({"files": files}))
+    return path
+
+
+def store(container: Container, tmp_path: Path, key: str = "key", keep: int = 2) -> ContainerCheckpoints:
+    """A new pod's: with a folder of its own."""
+    return ContainerCheckpoints(container, key, tmp_path / f"pod-{secrets.token_hex(3)}", keep)
+
+
+def test_another_pod_finds_what_was_kept_newest_first(container: Container, tmp_path: Path) -> None:
+    first = store(container, tmp_path)
+    for step in (9, 10):
+        first.keep(checkpoint(tmp_path / "work", step, f"at {step}".encode()))
+    found = store(container, tmp_path).newest_first()
+    assert [path.name for path in found] == ["step-10", "step-9"]
+    assert (found[0] / "tensors.safetensors").read_bytes() == b"at 10"
+    assert (found[0] / "MANIFEST.json").exists()
+
+
+def test_only_the_newest_stay(container: Container, tmp_path: Path) -> None:
+    checkpoints = store(container, tmp_path, keep=2)
+    for step in (1, 2, 10):
+        checkpoints.keep(checkpoint(tmp_path / "work", step))
+    assert {blob.name.split("/")[2] for blob in container.list("checkpoints/")} == {"step-2", "step-10"}
+
+
+def test_a_kept_folder_is_taken_over(container: Container, tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path / "work", 1)
+    store(container, tmp_path).keep(folder)
+    assert not folder.exists()
+
+
+def test_another_configuration_does_not_see_them(container: Container, tmp_path: Path) -> None:
+    store(container, tmp_path, key="key").keep(checkpoint(tmp_path / "work", 1))
+    assert store(container, tmp_path, key="key2").newest_first() == []
+
+
+def test_nothing_kept_is_nothing_found(container: Container, tmp_path: Path) -> None:
+    assert store(container, tmp_path).newest_first() == []
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda c: c.delete("checkpoints/key/step-2/MANIFEST.json"),
+        lambda c: c.delete("checkpoints/key/step-2/tensors.safetensors"),
+        lambda c: c.write("checkpoints/key/step-2/tensors.safetensors", b"TENSORS"),
+        lambda c: c.write("checkpoints/key/step-2/tensors.safetensors", b"tens"),
+    ],
+    ids=["no manifest", "no tensors", "changed", "cut off"],
+)
+def test_a_broken_checkpoint_is_passed_over(container: Container, tmp_path: Path, harm: Any) -> None:
+    checkpoints = store(container, tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(checkpoint(tmp_path / "work", step))
+    harm(container)
+    assert [path.name for path in store(container, tmp_path).newest_first()] == ["step-1"]
+
+
+def test_a_manifest_s_names_stay_in_the_folder(tmp_path: Path) -> None:
+    container = LocalContainer(tmp_path / "c")
+    container.write("checkpoints/key/step-1/../../escaped", b"x")
+    manifest = {"files": {"../../escaped": {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}}}
+    container.write("checkpoints/key/step-1/MANIFEST.json", json.dumps(manifest).encode())
+    assert store(container, tmp_path).newest_first() == []
+
+
+def test_an_interrupted_upload_is_no_checkpoint(tmp_path: Path) -> None:
+    class Interrupted(LocalContainer):
+        def upload(self, name: str, file: Path, md5: bytes) -> None:
+            if name.endswith("MANIFEST.json"):
+                raise Unavailable("storage answers 503")
+            super().upload(name, file, md5)
+
+    checkpoints = store(Interrupted(tmp_path / "c"), tmp_path)
+    with pytest.raises(StorageUnavailable, match="step-1"):
+        checkpoints.keep(checkpoint(tmp_path / "work", 1))
+    assert store(LocalContainer(tmp_path / "c"), tmp_path).newest_first() == []
+
+
+def test_an_outage_while_resuming_is_no_fresh_start(tmp_path: Path) -> None:
+    class Down(LocalContainer):
+        def list(self, prefix: str = "") -> Any:
+            raise Unavailable("storage does not answer")
+
+    with pytest.raises(StorageUnavailable, match="Failed to read checkpoints"):
+        store(Down(tmp_path / "c"), tmp_path).newest_first()
+
+
+def test_what_the_engine_writes_is_what_the_store_understands(container: Container, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from trainer_image import checkpoint as engine_side
+
+    folder = tmp_path / "work" / "step-3"
+    engine_side.write(folder, engine_side.Snapshot(3, {"w": torch.arange(3.0)}, {"epoch": 1}))
+    store(container, tmp_path).keep(folder)
+    (found,) = store(container, tmp_path).newest_first()
+    assert engine_side.read(found).tensors["w"].tolist() == [0.0, 1.0, 2.0]

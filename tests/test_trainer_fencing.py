@@ -1,0 +1,103 @@
+"""One writer for a model, also when a pod runs twice."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import BlobServiceClient
+
+from local_stack.processes import wait_until
+from trainer_image import fencing
+from trainer_image.errors import Fenced
+from trainer_image.storage import Container, Lease, LeaseHeld, Stop, Unavailable
+from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage_local import LocalContainer
+
+OLD, NEW = "20261123t081500-aaaaaaaa", "20261123t081501-00000000"
+
+
+@pytest.fixture
+def container(azurite: Any) -> Container:
+    name = f"model-{secrets.token_hex(6)}"
+    BlobServiceClient.from_connection_string(azurite.connection_string).create_container(name)
+    return AzureStorage(azurite.connection_string, None).container(name)
+
+
+def take(container: Container, run_id: str, stop: Stop | None = None, wait: float = 0.0) -> fencing.RunLease:
+    return fencing.take(container, run_id, stop or Stop(), wait_seconds=wait, renew_seconds=0.05)
+
+
+def test_a_second_pod_of_the_same_run_is_fenced(container: Container) -> None:
+    first = take(container, OLD)
+    with pytest.raises(Fenced):
+        take(container, OLD)
+    first.confirm()
+    first.release()
+
+
+def test_the_replacement_waits_for_the_lease_of_the_pod_before(container: Container) -> None:
+    first = take(container, OLD)
+    first.release()
+    take(container, OLD, wait=10).release()
+
+
+def test_a_newer_run_takes_over_and_stops_the_older_one(container: Container) -> None:
+    stop = Stop()
+    zombie = take(container, OLD, stop)
+    heir = take(container, NEW)
+    wait_until(lambda: stop.reason == "fenced", timeout=10)
+    with pytest.raises(Fenced):
+        zombie.confirm()
+    zombie.release()
+    heir.confirm()
+    heir.release()
+
+
+def test_an_older_run_does_not_come_back_after_a_newer_one(container: Container) -> None:
+    take(container, NEW).release()
+    with pytest.raises(Fenced, match=NEW):
+        take(container, OLD)
+
+
+def test_a_folder_has_one_writer(tmp_path: Path) -> None:
+    container = LocalContainer(tmp_path)
+    first = take(container, "by-hand")
+    with pytest.raises(Fenced, match="another training writes to this folder"):
+        take(container, "by-hand-2")
+    first.release()
+    take(container, "by-hand-2").release()
+
+
+class Shaky:
+    def __init__(self, fault: Exception) -> None:
+        self.fault = fault
+        self.renewals = 0
+        self.released = False
+
+    def renew(self) -> None:
+        self.renewals += 1
+        raise self.fault
+
+    def release(self) -> None:
+        self.released = True
+
+
+def test_storage_s_trouble_is_no_reason_to_stop_training() -> None:
+    stop, lease = Stop(), Shaky(Unavailable("storage does not answer"))
+    held = fencing.RunLease(lease, stop, renew_seconds=0.001)
+    wait_until(lambda: lease.renewals > 3, timeout=10)
+    held.confirm()
+    held.release()
+    assert not stop.is_set()
+    assert lease.released
+
+
+def test_a_lost_lease_stops_the_training() -> None:
+    stop = Stop()
+    lease: Lease = Shaky(LeaseHeld("another holder has it"))
+    held = fencing.RunLease(lease, stop, renew_seconds=0.001)
+    wait_until(lambda: stop.reason == "fenced", timeout=10)
+    held.release()

@@ -1,0 +1,87 @@
+"""The last words: always JSON, never too long, never a secret."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer_image.termination import MAX_BYTES, termination_message, write_termination
+
+
+def message(text: str, **more: Any) -> bytes:
+    values = {"code": "DatasetMissing", "exit_code": 66, "retryable": False, "run_id": "run-1", "step": None}
+    return termination_message(message=text, **{**values, **more})
+
+
+def test_the_message_comes_first_and_the_rest_in_order() -> None:
+    content = message("Failed", step=7, metrics={"accuracy": 0.9, "odd": float("nan")})
+    assert list(json.loads(content)) == ["message", "code", "exit", "retryable", "run_id", "step", "metrics"]
+    assert json.loads(content)["metrics"] == {"accuracy": 0.9}
+    assert list(json.loads(message("x"))) == ["message", "code", "exit", "retryable", "run_id", "step"]
+
+
+@given(
+    st.text(alphabet=st.characters() | st.sampled_from('"\\\n\x00ü€😀'), max_size=6000)
+    | st.text().map(lambda t: t * 3000)
+)
+def test_any_message_is_valid_json_of_at_most_4096_bytes(text: str) -> None:
+    content = message(text)
+    assert len(content) <= MAX_BYTES
+    kept = json.loads(content.decode("utf-8"))["message"]
+    assert "\n" not in kept
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "€", "😀", '"', "\x01"])
+def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
+    content = message(character * 10_000)
+    assert MAX_BYTES - 8 < len(content) <= MAX_BYTES
+    assert json.loads(content)["message"].endswith("…")
+
+
+def test_too_many_metrics_are_left_out_before_the_message_is_cut() -> None:
+    words = json.loads(message("Completed", metrics={f"m{n}": 0.5 for n in range(1000)}))
+    assert words["message"] == "Completed"
+    assert "metrics" not in words
+
+
+def test_secrets_are_redacted() -> None:
+    content = message("https://a/b?sv=1&sig=abcdef AccountKey=c2VjcmV0; key-of-portal", secrets=["key-of-portal"])
+    for secret in (b"abcdef", b"c2VjcmV0", b"key-of-portal"):
+        assert secret not in content
+
+
+def test_it_is_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "termination-log"
+    path.write_bytes(b"x" * 5000)
+    write_termination(path, b'{"message": "m"}')
+    assert path.read_bytes() == b'{"message": "m"}'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_in_a_folder_that_cannot_be_written_is_written_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "termination-log"
+    path.write_bytes(b"x" * 5000)
+
+    def refuse(self: Path, content: bytes) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    write_termination(path, b"{}")
+    assert path.read_bytes() == b"{}"
+
+
+def test_a_laptop_without_the_file_is_no_error(tmp_path: Path) -> None:
+    write_termination(tmp_path / "nowhere" / "termination-log", b"{}")
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    write_termination(locked / "termination-log", b"{}")
+    locked.chmod(stat.S_IRWXU)
