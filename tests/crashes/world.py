@@ -118,7 +118,7 @@ class World:
         for job in list(self.jobs.values()):
             self._control(job)
 
-    def _control(self, job: dict[str, Any]) -> None:
+    def _control(self, job: dict[str, Any]) -> None:  # noqa: PLR0912 - a controller is a row of cases
         name = objects.name_of(job)
         pods = [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
         alive = [p for p in pods if not objects.pod_is_over(p)]

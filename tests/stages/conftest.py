@@ -1,0 +1,187 @@
+"""One dispatcher process between a real Azurite, the portal stub and the stand-in cluster, for each test.
+
+Every test has a namespace and a queue of its own; the trainers are shell scripts that do what the model's id says.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dispatcher import names, objects
+from dispatcher.azure_queue import TrainingQueue
+from dispatcher.poison import PoisonEntry, parse_entry
+from local_stack.azurite import Azurite
+from local_stack.cluster_control import ClusterFaults
+from local_stack.control import ClusterControl, Portal, start_cluster
+from local_stack.processes import Service, WaitedTooLong, wait_until
+from local_stack.stack import bare_environment, free_port
+
+SCRIPT_IMAGE = "script:local"
+
+# What a trainer does, by the word in front of its model's id.
+SCRIPT = r"""
+say() { printf '{"message":"%s","code":"%s","exit":%d}' "$1" "$2" "$3" > "$TERMINATION_MESSAGE_PATH"; exit "$3"; }
+case "$MODEL_CONTAINER" in
+    model-done-*) say "Model training completed successfully" Completed 0 ;;
+    model-invalid-*) say "Invalid dataset: train.csv: it is empty" DatasetInvalid 65 ;;
+    model-tail-*) echo "Traceback"; echo "ValueError: secret sauce missing"; exit 79 ;;
+    model-retry-*) say "Storage is out of reach" StorageUnavailable 201 ;;
+    model-runs-*) trap 'exit 143' TERM; while :; do sleep 0.1; done ;;
+    *) exit 3 ;;
+esac
+"""
+
+TEMPLATE: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "spec": {
+        "backoffLimit": 1,
+        "template": {
+            "spec": {
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 5,
+                "containers": [
+                    {
+                        "name": "trainer",
+                        "image": SCRIPT_IMAGE,
+                        "command": ["sh", "-c", SCRIPT],
+                        "resources": {"limits": {"nvidia.com/gpu": "1"}},
+                    }
+                ],
+            }
+        },
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl]:
+    folder = tmp_path_factory.mktemp("stages")
+    service, control = start_cluster(folder, gpus=8, images={SCRIPT_IMAGE: None})
+    with service:
+        yield control
+
+
+class Stage:
+    """The parts around one dispatcher, and the dispatcher itself once started."""
+
+    def __init__(self, folder: Path, azurite: Azurite, portal: Portal, cluster: ClusterControl) -> None:
+        self.folder = folder
+        self.portal = portal
+        self.cluster = cluster
+        self.faults = ClusterFaults(cluster.url)
+        self.namespace = f"ns-{secrets.token_hex(4)}"
+        self.name = f"q-{secrets.token_hex(6)}"
+        cluster.create_namespace(self.namespace)
+        self.queue = TrainingQueue(self.name, connection_string=azurite.connection_string)
+        self.poison_queue = TrainingQueue(f"{self.name}-poison", connection_string=azurite.connection_string)
+        self.queue.create()
+        self.poison_queue.create()
+        self.template = json.loads(json.dumps(TEMPLATE))
+        self.port = free_port()
+        self.settings = {
+            "QUEUE_NAME": self.name,
+            "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
+            "API_BASE_URL": portal.url,
+            "API_KEY": portal.api_key,
+            "KUBECONFIG": str(cluster.kubeconfig),
+            "NAMESPACE": self.namespace,
+            "JOB_TEMPLATE": str(folder / "job-template.yaml"),
+            "HEALTH_HOST": "127.0.0.1",
+            "HEALTH_PORT": str(self.port),
+            "POLL_MAX_SECONDS": "0.5",
+            "OUTAGE_PAUSE_SECONDS": "1",
+            "SWEEP_SECONDS": "1",
+            "STATUS_PROGRESS_SECONDS": "1",
+        }
+        self.processes: list[Service] = []
+
+    def start(self, ready: bool = True, **settings: str) -> Service:
+        """Start a dispatcher with `settings` over the usual ones."""
+        Path(self.settings["JOB_TEMPLATE"]).write_text(yaml.safe_dump(self.template))
+        number = len(self.processes)
+        service = Service(
+            f"dispatcher-{number}",
+            [sys.executable, "-m", "dispatcher", "run"],
+            self.folder / f"dispatcher-{number}.log",
+            env=bare_environment() | self.settings | settings,
+            cwd=self.folder,
+        ).start()
+        self.processes.append(service)
+        if ready:
+            service.wait_ready(lambda: self.log(number).count("Settings:") or None)
+        return service
+
+    def submit(self, kind: str, status: str = "Created", **fields: Any) -> str:
+        """Put a request on the queue for a new model, known to the portal; returns its id."""
+        model_id = f"{kind}-{secrets.token_hex(4)}"
+        self.portal.set_model(model_id, status)
+        self.send(model_id, **fields)
+        return model_id
+
+    def send(self, model_id: str, **fields: Any) -> str:
+        return self.queue.send(json.dumps({"task": "train", "model_container_name": f"model-{model_id}", **fields}))
+
+    def status(self, model_id: str) -> str:
+        return self.portal.model(model_id).status
+
+    def message(self, model_id: str) -> str:
+        return self.portal.model(model_id).message
+
+    def wait_status(self, model_id: str, status: str, seconds: float = 30) -> None:
+        self.wait(lambda: self.status(model_id) == status, seconds)
+
+    def wait(self, condition: Callable[[], Any], seconds: float = 30) -> Any:
+        """wait_until, with the dispatchers' logs where it does not come true."""
+        try:
+            return wait_until(condition, seconds)
+        except WaitedTooLong:
+            for number in range(len(self.processes)):
+                print(f"--- dispatcher {number}\n{self.log(number)[-6000:]}")
+            raise
+
+    def job(self, model_id: str) -> dict[str, Any] | None:
+        found = [j for j in self.cluster.jobs(self.namespace) if objects.name_of(j) == f"model-{model_id}"]
+        return found[0] if found else None
+
+    def pods(self, model_id: str) -> list[dict[str, Any]]:
+        return [p for p in self.cluster.pods(self.namespace) if objects.label(p, names.MODEL_ID) == model_id]
+
+    def running(self, model_id: str) -> bool:
+        return any("running" in objects.trainer_state(pod) for pod in self.pods(model_id))
+
+    def delete_job(self, model_id: str) -> None:
+        path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/model-{model_id}"
+        self.cluster.api("DELETE", path, {"propagationPolicy": "Background"})
+
+    def poison(self) -> list[PoisonEntry]:
+        return [parse_entry(text) for text in self.poison_queue.peek()]
+
+    def drained(self) -> bool:
+        """Nothing on the queue, visible or in hand."""
+        return self.queue.depth() == 0
+
+    def log(self, number: int = -1) -> str:
+        service = self.processes[number]
+        return service.log.read_text(encoding="utf-8") if service.log.exists() else ""
+
+    def stop(self) -> None:
+        for service in self.processes:
+            service.stop()
+
+
+@pytest.fixture
+def stage(tmp_path: Path, azurite: Azurite, portal: Portal, stage_cluster: ClusterControl) -> Iterator[Stage]:
+    made = Stage(tmp_path, azurite, portal, stage_cluster)
+    yield made
+    made.faults.clear_faults()
+    made.faults.deny()
+    made.stop()

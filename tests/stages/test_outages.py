@@ -1,0 +1,181 @@
+"""Portal, cluster and queue out of order: nothing is lost, nothing is poisoned, and somebody is told."""
+
+from __future__ import annotations
+
+import signal
+import urllib.error
+
+import pytest
+
+from dispatcher import names, objects
+from local_stack.control import OPENER
+from tests.stages.conftest import Stage
+
+
+@pytest.mark.parametrize("kind", ["status", "html", "empty", "cut", "garbage"])
+def test_a_portal_that_fails_pauses_the_intake_and_loses_nothing(stage: Stage, kind: str) -> None:
+    stage.portal.add_fault(kind, method="GET", status=500, count=None)
+    models = [stage.submit("done") for _ in range(3)]
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: "Intake pauses" in stage.log())
+    assert not stage.poison()
+    assert stage.cluster.jobs(stage.namespace) == []
+    stage.portal.clear_faults()
+    for model in models:
+        stage.wait_status(model, "Completed")
+    assert not stage.poison()
+    assert "Intake goes on" in stage.log()
+
+
+def test_a_wrong_key_pauses_the_intake_and_names_the_setting(stage: Stage) -> None:
+    model = stage.submit("done")
+    stage.start(API_KEY="wrong-key-0123456789", MAX_DELIVERIES="1")
+    stage.wait(lambda: "Intake pauses" in stage.log())
+    assert "API_KEY" in stage.log()
+    assert "wrong-key-0123456789" not in stage.log()
+    assert stage.status(model) == "Created"
+    assert not stage.poison()
+
+
+def test_without_a_key_it_stays_up_unready_and_takes_no_message(stage: Stage) -> None:
+    stage.submit("done")
+    service = stage.start(API_KEY="")
+    stage.wait(lambda: "API_KEY not configured" in stage.log())
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        stage.wait(lambda: OPENER.open(f"http://127.0.0.1:{stage.port}/readyz", timeout=5))
+    assert caught.value.code == 503
+    assert "API_KEY not configured" in caught.value.read().decode()
+    assert stage.queue.peek(), "the message is visible, nobody holds it"
+    assert service.stop() == 0
+
+
+def test_a_processing_that_the_portal_does_not_take_is_sent_later(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.portal.add_fault("status", method="PUT", status=503, count=4)
+    stage.start()
+    stage.wait(lambda: stage.running(model))
+    stage.wait_status(model, "Processing")
+    stage.wait(lambda: objects.is_acknowledged(stage.job(model) or {}))
+
+
+def test_a_processing_that_was_applied_although_it_failed_is_not_repeated(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.portal.add_fault("cut", method="PUT", count=1, after=True)
+    stage.start()
+    stage.wait(lambda: stage.running(model))
+    assert len([c for c in stage.portal.calls("PUT") if c.model == model]) == 1
+    assert objects.is_acknowledged(stage.job(model) or {})
+
+
+def test_an_outcome_waits_for_the_portal_across_a_restart(stage: Stage) -> None:
+    model = stage.submit("invalid")
+    stage.portal.add_fault("status", method="PUT", status=500, count=None)
+    first = stage.start()
+    stage.wait(lambda: (job := stage.job(model)) and objects.is_finished(job), 60)
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    stage.portal.clear_faults()
+    stage.start()
+    stage.wait_status(model, "Failed")
+    assert stage.message(model) == "Invalid dataset: train.csv: it is empty"
+
+
+def test_an_api_server_that_created_the_job_but_answered_500_is_believed_after_a_look(stage: Stage) -> None:
+    model = stage.submit("done")
+    stage.faults.fail("create", "jobs", status=500, after=True)
+    stage.start()
+    stage.wait_status(model, "Completed")
+    assert not stage.poison()
+
+
+@pytest.mark.parametrize(("verb", "status"), [("create", 500), ("create", 429), ("patch", 500), ("patch", 409)])
+def test_an_api_server_that_fails_for_a_while_costs_nothing(stage: Stage, verb: str, status: int) -> None:
+    stage.faults.fail(verb, "jobs", status=status, count=2)
+    model = stage.submit("done")
+    stage.start(MAX_DELIVERIES="1", VISIBILITY_TIMEOUT_SECONDS="10")
+    stage.wait_status(model, "Completed", 60)
+    assert not stage.poison()
+
+
+def test_a_403_names_the_verb_and_resource_that_the_role_lacks(stage: Stage) -> None:
+    stage.faults.deny({"verb": "create", "resource": "jobs", "namespace": stage.namespace})
+    model = stage.submit("done")
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: 'must allow the verb "create" on "jobs"' in stage.log())
+    assert not stage.poison()
+    stage.faults.deny()
+    stage.wait_status(model, "Completed")
+
+
+def test_a_quota_on_jobs_pauses_the_intake_until_there_is_room(stage: Stage) -> None:
+    stage.faults.set_quota(stage.namespace, {"count/jobs.batch": "0"}, name="jobs")
+    model = stage.submit("done")
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: "exceeded quota" in stage.log())
+    assert not stage.poison()
+    stage.faults.set_quota(stage.namespace, None, name="jobs")
+    stage.wait_status(model, "Completed")
+
+
+def test_a_template_that_the_api_server_refuses_poisons_nobody(stage: Stage) -> None:
+    stage.template["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "0.5"
+    stage.submit("done")
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: "Mend the Job template" in stage.log())
+    assert not stage.poison()
+
+
+def test_watches_that_are_cut_expired_or_silent_do_not_hide_an_outcome(stage: Stage) -> None:
+    stage.start(RESYNC_SECONDS="2")
+    stage.wait(lambda: len(stage.faults.open_watches()) >= 2)
+    stage.faults.silence_watches()
+    first = stage.submit("done")
+    stage.wait_status(first, "Completed", 60)
+    stage.faults.compact()
+    stage.faults.cut_watches()
+    second = stage.submit("invalid")
+    stage.wait_status(second, "Failed", 60)
+
+
+def test_the_most_active_jobs_wait_on_the_queue_not_in_the_cluster(stage: Stage) -> None:
+    stage.start(MAX_ACTIVE_JOBS="1")
+    first = stage.submit("runs")
+    stage.wait(lambda: stage.running(first))
+    second = stage.submit("done")
+    stage.wait(lambda: "Intake waits: MAX_ACTIVE_JOBS" in stage.log())
+    assert stage.job(second) is None
+    assert stage.status(second) == "Created"
+    stage.delete_job(first)
+    stage.wait_status(second, "Completed", 60)
+
+
+def test_a_half_launched_job_whose_message_is_gone_is_taken_on(stage: Stage) -> None:
+    stage.faults.fail("patch", "jobs", status=500, count=None)
+    model = stage.submit("done")
+    first = stage.start()
+    stage.wait(lambda: stage.job(model))
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    assert not objects.is_launched(stage.job(model) or {})
+    purge(stage)
+    stage.faults.clear_faults()
+    stage.start(VISIBILITY_TIMEOUT_SECONDS="10")
+    stage.wait_status(model, "Completed", 60)
+
+
+def purge(stage: Stage) -> None:
+    """What `az storage message clear` does."""
+    stage.queue._client.clear_messages()
+
+
+def test_a_job_of_that_name_which_is_not_ours_is_left_alone_and_the_message_told(stage: Stage) -> None:
+    model = stage.submit("done")
+    foreign = stage.template | {"metadata": {"name": f"model-{model}"}}
+    foreign["spec"] = {**foreign["spec"], "suspend": True}
+    stage.cluster.api("POST", f"/apis/batch/v1/namespaces/{stage.namespace}/jobs", foreign)
+    stage.start(MAX_DELIVERIES="1")
+    entries = stage.wait(stage.poison)
+    assert [entry.code for entry in entries] == ["NameTaken"]
+    job = stage.job(model) or {}
+    assert not objects.label(job, names.MANAGED_BY)
+    assert stage.status(model) == "Created"
