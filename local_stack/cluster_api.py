@@ -19,6 +19,7 @@ from local_stack.cluster_api_stub import StubApi
 from local_stack.cluster_api_verbs import Target, Verbs
 from local_stack.cluster_api_watch import Watches
 from local_stack.cluster_faults import Call, Fault, Faults
+from local_stack.cluster_protobuf import MEDIA_TYPE, to_object
 from local_stack.cluster_registry import Registry
 from local_stack.cluster_resources import ACCESS_REVIEWS, PODS
 from local_stack.node_agent import NodeAgent
@@ -148,7 +149,7 @@ class ClusterApi:
         if verb == "list":
             return verbs.list_all(target, query, as_table)
         raw = await request.read()
-        body: Any = json.loads(raw) if raw else {}
+        body = _body(request, raw)
         if verb == "patch":
             return verbs.patch(target, query, body, request.content_type)
         if not isinstance(body, dict):
@@ -202,6 +203,12 @@ def _target(path: str) -> Target | None:
     if subresource and subresource not in served and (resource.plural, subresource) != ("namespaces", "finalize"):
         return None
     return Target(resource, namespace, name, subresource)
+
+
+def _body(request: web.BaseRequest, raw: bytes) -> Any:
+    if request.content_type == MEDIA_TYPE:
+        return to_object(raw)
+    return json.loads(raw) if raw else {}
 
 
 def _verb(method: str, target: Target, query: Mapping[str, str]) -> str:
