@@ -13,6 +13,7 @@ from dispatcher.app import bounds_of, defaults_of
 from dispatcher.job_spec import TemplateError, build_job, load_template
 from dispatcher.settings import Settings
 from dispatcher.training_request import TrainingRequest, decode
+from local_stack.control import ClusterControl
 from tests.kustomized import MANIFESTS, VARIANTS, needs_kubectl, of_kind, settings_of, template_of
 from trainer_image import settings as trainer_settings
 
@@ -65,6 +66,13 @@ def test_the_trainer_starts_with_the_environment_of_the_completed_job(variant: s
     assert str(read.work_dir) in mounts
     for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
         assert any(environment[name] == mount or environment[name].startswith(f"{mount}/") for mount in mounts), name
+
+
+@every_variant
+def test_the_stand_in_cluster_takes_the_completed_job(variant: str, tmp_path: Path, cluster: ClusterControl) -> None:
+    path = "/apis/batch/v1/namespaces/default/jobs?dryRun=All&fieldValidation=Strict"
+    taken = cluster.api("POST", path, _job(variant, tmp_path))
+    assert taken["spec"]["suspend"] is True
 
 
 @every_variant
