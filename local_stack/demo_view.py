@@ -34,7 +34,7 @@ class Progress:
         self._requests = tuple(requests)
         self._gpus = gpus
         self._last: dict[str, Seen] = {}
-        self._poisoned = 0
+        self._poisoned: set[str] = set()
         self._live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
     def __enter__(self) -> Self:
@@ -66,13 +66,14 @@ class Progress:
                 job = f"[Job {seen.job}]" if seen.job else "[no Job]"
                 self.say(seconds, f"{request.name:<12} {status:<11} {job:<16} {words}")
             self._last[request.name] = seen
-        if snapshot.poisoned != self._poisoned:
-            self._poisoned = snapshot.poisoned
-            self.say(seconds, f"{self._poisoned} in the poison queue")
+        for name, code in snapshot.poison.items():
+            if name not in self._poisoned:
+                self._poisoned.add(name)
+                self.say(seconds, f"{name:<12} in the poison queue: {code}")
 
     def _table(self, seconds: float, snapshot: Snapshot) -> Table:
         caption = (
-            f"{seconds:.0f} s   queue: {snapshot.queued}   poison: {snapshot.poisoned}   "
+            f"{seconds:.0f} s   queue: {snapshot.queued}   poison: {len(snapshot.poison)}   "
             f"GPUs busy: {snapshot.gpus_busy} of {self._gpus}"
         )
         table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left", expand=True)
@@ -84,6 +85,8 @@ class Progress:
         for request in self._requests:
             seen = snapshot.requests[request.name]
             status, words = seen.portal or ("", "")
+            if code := snapshot.poison.get(request.name):
+                words = f"in the poison queue: {code}"
             table.add_row(request.name, _status(status), seen.job, _seconds(seen.waited), _seconds(seen.trained), words)
         return table
 

@@ -36,11 +36,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything at one moment. queued: messages, hidden ones included; gpus_busy: those of running pods."""
+    """Everything at one moment.
+
+    queued: messages, hidden ones included. poison: request name → code of its entry. gpus_busy: of running pods.
+    """
 
     requests: Mapping[str, Seen]
     queued: int
-    poisoned: int
+    poison: Mapping[str, str]
     gpus_busy: int
 
 
@@ -65,7 +68,7 @@ class Watch:
         return Snapshot(
             requests=seen,
             queued=int(self.stack.queue().get_queue_properties().approximate_message_count or 0),
-            poisoned=int(self.stack.poison.get_queue_properties().approximate_message_count or 0),
+            poison={name: code for name, (code, _) in self._poison().items()},
             gpus_busy=sum(_gpus(pod) for pod in pods if _phase(pod) == "Running"),
         )
 
@@ -91,10 +94,10 @@ class Watch:
 
     def settled(self, snapshot: Snapshot) -> bool:
         """Nothing more will come: messages consumed, Jobs reported, expected poison entries there."""
-        poison = sum(request.expected.kind == "poisoned" for request in self.requests)
+        poison = {request.name for request in self.requests if request.expected.kind == "poisoned"}
         return (
             snapshot.queued == 0
-            and snapshot.poisoned >= poison
+            and poison <= set(snapshot.poison)
             and all(
                 seen.job in ("succeeded", "failed") and seen.reported
                 for request in self.requests
@@ -105,20 +108,29 @@ class Watch:
 
     def outcomes(self, snapshot: Snapshot) -> dict[str, Outcome]:
         """What has become of each request, with what its container and the poison queue hold."""
-        poison = [json.loads(message.content) for message in self.stack.poison.peek_messages(32)]
+        poison = self._poison()
         outcomes = {}
         for request in self.requests:
             seen = snapshot.requests[request.name]
-            entry = next((e for e in poison if e.get("original") == request.message), None)
             outcomes[request.name] = Outcome(
                 portal=seen.portal,
                 job=bool(seen.job),
                 waited=seen.waited,
                 trained=seen.trained,
-                poison=None if entry is None else (str(entry["code"]), str(entry["sentence"])),
+                poison=poison.get(request.name),
                 **self._published(request),
             )
         return outcomes
+
+    def _poison(self) -> dict[str, tuple[str, str]]:
+        """Request name → (code, sentence) of its entry in the poison queue."""
+        entries = [json.loads(message.content) for message in self.stack.poison.peek_messages(32)]
+        return {
+            request.name: (str(entry["code"]), str(entry["sentence"]))
+            for request in self.requests
+            for entry in entries
+            if entry.get("original") == request.message
+        }
 
     def _published(self, request: Request) -> dict[str, Any]:
         """metrics, runs and place of the model in the request's container."""

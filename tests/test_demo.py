@@ -83,7 +83,7 @@ def test_piped_output_has_a_line_for_each_change_and_none_for_no_change() -> Non
     request = BY_NAME["table"]
 
     def snapshot(seen: Seen) -> Snapshot:
-        return Snapshot({request.name: seen}, queued=0, poisoned=0, gpus_busy=0)
+        return Snapshot({request.name: seen}, queued=0, poison={}, gpus_busy=0)
 
     with Progress(console, [request], gpus=2) as progress:
         for status, words in (("Created", ""), ("Processing", "[Epoch 1]"), ("Processing", "[Epoch 1]")):
