@@ -52,11 +52,12 @@ class HealthServer:
     ) -> None:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                if self.path == "/livez":
+                path = self.path.partition("?")[0]
+                if path == "/livez":
                     self._answer([f"loop {loop} is stuck" for loop in heartbeats.stuck()])
-                elif self.path == "/readyz":
-                    self._answer(not_ready())
-                elif self.path == "/metrics":
+                elif path == "/readyz":
+                    self._answer(_reasons(not_ready))
+                elif path == "/metrics":
                     self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
                 else:
                     self._send(404, b"/livez, /readyz or /metrics\n")
@@ -77,9 +78,25 @@ class HealthServer:
         self._server = ThreadingHTTPServer((host, port), Handler)
         self._server.daemon_threads = True
 
+    @property
+    def port(self) -> int:
+        """The port that it listens on; the kernel's choice where 0 was asked for."""
+        return int(self._server.server_address[1])
+
     def start(self) -> None:
         threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
 
     def stop(self) -> None:
         self._server.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Let the port go; enough where it was never started."""
         self._server.server_close()
+
+
+def _reasons(not_ready: Callable[[], list[str]]) -> list[str]:
+    try:
+        return not_ready()
+    except Exception as error:  # a probe without an answer would only say "timed out"
+        return [f"readiness cannot be told: {type(error).__name__}: {error}"]

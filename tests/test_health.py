@@ -1,0 +1,104 @@
+"""dispatcher.health: what Kubernetes' probes and Prometheus get to hear."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from dispatcher.health import HealthServer, Heartbeats
+from dispatcher.metrics import Metrics
+
+
+@pytest.fixture
+def problems() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def heartbeats() -> Heartbeats:
+    return Heartbeats(silence=1e9)
+
+
+@pytest.fixture
+def url(problems: list[str], heartbeats: Heartbeats) -> Iterator[str]:
+    metrics = Metrics()
+    metrics.messages.labels("launch").inc()
+    server = HealthServer("127.0.0.1", 0, heartbeats, lambda: problems, metrics.registry)
+    server.start()
+    yield f"http://127.0.0.1:{server.port}"
+    server.stop()
+
+
+def asked(url: str) -> tuple[int, str, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode(), answer.headers["Content-Type"]
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(), error.headers["Content-Type"]
+
+
+def test_a_healthy_dispatcher_is_live_and_ready(url: str) -> None:
+    assert asked(f"{url}/livez")[:2] == (200, "ok\n")
+    assert asked(f"{url}/readyz")[:2] == (200, "ok\n")
+
+
+def test_readiness_says_what_is_missing_and_liveness_does_not_care(url: str, problems: list[str]) -> None:
+    problems += ["API_KEY not configured", "intake pauses"]
+    assert asked(f"{url}/readyz")[:2] == (503, "API_KEY not configured\nintake pauses\n")
+    assert asked(f"{url}/livez")[0] == 200
+
+
+def test_metrics_are_served_in_prometheus_format(url: str) -> None:
+    status, body, kind = asked(f"{url}/metrics")
+    assert status == 200
+    assert 'training_dispatcher_messages_total{result="launch"} 1.0' in body
+    assert kind.startswith("text/plain")
+
+
+def test_a_query_does_not_hide_a_path(url: str) -> None:
+    assert asked(f"{url}/readyz?verbose")[0] == 200
+
+
+def test_another_path_names_the_right_ones(url: str) -> None:
+    status, body, _ = asked(f"{url}/healthz")
+    assert status == 404
+    assert "/livez" in body
+
+
+def test_a_probe_that_breaks_is_an_answer_not_a_hang(heartbeats: Heartbeats) -> None:
+    def broken() -> list[str]:
+        raise RuntimeError("defect")
+
+    server = HealthServer("127.0.0.1", 0, heartbeats, broken, Metrics().registry)
+    server.start()
+    try:
+        status, body, _ = asked(f"http://127.0.0.1:{server.port}/readyz")
+        assert status == 503
+        assert "RuntimeError" in body
+    finally:
+        server.stop()
+
+
+def test_a_loop_that_is_silent_is_named(url: str) -> None:
+    heartbeats = Heartbeats(silence=-1.0)
+    heartbeats.beat("sweep")
+    heartbeats.beat("intake")
+    assert heartbeats.stuck() == ["intake", "sweep"]
+
+
+def test_a_loop_that_beats_is_not_stuck(heartbeats: Heartbeats) -> None:
+    alive = heartbeats.beat("intake")
+    alive()
+    assert heartbeats.stuck() == []
+
+
+def test_a_taken_port_is_an_error_at_start(heartbeats: Heartbeats) -> None:
+    first = HealthServer("127.0.0.1", 0, heartbeats, list, Metrics().registry)
+    try:
+        with pytest.raises(OSError, match="in use"):
+            HealthServer("127.0.0.1", first.port, heartbeats, list, Metrics().registry)
+    finally:
+        first.close()
