@@ -11,7 +11,7 @@ from azure.storage.blob import BlobServiceClient
 
 from local_stack.processes import wait_until
 from trainer_image import fencing
-from trainer_image.errors import Fenced
+from trainer_image.errors import Fenced, Terminated
 from trainer_image.storage import Container, Lease, LeaseHeld, Stop, Unavailable
 from trainer_image.storage_azure import AzureStorage
 from trainer_image.storage_local import LocalContainer
@@ -42,6 +42,14 @@ def test_the_replacement_waits_for_the_lease_of_the_pod_before(container: Contai
     first = take(container, OLD)
     first.release()
     take(container, OLD, wait=10).release()
+
+
+def test_a_stop_ends_the_wait_for_an_earlier_pod(container: Container) -> None:
+    first, stop = take(container, OLD), Stop()
+    stop.set("terminated")
+    with pytest.raises(Terminated):
+        take(container, OLD, stop, wait=60)
+    first.release()
 
 
 def test_a_newer_run_takes_over_and_stops_the_older_one(container: Container) -> None:

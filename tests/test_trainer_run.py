@@ -172,6 +172,15 @@ def test_what_is_wrong_before_the_training_is_reported_too(
     assert portal.puts == [("Failed", outcome.sentence)]
 
 
+def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings, tmp_path: Path) -> None:
+    def never() -> FakeInside:
+        raise AssertionError("the training code was loaded")
+
+    settings = replace(settings, data=tmp_path / "none")
+    outcome = run.run(settings, Stop(), inside=never, connect=lambda settings: FakePortal(S.PROCESSING))
+    assert outcome.exit_code == 66
+
+
 def test_a_model_that_is_completed_already_is_not_trained(settings: Settings) -> None:
     inside = FakeInside()
     outcome = start(settings, FakePortal(S.COMPLETED), inside=inside)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer_image import termination
 from trainer_image.termination import MAX_BYTES, termination_message, write_termination
 
 
@@ -74,6 +75,18 @@ def test_a_file_in_a_folder_that_cannot_be_written_is_written_in_place(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "write_bytes", refuse)
+    write_termination(path, b"{}")
+    assert path.read_bytes() == b"{}"
+
+
+def test_kubernetes_own_file_is_not_made_where_there_is_no_kubernetes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "termination-log"
+    monkeypatch.setattr(termination, "KUBERNETES_FILE", path)
+    write_termination(path, b"{}")
+    assert not path.exists()
+    path.write_text("")
     write_termination(path, b"{}")
     assert path.read_bytes() == b"{}"
 

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 
-from trainer_image.errors import Fenced
+from trainer_image.errors import Fenced, Terminated
 from trainer_image.storage import Container, Lease, LeaseHeld, Stop, StorageFault
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,9 @@ def take(
             lease = container.lease(LEASE, run_id, take_over=owner is not None and _newer(run_id, owner))
             return RunLease(lease, stop, renew_seconds)
         except LeaseHeld as fault:
-            if time.monotonic() > deadline or stop.is_set():
+            if stop.is_set():
+                raise Terminated("Training was stopped while it waited for an earlier pod", step=0) from None
+            if time.monotonic() > deadline:
                 raise Fenced(f"Another pod owns this run: {fault.why}") from None
             logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
             stop.event.wait(1.0)

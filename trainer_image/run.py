@@ -170,6 +170,7 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
         try:
             config = sources.config()
             data = sources.start_download(config, steps.progress)
+            data.wait_listed()
             module = inside()
             lock = data.wait()
             warm = config.init.from_ == "latest"

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from portal_client.address import PortalAddress
+from portal_client.redaction import REDACTED
 from trainer_image.contract import Limits
 from trainer_image.errors import UsageError
 
@@ -75,14 +76,14 @@ class Settings:
         return tuple(s for s in (self.api_key, self.connection_string, key and key[1]) if s)
 
     def __str__(self) -> str:
-        """One line for the log, secrets as their length."""
+        """One line for the log."""
         shown = []
         for item in fields(self):
             value = getattr(self, item.name)
             if value is None or item.name == "request":
                 continue
             if item.name in _SECRET:
-                value = f"(set, {len(value)} characters)"
+                value = REDACTED
             shown.append(f"{item.name}={value}")
         return ", ".join(shown)
 

@@ -127,12 +127,14 @@ class Dataset:
         self._lock: DatasetLock | None = None
         self._error: BaseException | None = None
         self._abandoned = threading.Event()
+        self._listed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, settings: Settings, stop: Stop, progress: Callable[[Progress], None]) -> None:
         def work() -> None:
             try:
                 lock = lock_dataset(self._container, settings.limits)
+                self._listed.set()
                 if self._fetch:
                     self._download(lock, settings, stop, progress)
                 self._lock = lock
@@ -141,6 +143,14 @@ class Dataset:
 
         self._thread = threading.Thread(target=work, name="dataset", daemon=True)
         self._thread.start()
+
+    def wait_listed(self) -> None:
+        """Until its listing has been checked: the time to fail, before torch is imported. Raises as `wait`."""
+        assert self._thread is not None
+        while self._thread.is_alive() and not self._listed.wait(0.1):
+            pass
+        if self._error is not None:
+            raise self._error
 
     def wait(self) -> DatasetLock:
         """Until it is there and verified. Raises what went wrong on the way."""

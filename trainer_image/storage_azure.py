@@ -1,4 +1,4 @@
-"""Containers in Azure Blob Storage. In the trainer, only this file imports the Azure SDK."""
+"""Containers in Azure Blob Storage. In the trainer, only this file calls the Azure SDK."""
 
 from __future__ import annotations
 
@@ -15,24 +15,19 @@ from typing import Any, TypeVar
 from azure.core import MatchConditions
 from azure.core.exceptions import (
     AzureError,
-    ClientAuthenticationError,
-    HttpResponseError,
-    ServiceRequestError,
-    ServiceResponseError,
 )
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
 from trainer_image.errors import UsageError
 from trainer_image.storage import (
-    AccessDenied,
     BlobChanged,
     BlobInfo,
     BlobMissing,
-    ContainerMissing,
     LeaseHeld,
     StorageFault,
     Unavailable,
 )
+from trainer_image.storage_azure_faults import fault_of, retry_after
 
 # A lease outlives its holder by this: the shortest that Azure gives; a dead pod's replacement waits for it.
 LEASE_SECONDS = 15
@@ -43,22 +38,6 @@ CONNECT_TIMEOUT = 20
 LONGEST_WAIT = 60.0
 _CHUNK = 16 * 1024 * 1024
 _BODY_ATTEMPTS = 4
-
-_GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
-_CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}
-_LEASED = {
-    "LeaseAlreadyPresent",
-    "LeaseAlreadyBroken",
-    "LeaseIdMismatchWithLeaseOperation",
-    "LeaseIdMismatchWithBlobOperation",
-    "LeaseIdMissing",
-    "LeaseIsBrokenAndCannotBeRenewed",
-    "LeaseIsBreakingAndCannotBeAcquired",
-    "LeaseIsBreakingAndCannotBeChanged",
-    "LeaseLost",
-    "LeaseNotPresentWithBlobOperation",
-    "LeaseNotPresentWithLeaseOperation",
-}
 
 _T = TypeVar("_T")
 
@@ -233,8 +212,8 @@ class AzureContainer:
             except AzureError as error:
                 # The SDK's policy knows 503 as "slow down"; gateways in front of storage say 429.
                 if getattr(error, "status_code", None) != 429 or pause is None:
-                    raise _fault(error) from None
-                time.sleep(min(_retry_after(error) or pause, LONGEST_WAIT))
+                    raise fault_of(error) from None
+                time.sleep(min(retry_after(error) or pause, LONGEST_WAIT))
         raise AssertionError("the last attempt returns or raises")
 
 
@@ -256,36 +235,6 @@ class AzureLease:
             self._container._do(self._lease.release)
         except StorageFault as fault:
             logging.getLogger(__name__).debug("The lease was not released: %s", fault.why)
-
-
-def _retry_after(error: AzureError) -> float | None:
-    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else None
-
-
-def _fault(error: AzureError) -> StorageFault:
-    """Takes over codes and statuses only: the SDK's texts quote URLs and the string that was signed."""
-    status = getattr(error, "status_code", None)
-    code = getattr(error, "error_code", None)
-    code = getattr(code, "value", code)
-    said = f" ({code})" if code else ""
-    if code in _GONE:
-        return ContainerMissing("the container does not exist")
-    if code in _LEASED:
-        return LeaseHeld(f"another holder has it{said}")
-    if code in _CHANGED or status in (304, 412):
-        return BlobChanged("it has changed meanwhile")
-    if status == 404:
-        return BlobMissing("it does not exist")
-    if isinstance(error, ClientAuthenticationError) or status in (401, 403):
-        return AccessDenied(f"storage refuses access{said}")
-    if isinstance(error, ServiceRequestError):
-        return Unavailable("storage cannot be reached")
-    if isinstance(error, ServiceResponseError):
-        return Unavailable("storage does not answer")
-    if isinstance(error, HttpResponseError) and status is not None:
-        return Unavailable(f"storage answers {status}{said}")
-    return Unavailable(f"storage fails with {type(error).__name__}")
 
 
 def _bare(etag: str | None) -> str:

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 # Kubernetes cuts off the rest: and half a JSON object says nothing.
 MAX_BYTES = 4096
+KUBERNETES_FILE = Path("/dev/termination-log")
 
 
 def termination_message(
@@ -59,7 +60,10 @@ def termination_message(
 
 
 def write_termination(path: Path, content: bytes) -> None:
-    """Whole or not at all. Where there is no such folder (a laptop), nothing is written."""
+    """Whole or not at all. Nothing where nobody will read it: no such folder, or Kubernetes' own file is not there."""
+    if path == KUBERNETES_FILE and not path.exists():
+        logger.debug("No termination message: this is no pod")
+        return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         try:
