@@ -25,6 +25,8 @@ from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+# What the reader takes in at a time; a single row may not be longer.
+BLOCK_BYTES = 8 * 1024**2
 DELIMITERS = (",", ";", "\t", "|")
 # What spreadsheets, databases and pandas write for "no value". "none" is left out: it is a common category.
 NULL_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
@@ -84,6 +86,7 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits) -> Table:
     tables: list[tuple[Part, pa.Table]] = []
     for name, path in files:
         table = _read_parquet(name, path) if path.name.endswith(".parquet") else _read_csv(name, path, limits)
+        _check_fields(name, table, limits)
         if limits.table_columns and table.num_columns > limits.table_columns:
             raise LimitExceeded(f"{name} has {table.num_columns} columns; the limit is {limits.table_columns}")
         tables.append((Part(name, path, table.num_rows), table))
@@ -97,6 +100,15 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits) -> Table:
         for column in first.column_names
     }
     return Table(columns, tuple(part for part, _ in tables))
+
+
+def _check_fields(name: str, table: pa.Table, limits: Limits) -> None:
+    for column in table.column_names if limits.field_bytes else ():
+        longest = pc.max(pc.binary_length(table.column(column))).as_py() or 0
+        if longest > limits.field_bytes:
+            raise LimitExceeded(
+                f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
+            )
 
 
 def compare_columns(file: str, columns: Sequence[str], other: str, expected: Sequence[str]) -> None:
@@ -197,6 +209,7 @@ def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
             path,
             read_options=pacsv.ReadOptions(
                 use_threads=False,
+                block_size=BLOCK_BYTES,
                 column_names=[h.strip() for h in header],
                 skip_rows=0,
                 skip_rows_after_names=1,
@@ -211,8 +224,8 @@ def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
             raise _ragged(name, path, delimiter, len(header)) from None
         if "UTF8" in str(error) or "utf8" in str(error).lower():
             raise _not_utf8(name, path) from None
-        if "straddling" in str(error) or "field" in str(error).lower():
-            raise LimitExceeded(f"{name}: a field or row is larger than what a table may hold") from None
+        if "straddling" in str(error):
+            raise LimitExceeded(f"{name}: a row is longer than {BLOCK_BYTES} bytes") from None
         raise invalid(name, f"is no readable CSV ({str(error).splitlines()[0]})") from None
     except OSError as error:
         raise invalid(name, f"cannot be unpacked as gzip ({str(error).splitlines()[0]})") from None

@@ -17,7 +17,7 @@ from trainer_image.devices import choose_device, hardware, usable_cpus
 from trainer_image.engine import Engine
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_step import evaluate
-from trainer_image.errors import Terminated
+from trainer_image.errors import GpuFault, Terminated
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
 from trainer_image.tasks.metrics import first
@@ -76,11 +76,14 @@ def train(inputs: RunInputs) -> RunResult:
             inputs.initial,
             inputs.grace_seconds,
         )
-        fitted = Engine(problem, plan, surroundings).run()
-        phases["train"] = fitted.seconds
-        at = time.monotonic()
-        inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
-        outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        try:
+            fitted = Engine(problem, plan, surroundings).run()
+            phases["train"] = fitted.seconds
+            at = time.monotonic()
+            inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+            outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        except torch.AcceleratorError as error:
+            raise GpuFault(f"The GPU failed: {str(error).splitlines()[0]}") from error
         name = problem.headline.name
         tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
         phases["test"] = time.monotonic() - at
