@@ -189,7 +189,7 @@ def _gpus(body: Mapping[str, Any], bounds: Bounds) -> int | None:
     if not isinstance(resources, dict):
         _bad("InvalidField", f'The field "resources" is {_shown(resources)}; {{"gpus": 1}} would be right')
     if unknown := sorted(set(resources) - {"gpus"}):
-        _bad("InvalidField", f'The field "resources.{unknown[0]}" is not known; only "resources.gpus" is')
+        _bad("InvalidField", f'The field {_shown("resources." + unknown[0])} is not known; only "resources.gpus" is')
     gpus = resources.get("gpus")
     if gpus is None:
         return None

@@ -267,6 +267,8 @@ def test_a_bad_dataset_container_name_is_refused(name: object) -> None:
         ("resources", "2", '"resources"'),
         ("resources", {"cpu": 2}, "resources.cpu"),
         ("resources", {"gpus": 1, "memory": "1Ti"}, "resources.memory"),
+        ("resources", {"a\nb\x1f": 1}, "resources.a\\nb"),
+        ("resources", {"x" * 60_000: 1}, "resources.xxx"),
         ("resources", {"gpus": -1}, "resources.gpus"),
         ("resources", {"gpus": 5}, "MAX_GPUS"),
         ("resources", {"gpus": 1.0}, "resources.gpus"),

@@ -128,6 +128,7 @@ def test_no_json_raises_anything_but_a_refusal(value: object) -> None:
 
 
 @given(st.dictionaries(st.sampled_from(sorted(KNOWN)) | TEXT, JSON | st.just("train") | st.just("model-1")))
+@example({"resources": {"\x1f": None}})
 def test_no_values_of_known_fields_raise_anything_but_a_refusal(body: dict[str, Any]) -> None:
     read_or_refused(json.dumps({"task": "train", "model_container_name": "model-1", **body}))
 
