@@ -1,4 +1,4 @@
-"""The command line: `dispatcher run | check | render | submit | status`.
+"""The command line: `dispatcher run | check | render | submit | status | cancel | poison`.
 
 Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, template or arguments are wrong;
 69 the queue, the portal or the cluster is out of reach; 70 a loop died (run).
@@ -12,24 +12,30 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import yaml
-from dotenv import dotenv_values
 
-from dispatcher import app, inspection, self_check
+from dispatcher import app, inspection, poison_tool, self_check
 from dispatcher.azure_queue import QueueError
-from dispatcher.job_spec import TemplateError, build_job, load_template
-from dispatcher.kubernetes_jobs import ClusterError
-from dispatcher.settings import Settings, SettingsError
+from dispatcher.cancel import NothingToCancel
+from dispatcher.cancel import cancel as cancel_job
+from dispatcher.cli_support import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Environment,
+    fail,
+    log_to_stderr,
+    outside_calls,
+    read_environment,
+    read_settings,
+    read_text,
+)
+from dispatcher.job_spec import build_job, load_template
+from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
 from dispatcher.training_request import MalformedRequest, decode
-from portal_client.errors import PortalError
-from portal_client.redaction import RedactSecrets
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_UNAVAILABLE = 69
+from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
 
 _EPILOG = """\b
 Examples:
@@ -38,6 +44,8 @@ Examples:
   dispatcher submit model-123 --dataset dataset-xyz
   dispatcher render '{"task": "train", "model_container_name": "model-123"}'
   dispatcher status model-123
+  dispatcher cancel model-123
+  dispatcher poison list
 
 \b
 Settings come from the environment; what is missing there from config.env
@@ -55,27 +63,25 @@ or arguments are wrong, 69 queue, portal or cluster out of reach, 70 a loop died
 @click.pass_context
 def main(context: click.Context, config_file: Path | None) -> None:
     """Launch one GPU Kubernetes Job for each training request of a queue, and report its outcome."""
-    if config_file is not None and not config_file.is_file():
-        _fail(EXIT_USAGE, f"--config names a file that is not there: {config_file}")
-    context.obj = _environment(config_file)
+    context.obj = read_environment(config_file)
 
 
 @main.command()
 @click.pass_obj
-def run(environ: Mapping[str, str]) -> None:
+def run(environ: Environment) -> None:
     """Run the dispatcher until SIGTERM."""
-    settings = _settings(environ)
-    _log_to_stderr(settings)
+    settings = read_settings(environ)
+    log_to_stderr(settings)
     try:
         dispatcher = app.App(settings)
     except (ValueError, ClusterError, QueueError) as error:
-        _fail(EXIT_USAGE, str(error))
+        fail(EXIT_USAGE, str(error))
     except OSError as error:
-        _fail(EXIT_USAGE, f"JOB_TEMPLATE cannot be read: {error}")
+        fail(EXIT_USAGE, f"JOB_TEMPLATE cannot be read: {error}")
     try:
         code = dispatcher.run()
     except OSError as error:
-        _fail(EXIT_USAGE, f"HEALTH_PORT {settings.health_port} on {settings.health_host} cannot be used: {error}")
+        fail(EXIT_USAGE, f"HEALTH_PORT {settings.health_port} on {settings.health_host} cannot be used: {error}")
     sys.stderr.flush()
     # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
     os._exit(code)
@@ -83,10 +89,10 @@ def run(environ: Mapping[str, str]) -> None:
 
 @main.command()
 @click.pass_obj
-def check(environ: Mapping[str, str]) -> None:
+def check(environ: Environment) -> None:
     """Check settings, template, queue, portal, cluster and permissions, one by one."""
-    settings = _settings(environ)
-    _log_to_stderr(settings, logging.ERROR)
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
     passed = True
     for result in self_check.run_checks(settings):
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red")
@@ -98,7 +104,7 @@ def check(environ: Mapping[str, str]) -> None:
 @main.command()
 @click.argument("message")
 @click.pass_obj
-def render(environ: Mapping[str, str], message: str) -> None:
+def render(environ: Environment, message: str) -> None:
     """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
     # Nothing is touched, so nothing but the template needs to be configured.
     anything = {
@@ -106,12 +112,12 @@ def render(environ: Mapping[str, str], message: str) -> None:
         "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
         "API_BASE_URL": "http://localhost",
     }
-    settings = _settings({**anything, **environ})
+    settings = read_settings({**anything, **environ})
     try:
         template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
-        request = decode(_text(message), app.bounds_of(settings))
-    except (TemplateError, MalformedRequest) as error:
-        _fail(EXIT_USAGE, str(error))
+        request = decode(read_text(message), app.bounds_of(settings))
+    except (ValueError, OSError) as error:
+        fail(EXIT_USAGE, str(error))
     job = build_job(
         template,
         request,
@@ -132,76 +138,58 @@ def render(environ: Mapping[str, str], message: str) -> None:
 @click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, handed to the trainer.")
 @click.option("--unchecked", is_flag=True, help="Send a message that would go to the poison queue.")
 @click.pass_obj
-def submit(
-    environ: Mapping[str, str], /, model: str | None, message: str | None, unchecked: bool, **wishes: Any
-) -> None:
+def submit(environ: Environment, /, model: str | None, message: str | None, unchecked: bool, **wishes: Any) -> None:
     """Put a training request for the container MODEL on the queue; prints the message's id."""
     if (model is None) == (message is None):
-        _fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
-    settings = _settings(environ)
-    _log_to_stderr(settings, logging.ERROR)
-    text = _text(message) if message is not None else _compose(str(model), wishes)
+        fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    text = read_text(message) if message is not None else _compose(str(model), wishes)
     if not unchecked:
         try:
             decode(text, app.bounds_of(settings))
         except MalformedRequest as error:
-            _fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
-    try:
+            fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
+    with outside_calls("Nothing was sent"):
         click.echo(app.open_queue(settings, settings.queue_name).send(text))
-    except QueueError as error:
-        _fail(EXIT_UNAVAILABLE, f"{error}. Nothing was sent")
 
 
 @main.command()
 @click.argument("model", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
-def status(environ: Mapping[str, str], model: str | None, as_json: bool) -> None:
+def status(environ: Environment, model: str | None, as_json: bool) -> None:
     """Print what queue, cluster and portal say of MODEL (its container's name or its id), or of all."""
-    settings = _settings(environ)
-    _log_to_stderr(settings, logging.ERROR)
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
     try:
-        found = inspection.inspect(settings, model)
-    except (QueueError, ClusterError, PortalError) as error:
-        _fail(EXIT_UNAVAILABLE, str(error))
+        with outside_calls():
+            found = inspection.inspect(settings, model)
     except ValueError as error:
-        _fail(EXIT_USAGE, str(error))
+        fail(EXIT_USAGE, str(error))
     click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
     sys.exit(0 if found["models"] or model is None else EXIT_FAILED)
 
 
-def _environment(config_file: Path | None) -> dict[str, str]:
-    """The file's settings under the environment's."""
-    path = config_file or Path(os.environ.get("DISPATCHER_CONFIG", "config.env"))
-    values = dotenv_values(path, interpolate=False) if path.is_file() else {}
-    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}
-
-
-def _settings(environ: Mapping[str, str]) -> Settings:
+@main.command()
+@click.argument("model")
+@click.pass_obj
+def cancel(environ: Environment, model: str) -> None:
+    """Stop the training of MODEL (its container's name or its id); the portal is told that it was cancelled."""
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"
     try:
-        return Settings.read(environ)
-    except SettingsError as error:
-        _fail(EXIT_USAGE, str(error))
+        extract_model_id(name)
+        with outside_calls("Nothing was stopped"):
+            click.echo(cancel_job(KubernetesJobs(settings.namespace), name))
+    except InvalidContainerName as error:
+        fail(EXIT_USAGE, str(error))
+    except NothingToCancel as error:
+        fail(EXIT_FAILED, str(error))
 
 
-def _log_to_stderr(settings: Settings, level: int | None = None) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    handler.addFilter(RedactSecrets([settings.api_key, settings.storage_connection_string]))
-    logging.basicConfig(level=level or settings.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines are every request's address
-
-
-def _text(argument: str) -> str:
-    """A message given as itself, as @FILE or as - for standard input."""
-    if argument == "-":
-        return sys.stdin.read()
-    if argument.startswith("@"):
-        try:
-            return Path(argument[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            _fail(EXIT_USAGE, f"The message cannot be read: {error}")
-    return argument
+main.add_command(poison_tool.poison)
 
 
 def _compose(model: str, wishes: Mapping[str, Any]) -> str:
@@ -209,7 +197,7 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
     for entry in wishes["extra"]:
         name, equals, value = entry.partition("=")
         if not equals or not name:
-            _fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
+            fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
         body[name] = value
     optional = {
         "dataset_container_name": wishes["dataset"],
@@ -218,11 +206,6 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
         "time_limit_seconds": wishes["time_limit"],
     }
     return json.dumps(body | {name: value for name, value in optional.items() if value is not None})
-
-
-def _fail(code: int, sentence: str) -> NoReturn:
-    click.echo(f"dispatcher: {sentence}", err=True)
-    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ class Stage:
 
     def start(self, ready: bool = True, **settings: str) -> Service:
         """Start a dispatcher with `settings` over the usual ones."""
-        Path(self.settings["JOB_TEMPLATE"]).write_text(yaml.safe_dump(self.template))
+        self.write_template()
         number = len(self.processes)
         service = Service(
             f"dispatcher-{number}",
@@ -119,6 +119,9 @@ class Stage:
         if ready:
             service.wait_ready(lambda: self.log(number).count("Settings:") or None)
         return service
+
+    def write_template(self) -> None:
+        Path(self.settings["JOB_TEMPLATE"]).write_text(yaml.safe_dump(self.template))
 
     def submit(self, kind: str, status: str = "Created", **fields: Any) -> str:
         """Put a request on the queue for a new model, known to the portal; returns its id."""

@@ -1,0 +1,175 @@
+"""The commands an operator types, against the real parts: status, cancel, poison, check, submit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dispatcher import objects
+from local_stack.stack import bare_environment
+from tests.stages.conftest import Stage
+
+
+def dispatcher(stage: Stage, *arguments: str, text: str | None = None, **settings: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr) of the command line with the stage's settings."""
+    stage.write_template()
+    done = subprocess.run(
+        [sys.executable, "-m", "dispatcher", *arguments],
+        env=bare_environment() | stage.settings | settings,
+        cwd=stage.folder,
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_cancel_stops_the_pod_and_tells_the_portal(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.start()
+    stage.wait(lambda: stage.running(model))
+    code, out, _ = dispatcher(stage, "cancel", model)
+    assert (code, out.count("is being stopped")) == (0, 1)
+    stage.wait_status(model, "Failed")
+    assert "cancelled by the operator" in stage.message(model)
+    stage.wait(lambda: not any("running" in objects.trainer_state(pod) for pod in stage.pods(model)))
+    code, _, err = dispatcher(stage, "cancel", f"model-{model}")
+    assert code == 1
+    assert "has ended already" in err
+
+
+def test_cancel_ends_a_job_that_waits_for_kueue(stage: Stage) -> None:
+    model = stage.submit("done")
+    stage.start(KUEUE_QUEUE="gpus")
+    job = stage.wait(lambda: (job := stage.job(model)) and objects.is_launched(job) and job)
+    assert objects.is_suspended(job), "only Kueue resumes it"
+    assert dispatcher(stage, "cancel", model)[0] == 0
+    stage.wait_status(model, "Failed")
+    assert "cancelled by the operator" in stage.message(model)
+    stage.wait(lambda: stage.job(model) is None)
+
+
+@pytest.mark.parametrize(("model", "code", "sentence"), [("none-such", 1, "no Job"), ("UPPER", 2, "contains 'U'")])
+def test_cancel_says_why_there_is_nothing_to_cancel(stage: Stage, model: str, code: int, sentence: str) -> None:
+    found, _, err = dispatcher(stage, "cancel", model)
+    assert found == code
+    assert sentence in err
+
+
+def test_poison_entries_are_listed_shown_requeued_and_purged(stage: Stage) -> None:
+    good = stage.submit("done", status="Completed")
+    stage.queue.send("no json")
+    stage.queue.send('{"task": "sing"}')
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: len(stage.poison()) == 2)
+
+    code, out, _ = dispatcher(stage, "poison", "list")
+    assert code == 0
+    assert "NotJson" in out
+    assert "UnknownTask" in out
+    assert "2 entries" in out
+    entries = [json.loads(line) for line in dispatcher(stage, "poison", "list", "--json")[1].splitlines()]
+    by_code = {entry["code"]: entry for entry in entries}
+    shown = json.loads(dispatcher(stage, "poison", "show", by_code["NotJson"]["message_id"])[1])
+    assert shown["original"] == "no json"
+
+    assert dispatcher(stage, "poison", "requeue", "--code", "NotJson")[0] == 0
+    stage.wait(lambda: {e.code for e in stage.poison()} == {"NotJson", "UnknownTask"})
+    code, _, err = dispatcher(stage, "poison", "purge")
+    assert code == 2
+    assert "Say which entries" in err
+    assert dispatcher(stage, "poison", "purge", "--all", text="n\n")[0] == 1
+    assert len(stage.poison()) == 2
+    assert dispatcher(stage, "poison", "purge", "--all", "--yes")[0] == 0
+    assert stage.poison() == []
+    assert dispatcher(stage, "poison", "purge", "--all", "--yes")[0] == 1
+    assert stage.status(good) == "Completed"
+
+
+def test_requeue_sends_a_request_once_although_a_crash_left_two_entries(stage: Stage) -> None:
+    model = stage.submit("done", status="Completed")
+    stage.wait(lambda: stage.queue.receive(1, 300))
+    entry = {
+        "code": "ModelUnknown",
+        "sentence": "The portal has no such model",
+        "message_id": "m-1",
+        "delivery_count": 5,
+        "queued_at": "2026-01-01T00:00:00Z",
+        "poisoned_at": "2026-01-01T00:00:01Z",
+        "original": json.dumps({"task": "train", "model_container_name": f"model-{model}"}),
+    }
+    stage.poison_queue.send(json.dumps(entry))
+    stage.poison_queue.send(json.dumps(entry))
+    assert dispatcher(stage, "poison", "requeue", "m-1")[0] == 0
+    assert len(stage.queue.peek()) == 1
+    assert stage.poison() == []
+
+
+def test_status_puts_queue_cluster_and_portal_side_by_side(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.start()
+    stage.wait(lambda: stage.running(model))
+    code, out, _ = dispatcher(stage, "status", model)
+    assert code == 0
+    assert "Processing: Model training started" in out
+    assert f"Job model-{model}" in out
+    assert "Running" in out
+    code, out, _ = dispatcher(stage, "status", "--json")
+    assert json.loads(out)["models"][0]["model"] == f"model-{model}"
+    assert dispatcher(stage, "status", "never-heard-of")[0] == 1
+
+
+def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage) -> None:
+    code, _, err = dispatcher(stage, "submit", "model-A")
+    assert code == 2
+    assert "Nothing was sent" in err
+    assert stage.queue.depth() == 0
+    code, out, _ = dispatcher(stage, "submit", "model-1", "--dataset", "dataset-1", "--gpus", "2", "--field", "a=b")
+    assert code == 0
+    assert out.strip()
+    assert json.loads(stage.queue.peek()[0]) == {
+        "task": "train",
+        "model_container_name": "model-1",
+        "a": "b",
+        "dataset_container_name": "dataset-1",
+        "resources": {"gpus": 2},
+    }
+
+
+def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
+    code, out, _ = dispatcher(stage, "check")
+    assert code == 0, out
+    assert "FAIL" not in out
+    stage.faults.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
+    code, out, _ = dispatcher(stage, "check", API_KEY="wrong-key-0123456789", QUEUE_NAME="never-made")
+    assert code == 1
+    assert "FAIL queue never-made:" in out
+    assert "FAIL portal:" in out
+    assert "the Role lacks patch on jobs" in out
+    assert "wrong-key-0123456789" not in out
+
+
+def test_settings_that_are_missing_are_all_named_before_anything_is_touched(stage: Stage) -> None:
+    code, _, err = dispatcher(stage, "run", QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
+    assert code == 2
+    assert all(name in err for name in ("QUEUE_NAME", "API_BASE_URL", "MAX_GPUS"))
+
+
+def test_a_template_that_cannot_work_is_refused_at_start_with_the_field_named(stage: Stage) -> None:
+    stage.template["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
+    code, _, err = dispatcher(stage, "run")
+    assert code == 2
+    assert "spec.template.spec.restartPolicy must be Never" in err
+
+
+def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:
+    dead = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;QueueEndpoint=http://127.0.0.1:9/a;"
+    code, _, err = dispatcher(stage, "submit", "model-1", AZURE_STORAGE_CONNECTION_STRING=dead)
+    assert code == 69
+    assert "Nothing was sent" in err
