@@ -71,6 +71,7 @@ def take(
 ) -> RunLease:
     """Raises Fenced when another keeps the lease for longer than a dead holder could, or is newer; StorageFault."""
     deadline = time.monotonic() + wait_seconds
+    waited = False
     while True:
         owner = container.lease_owner(LEASE)
         if owner is not None and _newer(owner, run_id):
@@ -83,7 +84,9 @@ def take(
                 raise Terminated("Training was stopped while it waited for an earlier pod", step=0) from None
             if time.monotonic() > deadline:
                 raise Fenced(f"Another pod owns this run: {fault.why}") from None
-            logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
+            if not waited:
+                logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
+            waited = True
             stop.event.wait(1.0)
 
 

@@ -1,7 +1,7 @@
 """One training from start to last words, in the pod and on a laptop.
 
-    may we? → lease → configuration → dataset ┐
-                               import torch ──┴→ train → publish → report → termination message → exit code
+    may we? → configuration → dataset ──────┐
+                       lease → import torch ┴→ train → publish → report → termination message → exit code
 
 Storage and reporter are the only differences between the two places. What goes wrong is a TrainerError here; its
 exit code decides who speaks: a trainer that the dispatcher launched reports what no retry can mend, and leaves the
@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id
 from portal_client.statuses import ProcessingStatus
 from trainer_image import artifacts, fencing
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.dataset import DatasetLock
 from trainer_image.errors import (
     Cancelled,
     Fenced,
@@ -36,11 +36,12 @@ from trainer_image.errors import (
     TrainerError,
     UsageError,
 )
-from trainer_image.progress import COMPLETED, NoTracking, Portal, StatusTracker, Tracker
+from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
 from trainer_image.sources import Sources, unreadable
-from trainer_image.storage import Stop, StorageFault
+from trainer_image.storage import Container, Stop, StorageFault
 from trainer_image.termination import termination_message, write_termination
+from trainer_image.tracking import connect_portal, make_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -78,18 +79,6 @@ def load_inside() -> Inside:
     from trainer_image import training
 
     return training
-
-
-def connect_portal(settings: Settings) -> Portal:
-    from portal_client.client import PortalClient
-
-    return PortalClient(
-        settings.api_base_url or "",
-        settings.api_key or "",
-        auth_method=settings.auth_method,
-        ca_bundle=settings.ca_bundle,
-        pool_size=2,
-    )
 
 
 def run(
@@ -132,85 +121,97 @@ def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
     )
 
 
-def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]) -> Tracker:
-    """Raises UsageError where the model's container has no model id to track."""
-    if not settings.tracking:
-        logger.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
-        return NoTracking()
-    try:
-        model_id = extract_and_log_model_id(settings.model_container, logger)
-    except InvalidContainerName as error:
-        raise UsageError(f"MODEL_CONTAINER: {error}") from None
-    if not settings.api_key or not settings.api_base_url:
-        logger.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
-        logger.warning("The dispatcher reports this training: the trainer cannot")
-        return NoTracking()
-    return StatusTracker(
-        connect(settings),
-        model_id,
-        stop,
-        dispatched=settings.dispatched,
-        interval=settings.progress_seconds,
-        report_seconds=settings.report_retry_seconds,
-    )
-
-
 def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], Inside]) -> tuple[RunResult | None, str]:
     """(result, where the model is); result is None when an earlier attempt had published already."""
     with work_folder(settings) as work, Sources(settings, stop, work) as sources:
         models = sources.models
-        try:
-            before = artifacts.read_latest(models)
+        where = f"{models.name}/runs/{settings.run_id}"
+        if _latest(models).run_id == settings.run_id:
+            logger.info("An earlier attempt of this run has published its model")
+            return None, where
+        config = sources.config()
+        data = sources.start_download(config, steps.progress)
+        data.wait_listed()
+        with _one_writer(models, settings, stop) as lease:
+            # Read again under the lease: the pod that held it before may have published meanwhile.
+            before = _latest(models)
             if before.run_id == settings.run_id:
                 logger.info("An earlier attempt of this run has published its model")
-                return None, f"{models.name}/runs/{settings.run_id}"
-            lease = fencing.take(models, settings.run_id, stop)
-        except StorageFault as fault:
-            raise unreadable(models, fault) from None
-        try:
-            config = sources.config()
-            data = sources.start_download(config, steps.progress)
-            data.wait_listed()
+                return None, where
             module = inside()
             lock = data.wait()
-            warm = config.init.from_ == "latest"
-            if warm and before.run_id is None:
-                logger.warning("init.from is latest, but there is no earlier model: training starts afresh")
-            initial = artifacts.fetch_model(models, before, work / "initial") if warm and before.run_id else None
-            key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
-            output = work / "output"
-            output.mkdir()
-            inputs = RunInputs(
-                config=config,
-                data=data.folder,
-                output=output,
-                run_id=settings.run_id,
-                run_key=key,
-                dataset_fingerprint=lock.fingerprint,
-                device=settings.device,
-                limits=settings.limits,
-                stop=stop.event,
-                progress=steps.progress,
-                checkpoints=ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep),
-                initial=initial,
-                grace_seconds=settings.grace_seconds,
-            )
+            inputs = _inputs(settings, stop, steps, config, data.folder, lock, models, before, work)
             if stop.is_set():
                 raise Terminated("Training was stopped before it began", step=0)
             result = module.train(inputs)
             if stop.reason in ("cancelled", "fenced"):
                 raise Terminated("Training was stopped after it ended", step=result.steps)
-            _describe(output, config, lock.as_json(), settings)
+            _describe(inputs.output, config, lock, settings)
             steps.progress(Progress("Uploading the model", step=result.steps))
             lease.confirm()
-            return result, artifacts.publish(models, output, settings.run_id, before)
-        finally:
-            lease.release()
+            return result, artifacts.publish(models, inputs.output, settings.run_id, before)
 
 
-def _describe(output: Path, config: Config, lock: Mapping[str, Any], settings: Settings) -> None:
+def _latest(models: Container) -> artifacts.Latest:
+    try:
+        return artifacts.read_latest(models)
+    except StorageFault as fault:
+        raise unreadable(models, fault) from None
+
+
+@contextmanager
+def _one_writer(models: Container, settings: Settings, stop: Stop) -> Iterator[fencing.RunLease]:
+    try:
+        lease = fencing.take(models, settings.run_id, stop)
+    except StorageFault as fault:
+        raise unreadable(models, fault) from None
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _inputs(
+    settings: Settings,
+    stop: Stop,
+    steps: _Steps,
+    config: Config,
+    data: Path,
+    lock: DatasetLock,
+    models: Container,
+    before: artifacts.Latest,
+    work: Path,
+) -> RunInputs:
+    """What the inside gets. The model of a warm start is fetched on the way."""
+    initial = None
+    if config.init.from_ == "latest":
+        if before.run_id is None:
+            logger.warning("init.from is latest, but there is no earlier model: training starts afresh")
+        else:
+            initial = artifacts.fetch_model(models, before, work / "initial")
+    key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
+    output = work / "output"
+    output.mkdir()
+    return RunInputs(
+        config=config,
+        data=data,
+        output=output,
+        run_id=settings.run_id,
+        run_key=key,
+        dataset_fingerprint=lock.fingerprint,
+        device=settings.device,
+        limits=settings.limits,
+        stop=stop.event,
+        progress=steps.progress,
+        checkpoints=ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep),
+        initial=initial,
+        grace_seconds=settings.grace_seconds,
+    )
+
+
+def _describe(output: Path, config: Config, lock: DatasetLock, settings: Settings) -> None:
     (output / "config.resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
-    artifacts.write_json(output / "dataset.lock.json", lock)
+    artifacts.write_json(output / "dataset.lock.json", lock.as_json())
     artifacts.write_json(
         output / "environment.json", artifacts.environment(settings.device, settings.image, settings.run_id)
     )
