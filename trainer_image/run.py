@@ -1,7 +1,7 @@
 """One training from start to last words, in the pod and on a laptop.
 
     may we? → configuration → dataset ──────┐
-                       lease → import torch ┴→ train → publish → report → termination message → exit code
+                       import torch → lease ┴→ train → publish → report → termination message → exit code
 
 Storage and reporter are the only differences between the two places. What goes wrong is a TrainerError here; its
 exit code decides who speaks: a trainer that the dispatcher launched reports what no retry can mend, and leaves the
@@ -132,13 +132,13 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
         config = sources.config()
         data = sources.start_download(config, steps.progress)
         data.wait_listed()
+        module = inside()
         with _one_writer(models, settings, stop) as lease:
             # Read again under the lease: the pod that held it before may have published meanwhile.
             before = _latest(models)
             if before.run_id == settings.run_id:
                 logger.info("An earlier attempt of this run has published its model")
                 return None, where
-            module = inside()
             lock = data.wait()
             inputs = _inputs(settings, stop, steps, config, data.folder, lock, models, before, work)
             if stop.is_set():
