@@ -69,6 +69,7 @@ def limits_of(settings: Settings) -> Limits:
         unschedulable=settings.unschedulable_limit,
         pod_create=settings.pod_create_grace,
         quota=settings.quota_limit,
+        disruptions=settings.max_disruptions,
     )
 
 

@@ -20,6 +20,8 @@ LAUNCHED_AT = "training-dispatcher/launched-at"
 # "true" or "false": whether the portal acknowledged Processing for this Job.
 ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
 
+# Pods that Kubernetes took away (preempted, drained, lost), as a JSON list of uids.
+DISRUPTED = "training-dispatcher/disrupted-pods"
 # Written with the stop: the verdict on a Job that would otherwise go on, as JSON {code, sentence}.
 STOPPED = "training-dispatcher/stopped"
 # Written with the one patch after the portal's acknowledgement.

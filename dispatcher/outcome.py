@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dispatcher import names, objects, pod_failure, waiting
+from dispatcher import disruptions, names, objects, pod_failure, waiting
 from dispatcher.objects import KubeObject
 from dispatcher.pod_failure import Verdict
 from dispatcher.waiting import Limits, Waiting
@@ -88,6 +88,8 @@ def decide(
         return _suspended(job)
     if objects.annotation(job, names.STOPPED):
         return Going()
+    if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
+        return Stop(disrupted)
     waits = waiting.look(job, ordered, events, now, limits)
     return _going(waits, now)
 

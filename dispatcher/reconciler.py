@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dispatcher import names, objects, outcome, waiting
+from dispatcher import disruptions, names, objects, outcome, waiting
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.launcher import Launcher
 from dispatcher.locks import ModelLocks
@@ -117,6 +117,10 @@ class Reconciler:
     def _step(self, name: str, job: KubeObject) -> None:
         pods = self._view.pods_of(job)
         now = self._clock()
+        if disruptions.unrecorded(job, pods):
+            # A crash before it: the pods are still there, or their Job has ended without them.
+            note = {names.DISRUPTED: disruptions.annotation(job, pods)}
+            job = self._cluster.patch_job(name, {"metadata": {"uid": objects.uid_of(job), "annotations": note}})
         events = self._cluster.list_events(objects.uid_of(job)) if waiting.needs_events(job, pods, now) else []
         match outcome.decide(job, pods, events, now, self._limits):
             case Ended() as ended:

@@ -161,6 +161,12 @@ class Settings:
         "How long a pod may wait for the namespace's quota before the model fails; 0: for ever",
         "86400",
     )
+    max_disruptions: int = _setting(
+        "MAX_DISRUPTIONS",
+        parse.whole(0, 10_000),
+        "Preempted, drained or lost pods of one Job after which its model fails; 0: no limit",
+        "20",
+    )
     ttl_after_report: int = _setting(
         "TTL_AFTER_REPORT_SECONDS",
         parse.whole(0, 90 * 86400),

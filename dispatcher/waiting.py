@@ -27,13 +27,14 @@ _NO_POD_PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds; 0 for unschedulable and quota means for ever."""
+    """Seconds; 0 for unschedulable and quota means for ever. disruptions: a number of pods; 0 for no limit."""
 
     image_pull: float
     container_config: float
     unschedulable: float
     pod_create: float
     quota: float
+    disruptions: int = 0
 
 
 @dataclass(frozen=True)
