@@ -30,7 +30,7 @@ Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster_con
     POST   /_stub/pods/NS/NAME/evict {"reason": "Evicted", "message"}: by the kubelet (phase Failed)
     POST   /_stub/nodes/NODE/lose   {"kill": false, "evict_after": seconds (absent: the pods' toleration)}
     POST   /_stub/nodes/NODE/return the node answers again
-    POST   /_stub/nodes/NODE/remove the node object is deleted; the pod garbage collector acts
+    POST   /_stub/nodes/NODE/remove {"kill": false}: the node object is deleted, its pods are garbage; processes go on
     POST   /_stub/nodes/NODE/reject {"reason": "UnexpectedAdmissionError", "message", "count": 1}: the next pods
     POST   /_stub/nodes/NODE/gpus   {"gpus": 4}
 """

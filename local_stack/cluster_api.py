@@ -72,6 +72,8 @@ class ClusterApi:
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as why:
             text = f"couldn't get version/kind; json parse error: {why}"
             return respond(errors.bad_request(text).status(), 400)
+        except ValueError as why:
+            return respond(errors.bad_request(f"a parameter cannot be read: {why}").status(), 400)
         except Exception:
             log.exception("%s %s", request.method, request.path)
             status = errors.ApiError(500, "InternalError", "Internal error occurred in the stand-in cluster")

@@ -125,7 +125,7 @@ class StubApi:
             case "return":
                 agent.come_back()
             case "remove":
-                agent.remove_node()
+                agent.remove_node(kill=bool(body.get("kill", False)))
             case "gpus":
                 agent.set_gpus(int(body["gpus"]))
             case "reject":

@@ -135,9 +135,9 @@ class ClusterFaults:
         """It answers again."""
         self.call("POST", f"nodes/{node}/return", {})
 
-    def remove_node(self, node: str = "local-node") -> None:
-        """The node object is gone for good; its pods are garbage."""
-        self.call("POST", f"nodes/{node}/remove", {})
+    def remove_node(self, node: str = "local-node", *, kill: bool = False) -> None:
+        """The node object is gone, its pods are garbage; unless `kill`, their processes go on until it returns."""
+        self.call("POST", f"nodes/{node}/remove", {"kill": kill})
 
     def reject_next_pods(
         self,

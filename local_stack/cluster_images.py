@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 _REFERENCE = re.compile(
     r"(?:[a-zA-Z0-9](?:[-a-zA-Z0-9.]*[a-zA-Z0-9])?(?::[0-9]+)?/)?"
@@ -61,3 +62,10 @@ class Images:
 def is_valid(name: str) -> bool:
     """Whether a container runtime can read the reference at all."""
     return _REFERENCE.fullmatch(name) is not None
+
+
+def told_outcome(pod: dict[str, Any]) -> tuple[int, float, str]:
+    """(exit code, seconds, termination message) that a pod's annotations ask of an instant image."""
+    notes = pod["metadata"].get("annotations") or {}
+    code, seconds = notes.get("stand-in/exit", "0"), notes.get("stand-in/seconds", "0")
+    return int(code), float(seconds), notes.get("stand-in/message", "")

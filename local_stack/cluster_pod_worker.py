@@ -19,12 +19,12 @@ from local_stack.cluster_container_env import (
     make_folders,
     prepare_volumes,
 )
-from local_stack.cluster_images import Image, is_valid
+from local_stack.cluster_images import Image, is_valid, told_outcome
 from local_stack.cluster_pod_status import LOST, ContainerState, PodState
 from local_stack.cluster_processes import ContainerProcess
 from local_stack.cluster_quantities import quantity
 from local_stack.cluster_store import Obj
-from local_stack.cluster_termination import last_words
+from local_stack.cluster_termination import last_words, start_error
 
 if TYPE_CHECKING:
     from local_stack.node_agent import NodeAgent
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _MAX_BACKOFF = 300.0
-_RUNC = "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
-_EXIT, _SECONDS, _WORDS = "stand-in/exit", "stand-in/seconds", "stand-in/message"
 
 
 class PodWorker:
@@ -179,17 +177,15 @@ class PodWorker:
         return None
 
     async def _run_instant(self) -> None:
-        notes = self.pod["metadata"].get("annotations") or {}
+        code, seconds, words = told_outcome(self.pod)
         container = self.state.containers[0]
         self.state.sandbox = True
         self.state.phase = "Running"
         container.run()
         self.publish()
-        seconds = float(notes.get(_SECONDS, "0"))
         if seconds:
             await asyncio.sleep(seconds)
-        code = int(notes.get(_EXIT, "0"))
-        container.end(code, "Error" if code else "Completed", notes.get(_WORDS, ""))
+        container.end(code, "Error" if code else "Completed", words)
 
     async def _mount(self) -> dict[str, Path]:
         while True:
@@ -285,8 +281,7 @@ class PodWorker:
                 self.agent.undertaker, argv, env, cwd if cwd.is_dir() else folders.root, log_file
             )
         except OSError:
-            why = f'{_RUNC}unable to start container process: error during container init: exec: "{argv[0]}": '
-            why += "executable file not found in $PATH"
+            why = start_error(argv[0])
             self.agent.event(self.pod, "Warning", "Failed", f"Error: {why}", part=name)
             container.end(128, "StartError", why)
             return

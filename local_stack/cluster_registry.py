@@ -130,6 +130,9 @@ class Registry:
         version = meta.get("resourceVersion")
         if version and version != before["resourceVersion"]:
             raise errors.conflict(resource, name)
+        if resource is LEASES and not version:
+            cause = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
+            raise errors.invalid(resource, name, [cause])
         for key in ("name", "namespace", "generation", "generateName", *_SERVER_OWNED):
             if key in before:
                 meta[key] = before[key]
@@ -169,8 +172,6 @@ class Registry:
         elif resource is PODS and subresource != "status":
             default_pod_spec(new["spec"])
             causes += changed_pod_causes(old["spec"], new["spec"])
-        elif resource is LEASES and not new["metadata"].get("resourceVersion"):
-            causes.append(errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update"))
         if causes:
             raise errors.invalid(resource, new["metadata"]["name"], causes)
 

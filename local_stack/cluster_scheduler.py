@@ -9,10 +9,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from local_stack.cluster_errors import ApiError
 from local_stack.cluster_events import Recorder
+from local_stack.cluster_node import fits, fixed_obstacle
 from local_stack.cluster_quantities import pod_requests, quantity
 from local_stack.cluster_registry import Registry
 from local_stack.cluster_registry_rules import DeleteOptions
@@ -25,14 +25,27 @@ _VICTIM_MESSAGE = "default-scheduler: preempting to accommodate a higher priorit
 
 @dataclass
 class _Waiting:
-    """A pod without a node. `group` is equal for pods that fit exactly where the other fits."""
+    """A pod without a node."""
 
+    uid: str
     key: Key
     priority: int
     order: int
     requests: dict[str, float]
-    group: str
+
+
+@dataclass
+class _Group:
+    """Waiting pods that fit exactly where any of them fits, oldest first, and what they were told last."""
+
+    pods: dict[str, _Waiting] = field(default_factory=dict)
+    fresh: list[_Waiting] = field(default_factory=list)
     told: str = ""
+
+    def urgency(self) -> tuple[int, int]:
+        """Sorts the groups by their first pod."""
+        first = next(iter(self.pods.values()))
+        return -first.priority, first.order
 
 
 @dataclass
@@ -50,7 +63,8 @@ class Scheduler:
         self._registry = registry
         self._store = registry.store
         self._recorder = Recorder(self._store, "default-scheduler")
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiting: dict[str, str] = {}  # uid -> group
+        self._groups: dict[str, _Group] = {}
         self._nodes: dict[str, _Node] = {}
         self._order = 0
         self._handle: asyncio.Handle | None = None
@@ -76,7 +90,7 @@ class Scheduler:
         over = change.kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed")
         node = spec.get("nodeName")
         if node:
-            self._waiting.pop(uid, None)
+            self._forget(uid)
             known = self._nodes.setdefault(node, _Node())
             if over:
                 taken = known.pods.pop(uid, None)
@@ -88,39 +102,55 @@ class Scheduler:
                 known.pods[uid] = (requests, (meta["namespace"], meta["name"]), spec.get("priority", 0))
                 known.used.update(requests)
         elif over or meta.get("deletionTimestamp"):
-            self._waiting.pop(uid, None)
+            self._forget(uid)
         elif uid not in self._waiting and spec.get("schedulerName") == "default-scheduler":
             self._order += 1
             requests = pod_requests(spec)
-            rules = (spec.get("nodeSelector"), spec.get("tolerations"), spec.get("priority"))
-            key = (meta["namespace"], meta["name"])
-            group = f"{sorted(requests.items())}{rules}"
-            self._waiting[uid] = _Waiting(key, spec.get("priority", 0), self._order, requests, group)
+            priority = spec.get("priority", 0)
+            name = f"{sorted(requests.items())}{spec.get('nodeSelector')}{spec.get('tolerations')}{priority}"
+            waiting = _Waiting(uid, (meta["namespace"], meta["name"]), priority, self._order, requests)
+            group = self._groups.setdefault(name, _Group())
+            group.pods[uid] = waiting
+            group.fresh.append(waiting)
+            self._waiting[uid] = name
             self._soon()
 
+    def _forget(self, uid: str) -> None:
+        name = self._waiting.pop(uid, None)
+        if name is not None:
+            self._groups[name].pods.pop(uid, None)
+            if not self._groups[name].pods:
+                del self._groups[name]
+
     def _pass(self) -> None:
+        """Bind what fits, most urgent first; a group whose first pod does not fit is passed over whole."""
         self._handle = None
-        stuck: dict[str, str] = {}
-        queue = sorted(self._waiting.items(), key=lambda item: (-item[1].priority, item[1].order))
         nodes = [stored.obj for stored in self._store.all("nodes")]
-        for uid, waiting in queue:
+        stuck: set[str] = set()
+        while open_groups := [name for name in self._groups if name not in stuck]:
+            name = min(open_groups, key=lambda name: self._groups[name].urgency())
+            group = self._groups[name]
+            waiting = next(iter(group.pods.values()))
             pod = self._store.get("pods", *waiting.key)
-            if pod is None or pod["metadata"]["uid"] != uid:
-                self._waiting.pop(uid, None)
+            if pod is None or pod["metadata"]["uid"] != waiting.uid:
+                self._forget(waiting.uid)
                 continue
-            why = stuck.get(waiting.group)
-            if why is None:
-                chosen, why = self._choose(pod, waiting, nodes)
-                if chosen:
-                    self._bind(pod, chosen)
-                    continue
-                if self._preempt(pod, waiting, nodes, why):
-                    waiting.told = why
-                    continue
-                why = f"{why} {_NO_CLAIMS}{self._no_preemption(waiting, nodes)}"
-                stuck[waiting.group] = why
-            if waiting.told != why:
-                waiting.told = why
+            chosen, why = self._choose(pod, waiting, nodes)
+            if chosen:
+                self._bind(pod, chosen)
+                continue
+            stuck.add(name)
+            if self._preempt(pod, waiting, nodes, why, group):
+                continue
+            self._tell_all(group, f"{why} {_NO_CLAIMS}{self._no_preemption(waiting, nodes)}")
+
+    def _tell_all(self, group: _Group, why: str) -> None:
+        """Say it to those who were not told this yet."""
+        ignorant = group.fresh if group.told == why else list(group.pods.values())
+        group.told, group.fresh = why, []
+        for waiting in ignorant:
+            pod = self._store.get("pods", *waiting.key)
+            if waiting.uid in group.pods and pod is not None and pod["metadata"]["uid"] == waiting.uid:
                 self._tell(pod, why)
 
     def _choose(self, pod: Obj, waiting: _Waiting, nodes: list[Obj]) -> tuple[str, str]:
@@ -137,7 +167,7 @@ class Scheduler:
         return "", f"0/{total} nodes are available: {parts}."
 
     def _obstacles(self, spec: Obj, requests: Mapping[str, float], node: Obj) -> list[str]:
-        fixed = _fixed_obstacle(spec, node)
+        fixed = fixed_obstacle(spec, node)
         if fixed:
             return [fixed]
         used = self._nodes.get(node["metadata"]["name"], _Node()).used
@@ -190,7 +220,7 @@ class Scheduler:
                 if "/" in name
             )
             pod = self._store.get("pods", *waiting.key)
-            if not enough or (pod is not None and _fixed_obstacle(pod["spec"], node)):
+            if not enough or (pod is not None and fixed_obstacle(pod["spec"], node)):
                 useless += 1
         parts = []
         if len(nodes) - useless:
@@ -199,12 +229,12 @@ class Scheduler:
             parts.append(f"{useless} Preemption is not helpful for scheduling")
         return f"0/{len(nodes)} nodes are available: {', '.join(parts)}."
 
-    def _preempt(self, pod: Obj, waiting: _Waiting, nodes: list[Obj], why: str) -> bool:
+    def _preempt(self, pod: Obj, waiting: _Waiting, nodes: list[Obj], why: str, group: _Group) -> bool:
         """Make room on the first node where pods of lower priority suffice; True when that is under way."""
         for node in nodes:
             name = node["metadata"]["name"]
             known = self._nodes.get(name)
-            if known is None or _fixed_obstacle(pod["spec"], node):
+            if known is None or fixed_obstacle(pod["spec"], node):
                 continue
             lower = sorted((p[2], uid) for uid, p in known.pods.items() if p[2] < waiting.priority)
             allocatable = node["status"].get("allocatable") or {}
@@ -213,8 +243,9 @@ class Scheduler:
             for _, uid in lower:
                 victims.append(uid)
                 used.subtract(known.pods[uid][0])
-                if _fits(waiting.requests, used, allocatable):
-                    if waiting.told != why:
+                if fits(waiting.requests, used, allocatable):
+                    if group.told != why:
+                        group.told = why
                         self._tell(pod, why, nominated=name)
                     for victim in victims:
                         self._evict(known.pods[victim][1], pod, name)
@@ -251,36 +282,3 @@ def add_disruption(registry: Registry, pod: Obj, reason: str, message: str) -> N
 
 def _without_phase(status: Obj) -> Obj:
     return {key: value for key, value in status.items() if key not in ("phase", "conditions")}
-
-
-def _fits(requests: Mapping[str, float], used: Mapping[str, float], allocatable: Mapping[str, Any]) -> bool:
-    return all(
-        used.get(name, 0) + amount <= quantity(str(allocatable.get(name, "0")))
-        for name, amount in requests.items()
-        if "/" in name or name in allocatable
-    )
-
-
-def _fixed_obstacle(spec: Obj, node: Obj) -> str:
-    """What no freed capacity would change."""
-    if (node.get("spec") or {}).get("unschedulable"):
-        return "node(s) were unschedulable"
-    labels = node["metadata"].get("labels") or {}
-    for taint in (node.get("spec") or {}).get("taints") or ():
-        if taint["effect"] != "PreferNoSchedule" and not _tolerated(taint, spec.get("tolerations") or ()):
-            return "node(s) had untolerated taint(s)"
-    if any(labels.get(key) != value for key, value in (spec.get("nodeSelector") or {}).items()):
-        return "node(s) didn't match Pod's node affinity/selector"
-    return ""
-
-
-def _tolerated(taint: Obj, tolerations: Any) -> bool:
-    for toleration in tolerations:
-        if toleration.get("effect") not in (None, "", taint["effect"]):
-            continue
-        if toleration.get("operator") == "Exists" and toleration.get("key") in (None, "", taint["key"]):
-            return True
-        same_value = (toleration.get("value") or "") == (taint.get("value") or "")
-        if toleration.get("key") == taint["key"] and same_value:
-            return True
-    return False

@@ -1,4 +1,4 @@
-"""What a container leaves as its termination message."""
+"""What stands as the last message of a container that ended, or never started."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from local_stack.cluster_store import Obj
 
 _MESSAGE_LIMIT = 4096  # bytes
 _LOG_BYTES, _LOG_LINES = 2048, 80
+
+
+def start_error(program: str) -> str:
+    """What the container runtime says of a command that is not there."""
+    return (
+        "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
+        f'unable to start container process: error during container init: exec: "{program}": '
+        "executable file not found in $PATH"
+    )
 
 
 def last_words(spec: Obj, path: Path, log_file: Path, code: int) -> str:

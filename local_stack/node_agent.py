@@ -53,6 +53,7 @@ class NodeAgent:
         self.images = images
         self.undertaker = undertaker
         self.name = name
+        self._gpus = gpus
         self.retry = retry
         self.pull_backoff = pull_backoff
         self.crash_backoff = crash_backoff
@@ -231,6 +232,8 @@ class NodeAgent:
             timer.cancel()
         self._evictions.clear()
         self.answering.set()
+        if self.store.find("nodes", "", self.name) is None:
+            self.registry.create(NODES, "", new_node(self.name, self._gpus))
         self._set_ready("True")
         for uid, worker in list(self._workers.items()):
             pod = self.store.get("pods", *worker.key)
@@ -250,28 +253,31 @@ class NodeAgent:
             if bound and stored.obj["metadata"]["uid"] not in self._workers:
                 self._adopt(stored.obj)
 
-    def remove_node(self) -> None:
-        """The node object is deleted; the pod garbage collector fails and removes its pods."""
+    def remove_node(self, *, kill: bool) -> None:
+        """The node object is deleted; the pod garbage collector fails and removes its pods.
+
+        Nobody tells the node: unless `kill`, its processes go on until it returns.
+        """
         self.answering.clear()
         with contextlib.suppress(ApiError):
             self.registry.delete(NODES, "", self.name, DeleteOptions())
         for worker in list(self._workers.values()):
             pod = self.store.get("pods", *worker.key)
-            if pod is None:
-                continue
-            add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
-            pod = self.store.get("pods", *worker.key)
-            if pod is not None and pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                self.registry.set_status(PODS, pod, {**pod["status"], "phase": "Failed"})
-            self.remove_object(worker.key, worker.uid)
-            self._forget(worker)
+            if pod is not None and pod["metadata"]["uid"] == worker.uid:
+                add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
+                pod = self.registry.get(PODS, *worker.key)
+                if pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                    self.registry.set_status(PODS, pod, {**pod["status"], "phase": "Failed"})
+                self.remove_object(worker.key, worker.uid)
+            if kill:
+                self._forget(worker)
 
     def set_gpus(self, gpus: int) -> None:
         """Change the node's capacity."""
         node = self.registry.get(NODES, "", self.name)
-        amounts = {"nvidia.com/gpu": str(gpus)}
+        self._gpus = gpus
         status = node["status"]
-        capacity = {**status["capacity"], **amounts}
+        capacity = {**status["capacity"], "nvidia.com/gpu": str(gpus)}
         self.registry.set_status(NODES, node, {**status, "capacity": capacity, "allocatable": capacity})
 
     def _set_ready(self, value: str) -> None:

@@ -86,7 +86,11 @@ def _waits(reason: str) -> Callable[[str], Act]:
 def _image_pull(replay: Replay) -> None:
     replay.start("image-pull")
     for reason in ("ErrImagePull", "ImagePullBackOff", "ErrImagePull"):
-        replay.kube.wait_pod("model-1", lambda pod, reason=reason: waiting_reason(pod) == reason)
+
+        def waits(pod: Obj, reason: str = reason) -> bool:
+            return waiting_reason(pod) == reason
+
+        replay.kube.wait_pod("model-1", waits)
 
 
 def _unschedulable(replay: Replay) -> None:

@@ -49,7 +49,9 @@ class Kube:
 
     def __init__(self, kubeconfig: Path, namespace: str, image: str) -> None:
         settings = client.Configuration()
-        config.load_kube_config(str(kubeconfig), client_configuration=settings)
+        # The client's own helpers have no types.
+        load: Any = config.load_kube_config
+        load(str(kubeconfig), client_configuration=settings)
         settings.retries = False
         self._api = client.ApiClient(settings)
         self.kubeconfig = kubeconfig
@@ -104,7 +106,7 @@ class Kube:
         assert answer.code == 200, answer.body
         return answer.body
 
-    def list(self, plural: str, **query: Any) -> list[Obj]:
+    def list_all(self, plural: str, **query: Any) -> list[Obj]:
         """The items of a list."""
         answer = self.call("GET", self.path(plural), query=query)
         assert answer.code == 200, answer.body
@@ -126,7 +128,7 @@ class Kube:
 
     def pods(self, job: str) -> list[Obj]:
         """The Job's pods."""
-        return self.list("pods", labelSelector=f"batch.kubernetes.io/job-name={job}")
+        return self.list_all("pods", labelSelector=f"batch.kubernetes.io/job-name={job}")
 
     def pod(self, job: str) -> Obj | None:
         """The Job's newest pod."""
@@ -135,7 +137,7 @@ class Kube:
 
     def events(self, name: str) -> list[Obj]:
         """The Events about the objects of this name."""
-        return self.list("events", fieldSelector=f"involvedObject.name={name}")
+        return self.list_all("events", fieldSelector=f"involvedObject.name={name}")
 
     def log(self, pod: str, **query: Any) -> str:
         """The pod's log."""
@@ -143,7 +145,7 @@ class Kube:
         return response.read().decode()
 
     def watch(
-        self, plural: str, seconds: float, opened: list[urllib3.HTTPResponse] | None = None, **query: Any
+        self, plural: str, seconds: float, *, opened: list[urllib3.HTTPResponse] | None = None, **query: Any
     ) -> Iterator[Obj]:
         """The events of one watch, until the server ends it after `seconds` (whole ones).
 
@@ -174,7 +176,7 @@ class Kube:
         def read() -> None:
             # Its end is the block's: shutting a response down breaks the read.
             with suppress(urllib3.exceptions.HTTPError, OSError, ValueError):
-                for event in self.watch(plural, 300, opened, resourceVersion=version, **query):
+                for event in self.watch(plural, 300, opened=opened, resourceVersion=version, **query):
                     found.append(event)
 
         thread = threading.Thread(target=read, daemon=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import urllib3
 
-from local_stack.cluster_control import StandIn
+from local_stack.cluster_control import StandIn, start_stand_in
 from tests.contracts.kube import Kube, container_state, find, is_running, wait_until
 
 Names = Callable[[], str]
@@ -41,7 +42,7 @@ def test_a_call_that_hangs_is_the_clients_to_give_up(kube: Kube, stand_in: Stand
     stand_in.hang("list", "jobs")
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
         kube.call("GET", kube.path("jobs"), timeout=0.3)
-    assert kube.list("jobs") is not None
+    assert kube.list_all("jobs") is not None
 
 
 def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: StandIn) -> None:
@@ -60,8 +61,8 @@ def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: St
 
 def test_calls_are_counted_by_verb_and_resource(kube: Kube, stand_in: StandIn) -> None:
     stand_in.clear_calls()
-    kube.list("jobs")
-    kube.list("jobs")
+    kube.list_all("jobs")
+    kube.list_all("jobs")
     kube.get("pods", "none")
     assert stand_in.calls() == {"list jobs": 2, "get pods": 1}
 
@@ -192,3 +193,42 @@ def test_an_instant_image_ends_as_its_annotations_say(kube: Kube, stand_in: Stan
     kube.wait_job(name, "Failed")
     ended = container_state(kube.pods(name)[0])["terminated"]
     assert (ended["exitCode"], ended["message"]) == (66, "as told")
+
+
+def test_a_lost_nodes_process_goes_on_beside_its_replacement(tmp_path: Path) -> None:
+    with start_stand_in(tmp_path, "--node", "a=1", "--node", "b=1", "--job-backoff", "0.1", images=["shell:1"]) as it:
+        kube = Kube(it.kubeconfig, "default", "shell:1")
+        gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+        beat = tmp_path / "beat"
+        script = f"while true; do echo $POD >> {beat}; sleep 0.05; done"
+        env = [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]
+        kube.start("model-1", script, pod={"container": {**gpu, "env": env}})
+        first = kube.wait_pod("model-1", is_running)
+        node, name = first["spec"]["nodeName"], first["metadata"]["name"]
+        it.remove_node(node)
+        second = kube.wait_pod("model-1", lambda pod: pod["metadata"]["name"] != name and is_running(pod))
+        assert second["spec"]["nodeName"] != node
+        wait_until(lambda: second["metadata"]["name"] in beat.read_text())
+        beat.write_text("")
+        wait_until(lambda: {name, second["metadata"]["name"]} <= set(beat.read_text().split()))
+        it.return_node(node)
+
+        def silent() -> bool:
+            beat.write_text("")
+            wait_until(lambda: second["metadata"]["name"] in beat.read_text())
+            return name not in beat.read_text()
+
+        wait_until(silent)
+
+
+def test_a_container_is_restarted_in_its_pod_when_its_policy_says_so(kube: Kube, stand_in: StandIn, job: Names) -> None:
+    del stand_in  # a real kubelet waits ten seconds
+    name = job()
+    body = kube.job_body(name, "test -e again || { touch again; exit 1; }", pod={"restartPolicy": "OnFailure"})
+    del body["spec"]["podFailurePolicy"]
+    body["spec"]["backoffLimit"] = 3
+    kube.create("jobs", body)
+    kube.wait_job(name, "Complete")
+    status = kube.pods(name)[0]["status"]["containerStatuses"][0]
+    assert status["restartCount"] == 1
+    assert status["lastState"]["terminated"]["exitCode"] == 1

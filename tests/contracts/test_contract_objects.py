@@ -126,7 +126,7 @@ def test_selectors_choose_and_unknown_field_selectors_are_refused(kube: Kube, jo
     kube.patch("jobs", first, {"metadata": {"labels": {"colour": "red"}}})
 
     def named(**query: str) -> set[str]:
-        items = kube.list("jobs", **query)
+        items = kube.list_all("jobs", **query)
         return {item["metadata"]["name"] for item in items} & {first, second}
 
     assert named(labelSelector=f"contracts={kube.run}") == {first, second}
@@ -208,3 +208,22 @@ def test_an_access_review_answers_without_trying(kube: Kube) -> None:
     answer = kube.call("POST", path, {"spec": {"resourceAttributes": attributes}})
     assert answer.code == 201
     assert answer.body["status"]["allowed"] is True
+
+
+def test_an_event_about_a_job_is_found_by_its_name(kube: Kube, job: Names) -> None:
+    name = job()
+    meta = kube.start(name, "exit 0", suspend=True)["metadata"]
+    about = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "namespace": kube.namespace, "uid": meta["uid"]}
+    event = {
+        "metadata": {"generateName": f"{name}."},
+        "involvedObject": about,
+        "reason": "ReportRefused",
+        "message": "the portal does not know this model",
+        "type": "Warning",
+        "source": {"component": "training-dispatcher"},
+        "firstTimestamp": meta["creationTimestamp"],
+        "lastTimestamp": meta["creationTimestamp"],
+        "count": 1,
+    }
+    kube.create("events", event, fieldValidation="Strict")
+    assert "ReportRefused" in {found["reason"] for found in kube.events(name)}

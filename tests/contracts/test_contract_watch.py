@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kubernetes import client, config, watch
@@ -23,7 +24,7 @@ def test_a_watch_resumed_at_a_version_misses_nothing_and_repeats_nothing(kube: K
     kube.start(name, "exit 0", suspend=True)
     kube.wait_job(name, "Suspended")
     kube.patch("jobs", name, {"metadata": {"annotations": {"a": "1"}}})
-    query = {"fieldSelector": f"metadata.name={name}"}
+    query: dict[str, Any] = {"fieldSelector": f"metadata.name={name}"}
     events = list(kube.watch("jobs", 1, resourceVersion=version, **query))
     assert events[0]["type"] == "ADDED"
     assert events[0]["object"]["kind"] == "Job"
@@ -99,13 +100,18 @@ def test_the_pinned_clients_watch_raises_at_an_expired_version(
     version = _version(kube)
     kube.start(job(), "exit 0", suspend=True)
     stand_in.compact()
-    api = client.BatchV1Api(config.new_client_from_config(str(kube.kubeconfig)))
-    stream = watch.Watch().stream(
-        api.list_namespaced_job,
-        kube.namespace,
-        resource_version=version,
-        timeout_seconds=1,
-        deserialize=deserialize,
+    untyped: Any = config, watch
+    api = client.BatchV1Api(untyped[0].new_client_from_config(str(kube.kubeconfig)))
+    stream = (
+        untyped[1]
+        .Watch()
+        .stream(
+            api.list_namespaced_job,
+            kube.namespace,
+            resource_version=version,
+            timeout_seconds=1,
+            deserialize=deserialize,
+        )
     )
     with pytest.raises(raised) as caught:
         list(stream)
