@@ -54,6 +54,7 @@ _SETTINGS_GROUPS: Mapping[str, tuple[str, ...]] = {
         "UNSCHEDULABLE_LIMIT_SECONDS",
         "POD_CREATE_GRACE_SECONDS",
         "QUOTA_LIMIT_SECONDS",
+        "MAX_DISRUPTIONS",
     ),
     "pace-settings": (
         "LAUNCH_CONCURRENCY",
