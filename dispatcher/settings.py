@@ -237,7 +237,7 @@ class Settings:
         for setting in fields(self):
             value = getattr(self, setting.name)
             if setting.metadata["secret"]:
-                value = f"<{len(value)} characters>" if value else ""
+                value = f"({len(value)} characters)" if value else ""
             shown.append(f"{setting.metadata['env']}={value}")
         return " ".join(shown)
 

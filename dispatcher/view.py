@@ -48,7 +48,9 @@ class ClusterView:
                     self._first_seen.setdefault(objects.uid_of(job), self._clock())
             else:
                 self._pods = fresh
-                self._pods_of = {}
+                for uid, pod in before.items():
+                    if uid not in fresh:
+                        self._bury(pod)
                 for pod in fresh.values():
                     self._index(pod)
             self._listed.add(kind)
@@ -67,7 +69,7 @@ class ClusterView:
                 if kind == "jobs":
                     self._forget(item)
                 else:
-                    self._unindex(item)
+                    self._bury(item)
             else:
                 before = known.get(key)
                 known[key] = item
@@ -83,16 +85,23 @@ class ClusterView:
         # A pod's owner does not change: Kubernetes adopts no pod of a Job that another Job controls.
         self._pods_of.setdefault(objects.owner_uid(pod) or "", {})[objects.uid_of(pod)] = pod
 
-    def _unindex(self, pod: KubeObject) -> None:
-        owner = objects.owner_uid(pod) or ""
-        siblings = self._pods_of.get(owner, {})
-        siblings.pop(objects.uid_of(pod), None)
-        if not siblings:
-            self._pods_of.pop(owner, None)
+    def _bury(self, pod: KubeObject) -> None:
+        """A pod is gone; what it last said is remembered as long as its Job is there (an eviction deletes the pod)."""
+        if objects.owner_uid(pod) not in self._first_seen:
+            self._pods_of.get(objects.owner_uid(pod) or "", {}).pop(objects.uid_of(pod), None)
+            return
+        if objects.pod_is_over(pod):
+            self._index(pod)
+            return
+        status = {**(pod.get("status") or {}), "phase": "Failed"}
+        metadata = {**objects.meta(pod)}
+        metadata.setdefault("deletionTimestamp", metadata.get("creationTimestamp"))
+        self._index({**pod, "metadata": metadata, "status": status})
 
     def _forget(self, job: KubeObject) -> None:
         uid = objects.uid_of(job)
         self._first_seen.pop(uid, None)
+        self._pods_of_gone(uid)
         # A Job that was being deleted when its finalizer was taken off arrives as DELETED in the state *before* that
         # patch (measured on 1.36): whether it was reported, only the reporter knows.
         if uid in self._released:
@@ -101,6 +110,14 @@ class ClusterView:
         # Taken away by force, and unreported.
         if not objects.is_reported(job):
             self._vanished[objects.name_of(job)] = job
+
+    def _pods_of_gone(self, uid: str) -> None:
+        """Keep only those that the API server still has."""
+        kept = {key: pod for key, pod in self._pods_of.get(uid, {}).items() if key in self._pods}
+        if kept:
+            self._pods_of[uid] = kept
+        else:
+            self._pods_of.pop(uid, None)
 
     def job(self, name: str) -> KubeObject | None:
         with self._lock:

@@ -120,6 +120,7 @@ def start_cluster(
     gpus: int,
     images: Mapping[str, Sequence[str] | None],
     port: int = 0,
+    options: Sequence[str] = (),
 ) -> tuple[Service, ClusterControl]:
     """Start `python -m local_stack.cluster` with its files in `folder`; returns when it listens.
 
@@ -139,6 +140,7 @@ def start_cluster(
     argv += ["--gpus", str(gpus), "--kubeconfig", str(kubeconfig), "--ready-file", str(ready)]
     for name, entry_point in images.items():
         argv += ["--image", name if entry_point is None else f"{name}={json.dumps(list(entry_point))}"]
+    argv += options
     service = Service("stand-in cluster", argv, folder / "logs" / "cluster.log").start()
     address = service.wait_ready(lambda: read_ready_file(ready))
     return service, ClusterControl(str(address["url"]), kubeconfig)

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from dispatcher import objects
 from dispatcher.view import ClusterView
-from tests.builders import FakeClock, a_job, a_pod, complete, failed
+from tests.builders import FakeClock, a_job, a_pod, complete, failed, running, terminated
 
 
 @pytest.fixture
@@ -70,6 +71,17 @@ def test_every_watch_event_names_its_job(view: ClusterView, take: Callable[[], s
     assert take() == {"model-1"}
     view.apply("pods", "DELETED", a_pod(model_id="1"))
     assert take() == {"model-1"}
+    # Its last word is still needed: an eviction deletes the pod before the Job's end is seen.
+    assert [objects.pod_is_over(pod) for pod in view.pods_of(a_job())] == [True]
+
+
+def test_a_pod_that_is_gone_is_remembered_no_longer_than_its_job(view: ClusterView) -> None:
+    view.apply("jobs", "ADDED", a_job())
+    view.apply("pods", "ADDED", a_pod())
+    view.apply("pods", "DELETED", a_pod())
+    view.apply("jobs", "DELETED", a_job(reported=True))
+    assert view.pods_of(a_job()) == []
+    view.apply("pods", "DELETED", a_pod(name="late"))
     assert view.pods_of(a_job()) == []
 
 
@@ -86,6 +98,38 @@ def test_only_the_pods_of_this_very_job_are_its_pods(view: ClusterView) -> None:
     old, new = a_pod(name="a", job_uid="old"), a_pod(name="b", job_uid="new")
     view.replace("pods", [old, new])
     assert view.pods_of(a_job(uid="new")) == [new]
+
+
+@pytest.mark.parametrize("how", ["list", "watch"])
+def test_what_a_pod_last_said_is_known_as_long_as_its_job(view: ClusterView, how: str) -> None:
+    """An eviction deletes the pod at once."""
+    pod = a_pod(phase="Failed", state=terminated(137))
+    view.replace("jobs", [a_job()])
+    view.replace("pods", [pod])
+    if how == "list":
+        view.replace("pods", [])
+    else:
+        view.apply("pods", "DELETED", pod)
+    assert view.pods_of(a_job()) == [pod]
+    view.replace("jobs", [])
+    assert view.pods_of(a_job()) == []
+
+
+def test_a_pod_that_was_deleted_while_it_ran_is_over(view: ClusterView) -> None:
+    pod = a_pod(phase="Running", state=running())
+    view.replace("jobs", [a_job()])
+    view.apply("pods", "ADDED", pod)
+    view.apply("pods", "DELETED", pod)
+    (last,) = view.pods_of(a_job())
+    assert objects.pod_is_over(last)
+    assert objects.is_deleting(last)
+    assert pod["status"]["phase"] == "Running", "what was received is not changed"
+
+
+def test_a_pod_of_a_job_that_is_not_known_leaves_nothing_behind(view: ClusterView) -> None:
+    view.apply("pods", "ADDED", a_pod())
+    view.apply("pods", "DELETED", a_pod())
+    assert view.pods_of(a_job()) == []
 
 
 def test_a_job_that_disappears_unreported_is_remembered(view: ClusterView) -> None:

@@ -110,7 +110,10 @@ class ViewMachine(RuleBasedStateMachine):
             for job in self.jobs.values():
                 uid = objects.uid_of(job)
                 theirs = [pod for pod in self.pods.values() if objects.owner_uid(pod) == uid]
-                assert sorted(map(objects.name_of, self.view.pods_of(job))) == sorted(map(objects.name_of, theirs))
+                shown = self.view.pods_of(job)
+                living = [pod for pod in shown if objects.name_of(pod) in self.pods]
+                assert sorted(map(objects.name_of, living)) == sorted(map(objects.name_of, theirs))
+                assert all(objects.pod_is_over(pod) for pod in shown if pod not in living), "the dead run nothing"
 
     @invariant()
     def whatever_there_is_to_do_is_named(self) -> None:

@@ -65,7 +65,7 @@ TEMPLATE: dict[str, Any] = {
 @pytest.fixture(scope="session")
 def stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl]:
     folder = tmp_path_factory.mktemp("stages")
-    service, control = start_cluster(folder, gpus=8, images={SCRIPT_IMAGE: None})
+    service, control = start_cluster(folder, gpus=8, images={SCRIPT_IMAGE: None}, options=("--job-backoff", "0.5"))
     with service:
         yield control
 
