@@ -90,9 +90,16 @@ class ClusterControl:
 
     def create_namespace(self, name: str) -> None:
         """Harmless where it exists."""
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+        self._create("/api/v1/namespaces", "Namespace", name)
+
+    def create_service_account(self, name: str, namespace: str = "default") -> None:
+        """Harmless where it exists."""
+        self._create(f"/api/v1/namespaces/{namespace}/serviceaccounts", "ServiceAccount", name)
+
+    def _create(self, path: str, kind: str, name: str) -> None:
+        body = {"apiVersion": "v1", "kind": kind, "metadata": {"name": name}}
         try:
-            self.api("POST", "/api/v1/namespaces", body)
+            self.api("POST", path, body)
         except urllib.error.HTTPError as error:
             if error.code != 409:
                 raise

@@ -35,6 +35,8 @@ JOB_TEMPLATE = ROOT / "manifests" / "base" / "job-template.yaml"
 QUEUE = "training-requests"
 NAMESPACE = "training"
 GPUS = 2
+# Where the template names no image of its own.
+TRAINER_IMAGE = "training-dispatcher/trainer:local"
 
 
 class Stack:
@@ -82,6 +84,7 @@ class Stack:
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "NAMESPACE": NAMESPACE,
             "JOB_TEMPLATE": str(self.template),
+            "TRAINER_IMAGE": image,
             "HEALTH_HOST": "127.0.0.1",
             "HEALTH_PORT": str(free_port()),
             # Often, because the demo's trainings are short.
@@ -93,6 +96,8 @@ class Stack:
         self.cluster.create_namespace(NAMESPACE)
         for name, keys in referenced_secrets(template).items():
             self.cluster.put_secret(name, {key: values[key] for key in keys if key in values}, NAMESPACE)
+        if account := template["spec"]["template"]["spec"].get("serviceAccountName"):
+            self.cluster.create_service_account(account, NAMESPACE)
         for name in (QUEUE, f"{QUEUE}-poison"):
             with contextlib.suppress(ResourceExistsError):
                 self.queue(name).create_queue()
@@ -169,9 +174,9 @@ def free_port() -> int:
 
 
 def trainer_image_of(template: Mapping[str, Any]) -> str:
-    """The image of the Job template's trainer container."""
+    """The image of the Job template's trainer container; TRAINER_IMAGE where it names none."""
     containers = template["spec"]["template"]["spec"]["containers"]
-    return str(next(c["image"] for c in containers if c["name"] == "trainer"))
+    return str(next(c.get("image", TRAINER_IMAGE) for c in containers if c["name"] == "trainer"))
 
 
 def referenced_secrets(template: Mapping[str, Any]) -> dict[str, set[str]]:

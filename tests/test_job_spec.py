@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +59,9 @@ def expanded(value: str, variables: dict[str, str]) -> str:
 
 
 def test_the_shipped_template_is_accepted() -> None:
-    template = load_template(SHIPPED)
-    job = build_job(template, a_request(), message_id="m", queued_at=T0, defaults=DEFAULTS)
-    assert trainer_of(job)["image"] == "training-dispatcher/trainer"
+    template = load_template(SHIPPED, "trainer:1")
+    job = build_job(template, a_request(), message_id="m", queued_at=T0, defaults=replace(DEFAULTS, image="trainer:1"))
+    assert trainer_of(job)["image"] == "trainer:1"
 
 
 def test_a_template_may_be_followed_by_empty_documents() -> None:
@@ -306,7 +307,7 @@ def test_the_templates_variables_come_first_and_win() -> None:
 
 
 def test_the_template_is_not_changed() -> None:
-    template = load_template(SHIPPED)
+    template = load_template(SHIPPED, "trainer:1")
     before = copy.deepcopy(template)
     first = build_job(template, a_request(resources={"gpus": 3}), message_id="a", queued_at=T0, defaults=DEFAULTS)
     second = build_job(template, a_request(), message_id="b", queued_at=T0, defaults=DEFAULTS)

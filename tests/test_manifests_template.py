@@ -101,7 +101,7 @@ def test_a_training_gets_a_gpu_in_production_and_none_locally() -> None:
     assert settings_of("local")["MAX_GPUS"] == "0"
 
 
-# Where each other template may differ from manifests/base/trainer-job.yaml, as paths into the Job.
+# Where each other template may differ from manifests/base/job-template.yaml, as paths into the Job.
 DIFFERENCES = {
     "components/spot": {
         "spec.backoffLimit",
@@ -128,7 +128,7 @@ DIFFERENCES = {
 
 @pytest.mark.parametrize("folder", DIFFERENCES)
 def test_a_change_of_the_base_template_is_not_forgotten_in_the_others(folder: str) -> None:
-    base = yaml.safe_load((MANIFESTS / "base" / "trainer-job.yaml").read_text(encoding="utf-8"))
+    base = yaml.safe_load((MANIFESTS / "base" / "job-template.yaml").read_text(encoding="utf-8"))
     other = yaml.safe_load((MANIFESTS / folder / "job-template.yaml").read_text(encoding="utf-8"))
     assert _differences(base, other, "") == DIFFERENCES[folder]
 
@@ -152,13 +152,3 @@ def test_an_azure_identity_replaces_every_connection_string() -> None:
     for name in ("training-dispatcher", "model-training"):
         account = of_kind(variant, "ServiceAccount")[name]
         assert "azure.workload.identity/client-id" in account["metadata"]["annotations"]
-
-
-def test_the_local_stack_and_clusters_train_by_one_template() -> None:
-    # The local stack has neither a registry nor service accounts of its own: that is all the difference there may be.
-    cluster = yaml.safe_load((MANIFESTS / "base" / "trainer-job.yaml").read_text(encoding="utf-8"))
-    local = yaml.safe_load((MANIFESTS / "base" / "job-template.yaml").read_text(encoding="utf-8"))
-    (trainer,) = local["spec"]["template"]["spec"]["containers"]
-    del trainer["image"]
-    local["spec"]["template"]["spec"]["serviceAccountName"] = "model-training"
-    assert cluster == local
