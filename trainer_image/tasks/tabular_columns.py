@@ -1,8 +1,8 @@
 """What a table's columns mean, and how cells become the network's input. Decided on the training split alone.
 
 The preprocessing is RealMLP's in idea (arXiv 2407.04491, section 3): robust scaling by median and interquartile
-range, a smooth clip that bounds outliers, one-hot for few categories, embeddings for many. A missing number is the
-median and says so in a column of its own.
+range, one-hot for few categories, embeddings for many. A missing number is the median and says so in a column of its
+own. The smooth clip is the network's first layer, because its linear part is better off without.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from trainer_image.tasks.base import Json
 
 ONE_HOT_CATEGORIES = 9
 MOST_CATEGORIES = 10_000
+# Interquartile ranges from the median beyond which nothing is further: what a linear model may still extrapolate to.
+FURTHEST = 10.0
 ID_SHARE = 0.95
 ID_ROWS = 50
 _DATE = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?Z?")
@@ -31,7 +33,7 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """x → clip((x - centre) * scale); `dates`: cells are ISO dates, counted in days."""
+    """x → (x - centre) * scale, at most ±FURTHEST; `dates`: cells are ISO dates, counted in days."""
 
     name: str
     centre: float
@@ -82,7 +84,7 @@ class Preprocessing:
             values = read_numbers(table, number.name, dates=number.dates)
             missing = ~np.isfinite(values)
             scaled = (np.where(missing, number.centre, values) - number.centre) * number.scale
-            dense[:, at] = smooth_clip(scaled)
+            dense[:, at] = np.clip(scaled, -FURTHEST, FURTHEST)
             at += 1
             if number.indicator:
                 dense[:, at] = missing
@@ -112,12 +114,6 @@ class Preprocessing:
             tuple(NumberColumn(**column) for column in value["numbers"]),
             tuple(CategoryColumn(c["name"], tuple(c["categories"])) for c in value["categories"]),
         )
-
-
-def smooth_clip(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Nearly x within ±1, never beyond ±3 (RealMLP's x / sqrt(1 + (x/3)²)); float64 in and out."""
-    x = np.clip(x, -1e6, 1e6)  # a square must not overflow
-    return np.asarray(x / np.sqrt(1 + (x / 3) ** 2))
 
 
 def read_numbers(table: Table, column: str, *, dates: bool = False) -> np.ndarray[Any, np.dtype[np.float64]]:

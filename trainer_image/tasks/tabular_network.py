@@ -46,6 +46,11 @@ class SharedLinear(nn.Module):
         return functional.linear(x * self.input_scale, self.weight) * self.output_scale + self.bias
 
 
+def smooth_clip(x: Tensor) -> Tensor:
+    """Nearly x within ±1, never beyond ±3: RealMLP's x / sqrt(1 + (x / 3)²)."""
+    return x * torch.rsqrt(1 + (x / 3).square())
+
+
 class TabularNetwork(nn.Module):
     """dense (rows, dense_width) and codes (rows, embedded columns) → (rows, k, outputs)."""
 
@@ -62,7 +67,7 @@ class TabularNetwork(nn.Module):
             for number, (a, b) in enumerate(pairwise(widths))
         )
         self.dropout = nn.Dropout(sizes.dropout)
-        # Heads begin at zero: the first steps fit the linear skip, the layers then learn what it cannot express.
+        # Heads begin at zero: the network starts as its linear part, and the layers learn what that cannot express.
         self.head = nn.Parameter(torch.zeros(sizes.members, sizes.width, outputs))
         self.head_bias = nn.Parameter(torch.zeros(sizes.members, outputs))
         self.skip = nn.Linear(inputs, outputs)
@@ -70,9 +75,9 @@ class TabularNetwork(nn.Module):
         nn.init.zeros_(self.skip.bias)
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
-        columns = [dense, *(embed(codes[:, number]) for number, embed in enumerate(self.embeddings))]
-        features = torch.cat(columns, dim=1) if len(columns) > 1 else dense
-        x = features.unsqueeze(1).expand(-1, self.members, -1)
+        embedded = [*(embed(codes[:, number]) for number, embed in enumerate(self.embeddings))]
+        features = torch.cat([dense, *embedded], dim=1)
+        x = torch.cat([smooth_clip(dense), *embedded], dim=1).unsqueeze(1).expand(-1, self.members, -1)
         for layer in self.layers:
             x = self.dropout(functional.silu(layer(x)))
         heads = torch.einsum("bki,kio->bko", x, self.head) + self.head_bias

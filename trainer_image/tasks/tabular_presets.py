@@ -2,7 +2,8 @@
 
 Written down before any gate was scored, and never by data set. Widths, k = 32 members, AdamW and patience 16 follow
 TabM's defaults (arXiv 2410.24210, appendix on implementation details); less of everything for small tables, where a
-step costs mostly overhead and an ensemble of 32 wide members gains nothing measurable.
+step costs mostly overhead and an ensemble of 32 wide members gains nothing measurable. Averaged weights, the linear
+start and the unclipped linear part were kept because they helped on the benchmark's development sets.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def preset(name: str, rows: int) -> tuple[TabularSizes, Recipe]:
             learning_rate=2e-3,
             weight_decay=3e-2,
             patience=20,
+            ema_decay=0.98,
             refit=True,
             small=True,
         )
