@@ -107,6 +107,7 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         "MODEL_CONTAINER": request.model_container,
         "RUN_ID": run,
         "LAUNCHED_BY": "dispatcher",
+        "TRAINER_IMAGE": container["image"],
         "TRAINING_REQUEST": request.to_json(),
         "GRACE_SECONDS": str(pod_spec.get("terminationGracePeriodSeconds", 30)),
         **{name: value for name, value in defaults.env.items() if name not in taken},
