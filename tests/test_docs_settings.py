@@ -153,3 +153,9 @@ def test_every_result_that_a_message_can_have_is_documented() -> None:
     known = {action.value for action in Action} | set(re.findall(r'messages\.labels\("([a-z]+)"\)', source))
     rows = {row[0].strip("`") for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 2}
     assert rows == known
+
+
+def test_every_alert_is_documented_and_no_other() -> None:
+    rules = read("manifests/components/monitoring/prometheusrule.yaml")
+    rows = {row[0].strip("`") for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 3}
+    assert rows == set(re.findall(r"alert: (\w+)", rules))
