@@ -33,15 +33,17 @@ from dispatcher.waiting import Limits
 from dispatcher.watcher import Watcher
 from dispatcher.workqueue import WorkQueue
 from portal_client.client import PortalClient
-from portal_client.errors import ModelUnknown
+from portal_client.errors import PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
 
 EXIT_OK = 0
 EXIT_LOOP_DIED = 70
 
-# No PUT of ours is begun with less of the message's time left than this share: what is left is for a slow portal.
-_PUT_SHARE = 0.4
+# Seconds that a PUT may take at worst: two authentication methods, connecting and reading. None of ours is begun with
+# less of the message's time left; a visibility timeout too short for that leaves it this share.
+_PUT_SECONDS = 65.0
+_PUT_SHARE = 0.6
 # Seconds that the events of one change of a Job are apart at most.
 _BURST = 0.25
 
@@ -120,7 +122,7 @@ class App:
         self._poison_queue = open_queue(settings, settings.poison_queue_name)
         self._portal = open_portal(settings)
         locks = ModelLocks()
-        put_budget = settings.visibility_timeout * _PUT_SHARE
+        put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
         launcher = Launcher(
             self._cluster,
             self._portal,
@@ -252,8 +254,8 @@ class App:
         def probe() -> object:
             try:
                 return self._portal.get_model_status(model_id) if self._portal else None
-            except ModelUnknown:
-                return None
+            except (PortalRefused, StatusUnreadable):
+                return None  # it answers; what it says of this model is that message's own matter
 
         return probe
 

@@ -128,6 +128,8 @@ class Intake:
             )
         # At most two messages for each hand: what waits here is hidden from other dispatchers.
         most = self._gate.limit(min(MAX_BATCH, 2 * self._concurrency - in_hand, slots))
+        if in_hand and self._gate.reason:
+            return []  # ajar: one probe at a time
         if most <= 0:
             return []
         try:
@@ -177,10 +179,10 @@ class Intake:
             )
         else:
             self._metrics.messages.labels(decision.action.value).inc()
+            self._gate.opened()  # portal and cluster have answered
             self._settle(message, request, decision.action, decision.sentence)
             if decision.action is Action.LAUNCH:
                 self._metrics.launch_seconds.observe(time.monotonic() - started)
-                self._gate.opened()
 
     def _settle(self, message: QueueMessage, request: TrainingRequest, action: Action, sentence: str) -> None:
         model = request.model_id
@@ -192,7 +194,6 @@ class Intake:
         else:
             if action in (Action.REFUSE, Action.DUPLICATE, Action.ABANDON):
                 log.warning("Model %s: training blocked (%s): %s", model, action.value, sentence)
-                self._gate.opened()
             # Step 6. A crash before it: redelivered, and found to be done.
             self._delete(message)
 

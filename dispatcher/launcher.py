@@ -111,6 +111,11 @@ class Launcher:
 
     def take_on(self, job: KubeObject) -> Decision:
         """A half-launched Job whose message is gone: go on from its annotations. Raises as `launch`."""
+        live = self._cluster.get_job(objects.name_of(job))
+        if live is None or objects.uid_of(live) != objects.uid_of(job):
+            return Decision(Action.DONE, "it is gone")
+        # As it is now, not as it was seen: another dispatcher may have launched it, and its user have moved on.
+        job = live
         model_id = objects.model_id_of(job)
         status = self._status(model_id)
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")

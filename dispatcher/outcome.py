@@ -61,11 +61,16 @@ _COMPLETED = Ended(True, Verdict("Completed", COMPLETED_SENTENCE))
 
 
 def decide(
-    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    events: Sequence[KubeObject],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
 ) -> Outcome:
     """What is to be said about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
 
-    events: the Job's own Events; they are looked at only while it has no pod, so give () where it has one.
+    events: of the object that `waiting.needs_events` names, () where it names none. failing_since: see `waiting.look`.
     """
     ordered = sorted(pods, key=lambda pod: (objects.meta(pod).get("creationTimestamp") or "", objects.name_of(pod)))
     failing = objects.condition(job, "Failed") or objects.condition(job, "FailureTarget")
@@ -90,7 +95,7 @@ def decide(
         return Going()
     if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
         return Stop(disrupted)
-    waits = waiting.look(job, ordered, events, now, limits)
+    waits = waiting.look(job, ordered, events, now, limits, failing_since)
     return _going(waits, now)
 
 
@@ -197,7 +202,7 @@ def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> 
             False,
             Verdict(
                 "Timeout",
-                f"The training did not end within its time limit of {limit} seconds. "
+                f"The training did not end within its time limit of {limit} seconds, the wait for a GPU included. "
                 "Ask for a longer time_limit_seconds, or for less training",
             ),
         )

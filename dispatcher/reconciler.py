@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ log = logging.getLogger(__name__)
 
 # A state that passes within these seconds (a pod about to start) is not worth a call to the portal.
 _LASTING = 10.0
+# So long after a report at the latest, a Processing that was on its way to the portal has landed: twice the time that
+# the client waits for an answer.
+_LATE_WRITE = 60.0
 # A portal that asks for more patience than this is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
@@ -37,6 +41,15 @@ class _Said:
     since: float = 0.0
     told: str = ""
     told_at: float = float("-inf")
+
+
+@dataclass
+class _Look:
+    """The second look at a reported Job: what it was when it was first seen so, and when it is due (monotonic)."""
+
+    seen: tuple[str | None, ...]
+    due: float
+    done: bool = False
 
 
 class Reconciler:
@@ -74,6 +87,8 @@ class Reconciler:
         self._monotonic = monotonic
         self._guard = threading.Lock()
         self._said: dict[str, _Said] = {}  # by the Job's uid
+        self._looks: dict[str, _Look] = {}  # by the Job's name
+        self._failing: dict[str, float] = {}  # by the Job's uid
 
     def run(self, alive: Callable[[], None]) -> None:
         """Work until the queue is closed."""
@@ -109,7 +124,9 @@ class Reconciler:
             self._vanished(name, gone)
         job = self._view.job(name)
         if job is None or objects.is_reported(job) or not objects.is_managed(job):
-            self._forget(job)
+            self._forget(name, job)
+            if job is not None and objects.is_managed(job):
+                self._second_look(name, job)
             return
         with self._locks.hold(objects.model_id_of(job)):
             self._step(name, job)
@@ -121,8 +138,9 @@ class Reconciler:
             # A crash before it: the pods are still there, or their Job has ended without them.
             note = {names.DISRUPTED: disruptions.annotation(job, pods)}
             job = self._cluster.patch_job(name, {"metadata": {"uid": objects.uid_of(job), "annotations": note}})
-        events = self._cluster.list_events(objects.uid_of(job)) if waiting.needs_events(job, pods, now) else []
-        match outcome.decide(job, pods, events, now, self._limits):
+        asked = waiting.needs_events(job, pods, now)
+        events = self._cluster.list_events(asked) if asked else []
+        match outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now)):
             case Ended() as ended:
                 self._reporter.report(job, ended)
                 self._view.released(job)
@@ -139,6 +157,14 @@ class Reconciler:
                     self._reporter.acknowledge(job)
                 elif going.progress:
                     self._progress(name, job, going.progress)
+
+    def _failing_since(self, job: KubeObject, pods: list[KubeObject], now: float) -> float | None:
+        """When its container began to fail to start, as far as this process knows; a restart begins the grace anew."""
+        with self._guard:
+            if not any(waiting.is_failing(pod) for pod in pods):
+                self._failing.pop(objects.uid_of(job), None)
+                return None
+            return self._failing.setdefault(objects.uid_of(job), now)
 
     def _half_launched(self, name: str, job: KubeObject) -> None:
         """Its message brings it further, unless that is gone (expired, purged)."""
@@ -201,10 +227,35 @@ class Reconciler:
             self._reporter.report_vanished(job, ended)
         self._view.settle_vanished(name)
 
-    def _forget(self, job: KubeObject | None) -> None:
-        if job is not None:
-            with self._guard:
+    def _second_look(self, name: str, job: KubeObject) -> None:
+        """Once, a while after a Job was reported: a Processing that came late may have covered its outcome.
+
+        A launch that stood still and wakes up resumes the Job once more; that is seen here, too.
+        """
+        now = self._monotonic()
+        seen = (objects.uid_of(job), objects.annotation(job, names.LAUNCHED_AT))
+        with self._guard:
+            look = self._looks.get(name)
+            if look is None or look.seen != seen:
+                # Spread: a restarted dispatcher sees all of them at once.
+                late = _LATE_WRITE * random.uniform(1.0, 1.5)  # noqa: S311
+                look = self._looks[name] = _Look(seen, now + late)
+        if look.done:
+            return
+        if now < look.due:
+            self._work.add_after(name, look.due - now)
+            return
+        with self._locks.hold(objects.model_id_of(job)):
+            self._reporter.repair(job)
+        look.done = True
+
+    def _forget(self, name: str, job: KubeObject | None) -> None:
+        with self._guard:
+            if job is None:
+                self._looks.pop(name, None)
+            else:
                 self._said.pop(objects.uid_of(job), None)
+                self._failing.pop(objects.uid_of(job), None)
 
 
 def unreported(job: KubeObject) -> bool:

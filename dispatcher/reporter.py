@@ -75,14 +75,27 @@ class Reporter:
         log.warning("Model %s: Job %s vanished unreported; %s", objects.model_id_of(job), objects.name_of(job), said)
 
     def repair(self, job: KubeObject) -> None:
-        """After a late Processing of ours: if it covered the outcome that was reported, say that once more."""
+        """If a late Processing has covered the outcome that was reported, say that once more. Raises as `report`.
+
+        The portal has no compare-and-set: a Processing that was on its way when its sender gave up or died, or whose
+        sender stood still between his GET and his PUT, lands on whatever is there.
+        """
         try:
             told = json.loads(objects.annotation(job, names.REPORTED) or "")
             ended = Ended(told["status"] == "Completed", Verdict(str(told["code"]), str(told["sentence"])))
         except (ValueError, KeyError, TypeError):
             return
-        if told.get("portal") == "reported":
-            self._tell(job, ended)
+        if self._portal is None or told.get("portal") != "reported":
+            return
+        model_id = objects.model_id_of(job)
+        if self._portal.get_model_status(model_id).status is not ProcessingStatus.PROCESSING:
+            return
+        # Read after the status: still the same Job, so this Processing is not that of a next training.
+        live = self._cluster.get_job(objects.name_of(job))
+        if live is None or objects.uid_of(live) != objects.uid_of(job):
+            return
+        log.warning("Model %s: a late Processing covers its outcome; saying it once more", model_id)
+        self._portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
 
     def stop(self, job: KubeObject, verdict: Verdict) -> KubeObject:
         """End a Job that would go on for ever: the verdict and a deadline in the past, in one patch.
@@ -121,6 +134,13 @@ class Reporter:
         if status.is_terminal:
             return
         if status.may_start:
+            # The view may be minutes old: another dispatcher may have acknowledged and reported this Job meanwhile, and
+            # a user may ask for a new training by now. Nothing of that may be covered.
+            live = self._cluster.get_job(objects.name_of(job))
+            if live is None or objects.uid_of(live) != objects.uid_of(job):
+                return
+            if objects.is_finished(live) or objects.is_deleting(live) or objects.is_acknowledged(live):
+                return
             self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, "Model training started")
         patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
         current = self._cluster.patch_job(objects.name_of(job), patch)
@@ -141,10 +161,15 @@ class Reporter:
             status = self._portal.get_model_status(model_id).status
             if status.is_terminal:
                 return "reported"  # the trainer spoke first, or an earlier try of ours
-            if status.may_start and objects.is_acknowledged(job):
+            # Read after the status. The view may be minutes old, and this the status of a next training.
+            live = self._cluster.get_job(objects.name_of(job))
+            if live is not None and objects.uid_of(live) != objects.uid_of(job):
+                return "superseded"
+            if live is not None and objects.is_reported(live):
+                return "reported"  # by another dispatcher
+            if status.may_start and objects.is_acknowledged(live or job):
                 return "superseded"  # someone has moved on; what the Job did is no longer asked for
-            wanted = ProcessingStatus.COMPLETED if ended.completed else ProcessingStatus.FAILED
-            self._portal.update_model_status(model_id, wanted, ended.verdict.sentence)
+            self._portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
             return "reported"
         except PortalError as error:
             if error.retryable or self._may_pass(job):
@@ -222,3 +247,7 @@ class Reporter:
                     return
                 job = current
         raise ObjectConflict(f"Job {name} changes faster than it can be patched")
+
+
+def _status_of(ended: Ended) -> ProcessingStatus:
+    return ProcessingStatus.COMPLETED if ended.completed else ProcessingStatus.FAILED

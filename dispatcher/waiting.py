@@ -21,6 +21,12 @@ _CONFIG_REASONS = frozenset(
 # A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write. The number 429 alone proves
 # nothing: it may stand in the image's tag or digest.
 _RATE_LIMIT = ("toomanyrequests", "too many requests", "rate limit", "rate exceeded")
+# Reasons of the kubelet's Events on a pod that waits in ContainerCreating, and those of one that got further.
+_STUCK = frozenset(
+    {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady"}
+)
+_SET_UP = frozenset({"Pulling", "Pulled", "Created", "Started"})
+_CREATING_PATIENCE = 60.0
 # Every limit is looked at this long after the thing began at the earliest.
 _NO_POD_PATIENCE = 10.0
 
@@ -47,9 +53,18 @@ class Waiting:
 
 
 def look(
-    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    events: Sequence[KubeObject],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
 ) -> Waiting:
-    """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first."""
+    """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first.
+
+    failing_since: when its container was first seen to fail to start, which Kubernetes does not tell: a slow pull that
+    fails once at its end has its whole grace before it.
+    """
     current = [pod for pod in pods if not objects.pod_is_over(pod)]
     if not current:
         return _no_pod(job, pods, events, now, limits)
@@ -68,17 +83,37 @@ def look(
             Verdict("ImagePull", f"The trainer image has an invalid name: {image}. Tell the operator: {text}"),
         )
     if reason in _IMAGE_REASONS:
-        return _image_pull(pod, text, since, limits)
+        return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
     if reason in _CONFIG_REASONS:
         return Waiting(
             f"Waiting for the trainer's configuration: {text}",
-            _since_scheduled(pod, since) + limits.container_config,
+            max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config,
             Verdict(
                 "ContainerConfig",
                 f"The trainer container cannot be started ({reason}): {text}. Tell the operator",
             ),
         )
+    if (stuck := _stuck_events(events)) and waiting:
+        text = quoted(stuck[-1].get("message"))
+        return Waiting(
+            f"Waiting for the pod's volumes and network: {text}",
+            _since_scheduled(pod, since) + limits.container_config,
+            Verdict("ContainerConfig", f"The trainer pod cannot be set up on its node: {text}. Tell the operator"),
+        )
     return _scheduling(pod, since, limits)
+
+
+def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
+    """The pod's Events that say why it does not get as far as its image; none once it did."""
+    if any(event.get("reason") in _SET_UP for event in events):
+        return []
+    return sorted((event for event in events if event.get("reason") in _STUCK), key=lambda event: _seen(event) or 0)
+
+
+def is_failing(pod: KubeObject) -> bool:
+    """Whether its container fails to start, for a reason that may or may not pass."""
+    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
+    return reason in _IMAGE_REASONS or reason in _CONFIG_REASONS
 
 
 def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Waiting:
@@ -86,7 +121,7 @@ def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Wai
     rate_limited = any(word in text.lower() for word in _RATE_LIMIT)
     return Waiting(
         f"Pulling the trainer image: {text}" if text else "Pulling the trainer image",
-        None if rate_limited else _since_scheduled(pod, since) + limits.image_pull,
+        None if rate_limited else since + limits.image_pull,
         Verdict("ImagePull", f"The trainer image {image} cannot be pulled: {text or 'no text'}. Tell the operator"),
     )
 
@@ -130,12 +165,22 @@ def _no_pod(
     return Waiting(f"Waiting for the cluster: {text}", since + limits.pod_create, Verdict("PodCreateDenied", sentence))
 
 
-def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> bool:
-    """Whether the Job has been without a pod for so long that its Events are worth a call."""
-    if objects.is_suspended(job) or objects.is_finished(job) or any(not objects.pod_is_over(pod) for pod in pods):
-        return False
-    since = _restarted(job, pods)
-    return since is not None and now >= since + _NO_POD_PATIENCE
+def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str | None:
+    """uid of the object whose Events are worth a call, None where nothing is unexplained.
+
+    The Job, when it has been without a pod for a while; its pod, when a node has it and does not get to its image.
+    """
+    if objects.is_suspended(job) or objects.is_finished(job) or objects.is_deleting(job):
+        return None
+    living = [pod for pod in pods if not objects.pod_is_over(pod)]
+    if not living:
+        since = _restarted(job, pods)
+        return objects.uid_of(job) if since is not None and now >= since + _NO_POD_PATIENCE else None
+    pod = living[-1]
+    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
+    if reason not in ("ContainerCreating", "PodInitializing") or now < _since_scheduled(pod, now) + _CREATING_PATIENCE:
+        return None
+    return objects.uid_of(pod)
 
 
 def _restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:

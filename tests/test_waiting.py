@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher import objects
 from dispatcher.waiting import Limits, Waiting, look, needs_events
 from tests.builders import (
     T0,
@@ -231,4 +232,30 @@ def test_a_long_text_is_cut() -> None:
 def test_events_cost_a_call_only_where_a_pod_is_missing(
     job: dict[str, Any], pods: tuple[dict[str, Any], ...], now: float, expected: bool
 ) -> None:
-    assert needs_events(job, pods, now) is expected
+    assert needs_events(job, pods, now) == (objects.uid_of(job) if expected else None)
+
+
+def test_a_pod_that_does_not_get_to_its_image_is_asked_about_after_a_minute() -> None:
+    pod = a_pod(state=waiting("ContainerCreating"), scheduled_at=T0)
+    assert needs_events(a_job(), [pod], T0 + 59) is None
+    assert needs_events(a_job(), [pod], T0 + 60) == objects.uid_of(pod)
+    assert needs_events(a_job(), [a_pod(state=running(), scheduled_at=T0)], T0 + 600) is None
+
+
+def test_a_volume_that_cannot_be_mounted_is_told_and_ends_at_its_limit() -> None:
+    pod = a_pod(state=waiting("ContainerCreating"), scheduled_at=T0)
+    mount = an_event('MountVolume.SetUp failed: configmap "ca" not found', T0 + 5, "FailedMount")
+    result = looked(pod, events=[mount], now=T0 + 60)
+    assert result.limit_at == T0 + LIMITS.container_config
+    assert 'configmap "ca" not found' in (result.progress or "")
+    assert result.verdict is not None
+    assert result.verdict.code == "ContainerConfig"
+    pulling = an_event("Pulling image", T0 + 50, "Pulling")
+    assert looked(pod, events=[mount, pulling], now=T0 + 60).progress == "Pulling the trainer image"
+
+
+def test_a_slow_pull_that_fails_once_at_its_end_has_its_whole_grace_before_it() -> None:
+    pod = a_pod(state=waiting("ErrImagePull", "connection reset"), scheduled_at=T0)
+    now = T0 + 10_000
+    assert look(a_job(), [pod], (), now, LIMITS).limit_at == T0 + LIMITS.image_pull
+    assert look(a_job(), [pod], (), now, LIMITS, failing_since=now).limit_at == now + LIMITS.image_pull
