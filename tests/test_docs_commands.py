@@ -84,9 +84,9 @@ def test_a_command_of_the_trainer_parses(line: str, tmp_path: Path, monkeypatch:
     arguments = _arguments(line, TRAINER)
     assert arguments
     monkeypatch.chdir(tmp_path)
-    for name in ("houses", "model", "model-1", "tumours", "tumours-model"):
-        (tmp_path / name).mkdir()
-    for name in ("new.csv", "config.yaml", "tumours/test.csv"):
+    for name in ("houses", "model", "model-1", ".local/try/data", ".local/try/model"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("new.csv", "config.yaml", ".local/try/config.yaml", ".local/try/data/test.csv"):
         (tmp_path / name).touch()
     _parse(trainer, arguments, "trainer_image")
 
@@ -164,6 +164,7 @@ def test_the_standalone_training_of_the_readme_works(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Model training completed successfully" in done.stdout
     assert "baselines:" in done.stdout
-    pointer = json.loads((tmp_path / "tumours-model" / "latest.json").read_text())
-    assert (tmp_path / "tumours-model" / "runs" / pointer["run_id"] / "report.html").exists()
-    assert (tmp_path / "predictions.csv").read_text().startswith("row,diagnosis")
+    place = tmp_path / ".local" / "try"
+    pointer = json.loads((place / "model" / "latest.json").read_text())
+    assert (place / "model" / "runs" / pointer["run_id"] / "report.html").exists()
+    assert (place / "predictions.csv").read_text().startswith("row,diagnosis")
