@@ -49,7 +49,7 @@ Examples:
 
 \b
 Settings come from the environment; what is missing there from config.env
-(--config FILE for another file). docs/configure.md lists them.
+(--config FILE or DISPATCHER_CONFIG=FILE for another). docs/configure.md lists them.
 
 \b
 Exit codes: 0 done, 1 a check failed or nothing was found, 2 settings, template

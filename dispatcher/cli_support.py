@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,11 +12,11 @@ from typing import NoReturn
 import click
 from dotenv import dotenv_values
 
+from dispatcher import logs
 from dispatcher.azure_queue import QueueError
 from dispatcher.kubernetes_jobs import ClusterError
 from dispatcher.settings import Settings, SettingsError
 from portal_client.errors import PortalError
-from portal_client.redaction import RedactSecrets
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -47,12 +46,9 @@ def read_settings(environ: Environment) -> Settings:
 
 
 def log_to_stderr(settings: Settings, level: int | None = None) -> None:
-    """Log lines for people, secrets redacted. level: of the logging module; None: LOG_LEVEL."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    handler.addFilter(RedactSecrets([settings.api_key, settings.storage_connection_string]))
-    logging.basicConfig(level=level or settings.log_level.upper(), handlers=[handler], force=True)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines are every request's address
+    """Log as LOG_LEVEL and LOG_FORMAT say. level: of the logging module, for commands that only print."""
+    secrets = [settings.api_key, settings.storage_connection_string]
+    logs.log_to_stderr(level or settings.log_level.upper(), settings.log_format == "json", secrets)
 
 
 @contextmanager

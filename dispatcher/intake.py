@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from dispatcher import poison
+from dispatcher import logs, poison
 from dispatcher.admission import Action
 from dispatcher.azure_queue import MAX_BATCH, QueueError, QueueMessage
 from dispatcher.gate import Gate
@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 _LATER = 5.0
 # A message that fails by itself comes back after 5, 10, 20 … seconds, at most this.
 _BACK_OFF_MAX = 300.0
+# How many messages' own failures are remembered, and the multiple of MAX_DELIVERIES at which the queue's count decides.
+_REMEMBERED = 10_000
+_FORGETFUL = 5
 
 _POISON_CODES: dict[type[Exception], str] = {
     ModelUnknown: "ModelUnknown",
@@ -80,6 +83,7 @@ class Intake:
         self._probe = probe
         self._stopping = stopping
         self._full = False
+        self._failures: dict[str, int] = {}  # message id → failures of its own, the latest last
 
     def run(self, alive: Callable[[], None]) -> None:
         """Receive until `stopping`; then finish or release what is in hand."""
@@ -153,7 +157,6 @@ class Intake:
 
     def handle(self, message: QueueMessage) -> None:
         """Everything that happens to one message. Never raises for what a message, the portal or the cluster does."""
-        started = time.monotonic()
         if self._stopping.is_set():
             self._release(message, 0.0)
             return
@@ -162,6 +165,13 @@ class Intake:
         except MalformedRequest as error:
             self._poison(message, error.code, error.sentence)
             return
+        with logs.bind(
+            model=request.model_id, job=request.model_container, message_id=message.id, attempt=message.delivery_count
+        ):
+            self._launch(message, request)
+
+    def _launch(self, message: QueueMessage, request: TrainingRequest) -> None:
+        started = time.monotonic()
         log.info(log_lines.EXTRACTED, request.model_id, request.model_container)
         hand = Hand(message.id, message.queued_at, message.remaining)
         try:
@@ -213,16 +223,24 @@ class Intake:
             self._release(message, max(1.0, self._gate.wait_hint()))
 
     def _own_fault(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
-        if message.delivery_count >= self._max_deliveries:
+        """Count a failure of the message's own. Deliveries that an outage cost are not counted against it."""
+        failures = self._failures.pop(message.id, 0) + 1
+        # A process that is restarted again and again forgets; the queue's own count ends that.
+        if failures >= self._max_deliveries or (
+            failures > 1 and message.delivery_count >= _FORGETFUL * self._max_deliveries
+        ):
             self._poison(message, code, f"{sentence} (after {message.delivery_count} deliveries)")
             return
+        self._failures[message.id] = failures
+        if len(self._failures) > _REMEMBERED:
+            del self._failures[next(iter(self._failures))]
         self._metrics.messages.labels("retry").inc()
-        pause = min(_BACK_OFF_MAX, 5.0 * 2 ** (message.delivery_count - 1))
+        pause = min(_BACK_OFF_MAX, 5.0 * 2 ** (failures - 1))
         log.warning(
-            "Model %s: message %s, delivery %d of %d: %s. It comes again in %.0f s",
+            "Model %s: message %s failed by itself, %d of %d times: %s. It comes again in %.0f s",
             request.model_id,
             message.id,
-            message.delivery_count,
+            failures,
             self._max_deliveries,
             sentence,
             pause,

@@ -22,6 +22,7 @@ RESERVED_ENV = frozenset(
         "DATASET_CONTAINER",
         "RUN_ID",
         "LAUNCHED_BY",
+        "TRAINER_IMAGE",
         "TRAINING_REQUEST",
         "POD_NAME",
         "GRACE_SECONDS",

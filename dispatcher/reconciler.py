@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dispatcher import disruptions, names, objects, outcome, waiting
+from dispatcher import disruptions, logs, names, objects, outcome, waiting
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.launcher import Launcher
 from dispatcher.locks import ModelLocks
@@ -47,7 +47,7 @@ class _Said:
 class _Look:
     """The second look at a reported Job: what it was when it was first seen so, and when it is due (monotonic)."""
 
-    seen: tuple[str | None, ...]
+    seen: tuple[str, str]
     due: float
     done: bool = False
 
@@ -128,7 +128,7 @@ class Reconciler:
             if job is not None and objects.is_managed(job):
                 self._second_look(name, job)
             return
-        with self._locks.hold(objects.model_id_of(job)):
+        with self._locks.hold(objects.model_id_of(job)), logs.bind(model=objects.model_id_of(job), job=name):
             self._step(name, job)
 
     def _step(self, name: str, job: KubeObject) -> None:
@@ -233,21 +233,23 @@ class Reconciler:
         A launch that stood still and wakes up resumes the Job once more; that is seen here, too.
         """
         now = self._monotonic()
-        seen = (objects.uid_of(job), objects.annotation(job, names.LAUNCHED_AT))
+        launched, reported = (objects.annotation(job, key) or "" for key in (names.LAUNCHED_AT, names.REPORTED_AT))
+        seen = (objects.uid_of(job), launched)
         with self._guard:
             look = self._looks.get(name)
+            late = False
             if look is None or look.seen != seen:
+                late = launched > reported
                 # Spread: a restarted dispatcher sees all of them at once.
-                late = _LATE_WRITE * random.uniform(1.0, 1.5)  # noqa: S311
-                look = self._looks[name] = _Look(seen, now + late)
+                look = self._looks[name] = _Look(seen, now + _LATE_WRITE * random.uniform(1.0, 1.5))  # noqa: S311
         if look.done:
             return
-        if now < look.due:
+        if late or now >= look.due:
+            look.done = not late
+            with self._locks.hold(objects.model_id_of(job)):
+                self._reporter.repair(job)
+        if not look.done:
             self._work.add_after(name, look.due - now)
-            return
-        with self._locks.hold(objects.model_id_of(job)):
-            self._reporter.repair(job)
-        look.done = True
 
     def _forget(self, name: str, job: KubeObject | None) -> None:
         with self._guard:

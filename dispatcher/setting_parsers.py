@@ -67,7 +67,7 @@ def whole(low: int, high: int) -> Callable[[str], int]:
 def seconds(low: float, high: float) -> Callable[[str], float]:
     def parse(value: str) -> float:
         if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,3})?", value) or not low <= float(value) <= high:
-            raise ValueError(f"must be a number of seconds from {low:g} to {high:g}")
+            raise ValueError(f"must be a number of seconds from {low:.10g} to {high:.10g}")
         return float(value)
 
     return parse

@@ -116,7 +116,7 @@ class Settings:
     max_deliveries: int = _setting(
         "MAX_DELIVERIES",
         parse.whole(1, 1000),
-        "Deliveries after which a message that itself fails (never an outage) goes to the poison queue",
+        "Failures of a message's own (never an outage) after which it goes to the poison queue",
         "5",
     )
     resync: float = _setting(
@@ -199,6 +199,9 @@ class Settings:
     )
     log_level: str = _setting(
         "LOG_LEVEL", parse.choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info"
+    )
+    log_format: str = _setting(
+        "LOG_FORMAT", parse.choice("text", "json"), "text for people, json for machines: one object a line", "text"
     )
 
     @classmethod

@@ -67,7 +67,7 @@ _SETTINGS_GROUPS: Mapping[str, tuple[str, ...]] = {
         "SWEEP_SECONDS",
         "SHUTDOWN_GRACE_SECONDS",
     ),
-    "process-settings": ("HEALTH_HOST", "HEALTH_PORT", "LOG_LEVEL"),
+    "process-settings": ("HEALTH_HOST", "HEALTH_PORT", "LOG_LEVEL", "LOG_FORMAT"),
 }
 
 

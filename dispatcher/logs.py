@@ -1,0 +1,66 @@
+"""Log lines for people (text) or machines (JSON), each with the model, Job, message and attempt that it speaks of.
+
+What a thread works on is bound once, where it begins; the portal client's lines of the same thread carry it too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from portal_client.redaction import RedactSecrets
+
+_bound: ContextVar[dict[str, str | int]] = ContextVar("bound")
+
+
+@contextmanager
+def bind(**fields: str | int) -> Iterator[None]:
+    """Every line of this thread says `fields`, in this block: model, job, message_id, attempt."""
+    token = _bound.set({**_bound.get({}), **fields})
+    try:
+        yield
+    finally:
+        _bound.reset(token)
+
+
+class TextFormatter(logging.Formatter):
+    """`2026-01-31 12:00:00,000 INFO    [model-123] the line`."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(where)s%(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        job = _bound.get({}).get("job")
+        record.where = f"[{job}] " if job else ""
+        return super().format(record)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time (RFC 3339, UTC), level, logger, message, what is bound, exception where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line: dict[str, str | int] = {
+            "time": f"{moment}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_bound.get({}),
+        }
+        if record.exc_info or record.exc_text:
+            line["exception"] = record.exc_text or self.formatException(record.exc_info or (None, None, None))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def log_to_stderr(level: int | str, as_json: bool, secrets: Iterable[str]) -> None:
+    """Set the process's logging up; `secrets` never reach it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    handler.addFilter(RedactSecrets(secrets))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines are every request's address
