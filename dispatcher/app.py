@@ -18,6 +18,7 @@ from dispatcher.azure_queue import TrainingQueue
 from dispatcher.gate import Gate
 from dispatcher.health import HealthServer, Heartbeats
 from dispatcher.intake import Intake
+from dispatcher.job_events import JobEvents
 from dispatcher.job_spec import JobDefaults, load_template
 from dispatcher.kubernetes_jobs import KubernetesJobs
 from dispatcher.launcher import Launcher
@@ -123,6 +124,7 @@ class App:
         self._portal = open_portal(settings)
         locks = ModelLocks()
         put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
+        self._events = JobEvents(self._cluster)
         launcher = Launcher(
             self._cluster,
             self._portal,
@@ -130,9 +132,12 @@ class App:
             defaults_of(settings),
             put_budget=put_budget,
             kueue_queue=settings.kueue_queue,
+            events=self._events,
             stopping=self._stopping,
         )
-        reporter = Reporter(self._cluster, self._portal, self._metrics, ttl=settings.ttl_after_report)
+        reporter = Reporter(
+            self._cluster, self._portal, self._metrics, ttl=settings.ttl_after_report, events=self._events
+        )
         self._reconciler = Reconciler(
             self._work,
             self._view,
@@ -203,6 +208,7 @@ class App:
             continue
         for number in range(settings.report_concurrency):
             self._start(f"reconcile-{number}", self._reconciler.run)
+        self._start("events", self._events.run)
         sweep = Sweep(self._view, self._work, self._metrics, every=settings.sweep, stopping=self._stopping)
         self._start("sweep", sweep.run)
         intake = self._start("intake", self._intake.run)
@@ -213,6 +219,10 @@ class App:
         for thread in self._threads:
             if thread.name.startswith("reconcile"):
                 thread.join(max(0.0, deadline - time.monotonic()))
+        self._events.close()
+        for thread in self._threads:
+            if thread.name == "events":
+                thread.join(max(0.0, min(2.0, deadline - time.monotonic())))
 
     def not_ready(self) -> list[str]:
         """Why no work would be taken now."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from dispatcher import admission, names, objects
 from dispatcher.admission import Action, Decision
+from dispatcher.job_events import JobEvents
 from dispatcher.job_spec import JobDefaults, build_job
 from dispatcher.kubernetes_jobs import (
     ClusterUnavailable,
@@ -72,6 +73,7 @@ class Launcher:
         *,
         put_budget: float,
         kueue_queue: str = "",
+        events: JobEvents | None = None,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +83,7 @@ class Launcher:
         self._defaults = defaults
         self._put_budget = put_budget
         self._kueue_queue = kueue_queue
+        self._events = events
         self._stopping = stopping or threading.Event()
         self._clock = clock
 
@@ -191,6 +194,11 @@ class Launcher:
         self._resume(job, acknowledged)
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
         log.info("Model %s: Job %s launched", model_id, objects.name_of(job))
+        if self._events is not None:
+            heard = "has acknowledged Processing" if acknowledged else "has not acknowledged Processing yet"
+            self._events.record(
+                job, "Launched", f"Launched for message {hand.message_id or '(gone)'}; the portal {heard}"
+            )
 
     def _mark_processing(self, model_id: str, hand: Hand) -> bool:
         """Step 4: whether the portal has acknowledged Processing. Training goes on without (the document)."""

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import names, objects
-from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
+from dispatcher.job_events import JobEvents, Kind
+from dispatcher.kubernetes_jobs import ObjectConflict, ObjectNotFound
 from dispatcher.metrics import Metrics
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended
@@ -32,7 +33,7 @@ _REFUSALS = 5
 class Reporter:
     """The portal's side of a Job's life after its launch. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept.
+    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept. events: None leaves its story untold.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Reporter:
         metrics: Metrics,
         *,
         ttl: int,
+        events: JobEvents | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
         self._portal = portal
         self._metrics = metrics
         self._ttl = ttl
+        self._events = events
         self._clock = clock
         self._refusals: dict[str, int] = {}  # by the Job's uid
 
@@ -59,6 +62,12 @@ class Reporter:
         said = self._tell(job, ended)
         self._release(job, ended, said)
         self._metrics.outcomes.labels(ended.verdict.code).inc()
+        self._note(
+            job,
+            "Completed" if ended.completed else "Failed",
+            f"{ended.verdict.code}: {ended.verdict.sentence} ({said})",
+            "Normal" if ended.completed else "Warning",
+        )
         log.info(
             "Model %s: %s (%s), %s: %s",
             objects.model_id_of(job),
@@ -103,6 +112,7 @@ class Reporter:
         The Job controller then fails the Job and ends its pods; a crash here leaves the verdict on the Job.
         """
         log.warning("Model %s: stopping its Job: %s: %s", objects.model_id_of(job), verdict.code, verdict.sentence)
+        self._note(job, "Stopping", f"{verdict.code}: {verdict.sentence}", "Warning")
         stopped = json.dumps({"code": verdict.code, "sentence": verdict.sentence})
         return self._cluster.patch_job(
             objects.name_of(job),
@@ -190,31 +200,11 @@ class Reporter:
         """For good (404, another 4xx): said once, loudly, and never again (F33)."""
         self._metrics.refused_reports.inc()
         log.error("Model %s: the portal refuses its outcome: %s", objects.model_id_of(job), error)
-        now = objects.rfc3339(self._clock())
-        event = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"generateName": f"{objects.name_of(job)}-"},
-            "involvedObject": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "name": objects.name_of(job),
-                "namespace": objects.meta(job).get("namespace"),
-                "uid": objects.uid_of(job),
-            },
-            "type": "Warning",
-            "reason": "ReportRefused",
-            "message": str(error)[:1024],
-            "source": {"component": names.MANAGER},
-            "reportingComponent": names.MANAGER,
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            self._cluster.create_event(event)
-        except ClusterError as problem:
-            log.warning("%s; the Event is lost, the log has it", problem)
+        self._note(job, "ReportRefused", str(error), "Warning")
+
+    def _note(self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal") -> None:
+        if self._events is not None:
+            self._events.record(job, reason, message, kind)
 
     def _release(self, job: KubeObject, ended: Ended, said: str) -> None:
         """The one patch: finalizer off, what was reported, and the time to live."""

@@ -173,3 +173,18 @@ def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:
     code, _, err = dispatcher(stage, "submit", "model-1", AZURE_STORAGE_CONNECTION_STRING=dead)
     assert code == 69
     assert "Nothing was sent" in err
+
+
+def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
+    model = stage.submit("invalid")
+    stage.start()
+    stage.wait_status(model, "Failed")
+
+    def story() -> list[str]:
+        events = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
+        ours = [e for e in events if e["source"]["component"] == "training-dispatcher"]
+        return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
+
+    stage.wait(lambda: len(story()) == 2)
+    assert story()[0].startswith("Normal Launched: Launched for message ")
+    assert story()[1] == "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)"
