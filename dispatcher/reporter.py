@@ -33,7 +33,7 @@ _REFUSALS = 5
 class Reporter:
     """The portal's side of a Job's life after its launch. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept. events: None leaves its story untold.
+    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept. events: None tells no story.
     """
 
     def __init__(

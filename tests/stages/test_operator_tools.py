@@ -182,7 +182,7 @@ def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
 
     def story() -> list[str]:
         events = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
-        ours = [e for e in events if e["source"]["component"] == "training-dispatcher"]
+        ours = [e for e in events if e["reportingComponent"] == "training-dispatcher"]
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
 
     stage.wait(lambda: len(story()) == 2)
