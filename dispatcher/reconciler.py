@@ -45,11 +45,11 @@ class _Said:
 
 @dataclass
 class _Look:
-    """The second look at a reported Job: what it was when it was first seen so, and when it is due (monotonic)."""
+    """The second look at a reported Job. seen: uid and launch; due: monotonic seconds; left: how many are due."""
 
     seen: tuple[str, str]
     due: float
-    done: bool = False
+    left: int
 
 
 class Reconciler:
@@ -235,20 +235,20 @@ class Reconciler:
         now = self._monotonic()
         launched, reported = (objects.annotation(job, key) or "" for key in (names.LAUNCHED_AT, names.REPORTED_AT))
         seen = (objects.uid_of(job), launched)
+        # Spread: a restarted dispatcher sees all of them at once.
+        late = _LATE_WRITE * random.uniform(1.0, 1.5)  # noqa: S311
         with self._guard:
             look = self._looks.get(name)
-            late = False
             if look is None or look.seen != seen:
-                late = launched > reported
-                # Spread: a restarted dispatcher sees all of them at once.
-                look = self._looks[name] = _Look(seen, now + _LATE_WRITE * random.uniform(1.0, 1.5))  # noqa: S311
-        if look.done:
-            return
-        if late or now >= look.due:
-            look.done = not late
+                # Launched after it was reported: that launch's Processing has landed already.
+                look = _Look(seen, now, 2) if launched > reported else _Look(seen, now + late, 1)
+                self._looks[name] = look
+        if look.left and now >= look.due:
             with self._locks.hold(objects.model_id_of(job)):
                 self._reporter.repair(job)
-        if not look.done:
+            look.left -= 1
+            look.due = now + late
+        if look.left:
             self._work.add_after(name, look.due - now)
 
     def _forget(self, name: str, job: KubeObject | None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from pathlib import Path
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from dispatcher import names
 from dispatcher.gate import Gate
@@ -15,48 +16,92 @@ from dispatcher.locks import ModelLocks
 from dispatcher.metrics import Metrics
 from dispatcher.reconciler import Reconciler
 from dispatcher.reporter import Reporter
+from dispatcher.sweep import Sweep
 from dispatcher.training_request import Bounds
 from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits
 from dispatcher.workqueue import WorkQueue
-from portal_client.errors import PortalError
-from tests.crashes.world import Crash, FakeCluster, FakePortal, FakeQueue, VirtualEvent, World
+from tests.crashes.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
+from tests.crashes.world import World
 
 VISIBILITY = 100.0
+# At least the visibility time-out, as the settings demand.
+TTL = 120
+RESYNC = 90.0
 TEMPLATE = load_template(
-    Path(__file__).parents[2].joinpath("manifests/base/job-template.yaml").read_text(), image="trainer:1"
+    """
+apiVersion: batch/v1
+kind: Job
+spec:
+  backoffLimit: 1
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: trainer, image: "trainer:1"}]
+"""
 )
-_numbers = itertools.count(1)
+METRICS = Metrics()
+Disturb = Callable[[], str]
+"""What becomes of one watch event: "now", "drop", "double" or "later" (after the ones that follow it)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The stages to run; a mutation test puts a broken one in."""
+
+    launcher: type[Launcher] = Launcher
+    reporter: type[Reporter] = Reporter
+    reconciler: type[Reconciler] = Reconciler
+    intake: type[Intake] = Intake
+
+
+class _Idle(BaseException):
+    """Nothing is due: the reconciler's loop ends its turn."""
+
+
+class _Work(WorkQueue):
+    def get(self, timeout: float | None = None) -> str | None:
+        key = super().get(timeout=0)
+        if key is None:
+            raise _Idle
+        return key
 
 
 class Process:
-    """Build it to start it; drop it to kill it."""
+    """Build it to start it; drop it to kill it. disturb: None lists before every look, else events come by it."""
 
-    def __init__(self, world: World, name: str = "") -> None:
+    def __init__(
+        self, world: World, parts: Parts | None = None, disturb: Disturb | None = None, name: str = ""
+    ) -> None:
+        parts = parts or Parts()
         self.world = world
-        self.name = name or f"dispatcher-{next(_numbers)}"
+        world.processes += 1
+        self.name = name or f"dispatcher-{world.processes}"
+        self.deaf_until = 0.0  # a half-open watch: silent until then
+        self._disturb = disturb
+        self._cursor = 0
+        self._listed_at = float("-inf")
         self.cluster = FakeCluster(world, self.name)
         portal = FakePortal(world, self.name)
-        metrics = Metrics()
         locks = ModelLocks()
         stopping = VirtualEvent(world)
 
         def monotonic() -> float:
             return world.now
 
-        self.work = WorkQueue(clock=monotonic)
-        self.view = ClusterView(lambda key: None, clock=monotonic)
-        self.launcher = Launcher(
+        self.work = _Work(clock=monotonic)
+        self.view = ClusterView(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
+        self.launcher = parts.launcher(
             self.cluster,
             portal,
             TEMPLATE,
-            JobDefaults({}, 3600),
+            JobDefaults({}, 600),
             put_budget=VISIBILITY * 0.4,
             stopping=stopping,
             clock=world.epoch,
         )
-        self.reporter = Reporter(self.cluster, portal, metrics, ttl=120, clock=world.epoch)
-        self.reconciler = Reconciler(
+        self.reporter = parts.reporter(self.cluster, portal, METRICS, ttl=TTL, clock=world.epoch)
+        self.reconciler = parts.reconciler(
             self.work,
             self.view,
             self.cluster,
@@ -69,14 +114,15 @@ class Process:
             clock=world.epoch,
             monotonic=monotonic,
         )
-        self.intake = Intake(
+        self.sweep = Sweep(self.view, self.work, METRICS, every=30, stopping=threading.Event())
+        self.intake = parts.intake(
             FakeQueue(world, self.name),
             FakeQueue(world, self.name),
             self.launcher,
             locks,
             Gate(30, clock=monotonic),
-            metrics,
-            bounds=Bounds(8, 3600),
+            METRICS,
+            bounds=Bounds(8, 600),
             free_slots=lambda: 1000,
             visibility_timeout=VISIBILITY,
             concurrency=4,
@@ -89,7 +135,7 @@ class Process:
         )
 
     def tick(self) -> None:
-        """What the loops do when each has its turn: list, receive a batch, look at every Job. May raise Crash."""
+        """What the loops do when each has its turn. May raise Crash and Violation."""
         try:
             self.refresh()
         except ClusterError:
@@ -99,25 +145,36 @@ class Process:
             self.refresh()
         except ClusterError:
             return
+        self.sweep.once()
         for name in self.view.names():
-            try:
-                self.reconciler.reconcile(name)
-            except (PortalError, ClusterError):
-                continue
+            self.work.nudge(name)
+        try:
+            self.reconciler.run(lambda: None)
+        except _Idle:
+            return
 
     def refresh(self) -> None:
-        self.view.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
-        self.view.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
-
-
-def run_until_settled(world: World, process: Process, most: int = 60) -> None:
-    """Tick without faults until every message is consumed and every Job reported and gone."""
-    for _ in range(most):
-        process.tick()
-        world.advance(30)
-        if not world.messages and not world.jobs:
+        """A list, or the watch events since the last time."""
+        if self.world.now < self.deaf_until:
             return
-    raise AssertionError(f"not settled: messages {list(world.messages)}, jobs {list(world.jobs.values())}")
+        if self._disturb is not None and self._listed_at >= 0:
+            self._hear(self._disturb)
+        if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
+            self.view.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
+            self.view.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
+            self._cursor = len(self.world.log)
+            self._listed_at = self.world.now
 
-
-__all__ = ["Crash", "Process", "World", "run_until_settled"]
+    def _hear(self, disturb: Disturb) -> None:
+        late = []
+        while self._cursor < len(self.world.log):
+            kind, change, item = self.world.log[self._cursor]
+            self._cursor += 1
+            fate = disturb()
+            if fate == "later":
+                late.append((kind, change, item))
+            elif fate != "drop":
+                for _ in range(2 if fate == "double" else 1):
+                    self.view.apply(kind, change, item)
+        for kind, change, item in late:
+            self.view.apply(kind, change, item)

@@ -1,147 +1,63 @@
-"""Crashes and failures before and after every single outside call of a launch and a report."""
+"""One fault, then two, at every outside call of a launch and a report: nothing is lost, nothing doubled."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-
 import pytest
 
-from portal_client.statuses import ProcessingStatus
-from tests.crashes.process import Process, run_until_settled
-from tests.crashes.world import Crash, Fail, World
+from tests.crashes import explore, scenarios
+from tests.crashes.explore import Trouble
+from tests.crashes.scenarios import Scenario
 
-S = ProcessingStatus
-Scenario = tuple[str, Callable[[], tuple[World, dict[str, ProcessingStatus]]]]
-
-
-def _world(scripts: dict[str, list[str]], statuses: dict[str, ProcessingStatus]) -> World:
-    world = World(scripts)
-    for model, status in statuses.items():
-        world.set_status(model, status)
-    return world
-
-
-def completes() -> tuple[World, dict[str, ProcessingStatus]]:
-    world = _world({"1": ["complete"]}, {"1": S.CREATED})
-    world.enqueue("1")
-    return world, {"1": S.COMPLETED}
+CRASHES: list[tuple[str, Trouble]] = [("before", explore.crash), ("after", explore.crash)]
+FAILURES: list[tuple[str, Trouble]] = [("before", explore.fail), ("after", explore.fail)]
+LATE: list[tuple[str, Trouble]] = [("before", explore.late), ("before", explore.late_crash)]
+PEOPLE: list[tuple[str, Trouble]] = [
+    ("before", explore.deleted),
+    ("before", explore.deleted_and_crash),
+    ("before", explore.forced),
+    ("before", explore.pods_deleted),
+    ("before", explore.purged),
+    ("before", explore.asked_again),
+]
 
 
-def unheard() -> tuple[World, dict[str, ProcessingStatus]]:
-    world = _world({"1": ["killed", "complete-unheard"]}, {"1": S.RECONFIGURE})
-    world.enqueue("1")
-    return world, {"1": S.COMPLETED}
+def _name(scenario: Scenario) -> str:
+    return scenario.__name__
 
 
-def fails() -> tuple[World, dict[str, ProcessingStatus]]:
-    world = _world({"1": ["killed"]}, {"1": S.CREATED})
-    world.enqueue("1")
-    return world, {"1": S.FAILED}
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_without_faults_every_request_reaches_its_status(scenario: Scenario) -> None:
+    assert explore.length(scenario) > 5
 
 
-def twice() -> tuple[World, dict[str, ProcessingStatus]]:
-    world = _world({"1": ["complete"]}, {"1": S.CREATED})
-    world.enqueue("1")
-    world.enqueue("1")
-    return world, {"1": S.COMPLETED}
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_a_crash_at_any_call_loses_and_doubles_nothing(scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, CRASHES))
 
 
-def mixed() -> tuple[World, dict[str, ProcessingStatus]]:
-    world = _world({"1": ["complete"], "2": ["invalid"]}, {"1": S.CREATED, "2": S.CREATED, "3": S.COMPLETED})
-    for model in ("1", "2", "3", "-bad-"):
-        world.enqueue(model)
-    return world, {"1": S.COMPLETED, "2": S.FAILED, "3": S.COMPLETED}
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_a_call_that_fails_anywhere_loses_and_doubles_nothing(scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, FAILURES))
 
 
-SCENARIOS = [completes, unheard, fails, twice, mixed]
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_a_write_that_lands_late_anywhere_loses_and_doubles_nothing(scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, LATE))
 
 
-def _check(world: World, expected: dict[str, ProcessingStatus]) -> None:
-    for model, status in expected.items():
-        assert world.models[model].status is status, world.models[model].history
-    assert not world.messages
-    assert not world.jobs
-    assert not world.pods
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_what_people_do_at_any_moment_ends_in_a_true_status(scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, PEOPLE))
 
 
-def _calls(scenario: Callable[[], tuple[World, dict[str, ProcessingStatus]]]) -> int:
-    world, expected = scenario()
-    run_until_settled(world, Process(world))
-    _check(world, expected)
-    return len(world.calls)
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_without_faults_every_request_reaches_its_status(scenario: Callable[..., object]) -> None:
-    assert _calls(scenario) > 5  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_a_crash_at_any_call_loses_and_doubles_nothing(
-    scenario: Callable[[], tuple[World, dict[str, ProcessingStatus]]], side: str
+@pytest.mark.parametrize("scenario", scenarios.SMALL, ids=_name)
+@pytest.mark.parametrize("second", [*CRASHES, *LATE], ids=["crash before", "crash after", "late", "late and crash"])
+def test_a_crash_and_another_fault_at_any_two_calls_lose_and_double_nothing(
+    scenario: Scenario, second: tuple[str, Trouble]
 ) -> None:
-    for at in range(_calls(scenario)):
-        world, expected = scenario()
-        _crash_at(world, side, {at})
-        _live(world)
-        _check(world, expected)
+    assert list(explore.pairs(scenario, ("after", explore.crash), second))
 
 
-@pytest.mark.parametrize("side", ["before", "after"])
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda s: s.__name__)
-def test_a_call_that_fails_anywhere_loses_and_doubles_nothing(
-    scenario: Callable[[], tuple[World, dict[str, ProcessingStatus]]], side: str
-) -> None:
-    for at in range(_calls(scenario)):
-        world, expected = scenario()
-        _fail_at(world, side, {at})
-        _live(world)
-        _check(world, expected)
-
-
-@pytest.mark.parametrize("scenario", [completes, twice, fails], ids=lambda s: s.__name__)
-def test_two_crashes_at_any_two_calls_lose_and_double_nothing(
-    scenario: Callable[[], tuple[World, dict[str, ProcessingStatus]]],
-) -> None:
-    calls = _calls(scenario)
-    for pair in itertools.combinations(range(calls + 4), 2):
-        for side in ("before", "after"):
-            world, expected = scenario()
-            _crash_at(world, side, set(pair))
-            _live(world)
-            _check(world, expected)
-
-
-def _crash_at(world: World, side: str, at: set[int]) -> None:
-    count = itertools.count()
-
-    def director(process: str, call: str, now: str) -> None:
-        if now == side and call != "cluster.list" and next(count) in at:
-            raise Crash(call)
-
-    world.director = director
-
-
-def _fail_at(world: World, side: str, at: set[int]) -> None:
-    count = itertools.count()
-
-    def director(process: str, call: str, now: str) -> None:
-        if now == side and call != "cluster.list" and next(count) in at:
-            raise Fail(call)
-
-    world.director = director
-
-
-def _live(world: World) -> None:
-    """Processes one after the other: a crash ends one, Kubernetes starts the next."""
-    for _ in range(10):
-        process = Process(world)
-        try:
-            run_until_settled(world, process)
-        except Crash:
-            world.advance(5)
-            continue
-        return
-    raise AssertionError("more crashes than were ordered")
+@pytest.mark.parametrize("scenario", [scenarios.completes, scenarios.invalid_unheard], ids=_name)
+def test_a_deletion_and_a_crash_at_any_two_calls_end_in_a_true_status(scenario: Scenario) -> None:
+    assert list(explore.pairs(scenario, ("before", explore.deleted), ("before", explore.crash)))

@@ -1,37 +1,46 @@
 """A world with real semantics and a virtual clock, in which the dispatcher's real stages run.
 
-Queue: visibility time-outs and pop receipts that change. Cluster: 409 on a taken name or a stale resource version,
-finalizers, a Job controller and trainers. Portal: no compare-and-set. Every call of a dispatcher passes through
-`World.call`, where a director may crash it, fail it before or after it took effect, or let another one go first.
+Every call of a dispatcher passes through `World.call`, where a director may crash the process, fail the call before or
+after it took effect, keep it in flight until later, or let somebody else go first. What the world holds them to:
+
+Always
+- One unfinished Job a model; no pod before Processing was attempted for its Job; no two pods of one model.
+- A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
+  message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
+- A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
+- No terminal status is replaced by another one by a process that could have known: its last GET of the model showed
+  that status, or nothing has changed since.
+When the faults have stopped
+- The queue is empty, every Job and pod is gone, and every accepted request has reached its terminal status: Completed
+  where a trainer published, Failed where none did, what the user set last where he asked for nothing since.
+
+The portal has no compare-and-set, so between a process's GET and the landing of its PUT anything may happen. Promised:
+- A *Processing* that lands on an outcome (a stall between GET and PUT, or a request that stays in flight although its
+  sender gave up or died) covers it for a while and is repaired: by who looks at the Job once more after his own PUT,
+  else by the second look at every reported Job. It must land before that look, and the Job must still be there.
+- If a *user* moves the model within that very window, the PUT may win over his move (`Model.raced`). Then only this is
+  promised: the model is not left without a status that somebody set, and messages, Jobs and pods come to their ends.
 """
 
 from __future__ import annotations
 
-import copy
 import itertools
 import json
-import threading
-from collections.abc import Callable, Iterator, Mapping
+import marshal
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dispatcher import names, objects
-from dispatcher.azure_queue import QueueMessage, QueueUnavailable
-from dispatcher.kubernetes_jobs import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
-from dispatcher.objects import KubeObject
-from portal_client.errors import PortalUnavailable
-from portal_client.statuses import ModelStatus, ProcessingStatus
+from portal_client.statuses import ProcessingStatus
+from tests.crashes.faults import Crash, Fail, Late, Violation
+from tests.crashes.kubernetes import Kubernetes
 
 T = TypeVar("T")
 EPOCH = 1_795_000_000.0
-
-
-class Crash(BaseException):
-    """The process is gone: nothing of it runs any more, not even an `except Exception`."""
-
-
-class Violation(AssertionError):
-    """A promise was broken."""
+USER = "user"
+TRAINER = "trainer"
 
 
 @dataclass
@@ -45,415 +54,263 @@ class Message:
 
 @dataclass
 class Model:
+    """version: counts writes; seen: what each process read last (version, status); raced: see the module."""
+
     status: ProcessingStatus
+    message: str = ""
+    version: int = 0
+    moved_at: int = 0  # the version of the last move of a user
+    asked: int = 0  # how often a user has made it ready to start
+    seen: dict[str, tuple[int, ProcessingStatus]] = field(default_factory=dict)
     history: list[tuple[str, ProcessingStatus, str]] = field(default_factory=list)
+    published: bool = False  # by a trainer, since the last time that it was made ready
+    requested: bool = False  # a message came since then
+    raced: bool = False
+    forced: bool = False  # somebody took a finalizer off: the evidence may be gone
+    covered: int = 0
+
+    def write(self, author: str, status: ProcessingStatus, message: str) -> None:
+        self.version += 1
+        self.status, self.message = status, message
+        self.history.append((author, status, message))
 
 
+@dataclass
+class _Flight:
+    call: int
+    time: float
+    action: Callable[[], object]
+
+
+Reading = tuple[int, ProcessingStatus]
+"""What a process read of a model: its version and its status."""
 Director = Callable[[str, str, str], None]
-"""(process, call, "before" or "after"): may raise Crash, or Fail to make the call fail."""
+"""(process, call, "before" or "after"): may raise Crash, Fail or Late."""
 
 
-class Fail(Exception):
-    """The call fails as an outage does; raised "after", it has taken effect all the same."""
-
-
-class World:
+class World(Kubernetes):
     """All that survives a process. `trainers`: model id → what its pods do, attempt by attempt."""
 
     def __init__(self, trainers: Mapping[str, list[str]] | None = None) -> None:
+        super().__init__()
         self.now = 1000.0
         self.director: Director = lambda process, call, side: None
         self.trainers = {model: list(script) for model, script in (trainers or {}).items()}
         self.messages: dict[str, Message] = {}
         self.poison: list[str] = []
-        self.jobs: dict[str, dict[str, Any]] = {}
-        self.pods: dict[str, dict[str, Any]] = {}
         self.models: dict[str, Model] = {}
-        self.launched: dict[str, str] = {}  # message id → uid of the Job made for it
-        self.put_attempted: set[str] = set()
+        self.launched: dict[str, str] = {}  # message id → uid of the last Job made for it
+        self.trained: dict[str, set[str]] = defaultdict(set)  # model → uids of its Jobs that had a pod
         self.calls: list[tuple[str, str]] = []
+        self.in_flight: list[_Flight] = []
+        self.plans: list[tuple[Callable[[], bool], Callable[[], None]]] = []
+        self.processes = 0
+        self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
         self._numbers = itertools.count(1)
 
-    # Set-up and the portal's users
+    # The portal's users, operators, and other accidents
 
     def enqueue(self, model_id: str, **fields: Any) -> str:
         message_id = f"message-{next(self._numbers)}"
         body = {"task": "train", "model_container_name": f"model-{model_id}", **fields}
         self.messages[message_id] = Message(message_id, json.dumps(body), self.now)
+        if (model := self.models.get(model_id)) is not None and model.status.may_start:
+            model.requested = True
         return message_id
 
     def set_status(self, model_id: str, status: ProcessingStatus) -> None:
-        """What a user does at the portal."""
         model = self.models.setdefault(model_id, Model(status))
-        model.status = status
-        model.history.append(("user", status, ""))
+        model.write(USER, status, "")
+        model.moved_at = model.version
+        model.published = model.requested = False
+        if status.may_start:
+            model.asked += 1
 
-    # The dispatcher's calls
+    def reconfigure(self, model_id: str) -> None:
+        """A user asks for a new training."""
+        self.set_status(model_id, ProcessingStatus.RECONFIGURE)
+        self.enqueue(model_id)
+
+    def force(self, model_id: str) -> None:
+        """kubectl patch --type merge -p '{"metadata": {"finalizers": null}}', and delete."""
+        job = self.jobs.get(f"model-{model_id}")
+        if job is not None:
+            if not objects.is_reported(job):
+                self.models[model_id].forced = True
+            job["metadata"]["finalizers"] = []
+            self.delete_job(objects.name_of(job))
+
+    def forget_request(self, message: Message) -> None:
+        """It expired before anything was made of it: it was never accepted."""
+        for model_id, model in self.models.items():
+            if f'"model-{model_id}"' in message.text and not self._pending(model_id):
+                model.requested = False
+
+    def _pending(self, model_id: str) -> bool:
+        return any(f'"model-{model_id}"' in message.text for message in self.messages.values())
+
+    def when(self, condition: Callable[[], bool], act: Callable[[], None]) -> None:
+        """Do `act` once, as soon as `condition` holds."""
+        self.plans.append((condition, act))
+
+    # The dispatchers' calls
 
     def call(self, process: str, name: str, action: Callable[[], T], fails: Callable[[str], Exception]) -> T:
         if name != "cluster.list":  # to die there is to die between two ticks
             self.calls.append((process, name))
         try:
             self.director(process, name, "before")
+            self._land()
             result = action()
+            self._plan()
             self.director(process, name, "after")
         except Fail as failure:
             raise fails(str(failure)) from None
+        except Late as late:
+            self.in_flight.append(_Flight(len(self.calls) + late.calls, self.now + late.seconds, action))
+            if late.crash:
+                raise Crash(name) from None
+            raise fails(str(late)) from None
         return result
 
-    # Time: the Job controller, the kubelet and the trainers
+    def _land(self) -> None:
+        due = [f for f in self.in_flight if f.call <= len(self.calls) or f.time <= self.now]
+        for flight in due:
+            self.in_flight.remove(flight)
+            try:
+                flight.action()
+            except Exception:  # nobody hears the answer any more
+                continue
+
+    def _plan(self) -> None:
+        for plan in [plan for plan in self.plans if plan[0]()]:
+            if plan in self.plans:
+                self.plans.remove(plan)
+                plan[1]()
 
     def advance(self, seconds: float) -> None:
         """Let time pass in steps that none of the short reactions of a cluster is lost in."""
         end = self.now + seconds
         while self.now < end:
             self.now = min(end, self.now + 15.0)
+            self._land()
             self.settle()
-
-    def settle(self) -> None:
-        for job in list(self.jobs.values()):
-            self._control(job)
-        for pod in list(self.pods.values()):
-            self._train(pod)
-        for job in list(self.jobs.values()):
-            self._control(job)
-
-    def _control(self, job: dict[str, Any]) -> None:  # noqa: PLR0912 - a controller is a row of cases
-        name = objects.name_of(job)
-        pods = [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
-        alive = [p for p in pods if not objects.pod_is_over(p)]
-        if objects.is_deleting(job):
-            if not job["metadata"].get("finalizers"):
-                self._remove(job)
-            return
-        if objects.is_finished(job):
-            ttl = job["spec"].get("ttlSecondsAfterFinished")
-            if ttl is not None and self.now >= job["_finished_at"] + ttl:
-                self.delete_job(name)
-            return
-        if objects.is_suspended(job):
-            for pod in alive:
-                self.pods.pop(objects.uid_of(pod))
-            return
-        job["_started_at"] = job.get("_started_at", self.now)
-        if self.now > job["_started_at"] + job["spec"]["activeDeadlineSeconds"]:
-            for pod in alive:
-                self._end_pod(pod, 143, None)
-            self._finish(job, "Failed", "DeadlineExceeded")
-        elif any(objects.pod_phase(p) == "Succeeded" for p in pods):
-            self._finish(job, "Complete", "CompletionsReached")
-        else:
-            failed = [p for p in pods if objects.pod_phase(p) == "Failed"]
-            if any(_exit_code(p) < 128 for p in failed):
-                self._finish(job, "Failed", "PodFailurePolicy")
-            elif len(failed) > job["spec"].get("backoffLimit", 1):
-                self._finish(job, "Failed", "BackoffLimitExceeded")
-            elif not alive:
-                self._create_pod(job)
-
-    def _create_pod(self, job: dict[str, Any]) -> None:
-        model_id = objects.model_id_of(job)
-        if model_id not in self.put_attempted:
-            raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
-        others = [p for p in self.pods.values() if objects.model_id_of(p) == model_id and not objects.pod_is_over(p)]
-        if others:
-            raise Violation(f"two pods of model {model_id} at once")
-        uid = f"pod-{next(self._numbers)}"
-        self.pods[uid] = {
-            "metadata": {
-                "name": uid,
-                "uid": uid,
-                "resourceVersion": str(next(self._numbers)),
-                "creationTimestamp": objects.rfc3339(self.epoch()),
-                "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id},
-                "ownerReferences": [{"kind": "Job", "controller": True, "uid": objects.uid_of(job)}],
-            },
-            "spec": {"containers": [{"name": "trainer"}]},
-            "status": {"phase": "Pending"},
-        }
-
-    def _train(self, pod: dict[str, Any]) -> None:
-        if objects.pod_is_over(pod):
-            return
-        if objects.is_deleting(pod):
-            self._end_pod(pod, 143, None)
-            return
-        if "running" not in objects.trainer_state(pod):
-            pod["status"] = {"phase": "Running", "containerStatuses": [{"name": "trainer", "state": {"running": {}}}]}
-            self._touch(pod)
-            return
-        model_id = objects.model_id_of(pod)
-        status = self.models[model_id].status
-        if status is ProcessingStatus.COMPLETED:
-            self._end_pod(pod, 0, {"message": "Model training completed successfully", "code": "Completed"})
-            return
-        if status is ProcessingStatus.FAILED:
-            self._end_pod(pod, 83, {"message": "The portal moved the model on", "code": "Cancelled"})
-            return
-        script = self.trainers.get(model_id) or ["complete"]
-        act = script.pop(0) if len(script) > 1 else script[0]
-        if act == "complete":
-            self._trainer_says(model_id, ProcessingStatus.COMPLETED, "Model training completed successfully")
-            self._end_pod(pod, 0, {"message": "Model training completed successfully", "code": "Completed"})
-        elif act == "complete-unheard":  # the portal was out of reach for the trainer
-            self._end_pod(pod, 0, {"message": "Model training completed successfully", "code": "Completed"})
-        elif act == "invalid":
-            self._trainer_says(model_id, ProcessingStatus.FAILED, "Invalid dataset: train.csv: empty")
-            self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
-        elif act == "retry":
-            self._end_pod(pod, 201, {"message": "Storage is out of reach", "code": "StorageUnavailable"})
-        elif act == "killed":
-            self._end_pod(pod, 137, None)
-        elif act != "hang":
-            raise ValueError(act)
-
-    def _trainer_says(self, model_id: str, status: ProcessingStatus, message: str) -> None:
-        model = self.models[model_id]
-        model.status = status
-        model.history.append(("trainer", status, message))
-
-    def _end_pod(self, pod: dict[str, Any], code: int, word: Mapping[str, str] | None) -> None:
-        ended: dict[str, Any] = {"exitCode": code, "finishedAt": objects.rfc3339(self.epoch())}
-        if word is not None:
-            ended["message"] = json.dumps(word)
-        pod["status"] = {
-            "phase": "Succeeded" if code == 0 else "Failed",
-            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
-        }
-        self._touch(pod)
-
-    def _finish(self, job: dict[str, Any], kind: str, reason: str) -> None:
-        job["_finished_at"] = self.now
-        job["status"] = {"conditions": [{"type": kind, "status": "True", "reason": reason}]}
-        self._touch(job)
-
-    def _remove(self, job: dict[str, Any]) -> None:
-        self.jobs.pop(objects.name_of(job), None)
-        for uid in [u for u, p in self.pods.items() if objects.owner_uid(p) == objects.uid_of(job)]:
-            del self.pods[uid]
-
-    def _touch(self, item: dict[str, Any]) -> None:
-        item["metadata"]["resourceVersion"] = str(next(self._numbers))
-
-    def delete_job(self, name: str) -> None:
-        """kubectl delete job, or a dispatcher's call."""
-        job = self.jobs[name]
-        if not objects.is_deleting(job):
-            job["metadata"]["deletionTimestamp"] = objects.rfc3339(self.epoch())
-            self._touch(job)
-        if not job["metadata"].get("finalizers"):
-            self._remove(job)
+            self._plan()
 
     def epoch(self) -> float:
         return EPOCH + self.now
 
+    # The portal: the last writer wins
 
-class FakeQueue:
-    def __init__(self, world: World, process: str) -> None:
-        self._world = world
-        self._process = process
+    def attempts_processing(self, model_id: str) -> None:
+        self._put_attempts[model_id] = len(self.calls)
 
-    def _call(self, name: str, action: Callable[[], T]) -> T:
-        return self._world.call(self._process, f"queue.{name}", action, QueueUnavailable)
+    def look(self, process: str, model_id: str) -> tuple[ProcessingStatus, str]:
+        model = self.models[model_id]
+        model.seen[process] = (model.version, model.status)
+        return model.status, model.message
 
-    def receive(self, limit: int, visibility_timeout: float) -> list[QueueMessage]:
-        def action() -> list[QueueMessage]:
-            found = []
-            for message in list(self._world.messages.values())[:limit]:
-                if message.visible_at <= self._world.now:
-                    message.visible_at = self._world.now + visibility_timeout
-                    message.receipt += 1
-                    message.deliveries += 1
-                    found.append(_Received(self._world, message))
-            return list(found)
+    def put(
+        self,
+        process: str,
+        seen: tuple[int, ProcessingStatus] | None,
+        model_id: str,
+        status: ProcessingStatus,
+        text: str,
+    ) -> None:
+        """A PUT of a dispatcher that lands; seen: what its sender had read last when he sent it."""
+        model = self.models[model_id]
+        if seen is None:
+            raise Violation(f"model {model_id}: {status.title} is sent by a process that never asked")
+        if model.moved_at > seen[0] and model.status is not status:
+            model.raced = True
+        elif model.status.is_terminal and model.status is not status:
+            if model.version == seen[0] or seen[1].is_terminal:
+                raise Violation(f"model {model_id}: {status.title} is put over {model.status.title} knowingly")
+            if status is not ProcessingStatus.PROCESSING:
+                raise Violation(f"model {model_id}: {status.title} contradicts {model.status.title}")
+            model.covered += 1
+            if not any(objects.model_id_of(job) == model_id for job in self.jobs.values()):
+                model.raced = True  # its sender stood still for longer than the TTL
+        model.write(process, status, text)
+        if model.seen.get(process) == seen:
+            model.seen[process] = (model.version, status)
 
-        return self._call("receive", action)
+    def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
+        model = self.models[model_id]
+        if model.status.may_start and model.moved_at > 1:
+            model.raced = True  # the trainer takes a user's move for a Processing that was never acknowledged
+        model.write(TRAINER, status, text)
 
-    def delete(self, message: QueueMessage) -> bool:
-        def action() -> bool:
-            held = self._held(message)
-            if held is None:
-                return False
-            self._check_deletion(held)
-            del self._world.messages[held.id]
-            return True
+    def publish(self, model_id: str) -> None:
+        self.models[model_id].published = True
 
-        return self._call("delete", action)
+    # What is checked at once
 
-    def _check_deletion(self, message: Message) -> None:
-        world = self._world
-        model_id = json.loads(message.text).get("model_container_name", "model-").removeprefix("model-")
-        poisoned = any(json.loads(entry)["message_id"] == message.id for entry in world.poison)
-        refused = model_id in world.models and not world.models[model_id].status.may_start
-        other = f"model-{model_id}" in world.jobs
-        if not (poisoned or message.id in world.launched or refused or other):
+    def check_created(self, job: Mapping[str, Any]) -> None:
+        model = self.models[objects.model_id_of(job)]
+        model.requested = model.requested or model.status.may_start
+        if names.FINALIZER not in (job["metadata"].get("finalizers") or ()):
+            return  # nothing is held by it: what that costs shows in the end
+        if "ttlSecondsAfterFinished" in job["spec"]:
+            self.check_let_go(job, "a TTL comes")
+
+    def check_pod(self, job: Mapping[str, Any]) -> None:
+        model_id = objects.model_id_of(job)
+        note = self.notes[objects.uid_of(job)]
+        told = self.models[model_id].history[max(0, note.model_version - 1) :]
+        attempted = self._put_attempts.get(model_id, -1) >= note.created_call
+        if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):
+            raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
+        self.trained[model_id].add(objects.uid_of(job))
+        times, asked = len(self.trained[model_id]), self.models[model_id].asked
+        if times > asked:
+            raise Violation(f"model {model_id} trains {times} times and was asked for {asked} times")
+
+    def check_let_go(self, job: Mapping[str, Any], what: str) -> None:
+        """The finalizer goes, or the TTL comes: the outcome must have been told, or no longer be asked for."""
+        model = self.models[objects.model_id_of(job)]
+        since = model.history[self.notes[objects.uid_of(job)].model_version :]
+        if not (model.status.is_terminal or any(s.is_terminal or who == USER for who, s, _ in since)):
+            raise Violation(f"{objects.name_of(job)}: {what} before the portal has the outcome")
+
+    def check_deletion(self, process: str, message: Message) -> None:
+        try:
+            model_id = json.loads(message.text)["model_container_name"].removeprefix("model-")
+        except (ValueError, KeyError):
+            model_id = ""
+        poisoned = any(json.loads(entry)["message_id"] == message.id for entry in self.poison)
+        model = self.models.get(model_id)
+        refused = model is not None and process in model.seen and not model.seen[process][1].may_start
+        beside = any(note.model_id == model_id for note in self.notes.values())
+        if not (poisoned or message.id in self.launched or refused or beside):
             raise Violation(f"{message.id} was deleted without a Job, a refusal or a poison entry")
 
-    def release(self, message: QueueMessage, after: float) -> bool:
-        def action() -> bool:
-            held = self._held(message)
-            if held is None:
-                return False
-            held.visible_at = self._world.now + after
-            held.receipt += 1
-            message.pop_receipt = str(held.receipt)
-            return True
+    # What is checked in the end
 
-        return self._call("release", action)
+    @property
+    def settled(self) -> bool:
+        return not (self.messages or self.jobs or self.pods or self.in_flight)
 
-    def send(self, text: str) -> str:
-        def action() -> str:
-            self._world.poison.append(text)
-            return "poison"
+    def check_end(self) -> None:
+        if not self.settled:
+            raise Violation(f"not settled: {list(self.messages)}, {list(self.jobs.values())}, {list(self.pods)}")
+        for model_id, model in self.models.items():
+            allowed = self._true_statuses(model)
+            if not model.raced and model.status not in allowed:
+                wanted = " or ".join(s.title for s in allowed)
+                raise Violation(f"model {model_id} ends as {model.status.title}, not {wanted}: {model.history}")
 
-        return self._call("poison", action)
-
-    def depth(self) -> int:
-        return self._call("depth", lambda: len(self._world.messages))
-
-    def _held(self, message: QueueMessage) -> Message | None:
-        held = self._world.messages.get(message.id)
-        return held if held is not None and str(held.receipt) == message.pop_receipt else None
+    def _true_statuses(self, model: Model) -> set[ProcessingStatus]:
+        completed, failed = ProcessingStatus.COMPLETED, ProcessingStatus.FAILED
+        if model.published:
+            return {completed, failed} if model.forced else {completed}
+        if model.requested:
+            return {failed}
+        last = next((status for author, status, _ in reversed(model.history) if author == USER), model.status)
+        return {last}
 
 
-class _Received(QueueMessage):
-    def __init__(self, world: World, message: Message) -> None:
-        super().__init__(message.id, message.text, message.deliveries, EPOCH, str(message.receipt), message.visible_at)
-        self._world = world
-
-    def remaining(self) -> float:
-        return self.hidden_until - self._world.now
-
-
-class FakeCluster:
-    def __init__(self, world: World, process: str) -> None:
-        self._world = world
-        self._process = process
-
-    def _call(self, name: str, action: Callable[[], T]) -> T:
-        return self._world.call(self._process, f"cluster.{name}", action, ClusterUnavailable)
-
-    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
-        def action() -> KubeObject:
-            name = objects.name_of(job)
-            if name in self._world.jobs:
-                raise ObjectConflict(f"{name} already exists")
-            made = copy.deepcopy(dict(job))
-            number = next(self._world._numbers)
-            made["metadata"] |= {"uid": f"job-{number}", "resourceVersion": str(number)}
-            made["metadata"]["creationTimestamp"] = objects.rfc3339(self._world.epoch())
-            made["status"] = {}
-            self._world.jobs[name] = made
-            self._world.launched[made["metadata"]["annotations"][names.MESSAGE_ID]] = f"job-{number}"
-            return copy.deepcopy(made)
-
-        return self._call("create", action)
-
-    def get_job(self, name: str) -> KubeObject | None:
-        return self._call("get", lambda: copy.deepcopy(self._world.jobs.get(name)))
-
-    def patch_job(self, name: str, patch: Mapping[str, Any]) -> KubeObject:
-        def action() -> KubeObject:
-            job = self._world.jobs.get(name)
-            if job is None:
-                raise ObjectNotFound(name)
-            wanted = dict(patch.get("metadata") or {})
-            for key in ("uid", "resourceVersion"):
-                if wanted.pop(key, job["metadata"][key]) != job["metadata"][key]:
-                    raise ObjectConflict(f"{name}: stale {key}")
-            _merge(job, {**patch, "metadata": wanted})
-            self._world._touch(job)
-            if objects.is_deleting(job) and not job["metadata"].get("finalizers"):
-                self._world._remove(job)
-            return copy.deepcopy(job)
-
-        return self._call("patch", action)
-
-    def delete_job(self, name: str, uid: str) -> None:
-        def action() -> None:
-            job = self._world.jobs.get(name)
-            if job is None:
-                raise ObjectNotFound(name)
-            if objects.uid_of(job) != uid:
-                raise ObjectConflict(name)
-            self._world.delete_job(name)
-
-        self._call("delete", action)
-
-    def list_jobs(self, selector: str) -> Listing:
-        return self._call("list", lambda: Listing(copy.deepcopy(list(self._world.jobs.values())), "1"))
-
-    def list_pods(self, selector: str) -> Listing:
-        return self._call("list", lambda: Listing(copy.deepcopy(list(self._world.pods.values())), "1"))
-
-    def delete_pod(self, name: str, uid: str) -> None:
-        def action() -> None:
-            pod = self._world.pods.get(uid)
-            if pod is None:
-                raise ObjectNotFound(name)
-            pod["metadata"]["deletionTimestamp"] = objects.rfc3339(self._world.epoch() + 30)
-            self._world._touch(pod)
-
-        self._call("delete-pod", action)
-
-    def list_events(self, uid: str) -> list[KubeObject]:
-        return self._call("events", list)
-
-    def create_event(self, event: Mapping[str, Any]) -> None:
-        self._call("event", lambda: None)
-
-    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
-        return iter(())
-
-
-class FakePortal:
-    def __init__(self, world: World, process: str) -> None:
-        self._world = world
-        self._process = process
-
-    def _call(self, name: str, action: Callable[[], T]) -> T:
-        def fails(text: str) -> Exception:
-            return PortalUnavailable(text or "out of reach", ambiguous=True)
-
-        return self._world.call(self._process, f"portal.{name}", action, fails)
-
-    def get_model_status(self, model_id: str) -> ModelStatus:
-        return self._call("get", lambda: ModelStatus(self._world.models[model_id].status, ""))
-
-    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
-        self._world.put_attempted.add(model_id)
-
-        def action() -> None:
-            model = self._world.models[model_id]
-            if model.status.is_terminal and model.status is not status:
-                raise Violation(f"model {model_id}: the dispatcher covers {model.status.title} with {status.title}")
-            model.status = status
-            model.history.append((self._process, status, message))
-
-        self._call("put", action)
-
-
-class VirtualEvent(threading.Event):
-    """A stop event whose waits pass virtual time."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__()
-        self._world = world
-
-    def wait(self, timeout: float | None = None) -> bool:
-        self._world.advance(timeout or 0.0)
-        return self.is_set()
-
-
-def _merge(target: dict[str, Any], patch: Mapping[str, Any]) -> None:
-    for key, value in patch.items():
-        if isinstance(value, dict):
-            _merge(target.setdefault(key, {}), value)
-        elif value is None:
-            target.pop(key, None)
-        else:
-            target[key] = value
-
-
-def _exit_code(pod: KubeObject) -> int:
-    return int((objects.trainer_state(pod).get("terminated") or {}).get("exitCode", 255))
+def copied(item: Any) -> Any:
+    """A deep copy of JSON, ten times as fast as `copy.deepcopy`."""
+    return marshal.loads(marshal.dumps(item))

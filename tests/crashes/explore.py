@@ -1,0 +1,272 @@
+"""Ways to break a scenario: each makes one run of it, and `check_end` judges the world that is left."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from dispatcher import objects
+from tests.crashes.faults import Crash, Fail, Late, Violation
+from tests.crashes.players import Table
+from tests.crashes.process import VISIBILITY, Disturb, Parts, Process
+from tests.crashes.scenarios import Scenario
+from tests.crashes.world import World
+
+Trouble = Callable[[World, str, str], None]
+"""(world, process, call): raises Crash, Fail or Late, or does something to the world."""
+
+# How long a player stands still while the other goes on: not at all, beyond the message's visibility, beyond the TTL.
+STALLS = {"moment": 0.0, "delivery": VISIBILITY + 10, "ever": 900.0}
+
+
+class Finding(AssertionError):
+    """A promise was broken; the text has the schedule."""
+
+
+@dataclass
+class Tally:
+    """What was explored."""
+
+    runs: int = 0
+    calls: int = 0
+    covered: int = 0  # outcomes that a late Processing covered, and that were repaired
+    raced: int = 0  # a user moved the model between a GET and its PUT
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, world: World, kind: str) -> None:
+        self.runs += 1
+        self.calls += len(world.calls)
+        self.covered += sum(model.covered for model in world.models.values())
+        self.raced += sum(model.raced for model in world.models.values())
+        self.kinds[kind] += 1
+
+
+TALLY = Tally()
+
+
+class Defects(logging.Handler):
+    """A stage that catches a defect of its own only logs it: here it is a finding."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info:
+            self.found.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+DEFECTS = Defects()
+
+
+def explored(kind: str, scenario: Scenario, what: str, run: Callable[[World], None]) -> World:
+    """One run and its judgement. Raises Finding."""
+    world = scenario()
+    DEFECTS.found.clear()
+    random.seed(0)  # the stages' jitter
+    try:
+        run(world)
+        world.check_end()
+        if DEFECTS.found:
+            raise Violation("; ".join(DEFECTS.found))
+    except Violation as violation:
+        calls = "\n".join(f"  {process}: {call}" for process, call in world.calls[-60:])
+        raise Finding(f"{scenario.__name__}, {what}: {violation}\ncalls:\n{calls}") from violation
+    TALLY.add(world, kind)
+    return world
+
+
+# One process after the other
+
+
+def live(world: World, parts: Parts | None = None, disturb: Disturb | None = None, most: int = 60) -> None:
+    """Processes one after the other: a crash ends one, Kubernetes starts the next."""
+    process, quiet = Process(world, parts, disturb), 0
+    for _ in range(most):
+        try:
+            process.tick()
+        except Crash:
+            world.advance(5)
+            process = Process(world, parts, disturb)
+            continue
+        world.advance(30)
+        # What went last may still have to be noticed.
+        quiet = quiet + 1 if world.settled else 0
+        if quiet == 2:
+            return
+
+
+def length(scenario: Scenario, parts: Parts | None = None) -> int:
+    """How many calls it makes when nothing happens."""
+    return len(explored("calm", scenario, "calm", lambda world: live(world, parts)).calls)
+
+
+def at(world: World, side: str, when: Iterable[int], trouble: Trouble) -> None:
+    """Trouble before or after the calls of these numbers."""
+    count, numbers = itertools.count(), frozenset(when)
+
+    def director(process: str, call: str, now: str) -> None:
+        if now == side and call != "cluster.list" and next(count) in numbers:
+            trouble(world, process, call)
+
+    world.director = director
+
+
+def crash(world: World, process: str, call: str) -> None:
+    raise Crash(call)
+
+
+def fail(world: World, process: str, call: str) -> None:
+    raise Fail(call)
+
+
+def late(world: World, process: str, call: str) -> None:
+    raise Fail(call) if is_read(call) else Late()
+
+
+def late_crash(world: World, process: str, call: str) -> None:
+    raise Crash(call) if is_read(call) else Late(crash=True)
+
+
+def is_read(call: str) -> bool:
+    return call in ("portal.get", "cluster.get", "cluster.list", "cluster.events", "queue.depth", "queue.receive")
+
+
+def deleted(world: World, process: str, call: str) -> None:
+    """kubectl delete job"""
+    for name in list(world.jobs):
+        world.delete_job(name)
+
+
+def deleted_and_crash(world: World, process: str, call: str) -> None:
+    """kubectl delete job while no dispatcher runs"""
+    deleted(world, process, call)
+    raise Crash(call)
+
+
+def forced(world: World, process: str, call: str) -> None:
+    """Somebody takes the finalizer off a launched Job and deletes it, while a dispatcher watches."""
+    for job in list(world.jobs.values()):
+        if objects.is_launched(job):
+            world.force(objects.model_id_of(job))
+
+
+def pods_deleted(world: World, process: str, call: str) -> None:
+    for pod in list(world.pods.values()):
+        world.delete_pod(pod)
+
+
+def purged(world: World, process: str, call: str) -> None:
+    """The messages expire: what has no Job yet was never accepted."""
+    for message in list(world.messages.values()):
+        del world.messages[message.id]
+        if message.id not in world.launched:
+            world.forget_request(message)
+
+
+def asked_again(world: World, process: str, call: str) -> None:
+    """Nobody asks anew for what was not begun."""
+    for model_id, model in world.models.items():
+        if not model.status.may_start and model.asked == 1 and not world.in_flight:
+            world.reconfigure(model_id)
+
+
+# What leaves no trace is only seen by who watches.
+SEEN_BY_WATCH = (forced, pods_deleted)
+
+
+def singles(scenario: Scenario, troubles: Iterable[tuple[str, Trouble]], parts: Parts | None = None) -> Iterator[World]:
+    """Each trouble at each call."""
+    calls = length(scenario)
+    for side, trouble in troubles:
+        for number in range(calls):
+
+            def run(world: World, side: str = side, number: int = number, trouble: Trouble = trouble) -> None:
+                at(world, side, [number], trouble)
+                live(world, parts, (lambda: "now") if trouble in SEEN_BY_WATCH else None)
+
+            yield explored("one fault", scenario, f"{trouble.__name__} {side} call {number}", run)
+
+
+def pairs(
+    scenario: Scenario, first: tuple[str, Trouble], second: tuple[str, Trouble], parts: Parts | None = None
+) -> Iterator[World]:
+    """Two troubles, each pair of calls."""
+    calls = length(scenario)
+    for one, two in itertools.combinations(range(calls + 4), 2):
+
+        def run(world: World, one: int = one, two: int = two) -> None:
+            at(world, first[0], [one], first[1])
+            inner = world.director
+            at(world, second[0], [two], second[1])
+            outer = world.director
+
+            def both(process: str, call: str, side: str) -> None:
+                try:
+                    inner(process, call, side)
+                finally:
+                    outer(process, call, side)
+
+            world.director = both
+            live(world, parts)
+
+        what = f"{first[1].__name__} {first[0]} call {one}, {second[1].__name__} {second[0]} call {two}"
+        yield explored("two faults", scenario, what, run)
+
+
+# Two dispatchers
+
+
+def one_switch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
+    """One stands still at a call, the other goes on for a moment, a delivery, or to the very end."""
+    calls = length(scenario)
+    for number in range(calls):
+        for stall, seconds in STALLS.items():
+
+            def run(world: World, number: int = number, seconds: float = seconds) -> None:
+                with Table(world, lambda: Process(world, parts)) as table:
+                    first, second = table.sit(), table.sit()
+                    table.rounds(first, 60, lambda call: call == number)
+                    stand(table, second, seconds)
+                    table.finish()
+
+            yield explored("one switch", scenario, f"A stands at its call {number} ({stall})", run)
+
+
+def two_switches(
+    scenario: Scenario,
+    parts: Parts | None = None,
+    stalls: Iterable[tuple[str, str]] = (("delivery", "moment"), ("delivery", "ever"), ("moment", "moment")),
+) -> Iterator[World]:
+    """A stands at a call, then B at one of its own while A goes on, then both."""
+    calls = length(scenario)
+    for one_stall, two_stall in stalls:
+        for one, two in itertools.product(range(calls), range(calls)):
+
+            def run(
+                world: World, one: int = one, two: int = two, first: str = one_stall, second: str = two_stall
+            ) -> None:
+                with Table(world, lambda: Process(world, parts)) as table:
+                    a, b = table.sit(), table.sit()
+                    table.rounds(a, 60, lambda call: call == one)
+                    world.advance(STALLS[first])
+                    if table.rounds(b, 60, lambda call: call == two) == "call":
+                        stand(table, a, STALLS[second])
+                    table.finish()
+
+            what = f"A stands at its call {one} ({one_stall}), B at its call {two} ({two_stall})"
+            yield explored("two switches", scenario, what, run)
+
+
+def stand(table: Table, other: object, seconds: float) -> None:
+    """The other one ticks while so much time passes."""
+    world = table.world
+    end = world.now + seconds
+    other.run()  # type: ignore[attr-defined]
+    while world.now < end:
+        world.advance(30)
+        other.run()  # type: ignore[attr-defined]

@@ -1,0 +1,132 @@
+"""Small worlds to break: who asks for what, and what the trainers do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from portal_client.statuses import ProcessingStatus
+from tests.crashes.world import World
+
+S = ProcessingStatus
+Scenario = Callable[[], World]
+
+
+def _world(scripts: dict[str, list[str]], **statuses: ProcessingStatus) -> World:
+    world = World(scripts)
+    for model, status in statuses.items():
+        world.set_status(model.removeprefix("m"), status)
+    return world
+
+
+def _one(script: list[str], status: ProcessingStatus = S.CREATED) -> World:
+    world = _world({"1": script}, m1=status)
+    world.enqueue("1")
+    return world
+
+
+def completes() -> World:
+    return _one(["complete"])
+
+
+def unheard() -> World:
+    """Retried once, and its last word reaches nobody but Kubernetes."""
+    return _one(["killed", "complete-unheard"], S.RECONFIGURE)
+
+
+def fails() -> World:
+    return _one(["killed"])
+
+
+def invalid() -> World:
+    return _one(["invalid"])
+
+
+def invalid_unheard() -> World:
+    return _one(["invalid-unheard"])
+
+
+def hangs() -> World:
+    """Until its deadline."""
+    return _one(["hang"])
+
+
+def preempted() -> World:
+    return _one(["preempted", "retry", "complete"])
+
+
+def polite() -> World:
+    """Exits 0 on SIGTERM, which comes with its deadline or a deletion."""
+    return _one(["polite"])
+
+
+def said_and_hangs() -> World:
+    """Published and said so, and then killed by its deadline."""
+    return _one(["said-and-hangs"])
+
+
+def slow() -> World:
+    return _one(["slow"])
+
+
+def twice() -> World:
+    world = _one(["complete"])
+    world.enqueue("1")
+    return world
+
+
+def twice_slow() -> World:
+    world = _one(["slow"])
+    world.enqueue("1")
+    return world
+
+
+def mixed() -> World:
+    world = _world({"1": ["complete"], "2": ["invalid"]}, m1=S.CREATED, m2=S.CREATED, m3=S.COMPLETED, m4=S.PROCESSING)
+    for model in ("1", "2", "3", "4", "-bad-"):
+        world.enqueue(model)
+    return world
+
+
+def again() -> World:
+    """A user asks for a new training as soon as the first has failed."""
+    world = _one(["invalid-unheard", "complete"])
+    world.when(lambda: world.models["1"].status is S.FAILED, lambda: world.reconfigure("1"))
+    return world
+
+
+def again_while_running() -> World:
+    """A user asks for a new training while the first runs."""
+    world = _one(["hang", "complete-unheard"])
+    world.when(lambda: bool(world.pods) and world.models["1"].status is S.PROCESSING, lambda: world.reconfigure("1"))
+    return world
+
+
+def cancelled() -> World:
+    """A user moves the model away from Processing."""
+    world = _one(["hang"])
+    world.when(
+        lambda: bool(world.pods) and world.models["1"].status is S.PROCESSING,
+        lambda: world.set_status("1", S.FAILED),
+    )
+    return world
+
+
+SINGLE: list[Scenario] = [
+    completes,
+    unheard,
+    fails,
+    invalid,
+    invalid_unheard,
+    hangs,
+    preempted,
+    polite,
+    said_and_hangs,
+    slow,
+    twice,
+    twice_slow,
+    mixed,
+    again,
+    again_while_running,
+    cancelled,
+]
+SMALL: list[Scenario] = [completes, invalid_unheard, twice]

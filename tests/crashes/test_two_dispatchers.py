@@ -1,0 +1,23 @@
+"""Two dispatchers, one of which stands still at any call: for a moment, for a delivery, or for ever."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crashes import explore, scenarios
+from tests.crashes.scenarios import Scenario
+
+
+def _name(scenario: Scenario) -> str:
+    return scenario.__name__
+
+
+@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
+def test_one_that_stands_still_anywhere_spoils_nothing(scenario: Scenario) -> None:
+    assert list(explore.one_switch(scenario))
+
+
+@pytest.mark.parametrize("scenario", [*scenarios.SMALL, scenarios.again], ids=_name)
+@pytest.mark.parametrize("stalls", [("delivery", "moment"), ("moment", "moment")], ids="-".join)
+def test_two_that_stand_still_anywhere_spoil_nothing(scenario: Scenario, stalls: tuple[str, str]) -> None:
+    assert list(explore.two_switches(scenario, stalls=[stalls]))
