@@ -186,5 +186,6 @@ def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
 
     stage.wait(lambda: len(story()) == 2)
-    assert story()[0].startswith("Normal Launched: Launched for message ")
-    assert story()[1] == "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)"
+    failed, launched = sorted(story(), reverse=True)
+    assert launched.startswith("Normal Launched: Launched for message ")
+    assert failed == "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)"
