@@ -9,8 +9,9 @@ are the administrator's, because kubectl sends none over plain HTTP. `token.NAME
 
 An image named with `--image NAME=["argv"…]` has that entry point, `--image NAME` has none, `--image NAME=@instant`
 (or `--no-run`: every image) starts no process: its pods end by the annotations on the pod template `stand-in/exit`
-(code, default 0), `stand-in/seconds` (default 0) and `stand-in/message` (termination message). Any other image fails
-to be pulled.
+(code, default 0), `stand-in/seconds` (default 0) and `stand-in/message` (termination message), or by what the training
+request itself asks for: `"stand-in": [{"exit", "seconds", "message"}, …]`, an entry for each attempt of the Job. Any
+other image fails to be pulled.
 
 Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster_control.py):
 
@@ -19,7 +20,7 @@ Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster_con
                                      "headers", "retry_after", "seconds" (wait first), "count": 1 (null: for ever),
                                      "after": true (carry out, then fail)} -> {"id"}; a watch is the verb "watch"
     DELETE /_stub/faults[/ID]       all, or one
-    GET    /_stub/calls             {"calls": {"create jobs": 3, …}};  DELETE: from zero
+    GET    /_stub/calls             {"calls": {"create jobs": 3, …}, "faults": {"status 500": 2, …}};  DELETE: from zero
     PUT    /_stub/denied            {"rules": [{"verb", "resource", "namespace", "group"}]} ("*" or absent: any) -> 403
     POST   /_stub/compact           forget history: older watches get 410, continue tokens too
     POST   /_stub/watches/cut       {"resource"}: close the open watches' connections

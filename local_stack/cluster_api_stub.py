@@ -70,10 +70,11 @@ class StubApi:
             case ["faults", *number]:
                 return self._script(method, number, body)
             case ["calls"] if method in ("GET", "DELETE"):
-                counted = dict(self._faults.calls)
+                counted = {"calls": dict(self._faults.calls), "faults": dict(self._faults.suffered)}
                 if method == "DELETE":
                     self._faults.calls.clear()
-                return {"calls": counted}
+                    self._faults.suffered.clear()
+                return counted
             case ["watches", *action]:
                 return self._watch(action, body)
             case ["nodes", name, action]:

@@ -103,6 +103,10 @@ class ClusterFaults:
         """How often each "verb resource" was called, such as {"create jobs": 3}."""
         return dict(self.call("GET", "calls")["calls"])
 
+    def suffered(self) -> dict[str, int]:
+        """How many calls met a scripted fault, such as {"status 500": 2, "cut (carried out)": 1}."""
+        return dict(self.call("GET", "calls")["faults"])
+
     def clear_calls(self) -> None:
         """Count from zero."""
         self.call("DELETE", "calls")

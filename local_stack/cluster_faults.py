@@ -98,11 +98,12 @@ class Fault:
 
 @dataclass
 class Faults:
-    """Faults in the order they were asked for, denied permissions, and the count of calls."""
+    """Faults in the order they were asked for, denied permissions, and how often what was called and suffered."""
 
     scripted: dict[int, Fault] = field(default_factory=dict)
     denied: list[dict[str, str]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
+    suffered: Counter[str] = field(default_factory=Counter)
     _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     def add(self, fault: Fault) -> int:
@@ -119,6 +120,8 @@ class Faults:
                     fault.count -= 1
                     if fault.count <= 0:
                         del self.scripted[number]
+                what = f"status {fault.status}" if fault.kind == "status" else fault.kind
+                self.suffered[f"{what} (carried out)" if fault.after else what] += 1
                 return fault
         return None
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +26,21 @@ class Image:
 
 @dataclass
 class Images:
-    """`known`: images by name. `refusals`: scripted texts of failing pulls, by name."""
+    """`known`: images by name. `refusals`: scripted texts of failing pulls, by name.
+
+    `attempts`: how many instant pods each owner (by uid) has had.
+    """
 
     known: dict[str, Image] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     instant: bool = False
+    attempts: Counter[str] = field(default_factory=Counter)
+
+    def attempt(self, pod: dict[str, Any]) -> int:
+        """The number of this instant pod among those of its owner, from 0; counted by the call."""
+        owner = next((str(o["uid"]) for o in pod["metadata"].get("ownerReferences") or ()), pod["metadata"]["uid"])
+        self.attempts[owner] += 1
+        return self.attempts[owner] - 1
 
     def find(self, name: str) -> Image | None:
         """The image, or None when it has to be pulled (which always fails)."""
@@ -64,8 +76,23 @@ def is_valid(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
-def told_outcome(pod: dict[str, Any]) -> tuple[int, float, str]:
-    """(exit code, seconds, termination message) that a pod's annotations ask of an instant image."""
+def told_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float, str]:
+    """(exit code, seconds, termination message) that an instant pod was asked for.
+
+    By the list "stand-in" of the JSON in its variable TRAINING_REQUEST, an entry for each attempt of its Job (the last
+    one for all that follow); else by its annotations.
+    """
+    steps = _requested(pod)
+    if steps:
+        step = steps[min(attempt, len(steps) - 1)]
+        return int(step.get("exit", 0)), float(step.get("seconds", 0)), str(step.get("message", ""))
     notes = pod["metadata"].get("annotations") or {}
     code, seconds = notes.get("stand-in/exit", "0"), notes.get("stand-in/seconds", "0")
     return int(code), float(seconds), notes.get("stand-in/message", "")
+
+
+def _requested(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    for entry in pod["spec"]["containers"][0].get("env") or ():
+        if entry["name"] == "TRAINING_REQUEST" and '"stand-in"' in (entry.get("value") or ""):
+            return list(json.loads(entry["value"])["stand-in"])
+    return []

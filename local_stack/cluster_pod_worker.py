@@ -177,7 +177,7 @@ class PodWorker:
         return None
 
     async def _run_instant(self) -> None:
-        code, seconds, words = told_outcome(self.pod)
+        code, seconds, words = told_outcome(self.pod, self.agent.images.attempt(self.pod))
         container = self.state.containers[0]
         self.state.sandbox = True
         self.state.phase = "Running"
