@@ -58,6 +58,7 @@ class Stack:
         self.logs = folder / "logs"
         self.services: dict[str, Service] = {}
         self._azurite: Azurite | None = None
+        self._dispatchers = 0
 
     def start(self) -> Self:
         try:
@@ -104,8 +105,11 @@ class Stack:
         return self
 
     def start_dispatcher(self, *, name: str = "dispatcher", timeout: float = 60.0, **settings: str) -> Service:
-        """Start `dispatcher run` with `settings` over ours, and wait until it is ready."""
-        environment = {**self.settings, **settings}
+        """Start `dispatcher run` with `settings` over ours, and wait until it is ready. Each name once."""
+        # A port of its own: of two that run at a time, each is to answer for itself.
+        port = self.settings["HEALTH_PORT"] if not self._dispatchers else str(free_port())
+        self._dispatchers += 1
+        environment = {**self.settings, "HEALTH_PORT": port, **settings}
         service = Service(
             name,
             [sys.executable, "-m", "dispatcher", "run"],

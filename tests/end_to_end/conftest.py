@@ -46,7 +46,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         for request in REQUESTS:
             if (first := request.after) is not None:
                 house.wait(
-                    lambda seen, first=first: seen.requests[first].job == "running",  # type: ignore[misc]
+                    lambda seen, first=first: seen.requests[first].job in ("running", "succeeded"),  # type: ignore[misc]
                     f"{first} to run",
                 )
             stack.queue().send_message(request.message)

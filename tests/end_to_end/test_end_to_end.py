@@ -99,7 +99,11 @@ def test_stopping_the_dispatcher_leaves_a_training_alone_and_the_next_one_report
     assert house.dispatcher.wait(60) == 0, log_tail(house.dispatcher.log)
 
     stack.queue().send_message(train_message("model-slow", "dataset-tumours"))
-    pod = wait_until(lambda: _running_pod(house), PATIENCE, what="the slow model's pod to run")
+    pod = wait_until(
+        lambda: _running_pod(house),
+        PATIENCE,
+        what=lambda: f"the slow model's pod to run; the dispatcher's log ends:\n{log_tail(second.log, 60)}",
+    )
     second.send_signal(signal.SIGTERM)
     assert second.wait(60) == 0, log_tail(second.log)
     assert (_running_pod(house) or {}).get("metadata", {}).get("uid") == pod["metadata"]["uid"]
