@@ -1,0 +1,227 @@
+"""What the storm asks for, and what has to come of it: both are decided before the first message is sent. Pure."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+MODEL_PREFIX = "model-"
+# More GPUs than all nodes together have.
+TOO_MANY_GPUS = 900
+# Longer than any storm: such a pod runs until something happens to it.
+FOR_EVER = 3600.0
+# How long the pod of a trainer that speaks to the portal itself runs: it has that long to get through to it.
+SPEAKING_SECONDS = 7.0
+
+COMPLETED, FAILED = "Completed", "Failed"
+DONE = "Model training completed successfully"
+_INVALID = "Invalid dataset: train.csv: it is empty"
+_DIVERGED = "Training diverged: the loss was not a number in epoch 3"
+_REJECTED = r"node \S+ refused the training pod"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A terminal status and a regular expression that its message begins with."""
+
+    status: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """How one attempt (one pod) of a Job ends: what the stand-in's instant images are told."""
+
+    code: int = 0
+    message: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {"exit": self.code, "message": self.message, "seconds": self.seconds}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of request. weight: how many of each thousand.
+
+    steps: of its Job's attempts. hand: what is done to it while it runs (storm_hands). initial: the portal's status at
+    the start, None where it does not know the model. runs: how many Jobs may start pods. disrupted: the ending that is
+    right as well if its node was lost. extra: more fields of the message.
+    """
+
+    name: str
+    weight: int
+    steps: tuple[Step, ...] = ()
+    ending: Ending | None = None
+    hand: str = ""
+    initial: str | None = "Created"
+    runs: int = 1
+    disrupted: Ending | None = None
+    extra: tuple[tuple[str, Any], ...] = ()
+    poison: str = ""
+
+
+def _word(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step:
+    return Step(exit_code, json.dumps({"message": message, "code": code, "exit": exit_code}), seconds)
+
+
+_WELL = _word(DONE, "Completed", 0)
+_LONG = Step(seconds=FOR_EVER)
+_COMPLETED = Ending(COMPLETED, DONE)
+_UNTOUCHED = {status: Ending(status, "as it was") for status in ("Processing", COMPLETED, FAILED)}
+
+KINDS = (
+    Kind("completes", 330, (_WELL,), _COMPLETED),
+    Kind(
+        "completes without a word",
+        60,
+        (Step(),),
+        _COMPLETED,
+        disrupted=Ending(FAILED, "The training was stopped before it finished"),
+    ),
+    Kind("tells the portal itself", 90, (_word(DONE, "Completed", 0, SPEAKING_SECONDS),), _COMPLETED, "speak"),
+    Kind(
+        "tells the portal of its failure",
+        50,
+        (_word(_DIVERGED, "TrainingDiverged", 80, SPEAKING_SECONDS),),
+        Ending(FAILED, _DIVERGED),
+        "speak",
+    ),
+    Kind("tells and dies", 30, (Step(137, "", SPEAKING_SECONDS), _WELL), _COMPLETED, "speak"),
+    Kind("fails for good", 80, (_word(_INVALID, "DatasetInvalid", 65),), Ending(FAILED, _INVALID)),
+    Kind(
+        "fails without a word",
+        40,
+        (Step(79, "Traceback\nValueError: broken", 0.5),),
+        Ending(FAILED, r"The training ended with exit code 79: Traceback \| ValueError: broken"),
+    ),
+    Kind(
+        "fails at every attempt",
+        40,
+        (_word("Storage is out of reach", "StorageUnavailable", 201),),
+        Ending(FAILED, rf"Storage is out of reach|{_REJECTED}"),
+    ),
+    Kind(
+        "is killed at every attempt",
+        20,
+        (Step(137),),
+        Ending(FAILED, rf"The training process was killed from outside|{_REJECTED}"),
+    ),
+    Kind("fails, then completes", 60, (_word("Storage is out of reach", "StorageUnavailable", 201), _WELL), _COMPLETED),
+    Kind(
+        "runs out of time",
+        20,
+        (_LONG,),
+        Ending(FAILED, "The training did not end within its time limit of 3 seconds"),
+        extra=(("time_limit_seconds", 3),),
+    ),
+    Kind(
+        "fits on no node",
+        10,
+        (_WELL,),
+        Ending(FAILED, "No node could take the training for"),
+        runs=1,
+        extra=(("resources", {"gpus": TOO_MANY_GPUS}),),
+    ),
+    Kind("its Job is deleted", 30, (_LONG,), Ending(FAILED, "The training job was deleted at"), "delete job"),
+    Kind("its pod is deleted", 25, (_LONG, _WELL), _COMPLETED, "delete pod"),
+    Kind("its pod vanishes", 25, (_LONG, _WELL), _COMPLETED, "vanish pod"),
+    Kind("its pod is evicted by the node", 30, (_LONG, _WELL), _COMPLETED, "evict pod"),
+    Kind("its node is drained", 30, (_LONG, _WELL), _COMPLETED, "drain pod"),
+    Kind("is asked for anew while it runs", 15, (_LONG,), _COMPLETED, "reconfigure running", runs=2),
+    Kind("is asked for anew afterwards", 15, (_WELL,), _COMPLETED, "reconfigure ended", runs=2),
+    *(
+        Kind(f"is {status} already", 20, (_WELL,), ending, initial=status, runs=0)
+        for status, ending in _UNTOUCHED.items()
+    ),
+    Kind("is not known to the portal", 15, (_WELL,), initial=None, runs=0, poison="ModelUnknown"),
+)
+# Bad messages, 30 of each thousand: the text ({} stands for something unique) → the poison entry's code.
+BAD = (
+    ("", "no JSON at all {}", "NotJson"),
+    ("", '["{}"]', "NotAnObject"),
+    ("", '{"task": "train", "note": "{}"}', "MissingField"),
+    ("", '{"task": "deploy", "model_container_name": "model-1", "note": "{}"}', "UnknownTask"),
+    ("", '{"task": "train", "model_container_name": "modèle {}"}', "InvalidContainerName"),
+    ("", '{"task": "train", "model_container_name": "model-1", "resources": {"gpus": "{}"}}', "InvalidField"),
+)
+_BAD_WEIGHT = 30
+# Of the requests that train: how many are sent more than once, are plain in base64, or begin with Reconfigure.
+_DUPLICATED, _ENCODED, _RECONFIGURED = 0.12, 0.2, 0.1
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request. model_id: "" for a bad message. copies: seconds after the first at which the same is sent again."""
+
+    kind: Kind
+    number: int
+    model_id: str
+    text: str
+    initial: str | None
+    copies: tuple[float, ...] = ()
+    ids: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def speaks(self) -> Ending | None:
+        """What the trainer itself tells the portal before its pod ends."""
+        return self.kind.ending if self.kind.hand == "speak" else None
+
+    @property
+    def messages(self) -> int:
+        """How many messages it is made of, the one of a Reconfigure included."""
+        return 1 + len(self.copies) + (1 if self.kind.hand.startswith("reconfigure") else 0)
+
+
+def make_plan(seed: int, count: int) -> list[Request]:
+    """`count` requests in their kinds' shares, each kind at least once where there is room; shuffled."""
+    chance = random.Random(seed)
+    run = f"{chance.getrandbits(24):06x}"
+    bad = [Kind(f"a bad message ({code})", 0, poison=code, initial=None, runs=0) for _, _, code in BAD]
+    texts = {kind.name: text for kind, (_, text, _) in zip(bad, BAD, strict=True)}
+    kinds: list[Kind] = [*KINDS, *bad]
+    weights = [*(kind.weight for kind in KINDS), *([_BAD_WEIGHT / len(BAD)] * len(BAD))]
+    chosen = list(itertools.islice(_shares(kinds, weights, chance), count))
+    chance.shuffle(chosen)
+    return [_request(kind, number, run, texts.get(kind.name), chance) for number, kind in enumerate(chosen, 1)]
+
+
+def second_message(request: Request) -> str:
+    """The request that follows a Reconfigure: the same model, and this time it completes at once."""
+    return _message(request.model_id, (_WELL,), {})
+
+
+def _shares(kinds: Sequence[Kind], weights: Sequence[float], chance: random.Random) -> Iterator[Kind]:
+    yield from kinds
+    while True:
+        yield from chance.choices(kinds, weights, k=64)
+
+
+def _request(kind: Kind, number: int, run: str, bad: str | None, chance: random.Random) -> Request:
+    if bad is not None:
+        return Request(kind, number, "", bad.replace("{}", f"{run}-{number}"), None)
+    model_id = f"{run}-{number}"
+    steps = kind.steps
+    if steps == (_WELL,) and chance.random() < 0.5:
+        steps = (Step(0, _WELL.message, round(chance.uniform(0.2, 4.0), 1)),)
+    text = _message(model_id, steps, dict(kind.extra))
+    if chance.random() < _ENCODED:
+        text = base64.b64encode(text.encode()).decode()
+    initial = kind.initial
+    if initial == "Created" and chance.random() < _RECONFIGURED:
+        initial = "Reconfigure"
+    copies: tuple[float, ...] = ()
+    # A copy that comes after a Reconfigure would be a request of its own.
+    if not kind.hand.startswith("reconfigure") and not kind.poison and chance.random() < _DUPLICATED:
+        copies = tuple(round(chance.choice((0.0, chance.uniform(0, 20))), 1) for _ in range(chance.choice((1, 1, 2))))
+    return Request(kind, number, model_id, text, initial, copies)
+
+
+def _message(model_id: str, steps: Sequence[Step], extra: dict[str, Any]) -> str:
+    body = {"task": "train", "model_container_name": MODEL_PREFIX + model_id, **extra}
+    return json.dumps({**body, "stand-in": [step.to_json() for step in steps]})

@@ -1,0 +1,166 @@
+"""What happened in the cluster, as the API server told it: every Job and pod that ever was, from two watches.
+
+An observer of its own: it reads the Jobs' annotations by their names and shares no code with the dispatcher.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from local_stack.control import OPENER, ClusterControl
+
+FINALIZER = "training-dispatcher/report"
+_MESSAGE_ID = "training-dispatcher/message-id"
+_LAUNCHED = "training-dispatcher/launched-at"
+_ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
+_REPORTED = "training-dispatcher/reported"
+_MODEL_ID = "training-dispatcher/model-id"
+_SELECTOR = "app.kubernetes.io/managed-by=training-dispatcher"
+_PATHS = {"jobs": "/apis/batch/v1/namespaces/{}/jobs", "pods": "/api/v1/namespaces/{}/pods"}
+# Bookmarks come every 5 seconds: a stream that is silent for longer is broken.
+_SILENCE = 8.0
+
+
+@dataclass
+class SeenJob:
+    """The last that was seen of a Job. reported: its annotation, None without."""
+
+    uid: str
+    name: str
+    message_id: str
+    launched: bool = False
+    acknowledged: bool = False
+    finished: bool = False
+    deleting: bool = False
+    gone: bool = False
+    finalizer: bool = True
+    reported: dict[str, Any] | None = None
+
+
+@dataclass
+class SeenPod:
+    """since: monotonic seconds at which it was first seen running, None before."""
+
+    uid: str
+    name: str
+    model_id: str
+    job_uid: str
+    over: bool = False
+    since: float | None = None
+
+
+class Record:
+    """Two threads that watch one namespace. on_running: called once for each pod that begins to run."""
+
+    def __init__(self, cluster: ClusterControl, namespace: str, on_running: Callable[[SeenPod], None]) -> None:
+        self.jobs: dict[str, SeenJob] = {}
+        self.pods: dict[str, SeenPod] = {}
+        self.started: set[str] = set()  # uids of Jobs that had a pod
+        self.disrupted: set[str] = set()  # ids of models that lost a pod to the cluster
+        self._cluster = cluster
+        self._namespace = namespace
+        self._on_running = on_running
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._watch, args=(kind,), daemon=True, name=f"record-{kind}") for kind in _PATHS
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def job_of(self, pod: SeenPod) -> SeenJob | None:
+        return self.jobs.get(pod.job_uid)
+
+    def unsettled(self) -> int:
+        """How many Jobs still have something to come."""
+        return sum(job.finalizer and not job.gone for job in list(self.jobs.values()))
+
+    def refresh(self) -> None:
+        """Bring everything up to date by a list: for the end, when nothing changes any more."""
+        for kind in _PATHS:
+            self._list(kind)
+
+    def _watch(self, kind: str) -> None:
+        while not self._stop.is_set():
+            try:
+                version = self._list(kind)
+                self._follow(kind, version)
+            except (OSError, ValueError, urllib.error.HTTPError):
+                self._stop.wait(0.2)
+
+    def _open(self, kind: str, query: dict[str, str]) -> Any:
+        url = f"{self._cluster.url}{_PATHS[kind].format(self._namespace)}?{urlencode(query)}"
+        return OPENER.open(urllib.request.Request(url), timeout=_SILENCE)
+
+    def _list(self, kind: str) -> str:
+        with self._open(kind, {"labelSelector": _SELECTOR}) as reply:
+            listing = json.loads(reply.read())
+        for item in listing["items"]:
+            self._take(kind, item)
+        there = {item["metadata"]["uid"] for item in listing["items"]}
+        if kind == "jobs":
+            for job in list(self.jobs.values()):
+                job.gone = job.gone or job.uid not in there
+        return str(listing["metadata"]["resourceVersion"])
+
+    def _follow(self, kind: str, version: str) -> None:
+        query = {"watch": "true", "labelSelector": _SELECTOR, "resourceVersion": version, "allowWatchBookmarks": "true"}
+        with self._open(kind, query) as stream:
+            for line in stream:
+                if self._stop.is_set():
+                    return
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    return
+                if event["type"] == "BOOKMARK":
+                    continue
+                self._take(kind, event["object"])
+                if event["type"] == "DELETED" and kind == "jobs":
+                    self.jobs[event["object"]["metadata"]["uid"]].gone = True
+
+    def _take(self, kind: str, item: dict[str, Any]) -> None:
+        if kind == "jobs":
+            self._take_job(item)
+        else:
+            self._take_pod(item)
+
+    def _take_job(self, item: dict[str, Any]) -> None:
+        meta = item["metadata"]
+        notes = meta.get("annotations") or {}
+        job = self.jobs.setdefault(meta["uid"], SeenJob(meta["uid"], meta["name"], notes.get(_MESSAGE_ID, "")))
+        job.launched = job.launched or _LAUNCHED in notes
+        job.acknowledged = notes.get(_ACKNOWLEDGED) == "true"
+        job.finished = any(
+            c["type"] in ("Complete", "Failed") and c["status"] == "True"
+            for c in (item.get("status") or {}).get("conditions") or ()
+        )
+        job.deleting = bool(meta.get("deletionTimestamp"))
+        job.finalizer = FINALIZER in (meta.get("finalizers") or ())
+        if _REPORTED in notes:
+            job.reported = json.loads(notes[_REPORTED])
+
+    def _take_pod(self, item: dict[str, Any]) -> None:
+        meta, status = item["metadata"], item.get("status") or {}
+        owner = next((o["uid"] for o in meta.get("ownerReferences") or () if o.get("controller")), "")
+        model_id = (meta.get("labels") or {}).get(_MODEL_ID, "")
+        pod = self.pods.setdefault(meta["uid"], SeenPod(meta["uid"], meta["name"], model_id, owner))
+        phase = status.get("phase")
+        pod.over = phase in ("Succeeded", "Failed")
+        if any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ()):
+            self.disrupted.add(model_id)
+        self.started.add(owner)
+        if phase == "Running" and pod.since is None:
+            pod.since = time.monotonic()
+            self._on_running(pod)
