@@ -190,6 +190,7 @@ def test_a_redirect_is_not_followed(api: responses.RequestsMock) -> None:
         (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3601),
         (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
     ],
+    ids=["seconds", "with spaces", "a date", "a date that has passed"],
 )
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_in_seconds_however_it_was_said(
