@@ -72,7 +72,7 @@ def _measure(requests: int, launcher: Callable[[Stack, int], float]) -> Rate:
 
 def _bare(stack: Stack, requests: int) -> float:
     settings = Settings.read(stack.settings)
-    template = load_template(settings.job_template.read_text(encoding="utf-8"))
+    template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
     request = decode('{"task": "train", "model_container_name": "model-0"}', app.bounds_of(settings))
     job = build_job(template, request, message_id="bench", queued_at=time.time(), defaults=app.defaults_of(settings))
     env = {**os.environ, **stack.settings, "BENCH_JOB": json.dumps(job), "BENCH_REQUESTS": str(requests)}
