@@ -46,9 +46,7 @@ def report(figures: Figures, calls: Mapping[str, int], suffered: Mapping[str, in
         f"API server  {sum(suffered.values())} calls in {weather.phases['API server']} phases met: "
         f"{_listed(Counter(suffered))}; watches: {_listed(weather.watches)}"
     )
-    say(
-        f"nodes       {_listed(weather.nodes)}; models that lost a pod by it: {len(figures.evidence.disrupted)}"
-    )
+    say(f"nodes       {_listed(weather.nodes)}; models that lost a pod by it: {len(figures.evidence.disrupted)}")
     say(f"by hand     {_listed(figures.hands.done)}")
     say(f"deliveries  {deliveries} ({deliveries / max(1, sent):.2f} a message)")
     say(f"outcomes    {_listed(verdicts.outcomes)}")
