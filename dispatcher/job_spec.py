@@ -23,6 +23,7 @@ __all__ = ["JobDefaults", "TemplateError", "build_job", "load_template", "run_id
 
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
 _PERMANENT_EXIT_CODES = list(range(1, 128))
+_NODE_FLAP_SECONDS = 1800
 
 
 @dataclass(frozen=True)
@@ -92,8 +93,23 @@ def build_job(
     pod_metadata["labels"] = {**(pod_metadata.get("labels") or {}), **labels}
     if request.priority is not None:
         pod["spec"]["priorityClassName"] = request.priority
+    _tolerate_flapping_nodes(pod["spec"])
     _complete_container(pod["spec"], request, run, defaults)
     return job
+
+
+def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
+    """The API server's default is five minutes: less than a training that is begun anew costs (F23)."""
+    theirs = pod_spec.get("tolerations") or []
+    said = {entry.get("key") for entry in theirs if entry.get("effect") in (None, "", "NoExecute")}
+    ours = [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _NODE_FLAP_SECONDS}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        # An entry without a key tolerates every one.
+        if key not in said and not said & {None, ""}
+    ]
+    if ours:
+        pod_spec["tolerations"] = [*theirs, *ours]
 
 
 def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run: str, defaults: JobDefaults) -> None:
