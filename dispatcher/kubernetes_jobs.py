@@ -35,6 +35,8 @@ from portal_client.redaction import redact
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
+# A watch that is silent for so long after its end is a half-open connection.
+_WATCH_SLACK = 15.0
 _PAGE = 500
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PATHS = {
@@ -170,7 +172,7 @@ class KubernetesJobs:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(max(1, int(seconds))),
         }
-        response = self._request("watch", kind, query=query, read_seconds=seconds + 15)
+        response = self._request("watch", kind, query=query, read_seconds=seconds + _WATCH_SLACK)
         try:
             yield from self._events(response, kind)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
