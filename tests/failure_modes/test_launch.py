@@ -1,0 +1,180 @@
+"""Failure modes of the launch: crashes and ambiguous answers between the message and the running Job."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import yaml
+
+from dispatcher import names, objects
+from tests.builders import T0, a_job
+from tests.crashes import process as explored
+from tests.crashes.faults import Crash, Fail
+from tests.crashes.process import VISIBILITY, Process
+from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, statuses, undisturbed
+from tests.stages.conftest import Stage
+
+
+def test_f01_a_crash_between_mark_and_resume_leaves_nothing_stuck() -> None:
+    world = a_world()
+    disturb(world, "portal.put", "after", Crash("marked"))
+    with pytest.raises(Crash):
+        Process(world).tick()
+    (job,) = world.jobs.values()
+    assert world.models["1"].status is S.PROCESSING
+    assert not objects.is_launched(job)
+    world.messages.clear()  # expired, or purged: only the suspended Job knows of the request
+    live(world)
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Completed"]
+
+
+def test_f01_a_model_whose_job_vanished_is_told_so() -> None:
+    world = a_world("hang")
+    process = Process(world, disturb=lambda: "now")
+    live(world, process, most=3, until_settled=False)
+    world.force("1")
+    live(world, process)
+    assert statuses(world) == ["Created", "Processing", "Failed"]
+    assert "was removed before it ended" in world.models["1"].message
+
+
+def test_f02_a_put_that_timed_out_but_was_applied_is_taken_as_done() -> None:
+    world = a_world("slow")
+    disturb(world, "portal.put", "after", Fail("timed out"))
+    Process(world).tick()
+    (job,) = world.jobs.values()
+    assert objects.is_acknowledged(job)
+    assert calls(world, "portal.get", "portal.put") == ["portal.get", "portal.put", "portal.get"]
+    assert statuses(world) == ["Created", "Processing"]
+    assert not world.messages
+
+
+def test_f02_an_outcome_that_timed_out_but_was_applied_is_not_contradicted() -> None:
+    world = a_world("invalid-unheard")
+    process = Process(world)
+    live(world, process, most=2, until_settled=False)
+    disturb(world, "portal.put", "after", Fail("timed out"))
+    live(world, process)
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Failed"]
+
+
+def test_f03_a_create_that_timed_out_but_succeeded_is_found_by_its_name() -> None:
+    world = a_world("slow")
+    disturb(world, "cluster.create", "after", Fail("timed out"))
+    Process(world).tick()
+    assert calls(world, "cluster.create", "cluster.get") == ["cluster.create", "cluster.get"]
+    (job,) = world.jobs.values()
+    assert objects.is_launched(job)
+    assert not world.messages
+
+
+def test_f03_a_taken_name_is_adopted_only_for_the_very_message() -> None:
+    world = a_world("slow")
+    disturb(world, "cluster.create", "after", Crash("created"))
+    with pytest.raises(Crash):
+        Process(world).tick()
+    (uid,) = {objects.uid_of(job) for job in world.jobs.values()}
+    other = world.enqueue("1")
+    undisturbed(world)
+    world.now += VISIBILITY + 1
+    Process(world).tick()
+    (job,) = world.jobs.values()
+    assert (objects.uid_of(job), objects.is_launched(job)) == (uid, True)
+    assert objects.annotation(job, names.MESSAGE_ID) != other
+    assert not world.messages, "the other message was the duplicate"
+
+
+def test_f06_a_message_that_comes_again_while_its_job_runs_is_neither_a_second_job_nor_poison() -> None:
+    world = a_world("hang")
+    disturb(world, "queue.delete", "before", Fail("the queue is away"), times=9)
+    process = Process(world)
+    live(world, process, most=45, until_settled=False)
+    assert calls(world, "queue.delete").count("queue.delete") >= 9, "far more deliveries than MAX_DELIVERIES"
+    assert calls(world).count("cluster.create") == 1
+    assert not world.poison
+    assert not world.messages
+
+
+def test_f08_no_job_depends_on_the_dispatcher_that_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = a_world("hang")
+    live(world, Process(world), most=3, until_settled=False)
+    before = copy.deepcopy(world.jobs["model-1"]), set(world.pods)
+    assert "ownerReferences" not in before[0]["metadata"]
+    changed = copy.deepcopy(dict(explored.TEMPLATE))
+    changed["spec"]["template"]["spec"]["containers"][0]["image"] = "trainer:2"
+    monkeypatch.setattr(explored, "TEMPLATE", changed)
+    world.set_status("2", S.CREATED)
+    world.enqueue("2")
+    live(world, Process(world), most=3, until_settled=False)
+    images = {name: job["spec"]["template"]["spec"]["containers"][0]["image"] for name, job in world.jobs.items()}
+    assert images["model-1"] == "trainer:1", "a new configuration is for new Jobs"
+    assert set(world.pods) & before[1] == before[1], "its pod was not touched"
+    assert world.models["2"].status is not S.CREATED
+
+
+def test_f09_nothing_is_received_before_jobs_and_pods_were_listed(stage: Stage) -> None:
+    model = stage.submit("done")
+    stage.faults.fail("list", "pods", status=500, count=None)
+    stage.start()
+    stage.wait(lambda: stage.log().count("What runs goes on") >= 2)
+    assert stage.queue.peek(), "the message is visible: nobody holds it"
+    assert stage.cluster.jobs(stage.namespace) == []
+    stage.faults.clear_faults()
+    stage.wait_status(model, "Completed")
+
+
+def test_f09_a_restart_adopts_what_runs_and_launches_nothing_again() -> None:
+    world = a_world("hang")
+    live(world, Process(world), most=3, until_settled=False)
+    uid, pods = objects.uid_of(world.jobs["model-1"]), set(world.pods)
+    seen = len(world.calls)
+    live(world, Process(world), most=5, until_settled=False)
+    assert (objects.uid_of(world.jobs["model-1"]), set(world.pods)) == (uid, pods)
+    assert "cluster.create" not in [call for _, call in world.calls[seen:]]
+
+
+def test_f10_a_second_replica_neither_resets_nor_doubles_the_firsts_work() -> None:
+    world = a_world("invalid-unheard")
+    first, second = Process(world), Process(world)
+    first.tick()
+    world.now += VISIBILITY + 1
+    live(world, second, first)
+    world.check_end()
+    assert calls(world).count("cluster.create") == 1
+    assert statuses(world) == ["Created", "Processing", "Failed"]
+
+
+def test_f10_a_report_that_another_replica_has_made_is_not_made_again() -> None:
+    world = a_world("invalid-unheard")
+    first, second = Process(world), Process(world)
+    live(world, first, most=2, until_settled=False)
+    second.refresh()  # it knows the ended Job, and then stands still
+    first.tick()
+    assert statuses(world)[-1] == "Failed"
+    puts = calls(world).count("portal.put")
+    second.reconciler.reconcile("model-1")
+    assert calls(world).count("portal.put") == puts
+
+
+def test_f11_no_clock_of_another_machine_decides_who_may_launch() -> None:
+    bench = Bench()
+    # Created a day ago by the API server's clock, which is wrong.
+    job = a_job(launched=False)
+    job["metadata"]["creationTimestamp"] = objects.rfc3339(T0 - 86400)
+    job["metadata"]["annotations"][names.REQUEST] = '{"task": "train", "model_container_name": "model-1"}'
+    bench.put(job, status=S.CREATED)
+    bench.look()
+    assert not objects.is_launched(bench.job()), "its message may be in somebody's hand just now"
+    bench.pass_time(VISIBILITY * 1.5 + 1)
+    bench.look()
+    assert objects.is_launched(bench.job()), "for so long no message came for it, by our own clock"
+
+
+def test_f11_no_leader_is_elected() -> None:
+    role = yaml.safe_load((ROOT / "manifests" / "base" / "role.yaml").read_text(encoding="utf-8"))
+    assert "coordination.k8s.io" not in {group for rule in role["rules"] for group in rule["apiGroups"]}
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dispatcher").glob("*.py"))
+    assert "leaderelection" not in sources

@@ -1,0 +1,281 @@
+"""Failure modes of running Jobs: what a pod meets, what that becomes at the portal, and what stops whom first."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+import pytest
+
+from dispatcher import names, objects, outcome
+from dispatcher.cancel import cancel
+from dispatcher.job_spec import JobDefaults, build_job
+from dispatcher.kubernetes_jobs import QuotaExceeded
+from dispatcher.outcome import Ended, Going, Stop
+from dispatcher.settings import Settings
+from dispatcher.training_request import Bounds, decode
+from dispatcher.waiting import Limits
+from portal_client.errors import PortalError
+from tests.builders import (
+    T0,
+    a_condition,
+    a_job,
+    a_pod,
+    an_event,
+    failed,
+    failing,
+    running,
+    terminated,
+    waiting,
+)
+from tests.crashes.process import TEMPLATE, VISIBILITY, Process
+from tests.failure_modes.kit import Bench, a_world, calls, disturb, live, released, statuses, templates
+from tests.stages.conftest import Stage
+from trainer_image.errors import GpuFault
+
+LIMITS = Limits(image_pull=600, container_config=300, unschedulable=900, pod_create=240, quota=7200)
+DISRUPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
+
+
+def decided(*pods: dict[str, Any], job: dict[str, Any] | None = None, now: float = T0, **more: Any) -> outcome.Outcome:
+    return outcome.decide(job or a_job(), pods, more.get("events", ()), now, LIMITS)
+
+
+def built(template: dict[str, Any] | None = None) -> dict[str, Any]:
+    request = decode('{"task": "train", "model_container_name": "model-1"}', Bounds(8, 600))
+    return build_job(template or TEMPLATE, request, message_id="m", queued_at=T0, defaults=JobDefaults({}, 600))
+
+
+def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported() -> None:
+    bench = Bench(image_pull=600)
+    pod = a_pod(state=waiting("ImagePullBackOff", "no such image"), scheduled_at=T0)
+    bench.put(a_job(), pod)
+    bench.look()
+    bench.pass_time(500)
+    bench.look()
+    assert not objects.annotation(bench.job(), names.STOPPED), "it has its grace"
+    bench.pass_time(200)
+    assert [call for call in bench.look() if call != "cluster.list"] == ["cluster.patch"]
+    assert bench.job()["spec"]["activeDeadlineSeconds"] == 1
+    assert bench.portal()[0] == "Processing", "nothing is said while it may still run"
+    ended = a_job(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
+    bench.put(ended, a_pod(phase="Failed", scheduled_at=T0))
+    bench.look()
+    status, message = bench.portal()
+    assert (status, "cannot be pulled: no such image" in message) == ("Failed", True)
+
+
+def test_f20_no_gpu_is_waited_for_generously_and_told_in_the_schedulers_words() -> None:
+    text = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    pod = a_pod(a_condition("PodScheduled", "False", "Unschedulable", text), node=None)
+    assert isinstance(decided(pod, now=T0 + 899), Going)
+    stop = decided(pod, now=T0 + 901)
+    assert isinstance(stop, Stop)
+    assert text.rstrip(".") in stop.verdict.sentence
+    setting = next(f for f in Settings.__dataclass_fields__.values() if f.name == "unschedulable_limit")
+    assert float(setting.metadata["default"]) >= 15 * 60
+
+
+def test_f20_a_job_that_kueue_holds_back_has_no_such_limit() -> None:
+    job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
+    assert decided(job=job, now=T0 + 90 * 86400) == Going("Queued by Kueue in gpus")
+
+
+def test_f21_a_pod_that_its_node_refuses_is_tried_again_elsewhere(stage: Stage) -> None:
+    stage.faults.reject_next_pods(1, message="Allocate failed due to no healthy devices present; cannot allocate")
+    model = stage.submit("done")
+    stage.start()
+    stage.wait_status(model, "Completed", 60)
+    assert sorted(objects.pod_phase(pod) for pod in stage.pods(model)) == ["Failed", "Succeeded"]
+
+
+def test_f21_a_refused_pod_without_any_container_status_is_told_by_its_node() -> None:
+    pod = a_pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed: no healthy devices")
+    ended = decided(pod, job=a_job(*failed(), status={"failed": 1}))
+    assert isinstance(ended, Ended)
+    assert ended.verdict.code == "NodeRejected"
+    assert "no healthy devices" in ended.verdict.sentence
+
+
+def test_f21_a_lost_gpu_is_retried_and_a_users_mistake_is_not() -> None:
+    (rule,) = [r for r in built()["spec"]["podFailurePolicy"]["rules"] if r["action"] == "FailJob"]
+    assert GpuFault.exit_code not in rule["onExitCodes"]["values"]
+    assert 65 in rule["onExitCodes"]["values"]
+
+
+@pytest.mark.parametrize("key", ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"])
+def test_f23_a_flapping_node_does_not_evict_a_training(key: str) -> None:
+    for folder, template in templates():
+        pod = built(template)["spec"]["template"]["spec"]
+        (found,) = [t for t in pod["tolerations"] if t.get("key") == key]
+        assert found["effect"] == "NoExecute"
+        # On spot nodes one that stops answering has been taken away: there is nothing to wait for.
+        assert found["tolerationSeconds"] == (60 if folder == "components/spot" else 1800), folder
+
+
+def test_f23_what_the_template_tolerates_itself_is_left_to_it() -> None:
+    template = copy.deepcopy(dict(TEMPLATE))
+    everything = [{"operator": "Exists"}]
+    template["spec"]["template"]["spec"]["tolerations"] = everything
+    assert built(template)["spec"]["template"]["spec"]["tolerations"] == everything
+
+
+def test_f24_a_preempted_pod_costs_no_attempt_and_its_training_goes_on() -> None:
+    world = a_world("preempted", "preempted", "preempted", "complete")  # backoffLimit is 1
+    live(world)
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Completed"]
+    (rule,) = [r for r in built()["spec"]["podFailurePolicy"]["rules"] if r["action"] == "Ignore"]
+    assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        ("OOMKilled", "OutOfMemory", "memory limit of 16Gi"),
+        ("Error", "Killed", "memory is the usual one"),
+    ],
+)
+def test_f25_a_kill_for_memory_is_told_as_such(reason: str, code: str, words: str) -> None:
+    pod = a_pod(phase="Failed", state=terminated(137, reason=reason), limits={"memory": "16Gi"})
+    ended = decided(pod, job=a_job(*failed(), status={"failed": 1}))
+    assert isinstance(ended, Ended)
+    assert ended.verdict.code == code
+    assert words in ended.verdict.sentence
+
+
+def test_f31_a_published_model_stays_completed_whatever_happens_afterwards() -> None:
+    world = a_world("said-and-hangs")
+    process = Process(world)
+    live(world, process, most=3, until_settled=False)
+    world.delete_job("model-1")
+    live(world, process)
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Completed"]
+
+
+def test_f31_a_word_of_completion_is_believed_over_a_deletion() -> None:
+    word = '{"message": "Model training completed successfully", "code": "Completed", "exit": 0}'
+    pod = a_pod(phase="Succeeded", state=terminated(0, word, reason="Completed"))
+    ended = decided(pod, job=a_job(deleted_at=T0))
+    assert isinstance(ended, Ended)
+    assert ended.completed
+
+
+def test_f31_no_failure_is_reported_while_a_pod_may_still_complete() -> None:
+    pod = a_pod(phase="Running", state=running())
+    assert isinstance(decided(pod, job=a_job(failing())), Going)
+    assert isinstance(decided(pod, job=a_job(deleted_at=T0)), Going)
+
+
+def test_f31_a_report_is_for_this_very_job() -> None:
+    """The portal takes no attempt's id; the Job's uid stands in for it: read again between the GET and the PUT."""
+    bench = Bench()
+    bench.put(a_job(*failed()), a_pod(phase="Failed", state=terminated(65)))
+    bench.process.refresh()
+    bench.put(a_job(uid="of-the-next-training"))
+    bench.process.reconciler.reconcile("model-1")
+    assert bench.portal()[0] == "Processing"
+
+
+def test_f33_a_portal_that_refuses_for_good_is_asked_a_few_times_and_never_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bench = Bench()
+    bench.put(a_job(*failed()), a_pod(phase="Failed", state=terminated(65)), status=None)
+    tries = 0
+    with caplog.at_level(logging.ERROR):
+        while not released(bench.job()):
+            tries += 1
+            assert tries < 20
+            try:
+                bench.look()
+            except PortalError:
+                continue
+    assert calls(bench.world, "portal.get", "portal.put") == ["portal.get"] * 5
+    assert '"portal": "refused"' in (objects.annotation(bench.job(), names.REPORTED) or "")
+    assert len([r for r in caplog.records if "refuses its outcome" in r.getMessage()]) == 1
+    for _ in range(5):
+        bench.pass_time(600)
+        assert "portal.put" not in bench.look()
+
+
+def test_f34_a_full_quota_is_waited_for_without_haste_and_without_poison() -> None:
+    world = a_world()
+    full = QuotaExceeded("exceeded quota: jobs")
+    disturb(world, "cluster.create", "before", full, times=None)
+    process = Process(world)
+    for _ in range(360):  # an hour
+        process.intake.once()
+        world.now += 10
+    tries = calls(world).count("cluster.create")
+    assert 30 < tries < 200, "again and again, with pauses of up to half a minute"
+    assert not world.poison
+    assert statuses(world) == ["Created"]
+    world.director = lambda process, call, side: None
+    live(world, process)
+    world.check_end()
+    assert statuses(world)[-1] == "Completed"
+
+
+def test_f34_pods_that_the_quota_holds_back_have_a_limit_of_their_own() -> None:
+    text = 'Error creating: pods "model-1-x" is forbidden: exceeded quota: gpus'
+    going = decided(now=T0 + 7000, events=[an_event(text, T0 + 5)])
+    assert isinstance(going, Going)
+    assert (going.progress or "").startswith("Waiting for quota")
+    stop = decided(now=T0 + 7201, events=[an_event(text, T0 + 5)])
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == "PodCreateDenied"
+
+
+def test_f35_all_clocks_stand_still_while_a_job_is_suspended() -> None:
+    pod = a_pod(state=waiting("ImagePullBackOff", "x"), scheduled_at=T0)
+    later = T0 + 90 * 86400
+    assert decided(pod, job=a_job(suspended=True), now=later) == Going("Suspended by an operator")
+    resumed = a_job(a_condition("Suspended", "False", "JobResumed", at=later), started_at=later)
+    text = "Error creating: admission webhook denied"
+    assert isinstance(decided(job=resumed, now=later + 200, events=[an_event(text, later + 1)]), Going)
+
+
+def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() -> None:
+    world = a_world("slow")
+    process = Process(world)
+    process.launcher._kueue_queue = "gpus"
+    process.tick()
+    assert calls(world, "cluster.create", "portal.put", "cluster.patch") == [
+        "cluster.create",
+        "portal.put",
+        "cluster.patch",
+    ]
+    (job,) = world.jobs.values()
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "gpus"
+    assert objects.is_suspended(job)
+    for _ in range(20):
+        world.now += VISIBILITY
+        process.tick()
+    assert objects.is_suspended(job), "Kueue alone resumes it"
+
+
+def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
+    """A next training of the model waits until the Job before is gone, and its Workload with it."""
+    world = a_world("hang")
+    process = Process(world)
+    process.launcher._kueue_queue = "gpus"
+    process.tick()
+    uid = objects.uid_of(world.jobs["model-1"])
+    world.reconfigure("1")
+    process.intake.once()
+    assert objects.uid_of(world.jobs["model-1"]) == uid
+    assert objects.is_deleting(world.jobs["model-1"])
+
+
+def test_f41_cancel_stops_the_job_and_its_true_status_is_told() -> None:
+    world = a_world("hang")
+    process = Process(world)
+    live(world, process, most=3, until_settled=False)
+    cancel(process.cluster, "model-1")
+    live(world, process)
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Failed"]
+    assert "cancelled by the operator" in world.models["1"].message

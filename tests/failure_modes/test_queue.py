@@ -1,0 +1,191 @@
+"""Failure modes of the queue: what is counted, what comes again, what cannot be read, what expires."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from dispatcher import objects
+from dispatcher.azure_queue import QueueMessage, TrainingQueue
+from dispatcher.kubernetes_jobs import ObjectInvalid
+from dispatcher.poison import parse_entry
+from local_stack.azurite import Azurite
+from local_stack.processes import wait_until
+from tests.builders import a_condition, a_job, a_pod, terminated
+from tests.crashes.fakes import FakeQueue
+from tests.crashes.process import VISIBILITY, Process
+from tests.failure_modes.kit import ROOT, Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
+
+
+@pytest.fixture
+def queue(azurite: Azurite, queue_name: str) -> Iterator[TrainingQueue]:
+    queue = TrainingQueue(queue_name, connection_string=azurite.connection_string)
+    queue.create()
+    yield queue
+    queue.close()
+
+
+def test_f04_one_message_is_one_pod_however_long_that_is_pending() -> None:
+    world = a_world("hang")
+    world.settle = lambda: None  # type: ignore[method-assign] # no controller, no pod: the Job is pending
+    process = Process(world)
+    for _ in range(20):
+        process.tick()
+        world.now += VISIBILITY
+    assert calls(world).count("cluster.create") == 1
+    assert list(world.jobs) == ["model-1"]
+
+
+def test_f04_nothing_scales_on_the_length_of_the_queue() -> None:
+    kinds = {
+        document["kind"]
+        for path in (ROOT / "manifests").rglob("*.yaml")
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
+        if isinstance(document, dict) and "kind" in document
+    }
+    assert not kinds & {"ScaledJob", "ScaledObject", "HorizontalPodAutoscaler", "CronJob"}
+
+
+@pytest.mark.parametrize("told", [0, -1, 10**9])
+def test_f05_the_approximate_count_of_messages_decides_nothing(monkeypatch: pytest.MonkeyPatch, told: int) -> None:
+    monkeypatch.setattr(FakeQueue, "depth", lambda self: told)
+    world = a_world()
+    live(world)
+    world.check_end()
+    assert statuses(world)[-1] == "Completed"
+
+
+def test_f05_the_count_is_not_even_asked_for_while_all_is_well() -> None:
+    world = a_world()
+    live(world)
+    assert "queue.depth" not in calls(world)
+
+
+def test_f07_a_message_that_can_never_be_launched_is_given_up_after_its_deliveries() -> None:
+    world = a_world()
+    template = "dry-run"
+    process = Process(world)
+
+    def refused(job: object, *, dry_run: bool = False) -> object:
+        if dry_run:
+            return {}
+        raise ObjectInvalid(f"Cannot create jobs: {template}")
+
+    process.cluster.create_job = refused  # type: ignore[assignment, method-assign]
+    for _ in range(40):
+        process.tick()
+        world.now += VISIBILITY
+    (entry,) = [parse_entry(text) for text in world.poison]
+    assert (entry.code, entry.delivery_count) == ("JobRefused", 5)
+    assert not world.messages
+
+
+def test_f07_a_trainer_that_crashes_is_given_up_after_its_attempts() -> None:
+    world = a_world("killed")
+    live(world)
+    world.check_end()
+    assert statuses(world)[-1] == "Failed"
+    assert "after 2 attempts" in world.models["1"].message
+    assert all(template["spec"]["backoffLimit"] <= 20 for _, template in templates())
+
+
+def test_f07_disruptions_are_counted_on_the_job_and_end_it() -> None:
+    bench = Bench(disruptions=2)
+    bench.put(a_job())
+    disrupted = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
+    for number in range(3):
+        bench.world.pods.clear()  # a preempted pod does not stay
+        pod = a_pod(disrupted, name=f"p{number}", uid=f"p{number}", phase="Failed", state=terminated(137))
+        bench.put(bench.job(), pod)  # type: ignore[arg-type]
+        assert not bench.job()["spec"].get("activeDeadlineSeconds"), f"stopped after {number}"
+        bench.process.refresh()
+        bench.look()
+    assert bench.job()["spec"]["activeDeadlineSeconds"] == 1
+    assert "disrupted 3 times; the limit is 2" in str(objects.meta(bench.job())["annotations"])
+
+
+def test_f15_a_lost_pop_receipt_is_no_error_and_no_second_training() -> None:
+    world = a_world("hang")
+    first, second = Process(world), Process(world)
+    slow = threading.Event()
+
+    def director(process: str, call: str, side: str) -> None:
+        if (process, call, side) == (first.name, "queue.delete", "before") and not slow.is_set():
+            slow.set()
+            world.now += VISIBILITY + 1
+            second.intake.once()  # has it now, and deletes it with the newer receipt
+
+    world.director = director
+    first.intake.once()
+    assert slow.is_set()
+    assert calls(world).count("cluster.create") == 1
+    assert calls(world).count("queue.delete") == 2
+    assert not world.messages
+    assert not world.poison
+
+
+def test_f15_the_service_refuses_an_old_receipt_and_we_go_on(queue: TrainingQueue) -> None:
+    queue.send("once")
+    (stale,) = queue.receive(1, 1)
+    (fresh,) = wait_until(lambda: queue.receive(1, 30), 10)
+    assert not queue.delete(stale)
+    assert not queue.release(stale, 0)
+    assert queue.delete(fresh)
+    assert not queue.delete(fresh), "gone is as good as deleted"
+
+
+def test_f16_one_message_that_cannot_be_read_spoils_no_other(queue: TrainingQueue) -> None:
+    text = json.dumps({"task": "train", "model_container_name": "model-1"})
+    sent = [text, "no base64 and no JSON \u2603", base64.b64encode(text.encode()).decode(), "{"]
+    for body in sent:
+        queue.send(body)
+    assert sorted(message.text for message in queue.receive(32, 30)) == sorted(sent)
+
+
+def test_f16_what_cannot_be_read_is_kept_with_its_reason() -> None:
+    world = a_world()
+    world.messages["message-1"].text = "no json"
+    world.enqueue("1")
+    live(world)
+    world.check_end()
+    assert [(entry.code, entry.original) for entry in map(parse_entry, world.poison)] == [("NotJson", "no json")]
+    assert statuses(world)[-1] == "Completed"
+
+
+def test_f42_what_we_send_never_expires(queue: TrainingQueue) -> None:
+    queue.send("x")
+    (message,) = queue._client.peek_messages(1)
+    assert message.expires_on is None or message.expires_on.year > 9000
+
+
+def test_f42_a_message_is_never_parked_for_long() -> None:
+    world = a_world()
+    longest = 0.0
+    released = FakeQueue.release
+
+    def release(self: FakeQueue, message: QueueMessage, after: float) -> bool:
+        nonlocal longest
+        longest = max(longest, after)
+        return released(self, message, after)
+
+    disturb(world, "portal.get", "before", ValueError("a defect"), times=None)
+    process = Process(world)
+    process.intake._max_deliveries = 1000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeQueue, "release", release)
+        for _ in range(30):
+            process.intake.once()
+            world.now += 400
+    undisturbed(world)
+    assert 0 < longest <= 300
+    assert world.messages
+
+
+def test_f42_senders_are_told_that_messages_expire() -> None:
+    page = (ROOT / "docs" / "configure.md").read_text(encoding="utf-8")
+    assert "time to live -1" in page

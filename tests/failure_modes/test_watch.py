@@ -1,0 +1,307 @@
+"""Failure modes of watching: gaps, silence, bad objects, deletions by others, events in floods."""
+
+from __future__ import annotations
+
+import random
+import threading
+import urllib.error
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dispatcher import kubernetes_jobs, names, objects
+from dispatcher.azure_queue import TrainingQueue
+from dispatcher.health import HealthServer, Heartbeats
+from dispatcher.kubernetes_jobs import (
+    ClusterError,
+    ClusterForbidden,
+    ClusterUnavailable,
+    KubernetesJobs,
+    Listing,
+    WatchExpired,
+)
+from dispatcher.metrics import Metrics
+from dispatcher.objects import KubeObject
+from dispatcher.view import ClusterView
+from dispatcher.watcher import Watcher
+from local_stack.control import OPENER
+from tests.builders import a_job, a_pod, running
+from tests.crashes.faults import Fail
+from tests.crashes.process import Process
+from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, released, statuses, undisturbed
+from tests.failure_modes.servers import ApiServer, SilentServer
+
+
+class ScriptedCluster:
+    """Lists and watches as the test wrote down; then it asks the watcher to stop."""
+
+    def __init__(self, stopping: threading.Event, *rounds: tuple[list[KubeObject], list[Any]]) -> None:
+        self.stopping = stopping
+        self.rounds = list(rounds)
+        self.versions: list[str] = []
+        self._events: list[Any] = []
+
+    def list_jobs(self, selector: str) -> Listing:
+        items, self._events = self.rounds.pop(0)
+        return Listing(items, f"version-{len(self.rounds)}")
+
+    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
+        self.versions.append(resource_version)
+        for event in self._events:
+            if isinstance(event, Exception):
+                raise event
+            yield event
+        if not self.rounds:
+            self.stopping.set()
+
+
+@pytest.fixture
+def watched() -> tuple[ClusterView, list[str], threading.Event]:
+    changed: list[str] = []
+    return ClusterView(changed.append), changed, threading.Event()
+
+
+def test_f12_an_expired_watch_is_a_list_a_difference_and_a_new_watch(
+    watched: tuple[ClusterView, list[str], threading.Event],
+) -> None:
+    view, changed, stopping = watched
+    one, two = a_job(), a_job(model_id="2", uid="job-2")
+    cluster = ScriptedCluster(stopping, ([one, two], [WatchExpired("too old resource version")]), ([two], []))
+    Watcher("jobs", cluster, view, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
+    assert cluster.versions == ["version-1", "version-0"], "watched from the version of the newest list"
+    assert view.job("model-1") is None
+    assert view.vanished("model-1") is not None, "a deletion that nobody heard of is found"
+    assert changed[-1] == "model-1"
+
+
+def test_f12_a_cluster_that_fails_is_asked_with_growing_pauses(
+    watched: tuple[ClusterView, list[str], threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, _, stopping = watched
+    pauses: list[float] = []
+    monkeypatch.setattr(stopping, "wait", lambda seconds=None: pauses.append(seconds or 0.0))
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    broken = ClusterUnavailable("The watch of jobs broke off")
+    cluster = ScriptedCluster(stopping, *[([], [broken])] * 5, ([], []))
+    Watcher("jobs", cluster, view, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
+    assert pauses == [1, 2, 4, 8, 16]
+
+
+def test_f13_a_half_open_watch_is_given_up_by_our_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_jobs, "_WATCH_SLACK", -0.7)
+    with ApiServer(silent_watches=True) as server, server.client() as cluster:
+        watch = cluster.watch("jobs", names.SELECTOR, "1", 1)
+        with pytest.raises(ClusterUnavailable, match="broke off"):
+            list(watch)
+        assert "timeoutSeconds=1" in server.paths[-1], "the server is asked to end it, too"
+
+
+def test_f13_a_server_that_accepts_and_never_answers_holds_no_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KubernetesJobs._request.__kwdefaults__, "read_seconds", 0.3)
+    with SilentServer() as server, server.client() as cluster, pytest.raises(ClusterUnavailable):
+        cluster.get_job("model-1")
+
+
+def test_f13_alive_means_that_every_loop_makes_progress() -> None:
+    beats = Heartbeats(silence=3600)
+    server = HealthServer("127.0.0.1", 0, beats, list, Metrics().registry)
+    server.start()
+    try:
+        address = f"http://127.0.0.1:{server.port}/livez"
+        beats.beat("watch-jobs")()
+        assert OPENER.open(address, timeout=5).status == 200
+        beats._silence = -1.0
+        with pytest.raises(urllib.error.HTTPError) as told:
+            OPENER.open(address, timeout=5)
+        assert (told.value.code, told.value.read()) == (503, b"loop watch-jobs is stuck\n")
+    finally:
+        server.stop()
+
+
+def test_f14_one_bad_object_does_not_stop_the_others() -> None:
+    world = a_world("invalid-unheard")
+    process = Process(world)
+    live(world, process, most=2, until_settled=False)
+    bad = a_job(model_id="bad", uid="bad")
+    bad["status"] = {"conditions": ["no condition at all"]}
+    bad["metadata"]["annotations"][names.DISRUPTED] = "{"
+    process.view.apply("jobs", "ADDED", bad)
+    process.view.apply("pods", "ADDED", {"metadata": {"name": "p"}, "status": []})
+    for _ in range(3):
+        process.work.add("model-bad")
+        process.work.add("model-1")
+        process.tick()
+    assert statuses(world)[-1] == "Failed"
+
+
+def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() -> None:
+    """The container's restart is the supervision: half a dispatcher would be worse than none."""
+    from dispatcher.app import EXIT_LOOP_DIED, App
+
+    app = App.__new__(App)
+    app._stopping, app._died, app._threads, app._heartbeats = threading.Event(), None, [], Heartbeats()
+
+    def broken(alive: Any) -> None:
+        raise RuntimeError("a defect")
+
+    app._start("watch-jobs", broken).join(10)
+    assert app._stopping.is_set()
+    assert app._died == "watch-jobs"
+    assert EXIT_LOOP_DIED != 0
+
+
+def test_f17_a_job_deleted_while_no_dispatcher_ran_is_reported_by_the_next() -> None:
+    world = a_world("hang")
+    live(world, Process(world), most=3, until_settled=False)
+    world.delete_job("model-1")
+    world.advance(3600)
+    assert "model-1" in world.jobs, "the finalizer holds it"
+    live(world, Process(world))
+    world.check_end()
+    assert statuses(world) == ["Created", "Processing", "Failed"]
+    assert "was deleted at" in world.models["1"].message
+
+
+def test_f17_a_deleted_jobs_pods_are_stopped_before_it_is_reported() -> None:
+    bench = Bench()
+    job = a_job(deleted_at=0)
+    bench.put(job, a_pod(phase="Running", state=running()))
+    assert bench.look()[-1] == "cluster.delete-pod"
+    assert bench.portal()[0] == "Processing"
+    assert names.FINALIZER in job["metadata"]["finalizers"]
+
+
+def test_f17_a_pod_deleted_by_hand_is_replaced_and_its_training_completes() -> None:
+    world = a_world("hang", "complete")
+    process = Process(world)
+    live(world, process, most=3, until_settled=False)
+    (pod,) = world.pods.values()
+    world.delete_pod(pod)
+    live(world, process)
+    world.check_end()
+    assert statuses(world)[-1] == "Completed"
+
+
+def test_f18_nothing_is_cleaned_up_before_the_portal_has_acknowledged() -> None:
+    world = a_world("invalid-unheard")
+    process = Process(world)
+    live(world, process, most=1, until_settled=False)
+    disturb(world, "portal.put", "before", Fail("503"), times=None)
+    live(world, process, most=240, until_settled=False)  # two hours
+    (job,) = world.jobs.values()
+    assert objects.is_finished(job)
+    assert not released(job)
+    assert "ttlSecondsAfterFinished" not in job["spec"]
+    undisturbed(world)
+    live(world, process)
+    world.check_end()
+    assert world.models["1"].message == "Invalid dataset: train.csv: empty"
+
+
+def test_f18_the_reason_outlives_a_pod_that_was_collected_early() -> None:
+    world = a_world("invalid-unheard")
+    process = Process(world, disturb=lambda: "now")
+    live(world, process, most=1, until_settled=False)
+    disturb(world, "portal.put", "before", Fail("503"), times=None)
+    live(world, process, most=3, until_settled=False)
+    for pod in list(world.pods.values()):
+        world._remove_pod(pod)
+    undisturbed(world)
+    live(world, process)
+    assert world.models["1"].message == "Invalid dataset: train.csv: empty"
+
+
+def test_f18_a_finished_job_that_is_gone_is_not_made_again() -> None:
+    world = a_world()
+    live(world)
+    world.check_end()
+    live(world, Process(world), most=5, until_settled=False)
+    assert calls(world).count("cluster.create") == 1
+
+
+def test_f30_an_api_server_that_cannot_be_asked_proves_nothing() -> None:
+    world = a_world("hang")
+    process = Process(world, disturb=lambda: "now")
+    live(world, process, most=3, until_settled=False)
+    for call in ("cluster.list", "cluster.get", "cluster.patch"):
+        disturb(world, call, "before", Fail("the API server is away"), times=None)
+        live(world, process, most=4, until_settled=False)
+    assert statuses(world) == ["Created", "Processing"]
+
+
+def test_f30_absence_is_believed_when_it_was_seen_twice() -> None:
+    bench = Bench()
+    bench.put(a_job(), a_pod(phase="Running", state=running()))
+    bench.look()
+    del bench.world.jobs["model-1"]  # not in the list
+    disturb(bench.world, "cluster.get", "before", Fail("the API server is away"))
+    with pytest.raises(ClusterError):
+        bench.look()
+    assert bench.portal()[0] == "Processing", "not in one list, and nobody else to ask"
+    undisturbed(bench.world)
+    assert bench.look()[0] == "cluster.get"
+    assert bench.portal()[0] == "Failed"
+
+
+def test_f32_free_slots_are_derived_from_the_jobs_that_exist() -> None:
+    world = a_world(model="0")
+    process = Process(world)
+    process.intake._free_slots = lambda: 3 - process.view.unfinished()
+    disturb(world, "cluster.create", "before", Fail("the API server is away"), times=25)
+    live(world, process, most=60, until_settled=False)
+    for number in range(1, 12):
+        world.set_status(str(number), S.CREATED)
+        world.enqueue(str(number))
+    live(world, process)
+    world.check_end()
+    assert all(model.status is S.COMPLETED for model in world.models.values()), "no failed launch has kept its slot"
+
+
+def test_f40_a_flood_of_events_is_one_look_and_no_call_each() -> None:
+    bench = Bench()
+    job, pod = a_job(), a_pod(phase="Running", state=running())
+    bench.put(job, pod)
+    bench.process.refresh()
+    before = len(bench.world.calls)
+    for number in range(4000):
+        pod["metadata"]["resourceVersion"] = str(number)
+        bench.process.view.apply("pods", "MODIFIED", pod)
+        bench.process.view.apply("jobs", "MODIFIED", job)
+    bench.pass_time(1)
+    looked: list[str] = []
+    bench.process.reconciler.reconcile = looked.append  # type: ignore[method-assign]
+    bench.process.tick()
+    assert looked == ["model-1"]
+    assert not [call for _, call in bench.world.calls[before:] if call.startswith("portal.")]
+
+
+def test_f40_jobs_and_pods_are_one_watch_each_whatever_their_number() -> None:
+    source = (ROOT / "dispatcher" / "app.py").read_text(encoding="utf-8")
+    assert source.count("Watcher(") == 1
+    assert 'for kind in ("jobs", "pods")' in source
+
+
+def test_f39_a_rotated_token_is_read_anew_once() -> None:
+    with ApiServer() as server, server.client() as cluster:
+        assert cluster.get_job("model-1")
+        server.rotate()
+        assert cluster.get_job("model-1"), "401, the new token, and the call once more"
+        assert cluster.get_job("model-1")
+        assert server.refused == 1
+
+
+def test_f39_a_token_that_stays_wrong_is_asked_once_and_told() -> None:
+    with ApiServer() as server, server.client() as cluster:
+        server.token = "of somebody else"
+        with pytest.raises(ClusterForbidden, match="does not accept our credentials"):
+            cluster.get_job("model-1")
+        assert server.refused == 2
+
+
+def test_f39_azures_tokens_are_the_sdks_to_refresh() -> None:
+    """azure-identity's credential is handed to the client as it is: it asks for a new token before one expires."""
+    queue = TrainingQueue("requests", account_url="https://account.queue.core.windows.net")
+    policies = [type(policy).__name__ for policy in queue._client._pipeline._impl_policies]
+    assert any("BearerToken" in name or "Credential" in name for name in policies), policies
+    queue.close()
