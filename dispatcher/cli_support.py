@@ -34,7 +34,12 @@ def read_environment(config_file: Path | None) -> dict[str, str]:
         values = dotenv_values(path, interpolate=False) if path.is_file() else {}
     except (OSError, UnicodeDecodeError) as error:
         fail(EXIT_USAGE, f"{path} cannot be read as a settings file: {error}")
-    return {**{name: value for name, value in values.items() if value is not None}, **os.environ}
+    given = {name: value for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        # The libraries that speak to Kubernetes and to Azure's identity service read the process's environment.
+        if name == "KUBECONFIG" or name.startswith("AZURE_"):
+            os.environ.setdefault(name, value)
+    return {**given, **os.environ}
 
 
 def read_settings(environ: Environment) -> Settings:
