@@ -65,8 +65,10 @@ class ClusterView:
         with self._lock:
             known = self._jobs if kind == "jobs" else self._pods
             if event_type == "DELETED":
-                known.pop(key, None)
+                before = known.pop(key, None)
                 if kind == "jobs":
+                    if before is not None and objects.uid_of(before) != objects.uid_of(item):
+                        self._forget(before)  # the one that we knew went unheard, and so did the coming of this one
                     self._forget(item)
                 else:
                     self._bury(item)

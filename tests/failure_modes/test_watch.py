@@ -305,3 +305,13 @@ def test_f39_azures_tokens_are_the_sdks_to_refresh() -> None:
     policies = [type(policy).__name__ for policy in queue._client._pipeline._impl_policies]
     assert any("BearerToken" in name or "Credential" in name for name in policies), policies
     queue.close()
+
+
+def test_f17_two_jobs_of_a_name_that_went_unheard_are_both_missed() -> None:
+    view = ClusterView(lambda name: None)
+    view.apply("jobs", "ADDED", a_job(uid="one"))
+    # Events were lost: that "one" is gone, and that "two" has come.
+    view.apply("jobs", "DELETED", a_job(uid="two", reported=True))
+    gone = view.vanished("model-1")
+    assert gone is not None
+    assert objects.uid_of(gone) == "one"
