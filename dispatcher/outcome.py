@@ -19,8 +19,8 @@ from dispatcher.waiting import Limits, Waiting
 COMPLETED_SENTENCE = "Model training completed successfully"
 
 _LAST_DELETION = 2.0
-# How far behind the Job's the news of its pods may be.
-_NEWS_PATIENCE = 15.0
+# How far behind the Job's the news of its pods may be; later, they are asked for.
+_NEWS_PATIENCE = 5.0
 # A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
 _TERMINATION_SLACK = 60.0
 
@@ -97,6 +97,16 @@ def decide(
         return Stop(disrupted)
     waits = waiting.look(job, ordered, events, now, limits, failing_since)
     return _going(waits, now)
+
+
+def rests_on_missing_news(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
+    """Whether an end of this Job is told without knowing how its pods ended: ask for them before it is believed.
+
+    The watch of pods may be silent, or far behind that of Jobs.
+    """
+    if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
+        return _news_due(job, pods, ended) is not None
+    return True
 
 
 def stop_verdict(job: KubeObject) -> Verdict | None:

@@ -140,7 +140,11 @@ class Reconciler:
             job = self._cluster.patch_job(name, {"metadata": {"uid": objects.uid_of(job), "annotations": note}})
         asked = waiting.needs_events(job, pods, now)
         events = self._cluster.list_events(asked) if asked else []
-        match outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now)):
+        decided = outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now))
+        if isinstance(decided, Ended) and outcome.rests_on_missing_news(job, pods):
+            pods = self._ask_for_pods(job, pods)
+            decided = outcome.decide(job, pods, (), now, self._limits)
+        match decided:
             case Ended() as ended:
                 self._reporter.report(job, ended)
                 self._view.released(job)
@@ -157,6 +161,14 @@ class Reconciler:
                     self._reporter.acknowledge(job)
                 elif going.progress:
                     self._progress(name, job, going.progress)
+
+    def _ask_for_pods(self, job: KubeObject, known: list[KubeObject]) -> list[KubeObject]:
+        """The Job's pods as the API server has them now, and what those that are gone last said."""
+        selector = f"{names.SELECTOR},{names.MODEL_ID}={objects.model_id_of(job)}"
+        uid = objects.uid_of(job)
+        live = {objects.uid_of(p): p for p in self._cluster.list_pods(selector).items if objects.owner_uid(p) == uid}
+        gone = [pod for pod in known if objects.uid_of(pod) not in live]
+        return [*gone, *live.values()]
 
     def _failing_since(self, job: KubeObject, pods: list[KubeObject], now: float) -> float | None:
         """When its container began to fail to start, as far as this process knows; a restart begins the grace anew."""

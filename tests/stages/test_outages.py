@@ -179,3 +179,12 @@ def test_a_job_of_that_name_which_is_not_ours_is_left_alone_and_the_message_told
     job = stage.job(model) or {}
     assert not objects.label(job, names.MANAGED_BY)
     assert stage.status(model) == "Created"
+
+
+def test_a_silent_watch_of_pods_does_not_cost_the_trainer_its_last_words(stage: Stage) -> None:
+    stage.start(RESYNC_SECONDS="60")
+    stage.wait(lambda: sorted(stage.faults.open_watches()) == ["jobs", "pods"])
+    assert stage.faults.silence_watches("pods") == 1
+    model = stage.submit("invalid")
+    stage.wait_status(model, "Failed")
+    assert stage.message(model) == "Invalid dataset: train.csv: it is empty"
