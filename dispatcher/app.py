@@ -73,6 +73,7 @@ def limits_of(settings: Settings) -> Limits:
         pod_create=settings.pod_create_grace,
         quota=settings.quota_limit,
         disruptions=settings.max_disruptions,
+        lost_node=settings.lost_node_limit,
     )
 
 
@@ -209,7 +210,14 @@ class App:
         for number in range(settings.report_concurrency):
             self._start(f"reconcile-{number}", self._reconciler.run)
         self._start("events", self._events.run)
-        sweep = Sweep(self._view, self._work, self._metrics, every=settings.sweep, stopping=self._stopping)
+        sweep = Sweep(
+            self._view,
+            self._work,
+            self._metrics,
+            every=settings.sweep,
+            stopping=self._stopping,
+            oldest_message=self._queue.oldest,
+        )
         self._start("sweep", sweep.run)
         intake = self._start("intake", self._intake.run)
         self._stopping.wait()

@@ -139,6 +139,12 @@ class TrainingQueue:
         """The texts of up to 32 visible messages, untouched."""
         return [str(message.content) for message in self._call("peek into", lambda: self._client.peek_messages(limit))]
 
+    def oldest(self) -> float | None:
+        """When the message in front was put on the queue (epoch seconds), None where no message is visible."""
+        for message in self._call("peek into", lambda: self._client.peek_messages(1)):
+            return message.inserted_on.timestamp() if message.inserted_on else None
+        return None
+
     def depth(self) -> int:
         """Approximate number of messages, hidden ones included: for people and metrics, never for decisions (F5)."""
         properties = self._call("ask", self._client.get_queue_properties)

@@ -35,6 +35,16 @@ class Metrics:
             "Finished Jobs whose outcome the portal has not acknowledged",
             registry=self.registry,
         )
+        self.longest_suspended = Gauge(
+            f"{prefix}_longest_suspended_seconds",
+            "How long a launched Job has waited, suspended, for Kueue or a person to resume it; the longest",
+            registry=self.registry,
+        )
+        self.oldest_message = Gauge(
+            f"{prefix}_oldest_message_seconds",
+            "Age of the oldest message that is visible on the queue",
+            registry=self.registry,
+        )
         self.refused_reports = Counter(
             f"{prefix}_refused_reports", "Outcomes that the portal refused for good", registry=self.registry
         )

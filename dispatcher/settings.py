@@ -167,6 +167,13 @@ class Settings:
         "Preempted, drained or lost pods of one Job after which its model fails; 0: no limit",
         "20",
     )
+    lost_node_limit: float = _setting(
+        "LOST_NODE_LIMIT_SECONDS",
+        parse.seconds(0, 90 * 86400),
+        "How long a pod that was told to stop may fail to do so, because its node is lost, before the model fails; "
+        "0: for ever",
+        "3600",
+    )
     ttl_after_report: int = _setting(
         "TTL_AFTER_REPORT_SECONDS",
         parse.whole(0, 90 * 86400),

@@ -33,7 +33,7 @@ _NO_POD_PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds; 0 for unschedulable and quota means for ever. disruptions: a number of pods; 0 for no limit."""
+    """Seconds; 0 for unschedulable, quota and lost_node means for ever. disruptions: a number of pods; 0: no limit."""
 
     image_pull: float
     container_config: float
@@ -41,6 +41,7 @@ class Limits:
     pod_create: float
     quota: float
     disruptions: int = 0
+    lost_node: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ def look(
         return _no_pod(job, pods, events, now, limits)
     pod = current[-1]
     state = objects.trainer_state(pod)
-    if "running" in state or "terminated" in state or objects.is_deleting(pod):
+    if objects.is_deleting(pod):
+        return _leaving(pod, limits)
+    if "running" in state or "terminated" in state:
         return Waiting()
     since = objects.timestamp(objects.meta(pod).get("creationTimestamp")) or now
     waiting = state.get("waiting") or {}
@@ -101,6 +104,28 @@ def look(
             Verdict("ContainerConfig", f"The trainer pod cannot be set up on its node: {text}. Tell the operator"),
         )
     return _scheduling(pod, since, limits)
+
+
+def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
+    """It was told to stop. If its node is lost it never ends, and no other pod takes its place (F22).
+
+    Nothing is said meanwhile: the trainer may still run, and speak.
+    """
+    # The time of the request plus the grace period (API reference, ObjectMeta).
+    due = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    if due is None or not limits.lost_node:
+        return Waiting()
+    node = (pod.get("spec") or {}).get("nodeName")
+    where = f"node {node}" if node else "its node"
+    return Waiting(
+        None,
+        due + limits.lost_node,
+        Verdict(
+            "NodeLost",
+            f"The training pod should have stopped {limits.lost_node:.0f} seconds ago, and {where} does not say "
+            "that it has. Put the request on the queue again",
+        ),
+    )
 
 
 def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:

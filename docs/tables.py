@@ -55,6 +55,7 @@ _SETTINGS_GROUPS: Mapping[str, tuple[str, ...]] = {
         "POD_CREATE_GRACE_SECONDS",
         "QUOTA_LIMIT_SECONDS",
         "MAX_DISRUPTIONS",
+        "LOST_NODE_LIMIT_SECONDS",
     ),
     "pace-settings": (
         "LAUNCH_CONCURRENCY",

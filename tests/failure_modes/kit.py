@@ -25,6 +25,7 @@ from tests.crashes.world import EPOCH, Model, World
 
 S = ProcessingStatus
 ROOT = Path(__file__).resolve().parents[2]
+ALERTS = (ROOT / "manifests/components/monitoring/prometheusrule.yaml").read_text(encoding="utf-8")
 TEMPLATES = sorted((ROOT / "manifests").rglob("job-template.yaml"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,10 +13,14 @@ from dispatcher import names, objects, outcome
 from dispatcher.cancel import cancel
 from dispatcher.job_spec import JobDefaults, build_job
 from dispatcher.kubernetes_jobs import QuotaExceeded
+from dispatcher.metrics import Metrics
 from dispatcher.outcome import Ended, Going, Stop
 from dispatcher.settings import Settings
+from dispatcher.sweep import Sweep
 from dispatcher.training_request import Bounds, decode
+from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits
+from dispatcher.workqueue import WorkQueue
 from portal_client.errors import PortalError
 from tests.builders import (
     T0,
@@ -30,7 +35,7 @@ from tests.builders import (
     waiting,
 )
 from tests.crashes.process import TEMPLATE, VISIBILITY, Process
-from tests.failure_modes.kit import Bench, a_world, calls, disturb, live, released, statuses, templates
+from tests.failure_modes.kit import ALERTS, Bench, a_world, calls, disturb, live, released, statuses, templates
 from tests.stages.conftest import Stage
 from trainer_image.errors import GpuFault
 
@@ -102,6 +107,37 @@ def test_f21_a_lost_gpu_is_retried_and_a_users_mistake_is_not() -> None:
     (rule,) = [r for r in built()["spec"]["podFailurePolicy"]["rules"] if r["action"] == "FailJob"]
     assert GpuFault.exit_code not in rule["onExitCodes"]["values"]
     assert 65 in rule["onExitCodes"]["values"]
+
+
+def test_f22_a_lost_nodes_pod_does_not_hold_its_training_for_ever() -> None:
+    bench = Bench(lost_node=3600)
+    # The taint manager has asked for its deletion; the kubelet never answers, and no replacement may start.
+    bench.put(a_job(), a_pod(phase="Running", state=running(), deleted_at=T0, grace=120))
+    bench.pass_time(120 + 3500)
+    bench.look()
+    assert not objects.annotation(bench.job(), names.STOPPED)
+    bench.pass_time(200)
+    assert "cluster.patch" in bench.look()
+    assert bench.portal()[0] == "Processing", "stopped first"
+    stopped = a_job(failing("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
+    bench.put(stopped)
+    bench.look()
+    status, message = bench.portal()
+    assert (status, "node node-7 does not say that it has" in message) == ("Failed", True)
+    assert released(stopped), "the quota is free as soon as its node is removed"
+
+
+def test_f22_a_node_that_is_removed_is_replaced_behind_the_lease(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.start()
+    stage.wait(lambda: stage.running(model))
+    (first,) = stage.pods(model)
+    stage.faults.remove_node()
+    try:
+        stage.wait(lambda: any(objects.uid_of(p) != objects.uid_of(first) for p in stage.pods(model)), 60)
+        assert stage.status(model) == "Processing"
+    finally:
+        stage.faults.return_node()
 
 
 @pytest.mark.parametrize("key", ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"])
@@ -255,6 +291,15 @@ def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() 
         world.now += VISIBILITY
         process.tick()
     assert objects.is_suspended(job), "Kueue alone resumes it"
+
+
+def test_f36_a_job_that_nobody_resumes_raises_an_alarm() -> None:
+    metrics, view = Metrics(), ClusterView(lambda name: None)
+    job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
+    view.replace("jobs", [job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)])
+    Sweep(view, WorkQueue(), metrics, every=1, stopping=Event(), clock=lambda: T0 + 7200).once()
+    assert metrics.registry.get_sample_value("training_dispatcher_longest_suspended_seconds") == 7200
+    assert "training_dispatcher_longest_suspended_seconds" in ALERTS
 
 
 def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:

@@ -13,13 +13,17 @@ import yaml
 from dispatcher import objects
 from dispatcher.azure_queue import QueueMessage, TrainingQueue
 from dispatcher.kubernetes_jobs import ObjectInvalid
+from dispatcher.metrics import Metrics
 from dispatcher.poison import parse_entry
+from dispatcher.sweep import Sweep
+from dispatcher.view import ClusterView
+from dispatcher.workqueue import WorkQueue
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
-from tests.builders import a_condition, a_job, a_pod, terminated
+from tests.builders import FakeClock, a_condition, a_job, a_pod, terminated
 from tests.crashes.fakes import FakeQueue
 from tests.crashes.process import VISIBILITY, Process
-from tests.failure_modes.kit import ROOT, Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
+from tests.failure_modes.kit import ALERTS, ROOT, Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
 
 
 @pytest.fixture
@@ -184,6 +188,31 @@ def test_f42_a_message_is_never_parked_for_long() -> None:
     undisturbed(world)
     assert 0 < longest <= 300
     assert world.messages
+
+
+def test_f42_the_age_of_the_oldest_message_is_told_and_raises_an_alarm(queue: TrainingQueue) -> None:
+    metrics = Metrics()
+    clock = FakeClock()
+    sweep = Sweep(
+        ClusterView(lambda name: None),
+        WorkQueue(),
+        metrics,
+        every=1,
+        stopping=threading.Event(),
+        oldest_message=queue.oldest,
+        clock=clock,
+    )
+
+    def told() -> float | None:
+        sweep.measure_queue()
+        return metrics.registry.get_sample_value("training_dispatcher_oldest_message_seconds")
+
+    assert told() == 0
+    queue.send("first")
+    clock.now = (queue.oldest() or 0) + 90000
+    queue.send("second")
+    assert told() == 90000
+    assert "training_dispatcher_oldest_message_seconds" in ALERTS
 
 
 def test_f42_senders_are_told_that_messages_expire() -> None:

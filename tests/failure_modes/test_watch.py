@@ -29,7 +29,19 @@ from local_stack.control import OPENER
 from tests.builders import a_job, a_pod, running
 from tests.crashes.faults import Fail
 from tests.crashes.process import Process
-from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, released, statuses, undisturbed
+from tests.failure_modes.kit import (
+    ALERTS,
+    ROOT,
+    Bench,
+    S,
+    a_world,
+    calls,
+    disturb,
+    live,
+    released,
+    statuses,
+    undisturbed,
+)
 from tests.failure_modes.servers import ApiServer, SilentServer
 
 
@@ -149,6 +161,10 @@ def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() 
     assert app._stopping.is_set()
     assert app._died == "watch-jobs"
     assert EXIT_LOOP_DIED != 0
+
+
+def test_f14_repeated_restarts_raise_an_alarm() -> None:
+    assert "kube_pod_container_status_restarts_total" in ALERTS
 
 
 def test_f17_a_job_deleted_while_no_dispatcher_ran_is_reported_by_the_next() -> None:
