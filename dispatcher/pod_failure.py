@@ -29,6 +29,7 @@ EXIT_CODES = {
     82: "LimitExceeded",
     83: "Cancelled",
     84: "StatusRefused",
+    137: "OutOfMemory",
     143: "Terminated",
     201: "StorageUnavailable",
     202: "StatusUnavailable",

@@ -197,6 +197,10 @@ class Download:
             ) from None
         except StorageFault as fault:
             raise failed(self._container, fault) from None
+        if len(content) != length:
+            # Storage promises all or an error; what stands between may not.
+            why = f"{printable(blob.name)}: {len(content)} bytes came instead of {length}"
+            raise StorageUnavailable(f"Failed to download dataset from container: {self._container.name} ({why})")
         with (self._folder / blob.name).open("r+b") as file:
             file.seek(offset)
             file.write(content)

@@ -15,7 +15,9 @@ from trainer_image.errors import GpuFault, UsageError
 
 def choose_device(wanted: str) -> torch.device:
     """The device for "auto", "cpu", "cuda" or "cuda:N"; GpuFault when a GPU was asked for and none is visible."""
-    if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
+    # The device plugin names the GPUs that it gave to this container; an image's own default is "all" or "none".
+    given = os.environ.get("NVIDIA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-"))
+    if wanted == "cpu" or (wanted == "auto" and not given and not torch.cuda.is_available()):
         return torch.device("cpu")
     match = re.fullmatch(r"(?:auto|cuda(?::(\d+))?)", wanted)
     if not match:

@@ -114,6 +114,13 @@ class StatusRefused(TrainerError):
     exit_code = 84
 
 
+class OutOfMemory(TrainerError):
+    """A process of the training was killed for the container's memory limit, or got no memory; not the GPU's."""
+
+    code = "OutOfMemory"
+    exit_code = 137
+
+
 class Terminated(TrainerError):
     """SIGTERM: the state is saved where a checkpoint was possible; the Job starts another pod."""
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from portal_client.statuses import ProcessingStatus
-from trainer_image import artifacts, fencing
+from trainer_image import artifacts, fencing, memory
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -35,6 +35,7 @@ from trainer_image.errors import (
     Terminated,
     TrainerError,
     UsageError,
+    UserCodeFailed,
 )
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
@@ -91,6 +92,7 @@ def run(
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins."""
     tracker = make_tracker(settings, stop, connect)
     steps = _Steps(tracker)
+    killed_before = memory.kills()
     try:
         if tracker.begin():
             result, location = _train(settings, stop, steps, inside)
@@ -99,10 +101,14 @@ def run(
             logger.info("The model is Completed at the portal: nothing to do")
             outcome = Outcome(0, "Completed", COMPLETED)
     except TrainerError as error:
-        outcome = _failed(_with_reason(error, stop), steps)
+        # The user's own code may wrap what its data-loading processes met.
+        starved = memory.out_of_memory(error, killed_before) if isinstance(error, UserCodeFailed) else None
+        outcome = _failed(starved or _with_reason(error, stop), steps)
     except Exception as error:
         logger.exception("The trainer itself failed")
-        outcome = Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
+        starved = memory.out_of_memory(error, killed_before)
+        internal = Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
+        outcome = _failed(starved, steps) if starved else internal
     write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))
     return _report(settings, tracker, outcome)
 

@@ -1,0 +1,51 @@
+"""Host memory: whether a failure was one of memory.
+
+The kernel may kill a child of ours, a data-loading process say, and leave the container alive: then no OOMKilled stands
+in the pod's status, and the trainer has to say it itself (F26).
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from trainer_image.errors import OutOfMemory
+
+CGROUP = Path("/sys/fs/cgroup")
+# torch.utils.data: "DataLoader worker (pid 7) is killed by signal: Killed. "; c10: "DefaultCPUAllocator: can't allocate
+# memory"; concurrent.futures and joblib tell of a worker that ended abruptly.
+_KILLED = re.compile(r"DataLoader worker .*(killed by signal: Killed|exited unexpectedly)")
+_REFUSED = re.compile(r"can't allocate memory|Cannot allocate memory")
+
+
+def kills(cgroup: Path = CGROUP) -> int:
+    """How many processes of this container the kernel has killed for its memory limit; 0 where that is not told."""
+    try:
+        lines = (cgroup / "memory.events").read_text().splitlines()
+        return int(dict(line.split() for line in lines).get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
+
+
+def out_of_memory(error: BaseException, kills_before: int, cgroup: Path = CGROUP) -> OutOfMemory | None:
+    """The failure as one of memory, None where nothing says so. kills_before: `kills` when the training began."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen)
+        if isinstance(seen, MemoryError) or _REFUSED.search(text):
+            return OutOfMemory(f"Out of memory: the training asked for more than {_limit(cgroup)}. {_HELP}")
+        if _KILLED.search(text) or kills(cgroup) > kills_before:
+            return OutOfMemory(f"Out of memory: a process of the training was killed at {_limit(cgroup)}. {_HELP}")
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+_HELP = "Use a smaller batch size or fewer data-loading processes, or ask the operator for a larger memory limit"
+
+
+def _limit(cgroup: Path) -> str:
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+    except (OSError, ValueError):
+        return "the memory that there is"
+    return f"its memory limit of {limit / 2**20:.0f} MiB"
