@@ -44,7 +44,7 @@ def settings(tmp_path: Path) -> Settings:
         api_base_url="https://portal.example.com",
         api_key="key-of-the-portal",
         report_retry_seconds=0.0,
-        progress_seconds=0.01,
+        progress_seconds=3600.0,
         termination_path=tmp_path / "termination-log",
         work_dir=tmp_path / "work",
         data=write_dataset(tmp_path),
@@ -276,7 +276,7 @@ def test_f41_a_model_taken_out_of_processing_stops_training(settings: Settings, 
         assert inputs.stop.wait(10), "the progress report has looked"
         raise errors.Terminated("Stopped", step=5)
 
-    outcome = start(settings, portal, during)
+    outcome = start(replace(settings, progress_seconds=0.01), portal, during)
     assert (outcome.exit_code, outcome.code) == (83, "Cancelled")
     assert portal.status is moved, "nothing was said over it"
     assert settings.out is not None
@@ -290,5 +290,5 @@ def test_f24_a_termination_within_the_grace_is_retried_and_not_reported(settings
         stop.set("terminated")
         raise errors.Terminated("Stopped at step 4", step=4)
 
-    outcome = start(replace(settings, progress_seconds=3600.0), portal, during, stop)
+    outcome = start(settings, portal, during, stop)
     assert (outcome.exit_code, portal.puts) == (143, [])

@@ -1,0 +1,134 @@
+"""Trainers as processes of their own for the tests of fencing: the real outside, and a storage that kills.
+
+stdin: JSON, a list of plans; each is run in a forked process, one after the other. A plan:
+
+    name, folder            <folder>/<name>.json gets how it ended, <folder>/<name>.training is there while it trains
+    run_id, model, dataset, connection_string
+    hold                    train until <folder>/<name>.go is there, or until it is told to stop
+    wait                    seconds that it waits for another pod's lease
+    kill                    [number, "before" | "after"]: SIGKILL itself at this call of the storage that writes
+    kill_at_checkpoint      SIGKILL itself when the first checkpoint is stored
+    real                    the real training; else one that writes its run's id as the model
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from portal_client.statuses import ProcessingStatus
+from tests.trainer_fakes import FakePortal
+from trainer_image import fencing, run
+from trainer_image.checkpoint_store import ContainerCheckpoints
+from trainer_image.contract import RunInputs, RunResult
+from trainer_image.errors import Terminated
+from trainer_image.settings import Settings
+from trainer_image.storage import Stop
+from trainer_image.storage_azure import AzureContainer
+
+
+class Inside:
+    """Trains nothing; says when it does."""
+
+    def __init__(self, plan: dict[str, Any]) -> None:
+        self.plan = plan
+
+    def train(self, inputs: RunInputs) -> RunResult:
+        folder, name = Path(self.plan["folder"]), self.plan["name"]
+        (folder / f"{name}.training").touch()
+        while self.plan.get("hold") and not (folder / f"{name}.go").exists():
+            if inputs.stop.is_set():
+                raise Terminated("Stopped", step=1)
+            time.sleep(0.02)
+        (inputs.output / "model.safetensors").write_text(inputs.run_id)
+        (inputs.output / "model.json").write_text(json.dumps({"run_id": inputs.run_id}))
+        return RunResult("tabular", {"accuracy": 0.9}, {}, steps=1, seconds=0.1)
+
+    def validate_dataset(self, inputs: RunInputs) -> str:
+        raise NotImplementedError
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(number: int, side: str) -> None:
+    """The storage kills its process at this writing call."""
+    count = itertools.count()
+    for name in ("write", "write_if", "upload"):
+        original = getattr(AzureContainer, name)
+
+        def armed(self: AzureContainer, *args: Any, _original: Any = original) -> None:
+            mine = next(count) == number
+            if mine and side == "before":
+                die()
+            _original(self, *args)
+            if mine:
+                die()
+
+        setattr(AzureContainer, name, armed)
+
+
+def arm_checkpoints() -> None:
+    keep = ContainerCheckpoints.keep
+
+    def armed(self: ContainerCheckpoints, folder: Path) -> None:
+        keep(self, folder)
+        die()
+
+    ContainerCheckpoints.keep = armed  # type: ignore[method-assign]
+
+
+def train(plan: dict[str, Any]) -> int:
+    folder, name = Path(plan["folder"]), plan["name"]
+    settings = Settings(
+        run_id=plan["run_id"],
+        dispatched=True,
+        tracking=True,
+        api_base_url="https://portal.example.com",
+        api_key="key-of-the-portal",
+        model_container=plan["model"],
+        dataset_container=plan["dataset"],
+        connection_string=plan["connection_string"],
+        report_retry_seconds=0.0,
+        progress_seconds=3600.0,
+        termination_path=folder / f"{name}.last",
+        work_dir=folder / f"{name}.work",
+        device="cpu",
+    )
+    fencing.take = functools.partial(fencing.take, wait_seconds=plan.get("wait", 0.0), renew_seconds=0.2)  # type: ignore[assignment]
+    if plan.get("kill"):
+        arm(*plan["kill"])
+    if plan.get("kill_at_checkpoint"):
+        arm_checkpoints()
+    portal = FakePortal(ProcessingStatus.PROCESSING)
+    inside = run.load_inside if plan.get("real") else lambda: Inside(plan)
+    outcome = run.run(settings, Stop(), inside=inside, connect=lambda settings: portal)
+    (folder / f"{name}.json").write_text(json.dumps({"code": outcome.code, "puts": portal.puts}))
+    return outcome.exit_code
+
+
+def main() -> None:
+    """Prints the exit status of each plan as JSON: negative, the signal that ended it."""
+    codes = []
+    for plan in json.loads(sys.stdin.read()):
+        pid = os.fork()
+        if pid == 0:
+            code = 70
+            try:
+                code = train(plan)
+            finally:
+                os._exit(code)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    print(json.dumps(codes))
+
+
+if __name__ == "__main__":
+    main()
