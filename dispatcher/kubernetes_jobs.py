@@ -298,8 +298,10 @@ def _connect(pool_size: int) -> tuple[Any, str]:
             config.load_incluster_config(client_configuration=configuration)
             namespace = _NAMESPACE_FILE.read_text().strip()
         else:
-            config.load_kube_config(client_configuration=configuration)
-            _, context = config.list_kube_config_contexts()
+            # Named, because the library reads the variable once, when it is imported; None is its own default.
+            file = os.environ.get("KUBECONFIG")
+            config.load_kube_config(file, client_configuration=configuration)
+            _, context = config.list_kube_config_contexts(file)
             namespace = (context.get("context") or {}).get("namespace") or namespace
     except (ConfigException, OSError, yaml.YAMLError) as error:
         raise ClusterForbidden(

@@ -155,6 +155,17 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
     assert "wrong-key-0123456789" not in out
 
 
+def test_a_settings_file_alone_is_enough(stage: Stage) -> None:
+    lines = [f"{name}={value}" for name, value in stage.settings.items()]
+    (stage.folder / "config.env").write_text("\n".join(lines))
+    code, out, _ = dispatcher(stage, "check", **dict.fromkeys(stage.settings, ""))
+    assert code != 0, "an empty variable is a variable: it wins over the file"
+    stage.settings = {}
+    stage.write_template = lambda: None  # type: ignore[method-assign]
+    code, out, _ = dispatcher(stage, "check")
+    assert code == 0, out
+
+
 def test_settings_that_are_missing_are_all_named_before_anything_is_touched(stage: Stage) -> None:
     code, _, err = dispatcher(stage, "run", QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
     assert code == 2
