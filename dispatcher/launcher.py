@@ -204,17 +204,28 @@ class Launcher:
         """Step 4: whether the portal has acknowledged Processing. Training goes on without (the document)."""
         if self._portal is None:
             return False
+        unsure = False
         for attempt in range(_PUT_ATTEMPTS):
             try:
+                if attempt:
+                    # The PUT before may have been applied, or whoever else has this message may have come further:
+                    # what is there now decides, a repeated PUT must not cover an outcome.
+                    status = self._status(model_id)
+                    if status is ProcessingStatus.PROCESSING:
+                        return True
+                    if status.is_terminal:
+                        return False
                 self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, STARTED)
                 return True
             except PortalError as error:
-                if error.ambiguous and self._is_processing(model_id):
-                    return True
+                unsure = unsure or error.ambiguous
                 wait = (error.retry_after or 0.5 * 2**attempt) * random.uniform(1.0, 1.25)  # noqa: S311
                 if not error.retryable or hand.remaining() - wait < self._put_budget:
                     break
                 self._stopping.wait(wait)
+        # The last one's answer may be all that was lost.
+        if unsure and self._is_processing(model_id):
+            return True
         log.warning("Model %s: the portal did not take Processing; training goes on, it is sent later", model_id)
         return False
 

@@ -157,7 +157,7 @@ def forced(world: World, process: str, call: str) -> None:
 
 def pods_deleted(world: World, process: str, call: str) -> None:
     for pod in list(world.pods.values()):
-        world.delete_pod(pod)
+        world.delete_pod(pod, by_hand=True)
 
 
 def purged(world: World, process: str, call: str) -> None:
@@ -166,6 +166,12 @@ def purged(world: World, process: str, call: str) -> None:
         del world.messages[message.id]
         if message.id not in world.launched:
             world.forget_request(message)
+
+
+def purged_and_crash(world: World, process: str, call: str) -> None:
+    """They expire before the next dispatcher comes."""
+    purged(world, process, call)
+    raise Crash(call)
 
 
 def asked_again(world: World, process: str, call: str) -> None:

@@ -157,7 +157,8 @@ class FakeCluster:
                 raise ObjectNotFound(name)
             if objects.uid_of(job) != uid:
                 raise ObjectConflict(name)
-            self._world.delete_job(name)
+            self._world.check_stopped(job)
+            self._world.delete_job(name, by_hand=False)
 
         self._call("delete", action)
 
@@ -193,8 +194,9 @@ class FakePortal:
         self._world = world
         self._process = process
 
-    def _call(self, name: str, action: Callable[[], T]) -> T:
+    def _call(self, name: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
         def fails(text: str) -> Exception:
+            tried()
             return PortalUnavailable(text or "out of reach", ambiguous=True)
 
         return self._world.call(self._process, f"portal.{name}", action, fails)
@@ -209,11 +211,22 @@ class FakePortal:
 
     def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
         world, seen = self._world, self._world.models[model_id].seen.get(self._process)
-        if status is ProcessingStatus.PROCESSING:
-            world.attempts_processing(model_id)
-        elif status is not ProcessingStatus.COMPLETED and status is not ProcessingStatus.FAILED:
+        processing = status is ProcessingStatus.PROCESSING
+        if not processing and not status.is_terminal:
             raise Violation(f"the dispatcher sends {status.title}")
-        self._call("put", lambda: world.put(self._process, seen, model_id, status, message))
+
+        def tried() -> None:
+            if processing:
+                world.attempts_processing(model_id)
+
+        def action() -> None:
+            tried()
+            if processing and world.denied:
+                world.denied -= 1
+                raise PortalUnavailable("not now")
+            world.put(self._process, seen, model_id, status, message)
+
+        self._call("put", action, tried)
 
 
 class VirtualEvent(threading.Event):

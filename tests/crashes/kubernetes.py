@@ -51,7 +51,8 @@ class Kubernetes:
         self.pods: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, JobNote] = {}
         self.log: list[Change] = []
-        self._acts: dict[str, str] = {}  # pod uid → what it does
+        self.acts: dict[str, str] = {}  # pod uid → what it does
+        self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
         self._began: set[str] = set()  # pods that have seen Processing
 
     def epoch(self) -> float:
@@ -63,7 +64,10 @@ class Kubernetes:
     def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
         raise NotImplementedError
 
-    def publish(self, model_id: str) -> None:
+    def excuse(self, model_id: str) -> None:
+        raise NotImplementedError
+
+    def publish(self, model_id: str, begun: int) -> None:
         raise NotImplementedError
 
     # The store
@@ -73,11 +77,13 @@ class Kubernetes:
             item["metadata"]["resourceVersion"] = str(next(self._numbers))
         self.log.append((kind, change, marshal.loads(marshal.dumps(item))))
 
-    def delete_job(self, name: str) -> None:
-        """kubectl delete job (in the background), the TTL controller, or a dispatcher's call."""
+    def delete_job(self, name: str, by_hand: bool = True) -> None:
+        """kubectl delete job (in the background); or the TTL controller, or a dispatcher's call."""
         job = self.jobs.get(name)
         if job is None:
             return
+        if by_hand:
+            self.excuse(objects.model_id_of(job))
         if not job["metadata"].get("finalizers"):
             self.remove_job(job)
         elif not objects.is_deleting(job):
@@ -92,7 +98,9 @@ class Kubernetes:
         for pod in self._pods_of(job):
             self.delete_pod(pod)
 
-    def delete_pod(self, pod: dict[str, Any]) -> None:
+    def delete_pod(self, pod: dict[str, Any], by_hand: bool = False) -> None:
+        if by_hand:
+            self.excuse(objects.model_id_of(pod))
         if objects.pod_is_over(pod):
             self._remove_pod(pod)
         elif not objects.is_deleting(pod):
@@ -132,7 +140,7 @@ class Kubernetes:
         elif objects.is_finished(job):
             ttl = job["spec"].get("ttlSecondsAfterFinished")
             if ttl is not None and self.now >= note.finished_at + ttl:
-                self.delete_job(objects.name_of(job))
+                self.delete_job(objects.name_of(job), by_hand=False)
         elif objects.is_suspended(job):
             for pod in alive:
                 self.delete_pod(pod)
@@ -151,6 +159,7 @@ class Kubernetes:
             self._condition(job, "SuccessCriteriaMet", "CompletionsReached")
             self._condition(job, "Complete", "CompletionsReached")
         elif reason is not None:
+            self.excuse(note.model_id)
             if target is None:
                 self._condition(job, "FailureTarget", reason)
             for pod in alive:
@@ -212,7 +221,8 @@ class Kubernetes:
             "status": {"phase": "Pending"},
         }
         script = self.trainers.get(model_id) or ["complete"]
-        self._acts[uid] = script.pop(0) if len(script) > 1 else script[0]
+        self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
+        self.begun[uid] = len(self.models[model_id].history)
         self.touch("pods", self.pods[uid], "ADDED")
 
     # The kubelet and the trainer
@@ -224,7 +234,7 @@ class Kubernetes:
             if objects.is_deleting(pod) or not owned:
                 self._remove_pod(pod)
         elif objects.is_deleting(pod):
-            polite = self._acts[uid] == "polite" and "running" in objects.trainer_state(pod)
+            polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)
             self._end_pod(pod, 0 if polite else 143, None)
         elif "running" not in objects.trainer_state(pod):
             state = {"name": "trainer", "state": {"running": {"startedAt": self._time()}}}
@@ -237,7 +247,7 @@ class Kubernetes:
         """As the trainer's contract has it: GET first; stop when it is no longer Processing; report, then end."""
         model_id = objects.model_id_of(pod)
         status = self.models[model_id].status
-        act = self._acts[uid]
+        act = self.acts[uid]
         if status is S.COMPLETED:
             self._end_pod(pod, 0, COMPLETED)
         elif status is S.FAILED or (status.may_start and uid in self._began):
@@ -245,12 +255,12 @@ class Kubernetes:
         elif act in ("hang", "polite"):
             self._begin(model_id, uid)
         elif act == "said-and-hangs":
-            self.publish(model_id)
+            self.publish(model_id, self.begun[objects.uid_of(pod)])
             self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
-            self._acts[uid] = "gone"
+            self.acts[uid] = "gone"
         elif act == "slow":
             self._begin(model_id, uid)
-            self._acts[uid] = "complete"
+            self.acts[uid] = "complete"
         elif act != "gone":
             self._end_as(pod, model_id, act)
 
@@ -263,11 +273,11 @@ class Kubernetes:
     def _end_as(self, pod: dict[str, Any], model_id: str, act: str) -> None:
         match act:
             case "complete":
-                self.publish(model_id)
+                self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
                 self._end_pod(pod, 0, COMPLETED)
             case "complete-unheard":  # the portal was out of reach for the trainer
-                self.publish(model_id)
+                self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self._end_pod(pod, 0, COMPLETED)
             case "invalid":
                 self.trainer_says(model_id, S.FAILED, "Invalid dataset: train.csv: empty")

@@ -92,13 +92,17 @@ class Table:
         inner = world.director
 
         def director(process: str, call: str, side: str) -> None:
-            if side == "before" and call != "cluster.list":
-                for player in self.players:
-                    if player.process.name == process:
-                        player.at_call()
+            self.passing(process, call, side)
             inner(process, call, side)
 
         world.director = director
+
+    def passing(self, process: str, call: str, side: str) -> None:
+        """A director that only hands over."""
+        if side == "before" and call != "cluster.list":
+            for player in self.players:
+                if player.process.name == process:
+                    player.at_call()
 
     def sit(self) -> Player:
         player = Player(self._make())

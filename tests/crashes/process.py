@@ -25,8 +25,8 @@ from tests.crashes.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
 from tests.crashes.world import World
 
 VISIBILITY = 100.0
-# At least the visibility time-out, as the settings demand.
-TTL = 120
+# At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
+TTL = 400
 RESYNC = 90.0
 TEMPLATE = load_template(
     """
@@ -115,8 +115,9 @@ class Process:
             monotonic=monotonic,
         )
         self.sweep = Sweep(self.view, self.work, METRICS, every=30, stopping=threading.Event())
+        self.queue = FakeQueue(world, self.name)
         self.intake = parts.intake(
-            FakeQueue(world, self.name),
+            self.queue,
             FakeQueue(world, self.name),
             self.launcher,
             locks,

@@ -80,6 +80,17 @@ def twice_slow() -> World:
     return world
 
 
+def twice_apart() -> World:
+    """The second message comes when the first is in hand."""
+    world = _one(["slow"])
+    world.when(lambda: len(world.calls) > 1, lambda: _second(world))
+    return world
+
+
+def _second(world: World) -> None:
+    world.enqueue("1")
+
+
 def mixed() -> World:
     world = _world({"1": ["complete"], "2": ["invalid"]}, m1=S.CREATED, m2=S.CREATED, m3=S.COMPLETED, m4=S.PROCESSING)
     for model in ("1", "2", "3", "4", "-bad-"):
@@ -91,6 +102,13 @@ def again() -> World:
     """A user asks for a new training as soon as the first has failed."""
     world = _one(["invalid-unheard", "complete"])
     world.when(lambda: world.models["1"].status is S.FAILED, lambda: world.reconfigure("1"))
+    return world
+
+
+def again_unacknowledged() -> World:
+    """The same, and the portal took no Processing at first."""
+    world = again()
+    world.denied = 3
     return world
 
 
@@ -124,9 +142,11 @@ SINGLE: list[Scenario] = [
     slow,
     twice,
     twice_slow,
+    twice_apart,
     mixed,
     again,
+    again_unacknowledged,
     again_while_running,
     cancelled,
 ]
-SMALL: list[Scenario] = [completes, invalid_unheard, twice]
+SMALL: list[Scenario] = [completes, invalid_unheard, twice_apart]

@@ -17,6 +17,7 @@ PEOPLE: list[tuple[str, Trouble]] = [
     ("before", explore.forced),
     ("before", explore.pods_deleted),
     ("before", explore.purged),
+    ("before", explore.purged_and_crash),
     ("before", explore.asked_again),
 ]
 

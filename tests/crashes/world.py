@@ -65,6 +65,7 @@ class Model:
     history: list[tuple[str, ProcessingStatus, str]] = field(default_factory=list)
     published: bool = False  # by a trainer, since the last time that it was made ready
     requested: bool = False  # a message came since then
+    excused: bool = False  # something happened since then that makes a training fail
     raced: bool = False
     forced: bool = False  # somebody took a finalizer off: the evidence may be gone
     covered: int = 0
@@ -97,6 +98,7 @@ class World(Kubernetes):
         self.director: Director = lambda process, call, side: None
         self.trainers = {model: list(script) for model, script in (trainers or {}).items()}
         self.messages: dict[str, Message] = {}
+        self.sent: set[str] = set()
         self.poison: list[str] = []
         self.models: dict[str, Model] = {}
         self.launched: dict[str, str] = {}  # message id → uid of the last Job made for it
@@ -105,6 +107,7 @@ class World(Kubernetes):
         self.in_flight: list[_Flight] = []
         self.plans: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.processes = 0
+        self.denied = 0  # how many PUTs of Processing the portal does not take
         self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
         self._numbers = itertools.count(1)
 
@@ -114,6 +117,7 @@ class World(Kubernetes):
         message_id = f"message-{next(self._numbers)}"
         body = {"task": "train", "model_container_name": f"model-{model_id}", **fields}
         self.messages[message_id] = Message(message_id, json.dumps(body), self.now)
+        self.sent.add(message_id)
         if (model := self.models.get(model_id)) is not None and model.status.may_start:
             model.requested = True
         return message_id
@@ -122,7 +126,7 @@ class World(Kubernetes):
         model = self.models.setdefault(model_id, Model(status))
         model.write(USER, status, "")
         model.moved_at = model.version
-        model.published = model.requested = False
+        model.published = model.requested = model.excused = False
         if status.may_start:
             model.asked += 1
 
@@ -224,17 +228,31 @@ class World(Kubernetes):
             raise Violation(f"model {model_id}: {status.title} is sent by a process that never asked")
         if model.moved_at > seen[0] and model.status is not status:
             model.raced = True
+        elif model.status.may_start and status.is_terminal and not self._acknowledged(model_id):
+            # Nobody can tell a portal that never heard of this training from one whose user has moved on.
+            model.raced = any(
+                model.moved_at > note.model_version for note in self.notes.values() if note.model_id == model_id
+            )
         elif model.status.is_terminal and model.status is not status:
             if model.version == seen[0] or seen[1].is_terminal:
                 raise Violation(f"model {model_id}: {status.title} is put over {model.status.title} knowingly")
             if status is not ProcessingStatus.PROCESSING:
                 raise Violation(f"model {model_id}: {status.title} contradicts {model.status.title}")
             model.covered += 1
+            if model.history[-1][0] == TRAINER and not self._ended(model_id):
+                model.forced = True  # if it is killed before it ends, its word is lost
             if not any(objects.model_id_of(job) == model_id for job in self.jobs.values()):
                 model.raced = True  # its sender stood still for longer than the TTL
         model.write(process, status, text)
         if model.seen.get(process) == seen:
             model.seen[process] = (model.version, status)
+
+    def _ended(self, model_id: str) -> bool:
+        return all(objects.is_finished(job) for job in self.jobs.values() if objects.model_id_of(job) == model_id)
+
+    def _acknowledged(self, model_id: str) -> bool:
+        job = self.jobs.get(f"model-{model_id}")
+        return job is not None and objects.is_acknowledged(job)
 
     def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
         model = self.models[model_id]
@@ -242,13 +260,27 @@ class World(Kubernetes):
             model.raced = True  # the trainer takes a user's move for a Processing that was never acknowledged
         model.write(TRAINER, status, text)
 
-    def publish(self, model_id: str) -> None:
-        self.models[model_id].published = True
+    def excuse(self, model_id: str) -> None:
+        self.models[model_id].excused = True
+
+    def check_stopped(self, job: Mapping[str, Any]) -> None:
+        """A dispatcher deletes a Job: a training that runs only where its user has moved on."""
+        model = self.models[objects.model_id_of(job)]
+        moved = model.moved_at > self.notes[objects.uid_of(job)].model_version
+        if objects.is_launched(job) and not objects.is_finished(job) and not moved and not model.status.is_terminal:
+            raise Violation(f"{objects.name_of(job)} runs and is deleted, and nobody asked for that")
+
+    def publish(self, model_id: str, begun: int) -> None:
+        """begun: the portal's history when the pod was made; what was begun before the last move does not count."""
+        if begun >= self.models[model_id].moved_at:
+            self.models[model_id].published = True
 
     # What is checked at once
 
     def check_created(self, job: Mapping[str, Any]) -> None:
         model = self.models[objects.model_id_of(job)]
+        if objects.annotation(job, names.MESSAGE_ID) not in self.sent:
+            raise Violation(f"{objects.name_of(job)} does not tell which message it was made for")
         model.requested = model.requested or model.status.may_start
         if names.FINALIZER not in (job["metadata"].get("finalizers") or ()):
             return  # nothing is held by it: what that costs shows in the end
@@ -298,7 +330,7 @@ class World(Kubernetes):
         for model_id, model in self.models.items():
             allowed = self._true_statuses(model)
             if not model.raced and model.status not in allowed:
-                wanted = " or ".join(s.title for s in allowed)
+                wanted = " or ".join(s.title for s in allowed) or "Completed, for nothing has hindered it"
                 raise Violation(f"model {model_id} ends as {model.status.title}, not {wanted}: {model.history}")
 
     def _true_statuses(self, model: Model) -> set[ProcessingStatus]:
@@ -306,7 +338,7 @@ class World(Kubernetes):
         if model.published:
             return {completed, failed} if model.forced else {completed}
         if model.requested:
-            return {failed}
+            return {failed} if model.excused else set()
         last = next((status for author, status, _ in reversed(model.history) if author == USER), model.status)
         return {last}
 

@@ -1,0 +1,46 @@
+"""python -m tests.crashes --runs N --seed S: long random runs. Prints runs, calls, crashes and findings."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections import Counter
+
+from tests.crashes.chance import random_run
+from tests.crashes.explore import DEFECTS, TALLY, Finding
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.crashes", description=__doc__)
+    parser.add_argument("--runs", type=int, default=1000, help="how many random worlds (default 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="the first one's seed (default 1)")
+    arguments = parser.parse_args()
+    log = logging.getLogger("dispatcher")
+    log.setLevel(logging.ERROR)
+    log.propagate = False
+    log.addHandler(DEFECTS)
+    troubles: Counter[str] = Counter()
+    findings = 0
+    began = time.monotonic()
+    for seed in range(arguments.seed, arguments.seed + arguments.runs):
+        try:
+            _, done = random_run(seed)
+        except Finding as finding:
+            findings += 1
+            print(f"FINDING {finding}", flush=True)
+            continue
+        troubles.update(line.split(": ", 1)[1].split()[0] for line in done)
+    crashes = troubles["Crash"]
+    print(
+        f"seeds {arguments.seed} to {arguments.seed + arguments.runs - 1}: {TALLY.runs} runs, {TALLY.calls} calls, "
+        f"{crashes} crashes, {troubles['Fail']} failures, {troubles['Late']} late writes, "
+        f"{TALLY.covered} outcomes covered and repaired, {TALLY.raced} races with a user, "
+        f"{findings} findings, {time.monotonic() - began:.0f} s"
+    )
+    return 1 if findings else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,252 @@
+"""Breaking any one step of the protocol on purpose makes the explorer fail: it would see it if we did."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from dispatcher import admission, names, objects
+from dispatcher.admission import Action, Decision
+from dispatcher.azure_queue import QueueMessage
+from dispatcher.intake import Intake
+from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict
+from dispatcher.launcher import Hand, Launcher
+from dispatcher.objects import KubeObject
+from dispatcher.outcome import Ended
+from dispatcher.reconciler import Reconciler
+from dispatcher.reporter import Reporter
+from dispatcher.training_request import TrainingRequest
+from portal_client.statuses import ProcessingStatus
+from tests.crashes import explore, scenarios
+from tests.crashes.explore import Finding
+from tests.crashes.process import Parts
+from tests.crashes.world import World
+
+S = ProcessingStatus
+DECIDE = admission.decide
+
+
+def calm(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SINGLE:
+        yield explore.explored("mutant", scenario, "calm", lambda world: explore.live(world, parts))
+
+
+def crashes(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SINGLE:
+        yield from explore.singles(scenario, [("before", explore.crash), ("after", explore.crash)], parts)
+
+
+def failures(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SINGLE:
+        yield from explore.singles(scenario, [("before", explore.fail), ("after", explore.fail)], parts)
+
+
+def people(parts: Parts) -> Iterator[World]:
+    troubles = [explore.deleted_and_crash, explore.purged_and_crash, explore.asked_again, explore.pods_deleted]
+    for scenario in scenarios.SINGLE:
+        yield from explore.singles(scenario, [("before", trouble) for trouble in troubles], parts)
+
+
+def late(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SINGLE:
+        yield from explore.singles(scenario, [("before", explore.late), ("before", explore.late_crash)], parts)
+
+
+def two(parts: Parts) -> Iterator[World]:
+    for scenario in (scenarios.twice_apart, scenarios.again):
+        yield from explore.one_switch(scenario, parts)
+
+
+def two_twice(parts: Parts) -> Iterator[World]:
+    for scenario in (scenarios.again,):
+        yield from explore.two_switches(scenario, parts, [("delivery", "ever")])
+
+
+# The broken steps
+
+
+class CreatedRunning(Launcher):
+    """The Job is created un-suspended."""
+
+    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(hand, request)
+        job["spec"]["suspend"] = False
+        return job
+
+
+class ResumedFirst(Launcher):
+    """Processing after the resume."""
+
+    def _mark_processing(self, model_id: str, hand: Hand) -> bool:
+        return False
+
+    def _resume(self, job: KubeObject, acknowledged: bool) -> None:
+        super()._resume(job, acknowledged)
+        super()._mark_processing(objects.model_id_of(job), Hand("", 0.0, lambda: 1000.0))
+
+
+class DeletedFirst(Intake):
+    """The message is deleted before its Job exists."""
+
+    def handle(self, message: QueueMessage) -> None:
+        self._delete(message)
+        super().handle(message)
+
+
+class Forgetful(Launcher):
+    """The message's id is not kept."""
+
+    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(hand, request)
+        job["metadata"]["annotations"][names.MESSAGE_ID] = "unknown"
+        return job
+
+
+class AnyMessage(Launcher):
+    """The message's id is not compared: every Job of the model counts as its own."""
+
+    def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
+        def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) -> Decision:
+            return DECIDE(status, job, message_id if job is None else objects.annotation(job, names.MESSAGE_ID) or "")
+
+        with mock.patch.object(admission, "decide", decide):
+            return super().launch(hand, request)
+
+
+class Unheld(Launcher):
+    """The finalizer is left out."""
+
+    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(hand, request)
+        job["metadata"]["finalizers"].remove(names.FINALIZER)
+        return job
+
+
+class EarlyTtl(Launcher):
+    """The TTL is set before the report."""
+
+    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(hand, request)
+        job["spec"]["ttlSecondsAfterFinished"] = 60
+        return job
+
+
+class BlindReport(Reporter):
+    """PUT without GET."""
+
+    def _tell(self, job: KubeObject, ended: Ended) -> str:
+        wanted = S.COMPLETED if ended.completed else S.FAILED
+        if self._portal is not None:
+            self._portal.update_model_status(objects.model_id_of(job), wanted, ended.verdict.sentence)
+        return "reported"
+
+
+class EarlyRelease(Reporter):
+    """The finalizer goes before the PUT."""
+
+    def report(self, job: KubeObject, ended: Ended) -> None:
+        self._release(job, ended, "reported")
+        self._tell(job, ended)
+
+
+class NoAdoption(Launcher):
+    """409 is taken for a duplicate, whoever made the Job."""
+
+    def _create(self, hand: Hand, request: TrainingRequest) -> KubeObject | None:
+        return super()._create(hand, request)
+
+    def _act(self, decision: Decision, *rest: Any) -> Decision:
+        if decision.action is Action.ADOPT:
+            return Decision(Action.DUPLICATE, "taken")
+        return super()._act(decision, *rest)
+
+    def take_on(self, job: KubeObject) -> Decision:
+        return Decision(Action.LATER, "never")
+
+
+class AnyJob(Launcher):
+    """Resume and deletion of whatever has the name now."""
+
+    def _resume(self, job: KubeObject, acknowledged: bool) -> None:
+        stamped = {names.LAUNCHED_AT: "2026-11-23T08:00:00Z", names.ACKNOWLEDGED: "true"}
+        self._cluster.patch_job(
+            objects.name_of(job), {"metadata": {"annotations": stamped}, "spec": {"suspend": False}}
+        )
+
+
+class NeverTakesOn(Reconciler):
+    """A half-launched Job waits for its message for ever."""
+
+    def _half_launched(self, name: str, job: KubeObject) -> None:
+        return
+
+
+class OldStatus(Launcher):
+    """After a 409 the first status is believed."""
+
+    def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
+        first = super()._status(request.model_id)
+        self._first = {request.model_id: first}
+        try:
+            return super().launch(hand, request)
+        finally:
+            self._first = {}
+
+    def _status(self, model_id: str) -> ProcessingStatus:
+        first = getattr(self, "_first", {}).get(model_id)
+        return super()._status(model_id) if first is None else first
+
+
+class DeletedBeforePoison(Intake):
+    """The message is deleted before its poison entry is there."""
+
+    def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
+        self._delete(message)
+        super()._poison(message, code, sentence)
+
+
+class NeverLooksUp(Launcher):
+    """An ambiguous create counts as done."""
+
+    def _create(self, hand: Hand, request: TrainingRequest) -> KubeObject | None:
+        job = self._build(hand, request)
+        try:
+            return self._cluster.create_job(job)
+        except ObjectConflict:
+            return None
+        except ClusterError:
+            return {**job, "metadata": {**job["metadata"], "uid": "unknown"}}
+
+
+MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
+    (Parts(launcher=CreatedRunning), crashes, "before Processing was attempted"),
+    (Parts(launcher=ResumedFirst), crashes, "before Processing was attempted"),
+    (Parts(intake=DeletedFirst), calm, "was deleted without"),
+    (Parts(launcher=Forgetful), calm, "does not tell which message"),
+    (Parts(launcher=AnyMessage), calm, "ends as"),
+    (Parts(launcher=Unheld), people, "ends as"),
+    (Parts(launcher=EarlyTtl), calm, "a TTL comes before"),
+    (Parts(reporter=BlindReport), people, "over Completed|contradicts|never asked|ends as"),
+    (Parts(reporter=EarlyRelease), calm, "the finalizer goes before"),
+    (Parts(launcher=NoAdoption), crashes, "ends as|not settled"),
+    (Parts(launcher=AnyJob), two_twice, "before Processing|ends as|not settled|trains"),
+    (Parts(reconciler=NeverTakesOn), people, "not settled"),
+    (Parts(launcher=OldStatus), two, "nobody asked"),
+    (Parts(intake=DeletedBeforePoison), calm, "was deleted without"),
+    (Parts(launcher=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
+]
+
+
+def _name(value: object) -> str:
+    if isinstance(value, Parts):
+        return next(part.__name__ for part in vars(value).values() if part.__module__ == __name__)
+    return "" if isinstance(value, str) else getattr(value, "__name__", "")
+
+
+@pytest.mark.parametrize(("parts", "family", "what"), MUTANTS, ids=_name)
+def test_the_explorer_finds_a_broken_step(parts: Parts, family: Callable[[Parts], Iterator[World]], what: str) -> None:
+    with pytest.raises(Finding, match=what):
+        list(family(parts))
