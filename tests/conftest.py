@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Iterator
 
 import pytest
+import responses
 
 from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
@@ -56,6 +57,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl
     service, control = start_cluster(tmp_path_factory.mktemp("cluster"), gpus=2, images=images)
     with service:
         yield control
+
+
+@pytest.fixture
+def api() -> Iterator[responses.RequestsMock]:
+    """A portal that answers as the test says; nothing leaves the process."""
+    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
+        yield mock
 
 
 @pytest.fixture

@@ -42,7 +42,13 @@ PURE = (
     "dispatcher/training_request.py",
     "dispatcher/admission.py",
     "dispatcher/job_spec.py",
+    "dispatcher/job_template.py",
     "dispatcher/outcome.py",
+    "dispatcher/pod_failure.py",
+    "dispatcher/waiting.py",
+    "dispatcher/disruptions.py",
+    "dispatcher/poison.py",
+    "dispatcher/objects.py",
 )
 IMPURE_MODULES = {
     "time",

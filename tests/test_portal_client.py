@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,49 +11,10 @@ import responses
 
 from portal_client.client import ModelStatus, PortalClient
 from portal_client.errors import (
-    PortalError,
     PortalUnavailable,
 )
 from portal_client.statuses import ProcessingStatus
-
-BASE = "https://portal.example.com"
-GET_URL = f"{BASE}/api/external/models/123/status"
-PUT_URL = f"{BASE}/api/external/models/status"
-KEY = "0123456789abcdef0123456789abcdef"
-HTML = "<!DOCTYPE html><html><body>Sign in</body></html>"
-
-
-@pytest.fixture
-def api() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
-
-
-def a_client(auth_method: str = "x-api-key") -> PortalClient:
-    return PortalClient(BASE, KEY, auth_method)
-
-
-def get(client: PortalClient) -> ModelStatus:
-    return client.get_model_status("123")
-
-
-def put(client: PortalClient) -> None:
-    client.update_model_status("123", ProcessingStatus.PROCESSING, "Model training started")
-
-
-def error_of_get(api: responses.RequestsMock, **answer: object) -> PortalError:
-    api.get(GET_URL, **answer)  # type: ignore[arg-type]
-    with pytest.raises(PortalError) as caught:
-        get(a_client())
-    return caught.value
-
-
-def error_of_put(api: responses.RequestsMock, **answer: object) -> PortalError:
-    api.put(PUT_URL, **answer)  # type: ignore[arg-type]
-    with pytest.raises(PortalError) as caught:
-        put(a_client())
-    return caught.value
-
+from tests.portal_calls import BASE, GET_URL, KEY, PUT_URL, a_client, error_of_get, error_of_put, get, put
 
 # --- what works ---------------------------------------------------------------------------------------------------
 

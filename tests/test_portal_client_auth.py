@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import requests
 import responses
@@ -14,31 +12,7 @@ from portal_client.errors import (
     PortalUnauthorized,
     PortalUnavailable,
 )
-from portal_client.statuses import ProcessingStatus
-
-BASE = "https://portal.example.com"
-GET_URL = f"{BASE}/api/external/models/123/status"
-PUT_URL = f"{BASE}/api/external/models/status"
-KEY = "0123456789abcdef0123456789abcdef"
-HTML = "<!DOCTYPE html><html><body>Sign in</body></html>"
-
-
-@pytest.fixture
-def api() -> Iterator[responses.RequestsMock]:
-    with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
-        yield mock
-
-
-def a_client(auth_method: str = "x-api-key") -> PortalClient:
-    return PortalClient(BASE, KEY, auth_method)
-
-
-def get(client: PortalClient) -> object:
-    return client.get_model_status("123")
-
-
-def put(client: PortalClient) -> None:
-    client.update_model_status("123", ProcessingStatus.PROCESSING, "Model training started")
+from tests.portal_calls import BASE, GET_URL, KEY, PUT_URL, a_client, get, put
 
 
 def keys_sent(api: responses.RequestsMock) -> list[str]:
