@@ -80,9 +80,9 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
         model_id = extract_model_id(model)
     except InvalidContainerName as error:
         _bad("InvalidContainerName", str(error))
-    said = body.get("model_id", model_id)
+    said = body.get("model_id")
     # bool is an int in Python.
-    if not isinstance(said, str | int) or isinstance(said, bool) or str(said) != model_id:
+    if said is not None and (not isinstance(said, str | int) or isinstance(said, bool) or str(said) != model_id):
         _bad(
             "InvalidField",
             f'The field "model_id" is {_shown(said)}, but "model_container_name" is {_shown(model)}: they must agree',

@@ -94,7 +94,7 @@ def test_f38_an_id_is_quoted_wherever_it_came_from() -> None:
     assert "/models/..%2Fx%3Fy%23z%252f/status" in (responses.calls[0].request.url or "")
 
 
-@pytest.mark.parametrize("other", ["2", 2, "01", None, ["1"]])
+@pytest.mark.parametrize("other", ["2", 2, "01", True, ["1"]])
 def test_f38_fields_that_disagree_are_refused(other: object) -> None:
     body = {"task": "train", "model_container_name": "model-1", "model_id": other}
     with pytest.raises(MalformedRequest) as told:
@@ -102,7 +102,7 @@ def test_f38_fields_that_disagree_are_refused(other: object) -> None:
     assert told.value.code == "InvalidField"
 
 
-@pytest.mark.parametrize("same", ["1", 1])
+@pytest.mark.parametrize("same", ["1", 1, None])
 def test_f38_fields_that_agree_are_taken(same: object) -> None:
     body = {"task": "train", "model_container_name": "model-1", "model_id": same}
     assert decode(json.dumps(body), Bounds(8, 600)).model_id == "1"
