@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -61,7 +62,7 @@ class Launcher:
 
     portal: None with STATUS_TRACKING=off. put_budget: seconds that a PUT may take at worst; none is begun later than
     that before the message becomes visible to others, so that none of ours can cover what they report.
-    kueue_queue: the LocalQueue that resumes the Jobs, "" where we do.
+    kueue_queue: the LocalQueue that resumes the Jobs, "" where we do. identity: of this process, noted on its Jobs.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Launcher:
         self._events = events
         self._stopping = stopping or threading.Event()
         self._clock = clock
+        self.identity = secrets.token_hex(4)
 
     def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
@@ -235,6 +237,7 @@ class Launcher:
             "uid": objects.uid_of(job),
             "annotations": {
                 names.LAUNCHED_AT: objects.rfc3339(self._clock()),
+                names.LAUNCHED_BY: self.identity,
                 names.ACKNOWLEDGED: "true" if acknowledged else "false",
             },
         }

@@ -17,6 +17,7 @@ QUEUED_AT = "training-dispatcher/queued-at"  # when the message was put on the q
 
 # Written with the resume patch: the launch is over. Its absence means half-launched.
 LAUNCHED_AT = "training-dispatcher/launched-at"
+LAUNCHED_BY = "training-dispatcher/launched-by"  # a word for that process alone
 # "true" or "false": whether the portal acknowledged Processing for this Job.
 ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
 

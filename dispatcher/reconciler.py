@@ -29,6 +29,8 @@ _LASTING = 10.0
 # So long after a report at the latest, a Processing that was on its way to the portal has landed: twice the time that
 # the client waits for an answer.
 _LATE_WRITE = 60.0
+# So long a Job's end is left to the dispatcher that launched it: side by side, each of them would tell the portal.
+_OTHERS_TURN = 2.0
 # A portal that asks for more patience than this is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
@@ -89,6 +91,7 @@ class Reconciler:
         self._said: dict[str, _Said] = {}  # by the Job's uid
         self._looks: dict[str, _Look] = {}  # by the Job's name
         self._failing: dict[str, float] = {}  # by the Job's uid
+        self._turns: dict[str, float] = {}  # by the Job's uid
 
     def run(self, alive: Callable[[], None]) -> None:
         """Work until the queue is closed."""
@@ -146,10 +149,13 @@ class Reconciler:
             decided = outcome.decide(job, pods, (), now, self._limits)
         match decided:
             case Ended() as ended:
+                if (wait := self._others_turn(job)) > 0:
+                    self._work.add_after(name, wait)
+                    return
                 self._reporter.report(job, ended)
                 self._view.released(job)
-            case Stop(verdict):
-                self._reporter.stop(job, verdict)
+            case Stop():
+                self._stop(name, job, now)
             case Going() as going:
                 if going.remove_pods:
                     self._remove_pods(pods)
@@ -161,6 +167,27 @@ class Reconciler:
                     self._reporter.acknowledge(job)
                 elif going.progress:
                     self._progress(name, job, going.progress)
+
+    def _stop(self, name: str, job: KubeObject, now: float) -> None:
+        """The view may be minutes old (a half-open watch): what would be stopped is looked at as it is now."""
+        live = self._cluster.get_job(name)
+        if live is None or objects.uid_of(live) != objects.uid_of(job):
+            return  # the view will learn of it
+        pods = self._ask_for_pods(live, [])
+        asked = waiting.needs_events(live, pods, now)
+        events = self._cluster.list_events(asked) if asked else []
+        decided = outcome.decide(live, pods, events, now, self._limits, self._failing_since(live, pods, now))
+        if isinstance(decided, Stop):
+            self._reporter.stop(live, decided.verdict)
+
+    def _others_turn(self, job: KubeObject) -> float:
+        """Seconds that are left to another dispatcher to report the Job; it may be gone, so they are few."""
+        if objects.annotation(job, names.LAUNCHED_BY) in (None, self._launcher.identity):
+            return 0.0
+        now = self._monotonic()
+        with self._guard:
+            due = self._turns.setdefault(objects.uid_of(job), now + _OTHERS_TURN * random.uniform(1.0, 1.5))  # noqa: S311
+        return due - now
 
     def _ask_for_pods(self, job: KubeObject, known: list[KubeObject]) -> list[KubeObject]:
         """The Job's pods as the API server has them now, and what those that are gone last said."""
@@ -270,6 +297,7 @@ class Reconciler:
             else:
                 self._said.pop(objects.uid_of(job), None)
                 self._failing.pop(objects.uid_of(job), None)
+                self._turns.pop(objects.uid_of(job), None)
 
 
 def unreported(job: KubeObject) -> bool:

@@ -129,8 +129,13 @@ class Reporter:
         at once more afterwards.
         """
         model_id = objects.model_id_of(job)
-        if self._portal is None or self._portal.get_model_status(model_id).status is not ProcessingStatus.PROCESSING:
+        if self._portal is None:
             return False
+        now = self._portal.get_model_status(model_id)
+        if now.status is not ProcessingStatus.PROCESSING:
+            return False
+        if now.message == message:
+            return True  # another dispatcher has said it
         self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, message)
         self._look_again(job)
         return True
