@@ -264,9 +264,10 @@ class NodeAgent:
         for worker in list(self._workers.values()):
             pod = self.store.get("pods", *worker.key)
             if pod is not None and pod["metadata"]["uid"] == worker.uid:
-                add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
-                pod = self.registry.get(PODS, *worker.key)
+                # One that had ended is not disrupted any more (gc_controller.go, markFailedAndDeletePodWithCondition).
                 if pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                    add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
+                    pod = self.registry.get(PODS, *worker.key)
                     self.registry.set_status(PODS, pod, {**pod["status"], "phase": "Failed"})
                 self.remove_object(worker.key, worker.uid)
             if kill:
