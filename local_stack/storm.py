@@ -48,12 +48,16 @@ _STORMY = 0.6
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. seconds: for everything; calm: requests of each calm comparison, 0 for none."""
+    """The command line. seconds: for everything; calm: requests of each calm comparison, 0 for none.
+
+    stormy: seconds in which requests are sent and things fail; 0: three fifths of what the comparison leaves.
+    """
 
     requests: int = 2000
     dispatchers: int = 3
     kills: int = 50
     seconds: float = 540.0
+    stormy: float = 0.0
     calm: int = 200
     seed: int = field(default_factory=lambda: secrets.randbelow(1_000_000))
     folder: Path = FOLDER
@@ -94,7 +98,7 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
     fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS, options.seed)
     record.start()
     try:
-        stormy = (end - time.monotonic()) * _STORMY
+        stormy = options.stormy or (end - time.monotonic()) * _STORMY
         weather.start()
         fleet.begin_killing(options.kills, stormy)
         _send_all(queue, world, requests, stormy, random.Random(options.seed))
@@ -103,8 +107,8 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         weather.stop()
         fleet.stop()
         say(f"{time.monotonic() - began:.0f} s: sent everything; the weather is fair again")
-        _come_to_rest(world, queue, requests, record, hands, end)
-        rested = time.monotonic() - began
+        rested = _come_to_rest(world, queue, requests, record, hands, end)
+        took = time.monotonic() - began
         record.refresh()
     finally:
         hands.stop()
@@ -122,7 +126,7 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
     )
     verdicts = judge(requests, evidence)
     own = Counter({f"portal {method}": count for method, count in hands.portal_calls.items()})
-    figures = Figures(options.seed, rested, requests, fleet, weather, hands, evidence, verdicts, second)
+    figures = Figures(options.seed, took, rested, requests, fleet, weather, hands, evidence, verdicts, second)
     calls = Counter(f"portal {call.method}" for call in world.portal.calls()) - own + Counter(world.faults.calls())
     report(figures, calls, world.faults.suffered(), say)
     return verdicts
@@ -152,8 +156,8 @@ def _send_all(queue: QueueClient, world: World, requests: list[Request], seconds
 
 def _come_to_rest(
     world: World, queue: QueueClient, requests: list[Request], record: Record, hands: Hands, end: float
-) -> None:
-    """Until nothing is left to do, or the time is up: then the judge says what is missing."""
+) -> bool:
+    """Until nothing is left to do. False: the time was up; the judge says what is missing."""
     wanted = [request.model_id for request in requests if request.kind.runs]
 
     def at_rest() -> bool:
@@ -166,6 +170,8 @@ def _come_to_rest(
         wait_until(at_rest, end - time.monotonic(), interval=0.25)
         # Whatever might still be done to what has come to rest.
         time.sleep(min(5.0, max(0.0, end - time.monotonic())))
+        return True
+    return False
 
 
 @contextmanager
@@ -190,6 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dispatchers", type=int, default=usual.dispatchers)
     parser.add_argument("--kills", type=int, default=usual.kills)
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="for everything")
+    parser.add_argument("--stormy", type=float, default=usual.stormy, help="of them, bad weather; 0: three fifths")
     parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each calm comparison; 0: none")
     parser.add_argument("--seed", type=int, default=usual.seed, help="by chance")
     options = Options(**vars(parser.parse_args(arguments)))

@@ -70,7 +70,8 @@ class Weather:
                 ("hang", None, None, "late"),
             ]
         )
-        after = name in ("500", "cut", "an empty answer") and chance.random() < 0.5
+        # Who answers 200 without a word has done what was asked; a login page has not.
+        after = name in ("an empty answer", "no JSON") or (name in ("500", "cut") and chance.random() < 0.5)
         number = self._portal.add_fault(
             kind,
             method=chance.choice(("GET", "PUT", None)),
@@ -80,7 +81,7 @@ class Weather:
             after=after,
             seconds=chance.uniform(0.5, LONGEST_HANG) if kind == "hang" else None,
         )
-        self._kinds[number] = f"{name} (carried out)" if after else name
+        self._kinds[number] = f"{name} (carried out)" if after and name in ("500", "cut") else name
         self.phases["portal"] += 1
         try:
             self._stop.wait(chance.uniform(0.5, 4.0))

@@ -59,9 +59,11 @@ class Hands:
         self._touched: set[str] = set()
 
     def on_running(self, pod: SeenPod) -> None:
-        """A pod has begun to run: what is to be done about it?"""
+        """A pod runs, or has run in an instant: what is to be done about it?"""
         request = self._requests.get(pod.model_id)
         if request is None or not (hand := request.kind.hand) or self._stop.is_set():
+            return
+        if pod.over and hand != "reconfigure ended":
             return
         if request.speaks is not None:
             self._acts.append(self._pool.submit(self._speak, pod.model_id, request.speaks, time.monotonic()))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -47,18 +46,18 @@ class SeenJob:
 
 @dataclass
 class SeenPod:
-    """since: monotonic seconds at which it was first seen running, None before."""
+    """over: it has ended. told: on_running knows of it."""
 
     uid: str
     name: str
     model_id: str
     job_uid: str
     over: bool = False
-    since: float | None = None
+    told: bool = False
 
 
 class Record:
-    """Two threads that watch one namespace. on_running: called once for each pod that begins to run."""
+    """Two threads that watch one namespace. on_running: called once for each pod that runs or ran."""
 
     def __init__(self, cluster: ClusterControl, namespace: str, on_running: Callable[[SeenPod], None]) -> None:
         self.jobs: dict[str, SeenJob] = {}
@@ -161,6 +160,6 @@ class Record:
         if any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ()):
             self.disrupted.add(model_id)
         self.started.add(owner)
-        if phase == "Running" and pod.since is None:
-            pod.since = time.monotonic()
+        if phase != "Pending" and not pod.told:
+            pod.told = True
             self._on_running(pod)

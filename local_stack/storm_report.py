@@ -20,10 +20,11 @@ _LOG_LINES = 12
 
 @dataclass(frozen=True)
 class Figures:
-    """What a storm was made of. seconds: until everything was at rest; second: the calm comparison's lines."""
+    """What a storm was made of. seconds: of the storm, until rest where rested; second: the calm comparison's lines."""
 
     seed: int
     seconds: float
+    rested: bool
     requests: list[Request]
     fleet: Fleet
     weather: Weather
@@ -39,7 +40,8 @@ def report(figures: Figures, calls: Mapping[str, int], suffered: Mapping[str, in
     sent = sum(len(request.ids) for request in figures.requests)
     deliveries = sum(1 for _ in fleet.log_lines(_DELIVERED)) + sum(1 for _ in fleet.log_lines(_POISONED_AT_ONCE))
     portal = weather.portal_suffered()
-    say(f"requests    {len(figures.requests)} in {sent} messages; at rest after {figures.seconds:.0f} s")
+    rest = "at rest" if figures.rested else "NOT at rest"
+    say(f"requests    {len(figures.requests)} in {sent} messages; {rest} after {figures.seconds:.0f} s")
     say(f"dispatchers {len(fleet.members)}: {_listed(fleet.ended)}")
     say(f"portal      {sum(portal.values())} calls in {weather.phases['portal']} phases met: {_listed(portal)}")
     say(
