@@ -5,7 +5,7 @@ stdin: JSON, a list of plans; each is run in a forked process, one after the oth
     name, folder            <folder>/<name>.json gets how it ended, <folder>/<name>.training is there while it trains
     run_id, model, dataset, connection_string
     hold                    train until <folder>/<name>.go is there, or until it is told to stop
-    wait                    seconds that it waits for another pod's lease
+    wait, renew             seconds that it waits for another pod's lease, and between two looks at its own
     kill                    [number, "before" | "after"]: SIGKILL itself at this call of the storage that writes
     kill_at_checkpoint      SIGKILL itself when the first checkpoint is stored
     real                    the real training; else one that writes its run's id as the model
@@ -103,7 +103,8 @@ def train(plan: dict[str, Any]) -> int:
         work_dir=folder / f"{name}.work",
         device="cpu",
     )
-    fencing.take = functools.partial(fencing.take, wait_seconds=plan.get("wait", 0.0), renew_seconds=0.2)  # type: ignore[assignment]
+    patience = {"wait_seconds": plan.get("wait", 0.0), "renew_seconds": plan.get("renew", 0.2)}
+    fencing.take = functools.partial(fencing.take, **patience)  # type: ignore[assignment]
     if plan.get("kill"):
         arm(*plan["kill"])
     if plan.get("kill_at_checkpoint"):

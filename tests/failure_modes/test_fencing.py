@@ -5,6 +5,7 @@ What a reader finds in latest.json is the old model or the new one, whole; who d
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -66,6 +67,7 @@ class House:
             text=True,
             cwd=ROOT,
             env=bare_environment(),
+            start_new_session=True,  # a pod that still trains ends with its group
         )
         assert pod.stdin is not None
         pod.stdin.write(json.dumps(plans))
@@ -101,8 +103,8 @@ def house(azurite: Azurite, tmp_path: Path) -> Iterator[House]:
     made = House(tmp_path, azurite.connection_string)
     yield made
     for pod in made.pods:
-        if pod.poll() is None:
-            pod.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(pod.pid, signal.SIGKILL)
         pod.wait(10)
 
 
@@ -120,16 +122,28 @@ def test_f22_of_two_pods_of_one_run_one_publishes_and_the_other_says_nothing(hou
 
 
 def test_f22_a_pod_of_a_lost_node_that_comes_back_finds_a_newer_run_and_stops(house: House) -> None:
-    zombie = house.start(house.plan("zombie", RUN, hold=True))
+    # It has not looked at its lease since its node stood still, and looks before it publishes.
+    zombie = house.start(house.plan("zombie", RUN, hold=True, renew=60.0))
     house.training("zombie")
     (child,) = children(zombie.pid)
-    os.kill(child, signal.SIGSTOP)  # its node stands still
-    try:
-        assert house.codes(house.start(house.plan("newer", NEWER))) == [0]
-        assert house.published() == NEWER
-        house.go("zombie")  # it trains to its end before it notices anything
-    finally:
-        os.kill(child, signal.SIGCONT)
+    os.kill(child, signal.SIGSTOP)
+    newer = house.start(house.plan("newer", NEWER, hold=True))
+    house.training("newer")
+    house.go("zombie")
+    os.kill(child, signal.SIGCONT)
+    assert house.codes(zombie) == [204]
+    assert house.ended("zombie") == {"code": "Fenced", "puts": []}
+    assert house.published() == OLD
+    house.go("newer")
+    assert house.codes(newer) == [0]
+    assert house.published() == NEWER
+
+
+def test_f22_a_pod_that_comes_back_after_the_newer_run_has_ended_publishes_nothing(house: House) -> None:
+    zombie = house.start(house.plan("zombie", RUN, hold=True, renew=60.0))
+    house.training("zombie")
+    assert house.codes(house.start(house.plan("newer", NEWER))) == [0]
+    house.go("zombie")
     assert house.codes(zombie) == [204]
     assert house.ended("zombie") == {"code": "Fenced", "puts": []}
     assert house.published() == NEWER
