@@ -173,7 +173,8 @@ class Reconciler:
         live = self._cluster.get_job(name)
         if live is None or objects.uid_of(live) != objects.uid_of(job):
             return  # the view will learn of it
-        pods = self._ask_for_pods(live, [])
+        # Of the pods that are gone only their last words count: what they were thought to be doing is no news.
+        pods = self._ask_for_pods(live, [pod for pod in self._view.pods_of(live) if objects.pod_is_over(pod)])
         asked = waiting.needs_events(live, pods, now)
         events = self._cluster.list_events(asked) if asked else []
         decided = outcome.decide(live, pods, events, now, self._limits, self._failing_since(live, pods, now))

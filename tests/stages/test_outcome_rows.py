@@ -165,3 +165,48 @@ def test_a_registrys_rate_limit_is_waited_out(stage: Stage) -> None:
     stage.wait(lambda: "toomanyrequests" in stage.message(model), 60)
     stage.faults.set_image(image)
     stage.wait_status(model, "Completed", 90)
+
+
+def test_a_node_that_shuts_down_is_told_as_such_when_it_goes_on_for_ever(stage: Stage) -> None:
+    model = stage.submit("runs")
+    stage.start(MAX_DISRUPTIONS="1")
+    for _ in range(2):
+        stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
+        [pod] = [p for p in stage.pods(model) if not objects.pod_is_over(p)]
+        text = "Pod was terminated in response to imminent node shutdown."
+        stage.faults.evict_by_kubelet(stage.namespace, objects.name_of(pod), reason="Terminated", message=text)
+    assert reported(stage, model)["code"] == "NodeShutdown"
+
+
+def test_a_pod_of_higher_priority_costs_no_attempt_and_is_told_when_it_goes_on_for_ever(stage: Stage) -> None:
+    stage.template["spec"]["backoffLimit"] = 0
+    stage.template["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "8"
+    model = stage.submit("runs")
+    stage.start(MAX_DISRUPTIONS="1")
+    for number in (1, 2):
+        stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
+        rival = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": f"rival-{number}"},
+            "spec": {
+                "priority": 1000,
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 1,
+                "containers": [
+                    {
+                        "name": "rival",
+                        "image": "script:local",
+                        "command": ["sh", "-c", "sleep 60"],
+                        "resources": {"limits": {"nvidia.com/gpu": "8"}},
+                    }
+                ],
+            },
+        }
+        path = f"/api/v1/namespaces/{stage.namespace}/pods"
+        stage.cluster.api("POST", path, rival)
+        stage.wait(lambda: _alive(stage, model) == 0 or not stage.running(model), 60)
+        stage.cluster.api("DELETE", f"{path}/rival-{number}", {"gracePeriodSeconds": 0})
+    told = reported(stage, model)
+    assert told["code"] == "Preempted", told
+    assert "higher priority" in stage.message(model)
