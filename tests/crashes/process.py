@@ -66,6 +66,10 @@ class _Work(WorkQueue):
             raise _Idle
         return key
 
+    def add_after(self, key: str, seconds: float) -> None:
+        # What is due in no time by rounding would be due for ever on a clock that stands.
+        super().add_after(key, max(seconds, 0.01))
+
 
 class Process:
     """Build it to start it; drop it to kill it. disturb: None lists before every look, else events come by it."""

@@ -67,7 +67,7 @@ class Model:
     requested: bool = False  # a message came since then
     excused: bool = False  # something happened since then that makes a training fail
     raced: bool = False
-    forced: bool = False  # somebody took a finalizer off: the evidence may be gone
+    unclear: bool = False  # a word of its trainer may be gone, or belong to the request before
     covered: int = 0
 
     def write(self, author: str, status: ProcessingStatus, message: str) -> None:
@@ -140,7 +140,7 @@ class World(Kubernetes):
         job = self.jobs.get(f"model-{model_id}")
         if job is not None:
             if not objects.is_reported(job):
-                self.models[model_id].forced = True
+                self.models[model_id].unclear = True
             job["metadata"]["finalizers"] = []
             self.delete_job(objects.name_of(job))
 
@@ -240,7 +240,7 @@ class World(Kubernetes):
                 raise Violation(f"model {model_id}: {status.title} contradicts {model.status.title}")
             model.covered += 1
             if model.history[-1][0] == TRAINER and not self._ended(model_id):
-                model.forced = True  # if it is killed before it ends, its word is lost
+                model.unclear = True  # if it is killed before it ends, its word is lost
             if not any(objects.model_id_of(job) == model_id for job in self.jobs.values()):
                 model.raced = True  # its sender stood still for longer than the TTL
         model.write(process, status, text)
@@ -294,6 +294,8 @@ class World(Kubernetes):
         attempted = self._put_attempts.get(model_id, -1) >= note.created_call
         if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):
             raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
+        if note.model_version < self.models[model_id].moved_at:
+            self.models[model_id].unclear = True
         self.trained[model_id].add(objects.uid_of(job))
         times, asked = len(self.trained[model_id]), self.models[model_id].asked
         if times > asked:
@@ -335,8 +337,10 @@ class World(Kubernetes):
 
     def _true_statuses(self, model: Model) -> set[ProcessingStatus]:
         completed, failed = ProcessingStatus.COMPLETED, ProcessingStatus.FAILED
+        if model.unclear and (model.published or model.excused):
+            return {completed, failed}
         if model.published:
-            return {completed, failed} if model.forced else {completed}
+            return {completed}
         if model.requested:
             return {failed} if model.excused else set()
         last = next((status for author, status, _ in reversed(model.history) if author == USER), model.status)
