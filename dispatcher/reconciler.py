@@ -144,14 +144,15 @@ class Reconciler:
         asked = waiting.needs_events(job, pods, now)
         events = self._cluster.list_events(asked) if asked else []
         decided = outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now))
-        if isinstance(decided, Ended) and outcome.rests_on_missing_news(job, pods):
-            pods = self._ask_for_pods(job, pods)
-            decided = outcome.decide(job, pods, (), now, self._limits)
+        if isinstance(decided, Ended):
+            if (wait := self._others_turn(job)) > 0:
+                self._work.add_after(name, wait)
+                return
+            if outcome.rests_on_missing_news(job, pods):
+                pods = self._ask_for_pods(job, pods)
+                decided = outcome.decide(job, pods, (), now, self._limits)
         match decided:
             case Ended() as ended:
-                if (wait := self._others_turn(job)) > 0:
-                    self._work.add_after(name, wait)
-                    return
                 self._reporter.report(job, ended)
                 self._view.released(job)
             case Stop():
