@@ -35,7 +35,7 @@ from local_stack.storm_faults import Weather
 from local_stack.storm_fleet import SETTINGS, VISIBILITY, Fleet, World, poison_entries
 from local_stack.storm_hands import Hands
 from local_stack.storm_judge import Evidence, Verdicts, judge
-from local_stack.storm_plan import Request, make_plan, second_message
+from local_stack.storm_plan import MODEL_PREFIX, Request, make_plan, second_message
 from local_stack.storm_record import Record
 from local_stack.storm_report import Figures, report
 
@@ -94,7 +94,7 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         seed=options.seed,
     )
     record = hands.record = Record(world.cluster, QUEUE, hands.on_running)
-    weather = Weather(world.portal, world.cluster, options.seed)
+    weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
     fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS, options.seed)
     record.start()
     try:
@@ -120,7 +120,8 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         world.portal.models(),
         dict(record.jobs),
         set(record.started),
-        set(record.disrupted),
+        # "model-ID-abcde" is a pod of the model ID.
+        record.disrupted | {pod.removeprefix(MODEL_PREFIX).rpartition("-")[0] for pod in weather.taken},
         poison_entries(world.queue(f"{QUEUE}-poison")),
         queue.get_queue_properties().approximate_message_count or 0,
     )

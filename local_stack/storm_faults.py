@@ -17,14 +17,20 @@ _RETRY = {"Retry-After": "1"}
 
 
 class Weather:
-    """Three threads until `stop`; afterwards everything answers and every node is there."""
+    """Three threads until `stop`; afterwards everything answers and every node is there.
 
-    def __init__(self, portal: Portal, cluster: ClusterControl, seed: int) -> None:
+    taken: names of the pods of `namespace` that were on a node when it was lost or removed.
+    """
+
+    def __init__(self, portal: Portal, cluster: ClusterControl, namespace: str, seed: int) -> None:
+        self.taken: set[str] = set()
         self.nodes: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
         self.watches: Counter[str] = Counter()
         self._kinds: dict[int, str] = {}
         self._portal = portal
+        self._cluster = cluster
+        self._namespace = namespace
         self._faults = ClusterFaults(cluster.url)
         self._stop = threading.Event()
         loops = (self._portal_weather, self._cluster_weather, self._node_weather)
@@ -146,8 +152,19 @@ class Weather:
         try:
             if what == "lost":
                 self._faults.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
+                self._note_pods(node)
             else:
+                self._note_pods(node)
                 self._faults.remove_node(node, kill=True)
             self._stop.wait(chance.uniform(1.0, 4.0))
         finally:
             self._faults.return_node(node)
+
+    def _note_pods(self, node: str) -> None:
+        while not self._stop.is_set():
+            try:
+                pods = self._cluster.pods(self._namespace)
+            except (OSError, urllib.error.HTTPError):
+                continue
+            self.taken.update(pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node)
+            return

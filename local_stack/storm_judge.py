@@ -14,6 +14,7 @@ from local_stack.storm_record import SeenJob
 
 LOST, DOUBLED, WRONG = "lost", "doubled", "wrong"
 _TERMINAL = ("Completed", "Failed")
+_QUOTED = r"Kubernetes failed the training job \("
 
 
 @dataclass
@@ -21,7 +22,7 @@ class Evidence:
     """What there is in the end.
 
     jobs: every one that ever was, by uid. started: uids of those that had a pod. disrupted: ids of models that lost a
-    pod to the cluster. poison: the entries' JSON. on_queue: how many messages are left.
+    pod to the cluster, ended or not. poison: the entries' JSON. on_queue: how many messages are left.
     """
 
     models: Mapping[str, StubModel]
@@ -111,8 +112,10 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
         return [(WRONG, "its status forbids a training, and the portal was told about it")] if touched else []
     found = [*_overwritten(model.history, verdicts)]
     right = [ending for ending in (request.kind.ending,) if ending]
-    if request.kind.disrupted and request.model_id in seen.disrupted:
-        right.append(request.kind.disrupted)
+    if request.model_id in seen.disrupted:
+        right += [ending for ending in (request.kind.disrupted,) if ending]
+        # A node that is removed takes its ended pods with it: what is left to quote is the Job's condition.
+        right += [Ending(ending.status, _QUOTED) for ending in right if ending.status == "Failed"]
     if model.status not in _TERMINAL:
         found.append((LOST, f"the portal says {model.status} for ever ({model.message!r})"))
     elif not any(_is(ending, model) for ending in right):

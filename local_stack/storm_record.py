@@ -63,7 +63,7 @@ class Record:
         self.jobs: dict[str, SeenJob] = {}
         self.pods: dict[str, SeenPod] = {}
         self.started: set[str] = set()  # uids of Jobs that had a pod
-        self.disrupted: set[str] = set()  # ids of models that lost a pod to the cluster
+        self.disrupted: set[str] = set()  # ids of models that lost a pod to the cluster, as far as was seen
         self._cluster = cluster
         self._namespace = namespace
         self._on_running = on_running
@@ -157,7 +157,12 @@ class Record:
         pod = self.pods.setdefault(meta["uid"], SeenPod(meta["uid"], meta["name"], model_id, owner))
         phase = status.get("phase")
         pod.over = phase in ("Succeeded", "Failed")
-        if any(c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ()):
+        disrupted = any(
+            c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ()
+        )
+        job = self.jobs.get(owner)
+        # A node that was taken away takes a pod with it that has just ended, without another word.
+        if disrupted or (meta.get("deletionTimestamp") and (job is None or not job.finished)):
             self.disrupted.add(model_id)
         self.started.add(owner)
         if phase != "Pending" and not pod.told:
