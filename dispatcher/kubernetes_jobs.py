@@ -268,6 +268,11 @@ class KubernetesJobs:
                     f"The API server at {api.configuration.host} cannot be reached: {_why(error)}",
                     ambiguous=not unsent,
                 ) from None
+            except ValueError:
+                # http.client repeats the header's value, which is the token, in its sentence.
+                raise ClusterForbidden(
+                    f"Cannot {verb} {kind}: the token of the service account or kubeconfig does not fit into a header"
+                ) from None
             if response.status == 401 and attempt == 1:
                 # A rotated service account token: read it anew, once (F39).
                 api = self._reconnect(api)
@@ -303,7 +308,17 @@ def _connect(pool_size: int) -> tuple[Any, str]:
             config.load_kube_config(file, client_configuration=configuration)
             _, context = config.list_kube_config_contexts(file)
             namespace = (context.get("context") or {}).get("namespace") or namespace
-    except (ConfigException, OSError, yaml.YAMLError) as error:
+    except (
+        ConfigException,
+        OSError,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        # The library takes the file's shape for granted: a list, a word or bytes end in whatever Python says then.
         raise ClusterForbidden(
             f"No way to a Kubernetes API server: {_why(error)}; run in a pod, or set KUBECONFIG to a kubeconfig file"
         ) from None
@@ -316,6 +331,9 @@ def _error(
     """The API server's Status object → our error."""
     text = redact(" ".join(str(status.get("message") or f"HTTP {code}").split()))[:1000]
     what = f"{verb} {kind}" + (f" {name}" if name else "")
+    if code in (404, 409, 410) and status.get("kind") != "Status":
+        # A proxy's page, or another server's: it knows nothing of our objects, and absent is not what it may say.
+        return ClusterUnavailable(f"Cannot {what}: HTTP {code} with no word of the API server's; is it one?")
     if code == 404:
         return ObjectNotFound(f"Cannot {what}: {text}")
     if code == 409:

@@ -5,6 +5,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "training-dispatcher"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MODEL_ID = "training-dispatcher/model-id"
+# Kubernetes' own, on the pods of every Job: the Job's uid.
+POD_OF = "batch.kubernetes.io/controller-uid"
 
 # Holds a Job until its outcome was acknowledged by the portal: the Job is the outbox.
 FINALIZER = "training-dispatcher/report"

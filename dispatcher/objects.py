@@ -78,11 +78,11 @@ def is_reported(job: KubeObject) -> bool:
 
 
 def owner_uid(pod: KubeObject) -> str | None:
-    """uid of the Job that controls the pod."""
+    """uid of the Job that controls the pod, or that did until `kubectl delete job --cascade=orphan` took it away."""
     for owner in meta(pod).get("ownerReferences") or ():
         if owner.get("controller") and owner.get("kind") == "Job":
             return cast(str, owner.get("uid"))
-    return None
+    return label(pod, names.POD_OF)
 
 
 def pod_phase(pod: KubeObject) -> str:

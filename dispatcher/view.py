@@ -51,8 +51,8 @@ class ClusterView:
                 for uid, pod in before.items():
                     if uid not in fresh:
                         self._bury(pod)
-                for pod in fresh.values():
-                    self._index(pod)
+                for uid, pod in fresh.items():
+                    self._index(pod, before.get(uid))
             self._listed.add(kind)
             if self._listed == {"jobs", "pods"}:
                 self._ready.set()
@@ -71,7 +71,7 @@ class ClusterView:
                         self._forget(before)  # the one that we knew went unheard, and so did the coming of this one
                     self._forget(item)
                 else:
-                    self._bury(item)
+                    self._bury(item, before)
             else:
                 before = known.get(key)
                 known[key] = item
@@ -80,15 +80,22 @@ class ClusterView:
                         self._forget(before)
                     self._first_seen.setdefault(objects.uid_of(item), self._clock())
                 else:
-                    self._index(item)
+                    self._index(item, before)
         self._changed(_job_name(kind, item))
 
-    def _index(self, pod: KubeObject) -> None:
-        # A pod's owner does not change: Kubernetes adopts no pod of a Job that another Job controls.
+    def _index(self, pod: KubeObject, before: KubeObject | None = None) -> None:
+        """before: what was known of the same pod."""
+        self._unlink(pod, before)
         self._pods_of.setdefault(objects.owner_uid(pod) or "", {})[objects.uid_of(pod)] = pod
 
-    def _bury(self, pod: KubeObject) -> None:
+    def _unlink(self, pod: KubeObject, before: KubeObject | None) -> None:
+        # A pod whose labels no longer match is let go by its Job: an old state of it that stayed would never end.
+        if before is not None and objects.owner_uid(before) != objects.owner_uid(pod):
+            self._pods_of.get(objects.owner_uid(before) or "", {}).pop(objects.uid_of(pod), None)
+
+    def _bury(self, pod: KubeObject, before: KubeObject | None = None) -> None:
         """A pod is gone; what it last said is remembered as long as its Job is there (an eviction deletes the pod)."""
+        self._unlink(pod, before)
         if objects.owner_uid(pod) not in self._first_seen:
             self._pods_of.get(objects.owner_uid(pod) or "", {}).pop(objects.uid_of(pod), None)
             return
