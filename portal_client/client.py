@@ -165,8 +165,8 @@ class PortalClient:
         """At most MAX_BODY_BYTES of the body, in about the time-out at most however slowly it drips."""
         deadline = time.monotonic() + self._timeout
         body = b""
-        chunks: Iterator[bytes] = response.iter_content(_CHUNK_BYTES)
-        for chunk in chunks:
+        # What one read of the socket brings: waiting for a full chunk of a drip would take each byte's time-out.
+        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
             body += chunk
             if len(body) > MAX_BODY_BYTES:
                 return body[:MAX_BODY_BYTES], True
