@@ -178,7 +178,7 @@ def _hold_out(
         if len(unit_keys) < 3:
             raise DatasetInvalid(
                 f"Invalid dataset: {len(unit_keys)} rows or groups are too few to hold out a part of them; "
-                "bring at least 3, or validation and test splits of your own"
+                "bring at least 4, or validation and test splits of your own"
             )
         held[order[0]] = True
     mask = held[unit]

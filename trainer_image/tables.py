@@ -12,6 +12,7 @@ import gzip
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -27,6 +28,8 @@ from trainer_image.errors import DatasetInvalid, LimitExceeded
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # What the reader takes in at a time; a single row may not be longer.
 BLOCK_BYTES = 8 * 1024**2
+# What the delimiter is told by.
+SAMPLE_CHARACTERS = 65536
 DELIMITERS = (",", ";", "\t", "|")
 # What spreadsheets, databases and pandas write for "no value". "none" is left out: it is a common category.
 NULL_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
@@ -172,7 +175,7 @@ def sniff_delimiter(sample: str) -> str:
         except csv.Error:
             continue
         if len(records) > 1:
-            records = records[:-1] if len(sample) >= 65536 else records  # the last one may be cut
+            records = records[:-1] if len(sample) >= SAMPLE_CHARACTERS else records  # the last one may be cut
         width = len(records[0]) if records else 0
         even = sum(len(record) == width for record in records)
         score = (even * (width > 1), width)
@@ -185,7 +188,7 @@ def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
     csv.field_size_limit(limits.field_bytes or 2**31 - 1)
     try:
         with _open_text(path) as text:
-            sample = text.read(65536)
+            sample = text.read(SAMPLE_CHARACTERS)
     except UnicodeDecodeError:
         raise _not_utf8(name, path) from None
     except (OSError, EOFError) as error:
@@ -194,7 +197,7 @@ def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
         raise invalid(name, "is empty; a header row and data rows are expected")
     delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(sample)
     try:
-        header = next(record for record in csv.reader(io.StringIO(sample), delimiter=delimiter) if record)
+        header = _header(name, path, delimiter, sample)
     except csv.Error as error:
         raise invalid(name, f"row 1: {error}") from None
     _check_header(name, header)
@@ -229,6 +232,22 @@ def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
         raise invalid(name, f"is no readable CSV ({str(error).splitlines()[0]})") from None
     except OSError as error:
         raise invalid(name, f"cannot be unpacked as gzip ({str(error).splitlines()[0]})") from None
+
+
+def _header(name: str, path: Path, delimiter: str, sample: str) -> list[str]:
+    """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
+    records = _first_records(sample, delimiter)
+    if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
+        with _open_text(path) as text:
+            longer = text.read(BLOCK_BYTES)
+        records = _first_records(longer, delimiter)
+        if len(records) < 2 and len(longer) >= BLOCK_BYTES:
+            raise LimitExceeded(f"{name}: a row is longer than {BLOCK_BYTES} bytes")
+    return records[0]
+
+
+def _first_records(text: str, delimiter: str) -> list[list[str]]:
+    return list(islice((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), 2))
 
 
 def _check_header(name: str, header: list[str]) -> None:
@@ -274,7 +293,7 @@ def _row_number(path: Path, index: int) -> int:
     if path.name.endswith(".parquet"):
         return index + 1
     with _open_text(path) as text:
-        delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(text.read(65536))
+        delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(text.read(SAMPLE_CHARACTERS))
     for position, (line, _) in enumerate(_records(path, delimiter)):
         if position == index + 1:
             return line

@@ -71,11 +71,12 @@ class ValueTarget:
     def encode(self, table: Table) -> Array:
         _check_present(table, self.column)
         values, bad = numbers(table.columns[self.column])
-        wrong = bad | ~np.isfinite(values.astype(np.float32))
+        with np.errstate(over="ignore"):
+            wrong = bad | ~np.isfinite(values.astype(np.float32))
         if wrong.any():
             index = int(wrong.argmax())
             cell = str(table.columns[self.column][index])[:40]
-            why = "is no number" if bad[index] else "is no finite number"
+            why = "is no number" if bad[index] else "is no finite number, or too large to compute with (beyond 3e38)"
             raise table.error(index, f"the target column '{self.column}' holds '{cell}', which {why}")
         return np.asarray(values.astype(np.float32))
 
