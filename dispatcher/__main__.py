@@ -23,6 +23,7 @@ from dispatcher.cancel import NothingToCancel
 from dispatcher.cancel import cancel as cancel_job
 from dispatcher.cli_support import (
     EXIT_FAILED,
+    EXIT_UNAVAILABLE,
     EXIT_USAGE,
     Environment,
     fail,
@@ -32,7 +33,7 @@ from dispatcher.cli_support import (
     read_settings,
     read_text,
 )
-from dispatcher.job_spec import build_job, load_template
+from dispatcher.job_spec import build_job
 from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
 from dispatcher.training_request import MalformedRequest, decode
 from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
@@ -76,8 +77,6 @@ def run(environ: Environment) -> None:
         dispatcher = app.App(settings)
     except (ValueError, ClusterError, QueueError) as error:
         fail(EXIT_USAGE, str(error))
-    except OSError as error:
-        fail(EXIT_USAGE, f"JOB_TEMPLATE cannot be read: {error}")
     try:
         code = dispatcher.run()
     except OSError as error:
@@ -114,9 +113,9 @@ def render(environ: Environment, message: str) -> None:
     }
     settings = read_settings({**anything, **environ})
     try:
-        template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+        template = app.read_template(settings)
         request = decode(read_text(message), app.bounds_of(settings))
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         fail(EXIT_USAGE, str(error))
     job = build_job(
         template,
@@ -168,7 +167,12 @@ def status(environ: Environment, model: str | None, as_json: bool) -> None:
     except ValueError as error:
         fail(EXIT_USAGE, str(error))
     click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
-    sys.exit(0 if found["models"] or model is None else EXIT_FAILED)
+    if model is None:
+        return
+    if not found["models"]:
+        sys.exit(EXIT_FAILED)
+    only = found["models"][0]
+    sys.exit(0 if only["job"] or only["messages"] or only["portal"]["answered"] else EXIT_UNAVAILABLE)
 
 
 @main.command()
@@ -198,6 +202,9 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
         name, equals, value = entry.partition("=")
         if not equals or not name:
             fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
+        if name in body:
+            # Sent for another model than the one that was typed, or twice with one value lost.
+            fail(EXIT_USAGE, f"--field {name} is given twice, or is not yours to set")
         body[name] = value
     optional = {
         "dataset_container_name": wishes["dataset"],

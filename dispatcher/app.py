@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from dispatcher.azure_queue import TrainingQueue
 from dispatcher.gate import Gate
@@ -100,11 +101,20 @@ def open_portal(settings: Settings) -> PortalClient | None:
     )
 
 
+def read_template(settings: Settings) -> dict[str, Any]:
+    """The operator's Job template. Raises ValueError with what is wrong with the file, or with the Job in it."""
+    try:
+        text = settings.job_template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"JOB_TEMPLATE {settings.job_template} cannot be read: {error}") from None
+    return load_template(text, settings.trainer_image)
+
+
 class App:
     """The running dispatcher. Build it, `run` it once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises TemplateError, ClusterForbidden and QueueForbidden for what cannot work."""
+        """Raises ValueError (TemplateError), ClusterForbidden and QueueForbidden for what cannot work."""
         self._settings = settings
         self._stopping = threading.Event()
         self._died: str | None = None
@@ -116,7 +126,7 @@ class App:
         self._view = ClusterView(lambda name: self._work.add_after(name, _BURST))
         self._threads: list[threading.Thread] = []
 
-        template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+        template = read_template(settings)
         self._cluster = KubernetesJobs(
             settings.namespace, pool_size=settings.launch_concurrency + settings.report_concurrency + 4
         )

@@ -148,7 +148,9 @@ class TrainingQueue:
     def depth(self) -> int:
         """Approximate number of messages, hidden ones included: for people and metrics, never for decisions (F5)."""
         properties = self._call("ask", self._client.get_queue_properties)
-        return int(properties.approximate_message_count or 0)
+        if properties.approximate_message_count is None:
+            raise QueueUnavailable(f"Cannot ask queue {self.name}: what answers there is no Azure Storage Queue")
+        return int(properties.approximate_message_count)
 
     def create(self) -> None:
         """Create the queue where it is missing."""

@@ -6,11 +6,12 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from dispatcher import logs
 from dispatcher.azure_queue import QueueError
@@ -27,19 +28,35 @@ Environment = Mapping[str, str]
 
 def read_environment(config_file: Path | None) -> dict[str, str]:
     """The settings file's values under the environment's. Ends the process where the file cannot be read."""
-    path = config_file or Path(os.environ.get("DISPATCHER_CONFIG", "config.env"))
-    if config_file is not None and not config_file.is_file():
-        fail(EXIT_USAGE, f"--config names a file that is not there: {config_file}")
+    named = os.environ.get("DISPATCHER_CONFIG")
+    path = config_file or Path(named or "config.env")
     try:
-        values = dotenv_values(path, interpolate=False) if path.is_file() else {}
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else None
     except (OSError, UnicodeDecodeError) as error:
         fail(EXIT_USAGE, f"{path} cannot be read as a settings file: {error}")
-    given = {name: value for name, value in values.items() if value is not None}
+    if text is None and (config_file or named):
+        # A misspelt name that counted as no file would start the dispatcher with other settings, or with none.
+        fail(EXIT_USAGE, f"{'--config' if config_file else 'DISPATCHER_CONFIG'} names a file that is not there: {path}")
+    given = _parse(path, text or "")
     for name, value in given.items():
         # The libraries that speak to Kubernetes and to Azure's identity service read the process's environment.
         if name == "KUBECONFIG" or name.startswith("AZURE_"):
             os.environ.setdefault(name, value)
     return {**given, **os.environ}
+
+
+def _parse(path: Path, text: str) -> dict[str, str]:
+    """NAME=value lines, as python-dotenv reads them; it would pass over what it cannot read."""
+    bindings = list(parse_stream(StringIO(text)))
+    if wrong := [str(_line(binding)) for binding in bindings if binding.error]:
+        fail(EXIT_USAGE, f"{path} is no settings file: no NAME=value in line {', '.join(wrong[:10])}")
+    return {binding.key: binding.value for binding in bindings if binding.key and binding.value is not None}
+
+
+def _line(binding: Binding) -> int:
+    """The empty lines before a binding are part of it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def read_settings(environ: Environment) -> Settings:
@@ -69,10 +86,11 @@ def read_text(argument: str) -> str:
     """A message given as itself, as @FILE or as - for standard input."""
     try:
         if argument == "-":
-            return sys.stdin.read()
-        if argument.startswith("@"):
-            return Path(argument[1:]).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+            argument = sys.stdin.read()
+        elif argument.startswith("@"):
+            argument = Path(argument[1:]).read_text(encoding="utf-8")
+        argument.encode()  # an argument that was no UTF-8 cannot be sent
+    except (OSError, UnicodeError) as error:
         fail(EXIT_USAGE, f"The message cannot be read: {error}")
     return argument
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -75,8 +78,19 @@ class HealthServer:
             def log_message(self, format: str, *args: object) -> None:
                 """Probes come every few seconds: nothing to log."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            # "::" where a cluster's pods have IPv6 addresses; it takes IPv4 as well.
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                if not isinstance(sys.exception(), OSError):  # who asked has gone: no reason for a traceback
+                    super().handle_error(request, client_address)
+
+        try:
+            self._server = Server((host, port), Handler)
+        except (TypeError, UnicodeError):
+            raise OSError(f"{ascii(host)[:80]} is no host") from None
 
     @property
     def port(self) -> int:

@@ -38,7 +38,10 @@ def inspect(settings: Settings, model: str | None) -> Found:
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
     models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings) for i in ids]
     if wanted is not None:
-        models = [m for m in models if m["job"] or m["messages"] or m["portal"]["status"]]
+        # A portal that cannot be asked is no portal that knows nothing of the model.
+        models = [
+            m for m in models if m["job"] or m["messages"] or m["portal"]["status"] or not m["portal"]["answered"]
+        ]
     return {
         "queue": {"name": settings.queue_name, "about": queue.depth(), "poison": _poison(poisoned)},
         "models": models,
@@ -101,16 +104,17 @@ def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings) -> dic
     }
 
 
-def _portal(model_id: str, portal: PortalClient | None) -> dict[str, str]:
+def _portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
+    """answered: whether the portal said anything of this model, be it that there is none."""
     if portal is None:
-        return {"status": "", "message": "not asked: STATUS_TRACKING=off"}
+        return {"status": "", "message": "not asked: STATUS_TRACKING=off", "answered": True}
     try:
         answer = portal.get_model_status(model_id)
     except ModelUnknown:
-        return {"status": "", "message": "the portal has no such model"}
+        return {"status": "", "message": "the portal has no such model", "answered": True}
     except PortalError as error:
-        return {"status": "", "message": str(error)}
-    return {"status": answer.status.title, "message": answer.message}
+        return {"status": "", "message": str(error), "answered": False}
+    return {"status": answer.status.title, "message": answer.message, "answered": True}
 
 
 def as_text(found: Found, model: str | None) -> str:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from dispatcher import app, names
 from dispatcher.azure_queue import QueueError
-from dispatcher.job_spec import load_template
 from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
 from dispatcher.launcher import Launcher
 from dispatcher.settings import Settings
@@ -63,7 +62,7 @@ class _Wrong(Exception):
 
 
 def _template(settings: Settings) -> str:
-    load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+    app.read_template(settings)
     return f"{settings.job_template} can be completed"
 
 
@@ -106,6 +105,6 @@ def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...])
 
 
 def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
-    template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
+    template = app.read_template(settings)
     Launcher(cluster, None, template, app.defaults_of(settings), put_budget=0.0).probe_template()
     return "accepted by a dry run"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from portal_client.address import PortalAddress
 from portal_client.model_ids import is_container_name
 from portal_client.redaction import redact
 
@@ -31,6 +32,16 @@ def url(value: str) -> str:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("must be a plain URL without user, password, query or fragment")
     return value.rstrip("/")
+
+
+def portal_url(value: str) -> str:
+    plain = url(value)
+    try:
+        # The client is stricter; it would say so after the queue and the cluster were touched.
+        PortalAddress.parse(plain)
+    except ValueError:
+        raise ValueError("must be a URL such as https://portal.example.com") from None
+    return plain
 
 
 def key(value: str) -> str:

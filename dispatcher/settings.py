@@ -47,7 +47,7 @@ class Settings:
         parse.url,
         "Queue endpoint such as https://ACCOUNT.queue.core.windows.net, to use azure-identity instead",
     )
-    api_base_url: str = _setting("API_BASE_URL", parse.url, "Base URL of the portal's API")
+    api_base_url: str = _setting("API_BASE_URL", parse.portal_url, "Base URL of the portal's API")
     api_key: str = _setting("API_KEY", parse.key, "Key of the portal's API", secret=True)
     api_auth_method: str = _setting(
         "MODEL_API_AUTH_METHOD", parse.choice("auto", "x-api-key", "bearer"), "auto, x-api-key or bearer", "auto"
