@@ -61,7 +61,9 @@ def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported(
     bench.look()
     assert not objects.annotation(bench.job(), names.STOPPED), "it has its grace"
     bench.pass_time(200)
-    assert [call for call in bench.look() if call != "cluster.list"] == ["cluster.patch"]
+    looked = bench.look()
+    assert "cluster.patch" in looked
+    assert "portal.put" not in looked
     assert bench.job()["spec"]["activeDeadlineSeconds"] == 1
     assert bench.portal()[0] == "Processing", "nothing is said while it may still run"
     ended = a_job(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
