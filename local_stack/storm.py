@@ -119,7 +119,7 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
     evidence = Evidence(
         world.portal.models(),
         dict(record.jobs),
-        set(record.started),
+        dict(record.started),
         # "model-ID-abcde" is a pod of the model ID.
         record.disrupted | {pod.removeprefix(MODEL_PREFIX).rpartition("-")[0] for pod in weather.taken},
         poison_entries(world.queue(f"{QUEUE}-poison")),
@@ -177,16 +177,20 @@ def _come_to_rest(
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does: with everything that was started."""
+    """Ctrl-C and SIGTERM end it with everything that was started; a second one does not interrupt that."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def main(arguments: list[str] | None = None) -> int:

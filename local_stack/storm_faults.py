@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import urllib.error
 from collections import Counter
 from collections.abc import Callable
+from datetime import datetime
+from typing import Any
 
 from local_stack.cluster_control import ClusterFaults
 from local_stack.control import ClusterControl, Portal
 from local_stack.storm_hands import LONGEST_HANG
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
+_NEWS = 20.0
 _RETRY = {"Retry-After": "1"}
 
 
 class Weather:
     """Three threads until `stop`; afterwards everything answers and every node is there.
 
-    taken: names of the pods of `namespace` that were on a node when it was lost or removed.
+    taken: names of the pods of `namespace` that were on a node when it was lost or removed, running or just ended.
     """
 
     def __init__(self, portal: Portal, cluster: ClusterControl, namespace: str, seed: int) -> None:
@@ -166,5 +170,15 @@ class Weather:
                 pods = self._cluster.pods(self._namespace)
             except (OSError, urllib.error.HTTPError):
                 continue
-            self.taken.update(pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node)
+            there = [pod for pod in pods if pod["spec"].get("nodeName") == node]
+            self.taken.update(pod["metadata"]["name"] for pod in there if not _long_ended(pod))
             return
+
+
+def _long_ended(pod: dict[str, Any]) -> bool:
+    """So long ago that its Job has been reported, even through an outage."""
+    for container in pod["status"].get("containerStatuses") or ():
+        ended = (container.get("state") or {}).get("terminated") or {}
+        if at := ended.get("finishedAt"):
+            return time.time() - datetime.fromisoformat(at).timestamp() > _NEWS
+    return False

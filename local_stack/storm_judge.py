@@ -21,13 +21,13 @@ _QUOTED = r"Kubernetes failed the training job \("
 class Evidence:
     """What there is in the end.
 
-    jobs: every one that ever was, by uid. started: uids of those that had a pod. disrupted: ids of models that lost a
-    pod to the cluster, ended or not. poison: the entries' JSON. on_queue: how many messages are left.
+    jobs: every one that ever was, by uid. started: uids of those that had a pod → model id. disrupted: ids of models
+    that lost a pod to the cluster, ended or not. poison: the entries' JSON. on_queue: how many messages are left.
     """
 
     models: Mapping[str, StubModel]
     jobs: Mapping[str, SeenJob]
-    started: set[str]
+    started: Mapping[str, str]
     disrupted: set[str]
     poison: Sequence[Mapping[str, Any]]
     on_queue: int
@@ -151,18 +151,21 @@ def _overwritten(history: Sequence[StubEntry], verdicts: Verdicts) -> list[tuple
     return found
 
 
-def _cluster(request: Request, jobs: Sequence[SeenJob], started: set[str]) -> list[tuple[str, str]]:
+def _cluster(request: Request, jobs: Sequence[SeenJob], started: Mapping[str, str]) -> list[tuple[str, str]]:
     found = []
     runs: Counter[str] = Counter(job.message_id for job in jobs if job.uid in started)
+    # One that came and went while history was forgotten: its pod was seen, its message was not.
+    unseen = {uid for uid, model_id in started.items() if model_id == request.model_id} - {job.uid for job in jobs}
+    trained = len(runs) + len(unseen)
     for message, count in runs.items():
         if count > 1:
             found.append((DOUBLED, f"message {message} was trained {count} times"))
         if message not in request.ids:
             found.append((WRONG, f"it was trained for a message {message} that is not its own"))
-    if len(runs) > request.kind.runs:
-        found.append((DOUBLED, f"{len(runs)} of its messages were trained; {request.kind.runs} would be right"))
-    elif len(runs) < request.kind.runs:
-        found.append((LOST, f"{len(runs)} of its messages were trained; {request.kind.runs} would be right"))
+    if trained > request.kind.runs:
+        found.append((DOUBLED, f"{trained} of its messages were trained; {request.kind.runs} would be right"))
+    elif trained < request.kind.runs:
+        found.append((LOST, f"{trained} of its messages were trained; {request.kind.runs} would be right"))
     for job in jobs:
         if job.finalizer and not job.gone:
             found.append((LOST, f"its Job {job.name} ({job.uid}) still has our finalizer"))

@@ -62,8 +62,9 @@ class Record:
     def __init__(self, cluster: ClusterControl, namespace: str, on_running: Callable[[SeenPod], None]) -> None:
         self.jobs: dict[str, SeenJob] = {}
         self.pods: dict[str, SeenPod] = {}
-        self.started: set[str] = set()  # uids of Jobs that had a pod
+        self.started: dict[str, str] = {}  # uids of Jobs that had a pod → model id
         self.disrupted: set[str] = set()  # ids of models that lost a pod to the cluster, as far as was seen
+        self._versions: dict[str, str] = {}
         self._cluster = cluster
         self._namespace = namespace
         self._on_running = on_running
@@ -92,12 +93,14 @@ class Record:
             self._list(kind)
 
     def _watch(self, kind: str) -> None:
+        """From the last version that was seen on, so that a cut misses nothing; a list only where history is gone."""
         while not self._stop.is_set():
             try:
-                version = self._list(kind)
-                self._follow(kind, version)
+                if not self._versions.get(kind):
+                    self._versions[kind] = self._list(kind)
+                self._follow(kind)
             except (OSError, ValueError, urllib.error.HTTPError):
-                self._stop.wait(0.2)
+                self._stop.wait(0.1)
 
     def _open(self, kind: str, query: dict[str, str]) -> Any:
         url = f"{self._cluster.url}{_PATHS[kind].format(self._namespace)}?{urlencode(query)}"
@@ -114,20 +117,21 @@ class Record:
                 job.gone = job.gone or job.uid not in there
         return str(listing["metadata"]["resourceVersion"])
 
-    def _follow(self, kind: str, version: str) -> None:
-        query = {"watch": "true", "labelSelector": _SELECTOR, "resourceVersion": version, "allowWatchBookmarks": "true"}
-        with self._open(kind, query) as stream:
+    def _follow(self, kind: str) -> None:
+        query = {"watch": "true", "labelSelector": _SELECTOR, "allowWatchBookmarks": "true"}
+        with self._open(kind, {**query, "resourceVersion": self._versions[kind]}) as stream:
             for line in stream:
                 if self._stop.is_set():
                     return
                 event = json.loads(line)
                 if event["type"] == "ERROR":
+                    self._versions.pop(kind)
                     return
-                if event["type"] == "BOOKMARK":
-                    continue
-                self._take(kind, event["object"])
+                if event["type"] != "BOOKMARK":
+                    self._take(kind, event["object"])
                 if event["type"] == "DELETED" and kind == "jobs":
                     self.jobs[event["object"]["metadata"]["uid"]].gone = True
+                self._versions[kind] = event["object"]["metadata"]["resourceVersion"]
 
     def _take(self, kind: str, item: dict[str, Any]) -> None:
         if kind == "jobs":
@@ -164,7 +168,7 @@ class Record:
         # A node that was taken away takes a pod with it that has just ended, without another word.
         if disrupted or (meta.get("deletionTimestamp") and (job is None or not job.finished)):
             self.disrupted.add(model_id)
-        self.started.add(owner)
+        self.started[owner] = model_id
         if phase != "Pending" and not pod.told:
             pod.told = True
             self._on_running(pod)

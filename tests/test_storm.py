@@ -46,7 +46,7 @@ def _job(uid: str = "uid-1", message: str = "message-1") -> SeenJob:
 
 _REQUEST = Request(_BY_NAME["completes"], 1, "1", "{}", "Created", ids=["message-1"])
 _GOOD = (_entry("Created", by="control"), _entry("Processing"), _entry("Completed", DONE))
-_RIGHT = Evidence({"1": _model(*_GOOD)}, {"uid-1": _job()}, {"uid-1"}, set(), [], 0)
+_RIGHT = Evidence({"1": _model(*_GOOD)}, {"uid-1": _job()}, {"uid-1": "1"}, set(), [], 0)
 
 
 def _found(seen: Evidence, request: Request = _REQUEST) -> list[str]:
@@ -75,14 +75,19 @@ def test_the_portals_history_is_judged_entry_by_entry(history: tuple[StubEntry, 
 
 
 def test_a_message_that_was_trained_twice_is_doubled() -> None:
-    twice = replace(_RIGHT, jobs={"uid-1": _job(), "uid-2": _job("uid-2")}, started={"uid-1", "uid-2"})
+    twice = replace(_RIGHT, jobs={"uid-1": _job(), "uid-2": _job("uid-2")}, started={"uid-1": "1", "uid-2": "1"})
     assert _found(twice) == [DOUBLED]
 
 
 def test_two_messages_of_one_request_that_were_both_trained_are_doubled() -> None:
     jobs = {"uid-1": _job(), "uid-2": _job("uid-2", "message-2")}
     copied = replace(_REQUEST, ids=["message-1", "message-2"])
-    assert _found(replace(_RIGHT, jobs=jobs, started=set(jobs)), copied) == [DOUBLED]
+    assert _found(replace(_RIGHT, jobs=jobs, started=dict.fromkeys(jobs, "1")), copied) == [DOUBLED]
+
+
+def test_a_job_that_only_its_pod_was_seen_of_counts_as_a_training() -> None:
+    assert _found(replace(_RIGHT, jobs={})) == []
+    assert _found(replace(_RIGHT, started={"uid-1": "1", "uid-2": "1"})) == [DOUBLED]
 
 
 def test_a_job_that_is_held_or_unreported_is_lost() -> None:
@@ -94,7 +99,7 @@ def test_the_poison_queue_has_the_bad_messages_and_no_other() -> None:
     entry = {"message_id": "message-1", "code": "ModelUnknown"}
     assert _found(replace(_RIGHT, poison=[entry])) == [WRONG]
     unknown = Request(_BY_NAME["is not known to the portal"], 1, "1", "{}", None, ids=["message-1"])
-    nothing = Evidence({}, {}, set(), set(), [], 0)
+    nothing = Evidence({}, {}, {}, set(), [], 0)
     assert _found(nothing, unknown) == [LOST]
     assert _found(replace(nothing, poison=[entry, entry]), unknown) == []
     assert _found(replace(nothing, poison=[{**entry, "code": "NotJson"}]), unknown) == [WRONG]
@@ -102,7 +107,7 @@ def test_the_poison_queue_has_the_bad_messages_and_no_other() -> None:
 
 def test_a_model_that_may_not_start_is_left_alone() -> None:
     ended = Request(_BY_NAME["is Completed already"], 1, "1", "{}", "Completed", ids=["message-1"])
-    alone = Evidence({"1": _model(_entry("Completed", by="control"))}, {}, set(), set(), [], 0)
+    alone = Evidence({"1": _model(_entry("Completed", by="control"))}, {}, {}, set(), [], 0)
     assert _found(alone, ended) == []
     assert _found(replace(alone, models={"1": _model(_entry("Completed", by="control"), _entry("Failed"))}), ended)
 
