@@ -105,12 +105,14 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         with suppress(WaitedTooLong):
             wait_until(lambda: not fleet.killing, 2 * stormy)
         weather.stop()
-        fleet.stop()
+        fleet.spare()
+        fleet.start_missing()
         say(f"{time.monotonic() - began:.0f} s: sent everything; the weather is fair again")
         rested = _come_to_rest(world, queue, requests, record, hands, end)
         took = time.monotonic() - began
         record.refresh()
     finally:
+        fleet.spare()
         hands.stop()
         record.stop()
         weather.stop()

@@ -158,12 +158,11 @@ class Fleet:
     def killing(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def stop(self) -> None:
-        """No more kills; everyone is there again."""
+    def spare(self) -> None:
+        """No more kills, and nobody is brought back by itself. Harmless twice."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(30)
-        self.start_missing()
 
     def start_missing(self) -> None:
         for member in self.members:
@@ -189,8 +188,8 @@ class Fleet:
             # Now and then all of them within an instant.
             for _ in range(min(left, len(self.members) if self._chance.random() < 0.1 else 1)):
                 left -= self.kill()
-            self._stop.wait(self._chance.uniform(0.0, min(2.0, every)))
-            self.start_missing()
+            if not self._stop.wait(self._chance.uniform(0.0, min(2.0, every))):
+                self.start_missing()
 
     def log_lines(self, word: str) -> Iterator[tuple[str, str]]:
         """(dispatcher, line) of every line that has `word` in it."""
