@@ -36,7 +36,7 @@ from tests.crashes.world import EPOCH, World, copied
 S = ProcessingStatus
 JOBS = 1000
 WORKERS = 8
-HOUR, HALF = 3600.0, 1800.0
+HOUR, QUARTER = 3600.0, 900.0
 SWEEP = 30.0
 # How long one call takes while the portal answers, and while it does not.
 ANSWER, TIME_OUT = 0.05, 30.0
@@ -237,15 +237,15 @@ def test_a_portal_that_returns_meets_no_stampede() -> None:
 def test_a_portal_that_refuses_at_once_is_not_asked_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """A load balancer without its portal answers 503 in no time: only back-off holds the calls down."""
     monkeypatch.setattr("tests.test_outage_scale.TIME_OUT", 0.01)
-    sky = Sky(seed=3, back_at=HALF, spoken=True)
+    sky = Sky(seed=3, back_at=QUARTER, spoken=True)
     workers = Workers(sky)
-    workers.run(HALF + 300)
+    workers.run(QUARTER + 300)
     assert set(sky.status.values()) == {S.COMPLETED}
     # A thousand Jobs, each at most once in 30 to 60 seconds after the first few tries, spread by jitter.
-    settled = [sky.calls[second] for second in range(600, int(HALF))]
+    settled = [sky.calls[second] for second in range(600, int(QUARTER))]
     assert sum(settled) / len(settled) <= JOBS / 30
     assert max(settled) <= 4 * JOBS / 45
-    back = [sky.calls[second] for second in range(int(HALF), int(HALF) + 60)]
+    back = [sky.calls[second] for second in range(int(QUARTER), int(QUARTER) + 60)]
     assert max(back) <= WORKERS / ANSWER
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.crashes.explore import DEFECTS
+from tests.crashes.explore import DEFECTS, TALLY
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +19,9 @@ def _quiet() -> Iterator[None]:
     yield
     log.removeHandler(DEFECTS)
     log.setLevel(level)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _tally() -> Iterator[None]:
+    yield
+    print(f"\nexplored: {TALLY}")

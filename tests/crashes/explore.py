@@ -83,7 +83,7 @@ def explored(kind: str, scenario: Scenario, what: str, run: Callable[[World], No
 # One process after the other
 
 
-def live(world: World, parts: Parts | None = None, disturb: Disturb | None = None, most: int = 60) -> None:
+def live(world: World, parts: Parts | None = None, disturb: Disturb | None = None, most: int = 150) -> None:
     """Processes one after the other: a crash ends one, Kubernetes starts the next."""
     process, quiet = Process(world, parts, disturb), 0
     for _ in range(most):
@@ -93,7 +93,7 @@ def live(world: World, parts: Parts | None = None, disturb: Disturb | None = Non
             world.advance(5)
             process = Process(world, parts, disturb)
             continue
-        world.advance(30)
+        world.advance(world.pace)
         # What went last may still have to be noticed.
         quiet = quiet + 1 if world.settled else 0
         if quiet == 2:

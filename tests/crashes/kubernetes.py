@@ -67,6 +67,9 @@ class Kubernetes:
     def excuse(self, model_id: str) -> None:
         raise NotImplementedError
 
+    def blur(self, model_id: str) -> None:
+        raise NotImplementedError
+
     def publish(self, model_id: str, begun: int) -> None:
         raise NotImplementedError
 
@@ -109,8 +112,12 @@ class Kubernetes:
             self.touch("pods", pod)
 
     def _remove_pod(self, pod: dict[str, Any]) -> None:
-        if self.pods.pop(objects.uid_of(pod), None) is not None:
-            self.touch("pods", pod, "DELETED")
+        if self.pods.pop(objects.uid_of(pod), None) is None:
+            return
+        self.touch("pods", pod, "DELETED")
+        owner = next((j for j in self.jobs.values() if objects.uid_of(j) == objects.owner_uid(pod)), None)
+        if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
+            self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
     def _pods_of(self, job: KubeObject) -> list[dict[str, Any]]:
         return [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]

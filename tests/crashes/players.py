@@ -117,10 +117,10 @@ class Table:
                 return state
             if self.world.settled:
                 return "settled"
-            self.world.advance(30)
+            self.world.advance(self.world.pace)
         return "idle"
 
-    def finish(self, most: int = 60) -> None:
+    def finish(self, most: int = 150) -> None:
         """Everybody alive goes on, a new one comes where nobody is, until everything is settled."""
         for _ in range(most):
             if all(player.dead for player in self.players):
@@ -129,7 +129,7 @@ class Table:
                 player.run()
             if self.world.settled and not any(p for p in self.players if not p.dead and p._state == "call"):
                 return
-            self.world.advance(30)
+            self.world.advance(self.world.pace)
 
     def __enter__(self) -> Table:
         return self

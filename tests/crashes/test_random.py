@@ -6,7 +6,7 @@ import pytest
 
 from tests.crashes.chance import random_run
 
-RUNS = 100
+RUNS = 60
 
 
 @pytest.mark.parametrize("first", range(1, 5 * RUNS, RUNS))

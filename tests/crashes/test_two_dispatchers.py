@@ -17,10 +17,9 @@ def test_one_that_stands_still_anywhere_spoils_nothing(scenario: Scenario) -> No
     assert list(explore.one_switch(scenario))
 
 
-@pytest.mark.parametrize("scenario", [*scenarios.SMALL, scenarios.again], ids=_name)
-@pytest.mark.parametrize("stalls", [("delivery", "moment"), ("moment", "moment")], ids="-".join)
-def test_two_that_stand_still_anywhere_spoil_nothing(scenario: Scenario, stalls: tuple[str, str]) -> None:
-    assert list(explore.two_switches(scenario, stalls=[stalls]))
+@pytest.mark.parametrize("scenario", scenarios.SMALL, ids=_name)
+def test_two_that_stand_still_anywhere_spoil_nothing(scenario: Scenario) -> None:
+    assert list(explore.two_switches(scenario, stalls=[("delivery", "moment")]))
 
 
 @pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)

@@ -201,6 +201,11 @@ class World(Kubernetes):
             self.settle()
             self._plan()
 
+    @property
+    def pace(self) -> float:
+        """Seconds between two ticks: fewer where only TTLs are waited for."""
+        return 30.0 if self.messages or not all(map(objects.is_reported, self.jobs.values())) else 60.0
+
     def epoch(self) -> float:
         return EPOCH + self.now
 
@@ -262,6 +267,9 @@ class World(Kubernetes):
 
     def excuse(self, model_id: str) -> None:
         self.models[model_id].excused = True
+
+    def blur(self, model_id: str) -> None:
+        self.models[model_id].unclear = True
 
     def check_stopped(self, job: Mapping[str, Any]) -> None:
         """A dispatcher deletes a Job: a training that runs only where its user has moved on."""
