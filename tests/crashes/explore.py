@@ -19,8 +19,9 @@ from tests.crashes.world import World
 Trouble = Callable[[World, str, str], None]
 """(world, process, call): raises Crash, Fail or Late, or does something to the world."""
 
-# How long a player stands still while the other goes on: not at all, beyond the message's visibility, beyond the TTL.
-STALLS = {"moment": 0.0, "delivery": VISIBILITY + 10, "ever": 900.0}
+# How long a player stands still while the other goes on: not at all, beyond the message's visibility, beyond the report
+# of its Job, beyond the TTL.
+STALLS = {"moment": 0.0, "delivery": VISIBILITY + 10, "report": VISIBILITY + 200, "ever": 900.0}
 
 
 class Finding(AssertionError):

@@ -184,6 +184,13 @@ class NeverTakesOn(Reconciler):
         return
 
 
+class NeverLooksAgain(Reconciler):
+    """What a late Processing has covered stays covered."""
+
+    def _second_look(self, name: str, job: KubeObject) -> None:
+        return
+
+
 class OldStatus(Launcher):
     """After a 409 the first status is believed."""
 
@@ -234,6 +241,7 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=NoAdoption), crashes, "ends as|not settled"),
     (Parts(launcher=AnyJob), two_twice, "before Processing|ends as|not settled|trains"),
     (Parts(reconciler=NeverTakesOn), people, "not settled"),
+    (Parts(reconciler=NeverLooksAgain), two, "ends as Processing"),
     (Parts(launcher=OldStatus), two, "nobody asked"),
     (Parts(intake=DeletedBeforePoison), calm, "was deleted without"),
     (Parts(launcher=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
