@@ -31,7 +31,8 @@ from dispatcher.workqueue import WorkQueue
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.crashes.process import TEMPLATE, Process
-from tests.crashes.world import EPOCH, World, copied
+from tests.crashes.records import copied
+from tests.crashes.world import EPOCH, World
 
 S = ProcessingStatus
 JOBS = 1000

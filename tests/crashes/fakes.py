@@ -13,8 +13,8 @@ from dispatcher.objects import KubeObject
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.crashes.faults import Violation
-from tests.crashes.kubernetes import JobNote
-from tests.crashes.world import EPOCH, Message, World, copied
+from tests.crashes.records import JobNote, Message, copied
+from tests.crashes.world import EPOCH, World
 
 T = TypeVar("T")
 

@@ -6,39 +6,22 @@ Job's pods run on, its finalizer holds it, a deleted pod ends in its grace perio
 
 from __future__ import annotations
 
-import json
-import marshal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from dispatcher import names, objects
 from dispatcher.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 from tests.crashes.faults import Violation
+from tests.crashes.records import JobNote, copied
+from tests.crashes.trainers import Trainers
 
 S = ProcessingStatus
-COMPLETED = {"message": "Model training completed successfully", "code": "Completed"}
-CANCELLED = {"message": "The portal took the model out of Processing", "code": "Cancelled"}
 Change = tuple[str, str, dict[str, Any]]
 """(jobs or pods, ADDED, MODIFIED or DELETED, the object)"""
 
 
-@dataclass
-class JobNote:
-    """What a controller knows of a Job beyond its object. model_version: the portal's history when it was created."""
-
-    model_id: str
-    created_call: int
-    model_version: int
-    started_at: float | None = None
-    finished_at: float = 0.0
-    failed: int = 0
-    succeeded: int = 0
-    counted: set[str] = field(default_factory=set)
-
-
-class Kubernetes:
+class Kubernetes(Trainers):
     """Mixed into the World, which has the clock, the portal and the checks."""
 
     now: float
@@ -61,16 +44,10 @@ class Kubernetes:
     def check_pod(self, job: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
-        raise NotImplementedError
-
     def excuse(self, model_id: str) -> None:
         raise NotImplementedError
 
     def blur(self, model_id: str) -> None:
-        raise NotImplementedError
-
-    def publish(self, model_id: str, begun: int) -> None:
         raise NotImplementedError
 
     # The store
@@ -78,7 +55,7 @@ class Kubernetes:
     def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
         if change != "DELETED":
             item["metadata"]["resourceVersion"] = str(next(self._numbers))
-        self.log.append((kind, change, marshal.loads(marshal.dumps(item))))
+        self.log.append((kind, change, copied(item)))
 
     def delete_job(self, name: str, by_hand: bool = True) -> None:
         """kubectl delete job (in the background); or the TTL controller, or a dispatcher's call."""
@@ -231,88 +208,6 @@ class Kubernetes:
         self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
         self.begun[uid] = len(self.models[model_id].history)
         self.touch("pods", self.pods[uid], "ADDED")
-
-    # The kubelet and the trainer
-
-    def _live(self, pod: dict[str, Any]) -> None:
-        uid = objects.uid_of(pod)
-        owned = any(objects.uid_of(job) == objects.owner_uid(pod) for job in self.jobs.values())
-        if objects.pod_is_over(pod):
-            if objects.is_deleting(pod) or not owned:
-                self._remove_pod(pod)
-        elif objects.is_deleting(pod):
-            polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)
-            self._end_pod(pod, 0 if polite else 143, None)
-        elif "running" not in objects.trainer_state(pod):
-            state = {"name": "trainer", "state": {"running": {"startedAt": self._time()}}}
-            pod["status"] = {"phase": "Running", "containerStatuses": [state]}
-            self.touch("pods", pod)
-        else:
-            self._train(pod, uid)
-
-    def _train(self, pod: dict[str, Any], uid: str) -> None:
-        """As the trainer's contract has it: GET first; stop when it is no longer Processing; report, then end."""
-        model_id = objects.model_id_of(pod)
-        status = self.models[model_id].status
-        act = self.acts[uid]
-        if status is S.COMPLETED:
-            self._end_pod(pod, 0, COMPLETED)
-        elif status is S.FAILED or (status.may_start and uid in self._began):
-            self._end_pod(pod, 83, CANCELLED)
-        elif act in ("hang", "polite"):
-            self._begin(model_id, uid)
-        elif act == "said-and-hangs":
-            self.publish(model_id, self.begun[objects.uid_of(pod)])
-            self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
-            self.acts[uid] = "gone"
-        elif act == "slow":
-            self._begin(model_id, uid)
-            self.acts[uid] = "complete"
-        elif act != "gone":
-            self._end_as(pod, model_id, act)
-
-    def _begin(self, model_id: str, uid: str) -> None:
-        if uid not in self._began:
-            self._began.add(uid)
-            if self.models[model_id].status.may_start:  # Processing was never acknowledged
-                self.trainer_says(model_id, S.PROCESSING, "Epoch 1 of 3")
-
-    def _end_as(self, pod: dict[str, Any], model_id: str, act: str) -> None:
-        match act:
-            case "complete":
-                self.publish(model_id, self.begun[objects.uid_of(pod)])
-                self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
-                self._end_pod(pod, 0, COMPLETED)
-            case "complete-unheard":  # the portal was out of reach for the trainer
-                self.publish(model_id, self.begun[objects.uid_of(pod)])
-                self._end_pod(pod, 0, COMPLETED)
-            case "invalid":
-                self.trainer_says(model_id, S.FAILED, "Invalid dataset: train.csv: empty")
-                self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
-            case "invalid-unheard":
-                self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
-            case "retry":
-                self._end_pod(pod, 201, {"message": "Storage is out of reach", "code": "StorageUnavailable"})
-            case "killed":
-                self._end_pod(pod, 137, None)
-            case "preempted":
-                self._end_pod(pod, 143, None, disrupted="PreemptionByScheduler")
-            case _:
-                raise ValueError(act)
-
-    def _end_pod(
-        self, pod: dict[str, Any], code: int, word: Mapping[str, str] | None, disrupted: str | None = None
-    ) -> None:
-        ended: dict[str, Any] = {"exitCode": code, "finishedAt": self._time()}
-        if word is not None:
-            ended["message"] = json.dumps(word)
-        pod["status"] = {
-            "phase": "Succeeded" if code == 0 else "Failed",
-            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
-        }
-        if disrupted:
-            pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": disrupted}]
-        self.touch("pods", pod)
 
 
 def _exit_code(pod: KubeObject) -> int:

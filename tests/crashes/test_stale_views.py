@@ -6,7 +6,8 @@ from dispatcher import names, objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import scenarios
 from tests.crashes.process import Process
-from tests.crashes.world import World, copied
+from tests.crashes.records import copied
+from tests.crashes.world import World
 
 S = ProcessingStatus
 

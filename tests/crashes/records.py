@@ -1,0 +1,61 @@
+"""What the world remembers of messages, models and Jobs."""
+
+from __future__ import annotations
+
+import marshal
+from dataclasses import dataclass, field
+from typing import Any
+
+from portal_client.statuses import ProcessingStatus
+
+
+@dataclass
+class Message:
+    id: str
+    text: str
+    visible_at: float
+    receipt: int = 0
+    deliveries: int = 0
+
+
+@dataclass
+class Model:
+    """version: counts writes; seen: what each process read last (version, status); raced: see the module."""
+
+    status: ProcessingStatus
+    message: str = ""
+    version: int = 0
+    moved_at: int = 0  # the version of the last move of a user
+    asked: int = 0  # how often a user has made it ready to start
+    seen: dict[str, tuple[int, ProcessingStatus]] = field(default_factory=dict)
+    history: list[tuple[str, ProcessingStatus, str]] = field(default_factory=list)
+    published: bool = False  # by a trainer, since the last time that it was made ready
+    requested: bool = False  # a message came since then
+    excused: bool = False  # something happened since then that makes a training fail
+    raced: bool = False
+    unclear: bool = False  # a word of its trainer may be gone, or belong to the request before
+    covered: int = 0
+
+    def write(self, author: str, status: ProcessingStatus, message: str) -> None:
+        self.version += 1
+        self.status, self.message = status, message
+        self.history.append((author, status, message))
+
+
+@dataclass
+class JobNote:
+    """What a controller knows of a Job beyond its object. model_version: the portal's history when it was created."""
+
+    model_id: str
+    created_call: int
+    model_version: int
+    started_at: float | None = None
+    finished_at: float = 0.0
+    failed: int = 0
+    succeeded: int = 0
+    counted: set[str] = field(default_factory=set)
+
+
+def copied(item: Any) -> Any:
+    """A deep copy of JSON, ten times as fast as `copy.deepcopy`."""
+    return marshal.loads(marshal.dumps(item))
