@@ -205,8 +205,8 @@ def test_a_pod_of_higher_priority_costs_no_attempt_and_is_told_when_it_goes_on_f
         }
         path = f"/api/v1/namespaces/{stage.namespace}/pods"
         stage.cluster.api("POST", path, rival)
-        stage.wait(lambda: _alive(stage, model) == 0 or not stage.running(model), 60)
-        stage.cluster.api("DELETE", f"{path}/rival-{number}", {"gracePeriodSeconds": 0})
+        stage.wait(lambda: objects.pod_phase(stage.cluster.api("GET", f"{path}/rival-{number}")) == "Running", 60)
+        stage.cluster.api("DELETE", f"{path}/rival-{number}")
     told = reported(stage, model)
     assert told["code"] == "Preempted", told
     assert "higher priority" in stage.message(model)
