@@ -205,8 +205,9 @@ def test_a_pod_of_higher_priority_costs_no_attempt_and_is_told_when_it_goes_on_f
         }
         path = f"/api/v1/namespaces/{stage.namespace}/pods"
         stage.cluster.api("POST", path, rival)
-        stage.wait(lambda: objects.pod_phase(stage.cluster.api("GET", f"{path}/rival-{number}")) == "Running", 60)
-        stage.cluster.api("DELETE", f"{path}/rival-{number}")
+        its = f"{path}/rival-{number}"
+        stage.wait(lambda its=its: objects.pod_phase(stage.cluster.api("GET", its)) == "Running", 60)
+        stage.cluster.api("DELETE", its)
     told = reported(stage, model)
     assert told["code"] == "Preempted", told
     assert "higher priority" in stage.message(model)
