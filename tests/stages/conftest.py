@@ -5,9 +5,11 @@ Every test has a namespace and a queue of its own; the trainers are shell script
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import sys
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -177,8 +179,20 @@ class Stage:
         return service.log.read_text(encoding="utf-8") if service.log.exists() else ""
 
     def stop(self) -> None:
+        """End the dispatchers, and give the GPUs back: the next test's pods need them."""
         for service in self.processes:
             service.stop()
+        jobs = f"/apis/batch/v1/namespaces/{self.namespace}/jobs"
+        for job in self.cluster.jobs(self.namespace):
+            self._gone("DELETE", f"{jobs}/{objects.name_of(job)}", {"propagationPolicy": "Background"})
+        # Pods of a Job that is being deleted are not replaced.
+        for pod in self.cluster.pods(self.namespace):
+            path = f"/api/v1/namespaces/{self.namespace}/pods/{objects.name_of(pod)}"
+            self._gone("DELETE", path, {"gracePeriodSeconds": 0})
+
+    def _gone(self, *call: Any) -> None:
+        with contextlib.suppress(urllib.error.HTTPError):
+            self.cluster.api(*call)
 
 
 @pytest.fixture
