@@ -7,6 +7,7 @@ clearing. To wait for something: `local_stack.processes.wait_until(condition, ti
 from __future__ import annotations
 
 import importlib.util
+import logging
 import secrets
 from collections.abc import Iterator
 
@@ -57,6 +58,15 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl
     service, control = start_cluster(tmp_path_factory.mktemp("cluster"), gpus=2, images=images)
     with service:
         yield control
+
+
+@pytest.fixture(autouse=True)
+def _log_level() -> Iterator[None]:
+    """A command that was run in the test's own process set the level: the next test hears warnings again."""
+    root = logging.getLogger()
+    level = root.level
+    yield
+    root.setLevel(level)
 
 
 @pytest.fixture
