@@ -5,9 +5,8 @@ The verdict is written on the Job first: whoever reports its end then says "canc
 
 from __future__ import annotations
 
-import json
-
-from dispatcher import names, objects
+from dispatcher import objects
+from dispatcher.outcome import stop_annotations
 from dispatcher.pod_failure import Verdict
 from dispatcher.ports import Cluster
 
@@ -33,8 +32,7 @@ def cancel(cluster: Cluster, model_container: str) -> str:
         raise NothingToCancel(f"The Job {model_container} is not the dispatcher's; kubectl delete job ends it")
     if objects.is_finished(job):
         raise NothingToCancel(f"The Job {model_container} has ended already; `dispatcher status` tells how")
-    stopped = json.dumps({"code": VERDICT.code, "sentence": VERDICT.sentence})
-    patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.STOPPED: stopped}}}
+    patch = {"metadata": {"uid": objects.uid_of(job), "annotations": stop_annotations(VERDICT)}}
     if objects.is_suspended(job):
         # No deadline runs while a Job is suspended. A crash between the two: repeated, or the Job goes on.
         cluster.patch_job(model_container, patch)

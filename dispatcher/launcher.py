@@ -36,7 +36,6 @@ from portal_client.statuses import ProcessingStatus
 
 log = logging.getLogger(__name__)
 
-STARTED = "Model training started"
 _PUT_ATTEMPTS = 3
 
 
@@ -217,7 +216,7 @@ class Launcher:
                         return True
                     if status.is_terminal:
                         return False
-                self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, STARTED)
+                self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, names.STARTED)
                 return True
             except PortalError as error:
                 unsure = unsure or error.ambiguous

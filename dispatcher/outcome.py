@@ -109,6 +109,11 @@ def rests_on_missing_news(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
     return True
 
 
+def stop_annotations(verdict: Verdict) -> dict[str, str]:
+    """What is written on a Job with its stop; `stop_verdict` reads it back."""
+    return {names.STOPPED: json.dumps({"code": verdict.code, "sentence": verdict.sentence})}
+
+
 def stop_verdict(job: KubeObject) -> Verdict | None:
     """The verdict that was written on the Job when it was stopped."""
     text = objects.annotation(job, names.STOPPED)

@@ -17,7 +17,7 @@ from dispatcher.job_events import JobEvents, Kind
 from dispatcher.kubernetes_jobs import ObjectConflict, ObjectNotFound
 from dispatcher.metrics import Metrics
 from dispatcher.objects import KubeObject
-from dispatcher.outcome import Ended
+from dispatcher.outcome import Ended, stop_annotations
 from dispatcher.pod_failure import Verdict
 from dispatcher.ports import Cluster, Portal
 from portal_client.errors import PortalError
@@ -64,14 +64,14 @@ class Reporter:
         self._metrics.outcomes.labels(ended.verdict.code).inc()
         self._note(
             job,
-            "Completed" if ended.completed else "Failed",
+            _status_of(ended).title,
             f"{ended.verdict.code}: {ended.verdict.sentence} ({said})",
             "Normal" if ended.completed else "Warning",
         )
         log.info(
             "Model %s: %s (%s), %s: %s",
             objects.model_id_of(job),
-            "Completed" if ended.completed else "Failed",
+            _status_of(ended).title,
             ended.verdict.code,
             said,
             ended.verdict.sentence,
@@ -113,11 +113,10 @@ class Reporter:
         """
         log.warning("Model %s: stopping its Job: %s: %s", objects.model_id_of(job), verdict.code, verdict.sentence)
         self._note(job, "Stopping", f"{verdict.code}: {verdict.sentence}", "Warning")
-        stopped = json.dumps({"code": verdict.code, "sentence": verdict.sentence})
         return self._cluster.patch_job(
             objects.name_of(job),
             {
-                "metadata": {"uid": objects.uid_of(job), "annotations": {names.STOPPED: stopped}},
+                "metadata": {"uid": objects.uid_of(job), "annotations": stop_annotations(verdict)},
                 "spec": {"activeDeadlineSeconds": 1},
             },
         )
@@ -156,7 +155,7 @@ class Reporter:
                 return
             if objects.is_finished(live) or objects.is_deleting(live) or objects.is_acknowledged(live):
                 return
-            self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, "Model training started")
+            self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, names.STARTED)
         patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
         current = self._cluster.patch_job(objects.name_of(job), patch)
         if objects.is_reported(current):
@@ -216,7 +215,7 @@ class Reporter:
         name = objects.name_of(job)
         for _ in range(_PATCH_ATTEMPTS):
             told = {
-                "status": "Completed" if ended.completed else "Failed",
+                "status": _status_of(ended).title,
                 "code": ended.verdict.code,
                 "sentence": ended.verdict.sentence,
                 "portal": said,

@@ -2,47 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import threading
-import urllib.error
-import urllib.request
 from http.client import HTTPException
-from typing import Any
 
 import pytest
 
 from local_stack.control import Portal
 from local_stack.processes import wait_until
-
-
-def call(
-    portal: Portal, method: str, path: str, body: object = None, headers: dict[str, str] | None = None
-) -> tuple[int, Any]:
-    """(status, parsed JSON or raw bytes) of one call, by hand and not by our client."""
-    data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    given = {"Content-Type": "application/json", "x-api-key": portal.api_key} | (headers or {})
-    request = urllib.request.Request(portal.url + path, data, {k: v for k, v in given.items() if v}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as response:
-            status, raw = response.status, response.read()
-    except urllib.error.HTTPError as error:
-        status, raw = error.code, error.read()
-    try:
-        return status, json.loads(raw)
-    except ValueError:
-        return status, raw
-
-
-def get(portal: Portal, model: str, **headers: str) -> tuple[int, Any]:
-    return call(portal, "GET", f"/api/external/models/{model}/status", headers=headers)
-
-
-def put(portal: Portal, body: object, **headers: str) -> tuple[int, Any]:
-    return call(portal, "PUT", "/api/external/models/status", body, headers)
-
-
-def an_update(model: str, status: object = 1) -> dict[str, object]:
-    return {"ModelId": model, "Status": status, "Message": "m"}
+from tests.portal_by_hand import an_update, call, get, put
 
 
 def test_a_fault_strikes_the_calls_it_names_as_often_as_it_says(portal: Portal, model_id: str) -> None:
