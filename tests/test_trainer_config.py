@@ -36,7 +36,7 @@ def test_the_smallest_file_gets_the_documented_defaults() -> None:
 def test_the_documented_example_is_valid() -> None:
     config = parse_config(b"""
 version: 1
-task: tabular        # tabular | image_classification
+task: tabular        # tabular | image_classification | text_classification | language_model
 dataset: dataset-xyz
 data: {target: price, drop: [id], types: {zip: category}, group: customer_id}
 model: {preset: auto}
@@ -100,12 +100,30 @@ def test_a_mistake_is_named_with_its_place_and_what_would_be_right(text: str, pa
     assert any(why in p for p in told), told
 
 
-@pytest.mark.parametrize("task", ["text_classification", "language_model", "custom", "command"])
+@pytest.mark.parametrize("task", ["custom", "command"])
 def test_a_planned_task_is_refused_as_planned(task: str) -> None:
     assert problems(f"task: {task}") == [
-        f"task: {task} is planned, but this version of the trainer trains tabular and image_classification only;"
+        f"task: {task} is planned, but this version of the trainer trains tabular, image_classification,"
+        " text_classification and language_model only;"
         f" it is '{task}'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "task: tabular\ndata: {target: y, text: a}",
+            "data.text: belongs to task text_classification or language_model",
+        ),
+        ("task: image_classification\ndata: {drop: [a]}", "data.drop: belongs to task tabular"),
+        ("task: text_classification\ndata: {types: {a: number}}", "data.types: belongs to task tabular"),
+        ("task: language_model\ndata: {target: y}", "data.target: belongs to task tabular or image_classification or"),
+    ],
+)
+def test_a_key_of_another_task_is_refused(text: str, told: str) -> None:
+    [problem] = problems(text)
+    assert problem.startswith(told)
 
 
 def test_the_target_is_never_guessed_and_never_dropped() -> None:

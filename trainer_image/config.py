@@ -27,8 +27,15 @@ from pydantic import (
 from trainer_image import config_problems, config_yaml
 from trainer_image.errors import ConfigInvalid
 
-TASKS = ("tabular", "image_classification")
-PLANNED_TASKS = ("text_classification", "language_model", "custom", "command")
+TASKS = ("tabular", "image_classification", "text_classification", "language_model")
+PLANNED_TASKS = ("custom", "command")
+# The keys of `data` that mean something to each task.
+DATA_KEYS = {
+    "tabular": {"target", "drop", "types", "group"},
+    "image_classification": {"target", "group"},
+    "text_classification": {"target", "text", "group"},
+    "language_model": {"text", "group"},
+}
 # Part of every run key: raised when the same configuration starts to mean another training.
 RUN_KEY_FORMAT = 1
 
@@ -106,7 +113,7 @@ def _container_name(value: str) -> str:
 def _task(value: object) -> str:
     if isinstance(value, str) and value in TASKS:
         return value
-    known = " and ".join(TASKS)
+    known = f"{', '.join(TASKS[:-1])} and {TASKS[-1]}"
     if value in PLANNED_TASKS:
         raise ValueError(f"{value} is planned, but this version of the trainer trains {known} only")
     raise ValueError(f"must be one of {', '.join(TASKS)}")
@@ -120,10 +127,14 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Which columns mean what; of these, images know `target` and `group`, from metadata.csv or .jsonl."""
+    """Which columns mean what: of a table, of JSON lines, or of an image folder's metadata.csv or .jsonl."""
 
     target: Column | None = Field(
-        default=None, description="The column to predict. Required for task tabular; never guessed."
+        default=None,
+        description="The column to predict. Required for task tabular, never guessed; else `label` by default.",
+    )
+    text: Column | None = Field(
+        default=None, description="The column with the text, for text_classification and language_model; else `text`."
     )
     drop: list[Column] = Field(default_factory=list, description="Columns to leave out.")
     types: dict[Column, Literal["category", "number"]] = Field(
@@ -168,7 +179,9 @@ class TrainConfig(_Section):
         default="auto", description="torch.compile; auto: only where it is expected to pay."
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    metric: Literal["auto", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "r2", "rmse", "mae"] = Field(
+    metric: Literal[
+        "auto", "accuracy", "balanced_accuracy", "macro_f1", "log_loss", "r2", "rmse", "mae", "bits_per_byte"
+    ] = Field(
         default="auto",
         description="The figure that chooses the best epoch, measured on the validation split.",
     )
@@ -196,7 +209,7 @@ class Config(_Section):
 
     version: Literal[1] = 1
     task: Annotated[
-        Literal["tabular", "image_classification"],
+        Literal["tabular", "image_classification", "text_classification", "language_model"],
         PlainValidator(_task),
         WithJsonSchema({"enum": list(TASKS), "description": f"Planned: {', '.join(PLANNED_TASKS)}."}),
     ]
@@ -250,12 +263,11 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
             problems.append("data.target: is empty; it must name the column to predict")
         if isinstance(drop, list) and target in drop:
             problems.append(f"data.drop: contains the target {target!r}")
-    if task == "image_classification":
-        problems += [
-            f"data.{key}: belongs to task tabular, not to image_classification"
-            for key in ("drop", "types")
-            if data.get(key)
-        ]
+    if isinstance(task, str) and task in DATA_KEYS:
+        for key in DataConfig.model_fields:
+            if data.get(key) and key not in DATA_KEYS[task]:
+                owners = [name for name in TASKS if key in DATA_KEYS[name]]
+                problems.append(f"data.{key}: belongs to task {' or '.join(owners)}, not to {task}")
     return problems
 
 

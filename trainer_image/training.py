@@ -30,6 +30,7 @@ def task_settings(inputs: RunInputs) -> TaskSettings:
     config = inputs.config
     return TaskSettings(
         target=config.data.target,
+        text=config.data.text,
         drop=tuple(config.data.drop),
         types=dict(config.data.types),
         group=config.data.group,

@@ -43,10 +43,11 @@ class TaskSettings:
     """The part of the user's configuration that is about the data and the model.
 
     preset: "auto", "fast" or "best"; metric: "auto" or a name among the task's figures;
-    types: column → "number" or "category"
+    types: column → "number" or "category"; text: the column with the text
     """
 
     target: str | None = None
+    text: str | None = None
     drop: tuple[str, ...] = ()
     types: Mapping[str, str] = field(default_factory=dict)
     group: str | None = None
