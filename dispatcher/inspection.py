@@ -6,11 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatcher import app, names, objects, outcome
+from dispatcher import app, names, objects, outcome, phases
 from dispatcher.azure_queue import TrainingQueue
 from dispatcher.kubernetes_jobs import KubernetesJobs
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended, Stop
+from dispatcher.phases import Phase
 from dispatcher.poison import parse_entry
 from dispatcher.settings import Settings
 from dispatcher.training_request import MalformedRequest, decode
@@ -19,6 +20,18 @@ from portal_client.errors import ModelUnknown, PortalError
 from portal_client.model_ids import MODEL_PREFIX, extract_model_id
 
 Found = Mapping[str, Any]
+
+# What is said of a Job in a phase where nothing more is known.
+_WORDS = {
+    Phase.LAUNCHING: "created, not yet resumed",
+    Phase.QUEUED: "suspended",
+    Phase.WAITING: "no pod yet",
+    Phase.RUNNING: "the trainer runs",
+    Phase.STOPPING: "its pods are being ended",
+    Phase.REPORTING: "it has ended; the news of its pods is awaited",
+    Phase.COMPLETED: "it has ended",
+    Phase.FAILED: "it has ended",
+}
 
 
 def inspect(settings: Settings, model: str | None) -> Found:
@@ -84,18 +97,16 @@ def _model(
 def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings) -> dict[str, Any]:
     own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
     decided = outcome.decide(job, own, (), time.time(), app.limits_of(settings))
+    now = phases.phase(job, own)
     if isinstance(decided, Ended):
         state, sentence = decided.verdict.code, decided.verdict.sentence
     elif isinstance(decided, Stop):
         state, sentence = "Stopping", decided.verdict.sentence
-    elif not objects.is_launched(job):
-        state, sentence = "Launching", "created, not yet resumed"
-    elif any("running" in objects.trainer_state(pod) for pod in own):
-        state, sentence = "Running", "the trainer runs"
     else:
-        state, sentence = "Waiting", decided.progress or "no pod yet"
+        state, sentence = now.title(), decided.progress or _WORDS[now]
     return {
         "name": objects.name_of(job),
+        "phase": now.value,
         "state": state,
         "sentence": sentence,
         "created": objects.meta(job).get("creationTimestamp"),

@@ -44,6 +44,7 @@ PURE = (
     "dispatcher/job_spec.py",
     "dispatcher/job_template.py",
     "dispatcher/outcome.py",
+    "dispatcher/phases.py",
     "dispatcher/pod_failure.py",
     "dispatcher/waiting.py",
     "dispatcher/disruptions.py",
