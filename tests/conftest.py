@@ -9,13 +9,16 @@ from __future__ import annotations
 import importlib.util
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 import responses
 
 from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
+from tests import browser
 
 # Names of the images that the shared stand-in cluster has; any other name is an image pull error.
 TRAINER_IMAGE = "trainer:local"
@@ -74,6 +77,24 @@ def api() -> Iterator[responses.RequestsMock]:
     """A portal that answers as the test says; nothing leaves the process."""
     with responses.RequestsMock(assert_all_requests_are_fired=False) as mock:
         yield mock
+
+
+# Not for the whole session: Playwright keeps an event loop in the thread, and the tests after it may want their own.
+@pytest.fixture(scope="module")
+def _chromium() -> Iterator[Any]:
+    with browser.launched() as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def open_tab(_chromium: Any) -> Iterator[Callable[..., browser.Tab]]:
+    """`open_tab(url, dark=False, width=1280, height=900)`: a page in Chromium, closed with the test."""
+    with ExitStack() as tabs:
+
+        def open_(url: str, *, dark: bool = False, width: int = 1280, height: int = 900) -> browser.Tab:
+            return tabs.enter_context(browser.tab(_chromium, url, dark=dark, width=width, height=height))
+
+        yield open_
 
 
 @pytest.fixture
