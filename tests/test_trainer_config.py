@@ -73,7 +73,16 @@ def test_all_problems_are_told_at_once() -> None:
         ("epochs: 3", "epochs", "did you mean train.epochs?"),
         ("train: {learning_rate: 1}", "train.learning_rate", "known here: time_budget, epochs"),
         ("modle: {}", "modle", "did you mean model?"),
-        ("custom: {entry_point: a}", "custom", "planned"),
+        ("custom: {entry_point: a:B}", "custom", "belongs to task custom, not to tabular"),
+        ("custom: {entry_point: a}", "custom.entry_point", "must be module:Class"),
+        ("custom: {entry_point: 'a.b:C()'}", "custom.entry_point", "must be module:Class"),
+        ("custom: {params: {a: [1, .inf]}}", "custom.params", "not finite"),
+        ("command: {argv: [python]}", "command", "belongs to task command, not to tabular"),
+        ("command: {argv: python train.py}", "command.argv", "must be a list"),
+        ("command: {argv: [python, 3]}", "command.argv.1", "numbers that are meant as text need quotes"),
+        ('command: {argv: ["a\\0"]}', "command.argv.0", "NUL"),
+        ("train: {metric: acuracy}", "train.metric", "must be auto or one of accuracy, balanced_accuracy"),
+        ("train: {metric: 'A B'}", "train.metric", "a name of lower-case letters"),
         ("train: {epochs: 0}", "train.epochs", "auto or a whole number from 1"),
         ("train: {epochs: true}", "train.epochs", "auto or a whole number from 1"),
         ("train: {batch_size: 1.5}", "train.batch_size", "auto or a whole number from 1"),
@@ -100,13 +109,37 @@ def test_a_mistake_is_named_with_its_place_and_what_would_be_right(text: str, pa
     assert any(why in p for p in told), told
 
 
-@pytest.mark.parametrize("task", ["custom", "command"])
-def test_a_planned_task_is_refused_as_planned(task: str) -> None:
-    assert problems(f"task: {task}") == [
-        f"task: {task} is planned, but this version of the trainer trains tabular, image_classification,"
-        " text_classification and language_model only;"
-        f" it is '{task}'"
+def test_a_task_that_is_not_known_is_told_the_known_ones() -> None:
+    assert problems("task: regression") == [
+        "task: must be tabular, image_classification, text_classification, language_model, custom or command;"
+        " it is 'regression'"
     ]
+
+
+@pytest.mark.parametrize(("task", "key"), [("custom", "custom.entry_point"), ("command", "command.argv")])
+@pytest.mark.parametrize("section", ["", "{section}: {{}}\n", "{section}:\n"])
+def test_a_task_of_one_s_own_needs_its_code(task: str, key: str, section: str) -> None:
+    told = problems(f"task: {task}\n" + section.format(section=task))
+    assert any(problem.startswith(f"{key}: is required for task {task}: ") for problem in told)
+
+
+def test_a_custom_task_has_its_own_columns_figures_and_parameters() -> None:
+    config = parse_config(b"""
+task: custom
+data: {target: y, text: t, drop: [a]}
+train: {metric: seasonal_error}
+custom: {entry_point: "my_package.train:MyTask", params: {horizon: 12, deep: {list: [1, text]}}}
+""")
+    assert config.custom.params == {"horizon": 12, "deep": {"list": [1, "text"]}}
+    assert config.train.metric == "seasonal_error"
+    assert "command" not in config.resolved()
+    assert parse_config(config.resolved_yaml().encode()) == config
+
+
+def test_a_command_is_a_list_that_no_shell_reads() -> None:
+    config = parse_config(b'task: command\ncommand: {argv: [python, train.py, --lr, "3e-4", "; rm *"]}')
+    assert config.command.argv == ["python", "train.py", "--lr", "3e-4", "; rm *"]
+    assert config.resolved()["command"] == {"argv": config.command.argv}
 
 
 @pytest.mark.parametrize(
@@ -216,14 +249,20 @@ def test_the_run_key_follows_what_decides_the_training() -> None:
         key(SMALLEST, "another"),
         key(SMALLEST, initial="m"),
         key("task: tabular\ndata: {target: cost}"),
+        key("task: command\ncommand: {argv: [a]}"),
+        key("task: command\ncommand: {argv: [a, b]}"),
+        key("task: custom\ncustom: {entry_point: a:B}"),
+        key("task: custom\ncustom: {entry_point: a:B, params: {x: 1}}"),
     ]
-    assert len({same, *others}) == 5
+    assert len({same, *others}) == 1 + len(others)
 
 
 def test_the_schema_is_json_and_names_every_key() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert schema["additionalProperties"] is False
-    assert set(schema["properties"]) == {"version", "task", "dataset", "data", "model", "train", "checkpoint", "init"}
+    assert set(schema["properties"]) == {
+        "version", "task", "dataset", "data", "model", "train", "checkpoint", "init", "custom", "command",
+    }  # fmt: skip
     assert schema["$defs"]["TrainConfig"]["properties"]["time_budget"]["default"] == "30m"
     assert set(schema["$defs"]["InitConfig"]["properties"]) == {"from"}
     assert Config.model_fields.keys() >= {"task"}

@@ -8,8 +8,6 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-_NOT_YET = {"custom", "command"}
-
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """One `{path}: {why}` for each problem, in the order of the file's fields."""
@@ -37,6 +35,8 @@ def _why(kind: str, context: dict[str, Any], message: str) -> str:
         "dict_type": "must hold keys and values, like {a: b}",
         "model_type": "must hold keys and values, like {a: b}",
         "string_too_short": "must not be empty",
+        "too_long": f"has more than {context.get('max_length')} items",
+        "string_pattern_mismatch": "must be a name of lower-case letters, digits and underscores",
         "string_too_long": f"is longer than {context.get('max_length')} characters",
         "greater_than_equal": f"must be at least {context.get('ge')}",
         "less_than_equal": f"must be at most {context.get('le')}",
@@ -59,8 +59,6 @@ def _got(value: object) -> str:
 
 def _unknown(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     key = str(location[-1])
-    if len(location) == 1 and key in _NOT_YET:
-        return f"task {key} is planned, but this version of the trainer does not have it"
     known = list(_paths(model))
     parent = ".".join(map(str, location[:-1]))
     siblings = {name: f"{parent}.{name}".lstrip(".") for name in _keys_at(location[:-1], model)}

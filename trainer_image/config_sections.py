@@ -1,0 +1,213 @@
+"""The sections of config.yaml, with what each key may hold; `config` puts them together.
+
+What is not given gets its default here, so that the resolved configuration is complete.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+BUILT_IN_METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "log_loss",
+    "r2",
+    "rmse",
+    "mae",
+    "bits_per_byte",
+)
+_CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII)
+
+
+def _parse_duration(value: object) -> float:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", value, re.ASCII) if isinstance(value, str) else None
+    seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
+    if not 1 <= seconds <= 365 * 86400:
+        raise ValueError("must be a duration with its unit, like 90s, 30m, 2h or 1d, at least 1s")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact way to write it: 1800.0 → "30m"."""
+    for unit in "dhm":
+        if seconds % _UNIT_SECONDS[unit] == 0:
+            return f"{int(seconds // _UNIT_SECONDS[unit])}{unit}"
+    return f"{int(seconds)}s" if seconds == int(seconds) else f"{seconds!r}s"
+
+
+Duration = Annotated[
+    float,
+    PlainValidator(_parse_duration),
+    PlainSerializer(format_duration),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(s|m|h|d)$", "examples": ["90s", "30m", "2h"]}),
+]
+
+
+def _auto_or_int(low: int, high: int) -> Callable[[object], int | str]:
+    def check(value: object) -> int | str:
+        if value == "auto":
+            return "auto"
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        raise ValueError(f"must be auto or a whole number from {low} to {high}")
+
+    return check
+
+
+def _auto_or_rate(value: object) -> float | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 10:
+        return float(value)
+    raise ValueError("must be auto or a number above 0 and at most 10")
+
+
+def _auto_or_bool(value: object) -> bool | str:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise ValueError("must be auto, true or false")
+
+
+def _json_auto(kind: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": [{"const": "auto"}, kind]})
+
+
+def container_name(value: str) -> str:
+    if not (3 <= len(value) <= 63 and _CONTAINER_NAME.fullmatch(value)):
+        raise ValueError("must be a container's name: 3 to 63 lower-case letters, digits and single hyphens")
+    return value
+
+
+Column = Annotated[str, Field(min_length=1, max_length=1024)]
+
+
+class Section(BaseModel):
+    """Strict and frozen: an unknown key is an error, and no text becomes a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
+
+
+class DataConfig(Section):
+    """Which columns mean what: of a table, of JSON lines, or of an image folder's metadata.csv or .jsonl."""
+
+    target: Column | None = Field(
+        default=None,
+        description="The column to predict. Required for task tabular, never guessed; else `label` by default.",
+    )
+    text: Column | None = Field(
+        default=None, description="The column with the text, for text_classification and language_model; else `text`."
+    )
+    drop: list[Column] = Field(default_factory=list, description="Columns to leave out.")
+    types: dict[Column, Literal["category", "number"]] = Field(
+        default_factory=dict, description="How to read a column where its look deceives: {zip: category}."
+    )
+    group: Column | None = Field(
+        default=None, description="Rows that share this column's value stay on the same side of the split."
+    )
+
+
+class ModelConfig(Section):
+    """How large a model."""
+
+    preset: Literal["auto", "fast", "best"] = Field(default="auto", description="auto chooses by the data's size.")
+
+
+class TrainConfig(Section):
+    """How it is trained; auto means: chosen by the trainer and written into report.json."""
+
+    time_budget: Duration = Field(
+        default=1800.0,
+        json_schema_extra={"default": "30m"},
+        description="Training ends after this time at the latest.",
+    )
+    epochs: Annotated[
+        int | Literal["auto"],
+        PlainValidator(_auto_or_int(1, 1_000_000)),
+        _json_auto({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
+    ] = "auto"
+    batch_size: Annotated[
+        int | Literal["auto"],
+        PlainValidator(_auto_or_int(1, 1_048_576)),
+        _json_auto({"type": "integer", "minimum": 1, "maximum": 1_048_576}),
+    ] = "auto"
+    lr: Annotated[
+        float | Literal["auto"],
+        PlainValidator(_auto_or_rate),
+        _json_auto({"type": "number", "exclusiveMinimum": 0, "maximum": 10}),
+    ] = Field(default="auto", description="Learning rate.")
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Annotated[bool | Literal["auto"], PlainValidator(_auto_or_bool), _json_auto({"type": "boolean"})] = Field(
+        default="auto", description="torch.compile; auto: only where it is expected to pay."
+    )
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = Field(
+        default="auto",
+        json_schema_extra={"examples": ["auto", *BUILT_IN_METRICS]},
+        description="The figure that chooses the best epoch, measured on the validation split; a custom task has its "
+        "own names.",
+    )
+
+
+class CheckpointConfig(Section):
+    """How often the state is saved beyond the pod."""
+
+    every: Duration = Field(default=300.0, json_schema_extra={"default": "5m"})
+    keep: int = Field(default=2, ge=1, le=100, description="How many of the newest are kept; the best one always is.")
+
+
+class InitConfig(Section):
+    """Where the first weights come from."""
+
+    from_: Literal["none", "latest"] = Field(
+        default="none",
+        alias="from",
+        description="latest: a warm start from the model that latest.json names.",
+    )
+
+
+def _entry_point(value: str) -> str:
+    # As Python's packaging writes it; dotted names only, so that nothing else can be meant.
+    if len(value) > 255 or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value, re.ASCII):
+        raise ValueError("must be module:Class, like my_package.task:MyTask")
+    return value
+
+
+def _plain(value: object) -> object:
+    """JSON has neither nan nor infinity: they could not be written into the model's description."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that is not finite")
+    for below in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _plain(below)
+    return value
+
+
+def _argument(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("must not contain a NUL character")
+    return value
+
+
+class CustomConfig(Section):
+    """A task of one's own, from a package that is installed in the image."""
+
+    entry_point: Annotated[str, AfterValidator(_entry_point)] | None = Field(
+        default=None, description="module:Class, registered by its package in the group trainer_image.tasks."
+    )
+    params: Annotated[dict[str, Any], AfterValidator(_plain)] = Field(
+        default_factory=dict, description="Handed to the task, which says what it takes."
+    )
+
+
+class CommandConfig(Section):
+    """Any program that is in the image. The operator has to allow it: ALLOW_COMMAND."""
+
+    argv: list[Annotated[str, Field(max_length=4096), AfterValidator(_argument)]] = Field(
+        default_factory=list, max_length=256, description="The program and its arguments; no shell reads them."
+    )
