@@ -126,6 +126,7 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         "TRAINER_IMAGE": container["image"],
         "TRAINING_REQUEST": request.to_json(),
         "GRACE_SECONDS": str(pod_spec.get("terminationGracePeriodSeconds", 30)),
+        "GPUS": _gpus(container, request, defaults.gpu_resource),
         **{name: value for name, value in defaults.env.items() if name not in taken},
     }
     if request.dataset_container is not None:
@@ -145,6 +146,15 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
             if request.gpus and kind == "limits":
                 amounts[defaults.gpu_resource] = str(request.gpus)
             resources[kind] = amounts
+
+
+def _gpus(container: Mapping[str, Any], request: TrainingRequest, resource: str) -> str:
+    """How many GPUs the container will have: with it a trainer that sees none knows that something is wrong."""
+    if request.gpus is not None:
+        return str(request.gpus)
+    limits = (container.get("resources") or {}).get("limits") or {}
+    limit = str(limits.get(resource, 0))
+    return limit if limit.isascii() and limit.isdigit() else "0"
 
 
 def _child(parent: dict[str, Any], key: str) -> dict[str, Any]:

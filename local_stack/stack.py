@@ -5,7 +5,7 @@
                                 portal stub    ←     trainer_image
 
 The dispatcher runs as an operator runs it: its own process, settings from the environment, a kubeconfig, the
-Job template of manifests/base.
+Job template of manifests/base. The cluster's GPUs are numbers only, so the template says DEVICE=cpu on top.
 """
 
 from __future__ import annotations
@@ -73,6 +73,9 @@ class Stack:
         self.storage = self._azurite
         template = yaml.safe_load(self.template.read_text(encoding="utf-8"))
         image = trainer_image_of(template)
+        trainer_of(template).setdefault("env", []).append({"name": "DEVICE", "value": "cpu"})
+        job_template = self.folder / "job-template.yaml"
+        job_template.write_text(yaml.safe_dump(template, sort_keys=False), encoding="utf-8")
         self.services["portal"], self.portal = start_portal_stub(self.folder, secrets.token_hex(24))
         # By its bare name: a path of this machine could lie under a mountPath of the template.
         entry_point = ["python", "-m", "trainer_image"]
@@ -84,7 +87,7 @@ class Stack:
             "API_KEY": self.portal.api_key,
             "KUBECONFIG": str(self.cluster.kubeconfig),
             "NAMESPACE": NAMESPACE,
-            "JOB_TEMPLATE": str(self.template),
+            "JOB_TEMPLATE": str(job_template),
             "TRAINER_IMAGE": image,
             "HEALTH_HOST": "127.0.0.1",
             "HEALTH_PORT": str(free_port()),
@@ -179,8 +182,13 @@ def free_port() -> int:
 
 def trainer_image_of(template: Mapping[str, Any]) -> str:
     """The image of the Job template's trainer container; TRAINER_IMAGE where it names none."""
-    containers = template["spec"]["template"]["spec"]["containers"]
-    return str(next(c.get("image", TRAINER_IMAGE) for c in containers if c["name"] == "trainer"))
+    return str(trainer_of(template).get("image", TRAINER_IMAGE))
+
+
+def trainer_of(template: Mapping[str, Any]) -> dict[str, Any]:
+    """The Job template's trainer container."""
+    containers: list[dict[str, Any]] = template["spec"]["template"]["spec"]["containers"]
+    return next(container for container in containers if container["name"] == "trainer")
 
 
 def referenced_secrets(template: Mapping[str, Any]) -> dict[str, set[str]]:

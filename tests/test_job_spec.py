@@ -370,6 +370,12 @@ def test_a_request_for_gpus_changes_gpus_and_nothing_else(wish: int | None, expe
     }
     job = built(changed(f"{POD}/trainer/resources", resources), a_request(resources={"gpus": wish}))
     assert trainer_of(job)["resources"] == expected
+    assert env_of(job)["GPUS"] == expected["limits"].get("nvidia.com/gpu", "0"), "what the trainer may count on"
+
+
+def test_a_gpu_limit_that_is_no_plain_number_promises_the_trainer_nothing() -> None:
+    resources = {"limits": {"nvidia.com/gpu": "1k"}}
+    assert env_of(built(changed(f"{POD}/trainer/resources", resources)))["GPUS"] == "0"
 
 
 def test_another_gpu_resource_can_be_named() -> None:

@@ -54,6 +54,7 @@ class RunInputs:
     data:    folder with the dataset as listed in the container, verified, read-only by convention
     output:  empty folder: model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md
     device:  "auto", "cpu", "cuda" or "cuda:N"
+    gpus:    how many were promised to this pod; 0: none
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
@@ -73,6 +74,7 @@ class RunInputs:
     checkpoints: CheckpointStore | None = None
     initial: Path | None = None
     grace_seconds: float = 30.0
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

@@ -13,24 +13,42 @@ import torch
 from trainer_image.errors import GpuFault, UsageError
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device for "auto", "cpu", "cuda" or "cuda:N"; GpuFault when a GPU was asked for and none is visible."""
+def choose_device(wanted: str, promised: int = 0) -> torch.device:
+    """The device for "auto", "cpu", "cuda" or "cuda:N". promised: GPUs that the pod was given by its limits.
+
+    Raises GpuFault when a GPU was asked for or promised and none is visible: a training that fell back to the CPU
+    unasked would take days and look healthy.
+    """
     # The device plugin names the GPUs that it gave to this container; an image's own default is "all" or "none".
     given = os.environ.get("NVIDIA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-"))
-    if wanted == "cpu" or (wanted == "auto" and not given and not torch.cuda.is_available()):
+    expected = promised > 0 or given
+    if wanted == "cpu" or (wanted == "auto" and not expected and not torch.cuda.is_available()):
         return torch.device("cpu")
     match = re.fullmatch(r"(?:auto|cuda(?::(\d+))?)", wanted)
     if not match:
         raise UsageError(f"Unknown device '{wanted}': auto, cpu, cuda or cuda:N would be right")
     if not torch.cuda.is_available():
-        raise GpuFault(
-            f"Device '{wanted}' was asked for, but no GPU is visible in this container: check the pod's GPU limit, the "
-            "node's driver, and that the image's PyTorch is built for CUDA"
-        )
+        asked = f"Device '{wanted}' was asked for"
+        if promised and wanted == "auto":
+            asked = f"The pod was promised {promised} GPU{'s' if promised > 1 else ''}"
+        raise GpuFault(f"{asked}, but none is visible in this container: {why_no_gpu()}")
     number = int(match[1] or 0)
     if number >= torch.cuda.device_count():
         raise GpuFault(f"Device '{wanted}' was asked for, but {torch.cuda.device_count()} GPU(s) are visible")
     return torch.device("cuda", number)
+
+
+def why_no_gpu() -> str:
+    """Why torch sees no GPU, and what would help, as the rest of a sentence."""
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        return "the image's PyTorch is built without CUDA; use an image with a CUDA build"
+    if not list(Path("/dev").glob("nvidia[0-9]*")) and not Path("/dev/kfd").exists():
+        return "there is no GPU device in /dev; check the pod's GPU limit and the node's device plugin"
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return f"{str(error).splitlines()[0].rstrip('.')}; check the node's driver"
+    return "PyTorch finds no usable device; check the node's driver and CUDA_VISIBLE_DEVICES"
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

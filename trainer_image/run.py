@@ -212,6 +212,7 @@ def _inputs(
         checkpoints=ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep),
         initial=initial,
         grace_seconds=settings.grace_seconds,
+        gpus=settings.gpus,
     )
 
 

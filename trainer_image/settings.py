@@ -40,6 +40,7 @@ class Settings:
     tracking:   the model's status is checked and updated at the portal
     data, out, config: local folders and file instead of containers
     work_dir:   None: a temporary folder
+    gpus:       how many the pod was promised
     """
 
     run_id: str
@@ -61,6 +62,7 @@ class Settings:
     image: str | None = None
     work_dir: Path | None = None
     device: str = "auto"
+    gpus: int = 0
     download_connections: int = 8
     log_level: str = "INFO"
     limits: Limits = field(default_factory=Limits)
@@ -140,6 +142,7 @@ def from_mapping(
         image=reader.text("TRAINER_IMAGE"),
         work_dir=_work_dir(reader.text("WORK_DIR"), dispatched),
         device=reader.text("DEVICE", check=_DEVICE.fullmatch, right="auto, cpu, cuda or cuda:N") or "auto",
+        gpus=int(reader.number("GPUS", 0, low=0, high=1024, whole=True)),
         download_connections=int(reader.number("DOWNLOAD_CONNECTIONS", 8, low=1, high=64, whole=True)),
         log_level=(
             reader.text("LOG_LEVEL", check=lambda v: v.upper() in _LEVELS, right=", ".join(_LEVELS)) or "INFO"

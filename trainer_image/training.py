@@ -54,7 +54,7 @@ def train(inputs: RunInputs) -> RunResult:
     """
     began = time.monotonic()
     phases: dict[str, float] = {}
-    device = choose_device(inputs.device)
+    device = choose_device(inputs.device, inputs.gpus)
     torch.set_num_threads(usable_cpus())
     inputs.progress(Progress("Reading the dataset", 0, 0.0))
     problem = task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs))

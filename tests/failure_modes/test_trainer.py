@@ -90,6 +90,10 @@ def test_f21_a_gpu_that_was_given_and_is_gone_is_not_replaced_by_the_cpu(monkeyp
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "GPU-8d2f1e90-0000-0000-0000-000000000000")
     with pytest.raises(errors.GpuFault):
         choose_device("auto")
+    monkeypatch.delenv("NVIDIA_VISIBLE_DEVICES")
+    with pytest.raises(errors.GpuFault, match="The pod was promised 2 GPUs, but none is visible"):
+        choose_device("auto", promised=2)
+    assert choose_device("cpu", promised=2).type == "cpu", "whoever says cpu gets it"
 
 
 def a_cgroup(folder: Path, kills: int) -> Path:
