@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from portal_client.progress_text import parse
 from tests.training_data import (
     IMAGES,
     TABULAR,
@@ -42,7 +43,9 @@ def test_the_model_folder_alone_reproduces_the_test_figures(tmp_path: Path, make
     said: list[Progress] = []
     result = train(run_inputs(data, tmp_path / "out", config, said=said))
     assert {path.name for path in (tmp_path / "out").iterdir()} == ARTIFACTS
-    assert any(p.message.startswith(f"Epoch 1 of {2 if 'image' in config else 3}, validation ") for p in said)
+    first = next(found for p in said if (found := parse(p.message)) and found.step is None)
+    assert (first.epoch, first.epochs, first.more.split()[0]) == (1, 2 if "image" in config else 3, "validation")
+    assert first.loss is not None
     data.rename(tmp_path / "elsewhere")
     predicted = predict(tmp_path / "out", tmp_path / "elsewhere", tmp_path / "rows.csv")
     assert predicted["metrics"] == dict(result.metrics)

@@ -39,6 +39,7 @@ NEVER_IN = {
 PURE = (
     "portal_client/statuses.py",
     "portal_client/model_ids.py",
+    "portal_client/progress_text.py",
     "dispatcher/training_request.py",
     "dispatcher/admission.py",
     "dispatcher/job_spec.py",

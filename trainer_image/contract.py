@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a person waiting wants to know: one line, e.g. "Epoch 7 of 20, validation accuracy 0.91"."""
+    """What a person waiting wants to know: one line, e.g. "Epoch 7 of 20, loss 0.312, validation accuracy 0.91".
+
+    As `portal_client.progress_text` writes it, it becomes a bar and a curve on the dispatcher's status page.
+    """
 
     message: str
     step: int

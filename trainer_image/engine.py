@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from portal_client.progress_text import EpochProgress
 from trainer_image.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.contract import Progress
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
@@ -145,7 +146,7 @@ class Engine:
             self._save_if_due(epoch_ended=False)
             if time.monotonic() - self._told > PROGRESS_SECONDS:
                 of = math.ceil(at.stop_at / per_epoch)
-                self._tell(f"Epoch {at.epoch + 1} of {of}, step {at.batch} of {per_epoch}")
+                self._tell(str(EpochProgress(at.epoch + 1, of, at.batch, per_epoch)))
 
     def _fit_budget(self) -> None:
         """Shortens the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
@@ -172,20 +173,18 @@ class Engine:
         }
         of = max(at.epoch + 1, math.ceil(at.stop_at / per_epoch))
         at.epoch += 1
-        message = f"Epoch {at.epoch} of {of}"
+        said = "training on all rows"
         figures: Figures = {}
         if at.phase == SEARCH:
             figures = self._validate()
             record["validation"] = figures
             shown = self.problem.headline.name
-            message += f", validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
-        else:
-            message += ", training on all rows"
+            said = f"validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
         at.batch = 0
         self.state.loss_sum.zero_()
         at.history.append(record)
         self.out.metrics(record)
-        self._tell(message, figures)
+        self._tell(str(EpochProgress(at.epoch, of, loss=record["loss"], more=said)), figures)
         self._save_if_due(epoch_ended=True)
 
     def _validate(self) -> Figures:
