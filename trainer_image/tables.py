@@ -67,11 +67,19 @@ class Table:
 
     def locate(self, index: int) -> tuple[str, int]:
         """File and row number (the header is row 1) of the row with this index: (name, row)."""
+        return self.locate_all([index])[0]
+
+    def locate_all(self, indices: Sequence[int]) -> list[tuple[str, int]]:
+        """The same for many rows; each file is gone through once at most."""
+        found: dict[int, tuple[str, int]] = {}
+        first = 0
         for part in self.parts:
-            if index < part.rows:
-                return part.name, _row_number(part.path, index)
-            index -= part.rows
-        raise IndexError(index)
+            here = {index - first for index in indices if first <= index < first + part.rows}
+            if here:
+                numbered = _row_numbers(part.path, here)
+                found |= {first + index: (part.name, row) for index, row in numbered.items()}
+            first += part.rows
+        return [found[index] for index in indices]
 
     def error(self, index: int, why: str) -> DatasetInvalid:
         """A `DatasetInvalid` that names file and row."""
@@ -289,15 +297,20 @@ def _not_utf8(name: str, path: Path) -> DatasetInvalid:
     return invalid(name, "is not UTF-8; save the file as UTF-8")
 
 
-def _row_number(path: Path, index: int) -> int:
+def _row_numbers(path: Path, wanted: set[int]) -> dict[int, int]:
+    """Index of a row → its number in the file, as an editor counts lines."""
     if path.name.endswith(".parquet"):
-        return index + 1
+        return {index: index + 1 for index in wanted}
     with _open_text(path) as text:
         delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(text.read(SAMPLE_CHARACTERS))
+    numbers = {index: index + 2 for index in wanted}
+    last = max(wanted) + 1
     for position, (line, _) in enumerate(_records(path, delimiter)):
-        if position == index + 1:
-            return line
-    return index + 2
+        if position - 1 in wanted:
+            numbers[position - 1] = line
+        if position == last:
+            break
+    return numbers
 
 
 def _read_parquet(name: str, path: Path) -> pa.Table:

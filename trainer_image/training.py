@@ -18,8 +18,10 @@ from trainer_image.engine import Engine
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_step import evaluate
 from trainer_image.errors import GpuFault, Terminated
+from trainer_image.report import mistakes
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
+from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first
 
 MODEL_FORMAT = 1
@@ -93,9 +95,14 @@ def train(inputs: RunInputs) -> RunResult:
         phases["baselines"] = time.monotonic() - at
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
     _write_model(inputs, problem, fitted)
-    content = _report(inputs, problem, plan, fitted, tested, baselines, phases)
-    content["findings"] = problem.findings(outputs)
-    report.write(inputs.output, content)
+    at = time.monotonic()
+    findings = problem.findings(outputs)
+    intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested)
+    intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
+    pictures = mistakes.named(problem, findings)
+    phases["report"] = time.monotonic() - at
+    content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
+    report.write(inputs.output, content | {"resamples": resamples, "findings": findings}, pictures)
     return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds)
 
 
@@ -138,17 +145,29 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def verdict(problem: Problem, tested: Figures, baselines: dict[str, Figures]) -> tuple[bool, str]:
-    """Whether the model beats both baselines on the headline figure, and the sentence that says so."""
+def verdict(
+    problem: Problem, tested: Figures, baselines: dict[str, Figures], interval: Interval | None
+) -> tuple[bool, bool, str]:
+    """Whether the model beats the baselines on the headline figure, whether by more than chance, and a sentence.
+
+    By chance: a baseline's figure lies within the model's 95 % interval, so that other test rows could turn them round.
+    """
     metric = problem.headline
     own = tested[metric.name]
-    shown = metric.name.replace("_", " ")
-    worse = [name for name, figures in baselines.items() if not metric.better(own, figures[metric.name])]
-    if not worse:
-        others = ", ".join(f"{figures[metric.name]:.4g} ({name})" for name, figures in baselines.items())
-        return True, f"Test {shown} {own:.4g}, better than the baselines on the same split: {others}."
-    named = " and ".join(f"the {name} baseline ({baselines[name][metric.name]:.4g})" for name in worse)
-    return False, f"THIS MODEL IS NOT BETTER THAN {named.upper()}: its test {shown} is {own:.4g}."
+    shown = f"{metric.name.replace('_', ' ')} {own:.4g}"
+    others = {name: figures[metric.name] for name, figures in baselines.items() if metric.name in figures}
+    if not others:
+        return True, True, f"Test {shown}; there is no baseline to compare it with."
+    worse = [name for name, other in others.items() if not metric.better(own, other)]
+    if worse:
+        named = " and ".join(f"the {name} baseline ({others[name]:.4g})" for name in worse)
+        return False, False, f"THIS MODEL IS NOT BETTER THAN {named.upper()}: its test {shown}."
+    listed = ", ".join(f"{other:.4g} ({name})" for name, other in others.items())
+    sentence = f"Test {shown}, better than the baselines on the same split: {listed}."
+    near = [name for name, other in others.items() if interval and interval[0] <= other <= interval[1]]
+    if near:
+        sentence += f" The {' and '.join(near)} baseline lies within its 95 % interval: it may be by chance."
+    return True, not near, sentence
 
 
 def _report(
@@ -159,8 +178,9 @@ def _report(
     tested: Figures,
     baselines: dict[str, Figures],
     phases: dict[str, float],
+    intervals: dict[str, Interval],
 ) -> dict[str, Any]:
-    better, sentence = verdict(problem, tested, baselines)
+    better, beyond_chance, sentence = verdict(problem, tested, baselines, intervals.get(problem.headline.name))
     resolved: Any = inputs.config.resolved()
     return {
         "format": 1,
@@ -173,9 +193,10 @@ def _report(
             "notes": problem.notes,
             "warnings": problem.warnings,
         },
-        "verdict": {"better_than_baselines": better, "sentence": sentence},
+        "verdict": {"better_than_baselines": better, "beyond_chance": beyond_chance, "sentence": sentence},
         "headline": problem.headline.name,
         "metrics": tested,
+        "intervals": intervals,
         "baselines": baselines,
         "training": {
             "steps": fitted.steps,

@@ -91,6 +91,22 @@ class Rows:
     labelled: bool
 
 
+@dataclass(frozen=True)
+class Example:
+    """A row as the report shows it to a person; all of it may come from the dataset, the report escapes it.
+
+    name:   where it is found, e.g. "test.csv, row 17" or "test/cat/3.png"
+    cells:  a few columns and what they hold
+    text:   an excerpt
+    pixels: uint8 (channels, height, width), one channel or three
+    """
+
+    name: str
+    cells: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    pixels: Tensor | None = None
+
+
 class Predictor(ABC):
     """All that a published model needs: made from `model.json` alone."""
 
@@ -146,7 +162,15 @@ class Problem(ABC):
 
     @abstractmethod
     def findings(self, outputs: Tensor) -> Json:
-        """What the report shows beside the test figures: {"kind": "classification" | "regression", ...}."""
+        """What the report shows beside the test figures: {"kind": "classification" | "regression", ...}.
+
+        Any other kind is shown as the tables that its JSON makes. A list "worst" of {"row": position in the test
+        split, ...} shows these rows' `examples`.
+        """
+
+    def examples(self, rows: Sequence[int]) -> list[Example]:
+        """These rows of the test split, in order, for the report's worst mistakes; none: it says their numbers only."""
+        return []
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         """May set first weights from the rows of these splits, on the CPU; called before the first step of a fit."""

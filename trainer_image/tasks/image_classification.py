@@ -16,7 +16,7 @@ from trainer_image.errors import DatasetInvalid
 from trainer_image.splits import assign, find_folders
 from trainer_image.tables import invalid
 from trainer_image.tasks import baselines, metrics
-from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
 from trainer_image.tasks.image_files import SUFFIXES, Sample, list_samples, read_headers, read_pixels
 from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image_presets import input_size, preset
@@ -125,6 +125,8 @@ class ImageProblem(Problem):
             else:
                 splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
         self.splits = splits
+        tested = listed["test"] if "test" in listed else [train[index] for index in rows.test]
+        self._test_names = [sample.name for sample in tested]
         mean, spread = _scaling(splits["train"]["pixels"])
         self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
         self.headline, self.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, "accuracy", "log_loss")
@@ -166,6 +168,11 @@ class ImageProblem(Problem):
         test = self.splits["test"]
         classes = len(self._predictor.labels)
         return baselines.classification(x, y, _flat(test["pixels"]), test["target"].numpy(), classes)
+
+    def examples(self, rows: Sequence[int]) -> list[Example]:
+        """The pixels are those that the network sees."""
+        pixels = self.splits["test"]["pixels"]
+        return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
 
     def findings(self, outputs: Tensor) -> Json:
         return metrics.classification_findings(outputs, self.splits["test"]["target"], self._predictor.labels)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer_image.errors import ConfigInvalid
 from trainer_image.tasks.base import Figures, Json, Metric
+from trainer_image.tasks.intervals import calibration_by_chance, mean_interval, wilson
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -31,6 +32,12 @@ REGRESSION = {
     "mae": Metric("mae", higher_is_better=False),
 }
 SHOWN_POINTS = 500
+SHOWN_MISTAKES = 20
+SHOWN_CONFUSIONS = 100
+# Classes up to which report.json has the whole matrix: beyond, it would be most of the file.
+LARGEST_MATRIX = 100
+CALIBRATION_BINS = 10
+HISTOGRAM_BINS = 24
 
 
 def choose(metric: str, known: dict[str, Metric], headline: str, selection: str) -> tuple[Metric, Metric]:
@@ -99,35 +106,132 @@ def regression(values: Tensor, targets: Tensor) -> Figures:
 
 
 def classification_findings(probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> Json:
-    """Confusion matrix and per-class figures, for the report."""
+    """What the report shows of class probabilities (rows, classes) against labels (rows,): confusions, figures of each
+    class, calibration, the worst mistakes. Intervals are Wilson's, 95 %."""
+    p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
-    counts = confusion_matrix(y, probabilities.argmax(1).numpy(), len(names))
-    per_class = []
-    for index, name in enumerate(names):
-        hits, true, said = counts[index, index], counts[index].sum(), counts[:, index].sum()
-        per_class.append(
-            {
-                "label": name,
-                "rows": int(true),
-                "recall": float(hits / true) if true else None,
-                "precision": float(hits / said) if said else None,
-            }
-        )
+    said = p.argmax(1)
+    counts = confusion_matrix(y, said, len(names))
     return {
         "kind": "classification",
         "labels": list(names),
-        "confusion_matrix": counts.tolist(),
-        "per_class": per_class,
+        "confusion_matrix": counts.tolist() if len(names) <= LARGEST_MATRIX else None,
+        "confusions": _confusions(counts),
+        "per_class": [_of_class(counts, index, name) for index, name in enumerate(names)],
+        "intervals": {"accuracy": wilson(int((said == y).sum()), len(y))},
+        "calibration": calibration(p.max(1), said == y),
+        "worst": _surest_mistakes(p, y, said, names),
     }
 
 
+def _confusions(counts: Ints) -> list[list[int]]:
+    """[true class, predicted class, rows] of the most frequent mistakes."""
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    true, said = np.nonzero(wrong)
+    order = np.argsort(-wrong[true, said], kind="stable")[:SHOWN_CONFUSIONS]
+    return [[int(true[k]), int(said[k]), int(wrong[true[k], said[k]])] for k in order]
+
+
+def _of_class(counts: Ints, index: int, name: str) -> Json:
+    hits, true, said = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+    return {
+        "label": name,
+        "rows": true,
+        "recall": hits / true if true else None,
+        "recall_interval": wilson(hits, true),
+        "precision": hits / said if said else None,
+        "precision_interval": wilson(hits, said),
+        "f1": 2 * hits / (true + said) if true + said else None,
+    }
+
+
+def calibration(confidence: Floats, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Json:
+    """Whether a model that says 80 % is right in 80 of 100 rows: both (rows,), of the predicted class.
+
+    Ten bins of equal width; the expected calibration error is the mean distance of confidence and accuracy, weighted
+    by rows (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    """
+    bins = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
+    rows = np.bincount(bins, minlength=CALIBRATION_BINS)
+    sure = np.bincount(bins, confidence, CALIBRATION_BINS)
+    hits = np.bincount(bins, right, CALIBRATION_BINS)
+    return {
+        "bins": [
+            {
+                "from": b / CALIBRATION_BINS,
+                "to": (b + 1) / CALIBRATION_BINS,
+                "rows": int(rows[b]),
+                "confidence": float(sure[b] / rows[b]),
+                "accuracy": float(hits[b] / rows[b]),
+                "interval": wilson(int(hits[b]), int(rows[b])),
+            }
+            for b in range(CALIBRATION_BINS)
+            if rows[b]
+        ],
+        "expected_calibration_error": float(np.abs(sure - hits).sum() / max(1, len(confidence))),
+        "error_by_chance": calibration_by_chance(confidence, bins, CALIBRATION_BINS) if len(confidence) else None,
+    }
+
+
+def _surest_mistakes(p: Floats, y: Ints, said: Ints, names: Sequence[str]) -> list[Json]:
+    """The mistakes that the model was surest of."""
+    wrong = np.flatnonzero(said != y)
+    order = wrong[np.argsort(-p[wrong, said[wrong]], kind="stable")][:SHOWN_MISTAKES]
+    return [
+        {
+            "row": int(row),
+            "true": names[y[row]],
+            "predicted": names[said[row]],
+            "probability": float(p[row, said[row]]),
+            "probability_of_true": float(p[row, y[row]]),
+        }
+        for row in order
+    ]
+
+
 def regression_findings(values: Tensor, targets: Tensor) -> Json:
-    """Predicted against true (an even sample of at most SHOWN_POINTS) and the residuals' quantiles, for the report."""
+    """What the report shows of predictions (rows,) against targets (rows,), both in the target's unit: an even sample
+    of the rows, residuals (predicted - true), predictions against truth by tenths, the worst mistakes."""
     v, t = values.double().numpy(), targets.double().numpy()
+    residual = v - t
     step = max(1, -(-len(v) // SHOWN_POINTS))
-    quantiles = np.quantile(v - t, [0.05, 0.25, 0.5, 0.75, 0.95])
+    quantiles = np.quantile(residual, [0.05, 0.25, 0.5, 0.75, 0.95])
+    counts, edges = np.histogram(residual, bins=HISTOGRAM_BINS)
+    worst = np.argsort(-np.abs(residual), kind="stable")[:SHOWN_MISTAKES]
     return {
         "kind": "regression",
         "points": [[float(a), float(b)] for a, b in zip(t[::step], v[::step], strict=True)],
         "residual_quantiles": dict(zip(["5%", "25%", "50%", "75%", "95%"], map(float, quantiles), strict=True)),
+        "absolute_error_quantiles": {
+            f"{share}%": float(np.quantile(np.abs(residual), share / 100)) for share in (50, 80, 90, 95)
+        },
+        "residual_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "calibration": {"bins": _by_tenths(v, t)},
+        "worst": [
+            {
+                "row": int(row),
+                "true": float(t[row]),
+                "predicted": float(v[row]),
+                "residual": float(residual[row]),
+            }
+            for row in worst
+        ],
     }
+
+
+def _by_tenths(v: Floats, t: Floats) -> list[Json]:
+    """Rows in order of their prediction, in at most ten equal parts of at least five: means of both, and the 95 %
+    interval of the true values' mean (mean ± 1.96 standard errors)."""
+    order = np.argsort(v, kind="stable")
+    parts = np.array_split(order, max(1, min(10, len(v) // 5)))
+    return [
+        {
+            "rows": len(part),
+            "predicted": float(v[part].mean()),
+            "true": float(t[part].mean()),
+            "interval": mean_interval(t[part]),
+        }
+        for part in parts
+        if len(part)
+    ]

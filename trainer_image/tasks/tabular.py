@@ -18,13 +18,16 @@ from trainer_image.errors import ConfigInvalid
 from trainer_image.splits import Assignment, assign, find_tables
 from trainer_image.tables import Table, compare_columns, invalid, read_table
 from trainer_image.tasks import baselines, metrics, tabular_columns, tabular_linear
-from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
 from trainer_image.tasks.tabular_columns import Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
 from trainer_image.tasks.tabular_target import ClassTarget, Target, ValueTarget, fit_target, target_from_json
 
 SKIP_RATE = 0.1
+# Columns of a row that the report shows of a mistake, and characters of a cell.
+SHOWN_COLUMNS = 8
+SHOWN_CHARACTERS = 60
 
 
 class Tabular(Task):
@@ -127,6 +130,10 @@ class TabularProblem(Problem):
         sizes, self.recipe = preset(settings.preset, len(rows.train))
         self.predictor = self._predictor = TabularPredictor(preprocessing, target, sizes)
         self.splits = self._tensors(tables, rows)
+        held_out = "test" not in tables
+        self._test_files = found.train if held_out else found.test
+        self._test_rows = rows.test if held_out else np.arange(tables["test"].rows)
+        self._root, self._limits = root, settings.limits
         known, headline, selection = target.figures
         self.headline, self.selection = metrics.choose(settings.metric, known, headline, selection)
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
@@ -222,6 +229,18 @@ class TabularProblem(Problem):
             codes = batch["codes"][:, column].clamp(max=shown)
             parts.append(functional.one_hot(codes, shown + 1)[:, :shown].float().numpy())
         return np.concatenate(parts, axis=1)
+
+    def examples(self, rows: Sequence[int]) -> list[Example]:
+        """Reads the test split's table again: the text of every cell is not worth its memory while training."""
+        table = read_table([(p.relative_to(self._root).as_posix(), p) for p in self._test_files], self._limits)
+        shown = [name for name in table.columns if name in self._predictor.preprocessing.columns][:SHOWN_COLUMNS]
+        indices = [int(self._test_rows[row]) for row in rows]
+        examples = []
+        for index, (file, number) in zip(indices, table.locate_all(indices), strict=True):
+            cells = {column: table.columns[column][index].as_py() or "" for column in shown}
+            shortened = {column: cell[:SHOWN_CHARACTERS] for column, cell in cells.items()}
+            examples.append(Example(f"{file}, row {number}", shortened))
+        return examples
 
     def findings(self, outputs: Tensor) -> Json:
         labels = self.splits["test"]["target"]

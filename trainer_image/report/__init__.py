@@ -1,0 +1,32 @@
+"""The report of a training: report.json has every figure, report.html and the model card README.md show them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer_image.report.card import card
+from trainer_image.report.page import page
+
+
+def write(folder: Path, content: dict[str, Any], pictures: Mapping[int, bytes] | None = None) -> None:
+    """Writes report.json, report.html and README.md. content: plain JSON; pictures: PNG files by row of the test."""
+    content = without_nan(content)
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(page(content, pictures or {}), encoding="utf-8")
+    (folder / "README.md").write_text(card(content), encoding="utf-8")
+
+
+def without_nan(value: Any) -> Any:
+    """The same with null for every number that JSON does not know: one odd figure of a plug-in costs no report."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(entry) for entry in value]
+    return value

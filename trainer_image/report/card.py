@@ -1,0 +1,135 @@
+"""README.md, the model card: what the model is for, how good it is, what to beware of.
+
+After Mitchell et al. 2019, Model Cards for Model Reporting (arXiv 1810.03993).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from trainer_image.report.html import interval, number, words
+
+Content = dict[str, Any]
+FEW_ROWS = 100
+# A class that has this many times fewer rows than the largest is worth a warning.
+IMBALANCE = 10
+
+
+def markdown(value: object) -> str:
+    """Text from a dataset as inert Markdown: no markup, no HTML, one line."""
+    line = " ".join(str(value).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+!|~$-])", r"\\\1", line)
+
+
+def card(content: Content) -> str:
+    """The whole file. Every word that may come from a dataset is escaped."""
+    dataset, training = content["dataset"], content["training"]
+    lines = [
+        f"# {markdown(str(content['task']).replace('_', ' ').capitalize())} model",
+        "",
+        f"**{markdown(content['verdict']['sentence'])}**",
+        "",
+        f"Run `{_code(content['run_id'])}`. `report.html` has curves, mistakes and details.",
+        "",
+        "## Intended use",
+        "",
+        _use(content),
+        "",
+        "## Data",
+        "",
+        markdown(dataset["description"]),
+        "",
+        f"Fingerprint of the dataset: `{_code(dataset['fingerprint'])}`; `dataset.lock.json` lists every file.",
+        "",
+        "## Figures",
+        "",
+        *_figures(content),
+        "",
+        f"On {number(dataset['rows'].get('test'))} rows of the test split, used once, at the end. The headline is "
+        f"{markdown(words(content['headline']))}. Weights were chosen by {markdown(training['selected_by'])} (epoch "
+        f"{training['best_epoch']} of {training['epochs']}) and have seen {' and '.join(training['fit_on'])} rows.",
+        "",
+        "## Limits",
+        "",
+        *(f"- {markdown(limit)}" for limit in limits(content)),
+        "",
+    ]
+    remarks = [*dataset["notes"], *training["notes"]]
+    if remarks:
+        lines += ["## Decisions on your behalf", "", *(f"- {markdown(remark)}" for remark in remarks), ""]
+    lines += [
+        "## How to use it",
+        "",
+        "    python -m trainer_image predict --model . --data FILE --out predictions.csv",
+        "",
+        "`model.safetensors` holds the weights, `model.json` architecture, preprocessing and labels; nothing else is "
+        "needed, no training data and no network. `report.json` has every figure.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def limits(content: Content) -> list[str]:
+    """What a reader should know before trusting the model, in sentences."""
+    found = content["findings"]
+    rows = content["dataset"]["rows"].get("test")
+    said = []
+    if content["baselines"] and not content["verdict"]["better_than_baselines"]:
+        said.append("It does not beat its baselines: use the simpler model, or more and better data.")
+    elif not content["verdict"].get("beyond_chance", True):
+        said.append("It beats its baselines by less than the test split can tell from chance.")
+    said += content["dataset"]["warnings"]
+    if rows is not None and rows < FEW_ROWS:
+        said.append(f"The test split has {rows} rows only: every figure is rough.")
+    if found.get("kind") == "classification":
+        said += _class_limits(found)
+    said.append("It knows what its training data shows; on data from elsewhere, or later, its figures need not hold.")
+    return said
+
+
+def _class_limits(found: Content) -> list[str]:
+    said = []
+    counted = [(entry["rows"], str(entry["label"])) for entry in found.get("per_class", [])]
+    if counted and max(counted)[0] > IMBALANCE * min(counted)[0]:
+        (most, large), (fewest, small) = max(counted), min(counted)
+        said.append(
+            f"The classes are unequal: {number(most)} test rows of {large}, {number(fewest)} of {small}. Accuracy "
+            "says little of the small ones; look at their recall."
+        )
+    measured = found.get("calibration", {})
+    error, chance = measured.get("expected_calibration_error"), measured.get("error_by_chance")
+    if error is not None and chance is not None and error > chance:
+        said.append(f"Its probabilities are not calibrated (expected calibration error {number(error)}).")
+    return said
+
+
+def _use(content: Content) -> str:
+    description = markdown(str(content["dataset"]["description"]).split(";")[0].rstrip("."))
+    return f"For data like that which it was trained on: {description}. It was trained for nothing else."
+
+
+def _figures(content: Content) -> list[str]:
+    baselines = content["baselines"]
+    header = ["", "this model", "95 % interval", *(markdown(words(name)) for name in baselines)]
+    return [_line(header), "|" + "---|" * len(header)] + [
+        _line(
+            [
+                markdown(words(name)),
+                number(value),
+                interval(content["intervals"].get(name)),
+                *(number(figures.get(name)) for figures in baselines.values()),
+            ]
+        )
+        for name, value in content["metrics"].items()
+    ]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _code(value: object) -> str:
+    return re.sub("[^0-9A-Za-z:._-]", "", str(value))

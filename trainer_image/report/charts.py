@@ -1,0 +1,247 @@
+"""Charts as inline SVG: axes with ticks that people would choose, a title and a description for whoever cannot see
+them, marks told apart by shape and dashes as well as by colour. Colours come from the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from zlib import crc32
+
+from trainer_image.report.html import number, text
+
+WIDTH, HEIGHT = 400, 250
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
+# Points of a curve beyond which neighbours are left out: no screen shows more.
+MOST_POINTS = 300
+# Points of a curve up to which each has a dot that says its value under the pointer.
+MOST_DOTS = 40
+LOG_FROM = 200.0
+
+Point = tuple[float, float]
+
+
+def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
+    """Round numbers within [low, high], about `wanted` of them: steps of 1, 2 or 5 times a power of ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next((power * m for m in (1, 2, 5) if rough <= power * m), power * 10)
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [k * step + 0.0 for k in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten within [low, high], with 2 and 5 times where there are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1,) if len(powers) > 4 else (1, 2, 5)
+    return [v for p in powers for m in factors if low * 0.999 <= (v := m * 10.0**p) <= high * 1.001]
+
+
+def tick_label(value: float) -> str:
+    return number(round(value, 12)) if abs(value) < 1e4 else f"{value:,.3g}".replace("e+0", "e").replace("e+", "e")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis. `label`: what it counts; whole: only whole numbers are ticks; log: powers of ten are even steps."""
+
+    low: float
+    high: float
+    label: str
+    whole: bool = False
+    log: bool = False
+
+    @classmethod
+    def around(
+        cls, values: Sequence[float], label: str, *, log: bool = False, margin: float = 0.06, most: float = math.inf
+    ) -> Axis:
+        """An axis with a little room on both sides of the values. most: the largest value that can be."""
+        low, high = min(values), max(values)
+        if log:
+            return cls(low / 1.15, high * 1.15, label, log=True)
+        room = (high - low) * margin or abs(high) * 0.1 or 1.0
+        top = most + 0.15 * room if high <= most < high + room else high + room
+        return cls(low - room, top, label)
+
+    @property
+    def ticks(self) -> list[float]:
+        if self.log:
+            return log_ticks(self.low, self.high)
+        found = ticks(self.low, self.high)
+        return [v for v in found if v == round(v)] if self.whole else found
+
+    def place(self, start: float, end: float) -> Callable[[float], float]:
+        """Value → position between two ends."""
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        span = (high - low) or 1.0
+        return lambda value: start + ((math.log(value) if self.log else value) - low) / span * (end - start)
+
+
+@dataclass
+class Chart:
+    """A frame with two axes, to be drawn into. title: what it is; summary: what it shows, in a sentence."""
+
+    title: str
+    summary: str
+    across: Axis
+    up: Axis
+    height: int = HEIGHT
+    notes: int = 0  # lines of text above the frame, for `upright`
+    marks: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.top = TOP + 14 * self.notes
+        self.height += 14 * self.notes
+        self.x = self.across.place(LEFT, WIDTH - RIGHT)
+        self.y = self.up.place(self.height - BOTTOM, self.top)
+
+    def line(self, points: Sequence[Point], kind: str, unit: str = "") -> None:
+        """A curve. kind: "a" (drawn through) or "b" (dashed)."""
+        where = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in points)
+        self.marks.append(f'<polyline class="line {kind}" points="{where}"/>')
+        if len(points) <= MOST_DOTS:
+            self.dots(points, f"dot {kind}", lambda a, b: f"{unit} {number(a)}: {number(b)}".strip(), radius=2.6)
+
+    def dots(self, points: Sequence[Point], kind: str, says: Callable[[float, float], str], radius: float = 3) -> None:
+        self.marks += [
+            f'<circle class="{kind}" r="{radius}" cx="{self.x(a):.1f}" cy="{self.y(b):.1f}">'
+            f"<title>{text(says(a, b))}</title></circle>"
+            for a, b in points
+        ]
+
+    def upright(self, at: float, label: str, line: int = 0, kind: str = "mark") -> None:
+        """A vertical line with words above the frame, on one of its lines of `notes`."""
+        x, y = self.x(at), self.top - 4 - 14 * line
+        right = x > (LEFT + WIDTH - RIGHT) / 2
+        anchor, shift = ("end", 3) if right else ("start", -3)
+        self.marks.append(
+            f'<path class="{kind}" d="M{x:.1f} {y + 2}V{self.height - BOTTOM}"/>'
+            f'<text class="note" x="{x + shift:.1f}" y="{y}" text-anchor="{anchor}">{text(label)}</text>'
+        )
+
+    def segment(self, a: Point, b: Point, kind: str) -> None:
+        self.marks.append(
+            f'<path class="{kind}" d="M{self.x(a[0]):.1f} {self.y(a[1]):.1f}L{self.x(b[0]):.1f} {self.y(b[1]):.1f}"/>'
+        )
+
+    def whisker(self, at: float, low: float, high: float) -> None:
+        """An interval up and down."""
+        x, top, bottom = self.x(at), self.y(high), self.y(low)
+        self.marks.append(
+            f'<path class="whisker" d="M{x:.1f} {top:.1f}V{bottom:.1f}'
+            f'M{x - 3:.1f} {top:.1f}h6M{x - 3:.1f} {bottom:.1f}h6"/>'
+        )
+
+    def bar(self, left: float, right: float, top: float, kind: str, says: str) -> None:
+        """From the bottom axis up to a value."""
+        x, y = self.x(left), self.y(top)
+        width = max(0.5, self.x(right) - x - 1)
+        self.marks.append(
+            f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+            f'height="{max(0.0, self.height - BOTTOM - y):.1f}"><title>{text(says)}</title></rect>'
+        )
+
+    def svg(self) -> str:
+        bottom = self.height - BOTTOM
+        grid, labels = [], []
+        for value in self.up.ticks:
+            y = self.y(value)
+            grid.append(f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
+            labels.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_label(value)}</text>')
+        for value in self.across.ticks:
+            x = self.x(value)
+            grid.append(f"M{x:.1f} {bottom}v4")
+            labels.append(f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{tick_label(value)}</text>')
+        middle = (self.top + bottom) / 2
+        return svg(
+            self.title,
+            self.summary,
+            WIDTH,
+            self.height,
+            f'<path class="grid" d="{"".join(grid)}"/>'
+            f'<path class="axis" d="M{LEFT} {self.top}V{bottom}H{WIDTH - RIGHT}"/>'
+            f"{''.join(self.marks)}{''.join(labels)}"
+            f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{self.height - 6}" text-anchor="middle">'
+            f"{text(self.across.label)}</text>"
+            f'<text class="label" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">'
+            f"{text(self.up.label)}</text>",
+        )
+
+
+def svg(title: str, summary: str, width: int, height: int, inner: str) -> str:
+    """A picture with its name and its description in words."""
+    name = f"c{crc32((title + summary).encode()):08x}"
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-labelledby="{name}t {name}d">'
+        f'<title id="{name}t">{text(title)}</title><desc id="{name}d">{text(summary)}</desc>{inner}</svg>'
+    )
+
+
+def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+    """Every n-th point, and the last."""
+    step = max(1, -(-len(points) // most))
+    kept = list(points[::step])
+    if points and kept[-1] != points[-1]:
+        kept.append(points[-1])
+    return kept
+
+
+def wants_log(values: Sequence[float]) -> bool:
+    """Whether a few large values would press all others to the ground."""
+    return len(values) > 2 and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+
+
+def key(*entries: tuple[str, str]) -> str:
+    """A legend: (kind of mark, its words)."""
+    return '<p class="key">' + "".join(f'<span class="{kind}">{text(words)}</span>' for kind, words in entries) + "</p>"
+
+
+def figure(caption: str, *parts: str) -> str:
+    """A chart with its caption."""
+    return f"<figure><figcaption>{text(caption)}</figcaption>{''.join(parts)}</figure>"
+
+
+def comparison(title: str, summary: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], label: str) -> str:
+    """One figure of several models, one below the other: (name, value, interval). The first is this model."""
+    left, row_height, top = 118, 34, 6
+    bottom = top + row_height * len(rows)
+    everything = [value for _, value, _ in rows] + [end for _, _, ends in rows if ends for end in ends]
+    axis = Axis.around(everything, label, margin=0.08)
+    x = axis.place(left, WIDTH - RIGHT)
+    inner = [f'<path class="grid" d="{"".join(f"M{x(v):.1f} {top}V{bottom}" for v in axis.ticks)}"/>']
+    for k, (name, value, ends) in enumerate(rows):
+        y = top + row_height * (k + 0.5)
+        kind, size = ("own", 6) if k == 0 else ("other", 5)
+        shown = name if len(name) <= 16 else name[:15] + "…"
+        inner.append(f'<text class="name" x="{left - 14}" y="{y + 4.5}" text-anchor="end">{text(shown)}</text>')
+        if ends:
+            inner.append(f'<path class="whisker{"" if k == 0 else " b"}" d="M{x(ends[0]):.1f} {y}H{x(ends[1]):.1f}"/>')
+        said = f"{name}: {number(value)}" + (f" ({number(ends[0])} to {number(ends[1])})" if ends else "")
+        inner.append(
+            f'<circle class="{kind}" r="{size}" cx="{x(value):.1f}" cy="{y}"><title>{text(said)}</title></circle>'
+        )
+    inner.append(f'<path class="axis" d="M{left} {bottom}H{WIDTH - RIGHT}"/>')
+    inner += [f'<text x="{x(v):.1f}" y="{bottom + 16}" text-anchor="middle">{tick_label(v)}</text>' for v in axis.ticks]
+    middle = (left + WIDTH - RIGHT) / 2
+    inner.append(f'<text class="label" x="{middle}" y="{bottom + 34}" text-anchor="middle">{text(label)}</text>')
+    return svg(title, summary, WIDTH, bottom + 40, "".join(inner))
+
+
+def stack(title: str, summary: str, parts: Sequence[tuple[str, float, str]]) -> str:
+    """Shares of a whole side by side, with their legend: (name, size, size in words)."""
+    total = sum(size for _, size, _ in parts) or 1.0
+    width, at, rects = 800.0, 0.0, []
+    for k, (name, size, shown) in enumerate(parts):
+        wide = width * size / total
+        rects.append(
+            f'<rect class="p{k % 6}" x="{at:.1f}" y="0" width="{max(1.5, wide - 2):.1f}" height="22" rx="2">'
+            f"<title>{text(name)}: {text(shown)}</title></rect>"
+        )
+        at += wide
+    picture = svg(title, summary, 800, 22, "".join(rects)).replace(
+        "<svg ", '<svg class="bars" preserveAspectRatio="none" ', 1
+    )
+    return picture + key(*((f"p{k % 6}", f"{name} {shown}") for k, (name, _, shown) in enumerate(parts)))

@@ -1,0 +1,72 @@
+"""Findings of a kind that the report has no pictures for: the tables that their JSON makes, bounded and escaped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from trainer_image.report import mistakes
+from trainer_image.report.html import block, facts, paragraph, plain, section, table
+
+Content = dict[str, Any]
+MOST_ENTRIES = 100
+MOST_COLUMNS = 20
+LONGEST_BLOCK = 20_000
+LONGEST_CELL = 300
+
+
+def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
+    found = {name: value for name, value in content["findings"].items() if name not in ("kind", "worst", "intervals")}
+    parts = [facts((_called(name), _cell(value)) for name, value in found.items() if _scalar(value))]
+    parts += [f"<h3>{_heading(name)}</h3>{_shown(name, value)}" for name, value in found.items() if not _scalar(value)]
+    worst = content["findings"].get("worst")
+    listed = [entry for entry in worst if _is_worst(entry)] if isinstance(worst, list) else []
+    made = [section("findings", "Findings", *parts)] if any(parts) else []
+    if listed:
+        keys = {key: _called(key) for key in listed[0] if key not in ("row", "example") and _scalar(listed[0][key])}
+        made.append(mistakes.shown("Worst mistakes", "As the task found them.", listed, keys, pictures))
+    return made
+
+
+def _is_worst(entry: object) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("row"), int) and not isinstance(entry["row"], bool)
+
+
+def _scalar(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _cell(value: object) -> object:
+    shown = plain(value) if _scalar(value) else json.dumps(value, ensure_ascii=False)
+    return shown[:LONGEST_CELL] if isinstance(shown, str) else shown
+
+
+def _called(name: object) -> str:
+    return str(name).replace("_", " ")[:LONGEST_CELL]
+
+
+def _heading(name: object) -> str:
+    from trainer_image.report.html import text
+
+    return text(_called(name))
+
+
+def _shown(name: object, value: Any) -> str:
+    if isinstance(value, dict) and value and all(map(_scalar, value.values())):
+        return facts((_called(key), _cell(entry)) for key, entry in list(value.items())[:MOST_ENTRIES])
+    if isinstance(value, list) and value and all(isinstance(entry, dict) and entry for entry in value):
+        header = list(dict.fromkeys(str(key) for entry in value for key in entry))[:MOST_COLUMNS]
+        rows = [
+            [_cell({str(k): v for k, v in entry.items()}.get(key)) for key in header] for entry in value[:MOST_ENTRIES]
+        ]
+        return table(_called(name), [_called(key) for key in header], rows, hide_caption=True) + _rest(value)
+    if isinstance(value, list) and value and all(map(_scalar, value)):
+        return paragraph(", ".join(str(_cell(entry)) for entry in value[:MOST_ENTRIES])) + _rest(value)
+    dumped = json.dumps(value, indent=1, ensure_ascii=False)
+    return block(dumped[:LONGEST_BLOCK] + ("\n…" if len(dumped) > LONGEST_BLOCK else ""))
+
+
+def _rest(value: list[Any]) -> str:
+    left = len(value) - MOST_ENTRIES
+    return paragraph(f"And {left} more in report.json.", "soft small") if left > 0 else ""

@@ -1,0 +1,204 @@
+"""The sections that every report has, whatever was trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from trainer_image.report import charts
+from trainer_image.report.html import (
+    Marked,
+    block,
+    bullets,
+    details,
+    facts,
+    interval,
+    number,
+    paragraph,
+    plain,
+    seconds,
+    section,
+    table,
+    text,
+    words,
+)
+
+Content = dict[str, Any]
+FEW_ROWS = 100
+
+
+def heading(content: Content) -> str:
+    task = f"{str(content['task']).replace('_', ' ').capitalize()} model"
+    training, hardware = content["training"], content["hardware"]
+    steps = f"{number(training['steps'])} steps in {seconds(content['seconds'].get('train', 0.0))}"
+    where = hardware.get("gpu") or f"{hardware.get('cpus', '?')} CPU cores"
+    return (
+        f'<header><p class="eyebrow">Training report</p><h1>{text(task)}</h1>'
+        f'<p class="soft small">Run {text(content["run_id"])} · {text(steps)} on {text(where)}</p></header>'
+    )
+
+
+def verdict(content: Content) -> str:
+    """The figure that people are told, how sure it is, and whether a simpler model does as well."""
+    found, name = content["verdict"], content["headline"]
+    value, ends = content["metrics"][name], content["intervals"].get(name)
+    rows = content["dataset"]["rows"].get("test")
+    level, title = _level(content)
+    compared = [
+        ("this model", value, ends),
+        *((label, figures[name], None) for label, figures in content["baselines"].items() if name in figures),
+    ]
+    said = "; ".join(f"{label} {number(figure)}" for label, figure, _ in compared)
+    picture = (
+        charts.comparison(f"Test {words(name)} beside the baselines", said, compared, f"test {words(name)}")
+        if len(compared) > 1
+        else ""
+    )
+    sure = f"95 % interval {interval(ends)}, " if ends else ""
+    hero = (
+        f'<div class="hero"><div><p class="big">{text(number(value))}</p>'
+        f'<p class="soft">test {text(words(name))}<br>{text(sure)}{text(number(rows))} rows</p></div>'
+        f"<div>{picture}</div></div>"
+    )
+    return (
+        f'<section id="verdict" class="verdict {level}" aria-labelledby="verdict-title">\n'
+        f'<h2 id="verdict-title">{text(title)}</h2>\n{paragraph(found["sentence"])}{hero}</section>'
+    )
+
+
+def _level(content: Content) -> tuple[str, str]:
+    found = content["verdict"]
+    if not content["baselines"]:
+        return "close", "There is no baseline to compare with"
+    if not found["better_than_baselines"]:
+        return "bad", "This model does not beat its baselines"
+    if not found.get("beyond_chance", True):
+        return "close", "Better than its baselines, perhaps by chance"
+    return "good", "Better than its baselines"
+
+
+def data(content: Content) -> str:
+    dataset, training = content["dataset"], content["training"]
+    rows = dataset["rows"]
+    parts = [(name, float(count), f"{number(count)} rows") for name, count in rows.items()]
+    said = ", ".join(f"{name} {shown}" for name, _, shown in parts)
+    warnings = list(dataset["warnings"])
+    if 0 < rows.get("test", FEW_ROWS) < FEW_ROWS:
+        warnings.append(f"The test split has {rows['test']} rows only: every figure here is rough.")
+    return section(
+        "data",
+        "Data",
+        paragraph(dataset["description"]),
+        charts.stack("Rows of each split", said, parts),
+        bullets(warnings, "warnings"),
+        bullets([*dataset["notes"], *training["notes"]], "remarks"),
+        paragraph(
+            f"Fingerprint {dataset['fingerprint']}: name, size and version of every file, see dataset.lock.json.",
+            "soft small",
+        ),
+    )
+
+
+def figures(content: Content) -> str:
+    """All figures of the test split, with intervals, beside the baselines'."""
+    baselines = content["baselines"]
+    rows = []
+    for name, value in content["metrics"].items():
+        ends = content["intervals"].get(name)
+        beside = [number(other.get(name)) for other in baselines.values()]
+        rows.append([words(name), Marked(number(value)), interval(ends), *beside])
+    resamples = content.get("resamples", 0)
+    bootstrap = f" or a bootstrap of {number(resamples)} resamples" if resamples else ""
+    return section(
+        "figures",
+        "Test figures",
+        table(
+            f"On {number(content['dataset']['rows'].get('test'))} rows that took no part in training or selection",
+            ["", "this model", "95 % interval", *(words(name) for name in baselines)],
+            rows,
+        ),
+        paragraph(
+            f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent. The baselines "
+            "were fitted on the same rows as the model: a constant answer (trivial) and a linear model (linear)."
+            if baselines
+            else f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent.",
+            "soft small",
+        ),
+    )
+
+
+def times(content: Content) -> str:
+    spent = content["seconds"]
+    parts = [(name.replace("_", " "), float(value), seconds(value)) for name, value in spent.items()]
+    said = ", ".join(f"{name} {shown}" for name, _, shown in parts)
+    return section(
+        "time",
+        "Time",
+        paragraph(f"{seconds(sum(spent.values()))} in all, without download and upload."),
+        charts.stack("Time of each phase", said, parts),
+    )
+
+
+_TRAINING = {
+    "steps": "steps",
+    "epochs": "epochs of the search",
+    "best_epoch": "best epoch",
+    "selected_by": "weights chosen by",
+    "best_validation": "its best value",
+    "fit_on": "weights have seen",
+    "resumed_from_step": "resumed from step",
+    "bfloat16": "bfloat16",
+    "rows_at_a_time": "rows at a time",
+    "parameters": "parameters",
+}
+
+
+def training(content: Content) -> str:
+    found = content["training"]
+    shown = []
+    for name, value in found.items():
+        if name in ("recipe", "notes") or isinstance(value, dict):
+            continue
+        said = " and ".join(map(str, value)) if isinstance(value, list) else plain(value)
+        if value is not None:
+            shown.append((_TRAINING.get(name, name.replace("_", " ")), said))
+    recipe = [(name.replace("_", " "), plain(value)) for name, value in found["recipe"].items()]
+    return section("training", "Training", facts(shown), details("Recipe: what auto became", facts(recipe)))
+
+
+def surroundings(content: Content) -> str:
+    """Hardware, versions, configuration."""
+    hardware = [(name.replace("_", " "), _bytes(name, value)) for name, value in content["hardware"].items()]
+    config = yaml.safe_dump(content["config"], sort_keys=False, allow_unicode=True, default_flow_style=False)
+    return section(
+        "surroundings",
+        "Hardware and configuration",
+        facts(hardware),
+        paragraph("environment.json has the version of every package.", "soft small"),
+        details("Configuration, with every default", block(config)),
+    )
+
+
+def _bytes(name: str, value: object) -> object:
+    if name.endswith("_bytes") and isinstance(value, int):
+        return f"{value / 2**30:.1f} GiB"
+    return plain(value)
+
+
+def use(content: Content) -> str:
+    command = "python -m trainer_image predict --model FOLDER --data FILE --out predictions.csv"
+    return section(
+        "use",
+        "Use this model",
+        paragraph("model.json and model.safetensors beside this file are all that a prediction needs:"),
+        block(command),
+        paragraph(
+            "On the test split it prints the figures of this report: to the last digit on the machine and the kind of "
+            "device that trained, up to rounding elsewhere. README.md is the model card, report.json has every figure."
+        ),
+    )
+
+
+def footer(content: Content) -> str:
+    return f"<footer><p>Run {text(content['run_id'])}, report format {text(content['format'])}.</p></footer>"

@@ -1,0 +1,132 @@
+"""How far a figure may be from what more test rows would say: 95 % confidence intervals.
+
+Proportions have Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953; recommended for small samples by
+Brown, Cai and DasGupta 2001, doi:10.1214/ss/1009213286). Every other figure has a percentile bootstrap over the test
+rows (Efron and Tibshirani 1993, chapter 13), drawn with a fixed seed: the same outputs give the same interval. Both
+take rows for independent of each other.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer_image.tasks.base import Batch, Figures
+
+log = logging.getLogger(__name__)
+
+Interval = tuple[float, float]
+
+Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
+LEVEL = (2.5, 97.5)
+RESAMPLES = 1000
+FEWEST_RESAMPLES = 100
+# Rows of one resample at most. Beyond, the m out of n bootstrap (Bickel, Götze and van Zwet 1997): smaller resamples
+# spread more, by the square root of n / m, which is taken off again.
+MOST_ROWS = 20_000
+# A plug-in's own `score` may be slow: then fewer resamples are drawn, or no interval is given.
+MOST_SECONDS = 10.0
+
+
+def wilson(hits: int, rows: int) -> Interval | None:
+    """The interval of the share hits / rows; None without rows."""
+    if not rows:
+        return None
+    share, zz = hits / rows, Z * Z / rows
+    centre = (share + zz / 2) / (1 + zz)
+    half = Z / (1 + zz) * math.sqrt(share * (1 - share) / rows + zz / (4 * rows))
+    # At the ends rounding would leave the possible range by a last digit.
+    return (0.0 if hits == 0 else centre - half, 1.0 if hits == rows else centre + half)
+
+
+def mean_interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> Interval | None:
+    """The interval of the mean of (rows,): mean ± 1.96 standard errors; None below two rows."""
+    if len(values) < 2:
+        return None
+    half = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    return float(values.mean()) - half, float(values.mean()) + half
+
+
+class _Drawn(Mapping[str, Tensor]):
+    """A batch of which a tensor's rows are gathered when it is asked for: `score` wants labels, seldom the inputs."""
+
+    def __init__(self, batch: Batch, index: Tensor) -> None:
+        self._batch, self._index = batch, index
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._batch[name].index_select(0, self._index)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._batch)
+
+    def __len__(self) -> int:
+        return len(self._batch)
+
+
+def bootstrap(
+    score: Callable[[Tensor, Batch], Figures],
+    outputs: Tensor,
+    batch: Batch,
+    point: Figures,
+    *,
+    seconds: float = MOST_SECONDS,
+) -> tuple[dict[str, Interval], int]:
+    """Intervals of the figures in `point` = score(outputs, batch), and from how many resamples.
+
+    A figure that cannot be computed in every tenth resample, e.g. because a class is missing there, has no interval.
+    """
+    rows = len(outputs)
+    if rows < 2:
+        return {}, 0
+    size = min(rows, MOST_ROWS)
+    random = np.random.default_rng(0)
+    drawn: dict[str, list[float]] = {name: [] for name in point}
+    deadline = time.monotonic() + seconds
+    done = 0
+    while done < RESAMPLES and time.monotonic() < deadline:
+        index = torch.from_numpy(random.integers(0, rows, size))
+        try:
+            figures = score(outputs.index_select(0, index), _Drawn(batch, index))
+        except Exception as error:  # a plug-in's score that expects all rows: no interval, and no reason to fail
+            log.info("No bootstrap intervals: score raised %s on a resample", type(error).__name__)
+            return {}, 0
+        done += 1
+        for name, values in drawn.items():
+            value = figures.get(name)
+            if value is not None and math.isfinite(value):
+                values.append(value)
+    if done < FEWEST_RESAMPLES:
+        return {}, done
+    shrink = math.sqrt(size / rows)
+    return {
+        name: _percentiles(values, point[name], shrink) for name, values in drawn.items() if len(values) > 0.9 * done
+    }, done
+
+
+def _percentiles(values: list[float], point: float, shrink: float) -> Interval:
+    low, high = np.percentile(np.array(values), LEVEL)
+    return float(point + shrink * (low - point)), float(point + shrink * (high - point))
+
+
+def calibration_by_chance(confidence: np.ndarray[Any, Any], bins: np.ndarray[Any, Any], count: int) -> float:
+    """The expected calibration error that a perfectly calibrated model stays below on these rows in 95 of 100 cases.
+
+    confidence: (rows,) of the predicted class; bins: (rows,) positions below `count`. The idea is the consistency
+    bar's (Bröcker and Smith 2007, doi:10.1175/WAF993.1): labels are drawn as the confidences say, 200 times.
+    """
+    random = np.random.default_rng(0)
+    step = -(-len(confidence) // MOST_ROWS) or 1
+    confidence, bins = confidence[::step], bins[::step]
+    wanted = np.bincount(bins, confidence, count)
+    errors = [
+        np.abs(np.bincount(bins, random.random(len(confidence)) < confidence, count) - wanted).sum() / len(confidence)
+        for _ in range(200)
+    ]
+    return float(np.percentile(errors, 95)) / math.sqrt(step)
