@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from house import PATIENCE, House
+from house import House
 
 from local_stack import demo
 from local_stack.azurite import AzuriteMissing, install
@@ -20,14 +20,6 @@ from local_stack.demo_watch import Watch
 from local_stack.stack import Stack
 
 PARTS = ("local_stack.portal_stub", "local_stack.cluster", "dispatcher.__main__", "trainer_image.__main__")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if "end_to_end" in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group("end_to_end"))
-            item.add_marker(pytest.mark.timeout(PATIENCE + 60))
 
 
 @pytest.fixture(scope="session")
