@@ -7,6 +7,7 @@ queue ──intake──▶ launcher ──▶ Job (suspended ▶ resumed)
 
 from __future__ import annotations
 
+import functools
 import logging
 import signal
 import threading
@@ -16,8 +17,8 @@ from types import FrameType
 from typing import Any
 
 from dispatcher.azure_queue import TrainingQueue
-from dispatcher.gate import Gate
-from dispatcher.health import HealthServer, Heartbeats
+from dispatcher.gate import CAUSES, Gate
+from dispatcher.health import HealthServer, Heartbeats, loop_of
 from dispatcher.intake import Intake
 from dispatcher.job_events import JobEvents
 from dispatcher.job_spec import JobDefaults, load_template
@@ -34,7 +35,7 @@ from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits
 from dispatcher.watcher import Watcher
 from dispatcher.workqueue import WorkQueue
-from portal_client.client import PortalClient
+from portal_client.client import CallObserver, PortalClient
 from portal_client.errors import PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def open_queue(settings: Settings, name: str) -> TrainingQueue:
     )
 
 
-def open_portal(settings: Settings) -> PortalClient | None:
+def open_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
     """None with STATUS_TRACKING=off."""
     if not settings.status_tracking:
         log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
@@ -98,6 +99,7 @@ def open_portal(settings: Settings) -> PortalClient | None:
         settings.api_auth_method,
         ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
         pool_size=settings.launch_concurrency + settings.report_concurrency,
+        on_call=on_call,
     )
 
 
@@ -128,11 +130,13 @@ class App:
 
         template = read_template(settings)
         self._cluster = KubernetesJobs(
-            settings.namespace, pool_size=settings.launch_concurrency + settings.report_concurrency + 4
+            settings.namespace,
+            pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
+            on_call=self._metrics.cluster_call,
         )
         self._queue = open_queue(settings, settings.queue_name)
         self._poison_queue = open_queue(settings, settings.poison_queue_name)
-        self._portal = open_portal(settings)
+        self._portal = open_portal(settings, self._metrics.portal_call)
         locks = ModelLocks()
         put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
         self._events = JobEvents(self._cluster)
@@ -144,6 +148,7 @@ class App:
             put_budget=put_budget,
             kueue_queue=settings.kueue_queue,
             events=self._events,
+            timed=self._metrics.step,
             stopping=self._stopping,
         )
         reporter = Reporter(
@@ -160,6 +165,7 @@ class App:
             progress_every=settings.progress,
             # The message's own next delivery comes first.
             take_on_after=settings.visibility_timeout * 1.5,
+            on_defect=self._metrics.defects.labels("reconcile").inc,
         )
         self._intake = Intake(
             self._queue,
@@ -179,6 +185,7 @@ class App:
             probe=self._portal_probe,
             stopping=self._stopping,
         )
+        self._measure()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code."""
@@ -212,7 +219,7 @@ class App:
     def _run_loops(self) -> None:
         settings = self._settings
         for kind in ("jobs", "pods"):
-            watcher = Watcher(kind, self._cluster, self._view, settings.resync, self._stopping)
+            watcher = Watcher(kind, self._cluster, self._view, settings.resync, self._stopping, self._metrics)
             self._start(f"watch-{kind}", watcher.run)
         # Adopt what runs before the first message is received (F9).
         while not self._stopping.is_set() and not self._view.wait_ready(0.5):
@@ -226,7 +233,9 @@ class App:
             self._metrics,
             every=settings.sweep,
             stopping=self._stopping,
+            tracking=self._portal is not None,
             oldest_message=self._queue.oldest,
+            depths={"requests": self._queue.depth, "poison": self._poison_queue.depth},
         )
         self._start("sweep", sweep.run)
         intake = self._start("intake", self._intake.run)
@@ -255,6 +264,20 @@ class App:
             reasons.append("stopping")
         return reasons
 
+    def _measure(self) -> None:
+        """What is asked for whenever somebody asks for the metrics; the sweep measures the rest."""
+        metrics, settings = self._metrics, self._settings
+        metrics.max_active_jobs.set(settings.max_active_jobs)
+        metrics.work_queue.set_function(lambda: len(self._work))
+        for cause in CAUSES:
+            metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
+        metrics.pauses("full", lambda: self._view.unfinished() >= settings.max_active_jobs)
+        metrics.pauses("starting", lambda: not self._view.ready)
+        metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
+
+    def _is_out_of_reach(self, cause: str) -> bool:
+        return self._gate.cause == cause
+
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""
 
@@ -271,6 +294,7 @@ class App:
                     self._died = name
                     self._stopping.set()
 
+        self._metrics.loop_silent.labels(loop_of(name)).set_function(lambda: self._heartbeats.silence(loop_of(name)))
         thread = threading.Thread(target=supervised, name=name, daemon=True)
         self._threads.append(thread)
         thread.start()

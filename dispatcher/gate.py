@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
+# Who may be out of reach, in one word.
+CAUSES = ("queue", "portal", "cluster", "template")
 # How many messages are received at a time while ajar: one probe, not a batch.
 _AJAR = 1
 
@@ -29,10 +31,21 @@ class Gate:
         self._until = 0.0
         self._ajar = False
         self._reason = ""
+        self._cause = ""
         self._probe: Callable[[], object] | None = None
 
-    def trip(self, reason: str, *, probe: Callable[[], object] | None = None, retry_after: float | None = None) -> None:
-        """Close. reason: a sentence; probe: raises while the outage lasts; retry_after: seconds asked for."""
+    def trip(
+        self,
+        reason: str,
+        *,
+        cause: str = "",
+        probe: Callable[[], object] | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        """Close. reason: a sentence; cause: a word for metrics, "" where it goes on to be the one before.
+
+        probe: raises while the outage lasts; retry_after: seconds asked for.
+        """
         with self._lock:
             now = self._clock()
             if now < self._until:
@@ -42,6 +55,7 @@ class Gate:
             self._until = now + wait
             self._ajar = True
             self._probe = probe or self._probe
+            self._cause = cause or self._cause
             if reason != self._reason:
                 log.warning("Intake pauses: %s. Messages stay on the queue; tried again in %.1f s", reason, wait)
             else:
@@ -73,7 +87,7 @@ class Gate:
             self._pause = 0.0
             self._probe = None
             log.info("Intake goes on; it had paused: %s", self._reason)
-            self._reason = ""
+            self._reason = self._cause = ""
 
     def idle(self) -> None:
         """The outage's probe answered and the queue is empty: there is nothing left to prove."""
@@ -91,3 +105,8 @@ class Gate:
     def reason(self) -> str:
         """Why it is not open, "" when it is."""
         return self._reason
+
+    @property
+    def cause(self) -> str:
+        """The reason in one word: who is out of reach."""
+        return self._cause

@@ -35,11 +35,23 @@ class Heartbeats:
         alive()
         return alive
 
+    def silence(self, loop: str) -> float:
+        """Seconds since `loop` last made progress; of several threads (`loop-0`, `loop-1`), the most silent one's."""
+        now = time.monotonic()
+        with self._lock:
+            ages = [now - at for name, at in self._beats.items() if loop_of(name) == loop]
+        return max(ages, default=0.0)
+
     def stuck(self) -> list[str]:
         """Loops that have been silent for too long."""
         now = time.monotonic()
         with self._lock:
             return sorted(loop for loop, at in self._beats.items() if now - at > self._silence)
+
+
+def loop_of(name: str) -> str:
+    """The loop that a thread runs: `reconcile-3` → `reconcile`."""
+    return name.rstrip("0123456789").removesuffix("-")
 
 
 class HealthServer:

@@ -139,7 +139,7 @@ class Intake:
         try:
             messages = self._queue.receive(most, self._visibility_timeout)
         except QueueError as error:
-            self._gate.trip(str(error), probe=self._queue.depth)
+            self._gate.trip(str(error), cause="queue", probe=self._queue.depth)
             return []
         if not messages and not in_hand:
             self._gate.idle()
@@ -184,6 +184,7 @@ class Intake:
             self._failed(message, request, error)
         except Exception:
             log.exception("Model %s: message %s failed for a defect of the dispatcher", request.model_id, message.id)
+            self._metrics.defects.labels("intake").inc()
             self._own_fault(
                 message, request, "InternalError", "The dispatcher failed on this message; its log tells more"
             )
@@ -193,6 +194,7 @@ class Intake:
             self._settle(message, request, decision.action, decision.sentence)
             if decision.action is Action.LAUNCH:
                 self._metrics.launch_seconds.observe(time.monotonic() - started)
+                self._metrics.queue_wait_seconds.observe(max(0.0, time.time() - message.queued_at))
 
     def _settle(self, message: QueueMessage, request: TrainingRequest, action: Action, sentence: str) -> None:
         model = request.model_id
@@ -205,7 +207,8 @@ class Intake:
             if action in (Action.REFUSE, Action.DUPLICATE, Action.ABANDON):
                 log.warning("Model %s: training blocked (%s): %s", model, action.value, sentence)
             # Step 6. A crash before it: redelivered, and found to be done.
-            self._delete(message)
+            with self._metrics.step("delete"):
+                self._delete(message)
 
     def _failed(self, message: QueueMessage, request: TrainingRequest, error: Exception) -> None:
         """An outage pauses the intake and costs the message nothing; a fault of the message's own is counted."""
@@ -219,7 +222,7 @@ class Intake:
             self._metrics.messages.labels("outage").inc()
             retry_after = getattr(error, "retry_after", None)
             probe = self._probe(request.model_id) if isinstance(error, PortalError) else None
-            self._gate.trip(str(error), probe=probe, retry_after=retry_after)
+            self._gate.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
             self._release(message, max(1.0, self._gate.wait_hint()))
 
     def _own_fault(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
@@ -261,7 +264,7 @@ class Intake:
         try:
             self._poison_queue.send(entry)
         except QueueError as error:
-            self._gate.trip(str(error), probe=self._poison_queue.depth)
+            self._gate.trip(str(error), cause="queue", probe=self._poison_queue.depth)
             return  # it becomes visible again by itself
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self._metrics.messages.labels("poison").inc()
@@ -283,3 +286,9 @@ class Intake:
             self._queue.release(message, after)
         except QueueError as error:
             log.warning("%s; message %s comes again by itself", error, message.id)
+
+
+def _cause_of(error: Exception) -> str:
+    if isinstance(error, PortalError):
+        return "portal"
+    return "template" if isinstance(error, TemplateRefused) else "cluster"

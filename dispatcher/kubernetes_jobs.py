@@ -18,7 +18,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -94,12 +95,17 @@ class Listing:
     resource_version: str
 
 
+CallObserver = Callable[[str, str, int | None, float], None]
+"""Is told of every request: verb, resource, HTTP status (None: no answer), seconds. It must not raise."""
+
+
 class KubernetesJobs:
     """The calls that the dispatcher makes. Thread-safe; one pool of connections."""
 
-    def __init__(self, namespace: str = "", pool_size: int = 32) -> None:
+    def __init__(self, namespace: str = "", pool_size: int = 32, on_call: CallObserver | None = None) -> None:
         """Connect as kubectl would: in a pod with its service account, else by KUBECONFIG. Raises ClusterForbidden."""
         self._pool_size = pool_size
+        self._on_call = on_call
         self._lock = threading.Lock()
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
@@ -249,6 +255,8 @@ class KubernetesJobs:
                 headers["Content-Type"] = "application/merge-patch+json" if verb == "patch" else "application/json"
             api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
             url = f"{api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+            began = time.monotonic()
+            answered: int | None = None
             try:
                 response = api.rest_client.pool_manager.request(
                     method,
@@ -259,6 +267,7 @@ class KubernetesJobs:
                     preload_content=verb != "watch",
                     retries=False,
                 )
+                answered = response.status
             except (urllib3.exceptions.HTTPError, OSError) as error:
                 # A connection that was never made cannot have changed anything.
                 unsent = isinstance(
@@ -273,6 +282,9 @@ class KubernetesJobs:
                 raise ClusterForbidden(
                     f"Cannot {verb} {kind}: the token of the service account or kubeconfig does not fit into a header"
                 ) from None
+            finally:
+                if self._on_call is not None:
+                    self._on_call(verb, kind, answered, time.monotonic() - began)
             if response.status == 401 and attempt == 1:
                 # A rotated service account token: read it anew, once (F39).
                 api = self._reconnect(api)

@@ -73,6 +73,7 @@ class Reconciler:
         limits: Limits,
         progress_every: float,
         take_on_after: float,
+        on_defect: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,6 +86,7 @@ class Reconciler:
         self._limits = limits
         self._progress_every = progress_every
         self._take_on_after = take_on_after
+        self._on_defect = on_defect
         self._clock = clock
         self._monotonic = monotonic
         self._guard = threading.Lock()
@@ -117,6 +119,7 @@ class Reconciler:
             except Exception:
                 # One bad object is logged and comes again, slower and slower; the others go on (F14).
                 log.exception("Job %s: the dispatcher failed on it", key)
+                self._on_defect()
                 self._work.failed(key)
             finally:
                 self._work.done(key)
@@ -300,8 +303,3 @@ class Reconciler:
                 self._said.pop(objects.uid_of(job), None)
                 self._failing.pop(objects.uid_of(job), None)
                 self._turns.pop(objects.uid_of(job), None)
-
-
-def unreported(job: KubeObject) -> bool:
-    """Finished, and the portal has not acknowledged it."""
-    return objects.is_finished(job) and names.FINALIZER in (objects.meta(job).get("finalizers") or ())

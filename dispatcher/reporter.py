@@ -61,7 +61,7 @@ class Reporter:
         """
         said = self._tell(job, ended)
         self._release(job, ended, said)
-        self._metrics.outcomes.labels(ended.verdict.code).inc()
+        self._metrics.outcome(ended.verdict.code)
         self._note(
             job,
             _status_of(ended).title,
@@ -80,7 +80,7 @@ class Reporter:
     def report_vanished(self, job: KubeObject, ended: Ended) -> None:
         """The Job was taken away by force before it was reported: there is nothing left to patch."""
         said = self._tell(job, ended)
-        self._metrics.outcomes.labels(ended.verdict.code).inc()
+        self._metrics.outcome(ended.verdict.code)
         log.warning("Model %s: Job %s vanished unreported; %s", objects.model_id_of(job), objects.name_of(job), said)
 
     def repair(self, job: KubeObject) -> None:
@@ -105,6 +105,7 @@ class Reporter:
             return
         log.warning("Model %s: a late Processing covers its outcome; saying it once more", model_id)
         self._portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
+        self._metrics.repaired_outcomes.inc()
 
     def stop(self, job: KubeObject, verdict: Verdict) -> KubeObject:
         """End a Job that would go on for ever: the verdict and a deadline in the past, in one patch.

@@ -7,15 +7,15 @@ looked: the reconciler sees to each of them; the sweep only makes sure that it l
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from dispatcher import names, objects
+from dispatcher import objects
 from dispatcher.azure_queue import QueueError
+from dispatcher.measures import measure_jobs
 from dispatcher.metrics import Metrics
-from dispatcher.objects import KubeObject
-from dispatcher.reconciler import unreported
 from dispatcher.view import ClusterView
 from dispatcher.workqueue import WorkQueue
 
@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """every: seconds between two sweeps. oldest_message(): epoch seconds, None on an empty queue; raises QueueError."""
+    """every: seconds between two sweeps. tracking: whether the portal is told anything.
+
+    oldest_message(): epoch seconds, None on an empty queue. depths: how many messages there are, by metrics.QUEUES.
+    Both raise QueueError.
+    """
 
     def __init__(
         self,
@@ -33,7 +37,9 @@ class Sweep:
         *,
         every: float,
         stopping: threading.Event,
+        tracking: bool = True,
         oldest_message: Callable[[], float | None] = lambda: None,
+        depths: Mapping[str, Callable[[], int]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._view = view
@@ -41,7 +47,9 @@ class Sweep:
         self._metrics = metrics
         self._every = every
         self._stopping = stopping
+        self._tracking = tracking
         self._oldest_message = oldest_message
+        self._depths = depths or {}
         self._clock = clock
 
     def run(self, alive: Callable[[], None]) -> None:
@@ -55,27 +63,25 @@ class Sweep:
             self._stopping.wait(self._every)
 
     def once(self) -> None:
-        jobs = self._view.jobs()
-        self._metrics.active_jobs.set(sum(not objects.is_finished(job) for job in jobs))
-        self._metrics.unreported_jobs.set(sum(map(unreported, jobs)))
-        self._metrics.longest_suspended.set(max(map(self._suspended_for, jobs), default=0.0))
+        measure_jobs(self._view, self._metrics, self._clock(), tracking=self._tracking)
         for name in self._view.names():
             job = self._view.job(name)
             if job is None or not objects.is_reported(job):
                 self._work.nudge(name)
 
     def measure_queue(self) -> None:
-        """For people alone: a message that waits for days may expire (F42)."""
+        """For people alone: a message that waits for days may expire (F42), and a count is approximate (F5)."""
         try:
             queued_at = self._oldest_message()
+            age = 0.0 if queued_at is None else max(0.0, self._clock() - queued_at)
         except QueueError as error:
             log.debug("%s; the age of the oldest message is not known", error)
-            return
-        self._metrics.oldest_message.set(0.0 if queued_at is None else max(0.0, self._clock() - queued_at))
-
-    def _suspended_for(self, job: KubeObject) -> float:
-        """Seconds since a Job that somebody else has to resume (Kueue, a person) was launched; 0 for others."""
-        launched = objects.timestamp(objects.annotation(job, names.LAUNCHED_AT))
-        if launched is None or not objects.is_suspended(job) or objects.is_finished(job):
-            return 0.0
-        return max(0.0, self._clock() - launched)
+            age = math.nan  # the last one that was known would be told as if it were true
+        self._metrics.oldest_message.set(age)
+        for queue, depth in self._depths.items():
+            try:
+                count: float = depth()
+            except QueueError as error:
+                log.debug("%s; the number of messages is not known", error)
+                count = math.nan
+            self._metrics.queue_messages.labels(queue).set(count)

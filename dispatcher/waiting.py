@@ -172,7 +172,7 @@ def _no_pod(
     job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
 ) -> Waiting:
     """Between two pods, or the API server refuses to make one."""
-    since = _restarted(job, pods) or now
+    since = restarted(job, pods) or now
     refused = [
         event
         for event in events
@@ -199,7 +199,7 @@ def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str
         return None
     living = [pod for pod in pods if not objects.pod_is_over(pod)]
     if not living:
-        since = _restarted(job, pods)
+        since = restarted(job, pods)
         return objects.uid_of(job) if since is not None and now >= since + _NO_POD_PATIENCE else None
     pod = living[-1]
     reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
@@ -208,7 +208,7 @@ def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str
     return objects.uid_of(pod)
 
 
-def _restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+def restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
     """When the Job last began to want a pod: its start, its last resume, or the end of its last pod."""
     times = [objects.timestamp((job.get("status") or {}).get("startTime"))]
     for entry in (job.get("status") or {}).get("conditions") or ():

@@ -13,8 +13,9 @@ import logging
 import ssl
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
+from typing import TypeVar
 
 import requests
 import urllib3
@@ -31,9 +32,13 @@ from portal_client.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from portal_client.tls import MISMATCH_REASONS, tls_verification
 
-__all__ = ["ModelStatus", "PortalClient"]
+__all__ = ["CallObserver", "ModelStatus", "PortalClient"]
+
+CallObserver = Callable[[str, int | None, PortalError | None, float], None]
+"""Is told of every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""
 
 _CHUNK_BYTES = 1024
+_Found = TypeVar("_Found")
 
 
 class PortalClient:
@@ -47,6 +52,7 @@ class PortalClient:
                  loopback hosts; a bundle turns it on there too
     timeout:     seconds, for connecting and for each wait for data
     pool_size:   connections kept open; more threads than that work, at the price of new connections
+    on_call:     see CallObserver; it must not raise
     Raises ValueError, with a sentence that names the setting, for settings that cannot work.
     """
 
@@ -60,6 +66,7 @@ class PortalClient:
         timeout: float = 30.0,
         pool_size: int = 16,
         logger: AnyLogger | None = None,
+        on_call: CallObserver | None = None,
     ) -> None:
         self._address = PortalAddress.parse(base_url)
         self._api_key = _checked_key(api_key)
@@ -70,6 +77,7 @@ class PortalClient:
         self._timeout = timeout
         self._log: AnyLogger = logger if logger is not None else logging.getLogger("portal_client")
         self._session = _session(self._address, pool_size)
+        self._on_call = on_call
         self._log_settings()
 
     def get_model_status(self, model_id: str) -> ModelStatus:
@@ -77,8 +85,7 @@ class PortalClient:
         call = Call("GET", self._address.status_url(model_id), f"model {model_id}")
         try:
             self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
-            answer, method = self._exchange(call, None)
-            found = read_status(answer, call, time.time())
+            found, answer, method = self._measured(call, None, read_status)
         except PortalError as error:
             self._log.warning(log_lines.GET.error, self._clean(error.detail))
             self._log.warning(log_lines.NOT_RETRIEVED, model_id)
@@ -102,8 +109,7 @@ class PortalClient:
         try:
             self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
             self._log.info(log_lines.PAYLOAD, payload)
-            answer, method = self._exchange(call, payload)
-            check_accepted(answer, call, time.time())
+            _, answer, method = self._measured(call, payload, check_accepted)
         except PortalError as error:
             self._log.warning(log_lines.PUT.error, self._clean(error.detail))
             self._log.warning(log_lines.NOT_UPDATED, model_id, status.title)
@@ -114,6 +120,22 @@ class PortalClient:
     def close(self) -> None:
         """Closes the kept connections."""
         self._session.close()
+
+    def _measured(
+        self, call: Call, payload: Mapping[str, object] | None, read: Callable[[Answer, Call, float], _Found]
+    ) -> tuple[_Found, Answer, str]:
+        """What `read` finds in the portal's answer, the answer, and the method that got it. Tells the observer."""
+        began = time.monotonic()
+        try:
+            answer, method = self._exchange(call, payload)
+            found = read(answer, call, time.time())
+        except PortalError as error:
+            if self._on_call is not None:
+                self._on_call(call.method, error.status_code, error, time.monotonic() - began)
+            raise
+        if self._on_call is not None:
+            self._on_call(call.method, answer.status, None, time.monotonic() - began)
+        return found, answer, method
 
     def _exchange(self, call: Call, payload: Mapping[str, object] | None) -> tuple[Answer, str]:
         """The portal's answer, whatever its status, and the authentication method that got it."""

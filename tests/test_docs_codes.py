@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import intake, pod_failure
+from dispatcher import codes, intake, pod_failure
 from tests.test_docs import ROOT, read, section, table_rows
 from trainer_image import errors
 from trainer_image.errors import EXIT_COMPLETED, TrainerError
@@ -78,6 +78,13 @@ def test_the_authors_page_has_every_exit_code() -> None:
 def test_every_code_of_the_poison_queue_is_documented_and_no_other() -> None:
     known = _literal_codes("_bad", "_own_fault", "PoisonEntry") | set(intake._POISON_CODES.values())
     assert _codes(POISON_TABLE) == known
+
+
+def test_the_labels_of_metrics_are_the_codes_that_there_are() -> None:
+    assert set(codes.SAID_BY_TRAINER) == set(_trainer_codes()) - {codes.COMPLETED}
+    assert set(codes.READ_FROM_KUBERNETES) == _kubernetes_codes() - set(codes.SAID_BY_TRAINER)
+    # An entry without our envelope is none of our making.
+    assert set(codes.POISON) == _codes(POISON_TABLE) - {"Unknown"}
 
 
 def test_the_exit_codes_of_the_dispatcher_are_those_of_its_help() -> None:

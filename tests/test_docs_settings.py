@@ -14,7 +14,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from dispatcher.admission import Action
-from dispatcher.metrics import Metrics
+from dispatcher.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
+from dispatcher.phases import Phase
 from dispatcher.settings import Settings, SettingsError
 from tests.test_docs import ROOT, blocks, read, section, table_rows
 from trainer_image import settings as trainer_settings
@@ -137,22 +138,43 @@ def test_every_key_of_config_yaml_is_documented_with_its_default() -> None:
         assert rows[path] == expected, path
 
 
-def test_every_metric_is_documented_and_no_other() -> None:
-    metrics = Metrics()
-    families = {
-        family.name + ("_total" if family.type == "counter" else ""): family.type
-        for family in metrics.registry.collect()
-    }
+def test_every_metric_is_documented_with_its_labels_and_no_other() -> None:
+    declared = {}
+    for collector in set(Metrics().registry._names_to_collectors.values()):
+        labels = set(getattr(collector, "_labelnames", ()))
+        for family in collector.collect():
+            name = family.name + ("_total" if family.type == "counter" else "")
+            declared[name] = (family.type, labels)
     rows = {row[0].strip("`"): row for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 4}
-    assert {name: row[1] for name, row in rows.items()} == families
+    documented = {name: (row[1], set(re.findall(r"`(\w+)`", row[2]))) for name, row in rows.items()}
+    assert documented == {name: found for name, found in declared.items() if name.startswith(PREFIX)}
+
+
+def test_every_phase_of_a_job_is_documented() -> None:
+    text = section(OPERATE, "Probes and metrics")
+    rows = [row for row in table_rows(text) if len(row) == 2]
+    assert [*Phase] == [phase for row in rows for phase in re.findall(r"`(\w+)`", row[0]) if phase in [*Phase]]
+
+
+def test_every_reason_of_a_pause_and_every_end_of_a_watch_is_documented() -> None:
+    rows = {row[0].strip("`"): row[3] for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 4}
+    for metric, known in (
+        ("intake_paused", PAUSES),
+        ("launch_step_seconds", LAUNCH_STEPS),
+        ("watch_restarts_total", WATCH_ENDS),
+        ("queue_messages", QUEUES),
+    ):
+        assert set(known) <= set(re.findall(r"`(\w+)`", rows[f"{PREFIX}_{metric}"])), metric
 
 
 def test_every_result_that_a_message_can_have_is_documented() -> None:
     source = (ROOT / "dispatcher" / "intake.py").read_text(encoding="utf-8")
     # BLOCKED is counted like any decision.
     known = {action.value for action in Action} | set(re.findall(r'messages\.labels\("([a-z]+)"\)', source))
-    rows = {row[0].strip("`") for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 2}
+    table = [row[0] for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 2]
+    rows = {name.strip("`") for name in table if re.findall(r"\w+", name)[0] not in [*Phase]}
     assert rows == known
+    assert known == {*(action.value for action in Action), *OTHER_RESULTS}
 
 
 def test_every_alert_is_documented_and_no_other() -> None:

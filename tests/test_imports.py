@@ -42,6 +42,7 @@ PURE = (
     "portal_client/progress_text.py",
     "dispatcher/training_request.py",
     "dispatcher/admission.py",
+    "dispatcher/codes.py",
     "dispatcher/job_spec.py",
     "dispatcher/job_template.py",
     "dispatcher/outcome.py",

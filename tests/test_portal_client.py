@@ -10,9 +10,7 @@ import requests
 import responses
 
 from portal_client.client import ModelStatus, PortalClient
-from portal_client.errors import (
-    PortalUnavailable,
-)
+from portal_client.errors import PortalError, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 from tests.portal_calls import BASE, GET_URL, KEY, PUT_URL, a_client, error_of_get, error_of_put, get, put
 
@@ -154,3 +152,32 @@ def test_a_netrc_entry_does_not_replace_the_key(
     get(a_client("bearer"))
 
     assert api.calls[0].request.headers["Authorization"] == f"Bearer {KEY}"
+
+
+# --- who is told of it --------------------------------------------------------------------------------------------
+
+
+def test_an_observer_is_told_of_every_call_and_how_it_ended(api: responses.RequestsMock) -> None:
+    api.get(GET_URL, json={"status": "Created"})
+    api.get(GET_URL, status=404, json={})
+    api.put(PUT_URL, status=204)
+    api.put(PUT_URL, body=requests.ConnectionError("cut"))
+    calls: list[tuple[str, int | None, str]] = []
+
+    def on_call(method: str, status: int | None, error: PortalError | None, seconds: float) -> None:
+        assert seconds >= 0
+        calls.append((method, status, type(error).__name__))
+
+    client = PortalClient(BASE, KEY, "x-api-key", on_call=on_call)
+    get(client)
+    with pytest.raises(PortalError):
+        get(client)
+    put(client)
+    with pytest.raises(PortalError):
+        put(client)
+    assert calls == [
+        ("GET", 200, "NoneType"),
+        ("GET", 404, "ModelUnknown"),
+        ("PUT", 204, "NoneType"),
+        ("PUT", None, "PortalUnavailable"),
+    ]

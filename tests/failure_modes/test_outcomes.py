@@ -300,8 +300,9 @@ def test_f36_a_job_that_nobody_resumes_raises_an_alarm() -> None:
     job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
     view.replace("jobs", [job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)])
     Sweep(view, WorkQueue(), metrics, every=1, stopping=Event(), clock=lambda: T0 + 7200).once()
-    assert metrics.registry.get_sample_value("training_dispatcher_longest_suspended_seconds") == 7200
-    assert "training_dispatcher_longest_suspended_seconds" in ALERTS
+    longest = "training_dispatcher_longest_in_phase_seconds"
+    assert metrics.registry.get_sample_value(longest, {"phase": "queued"}) == 7200
+    assert f'{longest}{{phase="queued"}}' in ALERTS
 
 
 def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:

@@ -153,6 +153,7 @@ def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() 
 
     app = App.__new__(App)
     app._stopping, app._died, app._threads, app._heartbeats = threading.Event(), None, [], Heartbeats()
+    app._metrics = Metrics()
 
     def broken(alive: Any) -> None:
         raise RuntimeError("a defect")
@@ -165,6 +166,7 @@ def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() 
 
 def test_f14_repeated_restarts_raise_an_alarm() -> None:
     assert "kube_pod_container_status_restarts_total" in ALERTS
+    assert "training_dispatcher_watch_restarts_total" in ALERTS
 
 
 def test_f17_a_job_deleted_while_no_dispatcher_ran_is_reported_by_the_next() -> None:

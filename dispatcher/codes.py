@@ -1,0 +1,76 @@
+"""The codes that a training or a message may end with, for labels of metrics. Pure; held equal to the docs by a test.
+
+A trainer writes its own code into its last word. One that is none of these is counted as OTHER: what a container says
+must not decide how many series a Prometheus has to keep.
+"""
+
+from __future__ import annotations
+
+OTHER = "Other"
+
+COMPLETED = "Completed"
+SAID_BY_TRAINER = (
+    "Cancelled",
+    "ConfigInvalid",
+    "DatasetInvalid",
+    "DatasetMissing",
+    "Fenced",
+    "GpuFault",
+    "GpuOutOfMemory",
+    "InternalError",
+    "LimitExceeded",
+    "OutOfMemory",
+    "PermissionDenied",
+    "StatusRefused",
+    "StatusUnavailable",
+    "StorageUnavailable",
+    "Terminated",
+    "TrainingDiverged",
+    "UploadFailed",
+    "UsageError",
+    "UserCodeFailed",
+)
+READ_FROM_KUBERNETES = (
+    "ContainerConfig",
+    "Disrupted",
+    "Drained",
+    "Evicted",
+    "ImagePull",
+    "InitFailed",
+    "Interrupted",
+    "JobDeleted",
+    "JobFailed",
+    "Killed",
+    "NodeLost",
+    "NodeRejected",
+    "NodeShutdown",
+    "PodCreateDenied",
+    "PodDeleted",
+    "PodLost",
+    "Preempted",
+    "Timeout",
+    "TrainerFailed",
+    "Unschedulable",
+)
+OUTCOMES = (COMPLETED, *SAID_BY_TRAINER, *READ_FROM_KUBERNETES, OTHER)
+
+POISON = (
+    "InternalError",
+    "InvalidContainerName",
+    "InvalidField",
+    "JobRefused",
+    "MessageTooLarge",
+    "MissingField",
+    "ModelUnknown",
+    "NameTaken",
+    "NotAnObject",
+    "NotJson",
+    "PortalRefused",
+    "StatusUnreadable",
+    "UnknownTask",
+)
+
+
+def label_of(code: str) -> str:
+    """An outcome's code as a label's value."""
+    return code if code in OUTCOMES else OTHER
