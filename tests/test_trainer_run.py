@@ -302,6 +302,33 @@ def test_a_second_pod_of_a_run_is_fenced(settings: Settings, monkeypatch: pytest
     assert start(settings, portal).exit_code == 0
 
 
+def write_metrics(inputs: RunInputs) -> None:
+    (inputs.output / "metrics.jsonl").write_text('{"epoch": 1}\n')
+
+
+def test_what_followed_a_training_is_gone_once_it_is_published(settings: Settings) -> None:
+    def during(inputs: RunInputs) -> None:
+        write_metrics(inputs)
+        assert settings.out is not None
+        live = settings.out / "runs" / RUN / "metrics.live.jsonl"
+        assert any(live.exists() or inputs.stop.wait(0.01) for _ in range(1000))
+
+    assert start(replace(settings, progress_seconds=0.01), FakePortal(S.PROCESSING), during).exit_code == 0
+    assert settings.out is not None
+    assert "metrics.live.jsonl" not in {path.name for path in (settings.out / "runs" / RUN).iterdir()}
+    assert "metrics.jsonl" in json.loads((settings.out / "runs" / RUN / "MANIFEST.json").read_text())
+
+
+def test_a_failed_training_leaves_its_curve(settings: Settings) -> None:
+    def during(inputs: RunInputs) -> None:
+        write_metrics(inputs)
+        raise errors.TrainingDiverged("Training diverged at step 7")
+
+    assert start(settings, FakePortal(S.PROCESSING), during).exit_code == 80
+    assert settings.out is not None
+    assert (settings.out / "runs" / RUN / "metrics.live.jsonl").read_text() == '{"epoch": 1}\n'
+
+
 def test_a_failed_retraining_leaves_the_previous_model(settings: Settings) -> None:
     start(settings, FakePortal(S.PROCESSING))
     again = replace(settings, run_id="20261124t000000-00000000")

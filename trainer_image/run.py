@@ -37,6 +37,7 @@ from trainer_image.errors import (
     UsageError,
     UserCodeFailed,
 )
+from trainer_image.metrics_stream import MetricsStream
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
 from trainer_image.sources import Sources, unreadable
@@ -149,13 +150,17 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
             inputs = _inputs(settings, stop, steps, config, data.folder, lock, models, before, work)
             if stop.is_set():
                 raise Terminated("Training was stopped before it began", step=0)
-            result = module.train(inputs)
+            metrics = inputs.output / "metrics.jsonl"
+            with MetricsStream(models, settings.run_id, metrics, stop, settings.progress_seconds) as stream:
+                result = module.train(inputs)
             if stop.reason in ("cancelled", "fenced"):
                 raise Terminated("Training was stopped after it ended", step=result.steps)
             _describe(inputs.output, config, lock, settings)
             steps.progress(Progress("Uploading the model", step=result.steps))
             lease.confirm()
-            return result, artifacts.publish(models, inputs.output, settings.run_id, before)
+            where = artifacts.publish(models, inputs.output, settings.run_id, before)
+            stream.remove()
+            return result, where
 
 
 def _latest(models: Container) -> artifacts.Latest:
