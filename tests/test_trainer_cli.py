@@ -121,23 +121,6 @@ def test_wrong_flags_exit_64(arguments: list[str]) -> None:
     assert b"Traceback" not in reply.stderr
 
 
-def test_the_model_folder_is_found_by_latest(tmp_path: Path) -> None:
-    folder = tmp_path / "runs" / "run-1"
-    folder.mkdir(parents=True)
-    (folder / "model.json").write_text("{}")
-    (tmp_path / "latest.json").write_text('{"run_id": "run-1", "manifest_sha256": "a"}')
-    assert cli.model_folder(tmp_path) == folder
-    assert cli.model_folder(folder) == folder
-
-
-@pytest.mark.parametrize("latest", ["{}", "[", '{"run_id": "../../etc"}', None])
-def test_a_folder_without_a_model_is_told(tmp_path: Path, latest: str | None) -> None:
-    if latest is not None:
-        (tmp_path / "latest.json").write_text(latest)
-    with pytest.raises(errors.TrainerError):
-        cli.model_folder(tmp_path)
-
-
 def test_the_command_line_does_not_import_torch() -> None:
     code = "import sys, trainer_image.cli; sys.exit('torch' in sys.modules or 'azure.storage.blob' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -105,9 +105,12 @@ def publish(container: Container, folder: Path, run_id: str, before: Latest) -> 
     return f"{container.name}/{where}"
 
 
-def fetch_model(container: Container, latest: Latest, folder: Path) -> Path:
-    """The latest model's files in `folder`, verified against its manifest. Raises ConfigInvalid, Storage…"""
-    sentence = f"Failed to read the model to start from (init.from: latest) in container: {container.name}"
+def fetch_model(container: Container, latest: Latest, folder: Path, sentence: str | None = None) -> Path:
+    """The latest model's files in `folder`, verified against its manifest. Raises ConfigInvalid, Storage…
+
+    sentence: how an error begins, where it is not the model of a warm start
+    """
+    sentence = sentence or f"Failed to read the model to start from (init.from: latest) in container: {container.name}"
     where = f"runs/{latest.run_id}/"
     try:
         content, _ = container.read(where + MANIFEST, _MANIFEST_BYTES)

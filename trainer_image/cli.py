@@ -14,14 +14,12 @@ from typing import Any
 import click
 
 from portal_client import redaction
-from trainer_image import config, run, settings
-from trainer_image.artifacts import LATEST, read_latest
+from trainer_image import config, published, run, settings
 from trainer_image.contract import RunInputs
-from trainer_image.errors import ConfigInvalid, TrainerError
+from trainer_image.errors import TrainerError
 from trainer_image.signals import stops_on_signals
 from trainer_image.sources import Sources
 from trainer_image.storage import Stop
-from trainer_image.storage_local import LocalContainer
 from trainer_image.termination import write_termination
 
 logger = logging.getLogger(__name__)
@@ -47,6 +45,7 @@ Examples:
   python -m trainer_image train --model-container model-123 --dataset-container houses
   python -m trainer_image validate --data ./houses --config config.yaml
   python -m trainer_image predict --model ./model --data new.csv --out predictions.csv
+  python -m trainer_image predict --model model-123 --data new.csv --out predictions.jsonl
 """
 
 
@@ -119,19 +118,21 @@ def schema() -> None:
 @click.option(
     "--model",
     required=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="A training's --out folder, or one run's folder in it.",
+    help="A training's --out folder, one run's folder, or the name of a model's container.",
 )
 @click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="What to predict for.")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV file; without it, JSON to stdout.")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV or .jsonl; without it, JSON to stdout."
+)
 @click.pass_context
-def predict(context: click.Context, model: Path, data: Path, out: Path | None) -> None:
+def predict(context: click.Context, model: str, data: Path, out: Path | None) -> None:
     """Apply a trained model to a file or folder."""
 
     def work() -> int:
-        from trainer_image.predict import predict as apply
+        with published.model_folder(model) as folder:
+            from trainer_image.predict import predict as apply
 
-        found = apply(model_folder(model), data, out)
+            found = apply(folder, data, out)
         if out is None:
             click.echo(json.dumps(found, indent=1, ensure_ascii=False))
             return 0
@@ -191,18 +192,6 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
         return 0
 
     return _in_words(work)
-
-
-def model_folder(path: Path) -> Path:
-    """The run's folder that latest.json names, or the folder itself. Raises ConfigInvalid for neither."""
-    if (path / LATEST).exists():
-        latest = read_latest(LocalContainer(path))
-        if latest.run_id is None:
-            raise ConfigInvalid(f"{path / LATEST} is not readable: no model can be found by it")
-        path = path / "runs" / latest.run_id
-    if not (path / "model.json").exists():
-        raise ConfigInvalid(f"{path} holds no model: there is neither latest.json nor model.json in it")
-    return path
 
 
 def _in_words(work: Callable[[], int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def load(model_dir: Path) -> tuple[str, Predictor, torch.nn.Module]:
 def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     """Predicts every row of `data` (a file, or a dataset folder: its test split where it has one).
 
-    Writes a CSV to `out`, one line a row, or returns the rows under "predictions" when there is none. The result has
-    task, rows, and the figures under "metrics" when the data brings its labels.
+    Writes one line a row to `out`, JSON lines where its name ends in .jsonl, else CSV; or returns the rows under
+    "predictions" when there is none. The result has task, rows, and the figures under "metrics" when the data brings
+    its labels. Raises UsageError, DatasetInvalid, LimitExceeded.
     """
     torch.set_num_threads(usable_cpus())
     task, predictor, model = load(model_dir)
@@ -52,15 +54,41 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     result: dict[str, Any] = {"task": task, "rows": len(rows.names)}
     if rows.labelled:
         result["metrics"] = predictor.score(outputs, rows.tensors)
+    lines = ([name, *line] for name, line in zip(rows.names, cells, strict=True))
     if out is None:
-        result["predictions"] = [
-            {"row": name, **dict(zip(header, line, strict=True))} for name, line in zip(rows.names, cells, strict=True)
-        ]
+        result["predictions"] = [dict(zip(["row", *header], line, strict=True)) for line in lines]
         return result
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["row", *header])
-        writer.writerows([name, *line] for name, line in zip(rows.names, cells, strict=True))
+    try:
+        _write(out, ["row", *header], lines)
+    except OSError as error:
+        raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
     result["out"] = str(out)
     return result
+
+
+def _write(out: Path, header: Sequence[str], lines: Iterable[Sequence[str | float]]) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("w", encoding="utf-8", newline="") as file:
+        if out.suffix.lower() == ".jsonl":
+            file.writelines(
+                json.dumps(dict(zip(header, line, strict=True)), ensure_ascii=False) + "\n" for line in lines
+            )
+            return
+        writer = csv.writer(file)
+        writer.writerow([inert(cell) for cell in header])
+        writer.writerows([inert(cell) for cell in line] for line in lines)
+
+
+def inert(cell: str | float) -> str | float:
+    """The cell as a spreadsheet shows it instead of running it: an apostrophe before text that would be a formula.
+
+    Labels and file names come from a dataset. Numbers stay numbers, also those that are labels ("-1"). The characters
+    are those that OWASP's page on CSV injection names.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell

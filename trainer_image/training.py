@@ -84,6 +84,8 @@ def train(inputs: RunInputs) -> RunResult:
             phases["train"] = fitted.seconds
             at = time.monotonic()
             inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+            # As `predict` computes: sums taken in another order would differ in their last digit.
+            torch.set_num_threads(usable_cpus())
             outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
         except torch.AcceleratorError as error:
             raise GpuFault(f"The GPU failed: {str(error).splitlines()[0]}") from error
