@@ -163,7 +163,7 @@ def test_ids_constants_and_dates_are_recognised(tmp_path: Path) -> None:
     problem = Tabular().prepare(tmp_path, TaskSettings(target="y"))
     assert "Column 'user' has a different value in nearly every row, like an id; left out." in problem.warnings
     assert "Column 'same' is constant and was left out." in problem.notes
-    assert "Column 'day' was read as dates." in problem.notes
+    assert "Column 'day' was read as dates (year-month-day)." in problem.notes
 
 
 def test_unknown_categories_and_missing_values_are_no_error(tmp_path: Path) -> None:

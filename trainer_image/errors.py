@@ -51,6 +51,11 @@ class DatasetInvalid(TrainerError):
     exit_code = 65
 
 
+def invalid(file: str, why: str) -> DatasetInvalid:
+    """The sentence of the trainer's contract for a dataset that cannot be used."""
+    return DatasetInvalid(f"Invalid dataset: {file}: {why}")
+
+
 class DatasetMissing(TrainerError):
     """No such container, or nothing in it: `Failed to download dataset from container: {c}`."""
 

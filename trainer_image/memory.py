@@ -6,7 +6,9 @@ in the pod's status, and the trainer has to say it itself (F26).
 
 from __future__ import annotations
 
+import math
 import re
+import resource
 from pathlib import Path
 
 from trainer_image.errors import OutOfMemory
@@ -49,3 +51,43 @@ def _limit(cgroup: Path) -> str:
     except (OSError, ValueError):
         return "the memory that there is"
     return f"its memory limit of {limit / 2**20:.0f} MiB"
+
+
+def available(cgroup: Path = CGROUP, meminfo: Path = Path("/proc/meminfo")) -> int:
+    """Bytes that this process may still take: the machine's, the container's limit less what is in use, `ulimit -d`.
+
+    Cached files do not count as used: the kernel drops them when memory is asked for.
+    """
+    try:
+        lines = meminfo.read_text().splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        free = 4 * 2**30  # a system without /proc
+    else:
+        free = max(0, int(min(free, _below_ulimit())))
+    try:
+        limit = int((cgroup / "memory.max").read_text())
+        used = int((cgroup / "memory.current").read_text())
+        stat = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
+        cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return free  # no such control group, or "max"
+    return max(0, min(free, limit - used + cached))
+
+
+def _below_ulimit() -> float:
+    """What `ulimit -d` leaves to this process; infinite without one."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    lines = Path("/proc/self/status").read_text().splitlines()
+    used = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
+    return limit - used
+
+
+def may_pin(size: int) -> bool:
+    """Whether this many bytes may become pinned host memory, which is copied and can not be dropped by the kernel.
+
+    A split that lies in a file because it is larger than memory must not be copied into it.
+    """
+    return size <= available() // 4

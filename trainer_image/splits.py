@@ -20,6 +20,8 @@ from trainer_image.errors import DatasetInvalid
 from trainer_image.tables import TABLE_SUFFIXES, invalid
 
 HELD_OUT = 0.15
+# Above this many rows they are drawn by arithmetic on arrays instead of one by one.
+MANY_ROWS = 100_000
 NAMES = {
     "train": "train",
     "training": "train",
@@ -150,6 +152,8 @@ def _hold_out(
     keys: Sequence[str] | None,
 ) -> tuple[Indices, Indices]:
     """Divides `rows` into (kept, held out), both ascending; every stratum of more than one unit gives its share."""
+    if len(rows) > MANY_ROWS and groups is None and keys is None:
+        return _hold_out_many(rows, strata[rows], salt)
     if groups is not None:
         names, unit = np.unique(groups[rows].astype(str), return_inverse=True)
         unit_keys = [str(name) for name in names]
@@ -183,3 +187,26 @@ def _hold_out(
         held[order[0]] = True
     mask = held[unit]
     return rows[~mask], rows[mask]
+
+
+def _hold_out_many(rows: Indices, strata: np.ndarray[Any, Any], salt: str) -> tuple[Indices, Indices]:
+    """The same for so many rows that a Python object for each would take more memory than they do."""
+    order = np.lexsort((_drawn(rows, salt), strata))
+    _, first, count = np.unique(strata[order], return_index=True, return_counts=True)
+    held = np.zeros(len(rows), bool)
+    owed = 0.0
+    for begin, size in zip(first.tolist(), count.tolist(), strict=True):
+        owed += HELD_OUT * size
+        given = min(round(owed), size - 1)
+        held[order[begin : begin + given]] = True
+        owed -= given
+    return rows[~held], rows[held]
+
+
+def _drawn(rows: Indices, salt: str) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """A number for each row that follows from the salt alone (SplitMix64, public domain)."""
+    seed = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=8).digest(), "little")
+    mixed = rows.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(mixed ^ (mixed >> np.uint64(31)))

@@ -1,43 +1,45 @@
-"""Reading tables: CSV (any usual delimiter, gzip, byte order mark) and Parquet, every cell kept as text until typed.
+"""Reading tables: CSV, Parquet and JSON Lines, every cell kept as text until typed.
 
 A cell is text or null; whether a column holds numbers is decided later, from the training split alone, so that one odd
-value in a test file cannot change what a column means. Rows are named as an editor or a spreadsheet numbers them: the
-header is row 1. Everything that cannot be read is a `DatasetInvalid` that says file, row and column.
+value in a test file cannot change what a column means. Rows are named as an editor or a spreadsheet numbers them: a
+CSV's header is row 1. Everything that cannot be read is a `DatasetInvalid` that says file, row and column.
+
+files → batches of rows (`tables_csv`, `tables_parquet`, `tables_jsonl`) → memory, or a Parquet file in the work folder
+when they are larger than what memory has for them. Whoever computes goes through `Table.batches`, the same either way.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from trainer_image import tables_csv, tables_jsonl, tables_parquet
 from trainer_image.contract import Limits
-from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.scratch import Scratch
+from trainer_image.tables_csv import sniff_delimiter
+from trainer_image.tables_text import NULL_WORDS, TEXT
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
-# What the reader takes in at a time; a single row may not be longer.
-BLOCK_BYTES = 8 * 1024**2
-# What the delimiter is told by.
-SAMPLE_CHARACTERS = 65536
-DELIMITERS = (",", ";", "\t", "|")
-# What spreadsheets, databases and pandas write for "no value". "none" is left out: it is a common category.
-NULL_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
+__all__ = [
+    "NULL_WORDS",
+    "TABLE_SUFFIXES",
+    "Part",
+    "Table",
+    "compare_columns",
+    "invalid",
+    "numbers",
+    "read_table",
+    "sniff_delimiter",
+]
 
-
-def invalid(file: str, why: str) -> DatasetInvalid:
-    """The sentence of the trainer's contract for a dataset that cannot be used."""
-    return DatasetInvalid(f"Invalid dataset: {file}: {why}")
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
 
 @dataclass(frozen=True)
@@ -48,13 +50,26 @@ class Part:
     path: Path
     rows: int
 
+    def rows_at(self, indices: Sequence[int]) -> list[int]:
+        """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
+        if self.path.name.lower().endswith(".parquet"):
+            return [index + 1 for index in indices]
+        module = tables_jsonl if _is_jsonl(self.path) else tables_csv
+        found = module.line_numbers(self.name, self.path, list(indices), Limits())
+        return [found.get(index, index + 2) for index in indices]
+
 
 @dataclass(frozen=True)
 class Table:
-    """Columns of text (null where the cell was empty), and where each row came from."""
+    """Columns of text (null where the cell was empty), and where each row came from.
 
-    columns: dict[str, pa.Array]
+    columns: name → all its cells, TEXT (rows,); in a table that lies in a file each look-up reads the column
+    lengths: rows of each batch
+    """
+
+    columns: Mapping[str, pa.Array]
     parts: tuple[Part, ...]
+    lengths: tuple[int, ...]
 
     @property
     def rows(self) -> int:
@@ -65,20 +80,54 @@ class Table:
         """The file's name, or the first shard's."""
         return self.parts[0].name
 
+    def batches(self, *columns: str) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """Index of the first row, and the cells of these columns, batch by batch."""
+        start = 0
+        for number, length in enumerate(self.lengths):
+            yield start, self._batch(number, start, columns)
+            start += length
+
+    def _batch(self, number: int, start: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+        if isinstance(self.columns, _Spooled):
+            return self.columns.batch(number, columns)
+        return {column: self.columns[column].slice(start, self.lengths[number]) for column in columns}
+
+    def cells(self, column: str) -> Iterator[tuple[int, pa.Array]]:
+        """`batches` of one column."""
+        for start, batch in self.batches(column):
+            yield start, batch[column]
+
+    def take(self, indices: Sequence[int], columns: Sequence[str]) -> list[dict[str, str | None]]:
+        """These columns of these rows, in the order of the indices; reads no more than the batches they lie in."""
+        found: dict[int, dict[str, str | None]] = {}
+        start = 0
+        for number, length in enumerate(self.lengths):
+            inside = [index for index in indices if start <= index < start + length]
+            batch = self._batch(number, start, columns) if inside else {}
+            for index in inside:
+                found[index] = {column: cells[index - start].as_py() for column, cells in batch.items()}
+            start += length
+        return [found[index] for index in indices]
+
+    def cell(self, column: str, index: int) -> str | None:
+        """One cell."""
+        return self.take([index], [column])[0][column]
+
     def locate(self, index: int) -> tuple[str, int]:
-        """File and row number (the header is row 1) of the row with this index: (name, row)."""
+        """File and row number of the row with this index: (name, row)."""
         return self.locate_all([index])[0]
 
     def locate_all(self, indices: Sequence[int]) -> list[tuple[str, int]]:
-        """The same for many rows; each file is gone through once at most."""
+        """(name, row) of each row; every file is read once at most."""
         found: dict[int, tuple[str, int]] = {}
-        first = 0
+        start = 0
         for part in self.parts:
-            here = {index - first for index in indices if first <= index < first + part.rows}
-            if here:
-                numbered = _row_numbers(part.path, here)
-                found |= {first + index: (part.name, row) for index, row in numbered.items()}
-            first += part.rows
+            inside = [index for index in indices if start <= index < start + part.rows]
+            rows = part.rows_at([index - start for index in inside]) if inside else []
+            found.update((index, (part.name, row)) for index, row in zip(inside, rows, strict=True))
+            start += part.rows
+        if len(found) < len(set(indices)):
+            raise IndexError(next(index for index in indices if index not in found))
         return [found[index] for index in indices]
 
     def error(self, index: int, why: str) -> DatasetInvalid:
@@ -92,34 +141,109 @@ class Table:
         return values
 
 
-def read_table(files: Sequence[tuple[str, Path]], limits: Limits) -> Table:
-    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns."""
-    tables: list[tuple[Part, pa.Table]] = []
+class _Spooled(Mapping[str, pa.Array]):
+    """A table's columns in a Parquet file, one row group a batch."""
+
+    def __init__(self, path: Path, names: list[str], scratch: Scratch) -> None:
+        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1024**2)
+        self._names = names
+        self._scratch = scratch  # the file is gone with it
+
+    def batch(self, number: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+        group = self._file.read_row_group(number, columns=list(columns), use_threads=False)
+        return {column: _whole(group.column(column).chunks) for column in columns}
+
+    def __getitem__(self, column: str) -> pa.Array:
+        if column not in self._names:
+            raise KeyError(column)
+        return _whole(self._file.read(columns=[column]).column(column).chunks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scratch | None = None) -> Table:
+    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns.
+
+    scratch: where the table goes when it is too large for memory; None: it stays in memory
+    """
+    keeper = _Keeper(limits, scratch)
+    parts: list[Part] = []
     for name, path in files:
-        table = _read_parquet(name, path) if path.name.endswith(".parquet") else _read_csv(name, path, limits)
-        _check_fields(name, table, limits)
-        if limits.table_columns and table.num_columns > limits.table_columns:
-            raise LimitExceeded(f"{name} has {table.num_columns} columns; the limit is {limits.table_columns}")
-        tables.append((Part(name, path, table.num_rows), table))
-    first_part, first = tables[0]
-    for part, table in tables[1:]:
-        compare_columns(part.name, table.column_names, first_part.name, first.column_names)
-    columns = {
-        column: _nullified(pa.concat_arrays([c for _, t in tables for c in t.column(column).chunks]))
-        if any(t.column(column).chunks for _, t in tables)
-        else pa.array([], pa.large_string())
-        for column in first.column_names
-    }
-    return Table(columns, tuple(part for part, _ in tables))
+        rows = 0
+        for batch in _reader(path)(name, path, limits):
+            if parts and not rows:
+                compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
+            rows += batch.num_rows
+            keeper.add(name, batch)
+        parts.append(Part(name, path, rows))
+    return keeper.table(tuple(parts))
 
 
-def _check_fields(name: str, table: pa.Table, limits: Limits) -> None:
-    for column in table.column_names if limits.field_bytes else ():
-        longest = pc.max(pc.binary_length(table.column(column))).as_py() or 0
-        if longest > limits.field_bytes:
-            raise LimitExceeded(
-                f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
-            )
+def _is_jsonl(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+
+
+def _reader(path: Path) -> Any:
+    if path.name.lower().endswith(".parquet"):
+        return tables_parquet.read_parquet
+    return tables_jsonl.read_jsonl if _is_jsonl(path) else tables_csv.read_csv
+
+
+class _Keeper:
+    """Takes batches, and moves to a file when they become too many for memory."""
+
+    def __init__(self, limits: Limits, scratch: Scratch | None) -> None:
+        self._limits, self._scratch = limits, scratch
+        self._batches: list[pa.RecordBatch] = []
+        self._lengths: list[int] = []
+        self._bytes = self._taken = 0
+        self._path: Path | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self.names: list[str] = []
+
+    def add(self, name: str, batch: pa.RecordBatch) -> None:
+        self.names = self.names or batch.schema.names
+        if not batch.num_rows:
+            return
+        batch = batch.select(self.names)
+        self._lengths.append(batch.num_rows)
+        self._bytes += batch.nbytes
+        if self._limits.dataset_bytes and self._bytes > 8 * self._limits.dataset_bytes:
+            raise LimitExceeded(f"{name} unpacks to more than eight times the limit on the dataset (MAX_DATASET_BYTES)")
+        if self._writer is None:
+            self._batches.append(batch)
+            if self._scratch is None or self._scratch.take(batch.nbytes):
+                self._taken += batch.nbytes
+                return
+            self._path = self._scratch.file(self._bytes)
+            self._scratch.give_back(self._taken)
+            self._writer = pq.ParquetWriter(self._path, batch.schema, compression="lz4", write_statistics=False)
+        else:
+            assert self._scratch is not None
+            self._scratch.room_for(batch.nbytes)
+            self._batches.append(batch)
+        for waiting in self._batches:
+            self._writer.write_table(pa.Table.from_batches([waiting]), row_group_size=max(1, waiting.num_rows))
+        self._batches.clear()
+
+    def table(self, parts: tuple[Part, ...]) -> Table:
+        lengths = tuple(self._lengths)
+        if self._writer is not None:
+            assert self._path is not None
+            assert self._scratch is not None
+            self._writer.close()
+            self._scratch.spilled_bytes += self._path.stat().st_size
+            return Table(_Spooled(self._path, self.names, self._scratch), parts, lengths)
+        columns = {name: _whole([batch.column(name) for batch in self._batches]) for name in self.names}
+        return Table(columns, parts, lengths)
+
+
+def _whole(chunks: list[pa.Array]) -> pa.Array:
+    return pa.concat_arrays(chunks) if chunks else pa.array([], TEXT)
 
 
 def compare_columns(file: str, columns: Sequence[str], other: str, expected: Sequence[str]) -> None:
@@ -144,7 +268,9 @@ def numbers(
     try:
         values = pc.cast(trimmed, pa.float64())
     except pa.ArrowInvalid:
-        values = pa.array([_number(cell) for cell in trimmed.to_pylist()], pa.float64())
+        # Some cell is no number: each different text is looked at once.
+        coded = pc.dictionary_encode(trimmed)
+        values = pa.array([_number(cell) for cell in coded.dictionary.to_pylist()], pa.float64()).take(coded.indices)
     bad = pc.and_(pc.is_valid(column), pc.is_null(values)).to_numpy(zero_copy_only=False)
     return pc.fill_null(values, float("nan")).to_numpy(zero_copy_only=False).copy(), bad
 
@@ -156,173 +282,3 @@ def _number(cell: str | None) -> float | None:
         return float(cell)
     except ValueError:
         return None
-
-
-def _nullified(column: pa.Array) -> pa.Array:
-    words = pa.array(sorted(NULL_WORDS), pa.large_string())
-    null = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=words)
-    return pc.if_else(null, pa.scalar(None, pa.large_string()), column)
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.name.endswith(".gz"):
-        return io.TextIOWrapper(gzip.open(path, "rb"), encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
-
-
-def sniff_delimiter(sample: str) -> str:
-    """The delimiter that splits the sample's records into the most columns, evenly; a comma when there is one column.
-
-    Python's csv.Sniffer guesses from character frequencies and is fooled by text columns; agreement between records is
-    what a reader needs in the end.
-    """
-    best, best_score = ",", (0, 0)
-    for delimiter in DELIMITERS:
-        try:
-            records = [r for r in csv.reader(io.StringIO(sample), delimiter=delimiter) if r][:50]
-        except csv.Error:
-            continue
-        if len(records) > 1:
-            records = records[:-1] if len(sample) >= SAMPLE_CHARACTERS else records  # the last one may be cut
-        width = len(records[0]) if records else 0
-        even = sum(len(record) == width for record in records)
-        score = (even * (width > 1), width)
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-def _read_csv(name: str, path: Path, limits: Limits) -> pa.Table:
-    csv.field_size_limit(limits.field_bytes or 2**31 - 1)
-    try:
-        with _open_text(path) as text:
-            sample = text.read(SAMPLE_CHARACTERS)
-    except UnicodeDecodeError:
-        raise _not_utf8(name, path) from None
-    except (OSError, EOFError) as error:
-        raise invalid(name, f"cannot be unpacked as gzip ({error})") from None
-    if not sample.strip():
-        raise invalid(name, "is empty; a header row and data rows are expected")
-    delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(sample)
-    try:
-        header = _header(name, path, delimiter, sample)
-    except csv.Error as error:
-        raise invalid(name, f"row 1: {error}") from None
-    _check_header(name, header)
-    ragged: list[pacsv.InvalidRow] = []
-
-    def note(row: pacsv.InvalidRow) -> str:
-        ragged.append(row)
-        return "error"
-
-    try:
-        return pacsv.read_csv(
-            path,
-            read_options=pacsv.ReadOptions(
-                use_threads=False,
-                block_size=BLOCK_BYTES,
-                column_names=[h.strip() for h in header],
-                skip_rows=0,
-                skip_rows_after_names=1,
-            ),
-            parse_options=pacsv.ParseOptions(delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note),
-            convert_options=pacsv.ConvertOptions(
-                column_types={h.strip(): pa.large_string() for h in header}, strings_can_be_null=False
-            ),
-        )
-    except pa.ArrowInvalid as error:
-        if ragged:
-            raise _ragged(name, path, delimiter, len(header)) from None
-        if "UTF8" in str(error) or "utf8" in str(error).lower():
-            raise _not_utf8(name, path) from None
-        if "straddling" in str(error):
-            raise LimitExceeded(f"{name}: a row is longer than {BLOCK_BYTES} bytes") from None
-        raise invalid(name, f"is no readable CSV ({str(error).splitlines()[0]})") from None
-    except OSError as error:
-        raise invalid(name, f"cannot be unpacked as gzip ({str(error).splitlines()[0]})") from None
-
-
-def _header(name: str, path: Path, delimiter: str, sample: str) -> list[str]:
-    """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
-    records = _first_records(sample, delimiter)
-    if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
-        with _open_text(path) as text:
-            longer = text.read(BLOCK_BYTES)
-        records = _first_records(longer, delimiter)
-        if len(records) < 2 and len(longer) >= BLOCK_BYTES:
-            raise LimitExceeded(f"{name}: a row is longer than {BLOCK_BYTES} bytes")
-    return records[0]
-
-
-def _first_records(text: str, delimiter: str) -> list[list[str]]:
-    return list(islice((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), 2))
-
-
-def _check_header(name: str, header: list[str]) -> None:
-    seen: set[str] = set()
-    for number, column in enumerate(header, 1):
-        if not column.strip():
-            raise invalid(name, f"row 1: column {number} has no name")
-        if column.strip() in seen:
-            raise invalid(name, f"row 1: two columns are named '{column.strip()}'")
-        seen.add(column.strip())
-
-
-def _records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Every record that is not blank with the number of its first line."""
-    with _open_text(path) as text:
-        reader = csv.reader(text, delimiter=delimiter)
-        line = 1
-        for record in reader:
-            if record:
-                yield line, record
-            line = reader.line_num + 1
-
-
-def _ragged(name: str, path: Path, delimiter: str, width: int) -> DatasetInvalid:
-    for line, record in _records(path, delimiter):
-        if len(record) != width:
-            return invalid(name, f"row {line} has {len(record)} fields where the header has {width}")
-    return invalid(name, f"has rows whose number of fields is not the header's ({width})")
-
-
-def _not_utf8(name: str, path: Path) -> DatasetInvalid:
-    with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as raw:
-        for number, line in enumerate(raw, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                byte = line[error.start]
-                return invalid(name, f"row {number} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
-    return invalid(name, "is not UTF-8; save the file as UTF-8")
-
-
-def _row_numbers(path: Path, wanted: set[int]) -> dict[int, int]:
-    """Index of a row → its number in the file, as an editor counts lines."""
-    if path.name.endswith(".parquet"):
-        return {index: index + 1 for index in wanted}
-    with _open_text(path) as text:
-        delimiter = "\t" if ".tsv" in path.name else sniff_delimiter(text.read(SAMPLE_CHARACTERS))
-    numbers = {index: index + 2 for index in wanted}
-    last = max(wanted) + 1
-    for position, (line, _) in enumerate(_records(path, delimiter)):
-        if position - 1 in wanted:
-            numbers[position - 1] = line
-        if position == last:
-            break
-    return numbers
-
-
-def _read_parquet(name: str, path: Path) -> pa.Table:
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise invalid(name, f"is no readable Parquet ({str(error).splitlines()[0]})") from None
-    columns = {}
-    for column in table.column_names:
-        try:
-            columns[column] = pc.cast(table.column(column), pa.large_string())
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            kind = table.schema.field(column).type
-            raise invalid(name, f"column '{column}' holds {kind}, not numbers, text, dates or booleans") from None
-    return pa.table(columns)

@@ -19,6 +19,7 @@ from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_step import evaluate
 from trainer_image.errors import GpuFault, Terminated
 from trainer_image.report import mistakes
+from trainer_image.scratch import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
 from trainer_image.tasks.intervals import Interval, bootstrap
@@ -40,6 +41,7 @@ def task_settings(inputs: RunInputs) -> TaskSettings:
         metric=config.train.metric,
         seed=config.train.seed,
         limits=inputs.limits,
+        scratch=Scratch(inputs.output.parent),
     )
 
 

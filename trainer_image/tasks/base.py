@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_image.contract import Limits
+from trainer_image.scratch import Scratch
 
 Batch = Mapping[str, Tensor]
 Figures = dict[str, float]
@@ -44,6 +45,7 @@ class TaskSettings:
 
     preset: "auto", "fast" or "best"; metric: "auto" or a name among the task's figures;
     types: column → "number" or "category"; text: the column with the text
+    scratch: gives a task its large arrays: in memory while they fit, in files beyond that (see `scratch`)
     """
 
     target: str | None = None
@@ -55,6 +57,7 @@ class TaskSettings:
     metric: str = "auto"
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
+    scratch: Scratch = field(default_factory=Scratch)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.contract import Limits
+from trainer_image.dataset import in_words
 from trainer_image.errors import ConfigInvalid
+from trainer_image.scratch import Scratch
 from trainer_image.splits import Assignment, assign, find_tables
 from trainer_image.tables import Table, compare_columns, invalid, read_table
-from trainer_image.tasks import baselines, metrics, tabular_columns, tabular_linear
-from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
-from trainer_image.tasks.tabular_columns import Preprocessing
+from trainer_image.tasks import baselines, imbalance, metrics, tabular_fit, tabular_leakage, tabular_linear
+from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings, take
+from trainer_image.tasks.tabular_columns import Ints, Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
-from trainer_image.tasks.tabular_target import ClassTarget, Target, ValueTarget, fit_target, target_from_json
+from trainer_image.tasks.tabular_target import Array, ClassTarget, Target, ValueTarget, fit_target, target_from_json
 
 SKIP_RATE = 0.1
 # Columns of a row that the report shows of a mistake, and characters of a cell.
@@ -68,13 +70,18 @@ class TabularPredictor(Predictor):
             return metrics.classification(outputs, batch["target"])
         return metrics.regression(outputs, batch["target"])
 
-    def tensors(self, table: Table, *, labelled: bool) -> dict[str, Tensor]:
-        """The table as a batch; with labels the target column is read too, and checked."""
-        dense, codes = self.preprocessing.apply(table)
-        batch = {"dense": torch.from_numpy(dense), "codes": torch.from_numpy(codes)}
-        if labelled:
-            batch["target"] = torch.from_numpy(self.target.encode(table))
-        return batch
+    def tensors(
+        self, table: Table, wanted: Mapping[str, Ints | None], labels: Array | None, scratch: Scratch
+    ) -> dict[str, Batch]:
+        """The wanted rows (None: all) as a batch under each name, with their share of the table's `labels` (rows,)."""
+        batches: dict[str, Batch] = {}
+        for name, (dense, codes) in self.preprocessing.apply(table, scratch, wanted).items():
+            batch = {"dense": torch.from_numpy(dense), "codes": torch.from_numpy(codes)}
+            if labels is not None:
+                rows = wanted[name]
+                batch["target"] = torch.from_numpy(labels if rows is None else labels[rows])
+            batches[name] = batch
+        return batches
 
     def read(self, data: Path, limits: Limits) -> Rows:
         found = find_tables(data)
@@ -84,7 +91,9 @@ class TabularPredictor(Predictor):
         compare_columns(table.name, list(table.columns), "the model", self.preprocessing.columns)
         labelled = self.target.column in table.columns and not table.columns[self.target.column].null_count
         rows = [str(number) for number in range(1, table.rows + 1)]
-        return Rows(self.tensors(table, labelled=labelled), rows, labelled)
+        scratch = Scratch()
+        labels = self.target.encode(table, scratch) if labelled else None
+        return Rows(self.tensors(table, {"all": None}, labels, scratch)["all"], rows, labelled)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         column = self.target.column
@@ -103,14 +112,14 @@ class TabularProblem(Problem):
         found = find_tables(data)
         root = data if data.is_dir() else data.parent
         tables = {
-            split: read_table([(p.relative_to(root).as_posix(), p) for p in files], settings.limits)
+            split: read_table([(p.relative_to(root).as_posix(), p) for p in files], settings.limits, settings.scratch)
             for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
             if files
         }
         train = tables["train"]
         self._check(tables, settings)
         target, notes = fit_target(train, settings.target, settings.types.get(settings.target))
-        labels = target.encode(train)
+        labels = target.encode(train, settings.scratch)
         groups = train.text(settings.group) if settings.group else None
         rows = assign(
             target.strata(labels),
@@ -121,7 +130,7 @@ class TabularProblem(Problem):
         )
         left_out = {settings.target, settings.group, *settings.drop}
         features = [column for column in train.columns if column not in left_out]
-        preprocessing, found_notes, self.warnings = tabular_columns.fit(train, rows.train, features, settings.types)
+        preprocessing, found_notes, self.warnings = tabular_fit.fit(train, rows.train, features, settings.types)
         if not preprocessing.columns:
             raise invalid(train.name, f"has no usable column beside the target '{settings.target}'")
         if isinstance(target, ValueTarget):
@@ -129,12 +138,22 @@ class TabularProblem(Problem):
         self.notes = [*notes, *rows.notes, *found_notes]
         sizes, self.recipe = preset(settings.preset, len(rows.train))
         self.predictor = self._predictor = TabularPredictor(preprocessing, target, sizes)
-        self.splits = self._tensors(tables, rows)
+        self.splits = self._tensors(tables, rows, labels, settings.scratch)
         held_out = "test" not in tables
         self._test_files = found.train if held_out else found.test
         self._test_rows = rows.test if held_out else np.arange(tables["test"].rows)
-        self._root, self._limits = root, settings.limits
+        self._root, self._limits, self._scratch_folder = root, settings.limits, settings.scratch.folder
         known, headline, selection = target.figures
+        split = self.splits["train"]
+        dense, codes, encoded = (split[name].numpy() for name in ("dense", "codes", "target"))
+        self.warnings += tabular_leakage.warnings(preprocessing, dense, codes, encoded, target)
+        if isinstance(target, ClassTarget):
+            figure, told = imbalance.figure(labels[rows.train], target.labels, f"The classes of '{target.column}'")
+            headline, selection = figure or headline, figure or selection
+            self.notes += told if settings.metric == "auto" else []
+        if settings.scratch.spilled_bytes:
+            size = in_words(settings.scratch.spilled_bytes)
+            self.notes.append(f"The table does not fit into memory: {size} of it lie in files of the work folder.")
         self.headline, self.selection = metrics.choose(settings.metric, known, headline, selection)
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
         kinds = f"{len(preprocessing.numbers)} numeric and {len(preprocessing.categories)} categorical columns"
@@ -161,20 +180,32 @@ class TabularProblem(Problem):
                 needed = [n for n in names if n not in settings.drop and n != settings.group]
                 compare_columns(table.name, list(table.columns), train.name, needed)
 
-    def _tensors(self, tables: dict[str, Table], rows: Assignment) -> dict[str, Batch]:
-        everything = self._predictor.tensors(tables["train"], labelled=True)
-        splits: dict[str, Batch] = {}
-        for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test)):
-            if split in tables and split != "train":
-                splits[split] = self._predictor.tensors(tables[split], labelled=True)
-            else:
-                splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
-        return splits
+    def _tensors(self, tables: dict[str, Table], rows: Assignment, labels: Array, scratch: Scratch) -> dict[str, Batch]:
+        held = {"train": rows.train, "validation": rows.validation, "test": rows.test}
+        inside = {split: index for split, index in held.items() if split == "train" or split not in tables}
+        found = self._predictor.tensors(tables["train"], inside, labels, scratch)
+        for split, table in tables.items():
+            if split != "train":
+                own = self._predictor.target.encode(table, scratch)
+                found |= self._predictor.tensors(table, {split: None}, own, scratch)
+        return {split: found[split] for split in held}
+
+    def _some(self, fit_on: Sequence[str], most: int) -> tuple[Batch, Array]:
+        """At most this many rows of these splits, evenly spaced, and their targets."""
+        counts = [len(self.splits[split]["dense"]) for split in fit_on]
+        chosen = np.linspace(0, sum(counts) - 1, min(sum(counts), most)).astype(np.int64)
+        parts, first = [], 0
+        for split, count in zip(fit_on, counts, strict=True):
+            inside = chosen[(chosen >= first) & (chosen < first + count)] - first
+            parts.append(take(self.splits[split], torch.from_numpy(inside)))
+            first += count
+        batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        return batch, batch["target"].numpy()
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         assert isinstance(model, TabularNetwork)
-        x = np.concatenate([self.splits[split]["dense"].double().numpy() for split in fit_on])
-        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        some, y = self._some(fit_on, tabular_linear.MOST_ROWS)
+        x = some["dense"].double().numpy()
         if not x.shape[1]:
             return
         target = self._predictor.target
@@ -213,8 +244,8 @@ class TabularProblem(Problem):
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        x = np.concatenate([self._flat(self.splits[split]) for split in fit_on])
-        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        some, y = self._some(fit_on, baselines.MOST_ROWS)
+        x = self._flat(some)
         test = self.splits["test"]
         target = self._predictor.target
         if isinstance(target, ClassTarget):
@@ -232,13 +263,13 @@ class TabularProblem(Problem):
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """Reads the test split's table again: the text of every cell is not worth its memory while training."""
-        table = read_table([(p.relative_to(self._root).as_posix(), p) for p in self._test_files], self._limits)
+        files = [(p.relative_to(self._root).as_posix(), p) for p in self._test_files]
+        table = read_table(files, self._limits, Scratch(self._scratch_folder))
         shown = [name for name in table.columns if name in self._predictor.preprocessing.columns][:SHOWN_COLUMNS]
         indices = [int(self._test_rows[row]) for row in rows]
         examples = []
-        for index, (file, number) in zip(indices, table.locate_all(indices), strict=True):
-            cells = {column: table.columns[column][index].as_py() or "" for column in shown}
-            shortened = {column: cell[:SHOWN_CHARACTERS] for column, cell in cells.items()}
+        for cells, (file, number) in zip(table.take(indices, shown), table.locate_all(indices), strict=True):
+            shortened = {column: (cell or "")[:SHOWN_CHARACTERS] for column, cell in cells.items()}
             examples.append(Example(f"{file}, row {number}", shortened))
         return examples
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer_image.scratch import Scratch
 from trainer_image.tables import Table, invalid, numbers
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Json, Metric
@@ -16,6 +18,8 @@ from trainer_image.tasks.base import Json, Metric
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
 MOST_WHOLE_CLASSES = 20
 MOST_CLASSES = 1000
+# Different labels that are counted; more only means "many".
+MOST_DISTINCT = 1_000_000
 Array = np.ndarray[Any, Any]
 
 
@@ -36,16 +40,18 @@ class ClassTarget:
         shown = ", ".join(self.labels[:5]) + (", …" if len(self.labels) > 5 else "")
         return f"classification of '{self.column}' into {len(self.labels)} classes ({shown})"
 
-    def encode(self, table: Table) -> Array:
-        _check_present(table, self.column)
-        cells = _canonical(table.columns[self.column])
-        codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
-        if codes.null_count:
-            index = pc.is_null(codes).to_pylist().index(True)
-            raise table.error(
-                index, f"column '{self.column}' holds the label '{cells[index]}', which no training row has"
-            )
-        return np.asarray(codes.to_numpy(zero_copy_only=False).astype(np.int64))
+    def encode(self, table: Table, scratch: Scratch) -> Array:
+        encoded = scratch.array((table.rows,), np.int64)
+        for start, given in _present(table, self.column):
+            cells = _canonical(given)
+            codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
+            if codes.null_count:
+                index = _first(pc.is_null(codes))
+                raise table.error(
+                    start + index, f"column '{self.column}' holds the label '{cells[index]}', which no training row has"
+                )
+            encoded[start : start + len(cells)] = codes.to_numpy(zero_copy_only=False)
+        return encoded
 
     def strata(self, labels: Array) -> Array:
         return labels
@@ -68,17 +74,21 @@ class ValueTarget:
     def description(self) -> str:
         return f"regression of '{self.column}'"
 
-    def encode(self, table: Table) -> Array:
-        _check_present(table, self.column)
-        values, bad = numbers(table.columns[self.column])
-        with np.errstate(over="ignore"):
-            wrong = bad | ~np.isfinite(values.astype(np.float32))
-        if wrong.any():
-            index = int(wrong.argmax())
-            cell = str(table.columns[self.column][index])[:40]
-            why = "is no number" if bad[index] else "is no finite number, or too large to compute with (beyond 3e38)"
-            raise table.error(index, f"the target column '{self.column}' holds '{cell}', which {why}")
-        return np.asarray(values.astype(np.float32))
+    def encode(self, table: Table, scratch: Scratch) -> Array:
+        encoded = scratch.array((table.rows,), np.float32)
+        for start, cells in _present(table, self.column):
+            values, bad = numbers(cells)
+            with np.errstate(over="ignore"):
+                wrong = bad | ~np.isfinite(values.astype(np.float32))
+            if wrong.any():
+                index = int(wrong.argmax())
+                why = (
+                    "is no number" if bad[index] else "is no finite number, or too large to compute with (beyond 3e38)"
+                )
+                cell = str(cells[index])[:40]
+                raise table.error(start + index, f"the target column '{self.column}' holds '{cell}', which {why}")
+            encoded[start : start + len(cells)] = values
+        return encoded
 
     def fitted(self, values: Array) -> ValueTarget:
         """The same target with centre and spread of the training rows."""
@@ -105,21 +115,21 @@ def target_from_json(value: Json) -> Target:
 
 def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
     """Classes or values, and how that was decided. DatasetInvalid for labels that are missing or all the same."""
-    _check_present(train, column)
-    values, bad = numbers(train.columns[column])
-    is_number = not bad.any()
-    if is_number and not np.isfinite(values).all():
-        index = int((~np.isfinite(values)).argmax())
-        cell = train.columns[column][index]
-        raise train.error(index, f"the target column '{column}' holds '{cell}'; a finite label is needed")
-    distinct = np.unique(values) if is_number else np.empty(0)
+    seen = _Seen()
+    for start, cells in _present(train, column):
+        seen.add(start, cells)
+    is_number = seen.is_number
+    if is_number and seen.infinite is not None:
+        cell = train.cell(column, seen.infinite)
+        raise train.error(seen.infinite, f"the target column '{column}' holds '{cell}'; a finite label is needed")
+    distinct = seen.numbers
     if declared is None:
         few_whole = is_number and len(distinct) <= MOST_WHOLE_CLASSES and bool((distinct == np.floor(distinct)).all())
         as_classes = not is_number or few_whole or len(distinct) == 2
         why = (
             "its values are text"
             if not is_number
-            else f"it has {len(distinct)} different values" + (", all whole numbers" if few_whole else "")
+            else f"it has {seen.counted} different values" + (", all whole numbers" if few_whole else "")
         )
         other = "number" if as_classes and is_number else "category"
         hint = "" if as_classes and not is_number else f" (data.types: {{{column}: {other}}} would change that)"
@@ -131,8 +141,7 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
         if is_number and len(distinct) == 1:
             raise invalid(train.name, f"the target column '{column}' is {distinct[0]:g} in every row")
         return ValueTarget(column), [note]
-    cells = pc.unique(_canonical(train.columns[column])).to_pylist()
-    labels = sorted(cells, key=float) if is_number else sorted(cells)
+    labels = sorted(seen.labels, key=float) if is_number else sorted(seen.labels)
     if len(labels) == 1:
         raise invalid(
             train.name, f"the target column '{column}' has one class only ('{labels[0]}'); at least two are needed"
@@ -140,17 +149,49 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
     if len(labels) > MOST_CLASSES:
         raise invalid(
             train.name,
-            f"the target column '{column}' has {len(labels)} different values; at most {MOST_CLASSES} classes are "
+            f"the target column '{column}' has {seen.counted} different values; at most {MOST_CLASSES} classes are "
             "supported",
         )
     return ClassTarget(column, tuple(labels)), [note]
 
 
-def _check_present(table: Table, column: str) -> None:
-    cells = table.columns[column]
-    if cells.null_count:
-        index = pc.is_null(cells).to_pylist().index(True)
-        raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
+class _Seen:
+    """The different labels, as numbers and as text, as far as they matter; a target has few, or is a number."""
+
+    def __init__(self) -> None:
+        self.is_number = True
+        self.infinite: int | None = None
+        self.numbers: Array = np.empty(0)
+        self.labels: set[str] = set()
+
+    def add(self, start: int, cells: pa.Array) -> None:
+        values, bad = numbers(cells)
+        self.is_number &= not bad.any()
+        if self.infinite is None and not np.isfinite(values[~bad]).all():
+            self.infinite = start + int((~np.isfinite(values) & ~bad).argmax())
+        if len(self.numbers) <= MOST_DISTINCT:
+            self.numbers = np.union1d(self.numbers, values[~bad])
+        if len(self.labels) <= MOST_DISTINCT:
+            self.labels.update(pc.unique(_canonical(cells)).to_pylist())
+
+    @property
+    def counted(self) -> str:
+        """How many different ones, in words."""
+        count = len(self.numbers) if self.is_number else len(self.labels)
+        return str(count) if count <= MOST_DISTINCT else f"more than {MOST_DISTINCT}"
+
+
+def _present(table: Table, column: str) -> Iterator[tuple[int, pa.Array]]:
+    """The column's cells, batch by batch; an empty one is an error."""
+    for start, cells in table.cells(column):
+        if cells.null_count:
+            index = start + _first(pc.is_null(cells))
+            raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
+        yield start, cells
+
+
+def _first(mask: pa.Array) -> int:
+    return int(mask.to_numpy(zero_copy_only=False).argmax())
 
 
 def _canonical(column: pa.Array) -> pa.Array:

@@ -1,0 +1,225 @@
+"""CSV and TSV, plain or gzip, in batches: any usual delimiter, quotes, line ends within them, a byte order mark."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from trainer_image import tables_text
+from trainer_image.contract import Limits
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.tables_text import TEXT, check_header, empty, finished
+from trainer_image.unpacking import Unpacked, open_unpacked
+
+# What the delimiter is told by.
+SAMPLE_CHARACTERS = 65536
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded."""
+    csv.field_size_limit(limits.field_bytes or 2**31 - 1)
+    _check_encoding(name, path, limits)
+    try:
+        with _open_text(name, path, limits) as text:
+            sample = text.read(SAMPLE_CHARACTERS)
+    except UnicodeDecodeError:
+        raise _not_utf8(name, path, limits) from None
+    if not sample.strip():
+        raise invalid(name, "is empty; a header row and data rows are expected")
+    delimiter = _delimiter(path, sample)
+    try:
+        header = [column.strip() for column in _header(name, path, delimiter, sample, limits)]
+    except csv.Error as error:
+        raise invalid(name, f"row 1: {error}") from None
+    check_header(name, header, limits)
+    yield empty(header)
+    yield from _parsed(name, path, delimiter, header, limits)
+
+
+def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Limits) -> Iterator[pa.RecordBatch]:
+    ragged: list[pacsv.InvalidRow] = []
+
+    def note(row: pacsv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        with io.BufferedReader(_WithoutNul(name, path, limits)) as source:
+            reader = pacsv.open_csv(
+                source,
+                read_options=pacsv.ReadOptions(
+                    use_threads=False,
+                    block_size=tables_text.BLOCK_BYTES,
+                    column_names=header,
+                    skip_rows=0,
+                    skip_rows_after_names=1,
+                ),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(header, TEXT), strings_can_be_null=False
+                ),
+            )
+            for batch in reader:
+                yield from finished(name, batch, limits)
+    except _NulFound:
+        row = _line_with(name, path, limits, lambda line: b"\0" in line)
+        raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
+    except pa.ArrowInvalid as error:
+        if ragged:
+            raise _ragged(name, path, delimiter, len(header), limits) from None
+        if "utf8" in str(error).lower():
+            raise _not_utf8(name, path, limits) from None
+        if "straddling" in str(error):
+            raise _too_long(name) from None
+        if "Empty CSV file" in str(error):
+            return
+        raise invalid(name, f"is no readable CSV ({str(error).splitlines()[0]})") from None
+
+
+class _NulFound(Exception):
+    pass
+
+
+class _WithoutNul(Unpacked):
+    """A NUL would silently become part of a category's name."""
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if b"\0" in bytes(memoryview(buffer)[:count]):
+            raise _NulFound
+        return count
+
+
+def _too_long(name: str) -> LimitExceeded:
+    return LimitExceeded(
+        f"{name}: a row is longer than {tables_text.BLOCK_BYTES} bytes; is there a quote that is never closed?"
+    )
+
+
+def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
+    return io.TextIOWrapper(open_unpacked(name, path, limits), encoding="utf-8-sig", newline="")
+
+
+def _delimiter(path: Path, sample: str) -> str:
+    return "\t" if ".tsv" in path.name.lower() else sniff_delimiter(sample)
+
+
+def sniff_delimiter(sample: str) -> str:
+    """The delimiter that splits the sample's records into the most columns, evenly; a comma when there is one column.
+
+    Python's csv.Sniffer guesses from character frequencies and is fooled by text columns; agreement between records is
+    what a reader needs in the end.
+    """
+    best, best_score = ",", (0, 0)
+    for delimiter in DELIMITERS:
+        try:
+            records = [r for r in csv.reader(io.StringIO(sample), delimiter=delimiter) if r][:50]
+        except csv.Error:
+            continue
+        if len(records) > 1:
+            records = records[:-1] if len(sample) >= SAMPLE_CHARACTERS else records  # the last one may be cut
+        width = len(records[0]) if records else 0
+        even = sum(len(record) == width for record in records)
+        score = (even * (width > 1), width)
+        if score > best_score:
+            best, best_score = delimiter, score
+    return best
+
+
+def _header(name: str, path: Path, delimiter: str, sample: str, limits: Limits) -> list[str]:
+    """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
+    records = _first_records(sample, delimiter)
+    if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
+        with _open_text(name, path, limits) as text:
+            longer = text.read(tables_text.BLOCK_BYTES)
+        records = _first_records(longer, delimiter)
+        if len(records) < 2 and len(longer) >= tables_text.BLOCK_BYTES:
+            raise _too_long(name)
+    return records[0]
+
+
+def _first_records(text: str, delimiter: str) -> list[list[str]]:
+    return list(islice((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), 2))
+
+
+def _records(name: str, path: Path, delimiter: str, limits: Limits) -> Iterator[tuple[int, list[str]]]:
+    """Every record that is not blank with the number of its first line."""
+    with _open_text(name, path, limits) as text:
+        reader = csv.reader(text, delimiter=delimiter)
+        line = 1
+        for record in reader:
+            if record:
+                yield line, record
+            line = reader.line_num + 1
+
+
+def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
+    """The lines (from 1) on which the data rows with these indices begin."""
+    with _open_text(name, path, limits) as text:
+        delimiter = _delimiter(path, text.read(SAMPLE_CHARACTERS))
+    wanted, last = set(indices), max(indices, default=-1)
+    found = {}
+    for position, (line, _) in enumerate(_records(name, path, delimiter, limits), -1):
+        if position in wanted:
+            found[position] = line
+        if position >= last:
+            break
+    return found
+
+
+def _ragged(name: str, path: Path, delimiter: str, width: int, limits: Limits) -> DatasetInvalid:
+    try:
+        for line, record in _records(name, path, delimiter, limits):
+            if len(record) != width:
+                return invalid(name, f"row {line} has {len(record)} fields where the header has {width}")
+    except csv.Error:
+        pass  # a field beyond the limit, on the way to the row
+    return invalid(name, f"has rows whose number of fields is not the header's ({width})")
+
+
+def _check_encoding(name: str, path: Path, limits: Limits) -> None:
+    with open_unpacked(name, path, limits) as raw:
+        start = raw.read(4)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise invalid(name, "is UTF-16; save the file as UTF-8")
+
+
+def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
+    byte = 0
+
+    def wrong(line: bytes) -> bool:
+        nonlocal byte
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            return True
+        return False
+
+    row = _line_with(name, path, limits, wrong)
+    return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
+
+
+def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], bool]) -> int:
+    """The number of the first line that is wanted, 0 if there is none. Overlong lines are looked at in pieces."""
+    with open_unpacked(name, path, limits) as raw:
+        number, rest = 1, b""
+        while piece := raw.readline(tables_text.BLOCK_BYTES):
+            # A character may be cut in two where a piece ends; its first bytes wait for the rest.
+            line = rest + piece
+            rest = b"" if line.endswith(b"\n") else line[-3:]
+            if wanted(line if not rest else line[:-3]):
+                return number
+            number += line.endswith(b"\n")
+        return number if rest and wanted(rest) else 0

@@ -1,0 +1,115 @@
+"""JSON Lines, plain or gzip, in batches: one flat object a line, its keys the columns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trainer_image import tables_text
+from trainer_image.contract import Limits
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.tables_text import TEXT, batch_rows, check_header, empty, finished
+from trainer_image.unpacking import open_unpacked
+
+
+def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded.
+
+    Read twice: a key may appear for the first time in the last line, and all batches have the same columns.
+    """
+    columns: dict[str, None] = {}
+    for _, record in _records(name, path, limits):
+        if record.keys() - columns.keys():
+            columns.update(dict.fromkeys(record))
+            check_header(name, list(columns), limits)
+    if not columns:
+        raise invalid(name, "is empty; one JSON object a line is expected")
+    yield empty(list(columns))
+    rows: list[tuple[int, list[str | None]]] = []
+    size = 0
+    for number, record in _records(name, path, limits):
+        cells = [_cell(name, number, column, record.get(column)) for column in columns]
+        rows.append((number, cells))
+        size += sum(len(cell) for cell in cells if cell)
+        if size > tables_text.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
+            yield from finished(name, _batch(name, list(columns), rows), limits)
+            rows, size = [], 0
+    if rows:
+        yield from finished(name, _batch(name, list(columns), rows), limits)
+
+
+def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
+    """The lines (from 1) of the rows with these indices."""
+    wanted = set(indices)
+    return {i: number for i, (number, _) in enumerate(_lines(name, path, limits)) if i in wanted}
+
+
+def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, with its number."""
+    with open_unpacked(name, path, limits) as raw:
+        number = 0
+        while line := raw.readline(tables_text.BLOCK_BYTES + 1):
+            number += 1
+            if len(line) > tables_text.BLOCK_BYTES:
+                raise LimitExceeded(f"{name}: row {number} is longer than {tables_text.BLOCK_BYTES} bytes")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield number, line
+
+
+def _records(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects with the number of their line; numbers stay the text that they were written as."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            raise ValueError("a key stands there twice")
+        return record
+
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=str)
+    for number, line in _lines(name, path, limits):
+        try:
+            record = decoder.decode(line.decode())
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            raise invalid(name, f"row {number} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+        except RecursionError:
+            raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
+        except ValueError as error:
+            raise invalid(name, f"row {number}: is no JSON object ({error})") from None
+        if not isinstance(record, dict):
+            raise invalid(name, f"row {number}: is no JSON object")
+        yield number, record
+
+
+def _cell(name: str, row: int, column: str, value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    kind = "a list" if isinstance(value, list) else "an object"
+    raise invalid(name, f"row {row}: column '{column}' holds {kind}, not a number, text, date or boolean")
+
+
+def _batch(name: str, columns: list[str], rows: list[tuple[int, list[str | None]]]) -> pa.RecordBatch:
+    try:
+        by_column = zip(*(cells for _, cells in rows), strict=True)
+        return pa.RecordBatch.from_arrays([pa.array(cells, TEXT) for cells in by_column], names=columns)
+    except UnicodeEncodeError:
+        raise _half_a_character(name, columns, rows) from None
+
+
+def _half_a_character(name: str, columns: list[str], rows: list[tuple[int, list[str | None]]]) -> DatasetInvalid:
+    r"""JSON may say half a character (`\ud800`); no file or screen can."""
+    row, column = next(
+        (number, column)
+        for number, cells in rows
+        for column, cell in zip(columns, cells, strict=True)
+        if cell and any("\ud800" <= c <= "\udfff" for c in cell)
+    )
+    return invalid(name, f"row {row}: column '{column}' holds half a character (an escape \\ud800 to \\udfff alone)")

@@ -1,0 +1,262 @@
+"""What each column of a table is, decided on the training rows alone, and said where it is no matter of course.
+
+A column is looked at batch by batch, so that its size does not matter: counts are exact, quantiles too up to
+SAMPLE_ROWS rows and from that many evenly spaced ones beyond, categories up to MOST_COUNTED different ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.tables import Table, numbers
+from trainer_image.tasks.tabular_columns import (
+    ONE_HOT_CATEGORIES,
+    CategoryColumn,
+    DateColumn,
+    Doubles,
+    Ints,
+    Mask,
+    NumberColumn,
+    Preprocessing,
+    stray,
+    words,
+)
+from trainer_image.tasks.tabular_dates import AMBIGUOUS, FORMS, days
+
+SAMPLE_ROWS = 1_000_000
+MOST_CATEGORIES = 10_000
+MOST_COUNTED = 1_000_000
+ID_SHARE = 0.95
+ID_ROWS = 50
+# Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
+STRAY_SHARE = 0.05
+BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
+_ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
+
+
+@dataclass
+class Findings:
+    """What is told: notes are decisions made on the user's behalf, warnings what looks wrong."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fit(
+    table: Table, rows: Ints, features: Sequence[str], types: Mapping[str, str]
+) -> tuple[Preprocessing, list[str], list[str]]:
+    """Fits on the given rows (ascending) of the training table. Returns (preprocessing, notes, warnings).
+
+    Raises DatasetInvalid when a column declared a number holds something else.
+    """
+    told = Findings()
+    fitted = [_Column(table, name, rows, told).fitted(types.get(name)) for name in features]
+    preprocessing = Preprocessing(
+        tuple(c for c in fitted if isinstance(c, NumberColumn)),
+        tuple(c for c in fitted if isinstance(c, DateColumn)),
+        tuple(c for c in fitted if isinstance(c, CategoryColumn)),
+    )
+    return preprocessing, told.notes, told.warnings
+
+
+@dataclass
+class _Values:
+    """A column read as numbers (or days): figures over all rows, and the finite values of a sample of them."""
+
+    rows: int = 0
+    filled: int = 0
+    finite: int = 0
+    bad: int = 0
+    first_bad: int = -1
+    infinite: bool = False
+    whole: bool = True
+    rising: bool = True
+    low: float = np.inf
+    high: float = -np.inf
+    last: float = -np.inf
+    parts: list[Doubles] = field(default_factory=list)
+
+    def add(self, rows: Ints, cells: pa.Array, values: Doubles, bad: Mask, step: int) -> None:
+        known = values[np.isfinite(values)]
+        if bad.any() and not self.bad:
+            self.first_bad = int(rows[bad.argmax()])
+        self.filled += len(cells) - cells.null_count
+        self.bad += int(bad.sum())
+        self.infinite |= bool(np.isinf(values).any())
+        if known.size:
+            self.whole &= bool((known == np.floor(known)).all())
+            self.rising &= bool((np.diff(values, prepend=self.last) > 0).all())
+            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+            self.last = float(values[-1])
+        sampled = values[-self.rows % step :: step]
+        self.parts.append(sampled[np.isfinite(sampled)])
+        self.rows += len(values)
+        self.finite += known.size
+
+    @property
+    def sample(self) -> Doubles:
+        return np.concatenate(self.parts) if self.parts else np.empty(0)
+
+
+class _Column:
+    """One column's training rows."""
+
+    def __init__(self, table: Table, name: str, rows: Ints, told: Findings) -> None:
+        self.table, self.name, self.rows, self.told = table, name, rows, told
+        self.step = -(-len(rows) // SAMPLE_ROWS)
+
+    def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
+        """Number, date, category or None (of no use); tells why."""
+        read = _Values()
+        for index, cells in self._cells():
+            read.add(index, cells, *numbers(cells), self.step)
+        if read.filled == 0:
+            self._note("is empty and was left out")
+            return None
+        if declared == "number" and read.bad:
+            raise stray(self.table, self.name, read.first_bad)
+        if declared == "number" or (declared is None and self._is_numeric(read)):
+            return self._number(read)
+        if declared is None:
+            date = self._date()
+            if date is not None:
+                return date
+        return self._category(read, declared)
+
+    def _cells(self) -> Iterator[tuple[Ints, pa.Array]]:
+        """Row indices and cells, batch by batch."""
+        for start, cells in self.table.cells(self.name):
+            first, last = np.searchsorted(self.rows, [start, start + len(cells)])
+            index = self.rows[first:last]
+            if len(index):
+                yield index, cells.take(pa.array(index - start))
+
+    def _is_numeric(self, read: _Values) -> bool:
+        if not read.bad:
+            return True
+        # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
+        few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
+        return read.bad <= STRAY_SHARE * read.filled and not few
+
+    def _number(self, read: _Values) -> NumberColumn | None:
+        if read.bad:
+            self._stray_cells(read, "number")
+        if read.infinite:
+            self._warn("holds infinite values; they are treated as missing")
+        if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
+            if read.rising:
+                self._warn("looks like a row number; list it under data.drop if it is one")
+            elif read.high - read.low < 1.1 * read.rows or _ID_NAME.search(self.name):
+                self._warn(
+                    "has a different whole number in every row, like an id; list it under data.drop if it is one"
+                )
+        scaled = self._scaling(read)
+        return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0)
+
+    def _scaling(self, read: _Values) -> tuple[float, float, bool] | None:
+        """(centre, scale, indicator), None for a constant."""
+        missing = read.finite < read.rows
+        if read.finite == 0 or read.low == read.high:
+            if read.finite == 0 or not missing:
+                self._note("is constant and was left out")
+                return None
+            return read.low, 0.0, True
+        low, centre, high = np.quantile(read.sample, [0.25, 0.5, 0.75])
+        # Where half of the values are one and the same, the range takes the quartiles' place (RealMLP's rule).
+        scale = 1 / (high - low) if high > low else 2 / (read.high - read.low)
+        return float(centre), float(scale), missing
+
+    def _date(self) -> DateColumn | None:
+        reads = {form: _Values() for form in FORMS}
+        clock = False
+        for index, cells in self._cells():
+            for form, read in list(reads.items()):
+                read.add(index, cells, *days(cells, form), self.step)
+                if read.bad > STRAY_SHARE * len(self.rows):
+                    del reads[form]
+            if not reads:
+                return None
+            clock = clock or any(bool((read.parts[-1] % 1 > 0).any()) for read in reads.values())
+        form = min(reads, key=lambda form: reads[form].bad)
+        read = reads[form]
+        if read.bad > STRAY_SHARE * read.filled:
+            return None
+        scaled = self._scaling(read)
+        if scaled is None:
+            return None
+        self._note(f"was read as dates ({form})")
+        if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
+            self._warn("holds dates that could be month/day or day/month; they were read as month/day/year")
+        if read.bad:
+            self._stray_cells(read, "date")
+        return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
+
+    def _category(self, read: _Values, declared: str | None) -> CategoryColumn | None:
+        counts: Counter[str] = Counter()
+        dropped = 0
+        for _, cells in self._cells():
+            for entry in pc.value_counts(words(cells, folded=False).drop_null()).to_pylist():
+                counts[entry["values"]] += entry["counts"]
+            if len(counts) > MOST_COUNTED:
+                frequent = Counter({word: count for word, count in counts.items() if count > 1})
+                dropped += len(counts) - len(frequent)
+                counts = frequent
+        distinct = len(counts) + dropped
+        if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
+            self._warn("has a different value in nearly every row, like an id; left out")
+            return None
+        if declared is None and read.bad < read.filled:
+            self._mixture(read)
+        folded = self._folded(counts)
+        if folded is not None:
+            counts = folded
+        if len(counts) < 2 and read.filled == read.rows:
+            self._note("is constant and was left out")
+            return None
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = [word for word, _ in ordered[:MOST_CATEGORIES]]
+        if len(ordered) > ONE_HOT_CATEGORIES:
+            # What was seen once has nothing to be learnt from; together such rows teach what an unknown one means.
+            often = [word for word, count in ordered[:MOST_CATEGORIES] if count > 1]
+            kept = often if len(often) > ONE_HOT_CATEGORIES else kept
+            if len(kept) < distinct:
+                self._note(f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one")
+        return CategoryColumn(self.name, tuple(kept), folded=folded is not None)
+
+    @staticmethod
+    def _folded(counts: Counter[str]) -> Counter[str] | None:
+        """Counts without regard to case when these are words for yes and no, else None."""
+        if len(counts) > 2 * ONE_HOT_CATEGORIES:
+            return None
+        folded: Counter[str] = Counter()
+        for word, count in counts.items():
+            folded[word.lower()] += count
+        return folded if any(folded.keys() <= pair for pair in BOOLEANS) else None
+
+    def _stray_cells(self, read: _Values, kind: str) -> None:
+        file, row = self.table.locate(read.first_bad)
+        cell = str(self.table.cell(self.name, read.first_bad))[:40]
+        self._warn(
+            f"holds {read.bad} cells that are no {kind}, the first in {file}, row {row}: '{cell}'; they are treated as "
+            "missing"
+        )
+
+    def _mixture(self, read: _Values) -> None:
+        file, row = self.table.locate(read.first_bad)
+        cell = str(self.table.cell(self.name, read.first_bad))[:40]
+        share = f"{read.filled - read.bad} of its {read.filled} values are numbers"
+        sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
+        (self._warn if 2 * read.bad < read.filled else self._note)(sentence)
+
+    def _note(self, what: str) -> None:
+        self.told.notes.append(f"Column '{self.name}' {what}.")
+
+    def _warn(self, what: str) -> None:
+        self.told.warnings.append(f"Column '{self.name}' {what}.")

@@ -1,0 +1,104 @@
+"""Columns that give the answer away: each one alone, how well does it predict the target?
+
+A column that is nearly the target itself (its translation, a sum with tax, a date that is filled in afterwards) makes a
+model that shines in the test and fails in use, because the column is not known yet when a prediction is needed. No
+program can tell such a column from an honest one, so it is told, never dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from trainer_image.tasks.tabular_columns import Preprocessing
+from trainer_image.tasks.tabular_target import ClassTarget, Target
+
+SAMPLE_ROWS = 20_000
+LEAST_ROWS = 50
+BINS = 256
+# Of what a constant answer gets wrong, the share that the column alone gets right; of the variance, explained.
+SUSPICIOUS_CLASSES = 0.98
+SUSPICIOUS_VALUES = 0.995
+
+Array = np.ndarray[Any, Any]
+
+
+def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: Array, target: Target) -> list[str]:
+    """A sentence for each column that predicts the labels (rows,) of the training rows nearly perfectly by itself."""
+    rows = np.linspace(0, len(labels) - 1, min(len(labels), SAMPLE_ROWS)).astype(np.int64)
+    if len(rows) < LEAST_ROWS:
+        return []
+    dense, codes, labels = dense[rows], codes[rows], labels[rows]
+    told = []
+    for name, groups in _grouped(preprocessing, dense, codes):
+        if isinstance(target, ClassTarget):
+            score, least = _classes(groups, labels), SUSPICIOUS_CLASSES
+        else:
+            score, least = _values(groups, labels.astype(np.float64)), SUSPICIOUS_VALUES
+        if score >= least:
+            told.append(
+                f"Column '{name}' predicts '{target.column}' nearly perfectly by itself ({score:.1%}): is it known "
+                "before the answer is? If not, list it under data.drop; the test figures promise too much with it."
+            )
+    return told
+
+
+def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> list[tuple[str, Array]]:
+    """Each column as one small integer a row: its bin or category."""
+    found = []
+    at = code_at = 0
+    for column in preprocessing.measured:
+        values = dense[:, at].astype(np.float64)
+        if column.indicator:
+            values[dense[:, at + 1] > 0] = np.inf
+        at += column.width
+        found.append((column.name, _bins(values)))
+    for category in preprocessing.categories:
+        if category.embedded:
+            found.append((category.name, codes[:, code_at]))
+            code_at += 1
+        else:
+            hot = dense[:, at : at + len(category.categories)]
+            found.append((category.name, np.where(hot.any(1), hot.argmax(1) + 1, 0)))
+            at += len(category.categories)
+    return found
+
+
+def _bins(values: Array) -> Array:
+    distinct = np.unique(values)
+    most = max(2, min(BINS, len(values) // 8))
+    if len(distinct) > most:
+        distinct = np.unique(np.quantile(values[np.isfinite(values)], np.linspace(0, 1, most)))
+    return np.searchsorted(distinct, values)
+
+
+def _folds(rows: int) -> list[tuple[Array, Array]]:
+    """Each half judged by what the other one teaches: a group of one row explains itself and nothing else."""
+    even = np.arange(rows) % 2 == 0
+    return [(even, ~even), (~even, even)]
+
+
+def _classes(groups: Array, labels: Array) -> float:
+    """The share of a constant answer's mistakes that the most frequent class of each group avoids."""
+    classes = int(labels.max()) + 1
+    right = 0
+    for learn, judge in _folds(len(labels)):
+        counts = np.zeros((int(groups.max()) + 1, classes), np.int64)
+        np.add.at(counts, (groups[learn], labels[learn]), 1)
+        answer = np.where(counts.any(1), counts.argmax(1), counts.sum(0).argmax())
+        right += int((answer[groups[judge]] == labels[judge]).sum())
+    constant = int(np.bincount(labels).max())
+    return (right - constant) / max(1, len(labels) - constant)
+
+
+def _values(groups: Array, labels: Array) -> float:
+    """R² of each group's mean."""
+    error = 0.0
+    for learn, judge in _folds(len(labels)):
+        count = np.bincount(groups[learn], minlength=int(groups.max()) + 1)
+        total = np.bincount(groups[learn], labels[learn], minlength=len(count))
+        mean = np.where(count > 0, total / np.maximum(count, 1), labels[learn].mean())
+        error += float(((labels[judge] - mean[groups[judge]]) ** 2).sum())
+    spread = float(((labels - labels.mean()) ** 2).sum())
+    return 1 - error / spread if spread else 0.0
