@@ -1,219 +1,42 @@
-"""The command line: `dispatcher run | check | render | submit | status | cancel | poison`.
+"""The program's first lines: a signal ends it quietly, also while its libraries are still being read.
 
-Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, template or arguments are wrong;
-69 the queue, the portal or the cluster is out of reach; 70 a loop died (run).
+As process 1 of a container it would not even notice SIGTERM before it asks for it.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import os
+import signal
 import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from types import FrameType
 
-import click
-import yaml
-
-from dispatcher import app, inspection, poison_tool, self_check
-from dispatcher.azure_queue import QueueError
-from dispatcher.cancel import NothingToCancel
-from dispatcher.cancel import cancel as cancel_job
-from dispatcher.cli_support import (
-    EXIT_FAILED,
-    EXIT_UNAVAILABLE,
-    EXIT_USAGE,
-    Environment,
-    fail,
-    log_to_stderr,
-    outside_calls,
-    read_environment,
-    read_settings,
-    read_text,
-)
-from dispatcher.job_spec import build_job
-from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
-from dispatcher.training_request import MalformedRequest, decode
-from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
-
-_EPILOG = """\b
-Examples:
-  dispatcher check
-  dispatcher run
-  dispatcher submit model-123 --dataset dataset-xyz
-  dispatcher render '{"task": "train", "model_container_name": "model-123"}'
-  dispatcher status model-123
-  dispatcher cancel model-123
-  dispatcher poison list
-
-\b
-Settings come from the environment; what is missing there from config.env
-(--config FILE or DISPATCHER_CONFIG=FILE for another). docs/configure.md lists them.
-
-\b
-Exit codes: 0 done, 1 a check failed or nothing was found, 2 settings, template
-or arguments are wrong, 69 queue, portal or cluster out of reach, 70 a loop died.
-"""
+# The shell's convention: 128 and the signal's number.
+_INTERRUPTED = 128
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--config", "config_file", type=click.Path(path_type=Path), help="File of settings, NAME=value a line.")
-@click.version_option(package_name="training-dispatcher")
-@click.pass_context
-def main(context: click.Context, config_file: Path | None) -> None:
-    """Launch one GPU Kubernetes Job for each training request of a queue, and report its outcome."""
-    context.obj = read_environment(config_file)
+def main() -> None:
+    """Run the command line of `dispatcher.cli`. `run` puts handlers of its own in place of these."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    from dispatcher import cli  # half a second of libraries
+
+    signal.signal(signal.SIGINT, _interrupt)
+    cli.main(prog_name="dispatcher")
 
 
-@main.command()
-@click.pass_obj
-def run(environ: Environment) -> None:
-    """Run the dispatcher until SIGTERM."""
-    settings = read_settings(environ)
-    log_to_stderr(settings)
-    try:
-        dispatcher = app.App(settings)
-    except (ValueError, ClusterError, QueueError) as error:
-        fail(EXIT_USAGE, str(error))
-    try:
-        code = dispatcher.run()
-    except OSError as error:
-        fail(EXIT_USAGE, f"HEALTH_PORT {settings.health_port} on {settings.health_host} cannot be used: {error}")
-    sys.stderr.flush()
-    # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
-    os._exit(code)
+def _leave(number: int, frame: FrameType | None) -> None:
+    """Nothing has begun that a crash could not interrupt. An exception would come out of the middle of an import."""
+    os._exit(_code(number))
 
 
-@main.command()
-@click.pass_obj
-def check(environ: Environment) -> None:
-    """Check settings, template, queue, portal, cluster and permissions, one by one."""
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
-    passed = True
-    for result in self_check.run_checks(settings):
-        mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red")
-        click.echo(f"{mark} {result.name}: {result.sentence}")
-        passed = passed and result.passed
-    sys.exit(0 if passed else EXIT_FAILED)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """A command in its course: what it holds is given back on the way out."""
+    raise SystemExit(_code(number))
 
 
-@main.command()
-@click.argument("message")
-@click.pass_obj
-def render(environ: Environment, message: str) -> None:
-    """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
-    # Nothing is touched, so nothing but the template needs to be configured.
-    anything = {
-        "QUEUE_NAME": "unused",
-        "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
-        "API_BASE_URL": "http://localhost",
-    }
-    settings = read_settings({**anything, **environ})
-    try:
-        template = app.read_template(settings)
-        request = decode(read_text(message), app.bounds_of(settings))
-    except ValueError as error:
-        fail(EXIT_USAGE, str(error))
-    job = build_job(
-        template,
-        request,
-        message_id="00000000-0000-0000-0000-000000000000",
-        queued_at=0.0,
-        defaults=app.defaults_of(settings),
-    )
-    click.echo(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120), nl=False)
-
-
-@main.command()
-@click.argument("model", required=False)
-@click.option("--message", help="The whole message, as it is; @FILE or - for standard input.")
-@click.option("--dataset", help="Container of the dataset; else the model's configuration names it.")
-@click.option("--gpus", type=int, help="GPUs to ask for, within MAX_GPUS.")
-@click.option("--priority", help="One of PRIORITY_CLASSES.")
-@click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
-@click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, handed to the trainer.")
-@click.option("--unchecked", is_flag=True, help="Send a message that would go to the poison queue.")
-@click.pass_obj
-def submit(environ: Environment, /, model: str | None, message: str | None, unchecked: bool, **wishes: Any) -> None:
-    """Put a training request for the container MODEL on the queue; prints the message's id."""
-    if (model is None) == (message is None):
-        fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
-    text = read_text(message) if message is not None else _compose(str(model), wishes)
-    if not unchecked:
-        try:
-            decode(text, app.bounds_of(settings))
-        except MalformedRequest as error:
-            fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
-    with outside_calls("Nothing was sent"):
-        click.echo(app.open_queue(settings, settings.queue_name).send(text))
-
-
-@main.command()
-@click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.pass_obj
-def status(environ: Environment, model: str | None, as_json: bool) -> None:
-    """Print what queue, cluster and portal say of MODEL (its container's name or its id), or of all."""
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
-    try:
-        with outside_calls():
-            found = inspection.inspect(settings, model)
-    except ValueError as error:
-        fail(EXIT_USAGE, str(error))
-    click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
-    if model is None:
-        return
-    if not found["models"]:
-        sys.exit(EXIT_FAILED)
-    only = found["models"][0]
-    sys.exit(0 if only["job"] or only["messages"] or only["portal"]["answered"] else EXIT_UNAVAILABLE)
-
-
-@main.command()
-@click.argument("model")
-@click.pass_obj
-def cancel(environ: Environment, model: str) -> None:
-    """Stop the training of MODEL (its container's name or its id); the portal is told that it was cancelled."""
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
-    name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"
-    try:
-        extract_model_id(name)
-        with outside_calls("Nothing was stopped"):
-            click.echo(cancel_job(KubernetesJobs(settings.namespace), name))
-    except InvalidContainerName as error:
-        fail(EXIT_USAGE, str(error))
-    except NothingToCancel as error:
-        fail(EXIT_FAILED, str(error))
-
-
-main.add_command(poison_tool.poison)
-
-
-def _compose(model: str, wishes: Mapping[str, Any]) -> str:
-    body: dict[str, Any] = {"task": "train", "model_container_name": model}
-    for entry in wishes["extra"]:
-        name, equals, value = entry.partition("=")
-        if not equals or not name:
-            fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
-        if name in body:
-            # Sent for another model than the one that was typed, or twice with one value lost.
-            fail(EXIT_USAGE, f"--field {name} is given twice, or is not yours to set")
-        body[name] = value
-    optional = {
-        "dataset_container_name": wishes["dataset"],
-        "resources": None if wishes["gpus"] is None else {"gpus": wishes["gpus"]},
-        "priority": wishes["priority"],
-        "time_limit_seconds": wishes["time_limit"],
-    }
-    return json.dumps(body | {name: value for name, value in optional.items() if value is not None})
+def _code(number: int) -> int:
+    return 0 if "run" in sys.argv else _INTERRUPTED + number
 
 
 if __name__ == "__main__":
-    main(prog_name="dispatcher")
+    main()

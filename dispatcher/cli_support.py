@@ -14,7 +14,7 @@ import click
 from dotenv.parser import Binding, parse_stream
 
 from dispatcher import logs
-from dispatcher.azure_queue import QueueError
+from dispatcher.azure_queue import ConnectionStringInvalid, QueueError
 from dispatcher.kubernetes_jobs import ClusterError
 from dispatcher.settings import Settings, SettingsError
 from portal_client.errors import PortalError
@@ -24,6 +24,11 @@ EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 69
 
 Environment = Mapping[str, str]
+
+
+def examples(*lines: str) -> str:
+    """A command's examples as the end of its help."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
 
 
 def read_environment(config_file: Path | None) -> dict[str, str]:
@@ -78,6 +83,8 @@ def outside_calls(hint: str = "") -> Iterator[None]:
     """Turn what queue, portal and cluster refuse into a sentence and exit code 69. hint: what that means here."""
     try:
         yield
+    except ConnectionStringInvalid as error:
+        fail(EXIT_USAGE, str(error))
     except (QueueError, ClusterError, PortalError) as error:
         fail(EXIT_UNAVAILABLE, f"{str(error).rstrip('.')}. {hint}".strip().removesuffix("."))
 

@@ -17,7 +17,7 @@ import click
 
 from dispatcher import app, cli_support
 from dispatcher.azure_queue import MAX_BATCH, QueueMessage, TrainingQueue
-from dispatcher.cli_support import EXIT_FAILED, EXIT_USAGE, Environment, fail, outside_calls
+from dispatcher.cli_support import EXIT_FAILED, EXIT_USAGE, Environment, examples, fail, outside_calls
 from dispatcher.poison import PoisonEntry, parse_entry
 
 # Seconds for which an entry in hand is hidden from others.
@@ -26,12 +26,19 @@ _HIDDEN = 60.0
 Chosen = Callable[[PoisonEntry], bool]
 
 
-@click.group()
+@click.group(
+    epilog=examples(
+        "dispatcher poison list",
+        "dispatcher poison list --code ModelUnknown --json",
+        "dispatcher poison requeue --code ModelUnknown",
+        "dispatcher poison purge --code NotJson --yes",
+    )
+)
 def poison() -> None:
     """Look at, requeue or purge the messages that could not be launched."""
 
 
-@poison.command("list")
+@poison.command("list", epilog=examples("dispatcher poison list", "dispatcher poison list --code NotJson --json"))
 @click.option("--code", help="Only those refused for this reason.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
 @click.pass_obj
@@ -51,7 +58,7 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
             click.echo(f"{count} entr{'y' if count == 1 else 'ies'} in {queue.name}")
 
 
-@poison.command()
+@poison.command(epilog=examples("dispatcher poison show 7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11"))
 @click.argument("message_id")
 @click.pass_obj
 def show(environ: Environment, message_id: str) -> None:
@@ -63,7 +70,13 @@ def show(environ: Environment, message_id: str) -> None:
     click.echo(json.dumps(asdict(found), indent=2))
 
 
-@poison.command()
+@poison.command(
+    epilog=examples(
+        "dispatcher poison requeue 7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11",
+        "dispatcher poison requeue --code ModelUnknown",
+        "dispatcher poison requeue --all",
+    )
+)
 @click.argument("message_id", required=False)
 @click.option("--code", help="Every entry refused for this reason.")
 @click.option("--all", "everything", is_flag=True, help="Every entry.")
@@ -86,7 +99,7 @@ def requeue(environ: Environment, message_id: str | None, code: str | None, ever
     _none_found(bool(sent), queue.name)
 
 
-@poison.command()
+@poison.command(epilog=examples("dispatcher poison purge --code NotJson", "dispatcher poison purge --all --yes"))
 @click.argument("message_id", required=False)
 @click.option("--code", help="Every entry refused for this reason.")
 @click.option("--all", "everything", is_flag=True, help="Every entry.")

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher import cli_support, inspection
-from dispatcher.__main__ import main
+from dispatcher.cli import main
 from dispatcher.health import HealthServer, Heartbeats
 from dispatcher.settings import Settings, SettingsError
 from portal_client.client import PortalClient

@@ -88,7 +88,7 @@ def test_the_labels_of_metrics_are_the_codes_that_there_are() -> None:
 
 
 def test_the_exit_codes_of_the_dispatcher_are_those_of_its_help() -> None:
-    from dispatcher.__main__ import _EPILOG
+    from dispatcher.cli import _EPILOG
 
     rows = [row[0] for row in table_rows(section(read("docs/operate.md"), "Exit codes"))]
     said = re.findall(r"\b(\d+) [a-z]", _EPILOG.split("Exit codes:")[1])

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dispatcher.__main__ import main as dispatcher
+from dispatcher.cli import main as dispatcher
 from tests.test_docs import PAGES, ROOT, blocks, read
 from trainer_image.cli import cli as trainer
 
