@@ -3,6 +3,7 @@
 QueueError
 ├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: comes again
 └── QueueForbidden     missing queue, wrong key, expired credentials: a person must mend it; comes again, too
+    └── ConnectionStringInvalid   no connection string at all: a setting is wrong
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ _OPTIONS: dict[str, Any] = {
     "random_jitter_range": 1,
 }
 
+# What `dispatcher check` sends, and for how many seconds it would exist.
+_PROBE = "dispatcher check: this message may be deleted"
+_PROBE_SECONDS = 60
+
 logging.getLogger("azure").setLevel(logging.WARNING)  # its INFO lines are every request's headers
 
 
@@ -48,6 +53,10 @@ class QueueUnavailable(QueueError):
 
 class QueueForbidden(QueueError):
     """The queue is not there, or refuses our credentials."""
+
+
+class ConnectionStringInvalid(QueueForbidden):
+    """AZURE_STORAGE_CONNECTION_STRING is none."""
 
 
 @dataclass
@@ -76,15 +85,17 @@ class TrainingQueue:
 
     def __init__(self, name: str, *, connection_string: str = "", account_url: str = "", pool_size: int = 32) -> None:
         self.name = name
+        self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         options: dict[str, Any] = {
             **_OPTIONS,
             "transport": _transport(pool_size),
+            "raw_response_hook": self._note_date,
         }
         if connection_string:
             try:
                 self._client = QueueClient.from_connection_string(connection_string, name, **options)
             except ValueError:
-                raise QueueForbidden(
+                raise ConnectionStringInvalid(
                     "AZURE_STORAGE_CONNECTION_STRING is no connection string; it begins with "
                     '"DefaultEndpointsProtocol=" and has AccountName and AccountKey'
                 ) from None
@@ -152,6 +163,22 @@ class TrainingQueue:
             raise QueueUnavailable(f"Cannot ask queue {self.name}: what answers there is no Azure Storage Queue")
         return int(properties.approximate_message_count)
 
+    def try_rights(self) -> None:
+        """Send, update and delete a message that nobody can see. Raises QueueError.
+
+        Receiving takes the right of deleting ("process"). A crash between the calls: it is visible for its last second.
+        """
+        hidden = _PROBE_SECONDS - 1
+        sent = self._call(
+            "send to",
+            lambda: self._client.send_message(_PROBE, visibility_timeout=hidden, time_to_live=_PROBE_SECONDS),
+        )
+        sent = self._call(
+            "update a message in",
+            lambda: self._client.update_message(sent.id, sent.pop_receipt, visibility_timeout=hidden),
+        )
+        self._call("delete from", lambda: self._client.delete_message(sent.id, sent.pop_receipt))
+
     def create(self) -> None:
         """Create the queue where it is missing."""
         try:
@@ -161,6 +188,9 @@ class TrainingQueue:
 
     def close(self) -> None:
         self._client.close()
+
+    def _note_date(self, response: Any) -> None:
+        self.server_date = response.http_response.headers.get("Date")
 
     def _owned(self, verb: str, call: Any) -> bool:
         try:

@@ -44,6 +44,7 @@ _PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
     "pods": "/api/v1/namespaces/{}/pods",
     "events": "/api/v1/namespaces/{}/events",
+    "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
 }
 
@@ -107,6 +108,7 @@ class KubernetesJobs:
         self._pool_size = pool_size
         self._on_call = on_call
         self._lock = threading.Lock()
+        self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
 
@@ -151,9 +153,15 @@ class KubernetesJobs:
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._json("create", "events", body=event)
 
+    def list_workloads(self) -> list[KubeObject]:
+        """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
+        return self._list("workloads", "").items
+
     def may(self, verb: str, resource: str) -> bool:
         """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
-        group = "batch" if resource == "jobs" else ""
+        # "/apis/GROUP/…", or "/api/v1/…" of the core group.
+        _, root, group, *_ = _PATHS[resource].split("/")
+        group = group if root == "apis" else ""
         attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
@@ -290,6 +298,7 @@ class KubernetesJobs:
                 api = self._reconnect(api)
                 continue
             break
+        self.server_date = response.headers.get("Date")
         if 200 <= response.status < 300:
             return response
         try:

@@ -78,6 +78,7 @@ class PortalClient:
         self._log: AnyLogger = logger if logger is not None else logging.getLogger("portal_client")
         self._session = _session(self._address, pool_size)
         self._on_call = on_call
+        self.server_date: str | None = None  # the Date of the newest answer: `dispatcher check` compares clocks
         self._log_settings()
 
     def get_model_status(self, model_id: str) -> ModelStatus:
@@ -176,6 +177,7 @@ class PortalClient:
                 # Given with each request: the session's own value loses against REQUESTS_CA_BUNDLE.
                 verify=self._verify,
             ) as response:
+                self.server_date = response.headers.get("Date")
                 body, too_large = self._read(response)
                 return Answer(response.status_code, response.headers, self._without_key(body), too_large)
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:

@@ -146,6 +146,11 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
     code, out, _ = dispatcher(stage, "check")
     assert code == 0, out
     assert "FAIL" not in out
+    assert "WARN" not in out
+    for place in ("storage account", "portal", "API server"):
+        assert f"ok   clock of the {place}: within 30 seconds of ours" in out
+    assert stage.drained(), "the probe of the rights is gone"
+    assert stage.poison_queue.depth() == 0
     stage.faults.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
     code, out, _ = dispatcher(stage, "check", API_KEY="wrong-key-0123456789", QUEUE_NAME="never-made")
     assert code == 1
@@ -153,6 +158,34 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
     assert "FAIL portal:" in out
     assert "the Role lacks patch on jobs" in out
     assert "wrong-key-0123456789" not in out
+
+
+def test_check_is_for_programs_too(stage: Stage) -> None:
+    stage.faults.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
+    code, out, _ = dispatcher(stage, "check", "--json", STATUS_TRACKING="off")
+    found = json.loads(out)
+    assert (code, found["passed"]) == (1, False)
+    results = {check["name"]: check["result"] for check in found["checks"]}
+    assert results["permissions on jobs"] == "failed"
+    assert (results["permissions on pods"], results["portal"], results["blobs"]) == ("ok", "skipped", "skipped")
+
+
+def test_check_in_a_pod_says_what_only_a_pod_can_find_out(stage: Stage) -> None:
+    code, out, err = dispatcher(stage, "check", "--in-pod", "model-done-1", "--dataset", "dataset-1")
+    assert code == 0, out + err
+    assert "ok   in a pod: image, Secrets, storage, configuration and dataset of model-done-1 are fine" in out
+    code, out, _ = dispatcher(stage, "check", "--in-pod", "model-invalid-1", "--json")
+    assert code == 1
+    assert json.loads(out)["checks"][-1] == {
+        "name": "in a pod",
+        "result": "failed",
+        "sentence": "DatasetInvalid: Invalid dataset: train.csv: it is empty",
+    }
+    stage.wait(lambda: stage.cluster.jobs(stage.namespace) == [])
+    code, out, _ = dispatcher(stage, "check", "--in-pod", "model-done-1", API_KEY="wrong-key-0123456789")
+    assert code == 1
+    assert "in a pod: not begun" in out, "what fails already is not tried with a GPU"
+    assert dispatcher(stage, "check", "--in-pod", "UPPER")[0] == 2
 
 
 def test_a_settings_file_alone_is_enough(stage: Stage) -> None:
@@ -184,6 +217,10 @@ def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:
     code, _, err = dispatcher(stage, "submit", "model-1", AZURE_STORAGE_CONNECTION_STRING=dead)
     assert code == 69
     assert "Nothing was sent" in err
+    for command in (("submit", "model-1"), ("status",), ("poison", "list")):
+        code, _, err = dispatcher(stage, *command, AZURE_STORAGE_CONNECTION_STRING="no-connection-string")
+        assert code == 2, "a wrong setting, not an outage"
+        assert "AZURE_STORAGE_CONNECTION_STRING is no connection string" in err
 
 
 def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
