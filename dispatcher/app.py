@@ -23,8 +23,10 @@ from dispatcher.intake import Intake
 from dispatcher.job_events import JobEvents
 from dispatcher.job_spec import JobDefaults, load_template
 from dispatcher.kubernetes_jobs import KubernetesJobs
+from dispatcher.kueue_queue import KueueQueue
 from dispatcher.launcher import Launcher
 from dispatcher.locks import ModelLocks
+from dispatcher.mending import Mender
 from dispatcher.metrics import Metrics
 from dispatcher.reconciler import Reconciler
 from dispatcher.reporter import Reporter
@@ -140,6 +142,7 @@ class App:
         locks = ModelLocks()
         put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
         self._events = JobEvents(self._cluster)
+        self._mender = Mender(self._cluster, self._events, self._stopping)
         launcher = Launcher(
             self._cluster,
             self._portal,
@@ -166,6 +169,10 @@ class App:
             # The message's own next delivery comes first.
             take_on_after=settings.visibility_timeout * 1.5,
             on_defect=self._metrics.defects.labels("reconcile").inc,
+            mender=self._mender,
+            queue=KueueQueue(self._cluster.list_workloads, settings.progress, self._events)
+            if settings.kueue_queue
+            else None,
         )
         self._intake = Intake(
             self._queue,
@@ -227,6 +234,7 @@ class App:
         for number in range(settings.report_concurrency):
             self._start(f"reconcile-{number}", self._reconciler.run)
         self._start("events", self._events.run)
+        self._start("mend", self._mender.run)
         sweep = Sweep(
             self._view,
             self._work,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from dispatcher import app, names, objects, outcome, phases
 from dispatcher.azure_queue import TrainingQueue
 from dispatcher.kubernetes_jobs import KubernetesJobs
+from dispatcher.kueue_queue import KueueQueue
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended, Stop
 from dispatcher.phases import Phase
@@ -48,8 +50,9 @@ def inspect(settings: Settings, model: str | None) -> Found:
     waiting = _visible(queue, settings)
     jobs = {objects.model_id_of(job): job for job in cluster.list_jobs(names.SELECTOR).items}
     pods = cluster.list_pods(names.SELECTOR).items
+    queued = KueueQueue(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
-    models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings) for i in ids]
+    models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings, queued) for i in ids]
     if wanted is not None:
         # A portal that cannot be asked is no portal that knows nothing of the model.
         models = [
@@ -85,16 +88,17 @@ def _model(
     pods: Sequence[KubeObject],
     portal: PortalClient | None,
     settings: Settings,
+    queued: KueueQueue | None,
 ) -> dict[str, Any]:
     return {
         "model": f"{MODEL_PREFIX}{model_id}",
         "messages": messages,
-        "job": None if job is None else _job(job, pods, settings),
+        "job": None if job is None else _job(job, pods, settings, queued),
         "portal": _portal(model_id, portal),
     }
 
 
-def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings) -> dict[str, Any]:
+def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueQueue | None) -> dict[str, Any]:
     own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
     decided = outcome.decide(job, own, (), time.time(), app.limits_of(settings))
     now = phases.phase(job, own)
@@ -103,7 +107,8 @@ def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings) -> dic
     elif isinstance(decided, Stop):
         state, sentence = "Stopping", decided.verdict.sentence
     else:
-        state, sentence = now.title(), decided.progress or _WORDS[now]
+        place = queued.progress(job) if queued is not None else None
+        state, sentence = now.title(), place or decided.progress or _WORDS[now]
     return {
         "name": objects.name_of(job),
         "phase": now.value,

@@ -11,11 +11,14 @@ from dataclasses import dataclass
 
 from dispatcher import disruptions, logs, names, objects, outcome, waiting
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
+from dispatcher.kueue_queue import KueueQueue
 from dispatcher.launcher import Launcher
 from dispatcher.locks import ModelLocks
+from dispatcher.mending import Mender, is_damaged
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended, Going, Stop
 from dispatcher.ports import Cluster
+from dispatcher.progress import Progress
 from dispatcher.reporter import Reporter
 from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits
@@ -24,8 +27,6 @@ from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
 
-# A state that passes within these seconds (a pod about to start) is not worth a call to the portal.
-_LASTING = 10.0
 # So long after a report at the latest, a Processing that was on its way to the portal has landed: twice the time that
 # the client waits for an answer.
 _LATE_WRITE = 60.0
@@ -33,16 +34,6 @@ _LATE_WRITE = 60.0
 _OTHERS_TURN = 2.0
 # A portal that asks for more patience than this is asked once in between.
 _RETRY_AFTER_MAX = 300.0
-
-
-@dataclass
-class _Said:
-    """The progress of one Job: what is seen and since when, what the portal was told and when (monotonic seconds)."""
-
-    seen: str = ""
-    since: float = 0.0
-    told: str = ""
-    told_at: float = float("-inf")
 
 
 @dataclass
@@ -58,7 +49,7 @@ class Reconciler:
     """Level-triggered: what it does depends on what is, not on which event came.
 
     progress_every: seconds between two progress messages of a model. take_on_after: seconds after which a half-launched
-    Job is believed to have lost its message.
+    Job is believed to have lost its message. queue: tells how far a Job has come in Kueue's queue.
     """
 
     def __init__(
@@ -74,6 +65,8 @@ class Reconciler:
         progress_every: float,
         take_on_after: float,
         on_defect: Callable[[], None] = lambda: None,
+        queue: KueueQueue | None = None,
+        mender: Mender | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,13 +77,14 @@ class Reconciler:
         self._reporter = reporter
         self._locks = locks
         self._limits = limits
-        self._progress_every = progress_every
         self._take_on_after = take_on_after
         self._on_defect = on_defect
+        self._queue = queue
+        self._mender = mender or Mender(cluster)
         self._clock = clock
         self._monotonic = monotonic
+        self._progress = Progress(work, reporter, progress_every, monotonic)
         self._guard = threading.Lock()
-        self._said: dict[str, _Said] = {}  # by the Job's uid
         self._looks: dict[str, _Look] = {}  # by the Job's name
         self._failing: dict[str, float] = {}  # by the Job's uid
         self._turns: dict[str, float] = {}  # by the Job's uid
@@ -129,6 +123,10 @@ class Reconciler:
         if (gone := self._view.vanished(name)) is not None:
             self._vanished(name, gone)
         job = self._view.job(name)
+        if job is not None and is_damaged(job):
+            if (wait := self._mender.mend(job)) > 0:
+                self._work.add_after(name, wait)
+            return  # the watch brings it as it is then
         if job is None or objects.is_reported(job) or not objects.is_managed(job):
             self._forget(name, job)
             if job is not None and objects.is_managed(job):
@@ -161,16 +159,23 @@ class Reconciler:
             case Stop():
                 self._stop(name, job, now)
             case Going() as going:
-                if going.remove_pods:
-                    self._remove_pods(pods)
-                if going.check_at is not None:
-                    self._work.add_after(name, max(1.0, going.check_at - now))
-                if not objects.is_launched(job):
-                    self._half_launched(name, job)
-                elif not objects.is_acknowledged(job):
-                    self._reporter.acknowledge(job)
-                elif going.progress:
-                    self._progress(name, job, going.progress)
+                self._go_on(name, job, pods, going, now)
+
+    def _go_on(self, name: str, job: KubeObject, pods: list[KubeObject], going: Going, now: float) -> None:
+        """Not at its end: what it waits for is told, and what its launch or deletion lacks is done."""
+        if going.remove_pods:
+            self._remove_pods(pods)
+        if going.check_at is not None:
+            self._work.add_after(name, max(1.0, going.check_at - now))
+        if not objects.is_launched(job):
+            self._half_launched(name, job)
+        elif not objects.is_acknowledged(job):
+            self._reporter.acknowledge(job)
+        elif going.progress:
+            place = self._queue.progress(job) if self._queue is not None else None
+            self._progress.waits(name, job, place or going.progress)
+        elif any("running" in objects.trainer_state(pod) for pod in pods if not objects.pod_is_over(pod)):
+            self._progress.runs(name, job)
 
     def _stop(self, name: str, job: KubeObject, now: float) -> None:
         """The view may be minutes old (a half-open watch): what would be stopped is looked at as it is now."""
@@ -222,29 +227,6 @@ class Reconciler:
         decision = self._launcher.take_on(job)
         log.info("Job %s: %s", name, decision.sentence)
 
-    def _progress(self, name: str, job: KubeObject, message: str) -> None:
-        """Only what has lasted, at most once in `progress_every`, and only when it changed."""
-        uid = objects.uid_of(job)
-        now = self._monotonic()
-        with self._guard:
-            said = self._said.setdefault(uid, _Said())
-            if message != said.seen:
-                said.seen, said.since = message, now
-            due = max(said.since + min(_LASTING, self._progress_every), said.told_at + self._progress_every)
-        if message == said.told:
-            return
-        if now < due:
-            self._work.add_after(name, due - now)
-            return
-        try:
-            self._reporter.progress(job, message)
-        except PortalError as error:
-            log.info("Model %s: progress not told: %s", objects.model_id_of(job), error)
-            self._work.add_after(name, self._progress_every)
-            return
-        with self._guard:
-            said.told, said.told_at = message, now
-
     def _remove_pods(self, pods: list[KubeObject]) -> None:
         for pod in pods:
             if objects.pod_is_over(pod) or objects.is_deleting(pod):
@@ -258,6 +240,12 @@ class Reconciler:
         """Gone without a report: somebody removed the finalizer. Ask the API server before believing it (F30)."""
         live = self._cluster.get_job(name)
         if live is not None and objects.uid_of(live) == objects.uid_of(job):
+            # Not gone: no longer ours by its label, or the watch was wrong.
+            if is_damaged(live) and (wait := self._mender.mend(live)) > 0:
+                self._work.add_after(name, wait)
+                return
+            if not objects.is_managed(live):
+                log.warning("Job %s was taken out of our hands with label and finalizer: its end is not reported", name)
             self._view.settle_vanished(name)
             return
         if not objects.is_launched(job):
@@ -296,10 +284,11 @@ class Reconciler:
             self._work.add_after(name, look.due - now)
 
     def _forget(self, name: str, job: KubeObject | None) -> None:
+        if job is not None:
+            self._progress.forget(job)
         with self._guard:
             if job is None:
                 self._looks.pop(name, None)
             else:
-                self._said.pop(objects.uid_of(job), None)
                 self._failing.pop(objects.uid_of(job), None)
                 self._turns.pop(objects.uid_of(job), None)

@@ -122,17 +122,17 @@ class Reporter:
             },
         )
 
-    def progress(self, job: KubeObject, message: str) -> bool:
+    def progress(self, job: KubeObject, message: str, *, instead_of: str | None = None) -> bool:
         """Say under Processing what the model waits for, if Processing is what the portal has. Raises PortalError.
 
-        False: the portal has something else. A pod that started meanwhile may have been covered; so the Job is looked
-        at once more afterwards.
+        instead_of: only where this message of ours still stands there. False: the portal has something else. A pod that
+        started meanwhile may have been covered; so the Job is looked at once more afterwards.
         """
         model_id = objects.model_id_of(job)
         if self._portal is None:
             return False
         now = self._portal.get_model_status(model_id)
-        if now.status is not ProcessingStatus.PROCESSING:
+        if now.status is not ProcessingStatus.PROCESSING or instead_of not in (None, now.message):
             return False
         if now.message == message:
             return True  # another dispatcher has said it

@@ -21,7 +21,7 @@ from local_stack.cluster_api_watch import Watches
 from local_stack.cluster_faults import Call, Fault, Faults
 from local_stack.cluster_protobuf import MEDIA_TYPE, to_object
 from local_stack.cluster_registry import Registry
-from local_stack.cluster_resources import ACCESS_REVIEWS, PODS
+from local_stack.cluster_resources import ACCESS_REVIEWS, GROUPS, PODS
 from local_stack.node_agent import NodeAgent
 
 log = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _target(path: str) -> Target | None:
     parts = [unquote(part) for part in path.strip("/").split("/")]
     if parts[:2] == ["api", "v1"]:
         group, rest = "", parts[2:]
-    elif parts[0] == "apis" and len(parts) > 3 and parts[2] == "v1":
+    elif parts[0] == "apis" and len(parts) > 3 and parts[2] == GROUPS.get(parts[1]):
         group, rest = parts[1], parts[3:]
     else:
         return None

@@ -34,10 +34,11 @@ def discover(path: str) -> dict[str, Any] | None:
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": [_group(name) for name in GROUPS]}
         case ["apis", group] if group in GROUPS:
             return {"kind": "APIGroup", "apiVersion": "v1", **_group(group)}
-        case ["apis", group, "v1"] if group in GROUPS:
+        case ["apis", group, version] if GROUPS.get(group) == version:
             return resource_list(group)
         case ["openapi", "v3"]:
-            paths = {f"apis/{group}/v1": f"/openapi/v3/apis/{group}/v1" for group in GROUPS}
+            served = [f"apis/{group}/{version}" for group, version in GROUPS.items()]
+            paths = {path: f"/openapi/v3/{path}" for path in served}
             paths["api/v1"] = "/openapi/v3/api/v1"
             return {"paths": {key: {"serverRelativeURL": value} for key, value in paths.items()}}
         case ["openapi", "v3", *rest]:
@@ -46,7 +47,7 @@ def discover(path: str) -> dict[str, Any] | None:
 
 
 def _group(name: str) -> dict[str, Any]:
-    version = {"groupVersion": f"{name}/v1", "version": "v1"}
+    version = {"groupVersion": f"{name}/{GROUPS[name]}", "version": GROUPS[name]}
     return {"name": name, "versions": [version], "preferredVersion": version}
 
 
@@ -54,7 +55,7 @@ def _group(name: str) -> dict[str, Any]:
 def _openapi(prefix: str) -> dict[str, Any] | None:
     """Enough for kubectl to see that the server validates fields itself (`fieldValidation`)."""
     group = prefix.split("/")[2] if prefix.startswith("/apis/") else ""
-    if prefix != (f"/apis/{group}/v1" if group else "/api/v1"):
+    if prefix != (f"/apis/{group}/{GROUPS.get(group)}" if group else "/api/v1"):
         return None
     paths = {}
     for resource in RESOURCES.values():

@@ -65,6 +65,9 @@ ACCESS_REVIEWS = Resource(
     create_only=True,
 )
 
+# Of Kueue: served so that what reads them can be tried; no Kueue runs here. Tests write what it would say.
+WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload", short=("wl",), status=True)
+
 RESOURCES: dict[str, Resource] = {
     resource.plural: resource
     for resource in (
@@ -80,9 +83,11 @@ RESOURCES: dict[str, Resource] = {
         LEASES,
         PRIORITYCLASSES,
         ACCESS_REVIEWS,
+        WORKLOADS,
     )
 }
-GROUPS: tuple[str, ...] = tuple(dict.fromkeys(r.group for r in RESOURCES.values() if r.group))
+# Group → the one version of it that is served; without the core group.
+GROUPS: dict[str, str] = {r.group: r.version for r in RESOURCES.values() if r.group}
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
@@ -110,7 +115,7 @@ def resource_list(group: str) -> dict[str, Any]:
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
-        "groupVersion": f"{group}/v1" if group else "v1",
+        "groupVersion": f"{group}/{GROUPS[group]}" if group else "v1",
         "resources": entries,
     }
 

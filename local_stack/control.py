@@ -79,8 +79,11 @@ class ClusterControl:
         return {"Authorization": f"Bearer {config['users'][0]['user']['token']}"}
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """One call of the Kubernetes API, e.g. api("GET", "/apis/batch/v1/namespaces/default/jobs")."""
-        return call_json(method, self.url + path, body, self._headers())
+        """One call of the Kubernetes API, e.g. api("GET", "/apis/batch/v1/namespaces/default/jobs"); PATCH merges."""
+        headers = self._headers()
+        if method == "PATCH":
+            headers["Content-type"] = "application/merge-patch+json"
+        return call_json(method, self.url + path, body, headers)
 
     def jobs(self, namespace: str = "default") -> list[dict[str, Any]]:
         return list(self.api("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs")["items"])

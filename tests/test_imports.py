@@ -52,6 +52,8 @@ PURE = (
     "dispatcher/disruptions.py",
     "dispatcher/poison.py",
     "dispatcher/objects.py",
+    "dispatcher/clocks.py",
+    "dispatcher/kueue.py",
 )
 IMPURE_MODULES = {
     "time",

@@ -12,17 +12,31 @@ import yaml
 
 from dispatcher import kubernetes_jobs
 from dispatcher.kubernetes_jobs import KubernetesJobs
-from dispatcher.self_check import NEEDED
-from tests.kustomized import MANIFESTS, VARIANTS, Object, containers, needs_kubectl, of_kind, pods, template_pod
+from dispatcher.self_check import NEEDED, WANTED_WITH_KUEUE
+from tests.kustomized import (
+    MANIFESTS,
+    VARIANTS,
+    Object,
+    containers,
+    needs_kubectl,
+    of_kind,
+    pods,
+    settings_of,
+    template_pod,
+)
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 ROOT = MANIFESTS.parent
-GROUPS = {"jobs": "batch", "pods": "", "events": ""}
+GROUPS = {"jobs": "batch", "pods": "", "events": "", "workloads": "kueue.x-k8s.io"}
 
 
-def _granted() -> dict[str, set[str]]:
-    """Resource → verbs, of manifests/base/role.yaml."""
+def _granted(*, kueue: bool = False) -> dict[str, set[str]]:
+    """Resource → verbs, of manifests/base/role.yaml; kueue: and what the component adds."""
     rules = yaml.safe_load((MANIFESTS / "base" / "role.yaml").read_text(encoding="utf-8"))["rules"]
+    if kueue:
+        patch = yaml.safe_load((MANIFESTS / "components" / "kueue" / "role.yaml").read_text(encoding="utf-8"))
+        assert [(step["op"], step["path"]) for step in patch] == [("add", "/rules/-")]
+        rules += [step["value"] for step in patch]
     granted: dict[str, set[str]] = {}
     for rule in rules:
         assert set(rule) == {"apiGroups", "resources", "verbs"}
@@ -35,6 +49,16 @@ def _granted() -> dict[str, set[str]]:
 
 def test_the_role_allows_exactly_what_check_asks_for() -> None:
     assert _granted() == {resource: set(verbs) for resource, verbs in NEEDED}
+    with_kueue = (*NEEDED, *WANTED_WITH_KUEUE)
+    assert _granted(kueue=True) == {resource: set(verbs) for resource, verbs in with_kueue}
+
+
+@needs_kubectl
+@every_variant
+def test_what_is_applied_is_that_role(variant: str) -> None:
+    (role,) = of_kind(variant, "Role").values()
+    granted = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert granted == _granted(kueue="KUEUE_QUEUE" in settings_of(variant))
 
 
 # One call of each public method; a new method has to be added here, and its verb to the Role.
@@ -48,6 +72,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "delete_pod": ("model-1-x", "uid"),
     "list_events": ("uid",),
     "create_event": ({},),
+    "list_workloads": (),
     "may": ("get", "jobs"),
 }
 
@@ -69,7 +94,7 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
     made |= {("watch", kind) for kind in _watched_kinds()}
     # Kubernetes lets everybody ask about his own rights (system:basic-user).
     made.remove(("create", "selfsubjectaccessreviews"))
-    assert made == {(verb, resource) for resource, verbs in _granted().items() for verb in verbs}
+    assert made == {(verb, resource) for resource, verbs in _granted(kueue=True).items() for verb in verbs}
 
 
 def _watched_kinds() -> set[str]:
