@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from trainer_image.archives import is_archive
 from trainer_image.errors import DatasetInvalid
 from trainer_image.tables import TABLE_SUFFIXES, invalid
 
@@ -36,7 +37,7 @@ Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Found:
-    """The paths of each split: one folder, or the files of a table in order of their names."""
+    """The files of each split's table, in order of their names."""
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
@@ -93,27 +94,13 @@ def find_tables(data: Path) -> Found:
     if "train" not in splits and len(lone) == 1:
         splits["train"] = (lone[0],)
     if "train" not in splits:
-        names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
+        found = visible(data)
+        names = ", ".join(p.name for p in found[:5]) or "nothing"
+        hint = "; tables in archives are not read, unpack them" if any(is_archive(p) for p in found) else ""
         raise DatasetInvalid(
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet or a folder "
-            f"train/ with them, found {names}"
+            f"train/ with them, found {names}{hint}"
         )
-    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
-
-
-def find_folders(data: Path) -> Found:
-    """The folders of each split (images); the whole dataset is the training split when no folder is named `train`."""
-    splits: dict[str, tuple[Path, ...]] = {}
-    for path in visible(data):
-        split = NAMES.get(path.name.lower())
-        if path.is_dir() and split:
-            if split in splits:
-                raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
-            splits[split] = (path,)
-    if "train" not in splits:
-        if splits:
-            raise DatasetInvalid("Invalid dataset: there is no folder train/ beside the other splits")
-        return Found((data,))
     return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
 
 

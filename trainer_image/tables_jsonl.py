@@ -22,7 +22,7 @@ def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch
     Read twice: a key may appear for the first time in the last line, and all batches have the same columns.
     """
     columns: dict[str, None] = {}
-    for _, record in _records(name, path, limits):
+    for _, record in objects(name, path, limits):
         if record.keys() - columns.keys():
             columns.update(dict.fromkeys(record))
             check_header(name, list(columns), limits)
@@ -31,7 +31,7 @@ def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch
     yield empty(list(columns))
     rows: list[tuple[int, list[str | None]]] = []
     size = 0
-    for number, record in _records(name, path, limits):
+    for number, record in objects(name, path, limits):
         cells = [_cell(name, number, column, record.get(column)) for column in columns]
         rows.append((number, cells))
         size += sum(len(cell) for cell in cells if cell)
@@ -62,7 +62,7 @@ def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]
                 yield number, line
 
 
-def _records(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
+def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
     """Objects with the number of their line; numbers stay the text that they were written as."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

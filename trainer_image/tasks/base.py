@@ -215,6 +215,18 @@ def take(batch: Batch, index: Tensor | slice) -> dict[str, Tensor]:
     return {name: tensor.index_select(0, index) for name, tensor in batch.items()}
 
 
+def spaced(splits: Mapping[str, Batch], names: Sequence[str], most: int) -> dict[str, Tensor]:
+    """At most this many rows of the named splits, evenly spaced: for what need not see all of them."""
+    counts = [rows_in(splits[name]) for name in names]
+    chosen = torch.linspace(0, sum(counts) - 1, min(sum(counts), most), dtype=torch.float64).long()
+    parts, first = [], 0
+    for name, count in zip(names, counts, strict=True):
+        inside = chosen[(chosen >= first) & (chosen < first + count)] - first
+        parts.append(take(splits[name], inside))
+        first += count
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
 def joined(first: Batch, second: Batch) -> dict[str, Tensor]:
     """The rows of both."""
     return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}

@@ -1,12 +1,13 @@
 """What a model has to beat: a constant answer and a linear model, fitted by scikit-learn on the same rows.
 
-Each takes plain arrays: inputs (rows, features), targets (rows,). Fitting stops being worth its time on large data, so
-that at most MOST_ROWS rows, evenly spaced, are fitted on.
+Each takes plain arrays: inputs (rows, features), targets (rows,); the inputs of the test in parts, one at a time.
+Fitting stops being worth its time on large data, so that at most MOST_ROWS rows, evenly spaced, are fitted on.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ MOST_ROWS = 20_000
 Array = np.ndarray[Any, Any]
 
 
-def classification(x: Array, y: Array, test_x: Array, test_y: Array, classes: int) -> dict[str, Figures]:
+def classification(x: Array, y: Array, test_parts: Iterable[Array], test_y: Array, classes: int) -> dict[str, Figures]:
     """Most frequent class (with its frequencies as probabilities) and logistic regression."""
     labels = torch.from_numpy(test_y)
     frequencies = torch.from_numpy(np.bincount(y, minlength=classes) / len(y)).expand(len(test_y), classes)
@@ -32,14 +33,14 @@ def classification(x: Array, y: Array, test_x: Array, test_y: Array, classes: in
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # not having converged is part of being a baseline
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200)).fit(x, y)
-    linear[:, model.classes_] = model.predict_proba(test_x)
+    linear[:, model.classes_] = np.concatenate([model.predict_proba(part) for part in test_parts])
     return {
         "trivial": metrics.classification(frequencies, labels),
         "linear": metrics.classification(torch.from_numpy(linear), labels),
     }
 
 
-def regression(x: Array, y: Array, test_x: Array, test_y: Array) -> dict[str, Figures]:
+def regression(x: Array, y: Array, test_parts: Iterable[Array], test_y: Array) -> dict[str, Figures]:
     """The mean and ridge regression with a small penalty (so that collinear columns do no harm)."""
     targets = torch.from_numpy(test_y).double()
     mean = torch.full_like(targets, float(y.mean()))
@@ -49,9 +50,10 @@ def regression(x: Array, y: Array, test_x: Array, test_y: Array) -> dict[str, Fi
     from sklearn.preprocessing import StandardScaler
 
     model = make_pipeline(StandardScaler(), Ridge(alpha=1.0)).fit(x, y)
+    predicted = np.concatenate([model.predict(part) for part in test_parts])
     return {
         "trivial": metrics.regression(mean, targets),
-        "linear": metrics.regression(torch.from_numpy(model.predict(test_x)), targets),
+        "linear": metrics.regression(torch.from_numpy(predicted), targets),
     }
 
 

@@ -13,13 +13,15 @@ from torch.nn import functional
 
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign, find_folders
+from trainer_image.scratch import Scratch
+from trainer_image.splits import assign
 from trainer_image.tables import invalid
-from trainer_image.tasks import baselines, metrics
-from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks import baselines, imbalance, metrics
+from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings, spaced
 from trainer_image.tasks.image_files import SUFFIXES, Sample, list_samples, read_headers, read_pixels
 from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image_presets import input_size, preset
+from trainer_image.tasks.image_sources import find_images
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
@@ -56,10 +58,10 @@ class ImagePredictor(Predictor):
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
         return metrics.classification(outputs, batch["target"])
 
-    def tensors(self, samples: Sequence[Sample], limits: Limits) -> dict[str, Tensor]:
+    def tensors(self, samples: Sequence[Sample], limits: Limits, scratch: Scratch) -> dict[str, Tensor]:
         """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
         size = (self.sizes.height, self.sizes.width)
-        batch = {"pixels": torch.from_numpy(read_pixels(samples, size, self.sizes.channels, limits))}
+        batch = {"pixels": torch.from_numpy(read_pixels(samples, size, self.sizes.channels, limits, scratch))}
         if all(sample.label is not None for sample in samples):
             position = {label: number for number, label in enumerate(self.labels)}
             for sample in samples:
@@ -69,16 +71,14 @@ class ImagePredictor(Predictor):
         return batch
 
     def read(self, data: Path, limits: Limits) -> Rows:
-        if data.is_file():
-            samples = [Sample(data.name, data, None)]
-        else:
-            found = find_folders(data)
-            samples = list_samples((found.test or found.train)[0], data, limits)
+        scratch = Scratch()
+        found = find_images(data, limits, scratch)
+        samples = list_samples(found.get("test") or found["train"], limits, scratch)
         if not samples:
             raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no images ({', '.join(sorted(SUFFIXES))})")
         if not {sample.label for sample in samples} <= set(self.labels):
-            samples = [Sample(sample.name, sample.path, None) for sample in samples]
-        tensors = self.tensors(samples, limits)
+            samples = [Sample(sample.stored, None) for sample in samples]
+        tensors = self.tensors(samples, limits, scratch)
         return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
@@ -89,14 +89,12 @@ class ImagePredictor(Predictor):
 
 class ImageProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
-        found = find_folders(data)
+        limits, scratch = settings.limits, settings.scratch
         listed: dict[str, list[Sample]] = {}
-        for split, folders in (("train", found.train), ("validation", found.validation), ("test", found.test)):
-            if folders:
-                folder = folders[0]
-                label = settings.target or "label"
-                listed[split] = list_samples(folder, data, settings.limits, label=label, group=settings.group)
-                self._check(folder.relative_to(data).as_posix(), listed[split])
+        for split, files in find_images(data, limits, scratch).items():
+            label = settings.target or "label"
+            listed[split] = list_samples(files, limits, scratch, label=label, group=settings.group)
+            self._check(split, listed[split])
         train = listed["train"]
         labels = sorted({str(sample.label) for sample in train})
         if len(labels) == 1:
@@ -104,7 +102,7 @@ class ImageProblem(Problem):
                 f"Invalid dataset: {train[0].name}: all {len(train)} training images are of one class ('{labels[0]}'); "
                 "at least two are needed"
             )
-        headers = read_headers(train, settings.limits)
+        headers = read_headers(train, limits)
         size = input_size(settings.preset, headers)
         position = {label: number for number, label in enumerate(labels)}
         rows = assign(
@@ -117,20 +115,20 @@ class ImageProblem(Problem):
         )
         sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
         plain = ImagePredictor(sizes, labels, [0.0], [1.0])
-        everything = plain.tensors(train, settings.limits)
-        splits: dict[str, Batch] = {}
-        for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test)):
-            if split in listed and split != "train":
-                splits[split] = plain.tensors(listed[split], settings.limits)
-            else:
-                splits[split] = {name: tensor[torch.from_numpy(index)] for name, tensor in everything.items()}
+        parts = {
+            split: listed[split] if split != "train" and split in listed else [train[row] for row in index]
+            for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
+        }
+        splits = {split: plain.tensors(samples, limits, scratch) for split, samples in parts.items()}
         self.splits = splits
-        tested = listed["test"] if "test" in listed else [train[index] for index in rows.test]
-        self._test_names = [sample.name for sample in tested]
+        self._test_names = [sample.name for sample in parts["test"]]
         mean, spread = _scaling(splits["train"]["pixels"])
         self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
-        self.headline, self.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, "accuracy", "log_loss")
-        self.notes, self.warnings = list(rows.notes), []
+        figure, told = imbalance.figure(splits["train"]["target"].numpy(), labels, "The classes")
+        self.headline, self.selection = metrics.choose(
+            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
+        )
+        self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), []
         if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
             self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
         counts = ", ".join(f"{len(batch['pixels'])} {split}" for split, batch in splits.items())
@@ -163,11 +161,12 @@ class ImageProblem(Problem):
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        x = np.concatenate([_flat(self.splits[split]["pixels"]) for split in fit_on])
-        y = np.concatenate([self.splits[split]["target"].numpy() for split in fit_on])
+        some = spaced(self.splits, fit_on, baselines.MOST_ROWS)
+        x, y = _flat(some["pixels"]), some["target"].numpy()
         test = self.splits["test"]
         classes = len(self._predictor.labels)
-        return baselines.classification(x, y, _flat(test["pixels"]), test["target"].numpy(), classes)
+        flats = (_flat(part) for part in torch.split(test["pixels"], baselines.MOST_ROWS))
+        return baselines.classification(x, y, flats, test["target"].numpy(), classes)
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """The pixels are those that the network sees."""

@@ -1,4 +1,4 @@
-"""Reading image folders: `train/<class>/x.png`, or `metadata.csv` / `metadata.jsonl` with file_name and label.
+"""Reading images: `<class>/x.png`, `metadata.csv` / `metadata.jsonl` with file_name and label, or x.png beside x.cls.
 
 Images are untrusted: only the named formats are decoded, the pixel limit is checked before the first pixel is, and what
 does not decode is an error that names the file.
@@ -7,7 +7,7 @@ does not decode is an error that names the file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,18 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainer_image.contract import Limits
-from trainer_image.errors import LimitExceeded
-from trainer_image.splits import visible
-from trainer_image.tables import invalid, read_table
+from trainer_image.errors import LimitExceeded, TrainerError, invalid
+from trainer_image.scratch import Scratch
+from trainer_image.tables import read_table
+from trainer_image.tables_jsonl import objects
+from trainer_image.tasks.image_sources import Stored
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
 GREY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I", "LA"})
 READERS = 4
+# A label beside an image; what is longer is none.
+LABEL_BYTES = 64 * 1024
 
 # Ours is stricter and an error: `_opened` looks at the size that the header claims before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
@@ -32,12 +36,16 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Sample:
-    """One image: its name within the dataset, its path, its label (None: unlabelled), its group (None: of its own)."""
+    """One image: where it is, its label (None: unlabelled), its group (None: of its own)."""
 
-    name: str
-    path: Path
+    stored: Stored
     label: str | None
     group: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name within the dataset."""
+        return self.stored.name
 
 
 @dataclass(frozen=True)
@@ -50,45 +58,80 @@ class Header:
 
 
 def list_samples(
-    folder: Path, root: Path, limits: Limits, *, label: str = "label", group: str | None = None
+    files: Sequence[Stored], limits: Limits, scratch: Scratch, *, label: str = "label", group: str | None = None
 ) -> list[Sample]:
-    """All images of a split in order of their names. Raises DatasetInvalid for metadata that does not fit the files."""
-    for name in ("metadata.csv", "metadata.jsonl"):
-        if (folder / name).is_file():
-            return _from_metadata(folder, folder / name, root, limits, label, group)
+    """All images of a split in the order of its files. Raises DatasetInvalid for metadata that does not fit the files.
+
+    Metadata speaks for the archive, or for the plain files, that it lies among.
+    """
+    origins: dict[str, dict[tuple[str, ...], Stored]] = {}
+    for stored in files:
+        origins.setdefault(stored.origin, {})[stored.place] = stored
+    samples: list[Sample] = []
+    for inside in origins.values():
+        given = next((inside[(name,)] for name in ("metadata.csv", "metadata.jsonl") if (name,) in inside), None)
+        if given is not None:
+            samples += _from_metadata(given, inside, limits, scratch, label, group)
+        else:
+            samples += [
+                Sample(stored, _label(stored, inside, label)) for stored in inside.values() if _is_image(stored)
+            ]
+    return samples if len(origins) == 1 else sorted(samples, key=lambda sample: (sample.stored.place, sample.name))
+
+
+def _is_image(stored: Stored) -> bool:
+    return Path(stored.place[-1]).suffix.lower() in SUFFIXES
+
+
+def _label(stored: Stored, inside: Mapping[tuple[str, ...], Stored], label: str) -> str | None:
+    """The class folder, or in an archive without folders what the file of the same name with .cls or .json says."""
+    if len(stored.place) > 1:
+        return stored.place[0]
+    stem = Path(stored.place[0]).stem
+    if (f"{stem}.cls",) in inside:
+        return _small(inside[(f"{stem}.cls",)]).strip() or None
+    if (f"{stem}.json",) in inside:
+        beside = inside[(f"{stem}.json",)]
+        try:
+            record = json.loads(_small(beside))
+        except (ValueError, RecursionError):
+            raise invalid(beside.name, "is no JSON object") from None
+        if not isinstance(record, dict) or not isinstance(record.get(label), str | int):
+            raise invalid(beside.name, f"has no '{label}'")
+        return str(record[label])
+    return None
+
+
+def _small(stored: Stored) -> str:
+    with stored.open() as file:
+        try:
+            return file.read(LABEL_BYTES).decode()
+        except UnicodeDecodeError:
+            raise invalid(stored.name, "is not UTF-8") from None
+
+
+def _from_metadata(
+    given: Stored,
+    inside: Mapping[tuple[str, ...], Stored],
+    limits: Limits,
+    scratch: Scratch,
+    label: str,
+    group: str | None,
+) -> list[Sample]:
+    path = given.local(scratch)
+    records = objects(given.name, path, limits) if path.suffix == ".jsonl" else _csv(path, given.name, limits)
     samples = []
-    for entry in visible(folder):
-        if entry.is_dir():
-            samples += [Sample(_name(p, root), p, entry.name) for p in _images(entry)]
-        elif entry.suffix.lower() in SUFFIXES:
-            samples.append(Sample(_name(entry, root), entry, None))
-    return samples
-
-
-def _images(folder: Path) -> Iterable[Path]:
-    return (p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _from_metadata(folder: Path, path: Path, root: Path, limits: Limits, label: str, group: str | None) -> list[Sample]:
-    name = _name(path, root)
-    records = _jsonl(path, name) if path.suffix == ".jsonl" else _csv(path, name, limits)
-    samples = []
-    inside = folder.resolve()
     for row, record in records:
         for column in ("file_name", label, *([group] if group else [])):
             if record.get(column) in (None, ""):
-                raise invalid(name, f"row {row}: has no '{column}'; file_name and {label} are expected")
-        file = folder / str(record["file_name"])
-        if not file.resolve().is_relative_to(inside):
-            raise invalid(name, f"row {row}: file_name '{record['file_name']}' leaves the folder")
-        if not file.is_file():
-            raise invalid(name, f"row {row}: there is no file '{record['file_name']}'")
-        of = str(record[group]) if group else None
-        samples.append(Sample(_name(file, root), file, str(record[label]), of))
+                raise invalid(given.name, f"row {row}: has no '{column}'; file_name and {label} are expected")
+        named = str(record["file_name"])
+        place = tuple(part for part in named.split("/") if part != ".")
+        if named.startswith("/") or ".." in place:
+            raise invalid(given.name, f"row {row}: file_name '{named}' leaves the folder")
+        if place not in inside:
+            raise invalid(given.name, f"row {row}: there is no file '{named}'")
+        samples.append(Sample(inside[place], str(record[label]), str(record[group]) if group else None))
     return samples
 
 
@@ -99,22 +142,12 @@ def _csv(path: Path, name: str, limits: Limits) -> Iterable[tuple[int, dict[str,
         yield index + 2, {column: cells[index] for column, cells in columns.items()}
 
 
-def _jsonl(path: Path, name: str) -> Iterable[tuple[int, dict[str, Any]]]:
-    for row, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError:
-            record = None
-        if not isinstance(record, dict):
-            raise invalid(name, f"row {row}: is no JSON object")
-        yield row, record
-
-
 def _opened(sample: Sample, limits: Limits) -> Image.Image:
     try:
-        image = Image.open(sample.path, formats=FORMATS)
+        stored = sample.stored
+        image = Image.open(stored.path if stored.member is None else stored.open(), formats=FORMATS)
+    except TrainerError:
+        raise
     except Exception as error:  # Pillow raises whatever a broken header makes it stumble over
         raise invalid(sample.name, _why(error)) from None
     pixels = image.width * image.height
@@ -143,10 +176,10 @@ def read_headers(samples: Sequence[Sample], limits: Limits) -> list[Header]:
 
 
 def read_pixels(
-    samples: Sequence[Sample], size: tuple[int, int], channels: int, limits: Limits
+    samples: Sequence[Sample], size: tuple[int, int], channels: int, limits: Limits, scratch: Scratch
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All images as uint8 (n, channels, height, width), resized to `size` (height, width) where they differ."""
-    pixels = np.empty((len(samples), channels, *size), np.uint8)
+    pixels = scratch.array((len(samples), channels, *size), np.uint8)
 
     def decode(index: int) -> None:
         with _opened(samples[index], limits) as image:

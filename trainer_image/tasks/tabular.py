@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,20 @@ from trainer_image.scratch import Scratch
 from trainer_image.splits import Assignment, assign, find_tables
 from trainer_image.tables import Table, compare_columns, invalid, read_table
 from trainer_image.tasks import baselines, imbalance, metrics, tabular_fit, tabular_leakage, tabular_linear
-from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings, take
+from trainer_image.tasks.base import (
+    Batch,
+    Example,
+    Figures,
+    Json,
+    Predictor,
+    Problem,
+    Rows,
+    Task,
+    TaskSettings,
+    rows_in,
+    spaced,
+    take,
+)
 from trainer_image.tasks.tabular_columns import Ints, Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
@@ -190,22 +203,10 @@ class TabularProblem(Problem):
                 found |= self._predictor.tensors(table, {split: None}, own, scratch)
         return {split: found[split] for split in held}
 
-    def _some(self, fit_on: Sequence[str], most: int) -> tuple[Batch, Array]:
-        """At most this many rows of these splits, evenly spaced, and their targets."""
-        counts = [len(self.splits[split]["dense"]) for split in fit_on]
-        chosen = np.linspace(0, sum(counts) - 1, min(sum(counts), most)).astype(np.int64)
-        parts, first = [], 0
-        for split, count in zip(fit_on, counts, strict=True):
-            inside = chosen[(chosen >= first) & (chosen < first + count)] - first
-            parts.append(take(self.splits[split], torch.from_numpy(inside)))
-            first += count
-        batch = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return batch, batch["target"].numpy()
-
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         assert isinstance(model, TabularNetwork)
-        some, y = self._some(fit_on, tabular_linear.MOST_ROWS)
-        x = some["dense"].double().numpy()
+        some = spaced(self.splits, fit_on, tabular_linear.MOST_ROWS)
+        x, y = some["dense"].double().numpy(), some["target"].numpy()
         if not x.shape[1]:
             return
         target = self._predictor.target
@@ -244,13 +245,18 @@ class TabularProblem(Problem):
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        some, y = self._some(fit_on, baselines.MOST_ROWS)
-        x = self._flat(some)
+        some = spaced(self.splits, fit_on, baselines.MOST_ROWS)
+        x, y = self._flat(some), some["target"].numpy()
         test = self.splits["test"]
         target = self._predictor.target
         if isinstance(target, ClassTarget):
-            return baselines.classification(x, y, self._flat(test), test["target"].numpy(), target.outputs)
-        return baselines.regression(x, y, self._flat(test), test["target"].numpy())
+            return baselines.classification(x, y, self._flats(test), test["target"].numpy(), target.outputs)
+        return baselines.regression(x, y, self._flats(test), test["target"].numpy())
+
+    def _flats(self, batch: Batch) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
+        """`_flat` in portions that memory has room for."""
+        for start in range(0, rows_in(batch), baselines.MOST_ROWS):
+            yield self._flat(take(batch, slice(start, start + baselines.MOST_ROWS)))
 
     def _flat(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Inputs of a linear model: what the network sees, embedded columns one-hot up to their 30 first categories."""
