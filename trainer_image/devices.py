@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,18 @@ def why_no_gpu() -> str:
     except (RuntimeError, AssertionError) as error:
         return f"{str(error).splitlines()[0].rstrip('.')}; check the node's driver"
     return "PyTorch finds no usable device; check the node's driver and CUDA_VISIBLE_DEVICES"
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Convolutions in fp32 on a GPU, which by default takes TF32's 10 bits of mantissa for them: what is tested on a
+    GPU then agrees with what a CPU predicts, up to rounding."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:

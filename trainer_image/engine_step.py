@@ -9,6 +9,7 @@ import shutil
 import torch
 from torch import Tensor, nn
 
+from trainer_image.devices import full_precision
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_state import Position, TrainingState
 from trainer_image.errors import GpuOutOfMemory, TrainingDiverged
@@ -20,6 +21,7 @@ EVALUATION_ROWS = 512
 
 
 @torch.no_grad()
+@full_precision()
 def evaluate(predictor: Predictor, model: nn.Module, split: Batch, device: torch.device) -> Tensor:
     """Outputs for every row of a split, float32 on the CPU. In fp32 and in fixed portions, so that `predict` agrees."""
     was_training = model.training
