@@ -201,7 +201,7 @@ def key(*entries: tuple[str, str]) -> str:
 
 def figure(caption: str, *parts: str) -> str:
     """A chart with its caption."""
-    return f"<figure><figcaption>{text(caption)}</figcaption>{''.join(parts)}</figure>"
+    return f'<figure aria-label="{text(caption)}"><figcaption>{text(caption)}</figcaption>{"".join(parts)}</figure>'
 
 
 def comparison(title: str, summary: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], label: str) -> str:
