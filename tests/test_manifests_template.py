@@ -105,6 +105,7 @@ def test_a_training_gets_a_gpu_in_production_and_none_locally() -> None:
 DIFFERENCES = {
     "components/spot": {
         "spec.backoffLimit",
+        "spec.template.spec.containers.env",
         "spec.template.spec.terminationGracePeriodSeconds",
         "spec.template.spec.tolerations",
     },
@@ -141,6 +142,12 @@ def _differences(one: Any, other: Any, path: str) -> set[str]:
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other) == 1:
         return _differences(one[0], other[0], path)
     return set() if one == other else {path}
+
+
+def test_on_spot_nodes_checkpoints_are_more_frequent_than_the_trainers_default(tmp_path: Path) -> None:
+    (trainer,) = _job("production+spot", tmp_path)["spec"]["template"]["spec"]["containers"]
+    environment = {entry["name"]: entry.get("value", "secret") for entry in trainer["env"]}
+    assert trainer_settings.from_mapping(environment).checkpoint_seconds < trainer_settings.Settings.checkpoint_seconds
 
 
 def test_an_azure_identity_replaces_every_connection_string() -> None:

@@ -194,6 +194,23 @@ def test_a_model_that_failed_meanwhile_is_cancelled(settings: Settings) -> None:
     assert (outcome.exit_code, outcome.code, portal.puts) == (83, "Cancelled", [])
 
 
+@pytest.mark.parametrize(("own", "every"), [("", 120.0), ("checkpoint: {every: 10m}\n", 600.0)])
+def test_the_operator_says_how_often_a_checkpoint_is_due_unless_the_model_does(
+    settings: Settings, own: str, every: float
+) -> None:
+    seen: list[tuple[float, str]] = []
+    assert settings.config is not None
+    settings.config.write_text(settings.config.read_text() + own)
+    for seconds in (120.0, 240.0):
+        start(
+            replace(settings, checkpoint_seconds=seconds, run_id=f"run-{seconds:.0f}"),
+            FakePortal(S.PROCESSING),
+            lambda inputs: seen.append((float(inputs.config.checkpoint.every), inputs.run_key)),
+        )
+    assert seen[0][0] == every
+    assert seen[0][1] == seen[1][1], "another pace is not another training: its checkpoints are found"
+
+
 def test_a_model_taken_away_while_it_trains_is_cancelled_and_not_reported(settings: Settings) -> None:
     portal = FakePortal(S.PROCESSING)
 

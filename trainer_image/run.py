@@ -136,7 +136,7 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
         if _latest(models).run_id == settings.run_id:
             logger.info("An earlier attempt of this run has published its model")
             return None, where
-        config = sources.config()
+        config = _paced(sources.config(), settings)
         data = sources.start_download(config, steps.progress)
         data.wait_listed()
         module = inside()
@@ -219,6 +219,14 @@ def _inputs(
         grace_seconds=settings.grace_seconds,
         gpus=settings.gpus,
     )
+
+
+def _paced(config: Config, settings: Settings) -> Config:
+    """The operator knows how long a node lasts; the model's own configuration wins. No part of the run key."""
+    if "every" in config.checkpoint.model_fields_set:
+        return config
+    checkpoint = config.checkpoint.model_copy(update={"every": settings.checkpoint_seconds})
+    return config.model_copy(update={"checkpoint": checkpoint})
 
 
 def _describe(output: Path, config: Config, lock: DatasetLock, settings: Settings) -> None:

@@ -58,6 +58,7 @@ class Settings:
     report_retry_seconds: float = 120.0
     termination_path: Path = Path("/dev/termination-log")
     grace_seconds: float = 30.0
+    checkpoint_seconds: float = 300.0
     pod_name: str | None = None
     image: str | None = None
     work_dir: Path | None = None
@@ -138,6 +139,7 @@ def from_mapping(
         report_retry_seconds=reader.number("REPORT_RETRY_SECONDS", 120.0, low=0.0),
         termination_path=Path(reader.text("TERMINATION_MESSAGE_PATH") or "/dev/termination-log"),
         grace_seconds=reader.number("GRACE_SECONDS", 30.0, low=0.0),
+        checkpoint_seconds=reader.number("CHECKPOINT_SECONDS", 300.0, low=1.0, high=86400.0),
         pod_name=reader.text("POD_NAME"),
         image=reader.text("TRAINER_IMAGE"),
         work_dir=_work_dir(reader.text("WORK_DIR"), dispatched),
