@@ -43,6 +43,23 @@ def test_the_bootstrap_of_a_mean_is_its_standard_error_also_for_more_rows_than_a
         assert low < float(values.mean()) < high
 
 
+def test_many_outputs_a_row_make_resamples_small_and_the_interval_no_other() -> None:
+    random = np.random.default_rng(2)
+    rows, classes = 6000, 500
+    y = torch.from_numpy(random.integers(0, classes, rows))
+    outputs = torch.nn.functional.one_hot(
+        torch.where(torch.from_numpy(random.random(rows)) < 0.7, y, (y + 1) % classes), classes
+    ).float()
+
+    def score(outputs: Tensor, batch: Batch) -> Figures:
+        assert len(outputs) == 1000
+        return {"accuracy": float((outputs.argmax(1) == batch["target"]).float().mean())}
+
+    point = {"accuracy": float((outputs.argmax(1) == y).float().mean())}
+    low, high = bootstrap(score, outputs, {"target": y}, point, seconds=60)[0]["accuracy"]
+    assert (low, high) == pytest.approx(wilson(round(point["accuracy"] * rows), rows), abs=0.003)
+
+
 def test_the_same_outputs_give_the_same_interval_and_the_global_generator_is_left_alone() -> None:
     values, batch = torch.arange(50.0), {"target": torch.zeros(50)}
     before = torch.get_rng_state()
@@ -66,7 +83,7 @@ def test_a_score_that_wants_all_rows_or_has_no_figure_in_a_resample_costs_the_in
 
 def test_a_score_too_slow_for_enough_resamples_gives_no_interval() -> None:
     values, batch = torch.arange(50.0), {"target": torch.zeros(50)}
-    assert bootstrap(mean, values, batch, {"mean": 1.0}, seconds=0) == ({}, 0)
+    assert bootstrap(mean, values, batch, {"mean": 1.0}, seconds=-1) == ({}, 0)
 
 
 def random_classifier(rows: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:

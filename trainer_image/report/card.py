@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer_image.report.html import interval, number, words
+from trainer_image.report.summary import model_of
 
 Content = dict[str, Any]
 FEW_ROWS = 100
@@ -28,7 +29,7 @@ def card(content: Content) -> str:
     """The whole file. Every word that may come from a dataset is escaped."""
     dataset, training = content["dataset"], content["training"]
     lines = [
-        f"# {markdown(str(content['task']).replace('_', ' ').capitalize())} model",
+        f"# {markdown(model_of(content['task']))}",
         "",
         f"**{markdown(content['verdict']['sentence'])}**",
         "",

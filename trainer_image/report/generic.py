@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer_image.report import mistakes
-from trainer_image.report.html import block, facts, paragraph, plain, section, table
+from trainer_image.report.html import block, facts, paragraph, plain, section, table, text
 
 Content = dict[str, Any]
 MOST_ENTRIES = 100
@@ -47,8 +47,6 @@ def _called(name: object) -> str:
 
 
 def _heading(name: object) -> str:
-    from trainer_image.report.html import text
-
     return text(_called(name))
 
 
@@ -56,11 +54,14 @@ def _shown(name: object, value: Any) -> str:
     if isinstance(value, dict) and value and all(map(_scalar, value.values())):
         return facts((_called(key), _cell(entry)) for key, entry in list(value.items())[:MOST_ENTRIES])
     if isinstance(value, list) and value and all(isinstance(entry, dict) and entry for entry in value):
-        header = list(dict.fromkeys(str(key) for entry in value for key in entry))[:MOST_COLUMNS]
-        rows = [
-            [_cell({str(k): v for k, v in entry.items()}.get(key)) for key in header] for entry in value[:MOST_ENTRIES]
+        header = list(dict.fromkeys(key for entry in value for key in entry))[:MOST_COLUMNS]
+        entries = value[:MOST_ENTRIES]
+        rows = [[_cell(entry.get(key)) for key in header] for entry in entries]
+        textual = [
+            k for k, key in enumerate(header) if any(isinstance(entry.get(key), str | list) for entry in entries)
         ]
-        return table(_called(name), [_called(key) for key in header], rows, hide_caption=True) + _rest(value)
+        shown = table(_called(name), [_called(key) for key in header], rows, hide_caption=True, words_in=textual)
+        return shown + _rest(value)
     if isinstance(value, list) and value and all(map(_scalar, value)):
         return paragraph(", ".join(str(_cell(entry)) for entry in value[:MOST_ENTRIES])) + _rest(value)
     dumped = json.dumps(value, indent=1, ensure_ascii=False)

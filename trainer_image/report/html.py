@@ -98,19 +98,24 @@ class Marked(str):
     __slots__ = ()
 
 
-# A cell with more characters is broken into lines.
-_LINE = 36
+# A cell with more characters is broken into lines, and cut in the end.
+_LINE, _LONGEST = 36, 120
 
 
 def _row(row: Sequence[object], words_in: Sequence[int]) -> str:
     first, *rest = row
     cells = "".join(
         f"<td{_kind(cell, textual=k in words_in)}>"
-        + (f"<strong>{text(cell)}</strong>" if isinstance(cell, Marked) else text(cell))
+        + (f"<strong>{text(cell)}</strong>" if isinstance(cell, Marked) else text(_cut(cell)))
         + "</td>"
         for k, cell in enumerate(rest, 1)
     )
-    return f'<tr><th scope="row"{_kind(first, textual=True)}>{text(first)}</th>{cells}</tr>'
+    return f'<tr><th scope="row"{_kind(first, textual=True)}>{text(_cut(first))}</th>{cells}</tr>'
+
+
+def _cut(cell: object) -> str:
+    shown = str(cell)
+    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
 
 
 def _kind(cell: object, *, textual: bool) -> str:

@@ -14,7 +14,7 @@ from trainer_image.report.charts import Axis, Chart
 from trainer_image.report.html import number, paragraph, section, table, text
 
 Content = dict[str, Any]
-MOST_FILES = 40
+MOST_FILES = 20
 MOST_SAMPLES = 8
 LONGEST_SAMPLE = 1200
 

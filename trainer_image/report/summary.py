@@ -28,8 +28,14 @@ Content = dict[str, Any]
 FEW_ROWS = 100
 
 
+def model_of(task: object) -> str:
+    """What was trained, as a title."""
+    name = str(task).replace("_", " ").capitalize()
+    return name if name.endswith("model") else f"{name} model"
+
+
 def heading(content: Content) -> str:
-    task = f"{str(content['task']).replace('_', ' ').capitalize()} model"
+    task = model_of(content["task"])
     training, hardware = content["training"], content["hardware"]
     steps = f"{number(training['steps'])} steps in {seconds(content['seconds'].get('train', 0.0))}"
     where = hardware.get("gpu") or f"{hardware.get('cpus', '?')} CPU cores"

@@ -27,12 +27,17 @@ Interval = tuple[float, float]
 Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 LEVEL = (2.5, 97.5)
 RESAMPLES = 1000
-FEWEST_RESAMPLES = 100
-# Rows of one resample at most. Beyond, the m out of n bootstrap (Bickel, Götze and van Zwet 1997): smaller resamples
-# spread more, by the square root of n / m, which is taken off again.
-MOST_ROWS = 20_000
-# A plug-in's own `score` may be slow: then fewer resamples are drawn, or no interval is given.
-MOST_SECONDS = 10.0
+FEWEST_RESAMPLES = 200
+# Outputs in all resamples together, which decides how many there are: by work, not by time, so that another machine
+# draws the same.
+WORK = 20_000_000
+# Rows, and outputs of these rows, of one resample at most. Beyond, the m out of n bootstrap (Bickel, Götze and van Zwet
+# 1997): smaller resamples spread more, by the square root of n / m, which is taken off again, as is their bias.
+MOST_ROWS = 5000
+FEWEST_ROWS = 1000
+MOST_OUTPUTS = 50_000
+# A plug-in's own `score` may be slow: then no interval is given.
+MOST_SECONDS = 20.0
 
 
 def wilson(hits: int, rows: int) -> Interval | None:
@@ -85,12 +90,16 @@ def bootstrap(
     rows = len(outputs)
     if rows < 2:
         return {}, 0
-    size = min(rows, MOST_ROWS)
+    width = max(1, outputs[0].numel())
+    size = min(rows, MOST_ROWS, max(FEWEST_ROWS, MOST_OUTPUTS // width))
+    resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, WORK // (size * width)))
     random = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {name: [] for name in point}
     deadline = time.monotonic() + seconds
     done = 0
-    while done < RESAMPLES and time.monotonic() < deadline:
+    while done < resamples:
+        if time.monotonic() > deadline:
+            return {}, done
         index = torch.from_numpy(random.integers(0, rows, size))
         try:
             figures = score(outputs.index_select(0, index), _Drawn(batch, index))
@@ -102,17 +111,18 @@ def bootstrap(
             value = figures.get(name)
             if value is not None and math.isfinite(value):
                 values.append(value)
-    if done < FEWEST_RESAMPLES:
-        return {}, done
-    shrink = math.sqrt(size / rows)
     return {
-        name: _percentiles(values, point[name], shrink) for name, values in drawn.items() if len(values) > 0.9 * done
+        name: _percentiles(values, point[name], size / rows)
+        for name, values in drawn.items()
+        if len(values) > 0.9 * done
     }, done
 
 
-def _percentiles(values: list[float], point: float, shrink: float) -> Interval:
-    low, high = np.percentile(np.array(values), LEVEL)
-    return float(point + shrink * (low - point)), float(point + shrink * (high - point))
+def _percentiles(values: list[float], point: float, share: float) -> Interval:
+    low, middle, high = (float(value) for value in np.percentile(np.array(values), (LEVEL[0], 50, LEVEL[1])))
+    if share == 1:
+        return low, high
+    return point + math.sqrt(share) * (low - middle), point + math.sqrt(share) * (high - middle)
 
 
 def calibration_by_chance(confidence: np.ndarray[Any, Any], bins: np.ndarray[Any, Any], count: int) -> float:
