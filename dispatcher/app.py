@@ -18,7 +18,7 @@ from typing import Any
 
 from dispatcher.azure_queue import TrainingQueue
 from dispatcher.gate import CAUSES, Gate
-from dispatcher.health import HealthServer, Heartbeats, loop_of
+from dispatcher.health import Heartbeats, loop_of
 from dispatcher.intake import Intake
 from dispatcher.job_events import JobEvents
 from dispatcher.job_spec import JobDefaults, load_template
@@ -29,8 +29,11 @@ from dispatcher.locks import ModelLocks
 from dispatcher.mending import Mender
 from dispatcher.metrics import Metrics
 from dispatcher.reconciler import Reconciler
+from dispatcher.refusals import Refusals
 from dispatcher.reporter import Reporter
+from dispatcher.serving import listen, status_page
 from dispatcher.settings import Settings
+from dispatcher.status_view import Rules
 from dispatcher.sweep import Sweep
 from dispatcher.training_request import Bounds
 from dispatcher.view import ClusterView
@@ -143,6 +146,7 @@ class App:
         put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
         self._events = JobEvents(self._cluster)
         self._mender = Mender(self._cluster, self._events, self._stopping)
+        self._refusals = Refusals()
         launcher = Launcher(
             self._cluster,
             self._portal,
@@ -191,33 +195,38 @@ class App:
             shutdown_grace=settings.shutdown_grace,
             probe=self._portal_probe,
             stopping=self._stopping,
+            refusals=self._refusals,
+        )
+        self._page = status_page(
+            settings,
+            self._view,
+            self._queue,
+            self._poison_queue,
+            self._refusals,
+            rules=Rules(limits_of(settings), bounds_of(settings), settings.gpu_resource),
+            namespace=self._cluster.namespace,
+            identity=launcher.identity,
+            not_ready=self.not_ready,
+            said=self._reconciler.waiting_for,
+            stopping=self._stopping,
         )
         self._measure()
 
     def run(self) -> int:
-        """Run until SIGTERM or SIGINT; returns the exit code."""
+        """Run until SIGTERM or SIGINT; returns the exit code. Raises CannotListen."""
         settings = self._settings
         log.info("Settings: %r", settings)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        health = None
-        if settings.health_port:
-            health = HealthServer(
-                settings.health_host,
-                settings.health_port,
-                self._heartbeats,
-                self.not_ready,
-                self._metrics.registry,
-            )
-            health.start()
+        servers = listen(settings, self._heartbeats, self.not_ready, self._metrics.registry, self._page)
         if self._portal is not None and not settings.api_key:
             # The client has warned "API_KEY not configured"; without it no status could be checked (decision 4).
             log.warning("No message is taken until API_KEY is set; set it and restart, or set STATUS_TRACKING=off")
             self._stopping.wait()
         else:
             self._run_loops()
-        if health is not None:
-            health.stop()
+        for server in servers:
+            server.stop()
         if self._died:
             return EXIT_LOOP_DIED
         log.info("Stopped; running Jobs go on")

@@ -80,6 +80,16 @@ class QueueMessage:
         return self.hidden_until - time.monotonic()
 
 
+@dataclass(frozen=True)
+class PeekedMessage:
+    """A message that was looked at and not taken. queued_at: epoch seconds; 0 where the queue does not say."""
+
+    id: str
+    text: str
+    delivery_count: int
+    queued_at: float
+
+
 class TrainingQueue:
     """One queue. Thread-safe, as the SDK's client is."""
 
@@ -148,7 +158,19 @@ class TrainingQueue:
 
     def peek(self, limit: int = MAX_BATCH) -> list[str]:
         """The texts of up to 32 visible messages, untouched."""
-        return [str(message.content) for message in self._call("peek into", lambda: self._client.peek_messages(limit))]
+        return [message.text for message in self.peek_messages(limit)]
+
+    def peek_messages(self, limit: int = MAX_BATCH) -> list[PeekedMessage]:
+        """Up to 32 visible messages, untouched."""
+        return [
+            PeekedMessage(
+                id=str(message.id),
+                text=str(message.content),
+                delivery_count=message.dequeue_count or 0,
+                queued_at=message.inserted_on.timestamp() if message.inserted_on else 0.0,
+            )
+            for message in self._call("peek into", lambda: self._client.peek_messages(limit))
+        ]
 
     def oldest(self) -> float | None:
         """When the message in front was put on the queue (epoch seconds), None where no message is visible."""

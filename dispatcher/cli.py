@@ -38,6 +38,7 @@ from dispatcher.cli_support import (
 )
 from dispatcher.job_spec import build_job
 from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
+from dispatcher.serving import CannotListen
 from dispatcher.training_request import MalformedRequest, decode
 from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
 
@@ -90,8 +91,8 @@ def run(environ: Environment) -> None:
         fail(EXIT_USAGE, str(error))
     try:
         code = dispatcher.run()
-    except OSError as error:
-        fail(EXIT_USAGE, f"HEALTH_PORT {settings.health_port} on {settings.health_host} cannot be used: {error}")
+    except CannotListen as error:
+        fail(EXIT_USAGE, str(error))
     sys.stderr.flush()
     # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
     os._exit(code)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from dispatcher.http_server import Answer, HttpServer, Request, Route
 
 # Longer than the longest call that a loop may wait for (a watch of RESYNC_SECONDS tells by itself).
 _SILENCE = 180.0
@@ -54,8 +52,11 @@ def loop_of(name: str) -> str:
     return name.rstrip("0123456789").removesuffix("-")
 
 
-class HealthServer:
-    """/livez, /readyz, /metrics. not_ready(): the reasons, empty when ready. Raises OSError where the port is taken."""
+class HealthServer(HttpServer):
+    """/livez, /readyz, /metrics, and `pages` beside them. not_ready(): the reasons, empty when ready.
+
+    Raises OSError where the port is taken.
+    """
 
     def __init__(
         self,
@@ -64,61 +65,23 @@ class HealthServer:
         heartbeats: Heartbeats,
         not_ready: Callable[[], list[str]],
         registry: CollectorRegistry,
+        pages: Sequence[Route] = (),
     ) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
-                if path == "/livez":
-                    self._answer([f"loop {loop} is stuck" for loop in heartbeats.stuck()])
-                elif path == "/readyz":
-                    self._answer(_reasons(not_ready))
-                elif path == "/metrics":
-                    self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
-                else:
-                    self._send(404, b"/livez, /readyz or /metrics\n")
+        def probes(request: Request) -> Answer | None:
+            if request.path == "/livez":
+                return _verdict([f"loop {loop} is stuck" for loop in heartbeats.stuck()])
+            if request.path == "/readyz":
+                return _verdict(_reasons(not_ready))
+            if request.path == "/metrics":
+                return Answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+            return None
 
-            def _answer(self, problems: list[str]) -> None:
-                self._send(503 if problems else 200, ("\n".join(problems or ["ok"]) + "\n").encode())
+        paths = "/livez, /readyz or /metrics" + (", or / for the status page" if pages else "")
+        super().__init__(host, port, (probes, *pages), name="health", paths=paths)
 
-            def _send(self, status: int, body: bytes, kind: str = "text/plain; charset=utf-8") -> None:
-                self.send_response(status)
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
 
-            def log_message(self, format: str, *args: object) -> None:
-                """Probes come every few seconds: nothing to log."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            # "::" where a cluster's pods have IPv6 addresses; it takes IPv4 as well.
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                if not isinstance(sys.exception(), OSError):  # who asked has gone: no reason for a traceback
-                    super().handle_error(request, client_address)
-
-        try:
-            self._server = Server((host, port), Handler)
-        except (TypeError, UnicodeError):
-            raise OSError(f"{ascii(host)[:80]} is no host") from None
-
-    @property
-    def port(self) -> int:
-        """The port that it listens on; the kernel's choice where 0 was asked for."""
-        return int(self._server.server_address[1])
-
-    def start(self) -> None:
-        threading.Thread(target=self._server.serve_forever, name="health", daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self.close()
-
-    def close(self) -> None:
-        """Let the port go; enough where it was never started."""
-        self._server.server_close()
+def _verdict(problems: list[str]) -> Answer:
+    return Answer(503 if problems else 200, ("\n".join(problems or ["ok"]) + "\n").encode())
 
 
 def _reasons(not_ready: Callable[[], list[str]]) -> list[str]:

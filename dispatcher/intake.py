@@ -21,7 +21,8 @@ from dispatcher.launcher import Hand, Launcher, OutOfTime, TemplateRefused
 from dispatcher.locks import ModelLocks
 from dispatcher.metrics import Metrics
 from dispatcher.ports import Queue
-from dispatcher.training_request import Bounds, MalformedRequest, TrainingRequest, decode
+from dispatcher.refusals import Refusals
+from dispatcher.training_request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from portal_client import log_lines
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, StatusUnreadable
 
@@ -65,6 +66,7 @@ class Intake:
         shutdown_grace: float,
         probe: Callable[[str], Callable[[], object]],
         stopping: threading.Event,
+        refusals: Refusals | None = None,
     ) -> None:
         self._queue = queue
         self._poison_queue = poison_queue
@@ -82,6 +84,7 @@ class Intake:
         self._shutdown_grace = shutdown_grace
         self._probe = probe
         self._stopping = stopping
+        self._refusals = refusals or Refusals()
         self._full = False
         self._failures: dict[str, int] = {}  # message id → failures of its own, the latest last
 
@@ -206,6 +209,7 @@ class Intake:
         else:
             if action in (Action.REFUSE, Action.DUPLICATE, Action.ABANDON):
                 log.warning("Model %s: training blocked (%s): %s", model, action.value, sentence)
+                self._refusals.note(request.model_container, action.value, sentence, message.id)
             # Step 6. A crash before it: redelivered, and found to be done.
             with self._metrics.step("delete"):
                 self._delete(message)
@@ -269,6 +273,7 @@ class Intake:
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self._metrics.messages.labels("poison").inc()
         self._metrics.poisoned.labels(code).inc()
+        self._refusals.note(claimed_model(message.text), code, sentence, message.id)
         self._delete(message)
 
     def _delete(self, message: QueueMessage) -> None:

@@ -83,6 +83,11 @@ class Progress:
         with self._guard:
             said.told = ""
 
+    def seen(self) -> dict[str, str]:
+        """By the Job's uid, what it was last seen to wait for."""
+        with self._guard:
+            return {uid: said.seen for uid, said in self._said.items()}
+
     def forget(self, job: KubeObject) -> None:
         """It has ended."""
         with self._guard:

@@ -135,6 +135,10 @@ class Reconciler:
         with self._locks.hold(objects.model_id_of(job)), logs.bind(model=objects.model_id_of(job), job=name):
             self._step(name, job)
 
+    def waiting_for(self) -> dict[str, str]:
+        """By the Job's uid, what it was last seen to wait for, also what only its Events or Kueue tell."""
+        return self._progress.seen()
+
     def _step(self, name: str, job: KubeObject) -> None:
         pods = self._view.pods_of(job)
         now = self._clock()

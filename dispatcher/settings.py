@@ -204,6 +204,17 @@ class Settings:
     health_port: int = _setting(
         "HEALTH_PORT", parse.whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
     )
+    status_host: str = _setting(
+        "STATUS_HOST",
+        parse.text,
+        "Address of the status page where STATUS_PORT gives it a listener of its own",
+        "127.0.0.1",
+    )
+    status_port: int | None = _setting(
+        "STATUS_PORT",
+        parse.whole(0, 65535),
+        "Port of the status page; empty, or the same as HEALTH_PORT: beside the probes; 0 switches it off",
+    )
     log_level: str = _setting(
         "LOG_LEVEL", parse.choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info"
     )
@@ -252,7 +263,7 @@ class Settings:
         return " ".join(shown)
 
 
-_EMPTY: dict[str, Any] = {"api_ca_bundle": None, "priority_classes": ()}
+_EMPTY: dict[str, Any] = {"api_ca_bundle": None, "priority_classes": (), "status_port": None}
 
 
 def _across(values: Mapping[str, Any]) -> list[str]:

@@ -107,6 +107,17 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     return request
 
 
+def claimed_model(text: str) -> str:
+    """The model container that a message names, also one that no model can have; "" where it names none."""
+    if len(text) > MAX_BYTES:
+        return ""
+    try:
+        name = _object(text).get("model_container_name")
+    except MalformedRequest:
+        return ""
+    return name if isinstance(name, str) else ""
+
+
 def _object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, plain or in base64."""
     stripped = _trimmed(text)

@@ -68,7 +68,7 @@ _SETTINGS_GROUPS: Mapping[str, tuple[str, ...]] = {
         "SWEEP_SECONDS",
         "SHUTDOWN_GRACE_SECONDS",
     ),
-    "process-settings": ("HEALTH_HOST", "HEALTH_PORT", "LOG_LEVEL", "LOG_FORMAT"),
+    "process-settings": ("HEALTH_HOST", "HEALTH_PORT", "STATUS_HOST", "STATUS_PORT", "LOG_LEVEL", "LOG_FORMAT"),
 }
 
 

@@ -99,6 +99,7 @@ def _run(console: Console, keep: bool, send: bool) -> int:
         console.print("Starting the dispatcher ...")
         dispatcher = stack.start_dispatcher()
         _note(stack)
+        console.print(f"Its status page is http://127.0.0.1:{stack.settings['HEALTH_PORT']}/", soft_wrap=True)
         if send:
             wrong = _requests(console, stack, dispatcher, keep)
         if keep:

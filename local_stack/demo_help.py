@@ -21,6 +21,7 @@ def how_to_talk_to_it(folder: Path, up: Mapping[str, tuple[int, str]]) -> str:
     return f"""
 Still running: {", ".join(f"{name} (pid {pid})" for name, (pid, _) in up.items())}
 
+the status page  {health}/
 the cluster      export KUBECONFIG=$PWD/{place}/kubeconfig
                  kubectl -n {NAMESPACE} get jobs,pods
                  kubectl -n {NAMESPACE} logs job/model-tumours

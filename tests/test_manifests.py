@@ -120,8 +120,9 @@ def test_probes_metrics_and_shutdown_fit_the_settings(variant: str) -> None:
     configured = settings_of(variant)
     pod = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]
     (dispatcher,) = pod["containers"]
-    (port,) = dispatcher["ports"]
+    port, status = dispatcher["ports"]
     assert str(port["containerPort"]) == configured["HEALTH_PORT"]
+    assert (status["name"], str(status["containerPort"])) == ("status", configured["STATUS_PORT"])
     assert dispatcher["livenessProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
     assert dispatcher["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
     assert pod["terminationGracePeriodSeconds"] >= float(configured["SHUTDOWN_GRACE_SECONDS"]) + 10

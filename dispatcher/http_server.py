@@ -1,0 +1,151 @@
+"""A small HTTP server for reading: GET and HEAD of routes, each an answer or None; everything else is refused."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+log = logging.getLogger(__name__)
+
+# Seconds that a client may take for its request, or to read its answer: a thread waits for each.
+_PATIENCE = 30.0
+_FIELDS = 20
+# A Host header, or a host alone. urllib and browsers write a name in small letters; curl as it was typed.
+_LOOPBACK = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+# Seconds that `stop` may take.
+_STOP_WITHIN = 0.1
+
+
+@dataclass(frozen=True)
+class Request:
+    """path: decoded, without the query; query: the last value of each name; etag, host: headers, "" where none."""
+
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    etag: str = ""
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """headers: besides Content-Type and Content-Length."""
+
+    status: int
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Route = Callable[[Request], Answer | None]
+"""The answer to a request, None where it is another route's."""
+
+
+def for_loopback(route: Route) -> Route:
+    """`route` for a listener on loopback: a browser that was led here by another site's name gets nothing.
+
+    Such a name resolves to the viewer's own machine, where `kubectl port-forward` listens (DNS rebinding).
+    """
+
+    def guarded(request: Request) -> Answer | None:
+        if request.host and not _LOOPBACK.fullmatch(request.host):
+            return Answer(421, b"This is served on loopback; http://localhost:PORT/ would be right\n")
+        return route(request)
+
+    return guarded
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine (in a pod: this pod) reaches a listener on `host`."""
+    return _LOOPBACK.fullmatch(f"[{host}]" if ":" in host else host) is not None
+
+
+class HttpServer:
+    """Serves `routes`, the first that answers. paths: named by a 404. Raises OSError where the port is taken."""
+
+    def __init__(self, host: str, port: int, routes: Sequence[Route], *, name: str, paths: str) -> None:
+        class Handler(BaseHTTPRequestHandler):
+            server_version, sys_version = "training-dispatcher", ""
+            timeout = _PATIENCE
+
+            def __getattr__(self, attribute: str) -> Callable[[], None]:
+                # The base class looks for do_METHOD: any other than these two is refused, whatever it is called.
+                if attribute in ("do_GET", "do_HEAD"):
+                    return self._serve
+                if attribute.startswith("do_"):
+                    return self._refuse
+                raise AttributeError(attribute)
+
+            def _serve(self) -> None:
+                self._send(self._answer())
+
+            def _answer(self) -> Answer:
+                path, _, query = self.path.partition("?")
+                try:
+                    fields = dict(parse_qsl(query, max_num_fields=_FIELDS))
+                except ValueError:
+                    return Answer(400, f"The query has more than {_FIELDS} fields\n".encode())
+                headers = self.headers
+                request = Request(unquote(path), fields, headers.get("If-None-Match", ""), headers.get("Host", ""))
+                try:
+                    answers = (route(request) for route in routes)
+                    return next((a for a in answers if a is not None), Answer(404, f"{paths}\n".encode()))
+                except Exception:
+                    log.exception("The server %s has no answer to %s", name, ascii(path)[:200])
+                    return Answer(500, b"The dispatcher failed on this request; its log tells more\n")
+
+            def _refuse(self) -> None:
+                self._send(Answer(405, b"GET or HEAD\n", headers={"Allow": "GET, HEAD"}))
+
+            def _send(self, answer: Answer) -> None:
+                self.send_response(answer.status)
+                self.send_header("Content-Type", answer.kind)
+                self.send_header("Content-Length", str(len(answer.body)))
+                for header, value in answer.headers.items():
+                    self.send_header(header, value)
+                self.end_headers()
+                if self.command != "HEAD" and answer.status != 304:
+                    self.wfile.write(answer.body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                """Probes come every few seconds: nothing to log."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            # "::" where a cluster's pods have IPv6 addresses; it takes IPv4 as well.
+            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                error = sys.exception()
+                if not isinstance(error, OSError):  # who asked has gone: no reason for a traceback
+                    log.error("A request to the server %s failed", name, exc_info=error)
+
+        self._name = name
+        try:
+            self._server = Server((host, port), Handler)
+        except (TypeError, UnicodeError):
+            raise OSError(f"{ascii(host)[:80]} is no host") from None
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; the kernel's choice where 0 was asked for."""
+        return int(self._server.server_address[1])
+
+    def start(self) -> None:
+        serve = self._server.serve_forever
+        threading.Thread(target=serve, args=(_STOP_WITHIN,), name=self._name, daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Let the port go; enough where it was never started."""
+        self._server.server_close()

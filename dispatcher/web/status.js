@@ -1,0 +1,376 @@
+// The status page: asks /api/status every few seconds and shows it. All text that comes from there goes through
+// textContent; nothing is ever parsed as HTML.
+"use strict";
+
+const EVERY = 3000; // milliseconds between two questions
+const PATIENCE = 8000; // for one answer
+const STALE = 12000; // without an answer: say so
+const ROWS = 100; // of each section; the filter finds the others
+const LONG = 180; // characters of a sentence that may be folded
+const PEEKED = 32; // messages that the queue lets anybody see at once
+
+const SECTIONS = {
+  running: {
+    title: "Running",
+    columns: [["Model", "c-model"], ["Progress", ""], ["Loss", "c-loss"], ["For", "c-age"],
+      ["GPUs", "c-number number"], ["Try", "c-tries number"], ["Node", "c-node"]],
+    cells: (row) => [model(row), progress(row), loss(row), age(row.since, "For"), number("GPUs", row.gpus), tries(row),
+      node(row)],
+    empty: ["Nothing is training. To send a request: ", "dispatcher submit model-123 --dataset dataset-xyz"],
+  },
+  waiting: {
+    title: "Waiting",
+    columns: [["Model", "c-model"], ["Waits for", ""], ["For", "c-age"], ["GPUs", "c-number number"]],
+    cells: (row) => [model(row), reason(row), age(row.since, "For"), number("GPUs", row.gpus)],
+    empty: ["Nothing waits: the queue has no visible message, and no Job is without its trainer."],
+  },
+  ended: {
+    title: "Ended",
+    columns: [["Model", "c-model"], ["Outcome", ""], ["Ended", "c-age"], ["Try", "c-tries number"],
+      ["Node", "c-node"]],
+    cells: (row) => [model(row), reason(row), age(row.since, "Ended", " ago"), tries(row), node(row)],
+    empty: ["No ended Job is kept. Each stays for ", "TTL_AFTER_REPORT_SECONDS", " after its report."],
+  },
+  refused: {
+    title: "Refused",
+    columns: [["Model", "c-model"], ["Reason", ""], ["Refused", "c-age"]],
+    cells: (row) => [model(row), reason(row), age(row.since, "Refused", " ago")],
+    empty: ["Nothing was refused, and the poison queue is empty."],
+  },
+};
+const TONES = { completed: "good", failed: "bad", reporting: "warn", stopping: "warn", refused: "bad" };
+
+const $ = (id) => document.getElementById(id);
+const state = { data: null, etag: "", heard: 0, ahead: 0, asked: 0, abort: null, timer: 0, stale: false, problem: "" };
+const shown = {}; // section → {parts, rows: key → {element, text}}
+
+// Elements
+
+function make(tag, attributes = {}, ...children) {
+  const svg = ["svg", "polyline", "circle"].includes(tag);
+  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
+  return element;
+}
+
+function write(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+const count = (number) => number.toLocaleString("en");
+const many = (number, one, more) => `${count(number)} ${number === 1 ? one : more}`;
+
+// Times: by the server's clock, which may differ from this machine's
+
+const now = () => Date.now() + state.ahead;
+
+function span(milliseconds) {
+  const seconds = Math.max(0, Math.round(milliseconds / 1000));
+  const minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
+  if (days) return hours % 24 ? `${days} d ${hours % 24} h` : `${days} d`;
+  if (hours) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
+  return minutes ? `${minutes} min` : `${seconds} s`;
+}
+
+function age(text, label, after = "") {
+  const at = Date.parse(text ?? "");
+  if (Number.isNaN(at)) return { content: ["–"], blank: true };
+  const time = make("time", { datetime: text, title: new Date(at).toLocaleString(), "data-at": at, "data-after": after });
+  time.textContent = span(now() - at) + after;
+  return { content: [time], label };
+}
+
+function tick() {
+  for (const time of document.querySelectorAll("time[data-at]")) {
+    write(time, span(now() - Number(time.dataset.at)) + time.dataset.after);
+  }
+  const silence = state.heard ? Date.now() - state.heard : 0;
+  const stale = Boolean(state.problem) && (!state.heard || silence > STALE);
+  write($("fresh-text"), state.heard ? `${span(silence)} ago` : stale ? "never" : "…");
+  if (stale !== state.stale) {
+    state.stale = stale;
+    document.body.classList.toggle("stale", stale);
+    notices();
+    write($("spoken"), stale ? "The dispatcher does not answer; what is shown is old." : "The dispatcher answers again.");
+  } else if (stale && $("silence")) {
+    write($("silence"), silenceText());
+  }
+}
+
+// Cells: {content, class, label (shown on a phone), blank}
+
+function model(row) {
+  const under = [row.dataset, row.phase === "on the queue" ? "" : row.run_id && `run ${row.run_id}`];
+  const name = make("span", { class: "model" }, row.model || "no model named");
+  return {
+    content: [name, make("div", { class: "under" }, under.filter(Boolean).join(" · "))],
+    class: "whole",
+    head: true,
+  };
+}
+
+function chip(row) {
+  if (row.phase === "running") return null;
+  const text = { refused: row.code, completed: "completed", failed: row.code || "failed" }[row.phase] ?? row.phase;
+  const tone = row.phase === "refused" && !row.poison ? "warn" : TONES[row.phase] ?? "";
+  return make("span", { class: `chip ${tone}` }, text);
+}
+
+function sentence(row) {
+  const long = (row.sentence || "").length > LONG;
+  const text = make("div", { class: long ? "sentence long" : "sentence" }, row.sentence || "");
+  if (!long) return [text];
+  const toggle = make("button", { class: "toggle", type: "button", "aria-expanded": "false" }, "Show all");
+  toggle.addEventListener("click", () => {
+    const open = text.classList.toggle("open");
+    toggle.setAttribute("aria-expanded", String(open));
+    toggle.textContent = open ? "Show less" : "Show all";
+  });
+  return [text, toggle];
+}
+
+function reason(row) {
+  const kept = row.poison ? make("div", { class: "under" }, "in the poison queue") : null;
+  const words = make("div", { class: "words" }, ...sentence(row), kept);
+  return { content: [make("div", { class: "stated" }, make("div", { class: "state" }, chip(row)), words)],
+    class: "whole" };
+}
+
+function progress(row) {
+  const told = row.progress;
+  const content = [chip(row), ...sentence(row)];
+  if (told && told.done !== null) {
+    const percent = `${Math.floor(told.done * 100)} %`;
+    const bar = make("progress", { max: 1, value: told.done, "aria-label": `Progress of ${row.model}` });
+    content.push(make("div", { class: "progress" }, bar, make("span", { class: "percent" }, percent)));
+  }
+  return { content, class: "whole" };
+}
+
+function loss(row) {
+  const points = row.progress?.losses ?? [];
+  if (!points.length) return { content: [make("span", { class: "under" }, "–")], blank: true };
+  const values = points.map((point) => point[1]);
+  const [first, last] = [points[0], points[points.length - 1]];
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  const x = (epoch) => 3 + (84 * (epoch - first[0])) / Math.max(1, last[0] - first[0]);
+  const y = (value) => 3 + (20 * (high - value)) / (high - low || 1);
+  const words = points.length === 1
+    ? `Training loss ${short(last[1])} in epoch ${last[0]}`
+    : `Training loss from ${short(first[1])} in epoch ${first[0]} to ${short(last[1])} in epoch ${last[0]}, ` +
+      `lowest ${short(low)}`;
+  const line = points.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
+  const curve = make("svg", { class: "spark", viewBox: "0 0 90 26", role: "img", "aria-label": words },
+    make("polyline", { points: line }),
+    make("circle", { cx: x(last[0]).toFixed(1), cy: y(last[1]).toFixed(1), r: 2.4 }));
+  return { content: [make("div", { class: "loss" }, curve, make("span", {}, short(last[1])))] };
+}
+
+const short = (value) => String(Number(value.toPrecision(3)));
+
+function number(label, value) {
+  return { content: [value ? String(value) : "–"], class: "number", label, blank: !value };
+}
+
+function tries(row) {
+  const often = row.disruptions ? make("div", { class: "under" }, `${row.disruptions} disrupted`) : null;
+  return { content: [row.attempts ? String(row.attempts) : "–", often], class: "number", label: "Try",
+    blank: row.attempts <= 1 && !row.disruptions };
+}
+
+function node(row) {
+  return { content: [row.node || "–"], class: "cell-node", label: "Node", blank: !row.node };
+}
+
+// Sections
+
+function build() {
+  for (const [name, kind] of Object.entries(SECTIONS)) {
+    const tile = { count: make("span", { class: "count" }, "–"), more: make("span", { class: "more" }) };
+    const label = make("span", { class: "label" }, kind.title);
+    $("tiles").append(make("a", { class: "tile", href: `#${name}` }, label, tile.count, tile.more));
+    const columns = kind.columns.map(([text, look]) => make("th", { role: "columnheader", scope: "col", class: look }, text));
+    const parts = {
+      tile,
+      total: make("span", { class: "total" }),
+      note: make("p", { class: "note" }),
+      empty: make("p", { class: "empty" }),
+      body: make("tbody", { role: "rowgroup" }),
+      rest: make("p", { class: "rest" }),
+    };
+    parts.table = make("table", { role: "table", "aria-labelledby": `${name}-title` },
+      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...columns)), parts.body);
+    const title = make("h2", { id: `${name}-title` }, kind.title);
+    $("sections").append(make("section", { id: name, "aria-labelledby": `${name}-title` },
+      make("div", { class: "head" }, title, parts.total, parts.note),
+      make("div", { class: "card" }, parts.table, parts.rest, parts.empty)));
+    shown[name] = { parts, rows: new Map() };
+  }
+}
+
+function fill(name, section, query) {
+  const { parts, rows } = shown[name];
+  const keys = new Set();
+  let before = null;
+  for (const row of section.rows) {
+    let key = `${row.message_id ?? ""} ${row.phase === "refused" ? row.code : row.model}`;
+    while (keys.has(key)) key += "+";
+    keys.add(key);
+    // Ages count by themselves: a row is made anew only when what it says has changed, so that a selected text and an
+    // unfolded sentence stay.
+    const text = JSON.stringify(row);
+    let known = rows.get(key);
+    if (!known || known.text !== text) {
+      const element = draw(SECTIONS[name], row);
+      if (known) known.element.replaceWith(element);
+      rows.set(key, known = { element, text });
+    }
+    const place = before ? before.nextSibling : parts.body.firstChild;
+    if (place !== known.element) parts.body.insertBefore(known.element, place);
+    before = known.element;
+  }
+  for (const [key, known] of rows) {
+    if (!keys.has(key)) { known.element.remove(); rows.delete(key); }
+  }
+  const { total, matching } = section;
+  write(parts.tile.count, count(total));
+  write(parts.total, query ? `${count(matching)} of ${count(total)}` : count(total));
+  const left = matching - section.rows.length;
+  write(parts.rest, left > 0 ? `${count(left)} more are not shown; the filter finds them.` : "");
+  parts.rest.hidden = left <= 0;
+  parts.table.hidden = !section.rows.length;
+  parts.empty.hidden = Boolean(section.rows.length);
+  if (parts.empty.hidden) return;
+  const words = query && total ? [`Nothing here matches “${query}”.`] : SECTIONS[name].empty;
+  if (parts.empty.textContent !== words.join("")) {
+    parts.empty.replaceChildren(...words.map((word, n) => (n % 2 ? make("code", {}, word) : word)));
+  }
+}
+
+function draw(kind, row) {
+  const cells = kind.cells(row).map((cell) => {
+    const look = [cell.class, cell.blank && "blank"].filter(Boolean).join(" ");
+    const label = cell.label ? make("span", { class: "label-of", "aria-hidden": "true" }, `${cell.label} `) : null;
+    return make("td", { role: cell.head ? "rowheader" : "cell", class: look || null }, label, ...cell.content);
+  });
+  return make("tr", { role: "row" }, ...cells);
+}
+
+function show() {
+  const data = state.data, query = $("query").value.trim();
+  const { dispatcher, queue, phases } = data;
+  for (const name of Object.keys(SECTIONS)) fill(name, data[name], query);
+  const on = queue.depth === null ? "" : `about ${many(queue.depth, "message", "messages")} on the queue`;
+  const poison = queue.poison_depth ? `about ${count(queue.poison_depth)} in the poison queue` : "";
+  write(shown.running.parts.tile.more, many(data.gpus_in_use, "GPU in use", "GPUs in use"));
+  write(shown.waiting.parts.tile.more, on || "\u00a0");
+  write(shown.ended.parts.tile.more, phases.failed ? `${count(phases.failed)} failed` : "none failed");
+  write(shown.refused.parts.tile.more, poison || "poison queue empty");
+  write(shown.waiting.parts.note, queue.depth > PEEKED
+    ? `Of about ${count(queue.depth)} messages on the queue, the first ${PEEKED} that nobody holds are shown.` : "");
+  const started = new Date(dispatcher.started_at).toLocaleString();
+  write(shown.refused.parts.note,
+    `What this process has refused since ${started}, and the first ${PEEKED} entries of the poison queue.`);
+  write($("where"), `Namespace ${dispatcher.namespace || "–"} · queue ${queue.name}`);
+  $("about").replaceChildren(
+    make("p", {}, `Served by ${dispatcher.name} (${dispatcher.identity}), version ${dispatcher.version}, ` +
+      `since ${started}. Other replicas show the same Jobs and queue, and their own refusals.`),
+    make("p", {}, "Programs read the same at ", make("a", { href: "api/status" }, "api/status"), "."));
+  document.title = `${count(data.running.total)} running, ${count(data.waiting.total)} waiting – Training dispatcher`;
+}
+
+function silenceText() {
+  const at = new Date(state.heard).toLocaleTimeString();
+  return state.heard
+    ? `Last answer ${span(Date.now() - state.heard)} ago (${at}). ${state.problem} Trying again every ${EVERY / 1000} s.`
+    : `${state.problem} Trying again every ${EVERY / 1000} s.`;
+}
+
+function notices() {
+  const found = [];
+  if (state.stale) {
+    found.push(make("div", { class: "notice bad" }, make("strong", {}, "The dispatcher does not answer"),
+      make("span", { id: "silence" }, silenceText())));
+  }
+  const reasons = state.data?.dispatcher.not_ready ?? [];
+  if (reasons.length && !state.stale) {
+    found.push(make("div", { class: "notice" }, make("strong", {}, "No new request is taken now"),
+      make("ul", {}, ...reasons.map((text) => make("li", {}, text)))));
+  }
+  if (state.data?.queue.problem && !state.stale) {
+    found.push(make("div", { class: "notice" }, make("strong", {}, "The queues cannot be read"),
+      state.data.queue.problem));
+  }
+  const text = found.map((notice) => notice.textContent).join("\n");
+  if ($("notices").textContent !== text.replaceAll("\n", "")) $("notices").replaceChildren(...found);
+}
+
+// Asking
+
+async function ask() {
+  clearTimeout(state.timer);
+  state.abort?.abort();
+  const abort = (state.abort = new AbortController());
+  const patience = setTimeout(() => abort.abort(), PATIENCE);
+  const query = $("query").value.trim();
+  const address = `api/status?limit=${ROWS}&q=${encodeURIComponent(query)}`;
+  try {
+    const headers = state.etag && state.asked === address ? { "If-None-Match": state.etag } : {};
+    const answer = await fetch(address, { headers, cache: "no-store", signal: abort.signal });
+    if (answer.status !== 304) {
+      if (!answer.ok) throw new Error(`It answered with ${answer.status}.`);
+      const data = await answer.json();
+      if (abort !== state.abort) return; // another question has taken its place
+      state.data = data;
+      state.etag = answer.headers.get("ETag") ?? "";
+      state.asked = address;
+    }
+    state.ahead = Date.parse(answer.headers.get("Date") ?? "") - Date.now() || 0;
+    state.heard = Date.now();
+    state.problem = "";
+    show();
+    notices();
+  } catch (error) {
+    if (abort !== state.abort) return;
+    state.problem = error.message.startsWith("It answered") ? error.message : "It cannot be reached.";
+  } finally {
+    clearTimeout(patience);
+    if (abort === state.abort) {
+      tick();
+      state.timer = setTimeout(ask, EVERY);
+    }
+  }
+}
+
+let typing = 0;
+function filter() {
+  clearTimeout(typing);
+  typing = setTimeout(() => {
+    const query = $("query").value.trim();
+    history.replaceState(null, "", query ? `?q=${encodeURIComponent(query)}` : location.pathname);
+    ask();
+  }, 150);
+}
+
+document.addEventListener("keydown", (event) => {
+  const typing = event.target.matches?.("input, textarea, [contenteditable]");
+  if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    $("query").focus();
+  }
+});
+document.addEventListener("visibilitychange", () => {
+  // A page that nobody sees asks nothing.
+  if (!document.hidden) return ask();
+  clearTimeout(state.timer);
+  state.abort?.abort();
+  state.abort = null;
+});
+$("query").value = new URLSearchParams(location.search).get("q") ?? "";
+$("query").addEventListener("input", filter);
+build();
+setInterval(tick, 1000);
+ask();
