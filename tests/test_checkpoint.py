@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import json
-import random
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.training_data import IMAGES, TABULAR, FolderStore, KillAtStep, Killed, StopAtStep, class_table, image_folder
+from tests.training_data import TABULAR, FolderStore, StopAtStep, class_table
 from tests.training_data import run_inputs as inputs_of
 from trainer_image import checkpoint, training
-from trainer_image.checkpoint import CheckpointInvalid, Snapshot
+from trainer_image.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
 from trainer_image.errors import Terminated
 from trainer_image.training import train
 
 REFITTING = TABULAR.replace("preset: fast", "preset: auto")
+
+
+@pytest.fixture
+def eager_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint at every epoch's end, however much of the time that takes."""
+    plan = training.Plan
+
+    def eager(**settings):
+        return plan(**settings, checkpoint_share=1e9)
+
+    monkeypatch.setattr(training, "Plan", eager)
 
 
 def snapshot(step: int = 3) -> Snapshot:
@@ -59,6 +69,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path
     assert len(passed_over) == 1
 
 
+@pytest.mark.usefixtures("eager_checkpoints")
 def test_a_store_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
     class Failing(FolderStore):
         def keep(self, folder: Path) -> None:
@@ -67,51 +78,6 @@ def test_a_store_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
     train(inputs_of(class_table(tmp_path / "data"), tmp_path / "out", store=Failing(tmp_path / "store")))
     notes = json.loads((tmp_path / "out" / "report.json").read_text())["training"]["notes"]
     assert any(note.startswith("The checkpoint at step") for note in notes)
-
-
-CASES = [("tabular", class_table, REFITTING, 60), ("images", image_folder, IMAGES.replace("fast", "auto"), 10)]
-
-
-@pytest.fixture
-def eager_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A checkpoint at every epoch's end, however much of the time that takes."""
-    plan = training.Plan
-
-    def eager(**settings):
-        return plan(**settings, checkpoint_share=1e9)
-
-    monkeypatch.setattr(training, "Plan", eager)
-
-
-@pytest.mark.parametrize(("name", "make", "config", "steps"), CASES, ids=[case[0] for case in CASES])
-@pytest.mark.parametrize("kind", [StopAtStep, KillAtStep])
-@pytest.mark.usefixtures("eager_checkpoints")
-def test_a_resumed_run_ends_with_the_same_weights_bit_by_bit(
-    tmp_path: Path, name: str, make, config: str, steps: int, kind: type[StopAtStep]
-) -> None:
-    data = make(tmp_path / "data")
-    whole = train(inputs_of(data, tmp_path / "whole", config))
-    expected = (tmp_path / "whole" / "model.safetensors").read_bytes()
-    for seed in range(2):
-        chance = random.Random(seed)
-        store = FolderStore(tmp_path / f"store-{seed}")
-        attempts = 0
-        while attempts < 5:
-            attempts += 1
-            stop = kind(chance.randint(2, whole.steps // 2)) if attempts < 4 else threading.Event()
-            output = tmp_path / f"{seed}-{attempts}"
-            try:
-                result = train(inputs_of(data, output, config, store=store, stop=stop))
-            except (Terminated, Killed):
-                continue
-            break
-        assert (output / "model.safetensors").read_bytes() == expected
-        assert result.steps == whole.steps
-        resumed, uninterrupted = (
-            [(r["phase"], r["epoch"], r["loss"]) for r in json.loads((o / "report.json").read_text())["history"]]
-            for o in (output, tmp_path / "whole")
-        )
-        assert resumed == uninterrupted
 
 
 def test_a_stop_saves_the_state_at_that_very_step(tmp_path: Path) -> None:
@@ -131,3 +97,84 @@ def test_a_checkpoint_of_another_network_is_passed_over(tmp_path: Path) -> None:
     train(inputs_of(data, tmp_path / "two", REFITTING, store=store))
     training_notes = json.loads((tmp_path / "two" / "report.json").read_text())["training"]["notes"]
     assert "A checkpoint was passed over: the checkpoint at step 3 is of another network." in training_notes
+
+
+def test_the_time_spent_before_counts_towards_the_budget(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    data = class_table(tmp_path / "data")
+    config = TABULAR.replace("epochs: 3", "epochs: 100000, time_budget: 1h")
+    with pytest.raises(Terminated):
+        train(inputs_of(data, tmp_path / "one", config, store=store, stop=StopAtStep(3)))
+    saved = checkpoint.read(store.newest_first()[0])
+    position = {**saved.scalars["position"], "seconds": 3600.0}
+    checkpoint.write(tmp_path / "step-4", Snapshot(4, saved.tensors, {"position": position}))
+    store.keep(tmp_path / "step-4")
+    result = train(inputs_of(data, tmp_path / "two", config, store=store))
+    assert result.steps == 4, "the step that finds out that the hour is over, and no more"
+    assert result.seconds > 3600
+
+
+class SlowStore(FolderStore):
+    """Takes a checkpoint only when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go_on = threading.Event()
+
+    def keep(self, folder: Path) -> None:
+        self.go_on.wait(60)
+        super().keep(folder)
+
+
+def saver(tmp_path: Path, store: FolderStore, **settings: float) -> Checkpointer:
+    return Checkpointer(store, tmp_path, every=300.0, **settings)  # type: ignore[arg-type]
+
+
+def test_a_stop_does_not_begin_a_save_that_would_outlast_the_grace(tmp_path: Path) -> None:
+    store = FolderStore(tmp_path / "store")
+    checkpoints = saver(tmp_path, store)
+    assert not checkpoints.save_now(snapshot, size=10**12, within=30.0)
+    checkpoints.close()
+    assert store.kept == []
+
+
+def test_a_stop_waits_for_a_slow_store_no_longer_than_the_grace(tmp_path: Path) -> None:
+    store = SlowStore(tmp_path / "store")
+    checkpoints = saver(tmp_path, store)
+    checkpoints.save(snapshot)
+    assert not checkpoints.save_now(lambda: snapshot(4), size=0, within=0.05), "one is still on its way"
+    checkpoints.close()
+    store.go_on.set()
+
+
+def test_a_stop_finds_the_line_free_when_the_save_before_ends_in_time(tmp_path: Path) -> None:
+    store = SlowStore(tmp_path / "store")
+    checkpoints = saver(tmp_path, store)
+    checkpoints.save(snapshot)
+    store.go_on.set()
+    assert checkpoints.save_now(lambda: snapshot(4), size=0, within=30.0)
+    assert [path.name for path in store.kept] == ["step-3", "step-4"]
+
+
+def test_saving_takes_at_most_its_share_of_the_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(checkpoint, "monotonic", lambda: now[0])
+
+    def copy() -> Snapshot:
+        now[0] += 2.0  # the device does not train meanwhile
+        return snapshot()
+
+    checkpoints = saver(tmp_path, FolderStore(tmp_path / "store"), share=0.02)
+    assert checkpoints.due(epoch_ended=True)
+    assert not checkpoints.due(epoch_ended=False), "the epoch goes on, and five minutes are not over"
+    checkpoints.save(copy)
+    checkpoints.close()
+    for seconds, epoch_ended, due in ((99, True, False), (101, True, True), (299, False, False), (300, False, True)):
+        now[0] = seconds
+        assert checkpoints.due(epoch_ended=epoch_ended) is due, seconds
+
+
+def test_a_large_state_is_not_saved_at_the_first_short_epoch(tmp_path: Path) -> None:
+    checkpoints = saver(tmp_path, FolderStore(tmp_path / "store"), size=10**10)
+    assert not checkpoints.due(epoch_ended=True)
+    checkpoints.close()

@@ -14,6 +14,7 @@ from portal_client.progress_text import parse
 from tests.training_data import (
     IMAGES,
     TABULAR,
+    FolderStore,
     StopAtStep,
     class_rows,
     class_table,
@@ -22,7 +23,9 @@ from tests.training_data import (
     value_table,
     write_csv,
 )
+from trainer_image import training
 from trainer_image.contract import Progress
+from trainer_image.engine_step import Stepper
 from trainer_image.errors import DatasetInvalid, GpuFault, GpuOutOfMemory, Terminated, TrainingDiverged, UsageError
 from trainer_image.predict import predict
 from trainer_image.tasks.image_classification import ImageProblem
@@ -130,6 +133,52 @@ def test_out_of_memory_halves_what_is_computed_at_a_time(tmp_path: Path, monkeyp
     assert halved.steps == whole.steps
     notes = json.loads((tmp_path / "out" / "report.json").read_text())["training"]["notes"]
     assert any("Out of GPU memory" in note for note in notes)
+
+
+@pytest.fixture
+def probing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows at a time are tried out before the first step, as on a GPU."""
+    plan = training.Plan
+    monkeypatch.setattr(training, "Plan", lambda **settings: plan(**{**settings, "probe": True}))
+
+
+@pytest.mark.usefixtures("probing")
+@pytest.mark.parametrize(("make", "config"), [(class_table, TABULAR), (image_folder, IMAGES)])
+def test_trying_out_how_many_rows_fit_leaves_no_trace(
+    tmp_path: Path, make, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(tmp_path / "data")
+    train(run_inputs(data, tmp_path / "probed", config))
+    monkeypatch.undo()
+    train(run_inputs(data, tmp_path / "plain", config))
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("probed", "plain")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.usefixtures("probing")
+def test_how_many_rows_fit_is_found_before_the_first_step_and_goes_on_with_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = out_of_memory_above(10, monkeypatch)
+    store = FolderStore(tmp_path / "store")
+    data = class_table(tmp_path / "data")
+    with pytest.raises(Terminated):
+        train(run_inputs(data, tmp_path / "one", store=store, stop=StopAtStep(3)))
+    found = seen.index(next(rows for rows in seen if rows <= 10))
+    assert all(rows > 10 for rows in seen[:found])
+    assert all(rows <= 10 for rows in seen[found:])
+    del seen[:]
+    train(run_inputs(data, tmp_path / "two", store=store))
+    assert max(seen) <= 10, "what was found is not tried out again"
+
+
+def test_a_network_that_does_not_fit_at_all_is_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object, model: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Stepper, "fresh_state", full)
+    with pytest.raises(GpuOutOfMemory, match="the network and its optimizer do not fit"):
+        train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out"))
 
 
 def test_out_of_memory_with_one_row_is_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

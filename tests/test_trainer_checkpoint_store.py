@@ -72,6 +72,14 @@ def test_another_configuration_does_not_see_them(container: Container, tmp_path:
     assert store(container, tmp_path, key="key2").newest_first() == []
 
 
+def test_only_checkpoints_of_others_are_noticed(container: Container, tmp_path: Path) -> None:
+    assert not store(container, tmp_path, key="key").only_of_others()
+    store(container, tmp_path, key="key2").keep(checkpoint(tmp_path / "work", 1))
+    assert store(container, tmp_path, key="key").only_of_others()
+    store(container, tmp_path, key="key").keep(checkpoint(tmp_path / "work", 1))
+    assert not store(container, tmp_path, key="key").only_of_others()
+
+
 def test_nothing_kept_is_nothing_found(container: Container, tmp_path: Path) -> None:
     assert store(container, tmp_path).newest_first() == []
 

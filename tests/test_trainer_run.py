@@ -172,6 +172,22 @@ def test_what_is_wrong_before_the_training_is_reported_too(
     assert portal.puts == [("Failed", outcome.sentence)]
 
 
+def test_a_changed_configuration_starts_afresh_and_says_so(
+    settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert settings.out is not None
+    inside = FakeInside()
+    start(settings, FakePortal(S.PROCESSING), inside=inside)
+    assert inside.inputs[0].notes == ()
+    manifest = settings.out / "checkpoints" / "another-key" / "step-7" / "MANIFEST.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.write_text("{}")
+    start(replace(settings, run_id="20261123t081501-1a2b3c4d"), FakePortal(S.PROCESSING), inside=inside)
+    (note,) = inside.inputs[1].notes
+    assert note == "There are checkpoints of another configuration or dataset: this training starts afresh."
+    assert note in caplog.text
+
+
 def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings, tmp_path: Path) -> None:
     def never() -> FakeInside:
         raise AssertionError("the training code was loaded")

@@ -91,17 +91,6 @@ class StopAtStep(threading.Event):
         return self.left < 0
 
 
-class Killed(BaseException):
-    """What stands for SIGKILL: nothing of the engine may catch it."""
-
-
-class KillAtStep(StopAtStep):
-    def is_set(self) -> bool:
-        if super().is_set():
-            raise Killed
-        return False
-
-
 def run_inputs(
     data: Path,
     output: Path,

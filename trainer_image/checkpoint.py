@@ -6,17 +6,18 @@ size and SHA-256 of the two. A folder whose manifest does not fit is no checkpoi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from safetensors import SafetensorError
@@ -108,9 +109,10 @@ class Checkpointer:
 
     Due at an epoch's end or `every` seconds after the last one, but never so often that saving takes more than `share`
     of the time. `near` is a folder beside which the temporary ones are made: the store may then move instead of copy.
+    size: bytes of a snapshot, for a first guess of what saving costs.
     """
 
-    def __init__(self, store: CheckpointStore, near: Path, every: float, share: float = 0.02) -> None:
+    def __init__(self, store: CheckpointStore, near: Path, every: float, share: float = 0.02, size: int = 0) -> None:
         self._store = store
         self._near = near
         self._every = every
@@ -118,39 +120,48 @@ class Checkpointer:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._flight: Future[None] | None = None
         self._lock = threading.Lock()
-        self._last = time.monotonic()
-        self._cost = 0.0
+        self._last = monotonic()
         self._rate = ASSUMED_RATE
+        self._cost = size / ASSUMED_RATE
+        self._given_up = False
         self.problems: list[str] = []
 
     def due(self, *, epoch_ended: bool) -> bool:
         if self._flight is not None and not self._flight.done():
             return False
-        since = time.monotonic() - self._last
+        since = monotonic() - self._last
         with self._lock:
             affordable = since * self._share >= self._cost
         return (epoch_ended or since >= self._every) and affordable
 
-    def save(self, snapshot: Snapshot) -> None:
-        """Starts writing; call only when `due`."""
-        self._last = time.monotonic()
-        self._flight = self._worker.submit(self._write, snapshot)
+    def save(self, make: Callable[[], Snapshot]) -> None:
+        """Copies the state by `make` and starts writing it; call only when `due`."""
+        began = self._last = monotonic()
+        snapshot = make()
+        self._flight = self._worker.submit(self._write, snapshot, began)
 
-    def save_now(self, snapshot: Snapshot, within: float) -> bool:
-        """Writes and waits, when size over measured rate fits into `within` seconds. True when it is stored."""
-        if snapshot.size / self._rate > within:
-            return False
+    def save_now(self, make: Callable[[], Snapshot], size: int, within: float) -> bool:
+        """Writes and waits, when size over measured rate fits into `within` seconds. True when it is stored in time."""
+        deadline = monotonic() + within
+        if self._flight is not None and not self._flight.done():
+            # One that was begun is nearly as good, and its end frees the line.
+            with contextlib.suppress(TimeoutError):
+                self._flight.result(within)
         before = len(self.problems)
-        self.save(snapshot)
-        self.close()
-        return len(self.problems) == before
+        if monotonic() + size / self._rate <= deadline:
+            self.save(make)
+            with contextlib.suppress(TimeoutError):
+                assert self._flight is not None
+                self._flight.result(max(0.0, deadline - monotonic()))
+                return len(self.problems) == before
+        self._given_up = True
+        return False
 
     def close(self) -> None:
-        """Waits for a save in flight; no more saves afterwards."""
-        self._worker.shutdown(wait=True)
+        """No more saves; waits for one in flight, unless it was found to take longer than there is time."""
+        self._worker.shutdown(wait=not self._given_up)
 
-    def _write(self, snapshot: Snapshot) -> None:
-        began = time.monotonic()
+    def _write(self, snapshot: Snapshot, began: float) -> None:
         try:
             place = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._near))
             folder = place / f"step-{snapshot.step}"
@@ -161,5 +172,6 @@ class Checkpointer:
             log.warning("Checkpoint at step %d failed: %s", snapshot.step, error)
             self.problems.append(f"The checkpoint at step {snapshot.step} failed ({type(error).__name__}).")
         with self._lock:
-            self._cost = time.monotonic() - began
+            # From before the copy: a device that was busy with it did not train.
+            self._cost = monotonic() - began
             self._rate = max(1e6, snapshot.size / max(self._cost, 1e-3))

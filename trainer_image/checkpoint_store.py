@@ -46,10 +46,22 @@ class ContainerCheckpoints:
                     fetched.append(path)
         except StorageFault as fault:
             # Without its checkpoint a training starts afresh and overwrites it: better to try again later.
-            raise StorageUnavailable(
-                f"Failed to read checkpoints from container: {self._container.name} ({fault.why})"
-            ) from None
+            raise self._unread(fault) from None
         return fetched
+
+    def only_of_others(self) -> bool:
+        """Whether other run keys have checkpoints here and ours has none. Raises StorageUnavailable."""
+        others = False
+        try:
+            for blob in self._container.list("checkpoints/"):
+                if blob.name.startswith(self._prefix):
+                    return False
+                others = True
+        except ContainerMissing:
+            return False
+        except StorageFault as fault:
+            raise self._unread(fault) from None
+        return others
 
     def keep(self, folder: Path) -> None:
         """Stores the folder, manifest last, and removes it and what is too old. Raises StorageUnavailable."""
@@ -62,6 +74,9 @@ class ContainerCheckpoints:
                     f"Failed to store checkpoint {folder.name} in container: {self._container.name} ({fault.why})"
                 ) from None
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _unread(self, fault: StorageFault) -> StorageUnavailable:
+        return StorageUnavailable(f"Failed to read checkpoints from container: {self._container.name} ({fault.why})")
 
     def _store(self, folder: Path) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())

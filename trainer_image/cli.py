@@ -71,6 +71,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--dataset-container", help="DATASET_CONTAINER: holds the dataset."),
             click.option("--work-dir", help="WORK_DIR: scratch space for the dataset and checkpoints."),
             click.option("--device", help="DEVICE: auto, cpu, cuda or cuda:N."),
+            click.option("--processes", help="PROCESSES: how many train together; 0: one for each GPU."),
         ]
     ):
         command = option(command)

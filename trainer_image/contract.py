@@ -6,6 +6,7 @@ wrong is a `trainer_image.errors.TrainerError`. Neither side knows more of the o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from trainer_image.config import Config
+    from trainer_image.errors import TrainerError
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,10 @@ class Limits:
     field_bytes: int = 1024 * 1024
 
 
+def _exit(error: TrainerError) -> None:
+    os._exit(error.exit_code)
+
+
 @dataclass(frozen=True)
 class RunInputs:
     """All that the inside may use.
@@ -58,6 +64,10 @@ class RunInputs:
     output:  empty folder: model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md
     device:  "auto", "cpu", "cuda" or "cuda:N"
     gpus:    how many were promised to this pod; 0: none
+    processes: how many train together; 0: one for each GPU that is visible
+    hang_seconds: no step for so long is a hang; 0: never
+    last_resort: speaks a failure's last words and ends the process, from any thread; for what no exception can reach
+    notes:   what the report should say besides
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
@@ -78,6 +88,10 @@ class RunInputs:
     initial: Path | None = None
     grace_seconds: float = 30.0
     gpus: int = 0
+    processes: int = 0
+    hang_seconds: float = 0.0
+    last_resort: Callable[[TrainerError], None] = _exit
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

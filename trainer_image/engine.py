@@ -1,7 +1,8 @@
 """The training loop, the only one: validation, best weights, checkpoints, signals, time budget.
 
-Data lies on the device where it fits and is drawn by index there; nothing in the loop waits for the device except what
-must be known on the host now and then (divergence every CHECK_STEPS steps, figures at an epoch's end).
+Nothing in the loop waits for the device except what must be known on the host now and then (divergence every
+CHECK_STEPS steps, figures at an epoch's end). With several GPUs this is the first process of a team (`engine_team`):
+the others follow it step by step, and all decisions are made here.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import logging
 import math
 import time
+from contextlib import closing
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.contract import Progress
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
+from trainer_image.engine_rows import PhaseRows
 from trainer_image.engine_state import DONE, REFIT, SEARCH, warm_start
-from trainer_image.engine_step import Stepper, evaluate, resident
+from trainer_image.engine_step import Stepper, evaluate, on_device
+from trainer_image.engine_team import step_details
 from trainer_image.errors import Terminated, TrainingDiverged
-from trainer_image.tasks.base import Batch, Figures, Problem, joined, rows_in, take
+from trainer_image.tasks.base import Batch, Figures, Problem, joined, rows_in
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +47,16 @@ class Engine:
         self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         problem.begin(model, ["train"])
         notes = warm_start(model, surroundings.initial) if surroundings.initial else []
-        model.to(plan.device)
-        if plan.device.type == "cuda":
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._stepper = Stepper(problem, plan, model)
+        # What is true of this process only, not of the training that later ones go on with.
+        self._notes = list(surroundings.notes)
+        self._stepper = Stepper(problem, plan, on_device(model, plan.device), surroundings.team, self._notes)
         self.state = self._stepper.fresh_state(model)
         self.state.at.notes += notes
-        store = surroundings.checkpoints
+        store, size = surroundings.checkpoints, self.state.size
         self._saver = (
-            Checkpointer(store, surroundings.work, plan.checkpoint_every, plan.checkpoint_share) if store else None
+            Checkpointer(store, surroundings.work, plan.checkpoint_every, plan.checkpoint_share, size)
+            if store
+            else None
         )
 
     def run(self) -> Fitted:
@@ -60,11 +64,10 @@ class Engine:
         try:
             resumed = self._resume()
             if self.state.at.phase == SEARCH:
-                self._phase(resident(self.problem.splits["train"], self.plan.device))
+                self._phase(self.problem.splits["train"])
                 self._begin_refit_or_end()
             if self.state.at.phase == REFIT:
-                both = joined(self.problem.splits["train"], self.problem.splits["validation"])
-                self._phase(resident(both, self.plan.device))
+                self._phase(joined(self.problem.splits["train"], self.problem.splits["validation"]))
                 self.state.at.phase = DONE
                 self.state.keep_best()
                 self._save_if_due(epoch_ended=True)
@@ -87,7 +90,7 @@ class Engine:
             resumed_from=resumed,
             micro_batch=at.micro_batch,
             history=at.history,
-            notes=at.notes + (self._saver.problems if self._saver else []),
+            notes=at.notes + self._notes + (self._saver.problems if self._saver else []),
         )
 
     def _resume(self) -> int | None:
@@ -106,34 +109,47 @@ class Engine:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
-    def _phase(self, rows: Batch) -> None:
-        at, count = self.state.at, rows_in(rows)
-        per_epoch = math.ceil(count / self.recipe.batch_size)
+    def _phase(self, split: Batch) -> None:
+        at, team = self.state.at, self.out.team
+        refit = at.phase == REFIT
+        rows = PhaseRows(
+            split, self.recipe.batch_size, self.plan.device, (self.plan.seed, refit), (team.rank, team.world)
+        )
+        per_epoch = rows.per_epoch
         if not at.planned:
             at.planned = at.stop_at = self.recipe.epochs * per_epoch
+        team.begin(self.state)
         self._phase_began, self._phase_steps_before = time.monotonic(), at.phase_step
         self.state.model.train()
         idle = 0 if at.best is None else at.epoch - at.best_epoch
-        device = next(iter(rows.values())).device
-        # `at.batch`: an epoch whose last step is done but whose end is not, after a stop just there.
-        while at.batch or (at.phase_step < at.stop_at and (at.phase == REFIT or idle < self.recipe.patience)):
-            order = self._order(count).to(device)
-            # Batches of one epoch are as equal as can be: no small last one with noisy statistics.
-            while at.batch < per_epoch and at.phase_step < at.stop_at:
-                index = order[at.batch * count // per_epoch : (at.batch + 1) * count // per_epoch]
-                batch = take(rows, index)
-                if device != self.plan.device:
-                    batch = {name: t.to(self.plan.device, non_blocking=True) for name, t in batch.items()}
-                self._stepper.step(self.state, batch)
-                self._after_step(per_epoch)
-            self._end_epoch(per_epoch)
-            idle = at.epoch - at.best_epoch
+        with closing(rows), self.out.watchdog:
+            # `at.batch`: an epoch whose last step is done but whose end is not, after a stop just there.
+            while at.batch or (at.phase_step < at.stop_at and (refit or idle < self.recipe.patience)):
+                while at.batch < per_epoch and at.phase_step < at.stop_at:
+                    self._step(rows)
+                    self._after_step(per_epoch)
+                self._end_epoch(per_epoch)
+                idle = at.epoch - at.best_epoch
 
-    def _order(self, count: int) -> Tensor:
-        """This epoch's order of rows, drawn afresh from seed, phase and epoch: a resumed run needs no stored one."""
-        at = self.state.at
-        key = (self.plan.seed * 1_000_003 + at.epoch * 2 + (at.phase == REFIT)) % 2**63
-        return torch.randperm(count, generator=torch.Generator().manual_seed(key))
+    def _step(self, rows: PhaseRows) -> None:
+        at, team, compiling = self.state.at, self.out.team, self._stepper.compiling
+        equal = compiling.on
+        batch, share = rows.batch(at.epoch, at.batch, equal=equal)
+        if self.plan.probe and not at.probed:
+            team.tell("probe", **step_details(at, equal=equal))
+            self._stepper.probe(self.state, batch, share)
+        team.tell("step", **step_details(at, equal=equal))
+        began = time.monotonic()
+        if compiling.unproven:
+            with self.out.watchdog.paused():
+                self._stepper.step(self.state, batch, share)
+            # Compiling is not what steps cost: the schedule must not be shortened for it.
+            self._phase_began += time.monotonic() - began
+        else:
+            self._stepper.step(self.state, batch, share)
+        self.out.watchdog.beat(at.step)
+        if decided := compiling.after_step(at.stop_at - at.phase_step):
+            team.tell(decided)
 
     def _after_step(self, per_epoch: int) -> None:
         at = self.state.at
@@ -189,7 +205,8 @@ class Engine:
 
     def _validate(self) -> Figures:
         at, split = self.state.at, self.problem.splits["validation"]
-        outputs = evaluate(self.problem.predictor, self.state.judged, split, self.plan.device)
+        beat = self.out.watchdog.beat
+        outputs = evaluate(self.problem.predictor, self.state.judged, split, self.plan.device, beat)
         if not torch.isfinite(outputs).all():
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = self.problem.predictor.score(outputs, split)
@@ -219,7 +236,7 @@ class Engine:
         self.problem.begin(model.cpu(), ["train", "validation"])
         if self.out.initial:
             warm_start(model, self.out.initial)
-        model.to(self.plan.device)
+        on_device(model, self.plan.device)
         self.state = self._stepper.fresh_state(model)
         self.state.at, self.state.best = at, old.best
         at.phase = REFIT
@@ -241,13 +258,15 @@ class Engine:
     def _save_if_due(self, *, epoch_ended: bool) -> None:
         if self._saver and self._saver.due(epoch_ended=epoch_ended):
             self._stepper.check()
-            self._saver.save(self._snapshot())
+            with self.out.watchdog.paused():
+                self._saver.save(self._snapshot)
 
     def _terminate(self) -> None:
         step = self.state.at.step
         saved = False
         if self._saver:
             self._stepper.check()
-            saved = self._saver.save_now(self._snapshot(), self.out.grace_seconds / 2)
+            with self.out.watchdog.paused():
+                saved = self._saver.save_now(self._snapshot, self.state.size, self.out.grace_seconds / 2)
         where = f"the state was saved at step {step}" if saved else "the state since the last checkpoint was not saved"
         raise Terminated(f"Stopped on request; {where}", step=step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +12,25 @@ import torch
 from torch import nn
 
 from trainer_image.contract import CheckpointStore, Progress
+from trainer_image.engine_team import Team
 from trainer_image.tasks.base import Recipe
+from trainer_image.watchdog import Watchdog
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe with the configuration's overrides applied, and where it runs. time_budget: seconds of training."""
+    """A recipe with the configuration's overrides applied, and where it runs. time_budget: seconds of training.
+
+    compile: None: where measured step times say that it pays; probe: find out how many rows fit into memory at a time
+    """
 
     recipe: Recipe
     seed: int
     time_budget: float
     device: torch.device
     bfloat16: bool = False
-    compile: bool = False
+    compile: bool | None = False
+    probe: bool = False
     checkpoint_every: float = 300.0
     checkpoint_share: float = 0.02
 
@@ -34,7 +40,7 @@ class Surroundings:
     """What the engine is given from outside.
 
     metrics: takes one JSON-able record for metrics.jsonl; work: a folder beside which checkpoints are written;
-    initial: a published model's folder to start warm from
+    initial: a published model's folder to start warm from; team: who else trains it; notes: said in the report
     """
 
     stop: threading.Event
@@ -44,6 +50,9 @@ class Surroundings:
     checkpoints: CheckpointStore | None = None
     initial: Path | None = None
     grace_seconds: float = 30.0
+    team: Team = field(default_factory=Team)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0, lambda error: None))
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ class Position:
     planned: steps after which this phase's schedule ends; stop_at: steps after which this phase ends
     batch:   batches done of the current epoch
     best:    validation figure of the best epoch, None before the first
+    micro_batch: rows that are computed at a time; probed: that was tried out on this device
     seconds: training time, earlier attempts included
     """
 
@@ -40,6 +41,7 @@ class Position:
     best_epoch: int = 0
     best_step: int = 0
     micro_batch: int = 0
+    probed: bool = False
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -56,6 +58,12 @@ class TrainingState:
         self.loss_sum = torch.zeros((), dtype=torch.float64 if next(model.parameters()).is_cpu else torch.float32)
         self.loss_sum = self.loss_sum.to(next(model.parameters()).device)
         self.at = Position()
+
+    @property
+    def size(self) -> int:
+        """Bytes of a snapshot, nearly: weights, their average and the best ones, two moments of each parameter."""
+        weights: int = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+        return weights * (4 if self.average is None else 5)
 
     @property
     def judged(self) -> nn.Module:

@@ -11,6 +11,7 @@ rest to the Job's retries and the dispatcher; a standalone one reports every fai
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import tempfile
 import threading
@@ -94,6 +95,18 @@ def run(
     tracker = make_tracker(settings, stop, connect)
     steps = _Steps(tracker)
     killed_before = memory.kills()
+
+    def last_resort(error: TrainerError) -> None:
+        """The end of a training whose main thread may be stuck in a call that never returns: no exception, no clean-up.
+
+        Its lease runs out by itself, and so does its work folder with the pod.
+        """
+        outcome = _failed(error, steps)
+        write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))
+        _report(settings, tracker, outcome)
+        os._exit(outcome.exit_code)
+
+    steps.last_resort = last_resort
     try:
         if tracker.begin():
             result, location = _train(settings, stop, steps, inside)
@@ -203,6 +216,11 @@ def _inputs(
     key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
     output = work / "output"
     output.mkdir()
+    checkpoints = ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep)
+    notes: tuple[str, ...] = ()
+    if checkpoints.only_of_others():
+        notes = ("There are checkpoints of another configuration or dataset: this training starts afresh.",)
+        logger.warning("%s", notes[0])
     return RunInputs(
         config=config,
         data=data,
@@ -214,10 +232,14 @@ def _inputs(
         limits=settings.limits,
         stop=stop.event,
         progress=steps.progress,
-        checkpoints=ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep),
+        checkpoints=checkpoints,
         initial=initial,
         grace_seconds=settings.grace_seconds,
         gpus=settings.gpus,
+        processes=settings.processes,
+        hang_seconds=settings.hang_seconds,
+        last_resort=steps.last_resort or (lambda error: os._exit(error.exit_code)),
+        notes=notes,
     )
 
 
@@ -267,13 +289,14 @@ def _report(settings: Settings, tracker: Tracker, outcome: Outcome) -> Outcome:
 
 
 class _Steps:
-    """Hands progress on and remembers the last step, for the last words."""
+    """Hands progress on and remembers the last step, for the last words; `last_resort` speaks them and ends all."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._lock = threading.Lock()
         self._logged = -LOG_SECONDS
         self.last: int | None = None
+        self.last_resort: Callable[[TrainerError], None] | None = None
 
     def progress(self, progress: Progress) -> None:
         now = time.monotonic()

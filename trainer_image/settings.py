@@ -41,6 +41,8 @@ class Settings:
     data, out, config: local folders and file instead of containers
     work_dir:   None: a temporary folder
     gpus:       how many the pod was promised
+    processes:  how many train together; 0: one for each GPU
+    hang_seconds: no step for so long is a hang; 0: never
     """
 
     run_id: str
@@ -64,6 +66,8 @@ class Settings:
     work_dir: Path | None = None
     device: str = "auto"
     gpus: int = 0
+    processes: int = 0
+    hang_seconds: float = 600.0
     download_connections: int = 8
     log_level: str = "INFO"
     limits: Limits = field(default_factory=Limits)
@@ -145,6 +149,8 @@ def from_mapping(
         work_dir=_work_dir(reader.text("WORK_DIR"), dispatched),
         device=reader.text("DEVICE", check=_DEVICE.fullmatch, right="auto, cpu, cuda or cuda:N") or "auto",
         gpus=int(reader.number("GPUS", 0, low=0, high=1024, whole=True)),
+        processes=int(reader.number("PROCESSES", 0, low=0, high=64, whole=True)),
+        hang_seconds=reader.number("HANG_SECONDS", 600.0, low=0.0),
         download_connections=int(reader.number("DOWNLOAD_CONNECTIONS", 8, low=1, high=64, whole=True)),
         log_level=(
             reader.text("LOG_LEVEL", check=lambda v: v.upper() in _LEVELS, right=", ".join(_LEVELS)) or "INFO"

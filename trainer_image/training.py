@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,26 +13,29 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainer_image import report
+from trainer_image import memory, report, scratch
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.devices import choose_device, hardware, usable_cpus
 from trainer_image.engine import Engine
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
+from trainer_image.engine_processes import Processes
 from trainer_image.engine_step import evaluate
-from trainer_image.errors import GpuFault, Terminated
+from trainer_image.errors import GpuFault, GpuOutOfMemory, Terminated
 from trainer_image.report import mistakes
 from trainer_image.scratch import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first
+from trainer_image.watchdog import Watchdog
 
 MODEL_FORMAT = 1
 
 
-def task_settings(inputs: RunInputs) -> TaskSettings:
-    """The part of the configuration that a task may see."""
+def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
+    """The part of the configuration that a task may see. processes: so many read the dataset at the same time."""
     config = inputs.config
+    memory_bytes = int(memory.available() * scratch.SHARE / processes) if processes > 1 else None
     return TaskSettings(
         target=config.data.target,
         text=config.data.text,
@@ -41,13 +46,18 @@ def task_settings(inputs: RunInputs) -> TaskSettings:
         metric=config.train.metric,
         seed=config.train.seed,
         limits=inputs.limits,
-        scratch=Scratch(inputs.output.parent),
+        scratch=Scratch(inputs.output.parent, memory_bytes),
     )
+
+
+def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
+    """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid."""
+    return task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs, processes))
 
 
 def validate_dataset(inputs: RunInputs) -> str:
     """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid."""
-    problem = task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs))
+    problem = prepare(inputs)
     return " ".join([problem.description, *problem.notes, *problem.warnings])
 
 
@@ -56,41 +66,21 @@ def train(inputs: RunInputs) -> RunResult:
 
     Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
     """
-    began = time.monotonic()
     phases: dict[str, float] = {}
     device = choose_device(inputs.device, inputs.gpus)
-    torch.set_num_threads(usable_cpus())
-    inputs.progress(Progress("Reading the dataset", 0, 0.0))
-    problem = task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs))
-    phases["read"] = time.monotonic() - began
-    if inputs.stop.is_set():
-        raise Terminated("Stopped on request before the first step", step=0)
-    plan = make_plan(inputs, problem.recipe, device)
     inputs.output.mkdir(parents=True, exist_ok=True)
     with (inputs.output / "metrics.jsonl").open("w", encoding="utf-8", buffering=1) as metrics_file:
 
         def record(entry: dict[str, Any]) -> None:
             metrics_file.write(json.dumps(entry) + "\n")
 
-        surroundings = Surroundings(
-            inputs.stop,
-            inputs.progress,
-            record,
-            inputs.output.parent,
-            inputs.checkpoints,
-            inputs.initial,
-            inputs.grace_seconds,
-        )
-        try:
-            fitted = Engine(problem, plan, surroundings).run()
-            phases["train"] = fitted.seconds
+        with _gpu_faults():
+            problem, plan, fitted = _fit(inputs, device, record, phases)
             at = time.monotonic()
             inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
             # As `predict` computes: sums taken in another order would differ in their last digit.
             torch.set_num_threads(usable_cpus())
             outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
-        except torch.AcceleratorError as error:
-            raise GpuFault(f"The GPU failed: {str(error).splitlines()[0]}") from error
         name = problem.headline.name
         tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
         phases["test"] = time.monotonic() - at
@@ -110,6 +100,49 @@ def train(inputs: RunInputs) -> RunResult:
     return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds)
 
 
+def _fit(
+    inputs: RunInputs, device: torch.device, record: Callable[[dict[str, Any]], None], phases: dict[str, float]
+) -> tuple[Problem, Plan, Fitted]:
+    """Reads the dataset and trains on it, on as many GPUs as there are."""
+    began = time.monotonic()
+    torch.set_num_threads(usable_cpus())
+    inputs.progress(Progress("Reading the dataset", 0, 0.0))
+    with Processes(inputs, device) as processes:
+        problem = prepare(inputs, processes.count)
+        phases["read"] = time.monotonic() - began
+        if inputs.stop.is_set():
+            raise Terminated("Stopped on request before the first step", step=0)
+        plan = make_plan(inputs, problem.recipe, device)
+        team, notes = processes.team(problem, plan)
+        surroundings = Surroundings(
+            inputs.stop,
+            inputs.progress,
+            record,
+            inputs.output.parent,
+            inputs.checkpoints,
+            inputs.initial,
+            inputs.grace_seconds,
+            team,
+            Watchdog(inputs.hang_seconds, inputs.last_resort),
+            (*inputs.notes, *notes),
+        )
+        fitted = Engine(problem, plan, surroundings).run()
+    phases["train"] = fitted.seconds
+    return problem, plan, fitted
+
+
+@contextmanager
+def _gpu_faults() -> Iterator[None]:
+    """What torch raises of a GPU as the failures that the contract knows."""
+    try:
+        yield
+    except torch.AcceleratorError as error:
+        raise GpuFault(f"The GPU failed: {str(error).splitlines()[0]}") from error
+    except torch.OutOfMemoryError as error:
+        # Where the batch was too large it has been halved already: what did not fit here is the network itself.
+        raise GpuOutOfMemory("Out of GPU memory: the network and its optimizer do not fit") from error
+
+
 def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
     """The task's recipe with what the configuration says instead of "auto"."""
     wanted = inputs.config.train
@@ -121,14 +154,17 @@ def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
         recipe = replace(recipe, learning_rate=float(wanted.lr))
     if recipe.small and device.type == "cpu":
         torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    # Without emulation: older GPUs would compute it more slowly than fp32.
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return Plan(
         recipe=recipe,
         seed=wanted.seed,
         time_budget=float(wanted.time_budget),
         device=device,
         bfloat16=wanted.precision == "bf16" or (wanted.precision == "auto" and on_gpu),
-        compile=wanted.compile is True,
+        # On the CPU compiling costs more than it saves, and would cost the promise of equal bits after a resume.
+        compile=(None if device.type == "cuda" else False) if wanted.compile == "auto" else bool(wanted.compile),
+        probe=device.type == "cuda",
         checkpoint_every=float(inputs.config.checkpoint.every),
     )
 

@@ -1,0 +1,34 @@
+"""Real trainings, really killed: the sweep of benchmarks.resume, in small."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+
+from benchmarks.resume import CASES, draw
+from local_stack.stack import ROOT
+
+
+def test_killed_and_resumed_trainings_end_bit_by_bit_like_the_uninterrupted_one() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.resume", "--seeds", "2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == list(CASES)
+    assert all(re.search(r", [1-9]\d* interruptions, .* 0 wrong;", line) for line in lines)
+
+
+def test_the_sweep_draws_every_way_to_be_interrupted() -> None:
+    drawn = [one for seed in range(50) for one in draw(random.Random(seed), 30)]
+    assert {one.way for one in drawn} == {"kill", "term", "store"}
+    assert {one.damage for one in drawn} == {None, "cut", "flip", "lose the manifest"}
+    assert {one.step for one in drawn} <= set(range(1, 31))
+    assert len({one.step for one in drawn}) > 20
