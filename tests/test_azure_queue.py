@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from azure.storage.queue import generate_queue_sas
 
 from dispatcher.azure_queue import QueueForbidden, QueueUnavailable, TrainingQueue
 from dispatcher.poison import MAX_ENTRY_BYTES
@@ -83,6 +85,41 @@ def test_a_wrong_key_is_said_without_showing_it(azurite: Azurite, queue_name: st
         queue.send("text")
     assert "check the credentials" in str(caught.value) or "Cannot send to" in str(caught.value)
     assert wrong not in str(caught.value)
+
+
+def test_the_rights_are_tried_on_a_message_that_nobody_sees(queue: TrainingQueue) -> None:
+    queue.send("one")
+    queue.try_rights()
+    assert queue.depth() == 1
+    (message,) = queue.receive(32, 30)
+    assert (message.text, message.delivery_count) == ("one", 1)
+    assert queue.server_date is not None
+
+
+@pytest.mark.parametrize(
+    ("rights", "missing"),
+    [("rau", "delete from"), ("rap", "update a message in"), ("rup", "send to"), ("raup", None)],
+)
+def test_a_right_that_a_signature_lacks_is_named(
+    azurite: Azurite, queue: TrainingQueue, rights: str, missing: str | None
+) -> None:
+    """r: read, a: add, u: update, p: process, which is receiving and deleting."""
+    parts = dict(part.split("=", 1) for part in azurite.connection_string.strip(";").split(";"))
+    signature = generate_queue_sas(
+        parts["AccountName"],
+        queue.name,
+        parts["AccountKey"],
+        permission=rights,
+        expiry=datetime.now(UTC) + timedelta(hours=1),
+    )
+    endpoint = parts["QueueEndpoint"]
+    signed = TrainingQueue(queue.name, connection_string=f"QueueEndpoint={endpoint};SharedAccessSignature={signature}")
+    if missing is None:
+        signed.try_rights()
+        return
+    with pytest.raises(QueueForbidden, match=f"Cannot {missing} queue") as caught:
+        signed.try_rights()
+    assert signature.split("sig=")[1] not in str(caught.value)
 
 
 def test_a_text_that_is_no_connection_string_is_refused_without_showing_it() -> None:
