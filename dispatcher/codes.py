@@ -29,6 +29,7 @@ SAID_BY_TRAINER = (
     "UploadFailed",
     "UsageError",
     "UserCodeFailed",
+    "UserCodeKilled",
 )
 READ_FROM_KUBERNETES = (
     "ContainerConfig",

@@ -35,6 +35,7 @@ EXIT_CODES = {
     202: "StatusUnavailable",
     203: "GpuFault",
     204: "Fenced",
+    205: "UserCodeKilled",
 }
 
 # Reasons of the pod condition DisruptionTarget (kubernetes.io, "Pod disruption conditions").

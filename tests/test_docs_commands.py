@@ -84,9 +84,9 @@ def test_a_command_of_the_trainer_parses(line: str, tmp_path: Path, monkeypatch:
     arguments = _arguments(line, TRAINER)
     assert arguments
     monkeypatch.chdir(tmp_path)
-    for name in ("houses", "model", "model-1", ".local/try/data", ".local/try/model"):
+    for name in ("houses", "demand", "model", "model-1", ".local/try/data", ".local/try/model"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("new.csv", "config.yaml", ".local/try/config.yaml", ".local/try/data/test.csv"):
+    for name in ("new.csv", "config.yaml", "demand/demand.csv", ".local/try/config.yaml", ".local/try/data/test.csv"):
         (tmp_path / name).touch()
     _parse(trainer, arguments, "trainer_image")
 
@@ -137,7 +137,7 @@ def test_every_configuration_in_the_docs_is_valid() -> None:
     shown += [
         found.encode().decode("unicode_escape") for found in re.findall(r"printf '([^']+)'", read("docs/install.md"))
     ]
-    assert len(shown) == 3
+    assert len(shown) == 5
     for text in shown:
         parse_config(text.encode())
 

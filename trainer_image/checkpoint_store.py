@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from trainer_image.blob_names import problem_of
 from trainer_image.dataset import RANGE_BYTES
 from trainer_image.errors import StorageUnavailable
 from trainer_image.storage import BlobInfo, Container, ContainerMissing, StorageFault
@@ -22,7 +23,7 @@ from trainer_image.storage import BlobInfo, Container, ContainerMissing, Storage
 logger = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
-_MANIFEST_BYTES = 1024 * 1024
+MANIFEST_BYTES = 1024 * 1024
 _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 
 
@@ -117,14 +118,15 @@ class ContainerCheckpoints:
         target = self._folder / f"step-{step}"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        content, _ = self._container.read(blobs[MANIFEST].name, _MANIFEST_BYTES)
+        content, _ = self._container.read(blobs[MANIFEST].name, MANIFEST_BYTES)
         (target / MANIFEST).write_bytes(content)
         for name, expected in _files(content).items():
             blob = blobs.get(name)
-            if blob is None or blob.size != expected["size"] or "/" in name:
+            if blob is None or blob.size != expected["size"] or problem_of(name):
                 logger.warning("Checkpoint step-%d lacks %s: passed over", step, name)
                 return None
             digest = hashlib.sha256()
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             with (target / name).open("wb") as file:
                 for offset in range(0, blob.size, RANGE_BYTES):
                     block = self._container.read_range(blob, offset, min(RANGE_BYTES, blob.size - offset))

@@ -36,7 +36,7 @@ Exit codes (up to 127 no retry helps, from 128 one may):
    79  the user's code raised         204  fenced: another pod owns the run
    80  training diverged
    81  out of GPU memory
-   82  a limit exceeded
+   82  a limit exceeded                205  the user's program was killed
 """
 
 EXAMPLES = """\b
@@ -170,8 +170,9 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
         stop = Stop()
         with stops_on_signals(stop), run.work_folder(chosen) as folder, Sources(chosen, stop, folder) as sources:
             read = sources.config()
+            load = run.inside_for(read, chosen, run.load_inside)
             data = sources.start_download(read, lambda progress: None)
-            inside = run.load_inside()
+            inside = load()
             lock = data.wait()
             (folder / "output").mkdir()
             description = inside.validate_dataset(

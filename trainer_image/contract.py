@@ -50,6 +50,7 @@ class Limits:
     image_pixels: int = 64_000_000
     table_columns: int = 10_000
     field_bytes: int = 1024 * 1024
+    output_bytes: int = 100 * 1024**3
 
 
 def _exit(error: TrainerError) -> None:

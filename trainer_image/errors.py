@@ -78,7 +78,7 @@ class ConfigInvalid(TrainerError):
 
 
 class UserCodeFailed(TrainerError):
-    """A custom task's own code raised."""
+    """A custom task's own code raised, or a program ended with an exit code up to 127."""
 
     code = "UserCodeFailed"
     exit_code = 79
@@ -159,6 +159,13 @@ class GpuFault(TrainerError):
 
     code = "GpuFault"
     exit_code = 203
+
+
+class UserCodeKilled(TrainerError):
+    """The user's program was killed by a signal, or asked to be tried again by an exit code from 128 on."""
+
+    code = "UserCodeKilled"
+    exit_code = 205
 
 
 class Fenced(TrainerError):

@@ -12,29 +12,50 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from trainer_image import plugins
+from trainer_image.blob_names import printable
 from trainer_image.contract import Limits
 from trainer_image.devices import usable_cpus
 from trainer_image.engine_step import evaluate
 from trainer_image.errors import UsageError
 from trainer_image.tasks import task_named
-from trainer_image.tasks.base import Predictor
+from trainer_image.tasks.base import Predictor, Task
 
 
-def load(model_dir: Path) -> tuple[str, Predictor, torch.nn.Module]:
-    """(task, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
+def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
+    """The task that trained the model. The description comes from a stranger: it imports nothing by itself."""
+    if description["task"] == "command":
+        raise UsageError(
+            f"The model in {model_dir.name} is what a program left (task command): only a program of its author's"
+            " can apply it"
+        )
+    if description["task"] != "custom":
+        return task_named(description["task"])
+    entry_point = str(description["entry_point"])
+    if entry_point not in plugins.registered():
+        raise UsageError(
+            f"The model in {model_dir.name} was trained by the task {printable(entry_point)}, which is not installed"
+            " here: install the package that registers it, or use the image that trained the model"
+        )
+    return plugins.load(entry_point)
+
+
+def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
+    """(model.json, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
     try:
         description: dict[str, Any] = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
-        tensors = load_file(model_dir / "model.safetensors")
         if description["format"] != 1:
             raise UsageError(f"{model_dir.name}/model.json has format {description['format']}; this trainer reads 1")
-        predictor = task_named(description["task"]).restore(description["model"])
+        task = task_of(model_dir, description)
+        tensors = load_file(model_dir / "model.safetensors")
+        predictor = task.restore(description["model"])
         model = predictor.build_model()
         model.load_state_dict(tensors)
     except OSError as error:
         raise UsageError(f"No model in {model_dir.name}: {Path(str(error.filename)).name} is missing") from None
-    except (ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"The model in {model_dir.name} cannot be read: {str(error).splitlines()[0]}") from None
-    return description["task"], predictor, model.eval()
+    return description, predictor, model.eval()
 
 
 def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
@@ -45,15 +66,16 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     its labels. Raises UsageError, DatasetInvalid, LimitExceeded.
     """
     torch.set_num_threads(usable_cpus())
-    task, predictor, model = load(model_dir)
+    description, predictor, model = load(model_dir)
     if not data.exists():
         raise UsageError(f"There is no {data}: a file or folder to predict is expected")
-    rows = predictor.read(data, Limits())
-    outputs = evaluate(predictor, model, rows.tensors, torch.device("cpu"))
-    header, cells = predictor.predictions(outputs)
-    result: dict[str, Any] = {"task": task, "rows": len(rows.names)}
-    if rows.labelled:
-        result["metrics"] = predictor.score(outputs, rows.tensors)
+    with plugins.blames(description["entry_point"] if description["task"] == "custom" else None):
+        rows = predictor.read(data, Limits())
+        outputs = evaluate(predictor, model, rows.tensors, torch.device("cpu"))
+        header, cells = predictor.predictions(outputs)
+        result: dict[str, Any] = {"task": description["task"], "rows": len(rows.names)}
+        if rows.labelled:
+            result["metrics"] = predictor.score(outputs, rows.tensors)
     lines = ([name, *line] for name, line in zip(rows.names, cells, strict=True))
     if out is None:
         result["predictions"] = [dict(zip(["row", *header], line, strict=True)) for line in lines]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from portal_client.statuses import ProcessingStatus
-from trainer_image import artifacts, fencing, memory
+from trainer_image import artifacts, command, fencing, memory, plugins
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -82,6 +82,16 @@ def load_inside() -> Inside:
     from trainer_image import training
 
     return training
+
+
+def inside_for(config: Config, settings: Settings, inside: Callable[[], Inside]) -> Callable[[], Inside]:
+    """What trains this task, to be loaded when it is needed. Raises ConfigInvalid for code that must not run here."""
+    if config.task == "command":
+        command.check(config.command.argv, settings.allow_command)
+        return lambda: command
+    if config.custom.entry_point is not None:
+        plugins.check_registered(config.custom.entry_point)
+    return inside
 
 
 def run(
@@ -150,9 +160,10 @@ def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], I
             logger.info("An earlier attempt of this run has published its model")
             return None, where
         config = _paced(sources.config(), settings)
+        load = inside_for(config, settings, inside)
         data = sources.start_download(config, steps.progress)
         data.wait_listed()
-        module = inside()
+        module = load()
         with _one_writer(models, settings, stop) as lease:
             # Read again under the lease: the pod that held it before may have published meanwhile.
             before = _latest(models)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ LIMIT_NAMES = {
     "MAX_IMAGE_PIXELS": "image_pixels",
     "MAX_TABLE_COLUMNS": "table_columns",
     "MAX_FIELD_BYTES": "field_bytes",
+    "MAX_OUTPUT_BYTES": "output_bytes",
 }
 
 
@@ -43,6 +45,7 @@ class Settings:
     gpus:       how many the pod was promised
     processes:  how many train together; 0: one for each GPU
     hang_seconds: no step for so long is a hang; 0: never
+    allow_command: what `task: command` may run: "off", "on", or the words that its argv has to begin with
     """
 
     run_id: str
@@ -69,6 +72,7 @@ class Settings:
     processes: int = 0
     hang_seconds: float = 600.0
     download_connections: int = 8
+    allow_command: str = "off"
     log_level: str = "INFO"
     limits: Limits = field(default_factory=Limits)
     data: Path | None = None
@@ -79,8 +83,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Literals that no log line and no message may hold."""
-        key = re.search(r"AccountKey=([^;]+)", self.connection_string or "")
-        return tuple(s for s in (self.api_key, self.connection_string, key and key[1]) if s)
+        return tuple(s for s in (self.api_key, self.connection_string, account_key(self.connection_string)) if s)
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -93,6 +96,12 @@ class Settings:
                 value = REDACTED
             shown.append(f"{item.name}={value}")
         return ", ".join(shown)
+
+
+def account_key(connection_string: str | None) -> str | None:
+    """The key within a connection string."""
+    found = re.search(r"AccountKey=([^;]+)", connection_string or "")
+    return found[1] if found else None
 
 
 def from_mapping(
@@ -152,6 +161,8 @@ def from_mapping(
         processes=int(reader.number("PROCESSES", 0, low=0, high=64, whole=True)),
         hang_seconds=reader.number("HANG_SECONDS", 600.0, low=0.0),
         download_connections=int(reader.number("DOWNLOAD_CONNECTIONS", 8, low=1, high=64, whole=True)),
+        allow_command=reader.text("ALLOW_COMMAND", check=_splits, right="off, on, or words as a shell quotes them")
+        or "off",
         log_level=(
             reader.text("LOG_LEVEL", check=lambda v: v.upper() in _LEVELS, right=", ".join(_LEVELS)) or "INFO"
         ).upper(),
@@ -262,6 +273,13 @@ def _is_account_url(value: str) -> bool:
     try:
         parts = urlsplit(value)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.username or parts.query)
+    except ValueError:
+        return False
+
+
+def _splits(value: str) -> bool:
+    try:
+        return bool(shlex.split(value))
     except ValueError:
         return False
 

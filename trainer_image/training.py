@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainer_image import memory, report, scratch
+from trainer_image import memory, plugins, report, scratch
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.devices import choose_device, hardware, usable_cpus
 from trainer_image.engine import Engine
@@ -24,7 +24,7 @@ from trainer_image.errors import GpuFault, GpuOutOfMemory, Terminated
 from trainer_image.report import mistakes
 from trainer_image.scratch import Scratch
 from trainer_image.tasks import task_named
-from trainer_image.tasks.base import Figures, Problem, Recipe, TaskSettings
+from trainer_image.tasks.base import Figures, Problem, Recipe, Task, TaskSettings
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first
 from trainer_image.watchdog import Watchdog
@@ -47,18 +47,26 @@ def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
         seed=config.train.seed,
         limits=inputs.limits,
         scratch=Scratch(inputs.output.parent, memory_bytes),
+        params=config.custom.params,
     )
+
+
+def task_of(inputs: RunInputs) -> Task:
+    """The built-in task, or for `custom` the one that a package has registered."""
+    own = inputs.config.custom.entry_point
+    return task_named(inputs.config.task) if own is None else plugins.load(own)
 
 
 def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid."""
-    return task_named(inputs.config.task).prepare(inputs.data, task_settings(inputs, processes))
+    return task_of(inputs).prepare(inputs.data, task_settings(inputs, processes))
 
 
 def validate_dataset(inputs: RunInputs) -> str:
     """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid."""
-    problem = prepare(inputs)
-    return " ".join([problem.description, *problem.notes, *problem.warnings])
+    with plugins.blames(inputs.config.custom.entry_point):
+        problem = prepare(inputs)
+        return " ".join([problem.description, *problem.notes, *problem.warnings])
 
 
 def train(inputs: RunInputs) -> RunResult:
@@ -66,6 +74,11 @@ def train(inputs: RunInputs) -> RunResult:
 
     Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
     """
+    with plugins.blames(inputs.config.custom.entry_point):
+        return _train(inputs)
+
+
+def _train(inputs: RunInputs) -> RunResult:
     phases: dict[str, float] = {}
     device = choose_device(inputs.device, inputs.gpus)
     inputs.output.mkdir(parents=True, exist_ok=True)
@@ -178,6 +191,8 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
         "run_id": inputs.run_id,
         "model": problem.model_description(),
     }
+    if inputs.config.custom.entry_point is not None:
+        description["entry_point"] = inputs.config.custom.entry_point
     write_json(inputs.output / "model.json", description)
 
 

@@ -44,8 +44,9 @@ class TaskSettings:
     """The part of the user's configuration that is about the data and the model.
 
     preset: "auto", "fast" or "best"; metric: "auto" or a name among the task's figures;
-    types: column → "number" or "category"; text: the column with the text
+    types: column → "number" or "category"; text: the column with the text;
     scratch: gives a task its large arrays: in memory while they fit, in files beyond that (see `scratch`)
+    params: `custom.params`, for a task of one's own to check: plain JSON values under names, nothing checked yet
     """
 
     target: str | None = None
@@ -58,6 +59,7 @@ class TaskSettings:
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
     scratch: Scratch = field(default_factory=Scratch)
+    params: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -189,10 +191,18 @@ class Problem(ABC):
         ]
 
 
+# Raised when a task that was written for this interface would no longer work as it is.
+INTERFACE = 1
+
+
 class Task(ABC):
-    """One kind of problem, e.g. tabular. Stateless: `prepare` and `restore` make what has state."""
+    """One kind of problem, e.g. tabular. Stateless: `prepare` and `restore` make what has state.
+
+    A task of a package of its own also says which version of this interface it was written for: `interface = 1`.
+    """
 
     name: ClassVar[str]
+    interface: ClassVar[int]
 
     @abstractmethod
     def prepare(self, data: Path, settings: TaskSettings) -> Problem:

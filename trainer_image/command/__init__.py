@@ -1,0 +1,183 @@
+"""Task `command`: any program that the image holds, run as a child with the promises of a built-in task.
+
+    dataset ─▶ DATASET_DIR ─┐            ┌▶ OUTPUT_DIR ─▶ checked ─▶ published like any model
+    checkpoints ─▶ CHECKPOINT_DIR ─▶ program ─▶ CHECKPOINT_DIR ─▶ copied away while it runs, manifest last
+                 SIGTERM ───┘            └▶ PROGRESS_FILE ─▶ portal, metrics.jsonl
+
+Download, fencing, publication and reports are those of every task: this package has the contract of
+`trainer_image.training` (see contract.py), and torch is not imported.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainer_image import memory
+from trainer_image.blob_names import printable
+from trainer_image.command import output
+from trainer_image.command.checkpoints import CheckpointFolder
+from trainer_image.command.process import Program, environment, hide_own_memory
+from trainer_image.command.progress import ProgressFile
+from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.errors import (
+    ConfigInvalid,
+    DatasetInvalid,
+    DatasetMissing,
+    GpuFault,
+    GpuOutOfMemory,
+    LimitExceeded,
+    StorageUnavailable,
+    Terminated,
+    TrainerError,
+    TrainingDiverged,
+    UserCodeFailed,
+    UserCodeKilled,
+)
+
+POLL_SECONDS = 0.2
+# What a program may say by its exit code. The others up to 127 mean: it failed, and would fail again.
+MEANT = {
+    kind.exit_code: kind
+    for kind in (
+        DatasetInvalid,
+        DatasetMissing,
+        ConfigInvalid,
+        TrainingDiverged,
+        GpuOutOfMemory,
+        LimitExceeded,
+        StorageUnavailable,
+        GpuFault,
+    )
+}
+
+
+def check(argv: Sequence[str], allowed: str) -> None:
+    """Raises ConfigInvalid where the operator does not allow this program, or where the image does not hold it.
+
+    allowed: "off", "on", or the words that argv has to begin with. The configuration lies in the model's container:
+    whoever may write there would otherwise choose what runs.
+    """
+    if allowed.lower() in ("off", "false", "0"):
+        raise ConfigInvalid(
+            "Invalid configuration: task: command is switched off here; ALLOW_COMMAND switches it on, in the image or"
+            " in the operator's Job template"
+        )
+    if allowed.lower() not in ("on", "true", "1"):
+        words = shlex.split(allowed)
+        if list(argv[: len(words)]) != words:
+            raise ConfigInvalid(
+                f"Invalid configuration: command.argv: must begin with {shlex.join(words)}: nothing else is"
+                " allowed here (ALLOW_COMMAND)"
+            )
+    if shutil.which(argv[0]) is None:
+        raise ConfigInvalid(
+            f"Invalid configuration: command.argv.0: there is no program {printable(argv[0])} in this image"
+        )
+
+
+def validate_dataset(inputs: RunInputs) -> str:
+    """The dataset is the program's to judge: this only says so."""
+    return f"The program {_shown(inputs.config.command.argv)} is in the image; validating does not run it."
+
+
+def train(inputs: RunInputs) -> RunResult:
+    """Runs the program to its end and checks what it left in `inputs.output`. Raises a TrainerError."""
+    began = time.monotonic()
+    work = inputs.output.parent / "command"
+    saved = work / "checkpoints"
+    saved.mkdir(parents=True)
+    inputs.output.mkdir(exist_ok=True)
+    progress = ProgressFile(work / "progress", inputs.output / output.HISTORY, inputs.progress)
+    checkpoints = CheckpointFolder(inputs.checkpoints, saved, work, progress.history, inputs.config.checkpoint.every)
+    spent = checkpoints.restore()
+    progress.step = checkpoints.step
+    kills_before = memory.kills()
+    hide_own_memory()
+    inputs.progress(Progress(f"Running {_shown(inputs.config.command.argv)}", progress.step))
+    program = Program(inputs.config.command.argv, environment(_given(inputs, work, saved, progress, spent)))
+    try:
+        code = _watch(inputs, program, progress, checkpoints)
+    finally:
+        program.close()
+        checkpoints.close()
+    checkpoints.seconds = seconds = spent + time.monotonic() - began
+    if code != 0:
+        error = _failure(inputs.config.command.argv, code, program.tail(), progress.step)
+        raise (None if code in MEANT else memory.out_of_memory(error, kills_before)) or error
+    return output.finish(inputs, progress, seconds, checkpoints)
+
+
+def _watch(inputs: RunInputs, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder) -> int:
+    """The program's exit code, negative for a signal. Raises Terminated when it was ended on request."""
+    while (code := program.wait(POLL_SECONDS)) is None:
+        progress.poll()
+        checkpoints.save_if_due(progress.step)
+        if inputs.stop.is_set():
+            return _stop(inputs.grace_seconds, program, progress, checkpoints)
+    program.kill()
+    progress.drain()
+    # A pod that dies while it uploads the model goes on from here. A program that was killed may have been writing.
+    if code == 0 or code > 127:
+        checkpoints.save_now(progress.step, within=None)
+    return code
+
+
+def _stop(grace: float, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder) -> int:
+    """SIGTERM, half of the grace period for the program, most of the rest for its last checkpoint; then Terminated."""
+    end = time.monotonic() + 0.9 * grace
+    program.terminate()
+    code = program.wait(grace / 2)
+    program.kill()
+    if code is None:
+        checkpoints.close(within=end - time.monotonic())
+        how = f"the program did not end within {grace / 2:g} s and was killed; its last stored checkpoint stays"
+    else:
+        progress.drain()
+        stored = code >= 0 and checkpoints.save_now(progress.step, within=end - time.monotonic())
+        how = "the program ended, " + (
+            "its checkpoint is stored" if stored else "no checkpoint of its last steps is stored"
+        )
+    raise Terminated(f"Stopped on request; {how}", step=progress.step)
+
+
+def _given(inputs: RunInputs, work: Path, saved: Path, progress: ProgressFile, spent: float) -> dict[str, str]:
+    """What the program is told by its environment. Folders and files are absolute paths."""
+    config = work / "config.yaml"
+    config.write_text(inputs.config.resolved_yaml(), encoding="utf-8")
+    left = max(1.0, float(inputs.config.train.time_budget) - spent)
+    given = {
+        "DATASET_DIR": str(inputs.data.absolute()),
+        "OUTPUT_DIR": str(inputs.output.absolute()),
+        "CHECKPOINT_DIR": str(saved.absolute()),
+        "PROGRESS_FILE": str(progress.path.absolute()),
+        "CONFIG_FILE": str(config.absolute()),
+        "RUN_ID": inputs.run_id,
+        "SEED": str(inputs.config.train.seed),
+        "DEVICE": inputs.device,
+        "TIME_BUDGET_SECONDS": f"{left:.0f}",
+        "GRACE_SECONDS": f"{inputs.grace_seconds / 2:g}",
+    }
+    if inputs.initial is not None:
+        given["LATEST_MODEL_DIR"] = str(inputs.initial.absolute())
+    return given
+
+
+def _failure(argv: Sequence[str], code: int, tail: str, step: int) -> TrainerError:
+    """What an exit code other than 0 means: permanent up to 127, to be tried again from 128 on and by a signal."""
+    said = f": {tail}" if tail else "; it printed nothing"
+    program = f"The program {_shown(argv)}"
+    if code < 0:
+        return UserCodeKilled(f"{program} was killed by signal {-code}{said}", step=step)
+    if code in MEANT:
+        return MEANT[code](f"{program} ended with exit code {code} ({MEANT[code].code}){said}", step=step)
+    kind = UserCodeFailed if code <= 127 else UserCodeKilled
+    return kind(f"{program} ended with exit code {code}{said}", step=step)
+
+
+def _shown(argv: Sequence[str]) -> str:
+    text = printable(shlex.join(argv))
+    return text if len(text) <= 80 else text[:79] + "…"

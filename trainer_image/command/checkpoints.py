@@ -1,0 +1,189 @@
+"""CHECKPOINT_DIR, copied beyond the pod while the program runs, and brought back before it starts.
+
+A checkpoint is a folder `step-N` like the engine's: `files/…` as the program left them, `state.json`,
+`metrics.jsonl`, and `MANIFEST.json` last. The program keeps one promise: what has a name in CHECKPOINT_DIR that does
+not begin with a dot is whole. It writes under such a name and renames; of a folder that changed while it was being
+copied nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import stat
+import tempfile
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as TooLate
+from pathlib import Path
+
+from trainer_image.blob_names import first_problem, printable
+from trainer_image.checkpoint_store import MANIFEST, MANIFEST_BYTES
+from trainer_image.contract import CheckpointStore
+
+logger = logging.getLogger(__name__)
+
+FILES, STATE, HISTORY = "files", "state.json", "metrics.jsonl"
+FORMAT = 1
+# After a copy that the program spoiled by writing meanwhile.
+AGAIN_SECONDS = 2.0
+
+Look = dict[str, tuple[int, int, int]]
+
+
+class NotWhole(Exception):
+    """The folder cannot be kept as it is now; the message says why."""
+
+
+class CheckpointFolder:
+    """Keeps `folder` in `store`, in the background, at most every `every` seconds, and only where it has changed.
+
+    near: a folder on the same disk, for the copies; history: kept and brought back, too
+    step, seconds: what the newest checkpoint says of the training before; problems: sentences for the report
+    """
+
+    def __init__(self, store: CheckpointStore | None, folder: Path, near: Path, history: Path, every: float) -> None:
+        self.step = 0
+        self.seconds = 0.0
+        self.resumed_from: int | None = None
+        self.problems: list[str] = []
+        self._store = store
+        self._folder = folder
+        self._near = near
+        self._history = history
+        self._every = every
+        self._number = 0
+        self._began = self._next = time.monotonic()
+        self._next += every
+        self._kept: Look = {}
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._flight: Future[bool] | None = None
+
+    def restore(self) -> float:
+        """Fills the folder from the newest checkpoint; the seconds that were trained before it, 0 where there is none.
+
+        Raises StorageUnavailable: to begin anew beside a checkpoint would overwrite it.
+        """
+        for found in self._store.newest_first() if self._store else ():
+            try:
+                state = json.loads((found / STATE).read_text(encoding="utf-8"))
+                if state["format"] != FORMAT:
+                    raise ValueError(f"its format is {state['format']!r}")
+                self.step, self.seconds = int(state["step"]), float(state["seconds"])
+                self._number = int(found.name.removeprefix("step-"))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                logger.warning("Checkpoint %s passed over: %s", found.name, error)
+                continue
+            shutil.copytree(found / FILES, self._folder, dirs_exist_ok=True)
+            if (found / HISTORY).is_file():
+                shutil.copyfile(found / HISTORY, self._history)
+            self._kept = look(self._folder)
+            self.resumed_from = self.step
+            logger.info("The program goes on from checkpoint %s", found.name)
+            return self.seconds
+        return 0.0
+
+    def save_if_due(self, step: int) -> None:
+        """Starts a copy where one is due and none is under way."""
+        idle = self._flight is None or self._flight.done()
+        if self._store and idle and time.monotonic() >= self._next:
+            self._next = time.monotonic() + self._every
+            self._flight = self._worker.submit(self._save, step)
+
+    def save_now(self, step: int, within: float | None) -> bool:
+        """Copies what is there now; the program has ended. Whether something is stored, and it is all that is there."""
+        if not self._store:
+            return False
+        self._flight = self._worker.submit(self._save, step)
+        try:
+            return self._flight.result(None if within is None else max(0.0, within))
+        except TooLate:
+            return False
+        finally:
+            self.close(within=0.0)
+
+    def close(self, within: float | None = None) -> None:
+        """Waits for a copy that is under way, `within` seconds at most; no more copies afterwards."""
+        if self._flight is not None and within != 0.0:
+            try:
+                self._flight.result(within)
+            except TooLate:
+                logger.warning("A checkpoint was not stored in time")
+        self._worker.shutdown(wait=False, cancel_futures=True)
+
+    def _save(self, step: int) -> bool:
+        assert self._store is not None
+        place = Path(tempfile.mkdtemp(prefix="copy-", dir=self._near))
+        try:
+            seen = look(self._folder)
+            if not seen or seen == self._kept:
+                return bool(seen)
+            self._number = max(self._number + 1, step)
+            folder = place / f"step-{self._number}"
+            self._copy(seen, folder, step)
+            self._store.keep(folder)
+            self._kept = seen
+        except NotWhole as why:
+            logger.info("Checkpoint put off: %s", why)
+            self._next = min(self._next, time.monotonic() + AGAIN_SECONDS)
+            return False
+        except Exception as error:
+            # The training is worth more than one checkpoint: it goes on, and the report says so.
+            logger.warning("Checkpoint at step %d failed: %s", step, error)
+            self.problems.append(f"The checkpoint at step {step} failed ({type(error).__name__}).")
+            return False
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        return True
+
+    def _copy(self, seen: Look, folder: Path, step: int) -> None:
+        wrong = first_problem(seen)
+        if wrong:
+            raise NotWhole(f"{printable(wrong[0])}: {wrong[1]}")
+        manifest = {}
+        (folder / FILES).mkdir(parents=True)
+        for name in seen:
+            target = folder / FILES / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(self._folder / name, target, follow_symlinks=False)
+            except FileNotFoundError:
+                raise NotWhole("the program removed a file meanwhile") from None
+        if look(self._folder) != seen:
+            raise NotWhole("the program wrote to it meanwhile")
+        if self._history.exists():
+            shutil.copyfile(self._history, folder / HISTORY)
+        spent = self.seconds + time.monotonic() - self._began
+        state = {"format": FORMAT, "step": step, "seconds": round(spent, 3)}
+        (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            manifest[path.relative_to(folder).as_posix()] = _fingerprint(path)
+        content = json.dumps({"files": manifest}).encode()
+        if len(content) > MANIFEST_BYTES:
+            raise NotWhole(f"it holds {len(manifest)} files, too many for one checkpoint")
+        (folder / MANIFEST).write_bytes(content)
+
+
+def look(folder: Path) -> Look:
+    """name → (size, time of change, inode) of the regular files, without those below a name that begins with a dot."""
+    found: Look = {}
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(place) / name
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            if stat.S_ISREG(status.st_mode) and not name.startswith("."):
+                key = path.relative_to(folder).as_posix()
+                found[key] = (status.st_size, status.st_mtime_ns, status.st_ino)
+    return found
+
+
+def _fingerprint(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,166 @@
+"""OUTPUT_DIR after the program has ended: what may be published, its figures, and the pages about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import stat
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainer_image.artifacts import write_json
+from trainer_image.blob_names import first_problem, printable
+from trainer_image.command.process import plain
+from trainer_image.command.progress import ProgressFile, is_figure
+from trainer_image.contract import Limits, RunInputs, RunResult
+from trainer_image.dataset import in_words
+from trainer_image.errors import LimitExceeded, UserCodeFailed
+
+if TYPE_CHECKING:
+    from trainer_image.command.checkpoints import CheckpointFolder
+
+METRICS = "metrics.json"
+METRICS_BYTES = 64 * 1024
+MOST_METRICS = 100
+MOST_FILES = 10_000
+MODEL_FORMAT = 1
+# The trainer's own; a program's file of that name is replaced. The others below are the program's if it writes them.
+HISTORY = "metrics.jsonl"
+OURS = ("report.json", "config.resolved.yaml", "dataset.lock.json", "environment.json", "MANIFEST.json")
+OTHERS = ("model.json", "report.html", "README.md")
+
+
+def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoints: CheckpointFolder) -> RunResult:
+    """Checks the folder and adds model.json, report.json, report.html and README.md to it.
+
+    Raises UserCodeFailed for a folder that is empty or holds what is no file, LimitExceeded for one that is too large.
+    """
+    folder, argv = inputs.output, inputs.config.command.argv
+    names = published(folder, inputs.limits)
+    notes = [f"{name} of the program was replaced by the trainer's own." for name in OURS if name in names]
+    for name in set(OURS) & set(names):
+        (folder / name).unlink()
+    metrics, wrong = read_metrics(folder / METRICS)
+    notes += [*wrong, *checkpoints.problems]
+    content = {
+        "format": 1,
+        "run_id": inputs.run_id,
+        "task": inputs.config.task,
+        "dataset": {"fingerprint": inputs.dataset_fingerprint},
+        "headline": next(iter(metrics), None),
+        "metrics": metrics,
+        "baselines": {},
+        "training": {
+            "program": argv,
+            "steps": progress.step,
+            "resumed_from_step": checkpoints.resumed_from,
+            "notes": notes,
+        },
+        "seconds": {"train": round(seconds, 3)},
+        "hardware": {"processor": platform.machine(), "python": platform.python_version()},
+        "config": inputs.config.resolved(),
+    }
+    write_json(folder / "report.json", content)
+    model = {"format": MODEL_FORMAT, "task": inputs.config.task, "run_id": inputs.run_id, "program": argv}
+    if "model.json" not in names:
+        write_json(folder / "model.json", model)
+    if "report.html" not in names:
+        (folder / "report.html").write_text(_page(content), encoding="utf-8")
+    if "README.md" not in names:
+        (folder / "README.md").write_text(_card(content), encoding="utf-8")
+    return RunResult(inputs.config.task, metrics, {}, progress.step, seconds)
+
+
+def published(folder: Path, limits: Limits) -> list[str]:
+    """The names of all files in the folder, sorted. Links within it are files; any other link is refused."""
+    names: list[str] = []
+    size = 0
+    root = folder.resolve()
+    for place, folders, files in os.walk(folder):
+        for entry in [*files, *(name for name in folders if (Path(place) / name).is_symlink())]:
+            path = Path(place) / entry
+            name = path.relative_to(folder).as_posix()
+            target = path.resolve()
+            if not target.is_relative_to(root):
+                raise UserCodeFailed(
+                    f"The program left a link in OUTPUT_DIR that leads out of it: {printable(name)}; only files"
+                    " are published: copy what it points to"
+                )
+            if not target.exists() or not stat.S_ISREG(target.stat().st_mode):
+                raise UserCodeFailed(
+                    f"The program left something in OUTPUT_DIR that is no file: {printable(name)}; only files are"
+                    " published"
+                )
+            names.append(name)
+            size += target.stat().st_size
+    if not set(names) - {HISTORY}:
+        raise UserCodeFailed("The program ended with exit code 0, but left nothing in OUTPUT_DIR: there is no model")
+    if len(names) > MOST_FILES:
+        raise LimitExceeded(f"The program left {len(names)} files in OUTPUT_DIR; at most {MOST_FILES} are published")
+    if limits.output_bytes and size > limits.output_bytes:
+        raise LimitExceeded(
+            f"The program left {in_words(size)} in OUTPUT_DIR; the limit is {in_words(limits.output_bytes)}"
+            " (MAX_OUTPUT_BYTES)"
+        )
+    wrong = first_problem([*names, *(name for name in (*OURS, *OTHERS) if name not in names)])
+    if wrong:
+        raise UserCodeFailed(
+            f"The program left a file in OUTPUT_DIR that has no usable name: {printable(wrong[0])}: {wrong[1]}"
+        )
+    return sorted(names)
+
+
+def read_metrics(path: Path) -> tuple[dict[str, float], list[str]]:
+    """(figures, the headline first; a note for what is wrong). Hours of training are not lost for a figure."""
+    if not path.is_file():
+        return {}, []
+    try:
+        with path.open("rb") as file:
+            told = json.loads(file.read(METRICS_BYTES + 1))
+    except (ValueError, RecursionError):
+        return {}, [f"{METRICS} was not read: it is not JSON of at most {METRICS_BYTES} bytes."]
+    if not isinstance(told, dict):
+        return {}, [f"{METRICS} was not read: it is not an object of names and numbers."]
+    figures = {plain(name)[:64]: float(value) for name, value in list(told.items())[:MOST_METRICS] if is_figure(value)}
+    left = len(told) - len(figures)
+    return figures, [f"{left} entries of {METRICS} are no finite numbers, or too many: left out."] if left else []
+
+
+def _card(content: dict[str, Any]) -> str:
+    """README.md: every text that is not ours stands in a code block, where Markdown leaves it alone."""
+    figures = "\n".join(f"    {line}" for line in _figures(content)) or "    none"
+    notes = "\n".join(f"    {printable(note)}" for note in content["training"]["notes"])
+    return (
+        f"# Model of a program, run {content['run_id']}\n\nThe program:\n\n"
+        f"    {printable(shlex.join(content['training']['program']))}\n\n"
+        f"Figures that it told (metrics.json):\n\n{figures}\n\n"
+        + (f"Good to know:\n\n{notes}\n\n" if notes else "")
+        + "report.json has every figure, metrics.jsonl how they went. Only a program of its author's can apply it.\n"
+    )
+
+
+def _page(content: dict[str, Any]) -> str:
+    """report.html: one file, no script, every text escaped."""
+    rows = "".join(
+        f"<tr><td>{escape(printable(name))}</td><td>{value:.6g}</td></tr>" for name, value in content["metrics"].items()
+    )
+    table = f"<table>{rows}</table>" if rows else "<p>The program told none (metrics.json).</p>"
+    notes = "".join(f"<li>{escape(note)}</li>" for note in content["training"]["notes"])
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>Training report: command</title>'
+        "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
+        "padding:0 1rem}td{padding:.2rem .8rem .2rem 0}pre{overflow-x:auto}</style></head><body>"
+        f"<h1>Training report: command</h1><p>Run {escape(content['run_id'])}</p>"
+        f"<pre>{escape(shlex.join(content['training']['program']))}</pre><h2>Figures</h2>{table}"
+        + (f"<h2>Good to know</h2><ul>{notes}</ul>" if notes else "")
+        + f"<details><summary>Everything</summary><pre>{escape(json.dumps(content, indent=1))}</pre></details>"
+        "</body></html>\n"
+    )
+
+
+def _figures(content: dict[str, Any]) -> list[str]:
+    return [f"{printable(name)}: {value:.6g}" for name, value in content["metrics"].items()]

@@ -1,0 +1,140 @@
+"""PROGRESS_FILE: what the program appends to it, line by line, for people and for metrics.jsonl.
+
+A line is text, which becomes the message, or a JSON object: `message` (text), `step` (a whole number), `fraction`
+(0 to 1), and figures under any other name, e.g. {"step": 120, "loss": 0.31}.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainer_image.command.process import plain
+from trainer_image.contract import Progress
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 1024 * 1024
+MESSAGE_CHARACTERS = 300
+FIGURES = 50
+# A program that writes a line for each of millions of steps fills neither the disk nor the model's container.
+HISTORY_BYTES = 64 * 1024 * 1024
+
+
+class ProgressFile:
+    """Follows the file at `path` and tells of each new line; objects with figures are kept in `history`.
+
+    step: the newest one that was told
+    """
+
+    def __init__(self, path: Path, history: Path, tell: Callable[[Progress], None]) -> None:
+        self.path = path
+        self.history = history
+        self.step = 0
+        self._tell = tell
+        self._offset = 0
+        self._rest = b""
+        self._full = False
+        path.touch()
+
+    def drain(self) -> None:
+        """All that is left; the program has ended."""
+        while self.poll():
+            pass
+
+    def poll(self) -> bool:
+        """Reads some of what is new, and says whether there was any. A line counts when its end is written.
+
+        Nothing that stands there is an error.
+        """
+        content = self._new()
+        *lines, self._rest = (self._rest + content).split(b"\n")
+        if len(self._rest) > READ_BYTES:
+            self._rest = b""
+        for line in lines:
+            text = line.decode("utf-8", "replace").strip()
+            if text:
+                self._line(text)
+        return bool(content)
+
+    def _new(self) -> bytes:
+        try:
+            # A pipe in its place would make the trainer wait.
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return b""
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            os.close(descriptor)
+            return b""
+        with os.fdopen(descriptor, "rb") as file:
+            if status.st_size < self._offset:
+                self._offset, self._rest = 0, b""  # begun anew
+            file.seek(self._offset)
+            content = file.read(READ_BYTES)
+        self._offset += len(content)
+        return content
+
+    def _line(self, text: str) -> None:
+        told = _parsed(text)
+        if told is None:
+            self._tell(Progress(_short(text), self.step))
+            return
+        step = told.pop("step", None)
+        if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18:
+            self.step = step
+        message, fraction = told.pop("message", None), told.pop("fraction", None)
+        figures = dict(list(_figures(told).items())[:FIGURES])
+        if figures:
+            self._keep({"step": self.step, **figures})
+        shown = message if isinstance(message, str) and message.strip() else _sentence(self.step, figures)
+        right = is_figure(fraction) and 0 <= fraction <= 1
+        self._tell(Progress(_short(shown), self.step, float(fraction) if right else None, figures))
+
+    def _keep(self, record: dict[str, Any]) -> None:
+        if self._full:
+            return
+        with self.history.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            self._full = file.tell() > HISTORY_BYTES
+        if self._full:
+            logger.warning("metrics.jsonl is full: what the program tells from now on is not kept in it")
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    if not text.startswith("{"):
+        return None
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return told if isinstance(told, dict) else None
+
+
+def _figures(told: dict[str, Any]) -> dict[str, float]:
+    return {plain(name)[:64]: float(value) for name, value in told.items() if is_figure(value)}
+
+
+def is_figure(value: object) -> bool:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _sentence(step: int, figures: dict[str, float]) -> str:
+    return ", ".join([f"Step {step}", *(f"{name} {value:.4g}" for name, value in list(figures.items())[:3])])
+
+
+def _short(text: str) -> str:
+    clean = plain(text)
+    return clean if len(clean) <= MESSAGE_CHARACTERS else clean[: MESSAGE_CHARACTERS - 1] + "…"
