@@ -12,6 +12,8 @@ from trainer_image.report.html import details, interval, number, paragraph, sect
 Content = dict[str, Any]
 # Classes up to which a person can read the matrix; beyond, the list of the most frequent confusions says more.
 LARGEST_MATRIX = 40
+# More classes than this with longer names than that: the columns' names stand upright.
+UPRIGHT_FROM, SHORT_LABEL = 4, 4
 LISTED_CONFUSIONS = 20
 LISTED_CLASSES = 40
 
@@ -54,7 +56,8 @@ def confusions(found: Content) -> str:
 
 
 def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    head = "".join(f'<th scope="col" title="{text(label)}">{text(label)}</th>' for label in labels)
+    head = "".join(f'<th scope="col" title="{text(label)}"><span>{text(label)}</span></th>' for label in labels)
+    tall = " tall" if len(labels) > UPRIGHT_FROM and max(map(len, labels)) > SHORT_LABEL else ""
     rows = []
     for i, label in enumerate(labels):
         whole = sum(counts[i]) or 1
@@ -64,7 +67,7 @@ def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
         )
         rows.append(f'<tr><th scope="row" title="{text(label)}">{text(label)}</th>{cells}</tr>')
     return (
-        '<div class="wide" role="region" tabindex="0" aria-label="Confusion matrix"><table class="matrix">'
+        '<div class="wide" role="region" tabindex="0" aria-label="Confusion matrix"><table class="matrix' + tall + '">'
         '<caption class="hidden">Test rows by true class (rows) and predicted class (columns)</caption>'
         f'<thead><tr><td class="soft">true ↓ predicted →</td>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

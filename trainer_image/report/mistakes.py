@@ -87,10 +87,13 @@ def _name(entry: Content) -> str:
 
 
 def _said(entry: Content, columns: Mapping[str, str]) -> list[str]:
-    return [f"{called}: {_cell(entry.get(key))}" for key, called in columns.items()]
+    return [f"{called}: {_cell(entry, key)}" for key, called in columns.items()]
 
 
-def _cell(value: object) -> str:
+def _cell(entry: Content, key: str) -> str:
+    value = entry.get(key)
+    if key.startswith("probability") and isinstance(value, float):
+        return f"{value:.3f}"
     return number(value) if isinstance(value, int | float) else str(value)
 
 
@@ -120,7 +123,7 @@ def _rows(worst: Sequence[Content], columns: Mapping[str, str]) -> str:
     rows = [
         [
             _name(entry),
-            *(_cell(entry.get(key)) for key in columns),
+            *(_cell(entry, key) for key in columns),
             *(entry.get("example", {}).get("cells", {}).get(column, "") for column in cells),
         ]
         for entry in worst
