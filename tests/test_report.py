@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
+import shutil
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,12 +23,14 @@ from PIL import Image
 from tests import report_contents as contents
 from tests.browser import ONE_WORKER, Tab
 from tests.report_contents import EVIL
+from tests.training_data import IMAGES, TABULAR, image_folder, run_inputs, value_table
 from trainer_image import report
 from trainer_image.report import charts, mistakes
 from trainer_image.report.card import card
 from trainer_image.report.html import number, seconds
 from trainer_image.report.page import page
 from trainer_image.tasks.base import Example
+from trainer_image.training import train
 
 WHOLE = ("verdict", "data", "figures", "curves", "time", "training", "surroundings", "use")
 PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, bytes]]], tuple[str, ...]]] = {
@@ -256,6 +260,38 @@ def test_the_model_card_warns_of_unequal_classes_and_of_probabilities_that_canno
     text = card(content)
     assert "The classes are unequal: 4,000 test rows of no" in text
     assert "probabilities are not calibrated" in text
+
+
+def test_a_training_names_the_very_rows_that_it_got_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = value_table(tmp_path / "data")
+    (data / "test.csv").write_text((data / "train.csv").read_text().replace("\n", "\n\n", 3))
+    train(run_inputs(data, tmp_path / "out", TABULAR.replace("epochs: 3", "epochs: 1")))
+    worst = json.loads((tmp_path / "out" / "report.json").read_text())["findings"]["worst"]
+    lines = (data / "test.csv").read_text().splitlines()
+    for entry in worst:
+        line = lines[int(entry["example"]["name"].removeprefix("test.csv, row ")) - 1].split(",")
+        assert list(entry["example"]["cells"].values()) == line[:3]
+        assert entry["true"] == pytest.approx(float(line[3]), rel=1e-6)
+    assert entry["example"]["name"] in (tmp_path / "out" / "report.html").read_text()
+    assert "shown as tables" not in caplog.text
+
+
+def test_a_training_shows_the_very_images_that_it_got_wrong(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = image_folder(tmp_path / "data", 24)
+    (data / "train" / "left").rename(data / "train" / "swap")  # the test's classes are the other way round
+    shutil.copytree(data / "train" / "right", data / "test" / "swap")
+    shutil.copytree(data / "train" / "swap", data / "test" / "right")
+    train(run_inputs(data, tmp_path / "out", IMAGES.replace("epochs: 2", "epochs: 15")))
+    worst = json.loads((tmp_path / "out" / "report.json").read_text())["findings"]["worst"]
+    assert worst
+    text = (tmp_path / "out" / "report.html").read_text()
+    shown = dict(re.findall(r'<img alt="([^"]*)" src="data:image/png;base64,([^"]*)"', text))
+    for entry in worst:
+        name = entry["example"]["name"]
+        assert name.split("/")[1] == entry["true"] != entry["predicted"]
+        ours = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[name]))))
+        assert np.array_equal(ours, np.asarray(Image.open(data / name)))
+    assert "shown as tables" not in caplog.text
 
 
 @pytest.fixture

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer_image.report.html import interval, number, words
-from trainer_image.report.summary import model_of
+from trainer_image.report.summary import model_of, warnings
 
 Content = dict[str, Any]
-FEW_ROWS = 100
 # A class that has this many times fewer rows than the largest is worth a warning.
 IMBALANCE = 10
 
@@ -76,15 +75,12 @@ def card(content: Content) -> str:
 def limits(content: Content) -> list[str]:
     """What a reader should know before trusting the model, in sentences."""
     found = content["findings"]
-    rows = content["dataset"]["rows"].get("test")
     said = []
     if content["baselines"] and not content["verdict"]["better_than_baselines"]:
         said.append("It does not beat its baselines: use the simpler model, or more and better data.")
     elif not content["verdict"].get("beyond_chance", True):
         said.append("It beats its baselines by less than the test split can tell from chance.")
-    said += content["dataset"]["warnings"]
-    if rows is not None and rows < FEW_ROWS:
-        said.append(f"The test split has {rows} rows only: every figure is rough.")
+    said += warnings(content)
     if found.get("kind") == "classification":
         said += _class_limits(found)
     said.append("It knows what its training data shows; on data from elsewhere, or later, its figures need not hold.")

@@ -89,21 +89,25 @@ def data(content: Content) -> str:
     rows = dataset["rows"]
     parts = [(name, float(count), f"{number(count)} rows") for name, count in rows.items()]
     said = ", ".join(f"{name} {shown}" for name, _, shown in parts)
-    warnings = list(dataset["warnings"])
-    if 0 < rows.get("test", FEW_ROWS) < FEW_ROWS:
-        warnings.append(f"The test split has {rows['test']} rows only: every figure here is rough.")
     return section(
         "data",
         "Data",
         paragraph(dataset["description"]),
         charts.stack("Rows of each split", said, parts),
-        bullets(warnings, "warnings"),
+        bullets(warnings(content), "warnings"),
         bullets([*dataset["notes"], *training["notes"]], "remarks"),
         paragraph(
             f"Fingerprint {dataset['fingerprint']}: name, size and version of every file, see dataset.lock.json.",
             "soft small",
         ),
     )
+
+
+def warnings(content: Content) -> list[str]:
+    """What looks wrong with the data, and with so little of it."""
+    rows = content["dataset"]["rows"].get("test", FEW_ROWS)
+    few = [f"The test split has {rows} rows only: every figure is rough."] if rows < FEW_ROWS else []
+    return [*content["dataset"]["warnings"], *few]
 
 
 def figures(content: Content) -> str:
