@@ -25,7 +25,7 @@ ONLY_IN = {
     "azure.storage.queue": {"dispatcher/azure_queue.py"},
     "kubernetes": {"dispatcher/kubernetes_jobs.py"},
     # The queue's adapter gives the SDK a pool as wide as its threads are many; it makes no call of its own.
-    "requests": {"portal_client/client.py", "dispatcher/azure_queue.py"},
+    "requests": {"portal_client/client.py", "dispatcher/azure_queue.py", "trainer_image/storage_azure_ranges.py"},
 }
 
 # Heavy or foreign to a package: the dispatcher's image has no torch, the trainer's no Kubernetes client.

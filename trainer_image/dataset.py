@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import queue
 import shutil
 import threading
@@ -189,21 +190,26 @@ class Download:
 
     def _fetch_range(self, blob: BlobInfo, offset: int) -> None:
         length = min(self._range_bytes, blob.size - offset)
+        came = 0
         try:
-            content = self._container.read_range(blob, offset, length)
+            with (self._folder / blob.name).open("r+b", buffering=0) as file:
+                for piece in self._container.pieces(blob, offset, length):
+                    if self._stopped() or self._error or came + len(piece) > length:
+                        break
+                    os.pwrite(file.fileno(), piece, offset + came)
+                    came += len(piece)
         except (BlobChanged, BlobMissing):
             raise DatasetInvalid(
                 f"Invalid dataset: {printable(blob.name)}: it was changed while it was being downloaded"
             ) from None
         except StorageFault as fault:
             raise failed(self._container, fault) from None
-        if len(content) != length:
+        if self._stopped() or self._error:
+            return
+        if came != length:
             # Storage promises all or an error; what stands between may not.
-            why = f"{printable(blob.name)}: {len(content)} bytes came instead of {length}"
+            why = f"{printable(blob.name)}: {came} bytes came instead of {length}"
             raise StorageUnavailable(f"Failed to download dataset from container: {self._container.name} ({why})")
-        with (self._folder / blob.name).open("r+b") as file:
-            file.seek(offset)
-            file.write(content)
         with self._guard:
             self._done += length
             done = self._done

@@ -84,6 +84,9 @@ class Container(Protocol):
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
         """(content, ETag) of a small blob. Raises BlobMissing; BlobChanged when over `limit` bytes."""
 
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        """The same as `read_range` in small pieces as they come, so that a range needs no memory of its size."""
+
     def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
         """Exactly `length` bytes of the very content that was listed. Raises BlobMissing, BlobChanged."""
 

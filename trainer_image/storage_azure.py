@@ -1,4 +1,4 @@
-"""Containers in Azure Blob Storage. In the trainer, only this file calls the Azure SDK."""
+"""Containers in Azure Blob Storage. In the trainer, only this file calls the Azure SDK; ranges come without it."""
 
 from __future__ import annotations
 
@@ -25,19 +25,16 @@ from trainer_image.storage import (
     BlobMissing,
     LeaseHeld,
     StorageFault,
-    Unavailable,
 )
 from trainer_image.storage_azure_faults import fault_of, retry_after
+from trainer_image.storage_azure_ranges import LONGEST_WAIT, RangeReader
 
 # A lease outlives its holder by this: the shortest that Azure gives; a dead pod's replacement waits for it.
 LEASE_SECONDS = 15
 # Longer than any range takes on a working line; a silent connection is given up and asked again.
 READ_TIMEOUT = 60
 CONNECT_TIMEOUT = 20
-# Retry-After is honoured up to here; what asks for more is as good as down.
-LONGEST_WAIT = 60.0
 _CHUNK = 16 * 1024 * 1024
-_BODY_ATTEMPTS = 4
 
 _T = TypeVar("_T")
 
@@ -97,6 +94,7 @@ class AzureContainer:
     def __init__(self, client: ContainerClient, name: str) -> None:
         self._client = client
         self.name = name
+        self._ranges = RangeReader(client.url, client.credential, connect_timeout=CONNECT_TIMEOUT, silence=READ_TIMEOUT)
 
     def list(self, prefix: str = "") -> Iterator[BlobInfo]:
         pages = iter(self._client.list_blobs(name_starts_with=prefix or None, include=["metadata"]).by_page())
@@ -128,28 +126,11 @@ class AzureContainer:
             raise BlobChanged(f"it is larger than {limit} bytes")
         return content, _bare(etag)
 
-    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-        def get() -> bytes:
-            return self._client.download_blob(
-                blob.name,
-                offset=offset,
-                length=length,
-                etag=f'"{blob.etag}"',
-                match_condition=MatchConditions.IfNotModified,
-                max_concurrency=1,
-            ).readall()
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        return self._ranges.pieces(blob, offset, length)
 
-        # The SDK retries until the headers are there; a body that breaks off is asked for again here.
-        for attempt in range(_BODY_ATTEMPTS):
-            try:
-                content = self._do(get)
-            except Unavailable:
-                if attempt == _BODY_ATTEMPTS - 1:
-                    raise
-                continue
-            if len(content) == length:
-                return content
-        raise Unavailable(f"storage sent fewer bytes of {blob.name} than it has")
+    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
+        return b"".join(self.pieces(blob, offset, length))
 
     def write(self, name: str, content: bytes) -> None:
         self._do(lambda: self._client.upload_blob(name, content, overwrite=True, content_settings=_type(name)))

@@ -84,6 +84,14 @@ class LocalContainer:
             raise BlobChanged(f"it is larger than {limit} bytes")
         return content, hashlib.sha256(content).hexdigest()
 
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        while length > 0:
+            piece = self.read_range(blob, offset, min(_COPY_BYTES, length))
+            if not piece:
+                return
+            offset, length = offset + len(piece), length - len(piece)
+            yield piece
+
     def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
         def get() -> bytes:
             with (self.root / blob.name).open("rb") as file:

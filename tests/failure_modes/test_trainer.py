@@ -7,7 +7,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +144,9 @@ class Shelf:
     def list(self, prefix: str = "") -> list[BlobInfo]:
         md5 = hashlib.md5(self.content, usedforsecurity=False).digest()
         return [BlobInfo("train.csv", len(self.content), "etag", md5)]
+
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        yield self.read_range(blob, offset, length)
 
     def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
         self.asked += 1
