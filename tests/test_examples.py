@@ -242,7 +242,7 @@ def test_a_program_that_is_killed_and_one_that_is_stopped_go_on_to_the_same_weig
     log = []
     for line in stopped.stdout:
         log.append(line)
-        if "Step " in line:
+        if "Epoch " in line:
             stopped.send_signal(signal.SIGTERM)
             break
     rest, _ = stopped.communicate(timeout=30)

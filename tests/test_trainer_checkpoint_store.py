@@ -102,6 +102,19 @@ def test_a_broken_checkpoint_is_passed_over(container: Container, tmp_path: Path
     assert [path.name for path in store(container, tmp_path).newest_first()] == ["step-1"]
 
 
+def test_folders_within_a_checkpoint_come_back(container: Container, tmp_path: Path) -> None:
+    folder = tmp_path / "work" / "step-1"
+    names = ("files/deep/er/weights", "files/MANIFEST.json", "state.json")
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    files = {name: {"size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()} for name in names}
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": files}))
+    store(container, tmp_path).keep(folder)
+    [found] = store(container, tmp_path).newest_first()
+    assert {name: (found / name).read_text() for name in names} == {name: name for name in names}
+
+
 def test_a_manifest_s_names_stay_in_the_folder(tmp_path: Path) -> None:
     container = LocalContainer(tmp_path / "c")
     container.write("checkpoints/key/step-1/../../escaped", b"x")

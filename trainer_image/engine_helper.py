@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from trainer_image import checkpoint
+from trainer_image import checkpoint, plugins
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_rows import PhaseRows
@@ -123,16 +123,17 @@ def _follow(order: Mapping[str, Any], words: queue.Queue[dict[str, Any]], answer
 
     inputs = _inputs(order)
     torch.set_num_threads(1)  # until we know how many we are
-    problem = prepare(inputs, order["processes"])
-    plan = make_plan(inputs, problem.recipe, torch.device(order["device"]))
-    answer(ready=identity(problem, plan))
-    word = words.get()
-    if word["do"] != "join":
-        return
-    torch.set_num_threads(word["threads"])
-    member = Member(order["rank"], word["world"], plan.device, Path(word["folder"]) / STORE)
-    Helper(problem, plan, member).follow(words)
-    member.leave()
+    with plugins.blames(inputs.config.custom.entry_point):
+        problem = prepare(inputs, order["processes"])
+        plan = make_plan(inputs, problem.recipe, torch.device(order["device"]))
+        answer(ready=identity(problem, plan))
+        word = words.get()
+        if word["do"] != "join":
+            return
+        torch.set_num_threads(word["threads"])
+        member = Member(order["rank"], word["world"], plan.device, Path(word["folder"]) / STORE)
+        Helper(problem, plan, member).follow(words)
+        member.leave()
 
 
 def identity(problem: Problem, plan: Plan) -> str:

@@ -80,7 +80,10 @@ def main() -> int:
                 weights[place] += options.lr * (label - p) * value
         state["epoch"] += 1
         save(state)
-        tell(step=state["epoch"], fraction=state["epoch"] / options.epochs, loss=loss / len(train))
+        loss /= len(train)
+        # A message of this form has a bar and a curve on the dispatcher's status page.
+        message = f"Epoch {state['epoch']} of {options.epochs}, loss {loss:.3g}"
+        tell(message=message, step=state["epoch"], fraction=state["epoch"] / options.epochs, loss=loss)
         time.sleep(options.pause)
     if stop:
         return STOPPED

@@ -40,7 +40,10 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
     """
     folder, argv = inputs.output, inputs.config.command.argv
     names = published(folder, inputs.limits)
-    notes = [f"{name} of the program was replaced by the trainer's own." for name in OURS if name in names]
+    notes = [
+        *inputs.notes,
+        *(f"{name} of the program was replaced by the trainer's own." for name in OURS if name in names),
+    ]
     for name in set(OURS) & set(names):
         (folder / name).unlink()
     metrics, wrong = read_metrics(folder / METRICS)
