@@ -424,6 +424,17 @@ class TestOnAzure:
         blobs = {b.name for b in service.get_container_client(pod.model_container or "").list_blobs()}
         assert {"config.yaml", "latest.json", f"runs/{RUN}/MANIFEST.json", f"runs/{RUN}/model.safetensors"} <= blobs
 
+    def test_a_training_is_followed_in_its_container(self, pod: Settings, service: BlobServiceClient) -> None:
+        live = service.get_blob_client(pod.model_container or "", f"runs/{RUN}/metrics.live.jsonl")
+
+        def during(inputs: RunInputs) -> None:
+            write_metrics(inputs)
+            assert any(live.exists() or inputs.stop.wait(0.01) for _ in range(1000))
+            assert live.download_blob().readall() == b'{"epoch": 1}\n'
+
+        assert start(replace(pod, progress_seconds=0.01), FakePortal(S.PROCESSING), during).exit_code == 0
+        assert not live.exists()
+
     def test_the_configuration_may_name_the_dataset(self, pod: Settings, service: BlobServiceClient) -> None:
         text = f"task: tabular\ndata: {{target: b}}\ndataset: {pod.dataset_container}\n"
         service.get_blob_client(pod.model_container or "", "config.yaml").upload_blob(text.encode(), overwrite=True)
