@@ -140,6 +140,21 @@ def test_a_report_with_the_most_and_largest_pictures_is_below_two_megabytes(tmp_
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
+def test_neither_endless_labels_nor_ten_thousand_remarks_nor_a_plug_in_s_flood_make_the_page_large(
+    tmp_path: Path,
+) -> None:
+    content = contents.classification([f"{k}{'x' * 100_000}" for k in range(12)])
+    content["dataset"] |= {"description": "d" * 10**6, "warnings": ["w" * 5000] * 10_000, "notes": ["n"] * 10_000}
+    content["config"]["data"]["drop"] = ["column"] * 10_000
+    report.write(tmp_path, content)
+    assert (tmp_path / "report.html").stat().st_size < 400_000
+    assert (tmp_path / "README.md").stat().st_size < 50_000
+    assert "And 9,980 more in report.json." in (tmp_path / "report.html").read_text()
+    flood: dict[str, Any] = {f"f{k}": [{"x": "y" * 999}] * 999 for k in range(99)} | {f"s{k}": k for k in range(9999)}
+    report.write(tmp_path, contents.report(flood, {"score": 0.5}, "score"))
+    assert (tmp_path / "report.html").stat().st_size < 500_000
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_thumbnail_is_a_png_of_the_very_pixels(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (channels, 20, 30), dtype=np.uint8)

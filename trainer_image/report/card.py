@@ -9,12 +9,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from trainer_image.report.html import interval, number, words
+from trainer_image.report.html import interval, number, shortened, words
 from trainer_image.report.summary import model_of, warnings
 
 Content = dict[str, Any]
 # A class that has this many times fewer rows than the largest is worth a warning.
 IMBALANCE = 10
+MOST_SENTENCES = 20
 
 
 def markdown(value: object) -> str:
@@ -40,7 +41,7 @@ def card(content: Content) -> str:
         "",
         "## Data",
         "",
-        markdown(dataset["description"]),
+        markdown(shortened(dataset["description"], 2000)),
         "",
         f"Fingerprint of the dataset: `{_code(dataset['fingerprint'])}`; `dataset.lock.json` lists every file.",
         "",
@@ -54,12 +55,12 @@ def card(content: Content) -> str:
         "",
         "## Limits",
         "",
-        *(f"- {markdown(limit)}" for limit in limits(content)),
+        *_listed(limits(content)),
         "",
     ]
     remarks = [*dataset["notes"], *training["notes"]]
     if remarks:
-        lines += ["## Decisions on your behalf", "", *(f"- {markdown(remark)}" for remark in remarks), ""]
+        lines += ["## Decisions on your behalf", "", *_listed(remarks), ""]
     lines += [
         "## How to use it",
         "",
@@ -70,6 +71,12 @@ def card(content: Content) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _listed(sentences: Sequence[str]) -> list[str]:
+    left = len(sentences) - MOST_SENTENCES
+    more = [f"- And {left:,} more in `report.json`."] if left > 0 else []
+    return [*(f"- {markdown(shortened(sentence, 1000))}" for sentence in sentences[:MOST_SENTENCES]), *more]
 
 
 def limits(content: Content) -> list[str]:
@@ -104,7 +111,7 @@ def _class_limits(found: Content) -> list[str]:
 
 
 def _use(content: Content) -> str:
-    description = markdown(str(content["dataset"]["description"]).split(";")[0].rstrip("."))
+    description = markdown(shortened(str(content["dataset"]["description"]).split(";")[0].rstrip("."), 300))
     return f"For data like that which it was trained on: {description}. It was trained for nothing else."
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from trainer_image.report import charts, mistakes
 from trainer_image.report.charts import Axis, Chart
-from trainer_image.report.html import details, interval, number, paragraph, section, table, text
+from trainer_image.report.html import details, interval, number, paragraph, section, shortened, table, text
 
 Content = dict[str, Any]
 # Classes up to which a person can read the matrix; beyond, the list of the most frequent confusions says more.
 LARGEST_MATRIX = 40
 # More classes than this with longer names than that: the columns' names stand upright.
 UPRIGHT_FROM, SHORT_LABEL = 4, 4
+LONGEST_LABEL = 60
 LISTED_CONFUSIONS = 20
 LISTED_CLASSES = 40
 
@@ -55,7 +56,8 @@ def confusions(found: Content) -> str:
     )
 
 
-def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+def _matrix(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    labels = [shortened(name, LONGEST_LABEL) for name in names]
     head = "".join(f'<th scope="col" title="{text(label)}"><span>{text(label)}</span></th>' for label in labels)
     tall = " tall" if len(labels) > UPRIGHT_FROM and max(map(len, labels)) > SHORT_LABEL else ""
     rows = []

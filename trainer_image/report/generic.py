@@ -13,13 +13,22 @@ Content = dict[str, Any]
 MOST_ENTRIES = 100
 MOST_COLUMNS = 20
 LONGEST_BLOCK = 20_000
+# Characters after which no further table begins.
+LONGEST_SECTION = 300_000
 LONGEST_CELL = 300
 
 
 def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
     found = {name: value for name, value in content["findings"].items() if name not in ("kind", "worst", "intervals")}
-    parts = [facts((_called(name), _cell(value)) for name, value in found.items() if _scalar(value))]
-    parts += [f"<h3>{_heading(name)}</h3>{_shown(name, value)}" for name, value in found.items() if not _scalar(value)]
+    scalars = [(_called(name), _cell(value)) for name, value in found.items() if _scalar(value)]
+    parts = [facts(scalars[:MOST_ENTRIES])]
+    room = LONGEST_SECTION
+    for name, value in found.items():
+        if not _scalar(value) and room > 0:
+            parts.append(f"<h3>{text(_called(name))}</h3>{_shown(name, value)}")
+            room -= len(parts[-1])
+    if room <= 0:
+        parts.append(paragraph("What is left out here is in report.json.", "soft small"))
     worst = content["findings"].get("worst")
     listed = [entry for entry in worst if _is_worst(entry)] if isinstance(worst, list) else []
     made = [section("findings", "Findings", *parts)] if any(parts) else []
@@ -44,10 +53,6 @@ def _cell(value: object) -> object:
 
 def _called(name: object) -> str:
     return str(name).replace("_", " ")[:LONGEST_CELL]
-
-
-def _heading(name: object) -> str:
-    return text(_called(name))
 
 
 def _shown(name: object, value: Any) -> str:

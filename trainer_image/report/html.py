@@ -12,9 +12,19 @@ from typing import Any
 Interval = Sequence[float] | None
 
 
+# A label may be a whole field of a table, a configuration may list ten thousand columns: none of it may flood the page.
+_LONGEST_TEXT = 20_000
+_MOST_BULLETS = 20
+
+
 def text(value: object) -> str:
     """Escaped, for content and quoted attributes; control characters, which no document may hold, are shown as ·."""
-    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "·", str(value)))
+    return escape(re.sub(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]", "·", shortened(value, _LONGEST_TEXT)))
+
+
+def shortened(value: object, most: int) -> str:
+    shown = str(value)
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
 
 
 def words(name: str) -> str:
@@ -59,9 +69,11 @@ def paragraph(sentence: object, kind: str = "") -> str:
     return f"<p{_class(kind)}>{text(sentence)}</p>"
 
 
-def bullets(sentences: Iterable[object], kind: str = "") -> str:
-    items = "".join(f"<li>{text(sentence)}</li>" for sentence in sentences)
-    return f"<ul{_class(kind)}>{items}</ul>" if items else ""
+def bullets(sentences: Sequence[object], kind: str = "") -> str:
+    items = "".join(f"<li>{text(shortened(sentence, 1000))}</li>" for sentence in sentences[:_MOST_BULLETS])
+    left = len(sentences) - _MOST_BULLETS
+    more = paragraph(f"And {left:,} more in report.json.", "soft small") if left > 0 else ""
+    return f"<ul{_class(kind)}>{items}</ul>{more}" if items else ""
 
 
 def facts(pairs: Iterable[tuple[str, object]]) -> str:
@@ -99,23 +111,18 @@ class Marked(str):
 
 
 # A cell with more characters is broken into lines, and cut in the end.
-_LINE, _LONGEST = 36, 120
+_LINE, _LONGEST_CELL = 36, 120
 
 
 def _row(row: Sequence[object], words_in: Sequence[int]) -> str:
     first, *rest = row
     cells = "".join(
         f"<td{_kind(cell, textual=k in words_in)}>"
-        + (f"<strong>{text(cell)}</strong>" if isinstance(cell, Marked) else text(_cut(cell)))
+        + (f"<strong>{text(cell)}</strong>" if isinstance(cell, Marked) else text(shortened(cell, _LONGEST_CELL)))
         + "</td>"
         for k, cell in enumerate(rest, 1)
     )
-    return f'<tr><th scope="row"{_kind(first, textual=True)}>{text(_cut(first))}</th>{cells}</tr>'
-
-
-def _cut(cell: object) -> str:
-    shown = str(cell)
-    return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+    return f'<tr><th scope="row"{_kind(first, textual=True)}>{text(shortened(first, _LONGEST_CELL))}</th>{cells}</tr>'
 
 
 def _kind(cell: object, *, textual: bool) -> str:

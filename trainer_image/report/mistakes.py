@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainer_image.report.html import number, section, table, text
+from trainer_image.report.html import number, section, shortened, table, text
 from trainer_image.tasks.base import Example, Problem
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def _cell(entry: Content, key: str) -> str:
     value = entry.get(key)
     if key.startswith("probability") and isinstance(value, float):
         return f"{value:.3f}"
-    return number(value) if isinstance(value, int | float) else str(value)
+    return number(value) if isinstance(value, int | float) else shortened(value, LONGEST_CELL)
 
 
 def _pictures(worst: Sequence[Content], columns: Mapping[str, str], pictures: Mapping[int, bytes]) -> str:
