@@ -98,7 +98,7 @@ class Feeds:
 class Shown:
     """The page over a world that the test changes. `url` while it is served."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         self.view = ClusterView(lambda name: None)
         self.feeds = Feeds()
         self.refused_at = time.time()
@@ -113,8 +113,7 @@ class Shown:
             rules=RULES,
             process=Process("training-dispatcher-7d9f-x2x4q", "ab12cd34", "0.1.0", "training", "requests", time.time()),
             not_ready=lambda: self.not_ready,
-            said=lambda: self.said,
-            fresh=0.0,
+            **{"said": lambda: self.said, "fresh": 0.0} | more,
         )
         self._server: HttpServer | None = None
 

@@ -15,6 +15,7 @@ from dispatcher.health import HealthServer, Heartbeats
 from dispatcher.http_server import Answer, HttpServer, Request, for_loopback, is_loopback
 from dispatcher.metrics import Metrics
 from tests import status_world
+from tests.builders import FakeClock
 from tests.status_world import Shown, running_job
 from tests.test_docs import read, section
 
@@ -130,12 +131,28 @@ def test_what_has_not_changed_is_not_sent_again(shown: Shown) -> None:
     assert (changed.status, changed.json["running"]["total"]) == (200, 2)
 
 
-def test_rows_are_worked_out_once_for_many_viewers(shown: Shown, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shown.page, "_fresh", 1e9)
+@pytest.mark.parametrize(("took", "good_for"), [(0.0, 1.0), (0.4, 4.0)])
+def test_rows_that_took_long_are_good_for_longer(took: float, good_for: float) -> None:
+    clock = FakeClock()
+
+    def slow() -> dict[str, str]:
+        clock.advance(took)
+        return {}
+
+    shown = Shown(said=slow, fresh=1.0, monotonic=clock)
     shown.put([running_job("1", NOW)])
-    seen = [asked(shown, "/api/status").json["running"]["total"] for _ in range(2)]
+
+    def total() -> int:
+        answer = shown.page.route(Request("/api/status"))
+        assert answer
+        return json.loads(answer.body)["running"]["total"]
+
+    assert total() == 1
     shown.put([])
-    assert [*seen, asked(shown, "/api/status").json["running"]["total"]] == [1, 1, 1]
+    clock.advance(good_for - 0.01)
+    assert total() == 1
+    clock.advance(0.02)
+    assert total() == 0
 
 
 def test_thousands_of_jobs_are_counted_and_only_as_many_rows_are_sent_as_asked_for(shown: Shown) -> None:

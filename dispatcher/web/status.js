@@ -103,10 +103,10 @@ function tick() {
 // Cells: {content, class, label (shown on a phone), blank}
 
 function model(row) {
-  const under = [row.dataset, row.phase === "on the queue" ? "" : row.run_id && `run ${row.run_id}`];
+  const under = [row.dataset, row.run_id && `run ${row.run_id}`].filter(Boolean);
   const name = make("span", { class: "model" }, row.model || "no model named");
   return {
-    content: [name, make("div", { class: "under" }, under.filter(Boolean).join(" · "))],
+    content: [name, ...under.map((text) => make("div", { class: "under" }, text))],
     class: "whole",
     head: true,
   };
@@ -158,10 +158,9 @@ function loss(row) {
   const [low, high] = [Math.min(...values), Math.max(...values)];
   const x = (epoch) => 3 + (84 * (epoch - first[0])) / Math.max(1, last[0] - first[0]);
   const y = (value) => 3 + (20 * (high - value)) / (high - low || 1);
-  const words = points.length === 1
-    ? `Training loss ${short(last[1])} in epoch ${last[0]}`
-    : `Training loss from ${short(first[1])} in epoch ${first[0]} to ${short(last[1])} in epoch ${last[0]}, ` +
-      `lowest ${short(low)}`;
+  if (points.length === 1) return { content: [short(last[1])], label: "Loss" };
+  const words = `Training loss from ${short(first[1])} in epoch ${first[0]} to ${short(last[1])} in epoch ` +
+    `${last[0]}, lowest ${short(low)}`;
   const line = points.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
   const curve = make("svg", { class: "spark", viewBox: "0 0 90 26", role: "img", "aria-label": words },
     make("polyline", { points: line }),
@@ -259,16 +258,25 @@ function draw(kind, row) {
   return make("tr", { role: "row" }, ...cells);
 }
 
+// A sentence that fits needs no button.
+function fold() {
+  for (const toggle of document.querySelectorAll(".toggle[aria-expanded=false]")) {
+    const text = toggle.previousElementSibling;
+    toggle.hidden = text.scrollHeight <= text.clientHeight + 1;
+  }
+}
+
 function show() {
   const data = state.data, query = $("query").value.trim();
   const { dispatcher, queue, phases } = data;
   for (const name of Object.keys(SECTIONS)) fill(name, data[name], query);
-  const on = queue.depth === null ? "" : `about ${many(queue.depth, "message", "messages")} on the queue`;
-  const poison = queue.poison_depth ? `about ${count(queue.poison_depth)} in the poison queue` : "";
+  const on = queue.depth ? `about ${many(queue.depth, "message", "messages")} on the queue` : "queue empty";
+  const poison = queue.poison_depth === null ? "poison queue not known"
+    : queue.poison_depth ? `about ${count(queue.poison_depth)} in the poison queue` : "poison queue empty";
   write(shown.running.parts.tile.more, many(data.gpus_in_use, "GPU in use", "GPUs in use"));
-  write(shown.waiting.parts.tile.more, on || "\u00a0");
+  write(shown.waiting.parts.tile.more, queue.depth === null ? "queue not known" : on);
   write(shown.ended.parts.tile.more, phases.failed ? `${count(phases.failed)} failed` : "none failed");
-  write(shown.refused.parts.tile.more, poison || "poison queue empty");
+  write(shown.refused.parts.tile.more, poison);
   write(shown.waiting.parts.note, queue.depth > PEEKED
     ? `Of about ${count(queue.depth)} messages on the queue, the first ${PEEKED} that nobody holds are shown.` : "");
   const started = new Date(dispatcher.started_at).toLocaleString();
@@ -332,6 +340,7 @@ async function ask() {
     state.heard = Date.now();
     state.problem = "";
     show();
+    fold();
     notices();
   } catch (error) {
     if (abort !== state.abort) return;
@@ -371,6 +380,7 @@ document.addEventListener("visibilitychange", () => {
 });
 $("query").value = new URLSearchParams(location.search).get("q") ?? "";
 $("query").addEventListener("input", filter);
+window.addEventListener("resize", fold);
 build();
 setInterval(tick, 1000);
 ask();
