@@ -94,7 +94,7 @@ function tick() {
     state.stale = stale;
     document.body.classList.toggle("stale", stale);
     notices();
-    write($("spoken"), stale ? "The dispatcher does not answer; what is shown is old." : "The dispatcher answers again.");
+    write($("spoken"), stale ? "" : "The dispatcher answers again."); // the notice speaks for itself, once
   } else if (stale && $("silence")) {
     write($("silence"), silenceText());
   }
@@ -301,7 +301,7 @@ function notices() {
   const found = [];
   if (state.stale) {
     found.push(make("div", { class: "notice bad" }, make("strong", {}, "The dispatcher does not answer"),
-      make("span", { id: "silence" }, silenceText())));
+      make("span", { id: "silence", "aria-live": "off" }, silenceText())));
   }
   const reasons = state.data?.dispatcher.not_ready ?? [];
   if (reasons.length && !state.stale) {
