@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import inspect
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
+from tests.test_examples import ROOT, alive
 from tests.training_data import FolderStore, run_inputs
 from trainer_image import command, errors, run
 from trainer_image.command import output, process
@@ -244,10 +247,26 @@ def test_what_the_program_left_running_is_ended_with_it(tmp_path: Path) -> None:
     inputs = inputs_for(tmp_path, PYTHON, "-c", code)
     inputs.output.mkdir(parents=True)
     command.train(inputs)
-    pid = (inputs.output / "pid").read_text()
-    status = Path(f"/proc/{pid}/stat")
-    # Whoever inherits an orphan buries it, sooner or later.
-    wait_until(lambda: not status.exists() or status.read_text().rpartition(")")[2].split()[0] in "ZX")
+    pid = int((inputs.output / "pid").read_text())
+    wait_until(lambda: not alive(pid))
+
+
+def test_a_program_ends_with_a_trainer_that_is_killed() -> None:
+    code = (
+        "from trainer_image.command.process import Program, environment\n"
+        "program = Program(['sh', '-c', 'echo running; exec sleep 600'], environment({}))\n"
+        "while program.tail() != 'running':\n    program.wait(0.02)\n"
+        "print(program._process.pid, flush=True)\nprogram.wait(600)\n"
+    )
+    with subprocess.Popen([PYTHON, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        program = int(trainer.stdout.readline())
+        trainer.kill()
+    try:
+        wait_until(lambda: not alive(program))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(program, signal.SIGKILL)
 
 
 @pytest.mark.parametrize(
@@ -442,6 +461,8 @@ def test_the_next_pod_gets_the_folder_as_it_was(tmp_path: Path) -> None:
     (first._folder / "deep" / "weights").write_bytes(b"w")
     (first._folder / "MANIFEST.json").write_text("the program's own")
     (first._folder / ".half").write_text("not whole")
+    (first._folder / ".part").mkdir()
+    (first._folder / ".part" / "weights").write_text("not whole")
     first._history.write_text("{}\n")
     assert first.save_now(step=7, within=10)
     second = keeper(tmp_path, store)
