@@ -172,6 +172,7 @@ class App:
             progress_every=settings.progress,
             # The message's own next delivery comes first.
             take_on_after=settings.visibility_timeout * 1.5,
+            events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
             mender=self._mender,
             queue=KueueQueue(self._cluster.list_workloads, settings.progress, self._events)

@@ -5,7 +5,12 @@ The verdict is written on the Job first: whoever reports its end then says "canc
 
 from __future__ import annotations
 
+import contextlib
+import time
+
 from dispatcher import objects
+from dispatcher.job_events import make_event
+from dispatcher.kubernetes_jobs import ClusterError
 from dispatcher.outcome import stop_annotations
 from dispatcher.pod_failure import Verdict
 from dispatcher.ports import Cluster
@@ -39,4 +44,6 @@ def cancel(cluster: Cluster, model_container: str) -> str:
         cluster.delete_job(model_container, objects.uid_of(job))
     else:
         cluster.patch_job(model_container, {**patch, "spec": {"activeDeadlineSeconds": 1}})
+    with contextlib.suppress(ClusterError):  # the Event is no part of what was asked for
+        cluster.create_event(make_event(job, "Cancelled", VERDICT.sentence, "Warning", now=time.time()))
     return f"{model_container} is being stopped: its pod gets SIGTERM, then the portal is told"

@@ -152,7 +152,8 @@ class Intake:
         deadline = time.monotonic() + self._shutdown_grace
         for future, message in in_hand.items():
             if future.cancel():
-                self._release(message, 0.0)
+                with logs.bind(message_id=message.id, attempt=message.delivery_count):
+                    self._release(message, 0.0)
         _, unfinished = wait([f for f in in_hand if not f.cancelled()], timeout=max(0.0, deadline - time.monotonic()))
         if unfinished:
             log.warning("%d launches were cut off; their messages come again", len(unfinished))
@@ -160,18 +161,17 @@ class Intake:
 
     def handle(self, message: QueueMessage) -> None:
         """Everything that happens to one message. Never raises for what a message, the portal or the cluster does."""
-        if self._stopping.is_set():
-            self._release(message, 0.0)
-            return
-        try:
-            request = decode(message.text, self._bounds)
-        except MalformedRequest as error:
-            self._poison(message, error.code, error.sentence)
-            return
-        with logs.bind(
-            model=request.model_id, job=request.model_container, message_id=message.id, attempt=message.delivery_count
-        ):
-            self._launch(message, request)
+        with logs.bind(message_id=message.id, attempt=message.delivery_count):
+            if self._stopping.is_set():
+                self._release(message, 0.0)
+                return
+            try:
+                request = decode(message.text, self._bounds)
+            except MalformedRequest as error:
+                self._poison(message, error.code, error.sentence)
+                return
+            with logs.bind(model=request.model_id, job=request.model_container):
+                self._launch(message, request)
 
     def _launch(self, message: QueueMessage, request: TrainingRequest) -> None:
         started = time.monotonic()

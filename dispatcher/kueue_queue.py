@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from dispatcher import kueue, objects
-from dispatcher.job_events import JobEvents
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.kubernetes_jobs import ClusterError
 from dispatcher.objects import KubeObject
 
@@ -25,7 +25,7 @@ class KueueQueue:
         self,
         list_workloads: Callable[[], list[KubeObject]],
         every: float,
-        events: JobEvents | None = None,
+        events: Story = UNTOLD,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,5 +83,4 @@ class KueueQueue:
             "and has not resumed its Job"
         )
         log.warning("Model %s: %s; look at Kueue's log", objects.model_id_of(job), text)
-        if self._events is not None:
-            self._events.record(job, "AdmittedButSuspended", text, "Warning")
+        self._events.record(job, "AdmittedButSuspended", text, "Warning")

@@ -21,7 +21,7 @@ from typing import Any
 
 from dispatcher import admission, names, objects
 from dispatcher.admission import Action, Decision
-from dispatcher.job_events import JobEvents
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.job_spec import JobDefaults, build_job
 from dispatcher.kubernetes_jobs import (
     ClusterUnavailable,
@@ -75,7 +75,7 @@ class Launcher:
         *,
         put_budget: float,
         kueue_queue: str = "",
-        events: JobEvents | None = None,
+        events: Story = UNTOLD,
         timed: Callable[[str], AbstractContextManager[object]] = nullcontext,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
@@ -110,6 +110,9 @@ class Launcher:
             self._check_time(hand)
             created = self._create(hand, request)
             if created is not None:
+                self._events.record(
+                    created, "Created", f"Created, suspended, for message {hand.message_id}; the portal is told next"
+                )
                 self._go_on(created, request.model_id, hand, acknowledged=False)
                 return decision
             # Somebody was faster. The status is read after the Job, which makes "Created" beside it meaningful.
@@ -129,6 +132,9 @@ class Launcher:
         status = self._status(model_id)
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")
         if decision.action is Action.ADOPT:
+            self._events.record(
+                job, "TakenOn", "It was never launched and no message came for it: launching it from its annotations"
+            )
             hand = Hand("", 0.0, lambda: self._put_budget * 2)
             self._go_on(job, model_id, hand, acknowledged=status is ProcessingStatus.PROCESSING)
         elif decision.action is Action.ABANDON:
@@ -156,6 +162,7 @@ class Launcher:
         if job is None:
             return decision
         if decision.action is Action.ADOPT:
+            self._events.record(job, "Adopted", "Its message came again: the launch goes on where it had stopped")
             self._go_on(job, request.model_id, hand, acknowledged=status is ProcessingStatus.PROCESSING)
         elif decision.action is Action.ABANDON:
             self._abandon(job)
@@ -163,6 +170,7 @@ class Launcher:
             # A crash here: the message comes again and finds the Job being deleted. Its finalizer holds it until its
             # pods are gone; the watcher then finds the portal's status moved on, reports nothing and lets it go.
             log.warning("Model %s: %s", request.model_id, decision.sentence)
+            self._events.record(job, "Replaced", f"Stopped for message {hand.message_id}: {decision.sentence}")
             self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
         return decision
 
@@ -198,16 +206,23 @@ class Launcher:
             self._check_time(hand)
             with self._timed("mark"):
                 acknowledged = self._mark_processing(model_id, hand)
+            if acknowledged:
+                self._events.record(job, "Processing", "The portal has acknowledged Processing")
+            elif self._portal is not None:
+                self._events.record(
+                    job,
+                    "ProcessingNotAcknowledged",
+                    "The portal did not take Processing; the training goes on, and it is sent later",
+                    "Warning",
+                )
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
         with self._timed("resume"):
             self._resume(job, acknowledged)
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
         log.info("Model %s: Job %s launched", model_id, objects.name_of(job))
-        if self._events is not None:
-            heard = "has acknowledged Processing" if acknowledged else "has not acknowledged Processing yet"
-            self._events.record(
-                job, "Launched", f"Launched for message {hand.message_id or '(gone)'}; the portal {heard}"
-            )
+        whose = f"queued by Kueue in {self._kueue_queue}" if self._kueue_queue else "resumed"
+        message_id = objects.annotation(job, names.MESSAGE_ID)
+        self._events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
 
     def _mark_processing(self, model_id: str, hand: Hand) -> bool:
         """Step 4: whether the portal has acknowledged Processing. Training goes on without (the document)."""
@@ -258,6 +273,7 @@ class Launcher:
     def _abandon(self, job: KubeObject) -> None:
         """Our half-launched Job, and the portal says that the model has ended: nothing of it may start."""
         log.warning("Job %s was never launched and its model has ended: removing it", objects.name_of(job))
+        self._events.record(job, "Abandoned", "It was never launched and its model has ended: removed", "Warning")
         self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
         # A crash here: the watcher finds a deleted Job, the portal's status is terminal, and it lets it go.
 

@@ -20,7 +20,11 @@ _bound: ContextVar[dict[str, str | int]] = ContextVar("bound")
 
 @contextmanager
 def bind(**fields: str | int) -> Iterator[None]:
-    """Every line of this thread says `fields`, in this block: model, job, message_id, attempt."""
+    """Every line of this thread says `fields`, in this block.
+
+    model: the id; job: its Job's name; message_id; attempt: which delivery of the message it is, or for a Job that was
+    launched which of its pods.
+    """
     token = _bound.set({**_bound.get({}), **fields})
     try:
         yield
@@ -29,14 +33,17 @@ def bind(**fields: str | int) -> Iterator[None]:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000 INFO    [model-123] the line`."""
+    """`2026-01-31 12:00:00,000 INFO    [model-123 message 7f6c2f0e attempt 1] the line`; of the id its beginning."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(where)s%(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        job = _bound.get({}).get("job")
-        record.where = f"[{job}] " if job else ""
+        bound = _bound.get({})
+        words = [str(bound["job"])] if "job" in bound else []
+        words += [f"message {str(bound['message_id'])[:8]}"] if "message_id" in bound else []
+        words += [f"attempt {bound['attempt']}"] if "attempt" in bound else []
+        record.where = f"[{' '.join(words)}] " if words else ""
         return super().format(record)
 
 

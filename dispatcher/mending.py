@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import names, objects
-from dispatcher.job_events import JobEvents
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.objects import KubeObject
 from dispatcher.ports import Cluster
@@ -91,7 +91,7 @@ class Mender:
     def __init__(
         self,
         cluster: Cluster,
-        events: JobEvents | None = None,
+        events: Story = UNTOLD,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -127,8 +127,7 @@ class Mender:
         log.warning(
             "Job %s: %s. `kubectl delete job` or `dispatcher cancel` end a training", objects.name_of(job), text
         )
-        if self._events is not None:
-            self._events.record(job, "Mended", text, "Warning")
+        self._events.record(job, "Mended", text, "Warning")
         return 0.0
 
     def run(self, alive: Callable[[], None]) -> None:

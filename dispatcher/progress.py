@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher import names, objects
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.objects import KubeObject
 from dispatcher.reporter import Reporter
 from dispatcher.workqueue import WorkQueue
@@ -32,11 +33,19 @@ class _Said:
 class Progress:
     """The caller holds the model's lock. every: seconds between two progress messages of a model."""
 
-    def __init__(self, work: WorkQueue, reporter: Reporter, every: float, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        work: WorkQueue,
+        reporter: Reporter,
+        every: float,
+        monotonic: Callable[[], float],
+        events: Story = UNTOLD,
+    ) -> None:
         self._work = work
         self._reporter = reporter
         self._every = every
         self._monotonic = monotonic
+        self._events = events
         self._guard = threading.Lock()
         self._said: dict[str, _Said] = {}  # by the Job's uid
 
@@ -53,6 +62,8 @@ class Progress:
         if now < due:
             self._work.add_after(name, due - now)
             return
+        # A scheduler's or registry's own words change; what is waited for is told once.
+        self._events.record(job, "Waiting", message, once=message.partition(":")[0])
         try:
             self._reporter.progress(job, message)
         except PortalError as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher import disruptions, logs, names, objects, outcome, waiting
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.kueue_queue import KueueQueue
 from dispatcher.launcher import Launcher
@@ -64,6 +65,7 @@ class Reconciler:
         limits: Limits,
         progress_every: float,
         take_on_after: float,
+        events: Story = UNTOLD,
         on_defect: Callable[[], None] = lambda: None,
         queue: KueueQueue | None = None,
         mender: Mender | None = None,
@@ -78,12 +80,13 @@ class Reconciler:
         self._locks = locks
         self._limits = limits
         self._take_on_after = take_on_after
+        self._events = events
         self._on_defect = on_defect
         self._queue = queue
         self._mender = mender or Mender(cluster)
         self._clock = clock
         self._monotonic = monotonic
-        self._progress = Progress(work, reporter, progress_every, monotonic)
+        self._progress = Progress(work, reporter, progress_every, monotonic, events)
         self._guard = threading.Lock()
         self._looks: dict[str, _Look] = {}  # by the Job's name
         self._failing: dict[str, float] = {}  # by the Job's uid
@@ -98,25 +101,41 @@ class Reconciler:
                 if self._work.closed:
                     return
                 continue
-            try:
-                self.reconcile(key)
-                self._work.succeeded(key)
-            except (ObjectConflict, ObjectNotFound) as error:
-                # The view was older than the Job: the watch brings the new one.
-                log.debug("Job %s: %s", key, error)
-                self._work.failed(key)
-            except (PortalError, ClusterError) as error:
-                wait = self._work.failed(
-                    key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX)
-                )
-                log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
-            except Exception:
-                # One bad object is logged and comes again, slower and slower; the others go on (F14).
-                log.exception("Job %s: the dispatcher failed on it", key)
-                self._on_defect()
-                self._work.failed(key)
-            finally:
-                self._work.done(key)
+            with logs.bind(**self._speaking_of(key)):
+                self._work_on(key)
+
+    def _work_on(self, key: str) -> None:
+        try:
+            self.reconcile(key)
+            self._work.succeeded(key)
+        except (ObjectConflict, ObjectNotFound) as error:
+            # The view was older than the Job: the watch brings the new one.
+            log.debug("Job %s: %s", key, error)
+            self._work.failed(key)
+        except (PortalError, ClusterError) as error:
+            wait = self._work.failed(key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX))
+            log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
+        except Exception:
+            # One bad object is logged and comes again, slower and slower; the others go on (F14).
+            log.exception("Job %s: the dispatcher failed on it", key)
+            self._on_defect()
+            self._work.failed(key)
+        finally:
+            self._work.done(key)
+
+    def _speaking_of(self, name: str) -> dict[str, str | int]:
+        """What every line about the Job says of it."""
+        job = self._view.job(name) or self._view.vanished(name)
+        if job is None:
+            return {"job": name}
+        pods = len(self._view.pods_of(job))
+        message_id = objects.annotation(job, names.MESSAGE_ID)
+        return {
+            "model": objects.model_id_of(job),
+            "job": name,
+            **({"message_id": message_id} if message_id else {}),
+            **({"attempt": pods} if pods else {}),
+        }
 
     def reconcile(self, name: str) -> None:
         """Bring one Job a step further. Raises PortalError and ClusterError: come again."""
@@ -132,7 +151,7 @@ class Reconciler:
             if job is not None and objects.is_managed(job):
                 self._second_look(name, job)
             return
-        with self._locks.hold(objects.model_id_of(job)), logs.bind(model=objects.model_id_of(job), job=name):
+        with self._locks.hold(objects.model_id_of(job)):
             self._step(name, job)
 
     def waiting_for(self) -> dict[str, str]:
@@ -142,10 +161,13 @@ class Reconciler:
     def _step(self, name: str, job: KubeObject) -> None:
         pods = self._view.pods_of(job)
         now = self._clock()
-        if disruptions.unrecorded(job, pods):
+        if taken := disruptions.unrecorded(job, pods):
+            gone = " ".join(objects.name_of(pod) for pod in pods if objects.uid_of(pod) in taken)
             # A crash before it: the pods are still there, or their Job has ended without them.
             note = {names.DISRUPTED: disruptions.annotation(job, pods)}
             job = self._cluster.patch_job(name, {"metadata": {"uid": objects.uid_of(job), "annotations": note}})
+            count = len(disruptions.recorded(job))
+            self._events.record(job, "Disrupted", f"Kubernetes took away {gone}; {count} of this Job so far", "Warning")
         asked = waiting.needs_events(job, pods, now)
         events = self._cluster.list_events(asked) if asked else []
         decided = outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now))
@@ -168,6 +190,7 @@ class Reconciler:
     def _go_on(self, name: str, job: KubeObject, pods: list[KubeObject], going: Going, now: float) -> None:
         """Not at its end: what it waits for is told, and what its launch or deletion lacks is done."""
         if going.remove_pods:
+            self._events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
             self._remove_pods(pods)
         if going.check_at is not None:
             self._work.add_after(name, max(1.0, going.check_at - now))

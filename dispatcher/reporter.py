@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatcher import names, objects
-from dispatcher.job_events import JobEvents, Kind
+from dispatcher.job_events import UNTOLD, Story
 from dispatcher.kubernetes_jobs import ObjectConflict, ObjectNotFound
 from dispatcher.metrics import Metrics
 from dispatcher.objects import KubeObject
@@ -33,7 +33,7 @@ _REFUSALS = 5
 class Reporter:
     """The portal's side of a Job's life after its launch. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept. events: None tells no story.
+    portal: None with STATUS_TRACKING=off. ttl: seconds that a reported Job is kept.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Reporter:
         metrics: Metrics,
         *,
         ttl: int,
-        events: JobEvents | None = None,
+        events: Story = UNTOLD,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
@@ -59,10 +59,15 @@ class Reporter:
 
         A crash between the two: the next one GETs, finds its own status there, and only patches.
         """
-        said = self._tell(job, ended)
+        try:
+            said = self._tell(job, ended)
+        except PortalError as error:
+            sentence = f"{_status_of(ended).title} is not told yet, and tried again: {error}"
+            self._events.record(job, "ReportDelayed", sentence, "Warning", once="")
+            raise
         self._release(job, ended, said)
         self._metrics.outcome(ended.verdict.code)
-        self._note(
+        self._events.record(
             job,
             _status_of(ended).title,
             f"{ended.verdict.code}: {ended.verdict.sentence} ({said})",
@@ -106,6 +111,8 @@ class Reporter:
         log.warning("Model %s: a late Processing covers its outcome; saying it once more", model_id)
         self._portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
         self._metrics.repaired_outcomes.inc()
+        sentence = f"A late Processing had covered {_status_of(ended).title} at the portal: said once more"
+        self._events.record(job, "Repaired", sentence, "Warning")
 
     def stop(self, job: KubeObject, verdict: Verdict) -> KubeObject:
         """End a Job that would go on for ever: the verdict and a deadline in the past, in one patch.
@@ -113,7 +120,7 @@ class Reporter:
         The Job controller then fails the Job and ends its pods; a crash here leaves the verdict on the Job.
         """
         log.warning("Model %s: stopping its Job: %s: %s", objects.model_id_of(job), verdict.code, verdict.sentence)
-        self._note(job, "Stopping", f"{verdict.code}: {verdict.sentence}", "Warning")
+        self._events.record(job, "Stopping", f"{verdict.code}: {verdict.sentence}", "Warning")
         return self._cluster.patch_job(
             objects.name_of(job),
             {
@@ -159,6 +166,7 @@ class Reporter:
             self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, names.STARTED)
         patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
         current = self._cluster.patch_job(objects.name_of(job), patch)
+        self._events.record(job, "Processing", "The portal has acknowledged Processing")
         if objects.is_reported(current):
             self.repair(current)
 
@@ -205,11 +213,7 @@ class Reporter:
         """For good (404, another 4xx): said once, loudly, and never again (F33)."""
         self._metrics.refused_reports.inc()
         log.error("Model %s: the portal refuses its outcome: %s", objects.model_id_of(job), error)
-        self._note(job, "ReportRefused", str(error), "Warning")
-
-    def _note(self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal") -> None:
-        if self._events is not None:
-            self._events.record(job, reason, message, kind)
+        self._events.record(job, "ReportRefused", str(error), "Warning")
 
     def _release(self, job: KubeObject, ended: Ended, said: str) -> None:
         """The one patch: finalizer off, what was reported, and the time to live."""

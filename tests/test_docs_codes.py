@@ -80,6 +80,15 @@ def test_every_code_of_the_poison_queue_is_documented_and_no_other() -> None:
     assert _codes(POISON_TABLE) == known
 
 
+def test_every_event_on_a_job_is_documented_and_no_other() -> None:
+    calls = _calls(sorted((ROOT / "dispatcher").glob("*.py")), "record", "make_event")
+    said = {arg.value for call in calls for arg in call.args[1:2] if isinstance(arg, ast.Constant)}
+    # Of a report it is the status.
+    said |= {"Completed", "Failed"}
+    rows = table_rows(section(read("docs/operate.md"), "The story of one training"))
+    assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row[0])} == said
+
+
 def test_the_labels_of_metrics_are_the_codes_that_there_are() -> None:
     assert set(codes.SAID_BY_TRAINER) == set(_trainer_codes()) - {codes.COMPLETED}
     assert set(codes.READ_FROM_KUBERNETES) == _kubernetes_codes() - set(codes.SAID_BY_TRAINER)

@@ -63,6 +63,14 @@ def test_a_line_for_people_names_the_job_first(capfd: pytest.CaptureFixture[str]
     with logs.bind(job="model-1"):
         logging.getLogger("x").warning("Intake pauses")
     assert capfd.readouterr().err.endswith(" WARNING [model-1] Intake pauses\n")
+    with logs.bind(message_id="7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11", attempt=2):
+        logging.getLogger("x").warning("it comes again")
+        with logs.bind(job="model-1"):
+            logging.getLogger("x").info("launched")
+    assert [line.split(" ", 3)[-1] for line in capfd.readouterr().err.splitlines()] == [
+        "[message 7f6c2f0e attempt 2] it comes again",
+        "   [model-1 message 7f6c2f0e attempt 2] launched",
+    ]
 
 
 @pytest.mark.parametrize("as_json", [True, False])

@@ -16,13 +16,15 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 from dispatcher import names, objects
 from dispatcher.azure_queue import TrainingQueue
+from dispatcher.metrics import PREFIX
 from dispatcher.poison import PoisonEntry, parse_entry
 from local_stack.azurite import Azurite
 from local_stack.cluster_control import ClusterFaults
-from local_stack.control import ClusterControl, Portal, start_cluster
+from local_stack.control import OPENER, ClusterControl, Portal, start_cluster
 from local_stack.processes import Service, WaitedTooLong, wait_until
 from local_stack.stack import bare_environment, free_port
 
@@ -177,6 +179,19 @@ class Stage:
     def log(self, number: int = -1) -> str:
         service = self.processes[number]
         return service.log.read_text(encoding="utf-8") if service.log.exists() else ""
+
+    def scraped(self) -> str:
+        """What the dispatcher on our port answers to Prometheus."""
+        with OPENER.open(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+            return str(answer.read().decode())
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample, without the prefix of our metrics. Raises ValueError where there is none."""
+        for family in text_string_to_metric_families(self.scraped()):
+            for sample in family.samples:
+                if sample.name == f"{PREFIX}_{name}" and sample.labels == labels:
+                    return sample.value
+        raise ValueError(f"no {name} {labels}")
 
     def stop(self) -> None:
         """End the dispatchers, and give the GPUs back: the next test's pods need them."""
