@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dispatcher import objects
+from dispatcher import names, objects
 from local_stack.stack import bare_environment
 from tests.stages.conftest import Stage
 
@@ -233,7 +233,11 @@ def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
         ours = [e for e in events if e["reportingComponent"] == "training-dispatcher"]
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
 
-    stage.wait(lambda: len(story()) == 2)
-    failed, launched = sorted(story(), reverse=True)
-    assert launched.startswith("Normal Launched: Launched for message ")
-    assert failed == "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)"
+    stage.wait(lambda: len(story()) == 4)
+    message_id = objects.annotation(stage.job(model) or {}, names.MESSAGE_ID)
+    assert sorted(story()) == [
+        f"Normal Created: Created, suspended, for message {message_id}; the portal is told next",
+        f"Normal Launched: Launched for message {message_id}: resumed",
+        "Normal Processing: The portal has acknowledged Processing",
+        "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)",
+    ]
