@@ -119,6 +119,14 @@ def test_a_refusal_names_the_status(status: ProcessingStatus) -> None:
     assert "only Created and Reconfigure may start" in sentence
 
 
+def test_a_model_that_is_processing_without_a_job_is_pointed_out() -> None:
+    """The dispatcher cannot ask the portal for all its models: a second request is all the evidence that it gets."""
+    hint = "there is no Job of it here"
+    assert hint in decide(ProcessingStatus.PROCESSING, None, MINE).sentence
+    assert hint not in decide(ProcessingStatus.PROCESSING, a_job(message_id="another"), MINE).sentence
+    assert hint not in decide(ProcessingStatus.COMPLETED, None, MINE).sentence
+
+
 def test_a_foreign_jobs_name_is_said() -> None:
     assert "model-1" in decide(ProcessingStatus.CREATED, a_job(managed=False), MINE).sentence
 
