@@ -104,14 +104,6 @@ def test_the_exit_codes_of_the_dispatcher_are_those_of_its_help() -> None:
     assert rows == said
 
 
-def test_every_event_on_a_job_is_documented() -> None:
-    sources = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "dispatcher").glob("*.py"))
-    reasons = set(re.findall(r"""(?:\.record|\b_note)\(\s*job,\s*"(\w+)\"""", sources))
-    assert len(reasons) > 4
-    said = section(read("docs/operate.md"), "Logs")
-    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in said] == []
-
-
 def _written_words() -> list[str]:
     """Every text in the sources; f-strings in the pieces between their placeholders."""
     return [
