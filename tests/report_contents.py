@@ -131,3 +131,20 @@ def custom() -> dict[str, Any]:
         "worst": [{"row": 3, "error": 2.5, "example": {"name": "trace 3", "text": EVIL}}, {"row": "no row"}],
     }
     return report(findings, {"score": 0.5}, "score", task="custom", intervals={})
+
+
+def program() -> dict[str, Any]:
+    """What `task: command` knows of a program."""
+    return {
+        "format": 1,
+        "run_id": "20261123t081500-1a2b3c4d",
+        "task": "command",
+        "dataset": {"fingerprint": "0123456789abcdef" * 4},
+        "headline": EVIL,
+        "metrics": {EVIL: 9.5, "other": 1},
+        "baselines": {},
+        "training": {"program": ["python3", EVIL], "steps": 7, "resumed_from_step": None, "notes": [EVIL]},
+        "seconds": {"train": 12.0},
+        "hardware": {"processor": "x86_64", "python": "3.12"},
+        "config": {"task": "command", "command": {"argv": ["python3", EVIL]}},
+    }

@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -25,7 +27,7 @@ from tests.browser import ONE_WORKER, Tab
 from tests.report_contents import EVIL
 from tests.training_data import IMAGES, TABULAR, image_folder, run_inputs, value_table
 from trainer_image import report
-from trainer_image.report import charts, mistakes
+from trainer_image.report import charts, mistakes, program
 from trainer_image.report.card import card
 from trainer_image.report.html import number, seconds
 from trainer_image.report.page import page
@@ -307,6 +309,42 @@ def test_a_training_shows_the_very_images_that_it_got_wrong(tmp_path: Path, capl
         ours = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown[name]))))
         assert np.array_equal(ours, np.asarray(Image.open(data / name)))
     assert "shown as tables" not in caplog.text
+
+
+def test_the_report_of_a_program_shows_what_it_told_in_the_same_frame() -> None:
+    history = b"".join(b'{"step": %d, "loss": %f, "once": 1}\n' % (k, 9 / k) for k in range(1, 5000))
+    parsed = Parsed(program.page(contents.program(), io.BytesIO(history)))
+    assert "9.5" in parsed.text
+    assert EVIL in " ".join(parsed.said)
+    assert "script" not in parsed.tags
+    assert [value for key, value in parsed.attributes if key == "id" and value in PROGRAM] == list(PROGRAM)
+    assert "By step: from 9 to 0.00" in parsed.text
+    assert len(program.page(contents.program(), io.BytesIO(history))) < 60_000
+
+
+PROGRAM = ("figures", "curves", "program", "time", "surroundings")
+ODD = (
+    b"", b"\n", b"[1]\n", b"{\n", b'{"loss": 1}\n', b'{"step": "x", "loss": 1}\n', b'{"step": 1, "loss": "<b>"}\n',
+    b'{"step": 1, "loss": NaN}\n', b'{"step": 1e999, "loss": 1}\n', b'{"step": 1, "loss": 1e300}\n', b"\xff\n",
+    b'{"step": 1, "loss": 1' + b"0" * 70_000 + b"}\n", b"[" * 60_000 + b"\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ODD, ids=lambda line: repr(line[:24]))
+def test_what_a_program_wrote_into_its_history_by_itself_costs_no_report(line: bytes) -> None:
+    good = b'{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n'
+    text = program.page(contents.program(), io.BytesIO(good + line + good))
+    assert "By step: from 2 to 1," in text
+
+
+def test_a_program_that_told_nothing_still_has_a_report() -> None:
+    content = contents.program() | {"metrics": {}, "headline": None}
+    assert "The program told none (metrics.json)." in program.page(content, io.BytesIO())
+
+
+def test_the_report_of_a_program_needs_no_torch() -> None:
+    code = "import sys, trainer_image.report.program; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.fixture

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import shlex
 import stat
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import Limits, RunInputs, RunResult
 from trainer_image.dataset import in_words
 from trainer_image.errors import LimitExceeded, UserCodeFailed
+from trainer_image.report import program
 
 if TYPE_CHECKING:
     from trainer_image.command.checkpoints import CheckpointFolder
@@ -71,7 +72,9 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
     if "model.json" not in names:
         write_json(folder / "model.json", model)
     if "report.html" not in names:
-        (folder / "report.html").write_text(_page(content), encoding="utf-8")
+        history = folder / HISTORY
+        with history.open("rb") if history.exists() else io.BytesIO() as lines:
+            (folder / "report.html").write_text(program.page(content, lines), encoding="utf-8")
     if "README.md" not in names:
         (folder / "README.md").write_text(_card(content), encoding="utf-8")
     return RunResult(inputs.config.task, metrics, {}, progress.step, seconds)
@@ -142,26 +145,6 @@ def _card(content: dict[str, Any]) -> str:
         f"Figures that it told (metrics.json):\n\n{figures}\n\n"
         + (f"Good to know:\n\n{notes}\n\n" if notes else "")
         + "report.json has every figure, metrics.jsonl how they went. Only a program of its author's can apply it.\n"
-    )
-
-
-def _page(content: dict[str, Any]) -> str:
-    """report.html: one file, no script, every text escaped."""
-    rows = "".join(
-        f"<tr><td>{escape(printable(name))}</td><td>{value:.6g}</td></tr>" for name, value in content["metrics"].items()
-    )
-    table = f"<table>{rows}</table>" if rows else "<p>The program told none (metrics.json).</p>"
-    notes = "".join(f"<li>{escape(note)}</li>" for note in content["training"]["notes"])
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1"><title>Training report: command</title>'
-        "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;"
-        "padding:0 1rem}td{padding:.2rem .8rem .2rem 0}pre{overflow-x:auto}</style></head><body>"
-        f"<h1>Training report: command</h1><p>Run {escape(content['run_id'])}</p>"
-        f"<pre>{escape(shlex.join(content['training']['program']))}</pre><h2>Figures</h2>{table}"
-        + (f"<h2>Good to know</h2><ul>{notes}</ul>" if notes else "")
-        + f"<details><summary>Everything</summary><pre>{escape(json.dumps(content, indent=1))}</pre></details>"
-        "</body></html>\n"
     )
 
 

@@ -6,13 +6,12 @@ import base64
 import io
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from trainer_image.report.html import number, section, shortened, table, text
-from trainer_image.tasks.base import Example, Problem
+
+if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
+    from trainer_image.tasks.base import Example, Problem
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def named(problem: Problem, findings: Content) -> dict[int, bytes]:
         for entry, row, example in zip(worst, rows, examples, strict=False):
             entry["example"] = _as_json(example)
             if example.pixels is not None:
-                pictures[row] = thumbnail(np.asarray(example.pixels.cpu()))
+                pictures[row] = thumbnail(example.pixels.cpu().numpy())
     except Exception as error:  # the model is trained and tested: rows without names are no reason to lose it
         log.warning("The report names the worst mistakes by number only: %s: %s", type(error).__name__, error)
         return {}
@@ -58,8 +57,11 @@ def _as_json(example: Example) -> Content:
     return found
 
 
-def thumbnail(pixels: np.ndarray[Any, Any]) -> bytes:
-    """A PNG file of uint8 (channels, height, width), shrunk to LONGEST_SIDE."""
+def thumbnail(pixels: Any) -> bytes:
+    """A PNG file of an array uint8 (channels, height, width), shrunk to LONGEST_SIDE."""
+    import numpy as np
+    from PIL import Image
+
     grey = len(pixels) == 1
     image = Image.fromarray(np.ascontiguousarray(pixels[0] if grey else pixels[:3].transpose(1, 2, 0), np.uint8))
     image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))

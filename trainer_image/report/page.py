@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from trainer_image.report import classification, curves, generic, language, regression, summary
-from trainer_image.report.html import text
-from trainer_image.report.style import STYLE
+from trainer_image.report.document import document
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +18,6 @@ KINDS: Mapping[str, Callable[[Content, Mapping[int, bytes]], list[str]]] = {
     "regression": regression.sections,
     "language_model": language.sections,
 }
-_SECTION = re.compile(r'<section id="([a-z-]+)"[^>]*>\n<h2[^>]*>([^<]*)</h2>')
 
 
 def page(content: Content, pictures: Mapping[int, bytes]) -> str:
@@ -39,36 +34,7 @@ def page(content: Content, pictures: Mapping[int, bytes]) -> str:
         summary.surroundings(content),
         summary.use(content),
     ]
-    main = "\n".join(part for part in sections if part)
-    links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in _headings(main))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{policy()}">',
-            '<meta name="viewport" content="width=device-width,initial-scale=1">',
-            '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">',
-            f"<title>{text(title)}</title>",
-            f"<style>{STYLE}</style></head>",
-            '<body><a class="skip" href="#verdict">To the verdict</a><div class="page">',
-            summary.heading(content),
-            f'<nav aria-labelledby="contents"><h2 id="contents">Contents</h2><ul>{links}</ul></nav>',
-            f"<main>\n{main}\n</main>",
-            summary.footer(content),
-            "</div></body></html>\n",
-        ]
-    )
-
-
-def _headings(main: str) -> list[tuple[str, str]]:
-    """(anchor, heading) of each section; the verdict's own heading is a sentence, too long for a list."""
-    return [(anchor, "Verdict" if anchor == "verdict" else heading) for anchor, heading in _SECTION.findall(main)]
-
-
-def policy() -> str:
-    """Nothing may be loaded or run: this style sheet, by its hash, and pictures that are part of the page."""
-    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+    return document(title, summary.heading(content), sections, summary.footer(content))
 
 
 def _findings(content: Content, pictures: Mapping[int, bytes]) -> list[str]:

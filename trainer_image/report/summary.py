@@ -119,6 +119,11 @@ def figures(content: Content) -> str:
         beside = [number(other.get(name)) for other in baselines.values()]
         rows.append([words(name), Marked(number(value)), interval(ends), *beside])
     resamples = content.get("resamples", 0)
+    ours = (
+        " The baselines were fitted on the same rows as the model: a constant answer (trivial), a linear model (linear)."
+        if set(baselines) == {"trivial", "linear"}
+        else ""
+    )
     bootstrap = f" or a bootstrap of {number(resamples)} resamples" if resamples else ""
     return section(
         "figures",
@@ -129,11 +134,7 @@ def figures(content: Content) -> str:
             rows,
         ),
         paragraph(
-            f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent. The baselines "
-            "were fitted on the same rows as the model: a constant answer (trivial) and a linear model (linear)."
-            if baselines
-            else f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent.",
-            "soft small",
+            f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent.{ours}", "soft small"
         ),
     )
 

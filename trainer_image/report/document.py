@@ -1,0 +1,48 @@
+"""The frame of a report: head, security policy, contents, sections."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+
+from trainer_image.report.html import text
+from trainer_image.report.style import STYLE
+
+_SECTION = re.compile(r'<section id="([a-z-]+)"[^>]*>\n<h2[^>]*>([^<]*)</h2>')
+
+
+def document(title: str, head: str, sections: Sequence[str], foot: str) -> str:
+    """The whole page. head, sections, foot: HTML; a section without content is ""."""
+    main = "\n".join(part for part in sections if part)
+    headings = _headings(main)
+    links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in headings)
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy()}">',
+            '<meta name="viewport" content="width=device-width,initial-scale=1">',
+            '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">',
+            f"<title>{text(title)}</title>",
+            f"<style>{STYLE}</style></head>",
+            f'<body><a class="skip" href="#{headings[0][0]}">To the content</a><div class="page">',
+            head,
+            f'<nav aria-labelledby="contents"><h2 id="contents">Contents</h2><ul>{links}</ul></nav>',
+            f"<main>\n{main}\n</main>",
+            foot,
+            "</div></body></html>\n",
+        ]
+    )
+
+
+def policy() -> str:
+    """Nothing may be loaded or run: this style sheet, by its hash, and pictures that are part of the page."""
+    digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _headings(main: str) -> list[tuple[str, str]]:
+    """(anchor, heading) of each section; the verdict's own heading is a sentence, too long for a list."""
+    return [(anchor, "Verdict" if anchor == "verdict" else heading) for anchor, heading in _SECTION.findall(main)]

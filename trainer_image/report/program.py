@@ -1,0 +1,119 @@
+"""report.html of `task: command`: what a program of its author's told, and how it went."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterable
+from typing import IO, Any
+
+from trainer_image.report import charts, summary
+from trainer_image.report.charts import Axis, Chart, Point
+from trainer_image.report.document import document
+from trainer_image.report.html import block, bullets, columns, number, paragraph, seconds, section, table, text
+
+Content = dict[str, Any]
+MOST_CURVES = 12
+MOST_FIGURES = 100
+# Beyond it, axes run out of digits.
+LARGEST = 1e200
+LINE_BYTES = 64 * 1024
+# Points of a curve that are kept while a history of any length is read.
+MOST_POINTS = 2 * charts.MOST_POINTS
+
+
+def page(content: Content, history: IO[bytes]) -> str:
+    """The whole page. history: metrics.jsonl."""
+    training = content["training"]
+    facts = f"{number(training['steps'])} steps in {seconds(content['seconds']['train'])}"
+    head = (
+        '<header><p class="eyebrow">Training report</p><h1>Model of a program</h1>'
+        f'<p class="soft small">Run {text(content["run_id"])} · {text(facts)}</p></header>'
+    )
+    sections = [
+        figures(content),
+        curves(iter(lambda: history.readline(LINE_BYTES), b"")),
+        section(
+            "program",
+            "Program",
+            block(shlex.join(training["program"])),
+            paragraph(f"Fingerprint of the dataset: {content['dataset']['fingerprint']}.", "soft small"),
+        ),
+        summary.times(content),
+        summary.surroundings(content),
+    ]
+    return document("Training report: command", head, sections, summary.footer(content))
+
+
+def figures(content: Content) -> str:
+    """What the program wrote into metrics.json, the headline large."""
+    told, headline = content["metrics"], content["headline"]
+    if not told:
+        lead = paragraph("The program told none (metrics.json).")
+    else:
+        lead = (
+            f'<p class="big">{text(number(told[headline]))}</p><p class="soft">{text(headline)}, as the program '
+            "tells it; nobody has compared it with a baseline</p>"
+        )
+    rows = [[name, number(value)] for name, value in told.items() if name != headline]
+    return section(
+        "figures",
+        "Figures",
+        lead,
+        table("Other figures", ["figure", "value"], rows, hide_caption=True) if rows else "",
+        bullets(content["training"]["notes"], "remarks"),
+    )
+
+
+def curves(history: Iterable[bytes]) -> str:
+    """A curve by step for each figure that was told more than once."""
+    series = _series(history)
+    drawn = [_curve(name, points) for name, points in series.items() if len(points) > 1]
+    if not drawn:
+        return ""
+    left = len(drawn) - MOST_CURVES
+    more = paragraph(f"And {left} more in metrics.jsonl.", "soft small") if left > 0 else ""
+    return section("curves", "Learning curves", columns(*drawn[:MOST_CURVES]), more)
+
+
+def _series(history: Iterable[bytes]) -> dict[str, list[Point]]:
+    """Figure → (step, value), of a long history every second, fourth, … line."""
+    found: dict[str, list[Point]] = {}
+    stride, longest = 1, 0
+    for position, line in enumerate(history):
+        if position % stride:
+            continue
+        for name, step, value in _figures(line):
+            if name in found or len(found) < MOST_FIGURES:
+                found.setdefault(name, []).append((step, value))
+                longest = max(longest, len(found[name]))
+        if longest >= MOST_POINTS:
+            found = {name: points[::2] for name, points in found.items()}
+            stride, longest = 2 * stride, longest // 2
+    return found
+
+
+def _figures(line: bytes) -> list[tuple[str, float, float]]:
+    """(name, step, value) of each figure in a line; none in one that the program wrote itself, in another form."""
+    try:
+        record = json.loads(line)
+        step = float(record.pop("step"))
+        told = [(name, step, float(value)) for name, value in record.items() if isinstance(value, int | float)]
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return []
+    return [(name, step, value) for name, step, value in told if math.isfinite(step) and abs(value) < LARGEST]
+
+
+def _curve(name: str, points: list[Point]) -> str:
+    steps, values = [x for x, _ in points], [y for _, y in points]
+    log = charts.wants_log(values)
+    said = f"By step: from {number(values[0])} to {number(values[-1])}, lowest {number(min(values))}, highest "
+    chart = Chart(
+        name,
+        said + f"{number(max(values))}.",
+        Axis(min(steps), max(steps) or 1, "step", whole=True),
+        Axis.around(values, "logarithmic" if log else "", log=log),
+    )
+    chart.line(charts.thinned(points), "a", "step")
+    return charts.figure(name, chart.svg())
