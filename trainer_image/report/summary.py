@@ -120,7 +120,7 @@ def figures(content: Content) -> str:
         rows.append([words(name), Marked(number(value)), interval(ends), *beside])
     resamples = content.get("resamples", 0)
     ours = (
-        " The baselines were fitted on the same rows as the model: a constant answer (trivial), a linear model (linear)."
+        " The baselines were fitted on the same rows: a constant answer (trivial) and a linear model (linear)."
         if set(baselines) == {"trivial", "linear"}
         else ""
     )
