@@ -25,7 +25,7 @@ from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from tests.test_examples import ROOT, alive
 from tests.training_data import FolderStore, run_inputs
-from trainer_image import command, errors, run
+from trainer_image import command, errors, memory, run
 from trainer_image.command import output, process
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.progress import ProgressFile
@@ -204,6 +204,15 @@ def test_how_a_program_ends_decides_who_acts_and_whether_it_is_tried_again(
     assert error.exit_code == exit_code
     assert word in error.sentence
     assert error.retryable is (exit_code > 127)
+
+
+def test_a_program_that_the_kernel_killed_for_memory_ran_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter([3, 4])
+    monkeypatch.setattr(memory, "kills", lambda *where: next(counts))
+    error = ending(tmp_path, "import os; os.kill(os.getpid(), 9)")
+    assert (error.exit_code, error.code) == (137, "OutOfMemory")
 
 
 def test_the_last_lines_are_in_the_sentence_without_credentials_and_escapes(
@@ -498,6 +507,20 @@ def test_a_folder_that_changes_while_it_is_copied_is_not_kept(
     assert not folder.save_now(step=1, within=10)
     assert store.kept == []
     assert "Checkpoint put off: the program wrote to it meanwhile" in caplog.text
+
+
+def test_a_link_that_takes_a_file_s_place_is_not_followed_into_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FolderStore(tmp_path / "store")
+    folder = keeper(tmp_path, store)
+    (folder._folder / "a").write_text("1")
+    seen = command.checkpoints.look(folder._folder)
+    (folder._folder / "a").unlink()
+    (folder._folder / "a").symlink_to("/etc/hostname")
+    monkeypatch.setattr(command.checkpoints, "look", lambda folder: seen)
+    assert not folder.save_now(step=1, within=10)
+    assert store.kept == []
 
 
 def test_stopping_through_the_whole_flow_ends_with_143(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ class CheckpointFolder:
                 shutil.copyfile(self._folder / name, target, follow_symlinks=False)
             except FileNotFoundError:
                 raise NotWhole("the program removed a file meanwhile") from None
+            if target.is_symlink():
+                raise NotWhole("the program put a link in a file's place meanwhile")
         if look(self._folder) != seen:
             raise NotWhole("the program wrote to it meanwhile")
         if self._history.exists():
