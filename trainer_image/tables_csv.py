@@ -21,6 +21,7 @@ from trainer_image.unpacking import Unpacked, open_unpacked
 
 # What the delimiter is told by.
 SAMPLE_CHARACTERS = 65536
+_QUOTE = "is there a quote that is never closed?"
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -71,7 +72,7 @@ def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Li
                 ),
             )
             for batch in reader:
-                yield from finished(name, batch, limits)
+                yield from finished(name, batch, limits, f"; {_QUOTE}")
     except _NulFound:
         row = _line_with(name, path, limits, lambda line: b"\0" in line)
         raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
@@ -102,9 +103,7 @@ class _WithoutNul(Unpacked):
 
 
 def _too_long(name: str) -> LimitExceeded:
-    return LimitExceeded(
-        f"{name}: a row is longer than {tables_text.BLOCK_BYTES} bytes; is there a quote that is never closed?"
-    )
+    return LimitExceeded(f"{name}: a row is longer than {tables_text.BLOCK_BYTES} bytes; {_QUOTE}")
 
 
 def _open_text(name: str, path: Path, limits: Limits) -> TextIO:

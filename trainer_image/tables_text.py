@@ -42,14 +42,17 @@ def empty(columns: Sequence[str]) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], TEXT) for _ in columns], names=list(columns))
 
 
-def finished(name: str, batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """The batch (all columns TEXT) with its cells checked and words for "no value" made null, in slices."""
+def finished(name: str, batch: pa.RecordBatch, limits: Limits, hint: str = "") -> Iterator[pa.RecordBatch]:
+    """The batch (all columns TEXT) with its cells checked and words for "no value" made null, in slices.
+
+    hint: what may be the cause of a field that is too long
+    """
     if limits.field_bytes:
         for column in batch.schema.names:
             longest = pc.max(pc.binary_length(batch.column(column))).as_py() or 0
             if longest > limits.field_bytes:
                 raise LimitExceeded(
-                    f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
+                    f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}{hint}"
                 )
     rows = batch_rows(batch.num_columns)
     for start in range(0, batch.num_rows, rows):

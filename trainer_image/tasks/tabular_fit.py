@@ -35,6 +35,8 @@ MOST_CATEGORIES = 10_000
 MOST_COUNTED = 1_000_000
 ID_SHARE = 0.95
 ID_ROWS = 50
+# Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
+ID_SPREAD = 1.5
 # Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
 STRAY_SHARE = 0.05
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
@@ -68,11 +70,13 @@ def fit(
 
 @dataclass
 class _Values:
-    """A column read as numbers (or days): figures over all rows, and the finite values of a sample of them."""
+    """A column read as numbers (or days): figures of its training rows, and the finite values of a sample of them."""
 
     rows: int = 0
     filled: int = 0
     finite: int = 0
+    # Of all rows of the table, held-out ones too: a slip is a slip wherever it is.
+    all_filled: int = 0
     bad: int = 0
     first_bad: int = -1
     infinite: bool = False
@@ -83,12 +87,16 @@ class _Values:
     last: float = -np.inf
     parts: list[Doubles] = field(default_factory=list)
 
-    def add(self, rows: Ints, cells: pa.Array, values: Doubles, bad: Mask, step: int) -> None:
-        known = values[np.isfinite(values)]
+    def add(self, start: int, cells: pa.Array, chosen: Ints, values: Doubles, bad: Mask, step: int) -> None:
+        """A batch: its first row's index, cells, the training rows among them, and what the cells are as numbers."""
         if bad.any() and not self.bad:
-            self.first_bad = int(rows[bad.argmax()])
-        self.filled += len(cells) - cells.null_count
+            self.first_bad = start + int(bad.argmax())
+        filled = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        self.all_filled += int(filled.sum())
+        self.filled += int(filled[chosen].sum())
         self.bad += int(bad.sum())
+        values = values[chosen]
+        known = values[np.isfinite(values)]
         self.infinite |= bool(np.isinf(values).any())
         if known.size:
             self.whole &= bool((known == np.floor(known)).all())
@@ -115,8 +123,8 @@ class _Column:
     def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
         """Number, date, category or None (of no use); tells why."""
         read = _Values()
-        for index, cells in self._cells():
-            read.add(index, cells, *numbers(cells), self.step)
+        for start, cells, chosen in self._cells():
+            read.add(start, cells, chosen, *numbers(cells), self.step)
         if read.filled == 0:
             self._note("is empty and was left out")
             return None
@@ -130,20 +138,18 @@ class _Column:
                 return date
         return self._category(read, declared)
 
-    def _cells(self) -> Iterator[tuple[Ints, pa.Array]]:
-        """Row indices and cells, batch by batch."""
+    def _cells(self) -> Iterator[tuple[int, pa.Array, Ints]]:
+        """Batch by batch: index of the first row, all cells, and which of them are of training rows."""
         for start, cells in self.table.cells(self.name):
             first, last = np.searchsorted(self.rows, [start, start + len(cells)])
-            index = self.rows[first:last]
-            if len(index):
-                yield index, cells.take(pa.array(index - start))
+            yield start, cells, self.rows[first:last] - start
 
     def _is_numeric(self, read: _Values) -> bool:
         if not read.bad:
             return True
         # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
         few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
-        return read.bad <= STRAY_SHARE * read.filled and not few
+        return read.bad <= STRAY_SHARE * read.all_filled and not few
 
     def _number(self, read: _Values) -> NumberColumn | None:
         if read.bad:
@@ -153,7 +159,7 @@ class _Column:
         if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
             if read.rising:
                 self._warn("looks like a row number; list it under data.drop if it is one")
-            elif read.high - read.low < 1.1 * read.rows or _ID_NAME.search(self.name):
+            elif read.high - read.low < ID_SPREAD * read.rows or _ID_NAME.search(self.name):
                 self._warn(
                     "has a different whole number in every row, like an id; list it under data.drop if it is one"
                 )
@@ -176,17 +182,17 @@ class _Column:
     def _date(self) -> DateColumn | None:
         reads = {form: _Values() for form in FORMS}
         clock = False
-        for index, cells in self._cells():
+        for start, cells, chosen in self._cells():
             for form, read in list(reads.items()):
-                read.add(index, cells, *days(cells, form), self.step)
-                if read.bad > STRAY_SHARE * len(self.rows):
+                read.add(start, cells, chosen, *days(cells, form), self.step)
+                if read.bad > STRAY_SHARE * self.table.rows:
                     del reads[form]
             if not reads:
                 return None
             clock = clock or any(bool((read.parts[-1] % 1 > 0).any()) for read in reads.values())
         form = min(reads, key=lambda form: reads[form].bad)
         read = reads[form]
-        if read.bad > STRAY_SHARE * read.filled:
+        if read.bad > STRAY_SHARE * read.all_filled:
             return None
         scaled = self._scaling(read)
         if scaled is None:
@@ -201,8 +207,9 @@ class _Column:
     def _category(self, read: _Values, declared: str | None) -> CategoryColumn | None:
         counts: Counter[str] = Counter()
         dropped = 0
-        for _, cells in self._cells():
-            for entry in pc.value_counts(words(cells, folded=False).drop_null()).to_pylist():
+        for _, cells, chosen in self._cells():
+            known = words(cells.take(pa.array(chosen)), folded=False).drop_null()
+            for entry in pc.value_counts(known).to_pylist():
                 counts[entry["values"]] += entry["counts"]
             if len(counts) > MOST_COUNTED:
                 frequent = Counter({word: count for word, count in counts.items() if count > 1})
@@ -212,7 +219,7 @@ class _Column:
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
             self._warn("has a different value in nearly every row, like an id; left out")
             return None
-        if declared is None and read.bad < read.filled:
+        if declared is None and read.bad < read.all_filled:
             self._mixture(read)
         folded = self._folded(counts)
         if folded is not None:
@@ -251,9 +258,9 @@ class _Column:
     def _mixture(self, read: _Values) -> None:
         file, row = self.table.locate(read.first_bad)
         cell = str(self.table.cell(self.name, read.first_bad))[:40]
-        share = f"{read.filled - read.bad} of its {read.filled} values are numbers"
+        share = f"{read.all_filled - read.bad} of its {read.all_filled} values are numbers"
         sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
-        (self._warn if 2 * read.bad < read.filled else self._note)(sentence)
+        (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence)
 
     def _note(self, what: str) -> None:
         self.told.notes.append(f"Column '{self.name}' {what}.")

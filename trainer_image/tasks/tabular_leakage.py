@@ -31,11 +31,14 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
         return []
     dense, codes, labels = dense[rows], codes[rows], labels[rows]
     told = []
+    places = _places(preprocessing)
     for name, groups in _grouped(preprocessing, dense, codes):
+        ordered = name in places
         if isinstance(target, ClassTarget):
-            score, least = _classes(groups, labels), SUSPICIOUS_CLASSES
+            score, least = _classes(groups, labels, ordered), SUSPICIOUS_CLASSES
         else:
-            score, least = _values(groups, labels.astype(np.float64)), SUSPICIOUS_VALUES
+            numbers = dense[:, places[name]].astype(np.float64) if ordered else None
+            score, least = _values(groups, labels.astype(np.float64), numbers), SUSPICIOUS_VALUES
         if score >= least:
             told.append(
                 f"Column '{name}' predicts '{target.column}' nearly perfectly by itself ({score:.1%}): is it known "
@@ -67,7 +70,7 @@ def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> list[t
 
 def _bins(values: Array) -> Array:
     distinct = np.unique(values)
-    most = max(2, min(BINS, len(values) // 8))
+    most = max(2, min(BINS, len(values) // 2))
     if len(distinct) > most:
         distinct = np.unique(np.quantile(values[np.isfinite(values)], np.linspace(0, 1, most)))
     return np.searchsorted(distinct, values)
@@ -79,21 +82,46 @@ def _folds(rows: int) -> list[tuple[Array, Array]]:
     return [(even, ~even), (~even, even)]
 
 
-def _classes(groups: Array, labels: Array) -> float:
-    """The share of a constant answer's mistakes that the most frequent class of each group avoids."""
+def _classes(groups: Array, labels: Array, ordered: bool) -> float:
+    """The share of a constant answer's mistakes that the most frequent class of each group avoids.
+
+    ordered: a group that the other half has not seen answers as the nearest one that it has
+    """
     classes = int(labels.max()) + 1
     right = 0
     for learn, judge in _folds(len(labels)):
         counts = np.zeros((int(groups.max()) + 1, classes), np.int64)
         np.add.at(counts, (groups[learn], labels[learn]), 1)
-        answer = np.where(counts.any(1), counts.argmax(1), counts.sum(0).argmax())
+        seen = np.flatnonzero(counts.any(1))
+        answer = np.full(len(counts), counts.sum(0).argmax())
+        answer[seen] = counts[seen].argmax(1)
+        if ordered:
+            answer = answer[_nearest(seen, len(counts))]
         right += int((answer[groups[judge]] == labels[judge]).sum())
     constant = int(np.bincount(labels).max())
     return (right - constant) / max(1, len(labels) - constant)
 
 
-def _values(groups: Array, labels: Array) -> float:
-    """R² of each group's mean."""
+def _places(preprocessing: Preprocessing) -> dict[str, int]:
+    """Where in the dense input the numbers and days stand."""
+    widths = [column.width for column in preprocessing.measured]
+    starts = np.cumsum([0, *widths])
+    return {column.name: int(start) for column, start in zip(preprocessing.measured, starts, strict=False)}
+
+
+def _nearest(seen: Array, count: int) -> Array:
+    """For each of the numbers below `count`, the nearest one that is in `seen` (ascending)."""
+    every = np.arange(count)
+    after = seen[np.minimum(np.searchsorted(seen, every), len(seen) - 1)]
+    before = seen[np.maximum(np.searchsorted(seen, every, "right") - 1, 0)]
+    return np.where(np.abs(after - every) < np.abs(every - before), after, before)
+
+
+def _values(groups: Array, labels: Array, numbers: Array | None) -> float:
+    """R² of each group's mean, or of a straight line through the numbers where that is better."""
+    if numbers is not None and numbers.std() > 0 and labels.std() > 0:
+        line = float(np.corrcoef(numbers, labels)[0, 1]) ** 2
+        return max(line, _values(groups, labels, None))
     error = 0.0
     for learn, judge in _folds(len(labels)):
         count = np.bincount(groups[learn], minlength=int(groups.max()) + 1)

@@ -1,0 +1,159 @@
+"""Datasets larger than memory: the same model as from memory, and memory that stays bounded while it is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+import torch
+
+from tests.training_data import IMAGES, TABULAR, image_folder, run_inputs, write_csv
+from trainer_image import memory, scratch, tables_text, training
+from trainer_image.contract import Limits
+from trainer_image.errors import LimitExceeded
+from trainer_image.scratch import Scratch
+from trainer_image.tables import read_table
+
+ROOT = Path(__file__).parent.parent
+SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
+
+
+def shops(folder: Path, rows: int = 1500) -> Path:
+    random = np.random.default_rng(0)
+    lines = []
+    for n in range(rows):
+        x, day = random.normal(), f"{n % 28 + 1}.{n % 12 + 1}.2025"
+        cells = ["" if n % 9 == 0 else round(x, 4), f"s{n % 40}", day, ("Yes", "no")[n % 2], "text " * (n % 7)]
+        lines.append([*cells, "up" if x + (n % 40) / 40 > 0.5 else "down"])
+    write_csv(folder / "train.csv", ["x", "shop", "day", "paid", "note", "y"], lines)
+    return folder
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, config: str, room: int) -> tuple[bytes, Any]:
+    monkeypatch.setattr(training, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, room))
+    training.train(run_inputs(data, out, config))
+    report = json.loads((out / "report.json").read_text())
+    return (out / "model.safetensors").read_bytes(), report["metrics"]
+
+
+@pytest.mark.parametrize("kind", ["table", "images"])
+def test_files_give_the_same_model_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 16 * 1024)
+    data, config = (shops(tmp_path / "d"), SHOPS) if kind == "table" else (image_folder(tmp_path / "d"), IMAGES)
+    inside = trained(monkeypatch, data, tmp_path / "memory" / "out", config, 2**30)
+    outside = trained(monkeypatch, data, tmp_path / "files" / "out", config, 0)
+    assert inside == outside
+    if kind == "table":
+        notes = json.loads((tmp_path / "files" / "out" / "report.json").read_text())["dataset"]["notes"]
+        assert any("does not fit into memory" in note for note in notes)
+
+
+def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 16 * 1024)
+    file = shops(tmp_path) / "train.csv"
+    inside = read_table([("train.csv", file)], Limits())
+    outside = read_table([("train.csv", file)], Limits(), Scratch(tmp_path / "s", 10_000))
+    assert len(outside.lengths) > 2
+    assert inside.lengths == outside.lengths
+    for column, cells in inside.columns.items():
+        assert cells.to_pylist() == outside.columns[column].to_pylist()
+    assert outside.take([1400, 3], ["x", "y"]) == inside.take([1400, 3], ["x", "y"])
+    assert list((tmp_path / "s").iterdir()) != []
+    del outside
+    assert list((tmp_path / "s").iterdir()) == [], "nothing is left when the table is gone"
+
+
+CHILD = """
+import json, re, sys, threading
+from pathlib import Path
+from trainer_image import tables_text
+from trainer_image.scratch import Scratch
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.tabular import Tabular
+
+tables_text.BLOCK_BYTES = 2**19
+small, large, work = map(Path, sys.argv[1:])
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
+
+def peak(data, room):
+    before, highest, over = anonymous(), 0, threading.Event()
+
+    def watch():
+        nonlocal highest
+        while not over.wait(0.002):
+            highest = max(highest, anonymous() - before)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    problem = Tabular().prepare(data, TaskSettings(target="y", scratch=Scratch(work, room)))
+    over.set()
+    watcher.join()
+    return highest, sum(len(split["dense"]) for split in problem.splits.values())
+
+peak(small, 0)  # what every reading needs once: libraries, their pools
+print(json.dumps([peak(large, 0), peak(large, 2**40)]))
+"""
+
+
+def test_memory_stays_bounded_while_a_larger_dataset_is_read(tmp_path: Path) -> None:
+    """15 MB of text, some 45 MB with what memory adds to it; from files it takes a few batches of half a megabyte."""
+    for name, rows in (("small", 2_000), ("large", 50_000)):
+        x = np.random.default_rng(0).normal(size=(rows, 40)).round(4)
+        table = pa.table({f"x{n}": x[:, n] for n in range(40)} | {"y": np.where(x[:, 0] > 0, "up", "down")})
+        (tmp_path / name).mkdir()
+        pyarrow.csv.write_csv(table, tmp_path / name / "train.csv")
+    command = [sys.executable, "-c", CHILD, *(str(tmp_path / name) for name in ("small", "large", "work"))]
+    answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    (files, rows), (inside, same) = json.loads(answer.stdout)
+    assert rows == same == 50_000
+    assert inside > 30 * 2**20
+    assert files < inside / 2, f"{files} bytes from files, {inside} in memory"
+
+
+def test_arrays_are_files_beyond_the_room_in_memory(tmp_path: Path) -> None:
+    room = Scratch(tmp_path / "s", 1000)
+    small, large = room.array((10, 10), np.float32), room.array((100, 10), np.float32)
+    assert not isinstance(small, np.memmap)
+    assert isinstance(large, np.memmap)
+    assert room.spilled_bytes == 4000
+    tensor = torch.from_numpy(large)
+    tensor[3] = 7
+    assert large[3].tolist() == [7] * 10
+    assert room.array((0, 5), np.float32).shape == (0, 5)
+    room.give_back(400)
+    assert not isinstance(room.array((100,), np.float32), np.memmap)
+
+
+def test_a_full_disk_is_a_sentence_before_it_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Scratch(tmp_path, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 300 * 2**20))  # type: ignore[attr-defined]
+    with pytest.raises(LimitExceeded, match=r"does not fit into memory, and needs 356\.0 MiB of disk"):
+        room.array((100, 2**20), np.uint8)
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scratch.os, "posix_fallocate", full)
+    with pytest.raises(LimitExceeded, match="a larger ephemeral-storage limit or volume is needed"):
+        room.array((10, 2**20), np.uint8)
+
+
+def test_the_container_s_limit_counts_without_its_cached_files(tmp_path: Path) -> None:
+    (tmp_path / "meminfo").write_text("MemTotal: 99 kB\nMemAvailable:  4000000 kB\n")
+    assert memory.available(tmp_path / "none", tmp_path / "meminfo") == 4000000 * 1024
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available(tmp_path, tmp_path / "meminfo") == 4000000 * 1024
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("900000\n")
+    (tmp_path / "memory.stat").write_text("anon 100000\nactive_file 300000\ninactive_file 200000\n")
+    assert memory.available(tmp_path, tmp_path / "meminfo") == 600000
