@@ -509,6 +509,31 @@ def test_a_folder_that_changes_while_it_is_copied_is_not_kept(
     assert "Checkpoint put off: the program wrote to it meanwhile" in caplog.text
 
 
+def test_a_storage_that_does_not_answer_does_not_hold_up_a_stop(tmp_path: Path) -> None:
+    """The last words are to be spoken before the kubelet's SIGKILL, whatever becomes of the checkpoint."""
+    answers = threading.Event()
+
+    class Slow(FolderStore):
+        def keep(self, folder: Path) -> None:
+            answers.wait(600)
+
+    stop = threading.Event()
+    code = (
+        "import os, signal, time; signal.signal(signal.SIGTERM, lambda *seen: os._exit(0));"
+        "open(os.environ['CHECKPOINT_DIR'] + '/state', 'w').write('x');"
+        "open(os.environ['PROGRESS_FILE'], 'a').write('ready\\n'); time.sleep(60)"
+    )
+    inputs = inputs_for(tmp_path, PYTHON, "-c", code, stop=stop, store=Slow(tmp_path / "store"))
+    inputs.output.mkdir(parents=True)
+    object.__setattr__(inputs, "grace_seconds", 1.0)
+    object.__setattr__(inputs, "progress", lambda progress: progress.message == "ready" and stop.set())
+    try:
+        with pytest.raises(errors.Terminated, match="no checkpoint of its last steps"):
+            command.train(inputs)
+    finally:
+        answers.set()
+
+
 def test_a_link_that_takes_a_file_s_place_is_not_followed_into_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

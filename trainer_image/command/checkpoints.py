@@ -61,6 +61,7 @@ class CheckpointFolder:
         self._kept: Look = {}
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._flight: Future[bool] | None = None
+        self._closed = False
 
     def restore(self) -> float:
         """Fills the folder from the newest checkpoint; the seconds that were trained before it, 0 where there is none.
@@ -106,10 +107,14 @@ class CheckpointFolder:
             self.close(within=0.0)
 
     def close(self, within: float | None = None) -> None:
-        """Waits for a copy that is under way, `within` seconds at most; no more copies afterwards."""
-        if self._flight is not None and within != 0.0:
+        """Waits for a copy that is under way, `within` seconds at most; no more copies afterwards.
+
+        Only the first call waits: who has waited for as long as the grace period allows is not to wait again.
+        """
+        waits, self._closed = not self._closed and within != 0.0, True
+        if self._flight is not None and waits:
             try:
-                self._flight.result(within)
+                self._flight.result(None if within is None else max(0.0, within))
             except TooLate:
                 logger.warning("A checkpoint was not stored in time")
         self._worker.shutdown(wait=False, cancel_futures=True)
