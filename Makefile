@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AZURITE := local_stack/azurite/node_modules/.installed
 
-.PHONY: help install demo demo-down test lint bench storm clean
+.PHONY: help install demo demo-down test lint bench quality storm clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -46,6 +46,9 @@ test: lint $(AZURITE) ## lint, then every test (ARGS="tests/test_azurite.py -k f
 
 bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz; fails under a gate (an hour on two cores)
+	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
 storm: $(INSTALLED) $(AZURITE) ## kill dispatchers and fail everything around them: nothing lost, nothing doubled
 	@$(BIN)/python -m local_stack.storm $(ARGS)
