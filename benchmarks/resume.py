@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import json
 import os
 import random
@@ -38,7 +39,10 @@ IMPORTED = (
     "torch._dynamo",
     "trainer_image.tasks.baselines",
     "trainer_image.tasks.image_classification",
+    "trainer_image.tasks.language_model",
     "trainer_image.tasks.tabular",
+    "trainer_image.tasks.text_baselines",
+    "trainer_image.tasks.text_classification",
 )
 
 
@@ -54,12 +58,36 @@ def _some_digits(folder: Path) -> None:
     demo_data.write_digits(folder, per_class=12)
 
 
+def _lines_of_code(folder: Path) -> None:
+    """Lines of two modules of the standard library, to be told apart."""
+    folder.mkdir(parents=True)
+    records = [
+        {"text": line, "label": module.__name__}
+        for module in (argparse, random)
+        for line in [line for line in inspect.getsource(module).splitlines() if line.strip()][:100]
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def _source_text(folder: Path) -> None:
+    """The beginning of a module of the standard library."""
+    folder.mkdir(parents=True)
+    (folder / "train.txt").write_text(inspect.getsource(argparse)[:12_000])
+
+
 CASES = {
     "tabular": Case(
         demo_data.write_wine, "task: tabular\ndata: {target: cultivar}\ntrain: {epochs: 6, time_budget: 1h}\n"
     ),
     "image_classification": Case(
         _some_digits, "task: image_classification\ntrain: {epochs: 3, batch_size: 24, time_budget: 1h}\n"
+    ),
+    "text_classification": Case(
+        _lines_of_code,
+        "task: text_classification\nmodel: {preset: best}\ntrain: {epochs: 3, batch_size: 24, time_budget: 1h}\n",
+    ),
+    "language_model": Case(
+        _source_text, "task: language_model\nmodel: {preset: fast}\ntrain: {epochs: 2, time_budget: 1h}\n"
     ),
 }
 

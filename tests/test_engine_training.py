@@ -13,13 +13,17 @@ import torch
 from portal_client.progress_text import parse
 from tests.training_data import (
     IMAGES,
+    LANGUAGE,
     TABULAR,
+    TEXTS,
     FolderStore,
     StopAtStep,
     class_rows,
     class_table,
+    documents,
     image_folder,
     run_inputs,
+    text_rows,
     value_table,
     write_csv,
 )
@@ -32,29 +36,34 @@ from trainer_image.tasks.image_classification import ImageProblem
 from trainer_image.tasks.tabular import TabularProblem
 from trainer_image.training import train, verdict
 
+CASES = {
+    "classes": (class_table, TABULAR),
+    "values": (value_table, TABULAR),
+    "images": (image_folder, IMAGES),
+    "texts": (text_rows, TEXTS),
+    "language": (documents, LANGUAGE),
+}
 ARTIFACTS = {"model.safetensors", "model.json", "metrics.jsonl", "report.json", "report.html", "README.md"}
 
 
-@pytest.mark.parametrize(("make", "config"), [(class_table, TABULAR), (value_table, TABULAR), (image_folder, IMAGES)])
+@pytest.mark.parametrize(("make", "config"), [*CASES.values()], ids=list(CASES))
 def test_the_model_folder_alone_reproduces_the_test_figures(tmp_path: Path, make, config: str) -> None:
     data = make(tmp_path / "data")
-    (data / "test.csv").write_bytes((data / "train.csv").read_bytes()) if "tabular" in config else (
-        data / "train"
-    ).rename(data / "test")
-    if "tabular" not in config:
-        make(data)
+    [split] = data.iterdir()
+    split.rename(data / split.name.replace("train", "test"))
+    make(data)
     said: list[Progress] = []
     result = train(run_inputs(data, tmp_path / "out", config, said=said))
     assert {path.name for path in (tmp_path / "out").iterdir()} == ARTIFACTS
     first = next(found for p in said if (found := parse(p.message)) and found.step is None)
-    assert (first.epoch, first.epochs, first.more.split()[0]) == (1, 2 if "image" in config else 3, "validation")
+    assert (first.epoch, first.epochs, first.more.split()[0]) == (1, int(config[-3]), "validation")
     assert first.loss is not None
     data.rename(tmp_path / "elsewhere")
     predicted = predict(tmp_path / "out", tmp_path / "elsewhere", tmp_path / "rows.csv")
     assert predicted["metrics"] == dict(result.metrics)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["metrics"] == dict(result.metrics)
-    assert set(report["baselines"]) == {"trivial", "linear"}
+    assert set(report["baselines"]) == {"trivial", "n-gram" if "language" in config else "linear"}
     assert next(iter(report["metrics"])) == report["headline"]
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == predicted["rows"] + 1
 

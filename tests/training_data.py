@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import threading
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from trainer_image.contract import CheckpointStore, Limits, Progress, RunInputs
 
 TABULAR = "task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {epochs: 3}\n"
 IMAGES = "task: image_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n"
+TEXTS = "task: text_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n"
+LANGUAGE = "task: language_model\nmodel: {preset: fast}\ntrain: {epochs: 1}\n"
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]], delimiter: str = ",") -> None:
@@ -59,6 +62,38 @@ def image_folder(folder: Path, count: int = 48, size: tuple[int, int] = (8, 8), 
         place = folder / "train" / label
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels).convert(mode).save(place / f"{number:03}.png")
+    return folder
+
+
+def write_jsonl(path: Path, records: Iterable[object]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def text_records(count: int = 120, seed: int = 0) -> list[dict[str, str]]:
+    """Sentences about ships or about bread, with words that both use."""
+    random = np.random.default_rng(seed)
+    words = {"sea": ["sail", "harbour", "anchor", "Küste"], "kitchen": ["flour", "yeast", "oven", "Brötchen"]}
+    both = ["the", "a", "old", "with", "near", "and"]
+    records = []
+    for number in range(count):
+        label = ("sea", "kitchen")[number % 2]
+        chosen = [*random.choice(both, 6), *random.choice(words[label], 2)]
+        records.append({"text": " ".join(random.permutation(chosen).tolist()), "label": label})
+    return records
+
+
+def text_rows(folder: Path, count: int = 120) -> Path:
+    write_jsonl(folder / "train.jsonl", text_records(count))
+    return folder
+
+
+def documents(folder: Path, count: int = 24) -> Path:
+    """Plain files of such sentences; the second half of each says the first once more."""
+    (folder / "train").mkdir(parents=True)
+    for number in range(count):
+        half = "".join(f"{record['text']}.\n" for record in text_records(8, number))
+        (folder / "train" / f"{number:02}.txt").write_text(half + half, encoding="utf-8")
     return folder
 
 

@@ -103,7 +103,7 @@ def _train(inputs: RunInputs) -> RunResult:
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
     _write_model(inputs, problem, fitted)
     at = time.monotonic()
-    findings = problem.findings(outputs)
+    findings = problem.findings(outputs) | problem.demonstrations(fitted.model)
     intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
     pictures = mistakes.named(problem, findings)

@@ -16,6 +16,15 @@ def task_named(name: str) -> Task:
         from trainer_image.tasks.image_classification import ImageClassification
 
         return ImageClassification()
+    if name == "text_classification":
+        from trainer_image.tasks.text_classification import TextClassification
+
+        return TextClassification()
+    if name == "language_model":
+        from trainer_image.tasks.language_model import LanguageModel
+
+        return LanguageModel()
     raise ConfigInvalid(
-        f"Invalid configuration: task: '{name}' is not built in; tabular or image_classification would be right"
+        f"Invalid configuration: task: '{name}' is not built in; tabular, image_classification, "
+        f"text_classification or language_model would be right"
     )

@@ -173,6 +173,10 @@ class Problem(ABC):
         split, ...} shows these rows' `examples`.
         """
 
+    def demonstrations(self, model: nn.Module) -> Json:
+        """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
+        return {}
+
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """These rows of the test split, in order, for the report's worst mistakes; none: it says their numbers only."""
         return []

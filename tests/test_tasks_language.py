@@ -1,0 +1,169 @@
+"""A language model's data and figures: every byte is judged once, by what stands before it."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training_data import LANGUAGE, documents, run_inputs, write_jsonl
+from trainer_image.errors import DatasetInvalid
+from trainer_image.predict import predict
+from trainer_image.tasks import language_model, language_ngrams
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.language_generate import _Text
+from trainer_image.tasks.language_model import LanguageModel, LanguagePredictor, by_document, scored
+from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
+from trainer_image.tasks.language_windows import MARK, find_matches, scoring_windows, stream, training_windows
+from trainer_image.training import train, validate_dataset
+
+SIZES = LanguageSizes(
+    context=8, width=16, depth=1, heads=2, orders=(2, 3), buckets=64, hashed=4, matches=(1, 3), dropout=0.0
+)
+SOME = st.lists(st.binary(max_size=40).map(lambda b: bytes(x % 3 + 97 for x in b)), min_size=1, max_size=5)
+
+
+@settings(deadline=None)
+@given(SOME)
+def test_a_match_is_what_followed_the_last_earlier_occurrence(texts: list[bytes]) -> None:
+    tokens, starts = stream(texts)
+    found = find_matches(tokens, starts, (1, 3))
+    for start, text in zip(starts.tolist(), texts, strict=True):
+        for position in range(len(text) + 1):
+            for column, order in enumerate((1, 3)):
+                context = text[position - order : position] if position >= order else None
+                earlier = text.rfind(context, 0, position - 1) if context else -1
+                expected = text[earlier + order] if earlier >= 0 else MARK
+                assert found[start + position, column] == expected
+
+
+@settings(deadline=None)
+@given(SOME)
+def test_training_windows_hold_every_token_once_in_order(texts: list[bytes]) -> None:
+    batch = training_windows(texts, 8, (1,))
+    tokens, _ = stream(texts)
+    assert batch["tokens"][:, 1:][scored(batch)].tolist() == tokens[1:].tolist()
+    assert batch["tokens"][:, :-1][scored(batch)].tolist() == tokens[:-1].tolist()
+
+
+@settings(deadline=None)
+@given(SOME)
+def test_scoring_windows_score_every_byte_once_with_half_a_window_before_it(texts: list[bytes]) -> None:
+    batch = scoring_windows(texts, 8, (1,))
+    counted = scored(batch)
+    assert batch["tokens"][:, 1:][counted].tolist() == list(b"".join(texts))
+    for number, text in enumerate(texts):
+        rows = (batch["document"] == number).nonzero().flatten().tolist()
+        assert (len(rows) == 0) == (text == b"")
+        for place, row in enumerate(rows):
+            first = int(batch["scored"][row, 0])
+            assert first == (4 if place else 0)
+
+
+@settings(deadline=None)
+@given(SOME.filter(any))
+def test_what_is_written_sees_what_scoring_sees(texts: list[bytes]) -> None:
+    text = next(text for text in texts if text)
+    growing = _Text(SIZES, text[:-1])
+    tokens, matches = growing.window(8)
+    batch = scoring_windows([text], 8, SIZES.matches)
+    if len(text) <= 8:
+        size = len(text)
+        assert tokens[:size] == batch["tokens"][0, :size].tolist()
+        assert matches[:size] == batch["matches"][0, :size].tolist()
+    assert growing.last == min(len(text), 8) - 1
+
+
+def test_a_prediction_does_not_depend_on_what_follows() -> None:
+    torch.manual_seed(0)
+    model = LanguageNetwork(SIZES)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens = torch.randint(0, 256, (1, 8))
+    matches = torch.randint(0, 257, (1, 8, 2))
+    before = model(tokens, matches)
+    tokens[0, 5:], matches[0, 5:] = 7, 9
+    after = model(tokens, matches)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.allclose(before[:, 5:], after[:, 5:])
+
+
+def test_figures_are_means_over_bytes_and_files() -> None:
+    torch.manual_seed(0)
+    predictor = LanguagePredictor(SIZES, "text")
+    model = predictor.build_model()
+    batch = scoring_windows([b"x" * 20, b"yz"], 8, SIZES.matches)
+    outputs = predictor.outputs(model, batch).detach()
+    figures = predictor.score(outputs, batch)
+    # Fresh weights know nothing: all 257 tokens are as likely, but for what copying adds.
+    assert figures["bits_per_byte"] == pytest.approx(math.log2(257), rel=0.05)
+    assert figures["perplexity"] == pytest.approx(2 ** figures["bits_per_byte"])
+    counts = by_document(outputs)
+    assert [count for count, _ in counts] == [20, 2]
+    assert sum(c * b for c, b in counts) / 22 == pytest.approx(figures["bits_per_byte"])
+
+
+@settings(deadline=None)
+@given(SOME, st.binary(min_size=1, max_size=3))
+def test_the_ngram_models_chances_add_up_to_one(texts: list[bytes], context: bytes) -> None:
+    seen = stream(texts)[0].astype(np.int64)
+    everything = np.arange(257)
+    chance, guess = np.full(257, 1 / 257), np.zeros(257, np.int64)
+    packed = sum(byte << (9 * back) for back, byte in enumerate(reversed(context)))
+    for order in range(len(context) + 1):
+        asked = np.full(257, packed & ((1 << 9 * order) - 1))
+        chance, guess = language_ngrams._refined(
+            language_ngrams._contexts(seen, order), seen[1:], asked, everything, chance, guess
+        )
+        assert chance.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("train.txt", b"too short", "train.txt: 9 bytes of training text are too few for a language model"),
+        ("train.txt", b"line\n" * 2000 + b"\xe9t\xe9", "train.txt: row 2001 is not UTF-8 (byte 0xe9)"),
+        ("train.jsonl", b'{"body": "a"}\n', "train.jsonl: row 1: has no 'text' (data.text); it has body"),
+        ("train.txt", b"", "train.txt: holds no text"),
+    ],
+)
+def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetInvalid) as caught:
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", LANGUAGE))
+    assert told in caught.value.sentence
+
+
+def test_one_long_file_is_cut_so_that_a_part_can_be_held_out(tmp_path: Path) -> None:
+    whole = "".join(f"line {number}\n" for number in range(5000)).encode()
+    (tmp_path / "train.txt").write_bytes(whole)
+    problem = LanguageModel().prepare(tmp_path, TaskSettings())
+    assert any("1 documents are few: they were cut into" in note for note in problem.notes)
+    held = sum(int(scored(problem.splits[split]).sum()) for split in ("validation", "test"))
+    assert 0.2 < held / len(whole) < 0.4
+
+
+def test_json_lines_are_documents_with_groups(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{"story": "once upon " * 30, "who": n // 5} for n in range(40)])
+    problem = LanguageModel().prepare(tmp_path, TaskSettings(text="story", group="who"))
+    assert problem.description.startswith("Text for a byte-level language model; documents: 30 train")
+
+
+def test_the_report_has_files_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(language_model, "SAMPLE_BYTES", 10)
+    train(run_inputs(documents(tmp_path / "data"), tmp_path / "out", LANGUAGE))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert len(report["findings"]["files"]) == 4
+    assert all(sample["prompt"] and sample["text"] for sample in report["findings"]["samples"])
+    assert report["baselines"]["n-gram"]["bits_per_byte"] < report["baselines"]["trivial"]["bits_per_byte"]
+    (tmp_path / "new.txt").write_text("the old harbour near the sail")
+    [row] = predict(tmp_path / "out", tmp_path / "new.txt", None)["predictions"]
+    assert row["row"] == "new.txt"
+    assert row["bytes"] == 29
+    assert 0 < row["bits_per_byte"] < 9

@@ -1,0 +1,163 @@
+"""Texts: what is read, the sentence for what cannot be used, and the features of a classifier."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
+from trainer_image.contract import Limits
+from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.predict import predict
+from trainer_image.tasks import text_features
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.text_classification import TextClassification
+from trainer_image.training import train, validate_dataset
+
+ROWS = text_records(30)
+
+
+def lines(*records: object) -> bytes:
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("train.jsonl", lines(*ROWS, {"txt": "a"}), "row 31: has no 'text' (data.text); did you mean 'txt'?"),
+        ("train.jsonl", lines(*ROWS, {"text": 3, "label": "sea"}), "row 31: 'text' holds no text"),
+        ("train.jsonl", lines(*ROWS, {"text": " ", "label": "sea"}), "row 31: 'text' is empty; every row needs"),
+        ("train.jsonl", lines(*ROWS, {"text": "a"}), "row 31: 'label' (data.target) is empty or missing"),
+        ("train.jsonl", lines(*ROWS, {"text": "a", "label": ["b"]}), "row 31: 'label' is no single value"),
+        ("train.jsonl", lines(*ROWS) + b"{oops\n", "row 31: is no JSON object; one object a line is expected"),
+        ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
+        ("train.jsonl", lines(*ROWS) + b'{"text": "\xff"}', "row 31 is not UTF-8 (byte 0xff)"),
+        ("train.jsonl", lines(*({**row, "label": "sea"} for row in ROWS)), "'label' has one class only ('sea')"),
+        ("train.jsonl", b"\n", "holds no texts"),
+        ("train.csv", b"words,label\na,b\n", "has no column 'text' (data.text); it has words, label"),
+        ("train.csv", b"text,labels\na,b\n", "has no column 'label' (data.target); did you mean 'labels'?"),
+        ("train.csv.gz", b"not gzip", "cannot be unpacked as gzip"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetInvalid) as caught:
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS))
+    assert caught.value.sentence.startswith(f"Invalid dataset: {name}: ")
+    assert told in caught.value.sentence
+
+
+def test_no_text_at_all_says_what_is_expected(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(
+        DatasetInvalid, match=r"expected train\.jsonl, train\.csv or a folder train/ .* found notes\.txt"
+    ):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS))
+
+
+def test_a_label_that_only_the_test_has_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", ROWS)
+    write_jsonl(tmp_path / "test.jsonl", [ROWS[0], {"text": "a", "label": "moon"}])
+    with pytest.raises(DatasetInvalid, match=r"test\.jsonl: row 2: 'label' holds the label 'moon', which no training"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS))
+
+
+def test_a_long_field_is_refused(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"text": "x" * 2000, "label": "sea"}])
+    with pytest.raises(LimitExceeded, match=r"train\.jsonl: row 31: 'text' has 2000 bytes; the limit is 1000"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(field_bytes=1000)))
+
+
+def test_a_packed_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(b" " * 3_000_000))
+    with pytest.raises(LimitExceeded, match="unpacks to more than the limit of 2000000 bytes"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(dataset_bytes=2_000_000)))
+
+
+@pytest.mark.parametrize("form", ["jsonl", "jsonl.gz", "csv", "shards"])
+def test_every_form_of_the_same_texts_is_the_same_problem(tmp_path: Path, form: str) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if form == "csv":
+        write_csv(data / "train.csv", ["text", "label"], [[row["text"], row["label"]] for row in ROWS])
+    elif form == "shards":
+        write_jsonl(data / "train" / "0.jsonl", ROWS[:10])
+        write_jsonl(data / "train" / "1.jsonl", ROWS[10:])
+    else:
+        packed = gzip.compress(lines(*ROWS)) if form.endswith("gz") else lines(*ROWS)
+        (data / f"train.{form}").write_bytes(packed)
+    problem = TextClassification().prepare(data, TaskSettings())
+    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 21 train, 4 validation, 5 test."
+
+
+def test_groups_stay_together_and_columns_may_have_other_names(tmp_path: Path) -> None:
+    records = [{"body": row["text"], "topic": row["label"], "author": n // 3} for n, row in enumerate(ROWS)]
+    write_jsonl(tmp_path / "train.jsonl", records)
+    problem = TextClassification().prepare(tmp_path, TaskSettings(text="body", target="topic", group="author"))
+    whole = {bytes(record["body"], "utf-8"): record["author"] for record in records}
+    authors = [
+        {whole[bytes(t[:n])] for t, n in zip(split["texts"].numpy(), split["lengths"].tolist(), strict=True)}
+        for split in problem.splits.values()
+    ]
+    assert not authors[0] & authors[1] | authors[1] & authors[2] | authors[0] & authors[2]
+
+
+def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "train.jsonl", [{**row, "label": "sea"} for row in text_records(60)] + ROWS[1:8:2] * 2)
+    write_jsonl(tmp_path / "test.jsonl", ROWS)
+    problem = TextClassification().prepare(tmp_path, TaskSettings())
+    assert problem.headline.name == "balanced_accuracy"
+    write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"text": "a moon", "label": "moon"}])
+    [warning] = TextClassification().prepare(tmp_path, TaskSettings()).warnings
+    assert warning.startswith("Labels of 'label' with one training text only: 'moon'")
+
+
+def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "data" / "train.jsonl", text_records(200))
+    train(run_inputs(tmp_path / "data", tmp_path / "out", TEXTS))
+    write_csv(tmp_path / "new.csv", ["text"], [["old yeast near the oven"], ["sail and anchor"], [""]])
+    result = predict(tmp_path / "out", tmp_path / "new.csv", None)
+    assert "metrics" not in result
+    assert [(row["row"], row["label"]) for row in result["predictions"]][:2] == [
+        ("new.csv, row 2", "kitchen"),
+        ("new.csv, row 3", "sea"),
+    ]
+
+
+def buckets(text: bytes, width: int = 64) -> set[int]:
+    up, down = text_features.powers(width)
+    padded = torch.tensor([list(text.ljust(width, b"\0"))], dtype=torch.uint8)
+    found = text_features.buckets_of(padded, torch.tensor([len(text)]), up, down, text_features.word_bytes(), 2**30)
+    return set(found.flatten().tolist()) - {-1}
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=20), st.binary(max_size=20), st.integers(40, 64))
+def test_a_feature_is_the_same_wherever_it_stands_and_however_long_the_padding(a: bytes, b: bytes, width: int) -> None:
+    assert buckets(a, 40) == buckets(a, width)
+    assert buckets(a) - buckets(b"- " + a + b" -") == set()
+    assert len(buckets(a) - buckets(b + b" " + a)) == 0
+
+
+def test_features_are_all_short_ngrams_words_and_pairs_of_them() -> None:
+    assert len(buckets(b"ab, cde")) == 7 + 6 + 5 + 4 + 3 + 2 + 1
+    assert len(buckets(b"aaaa")) == 4 + 1
+    assert buckets(b"old sea") & buckets(b"old  sea!") > buckets(b"old") | buckets(b"sea")
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(-1, 7), min_size=6, max_size=6), min_size=1, max_size=3))
+def test_a_bag_counts_each_bucket_once_and_each_kind_has_length_one(rows: list[list[int]]) -> None:
+    index, value = text_features.bags(torch.tensor(rows), torch.ones(8))
+    for given_row, at, weight in zip(rows, index.tolist(), value.tolist(), strict=True):
+        counted = [bucket for bucket, w in zip(at, weight, strict=True) if w]
+        assert sorted(counted) == sorted({bucket for bucket in given_row if bucket >= 0})
+        for kind in (range(6), range(6, 8)):
+            squares = [w * w for bucket, w in zip(at, weight, strict=True) if bucket in kind]
+            assert sum(squares) == pytest.approx(float(any(bucket in kind for bucket in given_row)), abs=1e-5)
