@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dispatcher import app
+from dispatcher import parts
 from dispatcher.job_spec import build_job, load_template
 from dispatcher.settings import Settings
 from dispatcher.training_request import decode
@@ -73,8 +73,8 @@ def _measure(requests: int, launcher: Callable[[Stack, int], float]) -> Rate:
 def _bare(stack: Stack, requests: int) -> float:
     settings = Settings.read(stack.settings)
     template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
-    request = decode('{"task": "train", "model_container_name": "model-0"}', app.bounds_of(settings))
-    job = build_job(template, request, message_id="bench", queued_at=time.time(), defaults=app.defaults_of(settings))
+    request = decode('{"task": "train", "model_container_name": "model-0"}', parts.bounds_of(settings))
+    job = build_job(template, request, message_id="bench", queued_at=time.time(), defaults=parts.defaults_of(settings))
     env = {**os.environ, **stack.settings, "BENCH_JOB": json.dumps(job), "BENCH_REQUESTS": str(requests)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bare_loop"], env=env, cwd=ROOT, check=True, capture_output=True, text=True

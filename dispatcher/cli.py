@@ -19,7 +19,7 @@ import click
 import yaml
 from click import shell_completion
 
-from dispatcher import app, inspection, pod_check, poison_tool, self_check
+from dispatcher import app, inspection, parts, pod_check, poison_tool, self_check
 from dispatcher.azure_queue import QueueError
 from dispatcher.cancel import NothingToCancel
 from dispatcher.cancel import cancel as cancel_job
@@ -135,7 +135,7 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
     log_to_stderr(settings, logging.ERROR)
     wishes: dict[str, Any] = {"extra": (), "dataset": dataset, "gpus": None, "priority": None, "time_limit": None}
     try:
-        request = None if model is None else decode(_compose(model, wishes), app.bounds_of(settings))
+        request = None if model is None else decode(_compose(model, wishes), parts.bounds_of(settings))
     except MalformedRequest as error:
         fail(EXIT_USAGE, f"{error.sentence} ({error.code})")
     results: list[self_check.CheckResult] = []
@@ -180,8 +180,8 @@ def render(environ: Environment, message: str) -> None:
     }
     settings = read_settings({**anything, **environ})
     try:
-        template = app.read_template(settings)
-        request = decode(read_text(message), app.bounds_of(settings))
+        template = parts.read_template(settings)
+        request = decode(read_text(message), parts.bounds_of(settings))
     except ValueError as error:
         fail(EXIT_USAGE, str(error))
     job = build_job(
@@ -189,7 +189,7 @@ def render(environ: Environment, message: str) -> None:
         request,
         message_id="00000000-0000-0000-0000-000000000000",
         queued_at=0.0,
-        defaults=app.defaults_of(settings),
+        defaults=parts.defaults_of(settings),
     )
     click.echo(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120), nl=False)
 
@@ -219,11 +219,11 @@ def submit(environ: Environment, /, model: str | None, message: str | None, unch
     text = read_text(message) if message is not None else _compose(str(model), wishes)
     if not unchecked:
         try:
-            decode(text, app.bounds_of(settings))
+            decode(text, parts.bounds_of(settings))
         except MalformedRequest as error:
             fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
     with outside_calls("Nothing was sent"):
-        click.echo(app.open_queue(settings, settings.queue_name).send(text))
+        click.echo(parts.open_queue(settings, settings.queue_name).send(text))
 
 
 @main.command(epilog=examples("dispatcher status", "dispatcher status model-123", "dispatcher status 123 --json"))

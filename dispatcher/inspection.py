@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatcher import app, names, objects, outcome, phases
+from dispatcher import names, objects, outcome, parts, phases
 from dispatcher.azure_queue import TrainingQueue
 from dispatcher.kubernetes_jobs import KubernetesJobs
 from dispatcher.kueue_queue import KueueQueue
@@ -43,9 +43,9 @@ def inspect(settings: Settings, model: str | None) -> Found:
     """
     wanted = None if model is None else extract_model_id(model if model.startswith(MODEL_PREFIX) else f"model-{model}")
     cluster = KubernetesJobs(settings.namespace)
-    portal = app.open_portal(settings)
-    queue = app.open_queue(settings, settings.queue_name)
-    poisoned = app.open_queue(settings, settings.poison_queue_name)
+    portal = parts.open_portal(settings)
+    queue = parts.open_queue(settings, settings.queue_name)
+    poisoned = parts.open_queue(settings, settings.poison_queue_name)
 
     waiting = _visible(queue, settings)
     jobs = {objects.model_id_of(job): job for job in cluster.list_jobs(names.SELECTOR).items}
@@ -69,7 +69,7 @@ def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
     counts: dict[str, int] = {}
     for text in queue.peek():
         try:
-            model_id = decode(text, app.bounds_of(settings)).model_id
+            model_id = decode(text, parts.bounds_of(settings)).model_id
         except MalformedRequest:
             continue
         counts[model_id] = counts.get(model_id, 0) + 1
@@ -100,7 +100,7 @@ def _model(
 
 def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueQueue | None) -> dict[str, Any]:
     own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
-    decided = outcome.decide(job, own, (), time.time(), app.limits_of(settings))
+    decided = outcome.decide(job, own, (), time.time(), parts.limits_of(settings))
     now = phases.phase(job, own)
     if isinstance(decided, Ended):
         state, sentence = decided.verdict.code, decided.verdict.sentence

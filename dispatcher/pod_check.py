@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dispatcher import app, names, objects, outcome, waiting
+from dispatcher import names, objects, outcome, parts, waiting
 from dispatcher.job_spec import build_job
 from dispatcher.kubernetes_jobs import KubernetesJobs, ObjectConflict, ObjectNotFound
 from dispatcher.outcome import Ended, Going, Stop
@@ -45,11 +45,11 @@ def check_in_pod(
 def check_job(settings: Settings, request: TrainingRequest, seconds: float) -> dict[str, Any]:
     """The Job of a training of this request, but for what makes it the dispatcher's. Raises ValueError."""
     job = build_job(
-        app.read_template(settings),
+        parts.read_template(settings),
         request,
         message_id="check",
         queued_at=time.time(),
-        defaults=app.defaults_of(settings),
+        defaults=parts.defaults_of(settings),
     )
     metadata, spec = job["metadata"], job["spec"]
     metadata["generateName"] = "training-check-"
@@ -86,7 +86,7 @@ def _wait(
         now = time.time()
         asked = waiting.needs_events(live, pods, now)
         events = cluster.list_events(asked) if asked else []
-        match outcome.decide(live, pods, events, now, app.limits_of(settings)):
+        match outcome.decide(live, pods, events, now, parts.limits_of(settings)):
             case Ended(completed=True):
                 nodes = ", ".join(sorted({(pod.get("spec") or {}).get("nodeName") or "?" for pod in pods}))
                 return CheckResult(

@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 import click
 
-from dispatcher import app, cli_support
+from dispatcher import cli_support, parts
 from dispatcher.azure_queue import MAX_BATCH, QueueMessage, TrainingQueue
 from dispatcher.cli_support import EXIT_FAILED, EXIT_USAGE, Environment, examples, fail, outside_calls
 from dispatcher.poison import PoisonEntry, parse_entry
@@ -137,8 +137,8 @@ def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]
     settings = cli_support.read_settings(environ)
     cli_support.log_to_stderr(settings, logging.ERROR)
     with outside_calls("What was not done is still in the poison queue"):
-        queue = app.open_queue(settings, settings.poison_queue_name)
-        yield queue, app.open_queue(settings, settings.queue_name)
+        queue = parts.open_queue(settings, settings.poison_queue_name)
+        yield queue, parts.open_queue(settings, settings.queue_name)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from dispatcher import app, clocks, names
+from dispatcher import clocks, names, parts
 from dispatcher.azure_queue import QueueError
 from dispatcher.kubernetes_jobs import ClusterError, KubernetesJobs
 from dispatcher.launcher import Launcher
@@ -87,12 +87,12 @@ def _try(name: str, check: Callable[[], str]) -> CheckResult:
 
 
 def _template(settings: Settings) -> str:
-    app.read_template(settings)
+    parts.read_template(settings)
     return f"{settings.job_template} can be completed"
 
 
 def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str:
-    queue = app.open_queue(settings, name)
+    queue = parts.open_queue(settings, name)
     try:
         began = time.time()
         depth = queue.depth()
@@ -104,7 +104,7 @@ def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str
 
 
 def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
-    portal = app.open_portal(settings)
+    portal = parts.open_portal(settings)
     if portal is None:
         raise _Not("skipped", "not asked: STATUS_TRACKING=off")
     if not settings.api_key:
@@ -166,6 +166,6 @@ def _clock(place: str, skew: float | None) -> str:
 
 
 def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
-    template = app.read_template(settings)
-    Launcher(cluster, None, template, app.defaults_of(settings), put_budget=0.0).probe_template()
+    template = parts.read_template(settings)
+    Launcher(cluster, None, template, parts.defaults_of(settings), put_budget=0.0).probe_template()
     return "accepted by a dry run"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.app import bounds_of, defaults_of
 from dispatcher.job_spec import TemplateError, build_job, load_template
+from dispatcher.parts import bounds_of, defaults_of
 from dispatcher.settings import Settings
 from dispatcher.training_request import TrainingRequest, decode
 from local_stack.control import ClusterControl
