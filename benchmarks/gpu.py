@@ -87,7 +87,7 @@ LOADS = (
         ("accuracy", 0.9),
     ),
     Load(
-        "images, 48 x 48", write_images, "task: image_classification\ntrain: {epochs: 10}\n", 20_000, 200,
+        "images, 48 x 48", write_images, "task: image_classification\ntrain: {epochs: 10}\n", 20_000, 60,
         ("accuracy", 0.9),
     ),
     Load(

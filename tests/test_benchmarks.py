@@ -6,6 +6,10 @@ import re
 import subprocess
 import sys
 
+import pytest
+import torch
+
+from benchmarks import gpu
 from local_stack.azurite import Azurite
 from local_stack.stack import ROOT
 
@@ -22,3 +26,17 @@ def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite
     assert done.returncode == 0, done.stderr[-2000:]
     last = done.stdout.splitlines()[-1]
     assert re.fullmatch(r"5 requests .* bare loop [\d.]+ launches/s, dispatcher [\d.]+ launches/s, ratio .*", last)
+
+
+def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert gpu.main(["--device", "cpu", "--only", "images, 8 x 8", "--markdown"]) == 0
+    table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    measured = dict(zip(table[0], table[-1], strict=True))
+    assert table[0] == gpu.HEADER
+    assert float(measured["rows/s"].replace(",", "")) > 0
+    assert (measured["load"], measured["precision"], measured["busy"]) == ("images, 8 x 8", "fp32", "–")
+    if not torch.cuda.is_available():
+        assert gpu.main([]) == 1
+        assert "Nothing was measured. Device 'cuda' was asked for, but none is visible" in capsys.readouterr().err
