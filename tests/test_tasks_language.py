@@ -157,11 +157,14 @@ def test_json_lines_are_documents_with_groups(tmp_path: Path) -> None:
 
 def test_the_report_has_files_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(language_model, "SAMPLE_BYTES", 10)
-    train(run_inputs(documents(tmp_path / "data"), tmp_path / "out", LANGUAGE))
+    data, other = documents(tmp_path / "data"), documents(tmp_path / "other", 4)
+    (other / "train").rename(data / "test")
+    train(run_inputs(data, tmp_path / "out", LANGUAGE))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert len(report["findings"]["files"]) == 4
     assert all(sample["prompt"] and sample["text"] for sample in report["findings"]["samples"])
     assert report["baselines"]["n-gram"]["bits_per_byte"] < report["baselines"]["trivial"]["bits_per_byte"]
+    assert predict(tmp_path / "out", data, tmp_path / "rows.csv")["metrics"] == report["metrics"], "to the last bit"
     (tmp_path / "new.txt").write_text("the old harbour near the sail")
     [row] = predict(tmp_path / "out", tmp_path / "new.txt", None)["predictions"]
     assert row["row"] == "new.txt"

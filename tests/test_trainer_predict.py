@@ -14,7 +14,16 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 from click.testing import CliRunner, Result
 
-from tests.training_data import TABULAR, class_rows, class_table, image_folder, run_inputs, value_table, write_csv
+from tests.training_data import (
+    TABULAR,
+    class_rows,
+    class_table,
+    image_folder,
+    run_inputs,
+    text_rows,
+    value_table,
+    write_csv,
+)
 from trainer_image import artifacts, cli, published
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.predict import inert, predict
@@ -55,18 +64,20 @@ AUTO = "task: tabular\ndata: {target: y}\ntrain: {epochs: 4}\n"
         (class_table, AUTO, "test.csv"),
         (value_table, AUTO, "test.csv"),
         (image_folder, "task: image_classification\ntrain: {epochs: 2}\n", "test"),
+        (text_rows, "task: text_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n", "test.jsonl"),
     ],
-    ids=["classes", "values", "images"],
+    ids=["classes", "values", "images", "texts"],
 )
-def test_a_refitted_model_predicts_its_test_figures_to_the_last_bit(
+def test_a_model_predicts_its_test_figures_to_the_last_bit_also_after_a_refit(
     tmp_path: Path, make: Callable[[Path, int], Path], config: str, name: str
 ) -> None:
     data, other = make(tmp_path / "data", 70), make(tmp_path / "other", 52)
     next(other.glob("train*")).rename(data / name)
     result = train(run_inputs(data, tmp_path / "out", config))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["training"]["fit_on"] == ["train", "validation"]
-    moved = (data / name).rename(tmp_path / name) if name.endswith(".csv") else data
+    refitted = "text" not in config
+    assert (report["training"]["fit_on"] == ["train", "validation"]) is refitted
+    moved = (data / name).rename(tmp_path / name) if (data / name).is_file() else data
     predicted = predict(tmp_path / "out", moved, tmp_path / "p.csv")
     assert predicted["metrics"] == dict(result.metrics) == report["metrics"]
 
