@@ -83,11 +83,3 @@ def _below_ulimit() -> float:
     lines = Path("/proc/self/status").read_text().splitlines()
     used = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
     return limit - used
-
-
-def may_pin(size: int) -> bool:
-    """Whether this many bytes may become pinned host memory, which is copied and can not be dropped by the kernel.
-
-    A split that lies in a file because it is larger than memory must not be copied into it.
-    """
-    return size <= available() // 4

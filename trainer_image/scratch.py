@@ -33,10 +33,14 @@ class Scratch:
 
     def __init__(self, folder: Path | None = None, memory_bytes: int | None = None) -> None:
         self.folder = folder
-        self._left = memory_bytes
+        self._room = self._left = memory_bytes
         self._files = 0
         self._files_in: tempfile.TemporaryDirectory[str] | None = None
         self.spilled_bytes = 0
+
+    def anew(self) -> Scratch:
+        """The same room once more, for what is read when the first is gone."""
+        return Scratch(self.folder, self._room)
 
     @property
     def memory_left(self) -> int:

@@ -155,7 +155,7 @@ class TabularProblem(Problem):
         held_out = "test" not in tables
         self._test_files = found.train if held_out else found.test
         self._test_rows = rows.test if held_out else np.arange(tables["test"].rows)
-        self._root, self._limits, self._scratch_folder = root, settings.limits, settings.scratch.folder
+        self._root, self._limits, self._scratch = root, settings.limits, settings.scratch
         known, headline, selection = target.figures
         split = self.splits["train"]
         dense, codes, encoded = (split[name].numpy() for name in ("dense", "codes", "target"))
@@ -270,7 +270,7 @@ class TabularProblem(Problem):
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """Reads the test split's table again: the text of every cell is not worth its memory while training."""
         files = [(p.relative_to(self._root).as_posix(), p) for p in self._test_files]
-        table = read_table(files, self._limits, Scratch(self._scratch_folder))
+        table = read_table(files, self._limits, self._scratch.anew())
         shown = [name for name in table.columns if name in self._predictor.preprocessing.columns][:SHOWN_COLUMNS]
         indices = [int(self._test_rows[row]) for row in rows]
         examples = []
