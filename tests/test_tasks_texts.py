@@ -153,11 +153,11 @@ def test_features_are_all_short_ngrams_words_and_pairs_of_them() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 7), min_size=6, max_size=6), min_size=1, max_size=3))
-def test_a_bag_counts_each_bucket_once_and_each_kind_has_length_one(rows: list[list[int]]) -> None:
+def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[list[int]]) -> None:
     index, value = text_features.bags(torch.tensor(rows), torch.ones(8))
     for given_row, at, weight in zip(rows, index.tolist(), value.tolist(), strict=True):
         counted = [bucket for bucket, w in zip(at, weight, strict=True) if w]
         assert sorted(counted) == sorted({bucket for bucket in given_row if bucket >= 0})
-        for kind in (range(6), range(6, 8)):
+        for kind, length in ((range(6), 1.0), (range(6, 8), text_features.WORDS_LENGTH)):
             squares = [w * w for bucket, w in zip(at, weight, strict=True) if bucket in kind]
-            assert sum(squares) == pytest.approx(float(any(bucket in kind for bucket in given_row)), abs=1e-5)
+            assert sum(squares) == pytest.approx(length**2 * any(bucket in kind for bucket in given_row), abs=1e-5)

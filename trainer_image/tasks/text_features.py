@@ -3,7 +3,7 @@
 Features are byte n-grams, and words and pairs of words, each kind hashed into buckets of its own (arXiv 1607.01759, and
 0902.2206 for hashing). A bucket counts 1 + log(occurrences), times its inverse document frequency: the weighting under
 which linear models on n-grams are strong (Salton and Buckley 1988, as `sublinear_tf` in scikit-learn). The weights of
-each kind have length 1 in a text: else the many n-grams would drown the few words.
+the n-grams have length 1 in a text, those of the words WORDS_LENGTH.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch.nn import functional
 _BASE = 0x5851F42D4C957F2D
 _MIX = 0x2545F4914F6CDD1D
 ORDERS = (1, 2, 3, 4, 5)
-WORDS = 2  # words, and pairs of them
+# Chosen on the development chunks, first fold: accuracy 0.740 with 0.5, 0.732 with 1.
+WORDS_LENGTH = 0.5
 
 
 def _signed(value: int) -> int:
@@ -79,7 +80,7 @@ def _bucket(hashed: Tensor, salt: int, count: int) -> Tensor:
 
 def bags(buckets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """(rows, features) buckets, and weights (count,) of buckets → each row's buckets sorted and what each weighs there:
-    a repeated one in its first place only, the others 0; n-grams and words of a row have length 1 each."""
+    a repeated one in its first place only, the others 0; a row's n-grams have length 1, its words WORDS_LENGTH."""
     ordered = buckets.sort(1).values
     width = ordered.shape[1]
     at = torch.arange(width, device=ordered.device)
@@ -91,5 +92,5 @@ def bags(buckets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     index = ordered.clamp(min=0)
     value = torch.where(new & (ordered >= 0), (1 + occurrences.log()) * weights[index], 0.0)
     words = ordered >= word_buckets(len(weights))
-    scale = [(value * kind).norm(dim=1, keepdim=True).clamp(min=1e-6) for kind in (words, ~words)]
-    return index, value / torch.where(words, scale[0], scale[1])
+    lengths = [(value * kind).norm(dim=1, keepdim=True).clamp(min=1e-6) for kind in (words, ~words)]
+    return index, value * torch.where(words, WORDS_LENGTH / lengths[0], 1 / lengths[1])

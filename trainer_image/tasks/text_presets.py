@@ -21,10 +21,10 @@ def preset(name: str, texts: int, longest: int, classes: int) -> tuple[TextSizes
     """(sizes, recipe) for this many training texts in this many classes, the longest of them `longest` bytes."""
     small = texts <= SMALL_TEXTS
     linear = small and classes <= FEW_CLASSES
-    buckets = 2**18 if small else 2**19
+    buckets = 2**19
     sizes = TextSizes(
         longest=max(8, min(LONGEST[name], longest)),
-        buckets=buckets // 4 if name == "fast" else buckets,
+        buckets=buckets // 8 if name == "fast" else buckets,
         width=0 if linear else 64,
         filters=128 if name == "best" else 0,
         dropout=0.1,
