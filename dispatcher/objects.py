@@ -11,6 +11,9 @@ from typing import Any, cast
 
 from dispatcher import names
 
+# What no datetime can hold any more (epoch seconds).
+_YEAR_10000 = 253402300800.0
+
 KubeObject = Mapping[str, Any]
 """A Job, pod or Event as decoded from the API server's JSON."""
 
@@ -102,10 +105,16 @@ def trainer_state(pod: KubeObject) -> Mapping[str, Any]:
 
 
 def timestamp(text: str | None) -> float | None:
-    """RFC 3339 as Kubernetes writes it → seconds since the epoch."""
-    if not text:
+    """RFC 3339 as Kubernetes writes it → seconds since the epoch; None for anything else, which nobody is told about.
+
+    An annotation may be anybody's, and every dispatcher reads it: a word in it must end none.
+    """
+    try:
+        when = datetime.fromisoformat(text) if text else None
+        seconds = when.timestamp() if when and when.tzinfo else None
+    except (ValueError, OverflowError):
         return None
-    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+    return seconds if seconds is not None and 0 <= seconds < _YEAR_10000 else None
 
 
 def rfc3339(seconds: float) -> str:

@@ -97,7 +97,7 @@ class Reporter:
         try:
             told = json.loads(objects.annotation(job, names.REPORTED) or "")
             ended = Ended(told["status"] == "Completed", Verdict(str(told["code"]), str(told["sentence"])))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
         if self._portal is None or told.get("portal") != "reported":
             return

@@ -214,11 +214,7 @@ def _reported(job: KubeObject) -> tuple[str | None, str]:
 
 def _since(job: KubeObject, pods: Sequence[KubeObject]) -> str | None:
     """When the phase began, as far as the objects tell."""
-    try:
-        seconds = since(job, pods)
-    except ValueError:  # an annotation that somebody else wrote
-        seconds = None
-    return _epoch(seconds or 0.0) or _time(objects.meta(job).get("creationTimestamp"))
+    return _epoch(since(job, pods) or 0.0) or _time(objects.meta(job).get("creationTimestamp"))
 
 
 def _started(pods: Sequence[KubeObject]) -> str | None:
@@ -335,10 +331,5 @@ def _epoch(seconds: float) -> str | None:
 
 def _time(text: object) -> str | None:
     """A time as Kubernetes writes it, in one form; None for anything else (annotations may be anybody's)."""
-    if not isinstance(text, str):
-        return None
-    try:
-        seconds = objects.timestamp(text)
-        return None if seconds is None else objects.rfc3339(seconds)
-    except (ValueError, OverflowError, OSError):
-        return None
+    seconds = objects.timestamp(text) if isinstance(text, str) else None
+    return None if seconds is None else objects.rfc3339(seconds)
