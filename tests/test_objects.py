@@ -21,7 +21,7 @@ from tests.builders import T0, a_job, failed
 def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_sweep_of_every_dispatcher(
     job: dict[str, Any], text: str
 ) -> None:
-    hand_written = {key: text for key in (names.LAUNCHED_AT, names.REPORTED_AT, names.QUEUED_AT)}
+    hand_written = dict.fromkeys((names.LAUNCHED_AT, names.REPORTED_AT, names.QUEUED_AT), text)
     job["metadata"]["annotations"] |= hand_written | {names.ACKNOWLEDGED: "false"}
     view = ClusterView(lambda name: None)
     view.replace("jobs", [job])
