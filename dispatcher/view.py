@@ -91,13 +91,19 @@ class ClusterView:
     def _unlink(self, pod: KubeObject, before: KubeObject | None) -> None:
         # A pod whose labels no longer match is let go by its Job: an old state of it that stayed would never end.
         if before is not None and objects.owner_uid(before) != objects.owner_uid(pod):
-            self._pods_of.get(objects.owner_uid(before) or "", {}).pop(objects.uid_of(pod), None)
+            self._drop(objects.owner_uid(before) or "", pod)
+
+    def _drop(self, owner: str, pod: KubeObject) -> None:
+        kept = self._pods_of.get(owner, {})
+        kept.pop(objects.uid_of(pod), None)
+        if not kept:
+            self._pods_of.pop(owner, None)  # usually the Job goes first, and nothing else would
 
     def _bury(self, pod: KubeObject, before: KubeObject | None = None) -> None:
         """A pod is gone; what it last said is remembered as long as its Job is there (an eviction deletes the pod)."""
         self._unlink(pod, before)
         if objects.owner_uid(pod) not in self._first_seen:
-            self._pods_of.get(objects.owner_uid(pod) or "", {}).pop(objects.uid_of(pod), None)
+            self._drop(objects.owner_uid(pod) or "", pod)
             return
         if objects.pod_is_over(pod):
             self._index(pod)

@@ -233,3 +233,13 @@ def test_how_long_a_job_is_known_is_measured_by_our_own_clock(view: ClusterView,
     view.apply("jobs", "DELETED", a_job())
     view.apply("jobs", "ADDED", a_job(uid="another"))
     assert view.seconds_known(a_job(uid="another")) == 0
+
+
+def test_nothing_stays_of_a_job_whose_pods_go_after_it(view: ClusterView) -> None:
+    # As the garbage collector does it; a dispatcher that runs for months would keep a little of each Job.
+    job, pod = a_job(reported=True), a_pod()
+    view.apply("jobs", "ADDED", job)
+    view.apply("pods", "ADDED", pod)
+    view.apply("jobs", "DELETED", job)
+    view.apply("pods", "DELETED", pod)
+    assert [name for name, kept in vars(view).items() if isinstance(kept, dict | set) and kept] == []

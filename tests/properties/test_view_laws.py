@@ -129,6 +129,8 @@ class ViewMachine(RuleBasedStateMachine):
     def nothing_is_remembered_of_jobs_that_are_gone(self) -> None:
         uids = {objects.uid_of(job) for job in self.view.jobs()}
         assert set(self.view._first_seen) == uids
+        for uid, pods in self.view._pods_of.items():
+            assert uid in uids or (pods and pods.keys() <= self.view._pods.keys()), "for days, a little of each Job"
 
     def teardown(self) -> None:
         if hasattr(self, "view"):
