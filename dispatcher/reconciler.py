@@ -141,6 +141,7 @@ class Reconciler:
         """Bring one Job a step further. Raises PortalError and ClusterError: come again."""
         if (gone := self._view.vanished(name)) is not None:
             self._vanished(name, gone)
+            self._forget(name, gone)
         job = self._view.job(name)
         if job is not None and is_damaged(job):
             if (wait := self._mender.mend(job)) > 0:
@@ -182,6 +183,8 @@ class Reconciler:
             case Ended() as ended:
                 self._reporter.report(job, ended)
                 self._view.released(job)
+                # A Job that was deleted goes with that: nobody sees it as reported.
+                self._forget(name, job)
             case Stop():
                 self._stop(name, job, now)
             case Going() as going:

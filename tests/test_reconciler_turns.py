@@ -90,3 +90,25 @@ def test_an_end_whose_pods_were_not_heard_of_is_told_in_the_trainers_words(bench
     assert bench.reported() == 1
     ended = bench.reporter.report.call_args.args[1]
     assert (ended.verdict.code, ended.verdict.sentence) == ("DatasetInvalid", "Invalid dataset: it is empty")
+
+
+def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> None:
+    # Such a Job is never seen as reported: a dispatcher that runs for months would keep a little of each.
+    kept = vars(bench.reconciler).values()
+    for taken_away in (False, True):
+        waiting = a_job(suspended=True)
+        waiting["metadata"]["annotations"][names.LAUNCHED_BY] = THEIRS
+        bench.see(waiting)
+        bench.reported()
+        deleted = waiting if taken_away else {**waiting, "metadata": waiting["metadata"] | {"deletionTimestamp": "x"}}
+        bench.see(deleted)
+        bench.reported()
+        bench.clock.advance(4)
+        bench.reported()
+        bench.cluster.get_job.return_value = None
+        bench.view.replace("jobs", [])
+        bench.reported()
+        assert bench.reconciler.waiting_for() == {}
+        assert [d for d in kept if isinstance(d, dict) and d] == []
+    assert bench.reporter.report.call_count == 1
+    assert bench.reporter.report_vanished.call_count == 1
