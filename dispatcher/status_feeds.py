@@ -150,13 +150,12 @@ class StatusFeeds:
             self._asked[uid] = self._monotonic()
             try:
                 answer = self._portal.get_model_status(model_id)
+                if answer.status is ProcessingStatus.PROCESSING:
+                    self._hear(uid, answer.message)
             except PortalError as error:
                 if error.retryable:  # out of reach: for all of them
-                    self._portal_due = self._monotonic() + self._progress_every
+                    self._portal_due = self._monotonic() + max(self._progress_every, error.retry_after or 0.0)
                     return
-                continue
-            if answer.status is ProcessingStatus.PROCESSING:
-                self._hear(uid, answer.message)
             if self._stopping.wait(self._breath):
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from unittest.mock import Mock
 
 import pytest
 
@@ -153,6 +154,25 @@ def test_an_outage_of_the_portal_costs_one_call_an_interval(room: Room) -> None:
         room.clock.advance(10)
     assert len(room.portal.asked) == 4
     assert room.feeds.look()[1] == {}
+
+
+def test_a_portal_that_asks_for_patience_gets_it(room: Room) -> None:
+    room.models = ["1"]
+    room.portal.answers["1"] = PortalUnavailable("Too many requests", retry_after=100.0)
+    for _ in range(10):
+        room.feeds.ask_portal()
+        room.clock.advance(10)
+    assert len(room.portal.asked) == 1
+
+
+def test_a_portal_that_knows_none_of_the_models_is_not_asked_for_all_of_them_in_one_breath(room: Room) -> None:
+    room.models = ["1", "2", "3"]
+    room.portal.answers = dict.fromkeys(room.models, ModelUnknown("The portal knows no such model"))
+    stopping = Mock()
+    stopping.wait.side_effect = [False, True]
+    room.feeds._stopping = stopping
+    room.feeds.ask_portal()
+    assert room.portal.asked == ["1", "2"]
 
 
 def test_one_model_that_the_portal_does_not_know_keeps_nobody_from_the_others(room: Room) -> None:
