@@ -16,7 +16,7 @@ from typing import Any
 
 from dispatcher import names, objects
 from dispatcher.job_events import UNTOLD, Story
-from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict, ObjectNotFound
+from dispatcher.kubernetes_jobs import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
 from dispatcher.objects import KubeObject
 from dispatcher.ports import Cluster
 from portal_client.model_ids import MODEL_PREFIX
@@ -135,17 +135,27 @@ class Mender:
         due = self._monotonic()
         while not self._stopping.is_set():
             if self._monotonic() >= due:
-                self.once()
+                self.once(alive)
                 # Spread: each dispatcher looks, and one is enough.
                 due = self._monotonic() + _LOOK_EVERY * random.uniform(0.75, 1.25)  # noqa: S311
             alive()
             self._stopping.wait(5.0)
 
-    def once(self) -> None:
+    def once(self, alive: Callable[[], None] = lambda: None) -> None:
         """One look at every Job of the namespace that has not our label."""
         try:
             for job in self._cluster.list_jobs(_WITHOUT_LABEL).items:
+                alive()
                 if is_damaged(job):
-                    self.mend(job)
+                    self._try(job)
         except ClusterError as error:
             log.warning("%s. Jobs without our label are looked for again later", error)
+
+    def _try(self, job: KubeObject) -> None:
+        """Whatever forbids it for one Job (a policy, a webhook) says nothing of the next. Raises ClusterUnavailable."""
+        try:
+            self.mend(job)
+        except ClusterUnavailable:
+            raise
+        except ClusterError as error:
+            log.warning("%s. Nobody reports the end of Job %s until it is mended", error, objects.name_of(job))

@@ -12,7 +12,7 @@ import yaml
 from dispatcher import names, objects
 from dispatcher.job_spec import JobDefaults, build_job
 from dispatcher.job_template import load_template
-from dispatcher.kubernetes_jobs import ClusterUnavailable, Listing
+from dispatcher.kubernetes_jobs import ClusterUnavailable, Listing, ObjectInvalid
 from dispatcher.mending import Mender, is_damaged, mended
 from dispatcher.objects import rfc3339
 from dispatcher.training_request import Bounds, decode
@@ -156,3 +156,16 @@ def test_at_its_start_a_dispatcher_looks_for_jobs_that_no_watch_shows() -> None:
     assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == ["model-1"]
     bench.cluster.list_jobs.side_effect = ClusterUnavailable("The API server cannot be reached")
     bench.mender.once()
+
+
+def test_one_that_cannot_be_mended_keeps_nobody_from_the_others_and_each_is_a_sign_of_life() -> None:
+    bench = Bench()
+    jobs = {f"model-{n}": _job((names.MANAGED_BY,), model_id=str(n), uid=f"u{n}") for n in (1, 2, 3)}
+    bench.cluster.list_jobs.return_value = Listing(list(jobs.values()), "1")
+    bench.cluster.get_job.side_effect = jobs.get
+    refused = ObjectInvalid("Cannot patch jobs model-1: admission webhook denied the request")
+    bench.cluster.patch_job.side_effect = [refused, {}, ClusterUnavailable("The API server cannot be reached")]
+    alive = Mock()
+    bench.mender.once(alive)
+    assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == list(jobs)
+    assert alive.call_count == 3, "hundreds at a slow API server are no hang that /livez should end"
