@@ -16,7 +16,7 @@ from torch.nn import functional
 _BASE = 0x5851F42D4C957F2D
 _MIX = 0x2545F4914F6CDD1D
 ORDERS = (1, 2, 3, 4, 5)
-# Chosen on the development chunks, first fold: accuracy 0.740 with 0.5, 0.732 with 1.
+# First fold of the development chunks, linear start alone, 2^18 buckets: accuracy 0.740 with 0.5, 0.732 with 1.
 WORDS_LENGTH = 0.5
 
 

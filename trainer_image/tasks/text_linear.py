@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-# Its margins are -1 and 1. Times this, as logits, they were about as sure as they are right on the development chunks.
+# Its margins are -1 and 1; as logits they would be unsure of everything. Not tuned: training goes on from here.
 SCALE = 4.0
 NEVER = -20.0
 
