@@ -8,7 +8,8 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
-WORKERS ?= 2
+# More than cores: many tests wait for a process or a time-out of another.
+WORKERS ?= 3
 ARGS ?=
 KEEP ?=
 
