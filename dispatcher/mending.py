@@ -40,20 +40,23 @@ def is_damaged(job: KubeObject) -> bool:
 def mended(job: KubeObject, now: float) -> dict[str, Any]:
     """The metadata to merge into a damaged Job. now: epoch seconds."""
     annotations: dict[str, str] = {}
+    # Suspended and without Kueue's label its launch is not over, and is gone on with.
+    began = (job.get("status") or {}).get("startTime")
+    launched = bool(_half_a_launch(job))
     if objects.annotation(job, names.MESSAGE_ID) is None:
         annotations[names.MESSAGE_ID] = _UNKNOWN
         environment = _environment(job)
         for key, variable in ((names.RUN_ID, "RUN_ID"), (names.REQUEST, "TRAINING_REQUEST")):
             if objects.annotation(job, key) is None and variable in environment:
                 annotations[key] = environment[variable]
-        # Suspended and without Kueue's label its launch is not over, and is gone on with.
-        began = (job.get("status") or {}).get("startTime")
-        launched = began or not objects.is_suspended(job) or objects.label(job, names.KUEUE_QUEUE_LABEL)
-        if launched and not objects.is_launched(job):
-            annotations[names.LAUNCHED_AT] = began or objects.rfc3339(now)
-            # Nothing is launched whose Processing was not tried; and a Reconfigure since then must not be covered.
-            if objects.annotation(job, names.ACKNOWLEDGED) is None:
-                annotations[names.ACKNOWLEDGED] = "true"
+        launched = bool(
+            launched or began or not objects.is_suspended(job) or objects.label(job, names.KUEUE_QUEUE_LABEL)
+        )
+    if launched and not objects.is_launched(job):
+        annotations[names.LAUNCHED_AT] = began or objects.rfc3339(now)
+    # Nothing is launched whose Processing was not tried; and a Reconfigure since then must not be covered.
+    if launched and objects.annotation(job, names.ACKNOWLEDGED) is None:
+        annotations[names.ACKNOWLEDGED] = "true"
     return {
         "uid": objects.uid_of(job),
         "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: _model_id(job)},
@@ -66,7 +69,18 @@ def _lost(job: KubeObject) -> list[str]:
     lost = [] if objects.label(job, names.MANAGED_BY) == names.MANAGER else [names.MANAGED_BY]
     # A changed id would bring the outcome to another model.
     lost += [] if objects.label(job, names.MODEL_ID) == _model_id(job) else [names.MODEL_ID]
-    return lost + ([] if objects.annotation(job, names.MESSAGE_ID) is not None else [names.MESSAGE_ID])
+    lost += [] if objects.annotation(job, names.MESSAGE_ID) is not None else [names.MESSAGE_ID]
+    return lost + _half_a_launch(job)
+
+
+def _half_a_launch(job: KubeObject) -> list[str]:
+    """What is gone of the two annotations that one patch writes at the launch's end, where the other is still there.
+
+    Left so, the launch would be begun anew, or Processing sent once more: over whatever status the portal has by then.
+    """
+    written = (names.LAUNCHED_AT, names.ACKNOWLEDGED)
+    lost = [key for key in written if objects.annotation(job, key) is None]
+    return lost if len(lost) == 1 else []
 
 
 def _model_id(job: KubeObject) -> str:

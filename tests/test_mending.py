@@ -67,13 +67,24 @@ ALL = tuple(
         ((names.MODEL_ID,), True),
         ((names.MESSAGE_ID,), True),
         (ALL, True),
-        # These two a launch writes, and the sweep mends.
+        # One patch writes both at a launch's end: without both it is not over, one alone was left by a hand.
+        ((names.LAUNCHED_AT,), True),
+        ((names.ACKNOWLEDGED,), True),
         ((names.LAUNCHED_AT, names.ACKNOWLEDGED), False),
     ],
 )
 def test_a_job_is_ours_by_its_finalizer(without: tuple[str, ...], damaged: bool) -> None:
     assert is_damaged(_job(without)) is damaged
     assert not is_damaged(_job(without, finalizer=False)), "it was taken out of our hands"
+
+
+@pytest.mark.parametrize("lost", [names.LAUNCHED_AT, names.ACKNOWLEDGED])
+def test_a_launch_of_which_a_hand_took_half_is_neither_begun_anew_nor_told_again(lost: str) -> None:
+    job = _job((lost,))
+    whole = _merged(job, mended(job, T0 + 60.0))
+    assert objects.is_launched(whole)
+    assert objects.is_acknowledged(whole), "Processing sent now could cover a Reconfigure"
+    assert not is_damaged(whole)
 
 
 @pytest.mark.parametrize("without", [(names.MANAGED_BY,), (names.MODEL_ID,), (names.MESSAGE_ID,), ALL])
