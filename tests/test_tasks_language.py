@@ -149,6 +149,15 @@ def test_one_long_file_is_cut_so_that_a_part_can_be_held_out(tmp_path: Path) -> 
     assert 0.2 < held / len(whole) < 0.4
 
 
+def test_a_text_without_a_line_end_is_cut_between_characters(tmp_path: Path) -> None:
+    whole = "größer " * 2000
+    (tmp_path / "train.txt").write_text(whole, encoding="utf-8")
+    problem = language_model.LanguageProblem(tmp_path, TaskSettings())
+    pieces = [text.content for texts in problem._documents.values() for text in texts]
+    assert sum(len(piece.decode()) for piece in pieces) == len(whole)
+    assert len(pieces) >= 20
+
+
 def test_json_lines_are_documents_with_groups(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [{"story": "once upon " * 30, "who": n // 5} for n in range(40)])
     problem = LanguageModel().prepare(tmp_path, TaskSettings(text="story", group="who"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -151,7 +151,7 @@ class LanguageProblem(Problem):
         if len(given) < 3 and len(train) < FEW_DOCUMENTS and not settings.group:
             train = _pieces(train)
             self.notes.append(
-                f"{len(given['train'])} documents are few: they were cut into {len(train)} pieces at line ends, and "
+                f"{len(given['train'])} documents are few: they were cut into {len(train)} pieces, and "
                 "pieces were held out. Figures of pieces that are neighbours of training text are flattering."
             )
         rows = assign(
@@ -217,15 +217,32 @@ class LanguageProblem(Problem):
 
 
 def _pieces(texts: Sequence[Text]) -> list[Text]:
-    """The documents cut at line ends into about PIECES pieces altogether."""
+    """The documents cut into about PIECES pieces altogether: at line ends, or, where those leave too few pieces to hold
+    some out, between characters. A text of one line is as good a text as any."""
     total = sum(len(text.content) for text in texts)
     least = max(256, min(LONGEST_PIECE, total // PIECES))
-    pieces = []
-    for text in texts:
-        start = 0
-        while start < len(text.content):
-            end = text.content.find(b"\n", start + least)
-            end = len(text.content) if end < 0 or len(text.content) - end < least else end + 1
-            pieces.append(Text(text.content[start:end], text.file, text.row or text.content.count(b"\n", 0, start) + 1))
-            start = end
-    return pieces
+    at_line_ends = [piece for text in texts for piece in _cut(text, least, _line_end)]
+    if len(at_line_ends) >= FEW_DOCUMENTS:
+        return at_line_ends
+    return [piece for text in texts for piece in _cut(text, least, _character_end)]
+
+
+def _cut(text: Text, least: int, end_from: Callable[[bytes, int], int]) -> Iterator[Text]:
+    start = 0
+    while start < len(text.content):
+        end = end_from(text.content, start + least)
+        if len(text.content) - end < least:
+            end = len(text.content)
+        yield Text(text.content[start:end], text.file, text.row or text.content.count(b"\n", 0, start) + 1)
+        start = end
+
+
+def _line_end(content: bytes, at: int) -> int:
+    found = content.find(b"\n", at)
+    return len(content) if found < 0 else found + 1
+
+
+def _character_end(content: bytes, at: int) -> int:
+    while at < len(content) and content[at] & 0xC0 == 0x80:  # the second to fourth byte of a UTF-8 character
+        at += 1
+    return at
