@@ -284,3 +284,9 @@ def test_what_was_decided_reaches_whoever_validates(tmp_path: Path) -> None:
     told = validate_dataset(run_inputs(tmp_path, tmp_path / "out", TABULAR))
     assert "Column 'same' is constant and was left out." in told
     assert "Column 'leak' predicts 'y' nearly perfectly by itself (100.0%)" in told
+
+
+def test_a_table_without_a_usable_column_is_told_why_of_each(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid, match=r"no usable column .*'a' is empty.*'b' has a different value") as caught:
+        prepared(tmp_path, {"a": [""] * 80, "b": [f"{n},5" for n in range(80)], "y": noise(80)})
+    assert caught.value.sentence.isprintable()

@@ -41,6 +41,7 @@ from trainer_image.tasks.tabular_target import Array, ClassTarget, Target, Value
 
 SKIP_RATE = 0.1
 # Columns of a row that the report shows of a mistake, and characters of a cell.
+SHOWN_REASONS = 3
 SHOWN_COLUMNS = 8
 SHOWN_CHARACTERS = 60
 
@@ -145,7 +146,10 @@ class TabularProblem(Problem):
         features = [column for column in train.columns if column not in left_out]
         preprocessing, found_notes, self.warnings = tabular_fit.fit(train, rows.train, features, settings.types)
         if not preprocessing.columns:
-            raise invalid(train.name, f"has no usable column beside the target '{settings.target}'")
+            # The columns' own sentences are all that says what to change; of many, a few are enough.
+            reasons = "; ".join(note.removesuffix(".") for note in [*found_notes, *self.warnings][:SHOWN_REASONS])
+            hint = f" ({reasons})" if reasons else ""
+            raise invalid(train.name, f"has no usable column beside the target '{settings.target}'{hint}")
         if isinstance(target, ValueTarget):
             target = target.fitted(labels[rows.train])
         self.notes = [*notes, *rows.notes, *found_notes]
