@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import secrets
@@ -132,6 +133,22 @@ def test_a_standalone_trainer_reports_every_failure(standalone: Settings, error:
     portal = FakePortal()
     assert start(standalone, portal, raising(error)).exit_code == error.exit_code
     assert portal.puts[-1] == ("Failed", error.sentence)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device", "report.html"),
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["full", "too large", "in words"],
+)
+def test_a_full_disk_is_a_limit_that_the_operator_can_raise_and_no_defect(settings: Settings, error: Exception) -> None:
+    outcome = start(settings, FakePortal(S.PROCESSING), raising(error))
+    assert (outcome.exit_code, outcome.code) == (82, "LimitExceeded")
+    assert "disk" in outcome.sentence
+    assert "ephemeral-storage" in outcome.sentence
 
 
 def test_an_uncaught_exception_is_one_sentence_and_exit_70(settings: Settings) -> None:

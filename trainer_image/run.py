@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from portal_client.statuses import ProcessingStatus
-from trainer_image import artifacts, command, fencing, memory, plugins
+from trainer_image import artifacts, command, disk, fencing, memory, plugins
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -126,11 +126,14 @@ def run(
             outcome = Outcome(0, "Completed", COMPLETED)
     except TrainerError as error:
         # The user's own code may wrap what its data-loading processes met.
-        starved = memory.out_of_memory(error, killed_before) if isinstance(error, UserCodeFailed) else None
+        starved: TrainerError | None = None
+        if isinstance(error, UserCodeFailed):
+            starved = memory.out_of_memory(error, killed_before)
         outcome = _failed(starved or _with_reason(error, stop), steps)
     except Exception as error:
-        logger.exception("The trainer itself failed")
-        starved = memory.out_of_memory(error, killed_before)
+        starved = disk.full(error) or memory.out_of_memory(error, killed_before)
+        if starved is None:
+            logger.exception("The trainer itself failed")
         internal = Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
         outcome = _failed(starved, steps) if starved else internal
     write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))

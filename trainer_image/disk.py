@@ -1,0 +1,27 @@
+"""A full disk, told from a defect: whatever writes says so in its own way, and the sentence must name who can help."""
+
+from __future__ import annotations
+
+import errno
+import re
+
+from trainer_image.errors import LimitExceeded
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# safetensors writes in Rust, and hands the errno on in its text only.
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+
+
+def full(error: BaseException) -> LimitExceeded | None:
+    """The failure as one of disk space, None where nothing says so."""
+    seen: BaseException | None = error
+    while seen is not None:
+        said = _IN_WORDS.search(str(seen))
+        if (isinstance(seen, OSError) and seen.errno in _FULL) or (said and int(said[1]) in _FULL):
+            file = getattr(seen, "filename", None)
+            where = f" while {file} was written" if isinstance(file, str) else ""
+            return LimitExceeded(
+                f"The disk of the training is full{where}: a larger ephemeral-storage limit or volume is needed"
+            )
+        seen = seen.__cause__ or seen.__context__
+    return None
