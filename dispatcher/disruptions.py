@@ -16,10 +16,7 @@ from dispatcher.pod_failure import Verdict
 
 def recorded(job: KubeObject) -> list[str]:
     """uids of the disrupted pods that are noted on the Job."""
-    try:
-        uids = json.loads(objects.annotation(job, names.DISRUPTED) or "[]")
-    except (ValueError, RecursionError):
-        return []
+    uids = objects.json_annotation(job, names.DISRUPTED)
     return [uid for uid in uids if isinstance(uid, str)] if isinstance(uids, list) else []
 
 

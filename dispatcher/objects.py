@@ -5,6 +5,7 @@ A condition counts by its *status*, never by its presence: a resumed Job keeps S
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -32,6 +33,20 @@ def uid_of(obj: KubeObject) -> str:
 
 def annotation(obj: KubeObject, key: str) -> str | None:
     return (meta(obj).get("annotations") or {}).get(key)
+
+
+def json_annotation(obj: KubeObject, key: str) -> Any:
+    """The value of an annotation that holds JSON; None where it is not there, or a hand has made it unreadable."""
+    try:
+        return json.loads(annotation(obj, key) or "null")
+    except (ValueError, RecursionError):
+        return None
+
+
+def report_of(job: KubeObject) -> Mapping[str, Any]:
+    """What was noted on the Job with its report: status, code, sentence, portal; somebody else's note may lack some."""
+    told = json_annotation(job, names.REPORTED)
+    return told if isinstance(told, dict) else {}
 
 
 def label(obj: KubeObject, key: str) -> str | None:

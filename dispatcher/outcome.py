@@ -116,12 +116,10 @@ def stop_annotations(verdict: Verdict) -> dict[str, str]:
 
 def stop_verdict(job: KubeObject) -> Verdict | None:
     """The verdict that was written on the Job when it was stopped."""
-    text = objects.annotation(job, names.STOPPED)
-    try:
-        stopped = json.loads(text) if text else None
-        return Verdict(str(stopped["code"]), str(stopped["sentence"])) if stopped else None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None  # somebody else wrote it; the condition speaks
+    stopped = objects.json_annotation(job, names.STOPPED)
+    if not isinstance(stopped, dict) or not {"code", "sentence"} <= stopped.keys():
+        return None  # none, or somebody else wrote it; the condition speaks
+    return Verdict(str(stopped["code"]), str(stopped["sentence"]))
 
 
 def _going(waits: Waiting, now: float) -> Outcome:

@@ -5,7 +5,6 @@ Pure, and without a clock: what follows from a phase is decided elsewhere (outco
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -96,8 +95,6 @@ def _state(pod: KubeObject, kind: str) -> KubeObject | None:
 
 def _reported(job: KubeObject) -> Phase:
     """What the portal was told counts: a program that exits 0 when it is evicted leaves a complete Job that failed."""
-    try:
-        completed = json.loads(objects.annotation(job, names.REPORTED) or "")["status"] == "Completed"
-    except (ValueError, KeyError, TypeError, RecursionError):
-        completed = objects.condition(job, "Complete") is not None  # somebody else wrote it
+    told = objects.report_of(job)
+    completed = told["status"] == "Completed" if "status" in told else objects.condition(job, "Complete") is not None
     return Phase.COMPLETED if completed else Phase.FAILED

@@ -94,11 +94,10 @@ class Reporter:
         The portal has no compare-and-set: a Processing that was on its way when its sender gave up or died, or whose
         sender stood still between his GET and his PUT, lands on whatever is there.
         """
-        try:
-            told = json.loads(objects.annotation(job, names.REPORTED) or "")
-            ended = Ended(told["status"] == "Completed", Verdict(str(told["code"]), str(told["sentence"])))
-        except (ValueError, KeyError, TypeError, RecursionError):
+        told = objects.report_of(job)
+        if not {"status", "code", "sentence"} <= told.keys():
             return
+        ended = Ended(told["status"] == "Completed", Verdict(str(told["code"]), str(told["sentence"])))
         if self._portal is None or told.get("portal") != "reported":
             return
         model_id = objects.model_id_of(job)

@@ -6,7 +6,6 @@ and none says "now", so that the same world gives the same rows and a page that 
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -205,11 +204,10 @@ _UNEXPLAINED = {
 
 
 def _reported(job: KubeObject) -> tuple[str | None, str]:
-    try:
-        told = json.loads(objects.annotation(job, names.REPORTED) or "")
+    told = objects.report_of(job)
+    if "code" in told and "sentence" in told:
         return str(told["code"]), str(told["sentence"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return None, "Reported; what was said cannot be read"  # somebody else wrote it
+    return None, "Reported; what was said cannot be read"  # somebody else wrote it
 
 
 def _since(job: KubeObject, pods: Sequence[KubeObject]) -> str | None:
