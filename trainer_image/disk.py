@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 
-from trainer_image.errors import LimitExceeded
+from trainer_image.errors import LimitExceeded, causes
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # safetensors writes in Rust, and hands the errno on in its text only.
@@ -14,8 +14,7 @@ _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
 def full(error: BaseException) -> LimitExceeded | None:
     """The failure as one of disk space, None where nothing says so."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         said = _IN_WORDS.search(str(seen))
         if (isinstance(seen, OSError) and seen.errno in _FULL) or (said and int(said[1]) in _FULL):
             file = getattr(seen, "filename", None)
@@ -23,5 +22,4 @@ def full(error: BaseException) -> LimitExceeded | None:
             return LimitExceeded(
                 f"The disk of the training is full{where}: a larger ephemeral-storage limit or volume is needed"
             )
-        seen = seen.__cause__ or seen.__context__
     return None

@@ -10,6 +10,8 @@ users.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 EXIT_COMPLETED = 0
 EXIT_USAGE = 64
 EXIT_CANCELLED = 83
@@ -173,3 +175,11 @@ class Fenced(TrainerError):
 
     code = "Fenced"
     exit_code = 204
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what led to it, the latest first: user code and libraries wrap what they met."""
+    seen: BaseException | None = error
+    while seen is not None:
+        yield seen
+        seen = seen.__cause__ or seen.__context__

@@ -11,7 +11,7 @@ import re
 import resource
 from pathlib import Path
 
-from trainer_image.errors import OutOfMemory
+from trainer_image.errors import OutOfMemory, causes
 
 CGROUP = Path("/sys/fs/cgroup")
 # torch.utils.data: "DataLoader worker (pid 7) is killed by signal: Killed. "; c10: "DefaultCPUAllocator: can't allocate
@@ -31,14 +31,12 @@ def kills(cgroup: Path = CGROUP) -> int:
 
 def out_of_memory(error: BaseException, kills_before: int, cgroup: Path = CGROUP) -> OutOfMemory | None:
     """The failure as one of memory, None where nothing says so. kills_before: `kills` when the training began."""
-    seen: BaseException | None = error
-    while seen is not None:
+    for seen in causes(error):
         text = str(seen)
         if isinstance(seen, MemoryError) or _REFUSED.search(text):
             return OutOfMemory(f"Out of memory: the training asked for more than {_limit(cgroup)}. {_HELP}")
         if _KILLED.search(text) or kills(cgroup) > kills_before:
             return OutOfMemory(f"Out of memory: a process of the training was killed at {_limit(cgroup)}. {_HELP}")
-        seen = seen.__cause__ or seen.__context__
     return None
 
 
