@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
-from tests.training_data import LANGUAGE, documents, run_inputs, write_jsonl
+from tests.training_data import LANGUAGE, class_table, documents, run_inputs, write_jsonl
+from trainer_image import cli
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
 from trainer_image.tasks import language_model, language_ngrams
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.language_generate import _Text
+from trainer_image.tasks.language_generate import _Text, in_characters
 from trainer_image.tasks.language_model import LanguageModel, LanguagePredictor, by_document, scored
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language_windows import MARK, find_matches, scoring_windows, stream, training_windows
@@ -67,10 +71,12 @@ def test_scoring_windows_score_every_byte_once_with_half_a_window_before_it(text
 
 
 @settings(deadline=None)
-@given(SOME.filter(any))
-def test_what_is_written_sees_what_scoring_sees(texts: list[bytes]) -> None:
+@given(SOME.filter(any), st.integers(0, 40))
+def test_what_is_written_sees_what_scoring_sees(texts: list[bytes], cut: int) -> None:
     text = next(text for text in texts if text)
-    growing = _Text(SIZES, text[:-1])
+    growing = _Text(SIZES, text[: cut % len(text)])
+    for byte in text[cut % len(text) : -1]:
+        growing.add(byte)
     tokens, matches = growing.window(8)
     batch = scoring_windows([text], 8, SIZES.matches)
     if len(text) <= 8:
@@ -179,3 +185,58 @@ def test_the_report_has_files_and_samples(tmp_path: Path, monkeypatch: pytest.Mo
     assert row["row"] == "new.txt"
     assert row["bytes"] == 29
     assert 0 < row["bits_per_byte"] < 9
+
+
+@pytest.fixture
+def untrained(tmp_path: Path) -> Path:
+    """A published model that knows nothing, but not evenly so."""
+    torch.manual_seed(0)
+    model = LanguagePredictor(SIZES, "text").build_model()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_file(dict(model.state_dict()), folder / "model.safetensors")
+    description = {"architecture": asdict(SIZES), "text": "text"}
+    content = {"format": 1, "task": "language_model", "model": description}
+    (folder / "model.json").write_text(json.dumps(content))
+    return folder
+
+
+def written(model: Path, *more: str, given: bytes = b"", code: int = 0) -> str:
+    done = CliRunner().invoke(cli.cli, ["predict", "--model", str(model), *more], input=given)
+    assert done.exit_code == code, done.output
+    return str(done.stdout if code == 0 else done.stderr)
+
+
+def test_a_prompt_is_continued_the_same_with_the_same_seed(untrained: Path) -> None:
+    prompt = ["--prompt", "Brötchen, ", "--length", "30"]
+    text = written(untrained, *prompt)
+    assert text.startswith("Brötchen, ")
+    assert len(text) > len("Brötchen, \n")
+    assert text == written(untrained, *prompt, "--seed", "0", "--temperature", "0.7")
+    assert text != written(untrained, *prompt, "--seed", "1")
+    assert text != written(untrained, *prompt, "--temperature", "30")
+    stdin = ["--prompt", "-", "--length", "30"]
+    assert text == written(untrained, *stdin, given="Brötchen, \n".encode())
+    likeliest = [written(untrained, *prompt, "--temperature", "0", "--seed", seed) for seed in "01"]
+    assert likeliest[0] == likeliest[1]
+    assert likeliest[0] == written(untrained, *prompt, "--temperature", "0.00000001")
+
+
+def test_what_cannot_be_continued_is_a_sentence(untrained: Path, tmp_path: Path) -> None:
+    assert "takes either --data or --prompt" in written(untrained, code=64)
+    assert "takes either --data or --prompt" in written(untrained, "--prompt", "a", "--data", str(tmp_path), code=64)
+    assert "--seed does not go with --data" in written(untrained, "--data", str(tmp_path), "--seed", "1", code=64)
+    assert "--out does not go with --prompt" in written(untrained, "--prompt", "a", "--out", "b.csv", code=64)
+    assert "stdin is not UTF-8" in written(untrained, "--prompt", "-", given=b"\xff", code=64)
+    assert "longer than 1048576 bytes" in written(untrained, "--prompt", "-", given=b"a" * 2**20 + b"b", code=64)
+    train(run_inputs(class_table(tmp_path / "table"), tmp_path / "out"))
+    said = written(tmp_path / "out", "--prompt", "a", code=64)
+    assert "is of task tabular, which writes no text: --prompt is for models of task language_model" in said
+
+
+def test_a_text_that_would_steer_a_terminal_or_ends_within_a_character_is_shown_in_characters() -> None:
+    assert in_characters("a\r\nb\x1b[2J\tö".encode()) == "a\nb\ufffd[2J\tö"
+    assert in_characters("größ".encode()[:-1]) == "grö"
+    assert in_characters(b"a\xffb") == "a\ufffdb"

@@ -16,13 +16,15 @@ import click
 from portal_client import redaction
 from trainer_image import config, published, run, settings
 from trainer_image.contract import RunInputs
-from trainer_image.errors import TrainerError
+from trainer_image.errors import TrainerError, UsageError
 from trainer_image.signals import stops_on_signals
 from trainer_image.sources import Sources
 from trainer_image.storage import Stop
 from trainer_image.termination import write_termination
 
 logger = logging.getLogger(__name__)
+
+MOST_PROMPT_BYTES = 1024**2
 
 EXIT_CODES = """\b
 Exit codes (up to 127 no retry helps, from 128 one may):
@@ -46,6 +48,7 @@ Examples:
   python -m trainer_image validate --data ./houses --config config.yaml
   python -m trainer_image predict --model ./model --data new.csv --out predictions.csv
   python -m trainer_image predict --model model-123 --data new.csv --out predictions.jsonl
+  python -m trainer_image predict --model ./model --prompt "Once upon a time" --length 500
 """
 
 
@@ -121,29 +124,83 @@ def schema() -> None:
     required=True,
     help="A training's --out folder, one run's folder, or the name of a model's container.",
 )
-@click.option("--data", required=True, type=click.Path(path_type=Path, exists=True), help="What to predict for.")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), help="What to predict for.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV or .jsonl; without it, JSON to stdout."
 )
+@click.option("--prompt", help="Instead of --data: a text that a language model goes on with; - reads it from stdin.")
+@click.option("--length", type=click.IntRange(1, 1_000_000), help="Bytes to write at most (256).")
+@click.option(
+    "--temperature",
+    type=click.FloatRange(0, 100),
+    help="0: always the likeliest byte; the higher, the more daring (0.7).",
+)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same seed writes the same text (0).")
 @click.pass_context
-def predict(context: click.Context, model: str, data: Path, out: Path | None) -> None:
-    """Apply a trained model to a file or folder."""
+def predict(
+    context: click.Context,
+    model: str,
+    data: Path | None,
+    out: Path | None,
+    prompt: str | None,
+    length: int | None,
+    temperature: float | None,
+    seed: int | None,
+) -> None:
+    """Apply a trained model to a file or folder, or let it continue a text."""
+    writing = {"--length": length, "--temperature": temperature, "--seed": seed}
 
-    def work() -> int:
-        with published.model_folder(model) as folder:
-            from trainer_image.predict import predict as apply
+    def table(folder: Path, data: Path) -> None:
+        from trainer_image.predict import predict as apply
 
-            found = apply(folder, data, out)
+        found = apply(folder, data, out)
         if out is None:
             click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-            return 0
+            return
         click.echo(f"{found['rows']} predictions: {out}")
         for name, value in found.get("metrics", {}).items():
             click.echo(f"  {name}: {value:.4g}")
+
+    def text(folder: Path, prompt: str) -> None:
+        from trainer_image.predict import write
+
+        written = write(
+            folder,
+            prompt,
+            256 if length is None else length,
+            0.7 if temperature is None else temperature,
+            seed or 0,
+        )
+        click.echo(prompt + written)
+
+    def work() -> int:
+        if (data is None) == (prompt is None):
+            raise UsageError("predict takes either --data or --prompt")
+        stray = [name for name, value in writing.items() if value is not None] if prompt is None else []
+        stray += ["--out"] if prompt is not None and out is not None else []
+        if stray:
+            raise UsageError(f"{stray[0]} does not go with {'--data' if prompt is None else '--prompt'}")
+        with published.model_folder(model) as folder:
+            if data is not None:
+                table(folder, data)
+            else:
+                text(folder, _prompt(str(prompt)))
         return 0
 
     _log_to_stderr("WARNING", ())
     context.exit(_in_words(work))
+
+
+def _prompt(given: str) -> str:
+    if given != "-":
+        return given
+    content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
+    if len(content) > MOST_PROMPT_BYTES:
+        raise UsageError(f"The prompt on stdin is longer than {MOST_PROMPT_BYTES} bytes")
+    try:
+        return content.decode().removesuffix("\n")
+    except UnicodeDecodeError:
+        raise UsageError("The prompt on stdin is not UTF-8") from None
 
 
 def train_command(flags: Mapping[str, str | None]) -> int:

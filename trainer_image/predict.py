@@ -88,6 +88,21 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     return result
 
 
+def write(model_dir: Path, prompt: str, length: int, temperature: float, seed: int) -> str:
+    """What a model that writes goes on with after the prompt: see `Predictor.continuation`. Raises UsageError where the
+    model is of a task that writes nothing."""
+    torch.set_num_threads(usable_cpus())
+    description, predictor, model = load(model_dir)
+    with plugins.blames(description["entry_point"] if description["task"] == "custom" else None):
+        written = predictor.continuation(model, prompt, length, temperature, seed)
+    if written is None:
+        raise UsageError(
+            f"The model in {model_dir.name} is of task {description['task']}, which writes no text: --prompt is for"
+            " models of task language_model; others take --data"
+        )
+    return written
+
+
 def _write(out: Path, header: Sequence[str], lines: Iterable[Sequence[str | float]]) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("w", encoding="utf-8", newline="") as file:

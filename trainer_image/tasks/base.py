@@ -135,6 +135,14 @@ class Predictor(ABC):
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         """Outputs as a table for people: column names and one list of cells a row."""
 
+    def continuation(self, model: nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str | None:
+        """What the model writes after the prompt; None: models of this kind write nothing (`predict --prompt`).
+
+        length: bytes of UTF-8, at most; temperature: 0 is always the likeliest, above 1 more daring than it predicts;
+        seed: the same one gives the same text
+        """
+        return None
+
 
 class Problem(ABC):
     """A dataset that is read, checked, split and ready to train.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
+import unicodedata
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainer_image.tasks.language_network import LanguageSizes
-from trainer_image.tasks.language_windows import MARK
+from trainer_image.tasks.language_windows import MARK, find_matches, stream
 
 # Below 1 the likelier bytes are drawn more often than predicted: fewer slips, less variety.
 TEMPERATURE = 0.7
@@ -16,10 +18,15 @@ TEMPERATURE = 0.7
 
 @torch.no_grad()
 def continue_texts(
-    sizes: LanguageSizes, model: nn.Module, prompts: Sequence[bytes], count: int, seed: int
+    sizes: LanguageSizes,
+    model: nn.Module,
+    prompts: Sequence[bytes],
+    count: int,
+    seed: int,
+    temperature: float = TEMPERATURE,
 ) -> list[bytes]:
     """What follows each prompt: `count` bytes, fewer where the model ends the text. Draws from a generator of its own,
-    so the same weights and seed give the same texts on the same device."""
+    so the same weights and seed give the same texts on the same device. temperature 0: always the likeliest byte."""
     if not prompts:
         return []
     device = next(model.parameters()).device
@@ -37,11 +44,26 @@ def continue_texts(
         )
         last = torch.tensor([text.last for text in going])
         logits = model(tokens, matches).float().cpu()[torch.arange(len(going)), last]
-        drawn = torch.multinomial(torch.softmax(logits / TEMPERATURE, -1), 1, generator=random)
+        drawn = _drawn(logits, temperature, random)
         for text, token in zip(going, drawn.flatten().tolist(), strict=True):
             text.add(token)
     model.train(was_training)
     return [bytes(text.content[len(prompt) :]) for text, prompt in zip(texts, prompts, strict=True)]
+
+
+def _drawn(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    if temperature == 0:
+        return logits.argmax(-1)
+    # From the likeliest on: a low temperature must not make infinities of which a difference is no number.
+    scaled = (logits - logits.amax(-1, keepdim=True)).double() / temperature
+    return torch.multinomial(torch.softmax(scaled, -1), 1, generator=random)
+
+
+def in_characters(content: bytes) -> str:
+    """Text of these bytes without a last character that is cut; what is no UTF-8, and control characters, with which a
+    stranger's model could steer a terminal, become U+FFFD."""
+    text = codecs.getincrementaldecoder("utf-8")("replace").decode(content).replace("\r\n", "\n")
+    return "".join("\ufffd" if c not in "\n\t" and unicodedata.category(c) == "Cc" else c for c in text)
 
 
 class _Text:
@@ -49,12 +71,10 @@ class _Text:
 
     def __init__(self, sizes: LanguageSizes, prompt: bytes) -> None:
         self._sizes = sizes
-        self.content = bytearray()
+        self.content = bytearray(prompt)
         self.ended = False
-        self._tokens = [MARK]
-        self._matches = [[MARK] * len(sizes.matches)]
-        for byte in prompt:
-            self.add(byte)
+        self._tokens = [MARK, *prompt]
+        self._matches: list[list[int]] = find_matches(*stream([prompt]), sizes.matches).tolist()
 
     def add(self, token: int) -> None:
         """One more byte, or MARK: the document's end."""

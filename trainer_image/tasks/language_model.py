@@ -17,7 +17,7 @@ from trainer_image.errors import DatasetInvalid
 from trainer_image.splits import assign
 from trainer_image.tasks import language_ngrams, metrics
 from trainer_image.tasks.base import Batch, Figures, Json, Metric, Predictor, Problem, Rows, Task, TaskSettings
-from trainer_image.tasks.language_generate import continue_texts
+from trainer_image.tasks.language_generate import continue_texts, in_characters
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language_presets import preset
 from trainer_image.tasks.language_windows import scoring_windows, training_windows
@@ -88,6 +88,11 @@ class LanguagePredictor(Predictor):
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         """One line a document."""
         return ["bytes", "bits_per_byte"], [[int(count), bits] for count, bits in by_document(outputs)]
+
+    def continuation(self, model: nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str:
+        given = prompt.encode(errors="replace")
+        [written] = continue_texts(self.sizes, model, [given], length, seed, temperature)
+        return in_characters(written)
 
 
 def scored(batch: Batch) -> Tensor:
