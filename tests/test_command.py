@@ -31,6 +31,7 @@ from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.progress import ProgressFile
 from trainer_image.config import parse_config
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.inside import inside_for
 from trainer_image.settings import Settings, from_mapping
 from trainer_image.storage import Stop
 
@@ -86,10 +87,10 @@ def test_only_what_the_operator_allows_and_the_image_holds_runs(
     config = parse_config(json.dumps({"task": "command", "command": {"argv": argv}}).encode())
     settings = Settings(run_id="r", allow_command=allowed)
     if told is None:
-        assert run.inside_for(config, settings, run.load_inside)() is command
+        assert inside_for(config, settings)() is command
         return
     with pytest.raises(errors.ConfigInvalid) as refused:
-        run.inside_for(config, settings, run.load_inside)
+        inside_for(config, settings)
     assert refused.value.sentence.startswith(f"Invalid configuration: {told}")
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from local_stack.processes import wait_until
 from tests.trainer_fakes import FakeInside, write_config, write_dataset
-from trainer_image import cli, errors, run
+from trainer_image import cli, errors
 from trainer_image.contract import RunInputs
 
 ROOT = Path(__file__).parent.parent
@@ -32,8 +32,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch) -> FakeInside:
     fake = FakeInside()
-    monkeypatch.setattr(run, "load_inside", lambda: fake)
-    monkeypatch.setattr(run.run, "__kwdefaults__", {**run.run.__kwdefaults__, "inside": lambda: fake})
+    monkeypatch.setattr("trainer_image.inside.load_engine", lambda: fake)
     return fake
 
 

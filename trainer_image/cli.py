@@ -17,10 +17,12 @@ from portal_client import redaction
 from trainer_image import config, published, run, settings
 from trainer_image.contract import RunInputs
 from trainer_image.errors import TrainerError, UsageError
+from trainer_image.inside import inside_for
 from trainer_image.signals import stops_on_signals
 from trainer_image.sources import Sources
 from trainer_image.storage import Stop
 from trainer_image.termination import write_termination
+from trainer_image.work_folder import work_folder
 
 logger = logging.getLogger(__name__)
 
@@ -225,14 +227,14 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
         chosen = settings.from_mapping(os.environ, flags, training=False)
         _log_to_stderr(chosen.log_level, chosen.secrets)
         stop = Stop()
-        with stops_on_signals(stop), run.work_folder(chosen) as folder, Sources(chosen, stop, folder) as sources:
+        with stops_on_signals(stop), work_folder(chosen) as folder, Sources(chosen, stop, folder) as sources:
             read = sources.config()
-            load = run.inside_for(read, chosen, run.load_inside)
+            load = inside_for(read, chosen)
             data = sources.start_download(read, lambda progress: None)
-            inside = load()
+            trainer = load()
             lock = data.wait()
             (folder / "output").mkdir()
-            description = inside.validate_dataset(
+            description = trainer.validate_dataset(
                 RunInputs(
                     config=read,
                     data=data.folder,

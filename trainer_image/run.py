@@ -12,18 +12,15 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from portal_client.statuses import ProcessingStatus
-from trainer_image import artifacts, command, disk, fencing, memory, plugins
+from trainer_image import artifacts, disk, fencing, memory
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -35,9 +32,9 @@ from trainer_image.errors import (
     StatusUnavailable,
     Terminated,
     TrainerError,
-    UsageError,
     UserCodeFailed,
 )
+from trainer_image.inside import Inside, inside_for
 from trainer_image.metrics_stream import MetricsStream
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
@@ -45,18 +42,11 @@ from trainer_image.sources import Sources, unreadable
 from trainer_image.storage import Container, Stop, StorageFault
 from trainer_image.termination import termination_message, write_termination
 from trainer_image.tracking import connect_portal, make_tracker
+from trainer_image.work_folder import work_folder
 
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 1.0
-
-
-class Inside(Protocol):
-    """The module trainer_image.training."""
-
-    def train(self, inputs: RunInputs) -> RunResult: ...
-
-    def validate_dataset(self, inputs: RunInputs) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -77,28 +67,11 @@ class Outcome:
         return self.result.metrics if self.result else {}
 
 
-def load_inside() -> Inside:
-    """Imports torch, which takes seconds: never before the download has begun."""
-    from trainer_image import training
-
-    return training
-
-
-def inside_for(config: Config, settings: Settings, inside: Callable[[], Inside]) -> Callable[[], Inside]:
-    """What trains this task, to be loaded when it is needed. Raises ConfigInvalid for code that must not run here."""
-    if config.task == "command":
-        command.check(config.command.argv, settings.allow_command)
-        return lambda: command
-    if config.custom.entry_point is not None:
-        plugins.check_registered(config.custom.entry_point)
-    return inside
-
-
 def run(
     settings: Settings,
     stop: Stop,
     *,
-    inside: Callable[[], Inside] = load_inside,
+    inside: Callable[[], Inside] | None = None,
     connect: Callable[[Settings], Portal] = connect_portal,
 ) -> Outcome:
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins."""
@@ -154,7 +127,9 @@ def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
     )
 
 
-def _train(settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], Inside]) -> tuple[RunResult | None, str]:
+def _train(
+    settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], Inside] | None
+) -> tuple[RunResult | None, str]:
     """(result, where the model is); result is None when an earlier attempt had published already."""
     with work_folder(settings) as work, Sources(settings, stop, work) as sources:
         models = sources.models
@@ -322,24 +297,3 @@ class _Steps:
         # A small model's epochs take milliseconds: not every one is a line.
         logger.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
         self._tracker.progress(progress)
-
-
-@contextmanager
-def work_folder(settings: Settings) -> Iterator[Path]:
-    """An empty folder for one run, removed at its end. Raises UsageError when it cannot be written."""
-    if settings.work_dir is None:
-        with tempfile.TemporaryDirectory(prefix="training-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-        return
-    path = settings.work_dir / f"run-{settings.run_id}"
-    try:
-        shutil.rmtree(path, ignore_errors=True)
-        path.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(
-            f"The work folder {settings.work_dir} (WORK_DIR) cannot be written: {error.strerror}"
-        ) from None
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)

@@ -29,6 +29,7 @@ from trainer_image import fencing, run
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import Terminated
+from trainer_image.inside import load_engine
 from trainer_image.settings import Settings
 from trainer_image.storage import Stop
 from trainer_image.storage_azure import AzureContainer
@@ -110,7 +111,7 @@ def train(plan: dict[str, Any]) -> int:
     if plan.get("kill_at_checkpoint"):
         arm_checkpoints()
     portal = FakePortal(ProcessingStatus.PROCESSING)
-    inside = run.load_inside if plan.get("real") else lambda: Inside(plan)
+    inside = load_engine if plan.get("real") else lambda: Inside(plan)
     outcome = run.run(settings, Stop(), inside=inside, connect=lambda settings: portal)
     (folder / f"{name}.json").write_text(json.dumps({"code": outcome.code, "puts": portal.puts}))
     return outcome.exit_code

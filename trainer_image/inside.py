@@ -1,0 +1,40 @@
+"""What trains, behind one door: the engine with its tasks, which needs torch, or a program (task `command`), which does
+not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from trainer_image import command, plugins
+from trainer_image.config import Config
+from trainer_image.contract import RunInputs, RunResult
+from trainer_image.settings import Settings
+
+
+class Inside(Protocol):
+    """The module trainer_image.training, or trainer_image.command."""
+
+    def train(self, inputs: RunInputs) -> RunResult: ...
+
+    def validate_dataset(self, inputs: RunInputs) -> str: ...
+
+
+def load_engine() -> Inside:
+    """Imports torch, which takes seconds: never before the download has begun."""
+    from trainer_image import training
+
+    return training
+
+
+def inside_for(config: Config, settings: Settings, engine: Callable[[], Inside] | None = None) -> Callable[[], Inside]:
+    """What trains this task, to be loaded when it is needed. Raises ConfigInvalid for code that must not run here.
+
+    engine: loads another one than ours
+    """
+    if config.task == "command":
+        command.check(config.command.argv, settings.allow_command)
+        return lambda: command
+    if config.custom.entry_point is not None:
+        plugins.check_registered(config.custom.entry_point)
+    return engine or load_engine
