@@ -42,10 +42,12 @@ def noise(rows: int) -> list[str]:
 
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "latin-1": ("train.csv", b"a,y\n1,x\n2,caf\xe9\n", r"row 3 is not UTF-8 \(byte 0xe9\); save the file as UTF-8"),
+    "latin-1 of a Mac": ("train.csv", b"a,y\r1,x\r2,caf\xe9\r", r"row 3 is not UTF-8 \(byte 0xe9\)"),
     "UTF-16": ("train.csv", "a,y\n1,x\n".encode("utf-16"), "is UTF-16; save the file as UTF-8"),
     "NUL": ("train.csv", b"a,y\n1,x\n2,z\0\n", "row 3 holds a NUL byte"),
     "NUL in gzip": ("train.csv.gz", gzip.compress(b"a,y\n1,x\n2,z\0\n"), "row 3 holds a NUL byte"),
     "twice": ("train.csv", b"a,y,a\n1,x,2\n", "row 1: two columns are named 'a'"),
+    "ragged of a Mac": ("train.csv", b"a,y\r1,x\r2,x,3\r", "row 3 has 3 fields where the header has 2"),
     "ragged": ("train.csv", b'a,y\r\n"1\r\n1",x\r\n2,x,3\r\n', "row 4 has 3 fields where the header has 2"),
     "no quote": ("train.csv", b'a,y\n1,x\n2,"z\n' + b"3,x\n" * 3_000_000, "is there a quote that is never closed"),
     "not gzip": ("train.csv.gz", b"a,y\n1,x\n", "cannot be unpacked as gzip"),
@@ -93,6 +95,16 @@ def test_quotes_line_ends_and_blank_lines_leave_every_row_where_it_is(tmp_path: 
     table = read(tmp_path / "t.csv")
     assert table.columns['b "x"'].to_pylist() == ['two\r\nlines; and "more"', "z"]
     assert table.locate_all([1, 0]) == [("t.csv", 5), ("t.csv", 2)]
+
+
+def test_line_ends_of_a_mac_are_line_ends(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b'a;y\r1,5;"x\ry"\r\r2,5;z\r')
+    table = read(tmp_path / "t.csv")
+    assert {name: cells.to_pylist() for name, cells in table.columns.items()} == {
+        "a": ["1,5", "2,5"],
+        "y": ["x\ry", "z"],
+    }
+    assert table.locate_all([0, 1]) == [("t.csv", 2), ("t.csv", 5)]
 
 
 PARQUET: dict[str, tuple[pa.Array, list[str | None]]] = {

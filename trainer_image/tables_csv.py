@@ -74,7 +74,7 @@ def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Li
             for batch in reader:
                 yield from finished(name, batch, limits, f"; {_QUOTE}")
     except _NulFound:
-        row = _line_with(name, path, limits, lambda line: b"\0" in line)
+        row = _line_with(name, path, limits, lambda line: line.find(b"\0"))
         raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
     except pa.ArrowInvalid as error:
         if ragged:
@@ -110,6 +110,11 @@ def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
     return io.TextIOWrapper(open_unpacked(name, path, limits), encoding="utf-8-sig", newline="")
 
 
+def _text(content: str) -> TextIO:
+    """Lines end as csv expects them: with a line feed, a carriage return or both, none of them translated."""
+    return io.StringIO(content, newline="")
+
+
 def _delimiter(path: Path, sample: str) -> str:
     return "\t" if ".tsv" in path.name.lower() else sniff_delimiter(sample)
 
@@ -123,7 +128,7 @@ def sniff_delimiter(sample: str) -> str:
     best, best_score = ",", (0, 0)
     for delimiter in DELIMITERS:
         try:
-            records = [r for r in csv.reader(io.StringIO(sample), delimiter=delimiter) if r][:50]
+            records = [r for r in csv.reader(_text(sample), delimiter=delimiter) if r][:50]
         except csv.Error:
             continue
         if len(records) > 1:
@@ -149,7 +154,7 @@ def _header(name: str, path: Path, delimiter: str, sample: str, limits: Limits) 
 
 
 def _first_records(text: str, delimiter: str) -> list[list[str]]:
-    return list(islice((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), 2))
+    return list(islice((record for record in csv.reader(_text(text), delimiter=delimiter) if record), 2))
 
 
 def _records(name: str, path: Path, delimiter: str, limits: Limits) -> Iterator[tuple[int, list[str]]]:
@@ -197,28 +202,38 @@ def _check_encoding(name: str, path: Path, limits: Limits) -> None:
 def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
     byte = 0
 
-    def wrong(line: bytes) -> bool:
+    def wrong(line: bytes) -> int:
         nonlocal byte
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
             byte = line[error.start]
-            return True
-        return False
+            return error.start
+        return -1
 
     row = _line_with(name, path, limits, wrong)
     return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
 
 
-def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], bool]) -> int:
-    """The number of the first line that is wanted, 0 if there is none. Overlong lines are looked at in pieces."""
+def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], int]) -> int:
+    """The number of the first line with what is wanted, 0 if there is none. Overlong lines are looked at in pieces.
+
+    wanted: where in the bytes it stands, -1: nowhere
+    """
     with open_unpacked(name, path, limits) as raw:
         number, rest = 1, b""
         while piece := raw.readline(tables_text.BLOCK_BYTES):
             # A character may be cut in two where a piece ends; its first bytes wait for the rest.
             line = rest + piece
             rest = b"" if line.endswith(b"\n") else line[-3:]
-            if wanted(line if not rest else line[:-3]):
-                return number
-            number += line.endswith(b"\n")
-        return number if rest and wanted(rest) else 0
+            line = line[: len(line) - len(rest)]
+            at = wanted(line)
+            if at >= 0:
+                return number + _returns(line[:at])
+            number += line.endswith(b"\n") + _returns(line)
+        return number if rest and wanted(rest) >= 0 else 0
+
+
+def _returns(content: bytes) -> int:
+    """Line ends of old Macs, a carriage return alone."""
+    return content.count(b"\r") - content.count(b"\r\n")
