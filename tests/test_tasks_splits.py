@@ -37,6 +37,30 @@ def test_rows_of_a_group_stay_together() -> None:
     assert sum(map(len, sides)) == len(set.union(*sides))
 
 
-def test_too_few_rows_to_hold_out_are_a_sentence() -> None:
-    with pytest.raises(DatasetInvalid, match="too few to hold out"):
-        assign(np.zeros(1, int), 0, has_validation=False, has_test=True)
+@pytest.mark.parametrize(
+    ("rows", "groups", "has_test", "told"),
+    [
+        (1, None, True, "1 row is too few: .* bring at least 3, or validation and test splits of your own"),
+        (3, None, False, "3 rows are too few: a part is held out for validation and test; bring at least 4"),
+        (9, ["a"], False, r"the rows belong to 1 group \(data.group\), too few: .* at least 4"),
+        (9, ["a", "b"], True, r"the rows belong to 2 groups \(data.group\), too few: .* at least 3"),
+    ],
+)
+def test_too_few_rows_are_counted_as_they_came(rows: int, groups: list[str] | None, has_test: bool, told: str) -> None:
+    given = np.resize(np.array(groups), rows) if groups else None
+    with pytest.raises(DatasetInvalid, match=told):
+        assign(np.zeros(rows, int), 0, has_validation=False, has_test=has_test, groups=given)
+
+
+def test_groups_that_leave_nothing_for_validation_are_told_as_groups() -> None:
+    groups = np.array(["a", "b", "c", *["d"] * 100])
+    with pytest.raises(DatasetInvalid, match="different sizes"):
+        for seed in range(40):
+            assign(np.zeros(103, int), seed, has_validation=False, has_test=False, groups=groups)
+
+
+@pytest.mark.parametrize(("missing", "least"), [(2, 4), (1, 3)])
+def test_the_least_rows_that_are_asked_for_are_enough(missing: int, least: int) -> None:
+    parts = assign(np.zeros(least, int), 0, has_validation=missing < 1, has_test=missing < 2)
+    assert len(parts.train) >= 2
+    assert len(parts.validation) >= 1

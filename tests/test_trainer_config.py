@@ -159,6 +159,19 @@ def test_a_key_of_another_task_is_refused(text: str, told: str) -> None:
     assert problem.startswith(told)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task: tabular\ndata: {target: y, group: y}",
+        "task: image_classification\ndata: {group: label}",
+        "task: text_classification\ndata: {target: kind, group: kind}",
+    ],
+)
+def test_a_group_that_is_the_target_is_told_before_the_data_is_read(text: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith("data.group: is the target '")
+
+
 def test_the_target_is_never_guessed_and_never_dropped() -> None:
     assert problems("task: tabular") == [
         "data.target: is required for task tabular: name the column to predict; it is never guessed"

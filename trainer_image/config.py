@@ -45,6 +45,8 @@ DATA_KEYS = {
     "text_classification": {"target", "text", "group"},
     "language_model": {"text", "group"},
 }
+# The column that a task predicts where data.target names none.
+DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
 # Part of every run key: raised when the same configuration starts to mean another training.
 RUN_KEY_FORMAT = 1
 
@@ -137,6 +139,11 @@ def _of_data(task: str, data: dict[str, Any]) -> list[str]:
             problems.append("data.target: is empty; it must name the column to predict")
         if isinstance(drop, list) and target in drop:
             problems.append(f"data.drop: contains the target {target!r}")
+    if task in DATA_KEYS and data.get("group") and data["group"] == data.get("target", DEFAULT_TARGETS.get(task)):
+        problems.append(
+            f"data.group: is the target {data['group']!r}: rows with the same answer would all lie on one side of the"
+            " split; name a column like a customer or a patient, or leave it out"
+        )
     for key in DataConfig.model_fields if task in DATA_KEYS else ():
         if data.get(key) and key not in DATA_KEYS[task]:
             owners = [name for name, keys in DATA_KEYS.items() if key in keys]

@@ -32,6 +32,7 @@ NAMES = {
     "dev": "validation",
     "test": "test",
 }
+_BRING_YOUR_OWN = "validation and test splits of your own"
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -116,8 +117,10 @@ def assign(
     """Divides the rows of the training split: `strata` (rows,) integers, `groups` and `keys` (rows,) or None.
 
     The order in which rows are drawn is a hash of the seed and the row's key (its number where it has none), so the
-    same data and seed give the same split on every machine. Rows of one group are never divided.
+    same data and seed give the same split on every machine. Rows of one group are never divided. Raises DatasetInvalid
+    for too few of them.
     """
+    _check_enough(strata, groups, wanted=(not has_test) + (not has_validation))
     rows = np.arange(len(strata), dtype=np.int64)
     empty = np.empty(0, np.int64)
     validation = test = empty
@@ -129,6 +132,20 @@ def assign(
         rows, validation = _hold_out(rows, strata, f"{seed}/validation", groups, keys)
         notes.append(f"No validation split: {len(validation)} rows (15 %) of the training split were set aside.")
     return Assignment(rows, validation, test, tuple(notes))
+
+
+def _check_enough(strata: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | None, wanted: int) -> None:
+    """Two to train on, and one for each of the `wanted` parts that are to be held out."""
+    count = len(strata) if groups is None else len(set(groups.astype(str).tolist()))
+    if not wanted or count >= 2 + wanted:
+        return
+    found = f"{count} row{' is' if count == 1 else 's are'} too few"
+    if groups is not None:
+        found = f"the rows belong to {count} group{'' if count == 1 else 's'} (data.group), too few"
+    raise DatasetInvalid(
+        f"Invalid dataset: {found}: a part is held out for validation and test; bring at least {2 + wanted}, or "
+        f"{_BRING_YOUR_OWN}"
+    )
 
 
 def _hold_out(
@@ -168,8 +185,8 @@ def _hold_out(
     if not held.any():
         if len(unit_keys) < 3:
             raise DatasetInvalid(
-                f"Invalid dataset: {len(unit_keys)} rows or groups are too few to hold out a part of them; "
-                "bring at least 4, or validation and test splits of your own"
+                "Invalid dataset: the groups (data.group) are of so different sizes that nothing is left for the "
+                f"validation split; {_BRING_YOUR_OWN}"
             )
         held[order[0]] = True
     mask = held[unit]

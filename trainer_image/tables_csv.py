@@ -231,7 +231,8 @@ def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], 
             if at >= 0:
                 return number + _returns(line[:at])
             number += line.endswith(b"\n") + _returns(line)
-        return number if rest and wanted(rest) >= 0 else 0
+        at = wanted(rest)
+        return number + _returns(rest[:at]) if at >= 0 else 0
 
 
 def _returns(content: bytes) -> int:
