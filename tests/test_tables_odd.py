@@ -72,6 +72,18 @@ def test_what_cannot_be_read_is_named_with_file_and_row(tmp_path: Path, case: st
     assert caught.value.sentence.isprintable()
 
 
+@pytest.mark.parametrize("delimiter", ["^", "~", ":"])
+def test_a_delimiter_that_is_not_known_is_told_the_known_ones(tmp_path: Path, delimiter: str) -> None:
+    rows = ["x{}target", "1{}yes", "2{}no"]
+    (tmp_path / "train.csv").write_text("".join(f"{row.format(delimiter)}\n" for row in rows))
+    with pytest.raises(DatasetInvalid) as told:
+        Tabular().prepare(tmp_path, TaskSettings(target="target"))
+    assert told.value.sentence == (
+        "Invalid dataset: train.csv: has no column 'target' (data.target): the whole header "
+        f"'x{delimiter}target' is one column; delimiters that are known are , ; tab |"
+    )
+
+
 def lines(rows: list[dict[str, Any]]) -> bytes:
     return b"\xef\xbb\xbf" + "\r\n\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows).encode()
 

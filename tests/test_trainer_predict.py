@@ -199,7 +199,7 @@ def test_additional_columns_and_unseen_categories_are_predicted(trained: Path, t
 
 def test_missing_columns_are_named(trained: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "new.csv", ["a", "color"], [[0.5, "red"]])
-    with pytest.raises(DatasetInvalid, match=r"new\.csv: lacks the column 'b', 'colour'.*has 'color' instead"):
+    with pytest.raises(DatasetInvalid, match=r"new\.csv: lacks the columns 'b', 'colour'.*has 'color' instead"):
         predict(trained, tmp_path / "new.csv", None)
 
 

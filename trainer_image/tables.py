@@ -10,6 +10,7 @@ when they are larger than what memory has for them. Whoever computes goes throug
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from trainer_image import tables_csv, tables_jsonl, tables_parquet
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.scratch import Scratch
-from trainer_image.tables_csv import sniff_delimiter
+from trainer_image.tables_csv import DELIMITERS, sniff_delimiter
 from trainer_image.tables_text import NULL_WORDS, TEXT
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Table",
     "compare_columns",
     "invalid",
+    "no_such_column",
     "numbers",
     "read_table",
     "sniff_delimiter",
@@ -252,7 +254,20 @@ def compare_columns(file: str, columns: Sequence[str], other: str, expected: Seq
     if missing:
         extra = [column for column in columns if column not in expected]
         hint = f" and has {_listed(extra)} instead" if extra else ""
-        raise invalid(file, f"lacks the column {_listed(missing)} that {other} has{hint}")
+        raise invalid(file, f"lacks the column{'s' * (len(missing) > 1)} {_listed(missing)} that {other} has{hint}")
+
+
+def no_such_column(file: str, column: str, option: str, known: Sequence[str]) -> DatasetInvalid:
+    """The error for a column that the configuration's `option` names and the table does not have."""
+    if len(known) == 1 and column in known[0]:
+        # Its one column's name holds what was asked for: the header was not divided.
+        named = " ".join({"\t": "tab"}.get(delimiter, delimiter) for delimiter in DELIMITERS)
+        hint = f": the whole header '{known[0]}' is one column; delimiters that are known are {named}"
+    elif near := difflib.get_close_matches(column, known, 1, 0.5):
+        hint = f"; did you mean '{near[0]}'?"
+    else:
+        hint = f"; it has {', '.join(known[:8])}"
+    return invalid(file, f"has no column '{column}' ({option}){hint}")
 
 
 def _listed(names: Sequence[str]) -> str:

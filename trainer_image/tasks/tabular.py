@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +17,7 @@ from trainer_image.dataset import in_words
 from trainer_image.errors import ConfigInvalid
 from trainer_image.scratch import Scratch
 from trainer_image.splits import Assignment, assign, find_tables
-from trainer_image.tables import Table, compare_columns, invalid, read_table
+from trainer_image.tables import Table, compare_columns, invalid, no_such_column, read_table
 from trainer_image.tasks import baselines, imbalance, metrics, tabular_fit, tabular_leakage, tabular_linear
 from trainer_image.tasks.base import (
     Batch,
@@ -187,9 +186,7 @@ class TabularProblem(Problem):
         ):
             for column in wanted:
                 if column not in train.columns:
-                    near = difflib.get_close_matches(str(column), names, 1, 0.5)
-                    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(names[:8])}"
-                    raise invalid(train.name, f"has no column '{column}' (data.{key}){hint}")
+                    raise no_such_column(train.name, str(column), f"data.{key}", names)
         for split, table in tables.items():
             if table.rows == 0:
                 raise invalid(table.name, "has a header but no rows")

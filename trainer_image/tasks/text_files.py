@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, cast
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.splits import NAMES, Found, visible
-from trainer_image.tables import invalid, read_table
+from trainer_image.tables import invalid, no_such_column, read_table
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
@@ -130,7 +130,8 @@ def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled:
         wanted.pop("label", None)
     for key, column in wanted.items():
         if column not in known:
-            raise _no_such(name, column, key, known)
+            option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
+            raise no_such_column(name, column, option, known)
     cells = {key: table.columns[column].to_pylist() for key, column in wanted.items()}
     places = table.locate_all(range(table.rows))
     for index, (file, row) in enumerate(places):
@@ -138,13 +139,6 @@ def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled:
         yield Text(
             (values["text"] or "").encode(), file, row, _stripped(values.get("label")), _stripped(values.get("group"))
         )
-
-
-def _no_such(file: str, column: str, key: str, known: Sequence[str]) -> DatasetInvalid:
-    near = difflib.get_close_matches(column, known, 1, 0.5)
-    hint = f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(known[:8])}"
-    option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
-    return invalid(file, f"has no column '{column}' ({option}){hint}")
 
 
 def _stripped(value: str | None) -> str | None:
