@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from trainer_image.tasks import metrics
-from trainer_image.tasks.base import Batch, Figures
-from trainer_image.tasks.intervals import MOST_ROWS, bootstrap, calibration_by_chance, wilson
+from trainer_image.tasks.base import Batch, Figures, RowGroups
+from trainer_image.tasks.intervals import (
+    MOST_ROWS,
+    bootstrap,
+    calibration_by_chance,
+    mean_interval,
+    share_interval,
+    student,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +167,75 @@ def test_the_largest_errors_and_the_parts_of_a_regression_are_counted_right() ->
     assert sum(found["residual_histogram"]["counts"]) == 100
     assert [part["rows"] for part in found["calibration"]["bins"]] == [10] * 10
     assert found["absolute_error_quantiles"]["50%"] == 0.0
+
+
+def unlike_groups(seed: int, groups: int = 9, rows: int = 40) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """(hits, groups) of rows whose chance to be right is one for each group, spread over the whole range."""
+    random = np.random.default_rng(seed)
+    number = np.repeat(np.arange(groups), rows)
+    return random.random(groups * rows) < random.random(groups)[number], number
+
+
+def covered(ends: tuple[float, float] | None) -> bool:
+    assert ends is not None
+    return ends[0] <= 0.5 <= ends[1]
+
+
+def test_intervals_that_count_by_groups_hold_where_those_that_count_rows_do_not() -> None:
+    plain = grouped = drawn = means = 0
+    for seed in range(100):
+        hits, number = unlike_groups(seed)
+        outputs = torch.from_numpy(hits.astype(np.float64))
+        batch = {"target": torch.zeros(len(hits))}
+        plain += covered(wilson(int(hits.sum()), len(hits)))
+        grouped += covered(share_interval(hits, number))
+        means += covered(mean_interval(hits.astype(np.float64), number))
+        if seed < 40:
+            drawn += covered(bootstrap(mean, outputs, batch, mean(outputs, batch), groups=number)[0]["mean"])
+    assert plain < 60
+    assert grouped >= 90
+    assert means >= 90
+    assert drawn >= 35
+
+
+def test_groups_of_one_row_give_the_interval_of_independent_rows() -> None:
+    hits = np.random.default_rng(3).random(500) < 0.8
+    assert share_interval(hits, np.arange(500)) == pytest.approx(share_interval(hits), abs=5e-4)
+    values = np.random.default_rng(3).normal(size=500)
+    assert mean_interval(values, np.arange(500)) == pytest.approx(mean_interval(values), abs=5e-4)
+
+
+def test_rows_that_are_all_right_are_worth_no_more_than_their_groups() -> None:
+    hits, number = np.ones(400, bool), np.repeat(np.arange(8), 50)
+    low, high = share_interval(hits, number) or (0.0, 0.0)
+    assert (low < wilson(8, 8)[0], high) == (True, 1.0)  # type: ignore[index]
+
+
+def test_one_group_says_nothing_of_others() -> None:
+    hits, number = np.array([True, False, True]), np.zeros(3, np.int64)
+    assert share_interval(hits, number) is None
+    assert mean_interval(hits.astype(np.float64), number) is None
+    assert bootstrap(mean, torch.ones(3), {"target": torch.zeros(3)}, {"mean": 1.0}, groups=number) == ({}, 0)
+
+
+def test_students_quantile_is_the_tables() -> None:
+    # Abramowitz and Stegun 1964, table 26.10.
+    assert [student(n) for n in (3, 5, 10, 30)] == pytest.approx([3.182, 2.571, 2.228, 2.042], rel=2e-3)
+
+
+def test_findings_of_rows_in_groups_are_as_uncertain_as_the_groups_and_judge_no_calibration() -> None:
+    hits, number = unlike_groups(0)
+    y = torch.from_numpy(hits.astype(np.int64))
+    p = torch.tensor([[0.2, 0.8]]).repeat(len(y), 1)
+    groups = RowGroups(torch.from_numpy(number), "groups by 'patient'")
+    found = metrics.classification_findings(p, y, ["no", "yes"], groups)
+    assert found["intervals"]["accuracy"] == share_interval(hits, number)
+    assert found["per_class"][1]["precision_interval"] == share_interval(hits, number)
+    assert found["calibration"]["bins"][0]["interval"] == share_interval(hits, number)
+    assert found["calibration"]["error_by_chance"] is None
+    values = torch.from_numpy(np.random.default_rng(0).normal(size=len(y)) + 3 * number)
+    said = torch.from_numpy(np.random.default_rng(1).normal(size=len(y)))
+    together, alone = (
+        metrics.regression_findings(said, values, them)["calibration"]["bins"][0]["interval"] for them in (groups, None)
+    )
+    assert together[1] - together[0] > 1.5 * (alone[1] - alone[0])

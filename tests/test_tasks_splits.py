@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign
+from trainer_image.splits import assign, group_numbers
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:
@@ -63,3 +63,12 @@ def test_the_least_rows_that_are_asked_for_are_enough(missing: int, least: int) 
     parts = assign(np.zeros(least, int), 0, has_validation=missing < 1, has_test=missing < 2)
     assert len(parts.train) >= 2
     assert len(parts.validation) >= 1
+
+
+def test_rows_without_a_group_are_none_together() -> None:
+    groups = np.array([None if n % 4 else f"g{n // 8}" for n in range(200)], dtype=object)
+    parts = assign(np.zeros(200, int), 0, has_validation=True, has_test=False, groups=groups)
+    without = np.array([group is None for group in groups])
+    assert 25 <= len(parts.test) <= 35
+    assert 10 <= without[parts.test].sum() <= 30
+    assert len(set(group_numbers(groups))) == 150 + 25

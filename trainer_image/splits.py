@@ -117,9 +117,10 @@ def assign(
     """Divides the rows of the training split: `strata` (rows,) integers, `groups` and `keys` (rows,) or None.
 
     The order in which rows are drawn is a hash of the seed and the row's key (its number where it has none), so the
-    same data and seed give the same split on every machine. Rows of one group are never divided. Raises DatasetInvalid
-    for too few of them.
+    same data and seed give the same split on every machine. Rows of one group are never divided; a row whose group is
+    None is one by itself. Raises DatasetInvalid for too few of them.
     """
+    groups = None if groups is None else _named(groups)
     _check_enough(strata, groups, wanted=(not has_test) + (not has_validation))
     rows = np.arange(len(strata), dtype=np.int64)
     empty = np.empty(0, np.int64)
@@ -136,7 +137,7 @@ def assign(
 
 def _check_enough(strata: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | None, wanted: int) -> None:
     """Two to train on, and one for each of the `wanted` parts that are to be held out."""
-    count = len(strata) if groups is None else len(set(groups.astype(str).tolist()))
+    count = len(strata) if groups is None else len(set(groups.tolist()))
     if not wanted or count >= 2 + wanted:
         return
     found = f"{count} row{' is' if count == 1 else 's are'} too few"
@@ -146,6 +147,22 @@ def _check_enough(strata: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | N
         f"Invalid dataset: {found}: a part is held out for validation and test; bring at least {2 + wanted}, or "
         f"{_BRING_YOUR_OWN}"
     )
+
+
+def group_numbers(groups: Sequence[str | None] | np.ndarray[Any, Any]) -> Indices:
+    """The number of each row's group, from 0; a row without one has a number of its own."""
+    _, number = np.unique(_named(np.array(groups, dtype=object)), return_inverse=True)
+    return number.astype(np.int64)
+
+
+def _named(groups: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The groups' names as text; a row without a group gets a name that no cell can hold."""
+    without = np.flatnonzero(groups == None) if groups.dtype == object else ()  # noqa: E711 (of each element)
+    if not len(without):
+        return groups.astype(str)
+    named = groups.astype(object)
+    named[without] = [f"\0{row}" for row in without]
+    return named.astype(str)
 
 
 def _hold_out(
@@ -159,7 +176,7 @@ def _hold_out(
     if len(rows) > MANY_ROWS and groups is None and keys is None:
         return _hold_out_many(rows, strata[rows], salt)
     if groups is not None:
-        names, unit = np.unique(groups[rows].astype(str), return_inverse=True)
+        names, unit = np.unique(groups[rows], return_inverse=True)
         unit_keys = [str(name) for name in names]
     else:
         unit = np.arange(len(rows))

@@ -26,7 +26,7 @@ from trainer_image.scratch import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, Task, TaskSettings
 from trainer_image.tasks.intervals import Interval, bootstrap
-from trainer_image.tasks.metrics import first
+from trainer_image.tasks.metrics import first, numbers_of
 from trainer_image.watchdog import Watchdog
 
 MODEL_FORMAT = 1
@@ -104,7 +104,8 @@ def _train(inputs: RunInputs) -> RunResult:
     _write_model(inputs, problem, fitted)
     at = time.monotonic()
     findings = problem.findings(outputs) | problem.demonstrations(fitted.model)
-    intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested)
+    groups = numbers_of(problem.test_groups)
+    intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested, groups=groups)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
     pictures = mistakes.named(problem, findings)
     phases["report"] = time.monotonic() - at
@@ -225,6 +226,12 @@ def verdict(
     return True, not near, sentence
 
 
+def _groups(problem: Problem) -> dict[str, Any] | None:
+    """How many groups the test split has that intervals count by, and what they are called."""
+    groups = problem.test_groups
+    return None if groups is None else {"count": len(set(groups.of.tolist())), "called": groups.called}
+
+
 def _report(
     inputs: RunInputs,
     problem: Problem,
@@ -245,6 +252,7 @@ def _report(
             "fingerprint": inputs.dataset_fingerprint,
             "description": problem.description,
             "rows": {name: len(next(iter(split.values()))) for name, split in problem.splits.items()},
+            "test_groups": _groups(problem),
             "notes": problem.notes,
             "warnings": problem.warnings,
         },

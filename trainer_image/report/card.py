@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer_image.report.html import interval, number, shortened, words
-from trainer_image.report.summary import model_of, warnings
+from trainer_image.report.summary import model_of, of_groups, warnings
 
 Content = dict[str, Any]
 # A class that has this many times fewer rows than the largest is worth a warning.
@@ -28,6 +28,7 @@ def markdown(value: object) -> str:
 def card(content: Content) -> str:
     """The whole file. Every word that may come from a dataset is escaped."""
     dataset, training = content["dataset"], content["training"]
+    tested = markdown(f"{number(dataset['rows'].get('test'))} rows{of_groups(content)}")
     lines = [
         f"# {markdown(model_of(content['task']))}",
         "",
@@ -49,7 +50,7 @@ def card(content: Content) -> str:
         "",
         *_figures(content),
         "",
-        f"On {number(dataset['rows'].get('test'))} rows of the test split, used once, at the end. The headline is "
+        f"On {tested} of the test split, used once, at the end. The headline is "
         f"{markdown(words(content['headline']))}. Weights were chosen by {markdown(training['selected_by'])} (epoch "
         f"{training['best_epoch']} of {training['epochs']}) and have seen {' and '.join(training['fit_on'])} rows.",
         "",

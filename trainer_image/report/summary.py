@@ -26,6 +26,7 @@ from trainer_image.report.html import (
 
 Content = dict[str, Any]
 FEW_ROWS = 100
+FEW_GROUPS = 20
 
 
 def model_of(task: object) -> str:
@@ -62,15 +63,26 @@ def verdict(content: Content) -> str:
         else ""
     )
     sure = f"95 % interval {interval(ends)}, " if ends else ""
+    counted = f"{sure}{number(rows)} rows{of_groups(content)}"
     hero = (
         f'<div class="hero"><div><p class="big">{text(number(value))}</p>'
-        f'<p class="soft">test {text(words(name))}<br>{text(sure)}{text(number(rows))} rows</p></div>'
+        f'<p class="soft">test {text(words(name))}<br>{text(counted)}</p></div>'
         f"<div>{picture}</div></div>"
     )
     return (
         f'<section id="verdict" class="verdict {level}" aria-labelledby="verdict-title">\n'
         f'<h2 id="verdict-title">{text(title)}</h2>\n{paragraph(found["sentence"])}{hero}</section>'
     )
+
+
+def groups(content: Content) -> str:
+    """The groups of the test split that intervals count by, e.g. "9 groups by 'patient'", or nothing."""
+    found = content["dataset"].get("test_groups")
+    return f"{number(found['count'])} {found['called']}" if found else ""
+
+
+def of_groups(content: Content) -> str:
+    return f" of {groups(content)}" if groups(content) else ""
 
 
 def _level(content: Content) -> tuple[str, str]:
@@ -107,6 +119,9 @@ def warnings(content: Content) -> list[str]:
     """What looks wrong with the data, and with so little of it."""
     rows = content["dataset"]["rows"].get("test", FEW_ROWS)
     few = [f"The test split has {rows} rows only: every figure is rough."] if rows < FEW_ROWS else []
+    found = content["dataset"].get("test_groups")
+    if found and found["count"] < FEW_GROUPS:
+        few.append(f"The test split has {groups(content)} only: every figure is rough.")
     return [*content["dataset"]["warnings"], *few]
 
 
@@ -133,10 +148,14 @@ def figures(content: Content) -> str:
             ["", "this model", "95 % interval", *(words(name) for name in baselines)],
             rows,
         ),
-        paragraph(
-            f"Intervals: Wilson's for shares of rows{bootstrap}; both take rows for independent.{ours}", "soft small"
-        ),
+        paragraph(f"Intervals: Wilson's for shares of rows{bootstrap}; {_independent(content)}.{ours}", "soft small"),
     )
+
+
+def _independent(content: Content) -> str:
+    if groups(content):
+        return f"both count by the {groups(content)}, because rows of one are alike"
+    return "both take rows for independent"
 
 
 def times(content: Content) -> str:

@@ -97,6 +97,19 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class RowGroups:
+    """Rows of the test split that are not independent of each other, e.g. those of one patient: an interval that took
+    them for independent would be too narrow.
+
+    of:     the number of each row's group, int64 (rows,), from 0
+    called: what a group is, for people, in the plural, e.g. "documents"
+    """
+
+    of: Tensor
+    called: str
+
+
+@dataclass(frozen=True)
 class Example:
     """A row as the report shows it to a person; all of it may come from the dataset, the report escapes it.
 
@@ -150,6 +163,7 @@ class Problem(ABC):
     description: what was found, one sentence; notes: decisions made on the user's behalf; warnings: what looks wrong
     splits: "train", "validation" and "test", each a mapping of tensors with equal first dimension, on the CPU
     selection: the figure by which validation chooses weights; headline: the one that people are told
+    test_groups: which rows of the test split belong together; None: each stands for itself
     """
 
     description: str
@@ -160,6 +174,7 @@ class Problem(ABC):
     headline: Metric
     recipe: Recipe
     predictor: Predictor
+    test_groups: RowGroups | None = None
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

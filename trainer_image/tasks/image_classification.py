@@ -12,12 +12,24 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.contract import Limits
-from trainer_image.errors import DatasetInvalid
+from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.scratch import Scratch
-from trainer_image.splits import assign
+from trainer_image.splits import assign, group_numbers
 from trainer_image.tables import invalid
 from trainer_image.tasks import baselines, imbalance, metrics
-from trainer_image.tasks.base import Batch, Example, Figures, Json, Predictor, Problem, Rows, Task, TaskSettings, spaced
+from trainer_image.tasks.base import (
+    Batch,
+    Example,
+    Figures,
+    Json,
+    Predictor,
+    Problem,
+    RowGroups,
+    Rows,
+    Task,
+    TaskSettings,
+    spaced,
+)
 from trainer_image.tasks.image_files import SUFFIXES, Sample, list_samples, read_headers, read_pixels
 from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image_presets import input_size, preset
@@ -96,6 +108,11 @@ class ImageProblem(Problem):
             listed[split] = list_samples(files, limits, scratch, label=label, group=settings.group)
             self._check(split, listed[split])
         train = listed["train"]
+        if settings.group and all(sample.group is None for sample in train):
+            raise ConfigInvalid(
+                f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
+                "metadata.jsonl with this column is needed"
+            )
         labels = sorted({str(sample.label) for sample in train})
         if len(labels) == 1:
             raise DatasetInvalid(
@@ -110,7 +127,7 @@ class ImageProblem(Problem):
             settings.seed,
             has_validation="validation" in listed,
             has_test="test" in listed,
-            groups=np.array([str(sample.group) for sample in train]) if settings.group else None,
+            groups=np.array([sample.group for sample in train], dtype=object) if settings.group else None,
             keys=[sample.name for sample in train],
         )
         sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
@@ -122,6 +139,9 @@ class ImageProblem(Problem):
         splits = {split: plain.tensors(samples, limits, scratch) for split, samples in parts.items()}
         self.splits = splits
         self._test_names = [sample.name for sample in parts["test"]]
+        if settings.group:
+            groups = group_numbers([sample.group for sample in parts["test"]])
+            self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
         mean, spread = _scaling(splits["train"]["pixels"])
         self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
         figure, told = imbalance.figure(splits["train"]["target"].numpy(), labels, "The classes")
@@ -174,7 +194,8 @@ class ImageProblem(Problem):
         return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
 
     def findings(self, outputs: Tensor) -> Json:
-        return metrics.classification_findings(outputs, self.splits["test"]["target"], self._predictor.labels)
+        labels = self.splits["test"]["target"]
+        return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
 
 
 def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:

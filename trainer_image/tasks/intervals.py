@@ -3,7 +3,8 @@
 Proportions have Wilson's interval (Wilson 1927, doi:10.1080/01621459.1927.10502953; recommended for small samples by
 Brown, Cai and DasGupta 2001, doi:10.1214/ss/1009213286). Every other figure has a percentile bootstrap over the test
 rows (Efron and Tibshirani 1993, chapter 13), drawn with a fixed seed: the same outputs give the same interval. Both
-take rows for independent of each other.
+take rows for independent of each other, unless groups are given, whose rows are alike (one patient's visits, say):
+then whole groups are drawn, and a share counts as many rows as its groups are worth.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from trainer_image.tasks.base import Batch, Figures
 log = logging.getLogger(__name__)
 
 Interval = tuple[float, float]
+# The number of each row's group, (rows,), from 0.
+Groups = np.ndarray[Any, np.dtype[np.int64]]
 
 Z = 1.959963984540054  # the normal distribution's 97.5 % quantile
 LEVEL = (2.5, 97.5)
@@ -36,11 +39,13 @@ WORK = 20_000_000
 MOST_ROWS = 5000
 FEWEST_ROWS = 1000
 MOST_OUTPUTS = 50_000
+# Groups of one resample at least, where there are so many.
+FEWEST_GROUPS = 50
 # A plug-in's own `score` may be slow: then no interval is given.
 MOST_SECONDS = 20.0
 
 
-def wilson(hits: int, rows: int) -> Interval | None:
+def wilson(hits: float, rows: float) -> Interval | None:
     """The interval of the share hits / rows; None without rows."""
     if not rows:
         return None
@@ -51,12 +56,59 @@ def wilson(hits: int, rows: int) -> Interval | None:
     return (0.0 if hits == 0 else centre - half, 1.0 if hits == rows else centre + half)
 
 
-def mean_interval(values: np.ndarray[Any, np.dtype[np.float64]]) -> Interval | None:
-    """The interval of the mean of (rows,): mean ± 1.96 standard errors; None below two rows."""
-    if len(values) < 2:
+def share_interval(hits: np.ndarray[Any, np.dtype[np.bool_]], groups: Groups | None = None) -> Interval | None:
+    """The interval of the share of hits among (rows,); None without rows, and with fewer than two groups.
+
+    With groups it is Wilson's for the effective number of rows, with Student's quantile for so few groups (Korn and
+    Graubard 1998, Survey Methodology 24; compared by Franco et al. 2019, doi:10.1093/jssam/smy019).
+    """
+    count, rows = int(hits.sum()), len(hits)
+    if groups is None or not rows:
+        return wilson(count, rows)
+    known = len(np.unique(groups))
+    if known < 2:
         return None
-    half = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    share = count / rows
+    # Where all rows are the same nothing shows how alike a group's rows are: then a group counts as one.
+    worth = float(known)
+    if 0 < count < rows:
+        error = _standard_error(hits.astype(np.float64), groups)
+        worth = share * (1 - share) / error**2 if error > 0 else float(rows)
+    worth = min(float(rows), worth * (Z / student(known - 1)) ** 2)
+    return wilson(share * worth if count < rows else worth, worth)
+
+
+def mean_interval(values: np.ndarray[Any, np.dtype[np.float64]], groups: Groups | None = None) -> Interval | None:
+    """The interval of the mean of (rows,): mean ± 1.96 standard errors; None below two rows or groups. With groups
+    Student's quantile of their number takes the place of 1.96."""
+    known = len(values) if groups is None else len(np.unique(groups))
+    if known < 2:
+        return None
+    if groups is None:
+        half = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
+    else:
+        half = student(known - 1) * _standard_error(values, groups)
     return float(values.mean()) - half, float(values.mean()) + half
+
+
+def _standard_error(values: np.ndarray[Any, np.dtype[np.float64]], groups: Groups) -> float:
+    """Of the mean, from sums over groups (Cochran 1977, Sampling Techniques, chapter 9: the ratio estimate)."""
+    _, number = np.unique(groups, return_inverse=True)
+    sums = np.bincount(number, values - values.mean())
+    return math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / len(values)
+
+
+def student(freedom: int) -> float:
+    """Student's 97.5 % quantile, as a series in 1 / freedom (Abramowitz and Stegun 1964, 26.7.5): within 0.5 % from 3
+    degrees of freedom on."""
+    z, v = Z, float(freedom)
+    return (
+        z
+        + (z**3 + z) / (4 * v)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
+        + (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / (92160 * v**4)
+    )
 
 
 class _Drawn(Mapping[str, Tensor]):
@@ -81,6 +133,7 @@ def bootstrap(
     batch: Batch,
     point: Figures,
     *,
+    groups: Groups | None = None,
     seconds: float = MOST_SECONDS,
 ) -> tuple[dict[str, Interval], int]:
     """Intervals of the figures in `point` = score(outputs, batch), and from how many resamples.
@@ -88,11 +141,15 @@ def bootstrap(
     A figure that cannot be computed in every tenth resample, e.g. because a class is missing there, has no interval.
     """
     rows = len(outputs)
-    if rows < 2:
+    members = None if groups is None else _members(groups)
+    units = rows if members is None else len(members)
+    if units < 2:
         return {}, 0
     width = max(1, outputs[0].numel())
     size = min(rows, MOST_ROWS, max(FEWEST_ROWS, MOST_OUTPUTS // width))
-    resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, WORK // (size * width)))
+    if members is not None:
+        size = min(units, max(FEWEST_GROUPS, size * units // rows))
+    resamples = max(FEWEST_RESAMPLES, min(RESAMPLES, WORK // (max(1, size * rows // units) * width)))
     random = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {name: [] for name in point}
     deadline = time.monotonic() + seconds
@@ -100,7 +157,8 @@ def bootstrap(
     while done < resamples:
         if time.monotonic() > deadline:
             return {}, done
-        index = torch.from_numpy(random.integers(0, rows, size))
+        chosen = random.integers(0, units, size)
+        index = torch.from_numpy(chosen if members is None else np.concatenate([members[unit] for unit in chosen]))
         try:
             figures = score(outputs.index_select(0, index), _Drawn(batch, index))
         except Exception as error:  # a plug-in's score that expects all rows: no interval, and no reason to fail
@@ -111,15 +169,31 @@ def bootstrap(
             value = figures.get(name)
             if value is not None and math.isfinite(value):
                 values.append(value)
+    level = LEVEL if members is None else _expanded(units)
     return {
-        name: _percentiles(values, point[name], size / rows)
+        name: _percentiles(values, point[name], size / units, level)
         for name, values in drawn.items()
         if len(values) > 0.9 * done
     }, done
 
 
-def _percentiles(values: list[float], point: float, share: float) -> Interval:
-    low, middle, high = (float(value) for value in np.percentile(np.array(values), (LEVEL[0], 50, LEVEL[1])))
+def _members(groups: Groups) -> list[np.ndarray[Any, np.dtype[np.int64]]]:
+    """The rows of each group."""
+    order = np.argsort(groups, kind="stable")
+    _, first = np.unique(groups[order], return_index=True)
+    return np.split(order, first[1:])
+
+
+def _expanded(units: int) -> tuple[float, float]:
+    """Percentiles further out where there are few groups: of nine unlike ones the plain interval held the
+    truth 87 times in 100, this one 92 (the expanded percentile interval: Hesterberg 2015,
+    doi:10.1080/00031305.2015.1089789)."""
+    tail = 50 * math.erfc(math.sqrt(units / (units - 1)) * student(units - 1) / math.sqrt(2))
+    return tail, 100 - tail
+
+
+def _percentiles(values: list[float], point: float, share: float, level: tuple[float, float]) -> Interval:
+    low, middle, high = (float(value) for value in np.percentile(np.array(values), (level[0], 50, level[1])))
     if share == 1:
         return low, high
     return point + math.sqrt(share) * (low - middle), point + math.sqrt(share) * (high - middle)

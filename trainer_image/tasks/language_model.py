@@ -14,9 +14,20 @@ from torch.nn import functional
 
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign
+from trainer_image.splits import assign, group_numbers
 from trainer_image.tasks import language_ngrams, metrics
-from trainer_image.tasks.base import Batch, Figures, Json, Metric, Predictor, Problem, Rows, Task, TaskSettings
+from trainer_image.tasks.base import (
+    Batch,
+    Figures,
+    Json,
+    Metric,
+    Predictor,
+    Problem,
+    RowGroups,
+    Rows,
+    Task,
+    TaskSettings,
+)
 from trainer_image.tasks.language_generate import continue_texts, in_characters
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language_presets import preset
@@ -37,6 +48,7 @@ FEW_DOCUMENTS = 20
 PIECES = 100
 LONGEST_PIECE = 64 * 1024
 SHOWN_FILES = 1000
+FEWEST_GROUPS = 5
 SAMPLES, PROMPT_BYTES, SAMPLE_BYTES = 3, 64, 160
 
 
@@ -135,9 +147,19 @@ class LanguageProblem(Problem):
             "validation": scoring_windows(content["validation"], sizes.context, sizes.matches),
             "test": scoring_windows(content["test"], sizes.context, sizes.matches),
         }
+        self.test_groups = self._groups(documents["test"], settings.group)
         self.headline, self.selection = metrics.choose(settings.metric, FIGURES, "bits_per_byte", "bits_per_byte")
         counts = ", ".join(f"{len(texts)} {split} ({size[split]} bytes)" for split, texts in documents.items())
         self.description = f"Text for a byte-level language model; documents: {counts}."
+
+    def _groups(self, texts: Sequence[Text], group: str | None) -> RowGroups | None:
+        """The windows of one document, or group of documents, are not independent. Of very few documents nothing can
+        be told from how they differ: then the windows stand for themselves."""
+        numbers = group_numbers([text.group for text in texts]) if group else np.arange(len(texts))
+        if numbers.max() + 1 < FEWEST_GROUPS:
+            return None
+        of = torch.from_numpy(numbers)[self.splits["test"]["document"].long()]
+        return RowGroups(of, f"groups by '{group}'" if group else "documents")
 
     def _read(self, files: Sequence[Path], data: Path, fields: Fields, settings: TaskSettings) -> list[Text]:
         texts = read_texts(files, data, fields, settings.limits)
@@ -164,7 +186,7 @@ class LanguageProblem(Problem):
             settings.seed,
             has_validation="validation" in given,
             has_test="test" in given,
-            groups=np.array([str(text.group) for text in train]) if settings.group else None,
+            groups=np.array([text.group for text in train], dtype=object) if settings.group else None,
             keys=[f"{text.name}/{number}" for number, text in enumerate(train)],
         )
         self.notes += [note.replace(" rows ", " documents ") for note in rows.notes]

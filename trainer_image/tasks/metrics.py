@@ -13,11 +13,12 @@ import numpy as np
 from torch import Tensor
 
 from trainer_image.errors import ConfigInvalid
-from trainer_image.tasks.base import Figures, Json, Metric
-from trainer_image.tasks.intervals import calibration_by_chance, mean_interval, wilson
+from trainer_image.tasks.base import Figures, Json, Metric, RowGroups
+from trainer_image.tasks.intervals import Interval, calibration_by_chance, mean_interval, share_interval
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
+Bools = np.ndarray[Any, np.dtype[np.bool_]]
 
 CLASSIFICATION = {
     "accuracy": Metric("accuracy"),
@@ -105,23 +106,31 @@ def regression(values: Tensor, targets: Tensor) -> Figures:
     }
 
 
-def classification_findings(probabilities: Tensor, labels: Tensor, names: Sequence[str]) -> Json:
+def classification_findings(
+    probabilities: Tensor, labels: Tensor, names: Sequence[str], test_groups: RowGroups | None = None
+) -> Json:
     """What the report shows of class probabilities (rows, classes) against labels (rows,): confusions, figures of each
-    class, calibration, the worst mistakes. Intervals are Wilson's, 95 %."""
+    class, calibration, the worst mistakes. Intervals are `share_interval`'s, 95 %."""
     p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
     said = p.argmax(1)
     counts = confusion_matrix(y, said, len(names))
+    groups = numbers_of(test_groups)
     return {
         "kind": "classification",
         "labels": list(names),
         "confusion_matrix": counts.tolist() if len(names) <= LARGEST_MATRIX else None,
         "confusions": _confusions(counts),
-        "per_class": [_of_class(counts, index, name) for index, name in enumerate(names)],
-        "intervals": {"accuracy": wilson(int((said == y).sum()), len(y))},
-        "calibration": calibration(p.max(1), said == y),
+        "per_class": [_of_class(counts, index, name, y, said, groups) for index, name in enumerate(names)],
+        "intervals": {"accuracy": share_interval(said == y, groups)},
+        "calibration": calibration(p.max(1), said == y, groups),
         "worst": _surest_mistakes(p, y, said, names),
     }
+
+
+def numbers_of(groups: RowGroups | None) -> Ints | None:
+    """The number of each row's group (rows,), None where rows stand for themselves."""
+    return None if groups is None else groups.of.numpy().astype(np.int64)
 
 
 def _confusions(counts: Ints) -> list[list[int]]:
@@ -133,24 +142,29 @@ def _confusions(counts: Ints) -> list[list[int]]:
     return [[int(true[k]), int(said[k]), int(wrong[true[k], said[k]])] for k in order]
 
 
-def _of_class(counts: Ints, index: int, name: str) -> Json:
+def _of_class(counts: Ints, index: int, name: str, y: Ints, chosen: Ints, groups: Ints | None) -> Json:
     hits, true, said = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
     return {
         "label": name,
         "rows": true,
         "recall": hits / true if true else None,
-        "recall_interval": wilson(hits, true),
+        "recall_interval": _interval_among(y == index, chosen == index, groups),
         "precision": hits / said if said else None,
-        "precision_interval": wilson(hits, said),
+        "precision_interval": _interval_among(chosen == index, y == index, groups),
         "f1": 2 * hits / (true + said) if true + said else None,
     }
 
 
-def calibration(confidence: Floats, right: np.ndarray[Any, np.dtype[np.bool_]]) -> Json:
+def _interval_among(rows: Bools, hits: Bools, groups: Ints | None) -> Interval | None:
+    """The interval of the share of hits among these rows."""
+    return share_interval(hits[rows], None if groups is None else groups[rows])
+
+
+def calibration(confidence: Floats, right: Bools, groups: Ints | None = None) -> Json:
     """Whether a model that says 80 % is right in 80 of 100 rows: both (rows,), of the predicted class.
 
     Ten bins of equal width; the expected calibration error is the mean distance of confidence and accuracy, weighted
-    by rows (Guo et al. 2017, arXiv 1706.04599, equation 3).
+    by rows (Guo et al. 2017, arXiv 1706.04599, equation 3). What chance makes of it is known of independent rows only.
     """
     bins = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
@@ -164,13 +178,15 @@ def calibration(confidence: Floats, right: np.ndarray[Any, np.dtype[np.bool_]]) 
                 "rows": int(rows[b]),
                 "confidence": float(sure[b] / rows[b]),
                 "accuracy": float(hits[b] / rows[b]),
-                "interval": wilson(int(hits[b]), int(rows[b])),
+                "interval": _interval_among(bins == b, right, groups),
             }
             for b in range(CALIBRATION_BINS)
             if rows[b]
         ],
         "expected_calibration_error": float(np.abs(sure - hits).sum() / max(1, len(confidence))),
-        "error_by_chance": calibration_by_chance(confidence, bins, CALIBRATION_BINS) if len(confidence) else None,
+        "error_by_chance": calibration_by_chance(confidence, bins, CALIBRATION_BINS)
+        if len(confidence) and groups is None
+        else None,
     }
 
 
@@ -190,7 +206,7 @@ def _surest_mistakes(p: Floats, y: Ints, said: Ints, names: Sequence[str]) -> li
     ]
 
 
-def regression_findings(values: Tensor, targets: Tensor) -> Json:
+def regression_findings(values: Tensor, targets: Tensor, test_groups: RowGroups | None = None) -> Json:
     """What the report shows of predictions (rows,) against targets (rows,), both in the target's unit: an even sample
     of the rows, residuals (predicted - true), predictions against truth by tenths, the worst mistakes."""
     v, t = values.double().numpy(), targets.double().numpy()
@@ -207,7 +223,7 @@ def regression_findings(values: Tensor, targets: Tensor) -> Json:
             f"{share}%": float(np.quantile(np.abs(residual), share / 100)) for share in (50, 80, 90, 95)
         },
         "residual_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "calibration": {"bins": _by_tenths(v, t)},
+        "calibration": {"bins": _by_tenths(v, t, numbers_of(test_groups))},
         "worst": [
             {
                 "row": int(row),
@@ -220,7 +236,7 @@ def regression_findings(values: Tensor, targets: Tensor) -> Json:
     }
 
 
-def _by_tenths(v: Floats, t: Floats) -> list[Json]:
+def _by_tenths(v: Floats, t: Floats, groups: Ints | None) -> list[Json]:
     """Rows in order of their prediction, in at most ten equal parts of at least five: means of both, and the 95 %
     interval of the true values' mean (mean ± 1.96 standard errors)."""
     order = np.argsort(v, kind="stable")
@@ -230,7 +246,7 @@ def _by_tenths(v: Floats, t: Floats) -> list[Json]:
             "rows": len(part),
             "predicted": float(v[part].mean()),
             "true": float(t[part].mean()),
-            "interval": mean_interval(t[part]),
+            "interval": mean_interval(t[part], None if groups is None else groups[part]),
         }
         for part in parts
         if len(part)

@@ -16,7 +16,7 @@ from trainer_image.contract import Limits
 from trainer_image.dataset import in_words
 from trainer_image.errors import ConfigInvalid
 from trainer_image.scratch import Scratch
-from trainer_image.splits import Assignment, assign, find_tables
+from trainer_image.splits import Assignment, assign, find_tables, group_numbers
 from trainer_image.tables import Table, compare_columns, invalid, no_such_column, read_table
 from trainer_image.tasks import baselines, imbalance, metrics, tabular_fit, tabular_leakage, tabular_linear
 from trainer_image.tasks.base import (
@@ -26,6 +26,7 @@ from trainer_image.tasks.base import (
     Json,
     Predictor,
     Problem,
+    RowGroups,
     Rows,
     Task,
     TaskSettings,
@@ -158,6 +159,9 @@ class TabularProblem(Problem):
         held_out = "test" not in tables
         self._test_files = found.train if held_out else found.test
         self._test_rows = rows.test if held_out else np.arange(tables["test"].rows)
+        if settings.group and settings.group in tables["train" if held_out else "test"].columns:
+            column = groups[rows.test] if held_out and groups is not None else tables["test"].text(settings.group)
+            self.test_groups = RowGroups(torch.from_numpy(group_numbers(column)), f"groups by '{settings.group}'")
         self._root, self._limits, self._scratch = root, settings.limits, settings.scratch
         known, headline, selection = target.figures
         split = self.splits["train"]
@@ -283,5 +287,5 @@ class TabularProblem(Problem):
     def findings(self, outputs: Tensor) -> Json:
         labels = self.splits["test"]["target"]
         if isinstance(self._predictor.target, ClassTarget):
-            return metrics.classification_findings(outputs, labels, self._predictor.target.labels)
-        return metrics.regression_findings(outputs, labels)
+            return metrics.classification_findings(outputs, labels, self._predictor.target.labels, self.test_groups)
+        return metrics.regression_findings(outputs, labels, self.test_groups)

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign
+from trainer_image.splits import assign, group_numbers
 from trainer_image.tasks import imbalance, metrics, text_baselines, text_linear
 from trainer_image.tasks.base import (
     Batch,
@@ -23,6 +23,7 @@ from trainer_image.tasks.base import (
     Json,
     Predictor,
     Problem,
+    RowGroups,
     Rows,
     Task,
     TaskSettings,
@@ -117,7 +118,7 @@ class TextProblem(Problem):
             settings.seed,
             has_validation="validation" in given,
             has_test="test" in given,
-            groups=np.array([str(text.group) for text in train]) if settings.group else None,
+            groups=np.array([text.group for text in train], dtype=object) if settings.group else None,
         )
         texts = {
             split: given[split] if split in given and split != "train" else [train[row] for row in index]
@@ -128,6 +129,9 @@ class TextProblem(Problem):
         self.predictor = self._predictor = TextPredictor(sizes, labels, fields)
         self.splits = {split: self._predictor.tensors(part) for split, part in texts.items()}
         self._test = texts["test"]
+        if settings.group:
+            groups = group_numbers([text.group for text in texts["test"]])
+            self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
         figure, told = imbalance.figure(targets[rows.train], labels, f"The classes of '{fields.label}'")
         self.notes, self.warnings = [*rows.notes, *told], _rare(texts["train"], fields)
         self.headline, self.selection = metrics.choose(
@@ -230,7 +234,8 @@ class TextProblem(Problem):
         )
 
     def findings(self, outputs: Tensor) -> Json:
-        return metrics.classification_findings(outputs, self.splits["test"]["target"], self._predictor.labels)
+        labels = self.splits["test"]["target"]
+        return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
         return [
