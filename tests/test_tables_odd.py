@@ -58,6 +58,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "nested": ("train.jsonl", b'{"a": [1], "y": 2}\n', "row 1: column 'a' holds a list, not a number"),
     "same key": ("train.jsonl", b'{"a": 1, "a": 2}\n', "row 1: .*a key stands there twice"),
     "half": ("train.jsonl", b'{"a": "x"}\n{"a": "\\ud800"}\n', "row 2: column 'a' holds half a character"),
+    "half a key": ("train.jsonl", b'{"a": "x"}\n{"\\udfff": 1}\n', "row 2: .*a key holds half a character"),
     "latin-1 JSON": ("train.jsonl", b'{"a": "\xe9"}\n', r"row 1 is not UTF-8 \(byte 0xe9\)"),
     "empty JSON": ("train.jsonl", b"\n\n", "is empty; one JSON object a line is expected"),
 }

@@ -87,6 +87,39 @@ def test_metadata_files_give_the_labels(tmp_path: Path, kind: str) -> None:
     assert "colour" in problem.description
 
 
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ([{"label": ["cat"]}], "row 1: column 'label' holds a list, not a number, text, date or boolean"),
+        ([{"label": "cat"}, {"label": {"name": "cat"}}], "row 2: column 'label' holds an object"),
+        ([{"label": "cat"}, {"label": None}], "row 2: has no 'label'"),
+        ([{"file_name": ["0.png"], "label": "cat"}], "row 1: column 'file_name' holds a list"),
+        ([{"label": "\ud800"}], "row 1: column 'label' holds half a character"),
+    ],
+)
+def test_a_label_that_is_no_single_text_is_refused_with_its_row(
+    tmp_path: Path, records: list[dict[str, object]], told: str
+) -> None:
+    lines = []
+    for number, record in enumerate(records):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / "train" / f"{number}.png")
+        lines.append(json.dumps({"file_name": f"{number}.png", **record}))
+    (tmp_path / "train" / "metadata.jsonl").write_text("\n".join(lines))
+    assert f"train/metadata.jsonl: {told}" in refusal(tmp_path)
+
+
+def test_metadata_written_on_windows_finds_its_files(tmp_path: Path) -> None:
+    lines = ["file_name,label"]
+    for number in range(20):
+        place = tmp_path / "train" / "pictures" / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(place)
+        lines.append(f".\\pictures\\{number}.png,{'ab'[number % 2]}")
+    (tmp_path / "train" / "metadata.csv").write_text("\r\n".join(lines))
+    assert "in 2 classes (a, b)" in validate_dataset(run_inputs(tmp_path, tmp_path / "out", IMAGES))
+
+
 def test_metadata_that_points_outside_its_folder_is_refused(tmp_path: Path) -> None:
     image_folder(tmp_path)
     (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n../../secret.png,a\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ import pyarrow as pa
 
 from trainer_image import tables_text
 from trainer_image.contract import Limits
-from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.tables_text import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.unpacking import open_unpacked
+
+# JSON may say half a character (`\ud800`); no file or screen can.
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
@@ -29,17 +33,16 @@ def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch
     if not columns:
         raise invalid(name, "is empty; one JSON object a line is expected")
     yield empty(list(columns))
-    rows: list[tuple[int, list[str | None]]] = []
+    rows: list[list[str | None]] = []
     size = 0
     for number, record in objects(name, path, limits):
-        cells = [_cell(name, number, column, record.get(column)) for column in columns]
-        rows.append((number, cells))
-        size += sum(len(cell) for cell in cells if cell)
+        rows.append([cell(name, number, column, record.get(column)) for column in columns])
+        size += sum(len(text) for text in rows[-1] if text)
         if size > tables_text.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
-            yield from finished(name, _batch(name, list(columns), rows), limits)
+            yield from finished(name, _batch(list(columns), rows), limits)
             rows, size = [], 0
     if rows:
-        yield from finished(name, _batch(name, list(columns), rows), limits)
+        yield from finished(name, _batch(list(columns), rows), limits)
 
 
 def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
@@ -69,6 +72,8 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         record = dict(pairs)
         if len(record) < len(pairs):
             raise ValueError("a key stands there twice")
+        if any(not key.isascii() and _HALF.search(key) for key in record):
+            raise ValueError("a key holds half a character")
         return record
 
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=str)
@@ -87,29 +92,18 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         yield number, record
 
 
-def _cell(name: str, row: int, column: str, value: Any) -> str | None:
-    if value is None or isinstance(value, str):
-        return value
+def cell(name: str, row: int, column: str, value: Any) -> str | None:
+    """One value of an object of `objects` as the text that a table keeps. Raises DatasetInvalid for what is no text."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if value is None or isinstance(value, str):
+        if value and not value.isascii() and _HALF.search(value):
+            what = r"half a character (an escape \ud800 to \udfff alone)"
+            raise invalid(name, f"row {row}: column '{column}' holds {what}")
+        return value
     kind = "a list" if isinstance(value, list) else "an object"
     raise invalid(name, f"row {row}: column '{column}' holds {kind}, not a number, text, date or boolean")
 
 
-def _batch(name: str, columns: list[str], rows: list[tuple[int, list[str | None]]]) -> pa.RecordBatch:
-    try:
-        by_column = zip(*(cells for _, cells in rows), strict=True)
-        return pa.RecordBatch.from_arrays([pa.array(cells, TEXT) for cells in by_column], names=columns)
-    except UnicodeEncodeError:
-        raise _half_a_character(name, columns, rows) from None
-
-
-def _half_a_character(name: str, columns: list[str], rows: list[tuple[int, list[str | None]]]) -> DatasetInvalid:
-    r"""JSON may say half a character (`\ud800`); no file or screen can."""
-    row, column = next(
-        (number, column)
-        for number, cells in rows
-        for column, cell in zip(columns, cells, strict=True)
-        if cell and any("\ud800" <= c <= "\udfff" for c in cell)
-    )
-    return invalid(name, f"row {row}: column '{column}' holds half a character (an escape \\ud800 to \\udfff alone)")
+def _batch(columns: list[str], rows: list[list[str | None]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(cells, TEXT) for cells in zip(*rows, strict=True)], names=columns)

@@ -20,7 +20,7 @@ from trainer_image.contract import Limits
 from trainer_image.errors import LimitExceeded, TrainerError, invalid
 from trainer_image.scratch import Scratch
 from trainer_image.tables import read_table
-from trainer_image.tables_jsonl import objects
+from trainer_image.tables_jsonl import cell, objects
 from trainer_image.tasks.image_sources import Stored
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
@@ -93,12 +93,13 @@ def _label(stored: Stored, inside: Mapping[tuple[str, ...], Stored], label: str)
     if (f"{stem}.json",) in inside:
         beside = inside[(f"{stem}.json",)]
         try:
-            record = json.loads(_small(beside))
+            record = json.loads(_small(beside), parse_int=str, parse_float=str)
         except (ValueError, RecursionError):
             raise invalid(beside.name, "is no JSON object") from None
-        if not isinstance(record, dict) or not isinstance(record.get(label), str | int):
+        text = cell(beside.name, 1, label, record.get(label)) if isinstance(record, dict) else None
+        if not text:
             raise invalid(beside.name, f"has no '{label}'")
-        return str(record[label])
+        return text
     return None
 
 
@@ -120,26 +121,29 @@ def _from_metadata(
 ) -> list[Sample]:
     path = given.local(scratch)
     records = objects(given.name, path, limits) if path.suffix == ".jsonl" else _csv(path, given.name, limits)
+    columns = ("file_name", label, *([group] if group else []))
     samples = []
     for row, record in records:
-        for column in ("file_name", label, *([group] if group else [])):
-            if record.get(column) in (None, ""):
+        cells = {column: cell(given.name, row, column, record.get(column)) for column in columns}
+        for column, text in cells.items():
+            if not text:
                 raise invalid(given.name, f"row {row}: has no '{column}'; file_name and {label} are expected")
-        named = str(record["file_name"])
-        place = tuple(part for part in named.split("/") if part != ".")
-        if named.startswith("/") or ".." in place:
+        named = str(cells["file_name"])
+        # As Windows writes it; a backslash is in no name of a dataset's file.
+        place = tuple(part for part in named.replace("\\", "/").split("/") if part != ".")
+        if not place[0] or ".." in place:
             raise invalid(given.name, f"row {row}: file_name '{named}' leaves the folder")
         if place not in inside:
             raise invalid(given.name, f"row {row}: there is no file '{named}'")
-        samples.append(Sample(inside[place], str(record[label]), str(record[group]) if group else None))
+        samples.append(Sample(inside[place], cells[label], cells[group] if group else None))
     return samples
 
 
 def _csv(path: Path, name: str, limits: Limits) -> Iterable[tuple[int, dict[str, Any]]]:
     table = read_table([(name, path)], limits)
     columns = {column: cells.to_pylist() for column, cells in table.columns.items()}
-    for index in range(table.rows):
-        yield index + 2, {column: cells[index] for column, cells in columns.items()}
+    for index, (_, row) in enumerate(table.locate_all(range(table.rows))):
+        yield row, {column: cells[index] for column, cells in columns.items()}
 
 
 def _opened(sample: Sample, limits: Limits) -> Image.Image:
