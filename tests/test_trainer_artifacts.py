@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from trainer_image.artifacts import Latest, environment, fetch_model, publish, read_latest
-from trainer_image.errors import ConfigInvalid, Fenced, PermissionDenied, UploadFailed
+from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed
 from trainer_image.storage import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
 from trainer_image.storage_azure import AzureStorage
 from trainer_image.storage_local import LocalContainer
@@ -114,6 +116,23 @@ def test_a_failed_upload_leaves_the_previous_model(
     with pytest.raises(error, match=r"^Failed to upload model to container: "):
         publish(Breaking(container, call, fault), model, "run-2", read_latest(container))
     assert read_latest(container).run_id == "run-1"
+
+
+def test_a_full_disk_of_a_folder_is_told_as_one_and_no_retry_is_promised(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(LimitExceeded) as told:
+        publish(LocalContainer(tmp_path / "out"), model, "run-1", Latest(None))
+    assert told.value.exit_code == 82
+    assert told.value.sentence == (
+        f"Failed to upload model to container: {tmp_path}/out (its disk is full: free some space there, or name another"
+        " folder with --out)"
+    )
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [], "half a file takes room, too"
 
 
 def test_a_publication_whose_answer_got_lost_is_ours(model: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from trainer_image.dataset import RANGE_BYTES
 from trainer_image.errors import (
     ConfigInvalid,
     Fenced,
+    LimitExceeded,
     PermissionDenied,
     StorageUnavailable,
     TrainerError,
@@ -34,6 +35,7 @@ from trainer_image.storage import (
     BlobChanged,
     BlobMissing,
     Container,
+    Full,
     StorageFault,
 )
 
@@ -76,7 +78,7 @@ def publish(container: Container, folder: Path, run_id: str, before: Latest) -> 
     """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
 
     before: latest.json as read when the run started. Raises Fenced when another run has published since,
-    PermissionDenied, UploadFailed.
+    PermissionDenied, LimitExceeded for a full disk, UploadFailed.
     """
     where = f"runs/{run_id}"
     try:
@@ -180,4 +182,6 @@ def _digests(path: Path) -> tuple[bytes, str]:
 
 def _upload_failed(container: Container, fault: StorageFault) -> TrainerError:
     sentence = f"Failed to upload model to container: {container.name} ({fault.why})"
+    if isinstance(fault, Full):
+        return LimitExceeded(sentence)
     return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else UploadFailed(sentence)

@@ -7,7 +7,8 @@ import re
 
 from trainer_image.errors import LimitExceeded, causes
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# The disk has no room, the user no quota, or the file system no files of that size.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # safetensors writes in Rust, and hands the errno on in its text only.
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
@@ -16,7 +17,7 @@ def full(error: BaseException) -> LimitExceeded | None:
     """The failure as one of disk space, None where nothing says so."""
     for seen in causes(error):
         said = _IN_WORDS.search(str(seen))
-        if (isinstance(seen, OSError) and seen.errno in _FULL) or (said and int(said[1]) in _FULL):
+        if (isinstance(seen, OSError) and seen.errno in FULL) or (said and int(said[1]) in FULL):
             file = getattr(seen, "filename", None)
             where = f" while {file} was written" if isinstance(file, str) else ""
             return LimitExceeded(

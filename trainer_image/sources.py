@@ -15,6 +15,7 @@ from trainer_image.contract import Progress
 from trainer_image.dataset import DatasetLock, Download, in_words, lock_dataset
 from trainer_image.errors import (
     ConfigInvalid,
+    LimitExceeded,
     PermissionDenied,
     StorageUnavailable,
     TrainerError,
@@ -27,6 +28,7 @@ from trainer_image.storage import (
     BlobMissing,
     Container,
     ContainerMissing,
+    Full,
     Stop,
     StorageFault,
 )
@@ -193,10 +195,12 @@ class Dataset:
 
 
 def unreadable(container: Container, fault: StorageFault) -> TrainerError:
-    """The error for a model container that cannot be read."""
+    """The error for a model container that cannot be read, or whose lease cannot be written."""
     sentence = f"Failed to read configuration from container: {container.name} ({fault.why})"
     if isinstance(fault, BlobMissing):
         return ConfigInvalid(f"Failed to read configuration from container: {container.name} (no {CONFIG} in it)")
     if isinstance(fault, ContainerMissing):
         return ConfigInvalid(sentence)
+    if isinstance(fault, Full):
+        return LimitExceeded(f"Nothing can be written to {container.name} ({fault.why})")
     return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)

@@ -6,6 +6,7 @@ StorageFault                internal to the outside: the callers know the senten
 ├── BlobChanged             a condition did not hold: the blob is not what it was when we looked
 ├── AccessDenied            our identity may not do this
 ├── LeaseHeld               another holder has the lease
+├── Full                    a folder's disk has no room left
 └── Unavailable             throttled, unreachable or broken, after all retries
 """
 
@@ -43,6 +44,10 @@ class AccessDenied(StorageFault):
 
 
 class LeaseHeld(StorageFault):
+    pass
+
+
+class Full(StorageFault):
     pass
 
 

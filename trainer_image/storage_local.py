@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
 
+from trainer_image.disk import FULL
 from trainer_image.storage import (
     AccessDenied,
     BlobChanged,
     BlobInfo,
     BlobMissing,
     ContainerMissing,
+    Full,
     LeaseHeld,
     StorageFault,
     Unavailable,
@@ -198,6 +200,8 @@ class LocalContainer:
             return BlobMissing("it does not exist") if self.root.is_dir() else ContainerMissing("no such folder")
         if isinstance(error, PermissionError):
             return AccessDenied(f"access is refused ({error.strerror})")
+        if error.errno in FULL:
+            return Full("its disk is full: free some space there, or name another folder with --out")
         return Unavailable(f"{error.strerror or error}".lower())
 
 
