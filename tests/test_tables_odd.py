@@ -313,5 +313,5 @@ def test_what_was_decided_reaches_whoever_validates(tmp_path: Path) -> None:
 
 def test_a_table_without_a_usable_column_is_told_why_of_each(tmp_path: Path) -> None:
     with pytest.raises(DatasetInvalid, match=r"no usable column .*'a' is empty.*'b' has a different value") as caught:
-        prepared(tmp_path, {"a": [""] * 80, "b": [f"{n},5" for n in range(80)], "y": noise(80)})
+        prepared(tmp_path, {"a": [""] * 80, "b": [f"u{n}" for n in range(80)], "y": noise(80)})
     assert caught.value.sentence.isprintable()

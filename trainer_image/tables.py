@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainer_image import tables_csv, tables_jsonl, tables_parquet
@@ -26,6 +25,7 @@ from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.scratch import Scratch
 from trainer_image.tables_csv import DELIMITERS, sniff_delimiter
+from trainer_image.tables_numbers import numbers
 from trainer_image.tables_text import NULL_WORDS, TEXT
 
 __all__ = [
@@ -273,27 +273,3 @@ def no_such_column(file: str, column: str, option: str, known: Sequence[str]) ->
 def _listed(names: Sequence[str]) -> str:
     shown = ", ".join(f"'{name}'" for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-
-
-def numbers(
-    column: pa.Array,
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.bool_]]]:
-    """Cells as float64, NaN where null or no number, and a mask of those that are no number: both (rows,)."""
-    trimmed = pc.utf8_trim_whitespace(column)
-    try:
-        values = pc.cast(trimmed, pa.float64())
-    except pa.ArrowInvalid:
-        # Some cell is no number: each different text is looked at once.
-        coded = pc.dictionary_encode(trimmed)
-        values = pa.array([_number(cell) for cell in coded.dictionary.to_pylist()], pa.float64()).take(coded.indices)
-    bad = pc.and_(pc.is_valid(column), pc.is_null(values)).to_numpy(zero_copy_only=False)
-    return pc.fill_null(values, float("nan")).to_numpy(zero_copy_only=False).copy(), bad
-
-
-def _number(cell: str | None) -> float | None:
-    if cell is None or "_" in cell:  # Python's float() takes 1_000; no file format does
-        return None
-    try:
-        return float(cell)
-    except ValueError:
-        return None

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from trainer_image.scratch import Scratch
 from trainer_image.tables import Table, numbers
+from trainer_image.tables_numbers import PLAIN, Notation, in_words
 from trainer_image.tables_text import TEXT
 from trainer_image.tasks import tabular_dates
 from trainer_image.tasks.base import Json
@@ -37,6 +38,7 @@ class NumberColumn:
 
     indicator: a second input says that the value is missing
     strays:    training held cells that are no number; such cells count as missing, else they are an error
+    notation:  how the training rows write numbers, and all others have to
     """
 
     name: str
@@ -44,6 +46,7 @@ class NumberColumn:
     scale: float
     indicator: bool
     strays: bool = False
+    notation: Notation = PLAIN
 
     @property
     def width(self) -> int:
@@ -51,7 +54,7 @@ class NumberColumn:
 
     def values(self, cells: pa.Array) -> tuple[Doubles, Mask]:
         """Numbers, NaN where missing, and where a cell is none."""
-        return numbers(cells)
+        return numbers(cells, self.notation)
 
     def inputs(self, values: Doubles) -> Doubles:
         """(rows, width)"""
@@ -171,7 +174,8 @@ class Preprocessing:
         for column in self.measured:
             values, bad = column.values(batch[column.name])
             if bad.any() and not column.strays:
-                raise stray(table, column.name, start + int(bad.argmax()), isinstance(column, DateColumn))
+                kind = "date" if isinstance(column, DateColumn) else in_words(column.notation)
+                raise stray(table, column.name, start + int(bad.argmax()), kind)
             dense[:, at : at + column.width] = column.inputs(values)
             at += column.width
         for category in self.categories:
@@ -195,13 +199,16 @@ class Preprocessing:
     @classmethod
     def from_json(cls, value: Json) -> Preprocessing:
         return cls(
-            tuple(NumberColumn(**column) for column in value["numbers"]),
+            tuple(
+                NumberColumn(**{**column, "notation": Notation(**column.get("notation", {}))})
+                for column in value["numbers"]
+            ),
             tuple(DateColumn(**column) for column in value["dates"]),
             tuple(CategoryColumn(c["name"], tuple(c["categories"]), c["folded"]) for c in value["categories"]),
         )
 
 
-def stray(table: Table, column: str, index: int, date: bool = False) -> Exception:
+def stray(table: Table, column: str, index: int, kind: str = "number") -> Exception:
     """The error for a cell that is no number (or no date) in a column of them."""
     cell = str(table.cell(column, index))[:40]
-    return table.error(index, f"column '{column}' holds '{cell}', which is no {'date' if date else 'number'}")
+    return table.error(index, f"column '{column}' holds '{cell}', which is no {kind}")

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.tables import Table, numbers
+from trainer_image.tables import Table, invalid, numbers
+from trainer_image.tables_numbers import PLAIN, Notation
 from trainer_image.tasks.tabular_columns import (
     ONE_HOT_CATEGORIES,
     CategoryColumn,
@@ -29,6 +30,7 @@ from trainer_image.tasks.tabular_columns import (
     words,
 )
 from trainer_image.tasks.tabular_dates import AMBIGUOUS, FORMS, days
+from trainer_image.tasks.tabular_numbers import STRAY_SHARE, notation_of
 
 SAMPLE_ROWS = 1_000_000
 MOST_CATEGORIES = 10_000
@@ -37,8 +39,6 @@ ID_SHARE = 0.95
 ID_ROWS = 50
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
-# Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
-STRAY_SHARE = 0.05
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
 
@@ -122,21 +122,39 @@ class _Column:
 
     def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
         """Number, date, category or None (of no use); tells why."""
-        read = _Values()
-        for start, cells, chosen in self._cells():
-            read.add(start, cells, chosen, *numbers(cells), self.step)
+        read, notation, unclear = self._read(PLAIN), PLAIN, ""
         if read.filled == 0:
             self._note("is empty and was left out")
             return None
+        found = (
+            notation_of(self.table, self.name, read.bad, read.all_filled)
+            if read.bad and declared != "category"
+            else None
+        )
+        if found is not None and found.notation is not None:
+            again = self._read(found.notation)
+            if declared == "number" or self._is_numeric(again):
+                read, notation = again, found.notation
+                self._note(found.told)
+        elif found is not None:
+            unclear = found.told
+        if declared == "number" and unclear:
+            raise invalid(self.table.name, f"column '{self.name}' {unclear}")
         if declared == "number" and read.bad:
             raise stray(self.table, self.name, read.first_bad)
-        if declared == "number" or (declared is None and self._is_numeric(read)):
-            return self._number(read)
-        if declared is None:
+        if declared == "number" or (declared is None and not unclear and self._is_numeric(read)):
+            return self._number(read, notation)
+        if declared is None and not unclear:
             date = self._date()
             if date is not None:
                 return date
-        return self._category(read, declared)
+        return self._category(read, declared, unclear)
+
+    def _read(self, notation: Notation) -> _Values:
+        read = _Values()
+        for start, cells, chosen in self._cells():
+            read.add(start, cells, chosen, *numbers(cells, notation), self.step)
+        return read
 
     def _cells(self) -> Iterator[tuple[int, pa.Array, Ints]]:
         """Batch by batch: index of the first row, all cells, and which of them are of training rows."""
@@ -151,7 +169,7 @@ class _Column:
         few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
         return read.bad <= STRAY_SHARE * read.all_filled and not few
 
-    def _number(self, read: _Values) -> NumberColumn | None:
+    def _number(self, read: _Values, notation: Notation) -> NumberColumn | None:
         if read.bad:
             self._stray_cells(read, "number")
         if read.infinite:
@@ -164,7 +182,7 @@ class _Column:
                     "has a different whole number in every row, like an id; list it under data.drop if it is one"
                 )
         scaled = self._scaling(read)
-        return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0)
+        return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
 
     def _scaling(self, read: _Values) -> tuple[float, float, bool] | None:
         """(centre, scale, indicator), None for a constant."""
@@ -204,7 +222,7 @@ class _Column:
             self._stray_cells(read, "date")
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
 
-    def _category(self, read: _Values, declared: str | None) -> CategoryColumn | None:
+    def _category(self, read: _Values, declared: str | None, unclear: str) -> CategoryColumn | None:
         counts: Counter[str] = Counter()
         dropped = 0
         for _, cells, chosen in self._cells():
@@ -217,9 +235,11 @@ class _Column:
                 counts = frequent
         distinct = len(counts) + dropped
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
-            self._warn("has a different value in nearly every row, like an id; left out")
+            self._warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
             return None
-        if declared is None and read.bad < read.all_filled:
+        if unclear:
+            self._warn(f"{unclear}; read as categories")
+        elif declared is None and read.bad < read.all_filled:
             self._mixture(read)
         folded = self._folded(counts)
         if folded is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +12,10 @@ import pyarrow.compute as pc
 
 from trainer_image.scratch import Scratch
 from trainer_image.tables import Table, invalid, numbers
+from trainer_image.tables_numbers import PLAIN, Notation, in_words
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Json, Metric
+from trainer_image.tasks.tabular_numbers import STRAY_SHARE, notation_of
 
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
 MOST_WHOLE_CLASSES = 20
@@ -62,11 +64,15 @@ class ClassTarget:
 
 @dataclass(frozen=True)
 class ValueTarget:
-    """A number; the network learns (value - centre) / spread. `encode` gives values, float32 (rows,)."""
+    """A number; the network learns (value - centre) / spread. `encode` gives values, float32 (rows,).
+
+    notation: how the training rows write it, and all others have to
+    """
 
     column: str
     centre: float = 0.0
     spread: float = 1.0
+    notation: Notation = PLAIN
     outputs: ClassVar[int] = 1
     figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.REGRESSION, "r2", "rmse")
 
@@ -77,13 +83,15 @@ class ValueTarget:
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.float32)
         for start, cells in _present(table, self.column):
-            values, bad = numbers(cells)
+            values, bad = numbers(cells, self.notation)
             with np.errstate(over="ignore"):
                 wrong = bad | ~np.isfinite(values.astype(np.float32))
             if wrong.any():
                 index = int(wrong.argmax())
                 why = (
-                    "is no number" if bad[index] else "is no finite number, or too large to compute with (beyond 3e38)"
+                    f"is no {in_words(self.notation)}"
+                    if bad[index]
+                    else "is no finite number, or too large to compute with (beyond 3e38)"
                 )
                 cell = str(cells[index])[:40]
                 raise table.error(start + index, f"the target column '{self.column}' holds '{cell}', which {why}")
@@ -100,7 +108,7 @@ class ValueTarget:
         return np.searchsorted(np.quantile(labels, np.linspace(0.1, 0.9, 9)), labels)
 
     def to_json(self) -> Json:
-        return {"kind": "values", "column": self.column, "centre": self.centre, "spread": self.spread}
+        return {"kind": "values", **asdict(self)}
 
 
 Target = ClassTarget | ValueTarget
@@ -110,14 +118,15 @@ def target_from_json(value: Json) -> Target:
     """The inverse of `to_json`."""
     if value["kind"] == "classes":
         return ClassTarget(value["column"], tuple(value["labels"]))
-    return ValueTarget(value["column"], value["centre"], value["spread"])
+    return ValueTarget(value["column"], value["centre"], value["spread"], Notation(**value.get("notation", {})))
 
 
 def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
     """Classes or values, and how that was decided. DatasetInvalid for labels that are missing or all the same."""
-    seen = _Seen()
-    for start, cells in _present(train, column):
-        seen.add(start, cells)
+    seen = _Seen.of(train, column, PLAIN)
+    notes: list[str] = []
+    if declared != "category" and not seen.is_number:
+        seen, notes = _written_otherwise(train, column, seen, declared)
     is_number = seen.is_number
     if is_number and seen.infinite is not None:
         cell = train.cell(column, seen.infinite)
@@ -140,8 +149,8 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
     if not as_classes:
         if is_number and len(distinct) == 1:
             raise invalid(train.name, f"the target column '{column}' is {distinct[0]:g} in every row")
-        return ValueTarget(column), [note]
-    labels = sorted(seen.labels, key=float) if is_number else sorted(seen.labels)
+        return ValueTarget(column, notation=seen.notation), [note, *notes]
+    labels = sorted(seen.labels, key=float) if is_number and seen.notation == PLAIN else sorted(seen.labels)
     if len(labels) == 1:
         raise invalid(
             train.name, f"the target column '{column}' has one class only ('{labels[0]}'); at least two are needed"
@@ -155,18 +164,54 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
     return ClassTarget(column, tuple(labels)), [note]
 
 
+def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | None) -> tuple[_Seen, list[str]]:
+    """The labels in another notation, where they are numbers in it, with a note. DatasetInvalid for what is no class
+    and no number: numbers with a slip among them, or such as may mean two things."""
+    found = notation_of(train, column, seen.bad, train.rows)
+    notes = []
+    if found is not None and found.notation is not None:
+        seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.told}."]
+    # A thousand different numbers and one "unknown" would else be a thousand classes.
+    numeric = seen.bad <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
+    if seen.bad and numeric:
+        cell = str(train.cell(column, seen.first_bad))[:40]
+        raise train.error(
+            seen.first_bad,
+            f"the target column '{column}' holds '{cell}', which is no {in_words(seen.notation)} like the others; "
+            f"correct it or leave the row out (data.types: {{{column}: category}} makes a class of each value)",
+        )
+    if found is not None and found.notation is None and (declared or len(seen.labels) > MOST_WHOLE_CLASSES):
+        raise invalid(train.name, f"the target column '{column}' {found.told}")
+    return seen, notes
+
+
 class _Seen:
     """The different labels, as numbers and as text, as far as they matter; a target has few, or is a number."""
 
-    def __init__(self) -> None:
-        self.is_number = True
+    def __init__(self, notation: Notation) -> None:
+        self.notation = notation
+        self.bad = 0
+        self.first_bad = -1
         self.infinite: int | None = None
         self.numbers: Array = np.empty(0)
         self.labels: set[str] = set()
 
+    @classmethod
+    def of(cls, table: Table, column: str, notation: Notation) -> _Seen:
+        seen = cls(notation)
+        for start, cells in _present(table, column):
+            seen.add(start, cells)
+        return seen
+
+    @property
+    def is_number(self) -> bool:
+        return not self.bad
+
     def add(self, start: int, cells: pa.Array) -> None:
-        values, bad = numbers(cells)
-        self.is_number &= not bad.any()
+        values, bad = numbers(cells, self.notation)
+        if bad.any() and not self.bad:
+            self.first_bad = start + int(bad.argmax())
+        self.bad += int(bad.sum())
         if self.infinite is None and not np.isfinite(values[~bad]).all():
             self.infinite = start + int((~np.isfinite(values) & ~bad).argmax())
         if len(self.numbers) <= MOST_DISTINCT:
