@@ -135,6 +135,7 @@ def test_every_key_of_config_yaml_is_documented_with_its_default() -> None:
             expected = "–"
         else:
             expected = format_duration(default) if isinstance(default, float) else str(default)
+            expected = expected.lower() if isinstance(default, bool) else expected
         assert rows[path] == expected, path
 
 

@@ -256,6 +256,7 @@ def test_the_run_key_follows_what_decides_the_training() -> None:
     same = key(SMALLEST)
     assert key(SMALLEST + "train: {seed: 0}") == same, "a default that is written out changes nothing"
     assert key(SMALLEST + "checkpoint: {every: 1m}") == same
+    assert key(SMALLEST + "report: {examples: false}") == same, "another report of the same training"
     assert key(SMALLEST + "dataset: dataset-xyz") == same, "the fingerprint says which data it is"
     others = [
         key(SMALLEST + "train: {seed: 1}"),
@@ -274,7 +275,7 @@ def test_the_schema_is_json_and_names_every_key() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == {
-        "version", "task", "dataset", "data", "model", "train", "checkpoint", "init", "custom", "command",
+        "version", "task", "dataset", "data", "model", "train", "checkpoint", "init", "report", "custom", "command",
     }  # fmt: skip
     assert schema["$defs"]["TrainConfig"]["properties"]["time_budget"]["default"] == "30m"
     assert set(schema["$defs"]["InitConfig"]["properties"]) == {"from"}

@@ -22,6 +22,7 @@ from trainer_image.config_sections import (
     DataConfig,
     InitConfig,
     ModelConfig,
+    ReportConfig,
     Section,
     TrainConfig,
     container_name,
@@ -72,6 +73,7 @@ class Config(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     init: InitConfig = Field(default_factory=InitConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
     custom: CustomConfig = Field(default_factory=CustomConfig)
     command: CommandConfig = Field(default_factory=CommandConfig)
 
@@ -160,12 +162,12 @@ def json_schema() -> dict[str, Any]:
 def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> str:
     """Hex SHA-256 of what decides the outcome of a training; equal keys resume each other's checkpoints.
 
-    Left out: where the data lies (the fingerprint says what it is) and how often the state is saved.
+    Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows.
     `initial` is the manifest hash of the model a warm start begins with: another one is another training.
     """
     identity = {
         "format": RUN_KEY_FORMAT,
-        "config": {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint")},
+        "config": {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")},
         "dataset": dataset_fingerprint,
         "initial": initial,
     }

@@ -172,6 +172,15 @@ class InitConfig(Section):
     )
 
 
+class ReportConfig(Section):
+    """What the report may show to whoever reads the model's container."""
+
+    examples: bool = Field(
+        default=True,
+        description="false: no row, text or picture of the dataset is in report.html or report.json.",
+    )
+
+
 def _entry_point(value: str) -> str:
     # As Python's packaging writes it; dotted names only, so that nothing else can be meant.
     if len(value) > 255 or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", value, re.ASCII):

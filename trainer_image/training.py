@@ -103,7 +103,11 @@ def _train(inputs: RunInputs) -> RunResult:
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
     _write_model(inputs, problem, fitted)
     at = time.monotonic()
-    findings = problem.findings(outputs) | problem.demonstrations(fitted.model)
+    findings = problem.findings(outputs)
+    if inputs.config.report.examples:
+        findings |= problem.demonstrations(fitted.model)
+    else:
+        findings = mistakes.withheld(findings)
     groups = numbers_of(problem.test_groups)
     intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested, groups=groups)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}

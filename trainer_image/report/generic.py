@@ -32,6 +32,8 @@ def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
     worst = content["findings"].get("worst")
     listed = [entry for entry in worst if _is_worst(entry)] if isinstance(worst, list) else []
     made = [section("findings", "Findings", *parts)] if any(parts) else []
+    if worst is None and "worst" in content["findings"]:
+        made.append(mistakes.shown("Worst mistakes", "", None, {}, pictures))
     if listed:
         keys = {key: _called(key) for key in listed[0] if key not in ("row", "example") and _scalar(listed[0][key])}
         made.append(mistakes.shown("Worst mistakes", "As the task found them.", listed, keys, pictures))

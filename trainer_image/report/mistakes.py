@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer_image.report.html import number, section, shortened, table, text
+from trainer_image.report.html import number, paragraph, section, shortened, table, text
 
 if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
     from trainer_image.tasks.base import Example, Problem
@@ -22,6 +22,13 @@ LONGEST_SIDE = 96
 LONGEST_TEXT = 600
 LONGEST_CELL = 80
 MOST_CELLS = 12
+
+
+def withheld(findings: Content) -> Content:
+    """The same without what single rows of the test split say: `report: {examples: false}`."""
+    return {name: value for name, value in findings.items() if name not in ("points", "worst", "samples")} | (
+        {"worst": None} if "worst" in findings else {}
+    )
 
 
 def named(problem: Problem, findings: Content) -> dict[int, bytes]:
@@ -71,9 +78,16 @@ def thumbnail(pixels: Any) -> bytes:
 
 
 def shown(
-    title: str, sentence: str, worst: Sequence[Content], columns: Mapping[str, str], pictures: Mapping[int, bytes]
+    title: str,
+    sentence: str,
+    worst: Sequence[Content] | None,
+    columns: Mapping[str, str],
+    pictures: Mapping[int, bytes],
 ) -> str:
-    """The section. columns: key of an entry → what it is called; what an entry's example has decides the form."""
+    """The section. columns: key of an entry → what it is called; what an entry's example has decides the form.
+    worst: None where config.yaml wants no rows in the report."""
+    if worst is None:
+        return section("mistakes", title, paragraph("Not shown: config.yaml says `report: {examples: false}`."))
     if not worst:
         return section("mistakes", title, f"<p>{text('There is none.')}</p>")
     lead = f"<p>{text(sentence)}</p>"

@@ -29,13 +29,7 @@ def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
 
 def predictions(found: Content) -> str:
     """True against predicted values, row by row, and on average over tenths."""
-    points, tenths = found["points"], found["calibration"]["bins"]
-    both = [value for point in points for value in point]
-    across, up = Axis.around(both, "predicted"), Axis.around(both, "true")
-    errors = found["absolute_error_quantiles"]
-    cloud = Chart("True against predicted values", f"{len(points)} test rows", across, up, height=300)
-    cloud.segment((across.low, across.low), (across.high, across.high), "reference")
-    cloud.dots([(p, t) for t, p in points], "dot cloud", lambda p, t: f"true {number(t)}, predicted {number(p)}")
+    tenths, errors = found["calibration"]["bins"], found["absolute_error_quantiles"]
     said = "; ".join(f"predicted {number(b['predicted'])}, true {number(b['true'])}" for b in tenths)
     means = [b["predicted"] for b in tenths] + [end for b in tenths for end in (b["interval"] or (b["true"],))]
     near_x, near_y = Axis.around(means, "mean prediction"), Axis.around(means, "mean true value")
@@ -54,7 +48,7 @@ def predictions(found: Content) -> str:
             "right on average."
         ),
         columns(
-            charts.figure("Each row", charts.key(("d", "a test row"), ("r", "perfect")), cloud.svg()),
+            _each_row(found.get("points")),
             charts.figure(
                 "Rows in order of their prediction, in equal parts",
                 charts.key(("a", "means, with 95 % intervals"), ("r", "perfect")),
@@ -75,9 +69,20 @@ def predictions(found: Content) -> str:
     )
 
 
-def residuals(found: Content) -> str:
-    """Errors against the prediction, and how they are spread."""
-    points, histogram = found["points"], found["residual_histogram"]
+def _each_row(points: list[list[float]] | None) -> str:
+    if points is None:
+        return ""
+    both = [value for point in points for value in point]
+    across, up = Axis.around(both, "predicted"), Axis.around(both, "true")
+    cloud = Chart("True against predicted values", f"{len(points)} test rows", across, up, height=300)
+    cloud.segment((across.low, across.low), (across.high, across.high), "reference")
+    cloud.dots([(p, t) for t, p in points], "dot cloud", lambda p, t: f"true {number(t)}, predicted {number(p)}")
+    return charts.figure("Each row", charts.key(("d", "a test row"), ("r", "perfect")), cloud.svg())
+
+
+def _errors_of_rows(points: list[list[float]] | None) -> str:
+    if points is None:
+        return ""
     errors = [(p, p - t) for t, p in points]
     across = Axis.around([p for p, _ in errors], "predicted")
     cloud = Chart(
@@ -85,6 +90,12 @@ def residuals(found: Content) -> str:
     )
     cloud.segment((across.low, 0.0), (across.high, 0.0), "reference")
     cloud.dots(errors, "dot cloud", lambda p, e: f"predicted {number(p)}, error {number(e)}")
+    return charts.figure("Errors by prediction", cloud.svg())
+
+
+def residuals(found: Content) -> str:
+    """Errors against the prediction, and how they are spread."""
+    histogram = found["residual_histogram"]
     edges, counts = histogram["edges"], histogram["counts"]
     quantiles = found["residual_quantiles"]
     said = ", ".join(f"{name} of the errors below {number(value)}" for name, value in quantiles.items())
@@ -99,11 +110,11 @@ def residuals(found: Content) -> str:
         "residuals",
         "Residuals",
         paragraph(
-            "The error is predicted minus true: above zero the model says too much. A shape in the cloud is something "
-            "that the model has not learnt."
+            "The error is predicted minus true: above zero the model says too much."
+            + (" A shape in the cloud is something that the model has not learnt." if "points" in found else "")
         ),
         columns(
-            charts.figure("Errors by prediction", cloud.svg()),
+            _errors_of_rows(found.get("points")),
             charts.figure("How errors are spread", bars.svg()),
         ),
         table(
