@@ -74,7 +74,7 @@ def _other_process() -> int:
         int(pid)
         for task in Path("/proc/self/task").iterdir()
         for pid in (task / "children").read_text().split()
-        if "trainer_image.engine_helper" in Path(f"/proc/{pid}/cmdline").read_text()
+        if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     return pid
 

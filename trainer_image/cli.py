@@ -206,7 +206,11 @@ def _prompt(given: str) -> str:
 
 
 def train_command(flags: Mapping[str, str | None]) -> int:
-    """Exit code of one training."""
+    """Exit code of one training, or of what a further process of it does."""
+    if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
+        from trainer_image import engine_helper
+
+        return engine_helper.main()
     try:
         chosen = settings.from_mapping(os.environ, flags)
         _log_to_stderr(chosen.log_level, chosen.secrets)

@@ -22,7 +22,6 @@ from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_rows import PhaseRows
 from trainer_image.engine_state import DONE, REFIT, SEARCH, warm_start
 from trainer_image.engine_step import Stepper, evaluate, on_device
-from trainer_image.engine_team import step_details
 from trainer_image.errors import Terminated, TrainingDiverged
 from trainer_image.tasks.base import Batch, Figures, Problem, joined, rows_in
 
@@ -136,9 +135,9 @@ class Engine:
         equal = compiling.on
         batch, share = rows.batch(at.epoch, at.batch, equal=equal)
         if self.plan.probe and not at.probed:
-            team.tell("probe", **step_details(at, equal=equal))
+            team.tell("probe", at, equal=equal)
             self._stepper.probe(self.state, batch, share)
-        team.tell("step", **step_details(at, equal=equal))
+        team.tell("step", at, equal=equal)
         began = time.monotonic()
         if compiling.unproven:
             with self.out.watchdog.paused():

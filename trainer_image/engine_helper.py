@@ -1,104 +1,100 @@
-"""A further process of a training on several GPUs: `python -m trainer_image.engine_helper`, started by the trainer.
+"""A further process of a training on several GPUs: the command `train` where RANK, in the environment, is not 0.
 
-    ours, a JSON line each on stdin:  what to prepare → join → begin → step, step, … → end
-    answers on standard output:       ready, or how it failed
+The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), and torchrun may start
+it instead. By way of torch's store the first process says what to prepare and we that we are ready; then we hear
+
+    begin → step, step, … → end
 
 It reads the same dataset folder, holds the same network, and takes its part of every step that the first process
-announces. It decides nothing, keeps nothing and ends with the first process, whose end closes its stdin.
+announces. It decides nothing, keeps nothing and ends with the first process.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
-import queue
 import signal
-import sys
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed import rendezvous  # type: ignore[attr-defined]
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
-from trainer_image import checkpoint, plugins
+from trainer_image import errors, plugins
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_rows import PhaseRows
 from trainer_image.engine_state import REFIT, TrainingState
 from trainer_image.engine_step import Stepper, on_device
-from trainer_image.engine_team import STORE, Member
-from trainer_image.errors import EXIT_TERMINATED, TrainerError
+from trainer_image.engine_team import PATIENCE, Member, Word
+from trainer_image.errors import GpuFault, TrainerError, causes
 from trainer_image.tasks.base import Problem, joined
 
 log = logging.getLogger(__name__)
 
+# What is under these names in the store: the first process's words before there is a team, and each one's answer.
+ORDER, JOIN, READY = "order", "join", "ready/{}"
+# A task's code needs neither.
+SECRETS = ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING")
+# Where another process is gone we fail, too; so much later that the first process sees that one and ends us.
+LATER_SECONDS = 5.0
+
 
 def main() -> int:
-    """Exit code of the process: 0 after `end`, else the failure's own."""
-    # The first process is told to stop, ends the step with us and then ends us; Ctrl-C reaches a whole terminal.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-    # What a task prints must not be taken for an answer.
-    answers = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    words = _listen()
-    order = words.get()
-    logging.basicConfig(
-        level=order["log_level"], format=f"%(asctime)s %(levelname)s [process {order['rank']}] %(message)s"
-    )
-
-    def answer(**content: Any) -> None:
-        answers.write(json.dumps(content) + "\n")
-
+    """Exit code of the process: 0 after `end`, else the failure's own, told in torch's error file."""
+    # Whatever we wait for: where the first process is killed nobody else would end us.
+    _prctl_pr_set_pdeathsig(signal.SIGKILL)
+    # Ctrl-C reaches a whole terminal: the first process ends the step with us and then ends us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in SECRETS:
+        os.environ.pop(name, None)
+    rank = int(os.environ["RANK"])
+    logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)
     try:
-        _follow(order, words, answer)
-    except TrainerError as error:
-        answer(failed=error.sentence, code=error.code, step=error.step)
-        return error.exit_code
+        _follow()
     except Exception as error:
-        log.exception("A further process of the training failed")
-        answer(failed=f"Internal error: {type(error).__name__}: {error}", code=_code(error), step=None)
-        return 70
+        failure = _failure(error)
+        log.error("%s", failure.sentence, exc_info=None if isinstance(error, TrainerError) else error)
+        if any(isinstance(seen, RuntimeError) for seen in causes(error)):
+            time.sleep(LATER_SECONDS)
+        get_error_handler().record_exception(failure)
+        return failure.exit_code
     return 0
 
 
-def _code(error: Exception) -> str:
-    return "GpuFault" if isinstance(error, torch.AcceleratorError) else "InternalError"
+def _failure(error: Exception) -> TrainerError:
+    """As one of the contract's own, which the first process can read back by its name."""
+    if isinstance(error, TrainerError):
+        kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        return kind(error.sentence)
+    if isinstance(error, torch.AcceleratorError):
+        return GpuFault(f"The GPU failed: {str(error).splitlines()[0]}")
+    return TrainerError(f"Internal error: {type(error).__name__}: {error}")
 
 
-def _listen() -> queue.Queue[dict[str, Any]]:
-    """What the first process says, in a thread of its own: when it is gone we end, even in the midst of a call."""
-    words: queue.Queue[dict[str, Any]] = queue.Queue()
-
-    def listen() -> None:
-        said: dict[str, Any] = {}
-        for line in sys.stdin:
-            said = json.loads(line)
-            words.put(said)
-        if said.get("do") != "end":
-            os._exit(EXIT_TERMINATED)
-
-    threading.Thread(target=listen, name="first process", daemon=True).start()
-    return words
-
-
-def order_for(inputs: RunInputs, rank: int, processes: int, device: torch.device) -> dict[str, Any]:
-    """The first line for a process: all that `training.prepare` and `make_plan` look at, as plain JSON."""
-    return {
-        "rank": rank,
-        "processes": processes,
-        "device": str(device),
-        "log_level": logging.getLogger().level,
-        "config": inputs.config.resolved_yaml(),
-        "data": str(inputs.data),
-        "output": str(inputs.output),
-        "run_id": inputs.run_id,
-        "run_key": inputs.run_key,
-        "dataset_fingerprint": inputs.dataset_fingerprint,
-        "limits": vars(inputs.limits),
-    }
+def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
+    """All that `training.prepare` and `make_plan` look at, as JSON."""
+    return json.dumps(
+        {
+            "processes": processes,
+            "device": device.type,
+            "log_level": logging.getLogger().level,
+            "config": inputs.config.resolved_yaml(),
+            "data": str(inputs.data),
+            "output": str(inputs.output),
+            "run_id": inputs.run_id,
+            "run_key": inputs.run_key,
+            "dataset_fingerprint": inputs.dataset_fingerprint,
+            "limits": vars(inputs.limits),
+        }
+    )
 
 
 def _inputs(order: Mapping[str, Any]) -> RunInputs:
@@ -118,31 +114,38 @@ def _inputs(order: Mapping[str, Any]) -> RunInputs:
     )
 
 
-def _follow(order: Mapping[str, Any], words: queue.Queue[dict[str, Any]], answer: Callable[..., None]) -> None:
+def _follow() -> None:
     from trainer_image.training import make_plan, prepare
 
+    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+    order = json.loads(store.get(ORDER))
+    logging.getLogger().setLevel(order["log_level"])
     inputs = _inputs(order)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until we know how many we are
     with plugins.blames(inputs.config.custom.entry_point):
         problem = prepare(inputs, order["processes"])
-        plan = make_plan(inputs, problem.recipe, torch.device(order["device"]))
-        answer(ready=identity(problem, plan))
-        word = words.get()
-        if word["do"] != "join":
+        plan = make_plan(inputs, problem.recipe, device)
+        store.set(READY.format(rank), identity(problem, plan))
+        join = json.loads(store.get(JOIN))
+        if rank >= join["world"]:
             return
-        torch.set_num_threads(word["threads"])
-        member = Member(order["rank"], word["world"], plan.device, Path(word["folder"]) / STORE)
-        Helper(problem, plan, member).follow(words)
+        # torchrun passes SIGTERM on to everyone at once: the first process still needs us for the step, and ends us.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        torch.set_num_threads(join["threads"])
+        member = Member(store, rank, join["world"], plan.device, Path(join["folder"]))
+        Helper(problem, plan, member).follow()
         member.leave()
 
 
 def identity(problem: Problem, plan: Plan) -> str:
-    """What must be the same for all processes of a team, as one text: the model, the recipe, the shape of the data."""
+    """A digest of what must be the same for all processes of a team: the model, the recipe, the shape of the data."""
     shapes = {
         split: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in batch.items()}
         for split, batch in problem.splits.items()
     }
-    return json.dumps([problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes], sort_keys=True)
+    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes]
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
 class Helper:
@@ -156,14 +159,14 @@ class Helper:
         self._state: TrainingState | None = None
         self._rows: PhaseRows | None = None
 
-    def follow(self, words: queue.Queue[dict[str, Any]]) -> None:
+    def follow(self) -> None:
         while True:
-            word = words.get()
-            match word["do"]:
+            word = self._member.hear()
+            match word.do:
                 case "begin":
-                    self._begin(Path(word["folder"]))
-                case "probe" | "step" as what:
-                    self._step(word, take_it=what == "step")
+                    self._begin()
+                case "probe" | "step":
+                    self._step(word)
                 case "compile":
                     self._stepper.compiling.start()
                 case "eager":
@@ -173,9 +176,9 @@ class Helper:
         if self._rows:
             self._rows.close()
 
-    def _begin(self, folder: Path) -> None:
+    def _begin(self) -> None:
         state = self._stepper.fresh_state(self._model)
-        state.load(checkpoint.read(folder))
+        self._member.begin(state)
         # The first process keeps the average and the best weights.
         state.average = state.best = None
         state.model.train()
@@ -192,20 +195,13 @@ class Helper:
             (self._member.rank, self._member.world),
         )
 
-    def _step(self, word: Mapping[str, Any], *, take_it: bool) -> None:
+    def _step(self, word: Word) -> None:
         state, rows = self._state, self._rows
         assert state is not None
         assert rows is not None
-        for name in ("step", "phase_step", "planned", "epoch", "batch", "micro_batch"):
-            setattr(state.at, name, word[name])
+        for name, value in word.at.items():
+            setattr(state.at, name, value)
         # Our random numbers follow from the step alone: a resumed training draws the same again.
         torch.manual_seed((self._plan.seed * 1_000_003 + state.at.step * 4099 + self._member.rank) % 2**63)
-        batch, share = rows.batch(state.at.epoch, state.at.batch, equal=word["equal"])
-        (self._stepper.step if take_it else self._stepper.probe)(state, batch, share)
-
-
-if __name__ == "__main__":
-    code = main()
-    sys.stderr.flush()
-    # Threads that still wait for a word do not keep it.
-    os._exit(code)
+        batch, share = rows.batch(state.at.epoch, state.at.batch, equal=word.equal)
+        (self._stepper.step if word.do == "step" else self._stepper.probe)(state, batch, share)
