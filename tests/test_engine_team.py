@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,13 +19,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from local_stack.processes import wait_until
 from tests.training_data import TABULAR, FolderStore, class_table, run_inputs
-from trainer_image import engine_processes
+from trainer_image import engine_helper, engine_processes
+from trainer_image.config import ConfigProblems
 from trainer_image.engine import Engine
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_step import Stepper
 from trainer_image.engine_team import Team, shared_buffers
-from trainer_image.errors import GpuFault, Terminated, TrainingDiverged, UsageError
+from trainer_image.errors import (
+    ConfigInvalid,
+    DatasetInvalid,
+    GpuFault,
+    Terminated,
+    TrainerError,
+    TrainingDiverged,
+    UsageError,
+)
 from trainer_image.tasks.base import Recipe
 from trainer_image.training import prepare, train
 
@@ -68,13 +81,133 @@ def test_checkpoints_move_between_numbers_of_processes_and_the_quality_stays(
     assert losses[0] == pytest.approx(losses[1], rel=0.05), "each step saw the same rows, whoever computed them"
 
 
+def test_out_of_memory_in_the_midst_of_one_process_s_gradients_halves_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accumulate, calls = Stepper._accumulate, [0]
+
+    def starve(self: Stepper, *arguments: Any) -> Tensor:
+        calls[0] += 1
+        if calls[0] == 3:
+            raise torch.OutOfMemoryError
+        return accumulate(self, *arguments)
+
+    # The other process is of its own and has memory enough.
+    monkeypatch.setattr(Stepper, "_accumulate", starve)
+    trained = train(replace(run_inputs(class_table(tmp_path / "data"), tmp_path / "out"), processes=2))
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["training"]
+    assert any("Out of GPU memory" in note for note in report["notes"])
+    assert report["rows_at_a_time"] < report["recipe"]["batch_size"] / 2
+    assert trained.steps == calls[0] - 1, "every step was taken, the starved one in halves"
+
+
+def _children(pid: int) -> list[int]:
+    return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
+
+
+def _listening(pid: int) -> set[str]:
+    """The local addresses (as /proc/net has them, in hex) on which a process accepts connections."""
+    sockets = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            sockets.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    lines = [
+        line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]
+    ]
+    return {line[1].partition(":")[0] for line in lines if line[3] == "0A" and line[9] in sockets}
+
+
+@contextmanager
+def two_processes(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A real trainer in the midst of its steps with one process more, and that one's pid."""
+    (tmp_path / "config.yaml").write_text(TABULAR.replace("epochs: 3", "epochs: 100000"))
+    data = class_table(tmp_path / "data")
+    flags = {"data": data, "config": tmp_path / "config.yaml", "out": tmp_path / "out", "processes": 2}
+    flags |= {"device": "cpu", "work-dir": tmp_path, "run-id": "mine"}
+    secrets = {"API_KEY": "portal-secret", "AZURE_STORAGE_CONNECTION_STRING": "storage-secret"}
+    more = {"TERMINATION_MESSAGE_PATH": str(tmp_path / "words"), "LOG_LEVEL": "INFO"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "trainer_image", "train", *(f"--{name}={value}" for name, value in flags.items())],
+        env={**os.environ, **secrets, **more},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as trainer:
+        try:
+            assert trainer.stderr
+            assert any("Epoch 2" in line for line in trainer.stderr)
+            (other,) = _children(trainer.pid)
+            yield trainer, other
+        finally:
+            trainer.kill()
+
+
+def test_sigterm_ends_both_processes_with_the_state_saved(tmp_path: Path) -> None:
+    with two_processes(tmp_path) as (trainer, other):
+        assert "secret" not in Path(f"/proc/{other}/environ").read_text()
+        # 127.0.0.1, as an IPv4 address and within an IPv6 one.
+        loopback = {"0100007F", "0000000000000000FFFF00000100007F"}
+        assert _listening(trainer.pid) | _listening(other) <= loopback
+        trainer.send_signal(signal.SIGTERM)
+        assert trainer.wait(30) == 143
+    words = json.loads((tmp_path / "words").read_text())
+    assert (words["code"], words["exit"]) == ("Terminated", 143)
+    assert f"saved at step {words['step']}" in words["message"]
+    assert len(list((tmp_path / "out" / "checkpoints").glob(f"*/step-{words['step']}/MANIFEST.json"))) == 1
+    assert not Path(f"/proc/{other}").exists()
+
+
+def test_no_process_outlives_a_trainer_that_is_killed(tmp_path: Path) -> None:
+    with two_processes(tmp_path) as (trainer, other):
+        trainer.kill()
+        wait_until(lambda: not Path(f"/proc/{other}").exists(), timeout=30)
+
+
+def test_torchrun_can_start_the_processes_by_hand(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(TABULAR)
+    flags = {"data": class_table(tmp_path / "data"), "config": tmp_path / "config.yaml", "out": tmp_path / "out"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    trainer = ["-m", "trainer_image", "train", "--device=cpu", *(f"--{name}={value}" for name, value in flags.items())]
+    done = subprocess.run([*torchrun, *trainer], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes train together" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind", "sentence"),
+    [
+        (ConfigProblems(["a: b", "c: d"]), ConfigInvalid, "Invalid configuration: a: b"),
+        (DatasetInvalid("Invalid dataset: train.csv: no rows"), DatasetInvalid, "train.csv: no rows"),
+        (KeyError("price"), TrainerError, "Internal error: KeyError: 'price'"),
+    ],
+)
+def test_what_another_process_raised_is_told_as_it_would_be_here(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raised: Exception,
+    kind: type[TrainerError],
+    sentence: str,
+) -> None:
+    def fail() -> None:
+        raise raised
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert engine_helper.recorded(fail) == kind.exit_code
+    told = engine_helper.failure_in(tmp_path / "error.json")
+    assert type(told) is kind
+    assert sentence in told.sentence
+
+
+def test_torchrun_on_several_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match="the trainer trains on one"):
+        engine_processes.asked(SimpleNamespace(processes=0))  # type: ignore[arg-type]
+
+
 def _other_process() -> int:
     """The pid of the one process that we started for the team."""
     (pid,) = (
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-        if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
+        pid for pid in _children(os.getpid()) if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     return pid
 

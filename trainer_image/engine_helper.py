@@ -18,7 +18,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,13 @@ def main() -> int:
         os.environ.pop(name, None)
     rank = int(os.environ["RANK"])
     logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)
+    return recorded(_follow)
+
+
+def recorded(work: Callable[[], None]) -> int:
+    """Exit code of this work: 0, or that of its failure, which is then in torch's error file."""
     try:
-        _follow()
+        work()
     except Exception as error:
         failure = _failure(error)
         log.error("%s", failure.sentence, exc_info=None if isinstance(error, TrainerError) else error)
@@ -69,8 +74,19 @@ def main() -> int:
     return 0
 
 
+def failure_in(error_file: Path) -> TrainerError | None:
+    """The failure that another process `recorded`; None: it ended without words."""
+    try:
+        told = json.loads(error_file.read_text())["message"]["message"]
+    except (OSError, ValueError):  # ValueError: it was killed while it wrote
+        return None
+    name, _, sentence = told.partition(": ")
+    kind: type[TrainerError] = getattr(errors, name)
+    return kind(sentence)
+
+
 def _failure(error: Exception) -> TrainerError:
-    """As one of the contract's own, which the first process can read back by its name."""
+    """As one of the contract's own kinds, to be known again by its name."""
     if isinstance(error, TrainerError):
         kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         return kind(error.sentence)

@@ -31,7 +31,7 @@ from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-d
 from trainer_image import errors, memory
 from trainer_image.contract import RunInputs
 from trainer_image.devices import usable_cpus
-from trainer_image.engine_helper import JOIN, ORDER, READY, SECRETS, identity, order_for
+from trainer_image.engine_helper import JOIN, ORDER, READY, SECRETS, failure_in, identity, order_for
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_team import PATIENCE, Member, Team
 from trainer_image.errors import GpuFault, Terminated, TrainerError, UsageError
@@ -185,21 +185,11 @@ class Processes:
             for rank, process in list(self._running.items()):
                 code = process.poll()
                 if code is not None and rank in self._running and not self._failure:
-                    self._failure = self._told(rank) or self._without_words(rank, code)
+                    self._failure = failure_in(self._error_file(rank)) or self._without_words(rank, code)
         self._failed.set()
         if not self._over.wait(NOTICE_SECONDS):
             log.error("This process waits for ever for one that is gone: %s", self._failure.sentence)
             self._inputs.last_resort(self._failure)
-
-    def _told(self, rank: int) -> TrainerError | None:
-        """The failure that a process wrote down before it ended, as torch's own record of one."""
-        try:
-            told = json.loads(self._error_file(rank).read_text())["message"]["message"]
-        except OSError:
-            return None
-        name, _, sentence = told.partition(": ")
-        kind: type[TrainerError] = getattr(errors, name)
-        return kind(sentence)
 
     def _without_words(self, rank: int, code: int) -> TrainerError:
         if code == -signal.SIGKILL:
