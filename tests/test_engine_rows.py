@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer_image.engine_rows import PhaseRows
+from trainer_image.tasks.base import joined, rows_in, take
+from trainer_image.tasks.stretches import Stretch, Stretches
 
 CPU = torch.device("cpu")
 KEY = (7, False)
@@ -52,6 +54,40 @@ def test_equal_batches_have_one_shape_and_still_see_every_row(given_sizes: tuple
     assert len(shapes) == 1
     assert seen == set(range(count))
     assert shares == pytest.approx([1 / world] * len(shares))
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 9)), min_size=1, max_size=12), st.integers(1, 6))
+def test_stretches_are_the_padded_rows_that_they_stand_for(given_rows: list[tuple[int, int]], width: int) -> None:
+    source = torch.arange(1, 51, dtype=torch.uint8)
+    pairs = torch.stack([source, source + 1], 1)
+    starts, lengths = (torch.tensor(column) for column in zip(*given_rows, strict=True))
+    lengths = lengths.clamp(max=width)
+
+    def split(part: slice) -> Stretches:
+        columns = {"bytes": Stretch(source, width), "pairs": Stretch(pairs, width + 1, 7, more=1)}
+        return Stretches(columns, starts[part], lengths[part], {"n": torch.arange(len(starts))[part]})
+
+    batch = take(split(slice(None)), slice(None))
+    for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+        assert batch["bytes"][row].tolist() == list(range(start + 1, start + 1 + length)) + [0] * (width - length)
+        assert batch["pairs"][row, : length + 1].tolist() == pairs[start : start + length + 1].tolist()
+        assert batch["pairs"][row, length + 1 :].tolist() == [[7, 7]] * (width - length)
+    middle = len(starts) // 2
+    both = joined(split(slice(middle)), split(slice(middle, None)))
+    assert isinstance(both, Stretches)
+    assert both.sources["bytes"].source is source, "what both share is not copied"
+    other = Stretches({"bytes": Stretch(source.clone(), width)}, starts, lengths, {"n": lengths})
+    apart = take(
+        joined(other, Stretches({"bytes": Stretch(source, width)}, starts, lengths, {"n": lengths})), slice(None)
+    )
+    assert apart["bytes"].tolist() == batch["bytes"].tolist() * 2
+    for name, tensor in take(both, slice(None)).items():
+        assert torch.equal(tensor, batch[name])
+    assert rows_in(both) == len(starts)
+    phase = PhaseRows(both, 4, CPU, KEY)
+    seen = [phase.batch(0, number)[0] for number in range(phase.per_epoch)]
+    order = torch.cat([part["n"] for part in seen])
+    assert torch.equal(torch.cat([part["bytes"] for part in seen]), batch["bytes"][order])
 
 
 def test_batches_fetched_ahead_are_the_same_also_from_the_middle_of_an_epoch() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,28 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tests.training_data import IMAGES, TABULAR, image_folder, run_inputs, write_csv
+from tests.training_data import (
+    IMAGES,
+    LANGUAGE,
+    TABULAR,
+    TEXTS,
+    documents,
+    image_folder,
+    run_inputs,
+    text_records,
+    text_rows,
+    write_csv,
+    write_jsonl,
+)
 from trainer_image import memory, scratch, tables_text, training
 from trainer_image.contract import Limits
 from trainer_image.errors import LimitExceeded
 from trainer_image.scratch import Scratch
 from trainer_image.tables import read_table
+from trainer_image.tasks import language_model, text_store
 
 ROOT = Path(__file__).parent.parent
 SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
@@ -44,16 +60,28 @@ def trained(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, config: str,
     return (out / "model.safetensors").read_bytes(), report["metrics"]
 
 
-@pytest.mark.parametrize("kind", ["table", "images"])
-def test_files_give_the_same_model_as_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("make", "config", "said"),
+    [
+        (shops, SHOPS, "The table does not fit into memory"),
+        (image_folder, IMAGES, None),
+        (text_rows, TEXTS, "The texts do not fit into memory"),
+        (documents, LANGUAGE, "The text does not fit into memory"),
+    ],
+    ids=["table", "images", "texts", "documents"],
+)
+def test_files_give_the_same_model_as_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], config: str, said: str | None
+) -> None:
     monkeypatch.setattr(tables_text, "BLOCK_BYTES", 16 * 1024)
-    data, config = (shops(tmp_path / "d"), SHOPS) if kind == "table" else (image_folder(tmp_path / "d"), IMAGES)
+    monkeypatch.setattr(text_store, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(language_model, "SAMPLE_BYTES", 10)
+    data = make(tmp_path / "d")
     inside = trained(monkeypatch, data, tmp_path / "memory" / "out", config, 2**30)
     outside = trained(monkeypatch, data, tmp_path / "files" / "out", config, 0)
     assert inside == outside
-    if kind == "table":
-        notes = json.loads((tmp_path / "files" / "out" / "report.json").read_text())["dataset"]["notes"]
-        assert any("does not fit into memory" in note for note in notes)
+    notes = json.loads((tmp_path / "files" / "out" / "report.json").read_text())["dataset"]["notes"]
+    assert said is None or any(said in note for note in notes)
 
 
 def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,11 +104,12 @@ import json, re, sys, threading
 from pathlib import Path
 from trainer_image import tables_text
 from trainer_image.scratch import Scratch
-from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.tabular import Tabular
+from trainer_image.tasks import language_windows, task_named
+from trainer_image.tasks.base import TaskSettings, rows_in
 
-tables_text.BLOCK_BYTES = 2**19
-small, large, work = map(Path, sys.argv[1:])
+tables_text.BLOCK_BYTES, language_windows.BLOCK = 2**19, 2**16
+task, small, large, work = sys.argv[1], *map(Path, sys.argv[2:])
+target = "y" if task == "tabular" else None
 
 def anonymous():
     return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -95,14 +124,22 @@ def peak(data, room):
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    problem = Tabular().prepare(data, TaskSettings(target="y", scratch=Scratch(work, room)))
+    problem = task_named(task).prepare(data, TaskSettings(target=target, scratch=Scratch(work, room)))
     over.set()
     watcher.join()
-    return highest, sum(len(split["dense"]) for split in problem.splits.values())
+    return highest, sum(rows_in(split) for split in problem.splits.values())
 
 peak(small, 0)  # what every reading needs once: libraries, their pools
 print(json.dumps([peak(large, 0), peak(large, 2**40)]))
 """
+
+
+def memory_taken(folder: Path, task: str) -> list[list[int]]:
+    """(bytes at most, rows) of reading the folder `large`: from files, and with all room in memory."""
+    command = [sys.executable, "-c", CHILD, task, *(str(folder / name) for name in ("small", "large", "work"))]
+    answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    taken: list[list[int]] = json.loads(answer.stdout)
+    return taken
 
 
 def test_memory_stays_bounded_while_a_larger_dataset_is_read(tmp_path: Path) -> None:
@@ -112,12 +149,45 @@ def test_memory_stays_bounded_while_a_larger_dataset_is_read(tmp_path: Path) -> 
         table = pa.table({f"x{n}": x[:, n] for n in range(40)} | {"y": np.where(x[:, 0] > 0, "up", "down")})
         (tmp_path / name).mkdir()
         pyarrow.csv.write_csv(table, tmp_path / name / "train.csv")
-    command = [sys.executable, "-c", CHILD, *(str(tmp_path / name) for name in ("small", "large", "work"))]
-    answer = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    (files, rows), (inside, same) = json.loads(answer.stdout)
+    (files, rows), (inside, same) = memory_taken(tmp_path, "tabular")
     assert rows == same == 50_000
     assert inside > 30 * 2**20
     assert files < inside / 2, f"{files} bytes from files, {inside} in memory"
+
+
+@pytest.mark.parametrize(("task", "texts"), [("text_classification", 3_000), ("language_model", 600)])
+def test_memory_stays_bounded_while_larger_texts_are_read(tmp_path: Path, task: str, texts: int) -> None:
+    """Texts of 6 kB; a language model's tokens and matches are eight times as much."""
+    for name, count in (("small", 100), ("large", texts)):
+        long_ones = ({**record, "text": f"{record['text']} {n} " * 150} for n, record in enumerate(text_records(count)))
+        write_jsonl(tmp_path / name / "train.jsonl", long_ones)
+    (files, rows), (inside, same) = memory_taken(tmp_path, task)
+    assert rows == same
+    assert inside > 15 * 2**20
+    assert files < inside / 2, f"{files} bytes from files, {inside} in memory"
+
+
+def kept(room: Scratch, records: Sequence[tuple[bytes, str | None]]) -> text_store.Texts:
+    keeper = text_store.TextKeeper(room)
+    keeper.begin(text_store.Source("a.jsonl", Path("a.jsonl")))
+    for row, (content, label) in enumerate(records, 1):
+        keeper.add(text_store.Text(content, row, label))
+    return keeper.texts()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.binary(max_size=30), st.sampled_from([None, "a", "b"])), max_size=20))
+def test_texts_in_a_file_are_the_texts_in_memory(tmp_path: Path, records: list[tuple[bytes, str | None]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_store, "BLOCK_BYTES", 16)
+        for room in (Scratch(tmp_path, 2**30), Scratch(tmp_path, 64), Scratch(tmp_path, 0)):
+            texts = kept(room, records)
+            assert [content.tobytes() for content in texts.contents()] == [content for content, _ in records]
+            assert [content.tobytes() for content in texts.contents(4)[::2]] == [c[:4] for c, _ in records[::2]]
+            labels = [None if number < 0 else texts.labels[number] for number in texts.label.tolist()]
+            assert labels == [label for _, label in records]
+            assert texts.names() == [f"a.jsonl, row {row}" for row in range(1, len(records) + 1)]
+    assert room.spilled_bytes == sum(len(content) for content, _ in records)
 
 
 def test_arrays_are_files_beyond_the_room_in_memory(tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ from tests.training_data import LANGUAGE, class_table, documents, run_inputs, wr
 from trainer_image import cli
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
-from trainer_image.tasks import language_model, language_ngrams
-from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks import language_model, language_ngrams, language_windows
+from trainer_image.tasks.base import Batch, TaskSettings, take
 from trainer_image.tasks.language_generate import _Text, in_characters
 from trainer_image.tasks.language_model import LanguageModel, LanguagePredictor, by_document, scored
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
@@ -31,6 +31,11 @@ SIZES = LanguageSizes(
     context=8, width=16, depth=1, heads=2, orders=(2, 3), buckets=64, hashed=4, matches=(1, 3), dropout=0.0
 )
 SOME = st.lists(st.binary(max_size=40).map(lambda b: bytes(x % 3 + 97 for x in b)), min_size=1, max_size=5)
+
+
+def whole(split: Batch) -> dict[str, torch.Tensor]:
+    """All rows of the split as one batch."""
+    return take(split, slice(None))
 
 
 @settings(deadline=None)
@@ -49,8 +54,32 @@ def test_a_match_is_what_followed_the_last_earlier_occurrence(texts: list[bytes]
 
 @settings(deadline=None)
 @given(SOME)
+def test_matches_are_found_block_by_block(texts: list[bytes]) -> None:
+    """As in one go for documents of up to a block; in longer ones the nearest block before is seen at least."""
+    block = 16
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(language_windows, "BLOCK", block)
+        split = training_windows(texts, 8, (1, 3))
+    tokens, starts = stream(texts)
+    at_once = find_matches(tokens, starts, (1, 3))
+    assert split.sources["tokens"].source.tolist() == tokens.tolist()
+    found = split.sources["matches"].source.numpy()
+    for start, text in zip(starts.tolist(), texts, strict=True):
+        for position in range(len(text) + 1):
+            for column, order in enumerate((1, 3)):
+                ours, theirs = found[start + position, column], at_once[start + position, column]
+                if len(text) < block:
+                    assert ours == theirs
+                else:
+                    context = text[position - order : position] if position >= order else None
+                    near = text.rfind(context, max(0, position - block), position - 1) if context else -1
+                    assert ours == theirs if near >= 0 else ours in (theirs, MARK)
+
+
+@settings(deadline=None)
+@given(SOME)
 def test_training_windows_hold_every_token_once_in_order(texts: list[bytes]) -> None:
-    batch = training_windows(texts, 8, (1,))
+    batch = whole(training_windows(texts, 8, (1,)))
     tokens, _ = stream(texts)
     assert batch["tokens"][:, 1:][scored(batch)].tolist() == tokens[1:].tolist()
     assert batch["tokens"][:, :-1][scored(batch)].tolist() == tokens[:-1].tolist()
@@ -59,7 +88,7 @@ def test_training_windows_hold_every_token_once_in_order(texts: list[bytes]) -> 
 @settings(deadline=None)
 @given(SOME)
 def test_scoring_windows_score_every_byte_once_with_half_a_window_before_it(texts: list[bytes]) -> None:
-    batch = scoring_windows(texts, 8, (1,))
+    batch = whole(scoring_windows(texts, 8, (1,)))
     counted = scored(batch)
     assert batch["tokens"][:, 1:][counted].tolist() == list(b"".join(texts))
     for number, text in enumerate(texts):
@@ -78,7 +107,7 @@ def test_what_is_written_sees_what_scoring_sees(texts: list[bytes], cut: int) ->
     for byte in text[cut % len(text) : -1]:
         growing.add(byte)
     tokens, matches = growing.window(8)
-    batch = scoring_windows([text], 8, SIZES.matches)
+    batch = whole(scoring_windows([text], 8, SIZES.matches))
     if len(text) <= 8:
         size = len(text)
         assert tokens[:size] == batch["tokens"][0, :size].tolist()
@@ -104,7 +133,7 @@ def test_figures_are_means_over_bytes_and_files() -> None:
     torch.manual_seed(0)
     predictor = LanguagePredictor(SIZES, "text")
     model = predictor.build_model()
-    batch = scoring_windows([b"x" * 20, b"yz"], 8, SIZES.matches)
+    batch = whole(scoring_windows([b"x" * 20, b"yz"], 8, SIZES.matches))
     outputs = predictor.outputs(model, batch).detach()
     figures = predictor.score(outputs, batch)
     # Fresh weights know nothing: all 257 tokens are as likely, but for what copying adds.
@@ -130,6 +159,15 @@ def test_the_ngram_models_chances_add_up_to_one(texts: list[bytes], context: byt
         assert chance.sum() == pytest.approx(1)
 
 
+def test_baselines_of_a_large_text_are_counted_on_evenly_spaced_documents(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [bytes([97 + number]) * 10 for number in range(20)]
+    monkeypatch.setattr(language_ngrams, "MOST_BYTES", 200)
+    assert language_ngrams.sample(texts) == texts
+    monkeypatch.setattr(language_ngrams, "MOST_BYTES", 60)
+    assert language_ngrams.sample(texts) == texts[::4]
+    assert language_ngrams.sample([b"x" * 100]) == [b"x" * 60]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -147,20 +185,20 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes,
 
 
 def test_one_long_file_is_cut_so_that_a_part_can_be_held_out(tmp_path: Path) -> None:
-    whole = "".join(f"line {number}\n" for number in range(5000)).encode()
-    (tmp_path / "train.txt").write_bytes(whole)
+    content = "".join(f"line {number}\n" for number in range(5000)).encode()
+    (tmp_path / "train.txt").write_bytes(content)
     problem = LanguageModel().prepare(tmp_path, TaskSettings())
     assert any("1 documents are few: they were cut into" in note for note in problem.notes)
-    held = sum(int(scored(problem.splits[split]).sum()) for split in ("validation", "test"))
-    assert 0.2 < held / len(whole) < 0.4
+    held = sum(int(scored(whole(problem.splits[split])).sum()) for split in ("validation", "test"))
+    assert 0.2 < held / len(content) < 0.4
 
 
 def test_a_text_without_a_line_end_is_cut_between_characters(tmp_path: Path) -> None:
-    whole = "größer " * 2000
-    (tmp_path / "train.txt").write_text(whole, encoding="utf-8")
+    content = "größer " * 2000
+    (tmp_path / "train.txt").write_text(content, encoding="utf-8")
     problem = language_model.LanguageProblem(tmp_path, TaskSettings())
-    pieces = [text.content for texts in problem._documents.values() for text in texts]
-    assert sum(len(piece.decode()) for piece in pieces) == len(whole)
+    pieces = [text.tobytes() for texts in problem._documents.values() for text in texts.contents()]
+    assert sum(len(piece.decode()) for piece in pieces) == len(content)
     assert len(pieces) >= 20
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 from pathlib import Path
@@ -12,12 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
+from trainer_image import tables_text
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.predict import predict
-from trainer_image.tasks import text_features
-from trainer_image.tasks.base import TaskSettings
+from trainer_image.scratch import Scratch
+from trainer_image.tasks import text_features, text_files
+from trainer_image.tasks.base import TaskSettings, take
 from trainer_image.tasks.text_classification import TextClassification
+from trainer_image.tasks.text_store import TextKeeper
 from trainer_image.training import train, validate_dataset
 
 ROWS = text_records(30)
@@ -76,7 +80,7 @@ def test_a_long_field_is_refused(tmp_path: Path) -> None:
 
 def test_a_packed_bomb_is_stopped_at_the_limit(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(b" " * 3_000_000))
-    with pytest.raises(LimitExceeded, match="unpacks to more than the limit of 2000000 bytes"):
+    with pytest.raises(LimitExceeded, match=r"unpacks to more than .* \(MAX_DATASET_BYTES\)"):
         validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(dataset_bytes=2_000_000)))
 
 
@@ -103,9 +107,33 @@ def test_groups_stay_together_and_columns_may_have_other_names(tmp_path: Path) -
     whole = {bytes(record["body"], "utf-8"): record["author"] for record in records}
     authors = [
         {whole[bytes(t[:n])] for t, n in zip(split["texts"].numpy(), split["lengths"].tolist(), strict=True)}
-        for split in problem.splits.values()
+        for split in (take(split, slice(None)) for split in problem.splits.values())
     ]
     assert not authors[0] & authors[1] | authors[1] & authors[2] | authors[0] & authors[2]
+
+
+def test_a_plain_file_is_checked_across_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 5)
+    read, broken, cut = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"
+    read.write_bytes(codecs.BOM_UTF8 + "größer\nals ein Stück ü".encode())
+    keeper = TextKeeper(Scratch())
+    text_files.read_texts([read], tmp_path, text_files.Fields(), Limits(), keeper)
+    [content] = keeper.texts().contents()
+    assert content.tobytes().decode() == "größer\nals ein Stück ü"
+    broken.write_bytes("ü\nöö\nä".encode() + b"\xc3\n")
+    cut.write_bytes("ü\nä".encode()[:-1])
+    for path, row in ((broken, 3), (cut, 2)):
+        with pytest.raises(DatasetInvalid, match=rf"row {row} is not UTF-8 \(byte 0xc3\)"):
+            text_files.read_texts([path], tmp_path, text_files.Fields(), Limits(), TextKeeper(Scratch()))
+
+
+def test_a_line_that_no_text_within_the_limit_could_fill_is_refused_unread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 1000)
+    (tmp_path / "train.jsonl").write_bytes(lines(*ROWS, {"text": "x" * 2000, "label": "sea"}))
+    with pytest.raises(LimitExceeded, match=r"train\.jsonl: row 31 is longer than 1600 bytes"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(field_bytes=100)))
 
 
 def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:

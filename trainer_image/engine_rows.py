@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer_image.tasks.base import Batch, rows_in, take
+from trainer_image.tasks.stretches import Stretches
 
 # Of the device's free memory, what a phase's rows may fill; the rest is for activations.
 RESIDENT_SHARE = 0.25
@@ -85,6 +86,8 @@ class PhaseRows:
         if self._device.type != "cuda":
             return take(self._rows, index)
         # Only a batch is pinned, never the split: that may be a mapped file, larger than the memory.
+        if isinstance(self._rows, Stretches):
+            return {name: tensor.pin_memory() for name, tensor in self._rows.take(index).items()}
         return {
             name: torch.index_select(
                 tensor, 0, index, out=torch.empty((len(index), *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=True)
@@ -149,6 +152,8 @@ def resident(split: Batch, device: torch.device) -> Batch:
     """The split on the device when it fits in a quarter of the free memory, else where it is."""
     if device.type != "cuda":
         return split
-    size = sum(t.numel() * t.element_size() for t in split.values())
+    stored = split.stored if isinstance(split, Stretches) else split.values()
     free, _ = torch.cuda.mem_get_info(device)
-    return {name: tensor.to(device) for name, tensor in split.items()} if size <= free * RESIDENT_SHARE else split
+    if sum(t.numel() * t.element_size() for t in stored) > free * RESIDENT_SHARE:
+        return split
+    return split.to(device) if isinstance(split, Stretches) else {n: t.to(device) for n, t in split.items()}

@@ -39,6 +39,7 @@ __all__ = [
     "numbers",
     "read_table",
     "sniff_delimiter",
+    "stream_table",
 ]
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
@@ -176,13 +177,19 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scrat
     parts: list[Part] = []
     for name, path in files:
         rows = 0
-        for batch in _reader(path)(name, path, limits):
+        for batch in stream_table(name, path, limits):
             if parts and not rows:
                 compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
             rows += batch.num_rows
             keeper.add(name, batch)
         parts.append(Part(name, path, rows))
     return keeper.table(tuple(parts))
+
+
+def stream_table(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
+    batches: Iterator[pa.RecordBatch] = _reader(path)(name, path, limits)
+    return batches
 
 
 def _is_jsonl(path: Path) -> bool:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from trainer_image.contract import Limits
 from trainer_image.scratch import Scratch
+from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]
 Figures = dict[str, float]
@@ -161,7 +162,8 @@ class Problem(ABC):
     """A dataset that is read, checked, split and ready to train.
 
     description: what was found, one sentence; notes: decisions made on the user's behalf; warnings: what looks wrong
-    splits: "train", "validation" and "test", each a mapping of tensors with equal first dimension, on the CPU
+    splits: "train", "validation" and "test", each a mapping of tensors with equal first dimension, on the CPU, or
+        `Stretches` of longer ones
     selection: the figure by which validation chooses weights; headline: the one that people are told
     test_groups: which rows of the test split belong together; None: each stands for itself
     """
@@ -247,6 +249,8 @@ def rows_in(batch: Batch) -> int:
 
 def take(batch: Batch, index: Tensor | slice) -> dict[str, Tensor]:
     """The rows at `index`, a slice or an int64 tensor on the batch's device."""
+    if isinstance(batch, Stretches):
+        return batch.take(index)
     if isinstance(index, slice):
         return {name: tensor[index] for name, tensor in batch.items()}
     return {name: tensor.index_select(0, index) for name, tensor in batch.items()}
@@ -264,6 +268,8 @@ def spaced(splits: Mapping[str, Batch], names: Sequence[str], most: int) -> dict
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def joined(first: Batch, second: Batch) -> dict[str, Tensor]:
+def joined(first: Batch, second: Batch) -> Batch:
     """The rows of both."""
+    if isinstance(first, Stretches) and isinstance(second, Stretches):
+        return first.joined(second)
     return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.contract import Limits
+from trainer_image.dataset import in_words
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign, group_numbers
+from trainer_image.scratch import Scratch
+from trainer_image.splits import MANY_ROWS, assign, group_numbers
 from trainer_image.tasks import language_ngrams, metrics
 from trainer_image.tasks.base import (
     Batch,
@@ -32,7 +34,8 @@ from trainer_image.tasks.language_generate import continue_texts, in_characters
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language_presets import preset
 from trainer_image.tasks.language_windows import scoring_windows, training_windows
-from trainer_image.tasks.text_files import Fields, Text, find_texts, read_texts
+from trainer_image.tasks.text_files import Fields, find_texts, read_texts
+from trainer_image.tasks.text_store import TextKeeper, Texts
 
 FIGURES = {
     "bits_per_byte": Metric("bits_per_byte", higher_is_better=False),
@@ -47,6 +50,7 @@ NGRAM_RATE = 3.0
 FEW_DOCUMENTS = 20
 PIECES = 100
 LONGEST_PIECE = 64 * 1024
+SEARCHED_BYTES = 4096
 SHOWN_FILES = 1000
 FEWEST_GROUPS = 5
 SAMPLES, PROMPT_BYTES, SAMPLE_BYTES = 3, 64, 160
@@ -91,11 +95,15 @@ class LanguagePredictor(Predictor):
     def read(self, data: Path, limits: Limits) -> Rows:
         """A file, or a dataset's test split where it has one. The names are the documents', not the windows'."""
         found = find_texts(data, plain=True)
-        texts = [t for t in read_texts(found.test or found.train, data, Fields(self.field), limits) if t.content]
-        if not texts:
+        scratch = Scratch()
+        keeper = TextKeeper(scratch)
+        read_texts(found.test or found.train, data, Fields(self.field), limits, keeper)
+        texts = keeper.texts()
+        texts = texts.select(np.flatnonzero(texts.sizes))
+        if not len(texts):
             raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no text")
-        tensors = scoring_windows([text.content for text in texts], self.sizes.context, self.sizes.matches)
-        return Rows(tensors, [text.name for text in texts], labelled=True)
+        tensors = scoring_windows(texts.contents(), self.sizes.context, self.sizes.matches, scratch)
+        return Rows(tensors, texts.names(), labelled=True)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         """One line a document."""
@@ -126,53 +134,63 @@ class LanguageProblem(Problem):
         fields = Fields(settings.text or "text", group=settings.group)
         found = find_texts(data, plain=True)
         self.notes, self.warnings = [], []
-        given = {
-            split: self._read(files, data, fields, settings)
+        scratch, keeper = settings.scratch, TextKeeper(settings.scratch)
+        parts = {
+            split: (files, read_texts(files, data, fields, settings.limits, keeper))
             for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
             if files
         }
-        total = sum(len(text.content) for text in given["train"])
+        texts = keeper.texts()
+        given = {split: self._full(texts.select(part), files[0], data) for split, (files, part) in parts.items()}
+        total = int(given["train"].sizes.sum())
         if total < LEAST_BYTES:
             raise DatasetInvalid(
-                f"Invalid dataset: {given['train'][0].file}: {total} bytes of training text are too few for a language "
-                f"model; at least {LEAST_BYTES} are needed"
+                f"Invalid dataset: {given['train'].files[0].name}: {total} bytes of training text are too few for a "
+                f"language model; at least {LEAST_BYTES} are needed"
             )
         self._documents = documents = self._divided(given, settings)
-        size = {split: sum(len(text.content) for text in texts) for split, texts in documents.items()}
+        size = {split: int(texts.sizes.sum()) for split, texts in documents.items()}
         sizes, self.recipe = preset(settings.preset, size["train"])
         self.predictor = self._predictor = LanguagePredictor(sizes, fields.text)
-        content = {split: [text.content for text in texts] for split, texts in documents.items()}
         self.splits = {
-            "train": training_windows(content["train"], sizes.context, sizes.matches),
-            "validation": scoring_windows(content["validation"], sizes.context, sizes.matches),
-            "test": scoring_windows(content["test"], sizes.context, sizes.matches),
+            split: (training_windows if split == "train" else scoring_windows)(
+                texts.contents(), sizes.context, sizes.matches, scratch
+            )
+            for split, texts in documents.items()
         }
         self.test_groups = self._groups(documents["test"], settings.group)
+        if max(size.values()) > language_ngrams.MOST_BYTES:
+            self.notes.append(
+                "The baselines are counted and tested on evenly spaced documents, "
+                f"{in_words(language_ngrams.MOST_BYTES)} of a split at most."
+            )
+        if scratch.spilled_bytes:
+            self.notes.append(
+                f"The text does not fit into memory: {in_words(scratch.spilled_bytes)} lie in files of the work folder."
+            )
         self.headline, self.selection = metrics.choose(settings.metric, FIGURES, "bits_per_byte", "bits_per_byte")
         counts = ", ".join(f"{len(texts)} {split} ({size[split]} bytes)" for split, texts in documents.items())
         self.description = f"Text for a byte-level language model; documents: {counts}."
 
-    def _groups(self, texts: Sequence[Text], group: str | None) -> RowGroups | None:
+    def _groups(self, texts: Texts, group: str | None) -> RowGroups | None:
         """The windows of one document, or group of documents, are not independent. Of very few documents nothing can
         be told from how they differ: then the windows stand for themselves."""
-        numbers = group_numbers([text.group for text in texts]) if group else np.arange(len(texts))
+        numbers = group_numbers(texts.group_names()) if group else np.arange(len(texts))
         if numbers.max() + 1 < FEWEST_GROUPS:
             return None
         of = torch.from_numpy(numbers)[self.splits["test"]["document"].long()]
         return RowGroups(of, f"groups by '{group}'" if group else "documents")
 
-    def _read(self, files: Sequence[Path], data: Path, fields: Fields, settings: TaskSettings) -> list[Text]:
-        texts = read_texts(files, data, fields, settings.limits)
-        full = [text for text in texts if text.content]
-        if not full:
-            name = files[0].relative_to(data).as_posix()
-            raise DatasetInvalid(f"Invalid dataset: {name}: holds no text")
+    def _full(self, texts: Texts, file: Path, data: Path) -> Texts:
+        full = np.flatnonzero(texts.sizes)
+        if not len(full):
+            raise DatasetInvalid(f"Invalid dataset: {file.relative_to(data).as_posix()}: holds no text")
         if len(full) < len(texts):
-            empty = next(text for text in texts if not text.content)
-            self.notes.append(f"{len(texts) - len(full)} empty texts were left out, the first of them at {empty.name}.")
-        return full
+            [first] = texts.names(np.flatnonzero(texts.sizes == 0)[:1])
+            self.notes.append(f"{len(texts) - len(full)} empty texts were left out, the first of them at {first}.")
+        return texts.select(full)
 
-    def _divided(self, given: dict[str, list[Text]], settings: TaskSettings) -> dict[str, list[Text]]:
+    def _divided(self, given: Mapping[str, Texts], settings: TaskSettings) -> dict[str, Texts]:
         """The documents of each split; what the dataset does not bring is held out by documents, or by groups."""
         train = given["train"]
         if len(given) < 3 and len(train) < FEW_DOCUMENTS and not settings.group:
@@ -186,12 +204,13 @@ class LanguageProblem(Problem):
             settings.seed,
             has_validation="validation" in given,
             has_test="test" in given,
-            groups=np.array([text.group for text in train], dtype=object) if settings.group else None,
-            keys=[f"{text.name}/{number}" for number, text in enumerate(train)],
+            groups=train.group_names() if settings.group else None,
+            # Names of millions of documents would take more memory than some of them do.
+            keys=[f"{name}/{n}" for n, name in enumerate(train.names())] if len(train) <= MANY_ROWS else None,
         )
         self.notes += [note.replace(" rows ", " documents ") for note in rows.notes]
         return {
-            split: given[split] if split in given and split != "train" else [train[row] for row in index]
+            split: given[split] if split in given and split != "train" else train.select(index)
             for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
         }
 
@@ -218,22 +237,22 @@ class LanguageProblem(Problem):
         return {"architecture": asdict(self._predictor.sizes), "text": self._predictor.field}
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        train = [text.content for split in fit_on for text in self._documents[split]]
-        return language_ngrams.baselines(train, [text.content for text in self._documents["test"]])
+        train = [content for split in fit_on for content in self._documents[split].contents()]
+        return language_ngrams.baselines(train, self._documents["test"].contents())
 
     def findings(self, outputs: Tensor) -> Json:
-        texts = self._documents["test"]
+        names = self._documents["test"].names()
         files = [
-            {"name": text.name, "bytes": int(count), "bits_per_byte": bits}
-            for text, (count, bits) in zip(texts, by_document(outputs), strict=True)
+            {"name": name, "bytes": int(count), "bits_per_byte": bits}
+            for name, (count, bits) in zip(names, by_document(outputs), strict=True)
         ]
         files.sort(key=lambda entry: -float(str(entry["bits_per_byte"])))
         return {"kind": "language_model", "files": files[:SHOWN_FILES]}
 
     def demonstrations(self, model: nn.Module) -> Json:
         """How the model goes on with the beginnings of a few test documents."""
-        texts = self._documents["test"]
-        prompts = [text.content[:PROMPT_BYTES] for text in texts[:: math.ceil(len(texts) / SAMPLES)]]
+        texts = self._documents["test"].contents(PROMPT_BYTES)
+        prompts = [text.tobytes() for text in texts[:: math.ceil(len(texts) / SAMPLES)]]
         written = continue_texts(self._predictor.sizes, model, prompts, SAMPLE_BYTES, seed=0)
         return {
             "samples": [
@@ -243,33 +262,43 @@ class LanguageProblem(Problem):
         }
 
 
-def _pieces(texts: Sequence[Text]) -> list[Text]:
+def _pieces(texts: Texts) -> Texts:
     """The documents cut into about PIECES pieces altogether: at line ends, or, where those leave too few pieces to hold
     some out, between characters. A text of one line is as good a text as any."""
-    total = sum(len(text.content) for text in texts)
-    least = max(256, min(LONGEST_PIECE, total // PIECES))
-    at_line_ends = [piece for text in texts for piece in _cut(text, least, _line_end)]
-    if len(at_line_ends) >= FEW_DOCUMENTS:
-        return at_line_ends
-    return [piece for text in texts for piece in _cut(text, least, _character_end)]
+    least = max(256, min(LONGEST_PIECE, int(texts.sizes.sum()) // PIECES))
+    at_line_ends = _cut(texts, least, _line_end)
+    return at_line_ends if len(at_line_ends) >= FEW_DOCUMENTS else _cut(texts, least, _character_end)
 
 
-def _cut(text: Text, least: int, end_from: Callable[[bytes, int], int]) -> Iterator[Text]:
-    start = 0
-    while start < len(text.content):
-        end = end_from(text.content, start + least)
-        if len(text.content) - end < least:
-            end = len(text.content)
-        yield Text(text.content[start:end], text.file, text.row or text.content.count(b"\n", 0, start) + 1)
-        start = end
+def _cut(texts: Texts, least: int, end_from: Callable[[memoryview, int], int]) -> Texts:
+    found = []
+    for number, content in enumerate(texts.contents()):
+        start, row = 0, int(texts.rows[number])
+        whole_file = not row and not texts.files[texts.file[number]].in_table
+        line = 1
+        while start < len(content):
+            end = end_from(content, start + least)
+            if len(content) - end < least:
+                end = len(content)
+            found.append((number, start, end - start, line if whole_file else row))
+            line += int(np.count_nonzero(np.frombuffer(content[start:end], np.uint8) == ord("\n")))
+            start = end
+    numbers, starts, sizes, rows = (np.array(column, np.int64) for column in zip(*found, strict=True))
+    pieces = texts.select(numbers)
+    return replace(pieces, starts=pieces.starts + starts, sizes=sizes, rows=rows)
 
 
-def _line_end(content: bytes, at: int) -> int:
-    found = content.find(b"\n", at)
-    return len(content) if found < 0 else found + 1
+def _line_end(content: memoryview, at: int) -> int:
+    while at < len(content):
+        block = content[at : at + SEARCHED_BYTES].tobytes()
+        found = block.find(b"\n")
+        if found >= 0:
+            return at + found + 1
+        at += len(block)
+    return len(content)
 
 
-def _character_end(content: bytes, at: int) -> int:
+def _character_end(content: memoryview, at: int) -> int:
     while at < len(content) and content[at] & 0xC0 == 0x80:  # the second to fourth byte of a UTF-8 character
         at += 1
     return at

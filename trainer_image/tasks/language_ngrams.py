@@ -1,7 +1,7 @@
 """What a language model has to beat: how frequent each byte is, and an n-gram model with back-off.
 
 Absolute discounting, interpolated with the next shorter context (Ney, Essen and Kneser 1994; discount 0.75 as in Chen
-and Goodman 1999). Counted by sorting, on at most MOST_BYTES of the training text.
+and Goodman 1999). Counted by sorting, on at most MOST_BYTES of the training text, and asked for as much of the test's.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 
 from trainer_image.tasks.base import Figures
 from trainer_image.tasks.language_windows import MARK, VOCABULARY, stream
+from trainer_image.tasks.text_store import Bytes
 
 MOST_BYTES = 16 * 1024**2
 # 9 bits a token: five of context and the next one fit in 63.
@@ -22,11 +23,9 @@ DISCOUNT = 0.75
 Array = np.ndarray[Any, Any]
 
 
-def baselines(train: Sequence[bytes], test: Sequence[bytes]) -> dict[str, Figures]:
+def baselines(train: Sequence[Bytes], test: Sequence[Bytes]) -> dict[str, Figures]:
     """Figures of "trivial" (frequencies of bytes) and "n-gram" on the test documents' bytes."""
-    share = min(1.0, MOST_BYTES / max(1, sum(map(len, train))))
-    kept = train[:: math.ceil(1 / share)]
-    seen, asked = (stream(documents)[0].astype(np.int64) for documents in (kept, test))
+    seen, asked = (stream(sample(documents))[0].astype(np.int64) for documents in (train, test))
     targets = asked[1:]
     counted = targets != MARK
     probability = np.full(len(targets), 1 / VOCABULARY)
@@ -41,6 +40,17 @@ def baselines(train: Sequence[bytes], test: Sequence[bytes]) -> dict[str, Figure
             hits = float((guess == targets)[counted].mean())
             found["n-gram" if order else "trivial"] = figures(bits, hits)
     return found
+
+
+def sample(documents: Sequence[Bytes]) -> list[Bytes]:
+    """Evenly spaced documents of MOST_BYTES altogether, the last of them cut: all where there are no more."""
+    step = math.ceil(sum(map(len, documents)) / MOST_BYTES) or 1
+    chosen, left = [], MOST_BYTES
+    for document in documents[::step]:
+        if left > 0:
+            chosen.append(document[:left])
+        left -= len(document)
+    return chosen
 
 
 def figures(bits: float, hits: float) -> Figures:

@@ -11,19 +11,26 @@ import torch
 
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Figures
+from trainer_image.tasks.text_store import Bytes
 
 MOST_BYTES, LONGEST = 8 * 1024**2, 4096
 Array = np.ndarray[Any, Any]
 
 
-def baselines(x: Sequence[bytes], y: Array, test_x: Sequence[bytes], test_y: Array, classes: int) -> dict[str, Figures]:
+def step(sizes: Array) -> int:
+    """Every how manieth text of these sizes a baseline sees."""
+    return -(-int(np.minimum(sizes, LONGEST).sum()) // MOST_BYTES) or 1
+
+
+def baselines(x: Sequence[Bytes], y: Array, test_x: Sequence[Bytes], test_y: Array, classes: int) -> dict[str, Figures]:
     """Most frequent class, and a linear model by stochastic gradient descent on hashed character n-grams.
 
-    At most MOST_BYTES of training text, evenly spaced, are fitted on; of a text its first LONGEST bytes count.
+    At most MOST_BYTES of training text, evenly spaced, are fitted on, and the linear model is tested on as many of test
+    text; of a text its first LONGEST bytes count.
     """
     labels = torch.from_numpy(test_y)
     frequencies = torch.from_numpy(np.bincount(y, minlength=classes) / len(y)).expand(len(test_y), classes)
-    step = -(-sum(min(len(text), LONGEST) for text in x) // MOST_BYTES) or 1
+    every, tested = (step(np.array([len(text) for text in texts])) for texts in (x, test_x))
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
     from sklearn.linear_model import SGDClassifier
     from sklearn.pipeline import make_pipeline
@@ -41,10 +48,14 @@ def baselines(x: Sequence[bytes], y: Array, test_x: Sequence[bytes], test_y: Arr
             ),
             TfidfTransformer(sublinear_tf=True),
             SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, random_state=0),
-        ).fit([text.decode(errors="replace") for text in x[::step]], y[::step])
-    linear = np.zeros((len(test_y), classes))
-    linear[:, model.classes_] = model.predict_proba([text.decode(errors="replace") for text in test_x])
+        ).fit(_decoded(x[::every]), y[::every])
+    linear = np.zeros((len(test_y[::tested]), classes))
+    linear[:, model.classes_] = model.predict_proba(_decoded(test_x[::tested]))
     return {
         "trivial": metrics.classification(frequencies, labels),
-        "linear": metrics.classification(torch.from_numpy(linear), labels),
+        "linear": metrics.classification(torch.from_numpy(linear), labels[::tested]),
     }
+
+
+def _decoded(texts: Sequence[Bytes]) -> list[str]:
+    return [bytes(text).decode(errors="replace") for text in texts]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.contract import Limits
+from trainer_image.dataset import in_words
 from trainer_image.errors import DatasetInvalid
+from trainer_image.scratch import Scratch
 from trainer_image.splits import assign, group_numbers
 from trainer_image.tasks import imbalance, metrics, text_baselines, text_linear
 from trainer_image.tasks.base import (
@@ -30,9 +31,11 @@ from trainer_image.tasks.base import (
     rows_in,
     take,
 )
-from trainer_image.tasks.text_files import Fields, Text, find_texts, read_texts
+from trainer_image.tasks.stretches import Stretch, Stretches
+from trainer_image.tasks.text_files import Fields, find_texts, read_texts
 from trainer_image.tasks.text_network import TextNetwork, TextSizes
 from trainer_image.tasks.text_presets import preset
+from trainer_image.tasks.text_store import Ints, Text, TextKeeper, Texts
 
 LABEL = "label"
 MOST_CLASSES = 1000
@@ -72,27 +75,25 @@ class TextPredictor(Predictor):
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
         return metrics.classification(outputs, batch["target"])
 
-    def tensors(self, texts: Sequence[Text]) -> dict[str, Tensor]:
-        """Texts as a batch, cut at `longest` bytes; with targets when every one has a known label."""
-        longest = self.sizes.longest
-        cut = [text.content[:longest] for text in texts]
-        whole = np.frombuffer(b"".join(content.ljust(longest, b"\0") for content in cut), np.uint8)
-        batch = {
-            "texts": torch.from_numpy(whole.reshape(len(cut), longest).copy()),
-            "lengths": torch.tensor([len(content) for content in cut]),
-        }
-        position = {label: number for number, label in enumerate(self.labels)}
-        if all(text.label in position for text in texts):
-            batch["target"] = torch.tensor([position[str(text.label)] for text in texts])
-        return batch
+    def tensors(self, texts: Texts, content: Tensor) -> Stretches:
+        """Texts of `content` as a split, cut at `longest` bytes; with targets when every one has a known label."""
+        lengths = torch.from_numpy(np.minimum(texts.sizes, self.sizes.longest))
+        tensors = {"lengths": lengths}
+        target = positions(texts, self.labels)
+        if (target >= 0).all():
+            tensors["target"] = torch.from_numpy(target)
+        source = Stretch(content, self.sizes.longest)
+        return Stretches({"texts": source}, torch.from_numpy(texts.starts), lengths, tensors)
 
     def read(self, data: Path, limits: Limits) -> Rows:
         found = find_texts(data, plain=data.is_file())
-        texts = read_texts(found.test or found.train, data, self.fields, limits, labelled=False)
-        if not texts:
+        keeper = TextKeeper(Scratch())
+        read_texts(found.test or found.train, data, self.fields, limits, keeper, labelled=False)
+        if not len(keeper):
             raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no texts")
-        tensors = self.tensors(texts)
-        return Rows(tensors, [text.name for text in texts], "target" in tensors)
+        texts = keeper.texts()
+        tensors = self.tensors(texts, torch.from_numpy(texts.content))
+        return Rows(tensors, texts.names(), "target" in tensors)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         header = ["label", *(f"p({label})" for label in self.labels)]
@@ -104,65 +105,78 @@ class TextProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", settings.target or LABEL, settings.group)
         found = find_texts(data, plain=False)
-        given = {
-            split: _checked(read_texts(files, data, fields, settings.limits), files, data, fields)
+        scratch = settings.scratch
+        keeper = TextKeeper(scratch, lambda text: _wrong(text, fields))
+        parts = {
+            split: _read(files, data, fields, settings.limits, keeper)
             for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
             if files
         }
+        every = keeper.texts()
+        given = {split: every.select(part) for split, part in parts.items()}
         train = given["train"]
         labels = self._labels(given, fields)
-        position = {label: number for number, label in enumerate(labels)}
-        targets = np.array([position[str(text.label)] for text in train])
+        targets = positions(train, labels)
         rows = assign(
             targets,
             settings.seed,
             has_validation="validation" in given,
             has_test="test" in given,
-            groups=np.array([text.group for text in train], dtype=object) if settings.group else None,
+            groups=train.group_names() if settings.group else None,
         )
         texts = {
-            split: given[split] if split in given and split != "train" else [train[row] for row in index]
+            split: given[split] if split in given and split != "train" else train.select(index)
             for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
         }
-        longest = max(len(text.content) for text in texts["train"])
+        longest = int(texts["train"].sizes.max())
         sizes, self.recipe = preset(settings.preset, len(texts["train"]), longest, len(labels))
         self.predictor = self._predictor = TextPredictor(sizes, labels, fields)
-        self.splits = {split: self._predictor.tensors(part) for split, part in texts.items()}
-        self._test = texts["test"]
+        # One tensor for all: a refit joins splits without a copy of their texts.
+        content = torch.from_numpy(every.content)
+        self.splits = {split: self._predictor.tensors(part, content) for split, part in texts.items()}
+        self._texts = texts
         if settings.group:
-            groups = group_numbers([text.group for text in texts["test"]])
+            groups = group_numbers(texts["test"].group_names())
             self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
         figure, told = imbalance.figure(targets[rows.train], labels, f"The classes of '{fields.label}'")
-        self.notes, self.warnings = [*rows.notes, *told], _rare(texts["train"], fields)
+        self.notes, self.warnings = [*rows.notes, *told], _rare(targets[rows.train], labels, fields)
         self.headline, self.selection = metrics.choose(
             settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
         )
-        cut = sum(len(text.content) > sizes.longest for text in texts["train"])
+        cut = int((texts["train"].sizes > sizes.longest).sum())
         if cut:
             self.notes.append(f"{cut} training texts are longer than {sizes.longest} bytes: their beginnings are read.")
+        if any(text_baselines.step(np.minimum(part.sizes, sizes.longest)) > 1 for part in texts.values()):
+            self.notes.append(
+                "The linear baseline is fitted and tested on evenly spaced texts, "
+                f"{in_words(text_baselines.MOST_BYTES)} of a split at most."
+            )
+        if scratch.spilled_bytes:
+            self.notes.append(
+                f"The texts do not fit into memory: {in_words(scratch.spilled_bytes)} lie in files of the work folder."
+            )
         counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
         shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
         self.description = f"Texts in {len(labels)} classes ({shown}); rows: {counts}."
 
     @staticmethod
-    def _labels(given: dict[str, list[Text]], fields: Fields) -> list[str]:
+    def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
         train = given["train"]
-        labels = sorted({str(text.label) for text in train})
+        file = train.files[0].name
+        labels = sorted(train.labels[number] for number in np.unique(train.label))
         if len(labels) == 1:
             raise DatasetInvalid(
-                f"Invalid dataset: {train[0].file}: '{fields.label}' has one class only ('{labels[0]}'); at least two "
-                "are needed"
+                f"Invalid dataset: {file}: '{fields.label}' has one class only ('{labels[0]}'); at least two are needed"
             )
         if len(labels) > MOST_CLASSES:
             raise DatasetInvalid(
-                f"Invalid dataset: {train[0].file}: '{fields.label}' has {len(labels)} different values; at most "
+                f"Invalid dataset: {file}: '{fields.label}' has {len(labels)} different values; at most "
                 f"{MOST_CLASSES} classes are supported"
             )
-        known = set(labels)
-        for split in ("validation", "test"):
-            for text in given.get(split, ()):
-                if text.label not in known:
-                    raise text.error(f"'{fields.label}' holds the label '{text.label}', which no training text has")
+        for texts in (given[split] for split in ("validation", "test") if split in given):
+            for row in np.flatnonzero(positions(texts, labels) < 0)[:1].tolist():
+                label = texts.labels[texts.label[row]]
+                raise texts.error(row, f"'{fields.label}' holds the label '{label}', which no training text has")
         return labels
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
@@ -171,11 +185,11 @@ class TextProblem(Problem):
         seen = torch.zeros(model.sizes.buckets)
         total = 0
         for split in fit_on:
-            texts, lengths = self.splits[split]["texts"], self.splits[split]["lengths"]
-            total += len(texts)
-            for start in range(0, len(texts), COUNTED_ROWS):
-                part, these = texts[start : start + COUNTED_ROWS], lengths[start : start + COUNTED_ROWS]
-                ordered = model.buckets(part, these).sort(1).values
+            batch = self.splits[split]
+            total += rows_in(batch)
+            for start in range(0, rows_in(batch), COUNTED_ROWS):
+                part = take(batch, slice(start, start + COUNTED_ROWS))
+                ordered = model.buckets(part["texts"], part["lengths"]).sort(1).values
                 new = torch.ones_like(ordered, dtype=torch.bool)
                 new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
                 seen += torch.bincount(ordered[new & (ordered >= 0)], minlength=len(seen))
@@ -222,15 +236,14 @@ class TextProblem(Problem):
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        train = [self.splits[split] for split in fit_on]
-        y = np.concatenate([split["target"].numpy() for split in train])
-        test = self.splits["test"]
+        longest, labels = self._predictor.sizes.longest, self._predictor.labels
+        test = self._texts["test"]
         return text_baselines.baselines(
-            [content for split in train for content in _contents(split)],
-            y,
-            _contents(test),
-            test["target"].numpy(),
-            len(self._predictor.labels),
+            [content for split in fit_on for content in self._texts[split].contents(longest)],
+            np.concatenate([positions(self._texts[split], labels) for split in fit_on]),
+            test.contents(longest),
+            positions(test, labels),
+            len(labels),
         )
 
     def findings(self, outputs: Tensor) -> Json:
@@ -238,31 +251,39 @@ class TextProblem(Problem):
         return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
+        test = self._texts["test"].select(np.array(rows, np.int64))
         return [
-            Example(self._test[row].name, text=self._test[row].content[:EXCERPT].decode(errors="replace"))
-            for row in rows
+            Example(name, text=content.tobytes().decode(errors="replace"))
+            for name, content in zip(test.names(), test.contents(EXCERPT), strict=True)
         ]
 
 
-def _checked(texts: list[Text], files: Sequence[Path], data: Path, fields: Fields) -> list[Text]:
-    if not texts:
+def _read(files: Sequence[Path], data: Path, fields: Fields, limits: Limits, keeper: TextKeeper) -> slice:
+    part = read_texts(files, data, fields, limits, keeper)
+    if part.start == part.stop:
         name = files[0].relative_to(data).as_posix()
         raise DatasetInvalid(f"Invalid dataset: {name}: holds no texts")
-    for text in texts:
-        if not text.content.strip():
-            raise text.error(f"'{fields.text}' is empty; every row needs a text")
-        if text.label is None:
-            raise text.error(f"'{fields.label}' (data.target) is empty or missing; every row needs a label")
-    return texts
+    return part
 
 
-def _rare(train: Sequence[Text], fields: Fields) -> list[str]:
-    once = sorted(label for label, count in Counter(str(text.label) for text in train).items() if count == 1)
+def _wrong(text: Text, fields: Fields) -> str | None:
+    if not text.content.strip():
+        return f"'{fields.text}' is empty; every row needs a text"
+    if text.label is None:
+        return f"'{fields.label}' (data.target) is empty or missing; every row needs a label"
+    return None
+
+
+def positions(texts: Texts, labels: Sequence[str]) -> Ints:
+    """The position of each text's label among `labels`, -1 where it is none of them: (rows,)."""
+    known = {label: number for number, label in enumerate(labels)}
+    return np.array([*(known.get(label, -1) for label in texts.labels), -1], np.int64)[texts.label]
+
+
+def _rare(targets: Ints, labels: Sequence[str], fields: Fields) -> list[str]:
+    counts = np.bincount(targets, minlength=len(labels))
+    once = [label for label, count in zip(labels, counts.tolist(), strict=True) if count == 1]
     if not once:
         return []
     shown = ", ".join(f"'{label}'" for label in once[:5]) + (f" and {len(once) - 5} more" if len(once) > 5 else "")
     return [f"Labels of '{fields.label}' with one training text only: {shown}; nothing can be learnt from one example."]
-
-
-def _contents(split: Batch) -> list[bytes]:
-    return [bytes(row[:length]) for row, length in zip(split["texts"].numpy(), split["lengths"].tolist(), strict=True)]

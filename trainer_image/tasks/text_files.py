@@ -1,49 +1,37 @@
 """Reading texts: JSON Lines or tables with a text column, and plain files, each also as .gz.
 
 A text is a document of its own: a row of a table, a line of JSON, or a whole plain file. Everything is UTF-8. What
-cannot be read is a `DatasetInvalid` that says file and row; rows are counted as an editor counts lines.
+cannot be read is a `DatasetInvalid` that says file and row; rows are counted as an editor counts lines. Files are read
+piece by piece: they may be larger than memory, which `text_store` keeps the texts out of.
 """
 
 from __future__ import annotations
 
+import codecs
 import difflib
-import gzip
+import itertools
 import json
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
+import pyarrow as pa
+
+from trainer_image import tables_text
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.splits import NAMES, Found, visible
-from trainer_image.tables import invalid, no_such_column, read_table
+from trainer_image.tables import invalid, no_such_column, stream_table
+from trainer_image.tasks.text_store import Source, Text, TextKeeper
+from trainer_image.unpacking import open_unpacked
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 BLOCK_BYTES = 1024**2
+# Cells of a table that are Python objects at a time.
+CELLS = 1024
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class Text:
-    """One document: its bytes (UTF-8), its label and group where they were asked for and there; row 0: a whole file."""
-
-    content: bytes
-    file: str
-    row: int = 0
-    label: str | None = None
-    group: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Where it is found, for people: "train.csv, row 7"."""
-        return f"{self.file}, row {self.row}" if self.row else self.file
-
-    def error(self, why: str) -> DatasetInvalid:
-        """A `DatasetInvalid` that names file and row."""
-        return invalid(self.file, f"row {self.row}: {why}" if self.row else why)
 
 
 @dataclass(frozen=True)
@@ -103,42 +91,47 @@ def _has_rows(path: Path) -> bool:
 
 
 def read_texts(
-    files: Sequence[Path], root: Path, fields: Fields, limits: Limits, *, labelled: bool = True
-) -> list[Text]:
-    """All documents of a split, in order. `root` is the dataset's folder, for the names in messages; labelled: a table
-    must have the label's column."""
-    texts: list[Text] = []
+    files: Sequence[Path], root: Path, fields: Fields, limits: Limits, keeper: TextKeeper, *, labelled: bool = True
+) -> slice:
+    """Hands all documents of a split to the keeper, in order; which of its texts they are. `root` is the dataset's
+    folder, for the names in messages; labelled: a table must have the label's column."""
+    first = len(keeper)
     for path in files:
         name = path.relative_to(root).as_posix() if path != root else path.name
-        lower = path.name.lower()
-        if lower.endswith(JSON_SUFFIXES):
-            texts += _from_json(name, path, fields, limits)
+        in_json = path.name.lower().endswith(JSON_SUFFIXES)
+        keeper.begin(Source(name, path, in_table=_has_rows(path) and not in_json))
+        if in_json:
+            texts = _from_json(name, path, fields, limits)
         elif _has_rows(path):
-            texts += _from_table(name, path, fields, limits, labelled)
+            texts = _from_table(name, path, fields, limits, labelled)
         else:
-            content = _unpacked(name, path, limits).removeprefix(BYTE_ORDER_MARK)
-            _check_utf8(name, content)
-            texts.append(Text(content, name, group=name if fields.group else None))
-    return texts
+            texts = iter(())
+            for block in _plain(name, path, limits):
+                keeper.write(block)
+            keeper.end(0, group=name if fields.group else None)
+        for text in texts:
+            keeper.add(text)
+    return slice(first, len(keeper))
 
 
 def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled: bool) -> Iterator[Text]:
-    table = read_table([(name, path)], limits)
-    known = list(table.columns)
     wanted = {key: column for key, column in vars(fields).items() if column}
-    if not labelled and fields.label not in known:
-        wanted.pop("label", None)
-    for key, column in wanted.items():
-        if column not in known:
-            option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
-            raise no_such_column(name, column, option, known)
-    cells = {key: table.columns[column].to_pylist() for key, column in wanted.items()}
-    places = table.locate_all(range(table.rows))
-    for index, (file, row) in enumerate(places):
-        values = {key: column[index] for key, column in cells.items()}
-        yield Text(
-            (values["text"] or "").encode(), file, row, _stripped(values.get("label")), _stripped(values.get("group"))
-        )
+    rows = itertools.count()
+    for batch in stream_table(name, path, limits):
+        known = batch.schema.names
+        if not labelled and fields.label not in known:
+            wanted.pop("label", None)
+        for key, column in wanted.items():
+            if column not in known:
+                option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
+                raise no_such_column(name, column, option, known)
+        for start in range(0, batch.num_rows, CELLS):
+            part: pa.RecordBatch = batch.slice(start, CELLS)
+            columns = [part.column(column).to_pylist() for column in wanted.values()]
+            for cells in zip(*columns, strict=True):
+                values = dict(zip(wanted, cells, strict=True))
+                content = (values["text"] or "").encode()
+                yield Text(content, next(rows), _stripped(values.get("label")), _stripped(values.get("group")))
 
 
 def _stripped(value: str | None) -> str | None:
@@ -146,14 +139,13 @@ def _stripped(value: str | None) -> str | None:
 
 
 def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterator[Text]:
-    content = _unpacked(name, path, limits).removeprefix(BYTE_ORDER_MARK)
-    _check_utf8(name, content)
-    # Lines end with \n alone: U+2028 and their like may stand within a JSON string.
-    for row, line in enumerate(content.split(b"\n"), 1):
-        if not line.strip():
-            continue
+    for row, line in _lines(name, path, limits):
         try:
-            record = json.loads(line)
+            decoded = line.decode()
+        except UnicodeDecodeError as error:
+            raise _not_utf8(name, row, line[error.start]) from None
+        try:
+            record = json.loads(decoded)
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
@@ -174,7 +166,24 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
                 f"{name}: row {row}: '{fields.text}' has {len(encoded)} bytes; the limit is {limits.field_bytes}"
             )
         label = _scalar(name, row, fields.label, record)
-        yield Text(encoded, name, row, label, _scalar(name, row, fields.group, record))
+        yield Text(encoded, row, label, _scalar(name, row, fields.group, record))
+
+
+def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
+    JSON string."""
+    # JSON may write a byte as six; other keys have room beside the text.
+    longest = tables_text.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
+    with open_unpacked(name, path, limits) as raw:
+        row = 0
+        while line := raw.readline(longest):
+            row += 1
+            if len(line) == longest and not line.endswith(b"\n"):
+                raise LimitExceeded(f"{name}: row {row} is longer than {longest} bytes")
+            if row == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.strip():
+                yield row, line
 
 
 def _missing(field: str, keys: Sequence[str]) -> str:
@@ -191,28 +200,25 @@ def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> s
     return _stripped(value if isinstance(value, str) else json.dumps(value)) if value is not None else None
 
 
-def _unpacked(name: str, path: Path, limits: Limits) -> bytes:
-    """The file's bytes, unpacked where it is a .gz; a bomb is stopped at the limit of a whole dataset."""
-    if not path.name.lower().endswith(".gz"):
-        return path.read_bytes()
-    parts: list[bytes] = []
-    size = 0
-    try:
-        with gzip.open(path, "rb") as packed:
-            while block := cast(BinaryIO, packed).read(BLOCK_BYTES):
-                size += len(block)
-                if limits.dataset_bytes and size > limits.dataset_bytes:
-                    raise LimitExceeded(f"{name} unpacks to more than the limit of {limits.dataset_bytes} bytes")
-                parts.append(block)
-    except (OSError, EOFError, zlib.error) as error:
-        raise invalid(name, f"cannot be unpacked as gzip ({error})") from None
-    return b"".join(parts)
+def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
+    """The file's bytes in blocks, unpacked where it is a .gz, without a byte order mark."""
+    with open_unpacked(name, path, limits) as raw:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        lines = 0
+        block = raw.read(BLOCK_BYTES).removeprefix(BYTE_ORDER_MARK)
+        while True:
+            before = decoder.getstate()[0]  # the beginning of a character that the block before ended in
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                seen = before + block
+                raise _not_utf8(name, lines + seen.count(b"\n", 0, error.start) + 1, seen[error.start]) from None
+            if not block:
+                return
+            yield block
+            lines += block.count(b"\n")
+            block = raw.read(BLOCK_BYTES)
 
 
-def _check_utf8(name: str, content: bytes) -> None:
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        row = content.count(b"\n", 0, error.start) + 1
-        byte = content[error.start]
-        raise invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+def _not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:
+    return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
