@@ -12,8 +12,10 @@ import pytest
 
 from tests.training_data import class_table, run_inputs
 from trainer_image import errors, plugins
+from trainer_image.config import parse_config
+from trainer_image.contract import Limits
 from trainer_image.predict import predict
-from trainer_image.training import train, validate_dataset
+from trainer_image.training import check_config, train, validate_dataset
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
 PLUGIN = """
@@ -85,6 +87,38 @@ def test_a_registered_task_trains_and_its_model_is_restored_by_it(register: Regi
     assert result.task == "custom"
     assert json.loads((tmp_path / "out" / "model.json").read_text())["entry_point"] == f"{module}:Own"
     assert predict(tmp_path / "out", data, None)["rows"] == 120
+
+
+CHECKED = """
+    def check(self, settings):
+        if settings.params.get("horizon") == 0:
+            raise ConfigInvalid("Invalid configuration: custom.params.horizon: must be at least 1")
+        settings.params["window"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "told"),
+    [
+        ("{horizon: 0}", errors.ConfigInvalid, "Invalid configuration: custom.params.horizon: must be at least 1"),
+        ("{}", errors.UserCodeFailed, "failed: KeyError: 'window' ("),
+        ("{window: 3}", None, ""),
+    ],
+)
+def test_parameters_are_checked_without_a_dataset(
+    register: Register, params: str, error: type[errors.TrainerError] | None, told: str
+) -> None:
+    config = parse_config(CONFIG.format(module=register(plugin() + CHECKED), params=params).encode())
+    if error is None:
+        check_config(config, Limits())
+        return
+    with pytest.raises(error) as refused:
+        check_config(config, Limits())
+    assert told in refused.value.sentence
+
+
+def test_a_task_without_a_check_of_its_own_goes_on_to_the_dataset(register: Register) -> None:
+    check_config(parse_config(CONFIG.format(module=register(plugin()), params="{}").encode()), Limits())
 
 
 def test_what_a_class_must_be_is_told_in_one_sentence(register: Register) -> None:

@@ -16,6 +16,7 @@ from local_stack.processes import wait_until
 from tests.trainer_fakes import FakeInside, write_config, write_dataset
 from trainer_image import cli, errors
 from trainer_image.contract import RunInputs
+from trainer_image.sources import Dataset
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,6 +71,21 @@ def test_every_problem_of_a_configuration_is_a_line(inside: FakeInside, tmp_path
     assert [line.split(":")[2].strip() for line in result.stderr.splitlines() if line.startswith("error: ")] == [
         "train.lr", "train.seed", "data.target",
     ]  # fmt: skip
+
+
+def test_validating_asks_the_task_before_the_dataset_is_there(
+    tmp_path: Path, inside: FakeInside, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*given: object) -> None:
+        raise errors.ConfigInvalid("Invalid configuration: custom.params.window: is unknown")
+
+    def never(dataset: Dataset) -> None:
+        raise AssertionError("the dataset was waited for")
+
+    monkeypatch.setattr(inside, "check_config", refuse)
+    monkeypatch.setattr(Dataset, "wait", never)
+    result = call("validate", *local(tmp_path))
+    assert (result.exit_code, result.stderr) == (78, "error: Invalid configuration: custom.params.window: is unknown\n")
 
 
 def test_validating_reads_the_dataset_and_publishes_nothing(inside: FakeInside, tmp_path: Path) -> None:

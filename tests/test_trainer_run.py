@@ -18,10 +18,13 @@ from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
 from trainer_image import errors, fencing, run
+from trainer_image.config import Config
 from trainer_image.contract import Limits, RunInputs
+from trainer_image.dataset import DatasetLock
 from trainer_image.progress import COMPLETED
 from trainer_image.run import Outcome
 from trainer_image.settings import Settings
+from trainer_image.sources import Dataset
 from trainer_image.storage import Stop
 from trainer_image.storage_local import LocalContainer
 
@@ -212,6 +215,26 @@ def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings,
     settings = replace(settings, data=tmp_path / "none")
     outcome = run.run(settings, Stop(), inside=never, connect=lambda settings: FakePortal(S.PROCESSING))
     assert outcome.exit_code == 66
+
+
+class Refusing(FakeInside):
+    """A task that sees at once that its parameters are wrong."""
+
+    def check_config(self, config: Config, limits: Limits) -> None:
+        raise errors.ConfigInvalid("Invalid configuration: custom.params.window: must be at least 1")
+
+
+def test_wrong_parameters_are_told_before_the_download_has_ended(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(dataset: Dataset) -> DatasetLock:
+        raise AssertionError("the dataset was waited for")
+
+    monkeypatch.setattr(Dataset, "wait", never)
+    outcome = start(settings, FakePortal(S.PROCESSING), inside=Refusing())
+    assert (outcome.exit_code, outcome.sentence) == (
+        78, "Invalid configuration: custom.params.window: must be at least 1"
+    )  # fmt: skip
 
 
 def test_a_model_that_is_completed_already_is_not_trained(settings: Settings) -> None:

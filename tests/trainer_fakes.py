@@ -7,7 +7,8 @@ from pathlib import Path
 
 from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.config import Config
+from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 
 
 class FakePortal:
@@ -44,6 +45,10 @@ class FakeInside:
     def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None) -> None:
         self.during = during
         self.inputs: list[RunInputs] = []
+        self.checked: list[Config] = []
+
+    def check_config(self, config: Config, limits: Limits) -> None:
+        self.checked.append(config)
 
     def train(self, inputs: RunInputs) -> RunResult:
         self.inputs.append(inputs)

@@ -236,6 +236,7 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
             load = inside_for(read, chosen)
             data = sources.start_download(read, lambda progress: None)
             trainer = load()
+            trainer.check_config(read, chosen.limits)
             lock = data.wait()
             (folder / "output").mkdir()
             description = trainer.validate_dataset(

@@ -8,12 +8,15 @@ from typing import Protocol
 
 from trainer_image import command, plugins
 from trainer_image.config import Config
-from trainer_image.contract import RunInputs, RunResult
+from trainer_image.contract import Limits, RunInputs, RunResult
 from trainer_image.settings import Settings
 
 
 class Inside(Protocol):
     """The module trainer_image.training, or trainer_image.command."""
+
+    def check_config(self, config: Config, limits: Limits) -> None:
+        """What only the task's own code can see in the configuration. Raises ConfigInvalid, UserCodeFailed."""
 
     def train(self, inputs: RunInputs) -> RunResult: ...
 
@@ -33,7 +36,7 @@ def inside_for(config: Config, settings: Settings, engine: Callable[[], Inside] 
     engine: loads another one than ours
     """
     if config.task == "command":
-        command.check(config.command.argv, settings.allow_command)
+        command.check_allowed(config.command.argv, settings.allow_command)
         return lambda: command
     if config.custom.entry_point is not None:
         plugins.check_registered(config.custom.entry_point)

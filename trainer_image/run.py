@@ -142,6 +142,7 @@ def _train(
         data = sources.start_download(config, steps.progress)
         data.wait_listed()
         module = load()
+        module.check_config(config, settings.limits)
         with _one_writer(models, settings, stop) as lease:
             # Read again under the lease: the pod that held it before may have published meanwhile.
             before = _latest(models)

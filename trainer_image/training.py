@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 
 from trainer_image import memory, plugins, report, scratch
-from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.config import Config
+from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 from trainer_image.devices import choose_device, hardware, usable_cpus
 from trainer_image.engine import Engine
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
@@ -33,9 +34,13 @@ MODEL_FORMAT = 1
 
 
 def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
-    """The part of the configuration that a task may see. processes: so many read the dataset at the same time."""
-    config = inputs.config
+    """What a task gets. processes: so many read the dataset at the same time."""
     memory_bytes = int(memory.available() * scratch.SHARE / processes) if processes > 1 else None
+    return settings_of(inputs.config, inputs.limits, Scratch(inputs.output.parent, memory_bytes))
+
+
+def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSettings:
+    """The part of the configuration that a task may see."""
     return TaskSettings(
         target=config.data.target,
         text=config.data.text,
@@ -45,21 +50,27 @@ def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
         preset=config.model.preset,
         metric=config.train.metric,
         seed=config.train.seed,
-        limits=inputs.limits,
-        scratch=Scratch(inputs.output.parent, memory_bytes),
+        limits=limits,
+        scratch=scratch,
         params=config.custom.params,
     )
 
 
-def task_of(inputs: RunInputs) -> Task:
+def task_of(config: Config) -> Task:
     """The built-in task, or for `custom` the one that a package has registered."""
-    own = inputs.config.custom.entry_point
-    return task_named(inputs.config.task) if own is None else plugins.load(own)
+    own = config.custom.entry_point
+    return task_named(config.task) if own is None else plugins.load(own)
+
+
+def check_config(config: Config, limits: Limits) -> None:
+    """What the task sees in the configuration before the dataset is there. Raises ConfigInvalid, UserCodeFailed."""
+    with plugins.blames(config.custom.entry_point):
+        task_of(config).check(settings_of(config, limits, Scratch()))
 
 
 def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid."""
-    return task_of(inputs).prepare(inputs.data, task_settings(inputs, processes))
+    return task_of(inputs.config).prepare(inputs.data, task_settings(inputs, processes))
 
 
 def validate_dataset(inputs: RunInputs) -> str:

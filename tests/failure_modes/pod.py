@@ -27,7 +27,8 @@ from portal_client.statuses import ProcessingStatus
 from tests.trainer_fakes import FakePortal
 from trainer_image import fencing, run
 from trainer_image.checkpoint_store import ContainerCheckpoints
-from trainer_image.contract import RunInputs, RunResult
+from trainer_image.config import Config
+from trainer_image.contract import Limits, RunInputs, RunResult
 from trainer_image.errors import Terminated
 from trainer_image.inside import load_engine
 from trainer_image.settings import Settings
@@ -40,6 +41,9 @@ class Inside:
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
+
+    def check_config(self, config: Config, limits: Limits) -> None:
+        """Nothing to see."""
 
     def train(self, inputs: RunInputs) -> RunResult:
         folder, name = Path(self.plan["folder"]), self.plan["name"]

@@ -22,7 +22,8 @@ from trainer_image.command import output
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.process import Program, environment, hide_own_memory
 from trainer_image.command.progress import ProgressFile
-from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.config import Config
+from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 from trainer_image.errors import (
     ConfigInvalid,
     DatasetInvalid,
@@ -55,7 +56,7 @@ MEANT = {
 }
 
 
-def check(argv: Sequence[str], allowed: str) -> None:
+def check_allowed(argv: Sequence[str], allowed: str) -> None:
     """Raises ConfigInvalid where the operator does not allow this program, or where the image does not hold it.
 
     allowed: "off", "on", or the words that argv has to begin with. The configuration lies in the model's container:
@@ -77,6 +78,10 @@ def check(argv: Sequence[str], allowed: str) -> None:
         raise ConfigInvalid(
             f"Invalid configuration: command.argv.0: there is no program {printable(argv[0])} in this image"
         )
+
+
+def check_config(config: Config, limits: Limits) -> None:
+    """The arguments are the program's to judge."""
 
 
 def validate_dataset(inputs: RunInputs) -> str:

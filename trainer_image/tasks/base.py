@@ -233,6 +233,13 @@ class Task(ABC):
     name: ClassVar[str]
     interface: ClassVar[int]
 
+    def check(self, settings: TaskSettings) -> None:
+        """May raise ConfigInvalid for what the configuration asks, `settings.params` above all; reads no data.
+
+        Called before the dataset is there, which may take hours: `prepare` gets the same settings again.
+        """
+        return None  # noqa: RET501 (an optional hook, not an abstract method)
+
     @abstractmethod
     def prepare(self, data: Path, settings: TaskSettings) -> Problem:
         """Reads and checks the dataset; raises DatasetInvalid with file, row and column, ConfigInvalid for settings."""

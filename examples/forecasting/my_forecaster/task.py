@@ -61,6 +61,14 @@ class Forecasting(Task):
     name = "forecasting"
     interface = 1
 
+    def check(self, settings: TaskSettings) -> None:
+        """Before the dataset is there: a wrong parameter is told in seconds."""
+        if settings.target is None:
+            raise ConfigInvalid("Invalid configuration: data.target: name the column to forecast")
+        if settings.metric not in ("auto", *METRICS):
+            raise ConfigInvalid(f"Invalid configuration: train.metric: must be auto or one of {', '.join(METRICS)}")
+        Params.of(settings.params)
+
     def prepare(self, data: Path, settings: TaskSettings) -> Problem:
         return ForecastingProblem(data, settings)
 
@@ -120,10 +128,7 @@ class Forecaster(Predictor):
 
 class ForecastingProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
-        if settings.target is None:
-            raise ConfigInvalid("Invalid configuration: data.target: name the column to forecast")
-        if settings.metric not in ("auto", *METRICS):
-            raise ConfigInvalid(f"Invalid configuration: train.metric: must be auto or one of {', '.join(METRICS)}")
+        assert settings.target is not None  # `check` has seen to it
         self.params = params = Params.of(settings.params)
         series = read(data, settings.target, params.time)
         values, steps = series.values, len(series.values)
