@@ -82,6 +82,7 @@ def test_all_problems_are_told_at_once() -> None:
         ("command: {argv: [python, 3]}", "command.argv.1", "numbers that are meant as text need quotes"),
         ('command: {argv: ["a\\0"]}', "command.argv.0", "NUL"),
         ("train: {metric: acuracy}", "train.metric", "must be auto or one of accuracy, balanced_accuracy"),
+        ("train: {metric: bits_per_byte}", "train.metric", "or one of accuracy, balanced_accuracy"),
         ("train: {metric: 'A B'}", "train.metric", "a name of lower-case letters"),
         ("train: {epochs: 0}", "train.epochs", "auto or a whole number from 1"),
         ("train: {epochs: true}", "train.epochs", "auto or a whole number from 1"),

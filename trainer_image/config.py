@@ -15,7 +15,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from trainer_image import config_problems, config_yaml
 from trainer_image.config_sections import (
-    BUILT_IN_METRICS,
+    TASK_METRICS,
     CheckpointConfig,
     CommandConfig,
     CustomConfig,
@@ -113,9 +113,9 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
     if isinstance(data, dict):
         problems += _of_data(task, data)
     metric = train.get("metric", "auto") if isinstance(train, dict) else "auto"
-    if task in DATA_KEYS and isinstance(metric, str) and metric not in ("auto", *BUILT_IN_METRICS):
-        known = ", ".join(BUILT_IN_METRICS)
-        problems.append(f"train.metric: must be auto or one of {known}; it is {metric[:60]!r}")
+    if task in DATA_KEYS and isinstance(metric, str) and metric not in ("auto", *TASK_METRICS[task]):
+        known = ", ".join(TASK_METRICS[task])
+        problems.append(f"train.metric: must be auto or one of {known} for task {task}; it is {metric[:60]!r}")
     return problems
 
 

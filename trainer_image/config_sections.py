@@ -13,16 +13,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-BUILT_IN_METRICS = (
-    "accuracy",
-    "balanced_accuracy",
-    "macro_f1",
-    "log_loss",
-    "r2",
-    "rmse",
-    "mae",
-    "bits_per_byte",
-)
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+# The figures of each built-in task; which of a table's are possible depends on its target, too.
+TASK_METRICS = {
+    "tabular": (*_OF_CLASSES, "r2", "rmse", "mae"),
+    "image_classification": _OF_CLASSES,
+    "text_classification": _OF_CLASSES,
+    "language_model": ("bits_per_byte", "accuracy"),
+}
+BUILT_IN_METRICS = tuple(dict.fromkeys(name for names in TASK_METRICS.values() for name in names))
 _CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII)
 
 
