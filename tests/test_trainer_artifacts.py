@@ -20,11 +20,15 @@ from trainer_image.storage_azure import AzureStorage
 from trainer_image.storage_local import LocalContainer
 
 
+def local(folder: Path) -> LocalContainer:
+    (folder / "container").mkdir()
+    return LocalContainer(folder / "container")
+
+
 @pytest.fixture(params=["azure", "local"])
 def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
     if request.param == "local":
-        (tmp_path / "container").mkdir()
-        return LocalContainer(tmp_path / "container")
+        return local(tmp_path)
     connection = request.getfixturevalue("azurite").connection_string
     name = f"model-{secrets.token_hex(6)}"
     BlobServiceClient.from_connection_string(connection).create_container(name)
@@ -103,7 +107,7 @@ class Breaking:
         return fail if name == self._call else getattr(self._inner, name)
 
 
-@pytest.mark.parametrize("call", ["upload", "write", "write_if"])
+@pytest.mark.parametrize("call", ["upload", "write_if"])
 @pytest.mark.parametrize(
     ("fault", "error"),
     [(Unavailable("storage answers 503"), UploadFailed), (AccessDenied("storage refuses access"), PermissionDenied)],
@@ -111,7 +115,7 @@ class Breaking:
 def test_a_failed_upload_leaves_the_previous_model(
     call: str, fault: StorageFault, error: type[Exception], model: Path, tmp_path: Path
 ) -> None:
-    container = LocalContainer(tmp_path / "container")
+    container = local(tmp_path)
     publish(container, model, "run-1", Latest(None))
     with pytest.raises(error, match=r"^Failed to upload model to container: "):
         publish(Breaking(container, call, fault), model, "run-2", read_latest(container))
@@ -136,7 +140,7 @@ def test_a_full_disk_of_a_folder_is_told_as_one_and_no_retry_is_promised(
 
 
 def test_a_publication_whose_answer_got_lost_is_ours(model: Path, tmp_path: Path) -> None:
-    container = LocalContainer(tmp_path / "container")
+    container = local(tmp_path)
 
     class LostAnswer(Breaking):
         def write_if(self, name: str, content: bytes, etag: str | None) -> None:
@@ -145,6 +149,55 @@ def test_a_publication_whose_answer_got_lost_is_ours(model: Path, tmp_path: Path
 
     publish(LostAnswer(container, "", Unavailable("")), model, "run-1", Latest(None))
     assert read_latest(container).run_id == "run-1"
+
+
+class Beside(Breaking):
+    """Another pod of the same run publishes a model of its own, right after our upload of the file `after`."""
+
+    def __init__(self, inner: Container, after: str, other: Path) -> None:
+        super().__init__(inner, "", Unavailable(""))
+        self.after: str | None = after
+        self.other = other
+
+    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = "*") -> str:
+        answer = self._inner.upload(name, file, md5, etag)
+        if self.after and name.endswith(self.after):
+            self.after = None
+            publish(self._inner, self.other, "run-1", Latest(None))
+        return answer
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"WEIGHTS")
+    return folder
+
+
+@pytest.mark.parametrize("after", ["model.safetensors", "plots/roc.svg", "MANIFEST.json"])
+def test_two_pods_of_a_run_that_publish_at_once_leave_one_model_whole(
+    after: str, container: Container, model: Path, other: Path, tmp_path: Path
+) -> None:
+    publish(Beside(container, after, other), model, "run-1", Latest(None))
+    folder = fetch_model(container, read_latest(container), tmp_path / "read")
+    assert (folder / "model.safetensors").read_bytes() == b"weights", "of the pod that holds the lease"
+
+
+@pytest.mark.parametrize("after", ["model.safetensors", "plots/roc.svg", "MANIFEST.json"])
+def test_a_pod_that_was_replaced_while_it_published_spoils_nothing(
+    after: str, container: Container, model: Path, other: Path, tmp_path: Path
+) -> None:
+    beside = Beside(container, after, other)
+
+    def confirm() -> None:
+        if beside.after is None:
+            raise Fenced("Another pod owns this run")
+
+    with pytest.raises(Fenced):
+        publish(beside, model, "run-1", Latest(None), confirm)
+    folder = fetch_model(container, read_latest(container), tmp_path / "read")
+    assert (folder / "model.safetensors").read_bytes() == b"WEIGHTS"
 
 
 def test_the_previous_model_comes_back_verified(container: Container, model: Path, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def container(trained: Path, tmp_path: Path) -> LocalContainer:
     """A local copy of a model's container, after publication."""
+    (tmp_path / "model-1").mkdir()
     there = LocalContainer(tmp_path / "model-1")
     artifacts.publish(there, trained, RUN, artifacts.Latest(None))
     return there

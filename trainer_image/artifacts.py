@@ -9,6 +9,7 @@ ETag it had when the run started.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -16,6 +17,7 @@ import logging
 import platform
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 LATEST = "latest.json"
 MANIFEST = "MANIFEST.json"
+# How often a pod that holds the lease begins again when one that was believed dead writes beside it.
+ATTEMPTS = 3
 _SMALL = 64 * 1024
 _MANIFEST_BYTES = 16 * 1024 * 1024
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -74,37 +78,64 @@ def read_latest(container: Container) -> Latest:
     return Latest(etag, run_id, digest)
 
 
-def publish(container: Container, folder: Path, run_id: str, before: Latest) -> str:
+def publish(
+    container: Container, folder: Path, run_id: str, before: Latest, confirm: Callable[[], None] = lambda: None
+) -> str:
     """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
 
-    before: latest.json as read when the run started. Raises Fenced when another run has published since,
-    PermissionDenied, LimitExceeded for a full disk, UploadFailed.
+    before: latest.json as read when the run started; confirm: raises Fenced where this is no longer the pod that may
+    publish. Raises Fenced when another run has published since, too, PermissionDenied, LimitExceeded for a full disk,
+    UploadFailed.
+
+    A pod may stand still for a while in here, and its replacement have the same run id: what is written is therefore
+    written over what was there at the start only, and latest.json only when nothing came between.
     """
     where = f"runs/{run_id}"
+    ours: str | None = None
     try:
-        manifest: dict[str, dict[str, Any]] = {}
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            name = path.relative_to(folder).as_posix()
-            if name == MANIFEST:
-                continue
-            md5, sha256 = _digests(path)
-            container.upload(f"{where}/{name}", path, md5)
-            manifest[name] = {"size": path.stat().st_size, "sha256": sha256}
-        content = json.dumps(manifest, indent=1, sort_keys=True).encode()
-        container.write(f"{where}/{MANIFEST}", content)
-        pointer = {"run_id": run_id, "manifest_sha256": hashlib.sha256(content).hexdigest()}
-        try:
-            container.write_if(LATEST, json.dumps(pointer).encode(), before.etag)
-        except BlobChanged:
-            # Ours: written by this attempt before an answer got lost, or by one that died right after.
+        for _ in range(ATTEMPTS):
+            confirm()
             now = read_latest(container)
-            if now.run_id != run_id:
-                raise Fenced(
-                    f"Another run ({now.run_id}) has published to {container.name} since this one started"
-                ) from None
+            if now.run_id == run_id and ours in (None, now.manifest_sha256):
+                # Published by a pod of this run that was believed dead; or by this one, and the answer got lost.
+                return f"{container.name}/{where}"
+            if now.run_id != run_id and now.etag != before.etag:
+                raise Fenced(f"Another run ({now.run_id}) has published to {container.name} since this one started")
+            ours = ""
+            with contextlib.suppress(BlobChanged):
+                ours = _upload(container, folder, where)
+                confirm()
+                pointer = {"run_id": run_id, "manifest_sha256": ours}
+                container.write_if(LATEST, json.dumps(pointer).encode(), now.etag)
+                return f"{container.name}/{where}"
+            logger.warning("Another pod has written to %s: it is uploaded again", where)
+        raise Fenced(f"Another pod of this run writes to {container.name}/{where} at the same time")
     except StorageFault as fault:
         raise _upload_failed(container, fault) from None
-    return f"{container.name}/{where}"
+
+
+def _upload(container: Container, folder: Path, where: str) -> str:
+    """The folder's files, then their manifest; its SHA-256. Raises BlobChanged where others wrote there meanwhile."""
+    listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
+    stored: dict[str, str] = {}
+    manifest: dict[str, dict[str, Any]] = {}
+
+    def put(name: str, path: Path) -> str:
+        md5, sha256 = _digests(path)
+        blob = f"{where}/{name}"
+        stored[blob] = container.upload(blob, path, md5, listed.get(blob))
+        return sha256
+
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name != MANIFEST:
+            manifest[name] = {"sha256": put(name, path), "size": path.stat().st_size}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
+    digest = put(MANIFEST, folder / MANIFEST)
+    listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
+    if any(listed.get(blob) != etag for blob, etag in stored.items()):
+        raise BlobChanged("another pod has written to it")
+    return digest
 
 
 def fetch_model(container: Container, latest: Latest, folder: Path, sentence: str | None = None) -> Path:

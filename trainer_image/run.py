@@ -160,8 +160,7 @@ def _train(
                 raise Terminated("Training was stopped after it ended", step=result.steps)
             _describe(inputs.output, config, lock, settings)
             steps.progress(Progress("Uploading the model", step=result.steps))
-            lease.confirm()
-            where = artifacts.publish(models, inputs.output, settings.run_id, before)
+            where = artifacts.publish(models, inputs.output, settings.run_id, before, lease.confirm)
             stream.remove()
             return result, where
 

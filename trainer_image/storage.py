@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+# In place of an ETag: whatever is there now, or nothing.
+ANY = "*"
+
 
 class StorageFault(Exception):
     """`why` is a clause for a sentence: no URL, no key, no signature in it."""
@@ -101,8 +104,12 @@ class Container(Protocol):
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
         """Replaces the blob that has this ETag; None: creates it. Raises BlobChanged when that is past."""
 
-    def upload(self, name: str, file: Path, md5: bytes) -> None:
-        """Creates or replaces a blob of any size; `md5` of the file is kept with it."""
+    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
+        """Creates or replaces a blob of any size; `md5` of the file is kept with it. Returns its ETag in a listing.
+
+        etag: replaces the blob that a listing had with this ETag; None: creates it. Raises BlobChanged when that is
+        past.
+        """
 
     def delete(self, name: str) -> None:
         """Removes a blob; one that is not there is fine."""

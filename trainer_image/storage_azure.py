@@ -20,6 +20,7 @@ from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClie
 
 from trainer_image.errors import UsageError
 from trainer_image.storage import (
+    ANY,
     BlobChanged,
     BlobInfo,
     BlobMissing,
@@ -136,26 +137,21 @@ class AzureContainer:
         self._do(lambda: self._client.upload_blob(name, content, overwrite=True, content_settings=_type(name)))
 
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
-        condition: dict[str, Any] = (
-            {"overwrite": False}
-            if etag is None
-            else {"overwrite": True, "etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
-        )
-        self._do(lambda: self._client.upload_blob(name, content, content_settings=_type(name), **condition))
+        self._do(lambda: self._client.upload_blob(name, content, content_settings=_type(name), **_only_if(etag)))
 
-    def upload(self, name: str, file: Path, md5: bytes) -> None:
-        def put() -> None:
+    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
+        def put() -> str:
             with file.open("rb") as content:
-                self._client.upload_blob(
-                    name,
+                answer = self._client.get_blob_client(name).upload_blob(
                     content,
                     length=file.stat().st_size,
-                    overwrite=True,
                     max_concurrency=4,
                     content_settings=_type(name, md5),
+                    **_only_if(etag),
                 )
+            return _bare(answer["etag"])
 
-        self._do(put)
+        return self._do(put)
 
     def delete(self, name: str) -> None:
         try:
@@ -216,6 +212,14 @@ class AzureLease:
             self._container._do(self._lease.release)
         except StorageFault as fault:
             logging.getLogger(__name__).debug("The lease was not released: %s", fault.why)
+
+
+def _only_if(etag: str | None) -> dict[str, Any]:
+    if etag is None:
+        return {"overwrite": False}
+    if etag == ANY:
+        return {"overwrite": True}
+    return {"overwrite": True, "etag": f'"{etag}"', "match_condition": MatchConditions.IfNotModified}
 
 
 def _bare(etag: str | None) -> str:

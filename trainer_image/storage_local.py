@@ -10,12 +10,13 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TypeVar
 
 from trainer_image.disk import FULL
 from trainer_image.storage import (
+    ANY,
     AccessDenied,
     BlobChanged,
     BlobInfo,
@@ -120,13 +121,21 @@ class LocalContainer:
 
         self._do(put)
 
-    def upload(self, name: str, file: Path, md5: bytes) -> None:
+    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
         def copy(target: IO[bytes]) -> None:
             with file.open("rb") as source:
                 while block := source.read(_COPY_BYTES):
                     target.write(block)
 
-        self._do(lambda: self._replace(name, copy))
+        def put() -> str:
+            path = self.root / name
+            with nullcontext() if etag == ANY else self._locked():
+                if etag not in (ANY, _quick_etag(path.stat()) if path.exists() else None):
+                    raise BlobChanged("it has changed meanwhile")
+                self._replace(name, copy)
+                return _quick_etag(path.stat())
+
+        return self._do(put)
 
     def delete(self, name: str) -> None:
         def remove() -> None:

@@ -7,6 +7,7 @@ stdin: JSON, a list of plans; each is run in a forked process, one after the oth
     hold                    train until <folder>/<name>.go is there, or until it is told to stop
     wait, renew             seconds that it waits for another pod's lease, and between two looks at its own
     kill                    [number, "before" | "after"]: SIGKILL itself at this call of the storage that writes
+    freeze                  the same, but SIGSTOP: it goes on when it is told to by SIGCONT
     kill_at_checkpoint      SIGKILL itself when the first checkpoint is stored
     real                    the real training; else one that writes its run's id as the model
 """
@@ -20,6 +21,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +55,7 @@ class Inside:
                 raise Terminated("Stopped", step=1)
             time.sleep(0.02)
         (inputs.output / "model.safetensors").write_text(inputs.run_id)
-        (inputs.output / "model.json").write_text(json.dumps({"run_id": inputs.run_id}))
+        (inputs.output / "model.json").write_text(json.dumps({"run_id": inputs.run_id, "pod": name}))
         return RunResult("tabular", {"accuracy": 0.9}, {}, steps=1, seconds=0.1)
 
     def validate_dataset(self, inputs: RunInputs) -> str:
@@ -64,19 +66,24 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm(number: int, side: str) -> None:
-    """The storage kills its process at this writing call."""
+def stand_still() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def arm(number: int, side: str, act: Callable[[], None]) -> None:
+    """The storage does this to its process at this writing call."""
     count = itertools.count()
     for name in ("write", "write_if", "upload"):
         original = getattr(AzureContainer, name)
 
-        def armed(self: AzureContainer, *args: Any, _original: Any = original) -> None:
+        def armed(self: AzureContainer, *args: Any, _original: Any = original) -> Any:
             mine = next(count) == number
             if mine and side == "before":
-                die()
-            _original(self, *args)
-            if mine:
-                die()
+                act()
+            answer = _original(self, *args)
+            if mine and side == "after":
+                act()
+            return answer
 
         setattr(AzureContainer, name, armed)
 
@@ -111,7 +118,9 @@ def train(plan: dict[str, Any]) -> int:
     patience = {"wait_seconds": plan.get("wait", 0.0), "renew_seconds": plan.get("renew", 0.2)}
     fencing.take = functools.partial(fencing.take, **patience)  # type: ignore[assignment]
     if plan.get("kill"):
-        arm(*plan["kill"])
+        arm(*plan["kill"], die)
+    if plan.get("freeze"):
+        arm(*plan["freeze"], stand_still)
     if plan.get("kill_at_checkpoint"):
         arm_checkpoints()
     portal = FakePortal(ProcessingStatus.PROCESSING)

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import BlobServiceClient
+from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from local_stack.stack import bare_environment
 from tests.failure_modes.kit import ROOT
 from tests.training_data import class_table
-from trainer_image import artifacts
+from trainer_image import artifacts, fencing
 from trainer_image.storage import Container
 from trainer_image.storage_azure import AzureStorage
 
@@ -158,6 +158,22 @@ def test_f22_an_older_run_that_still_trains_is_stopped_by_a_newer_one(house: Hou
     assert house.published() == NEWER
 
 
+@pytest.mark.parametrize("number", [5, 7], ids=["last file", "latest.json"])
+def test_f22_a_pod_that_stood_still_while_it_published_spoils_nothing(house: House, number: int) -> None:
+    zombie = house.start(house.plan("zombie", RUN, freeze=[number, "before"], renew=60.0))
+    house.training("zombie")
+    (child,) = children(zombie.pid)
+    wait_until(lambda: state(child) == "T", 60, what="the pod to stand still")
+    # What a quarter of a minute does: the lease runs out.
+    BlobLeaseClient(house.service.get_blob_client(house.model, fencing.LEASE)).break_lease(0)
+    assert house.codes(house.start(house.plan("replacement", RUN))) == [0]
+    os.kill(child, signal.SIGCONT)
+    assert house.codes(zombie) == [204]
+    assert house.ended("zombie") == {"code": "Fenced", "puts": []}
+    assert house.published() == RUN, "whole, as its manifest says"
+    assert json.loads(house.container.read(f"runs/{RUN}/model.json", 1000)[0])["pod"] == "replacement"
+
+
 def test_f31_a_kill_at_any_write_leaves_the_old_model_or_the_new_one_whole(azurite: Azurite, tmp_path: Path) -> None:
     # Writes of one run: the lease's blob, five files, the manifest, latest.json.
     points = [(number, side) for number in range(8) for side in ("before", "after")]
@@ -181,6 +197,11 @@ def test_f24_a_killed_training_goes_on_from_its_checkpoint(house: House, tmp_pat
     assert house.published() == RUN
     report = json.loads(house.container.read(f"runs/{RUN}/report.json", 10**7)[0])
     assert report["training"]["resumed_from_step"] > 0
+
+
+def state(pid: int) -> str:
+    """As ps(1) has it: T is stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def children(pid: int) -> list[int]:
