@@ -309,6 +309,70 @@ while True: time.sleep(0.02)
     assert stored == (["saved"] if "exit" in ends else [])
 
 
+OVERDUE: dict[str, tuple[str, str | None]] = {
+    "publishes what it has": ("sys.exit(0)", None),
+    "saves and gives up": ("sys.exit(143)", "ended with exit code 143 instead of 0, so there is no model"),
+    "hears nothing": ("None", "had to be killed, so there is no model"),
+}
+
+
+@pytest.mark.parametrize("case", OVERDUE)
+def test_a_program_that_outlives_its_time_budget_is_told_to_end(tmp_path: Path, case: str) -> None:
+    ends, told = OVERDUE[case]
+    code = f"""
+import os, signal, sys, time
+def handle(number, frame):
+    with open(os.environ["OUTPUT_DIR"] + "/weights", "w") as file: file.write("of this moment")
+    {ends}
+signal.signal(signal.SIGTERM, handle)
+while True: time.sleep(0.02)
+"""
+    inputs = inputs_for(tmp_path, PYTHON, "-c", code, config={"train": {"time_budget": "1s"}})
+    object.__setattr__(inputs, "grace_seconds", 2.0 if "exit" in ends else 0.4)
+    inputs.output.mkdir(parents=True)
+    if told is None:
+        assert command.train(inputs).task == "command"
+        assert (inputs.output / "weights").read_text() == "of this moment"
+        (note,) = json.loads((inputs.output / "report.json").read_text())["training"]["notes"]
+        assert note.startswith("train.time_budget (1s) ended the program")
+        return
+    with pytest.raises(errors.UserCodeFailed) as failed:
+        command.train(inputs)
+    assert f"ran beyond train.time_budget (1s) and {told}" in failed.value.sentence
+    assert not failed.value.retryable
+
+
+def test_a_program_that_ends_in_its_grace_period_is_not_disturbed(tmp_path: Path) -> None:
+    code = "import os, time; time.sleep(float(os.environ['TIME_BUDGET_SECONDS']) + 0.3); " + LEAVE
+    inputs = inputs_for(tmp_path, PYTHON, "-c", code, config={"train": {"time_budget": "1s"}})
+    inputs.output.mkdir(parents=True)
+    command.train(inputs)
+    assert json.loads((inputs.output / "report.json").read_text())["training"]["notes"] == []
+
+
+def test_the_default_budget_is_told_and_ends_nothing(tmp_path: Path) -> None:
+    assert command._budgeted(inputs_for(tmp_path, PYTHON, config={"train": {"time_budget": "30m"}}))
+    assert not command._budgeted(inputs_for(tmp_path, PYTHON))
+
+
+def test_a_stop_is_heard_after_the_time_budget_too(tmp_path: Path) -> None:
+    stop = threading.Event()
+    code = """
+import os, signal, sys, time
+def handle(number, frame):
+    open(os.environ["PROGRESS_FILE"], "a").write("told\\n")
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, handle)
+while True: time.sleep(0.02)
+"""
+    inputs = inputs_for(tmp_path, PYTHON, "-c", code, stop=stop, config={"train": {"time_budget": "1s"}})
+    inputs.output.mkdir(parents=True)
+    object.__setattr__(inputs, "grace_seconds", 2.0)
+    object.__setattr__(inputs, "progress", lambda progress: progress.message == "told" and stop.set())
+    with pytest.raises(errors.Terminated):
+        command.train(inputs)
+
+
 LINES = [
     ("plain words", ("plain words", 0, None, {})),
     ('{"step": 3, "loss": 0.5}', ("Step 3, loss 0.5", 3, None, {"loss": 0.5})),
@@ -526,7 +590,7 @@ def test_a_storage_that_does_not_answer_does_not_hold_up_a_stop(tmp_path: Path) 
     )
     inputs = inputs_for(tmp_path, PYTHON, "-c", code, stop=stop, store=Slow(tmp_path / "store"))
     inputs.output.mkdir(parents=True)
-    object.__setattr__(inputs, "grace_seconds", 1.0)
+    object.__setattr__(inputs, "grace_seconds", 2.0)
     object.__setattr__(inputs, "progress", lambda progress: progress.message == "ready" and stop.set())
     try:
         with pytest.raises(errors.Terminated, match="no checkpoint of its last steps"):

@@ -10,11 +10,15 @@ Download, fencing, publication and reports are those of every task: this package
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
+import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from trainer_image import memory
 from trainer_image.blob_names import printable
@@ -22,7 +26,7 @@ from trainer_image.command import output
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.process import Program, environment, hide_own_memory
 from trainer_image.command.progress import ProgressFile
-from trainer_image.config import Config
+from trainer_image.config import Config, format_duration
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 from trainer_image.errors import (
     ConfigInvalid,
@@ -38,6 +42,8 @@ from trainer_image.errors import (
     UserCodeFailed,
     UserCodeKilled,
 )
+
+logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 # What a program may say by its exit code. The others up to 127 mean: it failed, and would fail again.
@@ -103,35 +109,77 @@ def train(inputs: RunInputs) -> RunResult:
     kills_before = memory.kills()
     hide_own_memory()
     inputs.progress(Progress(f"Running {_shown(inputs.config.command.argv)}", progress.step))
-    program = Program(inputs.config.command.argv, environment(_given(inputs, work, saved, progress, spent)))
+    left = max(1.0, float(inputs.config.train.time_budget) - spent)
+    program = Program(inputs.config.command.argv, environment(_given(inputs, work, saved, progress, left)))
+    # A program that keeps to the time has that of a stop besides, to write its model.
+    latest = began + left + inputs.grace_seconds / 2 if _budgeted(inputs) else None
     try:
-        code = _watch(inputs, program, progress, checkpoints)
+        code, overdue = _watch(inputs, program, progress, checkpoints, latest)
     finally:
         program.close()
         checkpoints.close()
     checkpoints.seconds = seconds = spent + time.monotonic() - began
+    if overdue:
+        if code != 0:
+            raise _overdue(inputs, code, progress.step)
+        note = f"{_budget(inputs)} ended the program: what it had left in OUTPUT_DIR by then is the model."
+        inputs = replace(inputs, notes=(*inputs.notes, note))
     if code != 0:
         error = _failure(inputs.config.command.argv, code, program.tail(), progress.step)
         raise (None if code in MEANT else memory.out_of_memory(error, kills_before)) or error
     return output.finish(inputs, progress, seconds, checkpoints)
 
 
-def _watch(inputs: RunInputs, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder) -> int:
-    """The program's exit code, negative for a signal. Raises Terminated when it was ended on request."""
+def _watch(
+    inputs: RunInputs, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder, latest: float | None
+) -> tuple[int, bool]:
+    """(the program's exit code, negative for a signal; whether it had to be told to end).
+
+    latest: when it is told, as `time.monotonic` says it; None: never. Raises Terminated when it was ended on request.
+    """
+    overdue = False
     while (code := program.wait(POLL_SECONDS)) is None:
         progress.poll()
         checkpoints.save_if_due(progress.step)
         if inputs.stop.is_set():
-            return _stop(inputs.grace_seconds, program, progress, checkpoints)
+            _stop(inputs.grace_seconds, program, progress, checkpoints)
+        if latest is not None and time.monotonic() >= latest:
+            if overdue:
+                code = -signal.SIGKILL
+                break
+            logger.warning("%s is over: the program is told to end", _budget(inputs))
+            program.terminate()
+            overdue, latest = True, time.monotonic() + inputs.grace_seconds / 2
     program.kill()
     progress.drain()
     # A pod that dies while it uploads the model goes on from here. A program that was killed may have been writing.
     if code == 0 or code > 127:
         checkpoints.save_now(progress.step, within=None)
-    return code
+    return code, overdue
 
 
-def _stop(grace: float, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder) -> int:
+def _budgeted(inputs: RunInputs) -> bool:
+    """Whether train.time_budget ends the program. The default tells it only: who wrote none did not ask for an end."""
+    return "time_budget" in inputs.config.train.model_fields_set
+
+
+def _budget(inputs: RunInputs) -> str:
+    return f"train.time_budget ({format_duration(float(inputs.config.train.time_budget))})"
+
+
+def _overdue(inputs: RunInputs, code: int, step: int) -> TrainerError:
+    """No other attempt would have more time: what was spent counts."""
+    how = f"ended with exit code {code} instead of 0"
+    if code < 0:
+        how = "was ended by SIGTERM" if code == -signal.SIGTERM else "had to be killed"
+    return UserCodeFailed(
+        f"The program {_shown(inputs.config.command.argv)} ran beyond {_budget(inputs)} and {how}, so there is no"
+        " model; give it more time, or let it keep to TIME_BUDGET_SECONDS and end with exit code 0",
+        step=step,
+    )
+
+
+def _stop(grace: float, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder) -> NoReturn:
     """SIGTERM, half of the grace period for the program, most of the rest for its last checkpoint; then Terminated."""
     end = time.monotonic() + 0.9 * grace
     program.terminate()
@@ -149,11 +197,10 @@ def _stop(grace: float, program: Program, progress: ProgressFile, checkpoints: C
     raise Terminated(f"Stopped on request; {how}", step=progress.step)
 
 
-def _given(inputs: RunInputs, work: Path, saved: Path, progress: ProgressFile, spent: float) -> dict[str, str]:
+def _given(inputs: RunInputs, work: Path, saved: Path, progress: ProgressFile, left: float) -> dict[str, str]:
     """What the program is told by its environment. Folders and files are absolute paths."""
     config = work / "config.yaml"
     config.write_text(inputs.config.resolved_yaml(), encoding="utf-8")
-    left = max(1.0, float(inputs.config.train.time_budget) - spent)
     given = {
         "DATASET_DIR": str(inputs.data.absolute()),
         "OUTPUT_DIR": str(inputs.output.absolute()),
