@@ -43,7 +43,25 @@ def noise(rows: int) -> list[str]:
 REFUSED: dict[str, tuple[str, bytes, str]] = {
     "latin-1": ("train.csv", b"a,y\n1,x\n2,caf\xe9\n", r"row 3 is not UTF-8 \(byte 0xe9\); save the file as UTF-8"),
     "latin-1 of a Mac": ("train.csv", b"a,y\r1,x\r2,caf\xe9\r", r"row 3 is not UTF-8 \(byte 0xe9\)"),
-    "UTF-16": ("train.csv", "a,y\n1,x\n".encode("utf-16"), "is UTF-16; save the file as UTF-8"),
+    "UTF-16": ("train.csv", "a,y\n1,x\n".encode("utf-16"), "is UTF-16, not CSV; save the file as UTF-8"),
+    "workbook": (
+        "train.csv",
+        b"PK\x03\x04\x14\0\x06\0",
+        "is a zip archive, or a workbook .*; .* save it as CSV",
+    ),
+    "PDF": ("train.csv", b"%PDF-1.7\n%\xe2", "is a PDF, not CSV; save its text"),
+    "gzip without .gz": (
+        "train.csv",
+        gzip.compress(b"a,y"),
+        "is packed with gzip, .* a name that ends in .gz",
+    ),
+    "Parquet by another name": (
+        "train.csv",
+        b"PAR1\x15\x04",
+        "is a Parquet file, .* a name that ends in .parquet",
+    ),
+    "picture in gzip": ("train.csv.gz", gzip.compress(b"\x89PNG\r\n\x1a\n"), "is a PNG image, not CSV; leave it out"),
+    "workbook as JSON": ("train.jsonl", b"PK\x03\x04\x14\0", "is a zip archive, .*, not JSON Lines"),
     "NUL": ("train.csv", b"a,y\n1,x\n2,z\0\n", "row 3 holds a NUL byte"),
     "NUL in gzip": ("train.csv.gz", gzip.compress(b"a,y\n1,x\n2,z\0\n"), "row 3 holds a NUL byte"),
     "twice": ("train.csv", b"a,y,a\n1,x,2\n", "row 1: two columns are named 'a'"),

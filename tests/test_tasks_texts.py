@@ -43,6 +43,12 @@ def lines(*records: object) -> bytes:
         ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\xff"}', "row 31 is not UTF-8 (byte 0xff)"),
         ("train.jsonl", lines(*({**row, "label": "sea"} for row in ROWS)), "'label' has one class only ('sea')"),
+        (
+            "train.jsonl",
+            lines(*ROWS) + b'{"text": "a", "label": 1' + b"0" * 9999 + b"}",
+            "row 31: holds a number of thousands of digits; write it in quotes",
+        ),
+        ("train.csv", b"PK\x03\x04\x14\0", "train.csv: is a zip archive, or a workbook"),
         ("train.jsonl", b"\n", "holds no texts"),
         ("train.csv", b"words,label\na,b\n", "has no column 'text' (data.text); it has words, label"),
         ("train.csv", b"text,labels\na,b\n", "has no column 'label' (data.target); did you mean 'labels'?"),

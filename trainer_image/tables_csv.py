@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from trainer_image import tables_text
+from trainer_image import file_kinds, tables_text
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.tables_text import TEXT, check_header, empty, finished
@@ -28,7 +27,6 @@ DELIMITERS = (",", ";", "\t", "|")
 def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
     """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded."""
     csv.field_size_limit(limits.field_bytes or 2**31 - 1)
-    _check_encoding(name, path, limits)
     try:
         with _open_text(name, path, limits) as text:
             sample = text.read(SAMPLE_CHARACTERS)
@@ -107,7 +105,7 @@ def _too_long(name: str) -> LimitExceeded:
 
 
 def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
-    return io.TextIOWrapper(open_unpacked(name, path, limits), encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_unpacked(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
 
 
 def _text(content: str) -> TextIO:
@@ -192,13 +190,6 @@ def _ragged(name: str, path: Path, delimiter: str, width: int, limits: Limits) -
     return invalid(name, f"has rows whose number of fields is not the header's ({width})")
 
 
-def _check_encoding(name: str, path: Path, limits: Limits) -> None:
-    with open_unpacked(name, path, limits) as raw:
-        start = raw.read(4)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise invalid(name, "is UTF-16; save the file as UTF-8")
-
-
 def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
     byte = 0
 
@@ -212,7 +203,7 @@ def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
         return -1
 
     row = _line_with(name, path, limits, wrong)
-    return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
+    return file_kinds.not_utf8(name, row, byte)
 
 
 def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], int]) -> int:

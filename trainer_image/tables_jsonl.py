@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image import tables_text
+from trainer_image import file_kinds, tables_text
 from trainer_image.contract import Limits
 from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.tables_text import TEXT, batch_rows, check_header, empty, finished
@@ -53,7 +53,7 @@ def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> d
 
 def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
     """Every line that is not blank, with its number."""
-    with open_unpacked(name, path, limits) as raw:
+    with open_unpacked(name, path, limits, "JSON Lines") as raw:
         number = 0
         while line := raw.readline(tables_text.BLOCK_BYTES + 1):
             number += 1
@@ -82,7 +82,7 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
             record = decoder.decode(line.decode())
         except UnicodeDecodeError as error:
             byte = line[error.start]
-            raise invalid(name, f"row {number} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8") from None
+            raise file_kinds.not_utf8(name, number, byte) from None
         except RecursionError:
             raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
         except ValueError as error:

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
+from trainer_image import file_kinds
 from trainer_image.contract import Limits
 from trainer_image.dataset import in_words
 from trainer_image.errors import LimitExceeded, invalid
@@ -64,6 +65,13 @@ class Unpacked(io.RawIOBase):
         super().close()
 
 
-def open_unpacked(name: str, path: Path, limits: Limits) -> io.BufferedReader:
-    """`Unpacked` with a buffer."""
-    return io.BufferedReader(Unpacked(name, path, limits), BLOCK_BYTES)
+def open_unpacked(name: str, path: Path, limits: Limits, text: str = "") -> io.BufferedReader:
+    """`Unpacked` with a buffer. text: what kind of text it is to be, "CSV" say: raises for what is none at all."""
+    raw: io.BufferedReader = io.BufferedReader(Unpacked(name, path, limits), BLOCK_BYTES)
+    if text:
+        try:
+            file_kinds.check(name, raw.peek(file_kinds.START_BYTES), text)
+        except BaseException:
+            raw.close()
+            raise
+    return raw

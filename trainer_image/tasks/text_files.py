@@ -18,7 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image import tables_text
+from trainer_image import file_kinds, tables_text
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.splits import NAMES, Found, visible
@@ -143,11 +143,13 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
         try:
             decoded = line.decode()
         except UnicodeDecodeError as error:
-            raise _not_utf8(name, row, line[error.start]) from None
+            raise file_kinds.not_utf8(name, row, line[error.start]) from None
         try:
             record = json.loads(decoded)
-        except (ValueError, RecursionError):
+        except (json.JSONDecodeError, RecursionError):
             record = None
+        except ValueError:  # Python turns no more than 4300 digits into a number
+            raise invalid(name, f"row {row}: holds a number of thousands of digits; write it in quotes") from None
         if not isinstance(record, dict):
             raise invalid(name, f"row {row}: is no JSON object; one object a line is expected")
         if fields.text not in record:
@@ -174,7 +176,7 @@ def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]
     JSON string."""
     # JSON may write a byte as six; other keys have room beside the text.
     longest = tables_text.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
-    with open_unpacked(name, path, limits) as raw:
+    with open_unpacked(name, path, limits, "JSON Lines") as raw:
         row = 0
         while line := raw.readline(longest):
             row += 1
@@ -202,7 +204,7 @@ def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> s
 
 def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
     """The file's bytes in blocks, unpacked where it is a .gz, without a byte order mark."""
-    with open_unpacked(name, path, limits) as raw:
+    with open_unpacked(name, path, limits, "a text") as raw:
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines = 0
         block = raw.read(BLOCK_BYTES).removeprefix(BYTE_ORDER_MARK)
@@ -212,13 +214,11 @@ def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
                 decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 seen = before + block
-                raise _not_utf8(name, lines + seen.count(b"\n", 0, error.start) + 1, seen[error.start]) from None
+                raise file_kinds.not_utf8(
+                    name, lines + seen.count(b"\n", 0, error.start) + 1, seen[error.start]
+                ) from None
             if not block:
                 return
             yield block
             lines += block.count(b"\n")
             block = raw.read(BLOCK_BYTES)
-
-
-def _not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:
-    return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8")
