@@ -70,6 +70,11 @@ def test_an_older_run_does_not_come_back_after_a_newer_one(container: Container)
         take(container, OLD)
 
 
+def test_a_clock_that_was_wrong_once_does_not_lock_every_later_run_out(container: Container) -> None:
+    take(container, "20991231t000000-aaaaaaaa").release()
+    take(container, NEW).release()
+
+
 def test_a_folder_has_one_writer(tmp_path: Path) -> None:
     container = LocalContainer(tmp_path)
     first = take(container, "by-hand")

@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.storage import Container, Lease, LeaseHeld, Stop, StorageFault
@@ -20,6 +21,8 @@ LEASE = ".run.lease"
 RENEW_SECONDS = 5.0
 # The lease of a holder that died an instant ago, and a little more.
 WAIT_SECONDS = 20.0
+# Clocks of two machines may differ by this.
+SKEW = timedelta(minutes=1)
 # The dispatcher's run ids start with the time of the request.
 _STAMP = re.compile(r"[0-9]{8}t[0-9]{6}-", re.ASCII)
 
@@ -91,6 +94,7 @@ def take(
 
 
 def _newer(run_id: str, other: str) -> bool:
-    """Only where both say when they were requested."""
+    """Only where both say when they were requested, and never by a time that is yet to come: a clock was wrong then."""
     both = _STAMP.match(run_id) and _STAMP.match(other)
-    return bool(both) and run_id[:15] > other[:15]
+    latest = f"{datetime.now(UTC) + SKEW:%Y%m%dt%H%M%S}"
+    return bool(both) and other[:15] < run_id[:15] <= latest
