@@ -13,7 +13,7 @@ from tests.training_data import TABULAR, FolderStore, StopAtStep, class_table
 from tests.training_data import run_inputs as inputs_of
 from trainer_image import checkpoint, training
 from trainer_image.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
-from trainer_image.errors import Terminated
+from trainer_image.errors import StorageUnavailable, Terminated
 from trainer_image.training import train
 
 REFITTING = TABULAR.replace("preset: fast", "preset: auto")
@@ -128,6 +128,19 @@ class SlowStore(FolderStore):
 
 def saver(tmp_path: Path, store: FolderStore, **settings: float) -> Checkpointer:
     return Checkpointer(store, tmp_path, every=300.0, **settings)  # type: ignore[arg-type]
+
+
+class BrokenStore(FolderStore):
+    def keep(self, folder: Path) -> None:
+        raise StorageUnavailable("storage does not answer")
+
+
+def test_checkpoints_that_cannot_be_stored_do_not_fill_the_disk(tmp_path: Path) -> None:
+    checkpoints = saver(tmp_path, BrokenStore(tmp_path / "store"))
+    checkpoints.save(snapshot)
+    checkpoints.close()
+    assert checkpoints.problems == ["The checkpoint at step 3 failed (StorageUnavailable)."]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stop_does_not_begin_a_save_that_would_outlast_the_grace(tmp_path: Path) -> None:

@@ -163,10 +163,11 @@ class Checkpointer:
 
     def _write(self, snapshot: Snapshot, began: float) -> None:
         try:
-            place = Path(tempfile.mkdtemp(prefix="checkpoint-", dir=self._near))
-            folder = place / f"step-{snapshot.step}"
-            write(folder, snapshot)
-            self._store.keep(folder)
+            # Removed in any case: during an outage of the storage, one copy every five minutes would fill the disk.
+            with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=self._near, ignore_cleanup_errors=True) as place:
+                folder = Path(place) / f"step-{snapshot.step}"
+                write(folder, snapshot)
+                self._store.keep(folder)
         except Exception as error:
             # The training is worth more than one checkpoint: it goes on, and the report says so.
             log.warning("Checkpoint at step %d failed: %s", snapshot.step, error)
