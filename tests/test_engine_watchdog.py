@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from local_stack.processes import wait_until
 from local_stack.stack import ROOT
 from tests.training_data import TABULAR, class_table
 from trainer_image.errors import GpuFault, TrainerError
@@ -68,6 +71,29 @@ def test_what_takes_long_on_purpose_is_no_hang(ended: threading.Event) -> None:
     dog = Watchdog(0.2, lambda error: None)
     with dog, dog.paused():
         assert not ended.wait(0.6)
+
+
+def test_a_process_that_was_stopped_for_a_while_has_not_hung(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(TABULAR)
+    step = tmp_path / "step"
+    sleeping = HANGING.replace("time.sleep(3600)", f"open({str(step)!r}, 'w').close(); time.sleep(0.5)")
+    training = subprocess.Popen(
+        [sys.executable, "-c", sleeping, "train", "--data", str(class_table(tmp_path / "data")), "--device", "cpu",
+         "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "HANG_SECONDS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        wait_until(step.exists, 60, what="the fourth step")
+        training.send_signal(signal.SIGSTOP)
+        time.sleep(2.0)
+        training.send_signal(signal.SIGCONT)
+        _, said = training.communicate(timeout=60)
+    finally:
+        training.kill()
+    assert training.returncode == 0, said[-2000:]
 
 
 def test_after_a_pause_it_watches_again(ended: threading.Event) -> None:

@@ -86,11 +86,20 @@ class Watchdog:
             self._watched = True
 
     def _watch(self) -> None:
+        look = self._clock()
         while not self._over.wait(min(1.0, self._seconds / 4)):
+            before, look = look, self._clock()
+            if look - before > self._seconds / 2:
+                # This thread stood still, too: a stopped process (Ctrl-Z, a frozen container), which hangs as little.
+                self._forgive(look - before)
             limit = self.limit
             if self._watched and self._clock() - self._last > limit:
                 self._bark(limit)
                 return
+
+    def _forgive(self, seconds: float) -> None:
+        with self._lock:
+            self._last = min(self._last + seconds, self._clock())
 
     def _bark(self, limit: float) -> None:
         log.error(
