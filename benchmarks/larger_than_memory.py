@@ -1,14 +1,17 @@
-"""A table many times larger than the memory it may take: is it trained on, and how much memory does that take?
+"""A dataset many times larger than the memory it may take: is it trained on, and how much memory does that take?
 
     python -m benchmarks.larger_than_memory --mib 2048 --room 64
+    python -m benchmarks.larger_than_memory --task text_classification --mib 256 --room 16
 
-Makes a CSV on the spot, trains on it with `--room` MiB for the dataset in memory, and says how far the process's
-anonymous memory (what no file stands behind, and the kernel cannot drop) grew in each phase.
+Makes a table or texts on the spot, trains on them with `--room` MiB for the dataset in memory, and says how far the
+process's anonymous memory (what no file stands behind, and the kernel cannot drop) grew in each phase. Of a language
+model validation and test are small: scoring text takes a CPU as long as learning it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import tempfile
 import threading
@@ -25,11 +28,38 @@ from trainer_image.contract import Limits, RunInputs
 from trainer_image.scratch import Scratch
 
 COLUMNS = 20
-CONFIG = b"task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {time_budget: 20s, batch_size: 4096}\n"
+CONFIG = "task: {task}\ndata: {data}\nmodel: {{preset: fast}}\ntrain: {{time_budget: 20s, batch_size: {rows}}}\n"
+DATA = {"tabular": ("{target: y}", 4096), "text_classification": ("{}", 256), "language_model": ("{}", 16)}
 
 
-def make(path: Path, mib: int) -> int:
-    """Writes some `mib` MiB: numbers, a category of 3000, a class. Returns the rows."""
+def make(task: str, folder: Path, mib: int) -> int:
+    """Writes some `mib` MiB for the task. Returns the rows."""
+    if task == "tabular":
+        return make_table(folder / "train.csv", mib)
+    if task == "language_model":
+        for split in ("validation", "test"):
+            make_texts(folder / f"{split}.jsonl", 0, seed=len(split))
+    return make_texts(folder / "train.jsonl", mib)
+
+
+def make_texts(path: Path, mib: int, seed: int = 0) -> int:
+    """Texts of 20 to 400 words, of which some are of one class and some of the other."""
+    random = np.random.default_rng(seed)
+    words = np.array(["".join(chr(97 + c) for c in random.integers(0, 26, 2 + n % 9)) for n in range(5000)])
+    rows = 0
+    with path.open("w", encoding="utf-8") as file:
+        while not rows or file.tell() < mib * 2**20:
+            for size in random.integers(20, 400, 100).tolist():
+                label = rows % 2
+                drawn = random.zipf(1.2, size) % 4900 + 100 * (random.random(size) < 0.02) * (1 - 2 * label)
+                text = " ".join(words[drawn % 5000].tolist())
+                file.write(json.dumps({"text": text, "label": ("land", "sea")[label]}) + "\n")
+                rows += 1
+    return rows
+
+
+def make_table(path: Path, mib: int) -> int:
+    """Numbers, a category of 3000, a class."""
     random = np.random.default_rng(0)
     rows = 0
     with path.open("wb") as file:
@@ -46,17 +76,18 @@ def make(path: Path, mib: int) -> int:
     return rows
 
 
-def run(mib: int, room: int, folder: Path) -> None:
+def run(task: str, mib: int, room: int, folder: Path) -> None:
     (folder / "data").mkdir()
-    rows = make(folder / "data" / "train.csv", mib)
-    size = (folder / "data" / "train.csv").stat().st_size
+    rows = make(task, folder / "data", mib)
+    size = sum(path.stat().st_size for path in (folder / "data").iterdir())
+    settings, batch = DATA[task]
     print(f"{size / 2**20:.0f} MiB, {rows} rows; room for the dataset in memory: {room} MiB", flush=True)
     peak = _Peak()
     began = time.monotonic()
     training.Scratch = lambda parent, memory_bytes=None: Scratch(parent, room * 2**20)  # type: ignore[misc,assignment]
     result = training.train(
         RunInputs(
-            config=parse_config(CONFIG),
+            config=parse_config(CONFIG.format(task=task, data=settings, rows=batch).encode()),
             data=folder / "data",
             output=folder / "out",
             run_id="benchmark",
@@ -100,11 +131,12 @@ def _anonymous() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.larger_than_memory", description=__doc__)
-    parser.add_argument("--mib", type=int, default=2048, help="size of the CSV (2048)")
+    parser.add_argument("--task", choices=list(DATA), default="tabular", help="what is trained (tabular)")
+    parser.add_argument("--mib", type=int, default=2048, help="size of the dataset (2048)")
     parser.add_argument("--room", type=int, default=64, help="MiB of it that may lie in memory (64)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(options.mib, options.room, Path(folder))
+        run(options.task, options.mib, options.room, Path(folder))
 
 
 if __name__ == "__main__":
