@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer_image import engine_order, memory, scratch
+from trainer_image.engine_order import epoch_order
 from trainer_image.engine_rows import PhaseRows
+from trainer_image.scratch import Scratch
 from trainer_image.tasks.base import joined, rows_in, take
 from trainer_image.tasks.stretches import Stretch, Stretches
 
@@ -15,18 +21,20 @@ CPU = torch.device("cpu")
 KEY = (7, False)
 
 
-def rows(count: int, batch_size: int, part: tuple[int, int] = (0, 1), *, ahead: bool | None = None) -> PhaseRows:
-    return PhaseRows({"n": torch.arange(count)}, batch_size, CPU, KEY, part, ahead=ahead)
+def rows(
+    count: int, batch_size: int, part: tuple[int, int] = (0, 1), *, block: int = 0, ahead: bool | None = None
+) -> PhaseRows:
+    return PhaseRows({"n": torch.arange(count)}, batch_size, CPU, KEY, part, block=block, ahead=ahead)
 
 
 sizes = st.tuples(st.integers(16, 200), st.integers(8, 64), st.integers(1, 4))
 
 
-@given(sizes)
-def test_the_parts_of_all_processes_are_the_batch_of_one(given_sizes: tuple[int, int, int]) -> None:
+@given(sizes, st.integers(0, 9))
+def test_the_parts_of_all_processes_are_the_batch_of_one(given_sizes: tuple[int, int, int], block: int) -> None:
     count, batch_size, world = given_sizes
-    alone = rows(count, batch_size)
-    team = [rows(count, batch_size, (rank, world)) for rank in range(world)]
+    alone = rows(count, batch_size, block=block)
+    team = [rows(count, batch_size, (rank, world), block=block) for rank in range(world)]
     for epoch in (0, 1):
         seen = []
         for number in range(alone.per_epoch):
@@ -90,8 +98,49 @@ def test_stretches_are_the_padded_rows_that_they_stand_for(given_rows: list[tupl
     assert torch.equal(torch.cat([part["bytes"] for part in seen]), batch["bytes"][order])
 
 
-def test_batches_fetched_ahead_are_the_same_also_from_the_middle_of_an_epoch() -> None:
-    plain, ahead = rows(50, 8), rows(50, 8, ahead=True)
+@given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 11), st.integers(0, 2**62), st.integers(1, 5))
+def test_blocks_come_whole_within_a_buffer(blocks: int, block: int, cut: int, drawn: int, buffered: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine_order, "BUFFERED_BLOCKS", buffered)
+        order = epoch_order(blocks * block, drawn, block).tolist()
+        assert order == epoch_order(blocks * block, drawn, block).tolist()
+        count = max(1, blocks * block - cut % block)
+        assert sorted(epoch_order(count, drawn, block).tolist()) == list(range(count)), "also where the last one is cut"
+    assert sorted(order) == list(range(blocks * block))
+    for start in range(0, len(order), buffered * block):
+        inside = order[start : start + buffered * block]
+        assert len({row // block for row in inside}) == len(inside) / block
+    if block > 8 and len(order) > 2 * block:
+        assert order[:block] != sorted(order[:block]), "shuffled there"
+
+
+def test_the_order_of_what_memory_has_room_for_is_wholly_random() -> None:
+    whole = torch.randperm(100, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(epoch_order(100, 3, 0), whole)
+
+
+def test_only_files_larger_than_memory_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room, free = Scratch(tmp_path, 0), 2 * 40_000
+    monkeypatch.setattr(memory, "available", lambda: free)
+    monkeypatch.setattr(engine_order, "BLOCK_BYTES", 400)
+    inside = {"x": torch.zeros(1000, 10), "n": torch.arange(1000)}
+    outside = inside | {"x": torch.from_numpy(room.array((1000, 10), "float32"))}
+    assert engine_order.block_rows(inside) == engine_order.block_rows(outside) == 0
+    assert engine_order.block_rows(outside, processes=2) == 10, "each has files of its own"
+    free -= 2
+    assert engine_order.block_rows(inside) == 0
+    assert engine_order.block_rows(outside) == 10
+    source = Stretch(outside["x"], 100)
+    assert engine_order.block_rows(Stretches({"x": source}, inside["n"], inside["n"], {"n": inside["n"]})) == 10
+    address = outside["x"].data_ptr()
+    del outside, source
+    gc.collect()
+    assert not scratch.in_file(address), "what is gone is forgotten"
+
+
+@pytest.mark.parametrize("block", [0, 3])
+def test_batches_fetched_ahead_are_the_same_also_from_the_middle_of_an_epoch(block: int) -> None:
+    plain, ahead = rows(50, 8, block=block), rows(50, 8, block=block, ahead=True)
     wanted = [(0, 3), (0, 4), (0, 5), (0, 6), (1, 0), (1, 1), (0, 0)]
     try:
         for epoch, number in wanted:

@@ -23,6 +23,8 @@ from tests.training_data import (
     LANGUAGE,
     TABULAR,
     TEXTS,
+    FolderStore,
+    StopAtStep,
     documents,
     image_folder,
     run_inputs,
@@ -31,9 +33,9 @@ from tests.training_data import (
     write_csv,
     write_jsonl,
 )
-from trainer_image import memory, scratch, tables_text, training
+from trainer_image import engine_order, memory, scratch, tables_text, training
 from trainer_image.contract import Limits
-from trainer_image.errors import LimitExceeded
+from trainer_image.errors import LimitExceeded, Terminated
 from trainer_image.scratch import Scratch
 from trainer_image.tables import read_table
 from trainer_image.tasks import language_model, text_store
@@ -82,6 +84,29 @@ def test_files_give_the_same_model_as_memory(
     assert inside == outside
     notes = json.loads((tmp_path / "files" / "out" / "report.json").read_text())["dataset"]["notes"]
     assert said is None or any(said in note for note in notes)
+
+
+def test_a_run_that_reads_in_blocks_goes_on_so_where_memory_is_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, 0))
+    monkeypatch.setattr(engine_order, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(engine_order, "BUFFERED_BLOCKS", 4)
+    data = shops(tmp_path / "d", 400)
+
+    def weights(name: str, free: int, store: FolderStore | None = None, stop: StopAtStep | None = None) -> bytes:
+        monkeypatch.setattr(memory, "available", lambda: free)
+        training.train(run_inputs(data, tmp_path / name / "out", SHOPS, store=store, stop=stop))
+        return (tmp_path / name / "out" / "model.safetensors").read_bytes()
+
+    in_blocks = weights("blocks", 0)
+    notes = json.loads((tmp_path / "blocks" / "out" / "report.json").read_text())["training"]["notes"]
+    assert any(note.startswith("The rows lie in files larger than memory") for note in notes)
+    store = FolderStore(tmp_path / "store")
+    with pytest.raises(Terminated):
+        weights("stopped", 0, store, StopAtStep(3))
+    assert weights("resumed", 2**40, store) == in_blocks
+    assert weights("afresh", 2**40) != in_blocks
 
 
 def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

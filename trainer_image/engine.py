@@ -18,6 +18,7 @@ import torch
 from portal_client.progress_text import EpochProgress
 from trainer_image.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.contract import Progress
+from trainer_image.engine_order import block_rows
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_rows import PhaseRows
 from trainer_image.engine_state import DONE, REFIT, SEARCH, warm_start
@@ -111,8 +112,20 @@ class Engine:
     def _phase(self, split: Batch) -> None:
         at, team = self.state.at, self.out.team
         refit = at.phase == REFIT
+        if not at.phase_step:
+            # Once for the phase, in the checkpoint from then on: resumed where memory is larger, the order is the same.
+            at.block_rows = block_rows(split, team.world)
+            if at.block_rows:
+                at.notes.append(
+                    f"The rows lie in files larger than memory: they are shuffled in blocks of {at.block_rows}."
+                )
         rows = PhaseRows(
-            split, self.recipe.batch_size, self.plan.device, (self.plan.seed, refit), (team.rank, team.world)
+            split,
+            self.recipe.batch_size,
+            self.plan.device,
+            (self.plan.seed, refit),
+            (team.rank, team.world),
+            block=at.block_rows,
         )
         per_epoch = rows.per_epoch
         if not at.planned:

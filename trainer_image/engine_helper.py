@@ -209,6 +209,7 @@ class Helper:
             self._plan.device,
             (self._plan.seed, refit),
             (self._member.rank, self._member.world),
+            block=state.at.block_rows,
         )
 
     def _step(self, word: Word) -> None:

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from trainer_image.engine_order import epoch_order
 from trainer_image.tasks.base import Batch, rows_in, take
 from trainer_image.tasks.stretches import Stretches
 
@@ -34,13 +35,14 @@ class PhaseRows:
         key: tuple[int, bool],
         part: tuple[int, int] = (0, 1),
         *,
+        block: int = 0,
         ahead: bool | None = None,
     ) -> None:
-        """key: the seed, and whether this is the refit; part: (rank, world); ahead: fetch batches in advance (None:
-        where rows do not lie on the device)."""
+        """key: the seed, and whether this is the refit; part: (rank, world); block: see `epoch_order`; ahead: fetch
+        batches in advance (None: where rows do not lie on the device)."""
         self.count = rows_in(split)
         self.per_epoch = math.ceil(self.count / batch_size)
-        self._key, self._part, self._device = key, part, device
+        self._key, self._part, self._device, self._block = key, part, device, block
         self._rows = resident(split, device)
         self._rows_at = next(iter(self._rows.values())).device
         self._drawn: tuple[int, Tensor] | None = None
@@ -100,8 +102,7 @@ class PhaseRows:
         if self._drawn is None or self._drawn[0] != epoch:
             seed, refit = self._key
             drawn = (seed * 1_000_003 + epoch * 2 + refit) % 2**63
-            order = torch.randperm(self.count, generator=torch.Generator().manual_seed(drawn))
-            self._drawn = (epoch, order.to(self._rows_at))
+            self._drawn = (epoch, epoch_order(self.count, drawn, self._block).to(self._rows_at))
         return self._drawn[1]
 
 

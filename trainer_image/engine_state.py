@@ -24,7 +24,7 @@ class Position:
     phase:   SEARCH (validation chooses the weights), REFIT (training and validation rows together), DONE
     step:    optimizer steps of all phases; phase_step: of this one
     planned: steps after which this phase's schedule ends; stop_at: steps after which this phase ends
-    batch:   batches done of the current epoch
+    batch:   batches done of the current epoch; block_rows: see `engine_order`, for this phase
     best:    validation figure of the best epoch, None before the first
     micro_batch: rows that are computed at a time; probed: that was tried out on this device
     seconds: training time, earlier attempts included
@@ -37,6 +37,7 @@ class Position:
     stop_at: int = 0
     epoch: int = 0
     batch: int = 0
+    block_rows: int = 0
     best: float | None = None
     best_epoch: int = 0
     best_step: int = 0

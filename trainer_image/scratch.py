@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,23 @@ from trainer_image.errors import LimitExceeded
 SHARE = 0.25
 
 Array = np.ndarray[Any, Any]
+# Addresses of the arrays that lie in files, until they are gone.
+_in_files: dict[int, int] = {}
+
+
+def mapped(path: Path, dtype: Any, shape: tuple[int, ...] | None = None) -> Array:
+    """The file as a writable array. Its name is removed: the mapping keeps it, and nothing is left if we are killed."""
+    found: Array = np.memmap(path, dtype, "r+", shape=shape)
+    path.unlink()
+    address = found.ctypes.data
+    _in_files[address] = found.nbytes
+    weakref.finalize(found, _in_files.pop, address, None)
+    return found
+
+
+def in_file(address: int) -> bool:
+    """Whether an array or tensor that begins at this address lies in a file."""
+    return any(begin <= address < begin + size for begin, size in _in_files.items())
 
 
 class Scratch:
@@ -73,10 +91,8 @@ class Scratch:
                 os.posix_fallocate(file.fileno(), 0, size)
             except OSError:
                 raise self._too_small(size) from None
-        mapped = np.memmap(path, dtype, "r+", shape=shape)
-        path.unlink()  # the mapping keeps it; nothing is left behind if we are killed
         self.spilled_bytes += size
-        return mapped
+        return mapped(path, dtype, shape)
 
     def file(self, size: int = 0) -> Path:
         """A path for a new file of about `size` bytes. Raises LimitExceeded when the disk has no room for it."""

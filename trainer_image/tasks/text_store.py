@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, overload
 import numpy as np
 
 from trainer_image.errors import DatasetInvalid, invalid
-from trainer_image.scratch import Scratch
+from trainer_image.scratch import Scratch, mapped
 from trainer_image.tables import Part
 
 BLOCK_BYTES = 1024**2
@@ -206,9 +206,7 @@ class TextKeeper:
         self._out.close()
         self._scratch.spilled_bytes += self._size
         # As an ordinary array: each of many small slices of a memmap costs microseconds more.
-        mapped = np.asarray(np.memmap(self._path, np.uint8, "r+"))
-        self._path.unlink()  # the mapping keeps it
-        return mapped
+        return np.asarray(mapped(self._path, np.uint8))
 
     def _flush(self) -> None:
         assert self._out is not None
