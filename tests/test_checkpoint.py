@@ -57,6 +57,27 @@ def test_a_damaged_file_makes_the_checkpoint_invalid(tmp_path: Path, name: str, 
         checkpoint.read(tmp_path / "step-3")
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (checkpoint.MANIFEST, "[" * 30_000 + "]" * 30_000),
+        (checkpoint.STATE, "[" * 30_000 + "]" * 30_000),
+        (checkpoint.STATE, json.dumps({"format": checkpoint.FORMAT, "step": 1e308}).replace("1e+308", "1e999")),
+    ],
+    ids=["manifest nested", "state nested", "endless step"],
+)
+def test_a_checkpoint_that_someone_wrote_to_harm_is_invalid(tmp_path: Path, name: str, content: str) -> None:
+    folder = tmp_path / "step-3"
+    checkpoint.write(folder, snapshot())
+    (folder / name).write_text(content)
+    if name == checkpoint.STATE:
+        manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
+        manifest["files"][name] = checkpoint._fingerprint(folder / name)
+        (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointInvalid):
+        checkpoint.read(folder)
+
+
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store")
     for step in (1, 2):

@@ -102,6 +102,21 @@ def test_a_broken_checkpoint_is_passed_over(container: Container, tmp_path: Path
     assert [path.name for path in store(container, tmp_path).newest_first()] == ["step-1"]
 
 
+@pytest.mark.parametrize(
+    "manifest",
+    [b"[" * 30_000 + b"]" * 30_000, b'{"files": {"a": {"size": 1e999, "sha256": ""}}}'],
+    ids=["nested", "endless"],
+)
+def test_a_manifest_that_was_written_to_harm_hides_no_other_checkpoint(tmp_path: Path, manifest: bytes) -> None:
+    (tmp_path / "container").mkdir()
+    container = LocalContainer(tmp_path / "container")
+    checkpoints = store(container, tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(checkpoint(tmp_path / "work", step))
+    container.write("checkpoints/key/step-2/MANIFEST.json", manifest)
+    assert "step-1" in [path.name for path in store(container, tmp_path).newest_first()]
+
+
 def test_folders_within_a_checkpoint_come_back(container: Container, tmp_path: Path) -> None:
     folder = tmp_path / "work" / "step-1"
     names = ("files/deep/er/weights", "files/MANIFEST.json", "state.json")

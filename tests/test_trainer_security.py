@@ -11,18 +11,22 @@ import io
 import json
 import os
 import pickle
+import resource
+import shutil
 import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tests.training_data import IMAGES, TABULAR, class_rows, class_table, image_folder, write_csv
 from trainer_image import cli, predict, unpacking
@@ -208,6 +212,77 @@ def test_a_pickle_in_the_place_of_a_model_is_not_unpacked(tmp_path: Path, where:
     assert not (tmp_path / "harmed").exists()
     pickle.loads((model / where).read_bytes())
     assert (tmp_path / "harmed").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder without its manifest: whoever lies would write a fitting one."""
+    folder = tmp_path_factory.mktemp("trained")
+    result = call(class_table(folder / "d"), TABULAR.replace("epochs: 3", "epochs: 1"), "train")
+    assert result.exit_code == 0, result.output
+    (run,) = (folder / "out" / "runs").iterdir()
+    (run / "MANIFEST.json").unlink()
+    return run
+
+
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        ({"architecture": {"width": 10**6}}, "model.json describes shape"),
+        ({"architecture": {"members": 10**6}}, "model.json describes shape"),
+        ({"architecture": {"members": "x"}}, "cannot be read"),
+        ({"architecture": {"evil": 1}}, "unexpected keyword argument 'evil'"),
+        ({"target": {"labels": ["a"] * 10**5}}, "model.json describes shape"),
+        ({"preprocessing": None}, "cannot be read"),
+    ],
+)
+def test_a_description_that_lies_takes_no_memory_for_it(
+    trained: Path, tmp_path: Path, lie: dict[str, Any], told: str
+) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(trained, model)
+    description = json.loads((model / "model.json").read_text())
+    for name, change in lie.items():
+        whole = change if change is None else description["model"][name] | change
+        description["model"][name] = whole
+    (model / "model.json").write_text(json.dumps(description))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=told):
+        predict.load(model)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+def test_weights_of_another_network_are_named(trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(trained, model)
+    tensors = load_file(model / "model.safetensors")
+    tensors["more"] = tensors.pop("skip.bias")[:1].clone()
+    save_file(tensors, model / "model.safetensors")
+    with pytest.raises(UsageError, match=r"holds a tensor of shape \(1,\) 'more'; model.json describes none"):
+        predict.load(model)
+
+
+NESTED = "[" * 30_000 + "]" * 30_000
+
+
+@pytest.mark.parametrize("name", ["model.json", "MANIFEST.json", "latest.json"])
+def test_json_nested_deeper_than_the_stack_is_a_sentence(trained: Path, tmp_path: Path, name: str) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(trained, model)
+    (model / name).write_text(NESTED)
+    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(model), "--data", str(tmp_path)])
+    assert result.exit_code in (64, 78)
+    assert "read" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_latest_json_of_any_size_is_a_sentence(trained: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    shutil.copytree(trained, model)
+    (model / "latest.json").write_text(" " * 100_000)
+    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(model), "--data", str(tmp_path)])
+    assert result.exit_code == 78
+    assert "latest.json is not readable: it is larger than 65536 bytes" in result.output
 
 
 SCRIPT = "<script>alert(1)</script>"

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainer_image import stored_json
 from trainer_image.dataset import RANGE_BYTES
 from trainer_image.errors import (
     ConfigInvalid,
@@ -68,12 +69,12 @@ def read_latest(container: Container) -> Latest:
     except BlobMissing:
         return Latest(None)
     try:
-        body = json.loads(content)
+        body = stored_json.loads(content)
         run_id, digest = body["run_id"], body["manifest_sha256"]
         if not (_RUN_ID.fullmatch(run_id) and isinstance(digest, str)):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        logger.warning("%s in %s is not readable: it will be replaced", LATEST, container.name)
+        logger.warning("%s in %s is not readable: it names no model", LATEST, container.name)
         return Latest(etag)
     return Latest(etag, run_id, digest)
 
@@ -150,7 +151,7 @@ def fetch_model(container: Container, latest: Latest, folder: Path, sentence: st
         if hashlib.sha256(content).hexdigest() != latest.manifest_sha256:
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")
         blobs = {blob.name: blob for blob in container.list(where)}
-        for name, entry in json.loads(content).items():
+        for name, entry in stored_json.loads(content).items():
             blob = blobs.get(where + name)
             target = folder / name
             if blob is None or blob.size != entry["size"] or folder.resolve() not in target.resolve().parents:

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from trainer_image import stored_json
 from trainer_image.contract import CheckpointStore
 
 log = logging.getLogger(__name__)
@@ -74,15 +75,15 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 def read(folder: Path) -> Snapshot:
     """The snapshot in the folder; CheckpointInvalid when it is incomplete, changed or of another format."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = stored_json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name in (TENSORS, STATE):
             if manifest["files"][name] != _fingerprint(folder / name):
                 raise CheckpointInvalid(f"{folder.name}/{name} is not what its manifest says")
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = stored_json.loads((folder / STATE).read_text(encoding="utf-8"))
         if state.pop("format") != FORMAT:
             raise CheckpointInvalid(f"{folder.name} has another format than {FORMAT}")
         return Snapshot(int(state.pop("step")), load_file(folder / TENSORS), state)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, SafetensorError) as error:
         raise CheckpointInvalid(f"{folder.name} cannot be read ({type(error).__name__}: {error})") from error
 
 

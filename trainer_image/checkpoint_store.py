@@ -7,7 +7,6 @@ checkpoint is stored. The best weights so far are part of every checkpoint, henc
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -15,6 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from trainer_image import stored_json
 from trainer_image.blob_names import problem_of
 from trainer_image.dataset import RANGE_BYTES
 from trainer_image.errors import StorageUnavailable
@@ -141,9 +141,9 @@ class ContainerCheckpoints:
 def _files(manifest: bytes) -> dict[str, dict[str, Any]]:
     """name → {size, sha256} of a manifest; {} names nothing, so that the engine's own check refuses it."""
     try:
-        files = json.loads(manifest)["files"]
+        files = stored_json.loads(manifest)["files"]
         return {
             str(name): {"size": int(entry["size"]), "sha256": str(entry["sha256"])} for name, entry in files.items()
         }
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from trainer_image import plugins
+from trainer_image import plugins, stored_json
 from trainer_image.blob_names import printable
 from trainer_image.contract import Limits
 from trainer_image.devices import usable_cpus
@@ -43,19 +43,35 @@ def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
 def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
     """(model.json, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
     try:
-        description: dict[str, Any] = json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
+        description: dict[str, Any] = stored_json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
         if description["format"] != 1:
-            raise UsageError(f"{model_dir.name}/model.json has format {description['format']}; this trainer reads 1")
+            found = printable(str(description["format"]))[:40]
+            raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1")
         task = task_of(model_dir, description)
         tensors = load_file(model_dir / "model.safetensors")
         predictor = task.restore(description["model"])
+        if description["task"] != "custom":  # whose network may need real tensors while it is built
+            with torch.device("meta"):  # so that no memory is taken but for what the file holds as well
+                _compare(predictor.build_model().state_dict(), tensors)
         model = predictor.build_model()
+        _compare(model.state_dict(), tensors)
         model.load_state_dict(tensors)
     except OSError as error:
         raise UsageError(f"No model in {model_dir.name}: {Path(str(error.filename)).name} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"The model in {model_dir.name} cannot be read: {str(error).splitlines()[0]}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError, SafetensorError) as error:
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UsageError(f"The model in {model_dir.name} cannot be read: {why}") from None
     return description, predictor, model.eval()
+
+
+def _compare(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    """Raises ValueError, which names the first tensor that is not as the description wants it."""
+    for name in sorted(wanted.keys() | found.keys()):
+        shapes = [tuple(them[name].shape) if name in them else None for them in (wanted, found)]
+        if shapes[0] != shapes[1]:
+            there = "no tensor" if shapes[1] is None else f"a tensor of shape {shapes[1]}"
+            right = "none" if shapes[0] is None else f"shape {shapes[0]}"
+            raise ValueError(f"model.safetensors holds {there} '{name}'; model.json describes {right}")
 
 
 def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:

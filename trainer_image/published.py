@@ -7,7 +7,6 @@ a copy of one, is checked against the manifest in it.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import tempfile
@@ -15,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainer_image import artifacts, settings
+from trainer_image import artifacts, settings, stored_json
 from trainer_image.artifacts import LATEST, MANIFEST, read_latest
 from trainer_image.errors import ConfigInvalid, PermissionDenied, StorageUnavailable, TrainerError, UsageError
 from trainer_image.storage import AccessDenied, Container, ContainerMissing, StorageFault
@@ -54,7 +53,10 @@ def local_folder(path: Path) -> Path:
     """The run's folder that latest.json names, or the folder itself. Raises ConfigInvalid."""
     digest = None
     if (path / LATEST).exists():
-        latest = read_latest(LocalContainer(path))
+        try:
+            latest = read_latest(LocalContainer(path))
+        except StorageFault as fault:
+            raise ConfigInvalid(f"{path / LATEST} is not readable: {fault.why}") from None
         if latest.run_id is None:
             raise ConfigInvalid(f"{path / LATEST} is not readable: no model can be found by it")
         path, digest = path / "runs" / latest.run_id, latest.manifest_sha256
@@ -75,7 +77,7 @@ def _check(folder: Path, digest: str | None) -> None:
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise ConfigInvalid(f"{folder / MANIFEST} is not the one that {LATEST} names")
     try:
-        entries = json.loads(content)
+        entries = stored_json.loads(content)
         expected = {name: entries[name]["sha256"] for name in NEEDED}
     except (ValueError, KeyError, TypeError):
         raise ConfigInvalid(f"{folder / MANIFEST} is not readable") from None

@@ -18,6 +18,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
+from trainer_image import stored_json
 from trainer_image.errors import UsageError
 from trainer_image.storage import (
     ANY,
@@ -177,7 +178,7 @@ class AzureContainer:
     def lease_owner(self, name: str) -> str | None:
         try:
             content, _ = self.read(name, 4096)
-            owner = json.loads(content).get("owner")
+            owner = stored_json.loads(content).get("owner")
         except (BlobMissing, BlobChanged, ValueError, AttributeError):
             return None
         return owner if isinstance(owner, str) else None

@@ -14,6 +14,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TypeVar
 
+from trainer_image import stored_json
 from trainer_image.disk import FULL
 from trainer_image.storage import (
     ANY,
@@ -171,7 +172,7 @@ class LocalContainer:
 
     def lease_owner(self, name: str) -> str | None:
         try:
-            owner = json.loads(self.read(name, 4096)[0]).get("owner")
+            owner = stored_json.loads(self.read(name, 4096)[0]).get("owner")
         except (BlobMissing, ContainerMissing, BlobChanged, ValueError, AttributeError):
             return None
         return owner if isinstance(owner, str) else None

@@ -20,6 +20,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
+from trainer_image import stored_json
 from trainer_image.blob_names import first_problem, printable
 from trainer_image.checkpoint_store import MANIFEST, MANIFEST_BYTES
 from trainer_image.contract import CheckpointStore
@@ -70,12 +71,12 @@ class CheckpointFolder:
         """
         for found in self._store.newest_first() if self._store else ():
             try:
-                state = json.loads((found / STATE).read_text(encoding="utf-8"))
+                state = stored_json.loads((found / STATE).read_text(encoding="utf-8"))
                 if state["format"] != FORMAT:
                     raise ValueError(f"its format is {state['format']!r}")
                 self.step, self.seconds = int(state["step"]), float(state["seconds"])
                 self._number = int(found.name.removeprefix("step-"))
-            except (OSError, ValueError, KeyError, TypeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
                 logger.warning("Checkpoint %s passed over: %s", found.name, error)
                 continue
             shutil.copytree(found / FILES, self._folder, dirs_exist_ok=True)
