@@ -67,6 +67,17 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "twice": ("train.csv", b"a,y,a\n1,x,2\n", "row 1: two columns are named 'a'"),
     "ragged of a Mac": ("train.csv", b"a,y\r1,x\r2,x,3\r", "row 3 has 3 fields where the header has 2"),
     "ragged": ("train.csv", b'a,y\r\n"1\r\n1",x\r\n2,x,3\r\n', "row 4 has 3 fields where the header has 2"),
+    "quote open at the end": ("train.csv", b'y,a\n1,x\n2,"z\n3,x\n', "row 3: a quote is opened and never closed"),
+    "quote open before it": ("train.csv", b'a,y\n1,x\n"2,z\n3,x\n', "row 3 has 1 fields .*; is there a quote that"),
+    "title": ("train.csv", b"Sales\n\na,y\n1,x\n", r"row 3 has 2 fields .* has 1 only \('Sales'\): the first row must"),
+    "nameless": (
+        "train.csv",
+        b"a,y,\n1,x,\n2,x,5\n",
+        "row 1: column 3 has no name, and row 3 holds '5' in it",
+    ),
+    "nameless first": ("train.csv", b",a,y\n0,1,x\n", "row 1: column 1 has no name"),
+    "web page": ("train.csv", b"<!DOCTYPE html><html>", "is a web page, not CSV"),
+    "LFS": ("train.csv", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS, .* `git lfs pull`"),
     "no quote": ("train.csv", b'a,y\n1,x\n2,"z\n' + b"3,x\n" * 3_000_000, "is there a quote that is never closed"),
     "not gzip": ("train.csv.gz", b"a,y\n1,x\n", "cannot be unpacked as gzip"),
     "not parquet": ("train.parquet", b"PAR1 and more", "is no readable Parquet"),
@@ -136,6 +147,58 @@ def test_line_ends_of_a_mac_are_line_ends(tmp_path: Path) -> None:
         "y": ["x\ry", "z"],
     }
     assert table.locate_all([0, 1]) == [("t.csv", 2), ("t.csv", 5)]
+
+
+@pytest.mark.parametrize("told", ["sep=;\r\n", '"sep=;"\r\n', "\ufeffSEP=;\n"])
+def test_excel_s_line_about_the_delimiter_is_no_header(tmp_path: Path, told: str) -> None:
+    (tmp_path / "t.csv").write_bytes(f'{told}a;y\r\n"1\r\n";x\r\n2,5;"a,b"\r\n'.encode())
+    table = read(tmp_path / "t.csv")
+    found = {name: cells.to_pylist() for name, cells in table.columns.items()}
+    assert found == {"a": ["1\r\n", "2,5"], "y": ["x", "a,b"]}
+    assert table.locate_all([0, 1]) == [("t.csv", 3), ("t.csv", 5)]
+
+
+def test_a_delimiter_at_the_rows_ends_makes_no_column(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a;y;;\n1;x;;\n2;z; ;NA\n")
+    table = read(tmp_path / "t.csv")
+    assert {name: cells.to_pylist() for name, cells in table.columns.items()} == {"a": ["1", "2"], "y": ["x", "z"]}
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_last_field_of_several_lines_is_whole(tmp_path: Path, end: str) -> None:
+    (tmp_path / "t.csv").write_bytes(f'a,y,z\n1,x,"5"\n2,"p\nq ""r""",3{end}'.encode())
+    assert read(tmp_path / "t.csv").columns["y"].to_pylist() == ["x", 'p\nq "r"']
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("id,Target\n1,2\n", "did you mean 'Target'?"),
+        ("0.5,1.5,yes\n", "its first row is 0.5, 1.5, yes: does it lack a header that names the columns?"),
+        ("2019,2020,targets\n", "did you mean 'targets'?"),
+    ],
+)
+def test_a_column_that_is_missing_is_told_the_likely_cause(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "train.csv").write_text(content)
+    with pytest.raises(DatasetInvalid) as refused:
+        Tabular().prepare(tmp_path, TaskSettings(target="target"))
+    assert refused.value.sentence.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train.xlsx", "found train.xlsx; save the sheet of the workbook as CSV"),
+        ("train.json", "found train.json; write one object a line into train.jsonl"),
+        ("data.txt", "found data.txt; a table as text needs a name like train.csv"),
+        ("train.zip", "found train.zip; tables in archives are not read, unpack them"),
+    ],
+)
+def test_what_is_brought_instead_of_a_table_is_told_what_to_make_of_it(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(DatasetInvalid) as refused:
+        Tabular().prepare(tmp_path, TaskSettings(target="y"))
+    assert refused.value.sentence.endswith(told)
 
 
 PARQUET: dict[str, tuple[pa.Array, list[str | None]]] = {

@@ -7,7 +7,8 @@ import codecs
 from trainer_image.errors import DatasetInvalid, invalid
 
 # As many bytes as it takes to tell them.
-START_BYTES = 16
+START_BYTES = 24
+A_TEXT = "a text"
 # First bytes → (what it is, what would be right).
 _KINDS = {
     b"%PDF-": ("a PDF", "save its text as a text file"),
@@ -21,6 +22,7 @@ _KINDS = {
     b"SQLite format 3": ("a SQLite database", "export the table as {what}"),
     b"\x7fELF": ("a program", ""),
     b"{\\rtf": ("a document in Rich Text Format", "save it as {what}"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "the file itself was not fetched: `git lfs pull` does it"),
     codecs.BOM_UTF16_LE: ("UTF-16", "save the file as UTF-8"),
     codecs.BOM_UTF16_BE: ("UTF-16", "save the file as UTF-8"),
 }
@@ -35,6 +37,8 @@ def check(name: str, start: bytes, what: str) -> None:
         if start.startswith(magic):
             advice = instead.format(what=what) or "leave it out"
             raise invalid(name, f"is {kind}, not {what}; {advice}")
+    if what != A_TEXT and start.lower().startswith((b"<!doctype html", b"<html")):
+        raise invalid(name, f"is a web page, not {what}; was the page saved that asks for a password?")
 
 
 def not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:

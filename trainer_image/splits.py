@@ -33,6 +33,12 @@ NAMES = {
     "test": "test",
 }
 _BRING_YOUR_OWN = "validation and test splits of your own"
+# What people bring instead of a table.
+INSTEAD = {
+    (".xlsx", ".xls", ".xlsm", ".ods"): "; save the sheet of the workbook as CSV",
+    (".json",): "; write one object a line into train.jsonl",
+    (".txt", ".dat"): "; a table as text needs a name like train.csv",
+}
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -98,6 +104,7 @@ def find_tables(data: Path) -> Found:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
         hint = "; tables in archives are not read, unpack them" if any(is_archive(p) for p in found) else ""
+        hint = next((advice for p in found for ends, advice in INSTEAD.items() if p.name.lower().endswith(ends)), hint)
         raise DatasetInvalid(
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet or a folder "
             f"train/ with them, found {names}{hint}"

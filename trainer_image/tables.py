@@ -11,6 +11,7 @@ when they are larger than what memory has for them. Whoever computes goes throug
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,9 @@ import pyarrow.parquet as pq
 
 from trainer_image import tables_csv, tables_jsonl, tables_parquet
 from trainer_image.contract import Limits
+from trainer_image.csv_dialect import DELIMITERS, sniff_delimiter
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.scratch import Scratch
-from trainer_image.tables_csv import DELIMITERS, sniff_delimiter
 from trainer_image.tables_numbers import numbers
 from trainer_image.tables_text import NULL_WORDS, TEXT
 
@@ -264,12 +265,21 @@ def compare_columns(file: str, columns: Sequence[str], other: str, expected: Seq
         raise invalid(file, f"lacks the column{'s' * (len(missing) > 1)} {_listed(missing)} that {other} has{hint}")
 
 
+def _is_a_number(text: str) -> bool:
+    """A year is as good a name as any."""
+    return not numbers(pa.array([text], TEXT))[1][0] and not re.fullmatch(r"(19|20)\d\d", text)
+
+
 def no_such_column(file: str, column: str, option: str, known: Sequence[str]) -> DatasetInvalid:
     """The error for a column that the configuration's `option` names and the table does not have."""
     if len(known) == 1 and column in known[0]:
         # Its one column's name holds what was asked for: the header was not divided.
         named = " ".join({"\t": "tab"}.get(delimiter, delimiter) for delimiter in DELIMITERS)
         hint = f": the whole header '{known[0]}' is one column; delimiters that are known are {named}"
+    elif same := [name for name in known if name.casefold() == column.casefold()]:
+        hint = f"; did you mean '{same[0]}'?"
+    elif 2 * sum(map(_is_a_number, known)) >= len(known):
+        hint = f"; its first row is {', '.join(known[:8])}: does it lack a header that names the columns?"
     elif near := difflib.get_close_matches(column, known, 1, 0.5):
         hint = f"; did you mean '{near[0]}'?"
     else:

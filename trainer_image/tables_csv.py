@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from trainer_image import file_kinds, tables_text
 from trainer_image.contract import Limits
+from trainer_image.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.tables_text import TEXT, check_header, empty, finished
 from trainer_image.unpacking import Unpacked, open_unpacked
 
-# What the delimiter is told by.
-SAMPLE_CHARACTERS = 65536
 _QUOTE = "is there a quote that is never closed?"
-DELIMITERS = (",", ";", "\t", "|")
 
 
 def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
@@ -34,17 +33,62 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
         raise _not_utf8(name, path, limits) from None
     if not sample.strip():
         raise invalid(name, "is empty; a header row and data rows are expected")
-    delimiter = _delimiter(path, sample)
+    dialect, sample = dialect_of(path, sample)
     try:
-        header = [column.strip() for column in _header(name, path, delimiter, sample, limits)]
+        header = [column.strip() for column in _header(name, path, dialect, sample, limits)]
     except csv.Error as error:
         raise invalid(name, f"row 1: {error}") from None
-    check_header(name, header, limits)
-    yield empty(header)
-    yield from _parsed(name, path, delimiter, header, limits)
+    named = len(header)
+    while named > 1 and not header[named - 1]:
+        named -= 1
+    check_header(name, header[:named], limits)
+    yield empty(header[:named])
+    rows = 0
+    last: pa.RecordBatch | None = None
+    for batch in _parsed(name, path, dialect, [*header[:named], *_unnamed(header, named)], limits):
+        for number in range(named, len(header)):
+            _check_empty(name, path, number, batch.column(number), rows, limits)
+        rows += batch.num_rows
+        last = batch.select(range(named))
+        yield last
+    if last is not None and last.num_rows and any(_ends_a_line(cells[-1].as_py()) for cells in last.columns):
+        _check_closed(name, path, dialect, limits)
 
 
-def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Limits) -> Iterator[pa.RecordBatch]:
+def _unnamed(header: list[str], named: int) -> list[str]:
+    """Names that no column can have, for those that a delimiter at the rows' ends makes."""
+    return [f"\0{number}" for number in range(named, len(header))]
+
+
+def _check_empty(name: str, path: Path, number: int, cells: pa.Array, before: int, limits: Limits) -> None:
+    if cells.null_count == len(cells):
+        return
+    index = pc.index(pc.is_valid(cells), True).as_py()
+    row = line_numbers(name, path, [before + index], limits).get(before + index, 0)
+    raise invalid(
+        name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(cells[index])[:40]}' in it: name it"
+    )
+
+
+def _ends_a_line(cell: str | None) -> bool:
+    return cell is not None and ("\n" in cell or "\r" in cell)
+
+
+def _check_closed(name: str, path: Path, dialect: Dialect, limits: Limits) -> None:
+    """A quote that is never closed makes one field of the rest of the file; no reader of ours says so by itself."""
+    line = max(line for line, _ in _records(name, path, dialect, limits))
+    with _open_text(name, path, limits) as text:
+        rest = list(islice(text, line - 1, None))
+    try:
+        list(csv.reader(rest, delimiter=dialect.delimiter, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise invalid(
+                name, f"row {line}: a quote is opened and never closed: the rest of the file lies in it"
+            ) from None
+
+
+def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: Limits) -> Iterator[pa.RecordBatch]:
     ragged: list[pacsv.InvalidRow] = []
 
     def note(row: pacsv.InvalidRow) -> str:
@@ -59,11 +103,11 @@ def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Li
                     use_threads=False,
                     block_size=tables_text.BLOCK_BYTES,
                     column_names=header,
-                    skip_rows=0,
+                    skip_rows=dialect.skip,
                     skip_rows_after_names=1,
                 ),
                 parse_options=pacsv.ParseOptions(
-                    delimiter=delimiter, newlines_in_values=True, invalid_row_handler=note
+                    delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
                 ),
                 convert_options=pacsv.ConvertOptions(
                     column_types=dict.fromkeys(header, TEXT), strings_can_be_null=False
@@ -76,7 +120,7 @@ def _parsed(name: str, path: Path, delimiter: str, header: list[str], limits: Li
         raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
     except pa.ArrowInvalid as error:
         if ragged:
-            raise _ragged(name, path, delimiter, len(header), limits) from None
+            raise _ragged(name, path, dialect, len(header), limits) from None
         if "utf8" in str(error).lower():
             raise _not_utf8(name, path, limits) from None
         if "straddling" in str(error):
@@ -108,71 +152,42 @@ def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
     return io.TextIOWrapper(open_unpacked(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
 
 
-def _text(content: str) -> TextIO:
-    """Lines end as csv expects them: with a line feed, a carriage return or both, none of them translated."""
-    return io.StringIO(content, newline="")
-
-
-def _delimiter(path: Path, sample: str) -> str:
-    return "\t" if ".tsv" in path.name.lower() else sniff_delimiter(sample)
-
-
-def sniff_delimiter(sample: str) -> str:
-    """The delimiter that splits the sample's records into the most columns, evenly; a comma when there is one column.
-
-    Python's csv.Sniffer guesses from character frequencies and is fooled by text columns; agreement between records is
-    what a reader needs in the end.
-    """
-    best, best_score = ",", (0, 0)
-    for delimiter in DELIMITERS:
-        try:
-            records = [r for r in csv.reader(_text(sample), delimiter=delimiter) if r][:50]
-        except csv.Error:
-            continue
-        if len(records) > 1:
-            records = records[:-1] if len(sample) >= SAMPLE_CHARACTERS else records  # the last one may be cut
-        width = len(records[0]) if records else 0
-        even = sum(len(record) == width for record in records)
-        score = (even * (width > 1), width)
-        if score > best_score:
-            best, best_score = delimiter, score
-    return best
-
-
-def _header(name: str, path: Path, delimiter: str, sample: str, limits: Limits) -> list[str]:
+def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits) -> list[str]:
     """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
-    records = _first_records(sample, delimiter)
+    records = _first_records(sample, dialect.delimiter)
     if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
         with _open_text(name, path, limits) as text:
-            longer = text.read(tables_text.BLOCK_BYTES)
-        records = _first_records(longer, delimiter)
+            _, longer = dialect_of(path, text.read(tables_text.BLOCK_BYTES))
+        records = _first_records(longer, dialect.delimiter)
         if len(records) < 2 and len(longer) >= tables_text.BLOCK_BYTES:
             raise _too_long(name)
     return records[0]
 
 
 def _first_records(text: str, delimiter: str) -> list[list[str]]:
-    return list(islice((record for record in csv.reader(_text(text), delimiter=delimiter) if record), 2))
+    return list(islice((record for record in csv.reader(as_lines(text), delimiter=delimiter) if record), 2))
 
 
-def _records(name: str, path: Path, delimiter: str, limits: Limits) -> Iterator[tuple[int, list[str]]]:
+def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterator[tuple[int, list[str]]]:
     """Every record that is not blank with the number of its first line."""
     with _open_text(name, path, limits) as text:
-        reader = csv.reader(text, delimiter=delimiter)
-        line = 1
+        for _ in range(dialect.skip):
+            text.readline()
+        reader = csv.reader(text, delimiter=dialect.delimiter)
+        line = dialect.skip + 1
         for record in reader:
             if record:
                 yield line, record
-            line = reader.line_num + 1
+            line = dialect.skip + reader.line_num + 1
 
 
 def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
     """The lines (from 1) on which the data rows with these indices begin."""
     with _open_text(name, path, limits) as text:
-        delimiter = _delimiter(path, text.read(SAMPLE_CHARACTERS))
+        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS))
     wanted, last = set(indices), max(indices, default=-1)
     found = {}
-    for position, (line, _) in enumerate(_records(name, path, delimiter, limits), -1):
+    for position, (line, _) in enumerate(_records(name, path, dialect, limits), -1):
         if position in wanted:
             found[position] = line
         if position >= last:
@@ -180,11 +195,15 @@ def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> d
     return found
 
 
-def _ragged(name: str, path: Path, delimiter: str, width: int, limits: Limits) -> DatasetInvalid:
+def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits) -> DatasetInvalid:
     try:
-        for line, record in _records(name, path, delimiter, limits):
+        header = ""
+        for line, record in _records(name, path, dialect, limits):
+            header = header or record[0][:60]
             if len(record) != width:
-                return invalid(name, f"row {line} has {len(record)} fields where the header has {width}")
+                hint = f"; {_QUOTE}" if any(map(_ends_a_line, record)) else ""
+                hint = f" only ('{header}'): the first row must name the columns" if width == 1 else hint
+                return invalid(name, f"row {line} has {len(record)} fields where the header has {width}{hint}")
     except csv.Error:
         pass  # a field beyond the limit, on the way to the row
     return invalid(name, f"has rows whose number of fields is not the header's ({width})")

@@ -16,6 +16,7 @@ from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.tables_text import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.unpacking import open_unpacked
 
+_EXPECTED = "one object a line is expected"
 # JSON may say half a character (`\ud800`); no file or screen can.
 _HALF = re.compile("[\ud800-\udfff]")
 
@@ -86,9 +87,9 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         except RecursionError:
             raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
         except ValueError as error:
-            raise invalid(name, f"row {number}: is no JSON object ({error})") from None
+            raise invalid(name, f"row {number}: is no JSON object ({error}); {_EXPECTED}") from None
         if not isinstance(record, dict):
-            raise invalid(name, f"row {number}: is no JSON object")
+            raise invalid(name, f"row {number}: is no JSON object; {_EXPECTED}")
         yield number, record
 
 

@@ -204,7 +204,7 @@ def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> s
 
 def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
     """The file's bytes in blocks, unpacked where it is a .gz, without a byte order mark."""
-    with open_unpacked(name, path, limits, "a text") as raw:
+    with open_unpacked(name, path, limits, file_kinds.A_TEXT) as raw:
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines = 0
         block = raw.read(BLOCK_BYTES).removeprefix(BYTE_ORDER_MARK)
