@@ -100,6 +100,8 @@ def test_a_model_no_better_than_a_baseline_says_so_loudly() -> None:
     better, _, sentence = verdict(problem, {"accuracy": 0.9}, baselines, (0.85, 0.94))
     assert not better
     assert sentence.startswith("THIS MODEL IS NOT BETTER THAN THE LINEAR BASELINE (0.9)")
+    of_values = SimpleNamespace(headline=SimpleNamespace(name="r2", better=lambda new, old: new > old))
+    assert verdict(of_values, {"r2": 0.9}, {"linear": {"r2": 0.5}}, None)[2].startswith("Test R² 0.9, better than")
 
 
 @pytest.mark.parametrize(("make", "config"), [(class_table, TABULAR), (image_folder, IMAGES)])

@@ -243,6 +243,29 @@ def test_durations_have_the_unit_that_people_would_use(value: float, shown: str)
     assert seconds(value) == shown
 
 
+def test_long_ticks_move_the_frame_instead_of_meeting_the_axis_name() -> None:
+    def left(up: charts.Axis) -> float:
+        frame = charts.Chart("t", "s", charts.Axis(0, 1, "epoch"), up).svg()
+        return float(re.findall(r'class="axis" d="M(\d+)', frame)[0])
+
+    assert left(charts.Axis(0, 1, "loss")) == 54
+    ticks = [charts.tick_label(value) for value in charts.Axis(0.5067, 0.5085, "balanced accuracy").ticks]
+    assert max(map(len, ticks)) == 6
+    assert left(charts.Axis(0.5067, 0.5085, "balanced accuracy")) >= 54 + 12
+
+
+def test_figures_have_the_names_that_people_read_everywhere() -> None:
+    content = contents.classification()
+    content["training"]["selected_by"] = "validation balanced_accuracy"
+    content["history"] = [record for record in content["history"] if record["phase"] == "search"]
+    content["history"].append({"phase": "refit", "epoch": 1, "step": 121, "seconds": 7.0, "loss": 0.1})
+    text = page(content, {})
+    assert "validation balanced accuracy" in text
+    assert "validation balanced_accuracy" not in text
+    assert "together, for 1 epoch; the" in text
+    assert "chosen by validation balanced accuracy" in card(content)
+
+
 def test_the_model_card_has_use_data_intervals_limits_and_fingerprint_and_is_inert() -> None:
     text = card(contents.classification(("no", EVIL)))
     headings = [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")]

@@ -253,7 +253,8 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
                     progress=lambda progress: None,
                 )
             )
-        click.echo(f"Configuration and dataset are valid: {len(lock.blobs)} files in {lock.container}")
+        count = len(lock.blobs)
+        click.echo(f"Configuration and dataset are valid: {count} file{'' if count == 1 else 's'} in {lock.container}")
         click.echo(description)
         return 0
 

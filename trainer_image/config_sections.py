@@ -29,7 +29,7 @@ def _parse_duration(value: object) -> float:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)(s|m|h|d)", value, re.ASCII) if isinstance(value, str) else None
     seconds = float(match[1]) * _UNIT_SECONDS[match[2]] if match else 0.0
     if not 1 <= seconds <= 365 * 86400:
-        raise ValueError("must be a duration with its unit, like 90s, 30m, 2h or 1d, at least 1s")
+        raise ValueError("must be a duration with its unit, like 90s, 30m, 2h or 1d, from 1s to 365d")
     return seconds
 
 

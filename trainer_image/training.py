@@ -23,6 +23,7 @@ from trainer_image.engine_processes import Processes
 from trainer_image.engine_step import evaluate
 from trainer_image.errors import GpuFault, GpuOutOfMemory, Terminated
 from trainer_image.report import mistakes
+from trainer_image.report.html import words
 from trainer_image.scratch import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import Figures, Problem, Recipe, Task, TaskSettings
@@ -225,7 +226,7 @@ def verdict(
     """
     metric = problem.headline
     own = tested[metric.name]
-    shown = f"{metric.name.replace('_', ' ')} {own:.4g}"
+    shown = f"{words(metric.name)} {own:.4g}"
     others = {name: figures[metric.name] for name, figures in baselines.items() if metric.name in figures}
     if not others:
         return True, True, f"Test {shown}; there is no baseline to compare it with."

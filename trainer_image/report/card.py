@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from trainer_image.report.html import interval, number, shortened, words
-from trainer_image.report.summary import model_of, of_groups, warnings
+from trainer_image.report.summary import chosen_by, model_of, of_groups, warnings
 
 Content = dict[str, Any]
 # A class that has this many times fewer rows than the largest is worth a warning.
@@ -51,7 +51,8 @@ def card(content: Content) -> str:
         *_figures(content),
         "",
         f"On {tested} of the test split, used once, at the end. The headline is "
-        f"{markdown(words(content['headline']))}. Weights were chosen by {markdown(training['selected_by'])} (epoch "
+        f"{markdown(words(content['headline']))}. Weights were chosen by "
+        f"{markdown(chosen_by(training['selected_by']))} (epoch "
         f"{training['best_epoch']} of {training['epochs']}) and have seen {' and '.join(training['fit_on'])} rows.",
         "",
         "## Limits",

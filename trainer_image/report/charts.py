@@ -12,6 +12,8 @@ from trainer_image.report.html import number, text
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
+# The width of a digit of a tick's label.
+CHARACTER = 7.0
 # Points of a curve beyond which neighbours are left out: no screen shows more.
 MOST_POINTS = 300
 # Points of a curve up to which each has a dot that says its value under the pointer.
@@ -95,7 +97,10 @@ class Chart:
     def __post_init__(self) -> None:
         self.top = TOP + 14 * self.notes
         self.height += 14 * self.notes
-        self.x = self.across.place(LEFT, WIDTH - RIGHT)
+        # The axis' name stands left of its ticks: long ones move the frame to the right.
+        longest = max((len(tick_label(value)) for value in self.up.ticks), default=0)
+        self.left = max(LEFT, round(24 + CHARACTER * longest))
+        self.x = self.across.place(self.left, WIDTH - RIGHT)
         self.y = self.up.place(self.height - BOTTOM, self.top)
 
     def line(self, points: Sequence[Point], kind: str, unit: str = "") -> None:
@@ -115,7 +120,7 @@ class Chart:
     def upright(self, at: float, label: str, line: int = 0, kind: str = "mark") -> None:
         """A vertical line with words above the frame, on one of its lines of `notes`."""
         x, y = self.x(at), self.top - 4 - 14 * line
-        right = x > (LEFT + WIDTH - RIGHT) / 2
+        right = x > (self.left + WIDTH - RIGHT) / 2
         anchor, shift = ("end", 3) if right else ("start", -3)
         self.marks.append(
             f'<path class="{kind}" d="M{x:.1f} {y + 2}V{self.height - BOTTOM}"/>'
@@ -149,8 +154,8 @@ class Chart:
         grid, labels = [], []
         for value in self.up.ticks:
             y = self.y(value)
-            grid.append(f"M{LEFT} {y:.1f}H{WIDTH - RIGHT}")
-            labels.append(f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_label(value)}</text>')
+            grid.append(f"M{self.left} {y:.1f}H{WIDTH - RIGHT}")
+            labels.append(f'<text x="{self.left - 7}" y="{y + 4:.1f}" text-anchor="end">{tick_label(value)}</text>')
         for value in self.across.ticks:
             x = self.x(value)
             grid.append(f"M{x:.1f} {bottom}v4")
@@ -162,9 +167,9 @@ class Chart:
             WIDTH,
             self.height,
             f'<path class="grid" d="{"".join(grid)}"/>'
-            f'<path class="axis" d="M{LEFT} {self.top}V{bottom}H{WIDTH - RIGHT}"/>'
+            f'<path class="axis" d="M{self.left} {self.top}V{bottom}H{WIDTH - RIGHT}"/>'
             f"{''.join(self.marks)}{''.join(labels)}"
-            f'<text class="label" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{self.height - 6}" text-anchor="middle">'
+            f'<text class="label" x="{(self.left + WIDTH - RIGHT) / 2}" y="{self.height - 6}" text-anchor="middle">'
             f"{text(self.across.label)}</text>"
             f'<text class="label" transform="translate(11 {middle:.0f}) rotate(-90)" text-anchor="middle">'
             f"{text(self.up.label)}</text>",

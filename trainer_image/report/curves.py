@@ -68,7 +68,8 @@ def _refit(content: Content) -> str:
     if len(content["training"]["fit_on"]) < 2 or not rest:
         return ""
     return (
-        f" Then the model was trained afresh on training and validation rows together, for {len(rest)} epochs; the "
+        " Then the model was trained afresh on training and validation rows together, for "
+        f"{len(rest)} epoch{'' if len(rest) == 1 else 's'}; the "
         f"training loss ended at {number(rest[-1].get('loss'))}."
     )
 

@@ -191,10 +191,17 @@ def training(content: Content) -> str:
         if name in ("recipe", "notes") or isinstance(value, dict):
             continue
         said = " and ".join(map(str, value)) if isinstance(value, list) else plain(value)
+        if name == "selected_by":
+            said = chosen_by(value)
         if value is not None:
             shown.append((_TRAINING.get(name, name.replace("_", " ")), said))
     recipe = [(name.replace("_", " "), plain(value)) for name, value in found["recipe"].items()]
     return section("training", "Training", facts(shown), details("Recipe: what auto became", facts(recipe)))
+
+
+def chosen_by(selected: object) -> str:
+    """ "validation balanced_accuracy" as people read it."""
+    return " ".join(words(word) for word in str(selected).split())
 
 
 def surroundings(content: Content) -> str:
@@ -224,8 +231,9 @@ def use(content: Content) -> str:
         paragraph("model.json and model.safetensors beside this file are all that a prediction needs:"),
         block(command),
         paragraph(
-            "On the test split it prints the figures of this report: to the last digit on the machine and the kind of "
-            "device that trained, up to rounding elsewhere. README.md is the model card, report.json has every figure."
+            "On the rows of the test split it prints the figures of this report: to the last digit on the machine and "
+            "the kind of device that trained, up to rounding elsewhere. On rows that the model was trained on it "
+            "prints better ones than it deserves. README.md is the model card, report.json has every figure."
         ),
     )
 
