@@ -134,11 +134,20 @@ class TrainingState:
             index, key = name.split("/", 1)
             moments.setdefault(int(index), {})[key] = tensor
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        _lay_out_as_weights(self.optimizer)
         self.loss_sum = tensors["loss/sum"].to(device)
         self.at = Position(**snapshot.scalars["position"])
         torch.set_rng_state(tensors["generator/cpu"])
         if device.type == "cuda" and "generator/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator/cuda"], device)
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """Moments from a file are laid out row by row; beside weights of another layout CUDA's fused AdamW refuses them."""
+    for parameter, state in optimizer.state.items():
+        for key, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
