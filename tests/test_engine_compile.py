@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.training_data import TABULAR, class_table, run_inputs
 from trainer_image import engine_compile
-from trainer_image.engine_compile import MEASURED, WARM_UP, Compiling, c_compiler, pays
+from trainer_image.engine_compile import MEASURED, WARM_UP, Compiling, lacking, pays
 from trainer_image.training import make_plan, prepare, train
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_compile, "c_compiler", lambda: "/usr/bin/cc")
+    monkeypatch.setattr(engine_compile, "lacking", lambda device: None)
 
 
 @pytest.mark.parametrize(
@@ -31,18 +31,44 @@ def test_compiling_pays_where_much_is_left_to_do(steps_left: int, seconds_a_step
     assert pays(steps_left, seconds_a_step) is worth_it
 
 
-def test_the_compiler_that_cc_names_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("device", "installed", "variable", "lacks"),
+    [
+        ("cuda", ["gcc"], {}, None),
+        ("cuda", ["clang"], {}, None),
+        ("cuda", ["my-cc"], {"CC": "my-cc"}, None),
+        ("cuda", ["cc"], {}, "a C compiler (gcc or clang)"),  # Triton does not look for that name
+        ("cuda", ["gcc"], {"CC": "lost"}, "a C compiler"),
+        ("cpu", ["gcc"], {}, "a C++ compiler (g++)"),
+        ("cpu", ["gcc", "g++"], {}, None),
+    ],
+)
+def test_what_torch_compile_will_look_for_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    device: str,
+    installed: list[str],
+    variable: dict[str, str],
+    lacks: str | None,
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.delenv("CC", raising=False)
-    assert c_compiler() is None
-    (tmp_path / "my-cc").write_text("#!/bin/sh\n")
-    (tmp_path / "my-cc").chmod(0o755)
-    monkeypatch.setenv("CC", "my-cc")
-    assert c_compiler() == str(tmp_path / "my-cc")
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    for name in installed:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "Python.h").write_text("")
+    monkeypatch.setattr(engine_compile.sysconfig, "get_path", lambda *which: str(tmp_path))
+    assert (lacking(torch.device(device)) or "").startswith(lacks or "")
+    assert (lacking(torch.device(device)) is None) == (lacks is None)
+    (tmp_path / "Python.h").unlink()
+    assert lacking(torch.device(device)) is not None
 
 
 def test_without_a_compiler_a_wish_is_a_note_and_auto_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_compile, "c_compiler", lambda: None)
+    monkeypatch.setattr(engine_compile, "lacking", lambda device: "a C compiler")
     notes: list[str] = []
     assert not Compiling(nn.Linear(1, 1), CPU, None, notes).on
     assert notes == []

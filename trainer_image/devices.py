@@ -37,7 +37,49 @@ def choose_device(wanted: str, promised: int = 0) -> torch.device:
     number = int(match[1] or 0)
     if number >= torch.cuda.device_count():
         raise GpuFault(f"Device '{wanted}' was asked for, but {torch.cuda.device_count()} GPU(s) are visible")
-    return torch.device("cuda", number)
+    device = torch.device("cuda", number)
+    _prove(device)
+    return device
+
+
+def _prove(device: torch.device) -> None:
+    """Computes something. Raises GpuFault for a GPU that is visible and no use: taken by another process, broken, or of
+    a kind that this PyTorch was not built for."""
+    torch.cuda.set_device(device)  # also for what names no device: it must not open a second GPU
+    try:
+        torch.ones(1, device=device).add(1).item()
+    except RuntimeError as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        if "no kernel image" in why:
+            built = ", ".join(torch.cuda.get_arch_list())
+            major, minor = torch.cuda.get_device_capability(device)
+            why += f": it is a sm_{major}{minor}, and the image's PyTorch is built for {built}"
+        raise GpuFault(f"The GPU {device} is visible, but cannot be used: {why}") from error
+
+
+def unlike_asked(device: torch.device, wanted: str, promised: int) -> list[str]:
+    """What is odd about the GPUs that are visible, as notes for the report."""
+    if device.type != "cuda" or ":" in wanted:
+        return []
+    notes, visible = [], torch.cuda.device_count()
+    if visible < promised:
+        notes.append(
+            f"{visible} of {promised} promised GPUs can be used: of divided GPUs (MIG) CUDA shows a process one part"
+            " only, and shares of one GPU are one GPU."
+        )
+    kinds = sorted({torch.cuda.get_device_properties(number).name for number in range(visible)})
+    if len(kinds) > 1:
+        notes.append(f"The GPUs are of different kinds ({', '.join(kinds)}): the slowest sets the pace.")
+    return notes
+
+
+def computes_bfloat16(wanted: str) -> bool:
+    """Whether the GPUs do so by themselves: emulated it is slower than fp32. All that may train together are asked, so
+    that each process of a team decides alike; `wanted` may name one ("cuda:1")."""
+    if torch.version.hip:
+        return True
+    asked = [int(wanted.partition(":")[2])] if ":" in wanted else range(torch.cuda.device_count())
+    return all(torch.cuda.get_device_properties(number).major >= 8 for number in asked)
 
 
 def why_no_gpu() -> str:

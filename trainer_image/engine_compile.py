@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sysconfig
 import time
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,10 +20,19 @@ WARM_UP, MEASURED = 10, 40
 ASSUMED_SAVING, ASSUMED_SECONDS = 0.2, 90.0
 
 
-def c_compiler() -> str | None:
-    """The C compiler that torch.compile would use, None where there is none."""
-    names = (os.environ.get("CC"), "cc", "gcc", "clang")
-    return next((found for name in names if name and (found := shutil.which(name))), None)
+def lacking(device: torch.device) -> str | None:
+    """What torch.compile needs for this device and does not find, None where all is there.
+
+    Triton builds its launchers with CC, gcc or clang, inductor its CPU kernels with CXX or g++, both against Python.h.
+    """
+    names = ("CC", "gcc", "clang") if device.type == "cuda" else ("CXX", "g++")
+    wanted = os.environ.get(names[0])
+    if not any(shutil.which(name) for name in ([wanted] if wanted else names[1:])):
+        return f"a {'C' if device.type == 'cuda' else 'C++'} compiler ({' or '.join(names[1:])})"
+    scheme = sysconfig.get_default_scheme()
+    # Debian's own scheme names a folder for what a user adds; the headers are in the other.
+    headers = Path(sysconfig.get_path("include", "posix_prefix" if scheme == "posix_local" else scheme))
+    return None if (headers / "Python.h").exists() else f"Python's headers ({headers}/Python.h)"
 
 
 def pays(steps_left: int, seconds_a_step: float) -> bool:
@@ -47,9 +58,11 @@ class Compiling:
         self._eager: float | None = None
         self._compile_seconds = 0.0
         if wanted is not False:
-            if c_compiler() is None:
+            if lacks := lacking(device):
                 if wanted:
-                    self._note("torch.compile needs a C compiler and there is none in the image: trained without it.")
+                    self._note(f"torch.compile needs {lacks}, which this image has not: trained without it.")
+                elif device.type == "cuda":
+                    log.info("torch.compile is not tried: it needs %s, which this image has not", lacks)
             elif wanted:
                 self.start()
             else:
@@ -64,6 +77,10 @@ class Compiling:
         """From the next step on the network is not compiled."""
         self.network = self._model
         self.on = self.unproven = self._measuring = False
+
+    def shapes_change(self) -> None:
+        """The next step computes other shapes, for which a compiled network is compiled anew."""
+        self.unproven = self.on
 
     def failed(self, error: Exception) -> None:
         """A compiled step failed: on without, with a note."""

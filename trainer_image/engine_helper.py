@@ -27,14 +27,14 @@ from torch.distributed import rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
-from trainer_image import errors, plugins
+from trainer_image import errors, gpu_faults, plugins
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_rows import PhaseRows
 from trainer_image.engine_state import REFIT, TrainingState
 from trainer_image.engine_step import Stepper, on_device
 from trainer_image.engine_team import PATIENCE, Member, Word
-from trainer_image.errors import GpuFault, TrainerError, causes
+from trainer_image.errors import TrainerError, causes
 from trainer_image.tasks.base import Problem, joined
 
 log = logging.getLogger(__name__)
@@ -90,9 +90,7 @@ def _failure(error: Exception) -> TrainerError:
     if isinstance(error, TrainerError):
         kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         return kind(error.sentence)
-    if isinstance(error, torch.AcceleratorError):
-        return GpuFault(f"The GPU failed: {str(error).splitlines()[0]}")
-    return TrainerError(f"Internal error: {type(error).__name__}: {error}")
+    return gpu_faults.fault(error) or TrainerError(f"Internal error: {type(error).__name__}: {error}")
 
 
 def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -114,7 +115,9 @@ class Ahead:
 
     def __init__(self, gather: Callable[[tuple[int, int, bool]], Batch], device: torch.device) -> None:
         self._gather, self._device = gather, device
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="rows")
+        # A thread begins with the first GPU as its own, whose memory it must not touch.
+        begin = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
+        self._worker = ThreadPoolExecutor(1, "rows", begin)
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         self._next: tuple[tuple[int, int, bool], Future[tuple[Batch, torch.cuda.Event | None]]] | None = None
 
@@ -155,6 +158,8 @@ def resident(split: Batch, device: torch.device) -> Batch:
         return split
     stored = split.stored if isinstance(split, Stretches) else split.values()
     free, _ = torch.cuda.mem_get_info(device)
+    # What torch keeps for later, from the phase before say, is as good as free.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if sum(t.numel() * t.element_size() for t in stored) > free * RESIDENT_SHARE:
         return split
     return split.to(device) if isinstance(split, Stretches) else {n: t.to(device) for n, t in split.items()}

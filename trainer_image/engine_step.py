@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from trainer_image import gpu_faults
 from trainer_image.devices import full_precision
 from trainer_image.engine_compile import Compiling
 from trainer_image.engine_plan import Plan
@@ -44,7 +45,9 @@ def evaluate(
         batch = {n: t.to(device) for n, t in take(split, slice(start, start + size)).items()}
         try:
             parts.append(predictor.outputs(model, batch))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not gpu_faults.out_of_memory(error):
+                raise
             if size == 1:
                 raise GpuOutOfMemory("Out of GPU memory at batch size 1") from None
             size //= 2
@@ -168,6 +171,7 @@ class Stepper:
             at.notes.append(
                 f"Out of GPU memory with {micro} rows at a time; batches are computed in parts of {micro // 2}."
             )
+            self.compiling.shapes_change()
             if self._plan.device.type == "cuda":
                 torch.cuda.empty_cache()
 
@@ -179,12 +183,10 @@ class Stepper:
         began = time.monotonic()
         try:
             loss = self._accumulate(optimizer, batch, share, micro)
-        except torch.OutOfMemoryError:
-            return None, False
-        except TrainerError:
-            raise
         except Exception as error:
-            if not compiling.unproven:
+            if gpu_faults.out_of_memory(error):
+                return None, False
+            if isinstance(error, TrainerError) or not compiling.unproven:
                 raise
             compiling.failed(error)
             return self._try(optimizer, batch, share, micro)

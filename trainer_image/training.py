@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,15 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from trainer_image import memory, plugins, report, scratch
+from trainer_image import gpu_faults, memory, plugins, report, scratch
 from trainer_image.config import Config
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
-from trainer_image.devices import choose_device, hardware, usable_cpus
+from trainer_image.devices import choose_device, computes_bfloat16, hardware, unlike_asked, usable_cpus
 from trainer_image.engine import Engine
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
 from trainer_image.engine_processes import Processes
 from trainer_image.engine_step import evaluate
-from trainer_image.errors import GpuFault, GpuOutOfMemory, Terminated
+from trainer_image.errors import Terminated
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
 from trainer_image.scratch import Scratch
@@ -86,7 +85,7 @@ def train(inputs: RunInputs) -> RunResult:
 
     Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
     """
-    with plugins.blames(inputs.config.custom.entry_point):
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
         return _train(inputs)
 
 
@@ -99,13 +98,12 @@ def _train(inputs: RunInputs) -> RunResult:
         def record(entry: dict[str, Any]) -> None:
             metrics_file.write(json.dumps(entry) + "\n")
 
-        with _gpu_faults():
-            problem, plan, fitted = _fit(inputs, device, record, phases)
-            at = time.monotonic()
-            inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
-            # As `predict` computes: sums taken in another order would differ in their last digit.
-            torch.set_num_threads(usable_cpus())
-            outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        problem, plan, fitted = _fit(inputs, device, record, phases)
+        at = time.monotonic()
+        inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+        # As `predict` computes: sums taken in another order would differ in their last digit.
+        torch.set_num_threads(usable_cpus())
+        outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
         name = problem.headline.name
         tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
         phases["test"] = time.monotonic() - at
@@ -154,23 +152,11 @@ def _fit(
             inputs.grace_seconds,
             team,
             Watchdog(inputs.hang_seconds, inputs.last_resort),
-            (*inputs.notes, *notes),
+            (*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes),
         )
         fitted = Engine(problem, plan, surroundings).run()
     phases["train"] = fitted.seconds
     return problem, plan, fitted
-
-
-@contextmanager
-def _gpu_faults() -> Iterator[None]:
-    """What torch raises of a GPU as the failures that the contract knows."""
-    try:
-        yield
-    except torch.AcceleratorError as error:
-        raise GpuFault(f"The GPU failed: {str(error).splitlines()[0]}") from error
-    except torch.OutOfMemoryError as error:
-        # Where the batch was too large it has been halved already: what did not fit here is the network itself.
-        raise GpuOutOfMemory("Out of GPU memory: the network and its optimizer do not fit") from error
 
 
 def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
@@ -184,8 +170,7 @@ def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
         recipe = replace(recipe, learning_rate=float(wanted.lr))
     if recipe.small and device.type == "cpu":
         torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
-    # Without emulation: older GPUs would compute it more slowly than fp32.
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    on_gpu = device.type == "cuda" and computes_bfloat16(inputs.device)
     return Plan(
         recipe=recipe,
         seed=wanted.seed,
