@@ -22,6 +22,7 @@ from trainer_image.tasks.base import (
     Predictor,
     Problem,
     Recipe,
+    RowGroups,
     Rows,
     Task,
     TaskSettings,
@@ -137,6 +138,9 @@ class ForecastingProblem(Problem):
         self.splits = {
             name: windows(values, first, end, params.window, params.horizon) for name, (first, end) in bounds.items()
         }
+        # Windows that overlap share most of what they forecast: what is told of their errors counts by stretches.
+        stretches = torch.arange(len(self.splits["test"]["past"])) // params.horizon
+        self.test_groups = RowGroups(stretches, f"stretches of {params.horizon} steps")
         # One is the error of repeating the last season, on the training part: the usual unit (MASE).
         known = values[:validation]
         scale = float((known[params.season :] - known[: -params.season]).abs().mean())
