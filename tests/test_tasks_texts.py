@@ -18,8 +18,8 @@ from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.predict import predict
 from trainer_image.scratch import Scratch
-from trainer_image.tasks import text_features, text_files
-from trainer_image.tasks.base import TaskSettings, take
+from trainer_image.tasks import text_classification, text_features, text_files
+from trainer_image.tasks.base import Batch, TaskSettings, take
 from trainer_image.tasks.text_classification import TextClassification
 from trainer_image.tasks.text_store import TextKeeper
 from trainer_image.training import train, validate_dataset
@@ -150,6 +150,23 @@ def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"text": "a moon", "label": "moon"}])
     [warning] = TextClassification().prepare(tmp_path, TaskSettings()).warnings
     assert warning.startswith("Labels of 'label' with one training text only: 'moon'")
+
+
+def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_jsonl(tmp_path / "train.jsonl", text_records(400))
+    problem = TextClassification().prepare(tmp_path, TaskSettings(preset="fast"))
+    whole = problem.splits["train"]
+
+    def weights(most: int, split: Batch) -> torch.Tensor:
+        monkeypatch.setattr(text_classification, "MOST_COUNTED", most)
+        problem.splits = {"train": split}
+        model = problem.predictor.build_model()
+        problem.begin(model, ["train"])
+        return model.get_buffer("weights")
+
+    some = weights(100, whole)
+    assert torch.equal(some, weights(1000, take(whole, slice(None, None, 3))))
+    assert not torch.equal(some, weights(1000, whole))
 
 
 def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
