@@ -17,7 +17,7 @@ from tests.training_data import TABULAR, run_inputs, write_csv
 from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
-from trainer_image.tables_numbers import PLAIN, Notation, numbers
+from trainer_image.tables_numbers import MARKERS, PLAIN, Notation, numbers
 from trainer_image.tasks.tabular import Tabular, TabularPredictor
 from trainer_image.tasks.tabular_target import ValueTarget
 from trainer_image.training import train
@@ -117,12 +117,37 @@ def test_codes_with_commas_are_categories_where_the_configuration_says_so(tmp_pa
 
 def test_slips_among_numbers_with_a_comma_are_told_and_missing(tmp_path: Path) -> None:
     cells = [swapped(f"{x:,.2f}") for x in VALUES]
-    problem = prepared(tmp_path, {"x": [*cells[:98], "n.d.", "?"], "y": noise(100)})
+    problem = prepared(tmp_path, {"x": [*cells[:98], "n/k", "~3"], "y": noise(100)})
     assert problem.warnings == [
-        "Column 'x' holds 2 cells that are no number, the first in train.csv, row 100: 'n.d.'; they are treated as"
+        "Column 'x' holds 2 cells that are no number, the first in train.csv, row 100: 'n/k'; they are treated as"
         " missing."
     ]
     assert problem._predictor.preprocessing.numbers[0].notation == Notation(",")
+
+
+@pytest.mark.parametrize("marker", ["-", "?", "None", "n.a.", "#DIV/0!", "\\N", " -- "])
+@pytest.mark.parametrize("comma", [False, True])
+def test_words_for_no_value_among_numbers_are_missing_however_many_there_are(
+    tmp_path: Path, marker: str, comma: bool
+) -> None:
+    cells = [str(x).replace(".", "," if comma else ".") for x in VALUES]
+    cells = [marker if n % 4 == 1 else cell for n, cell in enumerate(cells)]
+    problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
+    (column,) = problem._predictor.preprocessing.numbers
+    assert (column.indicator, column.strays, column.notation.decimal) == (True, False, "," * comma)
+    assert any(
+        f"holds 25 cells that say that there is no value, the first in train.csv, row 3: '{marker}'" in note
+        for note in problem.notes
+    )
+    assert problem.warnings == []
+
+
+def test_words_for_no_value_among_words_are_categories(tmp_path: Path) -> None:
+    cells = ["-", "rent", "own", "none"] * 25
+    problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
+    (column,) = problem._predictor.preprocessing.categories
+    assert sorted(column.categories) == ["-", "none", "own", "rent"]
+    assert not any("'x'" in told for told in [*problem.notes, *problem.warnings])
 
 
 def test_a_target_with_a_decimal_comma_is_a_number_for_training_and_prediction_alike(tmp_path: Path) -> None:
@@ -160,12 +185,12 @@ def test_a_model_of_before_notations_is_read_as_plain(tmp_path: Path) -> None:
 
 def test_a_word_among_a_hundred_target_numbers_makes_no_hundred_classes(tmp_path: Path) -> None:
     with pytest.raises(DatasetInvalid) as told:
-        prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:99], "-"]})
+        prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:80], *["-"] * 20]})
     assert told.value.sentence == (
-        "Invalid dataset: train.csv: row 101: the target column 'y' holds '-', which is no number like the others; "
+        "Invalid dataset: train.csv: row 82: the target column 'y' holds '-', which is no number like the others; "
         "correct it or leave the row out (data.types: {y: category} makes a class of each value)"
     )
-    as_classes = prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:99], "-"]}, types={"y": "category"})
+    as_classes = prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:80], *["-"] * 20]}, types={"y": "category"})
     assert "classification" in as_classes.description
 
 
@@ -183,4 +208,4 @@ def test_no_cell_stops_the_reading_of_a_column(text: str, decimal: str, unit: st
     values, bad = numbers(pa.array([text, None], pa.large_string()), Notation(decimal, unit))
     assert np.isnan(values[1])
     assert not bad[1]
-    assert bad[0] == np.isnan(values[0])
+    assert bad[0] == (np.isnan(values[0]) and text.strip().lower() not in MARKERS)

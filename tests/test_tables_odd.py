@@ -292,11 +292,11 @@ def test_thousands_of_categories_share_a_bucket_for_the_rare(tmp_path: Path) -> 
 def test_slips_in_a_column_of_numbers_are_told_and_missing(tmp_path: Path) -> None:
     cells: list[Any] = [n * 0.37 for n in range(200)]
     for row in (10, 20, 30, 40):
-        cells[row] = "n.d."
+        cells[row] = "n/k"
     problem = prepared(tmp_path, {"size": cells, "y": noise(200)})
     (told,) = [warning for warning in problem.warnings if "'size'" in warning]
     assert "cells that are no number, the first in train.csv, row " in told
-    assert "'n.d.'; they are treated as missing" in told
+    assert "'n/k'; they are treated as missing" in told
     (column,) = problem._predictor.preprocessing.numbers
     assert column.strays
     assert column.indicator

@@ -41,6 +41,29 @@ class Notation:
 
 
 PLAIN = Notation()
+# What people, spreadsheets and databases write into a column of numbers where there is none, besides NULL_WORDS: among
+# categories these words may be categories of their own.
+MARKERS = frozenset(
+    {
+        "-",
+        "--",
+        "---",
+        "\u2013",
+        "\u2014",
+        "?",
+        ".",
+        "..",
+        "...",
+        "none",
+        "nil",
+        "missing",
+        "unknown",
+        "n.a.",
+        "n.d.",
+        "nd",
+    }
+    | {"k.a.", "\\n", "(null)", "(blank)", "#div/0!", "#ref!", "#value!", "#name?", "#num!", "#null!"}
+)
 
 
 def in_words(notation: Notation) -> str:
@@ -52,13 +75,17 @@ def in_words(notation: Notation) -> str:
 
 
 def numbers(column: pa.Array, notation: Notation = PLAIN) -> tuple[Values, Mask]:
-    """Cells as float64, NaN where null or no number, and a mask of those that are no number: both (rows,)."""
+    """Cells as float64, NaN where null or no number, and a mask of those that are no number: both (rows,).
+
+    A marker is NaN, too, and no stray: it says that there is no number.
+    """
     if notation.decimal:
         values, units = measured(column, notation.decimal)
         fits = pc.equal(units, notation.unit)
         if notation.unit != PERCENT:  # "12" beside "12 €" is the same money; beside "12 %" nobody knows
             fits = pc.or_(fits, pc.equal(units, ""))
-        return _filled(column, pc.if_else(fits, values, pa.scalar(None, pa.float64())))
+        values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
+        return _filled(column, pc.if_else(marked(column), float("nan"), values))
     trimmed = pc.utf8_trim_whitespace(column)
     try:
         values = pc.cast(trimmed, pa.float64())
@@ -67,6 +94,12 @@ def numbers(column: pa.Array, notation: Notation = PLAIN) -> tuple[Values, Mask]
         coded = pc.dictionary_encode(trimmed)
         values = pa.array([_number(cell) for cell in coded.dictionary.to_pylist()], pa.float64()).take(coded.indices)
     return _filled(column, values)
+
+
+def marked(column: pa.Array) -> pa.Array:
+    """Which cells are markers; null where a cell is."""
+    lowered = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    return pc.and_(pc.is_in(lowered, value_set=pa.array(sorted(MARKERS), column.type)), pc.is_valid(column))
 
 
 def measured(column: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
@@ -111,6 +144,8 @@ def _filled(column: pa.Array, values: pa.Array) -> tuple[Values, Mask]:
 def _number(cell: str | None) -> float | None:
     if cell is None or "_" in cell:  # Python's float() takes 1_000; no file format does
         return None
+    if cell.lower() in MARKERS:
+        return float("nan")
     try:
         return float(cell)
     except ValueError:

@@ -79,6 +79,9 @@ class _Values:
     all_filled: int = 0
     bad: int = 0
     first_bad: int = -1
+    # Cells that say there is no value.
+    marked: int = 0
+    first_marked: int = -1
     infinite: bool = False
     whole: bool = True
     rising: bool = True
@@ -95,6 +98,10 @@ class _Values:
         self.all_filled += int(filled.sum())
         self.filled += int(filled[chosen].sum())
         self.bad += int(bad.sum())
+        markers = np.isnan(values) & ~bad & filled
+        if markers.any() and not self.marked:
+            self.first_marked = start + int(markers.argmax())
+        self.marked += int(markers.sum())
         values = values[chosen]
         known = values[np.isfinite(values)]
         self.infinite |= bool(np.isinf(values).any())
@@ -170,6 +177,8 @@ class _Column:
         return read.bad <= STRAY_SHARE * read.all_filled and not few
 
     def _number(self, read: _Values, notation: Notation) -> NumberColumn | None:
+        if read.marked:
+            self._note(f"holds {self._cells_of(read.marked, 'say that there is no value', read.first_marked)}")
         if read.bad:
             self._stray_cells(read, "number")
         if read.infinite:
@@ -239,7 +248,7 @@ class _Column:
             return None
         if unclear:
             self._warn(f"{unclear}; read as categories")
-        elif declared is None and read.bad < read.all_filled:
+        elif declared is None and read.bad + read.marked < read.all_filled:
             self._mixture(read)
         folded = self._folded(counts)
         if folded is not None:
@@ -268,17 +277,17 @@ class _Column:
         return folded if any(folded.keys() <= pair for pair in BOOLEANS) else None
 
     def _stray_cells(self, read: _Values, kind: str) -> None:
-        file, row = self.table.locate(read.first_bad)
-        cell = str(self.table.cell(self.name, read.first_bad))[:40]
-        self._warn(
-            f"holds {read.bad} cells that are no {kind}, the first in {file}, row {row}: '{cell}'; they are treated as "
-            "missing"
-        )
+        self._warn(f"holds {self._cells_of(read.bad, f'are no {kind}', read.first_bad)}")
+
+    def _cells_of(self, count: int, what: str, first: int) -> str:
+        file, row = self.table.locate(first)
+        cell = str(self.table.cell(self.name, first))[:40]
+        return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
 
     def _mixture(self, read: _Values) -> None:
         file, row = self.table.locate(read.first_bad)
         cell = str(self.table.cell(self.name, read.first_bad))[:40]
-        share = f"{read.all_filled - read.bad} of its {read.all_filled} values are numbers"
+        share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
         sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
         (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence)
 

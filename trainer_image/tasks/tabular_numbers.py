@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer_image.tables import Table
-from trainer_image.tables_numbers import PERCENT, Notation, measured
+from trainer_image.tables_numbers import PERCENT, Notation, marked, measured
 
 # Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
 STRAY_SHARE = 0.05
@@ -54,7 +54,8 @@ def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found
     point, comma = _Read(), _Read()
     differ: int | None = None
     most = STRAY_SHARE * filled
-    for start, cells in table.cells(column):
+    for start, given in table.cells(column):
+        cells = pc.if_else(marked(given), pa.scalar(None, given.type), given)
         read = {}
         for sign, into in ((".", point), (",", comma)):
             read[sign] = measured(cells, sign)

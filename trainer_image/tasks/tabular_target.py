@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from trainer_image.scratch import Scratch
 from trainer_image.tables import Table, invalid, numbers
-from trainer_image.tables_numbers import PLAIN, Notation, in_words
+from trainer_image.tables_numbers import PLAIN, Notation, in_words, marked
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Json, Metric
 from trainer_image.tasks.tabular_numbers import STRAY_SHARE, notation_of
@@ -83,7 +83,7 @@ class ValueTarget:
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.float32)
         for start, cells in _present(table, self.column):
-            values, bad = numbers(cells, self.notation)
+            values, bad = _numbers(cells, self.notation)
             with np.errstate(over="ignore"):
                 wrong = bad | ~np.isfinite(values.astype(np.float32))
             if wrong.any():
@@ -172,7 +172,7 @@ def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | N
     if found is not None and found.notation is not None:
         seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.told}."]
     # A thousand different numbers and one "unknown" would else be a thousand classes.
-    numeric = seen.bad <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
+    numeric = seen.bad - seen.marked <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
     if seen.bad and numeric:
         cell = str(train.cell(column, seen.first_bad))[:40]
         raise train.error(
@@ -191,6 +191,7 @@ class _Seen:
     def __init__(self, notation: Notation) -> None:
         self.notation = notation
         self.bad = 0
+        self.marked = 0
         self.first_bad = -1
         self.infinite: int | None = None
         self.numbers: Array = np.empty(0)
@@ -208,7 +209,8 @@ class _Seen:
         return not self.bad
 
     def add(self, start: int, cells: pa.Array) -> None:
-        values, bad = numbers(cells, self.notation)
+        values, bad = _numbers(cells, self.notation)
+        self.marked += pc.sum(marked(cells)).as_py() or 0
         if bad.any() and not self.bad:
             self.first_bad = start + int(bad.argmax())
         self.bad += int(bad.sum())
@@ -233,6 +235,12 @@ def _present(table: Table, column: str) -> Iterator[tuple[int, pa.Array]]:
             index = start + _first(pc.is_null(cells))
             raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
         yield start, cells
+
+
+def _numbers(cells: pa.Array, notation: Notation) -> tuple[Array, Array]:
+    """As `numbers`, but a cell that says there is no value is none: a label has to be there."""
+    values, _ = numbers(cells, notation)
+    return values, np.isnan(values)
 
 
 def _first(mask: pa.Array) -> int:
