@@ -380,6 +380,19 @@ def test_strong_imbalance_changes_the_figure_and_says_so(tmp_path: Path, classes
     assert not any("imbalanced" in note for note in chosen.notes)
 
 
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["yes", "Yes ", "no"], "Classes of 'y' that differ in case or spaces only: 'Yes' and 'yes'; write alike"),
+        (["yes", "no", "-"], "Classes of 'y' that may stand for a missing label: '-'; leave their rows out if so."),
+        ([f"u{n}" for n in range(90)], "Classes of 'y' with one training row only: 'u0', 'u1', "),
+    ],
+)
+def test_classes_that_look_wrong_are_warned_about(tmp_path: Path, labels: list[str], told: str) -> None:
+    problem = prepared(tmp_path, {"x": list(range(90)), "y": (labels * 90)[:90]})
+    assert any(warning.startswith(told) for warning in problem.warnings), problem.warnings
+
+
 def test_balanced_classes_are_judged_by_accuracy(tmp_path: Path) -> None:
     assert prepared(tmp_path, {"x": list(range(100)), "y": noise(100)}).headline.name == "accuracy"
 

@@ -64,6 +64,55 @@ def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:
     assert "train/a.png: lies in no folder named for its class" in refusal(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"),
+    [
+        (("Cat", "cat", "dog"), "Classes that differ in case or spaces only: 'Cat' and 'cat'; write alike"),
+        (("cat", "dog", "unknown"), "Classes that may stand for a missing label: 'unknown'; leave their rows out"),
+    ],
+)
+def test_classes_that_may_be_one_or_none_are_warned_about(tmp_path: Path, classes: tuple[str, ...], told: str) -> None:
+    for number in range(30):
+        place = tmp_path / "train" / classes[number % 3] / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(place)
+    Image.new("L", (8, 8)).save(tmp_path / "train" / "dog" / "one.png")
+    assert told in validate_dataset(run_inputs(tmp_path, tmp_path / "out", IMAGES))
+
+
+def test_a_class_of_one_image_is_warned_about(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    (tmp_path / "train" / "rare").mkdir()
+    Image.new("L", (8, 8)).save(tmp_path / "train" / "rare" / "a.png")
+    assert "Classes with one training image only: 'rare'" in validate_dataset(
+        run_inputs(tmp_path, tmp_path / "out", IMAGES)
+    )
+
+
+def test_pictures_in_formats_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    for name in ("a.HEIC", "b.tif", "Thumbs.db", "notes.txt"):
+        (tmp_path / "train" / "left" / name).write_bytes(b"x")
+    told = validate_dataset(run_inputs(tmp_path, tmp_path / "out", IMAGES))
+    assert "2 files (.heic, .tif) are in formats that are not read, and left out; convert them to PNG." in told
+    for image in (tmp_path / "train").rglob("*.png"):
+        image.rename(image.with_suffix(".tif"))
+    assert "holds no images" in refusal(tmp_path)
+    assert "(.heic, .tif) are in formats that are not read" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("around", ["images", "my dataset"])
+def test_class_folders_one_too_deep_are_told_as_that(tmp_path: Path, around: str) -> None:
+    image_folder(tmp_path)
+    (tmp_path / around).mkdir()
+    (tmp_path / "train").rename(tmp_path / around / "x")
+    for folder in (tmp_path / around / "x").iterdir():
+        folder.rename(tmp_path / around / folder.name)
+    assert refusal(tmp_path).endswith(
+        "The class is the first folder's name: move the folders in it (left, right) one up"
+    )
+
+
 def test_no_images_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     assert "holds no images" in refusal(tmp_path)

@@ -142,6 +142,12 @@ def test_a_line_that_no_text_within_the_limit_could_fill_is_refused_unread(
         validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(field_bytes=100)))
 
 
+def test_a_label_is_the_same_number_however_it_is_written(tmp_path: Path) -> None:
+    rows = [{"text": f"word {n}", "label": [0, 1, 1.0, "1"][n % 4]} for n in range(40)]
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    assert "in 2 classes (0, 1)" in validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS))
+
+
 def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [{**row, "label": "sea"} for row in text_records(60)] + ROWS[1:8:2] * 2)
     write_jsonl(tmp_path / "test.jsonl", ROWS)
@@ -149,7 +155,7 @@ def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:
     assert problem.headline.name == "balanced_accuracy"
     write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"text": "a moon", "label": "moon"}])
     [warning] = TextClassification().prepare(tmp_path, TaskSettings()).warnings
-    assert warning.startswith("Labels of 'label' with one training text only: 'moon'")
+    assert warning.startswith("Classes of 'label' with one training text only: 'moon'")
 
 
 def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,11 @@ def _check_types(name: str, schema: pa.Schema) -> None:
     for field in schema:
         kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
         if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
-            raise invalid(name, f"column '{field.name}' holds {field.type}, not numbers, text, dates or booleans")
+            raise invalid(
+                name,
+                f"column '{field.name}' holds {field.type}, not numbers, text, dates or booleans; write its parts as "
+                "columns of their own, or leave it out of the file",
+            )
 
 
 def _check_sizes(name: str, metadata: pq.FileMetaData) -> None:

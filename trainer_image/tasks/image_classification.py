@@ -30,10 +30,18 @@ from trainer_image.tasks.base import (
     TaskSettings,
     spaced,
 )
-from trainer_image.tasks.image_files import SUFFIXES, Sample, list_samples, read_headers, read_pixels
+from trainer_image.tasks.image_files import (
+    SUFFIXES,
+    Sample,
+    list_samples,
+    read_headers,
+    read_pixels,
+    unread_images,
+)
 from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image_presets import input_size, preset
 from trainer_image.tasks.image_sources import find_images
+from trainer_image.tasks.labels import doubtful
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
@@ -103,10 +111,12 @@ class ImageProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         limits, scratch = settings.limits, settings.scratch
         listed: dict[str, list[Sample]] = {}
-        for split, files in find_images(data, limits, scratch).items():
+        found = find_images(data, limits, scratch)
+        unread = unread_images([file for files in found.values() for file in files])
+        for split, files in found.items():
             label = settings.target or "label"
             listed[split] = list_samples(files, limits, scratch, label=label, group=settings.group)
-            self._check(split, listed[split])
+            self._check(split, listed[split], unread)
         train = listed["train"]
         if settings.group and all(sample.group is None for sample in train):
             raise ConfigInvalid(
@@ -117,7 +127,7 @@ class ImageProblem(Problem):
         if len(labels) == 1:
             raise DatasetInvalid(
                 f"Invalid dataset: {train[0].name}: all {len(train)} training images are of one class ('{labels[0]}'); "
-                "at least two are needed"
+                f"at least two are needed{_nested(train)}"
             )
         headers = read_headers(train, limits)
         size = input_size(settings.preset, headers)
@@ -148,7 +158,8 @@ class ImageProblem(Problem):
         self.headline, self.selection = metrics.choose(
             settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
         )
-        self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), []
+        self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), unread
+        self.warnings += doubtful(splits["train"]["target"].numpy(), labels, "", "image")
         if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
             self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
         counts = ", ".join(f"{len(batch['pixels'])} {split}" for split, batch in splits.items())
@@ -159,12 +170,18 @@ class ImageProblem(Problem):
         )
 
     @staticmethod
-    def _check(folder: str, samples: list[Sample]) -> None:
+    def _check(folder: str, samples: list[Sample], unread: list[str]) -> None:
         if not samples:
-            raise invalid(folder, f"holds no images ({', '.join(sorted(SUFFIXES))}) in folders named for their class")
+            hint = f"; {unread[0].removesuffix('.')}" if unread else ""
+            raise invalid(
+                folder, f"holds no images ({', '.join(sorted(SUFFIXES))}) in folders named for their class{hint}"
+            )
         for sample in samples:
             if sample.label is None:
-                raise invalid(sample.name, "lies in no folder named for its class, and there is no metadata file")
+                raise invalid(
+                    sample.name,
+                    "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
+                )
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         pixels = batch["pixels"].float()
@@ -196,6 +213,15 @@ class ImageProblem(Problem):
     def findings(self, outputs: Tensor) -> Json:
         labels = self.splits["test"]["target"]
         return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
+
+
+def _nested(train: Sequence[Sample]) -> str:
+    """A hint for class folders that lie one folder too deep; a downloaded archive often holds one such folder."""
+    below = {sample.stored.place[1] for sample in train if len(sample.stored.place) > 2}
+    if len(below) < 2:
+        return ""
+    shown = ", ".join(sorted(below)[:5])
+    return f". The class is the first folder's name: move the folders in it ({shown}) one up"
 
 
 def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:

@@ -7,6 +7,7 @@ does not decode is an error that names the file.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ from trainer_image.tables_jsonl import cell, objects
 from trainer_image.tasks.image_sources import Stored
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"})
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp"})
+# What people take for images, and we do not read.
+OTHER_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef"})
 GREY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I", "LA"})
 READERS = 4
 # A label beside an image; what is longer is none.
@@ -77,6 +80,16 @@ def list_samples(
                 Sample(stored, _label(stored, inside, label)) for stored in inside.values() if _is_image(stored)
             ]
     return samples if len(origins) == 1 else sorted(samples, key=lambda sample: (sample.stored.place, sample.name))
+
+
+def unread_images(files: Sequence[Stored]) -> list[str]:
+    """A warning where there are pictures in formats that are not read; none for other files."""
+    found = Counter(Path(stored.place[-1]).suffix.lower() for stored in files)
+    unread = sorted(found.keys() & OTHER_SUFFIXES)
+    if not unread:
+        return []
+    count = sum(found[suffix] for suffix in unread)
+    return [f"{count} files ({', '.join(unread)}) are in formats that are not read, and left out; convert them to PNG."]
 
 
 def _is_image(stored: Stored) -> bool:

@@ -34,6 +34,7 @@ from trainer_image.tasks.base import (
     spaced,
     take,
 )
+from trainer_image.tasks.labels import doubtful
 from trainer_image.tasks.tabular_columns import Ints, Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
@@ -171,6 +172,7 @@ class TabularProblem(Problem):
             figure, told = imbalance.figure(labels[rows.train], target.labels, f"The classes of '{target.column}'")
             headline, selection = figure or headline, figure or selection
             self.notes += told if settings.metric == "auto" else []
+            self.warnings += doubtful(labels[rows.train], target.labels, f" of '{target.column}'", "row")
         if settings.scratch.spilled_bytes:
             size = in_words(settings.scratch.spilled_bytes)
             self.notes.append(f"The table does not fit into memory: {size} of it lie in files of the work folder.")

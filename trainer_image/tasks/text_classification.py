@@ -31,6 +31,7 @@ from trainer_image.tasks.base import (
     rows_in,
     take,
 )
+from trainer_image.tasks.labels import doubtful
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text_files import Fields, find_texts, read_texts
 from trainer_image.tasks.text_network import TextNetwork, TextSizes
@@ -142,7 +143,8 @@ class TextProblem(Problem):
             groups = group_numbers(texts["test"].group_names())
             self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
         figure, told = imbalance.figure(targets[rows.train], labels, f"The classes of '{fields.label}'")
-        self.notes, self.warnings = [*rows.notes, *told], _rare(targets[rows.train], labels, fields)
+        self.notes = [*rows.notes, *told]
+        self.warnings = doubtful(targets[rows.train], labels, f" of '{fields.label}'", "text")
         self.headline, self.selection = metrics.choose(
             settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
         )
@@ -282,12 +284,3 @@ def positions(texts: Texts, labels: Sequence[str]) -> Ints:
     """The position of each text's label among `labels`, -1 where it is none of them: (rows,)."""
     known = {label: number for number, label in enumerate(labels)}
     return np.array([*(known.get(label, -1) for label in texts.labels), -1], np.int64)[texts.label]
-
-
-def _rare(targets: Ints, labels: Sequence[str], fields: Fields) -> list[str]:
-    counts = np.bincount(targets, minlength=len(labels))
-    once = [label for label, count in zip(labels, counts.tolist(), strict=True) if count == 1]
-    if not once:
-        return []
-    shown = ", ".join(f"'{label}'" for label in once[:5]) + (f" and {len(once) - 5} more" if len(once) > 5 else "")
-    return [f"Labels of '{fields.label}' with one training text only: {shown}; nothing can be learnt from one example."]

@@ -199,6 +199,8 @@ def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> s
     value = record.get(field) if field else None
     if isinstance(value, (dict, list)):
         raise invalid(name, f"row {row}: '{field}' is no single value")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 and 1 are one class, as in a table
     return _stripped(value if isinstance(value, str) else json.dumps(value)) if value is not None else None
 
 
