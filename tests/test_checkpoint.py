@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from tests.training_data import TABULAR, FolderStore, StopAtStep, class_table
 from tests.training_data import run_inputs as inputs_of
 from trainer_image import checkpoint, training
 from trainer_image.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
+from trainer_image.engine_state import TrainingState
 from trainer_image.errors import StorageUnavailable, Terminated
 from trainer_image.training import train
 
@@ -118,6 +121,61 @@ def test_a_checkpoint_of_another_network_is_passed_over(tmp_path: Path) -> None:
     train(inputs_of(data, tmp_path / "two", REFITTING, store=store))
     training_notes = json.loads((tmp_path / "two" / "report.json").read_text())["training"]["notes"]
     assert "A checkpoint was passed over: the checkpoint at step 3 is of another network." in training_notes
+
+
+def trained_state() -> TrainingState:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2)
+    state = TrainingState(model, torch.optim.AdamW(model.parameters()), average=True)
+    model(torch.ones(4, 3)).sum().backward()
+    state.optimizer.step()
+    state.at.step = state.at.phase_step = state.at.micro_batch = 1
+    state.at.best = 0.5
+    state.keep_best()
+    return state
+
+
+Change = Callable[[dict[str, Any], dict[str, Any]], object]
+FOREIGN: dict[str, Change] = {
+    "another kind of weight": lambda t, p: t.update({"model/weight": t["model/weight"].half()}),
+    "weights that are no numbers": lambda t, p: t["model/bias"].fill_(float("nan")),
+    "half an average": lambda t, p: t.pop("average/bias"),
+    "best weights of another network": lambda t, p: t.update({"best/weight": torch.zeros(5)}),
+    "no best weights": lambda t, p: [t.pop(name) for name in list(t) if name.startswith("best/")],
+    "no optimizer": lambda t, p: [t.pop(name) for name in list(t) if name.startswith("optimizer/")],
+    "another optimizer": lambda t, p: t.update({"optimizer/0/exp_avg": torch.zeros(5)}),
+    "more parameters": lambda t, p: t.update({"optimizer/x/exp_avg": torch.zeros(5)}),
+    "no random numbers": lambda t, p: t.pop("generator/cpu"),
+    "another generator": lambda t, p: t.update({"generator/cpu": t["generator/cpu"][:10]}),
+    "no loss": lambda t, p: t.pop("loss/sum"),
+    "a new field": lambda t, p: p.update(pace=1),
+    "a field that is gone": lambda t, p: p.pop("epoch"),
+    "text for a number": lambda t, p: p.update(epoch="3"),
+    "no time": lambda t, p: p.update(seconds=None),
+    "no history": lambda t, p: p.update(history=5),
+    "a phase that nobody knows": lambda t, p: p.update(phase="distil"),
+    "nothing at a time": lambda t, p: p.update(micro_batch=0),
+}
+
+
+@pytest.mark.parametrize("change", FOREIGN.values(), ids=FOREIGN)
+def test_a_checkpoint_that_could_not_be_gone_on_from_is_passed_over(change: Change) -> None:
+    state = trained_state()
+    good = state.snapshot()
+    state.check(good)
+    tensors = {name: tensor.clone() for name, tensor in good.tensors.items()}
+    position = dict(good.scalars["position"])
+    change(tensors, position)
+    with pytest.raises(CheckpointInvalid):
+        state.check(Snapshot(good.step, tensors, {"position": position}))
+
+
+def test_a_state_file_that_is_nested_without_end_is_no_checkpoint(tmp_path: Path) -> None:
+    checkpoint.write(tmp_path / "step-3", snapshot())
+    for name in (checkpoint.STATE, checkpoint.MANIFEST):
+        (tmp_path / "step-3" / name).write_bytes(b"[" * 100_000)
+        with pytest.raises(CheckpointInvalid):
+            checkpoint.read(tmp_path / "step-3")
 
 
 def test_the_time_spent_before_counts_towards_the_budget(tmp_path: Path) -> None:

@@ -227,6 +227,14 @@ def test_a_gpu_that_is_not_there_is_a_clear_fault(tmp_path: Path) -> None:
         train(run_inputs(tmp_path, tmp_path / "out", device="cuda"))
 
 
+def test_a_warm_start_from_what_only_has_the_name_of_weights_starts_afresh(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "model.safetensors").write_bytes(b"weights of a program of the user's own")
+    train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", initial=tmp_path / "first"))
+    notes = json.loads((tmp_path / "out" / "report.json").read_text())["training"]["notes"]
+    assert "Warm start: the previous model's model.safetensors is not readable; training starts afresh." in notes
+
+
 def test_a_warm_start_takes_what_fits_and_lists_the_rest(tmp_path: Path) -> None:
     data = class_table(tmp_path / "data")
     train(run_inputs(data, tmp_path / "first"))

@@ -76,8 +76,9 @@ def test_an_earlier_attempt_of_the_same_run_has_published_already(container: Con
     assert publish(container, model, "run-1", before).endswith("run-1")
 
 
-def test_an_unreadable_latest_is_replaced(container: Container, model: Path) -> None:
-    container.write("latest.json", b"{oops")
+@pytest.mark.parametrize("content", [b"{oops", b" " * 100_000], ids=["no JSON", "too large"])
+def test_an_unreadable_latest_is_replaced(content: bytes, container: Container, model: Path) -> None:
+    container.write("latest.json", content)
     before = read_latest(container)
     assert (before.run_id, before.etag is None) == (None, False)
     publish(container, model, "run-1", before)
@@ -85,7 +86,9 @@ def test_an_unreadable_latest_is_replaced(container: Container, model: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "content", [b"[]", b"{}", b'{"run_id": "../x", "manifest_sha256": "a"}', b'{"run_id": 1}', b"\xff"]
+    "content",
+    [b"[]", b"{}", b'{"run_id": "../x", "manifest_sha256": "a"}', b'{"run_id": 1}', b"\xff", b"[" * 60_000],
+    ids=range(6),
 )
 def test_a_latest_that_names_no_run_is_not_followed(content: bytes, tmp_path: Path) -> None:
     container = LocalContainer(tmp_path)

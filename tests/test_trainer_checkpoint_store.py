@@ -61,6 +61,18 @@ def test_only_the_newest_stay(container: Container, tmp_path: Path) -> None:
     assert {blob.name.split("/")[2] for blob in container.list("checkpoints/")} == {"step-2", "step-10"}
 
 
+@pytest.mark.parametrize("content", [b" " * 2**21, b"[" * 100_000], ids=["too large", "nested without end"])
+def test_a_manifest_that_is_none_costs_one_checkpoint_and_not_the_training(
+    content: bytes, container: Container, tmp_path: Path
+) -> None:
+    checkpoints = store(container, tmp_path)
+    for step in (1, 2):
+        checkpoints.keep(checkpoint(tmp_path / "work", step))
+    (manifest,) = (blob.name for blob in container.list("checkpoints/") if blob.name.endswith("step-2/MANIFEST.json"))
+    container.write(manifest, content)
+    assert "step-1" in [path.name for path in store(container, tmp_path).newest_first()]
+
+
 def test_a_kept_folder_is_taken_over(container: Container, tmp_path: Path) -> None:
     folder = checkpoint(tmp_path / "work", 1)
     store(container, tmp_path).keep(folder)

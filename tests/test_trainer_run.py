@@ -410,6 +410,24 @@ def test_a_failed_retraining_leaves_the_previous_model(settings: Settings) -> No
     assert json.loads((settings.out / "latest.json").read_text())["run_id"] == RUN
 
 
+@pytest.mark.parametrize(
+    ("latest", "why"),
+    [(None, "there is no earlier model"), ("{", "latest.json is not readable")],
+    ids=["none", "damaged"],
+)
+def test_a_warm_start_without_a_model_to_start_from_says_so_in_the_report(
+    settings: Settings, tmp_path: Path, latest: str | None, why: str
+) -> None:
+    assert settings.out is not None
+    settings.out.mkdir()
+    if latest:
+        (settings.out / "latest.json").write_text(latest)
+    warm = write_config(tmp_path, "task: tabular\ndata: {target: b}\ninit: {from: latest}\n")
+    inside = FakeInside()
+    assert start(replace(settings, config=warm), FakePortal(S.PROCESSING), inside=inside).exit_code == 0
+    assert inside.inputs[0].notes == (f"Warm start: {why}; training starts afresh.",)
+
+
 def test_a_warm_start_gets_the_previous_model_and_a_run_key_of_its_own(settings: Settings, tmp_path: Path) -> None:
     first, second = FakeInside(), FakeInside(lambda inputs: seen.append((inputs.initial / "model.json").read_text()))  # type: ignore[operator]
     seen: list[str] = []

@@ -40,6 +40,7 @@ from trainer_image.storage import (
     Container,
     Full,
     StorageFault,
+    TooLarge,
 )
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,9 @@ def read_latest(container: Container) -> Latest:
         content, etag = container.read(LATEST, _SMALL)
     except BlobMissing:
         return Latest(None)
+    except TooLarge as large:
+        logger.warning("%s in %s is not readable (%s): it will be replaced", LATEST, container.name, large.why)
+        return Latest(large.etag)
     try:
         body = stored_json.loads(content)
         run_id, digest = body["run_id"], body["manifest_sha256"]

@@ -118,6 +118,9 @@ class ContainerCheckpoints:
         target = self._folder / f"step-{step}"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
+        if blobs[MANIFEST].size > MANIFEST_BYTES:
+            logger.warning("Checkpoint step-%d has no manifest of ours: passed over", step)
+            return None
         content, _ = self._container.read(blobs[MANIFEST].name, MANIFEST_BYTES)
         (target / MANIFEST).write_bytes(content)
         for name, expected in _files(content).items():

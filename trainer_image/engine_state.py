@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -110,15 +112,35 @@ class TrainingState:
         return Snapshot(self.at.step, tensors, {"position": position})
 
     def check(self, snapshot: Snapshot) -> None:
-        """CheckpointInvalid unless the snapshot belongs to this very network and optimizer."""
-        expected = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
-        given = {name: tensor.shape for name, tensor in _under("model", snapshot.tensors).items()}
-        if given != expected:
-            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another network")
-        if (self.average is not None) != any(name.startswith("average/") for name in snapshot.tensors):
-            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another recipe")
-        if set(snapshot.scalars.get("position", {})) != {f.name for f in fields(Position)}:
-            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} is of another version")
+        """CheckpointInvalid unless the snapshot belongs to this very network and optimizer, and `load` can take it."""
+        name = f"the checkpoint at step {snapshot.step}"
+        own = self.model.state_dict()
+        expected = {key: (tensor.shape, tensor.dtype) for key, tensor in own.items()}
+        groups: dict[str, Mapping[str, Tensor]] = {
+            group: _under(group, snapshot.tensors) for group in ("model", "average", "best")
+        }
+        given = {group: {k: (t.shape, t.dtype) for k, t in tensors.items()} for group, tensors in groups.items()}
+        if given["model"] != expected or given["best"] not in ({}, expected):
+            raise CheckpointInvalid(f"{name} is of another network")
+        if given["average"] != (expected if self.average is not None else {}):
+            raise CheckpointInvalid(f"{name} is of another recipe")
+        position = snapshot.scalars.get("position")
+        if not _is_position(position):
+            raise CheckpointInvalid(f"{name} is of another version")
+        if not given["best"] and (position["best"] is not None or position["phase"] == DONE):
+            raise CheckpointInvalid(f"{name} lacks the best weights")
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        fits = {f"{n}/{moment}": p.shape for n, p in enumerate(parameters) for moment in ("exp_avg", "exp_avg_sq")}
+        moments = {k: t.shape for k, t in _under("optimizer", snapshot.tensors).items() if not k.endswith("/step")}
+        # A parameter that no row has needed yet has no moments.
+        if not moments.items() <= fits.items() or (not moments and position["phase_step"]):
+            raise CheckpointInvalid(f"{name} is of another optimizer")
+        generator, loss = snapshot.tensors.get("generator/cpu"), snapshot.tensors.get("loss/sum")
+        if generator is None or loss is None or generator.shape != torch.get_rng_state().shape or loss.shape:
+            raise CheckpointInvalid(f"{name} lacks the random generator or the loss")
+        weights = dict(self.model.named_parameters())
+        if not all(torch.isfinite(groups["model"][key]).all() for key in weights):
+            raise CheckpointInvalid(f"{name} has weights that are no numbers")
 
     def load(self, snapshot: Snapshot) -> None:
         """Continues from a snapshot that `check` accepted."""
@@ -154,12 +176,33 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
 
 
+def _is_position(told: Any) -> bool:
+    """Whether these are the fields of a Position, each of its kind: another version's may mean other things."""
+    if not isinstance(told, dict) or set(told) != {f.name for f in fields(Position)}:
+        return False
+    kinds = {"phase": str, "probed": bool, "history": list, "notes": list}
+    for name, value in told.items():
+        if name in kinds:
+            right = isinstance(value, kinds[name])
+        elif name in ("best", "seconds"):
+            right = (type(value) in (int, float) and math.isfinite(value)) or (name == "best" and value is None)
+        else:
+            right = type(value) is int and value >= 0
+        if not right:
+            return False
+    return told["phase"] in (SEARCH, REFIT, DONE) and told["micro_batch"] > 0
+
+
 def warm_start(model: nn.Module, folder: Path) -> list[str]:
     """Copies the tensors of a published model that fit by name and shape; returns notes for the report."""
     path = folder / "model.safetensors"
     if not path.is_file():
         return ["Warm start: the previous model has no model.safetensors; training starts afresh."]
-    given = load_file(path)
+    try:
+        given = load_file(path)
+    except (SafetensorError, OSError, ValueError):
+        # A program of the user's may have left anything under this name.
+        return ["Warm start: the previous model's model.safetensors is not readable; training starts afresh."]
     own = model.state_dict()
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(fitting, strict=False)

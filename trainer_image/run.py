@@ -197,19 +197,21 @@ def _inputs(
 ) -> RunInputs:
     """What the inside gets. The model of a warm start is fetched on the way."""
     initial = None
+    notes: list[str] = []
     if config.init.from_ == "latest":
         if before.run_id is None:
-            logger.warning("init.from is latest, but there is no earlier model: training starts afresh")
+            why = "there is no earlier model" if before.etag is None else f"{artifacts.LATEST} is not readable"
+            notes.append(f"Warm start: {why}; training starts afresh.")
         else:
             initial = artifacts.fetch_model(models, before, work / "initial")
     key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
     output = work / "output"
     output.mkdir()
     checkpoints = ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep)
-    notes: tuple[str, ...] = ()
     if checkpoints.only_of_others():
-        notes = ("There are checkpoints of another configuration or dataset: this training starts afresh.",)
-        logger.warning("%s", notes[0])
+        notes.append("There are checkpoints of another configuration or dataset: this training starts afresh.")
+    for note in notes:
+        logger.warning("%s", note)
     return RunInputs(
         config=config,
         data=data,
@@ -228,7 +230,7 @@ def _inputs(
         processes=settings.processes,
         hang_seconds=settings.hang_seconds,
         last_resort=steps.last_resort or (lambda error: os._exit(error.exit_code)),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

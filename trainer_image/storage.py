@@ -4,6 +4,7 @@ StorageFault                internal to the outside: the callers know the senten
 ├── ContainerMissing        no such container (or folder)
 ├── BlobMissing             no such blob
 ├── BlobChanged             a condition did not hold: the blob is not what it was when we looked
+│   └── TooLarge            it is larger than what may be read of it
 ├── AccessDenied            our identity may not do this
 ├── LeaseHeld               another holder has the lease
 ├── Full                    a folder's disk has no room left
@@ -40,6 +41,14 @@ class BlobMissing(StorageFault):
 
 class BlobChanged(StorageFault):
     pass
+
+
+class TooLarge(BlobChanged):
+    """etag: of the blob, as `read` returns it."""
+
+    def __init__(self, why: str, etag: str) -> None:
+        super().__init__(why)
+        self.etag = etag
 
 
 class AccessDenied(StorageFault):
@@ -90,7 +99,7 @@ class Container(Protocol):
         """All blobs whose name starts with `prefix`; folder markers of hierarchical accounts left out."""
 
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
-        """(content, ETag) of a small blob. Raises BlobMissing; BlobChanged when over `limit` bytes."""
+        """(content, ETag) of a small blob. Raises BlobMissing; TooLarge when over `limit` bytes."""
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
         """The same as `read_range` in small pieces as they come, so that a range needs no memory of its size."""

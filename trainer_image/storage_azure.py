@@ -27,6 +27,7 @@ from trainer_image.storage import (
     BlobMissing,
     LeaseHeld,
     StorageFault,
+    TooLarge,
 )
 from trainer_image.storage_azure_faults import fault_of, retry_after
 from trainer_image.storage_azure_ranges import LONGEST_WAIT, RangeReader
@@ -125,7 +126,7 @@ class AzureContainer:
                 raise
             return b"", _bare(self._do(lambda: self._client.get_blob_client(name).get_blob_properties().etag))
         if len(content) > limit:
-            raise BlobChanged(f"it is larger than {limit} bytes")
+            raise TooLarge(f"it is larger than {limit} bytes", _bare(etag))
         return content, _bare(etag)
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:

@@ -26,6 +26,7 @@ from trainer_image.storage import (
     Full,
     LeaseHeld,
     StorageFault,
+    TooLarge,
     Unavailable,
 )
 
@@ -85,7 +86,8 @@ class LocalContainer:
 
         content = self._do(get)
         if len(content) > limit:
-            raise BlobChanged(f"it is larger than {limit} bytes")
+            with (self.root / name).open("rb") as whole:
+                raise TooLarge(f"it is larger than {limit} bytes", hashlib.file_digest(whole, "sha256").hexdigest())
         return content, hashlib.sha256(content).hexdigest()
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:

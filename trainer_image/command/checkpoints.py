@@ -76,8 +76,11 @@ class CheckpointFolder:
                     raise ValueError(f"its format is {state['format']!r}")
                 self.step, self.seconds = int(state["step"]), float(state["seconds"])
                 self._number = int(found.name.removeprefix("step-"))
+                if not (found / FILES).is_dir():
+                    raise ValueError("it holds no files")
             except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
                 logger.warning("Checkpoint %s passed over: %s", found.name, error)
+                self.step, self.seconds, self._number = 0, 0.0, 0
                 continue
             shutil.copytree(found / FILES, self._folder, dirs_exist_ok=True)
             if (found / HISTORY).is_file():
