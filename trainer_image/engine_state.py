@@ -124,7 +124,7 @@ class TrainingState:
             raise CheckpointInvalid(f"{name} is of another network")
         if given["average"] != (expected if self.average is not None else {}):
             raise CheckpointInvalid(f"{name} is of another recipe")
-        position = snapshot.scalars.get("position")
+        position: Any = snapshot.scalars.get("position")
         if not _is_position(position):
             raise CheckpointInvalid(f"{name} is of another version")
         if not given["best"] and (position["best"] is not None or position["phase"] == DONE):

@@ -25,6 +25,7 @@ from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.dataset import DatasetLock
+from trainer_image.deadline import Deadline
 from trainer_image.errors import (
     Cancelled,
     Fenced,
@@ -77,7 +78,6 @@ def run(
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins."""
     tracker = make_tracker(settings, stop, connect)
     steps = _Steps(tracker)
-    killed_before = memory.kills()
 
     def last_resort(error: TrainerError) -> None:
         """The end of a training whose main thread may be stuck in a call that never returns: no exception, no clean-up.
@@ -90,27 +90,50 @@ def run(
         os._exit(outcome.exit_code)
 
     steps.last_resort = last_resort
+    decided: Outcome | None = None
+
+    def out_of_time() -> None:
+        if decided is None:
+            error = Terminated(
+                f"Stopped on request; the training did not end within {settings.grace_seconds:g} s and was ended; its"
+                " last stored checkpoint stays"
+            )
+            if not settings.dispatched:
+                last_resort(error)
+            words = last_words(settings.run_id, _failed(error, steps), settings.secrets)
+            write_termination(settings.termination_path, words)
+        # Nothing waits for the portal any more: the dispatcher tells it what stands in the last words.
+        os._exit(decided.exit_code if decided else Terminated.exit_code)
+
+    with Deadline(stop, settings.grace_seconds, out_of_time):
+        decided = _outcome(settings, stop, tracker, steps, inside)
+        write_termination(settings.termination_path, last_words(settings.run_id, decided, settings.secrets))
+        return _report(settings, tracker, decided)
+
+
+def _outcome(
+    settings: Settings, stop: Stop, tracker: Tracker, steps: _Steps, inside: Callable[[], Inside] | None
+) -> Outcome:
+    """Trains and publishes; whatever goes wrong is in what is returned."""
+    killed_before = memory.kills()
     try:
-        if tracker.begin():
-            result, location = _train(settings, stop, steps, inside)
-            outcome = Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
-        else:
+        if not tracker.begin():
             logger.info("The model is Completed at the portal: nothing to do")
-            outcome = Outcome(0, "Completed", COMPLETED)
+            return Outcome(0, "Completed", COMPLETED)
+        result, location = _train(settings, stop, steps, inside)
+        return Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
     except TrainerError as error:
         # The user's own code may wrap what its data-loading processes met.
         starved: TrainerError | None = None
         if isinstance(error, UserCodeFailed):
             starved = memory.out_of_memory(error, killed_before)
-        outcome = _failed(starved or _with_reason(error, stop), steps)
+        return _failed(starved or _with_reason(error, stop), steps)
     except Exception as error:
         starved = disk.full(error) or memory.out_of_memory(error, killed_before)
-        if starved is None:
-            logger.exception("The trainer itself failed")
-        internal = Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
-        outcome = _failed(starved, steps) if starved else internal
-    write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))
-    return _report(settings, tracker, outcome)
+        if starved:
+            return _failed(starved, steps)
+        logger.exception("The trainer itself failed")
+        return Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
 
 
 def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
