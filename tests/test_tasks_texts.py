@@ -18,8 +18,8 @@ from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.predict import predict
 from trainer_image.scratch import Scratch
-from trainer_image.tasks import text_classification, text_features, text_files
-from trainer_image.tasks.base import Batch, TaskSettings, take
+from trainer_image.tasks import text_baselines, text_classification, text_features, text_files
+from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
 from trainer_image.tasks.text_classification import TextClassification
 from trainer_image.tasks.text_store import TextKeeper
 from trainer_image.training import train, validate_dataset
@@ -173,6 +173,28 @@ def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monke
     some = weights(100, whole)
     assert torch.equal(some, weights(1000, take(whole, slice(None, None, 3))))
     assert not torch.equal(some, weights(1000, whole))
+
+
+def test_the_baselines_of_many_texts_see_a_sample_and_the_report_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_jsonl(tmp_path / "train.jsonl", text_records(120))
+    whole = TextClassification().prepare(tmp_path, TaskSettings(preset="fast"))
+    monkeypatch.setattr(text_baselines, "MOST_BYTES", 1000)
+    sampled = TextClassification().prepare(tmp_path, TaskSettings(preset="fast"))
+    assert [note for note in sampled.notes if note not in whole.notes] == [
+        "The linear baseline is fitted and tested on evenly spaced texts, 1000 bytes of a split at most."
+    ]
+    seen: list[int] = []
+    monkeypatch.setattr(text_baselines, "_decoded", lambda texts: seen.append(len(texts)) or decoded(texts))
+    figures = sampled.baselines(["train"])
+    rows = [rows_in(sampled.splits[split]) for split in ("train", "test")]
+    assert 0 < seen[0] < rows[0] / 2
+    assert 0 < seen[1] <= rows[1]
+    assert figures["linear"]["accuracy"] >= 0.5
+
+
+decoded = text_baselines._decoded
 
 
 def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
