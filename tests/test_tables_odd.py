@@ -329,6 +329,14 @@ def test_an_id_in_disguise_is_warned_about(tmp_path: Path, case: str) -> None:
     assert any(f"Column '{name}'" in told and why in told for told in problem.warnings)
 
 
+def test_numbers_longer_than_a_float_are_told_as_ids(tmp_path: Path) -> None:
+    cells = [str(2**60 + 12345 * n) for n in np.random.default_rng(0).permutation(100)]
+    problem = prepared(tmp_path, {"card": cells, "x": list(range(50)) * 2, "y": noise(100)})
+    assert any("'card' has whole numbers of 19 digits, like an id, of which 15 are read" in w for w in problem.warnings)
+    large = prepared(tmp_path, {"atoms": [f"{n % 7}.5e23" for n in range(100)], "y": noise(100)})
+    assert large.warnings == []
+
+
 def test_honest_numbers_are_no_ids(tmp_path: Path) -> None:
     prices = np.random.default_rng(0).choice(10**6, 100, replace=False).tolist()
     problem = prepared(tmp_path, {"price": prices, "y": noise(100)})

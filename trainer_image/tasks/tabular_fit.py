@@ -39,6 +39,8 @@ ID_SHARE = 0.95
 ID_ROWS = 50
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
+# Whole numbers up to 2^53 are exact in float64.
+MOST_DIGITS = 15
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
 
@@ -83,6 +85,8 @@ class _Values:
     marked: int = 0
     first_marked: int = -1
     infinite: bool = False
+    # Of the longest cell that is digits only; 1e30 is no id.
+    digits: int = 0
     whole: bool = True
     rising: bool = True
     low: float = np.inf
@@ -102,6 +106,9 @@ class _Values:
         if markers.any() and not self.marked:
             self.first_marked = start + int(markers.argmax())
         self.marked += int(markers.sum())
+        if np.abs(values, where=np.isfinite(values), out=np.zeros(len(values))).max(initial=0) >= 10**MOST_DIGITS:
+            longest = pc.max(pc.utf8_length(cells.filter(pc.match_substring_regex(cells, r"^\s*\d+\s*$")))).as_py()
+            self.digits = max(self.digits, longest or 0)
         values = values[chosen]
         known = values[np.isfinite(values)]
         self.infinite |= bool(np.isinf(values).any())
@@ -183,6 +190,11 @@ class _Column:
             self._stray_cells(read, "number")
         if read.infinite:
             self._warn("holds infinite values; they are treated as missing")
+        if read.whole and read.digits > MOST_DIGITS:
+            self._warn(
+                f"has whole numbers of {read.digits} digits, like an id, of which {MOST_DIGITS} are read: list it "
+                f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})"
+            )
         if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
             if read.rising:
                 self._warn("looks like a row number; list it under data.drop if it is one")
