@@ -261,6 +261,22 @@ def test_dates_that_could_be_two_are_told(tmp_path: Path) -> None:
     assert any("month/day or day/month; they were read as month/day/year" in told for told in problem.warnings)
 
 
+@pytest.mark.parametrize(
+    "form",
+    ["%d.%m.%y", "%b %d, %Y", "%d-%b-%y", "%Y-%m-%d 10:00 CET", ("%Y-%m-%d", "%d.%m.%Y", "%m/%d/%Y")],
+    ids=str,
+)
+def test_dates_that_are_not_read_are_told_as_dates_and_not_as_ids(tmp_path: Path, form: str | tuple[str, ...]) -> None:
+    forms = [form] if isinstance(form, str) else form
+    days = [datetime.date(2024, 1, 1) + datetime.timedelta(days=3 * n) for n in range(120)]
+    cells = [day.strftime(forms[n % len(forms)]) for n, day in enumerate(days)]
+    (told,) = prepared(tmp_path, {"day": cells, "x": list(range(60)) * 2, "y": noise(120)}).warnings
+    assert told == (
+        f"Column 'day' holds dates that are not written in one form that is known, like '{cells[0]}' in train.csv, row"
+        " 2; write them all like 2026-01-31; left out."
+    )
+
+
 def test_a_date_that_does_not_exist_is_told_and_missing(tmp_path: Path) -> None:
     cells = [f"2024-{n % 12 + 1:02}-{n % 27 + 1:02}" for n in range(100)]
     cells[40] = "2023-02-29"

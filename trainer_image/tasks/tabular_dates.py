@@ -23,6 +23,12 @@ FORMS = {
     "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})",
     "day-month-year": r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})",
 }
+# Dates that people write and `days` does not read: two digits for a year, names of months. English names only.
+_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+_UNREAD = (
+    rf"(?i)^(?:\d\d?[./\- ]{_MONTH},?[./\- ]\d{{2,4}}|{_MONTH} \d\d?,? \d{{2,4}}|\d\d?[./-]\d\d?[./-]\d\d"
+    r"|\d{4}[./-]\d\d?[./-]\d\d?|\d\d?[./-]\d\d?[./-]\d{4})(?:[ T,].*)?$"
+)
 # Forms that only the values can tell apart: no day above 12 leaves both possible.
 AMBIGUOUS = ("month/day/year", "day/month/year")
 
@@ -56,6 +62,13 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     values = first + day - 1 + (hour * 3600 + (minute - offset_minutes) * 60 + second) / 86400
     good = known & exists
     return np.where(good, values, np.nan), ~good & pc.is_valid(cells).to_numpy(zero_copy_only=False)
+
+
+def look_like_dates(cells: pa.Array) -> Mask:
+    """Which cells a person would take for dates, whether `days` reads them or not: (rows,)."""
+    seen = pc.match_substring_regex(pc.utf8_trim_whitespace(cells), _UNREAD)
+    found: Mask = pc.fill_null(seen, False).to_numpy(zero_copy_only=False)
+    return found
 
 
 def cycles(values: Floats, *, clock: bool) -> Floats:

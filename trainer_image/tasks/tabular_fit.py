@@ -21,16 +21,15 @@ from trainer_image.tasks.tabular_columns import (
     ONE_HOT_CATEGORIES,
     CategoryColumn,
     DateColumn,
-    Doubles,
     Ints,
-    Mask,
     NumberColumn,
     Preprocessing,
     stray,
     words,
 )
-from trainer_image.tasks.tabular_dates import AMBIGUOUS, FORMS, days
+from trainer_image.tasks.tabular_dates import AMBIGUOUS, FORMS, days, look_like_dates
 from trainer_image.tasks.tabular_numbers import STRAY_SHARE, notation_of
+from trainer_image.tasks.tabular_values import MOST_DIGITS, Values
 
 SAMPLE_ROWS = 1_000_000
 MOST_CATEGORIES = 10_000
@@ -39,8 +38,6 @@ ID_SHARE = 0.95
 ID_ROWS = 50
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
-# Whole numbers up to 2^53 are exact in float64.
-MOST_DIGITS = 15
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
 
@@ -68,63 +65,6 @@ def fit(
         tuple(c for c in fitted if isinstance(c, CategoryColumn)),
     )
     return preprocessing, told.notes, told.warnings
-
-
-@dataclass
-class _Values:
-    """A column read as numbers (or days): figures of its training rows, and the finite values of a sample of them."""
-
-    rows: int = 0
-    filled: int = 0
-    finite: int = 0
-    # Of all rows of the table, held-out ones too: a slip is a slip wherever it is.
-    all_filled: int = 0
-    bad: int = 0
-    first_bad: int = -1
-    # Cells that say there is no value.
-    marked: int = 0
-    first_marked: int = -1
-    infinite: bool = False
-    # Of the longest cell that is digits only; 1e30 is no id.
-    digits: int = 0
-    whole: bool = True
-    rising: bool = True
-    low: float = np.inf
-    high: float = -np.inf
-    last: float = -np.inf
-    parts: list[Doubles] = field(default_factory=list)
-
-    def add(self, start: int, cells: pa.Array, chosen: Ints, values: Doubles, bad: Mask, step: int) -> None:
-        """A batch: its first row's index, cells, the training rows among them, and what the cells are as numbers."""
-        if bad.any() and not self.bad:
-            self.first_bad = start + int(bad.argmax())
-        filled = pc.is_valid(cells).to_numpy(zero_copy_only=False)
-        self.all_filled += int(filled.sum())
-        self.filled += int(filled[chosen].sum())
-        self.bad += int(bad.sum())
-        markers = np.isnan(values) & ~bad & filled
-        if markers.any() and not self.marked:
-            self.first_marked = start + int(markers.argmax())
-        self.marked += int(markers.sum())
-        if np.abs(values, where=np.isfinite(values), out=np.zeros(len(values))).max(initial=0) >= 10**MOST_DIGITS:
-            longest = pc.max(pc.utf8_length(cells.filter(pc.match_substring_regex(cells, r"^\s*\d+\s*$")))).as_py()
-            self.digits = max(self.digits, longest or 0)
-        values = values[chosen]
-        known = values[np.isfinite(values)]
-        self.infinite |= bool(np.isinf(values).any())
-        if known.size:
-            self.whole &= bool((known == np.floor(known)).all())
-            self.rising &= bool((np.diff(values, prepend=self.last) > 0).all())
-            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
-            self.last = float(values[-1])
-        sampled = values[-self.rows % step :: step]
-        self.parts.append(sampled[np.isfinite(sampled)])
-        self.rows += len(values)
-        self.finite += known.size
-
-    @property
-    def sample(self) -> Doubles:
-        return np.concatenate(self.parts) if self.parts else np.empty(0)
 
 
 class _Column:
@@ -162,10 +102,11 @@ class _Column:
             date = self._date()
             if date is not None:
                 return date
+            unclear = self._unread_dates(read)
         return self._category(read, declared, unclear)
 
-    def _read(self, notation: Notation) -> _Values:
-        read = _Values()
+    def _read(self, notation: Notation) -> Values:
+        read = Values()
         for start, cells, chosen in self._cells():
             read.add(start, cells, chosen, *numbers(cells, notation), self.step)
         return read
@@ -176,14 +117,14 @@ class _Column:
             first, last = np.searchsorted(self.rows, [start, start + len(cells)])
             yield start, cells, self.rows[first:last] - start
 
-    def _is_numeric(self, read: _Values) -> bool:
+    def _is_numeric(self, read: Values) -> bool:
         if not read.bad:
             return True
         # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
         few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
         return read.bad <= STRAY_SHARE * read.all_filled and not few
 
-    def _number(self, read: _Values, notation: Notation) -> NumberColumn | None:
+    def _number(self, read: Values, notation: Notation) -> NumberColumn | None:
         if read.marked:
             self._note(f"holds {self._cells_of(read.marked, 'say that there is no value', read.first_marked)}")
         if read.bad:
@@ -205,7 +146,7 @@ class _Column:
         scaled = self._scaling(read)
         return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
 
-    def _scaling(self, read: _Values) -> tuple[float, float, bool] | None:
+    def _scaling(self, read: Values) -> tuple[float, float, bool] | None:
         """(centre, scale, indicator), None for a constant."""
         missing = read.finite < read.rows
         if read.finite == 0 or read.low == read.high:
@@ -219,7 +160,7 @@ class _Column:
         return float(centre), float(scale), missing
 
     def _date(self) -> DateColumn | None:
-        reads = {form: _Values() for form in FORMS}
+        reads = {form: Values() for form in FORMS}
         clock = False
         for start, cells, chosen in self._cells():
             for form, read in list(reads.items()):
@@ -243,7 +184,24 @@ class _Column:
             self._stray_cells(read, "date")
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
 
-    def _category(self, read: _Values, declared: str | None, unclear: str) -> CategoryColumn | None:
+    def _unread_dates(self, read: Values) -> str:
+        """A clause about dates that are not all written in one form that is known, "" where there are none."""
+        count, first = 0, -1
+        for start, cells, _ in self._cells():
+            seen = look_like_dates(cells)
+            if first < 0 and seen.any():
+                first = start + int(seen.argmax())
+            count += int(seen.sum())
+        if first < 0 or count < (1 - STRAY_SHARE) * read.all_filled:
+            return ""
+        file, row = self.table.locate(first)
+        cell = str(self.table.cell(self.name, first))[:40]
+        return (
+            f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
+            " them all like 2026-01-31"
+        )
+
+    def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | None:
         counts: Counter[str] = Counter()
         dropped = 0
         for _, cells, chosen in self._cells():
@@ -288,7 +246,7 @@ class _Column:
             folded[word.lower()] += count
         return folded if any(folded.keys() <= pair for pair in BOOLEANS) else None
 
-    def _stray_cells(self, read: _Values, kind: str) -> None:
+    def _stray_cells(self, read: Values, kind: str) -> None:
         self._warn(f"holds {self._cells_of(read.bad, f'are no {kind}', read.first_bad)}")
 
     def _cells_of(self, count: int, what: str, first: int) -> str:
@@ -296,7 +254,7 @@ class _Column:
         cell = str(self.table.cell(self.name, first))[:40]
         return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
 
-    def _mixture(self, read: _Values) -> None:
+    def _mixture(self, read: Values) -> None:
         file, row = self.table.locate(read.first_bad)
         cell = str(self.table.cell(self.name, read.first_bad))[:40]
         share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
