@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -198,12 +200,30 @@ def test_out_of_memory_with_one_row_is_the_end(tmp_path: Path, monkeypatch: pyte
         train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out"))
 
 
-def test_the_time_budget_shortens_the_schedule_instead_of_cutting_it(tmp_path: Path) -> None:
+def test_the_time_budget_shortens_the_schedule_instead_of_cutting_it_and_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = training.make_plan
+
+    def patient(*arguments: Any) -> training.Plan:
+        made = plan(*arguments)
+        return replace(made, recipe=replace(made.recipe, patience=10**6))
+
+    monkeypatch.setattr(training, "make_plan", patient)
     config = "task: tabular\ndata: {target: y}\ntrain: {epochs: 100000, time_budget: 2s}\n"
     result = train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", config))
     assert 0 < result.steps < 100_000
-    history = json.loads((tmp_path / "out" / "report.json").read_text())["history"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    history = report["history"]
     assert history[-1]["step"] == result.steps
+    told = "The time budget of 2 s (train.time_budget) was used up: training ended with epoch "
+    assert [note for note in report["training"]["notes"] if note.startswith(told)]
+
+
+def test_a_training_that_came_to_its_own_end_does_not_speak_of_its_budget(tmp_path: Path) -> None:
+    train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out"))
+    notes = json.loads((tmp_path / "out" / "report.json").read_text())["training"]["notes"]
+    assert not [note for note in notes if "time budget" in note]
 
 
 def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:

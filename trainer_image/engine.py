@@ -232,6 +232,12 @@ class Engine:
         """After the search: the same schedule once more on all rows, as far as validation chose, where time allows."""
         at = self.state.at
         per_epoch = math.ceil(rows_in(self.problem.splits["train"]) / self.recipe.batch_size)
+        if at.phase_step >= at.planned < self.recipe.epochs * per_epoch:
+            at.notes.append(
+                f"The time budget of {self.plan.time_budget:g} s (train.time_budget) was used up: training ended with "
+                f"epoch {at.epoch} of the {self.recipe.epochs} that it may have at most. More time may give a better "
+                "model."
+            )
         rows = sum(rows_in(self.problem.splits[name]) for name in ("train", "validation"))
         growth = math.ceil(rows / self.recipe.batch_size) / per_epoch
         steps = max(1, round(at.best_step * growth))
