@@ -25,7 +25,7 @@ from trainer_image.progress import COMPLETED
 from trainer_image.run import Outcome
 from trainer_image.settings import Settings
 from trainer_image.sources import Dataset
-from trainer_image.storage import Stop
+from trainer_image.storage import AccessDenied, Stop, StorageFault, Unavailable
 from trainer_image.storage_local import LocalContainer
 
 S = ProcessingStatus
@@ -443,6 +443,45 @@ def test_the_work_folder_is_emptied(settings: Settings) -> None:
     start(settings, FakePortal(S.PROCESSING))
     assert settings.work_dir is not None
     assert list(settings.work_dir.iterdir()) == []
+
+
+def test_a_run_that_is_started_twice_leaves_the_first_its_work_folder(settings: Settings, tmp_path: Path) -> None:
+    ended: list[Outcome] = []
+
+    def second(inputs: RunInputs) -> None:
+        ended.append(start(replace(settings, termination_path=tmp_path / "second"), FakePortal(S.PROCESSING)))
+
+    assert start(settings, FakePortal(S.PROCESSING), second).exit_code == 0
+    assert (ended[0].exit_code, ended[0].code) == (204, "Fenced")
+    assert ended[0].sentence == f"Another process trains run {RUN} in the work folder {settings.work_dir}"
+
+
+def test_what_a_killed_attempt_left_in_the_work_folder_is_removed(settings: Settings) -> None:
+    assert settings.work_dir is not None
+    left = settings.work_dir / f"run-{RUN}" / "output"
+    left.mkdir(parents=True)
+    (left / "half").write_text("x")
+    (left.parent / "loose").write_text("x")
+    assert start(settings, FakePortal(S.PROCESSING)).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (AccessDenied("access is refused"), "PermissionDenied"),
+        (Unavailable("read-only file system"), "StorageUnavailable"),
+    ],
+    ids=["denied", "read-only"],
+)
+def test_a_container_that_takes_no_writes_is_not_told_as_one_that_cannot_be_read(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: StorageFault, code: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise fault
+
+    monkeypatch.setattr(LocalContainer, "lease", refuse)
+    outcome = start(settings, FakePortal(S.PROCESSING))
+    assert (outcome.code, outcome.sentence) == (code, f"Failed to write to container: {settings.out} ({fault.why})")
 
 
 def test_a_work_folder_that_cannot_be_written_is_named(settings: Settings, tmp_path: Path) -> None:

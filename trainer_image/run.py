@@ -29,8 +29,10 @@ from trainer_image.deadline import Deadline
 from trainer_image.errors import (
     Cancelled,
     Fenced,
+    PermissionDenied,
     StatusRefused,
     StatusUnavailable,
+    StorageUnavailable,
     Terminated,
     TrainerError,
     UserCodeFailed,
@@ -40,7 +42,7 @@ from trainer_image.metrics_stream import MetricsStream
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
 from trainer_image.sources import Sources, unreadable
-from trainer_image.storage import Container, Stop, StorageFault
+from trainer_image.storage import AccessDenied, Container, Stop, StorageFault
 from trainer_image.termination import termination_message, write_termination
 from trainer_image.tracking import connect_portal, make_tracker
 from trainer_image.work_folder import work_folder
@@ -200,7 +202,8 @@ def _one_writer(models: Container, settings: Settings, stop: Stop) -> Iterator[f
     try:
         lease = fencing.take(models, settings.run_id, stop)
     except StorageFault as fault:
-        raise unreadable(models, fault) from None
+        sentence = f"Failed to write to container: {models.name} ({fault.why})"
+        raise (PermissionDenied if isinstance(fault, AccessDenied) else StorageUnavailable)(sentence) from None
     try:
         yield lease
     finally:
