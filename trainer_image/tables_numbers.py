@@ -2,13 +2,15 @@
 
     3.14  -5  1e-3         PLAIN
     1,234.50  $ 12  1'000  a decimal point; comma, space or apostrophe between thousands; a unit before or after
-    1.234,50 €  3,14       a decimal comma; point, space or apostrophe between thousands
+    1.234,50 €  12,5 kg    a decimal comma; point, space or apostrophe between thousands
 
 A notation holds for a whole column, and is a part of the model: what was learnt as 3,14 is read as 3,14 ever after.
 """
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,8 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 PERCENT = "%"
+_CURRENCY = re.compile(r"EUR|USD|GBP|CHF|JPY")
+_WORD = r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}"
 _UNIT = rf"{PERCENT}|\p{{Sc}}|EUR|USD|GBP|CHF|JPY"
 _SPACES = r" \x{A0}\x{2009}\x{202F}"
 _APOSTROPHES = r"'\x{2019}"
@@ -33,7 +37,8 @@ class Notation:
     """How the numbers of a column are written.
 
     decimal: "." or ",", each with the other one between thousands; "": plain, as programs write numbers
-    unit:    what stands beside them: "%" beside each, a currency beside those that have one, "": nothing
+    unit:    what stands beside them: "%" or a word like "kg" beside each, a currency beside those that have one, "":
+             nothing
     """
 
     decimal: str = ""
@@ -82,7 +87,7 @@ def numbers(column: pa.Array, notation: Notation = PLAIN) -> tuple[Values, Mask]
     if notation.decimal:
         values, units = measured(column, notation.decimal)
         fits = pc.equal(units, notation.unit)
-        if notation.unit != PERCENT:  # "12" beside "12 €" is the same money; beside "12 %" nobody knows
+        if is_currency(notation.unit):  # "12" beside "12 €" is the same money; beside "12 %" nobody knows
             fits = pc.or_(fits, pc.equal(units, ""))
         values = pc.if_else(fits, values, pa.scalar(None, pa.float64()))
         return _filled(column, pc.if_else(marked(column), float("nan"), values))
@@ -94,6 +99,11 @@ def numbers(column: pa.Array, notation: Notation = PLAIN) -> tuple[Values, Mask]
         coded = pc.dictionary_encode(trimmed)
         values = pa.array([_number(cell) for cell in coded.dictionary.to_pylist()], pa.float64()).take(coded.indices)
     return _filled(column, values)
+
+
+def is_currency(unit: str) -> bool:
+    """Whether it is a currency's sign or code."""
+    return bool(_CURRENCY.fullmatch(unit)) or (len(unit) == 1 and unicodedata.category(unit) == "Sc")
 
 
 def marked(column: pa.Array) -> pa.Array:
@@ -115,7 +125,7 @@ def measured(column: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
     values = pc.if_else(negative, pc.negate(values), values)
     units = _joined(found, "before", "after")
     # Two signs, or units on both sides, are no number.
-    fine = pc.and_(pc.less_equal(pc.utf8_length(signs), 1), pc.match_substring_regex(units, f"^(?:{_UNIT})?$"))
+    fine = pc.and_(pc.less_equal(pc.utf8_length(signs), 1), pc.match_substring_regex(units, f"^(?:{_UNIT}|{_WORD})?$"))
     return pc.if_else(fine, values, pa.scalar(None, pa.float64())), pc.if_else(fine, units, pa.scalar(None, TEXT))
 
 
@@ -132,7 +142,7 @@ def _pattern(decimal: str) -> str:
     space = rf"[{_SPACES}]*"
     return (
         rf"^(?P<sign>{_SIGN})(?P<before>(?:{_UNIT})?){space}(?P<inner>{_SIGN})(?P<digits>{digits}){space}"
-        rf"(?P<after>(?:{_UNIT})?)$"
+        rf"(?P<after>(?:{_UNIT}|{_WORD})?)$"
     )
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer_image.tables import Table
-from trainer_image.tables_numbers import PERCENT, Notation, marked, measured
+from trainer_image.tables_numbers import PERCENT, Notation, is_currency, marked, measured
 
 # Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
 STRAY_SHARE = 0.05
@@ -68,9 +68,12 @@ def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found
     best, sign = (point, ".") if point.bad <= comma.bad else (comma, ",")
     if best.bad >= plain_bad or best.first is None:
         return None
+    units = sorted(unit for unit in best.units if unit)
+    words = [unit for unit in units if unit != PERCENT and not is_currency(unit)]
+    if words and (len(units) > 1 or best.units[""]):
+        return None  # 12A and 7B are codes; only what stands beside every number is a unit
     if point.bad == comma.bad and differ is not None:
         return Found(None, _two_ways(table, column, differ))
-    units = sorted(unit for unit in best.units if unit)
     if len(units) > 1 or (units == [PERCENT] and best.units[""]):
         beside = [f"'{unit}'" for unit in units] + ["nothing"] * (best.units[""] > 0)
         return Found(
