@@ -91,7 +91,7 @@ def test_validating_asks_the_task_before_the_dataset_is_there(
 def test_validating_reads_the_dataset_and_publishes_nothing(inside: FakeInside, tmp_path: Path) -> None:
     result = call("validate", *local(tmp_path))
     assert result.exit_code == 0, result.output
-    assert "Configuration and dataset are valid: 1 files" in result.stdout
+    assert "Configuration and dataset are valid: 1 file in " in result.stdout
     assert inside.inputs[0].data == tmp_path / "data"
 
 
