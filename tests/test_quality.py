@@ -36,7 +36,7 @@ def test_a_missed_gate_is_told_and_fails(metric: str, own: float, gate: float | 
 def test_no_file_is_in_the_training_and_the_test() -> None:
     chunks = standard_library_chunks()
     assert len(set(chunks.packages)) == 20
-    assert np.unique(chunks.packages, return_counts=True)[1].max() == 400
+    assert np.unique(chunks.packages, return_counts=True)[1].max() == 600
     for train_rows, test_rows in chunks.folds(quick=False):
         assert not set(chunks.files[train_rows]) & set(chunks.files[test_rows])
     sources = standard_library()

@@ -7,6 +7,7 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.predict import predict
 from trainer_image.scratch import Scratch
-from trainer_image.tasks import text_baselines, text_classification, text_features, text_files
+from trainer_image.tasks import text_baselines, text_classification, text_features, text_files, text_linear
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
 from trainer_image.tasks.text_classification import TextClassification
 from trainer_image.tasks.text_store import TextKeeper
@@ -240,3 +241,28 @@ def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[l
         for kind, length in ((range(6), 1.0), (range(6, 8), text_features.WORDS_LENGTH)):
             squares = [w * w for bucket, w in zip(at, weight, strict=True) if bucket in kind]
             assert sum(squares) == pytest.approx(length**2 * any(bucket in kind for bucket in given_row), abs=1e-5)
+
+
+def first_weights(rows: list[list[float]], targets: list[int], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    values = np.array(rows, np.float32)
+    indices = np.tile(np.arange(values.shape[1]), len(values))
+    ends = np.arange(0, values.size + 1, values.shape[1])
+    return text_linear.first_weights(values.ravel(), indices, ends, np.array(targets), 8, classes)
+
+
+def test_a_feature_that_all_classes_share_alike_says_nothing_and_a_rare_one_of_a_class_speaks_for_it() -> None:
+    weight, _ = first_weights([[1, 1, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], [0, 0, 1, 2], 3)
+    spread = weight.max(0) - weight.min(0)
+    assert spread[0] < spread[1:4].min() / 2
+    assert weight[:, 1:4].argmax(0).tolist() == [0, 1, 2]
+    assert not weight[:, 4:].any()  # features that no text has
+
+
+@pytest.mark.parametrize("known", [[0, 2], [0, 1, 2]])
+def test_training_texts_are_told_apart_and_a_class_without_one_is_never_chosen(known: list[int]) -> None:
+    rows = [[1.0 if column == label else 0.1 for column in range(8)] for label in known for _ in range(3)]
+    targets = [label for label in known for _ in range(3)]
+    weight, bias = first_weights(rows, targets, 4)
+    logits = np.array(rows) @ weight.T + bias
+    assert logits.argmax(1).tolist() == targets
+    assert logits[:, 3].max() < logits[:, known].min()

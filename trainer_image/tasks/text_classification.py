@@ -40,8 +40,11 @@ from trainer_image.tasks.text_store import Ints, Text, TextKeeper, Texts
 
 LABEL = "label"
 MOST_CLASSES = 1000
-# An n-gram of one training text only tells nothing of others; with few texts nearly all are of that kind.
+# With a trained bag an n-gram of one training text only tells nothing of others; with few texts nearly all are of that
+# kind. A linear model takes them all: naive Bayes wants them (`text_linear`).
 LEAST_TEXTS, FEW_TEXTS = 2, 100
+# The power of its inverse document frequencies: 1.5 was better by 0.005 of accuracy for the machine alone (`text_linear`).
+LINEAR_POWER = 1.5
 COUNTED_ROWS = 256
 # Of more texts some are counted, evenly spaced: with 138,000 the count took longer than training was to. Which buckets
 # are frequent, fewer tell as well.
@@ -199,9 +202,11 @@ class TextProblem(Problem):
                 new = torch.ones_like(ordered, dtype=torch.bool)
                 new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
                 seen += torch.bincount(ordered[new & (ordered >= 0)], minlength=len(seen))
-        least = LEAST_TEXTS if total > FEW_TEXTS else 1
-        model.weights.copy_(torch.where(seen >= least, ((1 + total) / (1 + seen)).log() + 1, 0.0))
-        if model.head is None:
+        linear = model.head is None
+        least = LEAST_TEXTS if not linear and total > FEW_TEXTS else 1
+        rarity = (((1 + total) / (1 + seen)).log() + 1) ** (LINEAR_POWER if linear else 1)
+        model.weights.copy_(torch.where(seen >= least, rarity, 0.0))
+        if linear:
             self._begin_linear(model, fit_on)
 
     def _begin_linear(self, model: TextNetwork, fit_on: Sequence[str]) -> None:
@@ -217,7 +222,7 @@ class TextProblem(Problem):
                 indices.append(index[there].numpy())
                 values.append(value[there].numpy())
         rows = (np.concatenate(values), np.concatenate(indices), np.cumsum(widths))
-        weight, bias = text_linear.support_vectors(*rows, np.concatenate(targets), model.sizes.buckets, len(model.bias))
+        weight, bias = text_linear.first_weights(*rows, np.concatenate(targets), model.sizes.buckets, len(model.bias))
         with torch.no_grad():
             model.table.weight.copy_(torch.from_numpy(weight.T))
             model.bias.copy_(torch.from_numpy(bias))

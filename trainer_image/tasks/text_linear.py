@@ -1,5 +1,18 @@
 """First weights of a small text classifier: a linear support vector machine by scikit-learn (liblinear), one class
-against the rest, on the rows' own features."""
+against the rest, and naive Bayes on the same features, added up.
+
+The machine weighs what tells the training texts apart and little else; naive Bayes weighs every n-gram by its own
+counts. Both are linear, so their sum is one table. Joining the two is an old idea: Wang and Manning 2012
+(aclanthology.org/P12-2018) fit the one on features that the other weighed.
+
+Accuracy of this start alone less that of the support vector machine alone on n-grams of two texts and more, two folds
+each of three sets of 20: packages, other packages, and parts of sympy, scipy and scikit-learn (8-line chunks, files
+disjoint). The mean of the six differences at shares of naive Bayes of 1 and 2, with a standard error of 0.002 to 0.003:
+
+    n-grams of two texts and more                                0.012  0.014
+    all n-grams                                                  0.014  0.018
+    all, inverse document frequencies to the power of 1.5        0.019  0.020
+"""
 
 from __future__ import annotations
 
@@ -9,12 +22,16 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
-# Its margins are -1 and 1; as logits they would be unsure of everything. Not tuned: training goes on from here.
+# The margins are -1 and 1; as logits they would be unsure of everything. Of a quarter to three times as
+# much, this had the lowest log loss on a fold of the development chunks.
 SCALE = 4.0
 NEVER = -20.0
+# Smoothing, in mean weights of a feature: 0.01 and 0.1 differ little. Share: naive Bayes' logits spread so many times
+# as wide as the machine's on the training texts.
+SMOOTHING, BAYES_SHARE = 0.01, 2.0
 
 
-def support_vectors(
+def first_weights(
     values: Array, indices: Array, ends: Array, targets: Array, features: int, classes: int
 ) -> tuple[Array, Array]:
     """Sparse rows (values and indices, row i from ends[i] to ends[i + 1]) and targets (rows,) → weights (classes,
@@ -22,13 +39,34 @@ def support_vectors(
     from scipy.sparse import csr_matrix
     from sklearn.svm import LinearSVC
 
-    rows = csr_matrix((values, indices, ends), shape=(len(targets), features))
+    used, column = np.unique(indices, return_inverse=True)
+    rows = csr_matrix((values, column, ends), shape=(len(targets), len(used)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what has not converged is trained on anyway
-        model = LinearSVC(random_state=0).fit(rows, targets)
+        model = LinearSVC(random_state=0, tol=1e-2).fit(rows, targets)
     found, offsets = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one plane between two classes: half for the one, half against the other
         found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2
+    ratios = _log_ratios(rows, targets, model.classes_)
+    share = BAYES_SHARE * _spread(rows @ found.T) / max(_spread(rows @ ratios.T), 1e-6)
     weight, bias = np.zeros((classes, features), np.float32), np.full(classes, NEVER, np.float32)
-    weight[model.classes_], bias[model.classes_] = SCALE * found, SCALE * offsets
+    for row, known in enumerate(model.classes_):
+        weight[known, used] = SCALE * (found[row] + share * ratios[row])
+    bias[model.classes_] = SCALE * offsets
     return weight, bias
+
+
+def _log_ratios(rows: Any, targets: Array, classes: Array) -> Array:
+    """(classes, features): how much likelier a feature is in this class than in all others, as a logarithm."""
+    counts = np.stack([np.asarray(rows[targets == known].sum(0)).ravel() for known in classes])
+    total = counts.sum(0)
+    smoothing = SMOOTHING * rows.data.mean()
+    for row, count in enumerate(counts):
+        own, others = count + smoothing, total - count + smoothing
+        counts[row] = np.log(own / own.sum()) - np.log(others / others.sum())
+    return counts
+
+
+def _spread(logits: Array) -> float:
+    """How far apart the classes' logits lie."""
+    return float((logits - logits.mean(1, keepdims=True)).std())
