@@ -90,7 +90,7 @@ def _failure(error: Exception) -> TrainerError:
     if isinstance(error, TrainerError):
         kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         return kind(error.sentence)
-    return gpu_faults.fault(error) or TrainerError(f"Internal error: {type(error).__name__}: {error}")
+    return TrainerError(f"Internal error: {type(error).__name__}: {error}")
 
 
 def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
@@ -137,7 +137,8 @@ def _follow() -> None:
     inputs = _inputs(order)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until we know how many we are
-    with plugins.blames(inputs.config.custom.entry_point):
+    # A GPU's failure is nobody's code: the first process tells them apart in the same order.
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
         problem = prepare(inputs, order["processes"])
         plan = make_plan(inputs, problem.recipe, device)
         store.set(READY.format(rank), identity(problem, plan))
