@@ -29,7 +29,7 @@ def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite
 
 
 def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert gpu.main(["--device", "cpu", "--only", "images, 8 x 8", "--markdown"]) == 0
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
@@ -37,6 +37,9 @@ def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
     assert table[0] == gpu.HEADER
     assert float(measured["rows/s"].replace(",", "")) > 0
     assert (measured["load"], measured["precision"], measured["busy"]) == ("images, 8 x 8", "fp32", "–")
+    monkeypatch.setattr(gpu, "MOST_SECONDS", 0.1)
+    assert gpu.main(["--device", "cpu", "--only", "texts", "--only", "tabular"]) == 1
+    assert capsys.readouterr().out.count("failed: not through after 0 s") == 2, "one that fails does not end the others"
     if not torch.cuda.is_available():
         assert gpu.main([]) == 1
         assert "Nothing was measured. Device 'cuda' was asked for, but none is visible" in capsys.readouterr().err
