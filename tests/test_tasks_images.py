@@ -113,6 +113,11 @@ def test_class_folders_one_too_deep_are_told_as_that(tmp_path: Path, around: str
     )
 
 
+def test_a_split_s_folder_one_too_deep_is_told_as_that(tmp_path: Path) -> None:
+    image_folder(tmp_path / "my data")
+    assert refusal(tmp_path).endswith("A folder train lies in 'my data': it has to lie at the top")
+
+
 def test_no_images_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     assert "holds no images" in refusal(tmp_path)

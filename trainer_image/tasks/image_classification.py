@@ -14,7 +14,7 @@ from torch.nn import functional
 from trainer_image.contract import Limits
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.scratch import Scratch
-from trainer_image.splits import assign, group_numbers
+from trainer_image.splits import NAMES, assign, group_numbers
 from trainer_image.tables import invalid
 from trainer_image.tasks import baselines, imbalance, metrics
 from trainer_image.tasks.base import (
@@ -218,6 +218,8 @@ class ImageProblem(Problem):
 def _nested(train: Sequence[Sample]) -> str:
     """A hint for class folders that lie one folder too deep; a downloaded archive often holds one such folder."""
     below = {sample.stored.place[1] for sample in train if len(sample.stored.place) > 2}
+    if below & NAMES.keys():
+        return f". A folder {min(below & NAMES.keys())} lies in '{train[0].label}': it has to lie at the top"
     if len(below) < 2:
         return ""
     shown = ", ".join(sorted(below)[:5])
