@@ -218,7 +218,7 @@ class Careless(nn.Module):
             case "mixes":
                 return x + torch.ones(3)
             case "reads":
-                return x * float(x.sum())
+                return x * float(x.detach().sum())
             case "masks":
                 return x[x > 0]
             case "uploads":
