@@ -153,7 +153,10 @@ def test_rare_labels_and_imbalance_are_said(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", [{**row, "label": "sea"} for row in text_records(60)] + ROWS[1:8:2] * 2)
     write_jsonl(tmp_path / "test.jsonl", ROWS)
     problem = TextClassification().prepare(tmp_path, TaskSettings())
-    assert problem.headline.name == "balanced_accuracy"
+    assert (problem.headline.name, problem.selection.name) == ("balanced_accuracy", "log_loss")
+    assert any("imbalanced" in note for note in problem.notes)
+    chosen = TextClassification().prepare(tmp_path, TaskSettings(metric="accuracy"))
+    assert not any("imbalanced" in note for note in chosen.notes)
     write_jsonl(tmp_path / "train.jsonl", [*ROWS, {"text": "a moon", "label": "moon"}])
     [warning] = TextClassification().prepare(tmp_path, TaskSettings()).warnings
     assert warning.startswith("Classes of 'label' with one training text only: 'moon'")

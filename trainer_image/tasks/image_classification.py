@@ -156,7 +156,7 @@ class ImageProblem(Problem):
         self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
         figure, told = imbalance.figure(splits["train"]["target"].numpy(), labels, "The classes")
         self.headline, self.selection = metrics.choose(
-            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
+            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", "log_loss"
         )
         self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), unread
         self.warnings += doubtful(splits["train"]["target"].numpy(), labels, "", "image")

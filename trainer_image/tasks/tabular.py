@@ -170,7 +170,7 @@ class TabularProblem(Problem):
         self.warnings += tabular_leakage.warnings(preprocessing, dense, codes, encoded, target)
         if isinstance(target, ClassTarget):
             figure, told = imbalance.figure(labels[rows.train], target.labels, f"The classes of '{target.column}'")
-            headline, selection = figure or headline, figure or selection
+            headline = figure or headline
             self.notes += told if settings.metric == "auto" else []
             self.warnings += doubtful(labels[rows.train], target.labels, f" of '{target.column}'", "row")
         if settings.scratch.spilled_bytes:

@@ -146,10 +146,10 @@ class TextProblem(Problem):
             groups = group_numbers(texts["test"].group_names())
             self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
         figure, told = imbalance.figure(targets[rows.train], labels, f"The classes of '{fields.label}'")
-        self.notes = [*rows.notes, *told]
+        self.notes = [*rows.notes, *(told if settings.metric == "auto" else ())]
         self.warnings = doubtful(targets[rows.train], labels, f" of '{fields.label}'", "text")
         self.headline, self.selection = metrics.choose(
-            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", figure or "log_loss"
+            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", "log_loss"
         )
         cut = int((texts["train"].sizes > sizes.longest).sum())
         if cut:
