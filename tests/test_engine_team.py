@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -31,6 +32,8 @@ from trainer_image.errors import (
     ConfigInvalid,
     DatasetInvalid,
     GpuFault,
+    LimitExceeded,
+    OutOfMemory,
     Terminated,
     TrainerError,
     TrainingDiverged,
@@ -178,6 +181,8 @@ def test_torchrun_can_start_the_processes_by_hand(tmp_path: Path) -> None:
         (ConfigProblems(["a: b", "c: d"]), ConfigInvalid, "Invalid configuration: a: b"),
         (DatasetInvalid("Invalid dataset: train.csv: no rows"), DatasetInvalid, "train.csv: no rows"),
         (KeyError("price"), TrainerError, "Internal error: KeyError: 'price'"),
+        (MemoryError(), OutOfMemory, "Out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device"), LimitExceeded, "The disk of the training is full"),
     ],
 )
 def test_what_another_process_raised_is_told_as_it_would_be_here(
@@ -304,5 +309,6 @@ def test_every_visible_gpu_trains_unless_told_otherwise(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     inputs: Any = SimpleNamespace(device=device, processes=asked)
     assert engine_processes.wanted(inputs, torch.device("cuda", 0)) == expected
-    with pytest.raises(UsageError, match=r"5 processes were asked for \(PROCESSES\), but 4"):
+    told = "cuda:1 .DEVICE. is one GPU" if device == "cuda:1" else "4"
+    with pytest.raises(UsageError, match=rf"5 processes were asked for \(PROCESSES\), but {told}"):
         engine_processes.wanted(SimpleNamespace(device=device, processes=5), torch.device("cuda", 0))  # type: ignore[arg-type]

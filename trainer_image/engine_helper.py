@@ -27,7 +27,7 @@ from torch.distributed import rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
-from trainer_image import errors, gpu_faults, plugins
+from trainer_image import errors, gpu_faults, memory, plugins, shortage
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_rows import PhaseRows
@@ -62,10 +62,11 @@ def main() -> int:
 
 def recorded(work: Callable[[], None]) -> int:
     """Exit code of this work: 0, or that of its failure, which is then in torch's error file."""
+    kills_before = memory.kills()
     try:
         work()
     except Exception as error:
-        failure = _failure(error)
+        failure = shortage.found(error, kills_before) or _failure(error)
         log.error("%s", failure.sentence, exc_info=None if isinstance(error, TrainerError) else error)
         if any(isinstance(seen, RuntimeError) for seen in causes(error)):
             time.sleep(LATER_SECONDS)

@@ -62,9 +62,10 @@ def wanted(inputs: RunInputs, device: torch.device) -> int:
     if device.type != "cuda":
         return count or 1
     visible = torch.cuda.device_count()
+    if count > 1 and ":" in inputs.device:
+        raise UsageError(f"{count} processes were asked for (PROCESSES), but {inputs.device} (DEVICE) is one GPU")
     if count > visible:
         raise UsageError(f"{count} processes were asked for (PROCESSES), but {visible} GPU(s) are visible")
-    # "cuda:1" names one GPU.
     return count or (1 if ":" in inputs.device else visible)
 
 
