@@ -22,26 +22,42 @@ TRAINING = textwrap.dedent(
     from pathlib import Path
     from portal_client.statuses import ProcessingStatus
     from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
-    from trainer_image import run
+    from trainer_image import fencing, run
     from trainer_image.settings import Settings
     from trainer_image.signals import stops_on_signals
     from trainer_image.storage import Stop
 
     folder, hangs, dispatched = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "dispatched"
 
+    waiting, let_go = threading.Event(), threading.Event()
+
     def hang(*_):
         (folder / "hangs").touch()
-        threading.Event().wait(3600)
+        let_go.wait(3600)
+
+    if hangs == "clean-up":
+        fencing.RunLease.release = hang
+    speak = run.write_termination
+
+    def said(path, words):
+        speak(path, words)
+        if let_go.is_set():
+            waiting.set()
+
+    run.write_termination = said
 
     class Portal(FakePortal):
         def update_model_status(self, model_id, status, message):
             if hangs == "report":
                 hang()
             super().update_model_status(model_id, status, message)
+            if hangs == "until it is too late" and status is ProcessingStatus.FAILED:
+                let_go.set()
+                waiting.wait(0.5)
             (folder / "portal").write_text(self.status.title)
 
     portal = Portal(ProcessingStatus.PROCESSING if dispatched else ProcessingStatus.CREATED)
-    inside = FakeInside(hang if hangs == "training" else lambda inputs: None)
+    inside = FakeInside(hang if hangs in ("training", "until it is too late") else lambda inputs: None)
     settings = Settings(
         run_id="run", dispatched=dispatched, tracking=True, model_container="model-123", device="cpu",
         api_base_url="https://portal.example.com", api_key="key-of-the-portal", grace_seconds=1.0,
@@ -83,6 +99,19 @@ def test_what_hangs_on_a_laptop_is_told_to_the_portal(tmp_path: Path) -> None:
 def test_a_model_that_is_published_stays_completed_when_the_portal_hangs_at_a_stop(tmp_path: Path) -> None:
     code, words = stopped(tmp_path, "report", "dispatched")
     assert (code, words["code"]) == (0, "Completed")
+
+
+@pytest.mark.parametrize("how", ["dispatched", "standalone"])
+def test_a_model_that_is_published_is_completed_also_when_the_clean_up_hangs(how: str, tmp_path: Path) -> None:
+    code, words = stopped(tmp_path, "clean-up", how)
+    assert (code, words["code"]) == (0, "Completed")
+    assert (tmp_path / "portal").exists() == (how == "standalone")
+    assert how == "dispatched" or (tmp_path / "portal").read_text() == "Completed"
+
+
+def test_a_training_that_comes_through_while_it_is_ended_takes_no_word_back(tmp_path: Path) -> None:
+    code, words = stopped(tmp_path, "until it is too late", "standalone")
+    assert (code, words["code"], (tmp_path / "portal").read_text()) == (143, "Terminated", "Failed")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -25,7 +25,7 @@ from trainer_image.progress import COMPLETED
 from trainer_image.run import Outcome
 from trainer_image.settings import Settings
 from trainer_image.sources import Dataset
-from trainer_image.storage import AccessDenied, Stop, StorageFault, Unavailable
+from trainer_image.storage import AccessDenied, Full, Stop, StorageFault, Unavailable
 from trainer_image.storage_local import LocalContainer
 
 S = ProcessingStatus
@@ -77,6 +77,13 @@ def raising(error: BaseException) -> Callable[[RunInputs], None]:
         raise error
 
     return during
+
+
+def plugin_failure(error: Exception) -> errors.UserCodeFailed:
+    """As `plugins.blames` raises it."""
+    failed = errors.UserCodeFailed(f"The task shop:Prices failed: {error}")
+    failed.__cause__ = error
+    return failed
 
 
 def test_a_training_ends_published_reported_and_in_the_last_words(settings: Settings) -> None:
@@ -144,8 +151,9 @@ def test_a_standalone_trainer_reports_every_failure(standalone: Settings, error:
         OSError(errno.ENOSPC, "No space left on device", "report.html"),
         OSError(errno.EFBIG, "File too large"),
         RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        plugin_failure(OSError(errno.ENOSPC, "No space left on device")),
     ],
-    ids=["full", "too large", "in words"],
+    ids=["full", "too large", "in words", "in a plug-in"],
 )
 def test_a_full_disk_is_a_limit_that_the_operator_can_raise_and_no_defect(settings: Settings, error: Exception) -> None:
     outcome = start(settings, FakePortal(S.PROCESSING), raising(error))
@@ -470,8 +478,9 @@ def test_what_a_killed_attempt_left_in_the_work_folder_is_removed(settings: Sett
     [
         (AccessDenied("access is refused"), "PermissionDenied"),
         (Unavailable("read-only file system"), "StorageUnavailable"),
+        (Full("its disk is full"), "LimitExceeded"),
     ],
-    ids=["denied", "read-only"],
+    ids=["denied", "read-only", "full"],
 )
 def test_a_container_that_takes_no_writes_is_not_told_as_one_that_cannot_be_read(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: StorageFault, code: str

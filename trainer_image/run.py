@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from portal_client.statuses import ProcessingStatus
-from trainer_image import artifacts, disk, fencing, memory
+from trainer_image import artifacts, fencing, memory, shortage
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -29,20 +29,17 @@ from trainer_image.deadline import Deadline
 from trainer_image.errors import (
     Cancelled,
     Fenced,
-    PermissionDenied,
     StatusRefused,
     StatusUnavailable,
-    StorageUnavailable,
     Terminated,
     TrainerError,
-    UserCodeFailed,
 )
 from trainer_image.inside import Inside, inside_for
 from trainer_image.metrics_stream import MetricsStream
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
-from trainer_image.sources import Sources, unreadable
-from trainer_image.storage import AccessDenied, Container, Stop, StorageFault
+from trainer_image.sources import Sources, unreadable, unwritable
+from trainer_image.storage import Container, Stop, StorageFault
 from trainer_image.termination import termination_message, write_termination
 from trainer_image.tracking import connect_portal, make_tracker
 from trainer_image.work_folder import work_folder
@@ -80,6 +77,11 @@ def run(
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins."""
     tracker = make_tracker(settings, stop, connect)
     steps = _Steps(tracker)
+    deciding = threading.Lock()
+    decided: Outcome | None = None
+
+    def speak(outcome: Outcome) -> None:
+        write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))
 
     def last_resort(error: TrainerError) -> None:
         """The end of a training whose main thread may be stuck in a call that never returns: no exception, no clean-up.
@@ -87,34 +89,37 @@ def run(
         Its lease runs out by itself, and so does its work folder with the pod.
         """
         outcome = _failed(error, steps)
-        write_termination(settings.termination_path, last_words(settings.run_id, outcome, settings.secrets))
+        speak(outcome)
         _report(settings, tracker, outcome)
         os._exit(outcome.exit_code)
 
-    steps.last_resort = last_resort
-    decided: Outcome | None = None
-
     def out_of_time() -> None:
-        if decided is None:
-            error = Terminated(
-                f"Stopped on request; the training did not end within {settings.grace_seconds:g} s and was ended; its"
-                " last stored checkpoint stays"
-            )
-            if not settings.dispatched:
-                last_resort(error)
-            words = last_words(settings.run_id, _failed(error, steps), settings.secrets)
-            write_termination(settings.termination_path, words)
-        # Nothing waits for the portal any more: the dispatcher tells it what stands in the last words.
-        os._exit(decided.exit_code if decided else Terminated.exit_code)
+        # Held until the process ends: the main thread, should it come through after all, says nothing else.
+        with deciding:
+            if decided is None:
+                outcome = steps.published or _failed(_too_late(settings.grace_seconds), steps)
+                speak(outcome)
+                # The dispatcher tells the portal itself, from the last words.
+                if not settings.dispatched:
+                    _report(settings, tracker, outcome)
+                os._exit(outcome.exit_code)
+            os._exit(decided.exit_code)
 
     with Deadline(stop, settings.grace_seconds, out_of_time):
-        decided = _outcome(settings, stop, tracker, steps, inside)
-        write_termination(settings.termination_path, last_words(settings.run_id, decided, settings.secrets))
-        return _report(settings, tracker, decided)
+        outcome = _outcome(settings, stop, tracker, steps, last_resort, inside)
+        with deciding:
+            decided = outcome
+            speak(outcome)
+        return _report(settings, tracker, outcome)
 
 
 def _outcome(
-    settings: Settings, stop: Stop, tracker: Tracker, steps: _Steps, inside: Callable[[], Inside] | None
+    settings: Settings,
+    stop: Stop,
+    tracker: Tracker,
+    steps: _Steps,
+    last_resort: Callable[[TrainerError], None],
+    inside: Callable[[], Inside] | None,
 ) -> Outcome:
     """Trains and publishes; whatever goes wrong is in what is returned."""
     killed_before = memory.kills()
@@ -122,18 +127,12 @@ def _outcome(
         if not tracker.begin():
             logger.info("The model is Completed at the portal: nothing to do")
             return Outcome(0, "Completed", COMPLETED)
-        result, location = _train(settings, stop, steps, inside)
-        return Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
-    except TrainerError as error:
-        # The user's own code may wrap what its data-loading processes met.
-        starved: TrainerError | None = None
-        if isinstance(error, UserCodeFailed):
-            starved = memory.out_of_memory(error, killed_before)
-        return _failed(starved or _with_reason(error, stop), steps)
+        return _train(settings, stop, steps, last_resort, inside)
     except Exception as error:
-        starved = disk.full(error) or memory.out_of_memory(error, killed_before)
-        if starved:
-            return _failed(starved, steps)
+        if lack := shortage.found(error, killed_before):
+            return _failed(lack, steps)
+        if isinstance(error, TrainerError):
+            return _failed(_with_reason(error, stop), steps)
         logger.exception("The trainer itself failed")
         return Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
 
@@ -153,15 +152,19 @@ def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
 
 
 def _train(
-    settings: Settings, stop: Stop, steps: _Steps, inside: Callable[[], Inside] | None
-) -> tuple[RunResult | None, str]:
-    """(result, where the model is); result is None when an earlier attempt had published already."""
+    settings: Settings,
+    stop: Stop,
+    steps: _Steps,
+    last_resort: Callable[[TrainerError], None],
+    inside: Callable[[], Inside] | None,
+) -> Outcome:
+    """Also where an earlier attempt had published already."""
     with work_folder(settings) as work, Sources(settings, stop, work) as sources:
         models = sources.models
-        where = f"{models.name}/runs/{settings.run_id}"
+        there = Outcome(0, "Completed", COMPLETED, location=f"{models.name}/runs/{settings.run_id}")
         if _latest(models).run_id == settings.run_id:
             logger.info("An earlier attempt of this run has published its model")
-            return None, where
+            return there
         config = _paced(sources.config(), settings)
         load = inside_for(config, settings, inside)
         data = sources.start_download(config, steps.progress)
@@ -173,9 +176,10 @@ def _train(
             before = _latest(models)
             if before.run_id == settings.run_id:
                 logger.info("An earlier attempt of this run has published its model")
-                return None, where
+                return there
             lock = data.wait()
             inputs = _inputs(settings, stop, steps, config, data.folder, lock, models, before, work)
+            inputs = replace(inputs, last_resort=last_resort)
             if stop.is_set():
                 raise Terminated("Training was stopped before it began", step=0)
             metrics = inputs.output / "metrics.jsonl"
@@ -186,8 +190,9 @@ def _train(
             _describe(inputs.output, config, lock, settings)
             steps.progress(Progress("Uploading the model", step=result.steps))
             where = artifacts.publish(models, inputs.output, settings.run_id, before, lease.confirm)
+            steps.published = Outcome(0, "Completed", COMPLETED, result.steps, result, where)
             stream.remove()
-            return result, where
+            return steps.published
 
 
 def _latest(models: Container) -> artifacts.Latest:
@@ -202,8 +207,7 @@ def _one_writer(models: Container, settings: Settings, stop: Stop) -> Iterator[f
     try:
         lease = fencing.take(models, settings.run_id, stop)
     except StorageFault as fault:
-        sentence = f"Failed to write to container: {models.name} ({fault.why})"
-        raise (PermissionDenied if isinstance(fault, AccessDenied) else StorageUnavailable)(sentence) from None
+        raise unwritable(models, fault) from None
     try:
         yield lease
     finally:
@@ -255,7 +259,6 @@ def _inputs(
         gpus=settings.gpus,
         processes=settings.processes,
         hang_seconds=settings.hang_seconds,
-        last_resort=steps.last_resort or (lambda error: os._exit(error.exit_code)),
         notes=tuple(notes),
     )
 
@@ -273,6 +276,13 @@ def _describe(output: Path, config: Config, lock: DatasetLock, settings: Setting
     artifacts.write_json(output / "dataset.lock.json", lock.as_json())
     artifacts.write_json(
         output / "environment.json", artifacts.environment(settings.device, settings.image, settings.run_id)
+    )
+
+
+def _too_late(grace_seconds: float) -> Terminated:
+    return Terminated(
+        f"Stopped on request; the training did not end within {grace_seconds:g} s and was ended; its last stored"
+        " checkpoint stays"
     )
 
 
@@ -302,18 +312,21 @@ def _report(settings: Settings, tracker: Tracker, outcome: Outcome) -> Outcome:
         return outcome
     status = ProcessingStatus.COMPLETED if outcome.exit_code == 0 else ProcessingStatus.FAILED
     told = tracker.report(status, outcome.sentence)
-    return outcome if told else Outcome(**{**outcome.__dict__, "reported": False})
+    return outcome if told else replace(outcome, reported=False)
 
 
 class _Steps:
-    """Hands progress on and remembers the last step, for the last words; `last_resort` speaks them and ends all."""
+    """Hands progress on and remembers how far the training came, for the last words.
+
+    last: the step that was told last; published: the outcome, once readers have the model, whatever comes after
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._lock = threading.Lock()
         self._logged = -LOG_SECONDS
         self.last: int | None = None
-        self.last_resort: Callable[[TrainerError], None] | None = None
+        self.published: Outcome | None = None
 
     def progress(self, progress: Progress) -> None:
         now = time.monotonic()

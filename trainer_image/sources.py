@@ -195,12 +195,18 @@ class Dataset:
 
 
 def unreadable(container: Container, fault: StorageFault) -> TrainerError:
-    """The error for a model container that cannot be read, or whose lease cannot be written."""
+    """The error for a model container that cannot be read."""
     sentence = f"Failed to read configuration from container: {container.name} ({fault.why})"
     if isinstance(fault, BlobMissing):
         return ConfigInvalid(f"Failed to read configuration from container: {container.name} (no {CONFIG} in it)")
     if isinstance(fault, ContainerMissing):
         return ConfigInvalid(sentence)
+    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
+
+
+def unwritable(container: Container, fault: StorageFault) -> TrainerError:
+    """The error for a model container that takes no writes."""
+    sentence = f"Failed to write to container: {container.name} ({fault.why})"
     if isinstance(fault, Full):
-        return LimitExceeded(f"Nothing can be written to {container.name} ({fault.why})")
+        return LimitExceeded(sentence)
     return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
