@@ -150,6 +150,34 @@ def test_words_for_no_value_among_numbers_are_missing_however_many_there_are(
     assert problem.warnings == []
 
 
+@pytest.mark.parametrize("marker", ["-", "?", "n.a."])
+def test_words_for_no_value_among_dates_are_missing_however_many_there_are(tmp_path: Path, marker: str) -> None:
+    cells = [marker if n % 4 == 1 else f"{1 + n % 28:02d}.{1 + n % 12:02d}.{1924 + n}" for n in range(100)]
+    problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
+    (column,) = problem._predictor.preprocessing.dates
+    assert (column.indicator, column.strays) == (True, False)
+    assert (
+        "Column 'x' holds 25 cells that say that there is no value, the first in train.csv, row 3: "
+        f"'{marker}'; they are treated as missing."
+    ) in problem.notes
+    assert problem.warnings == []
+    assert problem.description.startswith("A table with 1 date column, ")
+
+
+def test_dates_that_are_not_read_are_told_beside_many_words_for_no_value(tmp_path: Path) -> None:
+    cells = ["-" if n % 4 == 1 else f"{1 + n % 28} Jan {1924 + n}" for n in range(100)]
+    problem = prepared(tmp_path, {"x": cells, "z": VALUES, "y": noise(100)})
+    (warning,) = problem.warnings
+    assert warning.startswith("Column 'x' holds dates that are not written in one form that is known")
+
+
+def test_words_for_no_value_beside_few_words_are_no_dates(tmp_path: Path) -> None:
+    problem = prepared(tmp_path, {"x": ["-"] * 97 + ["rent", "own", "let"], "y": noise(100)})
+    (column,) = problem._predictor.preprocessing.categories
+    assert column.categories[0] == "-"
+    assert not any("'x'" in note for note in problem.notes)
+
+
 def test_words_for_no_value_among_words_are_categories(tmp_path: Path) -> None:
     cells = ["-", "rent", "own", "none"] * 25
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)})

@@ -178,8 +178,7 @@ class TabularProblem(Problem):
             self.notes.append(f"The table does not fit into memory: {size} of it lie in files of the work folder.")
         self.headline, self.selection = metrics.choose(settings.metric, known, headline, selection)
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
-        kinds = f"{len(preprocessing.numbers)} numeric and {len(preprocessing.categories)} categorical columns"
-        self.description = f"A table with {kinds}, {target.description}; rows: {counts}."
+        self.description = f"A table with {preprocessing.in_words}, {target.description}; rows: {counts}."
 
     def _check(self, tables: dict[str, Table], settings: TaskSettings) -> None:
         train = tables["train"]

@@ -132,6 +132,13 @@ class Preprocessing:
         return [c.name for c in self.measured] + [c.name for c in self.categories]
 
     @property
+    def in_words(self) -> str:
+        """How many columns of each kind, e.g. "3 numeric, 1 date and 2 categorical columns"."""
+        kinds = (("numeric", self.numbers), ("date", self.dates), ("categorical", self.categories))
+        *rest, last = [f"{len(columns)} {kind}" for kind, columns in kinds if columns]
+        return f"{', '.join(rest)}{' and ' * bool(rest)}{last} column{'s' * (len(self.columns) > 1)}"
+
+    @property
     def dense_width(self) -> int:
         one_hot = sum(len(c.categories) for c in self.categories if not c.embedded)
         return sum(c.width for c in self.measured) + one_hot

@@ -8,6 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer_image.tables_numbers import marked
+
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
@@ -36,7 +38,8 @@ AMBIGUOUS = ("month/day/year", "day/month/year")
 def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     """Days since 1970 in UTC, with the time of day as fraction, NaN where there is none; and where a cell is no date.
 
-    Both (rows,). A date that does not exist (30 February) is none. Without a zone a time counts as UTC.
+    Both (rows,). A date that does not exist (30 February) is none; a marker is NaN, and no stray, as among `numbers`.
+    Without a zone a time counts as UTC.
     """
     trimmed = pc.utf8_trim_whitespace(cells)
     found = pc.extract_regex(trimmed, f"^{FORMS[form]}{_CLOCK}$")
@@ -61,7 +64,8 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     exists &= (hour < 24) & (minute < 60) & (second <= 60)
     values = first + day - 1 + (hour * 3600 + (minute - offset_minutes) * 60 + second) / 86400
     good = known & exists
-    return np.where(good, values, np.nan), ~good & pc.is_valid(cells).to_numpy(zero_copy_only=False)
+    said = pc.or_(pc.is_null(cells), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
+    return np.where(good, values, np.nan), ~good & ~said
 
 
 def look_like_dates(cells: pa.Array) -> Mask:

@@ -125,10 +125,7 @@ class _Column:
         return read.bad <= STRAY_SHARE * read.all_filled and not few
 
     def _number(self, read: Values, notation: Notation) -> NumberColumn | None:
-        if read.marked:
-            self._note(f"holds {self._cells_of(read.marked, 'say that there is no value', read.first_marked)}")
-        if read.bad:
-            self._stray_cells(read, "number")
+        self._cells_without(read, "number")
         if read.infinite:
             self._warn("holds infinite values; they are treated as missing")
         if read.whole and read.digits > MOST_DIGITS:
@@ -172,7 +169,7 @@ class _Column:
             clock = clock or any(bool((read.parts[-1] % 1 > 0).any()) for read in reads.values())
         form = min(reads, key=lambda form: reads[form].bad)
         read = reads[form]
-        if read.bad > STRAY_SHARE * read.all_filled:
+        if read.bad > STRAY_SHARE * (read.all_filled - read.marked):
             return None
         scaled = self._scaling(read)
         if scaled is None:
@@ -180,8 +177,7 @@ class _Column:
         self._note(f"was read as dates ({form})")
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
             self._warn("holds dates that could be month/day or day/month; they were read as month/day/year")
-        if read.bad:
-            self._stray_cells(read, "date")
+        self._cells_without(read, "date")
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
 
     def _unread_dates(self, read: Values) -> str:
@@ -192,7 +188,7 @@ class _Column:
             if first < 0 and seen.any():
                 first = start + int(seen.argmax())
             count += int(seen.sum())
-        if first < 0 or count < (1 - STRAY_SHARE) * read.all_filled:
+        if first < 0 or count < (1 - STRAY_SHARE) * (read.all_filled - read.marked):
             return ""
         file, row = self.table.locate(first)
         cell = str(self.table.cell(self.name, first))[:40]
@@ -246,8 +242,11 @@ class _Column:
             folded[word.lower()] += count
         return folded if any(folded.keys() <= pair for pair in BOOLEANS) else None
 
-    def _stray_cells(self, read: Values, kind: str) -> None:
-        self._warn(f"holds {self._cells_of(read.bad, f'are no {kind}', read.first_bad)}")
+    def _cells_without(self, read: Values, kind: str) -> None:
+        if read.marked:
+            self._note(f"holds {self._cells_of(read.marked, 'say that there is no value', read.first_marked)}")
+        if read.bad:
+            self._warn(f"holds {self._cells_of(read.bad, f'are no {kind}', read.first_bad)}")
 
     def _cells_of(self, count: int, what: str, first: int) -> str:
         file, row = self.table.locate(first)
