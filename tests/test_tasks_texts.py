@@ -42,6 +42,7 @@ def lines(*records: object) -> bytes:
         ("train.jsonl", lines(*ROWS, {"text": "a", "label": ["b"]}), "row 31: 'label' is no single value"),
         ("train.jsonl", lines(*ROWS) + b"{oops\n", "row 31: is no JSON object; one object a line is expected"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
+        ("train.jsonl", lines(*ROWS) + b'{"text": "a", "label": "\\ud800"}', "row 31: 'label' holds half of a"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\xff"}', "row 31 is not UTF-8 (byte 0xff)"),
         ("train.jsonl", lines(*({**row, "label": "sea"} for row in ROWS)), "'label' has one class only ('sea')"),
         (
@@ -117,6 +118,12 @@ def test_groups_stay_together_and_columns_may_have_other_names(tmp_path: Path) -
         for split in (take(split, slice(None)) for split in problem.splits.values())
     ]
     assert not authors[0] & authors[1] | authors[1] & authors[2] | authors[0] & authors[2]
+
+
+def test_a_group_that_no_file_could_hold_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines(*({**row, "user": "\ud800"} for row in ROWS)))
+    with pytest.raises(DatasetInvalid, match="row 1: 'user' holds half of a surrogate pair"):
+        TextClassification().prepare(tmp_path, TaskSettings(group="user"))
 
 
 def test_a_plain_file_is_checked_across_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -157,12 +157,7 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
         text = record[fields.text]
         if not isinstance(text, str):
             raise invalid(name, f"row {row}: '{fields.text}' holds no text")
-        try:
-            encoded = text.encode()
-        except UnicodeEncodeError:
-            raise invalid(
-                name, f"row {row}: '{fields.text}' holds half of a surrogate pair, which is no text"
-            ) from None
+        encoded = _encoded(name, row, fields.text, text)
         if limits.field_bytes and len(encoded) > limits.field_bytes:
             raise LimitExceeded(
                 f"{name}: row {row}: '{fields.text}' has {len(encoded)} bytes; the limit is {limits.field_bytes}"
@@ -201,7 +196,18 @@ def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> s
         raise invalid(name, f"row {row}: '{field}' is no single value")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1.0 and 1 are one class, as in a table
-    return _stripped(value if isinstance(value, str) else json.dumps(value)) if value is not None else None
+    if isinstance(value, str):
+        _encoded(name, row, str(field), value)
+        return _stripped(value)
+    return None if value is None else json.dumps(value)
+
+
+def _encoded(name: str, row: int, field: str, value: str) -> bytes:
+    r"""JSON may say half a character (`\ud800`), which neither a file nor a screen can hold."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise invalid(name, f"row {row}: '{field}' holds half of a surrogate pair, which is no text") from None
 
 
 def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
