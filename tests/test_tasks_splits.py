@@ -72,3 +72,10 @@ def test_rows_without_a_group_are_none_together() -> None:
     assert 25 <= len(parts.test) <= 35
     assert 10 <= without[parts.test].sum() <= 30
     assert len(set(group_numbers(groups))) == 150 + 25
+
+
+def test_the_note_says_the_share_that_was_held_out_and_not_the_one_that_was_wanted() -> None:
+    groups = np.repeat(["a", "b", "c", "d"], [70, 10, 10, 10])
+    assignment = assign(np.zeros(100, np.int64), 0, has_validation=True, has_test=False, groups=groups)
+    assert f"{len(assignment.test)} rows ({len(assignment.test)} %)" in assignment.notes[0]
+    assert len(assignment.test) != 15

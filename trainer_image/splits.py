@@ -135,11 +135,16 @@ def assign(
     notes = []
     if not has_test:
         rows, test = _hold_out(rows, strata, f"{seed}/test", groups, keys)
-        notes.append(f"No test split: {len(test)} rows (15 %) of the training split were held out as the test.")
+        notes.append(f"No test split: {_part(test, rows)} of the training split were held out as the test.")
     if not has_validation:
         rows, validation = _hold_out(rows, strata, f"{seed}/validation", groups, keys)
-        notes.append(f"No validation split: {len(validation)} rows (15 %) of the training split were set aside.")
+        notes.append(f"No validation split: {_part(validation, rows)} of the training split were set aside.")
     return Assignment(rows, validation, test, tuple(notes))
+
+
+def _part(taken: Indices, kept: Indices) -> str:
+    """Whole groups, and few rows, do not divide at exactly HELD_OUT."""
+    return f"{len(taken)} rows ({100 * len(taken) / (len(taken) + len(kept)):.0f} %)"
 
 
 def _check_enough(strata: np.ndarray[Any, Any], groups: np.ndarray[Any, Any] | None, wanted: int) -> None:
