@@ -223,7 +223,7 @@ def test_a_word_among_a_hundred_target_numbers_makes_no_hundred_classes(tmp_path
     with pytest.raises(DatasetInvalid) as told:
         prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:80], *["-"] * 20]})
     assert told.value.sentence == (
-        "Invalid dataset: train.csv: row 82: the target column 'y' holds '-', which is no number like the others; "
+        "Invalid dataset: train.csv: row 82: the target column 'y' holds '-', which is no number; the others are: "
         "correct it or leave the row out (data.types: {y: category} makes a class of each value)"
     )
     as_classes = prepared(tmp_path, {"x": VALUES, "y": [*VALUES[:80], *["-"] * 20]}, types={"y": "category"})

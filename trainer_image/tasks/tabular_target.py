@@ -177,7 +177,7 @@ def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | N
         cell = str(train.cell(column, seen.first_bad))[:40]
         raise train.error(
             seen.first_bad,
-            f"the target column '{column}' holds '{cell}', which is no {in_words(seen.notation)} like the others; "
+            f"the target column '{column}' holds '{cell}', which is no {in_words(seen.notation)}; the others are: "
             f"correct it or leave the row out (data.types: {{{column}: category}} makes a class of each value)",
         )
     if found is not None and found.notation is None and (declared or len(seen.labels) > MOST_WHOLE_CLASSES):
