@@ -21,8 +21,8 @@ from trainer_image import errors, fencing, run
 from trainer_image.config import Config
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.dataset import DatasetLock
+from trainer_image.outcome import Outcome
 from trainer_image.progress import COMPLETED
-from trainer_image.run import Outcome
 from trainer_image.settings import Settings
 from trainer_image.sources import Dataset
 from trainer_image.storage import AccessDenied, Full, Stop, StorageFault, Unavailable

@@ -18,6 +18,7 @@ from trainer_image import config, published, run, settings
 from trainer_image.contract import RunInputs
 from trainer_image.errors import TrainerError, UsageError
 from trainer_image.inside import inside_for
+from trainer_image.outcome import Outcome, last_words
 from trainer_image.signals import stops_on_signals
 from trainer_image.sources import Sources
 from trainer_image.storage import Stop
@@ -275,13 +276,13 @@ def _before_it_began(error: TrainerError) -> int:
     """Settings that cannot be used: there is no run yet, but the termination message says why."""
     click.echo(f"error: {error.sentence}", err=True)
     path = os.environ.get("TERMINATION_MESSAGE_PATH") or "/dev/termination-log"
-    outcome = run.Outcome(error.exit_code, error.code, error.sentence)
+    outcome = Outcome(error.exit_code, error.code, error.sentence)
     secrets = [os.environ[name] for name in ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING") if name in os.environ]
-    write_termination(Path(path), run.last_words(os.environ.get("RUN_ID", ""), outcome, secrets))
+    write_termination(Path(path), last_words(os.environ.get("RUN_ID", ""), outcome, secrets))
     return error.exit_code
 
 
-def _summary(outcome: run.Outcome) -> None:
+def _summary(outcome: Outcome) -> None:
     """The end, in words, on stdout."""
     click.echo(outcome.sentence if outcome.exit_code else "Model training completed successfully")
     result = outcome.result

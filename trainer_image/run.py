@@ -14,16 +14,16 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from portal_client.statuses import ProcessingStatus
 from trainer_image import artifacts, fencing, memory, shortage
 from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.config import Config, run_key
-from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.contract import Progress, RunInputs
 from trainer_image.dataset import DatasetLock
 from trainer_image.deadline import Deadline
 from trainer_image.errors import (
@@ -36,35 +36,18 @@ from trainer_image.errors import (
 )
 from trainer_image.inside import Inside, inside_for
 from trainer_image.metrics_stream import MetricsStream
+from trainer_image.outcome import Outcome, failed, last_words, too_late, with_reason
 from trainer_image.progress import COMPLETED, Portal, Tracker
 from trainer_image.settings import Settings
 from trainer_image.sources import Sources, unreadable, unwritable
 from trainer_image.storage import Container, Stop, StorageFault
-from trainer_image.termination import termination_message, write_termination
+from trainer_image.termination import write_termination
 from trainer_image.tracking import connect_portal, make_tracker
 from trainer_image.work_folder import work_folder
 
 logger = logging.getLogger(__name__)
 
 LOG_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How it ended. `location`: where the published model is; `reported`: the portal knows, or need not."""
-
-    exit_code: int
-    code: str
-    sentence: str
-    step: int | None = None
-    result: RunResult | None = None
-    location: str | None = None
-    reported: bool = True
-    problems: tuple[str, ...] = field(default=())
-
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        return self.result.metrics if self.result else {}
 
 
 def run(
@@ -88,7 +71,7 @@ def run(
 
         Its lease runs out by itself, and so does its work folder with the pod.
         """
-        outcome = _failed(error, steps)
+        outcome = failed(error, steps.last)
         speak(outcome)
         _report(settings, tracker, outcome)
         os._exit(outcome.exit_code)
@@ -97,7 +80,7 @@ def run(
         # Held until the process ends: the main thread, should it come through after all, says nothing else.
         with deciding:
             if decided is None:
-                outcome = steps.published or _failed(_too_late(settings.grace_seconds), steps)
+                outcome = steps.published or failed(too_late(settings.grace_seconds), steps.last)
                 speak(outcome)
                 # The dispatcher tells the portal itself, from the last words.
                 if not settings.dispatched:
@@ -130,25 +113,11 @@ def _outcome(
         return _train(settings, stop, steps, last_resort, inside)
     except Exception as error:
         if lack := shortage.found(error, killed_before):
-            return _failed(lack, steps)
+            return failed(lack, steps.last)
         if isinstance(error, TrainerError):
-            return _failed(_with_reason(error, stop), steps)
+            return failed(with_reason(error, stop), steps.last)
         logger.exception("The trainer itself failed")
         return Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
-
-
-def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
-    """The outcome as termination message."""
-    return termination_message(
-        message=outcome.sentence,
-        code=outcome.code,
-        exit_code=outcome.exit_code,
-        retryable=outcome.exit_code > 127,
-        run_id=run_id,
-        step=outcome.step,
-        metrics=outcome.metrics,
-        secrets=secrets,
-    )
 
 
 def _train(
@@ -277,32 +246,6 @@ def _describe(output: Path, config: Config, lock: DatasetLock, settings: Setting
     artifacts.write_json(
         output / "environment.json", artifacts.environment(settings.device, settings.image, settings.run_id)
     )
-
-
-def _too_late(grace_seconds: float) -> Terminated:
-    return Terminated(
-        f"Stopped on request; the training did not end within {grace_seconds:g} s and was ended; its last stored"
-        " checkpoint stays"
-    )
-
-
-def _with_reason(error: TrainerError, stop: Stop) -> TrainerError:
-    """Engine and download know that they were stopped; why, only this file does."""
-    if not isinstance(error, Terminated):
-        return error
-    if stop.reason == "cancelled":
-        return Cancelled("Training was cancelled: the portal took the model out of Processing", step=error.step)
-    if stop.reason == "fenced":
-        return Fenced("Another pod owns this run: training was stopped", step=error.step)
-    return error
-
-
-def _failed(error: TrainerError, steps: _Steps) -> Outcome:
-    problems = tuple(getattr(error, "problems", ()))
-    step = error.step if error.step is not None else steps.last
-    for sentence in problems or (error.sentence,):
-        logger.error("%s", sentence)
-    return Outcome(error.exit_code, error.code, error.sentence, step, problems=problems)
 
 
 def _report(settings: Settings, tracker: Tracker, outcome: Outcome) -> Outcome:

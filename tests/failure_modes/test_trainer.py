@@ -25,7 +25,7 @@ from trainer_image import errors, memory, run, storage_azure
 from trainer_image.artifacts import LATEST
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.dataset import DatasetLock, Download, lock_dataset
-from trainer_image.run import Outcome
+from trainer_image.outcome import Outcome
 from trainer_image.settings import Settings
 from trainer_image.storage import BlobChanged, BlobInfo, Stop
 from trainer_image.storage_azure import AzureStorage
