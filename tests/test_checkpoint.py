@@ -170,14 +170,6 @@ def test_a_checkpoint_that_could_not_be_gone_on_from_is_passed_over(change: Chan
         state.check(Snapshot(good.step, tensors, {"position": position}))
 
 
-def test_a_state_file_that_is_nested_without_end_is_no_checkpoint(tmp_path: Path) -> None:
-    checkpoint.write(tmp_path / "step-3", snapshot())
-    for name in (checkpoint.STATE, checkpoint.MANIFEST):
-        (tmp_path / "step-3" / name).write_bytes(b"[" * 100_000)
-        with pytest.raises(CheckpointInvalid):
-            checkpoint.read(tmp_path / "step-3")
-
-
 def test_the_time_spent_before_counts_towards_the_budget(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store")
     data = class_table(tmp_path / "data")
