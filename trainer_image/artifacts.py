@@ -70,7 +70,7 @@ def read_latest(container: Container) -> Latest:
     except BlobMissing:
         return Latest(None)
     except TooLarge as large:
-        logger.warning("%s in %s is not readable (%s): it will be replaced", LATEST, container.name, large.why)
+        logger.warning("%s in %s is not readable (%s): it names no model", LATEST, container.name, large.why)
         return Latest(large.etag)
     try:
         body = stored_json.loads(content)
