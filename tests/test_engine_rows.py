@@ -98,6 +98,18 @@ def test_stretches_are_the_padded_rows_that_they_stand_for(given_rows: list[tupl
     assert torch.equal(torch.cat([part["bytes"] for part in seen]), batch["bytes"][order])
 
 
+def test_splits_that_share_only_some_of_their_sources_keep_their_rows_when_joined() -> None:
+    common = Stretch(torch.arange(6), 2)
+
+    def split(start: int, own: int) -> Stretches:
+        sources = {"common": common, "own": Stretch(torch.arange(6) * own, 2)}
+        return Stretches(sources, torch.tensor([start]), torch.tensor([2]), {"n": torch.tensor([own])})
+
+    both = take(joined(split(1, 10), split(4, 100)), slice(None))
+    assert both["common"].tolist() == [[1, 2], [4, 5]]
+    assert both["own"].tolist() == [[10, 20], [400, 500]]
+
+
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 11), st.integers(0, 2**62), st.integers(1, 5))
 def test_blocks_come_whole_within_a_buffer(blocks: int, block: int, cut: int, drawn: int, buffered: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -60,13 +60,13 @@ class Stretches(Mapping[str, Tensor]):
         return made | {name: tensor[index] for name, tensor in self.tensors.items()}
 
     def joined(self, other: Stretches) -> Stretches:
-        """The rows of both; sources that both share are not copied."""
-        sources, shift = dict(self.sources), 0
-        for name, theirs in other.sources.items():
-            ours = self.sources[name]
-            if ours.source is not theirs.source:
-                shift = len(ours.source)
-                sources[name] = replace(ours, source=torch.cat([ours.source, theirs.source]))
+        """The rows of both; where they share every source, none is copied. Else those of `self` have one length."""
+        pairs = {name: (ours.source, other.sources[name].source) for name, ours in self.sources.items()}
+        sources, shift = self.sources, 0
+        if any(ours is not theirs for ours, theirs in pairs.values()):
+            sources = {name: replace(part, source=torch.cat(pairs[name])) for name, part in sources.items()}
+            # A row has one start for all sources.
+            [shift] = {len(ours) for ours, _ in pairs.values()}
         return Stretches(
             sources,
             torch.cat([self.starts, other.starts + shift]),
