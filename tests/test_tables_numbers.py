@@ -178,6 +178,12 @@ def test_words_for_no_value_beside_few_words_are_no_dates(tmp_path: Path) -> Non
     assert not any("'x'" in note for note in problem.notes)
 
 
+def test_a_dash_among_words_for_yes_and_no_keeps_case_from_mattering(tmp_path: Path) -> None:
+    problem = prepared(tmp_path, {"x": ["Yes", "no", "yes", "-", "NO"] * 20, "y": noise(100)})
+    (column,) = problem._predictor.preprocessing.categories
+    assert (sorted(column.categories), column.folded) == (["-", "no", "yes"], True)
+
+
 def test_words_for_no_value_among_words_are_categories(tmp_path: Path) -> None:
     cells = ["-", "rent", "own", "none"] * 25
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)})

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer_image.tables import Table, invalid, numbers
-from trainer_image.tables_numbers import PLAIN, Notation
+from trainer_image.tables_numbers import MARKERS, PLAIN, Notation
 from trainer_image.tasks.tabular_columns import (
     ONE_HOT_CATEGORIES,
     CategoryColumn,
@@ -240,7 +240,8 @@ class _Column:
         folded: Counter[str] = Counter()
         for word, count in counts.items():
             folded[word.lower()] += count
-        return folded if any(folded.keys() <= pair for pair in BOOLEANS) else None
+        said = folded.keys() - MARKERS
+        return folded if said and any(said <= pair for pair in BOOLEANS) else None
 
     def _cells_without(self, read: Values, kind: str) -> None:
         if read.marked:
