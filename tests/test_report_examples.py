@@ -96,6 +96,6 @@ def test_no_row_of_the_test_is_told_where_the_configuration_forbids_it(
 @pytest.mark.parametrize("content", [contents.classification(), contents.regression(), contents.custom()])
 def test_the_page_says_that_rows_were_left_out_and_keeps_its_sections(content: dict[str, Any], caplog: Any) -> None:
     whole, without = page(content, {}), page(content | {"findings": mistakes.withheld(content["findings"])}, {})
-    assert "Not shown: config.yaml says `report: {examples: false}`." in without
+    assert "Not shown: config.yaml says report: {examples: false}." in without
     assert whole.count("<section id=") == without.count("<section id=")
     assert "shown as tables" not in caplog.text

@@ -87,7 +87,7 @@ def shown(
     """The section. columns: key of an entry → what it is called; what an entry's example has decides the form.
     worst: None where config.yaml wants no rows in the report."""
     if worst is None:
-        return section("mistakes", title, paragraph("Not shown: config.yaml says `report: {examples: false}`."))
+        return section("mistakes", title, paragraph("Not shown: config.yaml says report: {examples: false}."))
     if not worst:
         return section("mistakes", title, f"<p>{text('There is none.')}</p>")
     lead = f"<p>{text(sentence)}</p>"
