@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from trainer_image.tasks.base import (
 )
 from trainer_image.tasks.language_generate import continue_texts, in_characters
 from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
+from trainer_image.tasks.language_pieces import FEW_DOCUMENTS, pieces
 from trainer_image.tasks.language_presets import preset
 from trainer_image.tasks.language_windows import scoring_windows, training_windows
 from trainer_image.tasks.text_files import Fields, find_texts, read_texts
@@ -46,11 +47,6 @@ LEAST_BYTES = 4096
 # A bucket that is visited seldom has to move far each time; 3 was better than 1 on the development text (1.229 against
 # 1.278 bits per byte after the same time).
 NGRAM_RATE = 3.0
-# With fewer documents than this, long ones are cut so that a part can be held out.
-FEW_DOCUMENTS = 20
-PIECES = 100
-LONGEST_PIECE = 64 * 1024
-SEARCHED_BYTES = 4096
 SHOWN_FILES = 1000
 FEWEST_GROUPS = 5
 SAMPLES, PROMPT_BYTES, SAMPLE_BYTES = 3, 64, 160
@@ -194,7 +190,7 @@ class LanguageProblem(Problem):
         """The documents of each split; what the dataset does not bring is held out by documents, or by groups."""
         train = given["train"]
         if len(given) < 3 and len(train) < FEW_DOCUMENTS and not settings.group:
-            train = _pieces(train)
+            train = pieces(train)
             self.notes.append(
                 f"{len(given['train'])} documents are few: they were cut into {len(train)} pieces, and "
                 "pieces were held out. Figures of pieces that are neighbours of training text are flattering."
@@ -260,45 +256,3 @@ class LanguageProblem(Problem):
                 for prompt, text in zip(prompts, written, strict=True)
             ]
         }
-
-
-def _pieces(texts: Texts) -> Texts:
-    """The documents cut into about PIECES pieces altogether: at line ends, or, where those leave too few pieces to hold
-    some out, between characters. A text of one line is as good a text as any."""
-    least = max(256, min(LONGEST_PIECE, int(texts.sizes.sum()) // PIECES))
-    at_line_ends = _cut(texts, least, _line_end)
-    return at_line_ends if len(at_line_ends) >= FEW_DOCUMENTS else _cut(texts, least, _character_end)
-
-
-def _cut(texts: Texts, least: int, end_from: Callable[[memoryview, int], int]) -> Texts:
-    found = []
-    for number, content in enumerate(texts.contents()):
-        start, row = 0, int(texts.rows[number])
-        whole_file = not row and not texts.files[texts.file[number]].in_table
-        line = 1
-        while start < len(content):
-            end = end_from(content, start + least)
-            if len(content) - end < least:
-                end = len(content)
-            found.append((number, start, end - start, line if whole_file else row))
-            line += int(np.count_nonzero(np.frombuffer(content[start:end], np.uint8) == ord("\n")))
-            start = end
-    numbers, starts, sizes, rows = (np.array(column, np.int64) for column in zip(*found, strict=True))
-    pieces = texts.select(numbers)
-    return replace(pieces, starts=pieces.starts + starts, sizes=sizes, rows=rows)
-
-
-def _line_end(content: memoryview, at: int) -> int:
-    while at < len(content):
-        block = content[at : at + SEARCHED_BYTES].tobytes()
-        found = block.find(b"\n")
-        if found >= 0:
-            return at + found + 1
-        at += len(block)
-    return len(content)
-
-
-def _character_end(content: memoryview, at: int) -> int:
-    while at < len(content) and content[at] & 0xC0 == 0x80:  # the second to fourth byte of a UTF-8 character
-        at += 1
-    return at
