@@ -282,8 +282,7 @@ def test_a_date_that_does_not_exist_is_told_and_missing(tmp_path: Path) -> None:
     cells[40] = "2023-02-29"
     problem = prepared(tmp_path, {"day": cells, "y": noise(100)})
     assert (
-        "Column 'day' holds 1 cells that are no date, the first in train.csv, row 42: '2023-02-29'; they are treated as"
-        " missing."
+        "Column 'day' holds 1 cell that is no date, in train.csv, row 42: '2023-02-29'; it is treated as missing."
     ) in problem.warnings
 
 

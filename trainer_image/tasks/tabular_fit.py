@@ -245,13 +245,17 @@ class _Column:
 
     def _cells_without(self, read: Values, kind: str) -> None:
         if read.marked:
-            self._note(f"holds {self._cells_of(read.marked, 'say that there is no value', read.first_marked)}")
+            verb = "says" if read.marked == 1 else "say"
+            self._note(f"holds {self._cells_of(read.marked, f'{verb} that there is no value', read.first_marked)}")
         if read.bad:
-            self._warn(f"holds {self._cells_of(read.bad, f'are no {kind}', read.first_bad)}")
+            verb = "is" if read.bad == 1 else "are"
+            self._warn(f"holds {self._cells_of(read.bad, f'{verb} no {kind}', read.first_bad)}")
 
     def _cells_of(self, count: int, what: str, first: int) -> str:
         file, row = self.table.locate(first)
         cell = str(self.table.cell(self.name, first))[:40]
+        if count == 1:
+            return f"1 cell that {what}, in {file}, row {row}: '{cell}'; it is treated as missing"
         return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
 
     def _mixture(self, read: Values) -> None:
