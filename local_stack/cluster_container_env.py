@@ -48,13 +48,14 @@ class Folders:
 
 
 def container_environment(store: Store, pod: Obj, container: Obj, folders: Folders) -> dict[str, str]:
-    """The whole environment: PATH, HOME, LANG, then envFrom, then env, then the termination message's path."""
+    """The whole environment: what an image sets, then envFrom, then env, then the termination message's path."""
     namespace = pod["metadata"]["namespace"]
     env = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folders.root),
         "LANG": "C.UTF-8",
         "HOSTNAME": pod["metadata"]["name"],
+        "OMP_WAIT_POLICY": "passive",  # as the trainer's image: pods share this machine's cores
     }
     for source in container.get("envFrom") or ():
         prefix = source.get("prefix") or ""

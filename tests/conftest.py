@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,6 +20,10 @@ import responses
 from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
 from tests import browser
+
+# As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while they
+# wait take the cores from the tests beside.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Names of the images that the shared stand-in cluster has; any other name is an image pull error.
 TRAINER_IMAGE = "trainer:local"
