@@ -21,8 +21,8 @@ from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
 from tests import browser
 
-# As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while they
-# wait take the cores from the tests beside.
+# As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while
+# they wait take the cores from the tests beside.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Names of the images that the shared stand-in cluster has; any other name is an image pull error.

@@ -253,11 +253,14 @@ def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[l
             assert sum(squares) == pytest.approx(length**2 * any(bucket in kind for bucket in given_row), abs=1e-5)
 
 
-def first_weights(rows: list[list[float]], targets: list[int], classes: int) -> tuple[np.ndarray, np.ndarray]:
+def first_weights(
+    rows: list[list[float]], targets: list[int], classes: int, groups: list[int] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     values = np.array(rows, np.float32)
     indices = np.tile(np.arange(values.shape[1]), len(values))
     ends = np.arange(0, values.size + 1, values.shape[1])
-    return text_linear.first_weights(values.ravel(), indices, ends, np.array(targets), 8, classes)
+    of_group = None if groups is None else np.array(groups)
+    return text_linear.first_weights(values.ravel(), indices, ends, np.array(targets), 8, classes, of_group)
 
 
 def test_a_feature_that_all_classes_share_alike_says_nothing_and_a_rare_one_of_a_class_speaks_for_it() -> None:
@@ -266,6 +269,17 @@ def test_a_feature_that_all_classes_share_alike_says_nothing_and_a_rare_one_of_a
     assert spread[0] < spread[1:4].min() / 2
     assert weight[:, 1:4].argmax(0).tolist() == [0, 1, 2]
     assert not weight[:, 4:].any()  # features that no text has
+
+
+def test_what_one_group_repeats_speaks_less_for_a_class_than_what_many_groups_say() -> None:
+    rows = [[1, 0, 0]] * 6 + [[0, 1, 0]] * 6 + [[0, 0, 1]] * 12
+    targets = [0] * 12 + [1] * 12
+    alone, _ = first_weights(rows, targets, 2)
+    assert alone[0, 0] == pytest.approx(alone[0, 1], rel=1e-2)
+    # A group may hold texts of several classes: the last of each is in group 0.
+    weight, _ = first_weights(rows, targets, 2, [0] * 6 + list(range(1, 7)) + list(range(7, 18)) + [0])
+    assert weight[0, 0] < 0.95 * weight[0, 1]
+    assert weight[0, 0] > 0 > weight[0, 2]
 
 
 @pytest.mark.parametrize("known", [[0, 2], [0, 1, 2]])

@@ -141,7 +141,7 @@ class TextProblem(Problem):
         # One tensor for all: a refit joins splits without a copy of their texts.
         content = torch.from_numpy(every.content)
         self.splits = {split: self._predictor.tensors(part, content) for split, part in texts.items()}
-        self._texts = texts
+        self._texts, self._grouped = texts, bool(settings.group)
         if settings.group:
             groups = group_numbers(texts["test"].group_names())
             self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
@@ -222,7 +222,11 @@ class TextProblem(Problem):
                 indices.append(index[there].numpy())
                 values.append(value[there].numpy())
         rows = (np.concatenate(values), np.concatenate(indices), np.cumsum(widths))
-        weight, bias = text_linear.first_weights(*rows, np.concatenate(targets), model.sizes.buckets, len(model.bias))
+        groups = None
+        if self._grouped:
+            groups = group_numbers(np.concatenate([self._texts[split].group_names() for split in fit_on]))
+        sizes = model.sizes.buckets, len(model.bias)
+        weight, bias = text_linear.first_weights(*rows, np.concatenate(targets), *sizes, groups)
         with torch.no_grad():
             model.table.weight.copy_(torch.from_numpy(weight.T))
             model.bias.copy_(torch.from_numpy(bias))

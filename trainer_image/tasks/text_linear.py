@@ -12,6 +12,12 @@ disjoint). The mean of the six differences at shares of naive Bayes of 1 and 2, 
     n-grams of two texts and more                                0.012  0.014
     all n-grams                                                  0.014  0.018
     all, inverse document frequencies to the power of 1.5        0.019  0.020
+
+Then on the same sets with classes as unequal as real ones, 6 to 400 chunks, on all 15 folds, beyond the last line with
+a share of 2:
+
+    naive Bayes counts by file (`data.group`), with damping              0.004, standard error 0.001
+    and the machine has classes of equal weight, and C 3 instead of 1    0.006, standard error 0.001
 """
 
 from __future__ import annotations
@@ -29,13 +35,22 @@ NEVER = -20.0
 # Smoothing, in mean weights of a feature: 0.01 and 0.1 differ little. Share: naive Bayes' logits spread so many times
 # as wide as the machine's on the training texts.
 SMOOTHING, BAYES_SHARE = 0.01, 2.0
+# Of an n-gram a group's tenth text tells less than its first.
+DAMPING = 10.0
 
 
 def first_weights(
-    values: Array, indices: Array, ends: Array, targets: Array, features: int, classes: int
+    values: Array,
+    indices: Array,
+    ends: Array,
+    targets: Array,
+    features: int,
+    classes: int,
+    groups: Array | None = None,
 ) -> tuple[Array, Array]:
     """Sparse rows (values and indices, row i from ends[i] to ends[i + 1]) and targets (rows,) → weights (classes,
-    features) and biases (classes,) float32. A class without a row is never chosen."""
+    features) and biases (classes,) float32. A class without a row is never chosen. groups: (rows,) which belong
+    together, None where each stands for itself."""
     from scipy.sparse import csr_matrix
     from sklearn.svm import LinearSVC
 
@@ -43,17 +58,29 @@ def first_weights(
     rows = csr_matrix((values, column, ends), shape=(len(targets), len(used)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what has not converged is trained on anyway
-        model = LinearSVC(random_state=0, tol=1e-2).fit(rows, targets)
+        model = LinearSVC(C=3.0, class_weight="balanced", random_state=0, tol=1e-2).fit(rows, targets)
     found, offsets = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one plane between two classes: half for the one, half against the other
         found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2
-    ratios = _log_ratios(rows, targets, model.classes_)
+    counted, counted_targets = (rows, targets) if groups is None else _by_group(rows, targets, groups)
+    ratios = _log_ratios(counted, counted_targets, model.classes_)
     share = BAYES_SHARE * _spread(rows @ found.T) / max(_spread(rows @ ratios.T), 1e-6)
     weight, bias = np.zeros((classes, features), np.float32), np.full(classes, NEVER, np.float32)
     for row, known in enumerate(model.classes_):
         weight[known, used] = SCALE * (found[row] + share * ratios[row])
     bias[model.classes_] = SCALE * offsets
     return weight, bias
+
+
+def _by_group(rows: Any, targets: Array, groups: Array) -> tuple[Any, Array]:
+    """One row for all of a group and class, and its target: texts that belong together repeat one another."""
+    from scipy.sparse import csr_matrix
+
+    pairs, place = np.unique(np.stack([groups, targets], 1), axis=0, return_inverse=True)
+    ones = np.ones(len(targets), rows.dtype)
+    summed = csr_matrix((ones, (place.ravel(), np.arange(len(targets)))), shape=(len(pairs), len(targets))) @ rows
+    summed.data = np.log1p(DAMPING * summed.data)
+    return summed, pairs[:, 1]
 
 
 def _log_ratios(rows: Any, targets: Array, classes: Array) -> Array:
