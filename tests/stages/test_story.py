@@ -39,6 +39,10 @@ def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
     evict(stage, drained)
     assert dispatcher(stage, "cancel", cancelled)[0] == 0
     stage.wait(lambda: "Disrupted" in story(stage, drained))
+    # Between two pods nothing would be ended, and nothing be said of it.
+    stage.wait(
+        lambda: any("running" in objects.trainer_state(p) for p in stage.pods(drained) if not objects.is_deleting(p))
+    )
     stage.portal.add_fault("status", method="PUT", status=503, count=2)
     stage.delete_job(drained)
     stage.wait_status(drained, "Failed")
