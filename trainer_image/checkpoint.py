@@ -50,7 +50,7 @@ class Snapshot:
     @property
     def size(self) -> int:
         """Bytes of the tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors.values())
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 def write(folder: Path, snapshot: Snapshot) -> None:

@@ -20,11 +20,11 @@ from trainer_image.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.contract import Progress
 from trainer_image.engine_order import block_rows
 from trainer_image.engine_plan import Fitted, Plan, Surroundings
-from trainer_image.engine_rows import PhaseRows
+from trainer_image.engine_rows import PhaseRows, phase_rows, phase_split
 from trainer_image.engine_state import DONE, REFIT, SEARCH, warm_start
 from trainer_image.engine_step import Stepper, evaluate, on_device
 from trainer_image.errors import Terminated, TrainingDiverged
-from trainer_image.tasks.base import Batch, Figures, Problem, joined, rows_in
+from trainer_image.tasks.base import Figures, Problem, rows_in
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ class Engine:
         try:
             resumed = self._resume()
             if self.state.at.phase == SEARCH:
-                self._phase(self.problem.splits["train"])
+                self._phase()
                 self._begin_refit_or_end()
             if self.state.at.phase == REFIT:
-                self._phase(joined(self.problem.splits["train"], self.problem.splits["validation"]))
+                self._phase()
                 self.state.at.phase = DONE
                 self.state.keep_best()
                 self._save_if_due(epoch_ended=True)
@@ -109,9 +109,10 @@ class Engine:
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
-    def _phase(self, split: Batch) -> None:
+    def _phase(self) -> None:
         at, team = self.state.at, self.out.team
         refit = at.phase == REFIT
+        split = phase_split(self.problem, at)
         if not at.phase_step:
             # Once for the phase, in the checkpoint from then on: resumed where memory is larger, the order is the same.
             at.block_rows = block_rows(split, team.world)
@@ -119,14 +120,7 @@ class Engine:
                 at.notes.append(
                     f"The rows lie in files larger than memory: they are shuffled in blocks of {at.block_rows}."
                 )
-        rows = PhaseRows(
-            split,
-            self.recipe.batch_size,
-            self.plan.device,
-            (self.plan.seed, refit),
-            (team.rank, team.world),
-            block=at.block_rows,
-        )
+        rows = phase_rows(split, self.plan, at, team)
         per_epoch = rows.per_epoch
         if not at.planned:
             at.planned = at.stop_at = self.recipe.epochs * per_epoch

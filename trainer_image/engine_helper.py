@@ -30,12 +30,12 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 from trainer_image import errors, gpu_faults, memory, plugins, shortage
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
-from trainer_image.engine_rows import PhaseRows
-from trainer_image.engine_state import REFIT, TrainingState
+from trainer_image.engine_rows import PhaseRows, phase_rows, phase_split
+from trainer_image.engine_state import TrainingState
 from trainer_image.engine_step import Stepper, on_device
 from trainer_image.engine_team import PATIENCE, Member, Word
 from trainer_image.errors import TrainerError, causes
-from trainer_image.tasks.base import Problem, joined
+from trainer_image.tasks.base import Problem
 
 log = logging.getLogger(__name__)
 
@@ -200,17 +200,8 @@ class Helper:
         state.model.train()
         if self._rows:
             self._rows.close()
-        refit = state.at.phase == REFIT
-        splits = self._problem.splits
         self._state = state
-        self._rows = PhaseRows(
-            joined(splits["train"], splits["validation"]) if refit else splits["train"],
-            self._plan.recipe.batch_size,
-            self._plan.device,
-            (self._plan.seed, refit),
-            (self._member.rank, self._member.world),
-            block=state.at.block_rows,
-        )
+        self._rows = phase_rows(phase_split(self._problem, state.at), self._plan, state.at, self._member)
 
     def _step(self, word: Word) -> None:
         state, rows = self._state, self._rows

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from trainer_image import memory, scratch
-from trainer_image.tasks.base import Batch, rows_in
-from trainer_image.tasks.stretches import Stretches
+from trainer_image.tasks.base import Batch, rows_in, stored
 
 # Of the free memory, what the files of a split may fill without a thought: the kernel caches them.
 CACHED_SHARE = 0.5
@@ -47,8 +46,7 @@ def block_rows(split: Batch, processes: int = 1) -> int:
 
     processes: so many have files of their own
     """
-    tensors = split.stored if isinstance(split, Stretches) else list(split.values())
-    in_files = sum(t.numel() * t.element_size() for t in tensors if scratch.in_file(t.data_ptr()))
+    in_files = sum(tensor.nbytes for tensor in stored(split) if scratch.in_file(tensor.data_ptr()))
     if in_files * processes <= memory.available() * CACHED_SHARE:
         return 0
     return max(1, BLOCK_BYTES * rows_in(split) // in_files)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from trainer_image.engine_order import epoch_order
-from trainer_image.tasks.base import Batch, rows_in, take
+from trainer_image.engine_plan import Plan
+from trainer_image.engine_state import REFIT, Position
+from trainer_image.engine_team import Team
+from trainer_image.tasks.base import Batch, Problem, joined, rows_in, stored, take
 from trainer_image.tasks.stretches import Stretches
 
 # Of the device's free memory, what a phase's rows may fill; the rest is for activations.
@@ -107,6 +110,24 @@ class PhaseRows:
         return self._drawn[1]
 
 
+def phase_split(problem: Problem, at: Position) -> Batch:
+    """The rows that the phase trains on: a refit's are those of the validation, too."""
+    splits = problem.splits
+    return joined(splits["train"], splits["validation"]) if at.phase == REFIT else splits["train"]
+
+
+def phase_rows(split: Batch, plan: Plan, at: Position, team: Team) -> PhaseRows:
+    """The `phase_split` batch by batch: the same order for every process of the team, and this one's part of it."""
+    return PhaseRows(
+        split,
+        plan.recipe.batch_size,
+        plan.device,
+        (plan.seed, at.phase == REFIT),
+        (team.rank, team.world),
+        block=at.block_rows,
+    )
+
+
 class Ahead:
     """Fetches the next batch in a thread of its own while the device works on this one.
 
@@ -156,10 +177,9 @@ def resident(split: Batch, device: torch.device) -> Batch:
     """The split on the device when it fits in a quarter of the free memory, else where it is."""
     if device.type != "cuda":
         return split
-    stored = split.stored if isinstance(split, Stretches) else split.values()
     free, _ = torch.cuda.mem_get_info(device)
     # What torch keeps for later, from the phase before say, is as good as free.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if sum(t.numel() * t.element_size() for t in stored) > free * RESIDENT_SHARE:
+    if sum(tensor.nbytes for tensor in stored(split)) > free * RESIDENT_SHARE:
         return split
     return split.to(device) if isinstance(split, Stretches) else {n: t.to(device) for n, t in split.items()}

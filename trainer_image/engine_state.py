@@ -65,7 +65,7 @@ class TrainingState:
     @property
     def size(self) -> int:
         """Bytes of a snapshot, nearly: weights, their average and the best ones, two moments of each parameter."""
-        weights: int = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+        weights: int = sum(tensor.nbytes for tensor in self.model.state_dict().values())
         return weights * (4 if self.average is None else 5)
 
     @property

@@ -254,6 +254,11 @@ def rows_in(batch: Batch) -> int:
     return len(next(iter(batch.values())))
 
 
+def stored(batch: Batch) -> list[Tensor]:
+    """Every tensor that a batch or split keeps."""
+    return batch.stored if isinstance(batch, Stretches) else list(batch.values())
+
+
 def take(batch: Batch, index: Tensor | slice) -> dict[str, Tensor]:
     """The rows at `index`, a slice or an int64 tensor on the batch's device."""
     if isinstance(batch, Stretches):
