@@ -27,7 +27,7 @@ from torch.distributed import rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
-from trainer_image import errors, gpu_faults, memory, plugins, shortage
+from trainer_image import credentials, errors, gpu_faults, memory, plugins, shortage
 from trainer_image.contract import Limits, RunInputs
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_rows import PhaseRows, phase_rows, phase_split
@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 
 # What is under these names in the store: the first process's words before there is a team, and each one's answer.
 ORDER, JOIN, READY = "order", "join", "ready/{}"
-# A task's code needs neither.
-SECRETS = ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING")
 # Where another process is gone we fail, too; so much later that the first process sees that one and ends us.
 LATER_SECONDS = 5.0
 
@@ -53,8 +51,8 @@ def main() -> int:
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     # Ctrl-C reaches a whole terminal: the first process ends the step with us and then ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in SECRETS:
-        os.environ.pop(name, None)
+    for name in os.environ.keys() - credentials.without().keys():
+        del os.environ[name]
     rank = int(os.environ["RANK"])
     logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)
     return recorded(_follow)

@@ -28,10 +28,10 @@ import torch
 import torch.distributed as dist
 from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
-from trainer_image import errors, memory
+from trainer_image import credentials, errors, memory
 from trainer_image.contract import RunInputs
 from trainer_image.devices import usable_cpus
-from trainer_image.engine_helper import JOIN, ORDER, READY, SECRETS, failure_in, identity, order_for
+from trainer_image.engine_helper import JOIN, ORDER, READY, failure_in, identity, order_for
 from trainer_image.engine_plan import Plan
 from trainer_image.engine_team import PATIENCE, Member, Team
 from trainer_image.errors import GpuFault, Terminated, TrainerError, UsageError
@@ -155,7 +155,7 @@ class Processes:
             timeout=PATIENCE,
             master_listen_fd=listener.detach(),
         )
-        kept = {name: value for name, value in os.environ.items() if name not in SECRETS}
+        kept = credentials.without()
         for rank in range(1, self.count):
             environment = {
                 "RANK": rank,

@@ -15,15 +15,13 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from portal_client.redaction import MIN_SECRET_LENGTH, redact
-from trainer_image.settings import account_key
+from portal_client.redaction import redact
+from trainer_image import credentials
 
 logger = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
-# Credentials and what leads to them: the portal's key, storage, and the pod's identity at the cloud.
-_WITHHELD = re.compile(r"API_KEY|TERMINATION_MESSAGE_PATH|(?:AZURE|IDENTITY|MSI)_\w+", re.ASCII)
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 # Runs before the program, in its process. The program dies with a trainer that is killed: an orphan would go on
@@ -46,14 +44,7 @@ except OSError as error:
 
 def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The program's environment: the trainer's own without credentials, and `given`."""
-    connection = inherited.get("AZURE_STORAGE_CONNECTION_STRING", "")
-    secrets = [inherited.get("API_KEY", ""), connection, account_key(connection) or ""]
-    secrets = [secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH]
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if not _WITHHELD.fullmatch(name) and not any(secret in value for secret in secrets)
-    }
+    kept = credentials.without(inherited)
     # A script imports what lies beside it; the image says so only to keep the trainer's own imports out of reach.
     kept.pop("PYTHONSAFEPATH", None)
     return {**kept, "PYTHONUNBUFFERED": "1", **given}
