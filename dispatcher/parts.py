@@ -54,19 +54,23 @@ def open_queue(settings: Settings, name: str) -> TrainingQueue:
     )
 
 
-def open_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
-    """None with STATUS_TRACKING=off."""
-    if not settings.status_tracking:
-        log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
-        return None
+def portal_of(settings: Settings, **options: Any) -> PortalClient:
+    """A client of the portal that the settings name. options: `PortalClient`'s own."""
     return PortalClient(
         settings.api_base_url,
         settings.api_key,
         settings.api_auth_method,
         ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
-        pool_size=settings.launch_concurrency + settings.report_concurrency,
-        on_call=on_call,
+        **options,
     )
+
+
+def open_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
+    """None with STATUS_TRACKING=off."""
+    if not settings.status_tracking:
+        log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
+        return None
+    return portal_of(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
 
 
 def read_template(settings: Settings) -> dict[str, Any]:

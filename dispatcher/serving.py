@@ -12,7 +12,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher import objects
+from dispatcher import objects, parts
 from dispatcher.health import HealthServer, Heartbeats
 from dispatcher.http_server import HttpServer, for_loopback, is_loopback
 from dispatcher.refusals import Refusals
@@ -96,15 +96,7 @@ def _portal(settings: Settings) -> PortalClient | None:
         return None
     quiet = logging.getLogger("dispatcher.status_page.portal")
     quiet.setLevel(logging.CRITICAL)
-    return PortalClient(
-        settings.api_base_url,
-        settings.api_key,
-        settings.api_auth_method,
-        ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
-        timeout=_PATIENCE,
-        pool_size=1,
-        logger=quiet,
-    )
+    return parts.portal_of(settings, timeout=_PATIENCE, pool_size=1, logger=quiet)
 
 
 @contextmanager
