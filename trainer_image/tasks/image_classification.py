@@ -41,7 +41,7 @@ from trainer_image.tasks.image_files import (
 from trainer_image.tasks.image_network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image_presets import input_size, preset
 from trainer_image.tasks.image_sources import find_images
-from trainer_image.tasks.labels import doubtful
+from trainer_image.tasks.labels import class_table, doubtful
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
@@ -102,9 +102,7 @@ class ImagePredictor(Predictor):
         return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        header = ["label", *(f"p({label})" for label in self.labels)]
-        chosen = outputs.argmax(1).tolist()
-        return header, [[self.labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+        return class_table("label", self.labels, outputs)
 
 
 class ImageProblem(Problem):

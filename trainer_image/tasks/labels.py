@@ -1,4 +1,4 @@
-"""What looks wrong with a dataset's classes, whatever they are of: told, never mended."""
+"""Classes in words, whatever they are of: what was predicted, and what looks wrong with a dataset's."""
 
 from __future__ import annotations
 
@@ -6,14 +6,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from trainer_image.tables_numbers import MARKERS
 
 SHOWN = 5
 
 
+def class_table(column: str, labels: Sequence[str], outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
+    """Class probabilities (rows, classes) as `Predictor.predictions`: the likeliest label, then what each one has."""
+    header = [column, *(f"p({label})" for label in labels)]
+    chosen = outputs.argmax(1).tolist()
+    return header, [[labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+
+
 def doubtful(targets: np.ndarray[Any, Any], labels: Sequence[str], of: str, noun: str) -> list[str]:
-    """Warnings. targets: positions of the training rows' labels (rows,); of: " of 'y'", or ""; noun: what a row is."""
+    """Warnings, for people to act on.
+
+    targets: positions of the training rows' labels (rows,); of: " of 'y'", or ""; noun: what a row is
+    """
     told = []
     alike: dict[str, list[str]] = {}
     for label in labels:

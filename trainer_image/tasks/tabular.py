@@ -34,7 +34,7 @@ from trainer_image.tasks.base import (
     spaced,
     take,
 )
-from trainer_image.tasks.labels import doubtful
+from trainer_image.tasks.labels import class_table, doubtful
 from trainer_image.tasks.tabular_columns import Ints, Preprocessing
 from trainer_image.tasks.tabular_network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular_presets import preset
@@ -114,10 +114,7 @@ class TabularPredictor(Predictor):
         column = self.target.column
         if isinstance(self.target, ValueTarget):
             return [column], [[float(value)] for value in outputs]
-        labels = self.target.labels
-        chosen = outputs.argmax(1).tolist()
-        header = [column, *(f"p({label})" for label in labels)]
-        return header, [[labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+        return class_table(column, self.target.labels, outputs)
 
 
 class TabularProblem(Problem):

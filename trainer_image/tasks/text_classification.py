@@ -31,7 +31,7 @@ from trainer_image.tasks.base import (
     rows_in,
     take,
 )
-from trainer_image.tasks.labels import doubtful
+from trainer_image.tasks.labels import class_table, doubtful
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text_files import Fields, find_texts, read_texts
 from trainer_image.tasks.text_network import TextNetwork, TextSizes
@@ -103,9 +103,7 @@ class TextPredictor(Predictor):
         return Rows(tensors, texts.names(), "target" in tensors)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        header = ["label", *(f"p({label})" for label in self.labels)]
-        chosen = outputs.argmax(1).tolist()
-        return header, [[self.labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
+        return class_table("label", self.labels, outputs)
 
 
 class TextProblem(Problem):
