@@ -24,9 +24,10 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 PERCENT = "%"
-_CURRENCY = re.compile(r"EUR|USD|GBP|CHF|JPY")
+_CODES = "EUR|USD|GBP|CHF|JPY"
+_CURRENCY = re.compile(_CODES)
 _WORD = r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}"
-_UNIT = rf"{PERCENT}|\p{{Sc}}|EUR|USD|GBP|CHF|JPY"
+_UNIT = rf"{PERCENT}|\p{{Sc}}|{_CODES}"
 _SPACES = r" \x{A0}\x{2009}\x{202F}"
 _APOSTROPHES = r"'\x{2019}"
 _SIGN = r"[+\-\x{2212}]?"
