@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from dispatcher.status_view import Refusal
+from dispatcher.status_requests import Refusal
 
 _KEPT = 200
 

@@ -15,7 +15,8 @@ from typing import Protocol
 
 from dispatcher.azure_queue import PeekedMessage, QueueError
 from dispatcher.poison import parse_entry
-from dispatcher.status_view import Heard, QueueFacts
+from dispatcher.status_requests import QueueFacts
+from dispatcher.status_view import Heard
 from portal_client import progress_text
 from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus

@@ -9,28 +9,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dispatcher import disruptions, names, objects, outcome
 from dispatcher.objects import KubeObject
 from dispatcher.outcome import Ended, Going, Stop
 from dispatcher.phases import Phase, phase, since
-from dispatcher.poison import PoisonEntry
-from dispatcher.training_request import Bounds, MalformedRequest, claimed_model, decode
+from dispatcher.status_requests import QueueFacts, Refusal, Row, epoch, message_row, refused_rows, time_in
+from dispatcher.training_request import Bounds
 from dispatcher.waiting import Limits
 from portal_client import progress_text
 from portal_client.redaction import redact
 
-if TYPE_CHECKING:
-    from dispatcher.azure_queue import PeekedMessage
-
 SECTIONS = ("running", "waiting", "ended", "refused")
 
-Row = dict[str, Any]
 Sections = dict[str, list[Row]]
-
-# The phase of a request that is still a message on the queue.
-ON_THE_QUEUE = "on the queue"
 
 _SECTION_OF = {
     Phase.LAUNCHING: "waiting",
@@ -42,33 +35,6 @@ _SECTION_OF = {
     Phase.COMPLETED: "ended",
     Phase.FAILED: "ended",
 }
-# Longest name that is shown of what no model is called.
-_NAME_LIMIT = 100
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A request that was consumed without a training. code: stable; at: epoch seconds; model: as the message said."""
-
-    model: str
-    code: str
-    sentence: str
-    message_id: str
-    at: float
-
-
-@dataclass(frozen=True)
-class QueueFacts:
-    """What was last seen of both queues. depth, poison_depth: about how many messages, None while not known.
-
-    waiting, poison: the first 32 at most. problem: why the queues could not be asked, "" where they could.
-    """
-
-    depth: int | None = None
-    poison_depth: int | None = None
-    waiting: tuple[PeekedMessage, ...] = ()
-    poison: tuple[PoisonEntry, ...] = ()
-    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,7 +54,7 @@ class World:
     """
 
     jobs: Sequence[tuple[KubeObject, Sequence[KubeObject]]]
-    queue: QueueFacts = QueueFacts()
+    queue: QueueFacts = field(default_factory=QueueFacts)
     refusals: Sequence[Refusal] = ()
     heard: Mapping[str, Heard] = field(default_factory=dict)
     said: Mapping[str, str] = field(default_factory=dict)
@@ -112,9 +78,9 @@ def sections(world: World, rules: Rules, now: float) -> Sections:
     for name in ("running", "waiting"):
         found[name].sort(key=lambda row: (row["since"] or "", row["model"]))
     # What has a Job comes first: it was taken from the queue before what still lies there.
-    found["waiting"] += [_message_row(message, rules) for message in world.queue.waiting]
+    found["waiting"] += [message_row(message, rules.bounds) for message in world.queue.waiting]
     found["ended"].sort(key=lambda row: (row["since"] or "", row["model"]), reverse=True)
-    found["refused"] = _refused(world)
+    found["refused"] = refused_rows(world.refusals, world.queue.poison)
     return found
 
 
@@ -152,8 +118,8 @@ def job_row(job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Ru
         "code": code,
         "sentence": redact(sentence),
         "since": _since(job, pods),
-        "queued_at": _time(objects.annotation(job, names.QUEUED_AT)),
-        "created_at": _time(objects.meta(job).get("creationTimestamp")),
+        "queued_at": time_in(objects.annotation(job, names.QUEUED_AT)),
+        "created_at": time_in(objects.meta(job).get("creationTimestamp")),
         "started_at": _started(ordered),
         "ended_at": _ended(job),
         "gpus": _gpus(job, rules.gpu_resource),
@@ -212,7 +178,7 @@ def _reported(job: KubeObject) -> tuple[str | None, str]:
 
 def _since(job: KubeObject, pods: Sequence[KubeObject]) -> str | None:
     """When the phase began, as far as the objects tell."""
-    return _epoch(since(job, pods) or 0.0) or _time(objects.meta(job).get("creationTimestamp"))
+    return epoch(since(job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp"))
 
 
 def _started(pods: Sequence[KubeObject]) -> str | None:
@@ -220,13 +186,13 @@ def _started(pods: Sequence[KubeObject]) -> str | None:
     times = []
     for pod in pods:
         state = objects.trainer_state(pod)
-        times.append(_time((state.get("running") or state.get("terminated") or {}).get("startedAt")))
+        times.append(time_in((state.get("running") or state.get("terminated") or {}).get("startedAt")))
     return min(filter(None, times), default=None)
 
 
 def _ended(job: KubeObject) -> str | None:
     ended = objects.condition(job, "Complete") or objects.condition(job, "Failed") or {}
-    return _time(ended.get("lastTransitionTime"))
+    return time_in(ended.get("lastTransitionTime"))
 
 
 def _trainer(job: KubeObject) -> Mapping[str, Any]:
@@ -266,68 +232,6 @@ def _progress(heard: Heard | None) -> dict[str, Any] | None:
     }
 
 
-def _message_row(message: PeekedMessage, rules: Rules) -> Row:
-    row: Row = {
-        "model": claimed_model(message.text)[:_NAME_LIMIT],
-        "phase": ON_THE_QUEUE,
-        "code": None,
-        "sentence": "Not taken from the queue yet",
-        "since": _epoch(message.queued_at),
-        "queued_at": _epoch(message.queued_at),
-        "gpus": None,
-        "dataset": None,
-        "message_id": message.id,
-    }
-    if message.delivery_count:
-        row["sentence"] = f"It comes again after {_times(message.delivery_count, 'delivery', 'deliveries')}"
-    try:
-        request = decode(message.text, rules.bounds)
-    except MalformedRequest as error:
-        return {**row, "code": error.code, "sentence": redact(f"It will be refused: {error.sentence}")}
-    return {**row, "gpus": request.gpus, "dataset": request.dataset_container}
-
-
-def _times(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
-def _refused(world: World) -> list[Row]:
-    """The newest first. What this process refused and the poison queue holds too is one row."""
-    rows: dict[str, Row] = {}
-    for refusal in world.refusals:
-        model, at = refusal.model, _epoch(refusal.at)
-        row = _refused_row(model, refusal.code, refusal.sentence, refusal.message_id, at, poison=False)
-        rows[f"{refusal.message_id} {refusal.code}"] = row
-    for number, entry in enumerate(world.queue.poison):
-        model, at = claimed_model(entry.original), _time(entry.poisoned_at)
-        row = _refused_row(model, entry.code, entry.sentence, entry.message_id, at, poison=True)
-        rows[f"{entry.message_id or number} {entry.code}"] = row
-    return sorted(rows.values(), key=lambda row: row["since"] or "", reverse=True)
-
-
-def _refused_row(model: str, code: str, sentence: str, message_id: str, at: str | None, *, poison: bool) -> Row:
-    """poison: whether an entry of the poison queue was seen, which can be put on the queue again."""
-    return {
-        "model": model[:_NAME_LIMIT],
-        "phase": "refused",
-        "code": code,
-        "sentence": redact(sentence),
-        "since": at,
-        "message_id": message_id,
-        "poison": poison,
-    }
-
-
 def _holds(row: Row, words: Sequence[str]) -> bool:
     text = "\n".join(value for value in row.values() if isinstance(value, str)).casefold()
     return all(word in text for word in words)
-
-
-def _epoch(seconds: float) -> str | None:
-    return objects.rfc3339(seconds) if seconds else None
-
-
-def _time(text: object) -> str | None:
-    """A time as Kubernetes writes it, in one form; None for anything else (annotations may be anybody's)."""
-    seconds = objects.timestamp(text) if isinstance(text, str) else None
-    return None if seconds is None else objects.rfc3339(seconds)

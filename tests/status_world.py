@@ -16,7 +16,8 @@ from dispatcher.objects import rfc3339
 from dispatcher.poison import PoisonEntry
 from dispatcher.refusals import Refusals
 from dispatcher.status_page import Process, StatusPage
-from dispatcher.status_view import Heard, QueueFacts, Rules
+from dispatcher.status_requests import QueueFacts
+from dispatcher.status_view import Heard, Rules
 from dispatcher.training_request import Bounds
 from dispatcher.view import ClusterView
 from dispatcher.waiting import Limits

@@ -54,6 +54,7 @@ PURE = (
     "dispatcher/objects.py",
     "dispatcher/clocks.py",
     "dispatcher/kueue.py",
+    "dispatcher/status_requests.py",
     "dispatcher/status_view.py",
 )
 IMPURE_MODULES = {

@@ -10,7 +10,8 @@ import pytest
 from dispatcher import names, status_view
 from dispatcher.objects import rfc3339
 from dispatcher.poison import parse_entry
-from dispatcher.status_view import Heard, QueueFacts, Refusal, World
+from dispatcher.status_requests import QueueFacts, Refusal
+from dispatcher.status_view import Heard, World
 from tests.builders import T0, a_condition, complete, failed, failing, running, terminated, waiting
 from tests.status_world import RULES, Pair, a_message, an_entry, job, losses, pod, reported_job, running_job
 
