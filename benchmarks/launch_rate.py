@@ -17,10 +17,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dispatcher import parts
-from dispatcher.job_spec import build_job, load_template
-from dispatcher.settings import Settings
-from dispatcher.training_request import decode
+from dispatcher import factories
+from dispatcher.config.settings import Settings
+from dispatcher.launch.job_spec import build_job, load_template
+from dispatcher.launch.request import decode
 from local_stack.processes import wait_until
 from local_stack.stack import NAMESPACE, ROOT, Stack
 
@@ -73,8 +73,10 @@ def _measure(requests: int, launcher: Callable[[Stack, int], float]) -> Rate:
 def _bare(stack: Stack, requests: int) -> float:
     settings = Settings.read(stack.settings)
     template = load_template(settings.job_template.read_text(encoding="utf-8"), settings.trainer_image)
-    request = decode('{"task": "train", "model_container_name": "model-0"}', parts.bounds_of(settings))
-    job = build_job(template, request, message_id="bench", queued_at=time.time(), defaults=parts.defaults_of(settings))
+    request = decode('{"task": "train", "model_container_name": "model-0"}', factories.bounds_of(settings))
+    job = build_job(
+        template, request, message_id="bench", queued_at=time.time(), defaults=factories.defaults_of(settings)
+    )
     env = {**os.environ, **stack.settings, "BENCH_JOB": json.dumps(job), "BENCH_REQUESTS": str(requests)}
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.bare_loop"], env=env, cwd=ROOT, check=True, capture_output=True, text=True

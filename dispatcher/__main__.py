@@ -15,10 +15,10 @@ _INTERRUPTED = 128
 
 
 def main() -> None:
-    """Run the command line of `dispatcher.cli`. `run` puts handlers of its own in place of these."""
+    """Run the command line of `dispatcher.cli.main`. `run` puts handlers of its own in place of these."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    from dispatcher import cli  # half a second of libraries
+    from dispatcher.cli import main as cli  # half a second of libraries
 
     signal.signal(signal.SIGINT, _interrupt)
     cli.main(prog_name="dispatcher")

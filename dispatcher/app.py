@@ -15,27 +15,27 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from dispatcher.gate import CAUSES, Gate
-from dispatcher.health import Heartbeats, loop_of
-from dispatcher.intake import Intake
-from dispatcher.job_events import JobEvents
-from dispatcher.kubernetes_jobs import KubernetesJobs
-from dispatcher.kueue_queue import KueueQueue
-from dispatcher.launcher import Launcher
-from dispatcher.locks import ModelLocks
-from dispatcher.mending import Mender
-from dispatcher.metrics import Metrics
-from dispatcher.parts import bounds_of, defaults_of, limits_of, open_portal, open_queue, read_template
-from dispatcher.reconciler import Reconciler
-from dispatcher.refusals import Refusals
-from dispatcher.reporter import Reporter
-from dispatcher.serving import listen, status_page
-from dispatcher.settings import Settings
-from dispatcher.status_view import Rules
-from dispatcher.sweep import Sweep
-from dispatcher.view import ClusterView
-from dispatcher.watcher import Watcher
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.config.settings import Settings
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.kueue_workloads import KueueQueue
+from dispatcher.controller.metadata_repair import Mender
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.watcher import Watcher
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.factories import bounds_of, defaults_of, limits_of, open_portal, open_queue, read_template
+from dispatcher.intake.circuit_breaker import CAUSES, Gate
+from dispatcher.intake.loop import Intake
+from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.launcher import Launcher
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.telemetry.job_events import JobEvents
+from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.health import Heartbeats, loop_of
+from dispatcher.web.listen import listen, status_page
+from dispatcher.web.status_rows import Rules
 from portal_client.errors import PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from dispatcher.azure_queue import QueueMessage
-from dispatcher.kubernetes_jobs import Listing
-from dispatcher.objects import KubeObject
+from dispatcher.cluster.client import Listing
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.queue.azure import QueueMessage
 from portal_client.statuses import ModelStatus, ProcessingStatus
 
 
 class Queue(Protocol):
-    """One queue; `dispatcher.azure_queue.TrainingQueue`. Every method raises QueueError."""
+    """One queue; `dispatcher.queue.azure.TrainingQueue`. Every method raises QueueError."""
 
     def receive(self, limit: int, visibility_timeout: float) -> list[QueueMessage]: ...
     def delete(self, message: QueueMessage) -> bool: ...
@@ -26,7 +26,7 @@ class Queue(Protocol):
 
 
 class Cluster(Protocol):
-    """Jobs, pods and Events; `dispatcher.kubernetes_jobs.KubernetesJobs`. Every method raises ClusterError."""
+    """Jobs, pods and Events; `dispatcher.cluster.client.KubernetesJobs`. Every method raises ClusterError."""
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject: ...
     def get_job(self, name: str) -> KubeObject | None: ...

@@ -12,7 +12,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
-from dispatcher.settings import Settings
+from dispatcher.config.settings import Settings
 
 PAGE = Path(__file__).with_name("configure.md")
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

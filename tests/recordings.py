@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 
 FOLDER = Path(__file__).resolve().parent / "recorded"
 NAMES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())

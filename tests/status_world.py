@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dispatcher import names
-from dispatcher.azure_queue import PeekedMessage
-from dispatcher.http_server import HttpServer
-from dispatcher.objects import rfc3339
-from dispatcher.poison import PoisonEntry
-from dispatcher.refusals import Refusals
-from dispatcher.status_page import Process, StatusPage
-from dispatcher.status_requests import QueueFacts
-from dispatcher.status_view import Heard, Rules
-from dispatcher.training_request import Bounds
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.controller.cache import ClusterView
+from dispatcher.decisions.waiting import Limits
+from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.request import Bounds
+from dispatcher.queue.azure import PeekedMessage
+from dispatcher.queue.poison import PoisonEntry
+from dispatcher.web.request_rows import QueueFacts
+from dispatcher.web.server import HttpServer
+from dispatcher.web.status_page import Process, StatusPage
+from dispatcher.web.status_rows import Heard, Rules
 from tests.builders import a_condition, a_job, a_pod, complete, failed, running, waiting
 
 Job = dict[str, Any]

@@ -1,4 +1,4 @@
-"""dispatcher.admission: what becomes of a message, for every status and every state of the Job that has its name."""
+"""What becomes of a message, for every status and every state of the Job that has its name."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.admission import Action, decide
+from dispatcher.decisions.admission import Action, decide
 from portal_client.statuses import ProcessingStatus
 from tests.builders import T0, a_job, complete, failed
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from azure.storage.queue import generate_queue_sas
 
-from dispatcher.azure_queue import QueueForbidden, QueueUnavailable, TrainingQueue
-from dispatcher.poison import MAX_ENTRY_BYTES
+from dispatcher.queue.azure import QueueForbidden, QueueUnavailable, TrainingQueue
+from dispatcher.queue.poison import MAX_ENTRY_BYTES
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 

@@ -12,10 +12,10 @@ import click.testing
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher import cli_support, inspection
-from dispatcher.cli import main
-from dispatcher.health import HealthServer, Heartbeats
-from dispatcher.settings import Settings, SettingsError
+from dispatcher.cli import status, support
+from dispatcher.cli.main import main
+from dispatcher.config.settings import Settings, SettingsError
+from dispatcher.web.health import HealthServer, Heartbeats
 from portal_client.client import PortalClient
 
 TEMPLATE = Path(__file__).parents[1] / "manifests" / "base" / "job-template.yaml"
@@ -65,7 +65,7 @@ def test_what_is_no_setting_is_refused_by_its_line(run: Any) -> None:
 def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = tmp_path / "my.env"
     file.write_bytes(b"\xef\xbb\xbfexport QUEUE_NAME='a b' # why\nEMPTY=\nBARE\n")
-    found = cli_support.read_environment(file)
+    found = support.read_environment(file)
     assert (found["QUEUE_NAME"], found["EMPTY"]) == ("a b", "")
     assert "BARE" not in found
 
@@ -101,7 +101,7 @@ def test_an_address_that_the_client_refuses_is_a_wrong_setting(url: str) -> None
 
 def test_a_portal_out_of_reach_is_not_one_that_knows_nothing() -> None:
     portal = PortalClient("http://127.0.0.1:9", "key-0123456789abcdef", timeout=5)
-    said = inspection._portal("1", portal)
+    said = status._portal("1", portal)
     portal.close()
     assert (said["status"], said["answered"]) == ("", False)
     assert "cannot be connected to" in said["message"]

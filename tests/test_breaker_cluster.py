@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dispatcher import objects, outcome
-from dispatcher.kubernetes_jobs import ClusterForbidden, ClusterUnavailable, KubernetesJobs
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
+from dispatcher.cluster import objects
+from dispatcher.cluster.client import ClusterForbidden, ClusterUnavailable, KubernetesJobs
+from dispatcher.controller.cache import ClusterView
+from dispatcher.decisions import outcome
+from dispatcher.decisions.waiting import Limits
 from tests.builders import T0, a_job, a_pod, running
 
 LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=300, quota=3600)

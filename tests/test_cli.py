@@ -12,8 +12,8 @@ from pathlib import Path
 import click
 import pytest
 
-from dispatcher import cli_support
-from dispatcher.cli import main
+from dispatcher.cli import support
+from dispatcher.cli.main import main
 from local_stack.processes import wait_until
 
 TEMPLATE = Path(__file__).parents[1] / "manifests" / "base" / "job-template.yaml"
@@ -41,7 +41,7 @@ def test_a_settings_file_reaches_the_libraries_too(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setenv("QUEUE_NAME", "from-environment")
-    found = cli_support.read_environment(file)
+    found = support.read_environment(file)
     assert (found["QUEUE_NAME"], found["API_KEY"]) == ("from-environment", "a b")
     assert os.environ["KUBECONFIG"] == "/from/file"
     assert "API_KEY" not in os.environ, "nobody but us needs it"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher import clocks
+from dispatcher.cli import clock_skew
 
 DATE, AT = "Thu, 01 Jan 2026 00:00:00 GMT", 1767225600.0
 
@@ -25,13 +25,13 @@ DATE, AT = "Thu, 01 Jan 2026 00:00:00 GMT", 1767225600.0
 def test_only_what_neither_the_call_nor_the_whole_seconds_explain_is_a_skew(
     date: str | None, began: float, ended: float, skew: float | None
 ) -> None:
-    found = clocks.skew(date, began, ended)
+    found = clock_skew.skew(date, began, ended)
     assert found == (skew if skew is None else pytest.approx(skew))
 
 
 @pytest.mark.parametrize("place", ["API server", "storage account", "portal"])
 def test_the_sentence_says_which_way_how_much_and_what_breaks(place: str) -> None:
-    assert clocks.sentence(place, 95.4).startswith("95 seconds ahead of ours: ")
-    assert clocks.sentence(place, -95.4).startswith("95 seconds behind ours: ")
-    assert not clocks.matters(-30.0)
-    assert clocks.matters(-30.1)
+    assert clock_skew.sentence(place, 95.4).startswith("95 seconds ahead of ours: ")
+    assert clock_skew.sentence(place, -95.4).startswith("95 seconds behind ours: ")
+    assert not clock_skew.matters(-30.0)
+    assert clock_skew.matters(-30.1)

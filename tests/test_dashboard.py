@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.metrics import PREFIX, Metrics
+from dispatcher.telemetry.metrics import PREFIX, Metrics
 from tests.dashboard import DASHBOARD, PANELS, expressions
 from tests.kustomized import config_map, needs_kubectl
 

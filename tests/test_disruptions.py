@@ -1,4 +1,4 @@
-"""dispatcher.disruptions: pods that Kubernetes took away are counted on the Job, once each, and end it at last."""
+"""disruptions: pods that Kubernetes took away are counted on the Job, once each, and end it at last."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dispatcher import disruptions, names, outcome
-from dispatcher.outcome import Going, Stop
-from dispatcher.waiting import Limits
+from dispatcher.cluster import names
+from dispatcher.decisions import disruptions, outcome
+from dispatcher.decisions.outcome import Going, Stop
+from dispatcher.decisions.waiting import Limits
 from tests.builders import T0, a_condition, a_job, a_pod, running, terminated
 from tests.recordings import after, recording
 

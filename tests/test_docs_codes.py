@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher import codes, intake, pod_failure
+from dispatcher.decisions import codes, pod_failure
+from dispatcher.intake import loop
 from tests.test_docs import ROOT, read, section, table_rows
 from trainer_image import errors
 from trainer_image.errors import EXIT_COMPLETED, TrainerError
@@ -40,7 +41,7 @@ def _literal_codes(*functions: str) -> set[str]:
     """Arguments of these calls that look like a code: one word in camel case."""
     return {
         argument.value
-        for call in _calls(sorted((ROOT / "dispatcher").glob("*.py")), *functions)
+        for call in _calls(sorted((ROOT / "dispatcher").rglob("*.py")), *functions)
         for argument in call.args
         if isinstance(argument, ast.Constant)
         and isinstance(argument.value, str)
@@ -76,12 +77,12 @@ def test_the_authors_page_has_every_exit_code() -> None:
 
 
 def test_every_code_of_the_poison_queue_is_documented_and_no_other() -> None:
-    known = _literal_codes("_bad", "_own_fault", "PoisonEntry") | set(intake._POISON_CODES.values())
+    known = _literal_codes("_bad", "_own_fault", "PoisonEntry") | set(loop._POISON_CODES.values())
     assert _codes(POISON_TABLE) == known
 
 
 def test_every_event_on_a_job_is_documented_and_no_other() -> None:
-    calls = _calls(sorted((ROOT / "dispatcher").glob("*.py")), "record", "make_event")
+    calls = _calls(sorted((ROOT / "dispatcher").rglob("*.py")), "record", "make_event")
     said = {arg.value for call in calls for arg in call.args[1:2] if isinstance(arg, ast.Constant)}
     # Of a report it is the status.
     said |= {"Completed", "Failed"}
@@ -97,7 +98,7 @@ def test_the_labels_of_metrics_are_the_codes_that_there_are() -> None:
 
 
 def test_the_exit_codes_of_the_dispatcher_are_those_of_its_help() -> None:
-    from dispatcher.cli import _EPILOG
+    from dispatcher.cli.main import _EPILOG
 
     rows = [row[0] for row in table_rows(section(read("docs/operate.md"), "Exit codes"))]
     said = re.findall(r"\b(\d+) [a-z]", _EPILOG.split("Exit codes:")[1])

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from dispatcher.cli import main as dispatcher
+from dispatcher.cli.main import main as dispatcher
 from tests.test_docs import PAGES, ROOT, blocks, read
 from trainer_image.cli import cli as trainer
 
@@ -112,7 +112,7 @@ def test_the_render_command_of_the_docs_prints_the_job(tmp_path: Path, monkeypat
 
 
 def test_the_message_of_the_docs_is_taken_as_it_stands() -> None:
-    from dispatcher.training_request import Bounds, decode
+    from dispatcher.launch.request import Bounds, decode
 
     messages = [block for block in blocks(read("docs/configure.md"), "json") if "model_container_name" in block]
     assert messages
@@ -122,7 +122,7 @@ def test_the_message_of_the_docs_is_taken_as_it_stands() -> None:
 
 def test_the_termination_message_of_the_docs_is_understood() -> None:
     [word] = [block for block in blocks(read("docs/trainer-authors.md"), "json") if '"retryable"' in block]
-    from dispatcher import pod_failure
+    from dispatcher.decisions import pod_failure
 
     state = {"terminated": {"exitCode": json.loads(word)["exit"], "message": word}}
     found = pod_failure.trainer_word({"status": {"containerStatuses": [{"name": "trainer", "state": state}]}})

@@ -13,10 +13,10 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from dispatcher.admission import Action
-from dispatcher.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
-from dispatcher.phases import Phase
-from dispatcher.settings import Settings, SettingsError
+from dispatcher.config.settings import Settings, SettingsError
+from dispatcher.decisions.admission import Action
+from dispatcher.decisions.phases import Phase
+from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
 from tests.test_docs import ROOT, blocks, read, section, table_rows
 from trainer_image import settings as trainer_settings
 from trainer_image.config import Config, format_duration
@@ -92,21 +92,21 @@ def test_every_setting_of_the_trainer_is_documented_with_its_default() -> None:
 
 
 def test_every_field_of_a_message_is_documented() -> None:
-    source = (ROOT / "dispatcher" / "training_request.py").read_text(encoding="utf-8")
+    source = (ROOT / "dispatcher" / "launch" / "request.py").read_text(encoding="utf-8")
     known = set(re.findall(r'body\.get\("([a-z_]+)"\)', source)) - {"resources"} | {"resources.gpus"}
     rows = table_rows(section(CONFIGURE, "The queue message"))
     assert {row[0].strip("`") for row in rows} - {"anything else"} == known
 
 
 def test_every_name_that_a_template_must_not_set_is_documented() -> None:
-    from dispatcher.job_template import RESERVED_ENV
+    from dispatcher.launch.job_template import RESERVED_ENV
 
     text = section(CONFIGURE, "The Job template")
     assert all(f"`{name}`" in text for name in RESERVED_ENV)
 
 
 def test_every_label_and_annotation_is_documented() -> None:
-    from dispatcher import names
+    from dispatcher.cluster import names
 
     text = section(CONFIGURE, "The Job template")
     ours = [value for key, value in vars(names).items() if key.isupper() and str(value).startswith(names.MANAGER + "/")]
@@ -169,7 +169,7 @@ def test_every_reason_of_a_pause_and_every_end_of_a_watch_is_documented() -> Non
 
 
 def test_every_result_that_a_message_can_have_is_documented() -> None:
-    source = (ROOT / "dispatcher" / "intake.py").read_text(encoding="utf-8")
+    source = (ROOT / "dispatcher" / "intake" / "loop.py").read_text(encoding="utf-8")
     # BLOCKED is counted like any decision.
     known = {action.value for action in Action} | set(re.findall(r'messages\.labels\("([a-z]+)"\)', source))
     table = [row[0] for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 2]

@@ -1,4 +1,4 @@
-"""dispatcher.gate: closed, ajar, open, by a clock of the test's own."""
+"""dispatcher.intake.circuit_breaker: closed, ajar, open, by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from dispatcher.gate import Gate
+from dispatcher.intake.circuit_breaker import Gate
 from tests.builders import FakeClock
 
 

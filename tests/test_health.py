@@ -1,4 +1,4 @@
-"""dispatcher.health: what Kubernetes' probes and Prometheus get to hear."""
+"""dispatcher.web.health: what Kubernetes' probes and Prometheus get to hear."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatcher.health import HealthServer, Heartbeats
-from dispatcher.metrics import Metrics
+from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.health import HealthServer, Heartbeats
 
 
 @pytest.fixture

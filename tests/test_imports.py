@@ -22,10 +22,10 @@ MAY_IMPORT = {
 
 # Library → the only shipped files that may import it: one adapter for each, to be replaced in one place.
 ONLY_IN = {
-    "azure.storage.queue": {"dispatcher/azure_queue.py"},
-    "kubernetes": {"dispatcher/kubernetes_jobs.py"},
+    "azure.storage.queue": {"dispatcher/queue/azure.py"},
+    "kubernetes": {"dispatcher/cluster/client.py"},
     # The queue's adapter gives the SDK a pool as wide as its threads are many; it makes no call of its own.
-    "requests": {"portal_client/client.py", "dispatcher/azure_queue.py", "trainer_image/storage_azure_ranges.py"},
+    "requests": {"portal_client/client.py", "dispatcher/queue/azure.py", "trainer_image/storage_azure_ranges.py"},
 }
 
 # Heavy or foreign to a package: the dispatcher's image has no torch, the trainer's no Kubernetes client.
@@ -40,22 +40,22 @@ PURE = (
     "portal_client/statuses.py",
     "portal_client/model_ids.py",
     "portal_client/progress_text.py",
-    "dispatcher/training_request.py",
-    "dispatcher/admission.py",
-    "dispatcher/codes.py",
-    "dispatcher/job_spec.py",
-    "dispatcher/job_template.py",
-    "dispatcher/outcome.py",
-    "dispatcher/phases.py",
-    "dispatcher/pod_failure.py",
-    "dispatcher/waiting.py",
-    "dispatcher/disruptions.py",
-    "dispatcher/poison.py",
-    "dispatcher/objects.py",
-    "dispatcher/clocks.py",
-    "dispatcher/kueue.py",
-    "dispatcher/status_requests.py",
-    "dispatcher/status_view.py",
+    "dispatcher/launch/request.py",
+    "dispatcher/decisions/admission.py",
+    "dispatcher/decisions/codes.py",
+    "dispatcher/launch/job_spec.py",
+    "dispatcher/launch/job_template.py",
+    "dispatcher/decisions/outcome.py",
+    "dispatcher/decisions/phases.py",
+    "dispatcher/decisions/pod_failure.py",
+    "dispatcher/decisions/waiting.py",
+    "dispatcher/decisions/disruptions.py",
+    "dispatcher/queue/poison.py",
+    "dispatcher/cluster/objects.py",
+    "dispatcher/cli/clock_skew.py",
+    "dispatcher/decisions/kueue.py",
+    "dispatcher/web/request_rows.py",
+    "dispatcher/web/status_rows.py",
 )
 IMPURE_MODULES = {
     "time",

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dispatcher.job_events import JobEvents
-from dispatcher.kubernetes_jobs import ClusterUnavailable, ObjectConflict
+from dispatcher.cluster.client import ClusterUnavailable, ObjectConflict
 from dispatcher.ports import Cluster
+from dispatcher.telemetry.job_events import JobEvents
 from tests.builders import a_job
 
 

@@ -1,4 +1,4 @@
-"""dispatcher.job_spec and job_template: which templates are refused, and the Job that a request becomes."""
+"""dispatcher.launch.job_spec and job_template: which templates are refused, and the Job that a request becomes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher import names
-from dispatcher.job_spec import JobDefaults, TemplateError, build_job, load_template, run_id
-from dispatcher.job_template import RESERVED_ENV
-from dispatcher.training_request import Bounds, TrainingRequest, decode
+from dispatcher.cluster import names
+from dispatcher.launch.job_spec import JobDefaults, TemplateError, build_job, load_template, run_id
+from dispatcher.launch.job_template import RESERVED_ENV
+from dispatcher.launch.request import Bounds, TrainingRequest, decode
 from tests.builders import T0
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from dispatcher import kueue, names
-from dispatcher.kubernetes_jobs import ClusterForbidden, ObjectNotFound
-from dispatcher.kueue_queue import KueueQueue
-from dispatcher.objects import rfc3339
+from dispatcher.cluster import names
+from dispatcher.cluster.client import ClusterForbidden, ObjectNotFound
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.controller.kueue_workloads import KueueQueue
+from dispatcher.decisions import kueue
 from tests.builders import JOB_UID, T0, FakeClock, a_condition, a_job
 
 QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a100, 1 more"

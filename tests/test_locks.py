@@ -1,4 +1,4 @@
-"""dispatcher.locks: one holder a model, and nothing kept of models that nobody works on."""
+"""dispatcher.launch.model_locks: one holder a model, and nothing kept of models that nobody works on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dispatcher.locks import ModelLocks
+from dispatcher.launch.model_locks import ModelLocks
 
 
 def test_a_model_has_one_holder_at_a_time() -> None:

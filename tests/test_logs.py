@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatcher import logs
+from dispatcher.telemetry import logs
 
 KEY = "portal-key-0123456789"
 

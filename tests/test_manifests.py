@@ -10,8 +10,8 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from dispatcher.metrics import Metrics
-from dispatcher.settings import Settings
+from dispatcher.config.settings import Settings
+from dispatcher.telemetry.metrics import Metrics
 from tests.kustomized import (
     COMPONENTS,
     MANIFESTS,

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher import kubernetes_jobs
-from dispatcher.kubernetes_jobs import KubernetesJobs
-from dispatcher.self_check import NEEDED, WANTED_WITH_KUEUE
+from dispatcher.cli.check import NEEDED, WANTED_WITH_KUEUE
+from dispatcher.cluster import client
+from dispatcher.cluster.client import KubernetesJobs
 from tests.kustomized import (
     MANIFESTS,
     VARIANTS,
@@ -84,7 +84,7 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
         made.add((verb, kind))
         return {}
 
-    monkeypatch.setattr(kubernetes_jobs, "_connect", lambda pool_size: (object(), "training"))
+    monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
     monkeypatch.setattr(KubernetesJobs, "_json", record)
     public = {name for name, _ in inspect.getmembers(KubernetesJobs, inspect.isfunction) if not name.startswith("_")}
     assert public == {*CALLS, "watch"}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.job_spec import TemplateError, build_job, load_template
-from dispatcher.parts import bounds_of, defaults_of
-from dispatcher.settings import Settings
-from dispatcher.training_request import TrainingRequest, decode
+from dispatcher.config.settings import Settings
+from dispatcher.factories import bounds_of, defaults_of
+from dispatcher.launch.job_spec import TemplateError, build_job, load_template
+from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.control import ClusterControl
 from tests.kustomized import MANIFESTS, VARIANTS, needs_kubectl, of_kind, settings_of, template_of
 from trainer_image import settings as trainer_settings

@@ -9,13 +9,13 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
-from dispatcher import names, objects
-from dispatcher.job_spec import JobDefaults, build_job
-from dispatcher.job_template import load_template
-from dispatcher.kubernetes_jobs import ClusterUnavailable, Listing, ObjectInvalid
-from dispatcher.mending import Mender, is_damaged, mended
-from dispatcher.objects import rfc3339
-from dispatcher.training_request import Bounds, decode
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectInvalid
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.controller.metadata_repair import Mender, is_damaged, mended
+from dispatcher.launch.job_spec import JobDefaults, build_job
+from dispatcher.launch.job_template import load_template
+from dispatcher.launch.request import Bounds, decode
 from tests.builders import T0, FakeClock, a_job, complete
 
 MESSAGE = '{"task": "train", "model_container_name": "model-1", "note": "$(API_KEY)"}'

@@ -1,4 +1,4 @@
-"""dispatcher.metrics and dispatcher.measures: what is counted, from what, and with how many series."""
+"""metrics and job_gauges: what is counted, from what, and with how many series."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names
-from dispatcher.azure_queue import QueueUnavailable
-from dispatcher.gate import Gate
-from dispatcher.kubernetes_jobs import ClusterError, ClusterUnavailable, Listing, WatchExpired
-from dispatcher.measures import measure_jobs
-from dispatcher.metrics import PREFIX, Metrics
-from dispatcher.sweep import Sweep
-from dispatcher.view import ClusterView
-from dispatcher.watcher import Watcher
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import names
+from dispatcher.cluster.client import ClusterError, ClusterUnavailable, Listing, WatchExpired
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.job_gauges import measure_jobs
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.watcher import Watcher
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.queue.azure import QueueUnavailable
+from dispatcher.telemetry.metrics import PREFIX, Metrics
 from portal_client.errors import ModelUnknown, PortalError, PortalUnavailable
 from tests.builders import T0, FakeClock, a_condition, a_job, a_pod, failed, failing, running
 

@@ -1,4 +1,4 @@
-"""dispatcher.objects: what a Job's annotations say may be anybody's text, and nobody's text may end the dispatcher."""
+"""objects: what a Job's annotations say may be anybody's text, and nobody's text may end the dispatcher."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dispatcher import names, objects
-from dispatcher.measures import measure_jobs
-from dispatcher.metrics import Metrics
-from dispatcher.phases import since
-from dispatcher.view import ClusterView
+from dispatcher.cluster import names, objects
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.job_gauges import measure_jobs
+from dispatcher.decisions.phases import since
+from dispatcher.telemetry.metrics import Metrics
 from tests.builders import T0, a_job, failed
 
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, objects
-from dispatcher.azure_queue import QueueForbidden, QueueMessage, QueueUnavailable
-from dispatcher.kubernetes_jobs import Listing
-from dispatcher.locks import ModelLocks
-from dispatcher.metrics import Metrics
-from dispatcher.reconciler import Reconciler
-from dispatcher.reporter import Reporter
-from dispatcher.sweep import Sweep
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import Listing
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.queue.azure import QueueForbidden, QueueMessage, QueueUnavailable
+from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.crashes.process import TEMPLATE, Process

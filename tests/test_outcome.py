@@ -1,4 +1,4 @@
-"""dispatcher.outcome: every row of the outcomes, from built Jobs and pods (test_outcome_recordings has real ones)."""
+"""outcome: every row of the outcomes, from built Jobs and pods (test_outcome_recordings has real ones)."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, outcome
-from dispatcher.outcome import Ended, Going, Outcome, Stop
-from dispatcher.waiting import Limits
+from dispatcher.cluster import names
+from dispatcher.decisions import outcome
+from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.waiting import Limits
 from tests.builders import (
     T0,
     a_condition,

@@ -1,4 +1,4 @@
-"""dispatcher.outcome against what a real cluster said: event by event, with events lost, doubled and out of step."""
+"""outcome against what a real cluster said: event by event, with events lost, doubled and out of step."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from dispatcher import outcome
-from dispatcher.outcome import Ended, Going, Outcome, Stop
-from dispatcher.waiting import Limits, needs_events
+from dispatcher.decisions import outcome
+from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.waiting import Limits, needs_events
 from tests.recordings import NAMES, Recorded, World, after, has_ended, recording
 
 LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=240, quota=7200)

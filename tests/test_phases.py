@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names
-from dispatcher.phases import Phase, overdue_since, phase, since
+from dispatcher.cluster import names
+from dispatcher.decisions.phases import Phase, overdue_since, phase, since
 from tests.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, running, terminated
 
 RUNNING = a_pod(phase="Running", state={"running": {}})

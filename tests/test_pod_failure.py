@@ -1,4 +1,4 @@
-"""dispatcher.pod_failure: why one pod failed, from what the trainer, Kubernetes and the exit code say."""
+"""dispatcher.decisions.pod_failure: why one pod failed, from what the trainer, Kubernetes and the exit code say."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher import pod_failure
-from dispatcher.pod_failure import EXIT_CODES, TrainerWord, explain, trainer_word
+from dispatcher.decisions import pod_failure
+from dispatcher.decisions.pod_failure import EXIT_CODES, TrainerWord, explain, trainer_word
 from tests.builders import T0, a_condition, a_pod, terminated
 from trainer_image import errors
 

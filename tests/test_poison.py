@@ -1,4 +1,4 @@
-"""dispatcher.poison: whatever was refused can be read back, with its reason, and put on the queue again."""
+"""dispatcher.queue.poison: whatever was refused can be read back, with its reason, and put on the queue again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
+from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from tests.builders import T0
 
 

@@ -6,9 +6,9 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from dispatcher import names
-from dispatcher.progress import Progress
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import names
+from dispatcher.controller.progress import Progress
+from dispatcher.controller.workqueue import WorkQueue
 from portal_client.errors import PortalUnavailable
 from tests.builders import FakeClock, a_job
 

@@ -8,13 +8,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from dispatcher import names
-from dispatcher.kubernetes_jobs import Listing
-from dispatcher.locks import ModelLocks
-from dispatcher.reconciler import Reconciler
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import names
+from dispatcher.cluster.client import Listing
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.model_locks import ModelLocks
 from tests.builders import T0, FakeClock, a_job, a_pod, complete, failed, terminated
 
 OURS, THEIRS = "0a0a0a0a", "0b0b0b0b"

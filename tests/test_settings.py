@@ -1,4 +1,4 @@
-"""dispatcher.settings: every problem in one error, no secret anywhere, and config.env.example says the same."""
+"""dispatcher.config.settings: every problem in one error, no secret anywhere, and config.env.example says the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.settings import Settings, SettingsError
+from dispatcher.config.settings import Settings, SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = "c2VjcmV0LWtleS1vZi10aGUtc3RvcmFnZQ=="

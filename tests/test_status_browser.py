@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.status_requests import QueueFacts
-from dispatcher.status_view import Heard
+from dispatcher.web.request_rows import QueueFacts
+from dispatcher.web.status_rows import Heard
 from tests import status_world
 from tests.browser import ONE_WORKER, Tab
 from tests.status_world import Shown, job, reported_job, running_job

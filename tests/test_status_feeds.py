@@ -1,4 +1,4 @@
-"""dispatcher.status_feeds: who is asked for the status page, how often, and what is made of the answers."""
+"""dispatcher.web.status_feeds: who is asked for the status page, how often, and what is made of the answers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from dispatcher.azure_queue import PeekedMessage, QueueUnavailable
-from dispatcher.poison import make_entry
-from dispatcher.status_feeds import StatusFeeds
+from dispatcher.queue.azure import PeekedMessage, QueueUnavailable
+from dispatcher.queue.poison import make_entry
+from dispatcher.web.status_feeds import StatusFeeds
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.builders import FakeClock

@@ -1,4 +1,4 @@
-"""dispatcher.status_page over a real HTTP server: paths, caching, refusals, and how much of it there may be."""
+"""dispatcher.web.status_page over a real HTTP server: paths, caching, refusals, and how much of it there may be."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher.health import HealthServer, Heartbeats
-from dispatcher.http_server import Answer, HttpServer, Request, for_loopback, is_loopback
-from dispatcher.metrics import Metrics
+from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.server import Answer, HttpServer, Request, for_loopback, is_loopback
 from tests import status_world
 from tests.builders import FakeClock
 from tests.status_world import Shown, running_job

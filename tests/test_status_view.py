@@ -1,4 +1,4 @@
-"""dispatcher.status_view: each situation of a Job, a message or a refusal, and the row that people get to see."""
+"""dispatcher.web.status_rows: each situation of a Job, a message or a refusal, and the row that people get to see."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, status_view
-from dispatcher.objects import rfc3339
-from dispatcher.poison import parse_entry
-from dispatcher.status_requests import QueueFacts, Refusal
-from dispatcher.status_view import Heard, World
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.queue.poison import parse_entry
+from dispatcher.web import status_rows
+from dispatcher.web.request_rows import QueueFacts, Refusal
+from dispatcher.web.status_rows import Heard, World
 from tests.builders import T0, a_condition, complete, failed, failing, running, terminated, waiting
 from tests.status_world import RULES, Pair, a_message, an_entry, job, losses, pod, reported_job, running_job
 
 NOW = T0 + 3600
 
 
-def rows(*pairs: Pair, **world: Any) -> status_view.Sections:
-    return status_view.sections(World(pairs, **world), RULES, NOW)
+def rows(*pairs: Pair, **world: Any) -> status_rows.Sections:
+    return status_rows.sections(World(pairs, **world), RULES, NOW)
 
 
 def row_of(section: str, *pairs: Pair, **world: Any) -> dict[str, Any]:
@@ -120,7 +121,7 @@ def test_a_job_is_one_row_in_the_section_of_its_phase(
 
 
 def test_every_phase_has_a_section_and_stands_in_the_table() -> None:
-    from dispatcher.phases import Phase
+    from dispatcher.decisions.phases import Phase
 
     assert {phase for *_, phase, _, _, _ in SITUATIONS} == {str(phase) for phase in Phase}
 
@@ -222,8 +223,8 @@ def test_the_oldest_that_runs_or_waits_and_the_newest_that_ended_come_first() ->
         "ended": ["model-e3", "model-e2", "model-e1"],
         "refused": [],
     }
-    assert status_view.phases(found) == {"running": 3, "waiting": 2, "on the queue": 1, "completed": 3}
-    assert status_view.gpus_in_use(found) == 3
+    assert status_rows.phases(found) == {"running": 3, "waiting": 2, "on the queue": 1, "completed": 3}
+    assert status_rows.gpus_in_use(found) == 3
 
 
 def test_no_environment_and_no_secret_reaches_a_row() -> None:
@@ -251,7 +252,7 @@ def test_no_environment_and_no_secret_reaches_a_row() -> None:
 def test_the_filter_finds_words_in_any_text_and_the_limit_cuts_what_is_found(
     query: str, limit: int | None, models: list[str], matching: int
 ) -> None:
-    found = status_view.shown(rows(*(running_job(str(n), T0 + n) for n in range(3))), query, limit)
+    found = status_rows.shown(rows(*(running_job(str(n), T0 + n) for n in range(3))), query, limit)
     assert [row["model"] for row in found["running"]["rows"]] == models
     assert (found["running"]["total"], found["running"]["matching"]) == (3, matching)
     assert found["ended"] == {"total": 0, "matching": 0, "rows": []}

@@ -1,4 +1,4 @@
-"""dispatcher.training_request: what a message may say, and what is refused with which code."""
+"""dispatcher.launch.request: what a message may say, and what is refused with which code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.training_request import MAX_BYTES, Bounds, MalformedRequest, TrainingRequest, decode
+from dispatcher.launch.request import MAX_BYTES, Bounds, MalformedRequest, TrainingRequest, decode
 
 BOUNDS = Bounds(max_gpus=4, max_time_limit=3600.0, priority_classes=("urgent", "batch"))
 SMALLEST = {"task": "train", "model_container_name": "model-123"}

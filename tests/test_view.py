@@ -1,4 +1,4 @@
-"""dispatcher.view: what is known of Jobs and pods, from lists and watch events."""
+"""dispatcher.controller.cache: what is known of Jobs and pods, from lists and watch events."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dispatcher import objects
-from dispatcher.view import ClusterView
+from dispatcher.cluster import objects
+from dispatcher.controller.cache import ClusterView
 from tests.builders import FakeClock, a_job, a_pod, complete, failed, running, terminated
 
 

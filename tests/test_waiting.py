@@ -1,4 +1,4 @@
-"""dispatcher.waiting: what a Job waits for, in a user's words, and until when that is tolerated."""
+"""dispatcher.decisions.waiting: what a Job waits for, in a user's words, and until when that is tolerated."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher import objects
-from dispatcher.waiting import Limits, Waiting, look, needs_events
+from dispatcher.cluster import objects
+from dispatcher.decisions.waiting import Limits, Waiting, look, needs_events
 from tests.builders import (
     T0,
     a_condition,

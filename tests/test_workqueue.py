@@ -1,4 +1,4 @@
-"""dispatcher.workqueue: one worker a key, coalesced adds, timers and back-off, by a clock of the test's own."""
+"""workqueue: one worker a key, coalesced adds, timers and back-off, by a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from dispatcher.workqueue import WorkQueue
+from dispatcher.controller.workqueue import WorkQueue
 from tests.builders import FakeClock
 
 

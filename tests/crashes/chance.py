@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from dispatcher import objects
+from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore
 from tests.crashes.faults import Crash, Fail, Late

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from dispatcher import objects
+from dispatcher.cluster import objects
 from tests.crashes.faults import Crash, Fail, Late, Violation
 from tests.crashes.players import Table
 from tests.crashes.process import VISIBILITY, Disturb, Parts, Process

@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from dispatcher import names, objects
-from dispatcher.azure_queue import QueueMessage, QueueUnavailable
-from dispatcher.kubernetes_jobs import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
-from dispatcher.objects import KubeObject
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.queue.azure import QueueMessage, QueueUnavailable
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.crashes.faults import Violation

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dispatcher import names, objects
-from dispatcher.objects import KubeObject
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 from tests.crashes.faults import Violation
 from tests.crashes.records import JobNote, copied

@@ -6,21 +6,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dispatcher import names
-from dispatcher.gate import Gate
-from dispatcher.intake import Intake
-from dispatcher.job_spec import JobDefaults, load_template
-from dispatcher.kubernetes_jobs import ClusterError
-from dispatcher.launcher import Launcher
-from dispatcher.locks import ModelLocks
-from dispatcher.metrics import Metrics
-from dispatcher.reconciler import Reconciler
-from dispatcher.reporter import Reporter
-from dispatcher.sweep import Sweep
-from dispatcher.training_request import Bounds
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import names
+from dispatcher.cluster.client import ClusterError
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.waiting import Limits
+from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.loop import Intake
+from dispatcher.launch.job_spec import JobDefaults, load_template
+from dispatcher.launch.launcher import Launcher
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.launch.request import Bounds
+from dispatcher.telemetry.metrics import Metrics
 from tests.crashes.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
 from tests.crashes.world import World
 

@@ -8,17 +8,18 @@ from unittest import mock
 
 import pytest
 
-from dispatcher import admission, names, objects
-from dispatcher.admission import Action, Decision
-from dispatcher.azure_queue import QueueMessage
-from dispatcher.intake import Intake
-from dispatcher.kubernetes_jobs import ClusterError, ObjectConflict
-from dispatcher.launcher import Hand, Launcher
-from dispatcher.objects import KubeObject
-from dispatcher.outcome import Ended
-from dispatcher.reconciler import Reconciler
-from dispatcher.reporter import Reporter
-from dispatcher.training_request import TrainingRequest
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import ClusterError, ObjectConflict
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.decisions import admission
+from dispatcher.decisions.admission import Action, Decision
+from dispatcher.decisions.outcome import Ended
+from dispatcher.intake.loop import Intake
+from dispatcher.launch.launcher import Hand, Launcher
+from dispatcher.launch.request import TrainingRequest
+from dispatcher.queue.azure import QueueMessage
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import scenarios
 from tests.crashes.process import Process

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher import objects
+from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
 
 S = ProcessingStatus

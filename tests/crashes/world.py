@@ -36,7 +36,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes.faults import Crash, Fail, Late, Violation
 from tests.crashes.kubernetes import Kubernetes

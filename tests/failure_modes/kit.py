@@ -14,8 +14,8 @@ from typing import Any
 
 import yaml
 
-from dispatcher import names, objects
-from dispatcher.objects import KubeObject
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 from tests.builders import T0
 from tests.crashes.faults import Crash

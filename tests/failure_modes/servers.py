@@ -17,7 +17,7 @@ from unittest import mock
 
 import yaml
 
-from dispatcher.kubernetes_jobs import KubernetesJobs
+from dispatcher.cluster.client import KubernetesJobs
 
 
 class _Listening:

@@ -7,7 +7,7 @@ import copy
 import pytest
 import yaml
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from tests.builders import T0, a_job
 from tests.crashes import process as explored
 from tests.crashes.faults import Crash, Fail

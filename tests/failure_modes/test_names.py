@@ -10,9 +10,9 @@ import responses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher import names
-from dispatcher.job_spec import JobDefaults, build_job
-from dispatcher.training_request import Bounds, MalformedRequest, decode
+from dispatcher.cluster import names
+from dispatcher.launch.job_spec import JobDefaults, build_job
+from dispatcher.launch.request import Bounds, MalformedRequest, decode
 from portal_client.client import PortalClient
 from portal_client.model_ids import InvalidContainerName, extract_model_id
 from tests.builders import T0

@@ -9,18 +9,19 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, objects, outcome
-from dispatcher.cancel import cancel
-from dispatcher.job_spec import JobDefaults, build_job
-from dispatcher.kubernetes_jobs import QuotaExceeded
-from dispatcher.metrics import Metrics
-from dispatcher.outcome import Ended, Going, Stop
-from dispatcher.settings import Settings
-from dispatcher.sweep import Sweep
-from dispatcher.training_request import Bounds, decode
-from dispatcher.view import ClusterView
-from dispatcher.waiting import Limits
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cli.cancel import cancel
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import QuotaExceeded
+from dispatcher.config.settings import Settings
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions import outcome
+from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.job_spec import JobDefaults, build_job
+from dispatcher.launch.request import Bounds, decode
+from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
 from tests.builders import (
     T0,

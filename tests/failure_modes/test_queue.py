@@ -10,14 +10,14 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from dispatcher import objects
-from dispatcher.azure_queue import QueueMessage, TrainingQueue
-from dispatcher.kubernetes_jobs import ObjectInvalid
-from dispatcher.metrics import Metrics
-from dispatcher.poison import parse_entry
-from dispatcher.sweep import Sweep
-from dispatcher.view import ClusterView
-from dispatcher.workqueue import WorkQueue
+from dispatcher.cluster import objects
+from dispatcher.cluster.client import ObjectInvalid
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.queue.azure import QueueMessage, TrainingQueue
+from dispatcher.queue.poison import parse_entry
+from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from tests.builders import FakeClock, a_condition, a_job, a_pod, terminated

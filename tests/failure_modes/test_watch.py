@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from dispatcher import kubernetes_jobs, names, objects
-from dispatcher.azure_queue import TrainingQueue
-from dispatcher.health import HealthServer, Heartbeats
-from dispatcher.kubernetes_jobs import (
+from dispatcher.cluster import client as kubernetes_client
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import (
     ClusterError,
     ClusterForbidden,
     ClusterUnavailable,
@@ -21,10 +20,12 @@ from dispatcher.kubernetes_jobs import (
     Listing,
     WatchExpired,
 )
-from dispatcher.metrics import Metrics
-from dispatcher.objects import KubeObject
-from dispatcher.view import ClusterView
-from dispatcher.watcher import Watcher
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.watcher import Watcher
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.health import HealthServer, Heartbeats
 from local_stack.control import OPENER
 from tests.builders import a_job, a_pod, running
 from tests.crashes.faults import Fail
@@ -101,7 +102,7 @@ def test_f12_a_cluster_that_fails_is_asked_with_growing_pauses(
 
 
 def test_f13_a_half_open_watch_is_given_up_by_our_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubernetes_jobs, "_WATCH_SLACK", -0.7)
+    monkeypatch.setattr(kubernetes_client, "_WATCH_SLACK", -0.7)
     with ApiServer(silent_watches=True) as server, server.client() as cluster:
         watch = cluster.watch("jobs", names.SELECTOR, "1", 1)
         with pytest.raises(ClusterUnavailable, match="broke off"):

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dispatcher.locks import ModelLocks
-from dispatcher.workqueue import WorkQueue
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.launch.model_locks import ModelLocks
 from tests.builders import FakeClock
 
 KEYS = st.sampled_from("abc")

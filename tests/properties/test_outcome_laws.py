@@ -9,9 +9,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dispatcher import admission, names, objects, outcome, waiting
-from dispatcher.outcome import Ended, Going, Stop
-from dispatcher.waiting import Limits
+from dispatcher.cluster import names, objects
+from dispatcher.decisions import admission, outcome, waiting
+from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.waiting import Limits
 from portal_client.statuses import ProcessingStatus
 from tests.recordings import NAMES, World, recording
 

@@ -12,10 +12,10 @@ from typing import Any
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dispatcher import names
-from dispatcher.job_spec import JobDefaults, build_job, run_id
-from dispatcher.poison import MAX_ENTRY_BYTES, make_entry, parse_entry
-from dispatcher.training_request import Bounds, MalformedRequest, decode
+from dispatcher.cluster import names
+from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
+from dispatcher.launch.request import Bounds, MalformedRequest, decode
+from dispatcher.queue.poison import MAX_ENTRY_BYTES, make_entry, parse_entry
 
 BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",))
 DEFAULTS = JobDefaults(env={"API_BASE_URL": "https://portal.example.com"}, time_limit=3600)

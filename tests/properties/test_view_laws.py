@@ -8,8 +8,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dispatcher import objects
-from dispatcher.view import ClusterView
+from dispatcher.cluster import objects
+from dispatcher.controller.cache import ClusterView
 from tests.builders import a_job, a_pod
 
 IDS = st.sampled_from(["1", "2", "3"])

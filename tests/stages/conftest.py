@@ -18,10 +18,10 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher import names, objects
-from dispatcher.azure_queue import TrainingQueue
-from dispatcher.metrics import PREFIX
-from dispatcher.poison import PoisonEntry, parse_entry
+from dispatcher.cluster import names, objects
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.poison import PoisonEntry, parse_entry
+from dispatcher.telemetry.metrics import PREFIX
 from local_stack.azurite import Azurite
 from local_stack.cluster_control import ClusterFaults
 from local_stack.control import OPENER, ClusterControl, Portal, start_cluster

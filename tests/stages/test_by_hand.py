@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from tests.builders import a_condition
 from tests.stages.conftest import Stage
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from local_stack.stack import bare_environment
 from tests.stages.conftest import Stage
 

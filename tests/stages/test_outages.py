@@ -7,7 +7,7 @@ import urllib.error
 
 import pytest
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from local_stack.control import OPENER
 from tests.stages.conftest import Stage
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from tests.stages.conftest import Stage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from local_stack.control import call_json
 from tests.stages.conftest import Stage
 

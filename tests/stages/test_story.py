@@ -6,7 +6,7 @@ import json
 import signal
 from typing import Any
 
-from dispatcher import names, objects
+from dispatcher.cluster import names, objects
 from tests.stages.conftest import Stage
 from tests.stages.test_operator_tools import dispatcher
 from tests.stages.test_outcome_rows import evict

@@ -1,0 +1,49 @@
+"""`dispatcher cancel MODEL`: end a training, with a true status at the portal.
+
+The verdict is written on the Job first: whoever reports its end then says "cancelled", not "deleted" or "timeout".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+
+from dispatcher.cluster import objects
+from dispatcher.cluster.client import ClusterError
+from dispatcher.decisions.outcome import stop_annotations
+from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.ports import Cluster
+from dispatcher.telemetry.job_events import make_event
+
+VERDICT = Verdict(
+    "Cancelled",
+    "The training was cancelled by the operator. Reset the model to Created or Reconfigure to train it again",
+)
+
+
+class NothingToCancel(Exception):
+    """The sentence says why."""
+
+
+def cancel(cluster: Cluster, model_container: str) -> str:
+    """Stop the model's Job; returns what was done. Raises NothingToCancel and ClusterError. Safe to repeat."""
+    job = cluster.get_job(model_container)
+    if job is None:
+        raise NothingToCancel(
+            f"There is no Job {model_container}. A request that still waits on the queue is refused when the portal's "
+            "status of its model is anything but Created or Reconfigure"
+        )
+    if not objects.is_managed(job):
+        raise NothingToCancel(f"The Job {model_container} is not the dispatcher's; kubectl delete job ends it")
+    if objects.is_finished(job):
+        raise NothingToCancel(f"The Job {model_container} has ended already; `dispatcher status` tells how")
+    patch = {"metadata": {"uid": objects.uid_of(job), "annotations": stop_annotations(VERDICT)}}
+    if objects.is_suspended(job):
+        # No deadline runs while a Job is suspended. A crash between the two: repeated, or the Job goes on.
+        cluster.patch_job(model_container, patch)
+        cluster.delete_job(model_container, objects.uid_of(job))
+    else:
+        cluster.patch_job(model_container, {**patch, "spec": {"activeDeadlineSeconds": 1}})
+    with contextlib.suppress(ClusterError):  # the Event is no part of what was asked for
+        cluster.create_event(make_event(job, "Cancelled", VERDICT.sentence, "Warning", now=time.time()))
+    return f"{model_container} is being stopped: its pod gets SIGTERM, then the portal is told"

@@ -1,0 +1,173 @@
+"""`dispatcher check`: everything that `run` will need, tried one by one, with a sentence each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from dispatcher import factories
+from dispatcher.cli import clock_skew
+from dispatcher.cluster import names
+from dispatcher.cluster.client import ClusterError, KubernetesJobs
+from dispatcher.config.settings import Settings
+from dispatcher.launch.launcher import Launcher
+from dispatcher.queue.azure import QueueError
+from portal_client.errors import ModelUnknown, PortalError
+
+# What the Role must allow; manifests/base/role.yaml is held equal to it by a test.
+NEEDED = (
+    ("jobs", ("create", "get", "list", "watch", "patch", "delete")),
+    ("pods", ("list", "watch", "delete")),
+    ("events", ("create", "list")),
+)
+# What it may allow besides, where Kueue resumes the Jobs; manifests/components/kueue adds it.
+WANTED_WITH_KUEUE = (("workloads", ("list",)),)
+
+# The line that `--in-pod` replaces.
+BLOBS = "blobs"
+
+# No model has this id; any answer but "unauthorized" proves that the key is accepted.
+_NO_MODEL = "dispatcher-check"
+
+Result = Literal["ok", "warning", "failed", "skipped"]
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One line of `dispatcher check`. Only "failed" keeps the dispatcher from working."""
+
+    name: str
+    result: Result
+    sentence: str
+
+
+class _Not(Exception):
+    """A check that did not simply pass. result: what it came to; the text is the sentence."""
+
+    def __init__(self, result: Result, sentence: str) -> None:
+        super().__init__(sentence)
+        self.result = result
+
+
+def run_checks(settings: Settings) -> Iterator[CheckResult]:
+    """Yield each result as soon as it is there. Nothing is left behind anywhere."""
+    yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
+    yield _try("job template", lambda: _template(settings))
+    skews: dict[str, float | None] = {}
+    for name in (settings.queue_name, settings.poison_queue_name):
+        yield _try(f"queue {name}", lambda name=name: _queue(settings, name, skews))  # type: ignore[misc]
+    yield _try("portal", lambda: _portal(settings, skews))
+    try:
+        cluster = KubernetesJobs(settings.namespace)
+    except ClusterError as error:
+        yield CheckResult("cluster", "failed", str(error))
+    else:
+        yield _try("cluster", lambda: _cluster(cluster, skews))
+        for resource, verbs in NEEDED:
+            yield _try(f"permissions on {resource}", lambda r=resource, v=verbs: _permissions(cluster, r, v))  # type: ignore[misc]
+        if settings.kueue_queue:
+            yield _try("permissions on workloads", lambda: _kueue(cluster))
+        yield _try("job template at the API server", lambda: _dry_run(settings, cluster))
+    for place, skew in skews.items():
+        yield _try(f"clock of the {place}", lambda p=place, s=skew: _clock(p, s))  # type: ignore[misc]
+    yield CheckResult(
+        BLOBS,
+        "skipped",
+        "the dispatcher uses none; `dispatcher check --in-pod MODEL` tries them in a pod, as a training would",
+    )
+
+
+def _try(name: str, check: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, "ok", check())
+    except _Not as found:
+        return CheckResult(name, found.result, str(found))
+    except (QueueError, PortalError, ClusterError, ValueError, OSError) as error:
+        return CheckResult(name, "failed", str(error))
+
+
+def _template(settings: Settings) -> str:
+    factories.read_template(settings)
+    return f"{settings.job_template} can be completed"
+
+
+def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str:
+    queue = factories.open_queue(settings, name)
+    try:
+        began = time.time()
+        depth = queue.depth()
+        skews["storage account"] = clock_skew.skew(queue.server_date, began, time.time())
+        queue.try_rights()
+        return f"about {depth} messages; may send, update and delete"
+    finally:
+        queue.close()
+
+
+def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
+    portal = factories.open_portal(settings)
+    if portal is None:
+        raise _Not("skipped", "not asked: STATUS_TRACKING=off")
+    if not settings.api_key:
+        raise _Not("failed", "API_KEY not configured: no message would be taken")
+    began = time.time()
+    try:
+        portal.get_model_status(_NO_MODEL)
+    except ModelUnknown:
+        pass
+    finally:
+        skews["portal"] = clock_skew.skew(portal.server_date, began, time.time())
+        portal.close()
+    return f"{settings.api_base_url} accepts the key"
+
+
+def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:
+    began = time.time()
+    jobs = cluster.list_jobs(names.SELECTOR).items
+    skews["API server"] = clock_skew.skew(cluster.server_date, began, time.time())
+    return f"{len(jobs)} training Jobs in namespace {cluster.namespace}"
+
+
+def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
+    if missing := _missing(cluster, resource, verbs):
+        raise _Not(
+            "failed",
+            f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}; "
+            "manifests/base/role.yaml has what is needed",
+        )
+    return ", ".join(verbs)
+
+
+def _kueue(cluster: KubernetesJobs) -> str:
+    """Without it trainings run all the same; their users are not told how many are before them."""
+    [(resource, verbs)] = WANTED_WITH_KUEUE
+    if missing := _missing(cluster, resource, verbs):
+        raise _Not(
+            "warning",
+            f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}: the place in Kueue's queue is "
+            "not told; manifests/components/kueue has what is needed",
+        )
+    try:
+        found = len(cluster.list_workloads())
+    except ClusterError as error:
+        raise _Not("warning", f"{error}; the place in Kueue's queue is not told") from None
+    return f"list; {found} Workloads"
+
+
+def _missing(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
+    return ", ".join(verb for verb in verbs if not cluster.may(verb, resource))
+
+
+def _clock(place: str, skew: float | None) -> str:
+    if skew is None:
+        raise _Not("skipped", f"not known: the {place} said no time")
+    if clock_skew.matters(skew):
+        raise _Not("warning", clock_skew.sentence(place, skew))
+    return f"within {clock_skew.TOLERATED:.0f} seconds of ours"
+
+
+def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
+    template = factories.read_template(settings)
+    Launcher(cluster, None, template, factories.defaults_of(settings), put_budget=0.0).probe_template()
+    return "accepted by a dry run"

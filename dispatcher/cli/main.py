@@ -1,0 +1,309 @@
+"""The command line: `dispatcher run | check | render | submit | status | cancel | poison | completion`.
+
+Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, template or arguments are wrong;
+69 the queue, the portal or the cluster is out of reach; 70 a loop died (run); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from click import shell_completion
+
+from dispatcher import app, factories
+from dispatcher.cli import check as self_check
+from dispatcher.cli import pod_check
+from dispatcher.cli import status as inspection
+from dispatcher.cli.cancel import NothingToCancel
+from dispatcher.cli.cancel import cancel as cancel_job
+from dispatcher.cli.poison import poison
+from dispatcher.cli.support import (
+    EXIT_FAILED,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    Environment,
+    examples,
+    fail,
+    log_to_stderr,
+    outside_calls,
+    read_environment,
+    read_settings,
+    read_text,
+)
+from dispatcher.cluster.client import ClusterError, KubernetesJobs
+from dispatcher.launch.job_spec import build_job
+from dispatcher.launch.request import MalformedRequest, decode
+from dispatcher.queue.azure import QueueError
+from dispatcher.web.listen import CannotListen
+from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
+
+_EPILOG = """\b
+Examples:
+  dispatcher check
+  dispatcher run
+  dispatcher submit model-123 --dataset dataset-xyz
+  dispatcher render '{"task": "train", "model_container_name": "model-123"}'
+  dispatcher status model-123
+  dispatcher cancel model-123
+  dispatcher poison list
+  dispatcher COMMAND --help
+
+\b
+Settings come from the environment; what is missing there from config.env
+(--config FILE or DISPATCHER_CONFIG=FILE for another). docs/configure.md lists them.
+
+\b
+Exit codes: 0 done, 1 a check failed or nothing was found, 2 settings, template
+or arguments are wrong, 69 queue, portal or cluster out of reach, 70 a loop died,
+130 interrupted.
+"""
+
+
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="File of settings, NAME=value a line.")
+@click.version_option(package_name="training-dispatcher")
+@click.pass_context
+def main(context: click.Context, config_file: Path | None) -> None:
+    """Launch one GPU Kubernetes Job for each training request of a queue, and report its outcome."""
+    context.obj = read_environment(config_file)
+
+
+@main.command(
+    epilog=examples(
+        "dispatcher run",
+        "dispatcher --config my.env run",
+        "LOG_FORMAT=json LOG_LEVEL=debug dispatcher run",
+    )
+)
+@click.pass_obj
+def run(environ: Environment) -> None:
+    """Run the dispatcher until SIGTERM."""
+    settings = read_settings(environ)
+    log_to_stderr(settings)
+    try:
+        dispatcher = app.App(settings)
+    except (ValueError, ClusterError, QueueError) as error:
+        fail(EXIT_USAGE, str(error))
+    try:
+        code = dispatcher.run()
+    except CannotListen as error:
+        fail(EXIT_USAGE, str(error))
+    sys.stderr.flush()
+    # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
+    os._exit(code)
+
+
+_MARKS: Mapping[self_check.Result, tuple[str, str | None]] = {
+    "ok": ("ok  ", "green"),
+    "warning": ("WARN", "yellow"),
+    "failed": ("FAIL", "red"),
+    "skipped": ("--  ", None),
+}
+
+
+@main.command(
+    epilog=examples(
+        "dispatcher check",
+        "dispatcher check --json",
+        "dispatcher check --in-pod model-1 --dataset dataset-houses",
+    )
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--in-pod",
+    "model",
+    metavar="MODEL",
+    help="Also run one pod as a training of the container MODEL would have it: it reads storage, configuration and "
+    "dataset, and trains nothing.",
+)
+@click.option("--dataset", help="Container of the dataset for --in-pod; else the model's configuration names it.")
+@click.option(
+    "--wait", type=click.IntRange(10, 86400), default=900, show_default=True, help="Seconds that --in-pod may take."
+)
+@click.pass_obj
+def check(environ: Environment, as_json: bool, model: str | None, dataset: str | None, wait: int) -> None:
+    """Check settings, template, queues, portal, cluster, permissions and clocks, one by one.
+
+    WARN is worth mending; only FAIL keeps the dispatcher from working, and makes the exit code 1.
+    """
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    wishes: dict[str, Any] = {"extra": (), "dataset": dataset, "gpus": None, "priority": None, "time_limit": None}
+    try:
+        request = None if model is None else decode(_compose(model, wishes), factories.bounds_of(settings))
+    except MalformedRequest as error:
+        fail(EXIT_USAGE, f"{error.sentence} ({error.code})")
+    results: list[self_check.CheckResult] = []
+
+    def note(result: self_check.CheckResult) -> None:
+        results.append(result)
+        mark, colour = _MARKS[result.result]
+        if not as_json:
+            click.echo(f"{click.style(mark, fg=colour)} {result.name}: {result.sentence}")
+
+    for result in self_check.run_checks(settings):
+        if request is None or result.name != self_check.BLOBS:
+            note(result)
+    if request is not None:
+        if any(result.result == "failed" for result in results):
+            note(self_check.CheckResult(pod_check.NAME, "skipped", "not begun: mend what failed first"))
+        else:
+            with outside_calls():
+                note(pod_check.check_in_pod(settings, request, wait, lambda text: click.echo(f"     {text}", err=True)))
+    passed = all(result.result != "failed" for result in results)
+    if as_json:
+        click.echo(json.dumps({"passed": passed, "checks": [asdict(result) for result in results]}, indent=2))
+    sys.exit(0 if passed else EXIT_FAILED)
+
+
+@main.command(
+    epilog=examples(
+        """dispatcher render '{"task": "train", "model_container_name": "model-123"}'""",
+        "dispatcher render @request.json",
+        "JOB_TEMPLATE=new-template.yaml dispatcher render @request.json | kubectl create --dry-run=server -f -",
+    )
+)
+@click.argument("message")
+@click.pass_obj
+def render(environ: Environment, message: str) -> None:
+    """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
+    # Nothing is touched, so nothing but the template needs to be configured.
+    anything = {
+        "QUEUE_NAME": "unused",
+        "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
+        "API_BASE_URL": "http://localhost",
+    }
+    settings = read_settings({**anything, **environ})
+    try:
+        template = factories.read_template(settings)
+        request = decode(read_text(message), factories.bounds_of(settings))
+    except ValueError as error:
+        fail(EXIT_USAGE, str(error))
+    job = build_job(
+        template,
+        request,
+        message_id="00000000-0000-0000-0000-000000000000",
+        queued_at=0.0,
+        defaults=factories.defaults_of(settings),
+    )
+    click.echo(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120), nl=False)
+
+
+@main.command(
+    epilog=examples(
+        "dispatcher submit model-123 --dataset dataset-houses",
+        "dispatcher submit model-123 --gpus 2 --time-limit 7200 --field note=again",
+        "dispatcher submit --message @request.json",
+    )
+)
+@click.argument("model", required=False)
+@click.option("--message", help="The whole message, as it is; @FILE or - for standard input.")
+@click.option("--dataset", help="Container of the dataset; else the model's configuration names it.")
+@click.option("--gpus", type=int, help="GPUs to ask for, within MAX_GPUS.")
+@click.option("--priority", help="One of PRIORITY_CLASSES.")
+@click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
+@click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, handed to the trainer.")
+@click.option("--unchecked", is_flag=True, help="Send a message that would go to the poison queue.")
+@click.pass_obj
+def submit(environ: Environment, /, model: str | None, message: str | None, unchecked: bool, **wishes: Any) -> None:
+    """Put a training request for the container MODEL on the queue; prints the message's id."""
+    if (model is None) == (message is None):
+        fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    text = read_text(message) if message is not None else _compose(str(model), wishes)
+    if not unchecked:
+        try:
+            decode(text, factories.bounds_of(settings))
+        except MalformedRequest as error:
+            fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
+    with outside_calls("Nothing was sent"):
+        click.echo(factories.open_queue(settings, settings.queue_name).send(text))
+
+
+@main.command(epilog=examples("dispatcher status", "dispatcher status model-123", "dispatcher status 123 --json"))
+@click.argument("model", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.pass_obj
+def status(environ: Environment, model: str | None, as_json: bool) -> None:
+    """Print what queue, cluster and portal say of MODEL (its container's name or its id), or of all."""
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    try:
+        with outside_calls():
+            found = inspection.inspect(settings, model)
+    except ValueError as error:
+        fail(EXIT_USAGE, str(error))
+    click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
+    if model is None:
+        return
+    if not found["models"]:
+        sys.exit(EXIT_FAILED)
+    only = found["models"][0]
+    sys.exit(0 if only["job"] or only["messages"] or only["portal"]["answered"] else EXIT_UNAVAILABLE)
+
+
+@main.command(epilog=examples("dispatcher cancel model-123"))
+@click.argument("model")
+@click.pass_obj
+def cancel(environ: Environment, model: str) -> None:
+    """Stop the training of MODEL (its container's name or its id); the portal is told that it was cancelled."""
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"
+    try:
+        extract_model_id(name)
+        with outside_calls("Nothing was stopped"):
+            click.echo(cancel_job(KubernetesJobs(settings.namespace), name))
+    except InvalidContainerName as error:
+        fail(EXIT_USAGE, str(error))
+    except NothingToCancel as error:
+        fail(EXIT_FAILED, str(error))
+
+
+@main.command(
+    epilog=examples(
+        'eval "$(dispatcher completion bash)"    # in ~/.bashrc',
+        'eval "$(dispatcher completion zsh)"     # in ~/.zshrc',
+        "dispatcher completion fish > ~/.config/fish/completions/dispatcher.fish",
+    )
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a script that lets SHELL complete commands and options."""
+    found = shell_completion.get_completion_class(shell)
+    assert found is not None
+    script = found(main, {}, "dispatcher", "_DISPATCHER_COMPLETE")
+    # Not its source(): that of bash asks a bash for its version, and an image need not have one.
+    click.echo(script.source_template % script.source_vars())
+
+
+main.add_command(poison)
+
+
+def _compose(model: str, wishes: Mapping[str, Any]) -> str:
+    body: dict[str, Any] = {"task": "train", "model_container_name": model}
+    for entry in wishes["extra"]:
+        name, equals, value = entry.partition("=")
+        if not equals or not name:
+            fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
+        if name in body:
+            # Sent for another model than the one that was typed, or twice with one value lost.
+            fail(EXIT_USAGE, f"--field {name} is given twice, or is not yours to set")
+        body[name] = value
+    optional = {
+        "dataset_container_name": wishes["dataset"],
+        "resources": None if wishes["gpus"] is None else {"gpus": wishes["gpus"]},
+        "priority": wishes["priority"],
+        "time_limit_seconds": wishes["time_limit"],
+    }
+    return json.dumps(body | {name: value for name, value in optional.items() if value is not None})

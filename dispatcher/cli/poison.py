@@ -1,0 +1,160 @@
+"""`dispatcher poison list | show | requeue | purge`: reading and mending what could not be launched.
+
+A queue can only be read by receiving from it: entries are hidden while they are looked at, and put back at the end; a
+crash puts them back after a minute. Every command may be repeated: requeueing sends first and deletes then, and a
+request that is on the queue twice is launched once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+
+from dispatcher import factories
+from dispatcher.cli import support
+from dispatcher.cli.support import EXIT_FAILED, EXIT_USAGE, Environment, examples, fail, outside_calls
+from dispatcher.queue.azure import MAX_BATCH, QueueMessage, TrainingQueue
+from dispatcher.queue.poison import PoisonEntry, parse_entry
+
+# Seconds for which an entry in hand is hidden from others.
+_HIDDEN = 60.0
+
+Chosen = Callable[[PoisonEntry], bool]
+
+
+@click.group(
+    epilog=examples(
+        "dispatcher poison list",
+        "dispatcher poison list --code ModelUnknown --json",
+        "dispatcher poison requeue --code ModelUnknown",
+        "dispatcher poison purge --code NotJson --yes",
+    )
+)
+def poison() -> None:
+    """Look at, requeue or purge the messages that could not be launched."""
+
+
+@poison.command("list", epilog=examples("dispatcher poison list", "dispatcher poison list --code NotJson --json"))
+@click.option("--code", help="Only those refused for this reason.")
+@click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
+@click.pass_obj
+def list_(environ: Environment, code: str | None, as_json: bool) -> None:
+    """List every entry: id, time, reason."""
+    with _open(environ) as (queue, _), _entries(queue) as entries:
+        count = 0
+        for _message, entry in entries:
+            if code not in (None, entry.code):
+                continue
+            count += 1
+            if as_json:
+                click.echo(json.dumps(asdict(entry)))
+            else:
+                click.echo(f"{entry.message_id or '-'}  {entry.poisoned_at or '-'}  {entry.code}: {entry.sentence}")
+        if not as_json:
+            click.echo(f"{count} entr{'y' if count == 1 else 'ies'} in {queue.name}")
+
+
+@poison.command(epilog=examples("dispatcher poison show 7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11"))
+@click.argument("message_id")
+@click.pass_obj
+def show(environ: Environment, message_id: str) -> None:
+    """Print one entry whole, with the original message."""
+    with _open(environ) as (queue, _), _entries(queue) as entries:
+        found = next((entry for _, entry in entries if entry.message_id == message_id), None)
+    if found is None:
+        fail(EXIT_FAILED, f"No entry {message_id} in {queue.name}; `dispatcher poison list` shows the ids")
+    click.echo(json.dumps(asdict(found), indent=2))
+
+
+@poison.command(
+    epilog=examples(
+        "dispatcher poison requeue 7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11",
+        "dispatcher poison requeue --code ModelUnknown",
+        "dispatcher poison requeue --all",
+    )
+)
+@click.argument("message_id", required=False)
+@click.option("--code", help="Every entry refused for this reason.")
+@click.option("--all", "everything", is_flag=True, help="Every entry.")
+@click.pass_obj
+def requeue(environ: Environment, message_id: str | None, code: str | None, everything: bool) -> None:
+    """Put the original messages back on the queue, once their cause is mended."""
+    chosen = _choice(message_id, code, everything)
+    sent: set[str] = set()
+    with _open(environ) as (queue, requests), _entries(queue) as entries:
+        for message, entry in entries:
+            if not chosen(entry):
+                continue
+            # A crash of the dispatcher may have left two entries of one message.
+            if not entry.message_id or entry.message_id not in sent:
+                requests.send(entry.original)
+                sent.add(entry.message_id)
+            # A crash here: the entry is still there, and its request is on the queue: requeued again, launched once.
+            queue.delete(message)
+            click.echo(f"requeued {entry.message_id or 'an entry without an id'} ({entry.code})")
+    _none_found(bool(sent), queue.name)
+
+
+@poison.command(epilog=examples("dispatcher poison purge --code NotJson", "dispatcher poison purge --all --yes"))
+@click.argument("message_id", required=False)
+@click.option("--code", help="Every entry refused for this reason.")
+@click.option("--all", "everything", is_flag=True, help="Every entry.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def purge(environ: Environment, message_id: str | None, code: str | None, everything: bool, yes: bool) -> None:
+    """Delete entries for good."""
+    chosen = _choice(message_id, code, everything)
+    if not yes:
+        click.confirm("Entries are deleted for good. Go on?", abort=True)
+    count = 0
+    with _open(environ) as (queue, _), _entries(queue) as entries:
+        for message, entry in entries:
+            if chosen(entry):
+                queue.delete(message)
+                count += 1
+                click.echo(f"purged {entry.message_id or 'an entry without an id'} ({entry.code})")
+    _none_found(count > 0, queue.name)
+
+
+def _choice(message_id: str | None, code: str | None, everything: bool) -> Chosen:
+    if (message_id is not None) + (code is not None) + everything != 1:
+        fail(EXIT_USAGE, "Say which entries: one message id, --code CODE, or --all")
+    return lambda entry: everything or (entry.message_id == message_id if message_id else entry.code == code)
+
+
+def _none_found(found: bool, name: str) -> None:
+    if not found:
+        fail(EXIT_FAILED, f"No such entry in {name}; `dispatcher poison list` shows what is there")
+
+
+@contextmanager
+def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]:
+    """The poison queue and the queue of requests."""
+    settings = support.read_settings(environ)
+    support.log_to_stderr(settings, logging.ERROR)
+    with outside_calls("What was not done is still in the poison queue"):
+        queue = factories.open_queue(settings, settings.poison_queue_name)
+        yield queue, factories.open_queue(settings, settings.queue_name)
+
+
+@contextmanager
+def _entries(queue: TrainingQueue) -> Iterator[Iterator[tuple[QueueMessage, PoisonEntry]]]:
+    """Every entry once; those that were not deleted are visible again afterwards."""
+    held: list[QueueMessage] = []
+
+    def each() -> Iterator[tuple[QueueMessage, PoisonEntry]]:
+        while batch := queue.receive(MAX_BATCH, _HIDDEN):
+            held.extend(batch)
+            for message in batch:
+                yield message, parse_entry(message.text)
+
+    try:
+        yield each()
+    finally:
+        for message in held:
+            queue.release(message, 0.0)  # a deleted one is no longer ours: that is fine

@@ -1,0 +1,160 @@
+"""`dispatcher status`: what queue, cluster and portal each say, side by side. Reads only."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dispatcher import factories
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.config.settings import Settings
+from dispatcher.controller.kueue_workloads import KueueQueue
+from dispatcher.decisions import outcome, phases
+from dispatcher.decisions.outcome import Ended, Stop
+from dispatcher.decisions.phases import Phase
+from dispatcher.launch.request import MalformedRequest, decode
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.poison import parse_entry
+from portal_client.client import PortalClient
+from portal_client.errors import ModelUnknown, PortalError
+from portal_client.model_ids import MODEL_PREFIX, extract_model_id
+
+Found = Mapping[str, Any]
+
+# What is said of a Job in a phase where nothing more is known.
+_WORDS = {
+    Phase.LAUNCHING: "created, not yet resumed",
+    Phase.QUEUED: "suspended",
+    Phase.WAITING: "no pod yet",
+    Phase.RUNNING: "the trainer runs",
+    Phase.STOPPING: "its pods are being ended",
+    Phase.REPORTING: "it has ended; the news of its pods is awaited",
+    Phase.COMPLETED: "it has ended",
+    Phase.FAILED: "it has ended",
+}
+
+
+def inspect(settings: Settings, model: str | None) -> Found:
+    """One model, or every model with a Job or a visible message. model: `model-123` or `123`.
+
+    Raises QueueError, ClusterError, and ValueError for a name that no model can have.
+    """
+    wanted = None if model is None else extract_model_id(model if model.startswith(MODEL_PREFIX) else f"model-{model}")
+    cluster = KubernetesJobs(settings.namespace)
+    portal = factories.open_portal(settings)
+    queue = factories.open_queue(settings, settings.queue_name)
+    poisoned = factories.open_queue(settings, settings.poison_queue_name)
+
+    waiting = _visible(queue, settings)
+    jobs = {objects.model_id_of(job): job for job in cluster.list_jobs(names.SELECTOR).items}
+    pods = cluster.list_pods(names.SELECTOR).items
+    queued = KueueQueue(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
+    ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
+    models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings, queued) for i in ids]
+    if wanted is not None:
+        # A portal that cannot be asked is no portal that knows nothing of the model.
+        models = [
+            m for m in models if m["job"] or m["messages"] or m["portal"]["status"] or not m["portal"]["answered"]
+        ]
+    return {
+        "queue": {"name": settings.queue_name, "about": queue.depth(), "poison": _poison(poisoned)},
+        "models": models,
+    }
+
+
+def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
+    """Messages by model id among the first 32 that nobody holds."""
+    counts: dict[str, int] = {}
+    for text in queue.peek():
+        try:
+            model_id = decode(text, factories.bounds_of(settings)).model_id
+        except MalformedRequest:
+            continue
+        counts[model_id] = counts.get(model_id, 0) + 1
+    return counts
+
+
+def _poison(queue: TrainingQueue) -> list[dict[str, Any]]:
+    entries = [parse_entry(text) for text in queue.peek()]
+    return [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
+
+
+def _model(
+    model_id: str,
+    messages: int,
+    job: KubeObject | None,
+    pods: Sequence[KubeObject],
+    portal: PortalClient | None,
+    settings: Settings,
+    queued: KueueQueue | None,
+) -> dict[str, Any]:
+    return {
+        "model": f"{MODEL_PREFIX}{model_id}",
+        "messages": messages,
+        "job": None if job is None else _job(job, pods, settings, queued),
+        "portal": _portal(model_id, portal),
+    }
+
+
+def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueQueue | None) -> dict[str, Any]:
+    own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
+    decided = outcome.decide(job, own, (), time.time(), factories.limits_of(settings))
+    now = phases.phase(job, own)
+    if isinstance(decided, Ended):
+        state, sentence = decided.verdict.code, decided.verdict.sentence
+    elif isinstance(decided, Stop):
+        state, sentence = "Stopping", decided.verdict.sentence
+    else:
+        place = queued.progress(job) if queued is not None else None
+        state, sentence = now.title(), place or decided.progress or _WORDS[now]
+    return {
+        "name": objects.name_of(job),
+        "phase": now.value,
+        "state": state,
+        "sentence": sentence,
+        "created": objects.meta(job).get("creationTimestamp"),
+        "reported": objects.is_reported(job),
+        "pods": [objects.name_of(pod) for pod in own],
+    }
+
+
+def _portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
+    """answered: whether the portal said anything of this model, be it that there is none."""
+    if portal is None:
+        return {"status": "", "message": "not asked: STATUS_TRACKING=off", "answered": True}
+    try:
+        answer = portal.get_model_status(model_id)
+    except ModelUnknown:
+        return {"status": "", "message": "the portal has no such model", "answered": True}
+    except PortalError as error:
+        return {"status": "", "message": str(error), "answered": False}
+    return {"status": answer.status.title, "message": answer.message, "answered": True}
+
+
+def as_text(found: Found, model: str | None) -> str:
+    """For people: a line a model, or the whole story of one."""
+    queue = found["queue"]
+    lines = [f"Queue {queue['name']}: about {queue['about']} messages, {len(queue['poison'])} poison entries shown"]
+    lines += [f"  poison {entry['at']} {entry['code']}: {entry['sentence']}" for entry in queue["poison"]]
+    if not found["models"]:
+        return "\n".join([*lines, f"Nobody knows {model}" if model else "No training Jobs, no visible messages"])
+    for entry in found["models"]:
+        job = entry["job"]
+        lines += [
+            entry["model"],
+            f"  portal:  {entry['portal']['status'] or '-'}: {entry['portal']['message'] or '-'}",
+            f"  cluster: {_job_line(job)}",
+            f"  queue:   {entry['messages'] or 'no'} visible message{'' if entry['messages'] == 1 else 's'}",
+        ]
+    return "\n".join(lines)
+
+
+def _job_line(job: Mapping[str, Any] | None) -> str:
+    if job is None:
+        return "no Job"
+    reported = "reported" if job["reported"] else "not yet reported"
+    return f"Job {job['name']} since {job['created']}: {job['state']}, {reported}: {job['sentence']}"

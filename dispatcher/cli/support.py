@@ -1,0 +1,108 @@
+"""What every command needs: settings with clear refusals, a log without secrets, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import StringIO
+from pathlib import Path
+from typing import NoReturn
+
+import click
+from dotenv.parser import Binding, parse_stream
+
+from dispatcher.cluster.client import ClusterError
+from dispatcher.config.settings import Settings, SettingsError
+from dispatcher.queue.azure import ConnectionStringInvalid, QueueError
+from dispatcher.telemetry import logs
+from portal_client.errors import PortalError
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNAVAILABLE = 69
+
+Environment = Mapping[str, str]
+
+
+def examples(*lines: str) -> str:
+    """A command's examples as the end of its help."""
+    return "\n".join(("\b", "Examples:", *(f"  {line}" for line in lines)))
+
+
+def read_environment(config_file: Path | None) -> dict[str, str]:
+    """The settings file's values under the environment's. Ends the process where the file cannot be read."""
+    named = os.environ.get("DISPATCHER_CONFIG")
+    path = config_file or Path(named or "config.env")
+    try:
+        text = path.read_text(encoding="utf-8-sig") if path.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        fail(EXIT_USAGE, f"{path} cannot be read as a settings file: {error}")
+    if text is None and (config_file or named):
+        # A misspelt name that counted as no file would start the dispatcher with other settings, or with none.
+        fail(EXIT_USAGE, f"{'--config' if config_file else 'DISPATCHER_CONFIG'} names a file that is not there: {path}")
+    given = _parse(path, text or "")
+    for name, value in given.items():
+        # The libraries that speak to Kubernetes and to Azure's identity service read the process's environment.
+        if name == "KUBECONFIG" or name.startswith("AZURE_"):
+            os.environ.setdefault(name, value)
+    return {**given, **os.environ}
+
+
+def _parse(path: Path, text: str) -> dict[str, str]:
+    """NAME=value lines, as python-dotenv reads them; it would pass over what it cannot read."""
+    bindings = list(parse_stream(StringIO(text)))
+    if wrong := [str(_line(binding)) for binding in bindings if binding.error]:
+        fail(EXIT_USAGE, f"{path} is no settings file: no NAME=value in line {', '.join(wrong[:10])}")
+    return {binding.key: binding.value for binding in bindings if binding.key and binding.value is not None}
+
+
+def _line(binding: Binding) -> int:
+    """The empty lines before a binding are part of it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
+def read_settings(environ: Environment) -> Settings:
+    """The settings, or one message with every problem and exit code 2."""
+    try:
+        return Settings.read(environ)
+    except SettingsError as error:
+        fail(EXIT_USAGE, str(error))
+
+
+def log_to_stderr(settings: Settings, level: int | None = None) -> None:
+    """Log as LOG_LEVEL and LOG_FORMAT say. level: of the logging module, for commands that only print."""
+    secrets = [settings.api_key, settings.storage_connection_string]
+    logs.log_to_stderr(level or settings.log_level.upper(), settings.log_format == "json", secrets)
+
+
+@contextmanager
+def outside_calls(hint: str = "") -> Iterator[None]:
+    """Turn what queue, portal and cluster refuse into a sentence and exit code 69. hint: what that means here."""
+    try:
+        yield
+    except ConnectionStringInvalid as error:
+        fail(EXIT_USAGE, str(error))
+    except (QueueError, ClusterError, PortalError) as error:
+        fail(EXIT_UNAVAILABLE, f"{str(error).rstrip('.')}. {hint}".strip().removesuffix("."))
+
+
+def read_text(argument: str) -> str:
+    """A message given as itself, as @FILE or as - for standard input."""
+    try:
+        if argument == "-":
+            argument = sys.stdin.read()
+        elif argument.startswith("@"):
+            argument = Path(argument[1:]).read_text(encoding="utf-8")
+        argument.encode()  # an argument that was no UTF-8 cannot be sent
+    except (OSError, UnicodeError) as error:
+        fail(EXIT_USAGE, f"The message cannot be read: {error}")
+    return argument
+
+
+def fail(code: int, sentence: str) -> NoReturn:
+    """One sentence on standard error, and out."""
+    click.echo(f"dispatcher: {sentence}", err=True)
+    sys.exit(code)

@@ -1,0 +1,47 @@
+"""The Jobs in numbers, worked out anew from the view: nothing is counted up and down, so no number can drift.
+
+Every replica measures the same cluster; whoever adds them up has to take the largest, not the sum.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dispatcher.cluster import names, objects
+from dispatcher.controller.cache import ClusterView
+from dispatcher.decisions import phases
+from dispatcher.decisions.phases import ENDED, Phase
+from dispatcher.telemetry.metrics import Metrics
+
+
+def measure_jobs(view: ClusterView, metrics: Metrics, now: float, *, tracking: bool = True) -> None:
+    """Set every gauge that speaks of Jobs. now: epoch seconds; tracking: False with STATUS_TRACKING=off."""
+    count: Counter[Phase] = Counter()
+    longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
+    overdue = 0.0
+    untold: list[float] = []
+    jobs = view.jobs()
+    for job in jobs:
+        pods = view.pods_of(job)
+        phase = phases.phase(job, pods)
+        count[phase] += 1
+        if phase in longest:
+            longest[phase] = max(longest[phase], _age(phases.since(job, pods), now))
+            overdue = max(overdue, _age(phases.overdue_since(job, pods), now))
+        if tracking and phase in (Phase.QUEUED, Phase.WAITING, Phase.RUNNING) and not objects.is_acknowledged(job):
+            untold.append(_age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
+    for phase in Phase:
+        metrics.jobs.labels(phase).set(count[phase])
+    for phase, seconds in longest.items():
+        metrics.longest_in_phase.labels(phase).set(seconds)
+    metrics.active_jobs.set(sum(not objects.is_finished(job) for job in jobs))
+    # Those that somebody took away by force are reported, too.
+    vanished = sum(view.vanished(name) is not None for name in view.names())
+    metrics.unreported_jobs.set(count[Phase.REPORTING] + vanished)
+    metrics.longest_overdue.set(overdue)
+    metrics.unacknowledged_jobs.set(len(untold))
+    metrics.longest_unacknowledged.set(max(untold, default=0.0))
+
+
+def _age(since: float | None, now: float) -> float:
+    return 0.0 if since is None else max(0.0, now - since)

@@ -1,0 +1,52 @@
+"""How often Kubernetes took a Job's pods away: counted on the Job, since the pods themselves do not last. Pure.
+
+Disrupted pods do not count towards backoffLimit (podFailurePolicy: Ignore), so that preemption and drains cost no
+attempt; a Job that is disrupted for ever has to end all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.decisions import pod_failure
+from dispatcher.decisions.pod_failure import Verdict
+
+
+def recorded(job: KubeObject) -> list[str]:
+    """uids of the disrupted pods that are noted on the Job."""
+    uids = objects.json_annotation(job, names.DISRUPTED)
+    return [uid for uid in uids if isinstance(uid, str)] if isinstance(uids, list) else []
+
+
+def unrecorded(job: KubeObject, pods: Sequence[KubeObject]) -> list[str]:
+    """uids of disrupted pods that are not yet noted, oldest first."""
+    known = set(recorded(job))
+    return [objects.uid_of(pod) for pod in _disrupted(pods) if objects.uid_of(pod) not in known]
+
+
+def annotation(job: KubeObject, pods: Sequence[KubeObject]) -> str:
+    """The note with the new ones added."""
+    return json.dumps(recorded(job) + unrecorded(job, pods))
+
+
+def verdict(job: KubeObject, pods: Sequence[KubeObject], limit: int) -> Verdict | None:
+    """Why the Job has to be stopped, None while it may be disrupted again. limit: 0 for no limit."""
+    count = len(recorded(job)) + len(unrecorded(job, pods))
+    if not limit or count <= limit:
+        return None
+    last = _disrupted(pods)
+    why = pod_failure.explain(last[-1]) if last else Verdict("Disrupted", "Kubernetes disrupted the training")
+    return Verdict(why.code, f"{why.sentence.rstrip('.')} (disrupted {count} times; the limit is {limit})")
+
+
+def _disrupted(pods: Sequence[KubeObject]) -> list[KubeObject]:
+    found = [pod for pod in pods if pod_failure.disruption(pod) is not None and _taken_away(pod)]
+    return sorted(found, key=lambda pod: objects.meta(pod).get("creationTimestamp") or "")
+
+
+def _taken_away(pod: KubeObject) -> bool:
+    # The condition is written before the deletion, and the deletion may never come (a taint that is lifted again).
+    return objects.is_deleting(pod) or objects.pod_phase(pod) == "Failed"

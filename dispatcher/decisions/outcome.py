@@ -1,0 +1,259 @@
+"""Job + pods + clock → still going, to be stopped, Completed or Failed. Pure.
+
+Only positive evidence makes a failure: a terminal condition with status True, a deletion, or a limit passed. The rows
+are those of docs/troubleshoot.md; tests replay them from recordings of a real cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.decisions import disruptions, pod_failure, waiting
+from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.waiting import Limits, Waiting
+
+COMPLETED_SENTENCE = "Model training completed successfully"
+
+_LAST_DELETION = 2.0
+# How far behind the Job's the news of its pods may be; later, they are asked for.
+_NEWS_PATIENCE = 5.0
+# A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
+_TERMINATION_SLACK = 60.0
+
+
+@dataclass(frozen=True)
+class Going:
+    """Nothing to report yet.
+
+    progress: what a user waits for, None where only the trainer may speak; check_at: epoch seconds of the next limit.
+    remove_pods: the Job is being deleted, and its pods go on running until somebody deletes them.
+    """
+
+    progress: str | None = None
+    check_at: float | None = None
+    remove_pods: bool = False
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A Job that would go on for ever: stop it with this verdict first, then report."""
+
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The last word on the Job. completed: Completed, else Failed with the verdict's sentence."""
+
+    completed: bool
+    verdict: Verdict
+
+
+Outcome = Going | Stop | Ended
+JOB_VANISHED = Verdict("JobDeleted", "The training job was removed before it ended. Put the request on the queue again")
+# "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
+_EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
+_COMPLETED = Ended(True, Verdict("Completed", COMPLETED_SENTENCE))
+
+
+def decide(
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    events: Sequence[KubeObject],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
+) -> Outcome:
+    """What is to be said about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
+
+    events: of the object that `waiting.needs_events` names, () where it names none. failing_since: see `waiting.look`.
+    """
+    ordered = sorted(pods, key=lambda pod: (objects.meta(pod).get("creationTimestamp") or "", objects.name_of(pod)))
+    failing = objects.condition(job, "Failed") or objects.condition(job, "FailureTarget")
+    over = objects.is_finished(job) or objects.is_deleting(job) or failing is not None
+    if over and any(_said_completed(pod) for pod in ordered):
+        return _COMPLETED  # published and said so: nothing that happens to the Job afterwards makes it untrue
+    if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
+        # Also of a Job that was deleted afterwards: it had ended by itself.
+        if (look_again := _news_due(job, ordered, ended)) is not None and now < look_again:
+            return Going(check_at=look_again)
+        return _complete(ordered) if ended["type"] == "Complete" else _failed(job, ordered, ended)
+    if objects.is_deleting(job):
+        return _deleted(job, ordered, failing, now)
+    if failing is not None:
+        # FailureTarget announces Failed, which waits for the pods to end: so do we, but not for ever (a lost node's pod
+        # never ends). Pods that we do not know of may still be running: no pods are no proof.
+        gone_by = _gone_by(ordered)
+        return _failed(job, ordered, failing) if gone_by is not None and now >= gone_by else Going(check_at=gone_by)
+    if objects.is_suspended(job):
+        return _suspended(job)
+    if objects.annotation(job, names.STOPPED):
+        return Going()
+    if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
+        return Stop(disrupted)
+    waits = waiting.look(job, ordered, events, now, limits, failing_since)
+    return _going(waits, now)
+
+
+def rests_on_missing_news(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
+    """Whether an end of this Job is told without knowing how its pods ended: ask for them before it is believed.
+
+    The watch of pods may be silent, or far behind that of Jobs.
+    """
+    if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
+        return _news_due(job, pods, ended) is not None
+    return True
+
+
+def stop_annotations(verdict: Verdict) -> dict[str, str]:
+    """What is written on a Job with its stop; `stop_verdict` reads it back."""
+    return {names.STOPPED: json.dumps({"code": verdict.code, "sentence": verdict.sentence})}
+
+
+def stop_verdict(job: KubeObject) -> Verdict | None:
+    """The verdict that was written on the Job when it was stopped."""
+    stopped = objects.json_annotation(job, names.STOPPED)
+    if not isinstance(stopped, dict) or not {"code", "sentence"} <= stopped.keys():
+        return None  # none, or somebody else wrote it; the condition speaks
+    return Verdict(str(stopped["code"]), str(stopped["sentence"]))
+
+
+def _going(waits: Waiting, now: float) -> Outcome:
+    if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
+        return Stop(waits.verdict)
+    return Going(waits.progress, waits.limit_at)
+
+
+def _suspended(job: KubeObject) -> Going:
+    """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or a person's."""
+    if not objects.is_launched(job):
+        return Going()
+    queue = objects.label(job, names.KUEUE_QUEUE_LABEL)
+    return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
+
+
+def _news_due(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject) -> float | None:
+    """Until when news of the pods is waited for, where the Job has ended and its pods, as we know them, have not.
+
+    Jobs and pods are watched one beside the other, so the Job's end may be known before what its last pod said.
+    """
+    if ended.get("reason") == "DeadlineExceeded" or objects.is_deleting(job):
+        return None
+    status = job.get("status") or {}
+    counted = max(1, (status.get("failed") or 0) + (status.get("succeeded") or 0))
+    if len(pods) >= counted and all(objects.pod_is_over(pod) for pod in pods):
+        return None
+    since = objects.timestamp(ended.get("lastTransitionTime"))
+    return None if since is None else since + _NEWS_PATIENCE
+
+
+def _said_completed(pod: KubeObject) -> bool:
+    ended = objects.trainer_state(pod).get("terminated") or {}
+    word = pod_failure.trainer_word(pod)
+    return ended.get("exitCode") == 0 and word is not None and word.code == "Completed"
+
+
+def _complete(pods: Sequence[KubeObject]) -> Ended:
+    """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
+    for pod in pods:
+        ended = objects.trainer_state(pod).get("terminated") or {}
+        if ended.get("exitCode") != 0 or _said_completed(pod):
+            continue
+        if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
+            return Ended(
+                False,
+                Verdict(
+                    "Interrupted",
+                    "The training was stopped before it finished, and its program ended as if it had succeeded. "
+                    "Put the request on the queue again",
+                ),
+            )
+    return _COMPLETED
+
+
+def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
+    # deletionTimestamp is the time of the request plus the grace period (API reference, ObjectMeta).
+    deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    finished = objects.timestamp(ended.get("finishedAt"))
+    if deletion is None:
+        return False
+    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
+    grace = max(float(objects.meta(pod).get("deletionGracePeriodSeconds") or 0), _LAST_DELETION)
+    return finished is None or finished >= deletion - grace
+
+
+def _deleted(job: KubeObject, pods: Sequence[KubeObject], failing: KubeObject | None, now: float) -> Outcome:
+    """Somebody deleted the Job; our finalizer holds it. Its pods run on until they are deleted, then it is reported."""
+    if not _all_gone(pods, now):
+        return Going(check_at=_gone_by(pods), remove_pods=True)
+    if failing is not None:
+        return _failed(job, pods, failing)
+    if stopped := stop_verdict(job):
+        return Ended(False, stopped)
+    when = objects.meta(job).get("deletionTimestamp")
+    return Ended(
+        False,
+        Verdict(
+            "JobDeleted",
+            f"The training job was deleted at {when} before it ended. Put the request on the queue again",
+        ),
+    )
+
+
+def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> Ended:
+    reason = failed.get("reason")
+    if reason == "DeadlineExceeded":
+        # We stop a Job by a deadline in the past. One that failed otherwise in that instant tells its own story.
+        if stopped := stop_verdict(job):
+            return Ended(False, stopped)
+        limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
+        return Ended(
+            False,
+            Verdict(
+                "Timeout",
+                f"The training did not end within its time limit of {limit} seconds, the wait for a GPU included. "
+                "Ask for a longer time_limit_seconds, or for less training",
+            ),
+        )
+    over = [pod for pod in pods if objects.pod_phase(pod) == "Failed"] or [
+        pod for pod in pods if objects.is_deleting(pod) or pod_failure.disruption(pod) is not None
+    ]
+    if not over:
+        return Ended(False, _without_pods(reason, failed.get("message")))
+    verdict = pod_failure.explain(over[-1])
+    status = job.get("status") or {}
+    attempts = (status.get("failed") or 0) + len((status.get("uncountedTerminatedPods") or {}).get("failed") or ())
+    if reason == "BackoffLimitExceeded" and attempts > 1:
+        verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {attempts} attempts)")
+    return Ended(False, verdict)
+
+
+def _without_pods(reason: object, message: str | None) -> Verdict:
+    """The pods are gone; the Job's condition still tells which exit code it was."""
+    text = pod_failure.quoted(message) or "no text"
+    found = _EXIT_CODE.search(text)
+    code = pod_failure.EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
+    return Verdict(code, f"Kubernetes failed the training job ({reason}): {text}")
+
+
+def _all_gone(pods: Sequence[KubeObject], now: float) -> bool:
+    by = _gone_by(pods)
+    return all(objects.pod_is_over(pod) for pod in pods) or (by is not None and now >= by)
+
+
+def _gone_by(pods: Sequence[KubeObject]) -> float | None:
+    """When the last pod that is being deleted is called lost; None while one is not even being deleted."""
+    latest = 0.0
+    for pod in pods:
+        if objects.pod_is_over(pod):
+            continue
+        deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+        if deletion is None:
+            return None
+        latest = max(latest, deletion + _TERMINATION_SLACK)
+    return latest or None

@@ -1,0 +1,101 @@
+"""Where a training Job is between its launch and its report, in one word: for metrics, `dispatcher status` and pages.
+
+Pure, and without a clock: what follows from a phase is decided elsewhere (outcome.py, waiting.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.decisions import waiting
+
+
+class Phase(StrEnum):
+    """In the order in which a Job goes through them. The values are labels of metrics: changing one is a migration."""
+
+    LAUNCHING = "launching"  # created suspended; the portal is being told
+    QUEUED = "queued"  # launched and suspended: Kueue or a person resumes it
+    WAITING = "waiting"  # no trainer runs: no pod yet, no node yet, its image is being pulled
+    RUNNING = "running"
+    STOPPING = "stopping"  # deleted, stopped or failed, and its pods may still end
+    REPORTING = "reporting"  # ended; the portal has not acknowledged it
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+ENDED = frozenset({Phase.COMPLETED, Phase.FAILED})
+"""Reported: nothing is left to do."""
+
+
+def phase(job: KubeObject, pods: Sequence[KubeObject]) -> Phase:
+    """The phase of one of our Jobs. pods: all that are known of this very Job (by uid)."""
+    if objects.is_reported(job):
+        return _reported(job)
+    if objects.is_finished(job):
+        return Phase.REPORTING
+    if objects.is_deleting(job):
+        # Our finalizer holds it: without a pod that runs on, only its report is missing.
+        return Phase.REPORTING if all(map(objects.pod_is_over, pods)) else Phase.STOPPING
+    if objects.annotation(job, names.STOPPED) or objects.condition(job, "FailureTarget"):
+        return Phase.STOPPING
+    if not objects.is_launched(job):
+        return Phase.LAUNCHING
+    if objects.is_suspended(job):
+        return Phase.QUEUED
+    return Phase.RUNNING if any("running" in objects.trainer_state(pod) for pod in pods) else Phase.WAITING
+
+
+def since(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+    """When the Job came into its phase (epoch seconds, by the cluster's clock), None where nothing tells.
+
+    For people: clocks of two machines are compared, so nothing is decided by it.
+    """
+    launched = objects.timestamp(objects.annotation(job, names.LAUNCHED_AT))
+    times: list[float | None] = []
+    match phase(job, pods):
+        case Phase.LAUNCHING:
+            times = [objects.timestamp(objects.meta(job).get("creationTimestamp"))]
+        case Phase.QUEUED:
+            times = [launched, _changed(job, "Suspended")]
+        case Phase.WAITING:
+            times = [launched, waiting.restarted(job, pods)]
+        case Phase.RUNNING:
+            times = [objects.timestamp((_state(pod, "running") or {}).get("startedAt")) for pod in pods]
+        case Phase.STOPPING:
+            times = [objects.timestamp(objects.meta(job).get("deletionTimestamp")), _changed(job, "FailureTarget")]
+        case Phase.REPORTING:
+            ends = [_changed(job, "Complete"), _changed(job, "Failed")]
+            times = ends if any(ends) else [objects.timestamp(objects.meta(job).get("deletionTimestamp"))]
+        case Phase.COMPLETED | Phase.FAILED:
+            times = [objects.timestamp(objects.annotation(job, names.REPORTED_AT))]
+    return max((time for time in times if time is not None), default=None)
+
+
+def overdue_since(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+    """When Kubernetes should have ended the Job (epoch seconds), None where no time limit runs.
+
+    A stop of ours is a deadline in the past, which says nothing of when it was written.
+    """
+    if phase(job, pods) not in (Phase.WAITING, Phase.RUNNING):
+        return None
+    started = objects.timestamp((job.get("status") or {}).get("startTime"))
+    limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
+    return None if started is None or limit is None else started + float(limit)
+
+
+def _changed(job: KubeObject, kind: str) -> float | None:
+    return objects.timestamp((objects.condition(job, kind) or {}).get("lastTransitionTime"))
+
+
+def _state(pod: KubeObject, kind: str) -> KubeObject | None:
+    return objects.trainer_state(pod).get(kind)
+
+
+def _reported(job: KubeObject) -> Phase:
+    """What the portal was told counts: a program that exits 0 when it is evicted leaves a complete Job that failed."""
+    told = objects.report_of(job)
+    completed = told["status"] == "Completed" if "status" in told else objects.condition(job, "Complete") is not None
+    return Phase.COMPLETED if completed else Phase.FAILED

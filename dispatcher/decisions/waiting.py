@@ -1,0 +1,241 @@
+"""What a Job that has not ended is waiting for, and until when that is tolerated. Pure.
+
+Clocks start with the pod, or with the Job's (re)start where no pod could be made: a suspended Job has neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.decisions.pod_failure import Verdict, quoted
+
+_IMAGE_REASONS = frozenset(
+    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
+)
+_CONFIG_REASONS = frozenset(
+    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
+)
+# A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write. The number 429 alone proves
+# nothing: it may stand in the image's tag or digest.
+_RATE_LIMIT = ("toomanyrequests", "too many requests", "rate limit", "rate exceeded")
+# Reasons of the kubelet's Events on a pod that waits in ContainerCreating, and those of one that got further.
+_STUCK = frozenset(
+    {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady"}
+)
+_SET_UP = frozenset({"Pulling", "Pulled", "Created", "Started"})
+_CREATING_PATIENCE = 60.0
+# Every limit is looked at this long after the thing began at the earliest.
+_NO_POD_PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds; 0 for unschedulable, quota and lost_node means for ever. disruptions: a number of pods; 0: no limit."""
+
+    image_pull: float
+    container_config: float
+    unschedulable: float
+    pod_create: float
+    quota: float
+    disruptions: int = 0
+    lost_node: float = 0.0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """progress: for the user, None when only the trainer may speak; limit_at (epoch seconds): then verdict holds."""
+
+    progress: str | None = None
+    limit_at: float | None = None
+    verdict: Verdict | None = None
+
+
+def look(
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    events: Sequence[KubeObject],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
+) -> Waiting:
+    """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first.
+
+    failing_since: when its container was first seen to fail to start, which Kubernetes does not tell: a slow pull that
+    fails once at its end has its whole grace before it.
+    """
+    current = [pod for pod in pods if not objects.pod_is_over(pod)]
+    if not current:
+        return _no_pod(job, pods, events, now, limits)
+    pod = current[-1]
+    state = objects.trainer_state(pod)
+    if objects.is_deleting(pod):
+        return _leaving(pod, limits)
+    if "running" in state or "terminated" in state:
+        return Waiting()
+    since = objects.timestamp(objects.meta(pod).get("creationTimestamp")) or now
+    waiting = state.get("waiting") or {}
+    reason, text = waiting.get("reason", ""), quoted(waiting.get("message"))
+    if reason == "InvalidImageName":
+        image = _image(pod)
+        return Waiting(
+            None,
+            now,
+            Verdict("ImagePull", f"The trainer image has an invalid name: {image}. Tell the operator: {text}"),
+        )
+    if reason in _IMAGE_REASONS:
+        return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
+    if reason in _CONFIG_REASONS:
+        return Waiting(
+            f"Waiting for the trainer's configuration: {text}",
+            max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config,
+            Verdict(
+                "ContainerConfig",
+                f"The trainer container cannot be started ({reason}): {text}. Tell the operator",
+            ),
+        )
+    if (stuck := _stuck_events(events)) and waiting:
+        text = quoted(stuck[-1].get("message"))
+        return Waiting(
+            f"Waiting for the pod's volumes and network: {text}",
+            _since_scheduled(pod, since) + limits.container_config,
+            Verdict("ContainerConfig", f"The trainer pod cannot be set up on its node: {text}. Tell the operator"),
+        )
+    return _scheduling(pod, since, limits)
+
+
+def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
+    """It was told to stop. If its node is lost it never ends, and no other pod takes its place (F22).
+
+    Nothing is said meanwhile: the trainer may still run, and speak.
+    """
+    # The time of the request plus the grace period (API reference, ObjectMeta).
+    due = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    if due is None or not limits.lost_node:
+        return Waiting()
+    node = (pod.get("spec") or {}).get("nodeName")
+    where = f"node {node}" if node else "its node"
+    return Waiting(
+        None,
+        due + limits.lost_node,
+        Verdict(
+            "NodeLost",
+            f"The training pod should have stopped {limits.lost_node:.0f} seconds ago, and {where} does not say "
+            "that it has. Put the request on the queue again",
+        ),
+    )
+
+
+def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
+    """The pod's Events that say why it does not get as far as its image; none once it did."""
+    if any(event.get("reason") in _SET_UP for event in events):
+        return []
+    return sorted((event for event in events if event.get("reason") in _STUCK), key=lambda event: _seen(event) or 0)
+
+
+def is_failing(pod: KubeObject) -> bool:
+    """Whether its container fails to start, for a reason that may or may not pass."""
+    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
+    return reason in _IMAGE_REASONS or reason in _CONFIG_REASONS
+
+
+def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Waiting:
+    image = _image(pod)
+    rate_limited = any(word in text.lower() for word in _RATE_LIMIT)
+    return Waiting(
+        f"Pulling the trainer image: {text}" if text else "Pulling the trainer image",
+        None if rate_limited else since + limits.image_pull,
+        Verdict("ImagePull", f"The trainer image {image} cannot be pulled: {text or 'no text'}. Tell the operator"),
+    )
+
+
+def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
+    for entry in (pod.get("status") or {}).get("conditions") or ():
+        if entry.get("type") != "PodScheduled":
+            continue
+        if entry.get("status") == "True":
+            return Waiting("Pulling the trainer image")
+        text = quoted(entry.get("message"))
+        if entry.get("reason") == "Unschedulable":
+            limit = since + limits.unschedulable if limits.unschedulable else None
+            sentence = (
+                f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
+            )
+            return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
+        return Waiting(f"Waiting to be scheduled: {text or entry.get('reason', '')}")
+    return Waiting("Waiting to be scheduled")
+
+
+def _no_pod(
+    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
+) -> Waiting:
+    """Between two pods, or the API server refuses to make one."""
+    since = restarted(job, pods) or now
+    refused = [
+        event
+        for event in events
+        if event.get("reason") == "FailedCreate" and (_seen(event) or 0) >= since - 1  # times have whole seconds
+    ]
+    if not refused:
+        # Look again: the Event may come later than the pause between two pods.
+        return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
+    text = quoted(max(refused, key=lambda event: _seen(event) or 0).get("message"))
+    if "exceeded quota" in text:
+        limit = since + limits.quota if limits.quota else None
+        sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
+        return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence))
+    sentence = f"The cluster refuses to create the training pod: {text}. Tell the operator"
+    return Waiting(f"Waiting for the cluster: {text}", since + limits.pod_create, Verdict("PodCreateDenied", sentence))
+
+
+def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str | None:
+    """uid of the object whose Events are worth a call, None where nothing is unexplained.
+
+    The Job, when it has been without a pod for a while; its pod, when a node has it and does not get to its image.
+    """
+    if objects.is_suspended(job) or objects.is_finished(job) or objects.is_deleting(job):
+        return None
+    living = [pod for pod in pods if not objects.pod_is_over(pod)]
+    if not living:
+        since = restarted(job, pods)
+        return objects.uid_of(job) if since is not None and now >= since + _NO_POD_PATIENCE else None
+    pod = living[-1]
+    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
+    if reason not in ("ContainerCreating", "PodInitializing") or now < _since_scheduled(pod, now) + _CREATING_PATIENCE:
+        return None
+    return objects.uid_of(pod)
+
+
+def restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+    """When the Job last began to want a pod: its start, its last resume, or the end of its last pod."""
+    times = [objects.timestamp((job.get("status") or {}).get("startTime"))]
+    for entry in (job.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "Suspended" and entry.get("status") == "False":
+            times.append(objects.timestamp(entry.get("lastTransitionTime")))
+    for pod in pods:
+        ended = objects.trainer_state(pod).get("terminated") or {}
+        times.append(objects.timestamp(ended.get("finishedAt")))
+    return max((time for time in times if time is not None), default=None)
+
+
+def _since_scheduled(pod: KubeObject, fallback: float) -> float:
+    """The image and the Secrets are first looked for when a node was found."""
+    for entry in (pod.get("status") or {}).get("conditions") or ():
+        if entry.get("type") == "PodScheduled" and entry.get("status") == "True":
+            return objects.timestamp(entry.get("lastTransitionTime")) or fallback
+    return fallback
+
+
+def _seen(event: KubeObject) -> float | None:
+    series = event.get("series") or {}
+    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
+        if text:
+            return objects.timestamp(text)
+    return objects.timestamp(objects.meta(event).get("creationTimestamp"))
+
+
+def _image(pod: KubeObject) -> str:
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    return next((str(c.get("image")) for c in containers if c.get("name") == names.TRAINER_CONTAINER), "?")

@@ -1,0 +1,82 @@
+"""What the settings mean for each part, in that part's own terms: `app` wires a running dispatcher of it, and the
+commands build the one or two parts that they need.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from dispatcher.config.settings import Settings
+from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.job_spec import JobDefaults, load_template
+from dispatcher.launch.request import Bounds
+from dispatcher.queue.azure import TrainingQueue
+from portal_client.client import CallObserver, PortalClient
+
+log = logging.getLogger(__name__)
+
+
+def bounds_of(settings: Settings) -> Bounds:
+    return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes)
+
+
+def defaults_of(settings: Settings) -> JobDefaults:
+    """What the dispatcher's own settings hand on to every trainer."""
+    env = {
+        "STATUS_TRACKING": "on" if settings.status_tracking else "off",
+        "MODEL_API_AUTH_METHOD": settings.api_auth_method,
+        "STATUS_PROGRESS_SECONDS": f"{settings.progress:g}",
+    }
+    if settings.api_base_url:
+        env["API_BASE_URL"] = settings.api_base_url
+    return JobDefaults(env, int(settings.max_time_limit), settings.trainer_image, settings.gpu_resource)
+
+
+def limits_of(settings: Settings) -> Limits:
+    return Limits(
+        image_pull=settings.image_pull_grace,
+        container_config=settings.container_config_grace,
+        unschedulable=settings.unschedulable_limit,
+        pod_create=settings.pod_create_grace,
+        quota=settings.quota_limit,
+        disruptions=settings.max_disruptions,
+        lost_node=settings.lost_node_limit,
+    )
+
+
+def open_queue(settings: Settings, name: str) -> TrainingQueue:
+    return TrainingQueue(
+        name,
+        connection_string=settings.storage_connection_string,
+        account_url=settings.storage_account_url,
+        pool_size=settings.launch_concurrency + 2,
+    )
+
+
+def portal_of(settings: Settings, **options: Any) -> PortalClient:
+    """A client of the portal that the settings name. options: `PortalClient`'s own."""
+    return PortalClient(
+        settings.api_base_url,
+        settings.api_key,
+        settings.api_auth_method,
+        ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
+        **options,
+    )
+
+
+def open_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
+    """None with STATUS_TRACKING=off."""
+    if not settings.status_tracking:
+        log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
+        return None
+    return portal_of(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
+
+
+def read_template(settings: Settings) -> dict[str, Any]:
+    """The operator's Job template. Raises ValueError with what is wrong with the file, or with the Job in it."""
+    try:
+        text = settings.job_template.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"JOB_TEMPLATE {settings.job_template} cannot be read: {error}") from None
+    return load_template(text, settings.trainer_image)

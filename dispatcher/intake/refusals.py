@@ -1,0 +1,34 @@
+"""The last requests that this process consumed without a training: for the status page, gone with the process.
+
+The queue's own record of them is the poison queue; a request that a status forbids leaves only a line in the log.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from dispatcher.web.request_rows import Refusal
+
+_KEPT = 200
+
+
+class Refusals:
+    """Thread-safe; the last 200."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._kept: deque[Refusal] = deque(maxlen=_KEPT)
+
+    def note(self, model: str, code: str, sentence: str, message_id: str) -> None:
+        """model: the container's name, "" where the message names none."""
+        with self._lock:
+            self._kept.append(Refusal(model, code, sentence, message_id, self._clock()))
+
+    def latest(self) -> list[Refusal]:
+        """The oldest first."""
+        with self._lock:
+            return list(self._kept)

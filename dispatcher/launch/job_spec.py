@@ -1,0 +1,165 @@
+"""The operator's Job template + a request → the Job to create. Pure.
+
+The template is a plain `batch/v1` Job. What the orchestrator's promises rest on (name, suspend, finalizer, failure
+policy, deadline, the trainer's environment) is ours; everything else is the operator's (`job_template` refuses what
+would break a promise).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.launch.job_template import TemplateError, load_template
+from dispatcher.launch.request import TrainingRequest
+
+__all__ = ["JobDefaults", "TemplateError", "build_job", "load_template", "run_id"]
+
+# Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
+_PERMANENT_EXIT_CODES = list(range(1, 128))
+_NODE_FLAP_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class JobDefaults:
+    """What every Job gets from the dispatcher's settings. env: handed to the trainer unless the template sets it."""
+
+    env: Mapping[str, str]
+    time_limit: int
+    image: str = ""
+    gpu_resource: str = names.GPU_RESOURCE
+
+
+def run_id(message_id: str, queued_at: float) -> str:
+    """The run's folder in the model container: sortable by time, the same for every delivery of one message."""
+    when = datetime.fromtimestamp(queued_at, UTC).strftime("%Y%m%dt%H%M%S")
+    return f"{when}-{hashlib.sha256(message_id.encode()).hexdigest()[:8]}"
+
+
+def build_job(
+    template: Mapping[str, Any],
+    request: TrainingRequest,
+    *,
+    message_id: str,
+    queued_at: float,
+    defaults: JobDefaults,
+) -> dict[str, Any]:
+    """The suspended Job for one request. queued_at: seconds since the epoch. The template is not changed."""
+    job: dict[str, Any] = copy.deepcopy(dict(template))
+    run = run_id(message_id, queued_at)
+    labels = {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: request.model_id}
+
+    metadata = _child(job, "metadata")
+    metadata["name"] = request.model_container
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
+    metadata["annotations"] = {
+        **(metadata.get("annotations") or {}),
+        names.MESSAGE_ID: message_id,
+        names.REQUEST: request.to_json(),
+        names.RUN_ID: run,
+        names.QUEUED_AT: rfc3339(queued_at),
+    }
+    metadata["finalizers"] = [*(metadata.get("finalizers") or ()), names.FINALIZER]
+
+    spec = job["spec"]
+    spec["suspend"] = True
+    spec["parallelism"] = spec["completions"] = 1
+    spec["activeDeadlineSeconds"] = min(
+        request.time_limit or spec.get("activeDeadlineSeconds") or defaults.time_limit, defaults.time_limit
+    )
+    spec["podReplacementPolicy"] = "Failed"
+    spec["podFailurePolicy"] = {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "FailJob",
+                "onExitCodes": {
+                    "containerName": names.TRAINER_CONTAINER,
+                    "operator": "In",
+                    "values": _PERMANENT_EXIT_CODES,
+                },
+            },
+        ]
+    }
+
+    pod = spec["template"]
+    pod_metadata = _child(pod, "metadata")
+    pod_metadata["labels"] = {**(pod_metadata.get("labels") or {}), **labels}
+    if request.priority is not None:
+        pod["spec"]["priorityClassName"] = request.priority
+    _tolerate_flapping_nodes(pod["spec"])
+    _complete_container(pod["spec"], request, run, defaults)
+    return job
+
+
+def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
+    """The API server's default is five minutes: less than a training that is begun anew costs (F23)."""
+    theirs = pod_spec.get("tolerations") or []
+    said = {entry.get("key") for entry in theirs if entry.get("effect") in (None, "", "NoExecute")}
+    ours = [
+        {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _NODE_FLAP_SECONDS}
+        for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        # An entry without a key tolerates every one.
+        if key not in said and not said & {None, ""}
+    ]
+    if ours:
+        pod_spec["tolerations"] = [*theirs, *ours]
+
+
+def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run: str, defaults: JobDefaults) -> None:
+    container = next(c for c in pod_spec["containers"] if c.get("name") == names.TRAINER_CONTAINER)
+    container["image"] = container.get("image") or defaults.image
+    container["terminationMessagePath"] = "/dev/termination-log"
+    container["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    theirs = container.get("env") or []
+    taken = {entry["name"] for entry in theirs}
+    ours: dict[str, str] = {
+        "MODEL_CONTAINER": request.model_container,
+        "RUN_ID": run,
+        "LAUNCHED_BY": "dispatcher",
+        "TRAINER_IMAGE": container["image"],
+        "TRAINING_REQUEST": request.to_json(),
+        "GRACE_SECONDS": str(pod_spec.get("terminationGracePeriodSeconds", 30)),
+        "GPUS": _gpus(container, request, defaults.gpu_resource),
+        **{name: value for name, value in defaults.env.items() if name not in taken},
+    }
+    if request.dataset_container is not None:
+        ours["DATASET_CONTAINER"] = request.dataset_container
+    container["env"] = [
+        *theirs,
+        # "$(NAME)" in a pod's env is another variable's value, the portal's key say; "$$" is a dollar sign wherever it
+        # stands. So each one is doubled: "$$(API_KEY)" of a message must not become "$" and the key.
+        *({"name": name, "value": value.replace("$", "$$")} for name, value in ours.items()),
+        {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+    ]
+    if request.gpus is not None:
+        resources = _child(container, "resources")
+        for kind in ("requests", "limits"):
+            amounts = dict(resources.get(kind) or {})
+            amounts.pop(defaults.gpu_resource, None)
+            if request.gpus and kind == "limits":
+                amounts[defaults.gpu_resource] = str(request.gpus)
+            resources[kind] = amounts
+
+
+def _gpus(container: Mapping[str, Any], request: TrainingRequest, resource: str) -> str:
+    """How many GPUs the container will have: with it a trainer that sees none knows that something is wrong."""
+    if request.gpus is not None:
+        return str(request.gpus)
+    limits = (container.get("resources") or {}).get("limits") or {}
+    limit = str(limits.get(resource, 0))
+    return limit if limit.isascii() and limit.isdigit() else "0"
+
+
+def _child(parent: dict[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under `key`, made where the template leaves it out or empty."""
+    if parent.get(key) is None:
+        parent[key] = {}
+    child: dict[str, Any] = parent[key]
+    return child

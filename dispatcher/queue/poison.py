@@ -1,0 +1,84 @@
+"""Entries of the poison queue `<queue>-poison`: the original text, the reason, the time, the delivery count. Pure."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.cluster.objects import rfc3339
+
+# Azure Storage Queue: a message has at most 64 KiB.
+MAX_ENTRY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class PoisonEntry:
+    """One refused message. poisoned_at, queued_at: RFC 3339, UTC."""
+
+    code: str
+    sentence: str
+    message_id: str
+    delivery_count: int
+    queued_at: str
+    poisoned_at: str
+    original: str
+
+
+def make_entry(
+    *,
+    code: str,
+    sentence: str,
+    message_id: str,
+    delivery_count: int,
+    queued_at: float,
+    now: float,
+    original: str,
+) -> str:
+    """The entry's text. An original too large for an envelope is compressed, and if need be put there bare."""
+    entry: dict[str, Any] = {
+        "code": code,
+        "sentence": sentence,
+        "message_id": message_id,
+        "delivery_count": delivery_count,
+        "queued_at": rfc3339(queued_at),
+        "poisoned_at": rfc3339(now),
+    }
+    plain = json.dumps({**entry, "original": original})
+    if len(plain) <= MAX_ENTRY_BYTES:
+        return plain
+    packed = base64.b64encode(gzip.compress(original.encode("utf-8", "surrogatepass"), mtime=0)).decode()
+    compressed = json.dumps({**entry, "original_gzip": packed})
+    # What does not even compress is kept as it came: the bytes matter more than the reason, which is in the log.
+    return compressed if len(compressed) <= MAX_ENTRY_BYTES else original
+
+
+def parse_entry(text: str) -> PoisonEntry:
+    """Read an entry back. What somebody else put there becomes an entry with the code Unknown."""
+    try:
+        data = json.loads(text)
+        original = data["original"] if "original" in data else _unpack(data["original_gzip"])
+        return PoisonEntry(
+            code=str(data["code"]),
+            sentence=str(data["sentence"]),
+            message_id=str(data["message_id"]),
+            delivery_count=int(data["delivery_count"]),
+            queued_at=str(data["queued_at"]),
+            poisoned_at=str(data["poisoned_at"]),
+            original=str(original),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, OSError, EOFError, zlib.error, RecursionError):
+        return PoisonEntry("Unknown", "No envelope of the dispatcher", "", 0, "", "", text)
+
+
+def _unpack(packed: str) -> str:
+    # Whatever lies there, no more of it is unpacked than an original can have.
+    with gzip.open(io.BytesIO(base64.b64decode(packed))) as file:
+        raw = file.read(MAX_ENTRY_BYTES + 1)
+    if len(raw) > MAX_ENTRY_BYTES:
+        raise ValueError("larger than a message")
+    return raw.decode("utf-8", "surrogatepass")

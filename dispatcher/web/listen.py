@@ -1,0 +1,110 @@
+"""What a running dispatcher serves over HTTP: probes, metrics, and the status page beside them or on its own port."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry
+
+from dispatcher import factories
+from dispatcher.cluster import objects
+from dispatcher.config.settings import Settings
+from dispatcher.controller.cache import ClusterView
+from dispatcher.intake.refusals import Refusals
+from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.server import HttpServer, for_loopback, is_loopback
+from dispatcher.web.status_feeds import PeekedQueue, StatusFeeds
+from dispatcher.web.status_page import Process, StatusPage, running
+from dispatcher.web.status_rows import Rules
+from portal_client.client import PortalClient
+
+# Seconds that the page's calls to the portal may take: it asks again later.
+_PATIENCE = 10.0
+
+
+class CannotListen(Exception):
+    """A port cannot be used; the text names the setting."""
+
+
+def listen(
+    settings: Settings,
+    heartbeats: Heartbeats,
+    not_ready: Callable[[], list[str]],
+    registry: CollectorRegistry,
+    page: StatusPage,
+) -> list[HttpServer]:
+    """The servers that the settings ask for, started. Raises CannotListen: none was started."""
+    health, own = settings.health_port, settings.status_port
+    servers: list[HttpServer] = []
+    if health:
+        beside = [page.route] if own in (None, health) else []
+        with _naming("HEALTH_PORT", health, settings.health_host, servers):
+            servers.append(HealthServer(settings.health_host, health, heartbeats, not_ready, registry, beside))
+    if own and own != health:
+        with _naming("STATUS_PORT", own, settings.status_host, servers):
+            route = for_loopback(page.route) if is_loopback(settings.status_host) else page.route
+            paths = "/ or /api/status"
+            servers.append(HttpServer(settings.status_host, own, [route], name="status-page", paths=paths))
+    for server in servers:
+        server.start()
+    return servers
+
+
+def status_page(
+    settings: Settings,
+    view: ClusterView,
+    queue: PeekedQueue,
+    poison_queue: PeekedQueue,
+    refusals: Refusals,
+    *,
+    rules: Rules,
+    namespace: str,
+    identity: str,
+    not_ready: Callable[[], list[str]],
+    said: Callable[[], Mapping[str, str]],
+    stopping: threading.Event,
+) -> StatusPage:
+    """The page over what this process knows. identity: the launcher's word for this process; said: see StatusPage."""
+    feeds = StatusFeeds(
+        queue,
+        poison_queue,
+        _portal(settings),
+        running=lambda: running(view),
+        known=lambda: {objects.uid_of(job) for job in view.jobs()},
+        progress_every=settings.progress,
+        stopping=stopping,
+    )
+    process = Process(
+        name=socket.gethostname(),
+        identity=identity,
+        version=version("training-dispatcher"),
+        namespace=namespace,
+        queue=settings.queue_name,
+        started=time.time(),
+    )
+    return StatusPage(view, feeds, refusals, rules=rules, process=process, not_ready=not_ready, said=said)
+
+
+def _portal(settings: Settings) -> PortalClient | None:
+    """For reading alone, one connection, and silent: what it fails to learn is only not shown."""
+    if not settings.status_tracking or not settings.api_key:
+        return None
+    quiet = logging.getLogger("dispatcher.web.status_page.portal")
+    quiet.setLevel(logging.CRITICAL)
+    return factories.portal_of(settings, timeout=_PATIENCE, pool_size=1, logger=quiet)
+
+
+@contextmanager
+def _naming(setting: str, port: int, host: str, opened: list[HttpServer]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        for server in opened:
+            server.close()
+        raise CannotListen(f"{setting} {port} on {host} cannot be used: {error}") from None

@@ -1,0 +1,110 @@
+"""Requests that have no Job, as rows of the status page: those on the queue, and those that were refused. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dispatcher.cluster import objects
+from dispatcher.launch.request import Bounds, MalformedRequest, claimed_model, decode
+from dispatcher.queue.poison import PoisonEntry
+from portal_client.redaction import redact
+
+if TYPE_CHECKING:
+    from dispatcher.queue.azure import PeekedMessage
+
+Row = dict[str, Any]
+
+# The phase of a request that is still a message on the queue.
+ON_THE_QUEUE = "on the queue"
+# Longest name that is shown of what no model is called.
+_NAME_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that was consumed without a training. code: stable; at: epoch seconds; model: as the message said."""
+
+    model: str
+    code: str
+    sentence: str
+    message_id: str
+    at: float
+
+
+@dataclass(frozen=True)
+class QueueFacts:
+    """What was last seen of both queues. depth, poison_depth: about how many messages, None while not known.
+
+    waiting, poison: the first 32 at most. problem: why the queues could not be asked, "" where they could.
+    """
+
+    depth: int | None = None
+    poison_depth: int | None = None
+    waiting: tuple[PeekedMessage, ...] = ()
+    poison: tuple[PoisonEntry, ...] = ()
+    problem: str = ""
+
+
+def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
+    """A request that is still a message; one that will be refused says so already."""
+    row: Row = {
+        "model": claimed_model(message.text)[:_NAME_LIMIT],
+        "phase": ON_THE_QUEUE,
+        "code": None,
+        "sentence": "Not taken from the queue yet",
+        "since": epoch(message.queued_at),
+        "queued_at": epoch(message.queued_at),
+        "gpus": None,
+        "dataset": None,
+        "message_id": message.id,
+    }
+    if message.delivery_count:
+        row["sentence"] = f"It comes again after {_times(message.delivery_count, 'delivery', 'deliveries')}"
+    try:
+        request = decode(message.text, bounds)
+    except MalformedRequest as error:
+        return {**row, "code": error.code, "sentence": redact(f"It will be refused: {error.sentence}")}
+    return {**row, "gpus": request.gpus, "dataset": request.dataset_container}
+
+
+def _times(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> list[Row]:
+    """The newest first. What this process refused and the poison queue holds too is one row."""
+    rows: dict[str, Row] = {}
+    for refusal in refusals:
+        model, at = refusal.model, epoch(refusal.at)
+        row = _refused_row(model, refusal.code, refusal.sentence, refusal.message_id, at, poison=False)
+        rows[f"{refusal.message_id} {refusal.code}"] = row
+    for number, entry in enumerate(poison):
+        model, at = claimed_model(entry.original), time_in(entry.poisoned_at)
+        row = _refused_row(model, entry.code, entry.sentence, entry.message_id, at, poison=True)
+        rows[f"{entry.message_id or number} {entry.code}"] = row
+    return sorted(rows.values(), key=lambda row: row["since"] or "", reverse=True)
+
+
+def _refused_row(model: str, code: str, sentence: str, message_id: str, at: str | None, *, poison: bool) -> Row:
+    """poison: whether an entry of the poison queue was seen, which can be put on the queue again."""
+    return {
+        "model": model[:_NAME_LIMIT],
+        "phase": "refused",
+        "code": code,
+        "sentence": redact(sentence),
+        "since": at,
+        "message_id": message_id,
+        "poison": poison,
+    }
+
+
+def epoch(seconds: float) -> str | None:
+    return objects.rfc3339(seconds) if seconds else None
+
+
+def time_in(text: object) -> str | None:
+    """A time as Kubernetes writes it, in one form; None for anything else (annotations may be anybody's)."""
+    seconds = objects.timestamp(text) if isinstance(text, str) else None
+    return None if seconds is None else objects.rfc3339(seconds)

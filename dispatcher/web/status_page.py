@@ -1,0 +1,220 @@
+"""The status page and its JSON: `route` for an HTTP server, over what the dispatcher knows in memory.
+
+    /                         the page; it brings its style and script from /status.css and /status.js
+    /api/status               every section; ?q=TEXT keeps the rows that hold it, ?limit=N the first N of each
+    /api/models/CONTAINER     one model
+
+Reads only, needs no key and holds no secret: names, times and sentences that the portal's users get to read anyhow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from dispatcher.cluster import objects
+from dispatcher.controller.cache import ClusterView
+from dispatcher.decisions.phases import Phase, phase
+from dispatcher.intake.refusals import Refusals
+from dispatcher.web import status_rows
+from dispatcher.web.server import Answer, Request
+from dispatcher.web.status_feeds import StatusFeeds
+from dispatcher.web.status_rows import Rules, Sections, World
+
+# Rows are worked out at most once in this many seconds, however many look.
+_FRESH = 1.0
+# …and are good for this many times as long as they took: thousands of Jobs must not cost the dispatcher its time.
+_SHARE = 10.0
+# Seconds that the first look after a rest waits for news of the queues.
+_FIRST_NEWS = 2.0
+_MOST_ROWS = 100_000
+
+# Nothing but what this server serves is loaded, run, framed or sent anywhere; see docs/security.md.
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+_HEADERS = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/status.css": ("status.css", "text/css; charset=utf-8"),
+    "/status.js": ("status.js", "text/javascript; charset=utf-8"),
+    "/status.svg": ("status.svg", "image/svg+xml"),
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which dispatcher this is. started: epoch seconds; name: the pod's, where it runs in one."""
+
+    name: str
+    identity: str
+    version: str
+    namespace: str
+    queue: str
+    started: float
+
+
+class StatusPage:
+    """said(): by the Job's uid, what a waiting Job waits for. not_ready(): why no work would be taken now.
+
+    fresh: seconds for which rows are good at least; 0: they are worked out for each request.
+    """
+
+    def __init__(
+        self,
+        view: ClusterView,
+        feeds: StatusFeeds,
+        refusals: Refusals,
+        *,
+        rules: Rules,
+        process: Process,
+        not_ready: Callable[[], list[str]],
+        said: Callable[[], Mapping[str, str]],
+        fresh: float = _FRESH,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._view = view
+        self._feeds = feeds
+        self._refusals = refusals
+        self._rules = rules
+        self._process = process
+        self._not_ready = not_ready
+        self._said = said
+        self._fresh = fresh
+        self._clock = clock
+        self._monotonic = monotonic
+        self._files = _read_files()
+        self._lock = threading.Lock()
+        self._good_until = float("-inf")
+        self._made: tuple[World, Sections] = (World(()), {})
+
+    def route(self, request: Request) -> Answer | None:
+        """The answer to one of our paths, None for any other."""
+        if request.path in self._files:
+            body, kind = self._files[request.path]
+            return Answer(200, body, kind, _HEADERS)
+        if request.path == "/api/status":
+            return self._status(request)
+        if request.path.startswith("/api/models/"):
+            return self._model(request, request.path.removeprefix("/api/models/"))
+        if request.path.startswith("/api"):
+            return _json({"error": "There are /api/status and /api/models/CONTAINER"}, 404)
+        return None
+
+    def _status(self, request: Request) -> Answer:
+        text = request.query.get("limit", "")
+        if text and not (text.isascii() and text.isdigit() and len(text) < 10):
+            return _json({"error": f"limit is {ascii(text)[:40]}: a whole number would be right"}, 400)
+        limit = min(int(text), _MOST_ROWS) if text else _MOST_ROWS
+        world, found = self._sections()
+        answer = {
+            **self._about(world),
+            "phases": status_rows.phases(found),
+            "gpus_in_use": status_rows.gpus_in_use(found),
+            **status_rows.shown(found, request.query.get("q", ""), limit),
+        }
+        return _json(answer, etag=request.etag)
+
+    def _model(self, request: Request, container: str) -> Answer:
+        world, found = self._sections()
+        rows = [row for rows in found.values() for row in rows if row["model"] == container]
+        if not rows:
+            return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
+        pods = [_pod(pod) for job, own in world.jobs if objects.name_of(job) == container for pod in own]
+        return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
+
+    def _about(self, world: World) -> dict[str, Any]:
+        process, queue = self._process, world.queue
+        return {
+            "dispatcher": {
+                "name": process.name,
+                "identity": process.identity,
+                "version": process.version,
+                "namespace": process.namespace,
+                "started_at": objects.rfc3339(process.started),
+                "not_ready": self._not_ready(),
+            },
+            "queue": {
+                "name": process.queue,
+                "depth": queue.depth,
+                "poison_depth": queue.poison_depth,
+                "problem": queue.problem,
+            },
+        }
+
+    def _sections(self) -> tuple[World, Sections]:
+        facts, heard = self._feeds.look(_FIRST_NEWS)
+        with self._lock:
+            began = self._monotonic()
+            if began >= self._good_until:
+                jobs = [(job, self._view.pods_of(job)) for job in self._view.jobs() if objects.is_managed(job)]
+                world = World(jobs, facts, self._refusals.latest(), heard, self._said())
+                self._made = world, status_rows.sections(world, self._rules, self._clock())
+                ended = self._monotonic()
+                self._good_until = ended + max(self._fresh, _SHARE * (ended - began) if self._fresh else 0.0)
+            return self._made
+
+
+def running(view: ClusterView) -> list[tuple[str, str]]:
+    """(uid, model id) of every Job whose trainer runs: those that the portal has news of."""
+    jobs = [job for job in view.jobs() if objects.is_managed(job)]
+    return [
+        (objects.uid_of(job), objects.model_id_of(job))
+        for job in jobs
+        if phase(job, view.pods_of(job)) is Phase.RUNNING
+    ]
+
+
+def _pod(pod: objects.KubeObject) -> dict[str, Any]:
+    state = objects.trainer_state(pod)
+    ended = state.get("terminated") or {}
+    return {
+        "name": objects.name_of(pod),
+        "phase": objects.pod_phase(pod),
+        "node": (pod.get("spec") or {}).get("nodeName"),
+        "created_at": objects.meta(pod).get("creationTimestamp"),
+        "started_at": (state.get("running") or ended).get("startedAt"),
+        "finished_at": ended.get("finishedAt"),
+        "exit_code": ended.get("exitCode"),
+        "reason": ended.get("reason") or (state.get("waiting") or {}).get("reason"),
+    }
+
+
+def _json(data: object, status: int = 200, etag: str = "") -> Answer:
+    body = json.dumps(data, separators=(",", ":")).encode()
+    # The content's own hash: replicas that know the same give the same.
+    tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+    headers = {**_HEADERS, "ETag": tag}
+    if status == 200 and tag in etag:
+        return Answer(304, b"", "application/json", headers)
+    return Answer(status, body, "application/json", headers)
+
+
+def _read_files() -> dict[str, tuple[bytes, str]]:
+    folder = resources.files("dispatcher.web") / "static"
+    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
