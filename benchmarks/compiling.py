@@ -4,7 +4,7 @@ python -m benchmarks.compiling                  on the GPU
 python -m benchmarks.compiling --device cpu     on the CPU, with the smaller network
 
 Prints the seconds until the first compiled step is done and, of some rounds, the median of compiled over eager time a
-step: what `trainer_image/engine_compile.py` guesses before a training has measured both. It needs the compiler that
+step: what `trainer_image/engine/compiling.py` guesses before a training has measured both. It needs the compiler that
 the trainer's image has.
 """
 
@@ -18,12 +18,12 @@ from collections.abc import Sequence
 
 import torch
 
-from trainer_image.devices import choose_device, usable_cpus
-from trainer_image.engine_compile import lacking
+from trainer_image.engine.compiling import lacking
 from trainer_image.errors import TrainerError
-from trainer_image.tasks.language_network import LanguageNetwork
-from trainer_image.tasks.language_presets import preset
-from trainer_image.tasks.language_windows import VOCABULARY
+from trainer_image.host.devices import choose_device, usable_cpus
+from trainer_image.tasks.language.network import LanguageNetwork
+from trainer_image.tasks.language.presets import preset
+from trainer_image.tasks.language.windows import VOCABULARY
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,8 +23,8 @@ from azure.storage.blob import BlobServiceClient
 
 from local_stack.azurite import Azurite
 from trainer_image.contract import Limits
-from trainer_image.dataset import RANGE_BYTES, Download, lock_dataset
-from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.transfer.download import RANGE_BYTES, Download, lock_dataset
 
 WAYS = ("trainer", "sdk")
 CONNECTIONS = 8

@@ -28,21 +28,22 @@ from pathlib import Path
 from typing import Any
 
 from local_stack import demo_data
-from trainer_image import cli, training
-from trainer_image.engine import Engine
+from trainer_image import cli
+from trainer_image.engine import training
+from trainer_image.engine.loop import Engine
 from trainer_image.errors import EXIT_TERMINATED
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.local import LocalContainer
 
 # What a training imports on its way; an attempt is forked and finds it imported.
 IMPORTED = (
     "sklearn.linear_model",
     "torch._dynamo",
     "trainer_image.tasks.baselines",
-    "trainer_image.tasks.image_classification",
-    "trainer_image.tasks.language_model",
-    "trainer_image.tasks.tabular",
-    "trainer_image.tasks.text_baselines",
-    "trainer_image.tasks.text_classification",
+    "trainer_image.tasks.image.task",
+    "trainer_image.tasks.language.task",
+    "trainer_image.tasks.tabular.task",
+    "trainer_image.tasks.text.baselines",
+    "trainer_image.tasks.text.task",
 )
 
 

@@ -31,13 +31,13 @@ from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.resume import CASES
-from trainer_image.config import parse_config
+from trainer_image.config.model_config import parse_config
 from trainer_image.contract import Limits, RunInputs
-from trainer_image.engine_state import TrainingState
-from trainer_image.engine_step import Stepper, on_device
-from trainer_image.engine_team import Member
+from trainer_image.engine.state import TrainingState
+from trainer_image.engine.step import Stepper, on_device
+from trainer_image.engine.team import Member
+from trainer_image.engine.training import make_plan, prepare
 from trainer_image.tasks.base import Batch, Problem, rows_in, take
-from trainer_image.training import make_plan, prepare
 
 PROCESSES = 2
 # Steps that are not measured; how long one waits for another that has no memory.

@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from trainer_image.devices import usable_cpus
-from trainer_image.tasks.image_network import ImageNetwork
-from trainer_image.tasks.image_presets import preset
+from trainer_image.host.devices import usable_cpus
+from trainer_image.tasks.image.network import ImageNetwork
+from trainer_image.tasks.image.presets import preset
 
 POLICIES = {"spin": "", "sleep": "passive"}
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from tests.training_data import TABULAR, run_inputs, write_csv
-from trainer_image import tables, tables_text
 from trainer_image.contract import Limits
+from trainer_image.data import cells
+from trainer_image.data import table as tables
+from trainer_image.data.splits import assign
+from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
-from trainer_image.splits import assign
-from trainer_image.training import validate_dataset
 
 GENES = [f"ENSG{number:011d}" for number in range(6000)]
 
@@ -31,7 +32,7 @@ def test_a_header_longer_than_the_sample_is_read_whole(tmp_path: Path, name: str
 
 
 def test_a_file_without_a_line_end_is_refused_by_its_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(cells, "BLOCK_BYTES", 100_000)
     (tmp_path / "train.csv").write_text(",".join(f"c{number}" for number in range(30_000)))
     with pytest.raises(LimitExceeded, match="a row is longer than 100000 bytes"):
         tables.read_table([("train.csv", tmp_path / "train.csv")], Limits())

@@ -13,11 +13,11 @@ import torch
 
 from tests.training_data import TABULAR, FolderStore, StopAtStep, class_table
 from tests.training_data import run_inputs as inputs_of
-from trainer_image import checkpoint, training
-from trainer_image.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
-from trainer_image.engine_state import TrainingState
+from trainer_image.engine import checkpoint, training
+from trainer_image.engine.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
+from trainer_image.engine.state import TrainingState
+from trainer_image.engine.training import train
 from trainer_image.errors import StorageUnavailable, Terminated
-from trainer_image.training import train
 
 REFITTING = TABULAR.replace("preset: fast", "preset: auto")
 

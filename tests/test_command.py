@@ -25,15 +25,17 @@ from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from tests.test_examples import ROOT, alive
 from tests.training_data import FolderStore, run_inputs
-from trainer_image import command, errors, memory, run
+from trainer_image import command, errors
 from trainer_image.command import output, process
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.progress import ProgressFile
-from trainer_image.config import parse_config
+from trainer_image.config.model_config import parse_config
+from trainer_image.config.settings import Settings, from_mapping
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
-from trainer_image.inside import inside_for
-from trainer_image.settings import Settings, from_mapping
-from trainer_image.storage import Stop
+from trainer_image.host import memory
+from trainer_image.run import lifecycle as run
+from trainer_image.run.backend import inside_for
+from trainer_image.storage.container import Stop
 
 PYTHON = sys.executable
 LEAVE = "import os; open(os.environ['OUTPUT_DIR'] + '/weights', 'w').write('w'); "

@@ -131,7 +131,7 @@ def test_the_termination_message_of_the_docs_is_understood() -> None:
 
 
 def test_every_configuration_in_the_docs_is_valid() -> None:
-    from trainer_image.config import parse_config
+    from trainer_image.config.model_config import parse_config
 
     shown = [*blocks(read("docs/trainer-authors.md"), "yaml"), *re.findall(r"<<'END'\n(.*?)\nEND", README, re.DOTALL)]
     shown += [

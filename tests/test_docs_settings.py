@@ -18,8 +18,8 @@ from dispatcher.decisions.admission import Action
 from dispatcher.decisions.phases import Phase
 from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
 from tests.test_docs import ROOT, blocks, read, section, table_rows
-from trainer_image import settings as trainer_settings
-from trainer_image.config import Config, format_duration
+from trainer_image.config import settings as trainer_settings
+from trainer_image.config.model_config import Config, format_duration
 from trainer_image.contract import Limits
 
 

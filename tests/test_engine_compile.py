@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tests.training_data import TABULAR, class_table, run_inputs
-from trainer_image import engine_compile
-from trainer_image.engine_compile import MEASURED, WARM_UP, Compiling, lacking, pays
-from trainer_image.training import make_plan, prepare, train
+from trainer_image.engine import compiling as engine_compile
+from trainer_image.engine.compiling import MEASURED, WARM_UP, Compiling, lacking, pays
+from trainer_image.engine.training import make_plan, prepare, train
 
 CPU = torch.device("cpu")
 

@@ -10,10 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_image import engine_order, memory, scratch
-from trainer_image.engine_order import epoch_order
-from trainer_image.engine_rows import PhaseRows
-from trainer_image.scratch import Scratch
+from trainer_image.data import spill
+from trainer_image.data.spill import Scratch
+from trainer_image.engine import row_order
+from trainer_image.engine.batches import PhaseRows
+from trainer_image.engine.row_order import epoch_order
+from trainer_image.host import memory
 from trainer_image.tasks.base import joined, rows_in, take
 from trainer_image.tasks.stretches import Stretch, Stretches
 
@@ -113,7 +115,7 @@ def test_splits_that_share_only_some_of_their_sources_keep_their_rows_when_joine
 @given(st.integers(1, 20), st.integers(1, 12), st.integers(0, 11), st.integers(0, 2**62), st.integers(1, 5))
 def test_blocks_come_whole_within_a_buffer(blocks: int, block: int, cut: int, drawn: int, buffered: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine_order, "BUFFERED_BLOCKS", buffered)
+        patch.setattr(row_order, "BUFFERED_BLOCKS", buffered)
         order = epoch_order(blocks * block, drawn, block).tolist()
         assert order == epoch_order(blocks * block, drawn, block).tolist()
         count = max(1, blocks * block - cut % block)
@@ -134,20 +136,20 @@ def test_the_order_of_what_memory_has_room_for_is_wholly_random() -> None:
 def test_only_files_larger_than_memory_are_read_in_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room, free = Scratch(tmp_path, 0), 2 * 40_000
     monkeypatch.setattr(memory, "available", lambda: free)
-    monkeypatch.setattr(engine_order, "BLOCK_BYTES", 400)
+    monkeypatch.setattr(row_order, "BLOCK_BYTES", 400)
     inside = {"x": torch.zeros(1000, 10), "n": torch.arange(1000)}
     outside = inside | {"x": torch.from_numpy(room.array((1000, 10), "float32"))}
-    assert engine_order.block_rows(inside) == engine_order.block_rows(outside) == 0
-    assert engine_order.block_rows(outside, processes=2) == 10, "each has files of its own"
+    assert row_order.block_rows(inside) == row_order.block_rows(outside) == 0
+    assert row_order.block_rows(outside, processes=2) == 10, "each has files of its own"
     free -= 2
-    assert engine_order.block_rows(inside) == 0
-    assert engine_order.block_rows(outside) == 10
+    assert row_order.block_rows(inside) == 0
+    assert row_order.block_rows(outside) == 10
     source = Stretch(outside["x"], 100)
-    assert engine_order.block_rows(Stretches({"x": source}, inside["n"], inside["n"], {"n": inside["n"]})) == 10
+    assert row_order.block_rows(Stretches({"x": source}, inside["n"], inside["n"], {"n": inside["n"]})) == 10
     address = outside["x"].data_ptr()
     del outside, source
     gc.collect()
-    assert not scratch.in_file(address), "what is gone is forgotten"
+    assert not spill.in_file(address), "what is gone is forgotten"
 
 
 @pytest.mark.parametrize("block", [0, 3])

@@ -22,12 +22,14 @@ from torch import Tensor, nn
 
 from local_stack.processes import wait_until
 from tests.training_data import TABULAR, FolderStore, class_table, run_inputs
-from trainer_image import engine_helper, engine_processes
-from trainer_image.config import ConfigProblems
-from trainer_image.engine import Engine
-from trainer_image.engine_plan import Plan
-from trainer_image.engine_step import Stepper
-from trainer_image.engine_team import Team, shared_buffers
+from trainer_image.config.model_config import ConfigProblems
+from trainer_image.engine import processes as engine_processes
+from trainer_image.engine import worker
+from trainer_image.engine.loop import Engine
+from trainer_image.engine.plan import Plan
+from trainer_image.engine.step import Stepper
+from trainer_image.engine.team import Team, shared_buffers
+from trainer_image.engine.training import prepare, train
 from trainer_image.errors import (
     ConfigInvalid,
     DatasetInvalid,
@@ -40,7 +42,6 @@ from trainer_image.errors import (
     UsageError,
 )
 from trainer_image.tasks.base import Recipe
-from trainer_image.training import prepare, train
 
 CONFIG = TABULAR.replace("epochs: 3", "epochs: 8")
 
@@ -196,8 +197,8 @@ def test_what_another_process_raised_is_told_as_it_would_be_here(
         raise raised
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    assert engine_helper.recorded(fail) == kind.exit_code
-    told = engine_helper.failure_in(tmp_path / "error.json")
+    assert worker.recorded(fail) == kind.exit_code
+    told = worker.failure_in(tmp_path / "error.json")
     assert type(told) is kind
     assert sentence in told.sentence
 

@@ -29,14 +29,14 @@ from tests.training_data import (
     value_table,
     write_csv,
 )
-from trainer_image import training
 from trainer_image.contract import Progress
-from trainer_image.engine_step import Stepper
+from trainer_image.engine import training
+from trainer_image.engine.step import Stepper
+from trainer_image.engine.training import train, verdict
 from trainer_image.errors import DatasetInvalid, GpuFault, GpuOutOfMemory, Terminated, TrainingDiverged, UsageError
 from trainer_image.predict import predict
-from trainer_image.tasks.image_classification import ImageProblem
-from trainer_image.tasks.tabular import TabularProblem
-from trainer_image.training import train, verdict
+from trainer_image.tasks.image.task import ImageProblem
+from trainer_image.tasks.tabular.task import TabularProblem
 
 CASES = {
     "classes": (class_table, TABULAR),

@@ -17,14 +17,14 @@ import pytest
 from local_stack.processes import wait_until
 from local_stack.stack import ROOT
 from tests.training_data import TABULAR, class_table
+from trainer_image.engine.watchdog import PATIENCE, Watchdog
 from trainer_image.errors import GpuFault, TrainerError
-from trainer_image.watchdog import PATIENCE, Watchdog
 
 HANGING = textwrap.dedent(
     """
     import time
     from trainer_image import cli
-    from trainer_image.tasks.tabular import TabularProblem
+    from trainer_image.tasks.tabular.task import TabularProblem
 
     steps, loss = [], TabularProblem.loss
 
@@ -63,7 +63,7 @@ def test_a_hang_ends_with_203_last_words_and_every_stack(tmp_path: Path) -> None
 def ended(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set instead of the process's end."""
     event = threading.Event()
-    monkeypatch.setattr("trainer_image.watchdog.os._exit", lambda code: event.set())
+    monkeypatch.setattr("trainer_image.engine.watchdog.os._exit", lambda code: event.set())
     return event
 
 

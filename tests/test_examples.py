@@ -124,7 +124,7 @@ def test_mistakes_in_parameters_and_series_are_one_sentence(
     monkeypatch.syspath_prepend(EXAMPLES / "forecasting")
     from my_forecaster.task import Forecasting
 
-    from trainer_image.config import parse_config
+    from trainer_image.config.model_config import parse_config
     from trainer_image.errors import TrainerError
     from trainer_image.tasks.base import TaskSettings
 

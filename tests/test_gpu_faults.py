@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from tests.simulated_gpu import GPU, SimulatedGpu
-from trainer_image import errors, gpu_faults
-from trainer_image.devices import choose_device, computes_bfloat16, unlike_asked
+from trainer_image import errors
+from trainer_image.host import gpu_faults
+from trainer_image.host.devices import choose_device, computes_bfloat16, unlike_asked
 
 
 def wrapped(inner: Exception) -> Exception:
@@ -104,7 +105,7 @@ def test_several_gpus_that_are_not_what_was_asked_for_are_told_of(
 
 
 def test_a_worker_thread_opens_no_other_gpu_than_its_own() -> None:
-    from trainer_image.engine_rows import Ahead
+    from trainer_image.engine.batches import Ahead
 
     given: list[tuple[str, object]] = []
     with SimulatedGpu(), pytest.MonkeyPatch.context() as patch:

@@ -30,11 +30,11 @@ from tests.training_data import (
     value_table,
 )
 from trainer_image.contract import RunInputs
-from trainer_image.engine import Engine
-from trainer_image.engine_plan import Fitted, Surroundings
+from trainer_image.engine.loop import Engine
+from trainer_image.engine.plan import Fitted, Surroundings
+from trainer_image.engine.training import make_plan, prepare, train
 from trainer_image.errors import GpuOutOfMemory, Terminated
 from trainer_image.tasks.base import Problem, TaskSettings
-from trainer_image.training import make_plan, prepare, train
 
 Write = Callable[[Path], Path]
 # The larger presets where they have layers that the small one lacks.
@@ -111,7 +111,7 @@ def test_a_whole_training_on_a_gpu_ends_with_a_report_and_a_model(tmp_path: Path
 
 
 def test_what_a_language_model_writes_is_written_on_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer_image.tasks.language_model.SAMPLE_BYTES", 3)
+    monkeypatch.setattr("trainer_image.tasks.language.task.SAMPLE_BYTES", 3)
     inputs = run_inputs(few_documents(tmp_path / "data"), tmp_path / "out", LANGUAGE)
     problem = prepare(inputs)
     model = problem.predictor.build_model()

@@ -25,7 +25,7 @@ ONLY_IN = {
     "azure.storage.queue": {"dispatcher/queue/azure.py"},
     "kubernetes": {"dispatcher/cluster/client.py"},
     # The queue's adapter gives the SDK a pool as wide as its threads are many; it makes no call of its own.
-    "requests": {"portal_client/client.py", "dispatcher/queue/azure.py", "trainer_image/storage_azure_ranges.py"},
+    "requests": {"portal_client/client.py", "dispatcher/queue/azure.py", "trainer_image/storage/azure_ranges.py"},
 }
 
 # Heavy or foreign to a package: the dispatcher's image has no torch, the trainer's no Kubernetes client.

@@ -33,12 +33,16 @@ from tests.training_data import (
     write_csv,
     write_jsonl,
 )
-from trainer_image import engine_order, memory, scratch, tables_text, training
 from trainer_image.contract import Limits
+from trainer_image.data import cells as tables_text
+from trainer_image.data import spill
+from trainer_image.data.spill import Scratch
+from trainer_image.data.table import read_table
+from trainer_image.engine import row_order, training
 from trainer_image.errors import LimitExceeded, Terminated
-from trainer_image.scratch import Scratch
-from trainer_image.tables import read_table
-from trainer_image.tasks import language_model, text_store
+from trainer_image.host import memory
+from trainer_image.tasks.language import task as language_model
+from trainer_image.tasks.text import store as text_store
 
 ROOT = Path(__file__).parent.parent
 SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
@@ -90,8 +94,8 @@ def test_a_run_that_reads_in_blocks_goes_on_so_where_memory_is_larger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, 0))
-    monkeypatch.setattr(engine_order, "BLOCK_BYTES", 500)
-    monkeypatch.setattr(engine_order, "BUFFERED_BLOCKS", 4)
+    monkeypatch.setattr(row_order, "BLOCK_BYTES", 500)
+    monkeypatch.setattr(row_order, "BUFFERED_BLOCKS", 4)
     data = shops(tmp_path / "d", 400)
 
     def weights(name: str, free: int, store: FolderStore | None = None, stop: StopAtStep | None = None) -> bytes:
@@ -127,12 +131,13 @@ def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: p
 CHILD = """
 import json, re, sys, threading
 from pathlib import Path
-from trainer_image import tables_text
-from trainer_image.scratch import Scratch
-from trainer_image.tasks import language_windows, task_named
+from trainer_image.data import cells as tables_text
+from trainer_image.data.spill import Scratch
+from trainer_image.tasks import task_named
 from trainer_image.tasks.base import TaskSettings, rows_in
+from trainer_image.tasks.language import windows
 
-tables_text.BLOCK_BYTES, language_windows.BLOCK = 2**19, 2**16
+tables_text.BLOCK_BYTES, windows.BLOCK = 2**19, 2**16
 task, small, large, work = sys.argv[1], *map(Path, sys.argv[2:])
 target = "y" if task == "tabular" else None
 
@@ -238,7 +243,7 @@ def test_a_full_disk_is_a_sentence_before_it_is_a_crash(tmp_path: Path, monkeypa
     def full(descriptor: int, offset: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(scratch.os, "posix_fallocate", full)
+    monkeypatch.setattr(spill.os, "posix_fallocate", full)
     with pytest.raises(LimitExceeded, match="a larger ephemeral-storage limit or volume is needed"):
         room.array((10, 2**20), np.uint8)
 

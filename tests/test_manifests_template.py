@@ -15,7 +15,7 @@ from dispatcher.launch.job_spec import TemplateError, build_job, load_template
 from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.control import ClusterControl
 from tests.kustomized import MANIFESTS, VARIANTS, needs_kubectl, of_kind, settings_of, template_of
-from trainer_image import settings as trainer_settings
+from trainer_image.config import settings as trainer_settings
 
 pytestmark = needs_kubectl
 

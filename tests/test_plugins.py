@@ -11,17 +11,18 @@ from pathlib import Path
 import pytest
 
 from tests.training_data import class_table, run_inputs
-from trainer_image import errors, plugins
-from trainer_image.config import parse_config
+from trainer_image import errors
+from trainer_image.config.model_config import parse_config
 from trainer_image.contract import Limits
+from trainer_image.engine.training import check_config, train, validate_dataset
 from trainer_image.predict import predict
-from trainer_image.training import check_config, train, validate_dataset
+from trainer_image.tasks import plugins
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
 PLUGIN = """
 from trainer_image.errors import ConfigInvalid
 from trainer_image.tasks.base import Task
-from trainer_image.tasks.tabular import Tabular
+from trainer_image.tasks.tabular.task import Tabular
 
 class Own(Task):
     name = "own"
@@ -150,7 +151,8 @@ def test_a_package_without_its_module_is_told_as_such(register: Register) -> Non
 
 
 @pytest.mark.parametrize(
-    "entry_point", ["os:system", "subprocess:Popen", "trainer_image.tasks.tabular:Tabular", "tests.trap:Own", "x.y:Z"]
+    "entry_point",
+    ["os:system", "subprocess:Popen", "trainer_image.tasks.tabular.task:Tabular", "tests.trap:Own", "x.y:Z"],
 )
 def test_what_no_package_registered_is_not_imported_whoever_names_it(entry_point: str, register: Register) -> None:
     register("", group="console_scripts")

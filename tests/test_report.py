@@ -27,12 +27,12 @@ from tests.browser import ONE_WORKER, Tab
 from tests.report_contents import EVIL
 from tests.training_data import IMAGES, TABULAR, image_folder, run_inputs, value_table
 from trainer_image import report
+from trainer_image.engine.training import train
 from trainer_image.report import charts, mistakes, program
 from trainer_image.report.card import card
 from trainer_image.report.html import number, seconds
 from trainer_image.report.page import page
 from trainer_image.tasks.base import Example
-from trainer_image.training import train
 
 WHOLE = ("verdict", "data", "figures", "curves", "time", "training", "surroundings", "use")
 PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, bytes]]], tuple[str, ...]]] = {

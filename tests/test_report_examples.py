@@ -22,10 +22,10 @@ from tests.training_data import (
     write_csv,
     write_jsonl,
 )
+from trainer_image.engine.training import train
 from trainer_image.report import mistakes
 from trainer_image.report.page import page
-from trainer_image.tasks import language_model
-from trainer_image.training import train
+from trainer_image.tasks.language import task
 
 SECRET = "Kaspar Hauser"
 
@@ -74,7 +74,7 @@ def documents(data: Path) -> str:
 def test_no_row_of_the_test_is_told_where_the_configuration_forbids_it(
     make: Callable[[Path], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(language_model, "SAMPLE_BYTES", 4)
+    monkeypatch.setattr(task, "SAMPLE_BYTES", 4)
     config = make(tmp_path / "data")
     told: dict[bool, dict[str, str]] = {}
     for shown in (True, False):

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tests.test_tables_odd import noise, prepared
 from tests.training_data import TABULAR, run_inputs, write_csv
 from trainer_image.contract import Limits
+from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
+from trainer_image.engine.training import train
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
-from trainer_image.tables_numbers import MARKERS, PLAIN, Notation, numbers
-from trainer_image.tasks.tabular import Tabular, TabularPredictor
-from trainer_image.tasks.tabular_target import ValueTarget
-from trainer_image.training import train
+from trainer_image.tasks.tabular.target import ValueTarget
+from trainer_image.tasks.tabular.task import Tabular, TabularPredictor
 
 VALUES = np.random.default_rng(0).normal(2000, 700, 100).round(2).tolist()
 

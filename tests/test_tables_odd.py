@@ -17,11 +17,11 @@ import pytest
 
 from tests.training_data import TABULAR, class_rows, run_inputs, write_csv
 from trainer_image.contract import Limits
+from trainer_image.data.table import Table, read_table
+from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, TrainerError
-from trainer_image.tables import Table, read_table
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.tabular import Tabular, TabularProblem
-from trainer_image.training import validate_dataset
+from trainer_image.tasks.tabular.task import Tabular, TabularProblem
 
 
 def read(path: Path) -> Table:

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.training_data import TABULAR, class_rows, image_folder, run_inputs, text_records, write_csv, write_jsonl
+from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid
 from trainer_image.tasks.base import Problem, TaskSettings
-from trainer_image.tasks.image_classification import ImageClassification
+from trainer_image.tasks.image.task import ImageClassification
 from trainer_image.tasks.intervals import wilson
-from trainer_image.tasks.language_model import LanguageModel
-from trainer_image.tasks.tabular import Tabular
-from trainer_image.tasks.text_classification import TextClassification
-from trainer_image.training import train
+from trainer_image.tasks.language.task import LanguageModel
+from trainer_image.tasks.tabular.task import Tabular
+from trainer_image.tasks.text.task import TextClassification
 
 HEADER = ["a", "b", "colour", "who", "y"]
 

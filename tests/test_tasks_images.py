@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.training_data import IMAGES, image_folder, run_inputs
 from trainer_image.contract import Limits
+from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.image_classification import ImageClassification
-from trainer_image.training import validate_dataset
+from trainer_image.tasks.image.task import ImageClassification
 
 
 def refusal(data: Path, limits: Limits | None = None) -> str:

@@ -17,15 +17,15 @@ from safetensors.torch import save_file
 
 from tests.training_data import LANGUAGE, class_table, documents, run_inputs, write_jsonl
 from trainer_image import cli
+from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
-from trainer_image.tasks import language_model, language_ngrams, language_windows
 from trainer_image.tasks.base import Batch, TaskSettings, take
-from trainer_image.tasks.language_generate import _Text, in_characters
-from trainer_image.tasks.language_model import LanguageModel, LanguagePredictor, by_document, scored
-from trainer_image.tasks.language_network import LanguageNetwork, LanguageSizes
-from trainer_image.tasks.language_windows import MARK, find_matches, scoring_windows, stream, training_windows
-from trainer_image.training import train, validate_dataset
+from trainer_image.tasks.language import ngrams, task, windows
+from trainer_image.tasks.language.generate import _Text, in_characters
+from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
+from trainer_image.tasks.language.task import LanguageModel, LanguagePredictor, by_document, scored
+from trainer_image.tasks.language.windows import MARK, find_matches, scoring_windows, stream, training_windows
 
 SIZES = LanguageSizes(
     context=8, width=16, depth=1, heads=2, orders=(2, 3), buckets=64, hashed=4, matches=(1, 3), dropout=0.0
@@ -58,7 +58,7 @@ def test_matches_are_found_block_by_block(texts: list[bytes]) -> None:
     """As in one go for documents of up to a block; in longer ones the nearest block before is seen at least."""
     block = 16
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(language_windows, "BLOCK", block)
+        patch.setattr(windows, "BLOCK", block)
         split = training_windows(texts, 8, (1, 3))
     tokens, starts = stream(texts)
     at_once = find_matches(tokens, starts, (1, 3))
@@ -153,19 +153,17 @@ def test_the_ngram_models_chances_add_up_to_one(texts: list[bytes], context: byt
     packed = sum(byte << (9 * back) for back, byte in enumerate(reversed(context)))
     for order in range(len(context) + 1):
         asked = np.full(257, packed & ((1 << 9 * order) - 1))
-        chance, guess = language_ngrams._refined(
-            language_ngrams._contexts(seen, order), seen[1:], asked, everything, chance, guess
-        )
+        chance, guess = ngrams._refined(ngrams._contexts(seen, order), seen[1:], asked, everything, chance, guess)
         assert chance.sum() == pytest.approx(1)
 
 
 def test_baselines_of_a_large_text_are_counted_on_evenly_spaced_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [bytes([97 + number]) * 10 for number in range(20)]
-    monkeypatch.setattr(language_ngrams, "MOST_BYTES", 200)
-    assert language_ngrams.sample(texts) == texts
-    monkeypatch.setattr(language_ngrams, "MOST_BYTES", 60)
-    assert language_ngrams.sample(texts) == texts[::4]
-    assert language_ngrams.sample([b"x" * 100]) == [b"x" * 60]
+    monkeypatch.setattr(ngrams, "MOST_BYTES", 200)
+    assert ngrams.sample(texts) == texts
+    monkeypatch.setattr(ngrams, "MOST_BYTES", 60)
+    assert ngrams.sample(texts) == texts[::4]
+    assert ngrams.sample([b"x" * 100]) == [b"x" * 60]
 
 
 @pytest.mark.parametrize(
@@ -204,7 +202,7 @@ def test_one_long_file_is_cut_so_that_a_part_can_be_held_out(tmp_path: Path) -> 
 def test_a_text_without_a_line_end_is_cut_between_characters(tmp_path: Path) -> None:
     content = "größer " * 2000
     (tmp_path / "train.txt").write_text(content, encoding="utf-8")
-    problem = language_model.LanguageProblem(tmp_path, TaskSettings())
+    problem = task.LanguageProblem(tmp_path, TaskSettings())
     pieces = [text.tobytes() for texts in problem._documents.values() for text in texts.contents()]
     assert sum(len(piece.decode()) for piece in pieces) == len(content)
     assert len(pieces) >= 20
@@ -217,7 +215,7 @@ def test_json_lines_are_documents_with_groups(tmp_path: Path) -> None:
 
 
 def test_the_report_has_files_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(language_model, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(task, "SAMPLE_BYTES", 10)
     data, other = documents(tmp_path / "data"), documents(tmp_path / "other", 4)
     (other / "train").rename(data / "test")
     train(run_inputs(data, tmp_path / "out", LANGUAGE))

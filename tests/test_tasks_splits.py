@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from trainer_image.data.splits import assign, group_numbers
 from trainer_image.errors import DatasetInvalid
-from trainer_image.splits import assign, group_numbers
 
 
 def test_the_same_seed_gives_the_same_split_and_another_seed_another() -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from tests.training_data import TABULAR, class_rows, class_table, run_inputs, value_table, write_csv
 from trainer_image.contract import Limits
+from trainer_image.data.table import read_table, sniff_delimiter
+from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
-from trainer_image.tables import read_table, sniff_delimiter
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.tabular import Tabular
-from trainer_image.training import validate_dataset
+from trainer_image.tasks.tabular.task import Tabular
 
 HEADER = ["a", "b", "colour", "y"]
 

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
-from trainer_image import tables_text
 from trainer_image.contract import Limits
+from trainer_image.data import cells
+from trainer_image.data.spill import Scratch
+from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.predict import predict
-from trainer_image.scratch import Scratch
-from trainer_image.tasks import text_baselines, text_classification, text_features, text_files, text_linear
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
-from trainer_image.tasks.text_classification import TextClassification
-from trainer_image.tasks.text_store import TextKeeper
-from trainer_image.training import train, validate_dataset
+from trainer_image.tasks.text import baselines, features, files, linear, task
+from trainer_image.tasks.text.store import TextKeeper
+from trainer_image.tasks.text.task import TextClassification
 
 ROWS = text_records(30)
 
@@ -127,24 +127,24 @@ def test_a_group_that_no_file_could_hold_is_named(tmp_path: Path) -> None:
 
 
 def test_a_plain_file_is_checked_across_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text_files, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(files, "BLOCK_BYTES", 5)
     read, broken, cut = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"
     read.write_bytes(codecs.BOM_UTF8 + "größer\nals ein Stück ü".encode())
     keeper = TextKeeper(Scratch())
-    text_files.read_texts([read], tmp_path, text_files.Fields(), Limits(), keeper)
+    files.read_texts([read], tmp_path, files.Fields(), Limits(), keeper)
     [content] = keeper.texts().contents()
     assert content.tobytes().decode() == "größer\nals ein Stück ü"
     broken.write_bytes("ü\nöö\nä".encode() + b"\xc3\n")
     cut.write_bytes("ü\nä".encode()[:-1])
     for path, row in ((broken, 3), (cut, 2)):
         with pytest.raises(DatasetInvalid, match=rf"row {row} is not UTF-8 \(byte 0xc3\)"):
-            text_files.read_texts([path], tmp_path, text_files.Fields(), Limits(), TextKeeper(Scratch()))
+            files.read_texts([path], tmp_path, files.Fields(), Limits(), TextKeeper(Scratch()))
 
 
 def test_a_line_that_no_text_within_the_limit_could_fill_is_refused_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(cells, "BLOCK_BYTES", 1000)
     (tmp_path / "train.jsonl").write_bytes(lines(*ROWS, {"text": "x" * 2000, "label": "sea"}))
     with pytest.raises(LimitExceeded, match=r"train\.jsonl: row 31 is longer than 1600 bytes"):
         validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS, limits=Limits(field_bytes=100)))
@@ -175,7 +175,7 @@ def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monke
     whole = problem.splits["train"]
 
     def weights(most: int, split: Batch) -> torch.Tensor:
-        monkeypatch.setattr(text_classification, "MOST_COUNTED", most)
+        monkeypatch.setattr(task, "MOST_COUNTED", most)
         problem.splits = {"train": split}
         model = problem.predictor.build_model()
         problem.begin(model, ["train"])
@@ -191,13 +191,13 @@ def test_the_baselines_of_many_texts_see_a_sample_and_the_report_says_so(
 ) -> None:
     write_jsonl(tmp_path / "train.jsonl", text_records(120))
     whole = TextClassification().prepare(tmp_path, TaskSettings(preset="fast"))
-    monkeypatch.setattr(text_baselines, "MOST_BYTES", 1000)
+    monkeypatch.setattr(baselines, "MOST_BYTES", 1000)
     sampled = TextClassification().prepare(tmp_path, TaskSettings(preset="fast"))
     assert [note for note in sampled.notes if note not in whole.notes] == [
         "The linear baseline is fitted and tested on evenly spaced texts, 1000 bytes of a split at most."
     ]
     seen: list[int] = []
-    monkeypatch.setattr(text_baselines, "_decoded", lambda texts: seen.append(len(texts)) or decoded(texts))
+    monkeypatch.setattr(baselines, "_decoded", lambda texts: seen.append(len(texts)) or decoded(texts))
     figures = sampled.baselines(["train"])
     rows = [rows_in(sampled.splits[split]) for split in ("train", "test")]
     assert 0 < seen[0] < rows[0] / 2
@@ -205,7 +205,7 @@ def test_the_baselines_of_many_texts_see_a_sample_and_the_report_says_so(
     assert figures["linear"]["accuracy"] >= 0.5
 
 
-decoded = text_baselines._decoded
+decoded = baselines._decoded
 
 
 def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
@@ -221,9 +221,9 @@ def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
 
 
 def buckets(text: bytes, width: int = 64) -> set[int]:
-    up, down = text_features.powers(width)
+    up, down = features.powers(width)
     padded = torch.tensor([list(text.ljust(width, b"\0"))], dtype=torch.uint8)
-    found = text_features.buckets_of(padded, torch.tensor([len(text)]), up, down, text_features.word_bytes(), 2**30)
+    found = features.buckets_of(padded, torch.tensor([len(text)]), up, down, features.word_bytes(), 2**30)
     return set(found.flatten().tolist()) - {-1}
 
 
@@ -244,11 +244,11 @@ def test_features_are_all_short_ngrams_words_and_pairs_of_them() -> None:
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 7), min_size=6, max_size=6), min_size=1, max_size=3))
 def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[list[int]]) -> None:
-    index, value = text_features.bags(torch.tensor(rows), torch.ones(8))
+    index, value = features.bags(torch.tensor(rows), torch.ones(8))
     for given_row, at, weight in zip(rows, index.tolist(), value.tolist(), strict=True):
         counted = [bucket for bucket, w in zip(at, weight, strict=True) if w]
         assert sorted(counted) == sorted({bucket for bucket in given_row if bucket >= 0})
-        for kind, length in ((range(6), 1.0), (range(6, 8), text_features.WORDS_LENGTH)):
+        for kind, length in ((range(6), 1.0), (range(6, 8), features.WORDS_LENGTH)):
             squares = [w * w for bucket, w in zip(at, weight, strict=True) if bucket in kind]
             assert sum(squares) == pytest.approx(length**2 * any(bucket in kind for bucket in given_row), abs=1e-5)
 
@@ -260,7 +260,7 @@ def first_weights(
     indices = np.tile(np.arange(values.shape[1]), len(values))
     ends = np.arange(0, values.size + 1, values.shape[1])
     of_group = None if groups is None else np.array(groups)
-    return text_linear.first_weights(values.ravel(), indices, ends, np.array(targets), 8, classes, of_group)
+    return linear.first_weights(values.ravel(), indices, ends, np.array(targets), 8, classes, of_group)
 
 
 def test_a_feature_that_all_classes_share_alike_says_nothing_and_a_rare_one_of_a_class_speaks_for_it() -> None:

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 from tests.training_data import image_folder
-from trainer_image import archives, unpacking
-from trainer_image.archives import members
 from trainer_image.contract import Limits
+from trainer_image.data import archives, gzip_stream
+from trainer_image.data.archives import members
+from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded
-from trainer_image.scratch import Scratch
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.image_classification import ImageClassification
+from trainer_image.tasks.image.task import ImageClassification
 
 PNG = b"".join((b"\x89PNG\r\n\x1a\n", b"picture" * 20))
 
@@ -148,7 +148,7 @@ def test_a_tar_that_promises_more_than_it_has_is_refused(tmp_path: Path) -> None
 
 
 def test_a_packed_tar_that_never_ends_is_stopped_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 1024**2)
+    monkeypatch.setattr(gzip_stream, "FREE_BYTES", 1024**2)
     tar(tmp_path / "a.tar.gz", ("a/x.png", b"\0" * 20_000_000), mode="w:gz")
     with pytest.raises(LimitExceeded, match="unpacks to more than 500 times its"):
         found(tmp_path / "a.tar.gz")

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from trainer_image.artifacts import Latest, environment, fetch_model, publish, read_latest
 from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed
-from trainer_image.storage import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
-from trainer_image.storage_azure import AzureStorage
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer.publish import Latest, environment, fetch_model, publish, read_latest
 
 
 def local(folder: Path) -> LocalContainer:

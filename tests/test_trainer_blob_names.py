@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_image.blob_names import first_problem, printable, problem_of
+from trainer_image.storage.blob_names import first_problem, printable, problem_of
 
 
 @pytest.mark.parametrize(

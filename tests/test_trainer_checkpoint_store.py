@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from trainer_image.checkpoint_store import ContainerCheckpoints
 from trainer_image.errors import StorageUnavailable
-from trainer_image.storage import Container, Unavailable
-from trainer_image.storage_azure import AzureStorage
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import Container, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 
 
 @pytest.fixture(params=["azure", "local"])
@@ -174,7 +174,7 @@ def test_an_outage_while_resuming_is_no_fresh_start(tmp_path: Path) -> None:
 
 def test_what_the_engine_writes_is_what_the_store_understands(container: Container, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from trainer_image import checkpoint as engine_side
+    from trainer_image.engine import checkpoint as engine_side
 
     folder = tmp_path / "work" / "step-3"
     engine_side.write(folder, engine_side.Snapshot(3, {"w": torch.arange(3.0)}, {"epoch": 1}))

@@ -16,7 +16,7 @@ from local_stack.processes import wait_until
 from tests.trainer_fakes import FakeInside, write_config, write_dataset
 from trainer_image import cli, errors
 from trainer_image.contract import RunInputs
-from trainer_image.sources import Dataset
+from trainer_image.transfer.sources import Dataset
 
 ROOT = Path(__file__).parent.parent
 
@@ -33,7 +33,7 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def inside(monkeypatch: pytest.MonkeyPatch) -> FakeInside:
     fake = FakeInside()
-    monkeypatch.setattr("trainer_image.inside.load_engine", lambda: fake)
+    monkeypatch.setattr("trainer_image.run.backend.load_engine", lambda: fake)
     return fake
 
 
@@ -162,7 +162,8 @@ WAITING = """
 import sys
 sys.path.insert(0, {root!r})
 from tests.trainer_fakes import FakeInside
-from trainer_image import cli, errors, run
+from trainer_image import cli, errors
+from trainer_image.run import lifecycle
 
 def during(inputs):
     print("training", flush=True)
@@ -172,7 +173,7 @@ def during(inputs):
     import time
     time.sleep(60)
 
-run.run.__kwdefaults__["inside"] = lambda: FakeInside(during)
+lifecycle.run.__kwdefaults__["inside"] = lambda: FakeInside(during)
 cli.main()
 """
 

@@ -10,8 +10,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_image import config_yaml
-from trainer_image.config import Config, ConfigProblems, format_duration, json_schema, parse_config, run_key
+from trainer_image.config import strict_yaml
+from trainer_image.config.model_config import (
+    Config,
+    ConfigProblems,
+    format_duration,
+    json_schema,
+    parse_config,
+    run_key,
+)
 from trainer_image.errors import ConfigInvalid
 
 SMALLEST = "task: tabular\ndata: {target: price}\n"
@@ -200,7 +207,7 @@ def test_the_target_is_never_guessed_and_never_dropped() -> None:
         (b"task: \xff", "byte 6 is not UTF-8"),
         (b"task: \x00", "special characters"),
         ("a: " + "9" * 5000, "a number in it cannot be read"),
-        ("x" * (config_yaml.MAX_BYTES + 1), "at most 262144"),
+        ("x" * (strict_yaml.MAX_BYTES + 1), "at most 262144"),
     ],
 )  # fmt: skip
 def test_yaml_that_surprises_or_attacks_is_refused(text: str | bytes, why: str) -> None:

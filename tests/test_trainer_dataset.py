@@ -13,7 +13,6 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from trainer_image.contract import Limits
-from trainer_image.dataset import DatasetLock, Download, in_words, lock_dataset
 from trainer_image.errors import (
     DatasetInvalid,
     DatasetMissing,
@@ -22,9 +21,10 @@ from trainer_image.errors import (
     StorageUnavailable,
     Terminated,
 )
-from trainer_image.storage import AccessDenied, BlobInfo, StorageFault, Unavailable
-from trainer_image.storage_azure import AzureStorage
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import AccessDenied, BlobInfo, StorageFault, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer.download import DatasetLock, Download, in_words, lock_dataset
 
 
 class Shelf:

@@ -22,10 +22,11 @@ TRAINING = textwrap.dedent(
     from pathlib import Path
     from portal_client.statuses import ProcessingStatus
     from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
-    from trainer_image import fencing, run
-    from trainer_image.settings import Settings
-    from trainer_image.signals import stops_on_signals
-    from trainer_image.storage import Stop
+    from trainer_image.config.settings import Settings
+    from trainer_image.run import lifecycle
+    from trainer_image.run.signals import stops_on_signals
+    from trainer_image.storage.container import Stop
+    from trainer_image.transfer import lease
 
     folder, hangs, dispatched = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "dispatched"
 
@@ -36,15 +37,15 @@ TRAINING = textwrap.dedent(
         let_go.wait(3600)
 
     if hangs == "clean-up":
-        fencing.RunLease.release = hang
-    speak = run.write_termination
+        lease.RunLease.release = hang
+    speak = lifecycle.write_termination
 
     def said(path, words):
         speak(path, words)
         if let_go.is_set():
             waiting.set()
 
-    run.write_termination = said
+    lifecycle.write_termination = said
 
     class Portal(FakePortal):
         def update_model_status(self, model_id, status, message):
@@ -66,7 +67,7 @@ TRAINING = textwrap.dedent(
     )
     stop = Stop()
     with stops_on_signals(stop):
-        outcome = run.run(settings, stop, inside=lambda: inside, connect=lambda settings: portal)
+        outcome = lifecycle.run(settings, stop, inside=lambda: inside, connect=lambda settings: portal)
     os._exit(outcome.exit_code)
     """
 )

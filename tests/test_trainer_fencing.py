@@ -10,11 +10,11 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from local_stack.processes import wait_until
-from trainer_image import fencing
 from trainer_image.errors import Fenced, Terminated
-from trainer_image.storage import Container, Lease, LeaseHeld, Stop, Unavailable
-from trainer_image.storage_azure import AzureStorage
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import Container, Lease, LeaseHeld, Stop, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import lease as fencing
 
 OLD, NEW = "20261123t081500-aaaaaaaa", "20261123t081501-00000000"
 

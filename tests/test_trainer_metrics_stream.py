@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer_image import metrics_stream
-from trainer_image.metrics_stream import NAME, MetricsStream
-from trainer_image.storage import Stop, Unavailable
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.container import Stop, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import metrics_stream
+from trainer_image.transfer.metrics_stream import NAME, MetricsStream
 
 RUN = "20261123t081500-1a2b3c4d"
 

@@ -24,11 +24,12 @@ from tests.training_data import (
     value_table,
     write_csv,
 )
-from trainer_image import artifacts, cli, published
+from trainer_image import cli
+from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.predict import inert, predict
-from trainer_image.storage_local import LocalContainer
-from trainer_image.training import train
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import fetch_model, publish
 
 RUN = "20261123t081500-1a2b3c4d"
 COLUMNS = ["a", "b", "colour", "y"]
@@ -48,7 +49,7 @@ def container(trained: Path, tmp_path: Path) -> LocalContainer:
     """A local copy of a model's container, after publication."""
     (tmp_path / "model-1").mkdir()
     there = LocalContainer(tmp_path / "model-1")
-    artifacts.publish(there, trained, RUN, artifacts.Latest(None))
+    publish.publish(there, trained, RUN, publish.Latest(None))
     return there
 
 
@@ -87,9 +88,9 @@ def test_a_copy_of_a_container_is_followed_by_latest_and_a_run_s_folder_is_taken
     container: LocalContainer, trained: Path
 ) -> None:
     folder = container.root / "runs" / RUN
-    assert published.local_folder(container.root) == folder
-    assert published.local_folder(folder) == folder
-    assert published.local_folder(trained) == trained, "before publication there is no manifest"
+    assert fetch_model.local_folder(container.root) == folder
+    assert fetch_model.local_folder(folder) == folder
+    assert fetch_model.local_folder(trained) == trained, "before publication there is no manifest"
 
 
 def damage(change: str, root: Path) -> None:
@@ -125,13 +126,13 @@ def damage(change: str, root: Path) -> None:
 def test_a_model_that_is_not_the_published_one_is_refused(container: LocalContainer, change: str, why: str) -> None:
     damage(change, container.root)
     with pytest.raises(ConfigInvalid) as refused:
-        published.local_folder(container.root)
+        fetch_model.local_folder(container.root)
     assert why in refused.value.sentence
 
 
 def test_a_run_whose_report_was_edited_still_predicts(container: LocalContainer, trained: Path) -> None:
     (container.root / "runs" / RUN / "report.html").write_text("mine")
-    assert predict(published.local_folder(container.root), trained.parent / "rows.csv", None)["rows"] == 20
+    assert predict(fetch_model.local_folder(container.root), trained.parent / "rows.csv", None)["rows"] == 20
 
 
 def test_a_folder_without_a_model_is_told(tmp_path: Path) -> None:
@@ -157,13 +158,13 @@ def test_what_is_neither_folder_nor_reachable_container_is_one_sentence(
 class TestFromAzure:
     @pytest.fixture
     def name(self, azurite: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        from trainer_image.storage_azure import AzureStorage
+        from trainer_image.storage.azure import AzureStorage
 
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
         name = f"model-{secrets.token_hex(6)}"
         BlobServiceClient.from_connection_string(azurite.connection_string).create_container(name)
         there = AzureStorage(azurite.connection_string, None).container(name)
-        artifacts.publish(there, trained, RUN, artifacts.Latest(None))
+        publish.publish(there, trained, RUN, publish.Latest(None))
         return name
 
     def test_a_container_s_model_predicts_what_its_folder_does(self, name: str, trained: Path, tmp_path: Path) -> None:

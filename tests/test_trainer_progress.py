@@ -14,8 +14,8 @@ from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.trainer_fakes import FakePortal
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable, TrainerError
-from trainer_image.progress import COMPLETED, STARTED, StatusTracker
-from trainer_image.storage import Stop
+from trainer_image.run.status_tracker import COMPLETED, STARTED, StatusTracker
+from trainer_image.storage.container import Stop
 
 S = ProcessingStatus
 DOWN = PortalUnavailable("The portal does not answer")

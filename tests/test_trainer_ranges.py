@@ -15,12 +15,13 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, gener
 
 from local_stack.azurite import ACCOUNT, ACCOUNT_KEY
 from tests.blob_proxy import Answer, BlobProxy, Fault
-from trainer_image import storage_azure, storage_azure_ranges
 from trainer_image.contract import Limits
-from trainer_image.dataset import Download, lock_dataset
 from trainer_image.errors import DatasetInvalid, PermissionDenied, StorageUnavailable
-from trainer_image.storage import BlobInfo, Unavailable
-from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage import azure as storage_azure
+from trainer_image.storage import azure_ranges
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import BlobInfo, Unavailable
+from trainer_image.transfer.download import Download, lock_dataset
 
 CONTENT = os.urandom(300_000)
 RANGE = 100_000
@@ -29,8 +30,8 @@ NAME = "train/ä b+c&d%20'~!.bin"
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_azure_ranges, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(storage_azure_ranges, "PIECE_BYTES", 10_000)
+    monkeypatch.setattr(azure_ranges, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(azure_ranges, "PIECE_BYTES", 10_000)
     monkeypatch.setattr(storage_azure, "READ_TIMEOUT", 0.3)
 
 
@@ -101,7 +102,7 @@ def test_a_connection_that_never_gets_a_byte_is_given_up(azurite: Any, blobs: An
         pytest.raises(StorageUnavailable, match=r"^Failed to download dataset from container: \S+ \(storage cannot be"),
     ):
         fetch(proxy.connection_string, blobs.container_name, tmp_path)
-    assert len(proxy.asked) == storage_azure_ranges.ATTEMPTS
+    assert len(proxy.asked) == azure_ranges.ATTEMPTS
 
 
 def test_one_that_gives_a_little_each_time_is_not(azurite: Any, blobs: Any, tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_a_token_is_sent_as_bearer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise requests.ConnectionError
 
     monkeypatch.setattr(requests.Session, "send", send)
-    reader = storage_azure_ranges.RangeReader("http://127.0.0.1:9/c", Credential(), connect_timeout=1, silence=1)
+    reader = azure_ranges.RangeReader("http://127.0.0.1:9/c", Credential(), connect_timeout=1, silence=1)
     with pytest.raises(Unavailable, match="storage cannot be reached"):
         list(reader.pieces(BlobInfo("a", 1, "e"), 0, 1))
-    assert [request.headers["Authorization"] for request in sent] == ["Bearer abc"] * storage_azure_ranges.ATTEMPTS
+    assert [request.headers["Authorization"] for request in sent] == ["Bearer abc"] * azure_ranges.ATTEMPTS

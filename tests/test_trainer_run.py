@@ -17,16 +17,18 @@ from azure.storage.blob import BlobServiceClient
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
-from trainer_image import errors, fencing, run
-from trainer_image.config import Config
+from trainer_image import errors
+from trainer_image.config.model_config import Config
+from trainer_image.config.settings import Settings
 from trainer_image.contract import Limits, RunInputs
-from trainer_image.dataset import DatasetLock
-from trainer_image.outcome import Outcome
-from trainer_image.progress import COMPLETED
-from trainer_image.settings import Settings
-from trainer_image.sources import Dataset
-from trainer_image.storage import AccessDenied, Full, Stop, StorageFault, Unavailable
-from trainer_image.storage_local import LocalContainer
+from trainer_image.run import lifecycle as run
+from trainer_image.run.outcome import Outcome
+from trainer_image.run.status_tracker import COMPLETED
+from trainer_image.storage.container import AccessDenied, Full, Stop, StorageFault, Unavailable
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import lease
+from trainer_image.transfer.download import DatasetLock
+from trainer_image.transfer.sources import Dataset
 
 S = ProcessingStatus
 RUN = "20261123t081500-1a2b3c4d"
@@ -374,8 +376,8 @@ def test_a_run_overtaken_while_it_trained_is_fenced_and_reports_nothing(settings
 
 def test_a_second_pod_of_a_run_is_fenced(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.out is not None
-    monkeypatch.setattr(fencing, "take", functools.partial(fencing.take, wait_seconds=0.0))
-    held = LocalContainer(settings.out).lease(fencing.LEASE, RUN, take_over=False)
+    monkeypatch.setattr(lease, "take", functools.partial(lease.take, wait_seconds=0.0))
+    held = LocalContainer(settings.out).lease(lease.LEASE, RUN, take_over=False)
     portal = FakePortal(S.PROCESSING)
     assert start(settings, portal).exit_code == 204
     assert portal.puts == []
@@ -592,7 +594,7 @@ class TestOnAzure:
     def test_a_zombie_of_an_older_run_is_stopped_by_the_newer_one(
         self, pod: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(fencing, "take", functools.partial(fencing.take, renew_seconds=0.05))
+        monkeypatch.setattr(lease, "take", functools.partial(lease.take, renew_seconds=0.05))
         newer = replace(pod, run_id="20261124t000000-00000000")
         ends = []
 

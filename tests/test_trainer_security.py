@@ -29,7 +29,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.training_data import IMAGES, TABULAR, class_rows, class_table, image_folder, write_csv
-from trainer_image import cli, predict, unpacking
+from trainer_image import cli, predict
+from trainer_image.data import gzip_stream
 from trainer_image.errors import UsageError
 
 Maker = Callable[[Path], object]
@@ -173,7 +174,7 @@ HOSTILE: dict[str, tuple[Maker, str | bytes, int, str]] = {
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_input_is_one_clean_sentence(tmp_path: Path, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "FREE_BYTES", 2**20)
+    monkeypatch.setattr(gzip_stream, "FREE_BYTES", 2**20)
     make, config, code, sentence = HOSTILE[case]
     data = tmp_path / "d"
     make(data)

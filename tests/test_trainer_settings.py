@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from trainer_image.config.settings import Settings, from_mapping
 from trainer_image.errors import UsageError
-from trainer_image.settings import Settings, from_mapping
 
 KEY = "AccountKey=c2VjcmV0LXNlY3JldA=="
 POD = {

@@ -14,7 +14,8 @@ from azure.core.pipeline.transport import HttpTransport, RequestsTransport
 from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import UsageError
-from trainer_image.storage import (
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import (
     AccessDenied,
     BlobChanged,
     BlobMissing,
@@ -23,8 +24,7 @@ from trainer_image.storage import (
     LeaseHeld,
     Unavailable,
 )
-from trainer_image.storage_azure import AzureStorage
-from trainer_image.storage_local import LocalContainer
+from trainer_image.storage.local import LocalContainer
 
 
 def _new_azure(connection_string: str) -> Container:
@@ -200,7 +200,7 @@ def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were asked for, instead of pauses."""
     pauses: list[float] = []
     monkeypatch.setattr(HttpTransport, "sleep", lambda self, duration: pauses.append(duration))
-    monkeypatch.setattr("trainer_image.storage_azure.time.sleep", pauses.append)
+    monkeypatch.setattr("trainer_image.storage.azure.time.sleep", pauses.append)
     return pauses
 
 

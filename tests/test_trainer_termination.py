@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_image import termination
-from trainer_image.termination import MAX_BYTES, termination_message, write_termination
+from trainer_image.run import termination
+from trainer_image.run.termination import MAX_BYTES, termination_message, write_termination
 
 
 def message(text: str, **more: Any) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from trainer_image.config import Config
+from trainer_image.config.model_config import Config
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 
 

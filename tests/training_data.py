@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trainer_image.config import parse_config
+from trainer_image.config.model_config import parse_config
 from trainer_image.contract import CheckpointStore, Limits, Progress, RunInputs
 
 TABULAR = "task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {epochs: 3}\n"

@@ -14,16 +14,19 @@ from typing import Any
 import click
 
 from portal_client import redaction
-from trainer_image import config, published, run, settings
+from trainer_image.config import model_config as config
+from trainer_image.config import settings
 from trainer_image.contract import RunInputs
 from trainer_image.errors import TrainerError, UsageError
-from trainer_image.inside import inside_for
-from trainer_image.outcome import Outcome, last_words
-from trainer_image.signals import stops_on_signals
-from trainer_image.sources import Sources
-from trainer_image.storage import Stop
-from trainer_image.termination import write_termination
-from trainer_image.work_folder import work_folder
+from trainer_image.run import lifecycle
+from trainer_image.run.backend import inside_for
+from trainer_image.run.outcome import Outcome, last_words
+from trainer_image.run.signals import stops_on_signals
+from trainer_image.run.termination import write_termination
+from trainer_image.run.work_folder import work_folder
+from trainer_image.storage.container import Stop
+from trainer_image.transfer import fetch_model
+from trainer_image.transfer.sources import Sources
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +186,7 @@ def predict(
         stray += ["--out"] if prompt is not None and out is not None else []
         if stray:
             raise UsageError(f"{stray[0]} does not go with {'--data' if prompt is None else '--prompt'}")
-        with published.model_folder(model) as folder:
+        with fetch_model.model_folder(model) as folder:
             if data is not None:
                 table(folder, data)
             else:
@@ -209,16 +212,16 @@ def _prompt(given: str) -> str:
 def train_command(flags: Mapping[str, str | None]) -> int:
     """Exit code of one training, or of what a further process of it does."""
     if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
-        from trainer_image import engine_helper
+        from trainer_image.engine import worker
 
-        return engine_helper.main()
+        return worker.main()
     try:
         chosen = settings.from_mapping(os.environ, flags)
         _log_to_stderr(chosen.log_level, chosen.secrets)
         logger.info("Trainer %s: %s", _version(), chosen)
         stop = Stop()
         with stops_on_signals(stop):
-            outcome = run.run(chosen, stop)
+            outcome = lifecycle.run(chosen, stop)
     except TrainerError as error:
         return _before_it_began(error)
     _summary(outcome)

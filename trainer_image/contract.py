@@ -1,6 +1,6 @@
 """Where the trainer's outside (storage, portal, signals) and inside (engine, tasks) meet.
 
-The outside hands a `RunInputs` to `trainer_image.training.train` and gets a `RunResult`; anything that goes
+The outside hands a `RunInputs` to `trainer_image.engine.training.train` and gets a `RunResult`; anything that goes
 wrong is a `trainer_image.errors.TrainerError`. Neither side knows more of the other than this file says.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from trainer_image.config import Config
+    from trainer_image.config.model_config import Config
     from trainer_image.errors import TrainerError
 
 

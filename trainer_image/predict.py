@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from trainer_image import plugins, stored_json
-from trainer_image.blob_names import printable
 from trainer_image.contract import Limits
-from trainer_image.devices import usable_cpus
-from trainer_image.engine_step import evaluate
+from trainer_image.engine.step import evaluate
 from trainer_image.errors import UsageError
-from trainer_image.tasks import task_named
+from trainer_image.host.devices import usable_cpus
+from trainer_image.storage import untrusted_json
+from trainer_image.storage.blob_names import printable
+from trainer_image.tasks import plugins, task_named
 from trainer_image.tasks.base import Predictor, Task
 
 
@@ -43,7 +43,7 @@ def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
 def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
     """(model.json, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
     try:
-        description: dict[str, Any] = stored_json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
+        description: dict[str, Any] = untrusted_json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
         if description["format"] != 1:
             found = printable(str(description["format"]))[:40]
             raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1")

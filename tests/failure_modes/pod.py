@@ -27,15 +27,16 @@ from typing import Any
 
 from portal_client.statuses import ProcessingStatus
 from tests.trainer_fakes import FakePortal
-from trainer_image import fencing, run
-from trainer_image.checkpoint_store import ContainerCheckpoints
-from trainer_image.config import Config
+from trainer_image.config.model_config import Config
+from trainer_image.config.settings import Settings
 from trainer_image.contract import Limits, RunInputs, RunResult
 from trainer_image.errors import Terminated
-from trainer_image.inside import load_engine
-from trainer_image.settings import Settings
-from trainer_image.storage import Stop
-from trainer_image.storage_azure import AzureContainer
+from trainer_image.run import lifecycle
+from trainer_image.run.backend import load_engine
+from trainer_image.storage.azure import AzureContainer
+from trainer_image.storage.container import Stop
+from trainer_image.transfer import lease
+from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 
 
 class Inside:
@@ -116,7 +117,7 @@ def train(plan: dict[str, Any]) -> int:
         device="cpu",
     )
     patience = {"wait_seconds": plan.get("wait", 0.0), "renew_seconds": plan.get("renew", 0.2)}
-    fencing.take = functools.partial(fencing.take, **patience)  # type: ignore[assignment]
+    lease.take = functools.partial(lease.take, **patience)  # type: ignore[assignment]
     if plan.get("kill"):
         arm(*plan["kill"], die)
     if plan.get("freeze"):
@@ -125,7 +126,7 @@ def train(plan: dict[str, Any]) -> int:
         arm_checkpoints()
     portal = FakePortal(ProcessingStatus.PROCESSING)
     inside = load_engine if plan.get("real") else lambda: Inside(plan)
-    outcome = run.run(settings, Stop(), inside=inside, connect=lambda settings: portal)
+    outcome = lifecycle.run(settings, Stop(), inside=inside, connect=lambda settings: portal)
     (folder / f"{name}.json").write_text(json.dumps({"code": outcome.code, "puts": portal.puts}))
     return outcome.exit_code
 

@@ -24,9 +24,9 @@ from local_stack.processes import wait_until
 from local_stack.stack import bare_environment
 from tests.failure_modes.kit import ROOT
 from tests.training_data import class_table
-from trainer_image import artifacts, fencing
-from trainer_image.storage import Container
-from trainer_image.storage_azure import AzureStorage
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import Container
+from trainer_image.transfer import lease, publish
 
 OLD, RUN, NEWER = "20261122t000000-00000000", "20261123t081500-aaaaaaaa", "20261124t000000-bbbbbbbb"
 
@@ -45,7 +45,7 @@ class House:
         old = folder / f"old-{name}"
         old.mkdir()
         (old / "model.safetensors").write_text(OLD)
-        artifacts.publish(self.container, old, OLD, artifacts.Latest(None))
+        publish.publish(self.container, old, OLD, publish.Latest(None))
         self.pods: list[subprocess.Popen[str]] = []
 
     @property
@@ -91,9 +91,9 @@ class House:
 
     def published(self) -> str:
         """The run in latest.json; every file of it was compared with its manifest."""
-        latest = artifacts.read_latest(self.container)
+        latest = publish.read_latest(self.container)
         place = self.folder / f"read-{secrets.token_hex(4)}"
-        artifacts.fetch_model(self.container, latest, place)
+        publish.fetch_model(self.container, latest, place)
         assert latest.run_id is not None
         return latest.run_id
 
@@ -165,7 +165,7 @@ def test_f22_a_pod_that_stood_still_while_it_published_spoils_nothing(house: Hou
     (child,) = children(zombie.pid)
     wait_until(lambda: state(child) == "T", 60, what="the pod to stand still")
     # What a quarter of a minute does: the lease runs out.
-    BlobLeaseClient(house.service.get_blob_client(house.model, fencing.LEASE)).break_lease(0)
+    BlobLeaseClient(house.service.get_blob_client(house.model, lease.LEASE)).break_lease(0)
     assert house.codes(house.start(house.plan("replacement", RUN))) == [0]
     os.kill(child, signal.SIGCONT)
     assert house.codes(zombie) == [204]

@@ -21,14 +21,17 @@ from tests.crashes.process import Process
 from tests.failure_modes.kit import a_world, disturb, live, statuses, templates, undisturbed
 from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
 from tests.training_data import class_table, run_inputs
-from trainer_image import errors, memory, run, storage_azure
-from trainer_image.artifacts import LATEST
+from trainer_image import errors
+from trainer_image.config.settings import Settings
 from trainer_image.contract import Limits, RunInputs
-from trainer_image.dataset import DatasetLock, Download, lock_dataset
-from trainer_image.outcome import Outcome
-from trainer_image.settings import Settings
-from trainer_image.storage import BlobChanged, BlobInfo, Stop
-from trainer_image.storage_azure import AzureStorage
+from trainer_image.host import memory
+from trainer_image.run import lifecycle
+from trainer_image.run.outcome import Outcome
+from trainer_image.storage import azure
+from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.container import BlobChanged, BlobInfo, Stop
+from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.transfer.publish import LATEST
 
 S = ProcessingStatus
 RUN = "20261123t081500-1a2b3c4d"
@@ -57,7 +60,7 @@ def settings(tmp_path: Path) -> Settings:
 def start(
     settings: Settings, portal: FakePortal, during: Callable[[RunInputs], None], stop: Stop | None = None
 ) -> Outcome:
-    return run.run(settings, stop or Stop(), inside=lambda: FakeInside(during), connect=lambda settings: portal)
+    return lifecycle.run(settings, stop or Stop(), inside=lambda: FakeInside(during), connect=lambda settings: portal)
 
 
 def last_words(settings: Settings) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def last_words(settings: Settings) -> dict[str, Any]:
 def test_f21_a_gpu_that_fails_is_to_be_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from trainer_image import training
+    from trainer_image.engine import training
 
     def lost(self: object) -> None:
         raise torch.AcceleratorError("CUDA error: device lost (Xid 79)\nmore")
@@ -83,7 +86,7 @@ def test_f21_a_gpu_that_fails_is_to_be_retried(tmp_path: Path, monkeypatch: pyte
 def test_f21_a_gpu_that_was_given_and_is_gone_is_not_replaced_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from trainer_image.devices import choose_device
+    from trainer_image.host.devices import choose_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto").type == "cpu", "a laptop"
@@ -237,7 +240,7 @@ class Stalling:
 
 
 def test_f28_a_connection_that_stalls_is_given_up_and_its_range_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage_azure, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(azure, "READ_TIMEOUT", 0.2)
     service = Stalling(1)
     try:
         text = f"DefaultEndpointsProtocol=http;AccountName=account;AccountKey=a2V5;BlobEndpoint={service.address};"

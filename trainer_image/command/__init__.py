@@ -5,7 +5,7 @@
                  SIGTERM ───┘            └▶ PROGRESS_FILE ─▶ portal, metrics.jsonl
 
 Download, fencing, publication and reports are those of every task: this package has the contract of
-`trainer_image.training` (see contract.py), and torch is not imported.
+`trainer_image.engine.training` (see contract.py), and torch is not imported.
 """
 
 from __future__ import annotations
@@ -20,13 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from trainer_image import memory
-from trainer_image.blob_names import printable
 from trainer_image.command import output
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.process import Program, environment, hide_own_memory
 from trainer_image.command.progress import ProgressFile
-from trainer_image.config import Config, format_duration
+from trainer_image.config.model_config import Config, format_duration
 from trainer_image.contract import Limits, Progress, RunInputs, RunResult
 from trainer_image.errors import (
     ConfigInvalid,
@@ -42,6 +40,8 @@ from trainer_image.errors import (
     UserCodeFailed,
     UserCodeKilled,
 )
+from trainer_image.host import memory
+from trainer_image.storage.blob_names import printable
 
 logger = logging.getLogger(__name__)
 

@@ -20,10 +20,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
-from trainer_image import stored_json
-from trainer_image.blob_names import first_problem, printable
-from trainer_image.checkpoint_store import MANIFEST, MANIFEST_BYTES
 from trainer_image.contract import CheckpointStore
+from trainer_image.storage import untrusted_json
+from trainer_image.storage.blob_names import first_problem, printable
+from trainer_image.transfer.checkpoint_store import MANIFEST, MANIFEST_BYTES
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class CheckpointFolder:
         """
         for found in self._store.newest_first() if self._store else ():
             try:
-                state = stored_json.loads((found / STATE).read_text(encoding="utf-8"))
+                state = untrusted_json.loads((found / STATE).read_text(encoding="utf-8"))
                 if state["format"] != FORMAT:
                     raise ValueError(f"its format is {state['format']!r}")
                 self.step, self.seconds = int(state["step"]), float(state["seconds"])

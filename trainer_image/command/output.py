@@ -11,14 +11,14 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_image.artifacts import write_json
-from trainer_image.blob_names import first_problem, printable
 from trainer_image.command.process import plain
 from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import Limits, RunInputs, RunResult
-from trainer_image.dataset import in_words
 from trainer_image.errors import LimitExceeded, UserCodeFailed
 from trainer_image.report import program
+from trainer_image.storage.blob_names import first_problem, printable
+from trainer_image.transfer.download import in_words
+from trainer_image.transfer.publish import write_json
 
 if TYPE_CHECKING:
     from trainer_image.command.checkpoints import CheckpointFolder

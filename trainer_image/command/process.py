@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from portal_client.redaction import redact
-from trainer_image import credentials
+from trainer_image.host import child_environment
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ except OSError as error:
 
 def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The program's environment: the trainer's own without credentials, and `given`."""
-    kept = credentials.without(inherited)
+    kept = child_environment.without(inherited)
     # A script imports what lies beside it; the image says so only to keep the trainer's own imports out of reach.
     kept.pop("PYTHONSAFEPATH", None)
     return {**kept, "PYTHONUNBUFFERED": "1", **given}

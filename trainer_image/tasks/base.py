@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_image.contract import Limits
-from trainer_image.scratch import Scratch
+from trainer_image.data.spill import Scratch
 from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]

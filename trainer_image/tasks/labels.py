@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainer_image.tables_numbers import MARKERS
+from trainer_image.data.numbers import MARKERS
 
 SHOWN = 5
 

@@ -1,0 +1,175 @@
+"""config.yaml as the trainer understands it: strict, versioned, every problem named at once.
+
+Sentences are `Invalid configuration: {path}: {why}`, one for each problem. What is not given gets its
+default here, so that the resolved configuration is complete and its hash says what was trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, Field, ValidationError
+
+from trainer_image.config import problems as config_problems
+from trainer_image.config import strict_yaml
+from trainer_image.config.sections import (
+    TASK_METRICS,
+    CheckpointConfig,
+    CommandConfig,
+    CustomConfig,
+    DataConfig,
+    InitConfig,
+    ModelConfig,
+    ReportConfig,
+    Section,
+    TrainConfig,
+    container_name,
+    format_duration,
+)
+from trainer_image.errors import ConfigInvalid
+
+__all__ = ["TASKS", "Config", "ConfigProblems", "format_duration", "json_schema", "parse_config", "run_key"]
+
+TaskName = Literal["tabular", "image_classification", "text_classification", "language_model", "custom", "command"]
+TASKS: tuple[str, ...] = get_args(TaskName)
+# What a task of one's own needs, in the section of its name.
+USER_TASKS = {
+    "custom": ("entry_point", "module:Class of a task that is registered in the image"),
+    "command": ("argv", "the program and its arguments, like [python, train.py]"),
+}
+# The keys of `data` that mean something to each built-in task.
+DATA_KEYS = {
+    "tabular": {"target", "drop", "types", "group"},
+    "image_classification": {"target", "group"},
+    "text_classification": {"target", "text", "group"},
+    "language_model": {"text", "group"},
+}
+# The column that a task predicts where data.target names none.
+DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
+# Part of every run key: raised when the same configuration starts to mean another training.
+RUN_KEY_FORMAT = 1
+
+
+class ConfigProblems(ConfigInvalid):
+    """Everything that is wrong with one config.yaml; `problems` holds one sentence for each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = tuple(f"Invalid configuration: {problem}" for problem in problems)
+        super().__init__("; ".join(self.problems))
+
+
+class Config(Section):
+    """The whole file. The smallest valid one is `task: tabular` and `data: {target: …}`."""
+
+    version: Literal[1] = 1
+    task: TaskName
+    dataset: Annotated[str, AfterValidator(container_name)] | None = Field(
+        default=None, description="The dataset's container, unless the request or DATASET_CONTAINER names it."
+    )
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    init: InitConfig = Field(default_factory=InitConfig)
+    report: ReportConfig = Field(default_factory=ReportConfig)
+    custom: CustomConfig = Field(default_factory=CustomConfig)
+    command: CommandConfig = Field(default_factory=CommandConfig)
+
+    def resolved(self) -> dict[str, Any]:
+        """All fields that the task has, with their values, defaults included, as plain YAML and JSON types."""
+        return self.model_dump(mode="json", by_alias=True, exclude=set(USER_TASKS) - {self.task})
+
+    def resolved_yaml(self) -> str:
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+
+
+def parse_config(text: bytes) -> Config:
+    """The text of a config.yaml → Config. Raises ConfigProblems with all that is wrong with it."""
+    try:
+        raw = strict_yaml.load(text)
+    except strict_yaml.YamlRefused as refused:
+        raise ConfigProblems([f"config.yaml: {refused}"]) from None
+    if not isinstance(raw, dict):
+        raise ConfigProblems(["config.yaml: must hold keys and values, like `task: tabular`"])
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as error:
+        problems = config_problems.sentences(error, Config)
+        raise ConfigProblems(problems + _across_fields(raw)) from None
+    problems = _across_fields(raw)
+    if problems:
+        raise ConfigProblems(problems)
+    return config
+
+
+def _across_fields(raw: dict[str, Any]) -> list[str]:
+    """What no single field can see; works on the raw values, to be told together with the others."""
+    task, data, train = raw.get("task"), raw.get("data", {}), raw.get("train", {})
+    if not (isinstance(task, str) and task in TASKS):
+        return []
+    problems = _of_user_tasks(task, raw)
+    if isinstance(data, dict):
+        problems += _of_data(task, data)
+    metric = train.get("metric", "auto") if isinstance(train, dict) else "auto"
+    if task in DATA_KEYS and isinstance(metric, str) and metric not in ("auto", *TASK_METRICS[task]):
+        known = ", ".join(TASK_METRICS[task])
+        problems.append(f"train.metric: must be auto or one of {known} for task {task}; it is {metric[:60]!r}")
+    return problems
+
+
+def _of_user_tasks(task: str, raw: dict[str, Any]) -> list[str]:
+    problems = [
+        f"{name}: belongs to task {name}, not to {task}" for name in USER_TASKS if name != task and raw.get(name)
+    ]
+    if task in USER_TASKS:
+        key, right = USER_TASKS[task]
+        section = raw.get(task) or {}
+        if isinstance(section, dict) and not section.get(key):
+            problems.append(f"{task}.{key}: is required for task {task}: {right}")
+    return problems
+
+
+def _of_data(task: str, data: dict[str, Any]) -> list[str]:
+    problems = []
+    if task == "tabular" and "target" not in data:
+        problems.append("data.target: is required for task tabular: name the column to predict; it is never guessed")
+    elif task == "tabular":
+        target, drop = data["target"], data.get("drop")
+        if target is None:
+            problems.append("data.target: is empty; it must name the column to predict")
+        if isinstance(drop, list) and target in drop:
+            problems.append(f"data.drop: contains the target {target!r}")
+    if task in DATA_KEYS and data.get("group") and data["group"] == data.get("target", DEFAULT_TARGETS.get(task)):
+        problems.append(
+            f"data.group: is the target {data['group']!r}: rows with the same answer would all lie on one side of the"
+            " split; name a column like a customer or a patient, or leave it out"
+        )
+    for key in DataConfig.model_fields if task in DATA_KEYS else ():
+        if data.get(key) and key not in DATA_KEYS[task]:
+            owners = [name for name, keys in DATA_KEYS.items() if key in keys]
+            problems.append(f"data.{key}: belongs to task {' or '.join(owners)}, not to {task}")
+    return problems
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of config.yaml (draft 2020-12)."""
+    schema = Config.model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "config.yaml"}
+
+
+def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> str:
+    """Hex SHA-256 of what decides the outcome of a training; equal keys resume each other's checkpoints.
+
+    Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows.
+    `initial` is the manifest hash of the model a warm start begins with: another one is another training.
+    """
+    identity = {
+        "format": RUN_KEY_FORMAT,
+        "config": {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")},
+        "dataset": dataset_fingerprint,
+        "initial": initial,
+    }
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,256 @@
+"""Tar and zip archives from strangers, read where they lie: nothing is unpacked into a folder that it could leave.
+
+Our own reader of the two formats' outlines instead of the standard library's: `tarfile` believes sizes that memory has
+to pay for, and its filters had holes (CVE-2025-4517, fixed in Python 3.11.13). Regular files only; a link, a device or
+a sparse file is an error that names it. Members are found first, each with the place of its bytes, and read one by one
+when they are needed. Archives within archives are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from trainer_image.contract import Limits
+from trainer_image.data.gzip_stream import MOST_RATIO, open_unpacked
+from trainer_image.data.spill import Scratch
+from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.storage.blob_names import first_problem, printable
+from trainer_image.transfer.download import in_words
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
+# One member is read whole into memory, by several threads at once.
+MEMBER_BYTES = 256 * 1024**2
+# Of a member that is packed, how much larger it may become; small ones may do what they like.
+FREE_MEMBER_BYTES = 1024**2
+BLOCK = 512
+HEADER_BYTES = 64 * 1024
+
+_KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a device",
+    b"4": "a device",
+    b"6": "a named pipe",
+    b"S": "a sparse file",
+}
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file within an archive: its bytes begin at `offset` of the file at `path`.
+
+    packed: bytes that it takes there when deflated, None when it is stored as it is; size: its bytes as they are
+    """
+
+    archive: str
+    name: str
+    path: Path
+    offset: int
+    size: int
+    packed: int | None = None
+
+    def read(self) -> bytes:
+        """The content. DatasetInvalid when it does not unpack to what the archive says."""
+        length = self.size if self.packed is None else self.packed
+        with self.path.open("rb") as file:
+            content = os.pread(file.fileno(), length, self.offset)
+        if self.packed is not None:
+            inflate = zlib.decompressobj(-15)
+            try:
+                content = inflate.decompress(content, self.size + 1)
+            except zlib.error as error:
+                raise self.error(f"does not unpack ({error})") from None
+        if len(content) != self.size:
+            raise self.error("does not unpack to the size that the archive says")
+        return content
+
+    def error(self, why: str) -> Exception:
+        """A DatasetInvalid that names archive and member."""
+        return invalid(f"{self.archive}/{printable(self.name)}", why)
+
+
+def is_archive(path: Path) -> bool:
+    """By its name."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Member]:
+    """All regular files of an archive. Raises DatasetInvalid and LimitExceeded, naming archive and member.
+
+    A packed tar is unpacked into one file in `scratch` first: its members lie nowhere else.
+    """
+    lower = path.name.lower()
+    if lower.endswith(".zip"):
+        found = _zip(name, path, limits)
+    elif lower.endswith(".tar"):
+        found = _tar(name, path)
+    else:
+        plain = scratch.file(path.stat().st_size)
+        with open_unpacked(name, path, limits) as packed, plain.open("wb") as file:
+            while block := packed.read(1024**2):
+                scratch.room_for(len(block))
+                file.write(block)
+        found = _tar(name, plain)
+    listed: list[Member] = []
+    for member in found:
+        listed.append(member)
+        if limits.dataset_files and len(listed) > limits.dataset_files:
+            raise LimitExceeded(f"{name} holds more than {limits.dataset_files} files (MAX_DATASET_FILES)")
+        if member.size > MEMBER_BYTES:
+            raise LimitExceeded(
+                f"{name}: '{printable(member.name)}' has {in_words(member.size)}; at most {in_words(MEMBER_BYTES)} are "
+                "read of one file in an archive"
+            )
+    problem = first_problem(member.name for member in listed)
+    if problem:
+        raise invalid(name, f"'{printable(problem[0])}': {problem[1]}")
+    return listed
+
+
+def _plain(name: str) -> str:
+    """Without the "./" that `tar -C folder .` puts before every name."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/") if name[2:3] != "/" else name[2:]
+    return name
+
+
+def _zip(name: str, path: Path, limits: Limits) -> Iterator[Member]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        with path.open("rb") as file:
+            yield from _zip_members(name, path, file, entries, limits)
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError) as error:
+        raise invalid(name, f"is no readable zip archive ({error})") from None
+
+
+def _zip_members(
+    name: str, path: Path, file: BinaryIO, entries: list[zipfile.ZipInfo], limits: Limits
+) -> Iterator[Member]:
+    end = total = 0
+    packed_bytes = path.stat().st_size
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        shown = printable(entry.orig_filename)
+        kind = stat.S_IFMT(entry.external_attr >> 16)
+        if entry.is_dir():
+            continue
+        if kind not in (0, stat.S_IFREG):
+            what = "a symbolic link" if kind == stat.S_IFLNK else "no regular file"
+            raise invalid(name, f"'{shown}' is {what}; regular files are read and nothing else")
+        if entry.flag_bits & 1:
+            raise invalid(name, f"'{shown}' is encrypted")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise invalid(name, f"'{shown}' is packed by another method than deflate; pack it as usual")
+        if entry.header_offset < end:
+            raise invalid(name, f"'{shown}' overlaps the file before it: the archive is damaged or made to harm")
+        header = os.pread(file.fileno(), 30, entry.header_offset)
+        if len(header) < 30 or not header.startswith(b"PK\3\4"):
+            raise invalid(name, f"'{shown}' is not where the archive's list says")
+        names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        offset = entry.header_offset + 30 + names
+        end = offset + entry.compress_size
+        stored = entry.compress_type == zipfile.ZIP_STORED
+        if end > packed_bytes or (stored and entry.compress_size != entry.file_size):
+            raise invalid(name, f"'{shown}' is cut off")
+        total += entry.file_size
+        if entry.file_size > max(FREE_MEMBER_BYTES, MOST_RATIO * entry.compress_size):
+            raise LimitExceeded(f"{name}: '{shown}' unpacks to more than {MOST_RATIO} times its size")
+        if limits.dataset_bytes and total > limits.dataset_bytes:
+            raise LimitExceeded(f"{name} unpacks to more than {in_words(limits.dataset_bytes)} (MAX_DATASET_BYTES)")
+        packed = None if stored else entry.compress_size
+        yield Member(name, _plain(entry.orig_filename), path, offset, entry.file_size, packed)
+
+
+def _tar(name: str, path: Path) -> Iterator[Member]:
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        at = 0
+        longer: dict[str, str] = {}
+        while at + BLOCK <= size:
+            header = os.pread(file.fileno(), BLOCK, at)
+            if not header.strip(b"\0"):
+                return
+            length, kind = _tar_header(name, header, at)
+            begin, at = at + BLOCK, at + BLOCK + -(-length // BLOCK) * BLOCK
+            if begin + length > size:
+                raise invalid(name, "is cut off: its last file is not there to the end")
+            if kind in b"LKxg":
+                if length > HEADER_BYTES:
+                    raise invalid(name, f"the header at byte {begin} has {length} bytes, more than {HEADER_BYTES}")
+                text = os.pread(file.fileno(), length, begin)
+                longer |= _long_name(text) if kind == b"L" else _pax(name, text) if kind == b"x" else {}
+                continue
+            member = _plain(longer.get("path") or _tar_name(name, header))
+            if "size" in longer and longer["size"] != str(length):
+                raise invalid(name, f"'{printable(member)}' has two sizes")
+            if kind not in (b"0", b"\0", b"7", b"5") or any(key.startswith("GNU.sparse") for key in longer):
+                what = _KINDS.get(kind, "no regular file" if kind not in (b"0", b"\0", b"7") else "a sparse file")
+                raise invalid(name, f"'{printable(member)}' is {what}; regular files are read and nothing else")
+            longer = {}
+            if kind != b"5" and not member.endswith("/"):
+                yield Member(name, member, path, begin, length)
+        if at == 0:
+            raise invalid(name, "is no tar archive")
+
+
+def _tar_header(name: str, header: bytes, at: int) -> tuple[int, bytes]:
+    """(bytes that follow, kind)"""
+    try:
+        said = int(header[148:156].strip(b"\0 ") or b"0", 8)
+        length = (
+            int.from_bytes(header[125:136], "big")
+            if header[124] == 0x80
+            else int(header[124:136].strip(b"\0 ") or b"0", 8)
+        )
+    except ValueError:
+        said, length = -1, -1
+    if length < 0 or said != sum(header[:148]) + 8 * 32 + sum(header[156:]):
+        raise invalid(name, f"is no readable tar archive (at byte {at})")
+    return length, header[156:157]
+
+
+def _tar_name(name: str, header: bytes) -> str:
+    parts = [header[:100].split(b"\0")[0]]
+    if header[257:262] == b"ustar" and header[263:265] == b"00":
+        parts.insert(0, header[345:500].split(b"\0")[0])
+    return _decoded(name, b"/".join(part for part in parts if part))
+
+
+def _long_name(text: bytes) -> dict[str, str]:
+    return {"path": _decoded("", text.split(b"\0")[0])}
+
+
+def _pax(name: str, text: bytes) -> dict[str, str]:
+    """The records of a pax header: "length key=value\\n" each."""
+    records = {}
+    while text.strip(b"\0"):
+        digits, _, _ = text[:12].partition(b" ")
+        if not digits.isdigit() or not len(digits) + 2 < int(digits) <= len(text):
+            raise invalid(name, "is no readable tar archive (an extended header is broken)")
+        key, _, value = text[len(digits) + 1 : int(digits) - 1].partition(b"=")
+        records[_decoded(name, key)] = _decoded(name, value)
+        text = text[int(digits) :]
+    return records
+
+
+def _decoded(name: str, text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise invalid(name, f"holds a name that is not UTF-8 ({printable(text.decode('latin-1'))})") from None
+
+
+def copied(member: Member, scratch: Scratch) -> Path:
+    """The member as a file of its own, under its own name, in a folder of `scratch`: for readers that need a path."""
+    folder = scratch.file(member.size)
+    folder.mkdir()
+    path = folder / member.name.rsplit("/", 1)[-1]
+    path.write_bytes(member.read())
+    return path

@@ -1,0 +1,251 @@
+"""CSV and TSV, plain or gzip, in batches: any usual delimiter, quotes, line ends within them, a byte order mark."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+
+from trainer_image.contract import Limits
+from trainer_image.data import cells as tables_text
+from trainer_image.data import file_kinds
+from trainer_image.data.cells import TEXT, check_header, empty, finished
+from trainer_image.data.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
+from trainer_image.data.gzip_stream import Unpacked, open_unpacked
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+
+_QUOTE = "is there a quote that is never closed?"
+
+
+def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded."""
+    csv.field_size_limit(limits.field_bytes or 2**31 - 1)
+    try:
+        with _open_text(name, path, limits) as text:
+            sample = text.read(SAMPLE_CHARACTERS)
+    except UnicodeDecodeError:
+        raise _not_utf8(name, path, limits) from None
+    if not sample.strip():
+        raise invalid(name, "is empty; a header row and data rows are expected")
+    dialect, sample = dialect_of(path, sample)
+    try:
+        header = [column.strip() for column in _header(name, path, dialect, sample, limits)]
+    except csv.Error as error:
+        raise invalid(name, f"row 1: {error}") from None
+    named = len(header)
+    while named > 1 and not header[named - 1]:
+        named -= 1
+    check_header(name, header[:named], limits)
+    yield empty(header[:named])
+    rows = 0
+    last: pa.RecordBatch | None = None
+    for batch in _parsed(name, path, dialect, [*header[:named], *_unnamed(header, named)], limits):
+        for number in range(named, len(header)):
+            _check_empty(name, path, number, batch.column(number), rows, limits)
+        rows += batch.num_rows
+        last = batch.select(range(named))
+        yield last
+    if last is not None and last.num_rows and any(_ends_a_line(cells[-1].as_py()) for cells in last.columns):
+        _check_closed(name, path, dialect, limits)
+
+
+def _unnamed(header: list[str], named: int) -> list[str]:
+    """Names that no column can have, for those that a delimiter at the rows' ends makes."""
+    return [f"\0{number}" for number in range(named, len(header))]
+
+
+def _check_empty(name: str, path: Path, number: int, cells: pa.Array, before: int, limits: Limits) -> None:
+    if cells.null_count == len(cells):
+        return
+    index = pc.index(pc.is_valid(cells), True).as_py()
+    row = line_numbers(name, path, [before + index], limits).get(before + index, 0)
+    raise invalid(
+        name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(cells[index])[:40]}' in it: name it"
+    )
+
+
+def _ends_a_line(cell: str | None) -> bool:
+    return cell is not None and ("\n" in cell or "\r" in cell)
+
+
+def _check_closed(name: str, path: Path, dialect: Dialect, limits: Limits) -> None:
+    """A quote that is never closed makes one field of the rest of the file; no reader of ours says so by itself."""
+    line = max(line for line, _ in _records(name, path, dialect, limits))
+    with _open_text(name, path, limits) as text:
+        rest = list(islice(text, line - 1, None))
+    try:
+        list(csv.reader(rest, delimiter=dialect.delimiter, strict=True))
+    except csv.Error as error:
+        if "end of data" in str(error):
+            raise invalid(
+                name, f"row {line}: a quote is opened and never closed: the rest of the file lies in it"
+            ) from None
+
+
+def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: Limits) -> Iterator[pa.RecordBatch]:
+    ragged: list[pacsv.InvalidRow] = []
+
+    def note(row: pacsv.InvalidRow) -> str:
+        ragged.append(row)
+        return "error"
+
+    try:
+        with io.BufferedReader(_WithoutNul(name, path, limits)) as source:
+            reader = pacsv.open_csv(
+                source,
+                read_options=pacsv.ReadOptions(
+                    use_threads=False,
+                    block_size=tables_text.BLOCK_BYTES,
+                    column_names=header,
+                    skip_rows=dialect.skip,
+                    skip_rows_after_names=1,
+                ),
+                parse_options=pacsv.ParseOptions(
+                    delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    column_types=dict.fromkeys(header, TEXT), strings_can_be_null=False
+                ),
+            )
+            for batch in reader:
+                yield from finished(name, batch, limits, f"; {_QUOTE}")
+    except _NulFound:
+        row = _line_with(name, path, limits, lambda line: line.find(b"\0"))
+        raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
+    except pa.ArrowInvalid as error:
+        if ragged:
+            raise _ragged(name, path, dialect, len(header), limits) from None
+        if "utf8" in str(error).lower():
+            raise _not_utf8(name, path, limits) from None
+        if "straddling" in str(error):
+            raise _too_long(name) from None
+        if "Empty CSV file" in str(error):
+            return
+        raise invalid(name, f"is no readable CSV ({str(error).splitlines()[0]})") from None
+
+
+class _NulFound(Exception):
+    pass
+
+
+class _WithoutNul(Unpacked):
+    """A NUL would silently become part of a category's name."""
+
+    def readinto(self, buffer: Any) -> int:
+        count = super().readinto(buffer)
+        if b"\0" in bytes(memoryview(buffer)[:count]):
+            raise _NulFound
+        return count
+
+
+def _too_long(name: str) -> LimitExceeded:
+    return LimitExceeded(f"{name}: a row is longer than {tables_text.BLOCK_BYTES} bytes; {_QUOTE}")
+
+
+def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
+    return io.TextIOWrapper(open_unpacked(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
+
+
+def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits) -> list[str]:
+    """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
+    records = _first_records(sample, dialect.delimiter)
+    if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
+        with _open_text(name, path, limits) as text:
+            _, longer = dialect_of(path, text.read(tables_text.BLOCK_BYTES))
+        records = _first_records(longer, dialect.delimiter)
+        if len(records) < 2 and len(longer) >= tables_text.BLOCK_BYTES:
+            raise _too_long(name)
+    return records[0]
+
+
+def _first_records(text: str, delimiter: str) -> list[list[str]]:
+    return list(islice((record for record in csv.reader(as_lines(text), delimiter=delimiter) if record), 2))
+
+
+def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterator[tuple[int, list[str]]]:
+    """Every record that is not blank with the number of its first line."""
+    with _open_text(name, path, limits) as text:
+        for _ in range(dialect.skip):
+            text.readline()
+        reader = csv.reader(text, delimiter=dialect.delimiter)
+        line = dialect.skip + 1
+        for record in reader:
+            if record:
+                yield line, record
+            line = dialect.skip + reader.line_num + 1
+
+
+def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
+    """The lines (from 1) on which the data rows with these indices begin."""
+    with _open_text(name, path, limits) as text:
+        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS))
+    wanted, last = set(indices), max(indices, default=-1)
+    found = {}
+    for position, (line, _) in enumerate(_records(name, path, dialect, limits), -1):
+        if position in wanted:
+            found[position] = line
+        if position >= last:
+            break
+    return found
+
+
+def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits) -> DatasetInvalid:
+    try:
+        header = ""
+        for line, record in _records(name, path, dialect, limits):
+            header = header or record[0][:60]
+            if len(record) != width:
+                hint = f"; {_QUOTE}" if any(map(_ends_a_line, record)) else ""
+                hint = f" only ('{header}'): the first row must name the columns" if width == 1 else hint
+                return invalid(name, f"row {line} has {len(record)} fields where the header has {width}{hint}")
+    except csv.Error:
+        pass  # a field beyond the limit, on the way to the row
+    return invalid(name, f"has rows whose number of fields is not the header's ({width})")
+
+
+def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
+    byte = 0
+
+    def wrong(line: bytes) -> int:
+        nonlocal byte
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            return error.start
+        return -1
+
+    row = _line_with(name, path, limits, wrong)
+    return file_kinds.not_utf8(name, row, byte)
+
+
+def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], int]) -> int:
+    """The number of the first line with what is wanted, 0 if there is none. Overlong lines are looked at in pieces.
+
+    wanted: where in the bytes it stands, -1: nowhere
+    """
+    with open_unpacked(name, path, limits) as raw:
+        number, rest = 1, b""
+        while piece := raw.readline(tables_text.BLOCK_BYTES):
+            # A character may be cut in two where a piece ends; its first bytes wait for the rest.
+            line = rest + piece
+            rest = b"" if line.endswith(b"\n") else line[-3:]
+            line = line[: len(line) - len(rest)]
+            at = wanted(line)
+            if at >= 0:
+                return number + _returns(line[:at])
+            number += line.endswith(b"\n") + _returns(line)
+        at = wanted(rest)
+        return number + _returns(rest[:at]) if at >= 0 else 0
+
+
+def _returns(content: bytes) -> int:
+    """Line ends of old Macs, a carriage return alone."""
+    return content.count(b"\r") - content.count(b"\r\n")

@@ -1,0 +1,111 @@
+"""JSON Lines, plain or gzip, in batches: one flat object a line, its keys the columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trainer_image.contract import Limits
+from trainer_image.data import cells as tables_text
+from trainer_image.data import file_kinds
+from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
+from trainer_image.data.gzip_stream import open_unpacked
+from trainer_image.errors import LimitExceeded, invalid
+
+_EXPECTED = "one object a line is expected"
+# JSON may say half a character (`\ud800`); no file or screen can.
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded.
+
+    Read twice: a key may appear for the first time in the last line, and all batches have the same columns.
+    """
+    columns: dict[str, None] = {}
+    for _, record in objects(name, path, limits):
+        if record.keys() - columns.keys():
+            columns.update(dict.fromkeys(record))
+            check_header(name, list(columns), limits)
+    if not columns:
+        raise invalid(name, "is empty; one JSON object a line is expected")
+    yield empty(list(columns))
+    rows: list[list[str | None]] = []
+    size = 0
+    for number, record in objects(name, path, limits):
+        rows.append([cell(name, number, column, record.get(column)) for column in columns])
+        size += sum(len(text) for text in rows[-1] if text)
+        if size > tables_text.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
+            yield from finished(name, _batch(list(columns), rows), limits)
+            rows, size = [], 0
+    if rows:
+        yield from finished(name, _batch(list(columns), rows), limits)
+
+
+def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
+    """The lines (from 1) of the rows with these indices."""
+    wanted = set(indices)
+    return {i: number for i, (number, _) in enumerate(_lines(name, path, limits)) if i in wanted}
+
+
+def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, with its number."""
+    with open_unpacked(name, path, limits, "JSON Lines") as raw:
+        number = 0
+        while line := raw.readline(tables_text.BLOCK_BYTES + 1):
+            number += 1
+            if len(line) > tables_text.BLOCK_BYTES:
+                raise LimitExceeded(f"{name}: row {number} is longer than {tables_text.BLOCK_BYTES} bytes")
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if line.strip():
+                yield number, line
+
+
+def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Objects with the number of their line; numbers stay the text that they were written as."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            raise ValueError("a key stands there twice")
+        if any(not key.isascii() and _HALF.search(key) for key in record):
+            raise ValueError("a key holds half a character")
+        return record
+
+    decoder = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=str)
+    for number, line in _lines(name, path, limits):
+        try:
+            record = decoder.decode(line.decode())
+        except UnicodeDecodeError as error:
+            byte = line[error.start]
+            raise file_kinds.not_utf8(name, number, byte) from None
+        except RecursionError:
+            raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
+        except ValueError as error:
+            raise invalid(name, f"row {number}: is no JSON object ({error}); {_EXPECTED}") from None
+        if not isinstance(record, dict):
+            raise invalid(name, f"row {number}: is no JSON object; {_EXPECTED}")
+        yield number, record
+
+
+def cell(name: str, row: int, column: str, value: Any) -> str | None:
+    """One value of an object of `objects` as the text that a table keeps. Raises DatasetInvalid for what is no text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if value is None or isinstance(value, str):
+        if value and not value.isascii() and _HALF.search(value):
+            what = r"half a character (an escape \ud800 to \udfff alone)"
+            raise invalid(name, f"row {row}: column '{column}' holds {what}")
+        return value
+    kind = "a list" if isinstance(value, list) else "an object"
+    raise invalid(name, f"row {row}: column '{column}' holds {kind}, not a number, text, date or boolean")
+
+
+def _batch(columns: list[str], rows: list[list[str | None]]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array(cells, TEXT) for cells in zip(*rows, strict=True)], names=columns)

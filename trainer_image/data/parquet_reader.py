@@ -1,0 +1,96 @@
+"""Parquet in batches. Dictionaries stay packed until it is known how much text they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trainer_image.contract import Limits
+from trainer_image.data import cells as tables_text
+from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
+from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.transfer.download import in_words
+
+# A column of a row group is decoded page by page, and a page may be as large as the column.
+COLUMN_CHUNK_BYTES = 2 * 1024**3
+
+
+def read_parquet(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The rows in batches of text. Raises DatasetInvalid with the column, LimitExceeded."""
+    try:
+        schema = pq.read_schema(path)
+        check_header(name, schema.names, limits)
+        _check_types(name, schema)
+        yield empty(schema.names)
+        texts = [field.name for field in schema if _is_text(field.type)]
+        with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False, buffer_size=1024**2) as file:
+            _check_sizes(name, file.metadata)
+            for batch in file.iter_batches(batch_size=batch_rows(len(schema))):
+                for part in _bounded(name, batch, limits):
+                    yield from finished(name, _as_text(name, part), limits)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError) as error:
+        raise invalid(name, f"is no readable Parquet ({str(error).splitlines()[0][:200]})") from None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
+
+
+def _check_types(name: str, schema: pa.Schema) -> None:
+    for field in schema:
+        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+        if pa.types.is_nested(kind) or isinstance(kind, pa.BaseExtensionType):
+            raise invalid(
+                name,
+                f"column '{field.name}' holds {field.type}, not numbers, text, dates or booleans; write its parts as "
+                "columns of their own, or leave it out of the file",
+            )
+
+
+def _check_sizes(name: str, metadata: pq.FileMetaData) -> None:
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in range(row_group.num_columns):
+            chunk = row_group.column(column)
+            if chunk.total_uncompressed_size > COLUMN_CHUNK_BYTES:
+                raise LimitExceeded(
+                    f"{name}: column '{chunk.path_in_schema}' holds {in_words(chunk.total_uncompressed_size)} in one"
+                    f" row group; at most {in_words(COLUMN_CHUNK_BYTES)} are read at a time: write smaller row groups"
+                )
+
+
+def _bounded(name: str, batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """The batch in slices that hold a bounded amount of text: one long word may stand in each of a million rows."""
+    size = 0
+    for column, cells in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_dictionary(cells.type) or not len(cells.dictionary):
+            continue
+        lengths = pc.binary_length(cells.dictionary) if _is_text(cells.dictionary.type) else None
+        if lengths is None:
+            continue
+        size += pc.sum(pc.cast(lengths.take(cells.indices), pa.int64())).as_py() or 0
+        longest = pc.max(lengths).as_py() or 0
+        if limits.field_bytes and longest > limits.field_bytes:
+            raise LimitExceeded(
+                f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
+            )
+    if size <= tables_text.BLOCK_BYTES or batch.num_rows < 2:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    yield from _bounded(name, batch.slice(0, half), limits)
+    yield from _bounded(name, batch.slice(half), limits)
+
+
+def _as_text(name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
+    columns = []
+    for column, cells in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            columns.append(pc.cast(cells, TEXT))
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise invalid(name, f"column '{column}' holds {cells.type}, not numbers, text, dates or booleans") from None
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -1,0 +1,294 @@
+"""Reading tables: CSV, Parquet and JSON Lines, every cell kept as text until typed.
+
+A cell is text or null; whether a column holds numbers is decided later, from the training split alone, so that one odd
+value in a test file cannot change what a column means. Rows are named as an editor or a spreadsheet numbers them: a
+CSV's header is row 1. Everything that cannot be read is a `DatasetInvalid` that says file, row and column.
+
+files → batches of rows (`tables_csv`, `tables_parquet`, `tables_jsonl`) → memory, or a Parquet file in the work folder
+when they are larger than what memory has for them. Whoever computes goes through `Table.batches`, the same either way.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trainer_image.contract import Limits
+from trainer_image.data import csv_reader as tables_csv
+from trainer_image.data import jsonl_reader as tables_jsonl
+from trainer_image.data import parquet_reader
+from trainer_image.data.cells import NULL_WORDS, TEXT
+from trainer_image.data.csv_dialect import DELIMITERS, sniff_delimiter
+from trainer_image.data.numbers import numbers
+from trainer_image.data.spill import Scratch
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+
+__all__ = [
+    "NULL_WORDS",
+    "TABLE_SUFFIXES",
+    "Part",
+    "Table",
+    "compare_columns",
+    "invalid",
+    "no_such_column",
+    "numbers",
+    "read_table",
+    "sniff_delimiter",
+    "stream_table",
+]
+
+TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table: its name within the dataset, its path, its number of rows."""
+
+    name: str
+    path: Path
+    rows: int
+
+    def rows_at(self, indices: Sequence[int]) -> list[int]:
+        """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
+        if self.path.name.lower().endswith(".parquet"):
+            return [index + 1 for index in indices]
+        module = tables_jsonl if _is_jsonl(self.path) else tables_csv
+        found = module.line_numbers(self.name, self.path, list(indices), Limits())
+        return [found.get(index, index + 2) for index in indices]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of text (null where the cell was empty), and where each row came from.
+
+    columns: name → all its cells, TEXT (rows,); in a table that lies in a file each look-up reads the column
+    lengths: rows of each batch
+    """
+
+    columns: Mapping[str, pa.Array]
+    parts: tuple[Part, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(part.rows for part in self.parts)
+
+    @property
+    def name(self) -> str:
+        """The file's name, or the first shard's."""
+        return self.parts[0].name
+
+    def batches(self, *columns: str) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """Index of the first row, and the cells of these columns, batch by batch."""
+        start = 0
+        for number, length in enumerate(self.lengths):
+            yield start, self._batch(number, start, columns)
+            start += length
+
+    def _batch(self, number: int, start: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+        if isinstance(self.columns, _Spooled):
+            return self.columns.batch(number, columns)
+        return {column: self.columns[column].slice(start, self.lengths[number]) for column in columns}
+
+    def cells(self, column: str) -> Iterator[tuple[int, pa.Array]]:
+        """`batches` of one column."""
+        for start, batch in self.batches(column):
+            yield start, batch[column]
+
+    def take(self, indices: Sequence[int], columns: Sequence[str]) -> list[dict[str, str | None]]:
+        """These columns of these rows, in the order of the indices; reads no more than the batches they lie in."""
+        found: dict[int, dict[str, str | None]] = {}
+        start = 0
+        for number, length in enumerate(self.lengths):
+            inside = [index for index in indices if start <= index < start + length]
+            batch = self._batch(number, start, columns) if inside else {}
+            for index in inside:
+                found[index] = {column: cells[index - start].as_py() for column, cells in batch.items()}
+            start += length
+        return [found[index] for index in indices]
+
+    def cell(self, column: str, index: int) -> str | None:
+        """One cell."""
+        return self.take([index], [column])[0][column]
+
+    def locate(self, index: int) -> tuple[str, int]:
+        """File and row number of the row with this index: (name, row)."""
+        return self.locate_all([index])[0]
+
+    def locate_all(self, indices: Sequence[int]) -> list[tuple[str, int]]:
+        """(name, row) of each row; every file is read once at most."""
+        found: dict[int, tuple[str, int]] = {}
+        start = 0
+        for part in self.parts:
+            inside = [index for index in indices if start <= index < start + part.rows]
+            rows = part.rows_at([index - start for index in inside]) if inside else []
+            found.update((index, (part.name, row)) for index, row in zip(inside, rows, strict=True))
+            start += part.rows
+        if len(found) < len(set(indices)):
+            raise IndexError(next(index for index in indices if index not in found))
+        return [found[index] for index in indices]
+
+    def error(self, index: int, why: str) -> DatasetInvalid:
+        """A `DatasetInvalid` that names file and row."""
+        file, row = self.locate(index)
+        return invalid(file, f"row {row}: {why}")
+
+    def text(self, column: str) -> np.ndarray[Any, np.dtype[np.object_]]:
+        """The column's cells as str, None where there is no value: (rows,)."""
+        values: np.ndarray[Any, np.dtype[np.object_]] = self.columns[column].to_numpy(zero_copy_only=False)
+        return values
+
+
+class _Spooled(Mapping[str, pa.Array]):
+    """A table's columns in a Parquet file, one row group a batch."""
+
+    def __init__(self, path: Path, names: list[str], scratch: Scratch) -> None:
+        self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1024**2)
+        self._names = names
+        self._scratch = scratch  # the file is gone with it
+
+    def batch(self, number: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+        group = self._file.read_row_group(number, columns=list(columns), use_threads=False)
+        return {column: _whole(group.column(column).chunks) for column in columns}
+
+    def __getitem__(self, column: str) -> pa.Array:
+        if column not in self._names:
+            raise KeyError(column)
+        return _whole(self._file.read(columns=[column]).column(column).chunks)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scratch | None = None) -> Table:
+    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns.
+
+    scratch: where the table goes when it is too large for memory; None: it stays in memory
+    """
+    keeper = _Keeper(limits, scratch)
+    parts: list[Part] = []
+    for name, path in files:
+        rows = 0
+        for batch in stream_table(name, path, limits):
+            if parts and not rows:
+                compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
+            rows += batch.num_rows
+            keeper.add(name, batch)
+        parts.append(Part(name, path, rows))
+    return keeper.table(tuple(parts))
+
+
+def stream_table(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+    """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
+    batches: Iterator[pa.RecordBatch] = _reader(path)(name, path, limits)
+    return batches
+
+
+def _is_jsonl(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+
+
+def _reader(path: Path) -> Any:
+    if path.name.lower().endswith(".parquet"):
+        return parquet_reader.read_parquet
+    return tables_jsonl.read_jsonl if _is_jsonl(path) else tables_csv.read_csv
+
+
+class _Keeper:
+    """Takes batches, and moves to a file when they become too many for memory."""
+
+    def __init__(self, limits: Limits, scratch: Scratch | None) -> None:
+        self._limits, self._scratch = limits, scratch
+        self._batches: list[pa.RecordBatch] = []
+        self._lengths: list[int] = []
+        self._bytes = self._taken = 0
+        self._path: Path | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self.names: list[str] = []
+
+    def add(self, name: str, batch: pa.RecordBatch) -> None:
+        self.names = self.names or batch.schema.names
+        if not batch.num_rows:
+            return
+        batch = batch.select(self.names)
+        self._lengths.append(batch.num_rows)
+        self._bytes += batch.nbytes
+        if self._limits.dataset_bytes and self._bytes > 8 * self._limits.dataset_bytes:
+            raise LimitExceeded(f"{name} unpacks to more than eight times the limit on the dataset (MAX_DATASET_BYTES)")
+        if self._writer is None:
+            self._batches.append(batch)
+            if self._scratch is None or self._scratch.take(batch.nbytes):
+                self._taken += batch.nbytes
+                return
+            self._path = self._scratch.file(self._bytes)
+            self._scratch.give_back(self._taken)
+            self._writer = pq.ParquetWriter(self._path, batch.schema, compression="lz4", write_statistics=False)
+        else:
+            assert self._scratch is not None
+            self._scratch.room_for(batch.nbytes)
+            self._batches.append(batch)
+        for waiting in self._batches:
+            self._writer.write_table(pa.Table.from_batches([waiting]), row_group_size=max(1, waiting.num_rows))
+        self._batches.clear()
+
+    def table(self, parts: tuple[Part, ...]) -> Table:
+        lengths = tuple(self._lengths)
+        if self._writer is not None:
+            assert self._path is not None
+            assert self._scratch is not None
+            self._writer.close()
+            self._scratch.spilled_bytes += self._path.stat().st_size
+            return Table(_Spooled(self._path, self.names, self._scratch), parts, lengths)
+        columns = {name: _whole([batch.column(name) for batch in self._batches]) for name in self.names}
+        return Table(columns, parts, lengths)
+
+
+def _whole(chunks: list[pa.Array]) -> pa.Array:
+    return pa.concat_arrays(chunks) if chunks else pa.array([], TEXT)
+
+
+def compare_columns(file: str, columns: Sequence[str], other: str, expected: Sequence[str]) -> None:
+    """Raises when a file lacks columns that another one has; the order does not matter, additional ones neither."""
+    missing = [column for column in expected if column not in columns]
+    if missing:
+        extra = [column for column in columns if column not in expected]
+        hint = f" and has {_listed(extra)} instead" if extra else ""
+        raise invalid(file, f"lacks the column{'s' * (len(missing) > 1)} {_listed(missing)} that {other} has{hint}")
+
+
+def _is_a_number(text: str) -> bool:
+    """A year is as good a name as any."""
+    return not numbers(pa.array([text], TEXT))[1][0] and not re.fullmatch(r"(19|20)\d\d", text)
+
+
+def no_such_column(file: str, column: str, option: str, known: Sequence[str]) -> DatasetInvalid:
+    """The error for a column that the configuration's `option` names and the table does not have."""
+    if len(known) == 1 and column in known[0]:
+        # Its one column's name holds what was asked for: the header was not divided.
+        named = " ".join({"\t": "tab"}.get(delimiter, delimiter) for delimiter in DELIMITERS)
+        hint = f": the whole header '{known[0]}' is one column; delimiters that are known are {named}"
+    elif same := [name for name in known if name.casefold() == column.casefold()]:
+        hint = f"; did you mean '{same[0]}'?"
+    elif 2 * sum(map(_is_a_number, known)) >= len(known):
+        hint = f"; its first row is {', '.join(known[:8])}: does it lack a header that names the columns?"
+    elif near := difflib.get_close_matches(column, known, 1, 0.5):
+        hint = f"; did you mean '{near[0]}'?"
+    else:
+        hint = f"; it has {', '.join(known[:8])}"
+    return invalid(file, f"has no column '{column}' ({option}){hint}")
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"'{name}'" for name in names[:5])
+    return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -1,0 +1,72 @@
+"""What the engine is told and what it answers."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from trainer_image.contract import CheckpointStore, Progress
+from trainer_image.engine.team import Team
+from trainer_image.engine.watchdog import Watchdog
+from trainer_image.tasks.base import Recipe
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A recipe with the configuration's overrides applied, and where it runs. time_budget: seconds of training.
+
+    compile: None: where measured step times say that it pays; probe: find out how many rows fit into memory at a time
+    """
+
+    recipe: Recipe
+    seed: int
+    time_budget: float
+    device: torch.device
+    bfloat16: bool = False
+    compile: bool | None = False
+    probe: bool = False
+    checkpoint_every: float = 300.0
+    checkpoint_share: float = 0.02
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the engine is given from outside.
+
+    metrics: takes one JSON-able record for metrics.jsonl; work: a folder beside which checkpoints are written;
+    initial: a published model's folder to start warm from; team: who else trains it; notes: said in the report
+    """
+
+    stop: threading.Event
+    progress: Callable[[Progress], None]
+    metrics: Callable[[dict[str, Any]], None]
+    work: Path
+    checkpoints: CheckpointStore | None = None
+    initial: Path | None = None
+    grace_seconds: float = 30.0
+    team: Team = field(default_factory=Team)
+    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0, lambda error: None))
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The trained network (evaluation mode, on the device) and how it came about. fit_on: the splits it has seen."""
+
+    model: nn.Module
+    fit_on: tuple[str, ...]
+    steps: int
+    epochs: int
+    best_epoch: int
+    best: float | None
+    seconds: float
+    resumed_from: int | None
+    micro_batch: int
+    history: list[dict[str, Any]]
+    notes: list[str]

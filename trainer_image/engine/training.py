@@ -1,0 +1,285 @@
+"""One training from dataset folder to model folder: prepare, fit, test once, report."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from trainer_image import report
+from trainer_image.config.model_config import Config
+from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.data import spill as scratch
+from trainer_image.data.spill import Scratch
+from trainer_image.engine.loop import Engine
+from trainer_image.engine.plan import Fitted, Plan, Surroundings
+from trainer_image.engine.processes import Processes
+from trainer_image.engine.step import evaluate
+from trainer_image.engine.watchdog import Watchdog
+from trainer_image.errors import Terminated
+from trainer_image.host import gpu_faults, memory
+from trainer_image.host.devices import choose_device, computes_bfloat16, hardware, unlike_asked, usable_cpus
+from trainer_image.report import mistakes
+from trainer_image.report.html import words
+from trainer_image.tasks import plugins, task_named
+from trainer_image.tasks.base import Figures, Problem, Recipe, Task, TaskSettings
+from trainer_image.tasks.intervals import Interval, bootstrap
+from trainer_image.tasks.metrics import first, numbers_of
+
+MODEL_FORMAT = 1
+
+
+def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
+    """What a task gets. processes: so many read the dataset at the same time."""
+    memory_bytes = int(memory.available() * scratch.SHARE / processes) if processes > 1 else None
+    return settings_of(inputs.config, inputs.limits, Scratch(inputs.output.parent, memory_bytes))
+
+
+def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSettings:
+    """The part of the configuration that a task may see."""
+    return TaskSettings(
+        target=config.data.target,
+        text=config.data.text,
+        drop=tuple(config.data.drop),
+        types=dict(config.data.types),
+        group=config.data.group,
+        preset=config.model.preset,
+        metric=config.train.metric,
+        seed=config.train.seed,
+        limits=limits,
+        scratch=scratch,
+        params=config.custom.params,
+    )
+
+
+def task_of(config: Config) -> Task:
+    """The built-in task, or for `custom` the one that a package has registered."""
+    own = config.custom.entry_point
+    return task_named(config.task) if own is None else plugins.load(own)
+
+
+def check_config(config: Config, limits: Limits) -> None:
+    """What the task sees in the configuration before the dataset is there. Raises ConfigInvalid, UserCodeFailed."""
+    with plugins.blames(config.custom.entry_point):
+        task_of(config).check(settings_of(config, limits, Scratch()))
+
+
+def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
+    """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid."""
+    return task_of(inputs.config).prepare(inputs.data, task_settings(inputs, processes))
+
+
+def validate_dataset(inputs: RunInputs) -> str:
+    """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid."""
+    with plugins.blames(inputs.config.custom.entry_point):
+        problem = prepare(inputs)
+        return " ".join([problem.description, *problem.notes, *problem.warnings])
+
+
+def train(inputs: RunInputs) -> RunResult:
+    """Trains, tests and writes the model folder into `inputs.output`.
+
+    Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
+    """
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
+        return _train(inputs)
+
+
+def _train(inputs: RunInputs) -> RunResult:
+    phases: dict[str, float] = {}
+    device = choose_device(inputs.device, inputs.gpus)
+    inputs.output.mkdir(parents=True, exist_ok=True)
+    with (inputs.output / "metrics.jsonl").open("w", encoding="utf-8", buffering=1) as metrics_file:
+
+        def record(entry: dict[str, Any]) -> None:
+            metrics_file.write(json.dumps(entry) + "\n")
+
+        problem, plan, fitted = _fit(inputs, device, record, phases)
+        at = time.monotonic()
+        inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+        # As `predict` computes: sums taken in another order would differ in their last digit.
+        torch.set_num_threads(usable_cpus())
+        outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        name = problem.headline.name
+        tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
+        phases["test"] = time.monotonic() - at
+        at = time.monotonic()
+        baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
+        phases["baselines"] = time.monotonic() - at
+        record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
+    _write_model(inputs, problem, fitted)
+    at = time.monotonic()
+    findings = problem.findings(outputs)
+    if inputs.config.report.examples:
+        findings |= problem.demonstrations(fitted.model)
+    else:
+        findings = mistakes.withheld(findings)
+    groups = numbers_of(problem.test_groups)
+    intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested, groups=groups)
+    intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
+    pictures = mistakes.named(problem, findings)
+    phases["report"] = time.monotonic() - at
+    content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
+    report.write(inputs.output, content | {"resamples": resamples, "findings": findings}, pictures)
+    return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds)
+
+
+def _fit(
+    inputs: RunInputs, device: torch.device, record: Callable[[dict[str, Any]], None], phases: dict[str, float]
+) -> tuple[Problem, Plan, Fitted]:
+    """Reads the dataset and trains on it, on as many GPUs as there are."""
+    began = time.monotonic()
+    torch.set_num_threads(usable_cpus())
+    inputs.progress(Progress("Reading the dataset", 0, 0.0))
+    with Processes(inputs, device) as processes:
+        problem = prepare(inputs, processes.count)
+        phases["read"] = time.monotonic() - began
+        if inputs.stop.is_set():
+            raise Terminated("Stopped on request before the first step", step=0)
+        plan = make_plan(inputs, problem.recipe, device)
+        team, notes = processes.team(problem, plan)
+        surroundings = Surroundings(
+            inputs.stop,
+            inputs.progress,
+            record,
+            inputs.output.parent,
+            inputs.checkpoints,
+            inputs.initial,
+            inputs.grace_seconds,
+            team,
+            Watchdog(inputs.hang_seconds, inputs.last_resort),
+            (*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes),
+        )
+        fitted = Engine(problem, plan, surroundings).run()
+    phases["train"] = fitted.seconds
+    return problem, plan, fitted
+
+
+def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
+    """The task's recipe with what the configuration says instead of "auto"."""
+    wanted = inputs.config.train
+    if wanted.epochs != "auto":
+        recipe = replace(recipe, epochs=int(wanted.epochs))
+    if wanted.batch_size != "auto":
+        recipe = replace(recipe, batch_size=int(wanted.batch_size))
+    if wanted.lr != "auto":
+        recipe = replace(recipe, learning_rate=float(wanted.lr))
+    if recipe.small and device.type == "cpu":
+        torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
+    on_gpu = device.type == "cuda" and computes_bfloat16(inputs.device)
+    return Plan(
+        recipe=recipe,
+        seed=wanted.seed,
+        time_budget=float(wanted.time_budget),
+        device=device,
+        bfloat16=wanted.precision == "bf16" or (wanted.precision == "auto" and on_gpu),
+        # On the CPU compiling costs more than it saves, and would cost the promise of equal bits after a resume.
+        compile=(None if device.type == "cuda" else False) if wanted.compile == "auto" else bool(wanted.compile),
+        probe=device.type == "cuda",
+        checkpoint_every=float(inputs.config.checkpoint.every),
+    )
+
+
+def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
+    state = {name: t.detach().cpu().contiguous().clone() for name, t in fitted.model.state_dict().items()}
+    save_file(state, inputs.output / "model.safetensors", metadata={"format": "pt"})
+    description = {
+        "format": MODEL_FORMAT,
+        "task": inputs.config.task,
+        "run_id": inputs.run_id,
+        "model": problem.model_description(),
+    }
+    if inputs.config.custom.entry_point is not None:
+        description["entry_point"] = inputs.config.custom.entry_point
+    write_json(inputs.output / "model.json", description)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def verdict(
+    problem: Problem, tested: Figures, baselines: dict[str, Figures], interval: Interval | None
+) -> tuple[bool, bool, str]:
+    """Whether the model beats the baselines on the headline figure, whether by more than chance, and a sentence.
+
+    By chance: a baseline's figure lies within the model's 95 % interval, so that other test rows could turn them round.
+    """
+    metric = problem.headline
+    own = tested[metric.name]
+    shown = f"{words(metric.name)} {own:.4g}"
+    others = {name: figures[metric.name] for name, figures in baselines.items() if metric.name in figures}
+    if not others:
+        return True, True, f"Test {shown}; there is no baseline to compare it with."
+    worse = [name for name, other in others.items() if not metric.better(own, other)]
+    if worse:
+        named = " and ".join(f"the {name} baseline ({others[name]:.4g})" for name in worse)
+        return False, False, f"THIS MODEL IS NOT BETTER THAN {named.upper()}: its test {shown}."
+    listed = ", ".join(f"{other:.4g} ({name})" for name, other in others.items())
+    sentence = f"Test {shown}, better than the baselines on the same split: {listed}."
+    near = [name for name, other in others.items() if interval and interval[0] <= other <= interval[1]]
+    if near:
+        sentence += f" The {' and '.join(near)} baseline lies within its 95 % interval: it may be by chance."
+    return True, not near, sentence
+
+
+def _groups(problem: Problem) -> dict[str, Any] | None:
+    """How many groups the test split has that intervals count by, and what they are called."""
+    groups = problem.test_groups
+    return None if groups is None else {"count": len(set(groups.of.tolist())), "called": groups.called}
+
+
+def _report(
+    inputs: RunInputs,
+    problem: Problem,
+    plan: Plan,
+    fitted: Fitted,
+    tested: Figures,
+    baselines: dict[str, Figures],
+    phases: dict[str, float],
+    intervals: dict[str, Interval],
+) -> dict[str, Any]:
+    better, beyond_chance, sentence = verdict(problem, tested, baselines, intervals.get(problem.headline.name))
+    resolved: Any = inputs.config.resolved()
+    return {
+        "format": 1,
+        "run_id": inputs.run_id,
+        "task": inputs.config.task,
+        "dataset": {
+            "fingerprint": inputs.dataset_fingerprint,
+            "description": problem.description,
+            "rows": {name: len(next(iter(split.values()))) for name, split in problem.splits.items()},
+            "test_groups": _groups(problem),
+            "notes": problem.notes,
+            "warnings": problem.warnings,
+        },
+        "verdict": {"better_than_baselines": better, "beyond_chance": beyond_chance, "sentence": sentence},
+        "headline": problem.headline.name,
+        "metrics": tested,
+        "intervals": intervals,
+        "baselines": baselines,
+        "training": {
+            "steps": fitted.steps,
+            "epochs": fitted.epochs,
+            "best_epoch": fitted.best_epoch,
+            "selected_by": f"validation {problem.selection.name}",
+            "best_validation": fitted.best,
+            "fit_on": list(fitted.fit_on),
+            "resumed_from_step": fitted.resumed_from,
+            "recipe": asdict(plan.recipe),
+            "bfloat16": plan.bfloat16,
+            "rows_at_a_time": fitted.micro_batch,
+            "parameters": sum(p.numel() for p in fitted.model.parameters()),
+            "notes": fitted.notes,
+        },
+        "history": fitted.history,
+        "seconds": {name: round(value, 3) for name, value in phases.items()},
+        "hardware": hardware(plan.device),
+        "config": resolved,
+    }

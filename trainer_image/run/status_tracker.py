@@ -1,0 +1,226 @@
+"""The model's status at the portal: may we begin, what are we doing, how did it end.
+
+The portal has no compare-and-set, so every write looks first (GET, then PUT), and one thread writes at a time:
+the progress thread has ended before the terminal report goes out.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+from portal_client.errors import PortalError
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from trainer_image.contract import Progress
+from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
+from trainer_image.storage.container import Stop
+
+logger = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+STARTED = "Model training started"
+COMPLETED = "Model training completed successfully"
+# How long a start may wait for the portal. The dispatcher has already checked: its trainer goes on after it.
+START_SECONDS = 30.0
+LONGEST_PAUSE = 15.0
+
+
+class Portal(Protocol):
+    """The part of portal_client.PortalClient that is used here."""
+
+    def get_model_status(self, model_id: str) -> ModelStatus: ...
+
+    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None: ...
+
+
+class Tracker(Protocol):
+    """Tells someone how a training goes; `NoTracking` tells no one."""
+
+    def begin(self) -> bool:
+        """False: the model is Completed already. Raises Cancelled, StatusRefused, StatusUnavailable."""
+
+    def progress(self, progress: Progress) -> None:
+        """Cheap and non-blocking, from any thread."""
+
+    def report(self, status: ProcessingStatus, message: str) -> bool:
+        """The end; ends progress first. Whether nothing is left to say at the portal."""
+
+    def close(self) -> None:
+        """Ends progress without a report."""
+
+
+class NoTracking:
+    """STATUS_TRACKING=off."""
+
+    def begin(self) -> bool:
+        return True
+
+    def progress(self, progress: Progress) -> None:
+        logger.debug("%s", progress.message)
+
+    def report(self, status: ProcessingStatus, message: str) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class StatusTracker:
+    """Tracks one model. Times in seconds.
+
+    dispatched:     the dispatcher has validated the model and marked it Processing
+    interval:       at most one progress report in this time
+    report_seconds: how long the terminal report is retried; a retry ends at once when `stop` is set meanwhile
+    """
+
+    def __init__(
+        self,
+        portal: Portal,
+        model_id: str,
+        stop: Stop,
+        *,
+        dispatched: bool,
+        interval: float = 30.0,
+        report_seconds: float = 120.0,
+        start_seconds: float = START_SECONDS,
+    ) -> None:
+        self._portal = portal
+        self._model_id = model_id
+        self._stop = stop
+        self._dispatched = dispatched
+        self._interval = interval
+        self._report_seconds = report_seconds
+        self._start_seconds = min(start_seconds, report_seconds)
+        self._seen_processing = False
+        self._given_up = False
+        self._latest = STARTED
+        self._sent: str | None = None
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> bool:
+        try:
+            status = self._retry(lambda: self._portal.get_model_status(self._model_id).status, self._start_seconds)
+        except PortalError as error:
+            if not self._dispatched:
+                raise self._blocked(error) from None
+            # Its portal's trouble is not the training's: the dispatcher has asked before it launched this.
+            logger.warning("Training goes on without the status check: %s", error)
+            self._given_up = not error.retryable
+        else:
+            if not self._may_train(status):
+                return False
+        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
+        self._thread.start()
+        return True
+
+    def progress(self, progress: Progress) -> None:
+        self._latest = progress.message
+
+    def report(self, status: ProcessingStatus, message: str) -> bool:
+        self.close()
+        try:
+            self._retry(lambda: self._report_once(status, message), self._report_seconds)
+        except PortalError as error:
+            logger.warning("The portal was not told %s: %s", status.title, error)
+            return False
+        return True
+
+    def close(self) -> None:
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _may_train(self, status: ProcessingStatus) -> bool:
+        if self._dispatched:
+            if status is ProcessingStatus.COMPLETED:
+                return False
+            if status is ProcessingStatus.FAILED:
+                raise Cancelled(f"Model {self._model_id} is Failed at the portal: it is not trained")
+        elif not status.may_start:
+            raise StatusRefused(
+                f"Training aborted: model {self._model_id} is in status {status.title};"
+                " it must be Created or Reconfigure"
+            )
+        if status is ProcessingStatus.PROCESSING:
+            self._seen_processing = True
+            return True
+        try:
+            self._put(STARTED)
+        except PortalError as error:
+            # Training continues; the progress thread sends it when the portal is back.
+            logger.warning("Training goes on: %s", error)
+            self._given_up = not error.retryable
+        return True
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._interval) and not self._given_up:
+            try:
+                self._tick()
+            except PortalError as error:
+                logger.debug("No progress report: %s", error)
+                if not error.retryable:
+                    self._given_up = True
+            except Exception:
+                # A fault of the reporter never ends a healthy training.
+                logger.exception("No progress report")
+
+    def _tick(self) -> None:
+        status = self._portal.get_model_status(self._model_id).status
+        if status.is_terminal or (self._seen_processing and status is not ProcessingStatus.PROCESSING):
+            logger.warning("Model %s is %s at the portal: training stops", self._model_id, status.title)
+            self._stop.set("cancelled")
+            return
+        message = self._latest
+        if status is ProcessingStatus.PROCESSING:
+            self._seen_processing = True
+            if message in (self._sent, STARTED):
+                return
+        if not self._ended.is_set():
+            self._put(message)
+
+    def _put(self, message: str) -> None:
+        self._portal.update_model_status(self._model_id, ProcessingStatus.PROCESSING, message)
+        self._seen_processing = True
+        self._sent = message
+
+    def _report_once(self, status: ProcessingStatus, message: str) -> None:
+        there = self._portal.get_model_status(self._model_id).status
+        if there is status:
+            return
+        if there.is_terminal or (there.may_start and self._seen_processing):
+            logger.warning(
+                "Model %s is %s at the portal: someone has moved on, %s is not reported",
+                self._model_id,
+                there.title,
+                status.title,
+            )
+            return
+        self._portal.update_model_status(self._model_id, status, message)
+
+    def _retry(self, call: Callable[[], _T], seconds: float) -> _T:
+        """Repeats what may succeed later, for `seconds`; a stop that comes meanwhile ends it too."""
+        deadline = time.monotonic() + seconds
+        stopped_before = self._stop.is_set()
+        pause = 0.5
+        while True:
+            try:
+                return call()
+            except PortalError as error:
+                wait = min(max(pause, error.retry_after or 0.0), LONGEST_PAUSE)
+                if not error.retryable or time.monotonic() + wait > deadline:
+                    raise
+                logger.info("The portal is asked again in %.1f s: %s", wait, error)
+                if stopped_before:
+                    time.sleep(wait)
+                elif self._stop.event.wait(wait):
+                    return call()
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _blocked(self, error: PortalError) -> StatusRefused | StatusUnavailable:
+        sentence = f"Training aborted: the status of model {self._model_id} could not be retrieved: {error}"
+        return StatusUnavailable(sentence) if error.retryable else StatusRefused(sentence)

@@ -1,0 +1,172 @@
+"""Ranges of blobs as they come from the network, without the SDK's detours: it joins, copies and checks each block in
+Python, which costs seven times the processor time of what is done here (docs/performance.md).
+
+Public pieces only: the REST operation Get Blob, signed with the account's key (the documented scheme Shared Key), a SAS
+that the address brings, or a token of azure-identity. Everything else stays with the SDK.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import email.utils
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import requests
+import urllib3
+
+from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, BlobMissing, StorageFault, Unavailable
+
+VERSION = "2021-12-02"
+SCOPE = "https://storage.azure.com/.default"
+# Read from the socket at a time, and so the memory that a connection takes.
+PIECE_BYTES = 1024**2
+ATTEMPTS = 6
+# Doubled with each failure in a row.
+FIRST_WAIT = 1.0
+# Retry-After is honoured up to here; what asks for more is as good as down.
+LONGEST_WAIT = 60.0
+# Answers that a later attempt may not get. 416 is here for caches that lag behind; a blob that shrank is a 412.
+PASSING = (408, 416, 429, 500, 502, 503, 504)
+
+
+class RangeReader:
+    """Reads ranges of the blobs of one container.
+
+    url: the container's, with its SAS where it has one; credential: the SDK client's (`account_name` and `account_key`,
+    or `get_token`), or None
+    connect_timeout, silence: seconds until a connection is there; without a single byte before it is given up
+    """
+
+    def __init__(
+        self, url: str, credential: Any, *, connect_timeout: float, silence: float, pause: float = 1.0
+    ) -> None:
+        parts = urlsplit(url)
+        self._base, self._sas = f"{parts.scheme}://{parts.netloc}{parts.path}", parts.query
+        self._credential = credential
+        self._timeouts = (connect_timeout, silence)
+        self._local = threading.local()
+
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        """Exactly `length` bytes of the content that has the blob's ETag, in pieces.
+
+        Where a connection breaks, stalls or is told to wait, the rest is asked for again, from where it stood. Raises
+        BlobMissing, BlobChanged, AccessDenied; Unavailable after ATTEMPTS without a byte of progress.
+        """
+        failures = 0
+        while length:
+            came = 0
+            fault: StorageFault
+            wait: float | None = None
+            try:
+                with self._ask(blob, offset, length) as response:
+                    wait = _retry_after(response)
+                    _check(response, offset, length)
+                    while came < length and (piece := response.raw.read(min(PIECE_BYTES, length - came))):
+                        came += len(piece)
+                        yield piece
+                    fault = Unavailable(f"storage sent {came} bytes where {length} were asked for")
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                fault = Unavailable(_why(error))
+            except Unavailable as error:
+                fault = error
+            offset, length = offset + came, length - came
+            failures = 1 if came else failures + 1
+            if length and failures >= ATTEMPTS:
+                raise fault
+            if length:
+                self._reconnect()
+                time.sleep(min(wait, LONGEST_WAIT) if wait is not None else FIRST_WAIT * 2 ** (failures - 1))
+
+    def _ask(self, blob: BlobInfo, offset: int, length: int) -> contextlib.AbstractContextManager[requests.Response]:
+        url = f"{self._base}/{quote(blob.name, safe='/~')}"
+        headers = {
+            "x-ms-version": VERSION,
+            "x-ms-date": email.utils.formatdate(usegmt=True),
+            "x-ms-range": f"bytes={offset}-{offset + length - 1}",
+            "If-Match": f'"{blob.etag}"',
+            "Accept-Encoding": "identity",
+        }
+        if hasattr(self._credential, "account_key"):
+            headers["Authorization"] = _shared_key(self._credential, url, headers)
+        elif hasattr(self._credential, "get_token"):
+            headers["Authorization"] = f"Bearer {self._credential.get_token(SCOPE).token}"
+        address = f"{url}?{self._sas}" if self._sas else url
+        return self._session().get(address, headers=headers, stream=True, timeout=self._timeouts, allow_redirects=False)
+
+    def _session(self) -> requests.Session:
+        """One connection a thread: a session must not be shared between them."""
+        if not hasattr(self._local, "session"):
+            self._local.session = requests.Session()
+            # Without it a machine's .netrc would replace the signature.
+            self._local.session.auth = lambda request: request
+        session: requests.Session = self._local.session
+        return session
+
+    def _reconnect(self) -> None:
+        self._session().close()
+        del self._local.session
+
+
+def _check(response: requests.Response, offset: int, length: int) -> None:
+    """Raises what an answer says that is not the range that was asked for."""
+    code = response.headers.get("x-ms-error-code", "")
+    said = f" ({code})" if code.isalnum() else ""
+    status = response.status_code
+    if status == 206:
+        given = response.headers.get("Content-Range", "")
+        if not given.startswith(f"bytes {offset}-{offset + length - 1}/"):
+            raise BlobChanged("another range of it came than the one that was asked for")
+        return
+    if status in (304, 412):
+        raise BlobChanged("it has changed meanwhile")
+    if status == 404:
+        raise BlobMissing("it does not exist")
+    if status in (401, 403):
+        raise AccessDenied(f"storage refuses access{said}")
+    if status in PASSING:
+        raise Unavailable(f"storage answers {status}{said}")
+    if status == 200:
+        # What ignores ranges gives the whole blob each time: not storage, and not worth its traffic.
+        raise _Final("what answers for storage ignores ranges (200 instead of 206): is a proxy between?")
+    raise _Final(f"storage answers {status}{said}")
+
+
+class _Final(StorageFault):
+    """An answer that will be the same the next time."""
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    asked = response.headers.get("Retry-After", "")
+    return float(asked) if asked.isdecimal() and response.status_code in PASSING else None
+
+
+def _why(error: Exception) -> str:
+    """No text of the library's: it quotes addresses, with their signature."""
+    if isinstance(error, requests.ConnectTimeout | requests.ConnectionError):
+        return "storage cannot be reached"
+    stalled = isinstance(error, requests.Timeout | urllib3.exceptions.TimeoutError)
+    return "storage fell silent" if stalled else "the connection to storage broke off"
+
+
+def _shared_key(credential: Any, url: str, headers: dict[str, str]) -> str:
+    """The header of the scheme Shared Key (Microsoft: "Authorize with Shared Key", Blob service, 2015-02-21 and later).
+
+    Twelve lines of standard headers of which a GET has one, If-Match; then x-ms- headers and the resource.
+    """
+    ours = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers) if name.startswith("x-ms-"))
+    resource = f"/{credential.account_name}{urlsplit(url).path}"
+    text = "\n".join(["GET", *[""] * 7, headers["If-Match"], "", "", ""]) + "\n" + ours + resource
+    try:
+        key = base64.b64decode(credential.account_key)
+    except binascii.Error:
+        raise AccessDenied("the account's key is malformed") from None
+    signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
+    return f"SharedKey {credential.account_name}:{signature}"

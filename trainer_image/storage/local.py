@@ -1,0 +1,238 @@
+"""Containers that are folders: the same promises as Azure's, for a laptop without one."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import IO, TypeVar
+
+from trainer_image.host.disk import FULL
+from trainer_image.storage import untrusted_json
+from trainer_image.storage.container import (
+    ANY,
+    AccessDenied,
+    BlobChanged,
+    BlobInfo,
+    BlobMissing,
+    ContainerMissing,
+    Full,
+    LeaseHeld,
+    StorageFault,
+    TooLarge,
+    Unavailable,
+)
+
+_T = TypeVar("_T")
+_WRITE_LOCK = ".write.lock"
+_COPY_BYTES = 1024 * 1024
+
+
+class LocalContainer:
+    """See `storage.Container`. `root` is created by the first write, never by a read.
+
+    A listing's ETag is (modification time, size), as cheap as a listing must be. The ETag of `read` and
+    `write_if` is the content's SHA-256: file times are too coarse to tell two quick writes apart.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.name = str(root)
+
+    def list(self, prefix: str = "") -> Iterator[BlobInfo]:
+        base = prefix.rpartition("/")[0]
+        if not self.root.is_dir():
+            raise ContainerMissing("there is no such folder")
+        if (self.root / base).is_dir():
+            try:
+                yield from self._walk(base, prefix)
+            except OSError as error:
+                raise self._fault(error) from None
+
+    def _walk(self, base: str, prefix: str) -> Iterator[BlobInfo]:
+        seen: set[tuple[int, int]] = set()
+        for folder, below, files in os.walk(self.root / base, followlinks=True, onerror=_raise):
+            info = Path(folder).stat()
+            if (info.st_dev, info.st_ino) in seen:
+                # A link to a folder above would go round for ever.
+                below.clear()
+                continue
+            seen.add((info.st_dev, info.st_ino))
+            below.sort()
+            for file in sorted(files):
+                path = Path(folder, file)
+                name = path.relative_to(self.root).as_posix()
+                if not name.startswith(prefix):
+                    continue
+                try:
+                    entry = path.stat()
+                except OSError as error:
+                    logging.getLogger(__name__).warning("Not read: %s (%s)", path, error.strerror)
+                    continue
+                if stat.S_ISREG(entry.st_mode):
+                    yield BlobInfo(name, entry.st_size, _quick_etag(entry))
+
+    def read(self, name: str, limit: int) -> tuple[bytes, str]:
+        def get() -> bytes:
+            with (self.root / name).open("rb") as file:
+                return file.read(limit + 1)
+
+        content = self._do(get)
+        if len(content) > limit:
+            with (self.root / name).open("rb") as whole:
+                raise TooLarge(f"it is larger than {limit} bytes", hashlib.file_digest(whole, "sha256").hexdigest())
+        return content, hashlib.sha256(content).hexdigest()
+
+    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+        while length > 0:
+            piece = self.read_range(blob, offset, min(_COPY_BYTES, length))
+            if not piece:
+                return
+            offset, length = offset + len(piece), length - len(piece)
+            yield piece
+
+    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
+        def get() -> bytes:
+            with (self.root / blob.name).open("rb") as file:
+                if _quick_etag(os.fstat(file.fileno())) != blob.etag:
+                    raise BlobChanged("it has changed meanwhile")
+                file.seek(offset)
+                return file.read(length)
+
+        return self._do(get)
+
+    def write(self, name: str, content: bytes) -> None:
+        self._do(lambda: self._replace(name, lambda file: file.write(content)))
+
+    def write_if(self, name: str, content: bytes, etag: str | None) -> None:
+        def put() -> None:
+            with self._locked():
+                try:
+                    now: str | None = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+                except FileNotFoundError:
+                    now = None
+                if now != etag:
+                    raise BlobChanged("it has changed meanwhile")
+                self._replace(name, lambda file: file.write(content))
+
+        self._do(put)
+
+    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
+        def copy(target: IO[bytes]) -> None:
+            with file.open("rb") as source:
+                while block := source.read(_COPY_BYTES):
+                    target.write(block)
+
+        def put() -> str:
+            path = self.root / name
+            with nullcontext() if etag == ANY else self._locked():
+                if etag not in (ANY, _quick_etag(path.stat()) if path.exists() else None):
+                    raise BlobChanged("it has changed meanwhile")
+                self._replace(name, copy)
+                return _quick_etag(path.stat())
+
+        return self._do(put)
+
+    def delete(self, name: str) -> None:
+        def remove() -> None:
+            path = self.root / name
+            path.unlink(missing_ok=True)
+            for folder in path.relative_to(self.root).parents:
+                if folder == Path() or any((self.root / folder).iterdir()):
+                    return
+                (self.root / folder).rmdir()
+
+        try:
+            self._do(remove)
+        except BlobMissing:
+            return
+
+    def lease(self, name: str, owner: str, *, take_over: bool) -> LocalLease:
+        """The kernel frees a dead holder's lock at once, so that none is ever taken over from the living."""
+
+        def take() -> LocalLease:
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = (self.root / name).open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                raise LeaseHeld("another training writes to this folder") from None
+            file.truncate(0)
+            file.write(json.dumps({"owner": owner}).encode())
+            file.flush()
+            return LocalLease(file)
+
+        return self._do(take)
+
+    def lease_owner(self, name: str) -> str | None:
+        try:
+            owner = untrusted_json.loads(self.read(name, 4096)[0]).get("owner")
+        except (BlobMissing, ContainerMissing, BlobChanged, ValueError, AttributeError):
+            return None
+        return owner if isinstance(owner, str) else None
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / _WRITE_LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _replace(self, name: str, write: Callable[[IO[bytes]], object]) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with part.open("xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _do(self, call: Callable[[], _T]) -> _T:
+        try:
+            return call()
+        except StorageFault:
+            raise
+        except OSError as error:
+            raise self._fault(error) from None
+
+    def _fault(self, error: OSError) -> StorageFault:
+        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return BlobMissing("it does not exist") if self.root.is_dir() else ContainerMissing("no such folder")
+        if isinstance(error, PermissionError):
+            return AccessDenied(f"access is refused ({error.strerror})")
+        if error.errno in FULL:
+            return Full("its disk is full: free some space there, or name another folder with --out")
+        return Unavailable(f"{error.strerror or error}".lower())
+
+
+class LocalLease:
+    """An flock on a file: gone with its process."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def renew(self) -> None:
+        """The kernel keeps it."""
+
+    def release(self) -> None:
+        self._file.close()
+
+
+def _quick_etag(info: os.stat_result) -> str:
+    return f"{info.st_mtime_ns:x}-{info.st_size:x}"
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,240 @@
+"""Task `image_classification`: one class for each image, by a small residual network trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_image.contract import Limits
+from trainer_image.data.spill import Scratch
+from trainer_image.data.splits import NAMES, assign, group_numbers
+from trainer_image.data.table import invalid
+from trainer_image.errors import ConfigInvalid, DatasetInvalid
+from trainer_image.tasks import baselines, imbalance, metrics
+from trainer_image.tasks.base import (
+    Batch,
+    Example,
+    Figures,
+    Json,
+    Predictor,
+    Problem,
+    RowGroups,
+    Rows,
+    Task,
+    TaskSettings,
+    spaced,
+)
+from trainer_image.tasks.image.files import (
+    SUFFIXES,
+    Sample,
+    list_samples,
+    read_headers,
+    read_pixels,
+    unread_images,
+)
+from trainer_image.tasks.image.network import ImageNetwork, ImageSizes
+from trainer_image.tasks.image.presets import input_size, preset
+from trainer_image.tasks.image.sources import find_images
+from trainer_image.tasks.labels import class_table, doubtful
+
+LABEL_SMOOTHING = 0.05
+BASELINE_SIDE = 16
+
+
+class ImageClassification(Task):
+    name = "image_classification"
+
+    def prepare(self, data: Path, settings: TaskSettings) -> Problem:
+        return ImageProblem(data, settings)
+
+    def restore(self, description: Json) -> Predictor:
+        architecture = dict(description["architecture"])
+        sizes = ImageSizes(**{**architecture, "widths": tuple(architecture["widths"])})
+        scaling = description["preprocessing"]
+        return ImagePredictor(sizes, tuple(description["labels"]), scaling["mean"], scaling["spread"])
+
+
+class ImagePredictor(Predictor):
+    """Tensors of a batch: pixels (rows, channels, height, width) uint8, target (rows,) int64."""
+
+    def __init__(
+        self, sizes: ImageSizes, labels: Sequence[str], mean: Sequence[float], spread: Sequence[float]
+    ) -> None:
+        self.sizes, self.labels, self.mean, self.spread = sizes, tuple(labels), list(mean), list(spread)
+
+    def build_model(self) -> nn.Module:
+        return ImageNetwork(self.sizes, len(self.labels), self.mean, self.spread)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Class probabilities (rows, classes)."""
+        return functional.softmax(model(batch["pixels"].float()).float(), dim=-1)
+
+    def score(self, outputs: Tensor, batch: Batch) -> Figures:
+        return metrics.classification(outputs, batch["target"])
+
+    def tensors(self, samples: Sequence[Sample], limits: Limits, scratch: Scratch) -> dict[str, Tensor]:
+        """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
+        size = (self.sizes.height, self.sizes.width)
+        batch = {"pixels": torch.from_numpy(read_pixels(samples, size, self.sizes.channels, limits, scratch))}
+        if all(sample.label is not None for sample in samples):
+            position = {label: number for number, label in enumerate(self.labels)}
+            for sample in samples:
+                if sample.label not in position:
+                    raise invalid(sample.name, f"has the label '{sample.label}', which no training image has")
+            batch["target"] = torch.tensor([position[str(sample.label)] for sample in samples])
+        return batch
+
+    def read(self, data: Path, limits: Limits) -> Rows:
+        scratch = Scratch()
+        found = find_images(data, limits, scratch)
+        samples = list_samples(found.get("test") or found["train"], limits, scratch)
+        if not samples:
+            raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+        if not {sample.label for sample in samples} <= set(self.labels):
+            samples = [Sample(sample.stored, None) for sample in samples]
+        tensors = self.tensors(samples, limits, scratch)
+        return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
+
+    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
+        return class_table("label", self.labels, outputs)
+
+
+class ImageProblem(Problem):
+    def __init__(self, data: Path, settings: TaskSettings) -> None:
+        limits, scratch = settings.limits, settings.scratch
+        listed: dict[str, list[Sample]] = {}
+        found = find_images(data, limits, scratch)
+        unread = unread_images([file for files in found.values() for file in files])
+        for split, files in found.items():
+            label = settings.target or "label"
+            listed[split] = list_samples(files, limits, scratch, label=label, group=settings.group)
+            self._check(split, listed[split], unread)
+        train = listed["train"]
+        if settings.group and all(sample.group is None for sample in train):
+            raise ConfigInvalid(
+                f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
+                "metadata.jsonl with this column is needed"
+            )
+        labels = sorted({str(sample.label) for sample in train})
+        if len(labels) == 1:
+            raise DatasetInvalid(
+                f"Invalid dataset: {train[0].name}: all {len(train)} training images are of one class ('{labels[0]}'); "
+                f"at least two are needed{_nested(train)}"
+            )
+        headers = read_headers(train, limits)
+        size = input_size(settings.preset, headers)
+        position = {label: number for number, label in enumerate(labels)}
+        rows = assign(
+            np.array([position[str(sample.label)] for sample in train]),
+            settings.seed,
+            has_validation="validation" in listed,
+            has_test="test" in listed,
+            groups=np.array([sample.group for sample in train], dtype=object) if settings.group else None,
+            keys=[sample.name for sample in train],
+        )
+        sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
+        plain = ImagePredictor(sizes, labels, [0.0], [1.0])
+        parts = {
+            split: listed[split] if split != "train" and split in listed else [train[row] for row in index]
+            for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
+        }
+        splits = {split: plain.tensors(samples, limits, scratch) for split, samples in parts.items()}
+        self.splits = splits
+        self._test_names = [sample.name for sample in parts["test"]]
+        if settings.group:
+            groups = group_numbers([sample.group for sample in parts["test"]])
+            self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
+        mean, spread = _scaling(splits["train"]["pixels"])
+        self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
+        figure, told = imbalance.figure(splits["train"]["target"].numpy(), labels, "The classes")
+        self.headline, self.selection = metrics.choose(
+            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", "log_loss"
+        )
+        self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), unread
+        self.warnings += doubtful(splits["train"]["target"].numpy(), labels, "", "image")
+        if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
+            self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
+        counts = ", ".join(f"{len(batch['pixels'])} {split}" for split, batch in splits.items())
+        kind = "grey" if size[2] == 1 else "colour"
+        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
+        self.description = (
+            f"Images ({kind}, {size[1]} x {size[0]} pixels) in {len(labels)} classes ({shown}); rows: {counts}."
+        )
+
+    @staticmethod
+    def _check(folder: str, samples: list[Sample], unread: list[str]) -> None:
+        if not samples:
+            hint = f"; {unread[0].removesuffix('.')}" if unread else ""
+            raise invalid(
+                folder, f"holds no images ({', '.join(sorted(SUFFIXES))}) in folders named for their class{hint}"
+            )
+        for sample in samples:
+            if sample.label is None:
+                raise invalid(
+                    sample.name,
+                    "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
+                )
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        pixels = batch["pixels"].float()
+        with torch.autocast(pixels.device.type, enabled=False):
+            pixels = self._augment(pixels)
+        return functional.cross_entropy(model(pixels).float(), batch["target"], label_smoothing=LABEL_SMOOTHING)
+
+    def model_description(self) -> Json:
+        predictor = self._predictor
+        return {
+            "architecture": asdict(predictor.sizes),
+            "preprocessing": {"mean": predictor.mean, "spread": predictor.spread},
+            "labels": list(predictor.labels),
+        }
+
+    def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
+        some = spaced(self.splits, fit_on, baselines.MOST_ROWS)
+        x, y = _flat(some["pixels"]), some["target"].numpy()
+        test = self.splits["test"]
+        classes = len(self._predictor.labels)
+        flats = (_flat(part) for part in torch.split(test["pixels"], baselines.MOST_ROWS))
+        return baselines.classification(x, y, flats, test["target"].numpy(), classes)
+
+    def examples(self, rows: Sequence[int]) -> list[Example]:
+        """The pixels are those that the network sees."""
+        pixels = self.splits["test"]["pixels"]
+        return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
+
+    def findings(self, outputs: Tensor) -> Json:
+        labels = self.splits["test"]["target"]
+        return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
+
+
+def _nested(train: Sequence[Sample]) -> str:
+    """A hint for class folders that lie one folder too deep; a downloaded archive often holds one such folder."""
+    below = {sample.stored.place[1] for sample in train if len(sample.stored.place) > 2}
+    if below & NAMES.keys():
+        return f". A folder {min(below & NAMES.keys())} lies in '{train[0].label}': it has to lie at the top"
+    if len(below) < 2:
+        return ""
+    shown = ", ".join(sorted(below)[:5])
+    return f". The class is the first folder's name: move the folders in it ({shown}) one up"
+
+
+def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel over the training images, from at most some ten million pixels."""
+    some = pixels[:: max(1, pixels.numel() // 10_000_000)].double()
+    return some.mean((0, 2, 3)).tolist(), (some.std((0, 2, 3)) + 1e-3).tolist()
+
+
+def _flat(pixels: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+    """Pixels for a linear model: (rows, features), images larger than BASELINE_SIDE shrunk to it."""
+    height, width = (min(BASELINE_SIDE, side) for side in pixels.shape[2:])
+    parts = [
+        functional.adaptive_avg_pool2d(part.float(), (height, width)).flatten(1) for part in torch.split(pixels, 4096)
+    ]
+    flat: np.ndarray[tuple[int, int], np.dtype[np.float32]] = torch.cat(parts).numpy()
+    return flat

@@ -1,0 +1,123 @@
+"""Tasks of one's own (`task: custom`): from the name of an entry point to a Task, and whom to blame for its errors.
+
+A configuration and a model's description are untrusted data, and importing a module runs it. So both can only choose
+among the tasks that packages in the image have registered, in the group `trainer_image.tasks` of Python's packaging
+metadata; nothing else is ever imported on their word, and nothing from the folder that the trainer was started in.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainer_image.errors import ConfigInvalid, TrainerError, UserCodeFailed
+from trainer_image.storage.blob_names import printable
+
+if TYPE_CHECKING:
+    from trainer_image.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+GROUP = "trainer_image.tasks"
+_LONGEST = 300
+
+
+def registered() -> list[str]:
+    """The tasks that installed packages have registered, as `module:Class`."""
+    points = (
+        point
+        for distribution in importlib.metadata.distributions(path=_installed_path())
+        for point in distribution.entry_points
+    )
+    return sorted({f"{point.module}:{point.attr}" for point in points if point.group == GROUP})
+
+
+def check_registered(entry_point: str) -> None:
+    """Raises ConfigInvalid, with what is registered, where no package has registered this one. Imports nothing."""
+    known = registered()
+    if entry_point not in known:
+        there = f"registered are {', '.join(known)}" if known else "no package in this image registers one"
+        raise ConfigInvalid(
+            f"Invalid configuration: custom.entry_point: {printable(entry_point)} is not registered as a task"
+            f" (group {GROUP}); {there}"
+        )
+
+
+def load(entry_point: str) -> Task:
+    """The registered task. Raises ConfigInvalid where it is not registered, UserCodeFailed where it is no good."""
+    from trainer_image.tasks.base import INTERFACE, Task
+
+    check_registered(entry_point)
+    where = f"The task {entry_point} cannot be loaded"
+    module_name, _, name = entry_point.partition(":")
+    try:
+        with _only_installed():
+            module = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
+            raise UserCodeFailed(f"{where}: its package is installed, but has no module {error.name}") from None
+        logger.error("%s", where, exc_info=error)
+        raise UserCodeFailed(f"{where}: importing it failed with {last_line(error, module_name)}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        raise UserCodeFailed(f"{where}: there is no {name} in {module_name}")
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise UserCodeFailed(f"{where}: {name} is no class that derives from trainer_image.tasks.base.Task")
+    interface = getattr(found, "interface", None)
+    if interface != INTERFACE:
+        written = "does not say for which version of the plug-in interface it was written"
+        if interface is not None:
+            written = f"was written for version {interface!r} of the plug-in interface"
+        raise UserCodeFailed(f"{where}: it {written}; this trainer has version {INTERFACE} (`interface = {INTERFACE}`)")
+    with blames(entry_point):
+        return found()
+
+
+@contextmanager
+def blames(entry_point: str | None) -> Iterator[None]:
+    """What is raised within is the plug-in's doing: UserCodeFailed. None: there is no plug-in, nothing changes."""
+    try:
+        yield
+    except TrainerError:
+        raise
+    except (Exception, SystemExit) as error:
+        if entry_point is None:
+            raise
+        logger.error("The task %s failed", entry_point, exc_info=error)
+        line = last_line(error, entry_point.partition(":")[0])
+        raise UserCodeFailed(f"The task {entry_point} failed: {line}") from error
+
+
+def last_line(error: BaseException, module_name: str) -> str:
+    """ "KeyError: 'price' (task.py, line 42)": the traceback's last line, and its last place in the package."""
+    text = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
+    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+    package = module_name.partition(".")[0]
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
+            return f"{text} ({Path(frame.f_code.co_filename).name}, line {line})"
+    return text
+
+
+def _installed_path() -> list[str]:
+    """Where packages are installed: without the working directory, which `python -m` puts first."""
+    here = Path.cwd().resolve()
+    return [entry for entry in sys.path if entry and Path(entry).resolve() != here]
+
+
+@contextmanager
+def _only_installed() -> Iterator[None]:
+    """A module of the same name that lies in the working directory, beside a dataset say, is not taken for it."""
+    before = sys.path[:]
+    sys.path[:] = _installed_path()
+    try:
+        yield
+    finally:
+        sys.path[:] = before

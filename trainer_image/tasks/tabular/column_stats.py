@@ -1,0 +1,71 @@
+"""What is counted of a column while its batches go by, for the decisions of `tabular_fit`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.tasks.tabular.columns import Doubles, Ints, Mask
+
+# Whole numbers up to 2^53 are exact in float64.
+MOST_DIGITS = 15
+
+
+@dataclass
+class Values:
+    """A column read as numbers (or days): figures of its training rows, and the finite values of a sample of them."""
+
+    rows: int = 0
+    filled: int = 0
+    finite: int = 0
+    # Of all rows of the table, held-out ones too: a slip is a slip wherever it is.
+    all_filled: int = 0
+    bad: int = 0
+    first_bad: int = -1
+    # Cells that say there is no value.
+    marked: int = 0
+    first_marked: int = -1
+    infinite: bool = False
+    # Of the longest cell that is digits only; 1e30 is no id.
+    digits: int = 0
+    whole: bool = True
+    rising: bool = True
+    low: float = np.inf
+    high: float = -np.inf
+    last: float = -np.inf
+    parts: list[Doubles] = field(default_factory=list)
+
+    def add(self, start: int, cells: pa.Array, chosen: Ints, values: Doubles, bad: Mask, step: int) -> None:
+        """A batch: its first row's index, cells, the training rows among them, and what the cells are as numbers."""
+        if bad.any() and not self.bad:
+            self.first_bad = start + int(bad.argmax())
+        filled = pc.is_valid(cells).to_numpy(zero_copy_only=False)
+        self.all_filled += int(filled.sum())
+        self.filled += int(filled[chosen].sum())
+        self.bad += int(bad.sum())
+        markers = np.isnan(values) & ~bad & filled
+        if markers.any() and not self.marked:
+            self.first_marked = start + int(markers.argmax())
+        self.marked += int(markers.sum())
+        if np.abs(values, where=np.isfinite(values), out=np.zeros(len(values))).max(initial=0) >= 10**MOST_DIGITS:
+            longest = pc.max(pc.utf8_length(cells.filter(pc.match_substring_regex(cells, r"^\s*\d+\s*$")))).as_py()
+            self.digits = max(self.digits, longest or 0)
+        values = values[chosen]
+        known = values[np.isfinite(values)]
+        self.infinite |= bool(np.isinf(values).any())
+        if known.size:
+            self.whole &= bool((known == np.floor(known)).all())
+            self.rising &= bool((np.diff(values, prepend=self.last) > 0).all())
+            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+            self.last = float(values[-1])
+        sampled = values[-self.rows % step :: step]
+        self.parts.append(sampled[np.isfinite(sampled)])
+        self.rows += len(values)
+        self.finite += known.size
+
+    @property
+    def sample(self) -> Doubles:
+        return np.concatenate(self.parts) if self.parts else np.empty(0)

@@ -1,0 +1,221 @@
+"""What a table's columns mean, and how cells become the network's input. Fitted in `tabular_fit`.
+
+The preprocessing is RealMLP's in idea (arXiv 2407.04491, section 3): robust scaling by median and interquartile
+range, one-hot for few categories, embeddings for many. A missing number is the median and says so in a column of its
+own. The smooth clip is the network's first layer, because its linear part is better off without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.data.cells import TEXT
+from trainer_image.data.numbers import PLAIN, Notation, in_words
+from trainer_image.data.spill import Scratch
+from trainer_image.data.table import Table, numbers
+from trainer_image.tasks.base import Json
+from trainer_image.tasks.tabular import dates as tabular_dates
+
+ONE_HOT_CATEGORIES = 9
+# Interquartile ranges from the median beyond which nothing is further: what a linear model may still extrapolate to.
+FURTHEST = 10.0
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+Doubles = np.ndarray[Any, np.dtype[np.float64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+
+@dataclass(frozen=True)
+class NumberColumn:
+    """x → (x - centre) * scale, at most ±FURTHEST.
+
+    indicator: a second input says that the value is missing
+    strays:    training held cells that are no number; such cells count as missing, else they are an error
+    notation:  how the training rows write numbers, and all others have to
+    """
+
+    name: str
+    centre: float
+    scale: float
+    indicator: bool
+    strays: bool = False
+    notation: Notation = PLAIN
+
+    @property
+    def width(self) -> int:
+        return 1 + self.indicator
+
+    def values(self, cells: pa.Array) -> tuple[Doubles, Mask]:
+        """Numbers, NaN where missing, and where a cell is none."""
+        return numbers(cells, self.notation)
+
+    def inputs(self, values: Doubles) -> Doubles:
+        """(rows, width)"""
+        missing = ~np.isfinite(values)
+        scaled = np.clip((np.where(missing, self.centre, values) - self.centre) * self.scale, -FURTHEST, FURTHEST)
+        return np.stack([scaled, missing], axis=1)[:, : self.width]
+
+
+@dataclass(frozen=True)
+class DateColumn:
+    """A date: days passed, scaled as a number is, and its place in year, week and (`clock`) day as sine and cosine."""
+
+    name: str
+    form: str
+    centre: float
+    scale: float
+    indicator: bool
+    clock: bool
+    strays: bool = False
+
+    @property
+    def width(self) -> int:
+        return 1 + self.indicator + (6 if self.clock else 4)
+
+    def values(self, cells: pa.Array) -> tuple[Doubles, Mask]:
+        """Days since 1970, NaN where missing, and where a cell is no date of this form."""
+        return tabular_dates.days(cells, self.form)
+
+    def inputs(self, values: Doubles) -> Doubles:
+        """(rows, width)"""
+        passed = NumberColumn(self.name, self.centre, self.scale, self.indicator).inputs(values)
+        return np.concatenate([passed, tabular_dates.cycles(values, clock=self.clock)], axis=1)
+
+
+@dataclass(frozen=True)
+class CategoryColumn:
+    """Known categories, the most frequent first; another one, or none, is "unknown". folded: case does not matter."""
+
+    name: str
+    categories: tuple[str, ...]
+    folded: bool = False
+
+    @property
+    def embedded(self) -> bool:
+        return len(self.categories) > ONE_HOT_CATEGORIES
+
+    def codes(self, cells: pa.Array) -> Ints:
+        """Positions of the categories, -1 for unknown: (rows,)."""
+        known = pc.index_in(words(cells, folded=self.folded), value_set=pa.array(self.categories, TEXT))
+        codes: Ints = pc.fill_null(known, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return codes
+
+
+def words(cells: pa.Array, *, folded: bool) -> pa.Array:
+    """Cells as categories are compared."""
+    trimmed = pc.utf8_trim_whitespace(cells)
+    return pc.utf8_lower(trimmed) if folded else trimmed
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Fitted columns. The dense input is numbers, dates and one-hot categories, in this order; codes are embedded."""
+
+    numbers: tuple[NumberColumn, ...]
+    dates: tuple[DateColumn, ...]
+    categories: tuple[CategoryColumn, ...]
+
+    @property
+    def measured(self) -> tuple[NumberColumn | DateColumn, ...]:
+        """What the dense input begins with."""
+        return (*self.numbers, *self.dates)
+
+    @property
+    def columns(self) -> list[str]:
+        return [c.name for c in self.measured] + [c.name for c in self.categories]
+
+    @property
+    def in_words(self) -> str:
+        """How many columns of each kind, e.g. "3 numeric, 1 date and 2 categorical columns"."""
+        kinds = (("numeric", self.numbers), ("date", self.dates), ("categorical", self.categories))
+        *rest, last = [f"{len(columns)} {kind}" for kind, columns in kinds if columns]
+        return f"{', '.join(rest)}{' and ' * bool(rest)}{last} column{'s' * (len(self.columns) > 1)}"
+
+    @property
+    def dense_width(self) -> int:
+        one_hot = sum(len(c.categories) for c in self.categories if not c.embedded)
+        return sum(c.width for c in self.measured) + one_hot
+
+    @property
+    def cardinalities(self) -> list[int]:
+        """Rows of each embedding table: the categories and, at 0, the unknown."""
+        return [len(c.categories) + 1 for c in self.categories if c.embedded]
+
+    def apply(
+        self, table: Table, scratch: Scratch, wanted: Mapping[str, Ints | None]
+    ) -> dict[str, tuple[Floats, Ints]]:
+        """Inputs of the wanted rows (ascending indices, None: all) under each name, the table read once.
+
+        (dense (rows, dense_width) float32, codes (rows, embedded columns) int64). DatasetInvalid with row and column.
+        """
+        made = {}
+        for name, rows in wanted.items():
+            count = table.rows if rows is None else len(rows)
+            dense: Floats = scratch.array((count, self.dense_width), np.float32)
+            made[name] = dense, scratch.array((count, len(self.cardinalities)), np.int64)
+        for start, batch in table.batches(*self.columns):
+            dense, codes = self._inputs(table, start, batch)
+            for name, rows in wanted.items():
+                end = start + len(dense)
+                if rows is None:
+                    first, last, chosen = start, end, np.arange(len(dense))
+                else:
+                    first, last = (int(place) for place in np.searchsorted(rows, [start, end]))
+                    chosen = rows[first:last] - start
+                made[name][0][first:last] = dense[chosen]
+                made[name][1][first:last] = codes[chosen]
+        return made
+
+    def _inputs(self, table: Table, start: int, batch: Mapping[str, pa.Array]) -> tuple[Floats, Ints]:
+        count = len(next(iter(batch.values())))
+        dense = np.zeros((count, self.dense_width), np.float32)
+        codes = np.zeros((count, len(self.cardinalities)), np.int64)
+        at = code_at = 0
+        for column in self.measured:
+            values, bad = column.values(batch[column.name])
+            if bad.any() and not column.strays:
+                kind = "date" if isinstance(column, DateColumn) else in_words(column.notation)
+                raise stray(table, column.name, start + int(bad.argmax()), kind)
+            dense[:, at : at + column.width] = column.inputs(values)
+            at += column.width
+        for category in self.categories:
+            code = category.codes(batch[category.name])
+            if category.embedded:
+                codes[:, code_at] = code + 1
+                code_at += 1
+            else:
+                hit = code >= 0
+                dense[np.flatnonzero(hit), at + code[hit]] = 1.0
+                at += len(category.categories)
+        return dense, codes
+
+    def to_json(self) -> Json:
+        return {
+            "numbers": [asdict(column) for column in self.numbers],
+            "dates": [asdict(column) for column in self.dates],
+            "categories": [{**asdict(column), "categories": list(column.categories)} for column in self.categories],
+        }
+
+    @classmethod
+    def from_json(cls, value: Json) -> Preprocessing:
+        return cls(
+            tuple(
+                NumberColumn(**{**column, "notation": Notation(**column.get("notation", {}))})
+                for column in value["numbers"]
+            ),
+            tuple(DateColumn(**column) for column in value["dates"]),
+            tuple(CategoryColumn(c["name"], tuple(c["categories"]), c["folded"]) for c in value["categories"]),
+        )
+
+
+def stray(table: Table, column: str, index: int, kind: str = "number") -> Exception:
+    """The error for a cell that is no number (or no date) in a column of them."""
+    cell = str(table.cell(column, index))[:40]
+    return table.error(index, f"column '{column}' holds '{cell}', which is no {kind}")

@@ -1,0 +1,272 @@
+"""What each column of a table is, decided on the training rows alone, and said where it is no matter of course.
+
+A column is looked at batch by batch, so that its size does not matter: counts are exact, quantiles too up to
+SAMPLE_ROWS rows and from that many evenly spaced ones beyond, categories up to MOST_COUNTED different ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.data.numbers import MARKERS, PLAIN, Notation
+from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, Values
+from trainer_image.tasks.tabular.columns import (
+    ONE_HOT_CATEGORIES,
+    CategoryColumn,
+    DateColumn,
+    Ints,
+    NumberColumn,
+    Preprocessing,
+    stray,
+    words,
+)
+from trainer_image.tasks.tabular.dates import AMBIGUOUS, FORMS, days, look_like_dates
+from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
+
+SAMPLE_ROWS = 1_000_000
+MOST_CATEGORIES = 10_000
+MOST_COUNTED = 1_000_000
+ID_SHARE = 0.95
+ID_ROWS = 50
+# Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
+ID_SPREAD = 1.5
+BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
+_ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
+
+
+@dataclass
+class Findings:
+    """What is told: notes are decisions made on the user's behalf, warnings what looks wrong."""
+
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def fit(
+    table: Table, rows: Ints, features: Sequence[str], types: Mapping[str, str]
+) -> tuple[Preprocessing, list[str], list[str]]:
+    """Fits on the given rows (ascending) of the training table. Returns (preprocessing, notes, warnings).
+
+    Raises DatasetInvalid when a column declared a number holds something else.
+    """
+    told = Findings()
+    fitted = [_Column(table, name, rows, told).fitted(types.get(name)) for name in features]
+    preprocessing = Preprocessing(
+        tuple(c for c in fitted if isinstance(c, NumberColumn)),
+        tuple(c for c in fitted if isinstance(c, DateColumn)),
+        tuple(c for c in fitted if isinstance(c, CategoryColumn)),
+    )
+    return preprocessing, told.notes, told.warnings
+
+
+class _Column:
+    """One column's training rows."""
+
+    def __init__(self, table: Table, name: str, rows: Ints, told: Findings) -> None:
+        self.table, self.name, self.rows, self.told = table, name, rows, told
+        self.step = -(-len(rows) // SAMPLE_ROWS)
+
+    def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
+        """Number, date, category or None (of no use); tells why."""
+        read, notation, unclear = self._read(PLAIN), PLAIN, ""
+        if read.filled == 0:
+            self._note("is empty and was left out")
+            return None
+        found = (
+            notation_of(self.table, self.name, read.bad, read.all_filled)
+            if read.bad and declared != "category"
+            else None
+        )
+        if found is not None and found.notation is not None:
+            again = self._read(found.notation)
+            if declared == "number" or self._is_numeric(again):
+                read, notation = again, found.notation
+                self._note(found.told)
+        elif found is not None:
+            unclear = found.told
+        if declared == "number" and unclear:
+            raise invalid(self.table.name, f"column '{self.name}' {unclear}")
+        if declared == "number" and read.bad:
+            raise stray(self.table, self.name, read.first_bad)
+        if declared == "number" or (declared is None and not unclear and self._is_numeric(read)):
+            return self._number(read, notation)
+        if declared is None and not unclear:
+            date = self._date()
+            if date is not None:
+                return date
+            unclear = self._unread_dates(read)
+        return self._category(read, declared, unclear)
+
+    def _read(self, notation: Notation) -> Values:
+        read = Values()
+        for start, cells, chosen in self._cells():
+            read.add(start, cells, chosen, *numbers(cells, notation), self.step)
+        return read
+
+    def _cells(self) -> Iterator[tuple[int, pa.Array, Ints]]:
+        """Batch by batch: index of the first row, all cells, and which of them are of training rows."""
+        for start, cells in self.table.cells(self.name):
+            first, last = np.searchsorted(self.rows, [start, start + len(cells)])
+            yield start, cells, self.rows[first:last] - start
+
+    def _is_numeric(self, read: Values) -> bool:
+        if not read.bad:
+            return True
+        # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
+        few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
+        return read.bad <= STRAY_SHARE * read.all_filled and not few
+
+    def _number(self, read: Values, notation: Notation) -> NumberColumn | None:
+        self._cells_without(read, "number")
+        if read.infinite:
+            self._warn("holds infinite values; they are treated as missing")
+        if read.whole and read.digits > MOST_DIGITS:
+            self._warn(
+                f"has whole numbers of {read.digits} digits, like an id, of which {MOST_DIGITS} are read: list it "
+                f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})"
+            )
+        if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
+            if read.rising:
+                self._warn("looks like a row number; list it under data.drop if it is one")
+            elif read.high - read.low < ID_SPREAD * read.rows or _ID_NAME.search(self.name):
+                self._warn(
+                    "has a different whole number in every row, like an id; list it under data.drop if it is one"
+                )
+        scaled = self._scaling(read)
+        return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
+
+    def _scaling(self, read: Values) -> tuple[float, float, bool] | None:
+        """(centre, scale, indicator), None for a constant."""
+        missing = read.finite < read.rows
+        if read.finite == 0 or read.low == read.high:
+            if read.finite == 0 or not missing:
+                self._note("is constant and was left out")
+                return None
+            return read.low, 0.0, True
+        low, centre, high = np.quantile(read.sample, [0.25, 0.5, 0.75])
+        # Where half of the values are one and the same, the range takes the quartiles' place (RealMLP's rule).
+        scale = 1 / (high - low) if high > low else 2 / (read.high - read.low)
+        return float(centre), float(scale), missing
+
+    def _date(self) -> DateColumn | None:
+        reads = {form: Values() for form in FORMS}
+        clock = False
+        for start, cells, chosen in self._cells():
+            for form, read in list(reads.items()):
+                read.add(start, cells, chosen, *days(cells, form), self.step)
+                if read.bad > STRAY_SHARE * self.table.rows:
+                    del reads[form]
+            if not reads:
+                return None
+            clock = clock or any(bool((read.parts[-1] % 1 > 0).any()) for read in reads.values())
+        form = min(reads, key=lambda form: reads[form].bad)
+        read = reads[form]
+        if read.bad > STRAY_SHARE * (read.all_filled - read.marked):
+            return None
+        scaled = self._scaling(read)
+        if scaled is None:
+            return None
+        self._note(f"was read as dates ({form})")
+        if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
+            self._warn("holds dates that could be month/day or day/month; they were read as month/day/year")
+        self._cells_without(read, "date")
+        return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
+
+    def _unread_dates(self, read: Values) -> str:
+        """A clause about dates that are not all written in one form that is known, "" where there are none."""
+        count, first = 0, -1
+        for start, cells, _ in self._cells():
+            seen = look_like_dates(cells)
+            if first < 0 and seen.any():
+                first = start + int(seen.argmax())
+            count += int(seen.sum())
+        if first < 0 or count < (1 - STRAY_SHARE) * (read.all_filled - read.marked):
+            return ""
+        file, row = self.table.locate(first)
+        cell = str(self.table.cell(self.name, first))[:40]
+        return (
+            f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
+            " them all like 2026-01-31"
+        )
+
+    def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | None:
+        counts: Counter[str] = Counter()
+        dropped = 0
+        for _, cells, chosen in self._cells():
+            known = words(cells.take(pa.array(chosen)), folded=False).drop_null()
+            for entry in pc.value_counts(known).to_pylist():
+                counts[entry["values"]] += entry["counts"]
+            if len(counts) > MOST_COUNTED:
+                frequent = Counter({word: count for word, count in counts.items() if count > 1})
+                dropped += len(counts) - len(frequent)
+                counts = frequent
+        distinct = len(counts) + dropped
+        if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
+            self._warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
+            return None
+        if unclear:
+            self._warn(f"{unclear}; read as categories")
+        elif declared is None and read.bad + read.marked < read.all_filled:
+            self._mixture(read)
+        folded = self._folded(counts)
+        if folded is not None:
+            counts = folded
+        if len(counts) < 2 and read.filled == read.rows:
+            self._note("is constant and was left out")
+            return None
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        kept = [word for word, _ in ordered[:MOST_CATEGORIES]]
+        if len(ordered) > ONE_HOT_CATEGORIES:
+            # What was seen once has nothing to be learnt from; together such rows teach what an unknown one means.
+            often = [word for word, count in ordered[:MOST_CATEGORIES] if count > 1]
+            kept = often if len(often) > ONE_HOT_CATEGORIES else kept
+            if len(kept) < distinct:
+                self._note(f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one")
+        return CategoryColumn(self.name, tuple(kept), folded=folded is not None)
+
+    @staticmethod
+    def _folded(counts: Counter[str]) -> Counter[str] | None:
+        """Counts without regard to case when these are words for yes and no, else None."""
+        if len(counts) > 2 * ONE_HOT_CATEGORIES:
+            return None
+        folded: Counter[str] = Counter()
+        for word, count in counts.items():
+            folded[word.lower()] += count
+        said = folded.keys() - MARKERS
+        return folded if said and any(said <= pair for pair in BOOLEANS) else None
+
+    def _cells_without(self, read: Values, kind: str) -> None:
+        if read.marked:
+            verb = "says" if read.marked == 1 else "say"
+            self._note(f"holds {self._cells_of(read.marked, f'{verb} that there is no value', read.first_marked)}")
+        if read.bad:
+            verb = "is" if read.bad == 1 else "are"
+            self._warn(f"holds {self._cells_of(read.bad, f'{verb} no {kind}', read.first_bad)}")
+
+    def _cells_of(self, count: int, what: str, first: int) -> str:
+        file, row = self.table.locate(first)
+        cell = str(self.table.cell(self.name, first))[:40]
+        if count == 1:
+            return f"1 cell that {what}, in {file}, row {row}: '{cell}'; it is treated as missing"
+        return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
+
+    def _mixture(self, read: Values) -> None:
+        file, row = self.table.locate(read.first_bad)
+        cell = str(self.table.cell(self.name, read.first_bad))[:40]
+        share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
+        sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
+        (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence)
+
+    def _note(self, what: str) -> None:
+        self.told.notes.append(f"Column '{self.name}' {what}.")
+
+    def _warn(self, what: str) -> None:
+        self.told.warnings.append(f"Column '{self.name}' {what}.")

@@ -1,0 +1,105 @@
+"""In which notation a column's numbers are written, where programs would not write them so: one for all of its cells.
+
+A notation is taken only where it fits more cells than any other. `1,234` in a column without another clue may be
+1234 or 1.234: no choice of ours could be trusted, so the user is told, and told what to write.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.data.numbers import PERCENT, Notation, is_currency, marked, measured
+from trainer_image.data.table import Table
+
+# Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
+STRAY_SHARE = 0.05
+
+
+@dataclass(frozen=True)
+class Found:
+    """notation: None where there are several that fit; told: a clause for people, about a cell with its file and row"""
+
+    notation: Notation | None
+    told: str
+
+
+@dataclass
+class _Read:
+    """A column read with one decimal sign. bad: cells that are no number so; first: (index, value) of one that is not
+    plain; units: how often each stands beside a number other than 0."""
+
+    bad: int = 0
+    first: tuple[int, float] | None = None
+    units: Counter[str] = field(default_factory=Counter)
+
+    def add(self, start: int, cells: pa.Array, plain_bad: pa.Array, values: pa.Array, units: pa.Array) -> None:
+        self.bad += values.null_count - cells.null_count
+        for entry in pc.value_counts(units.filter(pc.not_equal(values, 0.0))).to_pylist():
+            self.units[entry["values"]] += entry["counts"]
+        if self.first is None:
+            index = pc.index(pc.and_(plain_bad, pc.is_valid(values)), True).as_py()
+            if index >= 0:
+                self.first = start + index, values[index].as_py()
+
+
+def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found | None:
+    """How the numbers of this column are written; None where they are plain, or hardly any cell is a number.
+
+    plain_bad: cells that are no plain number, of so many `filled` ones
+    """
+    point, comma = _Read(), _Read()
+    differ: int | None = None
+    most = STRAY_SHARE * filled
+    for start, given in table.cells(column):
+        cells = pc.if_else(marked(given), pa.scalar(None, given.type), given)
+        read = {}
+        for sign, into in ((".", point), (",", comma)):
+            read[sign] = measured(cells, sign)
+            into.add(start, cells, _no_plain(cells), *read[sign])
+        if min(point.bad, comma.bad) > most:
+            return None
+        if differ is None:
+            index = pc.index(pc.not_equal(read["."][0], read[","][0]), True).as_py()
+            differ = start + index if index >= 0 else None
+    best, sign = (point, ".") if point.bad <= comma.bad else (comma, ",")
+    if best.bad >= plain_bad or best.first is None:
+        return None
+    units = sorted(unit for unit in best.units if unit)
+    words = [unit for unit in units if unit != PERCENT and not is_currency(unit)]
+    if words and (len(units) > 1 or best.units[""]):
+        return None  # 12A and 7B are codes; only what stands beside every number is a unit
+    if point.bad == comma.bad and differ is not None:
+        return Found(None, _two_ways(table, column, differ))
+    if len(units) > 1 or (units == [PERCENT] and best.units[""]):
+        beside = [f"'{unit}'" for unit in units] + ["nothing"] * (best.units[""] > 0)
+        return Found(
+            None, f"holds numbers with {' and '.join(beside)} beside them; bring one unit and leave its sign out"
+        )
+    return Found(Notation(sign, units[0] if units else ""), _said(table, column, *best.first))
+
+
+def _no_plain(cells: pa.Array) -> pa.Array:
+    """Where there is more than digits with a point: enough to find an example by."""
+    return pc.invert(pc.match_substring_regex(pc.utf8_trim_whitespace(cells), r"^[+-]?\d*\.?\d*$"))
+
+
+def _said(table: Table, column: str, index: int, value: float) -> str:
+    return f"was read as numbers: {_place(table, column, index)}, is {value:.15g}"
+
+
+def _two_ways(table: Table, column: str, index: int) -> str:
+    cells = pa.array([table.cell(column, index)], pa.large_string())
+    values = [measured(cells, sign)[0][0].as_py() for sign in ".,"]
+    return (
+        f"holds numbers that can be read in two ways: {_place(table, column, index)}, may be {values[0]:.15g} or "
+        f"{values[1]:.15g}; write them with a decimal point and nothing between thousands"
+    )
+
+
+def _place(table: Table, column: str, index: int) -> str:
+    file, row = table.locate(index)
+    return f"'{str(table.cell(column, index))[:40]}', in {file}, row {row}"

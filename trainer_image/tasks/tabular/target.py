@@ -1,0 +1,252 @@
+"""The column to predict: classes or values, decided from the training split's labels and `data.types`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer_image.data.numbers import PLAIN, Notation, in_words, marked
+from trainer_image.data.spill import Scratch
+from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.tasks import metrics
+from trainer_image.tasks.base import Json, Metric
+from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
+
+# Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
+MOST_WHOLE_CLASSES = 20
+MOST_CLASSES = 1000
+# Different labels that are counted; more only means "many".
+MOST_DISTINCT = 1_000_000
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class ClassTarget:
+    """Class labels in sorted order (numbers by value); `encode` gives their positions, int64 (rows,)."""
+
+    column: str
+    labels: tuple[str, ...]
+    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.CLASSIFICATION, "accuracy", "log_loss")
+
+    @property
+    def outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    def description(self) -> str:
+        shown = ", ".join(self.labels[:5]) + (", …" if len(self.labels) > 5 else "")
+        return f"classification of '{self.column}' into {len(self.labels)} classes ({shown})"
+
+    def encode(self, table: Table, scratch: Scratch) -> Array:
+        encoded = scratch.array((table.rows,), np.int64)
+        for start, given in _present(table, self.column):
+            cells = _canonical(given)
+            codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
+            if codes.null_count:
+                index = _first(pc.is_null(codes))
+                raise table.error(
+                    start + index, f"column '{self.column}' holds the label '{cells[index]}', which no training row has"
+                )
+            encoded[start : start + len(cells)] = codes.to_numpy(zero_copy_only=False)
+        return encoded
+
+    def strata(self, labels: Array) -> Array:
+        return labels
+
+    def to_json(self) -> Json:
+        return {"kind": "classes", "column": self.column, "labels": list(self.labels)}
+
+
+@dataclass(frozen=True)
+class ValueTarget:
+    """A number; the network learns (value - centre) / spread. `encode` gives values, float32 (rows,).
+
+    notation: how the training rows write it, and all others have to
+    """
+
+    column: str
+    centre: float = 0.0
+    spread: float = 1.0
+    notation: Notation = PLAIN
+    outputs: ClassVar[int] = 1
+    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.REGRESSION, "r2", "rmse")
+
+    @property
+    def description(self) -> str:
+        return f"regression of '{self.column}'"
+
+    def encode(self, table: Table, scratch: Scratch) -> Array:
+        encoded = scratch.array((table.rows,), np.float32)
+        for start, cells in _present(table, self.column):
+            values, bad = _numbers(cells, self.notation)
+            with np.errstate(over="ignore"):
+                wrong = bad | ~np.isfinite(values.astype(np.float32))
+            if wrong.any():
+                index = int(wrong.argmax())
+                why = (
+                    f"is no {in_words(self.notation)}"
+                    if bad[index]
+                    else "is no finite number, or too large to compute with (beyond 3e38)"
+                )
+                cell = str(cells[index])[:40]
+                raise table.error(start + index, f"the target column '{self.column}' holds '{cell}', which {why}")
+            encoded[start : start + len(cells)] = values
+        return encoded
+
+    def fitted(self, values: Array) -> ValueTarget:
+        """The same target with centre and spread of the training rows."""
+        spread = float(values.std(dtype=np.float64))
+        return replace(self, centre=float(values.mean(dtype=np.float64)), spread=spread or 1.0)
+
+    def strata(self, labels: Array) -> Array:
+        """Deciles, so that a small held-out part spans the whole range."""
+        return np.searchsorted(np.quantile(labels, np.linspace(0.1, 0.9, 9)), labels)
+
+    def to_json(self) -> Json:
+        return {"kind": "values", **asdict(self)}
+
+
+Target = ClassTarget | ValueTarget
+
+
+def target_from_json(value: Json) -> Target:
+    """The inverse of `to_json`."""
+    if value["kind"] == "classes":
+        return ClassTarget(value["column"], tuple(value["labels"]))
+    return ValueTarget(value["column"], value["centre"], value["spread"], Notation(**value.get("notation", {})))
+
+
+def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
+    """Classes or values, and how that was decided. DatasetInvalid for labels that are missing or all the same."""
+    seen = _Seen.of(train, column, PLAIN)
+    notes: list[str] = []
+    if declared != "category" and not seen.is_number:
+        seen, notes = _written_otherwise(train, column, seen, declared)
+    is_number = seen.is_number
+    if is_number and seen.infinite is not None:
+        cell = train.cell(column, seen.infinite)
+        raise train.error(seen.infinite, f"the target column '{column}' holds '{cell}'; a finite label is needed")
+    distinct = seen.numbers
+    if declared is None:
+        few_whole = is_number and len(distinct) <= MOST_WHOLE_CLASSES and bool((distinct == np.floor(distinct)).all())
+        as_classes = not is_number or few_whole or len(distinct) == 2
+        why = (
+            "its values are text"
+            if not is_number
+            else f"it has {seen.counted} different values" + (", all whole numbers" if few_whole else "")
+        )
+        other = "number" if as_classes and is_number else "category"
+        hint = "" if as_classes and not is_number else f" (data.types: {{{column}: {other}}} would change that)"
+        note = f"'{column}' is predicted as {'a class' if as_classes else 'a number'}: {why}{hint}."
+    else:
+        as_classes = declared == "category"
+        note = f"'{column}' is predicted as {'a class' if as_classes else 'a number'}: data.types says {declared}."
+    if not as_classes:
+        if is_number and len(distinct) == 1:
+            raise invalid(train.name, f"the target column '{column}' is {distinct[0]:g} in every row")
+        return ValueTarget(column, notation=seen.notation), [note, *notes]
+    labels = sorted(seen.labels, key=float) if is_number and seen.notation == PLAIN else sorted(seen.labels)
+    if len(labels) == 1:
+        raise invalid(
+            train.name, f"the target column '{column}' has one class only ('{labels[0]}'); at least two are needed"
+        )
+    if len(labels) > MOST_CLASSES:
+        raise invalid(
+            train.name,
+            f"the target column '{column}' has {seen.counted} different values; at most {MOST_CLASSES} classes are "
+            "supported",
+        )
+    return ClassTarget(column, tuple(labels)), [note]
+
+
+def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | None) -> tuple[_Seen, list[str]]:
+    """The labels in another notation, where they are numbers in it, with a note. DatasetInvalid for what is no class
+    and no number: numbers with a slip among them, or such as may mean two things."""
+    found = notation_of(train, column, seen.bad, train.rows)
+    notes = []
+    if found is not None and found.notation is not None:
+        seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.told}."]
+    # A thousand different numbers and one "unknown" would else be a thousand classes.
+    numeric = seen.bad - seen.marked <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
+    if seen.bad and numeric:
+        cell = str(train.cell(column, seen.first_bad))[:40]
+        raise train.error(
+            seen.first_bad,
+            f"the target column '{column}' holds '{cell}', which is no {in_words(seen.notation)}; the others are: "
+            f"correct it or leave the row out (data.types: {{{column}: category}} makes a class of each value)",
+        )
+    if found is not None and found.notation is None and (declared or len(seen.labels) > MOST_WHOLE_CLASSES):
+        raise invalid(train.name, f"the target column '{column}' {found.told}")
+    return seen, notes
+
+
+class _Seen:
+    """The different labels, as numbers and as text, as far as they matter; a target has few, or is a number."""
+
+    def __init__(self, notation: Notation) -> None:
+        self.notation = notation
+        self.bad = 0
+        self.marked = 0
+        self.first_bad = -1
+        self.infinite: int | None = None
+        self.numbers: Array = np.empty(0)
+        self.labels: set[str] = set()
+
+    @classmethod
+    def of(cls, table: Table, column: str, notation: Notation) -> _Seen:
+        seen = cls(notation)
+        for start, cells in _present(table, column):
+            seen.add(start, cells)
+        return seen
+
+    @property
+    def is_number(self) -> bool:
+        return not self.bad
+
+    def add(self, start: int, cells: pa.Array) -> None:
+        values, bad = _numbers(cells, self.notation)
+        self.marked += pc.sum(marked(cells)).as_py() or 0
+        if bad.any() and not self.bad:
+            self.first_bad = start + int(bad.argmax())
+        self.bad += int(bad.sum())
+        if self.infinite is None and not np.isfinite(values[~bad]).all():
+            self.infinite = start + int((~np.isfinite(values) & ~bad).argmax())
+        if len(self.numbers) <= MOST_DISTINCT:
+            self.numbers = np.union1d(self.numbers, values[~bad])
+        if len(self.labels) <= MOST_DISTINCT:
+            self.labels.update(pc.unique(_canonical(cells)).to_pylist())
+
+    @property
+    def counted(self) -> str:
+        """How many different ones, in words."""
+        count = len(self.numbers) if self.is_number else len(self.labels)
+        return str(count) if count <= MOST_DISTINCT else f"more than {MOST_DISTINCT}"
+
+
+def _present(table: Table, column: str) -> Iterator[tuple[int, pa.Array]]:
+    """The column's cells, batch by batch; an empty one is an error."""
+    for start, cells in table.cells(column):
+        if cells.null_count:
+            index = start + _first(pc.is_null(cells))
+            raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
+        yield start, cells
+
+
+def _numbers(cells: pa.Array, notation: Notation) -> tuple[Array, Array]:
+    """As `numbers`, but a cell that says there is no value is none: a label has to be there."""
+    values, _ = numbers(cells, notation)
+    return values, np.isnan(values)
+
+
+def _first(mask: pa.Array) -> int:
+    return int(mask.to_numpy(zero_copy_only=False).argmax())
+
+
+def _canonical(column: pa.Array) -> pa.Array:
+    """Labels as compared: trimmed, and whole numbers written alike (1.0 and 1 are one class)."""
+    return pc.replace_substring_regex(pc.utf8_trim_whitespace(column), pattern=r"^([+-]?\d+)\.0+$", replacement=r"\1")

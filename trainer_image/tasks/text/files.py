@@ -1,0 +1,233 @@
+"""Reading texts: JSON Lines or tables with a text column, and plain files, each also as .gz.
+
+A text is a document of its own: a row of a table, a line of JSON, or a whole plain file. Everything is UTF-8. What
+cannot be read is a `DatasetInvalid` that says file and row; rows are counted as an editor counts lines. Files are read
+piece by piece: they may be larger than memory, which `text_store` keeps the texts out of.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trainer_image.contract import Limits
+from trainer_image.data import cells as tables_text
+from trainer_image.data import file_kinds
+from trainer_image.data.gzip_stream import open_unpacked
+from trainer_image.data.splits import NAMES, Found, visible
+from trainer_image.data.table import invalid, no_such_column, stream_table
+from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.tasks.text.store import Source, Text, TextKeeper
+
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
+ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+BLOCK_BYTES = 1024**2
+# Cells of a table that are Python objects at a time.
+CELLS = 1024
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns, or keys of JSON objects, that are read; None: not asked for."""
+
+    text: str = "text"
+    label: str | None = None
+    group: str | None = None
+
+
+def find_texts(data: Path, *, plain: bool) -> Found:
+    """The files of each split: `train.jsonl`, a folder `train/` of shards, or all there is when no split is named.
+
+    plain: any other file counts as a text, too. Raises DatasetInvalid when there is no training text.
+    """
+    if data.is_file():
+        return Found((data,))
+    splits: dict[str, tuple[Path, ...]] = {}
+    rest: list[Path] = []
+    for path in visible(data):
+        files = tuple(f for f in ([path] if path.is_file() else _files(path)) if plain or _has_rows(f))
+        split = NAMES.get(path.name.lower().split(".")[0] if path.is_file() else path.name.lower())
+        if not files:
+            continue
+        if split is None:
+            rest += files
+        elif split in splits:
+            raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
+        else:
+            splits[split] = files
+    if "train" not in splits and not splits:
+        splits["train"] = tuple(rest)
+    if not splits.get("train"):
+        names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
+        expected = "train.jsonl, train.csv" + (", train.txt" if plain else "")
+        raise DatasetInvalid(
+            f"Invalid dataset: no training text found: expected {expected} or a folder train/ with such files, "
+            f"found {names}"
+        )
+    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
+
+
+def _files(folder: Path) -> list[Path]:
+    """All files below the folder, by path, without hidden ones and what programs leave behind."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts[:-1])
+        and not path.name.startswith(".")
+    ]
+
+
+def _has_rows(path: Path) -> bool:
+    return path.name.lower().endswith(ROW_SUFFIXES)
+
+
+def read_texts(
+    files: Sequence[Path], root: Path, fields: Fields, limits: Limits, keeper: TextKeeper, *, labelled: bool = True
+) -> slice:
+    """Hands all documents of a split to the keeper, in order; which of its texts they are. `root` is the dataset's
+    folder, for the names in messages; labelled: a table must have the label's column."""
+    first = len(keeper)
+    for path in files:
+        name = path.relative_to(root).as_posix() if path != root else path.name
+        in_json = path.name.lower().endswith(JSON_SUFFIXES)
+        keeper.begin(Source(name, path, in_table=_has_rows(path) and not in_json))
+        if in_json:
+            texts = _from_json(name, path, fields, limits)
+        elif _has_rows(path):
+            texts = _from_table(name, path, fields, limits, labelled)
+        else:
+            texts = iter(())
+            for block in _plain(name, path, limits):
+                keeper.write(block)
+            keeper.end(0, group=name if fields.group else None)
+        for text in texts:
+            keeper.add(text)
+    return slice(first, len(keeper))
+
+
+def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled: bool) -> Iterator[Text]:
+    wanted = {key: column for key, column in vars(fields).items() if column}
+    rows = itertools.count()
+    for batch in stream_table(name, path, limits):
+        known = batch.schema.names
+        if not labelled and fields.label not in known:
+            wanted.pop("label", None)
+        for key, column in wanted.items():
+            if column not in known:
+                option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
+                raise no_such_column(name, column, option, known)
+        for start in range(0, batch.num_rows, CELLS):
+            part: pa.RecordBatch = batch.slice(start, CELLS)
+            columns = [part.column(column).to_pylist() for column in wanted.values()]
+            for cells in zip(*columns, strict=True):
+                values = dict(zip(wanted, cells, strict=True))
+                content = (values["text"] or "").encode()
+                yield Text(content, next(rows), _stripped(values.get("label")), _stripped(values.get("group")))
+
+
+def _stripped(value: str | None) -> str | None:
+    return value.strip() or None if value is not None else None
+
+
+def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterator[Text]:
+    for row, line in _lines(name, path, limits):
+        try:
+            decoded = line.decode()
+        except UnicodeDecodeError as error:
+            raise file_kinds.not_utf8(name, row, line[error.start]) from None
+        try:
+            record = json.loads(decoded)
+        except (json.JSONDecodeError, RecursionError):
+            record = None
+        except ValueError:  # Python turns no more than 4300 digits into a number
+            raise invalid(name, f"row {row}: holds a number of thousands of digits; write it in quotes") from None
+        if not isinstance(record, dict):
+            raise invalid(name, f"row {row}: is no JSON object; one object a line is expected")
+        if fields.text not in record:
+            raise invalid(name, f"row {row}: {_missing(fields.text, list(record))}")
+        text = record[fields.text]
+        if not isinstance(text, str):
+            raise invalid(name, f"row {row}: '{fields.text}' holds no text")
+        encoded = _encoded(name, row, fields.text, text)
+        if limits.field_bytes and len(encoded) > limits.field_bytes:
+            raise LimitExceeded(
+                f"{name}: row {row}: '{fields.text}' has {len(encoded)} bytes; the limit is {limits.field_bytes}"
+            )
+        label = _scalar(name, row, fields.label, record)
+        yield Text(encoded, row, label, _scalar(name, row, fields.group, record))
+
+
+def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
+    JSON string."""
+    # JSON may write a byte as six; other keys have room beside the text.
+    longest = tables_text.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
+    with open_unpacked(name, path, limits, "JSON Lines") as raw:
+        row = 0
+        while line := raw.readline(longest):
+            row += 1
+            if len(line) == longest and not line.endswith(b"\n"):
+                raise LimitExceeded(f"{name}: row {row} is longer than {longest} bytes")
+            if row == 1:
+                line = line.removeprefix(BYTE_ORDER_MARK)
+            if line.strip():
+                yield row, line
+
+
+def _missing(field: str, keys: Sequence[str]) -> str:
+    near = difflib.get_close_matches(field, keys, 1, 0.5)
+    return f"has no '{field}' (data.text)" + (
+        f"; did you mean '{near[0]}'?" if near else f"; it has {', '.join(keys[:8]) or 'no keys'}"
+    )
+
+
+def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> str | None:
+    value = record.get(field) if field else None
+    if isinstance(value, (dict, list)):
+        raise invalid(name, f"row {row}: '{field}' is no single value")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1.0 and 1 are one class, as in a table
+    if isinstance(value, str):
+        _encoded(name, row, str(field), value)
+        return _stripped(value)
+    return None if value is None else json.dumps(value)
+
+
+def _encoded(name: str, row: int, field: str, value: str) -> bytes:
+    r"""JSON may say half a character (`\ud800`), which neither a file nor a screen can hold."""
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise invalid(name, f"row {row}: '{field}' holds half of a surrogate pair, which is no text") from None
+
+
+def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
+    """The file's bytes in blocks, unpacked where it is a .gz, without a byte order mark."""
+    with open_unpacked(name, path, limits, file_kinds.A_TEXT) as raw:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        lines = 0
+        block = raw.read(BLOCK_BYTES).removeprefix(BYTE_ORDER_MARK)
+        while True:
+            before = decoder.getstate()[0]  # the beginning of a character that the block before ended in
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                seen = before + block
+                raise file_kinds.not_utf8(
+                    name, lines + seen.count(b"\n", 0, error.start) + 1, seen[error.start]
+                ) from None
+            if not block:
+                return
+            yield block
+            lines += block.count(b"\n")
+            block = raw.read(BLOCK_BYTES)

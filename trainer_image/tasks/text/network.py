@@ -1,0 +1,95 @@
+"""The network for texts: a bag of hashed n-grams, and beside it, where wanted, convolutions over the bytes.
+
+The bag is a linear model on weighted n-grams, of few dimensions where there are many classes or texts, as in fastText
+(arXiv 1607.01759); the convolutions are a small character-level
+network (arXiv 1509.01626). Their logits are added.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_image.tasks.text import features
+
+
+@dataclass(frozen=True)
+class TextSizes:
+    """longest: bytes of a text that are read; buckets, width: of the bag's table, width 0: one column for each class;
+    filters: of the byte network, 0: none."""
+
+    longest: int
+    buckets: int
+    width: int
+    filters: int
+    dropout: float
+
+
+class ByteNetwork(nn.Module):
+    """uint8 (rows, length) → (rows, 2 * filters): the largest and the mean answer of each filter."""
+
+    def __init__(self, filters: int) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(257, filters // 2)
+        self.first = nn.Conv1d(filters // 2, filters, 7, 2, 3)
+        self.second = nn.Conv1d(filters, filters, 5, 2, 2)
+        self.third = nn.Conv1d(filters, filters, 3, 1, 1)
+
+    def forward(self, texts: Tensor, lengths: Tensor) -> Tensor:
+        inside = torch.arange(texts.shape[1], device=texts.device) < lengths[:, None]
+        x = self.embedding(torch.where(inside, texts.long(), 256)).transpose(1, 2)
+        x = functional.gelu(self.first(x))
+        x = functional.gelu(self.second(x))
+        x = x + functional.gelu(self.third(x))
+        kept = (torch.arange(x.shape[2], device=x.device) * 4 < lengths[:, None].clamp(min=1))[:, None]
+        largest = x.masked_fill(~kept, -1e4).amax(2)
+        return torch.cat([largest, (x * kept).sum(2) / kept.sum(2)], 1)
+
+
+class TextNetwork(nn.Module):
+    """texts (rows, length) uint8, lengths (rows,) int64 → logits (rows, classes)."""
+
+    def __init__(self, sizes: TextSizes, classes: int) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.weights: Tensor
+        self.up: Tensor
+        self.down: Tensor
+        self.is_word: Tensor
+        # What a bucket weighs, from the training rows (`TextProblem.begin`): part of the model.
+        self.register_buffer("weights", torch.ones(sizes.buckets))
+        for name, value in zip(("up", "down"), features.powers(sizes.longest), strict=True):
+            self.register_buffer(name, value, persistent=False)
+        self.register_buffer("is_word", features.word_bytes(), persistent=False)
+        self.table = nn.Embedding(sizes.buckets, sizes.width or classes)
+        nn.init.zeros_(self.table.weight)
+        self.head = nn.Linear(sizes.width, classes) if sizes.width else None
+        if self.head is not None:
+            nn.init.normal_(self.head.weight, std=0.3)
+        self.bias = nn.Parameter(torch.zeros(classes))
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.byte_network = ByteNetwork(sizes.filters) if sizes.filters else None
+        self.byte_head = nn.Linear(2 * sizes.filters, classes) if sizes.filters else None
+        if self.byte_head is not None:
+            nn.init.zeros_(self.byte_head.weight)
+
+    def buckets(self, texts: Tensor, lengths: Tensor) -> Tensor:
+        """The features of each text: see `text_features.buckets_of`."""
+        if texts.device.type == "cpu":  # no padding for the longest text of all; a GPU would have to wait to know it
+            texts = texts[:, : max(8, int(lengths.max()))]
+        return features.buckets_of(texts, lengths, self.up, self.down, self.is_word, self.sizes.buckets)
+
+    def bags(self, texts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The buckets of each text and what they weigh: see `text_features.bags`."""
+        return features.bags(self.buckets(texts, lengths), self.weights)
+
+    def forward(self, texts: Tensor, lengths: Tensor) -> Tensor:
+        index, value = self.bags(texts, lengths)
+        bag = functional.embedding_bag(index, self.table.weight, per_sample_weights=value, mode="sum")
+        logits: Tensor = self.bias + (bag if self.head is None else self.head(self.dropout(bag)))
+        if self.byte_network is not None and self.byte_head is not None:
+            logits = logits + self.byte_head(self.dropout(self.byte_network(texts, lengths)))
+        return logits

@@ -1,0 +1,254 @@
+"""The dataset's container → a verified local folder and the lock that says exactly what was read.
+
+listing → names and limits checked → lock → free disk checked → ranges, largest file first → size and MD5
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer_image.contract import Limits
+from trainer_image.errors import (
+    DatasetInvalid,
+    DatasetMissing,
+    LimitExceeded,
+    PermissionDenied,
+    StorageUnavailable,
+    Terminated,
+    TrainerError,
+)
+from trainer_image.storage.blob_names import first_problem, printable
+from trainer_image.storage.container import (
+    AccessDenied,
+    BlobChanged,
+    BlobInfo,
+    BlobMissing,
+    Container,
+    ContainerMissing,
+    StorageFault,
+)
+
+logger = logging.getLogger(__name__)
+
+RANGE_BYTES = 16 * 1024 * 1024
+# What a training writes beside the dataset (model, checkpoints, report), left free on the disk.
+HEADROOM_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class DatasetLock:
+    """The blobs that were read. `fingerprint`: hex SHA-256 over (name, size, ETag) of all, sorted by name."""
+
+    container: str
+    blobs: tuple[BlobInfo, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(blob.size for blob in self.blobs)
+
+    @property
+    def fingerprint(self) -> str:
+        lines = [[blob.name, blob.size, blob.etag] for blob in self.blobs]
+        return hashlib.sha256(json.dumps(lines, ensure_ascii=True).encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "container": self.container,
+            "fingerprint": self.fingerprint,
+            "bytes": self.size,
+            "blobs": [{"name": b.name, "size": b.size, "etag": b.etag} for b in self.blobs],
+        }
+
+
+def failed(container: Container, fault: StorageFault) -> TrainerError:
+    """The error for a container that cannot be read: who must act, and whether a retry can help."""
+    sentence = f"Failed to download dataset from container: {container.name} ({fault.why})"
+    if isinstance(fault, ContainerMissing):
+        return DatasetMissing(sentence)
+    if isinstance(fault, AccessDenied):
+        return PermissionDenied(sentence)
+    return StorageUnavailable(sentence)
+
+
+def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
+    """Lists the container. Raises DatasetMissing, DatasetInvalid, LimitExceeded and access errors."""
+    blobs: list[BlobInfo] = []
+    size = 0
+    try:
+        for blob in container.list():
+            blobs.append(blob)
+            size += blob.size
+            if limits.dataset_files and len(blobs) > limits.dataset_files:
+                raise LimitExceeded(
+                    f"Dataset {container.name} has more than {limits.dataset_files} files (MAX_DATASET_FILES)"
+                )
+            if limits.dataset_bytes and size > limits.dataset_bytes:
+                raise LimitExceeded(
+                    f"Dataset {container.name} is larger than {in_words(limits.dataset_bytes)} (MAX_DATASET_BYTES)"
+                )
+    except StorageFault as fault:
+        raise failed(container, fault) from None
+    if not blobs:
+        raise DatasetMissing(f"Failed to download dataset from container: {container.name} (it is empty)")
+    found = first_problem(blob.name for blob in blobs)
+    if found:
+        raise DatasetInvalid(f"Invalid dataset: {printable(found[0])}: {found[1]}")
+    return DatasetLock(container.name, tuple(sorted(blobs, key=lambda blob: blob.name)))
+
+
+class Download:
+    """Fetches a locked dataset into a folder with several connections; `run` returns when all is verified.
+
+    stopped:  looked at between ranges; progress: called with (bytes so far, bytes in all) from any thread
+    """
+
+    def __init__(
+        self,
+        container: Container,
+        lock: DatasetLock,
+        folder: Path,
+        stopped: Callable[[], bool],
+        *,
+        connections: int = 8,
+        range_bytes: int = RANGE_BYTES,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
+        self._container = container
+        self._lock = lock
+        self._folder = folder
+        self._stopped = stopped
+        self._connections = connections
+        self._range_bytes = range_bytes
+        self._progress = progress
+        self._guard = threading.Lock()
+        self._done = 0
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Raises DatasetInvalid, LimitExceeded, Terminated, and what `failed` makes of storage's faults."""
+        check_disk(self._folder, self._lock)
+        for blob in self._lock.blobs:
+            path = self._folder / blob.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as file:
+                file.truncate(blob.size)
+        largest_first = sorted(self._lock.blobs, key=lambda blob: -blob.size)
+        self._fetch(largest_first)
+        wrong = self._mismatches(largest_first)
+        if wrong:
+            # Once more: a proxy's fault is mended by it, a wrong Content-MD5 is not.
+            logger.warning("Fetching again, MD5 differs: %s", ", ".join(printable(b.name) for b in wrong))
+            self._fetch(wrong)
+            wrong = self._mismatches(wrong)
+        if wrong:
+            raise DatasetInvalid(
+                f"Invalid dataset: {printable(wrong[0].name)}: its content does not match the MD5"
+                " that is stored with it; upload it again"
+            )
+
+    def _fetch(self, blobs: Iterable[BlobInfo]) -> None:
+        work: queue.SimpleQueue[tuple[BlobInfo, int]] = queue.SimpleQueue()
+        for blob in blobs:
+            for offset in range(0, blob.size, self._range_bytes):
+                work.put((blob, offset))
+        # Daemons: a connection that hangs must not keep a process alive that was told to end.
+        threads = [
+            threading.Thread(target=self._worker, args=(work,), name=f"download-{n}", daemon=True)
+            for n in range(min(self._connections, work.qsize()))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            while thread.is_alive() and not (self._stopped() or self._error):
+                thread.join(timeout=0.1)
+        if self._error:
+            raise self._error
+        if self._stopped():
+            raise Terminated("Training was stopped while the dataset was being downloaded", step=0)
+
+    def _worker(self, work: queue.SimpleQueue[tuple[BlobInfo, int]]) -> None:
+        try:
+            while not (self._stopped() or self._error):
+                try:
+                    blob, offset = work.get_nowait()
+                except queue.Empty:
+                    return
+                self._fetch_range(blob, offset)
+        except BaseException as error:
+            with self._guard:
+                self._error = self._error or error
+
+    def _fetch_range(self, blob: BlobInfo, offset: int) -> None:
+        length = min(self._range_bytes, blob.size - offset)
+        came = 0
+        try:
+            with (self._folder / blob.name).open("r+b", buffering=0) as file:
+                for piece in self._container.pieces(blob, offset, length):
+                    if self._stopped() or self._error or came + len(piece) > length:
+                        break
+                    os.pwrite(file.fileno(), piece, offset + came)
+                    came += len(piece)
+        except (BlobChanged, BlobMissing):
+            raise DatasetInvalid(
+                f"Invalid dataset: {printable(blob.name)}: it was changed while it was being downloaded"
+            ) from None
+        except StorageFault as fault:
+            raise failed(self._container, fault) from None
+        if self._stopped() or self._error:
+            return
+        if came != length:
+            # Storage promises all or an error; what stands between may not.
+            why = f"{printable(blob.name)}: {came} bytes came instead of {length}"
+            raise StorageUnavailable(f"Failed to download dataset from container: {self._container.name} ({why})")
+        with self._guard:
+            self._done += length
+            done = self._done
+        self._progress(done, self._lock.size)
+
+    def _mismatches(self, blobs: Iterable[BlobInfo]) -> list[BlobInfo]:
+        wrong = []
+        for blob in blobs:
+            if blob.md5 is None:
+                continue
+            if self._stopped():
+                raise Terminated("Training was stopped while the dataset was being verified", step=0)
+            with (self._folder / blob.name).open("rb") as file:
+                if hashlib.file_digest(file, _md5).digest() != blob.md5:
+                    wrong.append(blob)
+        return wrong
+
+
+def check_disk(folder: Path, lock: DatasetLock) -> None:
+    """Raises LimitExceeded when the dataset does not fit: better before the download than at its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    needed = lock.size + HEADROOM_BYTES
+    if needed > free:
+        raise LimitExceeded(
+            f"Dataset {lock.container} needs {in_words(needed)} of disk and {in_words(free)} are free"
+            " in the work folder: a larger ephemeral-storage limit or volume is needed"
+        )
+
+
+def in_words(size: int) -> str:
+    """1536 → "1.5 KiB"."""
+    value = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def _md5() -> Any:
+    return hashlib.md5(usedforsecurity=False)

@@ -1,0 +1,114 @@
+"""A published model → a folder to predict from: a run's folder, a container's local copy, or a container in Azure.
+
+What is read is what `latest.json` names and its manifest vouches for, to the last byte. A run's folder on its own, say
+a copy of one, is checked against the manifest in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer_image.config import settings
+from trainer_image.errors import ConfigInvalid, PermissionDenied, StorageUnavailable, TrainerError, UsageError
+from trainer_image.storage import untrusted_json
+from trainer_image.storage.container import AccessDenied, Container, ContainerMissing, StorageFault
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import publish
+from trainer_image.transfer.publish import LATEST, MANIFEST, read_latest
+
+# What a prediction reads; a report or a metrics file that someone has edited is no reason to refuse the model.
+NEEDED = ("model.json", "model.safetensors")
+
+
+@contextmanager
+def model_folder(model: str) -> Iterator[Path]:
+    """The folder of the model that `model` names: a folder, else a container that the environment gives access to.
+
+    Raises UsageError where it is neither, ConfigInvalid where it holds no model or another than it says,
+    PermissionDenied and StorageUnavailable.
+    """
+    if Path(model).is_dir():
+        yield local_folder(Path(model))
+        return
+    if not re.fullmatch(settings.CONTAINER_NAME, model):
+        raise UsageError(f"--model {model}: there is no such folder, and it is no name of a container")
+    if not any(os.environ.get(name) for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")):
+        raise UsageError(
+            f"--model {model}: there is no such folder; for a container of that name set"
+            " AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT_URL"
+        )
+    chosen = settings.from_mapping(os.environ, {"MODEL_CONTAINER": model}, training=False)
+    from trainer_image.storage.azure import AzureStorage
+
+    container = AzureStorage(chosen.connection_string, chosen.account_url).container(model)
+    with tempfile.TemporaryDirectory(prefix="model-", ignore_cleanup_errors=True) as folder:
+        yield fetched(container, Path(folder))
+
+
+def local_folder(path: Path) -> Path:
+    """The run's folder that latest.json names, or the folder itself. Raises ConfigInvalid."""
+    digest = None
+    if (path / LATEST).exists():
+        try:
+            latest = read_latest(LocalContainer(path))
+        except StorageFault as fault:
+            raise ConfigInvalid(f"{path / LATEST} is not readable: {fault.why}") from None
+        if latest.run_id is None:
+            raise ConfigInvalid(f"{path / LATEST} is not readable: no model can be found by it")
+        path, digest = path / "runs" / latest.run_id, latest.manifest_sha256
+    if not (path / "model.json").exists():
+        raise ConfigInvalid(f"{path} holds no model: there is neither latest.json nor model.json in it")
+    _check(path, digest)
+    return path
+
+
+def _check(folder: Path, digest: str | None) -> None:
+    """Against the manifest, where there is one. digest: the manifest's SHA-256 in latest.json."""
+    try:
+        content = (folder / MANIFEST).read_bytes()
+    except FileNotFoundError:
+        if digest is not None:
+            raise ConfigInvalid(f"{folder} holds no {MANIFEST}, which {LATEST} names: copy the whole folder") from None
+        return
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ConfigInvalid(f"{folder / MANIFEST} is not the one that {LATEST} names")
+    try:
+        entries = untrusted_json.loads(content)
+        expected = {name: entries[name]["sha256"] for name in NEEDED}
+    except (ValueError, KeyError, TypeError):
+        raise ConfigInvalid(f"{folder / MANIFEST} is not readable") from None
+    for name, sha256 in expected.items():
+        try:
+            with (folder / name).open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            raise ConfigInvalid(f"{folder} lacks {name}: copy the whole folder") from None
+        if found != sha256:
+            raise ConfigInvalid(f"{folder / name} is not what {MANIFEST} says: it was changed, or copied badly")
+
+
+def fetched(container: Container, folder: Path) -> Path:
+    """The container's latest model, verified, in `folder`."""
+    sentence = f"Failed to read the model in container: {container.name}"
+    try:
+        latest = read_latest(container)
+    except StorageFault as fault:
+        raise _unreadable(sentence, fault) from None
+    if latest.run_id is None:
+        why = "there is no latest.json: nothing was published" if latest.etag is None else f"{LATEST} is not readable"
+        raise ConfigInvalid(f"{sentence} ({why})")
+    return publish.fetch_model(container, latest, folder, sentence)
+
+
+def _unreadable(sentence: str, fault: StorageFault) -> TrainerError:
+    if isinstance(fault, AccessDenied):
+        return PermissionDenied(f"{sentence} ({fault.why})")
+    if isinstance(fault, ContainerMissing):
+        return ConfigInvalid(f"{sentence} ({fault.why})")
+    return StorageUnavailable(f"{sentence} ({fault.why})")

@@ -1,0 +1,100 @@
+"""One writer for a model: a lease that the running trainer renews, and that tells it when it has been replaced.
+
+Kubernetes runs a pod at least once. The replacement of a pod that is gone waits until its lease has run out; a
+newer run takes the lease from an older one that may still be alive on a lost node.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+from trainer_image.errors import Fenced, Terminated
+from trainer_image.storage.container import Container, Lease, LeaseHeld, Stop, StorageFault
+
+logger = logging.getLogger(__name__)
+
+LEASE = ".run.lease"
+RENEW_SECONDS = 5.0
+# The lease of a holder that died an instant ago, and a little more.
+WAIT_SECONDS = 20.0
+# Clocks of two machines may differ by this.
+SKEW = timedelta(minutes=1)
+# The dispatcher's run ids start with the time of the request.
+_STAMP = re.compile(r"[0-9]{8}t[0-9]{6}-", re.ASCII)
+
+
+class RunLease:
+    """Held from `take` to `release`; sets `stop` to "fenced" when another holder has taken it."""
+
+    def __init__(self, lease: Lease, stop: Stop, renew_seconds: float = RENEW_SECONDS) -> None:
+        self._lease = lease
+        self._stop = stop
+        self._renew_seconds = renew_seconds
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def confirm(self) -> None:
+        """Raises Fenced when another has it. Not knowing is no reason: publication is conditional by itself."""
+        try:
+            self._lease.renew()
+        except LeaseHeld:
+            raise Fenced("Another pod owns this run: nothing is published") from None
+        except StorageFault as fault:
+            logger.warning("The lease could not be confirmed: %s", fault.why)
+
+    def release(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._lease.release()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._renew_seconds):
+            try:
+                self._lease.renew()
+            except LeaseHeld:
+                logger.error("Another pod owns this run: training stops")
+                self._stop.set("fenced")
+                return
+            except StorageFault as fault:
+                logger.warning("The lease was not renewed: %s", fault.why)
+
+
+def take(
+    container: Container,
+    run_id: str,
+    stop: Stop,
+    *,
+    wait_seconds: float = WAIT_SECONDS,
+    renew_seconds: float = RENEW_SECONDS,
+) -> RunLease:
+    """Raises Fenced when another keeps the lease for longer than a dead holder could, or is newer; StorageFault."""
+    deadline = time.monotonic() + wait_seconds
+    waited = False
+    while True:
+        owner = container.lease_owner(LEASE)
+        if owner is not None and _newer(owner, run_id):
+            raise Fenced(f"A newer run ({owner}) has taken over this model")
+        try:
+            lease = container.lease(LEASE, run_id, take_over=owner is not None and _newer(run_id, owner))
+            return RunLease(lease, stop, renew_seconds)
+        except LeaseHeld as fault:
+            if stop.is_set():
+                raise Terminated("Training was stopped while it waited for an earlier pod", step=0) from None
+            if time.monotonic() > deadline:
+                raise Fenced(f"Another pod owns this run: {fault.why}") from None
+            if not waited:
+                logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
+            waited = True
+            stop.event.wait(1.0)
+
+
+def _newer(run_id: str, other: str) -> bool:
+    """Only where both say when they were requested, and never by a time that is yet to come: a clock was wrong then."""
+    both = _STAMP.match(run_id) and _STAMP.match(other)
+    latest = f"{datetime.now(UTC) + SKEW:%Y%m%dt%H%M%S}"
+    return bool(both) and other[:15] < run_id[:15] <= latest

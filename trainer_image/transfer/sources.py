@@ -1,0 +1,212 @@
+"""Where a run reads from and writes to: containers, or the folders that stand in for them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from trainer_image.config import strict_yaml
+from trainer_image.config.model_config import Config, ConfigProblems, parse_config
+from trainer_image.config.settings import Settings
+from trainer_image.contract import Progress
+from trainer_image.errors import (
+    ConfigInvalid,
+    LimitExceeded,
+    PermissionDenied,
+    StorageUnavailable,
+    TrainerError,
+    UsageError,
+)
+from trainer_image.storage.container import (
+    AccessDenied,
+    BlobChanged,
+    BlobMissing,
+    Container,
+    ContainerMissing,
+    Full,
+    Stop,
+    StorageFault,
+)
+from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer.download import DatasetLock, Download, in_words, lock_dataset
+
+logger = logging.getLogger(__name__)
+
+CONFIG = "config.yaml"
+
+
+class Sources:
+    """The containers that the settings name, opened when they are first asked for."""
+
+    def __init__(self, settings: Settings, stop: Stop, work: Path) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._work = work
+        self._dataset: Dataset | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._dataset is not None:
+            self._dataset.abandon()
+
+    @property
+    def models(self) -> Container:
+        """Where the model goes."""
+        if self._settings.out is not None:
+            try:
+                self._settings.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise UsageError(f"--out {self._settings.out}: {error.strerror}") from None
+            return LocalContainer(self._settings.out)
+        return self._open(self._settings.model_container or "")
+
+    def config(self) -> Config:
+        """From --config, else config.yaml in the model's container. Raises ConfigInvalid and access errors."""
+        if self._settings.config is not None:
+            try:
+                with self._settings.config.open("rb") as file:
+                    return parse_config(file.read(strict_yaml.MAX_BYTES + 1))
+            except OSError as error:
+                raise UsageError(f"--config {self._settings.config}: {error.strerror}") from None
+        container = self.models
+        try:
+            content, _ = container.read(CONFIG, strict_yaml.MAX_BYTES)
+        except BlobChanged as fault:
+            raise ConfigProblems([f"{CONFIG}: {fault.why}"]) from None
+        except StorageFault as fault:
+            raise unreadable(container, fault) from None
+        return parse_config(content)
+
+    def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
+        """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
+        if self._settings.data is not None:
+            self._dataset = Dataset(LocalContainer(self._settings.data), self._settings.data, fetch=False)
+        else:
+            container = self._open(self._dataset_name(config))
+            self._dataset = Dataset(container, self._work / "dataset", fetch=True)
+        self._dataset.start(self._settings, self._stop, progress)
+        return self._dataset
+
+    def _dataset_name(self, config: Config) -> str:
+        asked, configured = self._settings.dataset_container, config.dataset
+        if asked and configured and asked != configured:
+            logger.warning("The request names dataset %s, config.yaml names %s: the request decides", asked, configured)
+        name = asked or configured
+        if name is None:
+            raise ConfigInvalid(
+                "Invalid configuration: dataset: is required: neither the request nor DATASET_CONTAINER names"
+                " the dataset's container"
+            )
+        return name
+
+    def _open(self, name: str) -> Container:
+        settings = self._settings
+        if not (settings.connection_string or settings.account_url):
+            raise UsageError(
+                f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"
+                " AZURE_STORAGE_ACCOUNT_URL is set; --data and --out name local folders"
+            )
+        from trainer_image.storage.azure import AzureStorage
+
+        return AzureStorage(settings.connection_string, settings.account_url).container(name)
+
+
+class Dataset:
+    """A dataset on its way into `folder`; local folders are listed and checked, and used where they are."""
+
+    def __init__(self, container: Container, folder: Path, *, fetch: bool) -> None:
+        self.folder = folder
+        self._container = container
+        self._fetch = fetch
+        self._lock: DatasetLock | None = None
+        self._error: BaseException | None = None
+        self._abandoned = threading.Event()
+        self._listed = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, settings: Settings, stop: Stop, progress: Callable[[Progress], None]) -> None:
+        def work() -> None:
+            try:
+                lock = lock_dataset(self._container, settings.limits)
+                self._listed.set()
+                if self._fetch:
+                    self._download(lock, settings, stop, progress)
+                self._lock = lock
+            except BaseException as error:
+                self._error = error
+
+        self._thread = threading.Thread(target=work, name="dataset", daemon=True)
+        self._thread.start()
+
+    def wait_listed(self) -> None:
+        """Until its listing has been checked: the time to fail, before torch is imported. Raises as `wait`."""
+        assert self._thread is not None
+        while self._thread.is_alive() and not self._listed.wait(0.1):
+            pass
+        if self._error is not None:
+            raise self._error
+
+    def wait(self) -> DatasetLock:
+        """Until it is there and verified. Raises what went wrong on the way."""
+        assert self._thread is not None
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        assert self._lock is not None
+        return self._lock
+
+    def abandon(self) -> None:
+        """Nobody waits any more: ends the download, so that its folder can be removed."""
+        self._abandoned.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _download(
+        self, lock: DatasetLock, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
+    ) -> None:
+        logger.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), in_words(lock.size))
+
+        told = -1
+
+        def tell(done: int, total: int) -> None:
+            nonlocal told
+            tenth = 10 * done // max(total, 1)
+            if tenth > told:
+                told = tenth
+                text = f"Downloading the dataset: {in_words(done)} of {in_words(total)}"
+                progress(Progress(text, step=0, fraction=done / max(total, 1)))
+
+        Download(
+            self._container,
+            lock,
+            self.folder,
+            lambda: stop.is_set() or self._abandoned.is_set(),
+            connections=settings.download_connections,
+            progress=tell,
+        ).run()
+
+
+def unreadable(container: Container, fault: StorageFault) -> TrainerError:
+    """The error for a model container that cannot be read."""
+    sentence = f"Failed to read configuration from container: {container.name} ({fault.why})"
+    if isinstance(fault, BlobMissing):
+        return ConfigInvalid(f"Failed to read configuration from container: {container.name} (no {CONFIG} in it)")
+    if isinstance(fault, ContainerMissing):
+        return ConfigInvalid(sentence)
+    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
+
+
+def unwritable(container: Container, fault: StorageFault) -> TrainerError:
+    """The error for a model container that takes no writes."""
+    sentence = f"Failed to write to container: {container.name} ({fault.why})"
+    if isinstance(fault, Full):
+        return LimitExceeded(sentence)
+    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
