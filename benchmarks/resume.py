@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_stack import demo_data
+from local_stack.demo import data as demo_data
 from trainer_image import cli
 from trainer_image.engine import training
 from trainer_image.engine.loop import Engine

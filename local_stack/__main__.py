@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from local_stack import demo
+from local_stack.demo import run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     down_parser.add_argument("--quiet", action="store_true")
     options = parser.parse_args(arguments)
     if options.command == "down":
-        return demo.down(quiet=options.quiet)
+        return run.down(quiet=options.quiet)
     if options.command == "up":
-        return demo.run(keep=True, send=False)
-    return demo.run(keep=options.keep)
+        return run.run(keep=True, send=False)
+    return run.run(keep=options.keep)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from local_stack.portal_control import PortalControl
+from local_stack.portal.client import PortalControl
 from local_stack.processes import Service
 
 # What runs on this machine is never behind a proxy.
@@ -57,10 +57,10 @@ def read_ready_file(path: Path) -> dict[str, Any] | None:
 
 
 def start_portal_stub(folder: Path, api_key: str, *options: str, port: int = 0) -> tuple[Service, Portal]:
-    """Start `python -m local_stack.portal_stub`, with its files in `folder`; returns when it listens."""
+    """Start `python -m local_stack.portal`, with its files in `folder`; returns when it listens."""
     ready = folder / "portal-ready.json"
     ready.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "local_stack.portal_stub", "--port", str(port), f"--api-key={api_key}"]
+    argv = [sys.executable, "-m", "local_stack.portal", "--port", str(port), f"--api-key={api_key}"]
     service = Service("portal stub", [*argv, "--ready-file", ready, *options], folder / "logs" / "portal.log")
     service.start()
     address = service.wait_ready(lambda: read_ready_file(ready))

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-from local_stack.portal_control import PortalControl
+from local_stack.portal.client import PortalControl
 
 KEY = "key-0123456789abcdef"
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from local_stack.cluster_control import StandIn, start_stand_in
+from local_stack.cluster.client import StandIn, start_stand_in
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from local_stack.cluster_errors import ApiError
-from local_stack.cluster_patches import json_patch, merge_patch, strategic_patch
-from local_stack.cluster_quantities import pod_requests, quantity
-from local_stack.cluster_selectors import label_matcher
+from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
+from local_stack.cluster.registry.quantities import pod_requests, quantity
+from local_stack.cluster.registry.selectors import label_matcher
 
 _ENV = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
 

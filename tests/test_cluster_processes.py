@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cluster_control import start_stand_in
+from local_stack.cluster.client import start_stand_in
 from local_stack.processes import wait_until
 from tests.contracts.kube import Kube, is_running
 

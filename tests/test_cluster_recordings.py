@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from local_stack.cluster_control import StandIn, start_stand_in
+from local_stack.cluster.client import StandIn, start_stand_in
 from local_stack.processes import wait_until
 from tests.cluster_replay import (
     FINALIZER,

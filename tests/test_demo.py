@@ -10,10 +10,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from local_stack import demo, stack
-from local_stack.demo_requests import REQUESTS, Outcome, Request, mismatch
-from local_stack.demo_view import Progress, print_outcomes
-from local_stack.demo_watch import Seen, Snapshot
+from local_stack import stack
+from local_stack.demo import run
+from local_stack.demo.requests import REQUESTS, Outcome, Request, mismatch
+from local_stack.demo.view import Progress, print_outcomes
+from local_stack.demo.watch import Seen, Snapshot
 
 BY_NAME = {request.name: request for request in REQUESTS}
 
@@ -101,10 +102,10 @@ def test_a_second_demo_says_that_one_is_up_and_touches_nothing(
     folder = tmp_path / ".local" / "demo"
     folder.mkdir(parents=True)
     for name, value in {"FOLDER": folder, "STATE": folder / "state.json", "ROOT": tmp_path}.items():
-        monkeypatch.setattr(demo, name, value)
-    monkeypatch.setattr("local_stack.demo_help.ROOT", tmp_path)
-    monkeypatch.setattr(demo, "running", lambda: {"azurite": (123, "mark")})
-    assert demo.run() == demo.EXIT_NOT_STARTED
+        monkeypatch.setattr(run, name, value)
+    monkeypatch.setattr("local_stack.demo.help.ROOT", tmp_path)
+    monkeypatch.setattr(run, "running", lambda: {"azurite": (123, "mark")})
+    assert run.run() == run.EXIT_NOT_STARTED
     shown = capsys.readouterr().out
     assert "A demo is up already" in shown
     assert "azurite (pid 123)" in shown

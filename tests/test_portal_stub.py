@@ -1,4 +1,4 @@
-"""local_stack.portal_stub: that the stand-in portal is as strict as a real one, and fails as it is told."""
+"""local_stack.portal.__main__: that the stand-in portal is as strict as a real one, and fails as it is told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import pytest
 import trustme
 
 from local_stack.control import Portal, start_portal_stub
-from local_stack.portal_control import PortalControl
+from local_stack.portal.client import PortalControl
 from local_stack.processes import wait_until
 from tests.portal_by_hand import KEY, an_update, get, put
 
@@ -156,7 +156,7 @@ def test_https_with_a_given_certificate(tmp_path: Path, own_portal: Any) -> None
 def test_a_signal_ends_it_with_0_even_while_a_call_hangs(tmp_path: Path, number: signal.Signals) -> None:
     ready = tmp_path / "ready.json"
     process = subprocess.Popen(
-        [sys.executable, "-m", "local_stack.portal_stub", "--api-key", KEY, "--ready-file", str(ready)],
+        [sys.executable, "-m", "local_stack.portal", "--api-key", KEY, "--ready-file", str(ready)],
         stderr=subprocess.PIPE,
     )
     try:
@@ -183,7 +183,7 @@ def test_a_port_that_is_taken_is_a_sentence(portal: Portal) -> None:
     port = portal.url.rsplit(":", 1)[1]
 
     done = subprocess.run(
-        [sys.executable, "-m", "local_stack.portal_stub", "--api-key", KEY, "--port", port],
+        [sys.executable, "-m", "local_stack.portal", "--api-key", KEY, "--port", port],
         capture_output=True,
         text=True,
         timeout=60,

@@ -1,4 +1,4 @@
-"""local_stack.portal_faults: that the stand-in portal fails as it is told, and only then."""
+"""local_stack.portal.faults: that the stand-in portal fails as it is told, and only then."""
 
 from __future__ import annotations
 

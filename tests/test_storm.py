@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from local_stack import storm
 from local_stack.azurite import AzuriteMissing, install
-from local_stack.portal_control import StubEntry, StubModel
-from local_stack.storm_judge import DOUBLED, LOST, WRONG, Evidence, judge
-from local_stack.storm_plan import DONE, KINDS, Request, make_plan
-from local_stack.storm_record import SeenJob
+from local_stack.portal.client import StubEntry, StubModel
+from local_stack.storm import __main__
+from local_stack.storm.judge import DOUBLED, LOST, WRONG, Evidence, judge
+from local_stack.storm.plan import DONE, KINDS, Request, make_plan
+from local_stack.storm.record import SeenJob
 
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
@@ -24,9 +24,9 @@ def test_killed_dispatchers_and_failing_parts_lose_nothing_and_double_nothing(tm
     except AzuriteMissing as error:
         pytest.skip(str(error))
     # The time is the longest that it may take; it takes the bad weather's and what is left to do then.
-    options = storm.Options(requests=150, kills=6, seconds=200, stormy=25, calm=0, seed=7, folder=tmp_path / "storm")
+    options = __main__.Options(requests=150, kills=6, seconds=200, stormy=25, calm=0, seed=7, folder=tmp_path / "storm")
     lines: list[str] = []
-    verdicts = storm.run(options, lines.append)
+    verdicts = __main__.run(options, lines.append)
     text = "\n".join(lines)
     assert verdicts.findings == [], text
     assert "killed 6" in text, text

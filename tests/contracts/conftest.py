@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cluster_control import StandIn, start_stand_in
+from local_stack.cluster.client import StandIn, start_stand_in
 from tests.contracts.kube import Kube
 
 

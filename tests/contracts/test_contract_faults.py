@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from local_stack.cluster_control import StandIn, start_stand_in
+from local_stack.cluster.client import StandIn, start_stand_in
 from tests.contracts.kube import Kube, container_state, find, is_running, wait_until
 
 Names = Callable[[], str]

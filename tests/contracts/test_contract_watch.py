@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config, watch
 
-from local_stack.cluster_control import StandIn
+from local_stack.cluster.client import StandIn
 from tests.contracts.kube import Kube, wait_until
 
 Names = Callable[[], str]

@@ -13,13 +13,13 @@ from collections.abc import Iterator
 import pytest
 from house import House
 
-from local_stack import demo
 from local_stack.azurite import AzuriteMissing, install
-from local_stack.demo_requests import REQUESTS, Outcome
-from local_stack.demo_watch import Watch
+from local_stack.demo import run
+from local_stack.demo.requests import REQUESTS, Outcome
+from local_stack.demo.watch import Watch
 from local_stack.stack import Stack
 
-PARTS = ("local_stack.portal_stub", "local_stack.cluster", "dispatcher.__main__", "trainer_image.__main__")
+PARTS = ("local_stack.portal.__main__", "local_stack.cluster", "dispatcher.__main__", "trainer_image.__main__")
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     except AzuriteMissing as error:
         pytest.skip(str(error))
     with Stack(tmp_path_factory.mktemp("house")) as stack:
-        demo.prepare(stack, REQUESTS)
+        run.prepare(stack, REQUESTS)
         house = House(stack, stack.start_dispatcher(), Watch(stack, REQUESTS))
         for request in REQUESTS:
             if (first := request.after) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from local_stack.demo_watch import Snapshot, Watch
+from local_stack.demo.watch import Snapshot, Watch
 from local_stack.processes import Service, log_tail, wait_until
 from local_stack.stack import Stack
 

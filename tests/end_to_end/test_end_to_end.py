@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from house import PATIENCE, House
 
-from local_stack import demo_data
-from local_stack.demo_requests import CREATED, REQUESTS, Outcome, mismatch, train_message
-from local_stack.demo_watch import FINALIZER
+from local_stack.demo import data
+from local_stack.demo.requests import CREATED, REQUESTS, Outcome, mismatch, train_message
+from local_stack.demo.watch import FINALIZER
 from local_stack.processes import log_tail, wait_until
 from local_stack.stack import NAMESPACE, QUEUE, bare_environment
 
@@ -95,7 +95,7 @@ def test_stopping_the_dispatcher_leaves_a_training_alone_and_the_next_one_report
     """SIGTERM: exit 0, the pod runs on. The next dispatcher finds the Job, and reports that a person deleted it."""
     stack, job_path = house.stack, f"{JOBS}/model-slow"
     slow = ("task: tabular", "data: {target: diagnosis}", "train: {time_budget: 1h, epochs: 1000000}")
-    demo_data.upload_config(stack.blobs, "model-slow", slow)
+    data.upload_config(stack.blobs, "model-slow", slow)
     stack.portal.set_model("slow", *CREATED)
     second = stack.start_dispatcher(name="dispatcher-2")
     house.dispatcher.send_signal(signal.SIGTERM)

@@ -23,7 +23,7 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 from dispatcher.telemetry.metrics import PREFIX
 from local_stack.azurite import Azurite
-from local_stack.cluster_control import ClusterFaults
+from local_stack.cluster.client import ClusterFaults
 from local_stack.control import OPENER, ClusterControl, Portal, start_cluster
 from local_stack.processes import Service, WaitedTooLong, wait_until
 from local_stack.stack import bare_environment, free_port

@@ -1,0 +1,259 @@
+"""The stand-in cluster: the part of Kubernetes that a Job orchestrator uses, as one process on 127.0.0.1.
+
+    python -m local_stack.cluster --port 0 --dir DIR --gpus 2 --kubeconfig OUT --ready-file FILE \\
+        --image 'trainer:1=["python","-m","trainer_image"]' --image busybox:1
+
+It serves the API over HTTP with real semantics (versions, watches, patches, finalizers, validation), controls Jobs,
+schedules pods by GPUs and runs their containers as local processes. A wrong token is a 401; requests without a token
+are the administrator's, because kubectl sends none over plain HTTP. `token.NAME` is a user NAME of its own.
+
+An image named with `--image NAME=["argv"…]` has that entry point, `--image NAME` has none, `--image NAME=@instant`
+(or `--no-run`: every image) starts no process: its pods end by the annotations on the pod template `stand-in/exit`
+(code, default 0), `stand-in/seconds` (default 0) and `stand-in/message` (termination message), or by what the training
+request itself asks for: `"stand-in": [{"exit", "seconds", "message"}, …]`, an entry for each attempt of the Job. Any
+other image fails to be pulled.
+
+Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/client.py):
+
+    POST   /_stub/faults            {"verb", "resource" ("jobs", "pods/log"), "namespace", "name" (absent: any),
+                                     "kind": "status"|"delay"|"cut"|"hang", "status": 500, "reason", "message",
+                                     "headers", "retry_after", "seconds" (wait first), "count": 1 (null: for ever),
+                                     "after": true (carry out, then fail)} -> {"id"}; a watch is the verb "watch"
+    DELETE /_stub/faults[/ID]       all, or one
+    GET    /_stub/calls             {"calls": {"create jobs": 3, …}, "faults": {"status 500": 2, …}};  DELETE: from zero
+    PUT    /_stub/denied            {"rules": [{"verb", "resource", "namespace", "group"}]} ("*" or absent: any) -> 403
+    POST   /_stub/compact           forget history: older watches get 410, continue tokens too
+    POST   /_stub/watches/cut       {"resource"}: close the open watches' connections
+    POST   /_stub/watches/silence   {"resource"}: they stay open and send nothing more
+    GET    /_stub/watches           the open watches
+    PUT    /_stub/images            {"name", "entrypoint", "instant", "absent", "pull_error"}
+    PUT    /_stub/quota             {"namespace", "name", "hard": {"requests.nvidia.com/gpu": "0"} | null}
+    POST   /_stub/pods/NS/NAME/evict {"reason": "Evicted", "message"}: by the kubelet (phase Failed)
+    POST   /_stub/nodes/NODE/lose   {"kill": false, "evict_after": seconds (absent: the pods' toleration)}
+    POST   /_stub/nodes/NODE/return the node answers again
+    POST   /_stub/nodes/NODE/remove {"kill": false}: the node object is deleted, its pods are garbage; processes go on
+    POST   /_stub/nodes/NODE/reject {"reason": "UnexpectedAdmissionError", "message", "count": 1}: the next pods
+    POST   /_stub/nodes/NODE/gpus   {"gpus": 4}
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+
+from local_stack.cluster.api.control import StubApi
+from local_stack.cluster.api.faults import Faults
+from local_stack.cluster.api.server import ClusterApi
+from local_stack.cluster.api.watch import Watches
+from local_stack.cluster.controllers.garbage import GarbageCollector
+from local_stack.cluster.controllers.job_controller import JobController
+from local_stack.cluster.controllers.scheduler import Scheduler
+from local_stack.cluster.node.agent import NodeAgent
+from local_stack.cluster.node.images import INSTANT, Image, Images
+from local_stack.cluster.node.processes import Undertaker
+from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.registry.resources import NAMESPACES
+from local_stack.cluster.registry.store import Store
+from local_stack.cluster.registry.writes import Registry
+
+
+@dataclass
+class Options:
+    """The command line. Times in seconds; `nodes` maps names to GPUs."""
+
+    folder: Path
+    port: int = 0
+    nodes: dict[str, int] = field(default_factory=lambda: {"local-node": 2})
+    images: Images = field(default_factory=Images)
+    kubeconfig: Path | None = None
+    ready_file: Path | None = None
+    token: str = field(default_factory=lambda: secrets.token_hex(16))
+    namespace: str = "default"
+    job_backoff: float = 10.0
+    pull_backoff: float = 10.0
+    crash_backoff: float = 10.0
+    retry: float = 1.0
+    batch: float = 0.05
+    bookmarks: float = 5.0
+    keep_folders: bool = False
+
+
+class Cluster:
+    """All parts, started and stopped together. Needs a running event loop."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        options.folder.mkdir(parents=True, exist_ok=True)
+        self.registry = Registry(Store())
+        if self.registry.store.find("namespaces", "", options.namespace) is None:
+            self.registry.create(NAMESPACES, "", {"metadata": {"name": options.namespace}})
+        self.faults = Faults()
+        self.watches = Watches(self.registry.store, options.bookmarks)
+        self.undertaker = Undertaker()
+        self.scheduler = Scheduler(self.registry)
+        self.jobs = JobController(self.registry, backoff=options.job_backoff, batch=options.batch)
+        self.garbage = GarbageCollector(self.registry)
+        self.agents = {
+            name: NodeAgent(
+                self.registry,
+                options.images,
+                self.undertaker,
+                name=name,
+                gpus=gpus,
+                folder=options.folder,
+                retry=options.retry,
+                pull_backoff=options.pull_backoff,
+                crash_backoff=options.crash_backoff,
+                keep_folders=options.keep_folders,
+            )
+            for name, gpus in options.nodes.items()
+        }
+        stub = StubApi(self.registry, self.faults, self.watches, options.images, self.agents)
+        api = ClusterApi(self.registry, self.faults, self.watches, stub, self.agents, options.token)
+        self._runner = web.ServerRunner(web.Server(api.handle, handler_cancellation=True, access_log=None))
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen, then write the kubeconfig and the ready file."""
+        self.jobs.start()
+        self.garbage.start()
+        self.scheduler.start()
+        for agent in self.agents.values():
+            agent.start()
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.options.port, shutdown_timeout=0.5, backlog=512)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        if self.options.kubeconfig:
+            _write(self.options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
+        if self.options.ready_file:
+            _write(self.options.ready_file, json.dumps({"url": self.url, "token": self.options.token}))
+
+    async def stop(self) -> None:
+        """End every process that was started, then the server."""
+        for agent in self.agents.values():
+            await agent.stop()
+        for part in (self.jobs, self.garbage, self.scheduler):
+            part.stop()
+        self.undertaker.close()
+        self.watches.cut(None)
+        await self._runner.cleanup()
+
+    def _kubeconfig(self) -> dict[str, Any]:
+        name = "stand-in"
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": name, "cluster": {"server": self.url}}],
+            "users": [{"name": name, "user": {"token": self.options.token}}],
+            "contexts": [
+                {"name": name, "context": {"cluster": name, "user": name, "namespace": self.options.namespace}}
+            ],
+            "current-context": name,
+        }
+
+
+def _write(path: Path, text: str) -> None:
+    """Whole or not at all: readers wait for the file to appear."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def parse_options(arguments: Sequence[str]) -> Options:
+    """The command line; a mistake ends the process with a sentence and code 2."""
+    parser = argparse.ArgumentParser(prog="python -m local_stack.cluster", description="The stand-in cluster.")
+    parser.add_argument("--port", type=int, default=0, help="0: chosen by the kernel")
+    parser.add_argument("--dir", type=Path, required=True, help="where pods' folders lie")
+    parser.add_argument("--gpus", type=int, default=2, help="GPUs of the one node")
+    parser.add_argument("--node", action="append", default=[], metavar="NAME=GPUS", help="instead: several nodes")
+    parser.add_argument("--image", action="append", default=[], metavar="NAME[=JSONARGV|@instant]")
+    parser.add_argument("--no-run", action="store_true", help="start no process for any image")
+    parser.add_argument("--kubeconfig", type=Path)
+    parser.add_argument("--ready-file", type=Path)
+    parser.add_argument("--token", default="")
+    parser.add_argument("--namespace", default="default", help="created at start; the kubeconfig's")
+    for name, default, text in (
+        ("job-backoff", 10.0, "before a Job's second pod, doubled each time"),
+        ("pull-backoff", 10.0, "before an image is pulled again, doubled each time"),
+        ("crash-backoff", 10.0, "before a container is restarted, doubled each time"),
+        ("retry", 1.0, "between attempts while a Secret or an image is missing"),
+        ("batch", 0.05, "between a pod's change and its Job's"),
+        ("bookmarks", 5.0, "between bookmarks"),
+    ):
+        parser.add_argument(f"--{name}", type=float, default=default, metavar="SECONDS", help=text)
+    parser.add_argument("--keep-folders", action="store_true", help="keep the folders of deleted pods")
+    given = parser.parse_args(arguments)
+    images = Images(instant=given.no_run)
+    nodes = {"local-node": given.gpus}
+    try:
+        images.known = dict(_image(text) for text in given.image)
+        if given.node:
+            nodes = {name: int(gpus) for name, _, gpus in (text.partition("=") for text in given.node)}
+    except ValueError as why:
+        parser.error(str(why))
+    options = Options(given.dir.absolute(), given.port, nodes, images, given.kubeconfig, given.ready_file)
+    for name in ("job_backoff", "pull_backoff", "crash_backoff", "retry", "batch", "bookmarks", "namespace"):
+        setattr(options, name, getattr(given, name))
+    options.keep_folders = given.keep_folders
+    options.token = given.token or options.token
+    return options
+
+
+def _image(text: str) -> tuple[str, Image]:
+    name, equal, value = text.partition("=")
+    if not equal:
+        return name, Image()
+    if value == INSTANT:
+        return name, Image(instant=True)
+    argv = json.loads(value)
+    if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
+        raise ValueError(f"--image {text}: after = stands a JSON list of words, or {INSTANT}")
+    return name, Image(argv)
+
+
+async def serve(options: Options) -> None:
+    """Run until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    cluster = Cluster(options)
+    try:
+        await cluster.start()
+        await stop.wait()
+    finally:
+        await cluster.stop()
+
+
+def main() -> int:
+    """The command line's entry."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    options = parse_options(sys.argv[1:])
+    try:
+        asyncio.run(serve(options))
+    except OSError as why:
+        print(f"the stand-in cluster cannot listen on 127.0.0.1:{options.port}: {why}", file=sys.stderr)
+        return 1
+    except ApiError as why:
+        print(f"--namespace {options.namespace}: {why}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

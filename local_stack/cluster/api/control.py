@@ -1,0 +1,169 @@
+"""`/_stub/…`: faults, nodes, evictions, quotas and counts for tests. The list is in local_stack/cluster/__main__.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import web
+
+from local_stack.cluster.api.answers import respond
+from local_stack.cluster.api.faults import Fault, Faults
+from local_stack.cluster.api.watch import Watches
+from local_stack.cluster.node.agent import NodeAgent
+from local_stack.cluster.node.images import INSTANT, Image, Images
+from local_stack.cluster.registry.errors import ApiError, bad_request
+from local_stack.cluster.registry.resources import PODS, RESOURCES
+from local_stack.cluster.registry.writes import Registry
+
+_LOW_MEMORY = (
+    "The node was low on resource: memory. Threshold quantity: 100Mi, available: 64Mi. Container trainer was using "
+    "1Gi, request is 0, has larger consumption of memory. "
+)
+_NO_GPU = (
+    "Pod was rejected: Allocate failed due to no healthy devices present; cannot allocate unhealthy devices "
+    "nvidia.com/gpu, which is unexpected"
+)
+
+
+class StubApi:
+    """Answers /_stub requests; needs no token."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        faults: Faults,
+        watches: Watches,
+        images: Images,
+        agents: dict[str, NodeAgent],
+    ) -> None:
+        self._registry = registry
+        self._faults = faults
+        self._watches = watches
+        self._images = images
+        self._agents = agents
+        self.on_compact: Callable[[], None] = lambda: None
+        self._plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "compact": self._compact,
+            "denied": self._deny,
+            "images": self._set_image,
+            "quota": self._set_quota,
+        }
+
+    async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
+        """One request; `path` without the prefix."""
+        raw = await request.read()
+        body = json.loads(raw) if raw else {}
+        if not isinstance(body, dict):
+            raise bad_request("the body is a JSON object")
+        try:
+            answer = self._act(request.method, path.strip("/").split("/"), body)
+        except (ValueError, TypeError, KeyError) as why:
+            raise bad_request(f"{request.method} /_stub/{path}: {why}") from why
+        if answer is None:
+            raise ApiError(404, "NotFound", f"there is no {request.method} /_stub/{path}")
+        return respond(answer)
+
+    def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
+        match parts:
+            case ["faults", *number]:
+                return self._script(method, number, body)
+            case ["calls"] if method in ("GET", "DELETE"):
+                counted = {"calls": dict(self._faults.calls), "faults": dict(self._faults.suffered)}
+                if method == "DELETE":
+                    self._faults.calls.clear()
+                    self._faults.suffered.clear()
+                return counted
+            case ["watches", *action]:
+                return self._watch(action, body)
+            case ["nodes", name, action]:
+                agent = self._agents.get(name)
+                if agent is None:
+                    raise ValueError(f"there is no node {name}; there are {', '.join(self._agents)}")
+                return self._node(agent, action, body)
+            case ["pods", namespace, name, "evict"]:
+                return self._evict(namespace, name, body)
+            case [word] if word in self._plain:
+                return self._plain[word](body)
+        return None
+
+    def _script(self, method: str, number: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
+        if method == "POST" and not number:
+            return {"id": self._faults.add(Fault.parse(body))}
+        if method != "DELETE":
+            return None
+        if number:
+            self._faults.scripted.pop(int(number[0]), None)
+        else:
+            self._faults.scripted.clear()
+        return {}
+
+    def _watch(self, action: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
+        match action:
+            case []:
+                return {"watches": [watch.asked.resource.plural for watch in self._watches.open]}
+            case ["cut"]:
+                return {"watches": self._watches.cut(body.get("resource"))}
+            case ["silence"]:
+                return {"watches": self._watches.silence(body.get("resource"))}
+        return None
+
+    def _compact(self, _: dict[str, Any]) -> dict[str, Any]:
+        self._registry.store.compact()
+        self.on_compact()
+        return {"resourceVersion": str(self._registry.store.version)}
+
+    def _deny(self, body: dict[str, Any]) -> dict[str, Any]:
+        self._faults.denied = list(body["rules"])
+        return {}
+
+    def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        match action:
+            case "lose":
+                after = body.get("evict_after")
+                agent.lose(kill=bool(body.get("kill", False)), evict_after=None if after is None else float(after))
+            case "return":
+                agent.come_back()
+            case "remove":
+                agent.remove_node(kill=bool(body.get("kill", False)))
+            case "gpus":
+                agent.set_gpus(int(body["gpus"]))
+            case "reject":
+                reason = body.get("reason") or "UnexpectedAdmissionError"
+                agent.reject_next(reason, body.get("message") or _NO_GPU, int(body.get("count", 1)))
+            case _:
+                return None
+        return {}
+
+    def _evict(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        pod = self._registry.get(PODS, namespace, name)
+        agent = self._agents.get(pod["spec"].get("nodeName", ""))
+        if agent is None:
+            raise ValueError(f"pod {namespace}/{name} is on no node")
+        agent.evict(pod, body.get("reason") or "Evicted", body.get("message") or _LOW_MEMORY)
+        return {}
+
+    def _set_image(self, body: dict[str, Any]) -> dict[str, Any]:
+        """{"name", "entrypoint": [..]|null, "instant": bool, "absent": bool, "pull_error": text}."""
+        name = body["name"]
+        self._images.known.pop(name, None)
+        self._images.refusals.pop(name, None)
+        if body.get("pull_error"):
+            self._images.refusals[name] = str(body["pull_error"])
+        elif not body.get("absent"):
+            instant = bool(body.get("instant")) or body.get("entrypoint") == INSTANT
+            entrypoint = None if instant else body.get("entrypoint")
+            self._images.known[name] = Image(entrypoint, instant)
+        return {}
+
+    def _set_quota(self, body: dict[str, Any]) -> dict[str, Any]:
+        """{"namespace", "name", "hard": {...}|null}: create, replace, or remove."""
+        quotas, namespace = RESOURCES["resourcequotas"], body["namespace"]
+        name, hard = body.get("name") or "gpus", body.get("hard")
+        store = self._registry.store
+        if store.find("resourcequotas", namespace, name):
+            store.remove("resourcequotas", namespace, name)
+        if hard is not None:
+            self._registry.create(quotas, namespace, {"metadata": {"name": name}, "spec": {"hard": hard}})
+        return {}

@@ -1,0 +1,228 @@
+"""The stand-in cluster's HTTP side: paths, tokens, permissions, scripted faults, and the way to each verb."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qsl, unquote
+
+from aiohttp import web
+
+from local_stack.cluster.api.answers import known_resource, respond, respond_bytes
+from local_stack.cluster.api.control import StubApi
+from local_stack.cluster.api.discovery import discover
+from local_stack.cluster.api.faults import Call, Fault, Faults
+from local_stack.cluster.api.logs import check_started, choose_container, serve_log
+from local_stack.cluster.api.protobuf import MEDIA_TYPE, to_object
+from local_stack.cluster.api.verbs import Target, Verbs
+from local_stack.cluster.api.watch import Watches
+from local_stack.cluster.node.agent import NodeAgent
+from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.resources import ACCESS_REVIEWS, GROUPS, PODS
+from local_stack.cluster.registry.writes import Registry
+
+log = logging.getLogger(__name__)
+
+USER = "system:serviceaccount:default:training-dispatcher"
+_ADMIN = "kubernetes-admin"
+_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
+
+
+class CutError(Exception):
+    """The connection is to be closed without an answer."""
+
+
+class ClusterApi:
+    """Answers every request. `token`: the bearer token; `token.NAME` is a user NAME; no token is the administrator."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        faults: Faults,
+        watches: Watches,
+        stub: StubApi,
+        agents: dict[str, NodeAgent],
+        token: str,
+    ) -> None:
+        self._registry = registry
+        self._store = registry.store
+        self._faults = faults
+        self._watches = watches
+        self._stub = stub
+        self._agents = agents
+        self._token = token
+        self._verbs = Verbs(registry, faults)
+        stub.on_compact = self._verbs.forget_snapshots
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request, whatever it asks."""
+        try:
+            return await self._answer(request)
+        except errors.ApiError as why:
+            response = respond(why.status(), why.code)
+            response.headers.update(why.headers)
+            return response
+        except CutError:
+            if request.transport is not None:
+                request.transport.abort()
+            raise asyncio.CancelledError from None
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as why:
+            text = f"couldn't get version/kind; json parse error: {why}"
+            return respond(errors.bad_request(text).status(), 400)
+        except ValueError as why:
+            return respond(errors.bad_request(f"a parameter cannot be read: {why}").status(), 400)
+        except Exception:
+            log.exception("%s %s", request.method, request.path)
+            status = errors.ApiError(500, "InternalError", "Internal error occurred in the stand-in cluster")
+            return respond(status.status(), 500)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, _, text = request.raw_path.partition("?")
+        if path.startswith("/_stub/"):
+            return await self._stub.handle(request, path.removeprefix("/_stub/"))
+        if path in ("/healthz", "/livez", "/readyz"):
+            return web.Response(text="ok")
+        user = self._user(request)
+        target = _target(path)
+        if target is None:
+            found = discover(path)
+            if found is None:
+                raise errors.ApiError(404, "NotFound", "the server could not find the requested resource")
+            return respond(found)
+        query = dict(parse_qsl(text)) if text else {}
+        verb = _verb(request.method, target, query)
+        call = Call(
+            verb,
+            target.resource.plural + (f"/{target.subresource}" if target.subresource else ""),
+            target.namespace,
+            target.name,
+        )
+        self._faults.calls[f"{verb} {call.resource}"] += 1
+        fault = self._faults.take(call)
+        if fault is not None and not fault.after:
+            await self._suffer(fault)
+        if target.resource is not ACCESS_REVIEWS and not self._faults.allows(call, target.resource.group):
+            raise errors.denied(
+                user,
+                verb,
+                target.resource,
+                name=target.name,
+                namespace=target.namespace,
+                subresource=target.subresource,
+            )
+        answer = await self._perform(request, verb, target, query, user)
+        if fault is not None and fault.after:
+            await self._suffer(fault)
+        return answer
+
+    def _user(self, request: web.BaseRequest) -> str:
+        header = request.headers.get("Authorization")
+        if header is None:
+            return _ADMIN
+        given, dot, name = header.removeprefix("Bearer ").partition(".")
+        if given != self._token:
+            raise errors.ApiError(401, "Unauthorized", "Unauthorized")
+        return name if dot else USER
+
+    async def _suffer(self, fault: Fault) -> None:
+        if fault.seconds:
+            await asyncio.sleep(fault.seconds)
+        if fault.kind == "hang":
+            await asyncio.Event().wait()
+        if fault.kind == "cut":
+            raise CutError
+        if fault.kind == "status":
+            raise fault.error()
+
+    async def _perform(
+        self, request: web.BaseRequest, verb: str, target: Target, query: Mapping[str, str], user: str
+    ) -> web.StreamResponse:
+        as_table = "as=Table" in request.headers.get("Accept", "")
+        verbs = self._verbs
+        if verb == "watch":
+            return await self._watches.serve(request, verbs.watch(target, query, as_table))
+        if verb == "get":
+            if target.subresource == "log":
+                return await self._log(request, target, query)
+            return verbs.get(target, as_table)
+        if verb == "list":
+            return verbs.list_all(target, query, as_table)
+        raw = await request.read()
+        body = _body(request, raw)
+        if verb == "patch":
+            return verbs.patch(target, query, body, request.content_type)
+        if not isinstance(body, dict):
+            raise errors.bad_request("the body of the request is not an object")
+        if verb == "create":
+            return verbs.create(target, query, body, user)
+        if verb == "update":
+            return verbs.update(target, query, body)
+        if verb == "delete":
+            return verbs.delete(target, query, body)
+        return verbs.delete_collection(target, query, body)
+
+    async def _log(self, request: web.BaseRequest, target: Target, query: Mapping[str, str]) -> web.StreamResponse:
+        pod = self._registry.get(PODS, target.namespace, target.name)
+        container = choose_container(pod, query.get("container") or "")
+        check_started(pod, container)
+        node = pod["spec"].get("nodeName")
+        if not node:
+            return respond_bytes(b"")
+        agent = self._agents.get(node)
+        uid = pod["metadata"]["uid"]
+        path = agent.log_path(uid, container) if agent and agent.answering.is_set() else None
+
+        def running() -> bool:
+            now = self._store.get("pods", target.namespace, target.name)
+            return now is not None and now["status"].get("phase") not in ("Succeeded", "Failed")
+
+        return await serve_log(request, path, query, running)
+
+
+def _target(path: str) -> Target | None:
+    """The resource that a path names; None when it names none."""
+    parts = [unquote(part) for part in path.strip("/").split("/")]
+    if parts[:2] == ["api", "v1"]:
+        group, rest = "", parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3 and parts[2] == GROUPS.get(parts[1]):
+        group, rest = parts[1], parts[3:]
+    else:
+        return None
+    namespace = ""
+    if len(rest) > 2 and rest[0] == "namespaces" and known_resource(rest[2], group):
+        namespace, rest = rest[1], rest[2:]
+    if not rest or len(rest) > 3:
+        return None
+    resource = known_resource(rest[0], group)
+    if resource is None or (namespace and not resource.namespaced):
+        return None
+    name = rest[1] if len(rest) > 1 else ""
+    subresource = rest[2] if len(rest) > 2 else ""
+    served = (*(("status",) if resource.status else ()), *resource.subresources)
+    if subresource and subresource not in served and (resource.plural, subresource) != ("namespaces", "finalize"):
+        return None
+    return Target(resource, namespace, name, subresource)
+
+
+def _body(request: web.BaseRequest, raw: bytes) -> Any:
+    if request.content_type == MEDIA_TYPE:
+        return to_object(raw)
+    return json.loads(raw) if raw else {}
+
+
+def _verb(method: str, target: Target, query: Mapping[str, str]) -> str:
+    if method in ("GET", "HEAD"):
+        if query.get("watch") in ("true", "1", "True"):
+            return "watch"
+        return "get" if target.name else "list"
+    if method == "DELETE":
+        return "delete" if target.name else "deletecollection"
+    verb = _METHODS.get(method)
+    if verb is None or (verb != "create" and not target.name):
+        raise errors.ApiError(
+            405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+        )
+    return verb

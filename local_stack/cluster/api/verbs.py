@@ -1,0 +1,260 @@
+"""The API's verbs on resources: query and body in, object out."""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from local_stack.cluster.api.answers import both, delete_options, matcher, respond, respond_bytes
+from local_stack.cluster.api.faults import Call, Faults
+from local_stack.cluster.api.tables import table
+from local_stack.cluster.api.watch import WatchRequest
+from local_stack.cluster.controllers.scheduler import add_disruption
+from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.fields import decode
+from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
+from local_stack.cluster.registry.resources import ACCESS_REVIEWS, LEASES, PODS, Resource
+from local_stack.cluster.registry.selectors import field_matcher
+from local_stack.cluster.registry.store import Obj, Stored, to_json
+from local_stack.cluster.registry.writes import Registry
+
+_SNAPSHOTS = 64
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a path names. `name` "" is the collection."""
+
+    resource: Resource
+    namespace: str
+    name: str
+    subresource: str
+
+
+class Verbs:
+    """Carries out what `Target` and verb say; knows nothing of HTTP but queries, bodies and responses."""
+
+    def __init__(self, registry: Registry, faults: Faults) -> None:
+        self._registry = registry
+        self._store = registry.store
+        self._faults = faults
+        self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
+
+    def forget_snapshots(self) -> None:
+        """Continue tokens handed out before are expired now."""
+        self._snapshots.clear()
+
+    def get(self, target: Target, as_table: bool) -> web.Response:
+        """One object."""
+        stored = self._store.find(target.resource.plural, target.namespace, target.name)
+        if stored is None:
+            raise errors.not_found(target.resource, target.name)
+        if as_table:
+            return respond(table(target.resource, [stored.obj], str(stored.version)))
+        return respond_bytes(stored.json())
+
+    def list_all(self, target: Target, query: Mapping[str, str], as_table: bool) -> web.Response:
+        """The collection, or a page of it; the pages of one list show one moment."""
+        resource = target.resource
+        limit = int(query.get("limit") or 0)
+        token = query.get("continue") or ""
+        if token:
+            version, found = self._resume(token)
+        else:
+            matches = matcher(resource, query)
+            version = self._store.version
+            found = self._store.all(resource.plural, target.namespace)
+            if matches is not None:
+                found = [stored for stored in found if matches(stored.obj)]
+        left = 0
+        proceed = ""
+        if limit and len(found) > limit:
+            left = len(found) - limit
+            proceed = self._keep(version, found[limit:])
+            found = found[:limit]
+        if as_table:
+            return respond(table(resource, [stored.obj for stored in found], str(version), proceed))
+        meta: Obj = {"resourceVersion": str(version)}
+        if proceed:
+            meta |= {"continue": proceed, "remainingItemCount": left}
+        head: Obj = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta}
+        # Items of a list carry no kind and apiVersion of their own, as the API server writes built-in types.
+        prefix = len(to_json({"kind": resource.kind, "apiVersion": resource.api_version}))
+        items = b",".join(b"{" + stored.json()[prefix:] for stored in found)
+        return respond_bytes(to_json(head)[:-1] + b',"items":[' + items + b"]}")
+
+    def _keep(self, version: int, rest: list[Stored]) -> str:
+        token = base64.urlsafe_b64encode(json.dumps({"rv": version, "start": secrets.token_hex(6)}).encode()).decode()
+        self._snapshots[token] = (version, rest)
+        while len(self._snapshots) > _SNAPSHOTS:
+            self._snapshots.popitem(last=False)
+        return token
+
+    def _resume(self, token: str) -> tuple[int, list[Stored]]:
+        found = self._snapshots.get(token)
+        if found is None:
+            raise errors.expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a "
+                "new list without the continue parameter, or use the continue token in this response to retrieve "
+                "the remainder of the results. Continuing with the provided token results in an inconsistent list "
+                "- objects that were created, modified, or deleted between the time the first chunk was returned "
+                "and now may show up in the list."
+            )
+        return found
+
+    def watch(self, target: Target, query: Mapping[str, str], as_table: bool) -> WatchRequest:
+        """What a watch asks for; the name in the path stands for a field selector."""
+        matches = matcher(target.resource, query)
+        if target.name:
+            named = field_matcher(target.resource, f"metadata.name={target.name}")
+            matches = named if matches is None else both(matches, named)
+        initial = query.get("sendInitialEvents") == "true"
+        return WatchRequest(
+            resource=target.resource,
+            namespace=target.namespace,
+            matcher=matches,
+            version="" if initial else query.get("resourceVersion") or "",
+            timeout=float(query.get("timeoutSeconds") or 0),
+            bookmarks=query.get("allowWatchBookmarks") in ("true", "1", "True"),
+            initial_end=initial,
+            as_table=as_table,
+        )
+
+    def create(self, target: Target, query: Mapping[str, str], body: Obj, user: str) -> web.Response:
+        """POST to a collection, or an eviction."""
+        resource = target.resource
+        if target.subresource == "eviction":
+            return self._evict(target, body)
+        if target.name:
+            raise errors.ApiError(
+                405, "MethodNotAllowed", "the server does not allow this method on the requested resource"
+            )
+        if resource is ACCESS_REVIEWS:
+            return self._review(body, user)
+        warnings = self._decoded(resource, body, query)
+        created = self._registry.create(resource, target.namespace, body, dry_run=query.get("dryRun") == "All")
+        return (
+            respond(created, 201, warnings) if query.get("dryRun") else self._stored(created, resource, 201, warnings)
+        )
+
+    def _stored(self, obj: Obj, resource: Resource, status: int, warnings: list[str]) -> web.Response:
+        """Answer with an object just written, using the JSON that the watchers get as well."""
+        meta = obj["metadata"]
+        stored = self._store.find(resource.plural, meta.get("namespace", ""), meta["name"])
+        if stored is not None and stored.obj is obj:
+            return respond_bytes(stored.json(), status, warnings)
+        return respond(obj, status, warnings)
+
+    def _evict(self, target: Target, body: Obj) -> web.Response:
+        pod = self._registry.get(PODS, target.namespace, target.name)
+        options = delete_options({}, body.get("deleteOptions") or {})
+        add_disruption(self._registry, pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+        self._registry.delete(PODS, target.namespace, target.name, options)
+        return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
+
+    def _review(self, body: Obj, user: str) -> web.Response:
+        asked = (body.get("spec") or {}).get("resourceAttributes") or {}
+        name = asked.get("resource", "") + (f"/{asked['subresource']}" if asked.get("subresource") else "")
+        call = Call(asked.get("verb", ""), name, asked.get("namespace", ""), asked.get("name", ""))
+        allowed = self._faults.allows(call, asked.get("group", ""))
+        status: Obj = {"allowed": allowed}
+        if not allowed:
+            status["reason"] = f'User "{user}" may not do this by a rule of the stand-in'
+        answer = {"kind": "SelfSubjectAccessReview", "apiVersion": ACCESS_REVIEWS.api_version, "metadata": {}}
+        return respond({**answer, "spec": body.get("spec") or {}, "status": status}, 201)
+
+    def _decoded(self, resource: Resource, body: Obj, query: Mapping[str, str]) -> list[str]:
+        for key, wanted in (("kind", resource.kind), ("apiVersion", resource.api_version)):
+            if body.get(key) not in (None, "", wanted):
+                raise errors.bad_request(
+                    f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}: '
+                    f"the {key} in the data ({body[key]}) does not match the expected {key} ({wanted})"
+                )
+        return decode(resource.kind, resource.version, body, query.get("fieldValidation") or "Warn")
+
+    def update(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+        """PUT."""
+        resource = target.resource
+        warnings = self._decoded(resource, body, query)
+        name = (body.get("metadata") or {}).get("name")
+        if name not in (None, target.name):
+            raise errors.bad_request(
+                f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+            )
+        dry_run = query.get("dryRun") == "All"
+        old = self._store.get(resource.plural, target.namespace, target.name)
+        if old is None and resource is LEASES:
+            created = self._registry.create(resource, target.namespace, body, dry_run=dry_run)
+            return respond(created, 201, warnings)
+        if old is None:
+            raise errors.not_found(resource, target.name)
+        updated = self._registry.update(resource, old, body, subresource=target.subresource, dry_run=dry_run)
+        return self._stored(updated, resource, 200, warnings)
+
+    def patch(self, target: Target, query: Mapping[str, str], body: Any, content_type: str) -> web.Response:
+        """PATCH in one of its three forms."""
+        resource = target.resource
+        old = self._registry.get(resource, target.namespace, target.name)
+        if content_type == "application/json-patch+json":
+            new = json_patch(old, body)
+        elif not isinstance(body, dict):
+            raise errors.bad_request("error decoding patch: a patch is a JSON object")
+        elif content_type == "application/merge-patch+json":
+            new = merge_patch(old, body)
+        elif content_type == "application/strategic-merge-patch+json":
+            new = strategic_patch(old, body)
+        else:
+            raise errors.ApiError(
+                415,
+                "UnsupportedMediaType",
+                "the body of the request was in an unknown format - accepted media types include: "
+                "application/json-patch+json, application/merge-patch+json, "
+                "application/strategic-merge-patch+json",
+            )
+        warnings = self._decoded(resource, new, query)
+        dry_run = query.get("dryRun") == "All"
+        updated = self._registry.update(resource, old, new, subresource=target.subresource, dry_run=dry_run)
+        return self._stored(updated, resource, 200, warnings)
+
+    def delete(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+        """DELETE of one object."""
+        resource = target.resource
+        options = delete_options(query, body)
+        obj, gone = self._registry.delete(resource, target.namespace, target.name, options)
+        warnings = []
+        if resource.plural == "jobs" and not options.policy:
+            warnings.append(
+                "child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to "
+                "remove them or set propagationPolicy=Orphan to suppress this warning"
+            )
+        if not gone or resource is PODS:
+            return respond(obj, 200, warnings)
+        details: Obj = {"name": target.name, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
+        if resource.group:
+            details["group"] = resource.group
+        success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return respond(success, 200, warnings)
+
+    def delete_collection(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+        """DELETE of everything that the selectors choose."""
+        resource = target.resource
+        matches = matcher(resource, query)
+        options = delete_options(query, body)
+        chosen = [
+            stored
+            for stored in self._store.all(resource.plural, target.namespace)
+            if matches is None or matches(stored.obj)
+        ]
+        for stored in chosen:
+            meta = stored.obj["metadata"]
+            self._registry.delete(resource, meta.get("namespace", ""), meta["name"], options)
+        head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+        meta = {"resourceVersion": str(self._store.version)}
+        return respond({**head, "metadata": meta, "items": [stored.obj for stored in chosen]})

@@ -1,0 +1,202 @@
+"""Watches: a stream of JSON lines from a version on, with selectors, bookmarks, and faults on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp import web
+
+from local_stack.cluster.api.tables import table
+from local_stack.cluster.registry.errors import ApiError, bad_request, expired
+from local_stack.cluster.registry.resources import Resource
+from local_stack.cluster.registry.selectors import Matcher
+from local_stack.cluster.registry.store import Change, Obj, Store, Stored, to_json
+
+_MOST_WAITING = 50_000
+_INITIAL_END = "k8s.io/initial-events-end"
+
+
+@dataclass(frozen=True)
+class WatchRequest:
+    """What is watched. `version` "" or "0": begin with what there is. `timeout` in seconds, 0: the server's choice."""
+
+    resource: Resource
+    namespace: str
+    matcher: Matcher | None
+    version: str
+    timeout: float
+    bookmarks: bool
+    initial_end: bool
+    as_table: bool
+
+
+class Watches:
+    """Every open watch. `period`: seconds between bookmarks."""
+
+    def __init__(self, store: Store, period: float = 5.0) -> None:
+        self._store = store
+        self._period = period
+        self.open: set[Watch] = set()
+        self.silent: set[str] = set()
+
+    def cut(self, plural: str | None) -> int:
+        """End the watches (of one resource) by closing their connections; how many."""
+        chosen = [watch for watch in self.open if plural in (None, watch.asked.resource.plural)]
+        for watch in chosen:
+            watch.cut()
+        return len(chosen)
+
+    def silence(self, plural: str | None) -> int:
+        """The open watches (of one resource) stay open and send nothing more; how many."""
+        chosen = [watch for watch in self.open if plural in (None, watch.asked.resource.plural)]
+        for watch in chosen:
+            watch.silent = True
+        return len(chosen)
+
+    async def serve(self, request: web.BaseRequest, asked: WatchRequest) -> web.StreamResponse:
+        """Answer one watch until it times out, is cut, or its client goes."""
+        watch = Watch(self._store, asked, self._period)
+        self.open.add(watch)
+        try:
+            return await watch.serve(request)
+        finally:
+            watch.close()
+            self.open.discard(watch)
+
+
+class Watch:
+    """One watch."""
+
+    def __init__(self, store: Store, asked: WatchRequest, period: float) -> None:
+        self.asked = asked
+        self.silent = False
+        self._store = store
+        self._period = period
+        self._waiting: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self._transport: asyncio.BaseTransport | None = None
+        self._stop: Callable[[], None] = lambda: None
+        self._ended = False
+        self._begin()
+
+    def _begin(self) -> None:
+        plural = self.asked.resource.plural
+        version = self.asked.version
+        if version and not version.isdigit():
+            raise bad_request(
+                f'resourceVersion: Invalid value: "{version}": strconv.ParseUint: parsing "{version}": invalid syntax'
+            )
+        start = int(version or 0)
+        if start > self._store.version:
+            raise ApiError(
+                504,
+                "Timeout",
+                f"Timeout: Too large resource version: {start}, current: {self._store.version}",
+                {
+                    "retryAfterSeconds": 1,
+                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                },
+            )
+        if start == 0:
+            for stored in self._store.all(plural, self.asked.namespace):
+                if self._matches(stored.obj):
+                    self._push("ADDED", stored)
+            if self.asked.initial_end:
+                self._bookmark({_INITIAL_END: "true"})
+        elif start < self._store.compacted[plural]:
+            why = expired(f"too old resource version: {start} ({self._store.compacted[plural]})")
+            self._waiting.append(to_json({"type": "ERROR", "object": why.status()}) + b"\n")
+            self._ended = True
+        else:
+            for change in self._store.history[plural]:
+                if change.stored.version > start:
+                    self._changed(change)
+        if not self._ended:
+            self._stop = self._store.listen(plural, self._changed)
+
+    def _matches(self, obj: Obj) -> bool:
+        return self.asked.matcher is None or self.asked.matcher(obj)
+
+    def _changed(self, change: Change) -> None:
+        obj = change.stored.obj
+        asked = self.asked
+        if asked.namespace and obj["metadata"].get("namespace") != asked.namespace:
+            return
+        if asked.matcher is None:
+            if asked.as_table:
+                self._push(change.kind, change.stored)
+            else:
+                self._waiting.append(change.frame())
+                self._wake.set()
+            return
+        before = change.previous is not None and asked.matcher(change.previous.obj)
+        now = change.kind != "DELETED" and asked.matcher(obj)
+        if now:
+            self._push("MODIFIED" if before else "ADDED", change.stored)
+        elif before and change.previous is not None:
+            if change.kind == "DELETED":
+                self._push("DELETED", change.stored)
+            else:
+                # It left the selector: the watcher gets its last matching state under the new version.
+                last = change.previous.obj
+                meta = {**last["metadata"], "resourceVersion": str(change.stored.version)}
+                self._push("DELETED", Stored({**last, "metadata": meta}, change.stored.version))
+
+    def _push(self, kind: str, stored: Stored) -> None:
+        body = stored.json()
+        if self.asked.as_table:
+            body = to_json(table(self.asked.resource, [stored.obj], str(stored.version)))
+        self._waiting.append(b'{"type":"' + kind.encode() + b'","object":' + body + b"}\n")
+        self._wake.set()
+
+    def _bookmark(self, annotations: dict[str, str] | None = None) -> None:
+        resource = self.asked.resource
+        meta: Obj = {"resourceVersion": str(self._store.version), "creationTimestamp": None}
+        if annotations:
+            meta["annotations"] = annotations
+        obj: dict[str, Any] = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta}
+        self._waiting.append(to_json({"type": "BOOKMARK", "object": obj}) + b"\n")
+
+    async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
+        response.enable_chunked_encoding()
+        self._transport = request.transport
+        await response.prepare(request)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (self.asked.timeout or random.uniform(1800, 3600))
+        marked = loop.time()
+        while True:
+            if self._waiting and not self.silent:
+                lines = b"".join(self._waiting)
+                self._waiting.clear()
+                await response.write(lines)
+                continue
+            if self._ended or loop.time() >= deadline or len(self._waiting) > _MOST_WAITING:
+                break
+            self._wake.clear()
+            until = min(deadline, marked + self._period) if self.asked.bookmarks else deadline
+            try:
+                async with asyncio.timeout_at(until):
+                    await self._wake.wait()
+            except TimeoutError:
+                if self.asked.bookmarks:
+                    marked = loop.time()
+                    self._bookmark()
+        if self.silent:
+            await asyncio.Event().wait()
+        await response.write_eof()
+        return response
+
+    def cut(self) -> None:
+        """Close the connection at once."""
+        if isinstance(self._transport, asyncio.WriteTransport):
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._stop()

@@ -1,0 +1,294 @@
+"""The node agent: what a kubelet is to a node. One worker for each pod bound to it, one watch over their memory.
+
+A lost node stops writing statuses and reading deletions; its processes go on or die as the test asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from pathlib import Path
+
+from local_stack.cluster.controllers.scheduler import add_disruption
+from local_stack.cluster.node.images import Images
+from local_stack.cluster.node.objects import (
+    UNREACHABLE,
+    disruption_reason,
+    new_node,
+    ready_condition,
+    toleration_seconds,
+)
+from local_stack.cluster.node.pod_worker import PodWorker
+from local_stack.cluster.node.processes import Undertaker, group_memory, proportional_memory
+from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.registry.events import Recorder
+from local_stack.cluster.registry.resources import NODES, PODS
+from local_stack.cluster.registry.rules import DeleteOptions
+from local_stack.cluster.registry.store import Change, Key, Obj, now_stamp
+from local_stack.cluster.registry.writes import Registry
+
+_MEMORY_PERIOD = 0.1  # seconds between looks at the containers' memory
+
+
+class NodeAgent:
+    """One node named `name` with `gpus` GPUs; pods' folders lie under `folder`. Times are in seconds."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        images: Images,
+        undertaker: Undertaker,
+        *,
+        name: str,
+        gpus: int,
+        folder: Path,
+        retry: float = 1.0,
+        pull_backoff: float = 10.0,
+        crash_backoff: float = 10.0,
+        keep_folders: bool = False,
+    ) -> None:
+        self.registry = registry
+        self.store = registry.store
+        self.images = images
+        self.undertaker = undertaker
+        self.name = name
+        self._gpus = gpus
+        self.retry = retry
+        self.pull_backoff = pull_backoff
+        self.crash_backoff = crash_backoff
+        self.keep_folders = keep_folders
+        self.claims = folder / "claims"
+        self.answering = asyncio.Event()
+        self.answering.set()
+        self._folder = folder / "pods"
+        self._recorder = Recorder(self.store, "kubelet", name)
+        self._workers: dict[str, PodWorker] = {}
+        self._late: dict[str, PodWorker] = {}
+        self._rejections: deque[tuple[str, str]] = deque()
+        self._addresses = 1
+        self._tasks: list[asyncio.Task[None]] = []
+        self._evictions: list[asyncio.TimerHandle] = []
+        registry.create(NODES, "", new_node(name, gpus))
+
+    def start(self) -> None:
+        """Begin to listen. Needs a running event loop."""
+        self.store.listen("pods", self._pod_changed)
+        self._tasks.append(asyncio.get_running_loop().create_task(self._watch_memory()))
+
+    async def stop(self) -> None:
+        """Kill every container and forget every pod."""
+        for task in self._tasks:
+            task.cancel()
+        for timer in self._evictions:
+            timer.cancel()
+        self.keep_folders = True
+        for worker in self._workers.values():
+            worker.vanish()
+
+    # what workers use
+
+    def event(self, pod: Obj, kind: str, reason: str, message: str, *, part: str = "") -> None:
+        """An Event of this kubelet; none while the node is lost."""
+        if self.answering.is_set():
+            self._recorder.record(pod, kind, reason, message, part=part)
+
+    def write_status(self, worker: PodWorker) -> None:
+        """Write a worker's state on the newest version of its pod; later, if the node is lost."""
+        if not self.answering.is_set():
+            self._late[worker.uid] = worker
+            return
+        pod = self.store.get("pods", *worker.key)
+        if pod is not None and pod["metadata"]["uid"] == worker.uid:
+            with contextlib.suppress(ApiError):
+                self.registry.set_status(PODS, pod, worker.state.render(pod))
+
+    def remove_object(self, key: Key, uid: str) -> None:
+        """The kubelet's last word on a deleted pod."""
+        with contextlib.suppress(ApiError):
+            self.registry.delete(PODS, *key, DeleteOptions(grace=0, uid=uid))
+
+    def take_rejection(self) -> tuple[str, str] | None:
+        """(reason, message) when the next pod is to be refused on this node."""
+        return self._rejections.popleft() if self._rejections else None
+
+    def next_address(self) -> str:
+        """An address for a pod."""
+        self._addresses += 1
+        return f"10.88.{self._addresses >> 8 & 255}.{self._addresses & 255}"
+
+    # what happens to pods
+
+    def _pod_changed(self, change: Change) -> None:
+        pod = change.stored.obj
+        meta = pod["metadata"]
+        if pod["spec"].get("nodeName") != self.name:
+            return
+        worker = self._workers.get(meta["uid"])
+        if change.kind == "DELETED":
+            if worker is not None and self.answering.is_set():
+                self._forget(worker)
+            return
+        if not self.answering.is_set():
+            return
+        if worker is None:
+            self._adopt(pod)
+        elif meta.get("deletionTimestamp"):
+            worker.stop(float(meta.get("deletionGracePeriodSeconds") or 0))
+
+    def _adopt(self, pod: Obj) -> None:
+        meta = pod["metadata"]
+        if pod["status"].get("phase") in ("Succeeded", "Failed"):
+            return
+        home = self._folder / f"{meta['namespace']}_{meta['name']}_{meta['uid'][:8]}"
+        worker = self._workers[meta["uid"]] = PodWorker(self, pod, home)
+        if meta.get("deletionTimestamp"):
+            worker.stop(float(meta.get("deletionGracePeriodSeconds") or 0))
+
+    def _forget(self, worker: PodWorker) -> None:
+        self._workers.pop(worker.uid, None)
+        self._late.pop(worker.uid, None)
+        worker.vanish()
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(_MEMORY_PERIOD)
+            limits = {
+                worker.processes[name].pid: (worker, name, limit)
+                for worker in self._workers.values()
+                for name, limit in worker.limits.items()
+            }
+            if not limits:
+                continue
+            for group, used in group_memory(set(limits)).items():
+                worker, name, limit = limits[group]
+                if used > limit and proportional_memory(group) > limit:
+                    process = worker.processes.get(name)
+                    if process is not None:
+                        process.kill(out_of_memory=True)
+
+    # faults on demand
+
+    def log_path(self, uid: str, container: str) -> Path | None:
+        """Where a pod's log lies, if the pod is known here and its node answers."""
+        worker = self._workers.get(uid)
+        return worker.home / "logs" / f"{container}.log" if worker else None
+
+    def reject_next(self, reason: str, message: str, count: int) -> None:
+        """Refuse the next pods bound to this node (reason such as UnexpectedAdmissionError)."""
+        self._rejections.extend([(reason, message)] * count)
+
+    def evict(self, pod: Obj, reason: str, message: str) -> None:
+        """The kubelet ends a pod: phase Failed with this reason (Evicted, Terminated)."""
+        worker = self._workers.get(pod["metadata"]["uid"])
+        if worker is None:
+            return
+        self._recorder.record(pod, "Warning", reason, message)
+        text = message
+        add_disruption(self.registry, pod, "TerminationByKubelet", text)
+        worker.fail(reason, message)
+
+    def lose(self, *, kill: bool, evict_after: float | None) -> None:
+        """The node stops answering. Its pods are evicted after their toleration, or `evict_after` seconds."""
+        if not self.answering.is_set():
+            return
+        self.answering.clear()
+        self._set_ready("Unknown")
+        controller = Recorder(self.store, "node-controller")
+        loop = asyncio.get_running_loop()
+        for worker in list(self._workers.values()):
+            if kill:
+                for process in worker.processes.values():
+                    process.kill()
+            pod = self.store.get("pods", *worker.key)
+            if pod is None or pod["status"].get("phase") in ("Succeeded", "Failed"):
+                continue
+            controller.record(pod, "Warning", "NodeNotReady", "Node is not ready")
+            conditions = [
+                {**c, "status": "False"} if c["type"] == "Ready" else c for c in pod["status"].get("conditions") or ()
+            ]
+            self.registry.set_status(PODS, pod, {**pod["status"], "conditions": conditions})
+            wait = toleration_seconds(pod) if evict_after is None else evict_after
+            if wait is not None:
+                self._evictions.append(loop.call_later(wait, self._taint_evict, worker))
+
+    def _taint_evict(self, worker: PodWorker) -> None:
+        pod = self.store.get("pods", *worker.key)
+        if pod is None or pod["metadata"]["uid"] != worker.uid or self.answering.is_set():
+            return
+        where = f"{worker.key[0]}/{worker.key[1]}"
+        controller = Recorder(self.store, "taint-eviction-controller")
+        controller.record(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {where}")
+        text = "Taint manager: deleting due to NoExecute taint"
+        add_disruption(self.registry, pod, "DeletionByTaintManager", text)
+        with contextlib.suppress(ApiError):
+            self.registry.delete(PODS, *worker.key, DeleteOptions(uid=worker.uid))
+
+    def come_back(self) -> None:
+        """The node answers again: statuses are written, deletions carried out."""
+        if self.answering.is_set():
+            return
+        for timer in self._evictions:
+            timer.cancel()
+        self._evictions.clear()
+        self.answering.set()
+        if self.store.find("nodes", "", self.name) is None:
+            self.registry.create(NODES, "", new_node(self.name, self._gpus))
+        self._set_ready("True")
+        for uid, worker in list(self._workers.items()):
+            pod = self.store.get("pods", *worker.key)
+            if pod is None or pod["metadata"]["uid"] != uid:
+                self._forget(worker)
+            elif pod["metadata"].get("deletionTimestamp"):
+                if disruption_reason(pod) == "DeletionByTaintManager":
+                    text = f"Cancelling deletion of Pod {worker.key[0]}/{worker.key[1]}"
+                    taints = Recorder(self.store, "taint-eviction-controller")
+                    taints.record(pod, "Normal", "TaintManagerEviction", text)
+                worker.stop(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
+        for uid, worker in list(self._late.items()):
+            del self._late[uid]
+            worker.publish()
+        for stored in self.store.all("pods"):
+            bound = stored.obj["spec"].get("nodeName") == self.name
+            if bound and stored.obj["metadata"]["uid"] not in self._workers:
+                self._adopt(stored.obj)
+
+    def remove_node(self, *, kill: bool) -> None:
+        """The node object is deleted; the pod garbage collector fails and removes its pods.
+
+        Nobody tells the node: unless `kill`, its processes go on until it returns.
+        """
+        self.answering.clear()
+        with contextlib.suppress(ApiError):
+            self.registry.delete(NODES, "", self.name, DeleteOptions())
+        for worker in list(self._workers.values()):
+            pod = self.store.get("pods", *worker.key)
+            if pod is not None and pod["metadata"]["uid"] == worker.uid:
+                # One that had ended is not disrupted any more (gc_controller.go, markFailedAndDeletePodWithCondition).
+                if pod["status"].get("phase") not in ("Succeeded", "Failed"):
+                    add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
+                    pod = self.registry.get(PODS, *worker.key)
+                    self.registry.set_status(PODS, pod, {**pod["status"], "phase": "Failed"})
+                self.remove_object(worker.key, worker.uid)
+            if kill:
+                self._forget(worker)
+
+    def set_gpus(self, gpus: int) -> None:
+        """Change the node's capacity."""
+        node = self.registry.get(NODES, "", self.name)
+        self._gpus = gpus
+        status = node["status"]
+        capacity = {**status["capacity"], "nvidia.com/gpu": str(gpus)}
+        self.registry.set_status(NODES, node, {**status, "capacity": capacity, "allocatable": capacity})
+
+    def _set_ready(self, value: str) -> None:
+        node = self.registry.get(NODES, "", self.name)
+        others = [c for c in node["status"]["conditions"] if c["type"] != "Ready"]
+        ready = ready_condition(value)
+        spec = {key: item for key, item in node["spec"].items() if key != "taints"}
+        if value != "True":
+            spec["taints"] = [
+                {"key": UNREACHABLE, "effect": effect, "timeAdded": now_stamp()}
+                for effect in ("NoSchedule", "NoExecute")
+            ]
+        self.registry.set_status(NODES, node, {**node["status"], "conditions": [*others, ready]}, spec=spec)

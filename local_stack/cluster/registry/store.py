@@ -1,0 +1,200 @@
+"""Every object of the stand-in cluster, its versions and its watchers: what etcd and the watch cache are.
+
+One counter numbers every write. Stored objects are never changed in place: a write puts a new dictionary, so that
+a version can be handed out, compared and sent to many watchers without copies. Each version becomes JSON once.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from local_stack.cluster.registry.resources import RESOURCES
+
+Obj = dict[str, Any]
+Key = tuple[str, str]
+
+_HISTORY = 10_000
+_EVENTS_KEPT = 20_000
+
+
+def to_json(value: object) -> bytes:
+    """Compact JSON, as the API server writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def now_stamp(seconds: float | None = None) -> str:
+    """RFC 3339 with whole seconds in UTC: the API's metav1.Time. `seconds`: Unix time, default now."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def seconds_of(stamp: str) -> float:
+    """Unix seconds of a metav1.Time."""
+    return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
+
+
+def fresh_copy(value: Any) -> Any:
+    """A deep copy of JSON-like data."""
+    if isinstance(value, dict):
+        return {key: fresh_copy(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fresh_copy(item) for item in value]
+    return value
+
+
+def micro_stamp() -> str:
+    """RFC 3339 with microseconds in UTC: the API's metav1.MicroTime."""
+    moment = time.time()
+    return now_stamp(moment)[:-1] + f".{int(moment % 1 * 1e6):06d}Z"
+
+
+class Stored:
+    """One version of one object."""
+
+    __slots__ = ("_json", "obj", "version")
+
+    def __init__(self, obj: Obj, version: int) -> None:
+        self.obj = obj
+        self.version = version
+        self._json: bytes | None = None
+
+    def json(self) -> bytes:
+        """This version as JSON, made on first use."""
+        if self._json is None:
+            self._json = to_json(self.obj)
+        return self._json
+
+
+class Change:
+    """One write: ADDED, MODIFIED or DELETED, with the version before it (None for ADDED)."""
+
+    __slots__ = ("_frame", "kind", "previous", "stored")
+
+    def __init__(self, kind: str, stored: Stored, previous: Stored | None) -> None:
+        self.kind = kind
+        self.stored = stored
+        self.previous = previous
+        self._frame: bytes | None = None
+
+    def frame(self) -> bytes:
+        """The line a watcher reads, made on first use."""
+        if self._frame is None:
+            self._frame = b'{"type":"' + self.kind.encode() + b'","object":' + self.stored.json() + b"}\n"
+        return self._frame
+
+
+Listener = Callable[[Change], None]
+
+
+class Store:
+    """Objects by resource (plural name), then by (namespace, name); namespace is "" where there is none."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self.objects: dict[str, dict[Key, Stored]] = {plural: {} for plural in RESOURCES}
+        self.history: dict[str, deque[Change]] = {plural: deque(maxlen=_HISTORY) for plural in RESOURCES}
+        self.compacted: dict[str, int] = dict.fromkeys(RESOURCES, 0)
+        self._listeners: dict[str, list[Listener]] = {plural: [] for plural in RESOURCES}
+        self._owned: dict[str, dict[Key, str]] = {}
+
+    def find(self, plural: str, namespace: str, name: str) -> Stored | None:
+        """The current version, or None."""
+        return self.objects[plural].get((namespace, name))
+
+    def get(self, plural: str, namespace: str, name: str) -> Obj | None:
+        """The current object, or None. Never change it in place."""
+        stored = self.objects[plural].get((namespace, name))
+        return stored.obj if stored else None
+
+    def all(self, plural: str, namespace: str = "") -> list[Stored]:
+        """Every current version (of one namespace), in the order of its keys, as etcd lists them."""
+        objects = self.objects[plural]
+        if namespace:
+            return [objects[key] for key in sorted(key for key in objects if key[0] == namespace)]
+        return [objects[key] for key in sorted(objects)]
+
+    def each(self, plural: str) -> Iterator[Obj]:
+        """Every current object, in no order."""
+        for stored in list(self.objects[plural].values()):
+            yield stored.obj
+
+    def owned_pods(self, uid: str) -> list[Obj]:
+        """The pods with an owner reference to this uid."""
+        pods = self.objects["pods"]
+        return [pods[key].obj for key in self._owned.get(uid, {}) if key in pods]
+
+    def put(self, plural: str, obj: Obj) -> Obj:
+        """Store a new version. `obj` and its `metadata` must be new dictionaries; both become the store's."""
+        meta = obj["metadata"]
+        key = (meta.get("namespace", ""), meta["name"])
+        previous = self.objects[plural].get(key)
+        self.version += 1
+        meta["resourceVersion"] = str(self.version)
+        stored = Stored(obj, self.version)
+        self.objects[plural][key] = stored
+        if plural == "pods":
+            self._index(key, previous.obj if previous else None, obj)
+        elif plural == "events" and len(self.objects[plural]) > _EVENTS_KEPT:
+            oldest = next(iter(self.objects[plural]))
+            del self.objects[plural][oldest]
+        self._announce(plural, Change("MODIFIED" if previous else "ADDED", stored, previous))
+        return obj
+
+    def remove(self, plural: str, namespace: str, name: str) -> Obj:
+        """Delete for good; the DELETED event carries the last state under a version of its own."""
+        previous = self.objects[plural].pop((namespace, name))
+        self.version += 1
+        obj = {**previous.obj, "metadata": {**previous.obj["metadata"], "resourceVersion": str(self.version)}}
+        if plural == "pods":
+            self._index((namespace, name), previous.obj, None)
+        self._announce(plural, Change("DELETED", Stored(obj, self.version), previous))
+        return obj
+
+    def compact(self) -> None:
+        """Forget all history: the next watch from an older version is told 410 Expired."""
+        for plural, history in self.history.items():
+            history.clear()
+            self.compacted[plural] = self.version
+
+    def listen(self, plural: str, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after every write, in order; the answer ends it."""
+        listeners = self._listeners[plural]
+        listeners.append(listener)
+
+        def stop() -> None:
+            if listener in listeners:
+                listeners.remove(listener)
+
+        return stop
+
+    def _announce(self, plural: str, change: Change) -> None:
+        history = self.history[plural]
+        if len(history) == history.maxlen:
+            self.compacted[plural] = history[0].stored.version
+        history.append(change)
+        for listener in list(self._listeners[plural]):
+            listener(change)
+
+    def _index(self, key: Key, before: Obj | None, after: Obj | None) -> None:
+        old = _owners(before)
+        new = _owners(after)
+        if old == new:
+            return
+        for uid in old:
+            owned = self._owned.get(uid)
+            if owned is not None:
+                owned.pop(key, None)
+                if not owned:
+                    del self._owned[uid]
+        for uid in new:
+            self._owned.setdefault(uid, {})[key] = ""
+
+
+def _owners(obj: Obj | None) -> list[str]:
+    if obj is None:
+        return []
+    return [reference["uid"] for reference in obj["metadata"].get("ownerReferences") or ()]

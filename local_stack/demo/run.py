@@ -1,0 +1,211 @@
+"""`make demo`: requests on a real queue become trained, published and reported models, on this machine.
+
+Azurite, the portal stub, the stand-in cluster and the dispatcher run as processes; data sets are uploaded,
+requests are put on the queue, and what happens is shown until everything has come to rest. Then each outcome is
+compared with the expected one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+from rich.console import Console
+
+from local_stack.azurite import AzuriteMissing
+from local_stack.demo import data
+from local_stack.demo.help import how_to_talk_to_it
+from local_stack.demo.requests import REQUESTS, Request
+from local_stack.demo.view import Progress, make_console, print_outcomes
+from local_stack.demo.watch import Seen, Snapshot, Watch
+from local_stack.processes import Service, ServiceFailed, end_by_pid, log_tail, started_at
+from local_stack.stack import ROOT, Stack
+
+FOLDER = ROOT / ".local" / "demo"
+STATE = FOLDER / "state.json"
+# The requests have this long, in seconds; a machine on which they need longer is not one to wait for.
+DEADLINE = 240.0
+LOOK_EVERY = 0.5
+
+EXIT_OK, EXIT_UNEXPECTED, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def run(*, keep: bool = False, send: bool = True) -> int:
+    """The whole demo. keep: leave everything running; send: put the requests on the queue.
+
+    Returns the exit code: 0 only if every outcome is the expected one.
+    """
+    console = make_console()
+    FOLDER.parent.mkdir(exist_ok=True)
+    with (FOLDER.parent / "demo.lock").open("w") as lock:
+        if not _take(lock):
+            console.print("A demo is at work already, in another terminal; nothing was started.")
+            return EXIT_NOT_STARTED
+        if up := running():
+            console.print("A demo is up already; nothing was started.")
+            console.print(how_to_talk_to_it(FOLDER, up), markup=False, soft_wrap=True)
+            return EXIT_NOT_STARTED
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        with _terminable():
+            try:
+                return _run(console, keep, send)
+            except KeyboardInterrupt:
+                console.print("Interrupted; everything that was started has been stopped.")
+                return EXIT_INTERRUPTED
+            except (ServiceFailed, AzuriteMissing) as error:
+                console.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
+                return EXIT_NOT_STARTED
+
+
+def down(quiet: bool = False) -> int:
+    """Stop what a kept demo left running."""
+    up = running()
+    for pid, mark in up.values():
+        end_by_pid(pid, mark)
+    STATE.unlink(missing_ok=True)
+    if not quiet:
+        print(f"Stopped: {', '.join(up)}." if up else "No demo is up.")
+    return EXIT_OK
+
+
+def running() -> dict[str, tuple[int, str]]:
+    """name → (pid, starting mark) of what an earlier demo left running, kept or killed."""
+    try:
+        noted = json.loads(STATE.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {name: (pid, mark) for name, (pid, mark) in noted.items() if started_at(pid) == mark}
+
+
+def _run(console: Console, keep: bool, send: bool) -> int:
+    kept, wrong = False, 0
+    stack = Stack(FOLDER)
+    try:
+        console.print("Starting Azurite, the portal stub and a cluster with two GPUs ...")
+        stack.start()
+        _note(stack)
+        console.print("Uploading data sets and configurations ...")
+        prepare(stack, REQUESTS)
+        console.print("Starting the dispatcher ...")
+        dispatcher = stack.start_dispatcher()
+        _note(stack)
+        console.print(f"Its status page is http://127.0.0.1:{stack.settings['HEALTH_PORT']}/", soft_wrap=True)
+        if send:
+            wrong = _requests(console, stack, dispatcher, keep)
+        if keep:
+            stack.write_environment()
+            kept = True
+            console.print(how_to_talk_to_it(FOLDER, running()), markup=False, soft_wrap=True)
+        return EXIT_UNEXPECTED if wrong else EXIT_OK
+    finally:
+        if not kept:
+            stack.stop()
+            STATE.unlink(missing_ok=True)
+
+
+def _note(stack: Stack) -> None:
+    """Write down what runs, so that `down` finds it even after a kill -9 of ours."""
+    STATE.write_text(json.dumps(stack.pids(), indent=2), encoding="utf-8")
+
+
+def _requests(console: Console, stack: Stack, dispatcher: Service, keep: bool) -> int:
+    """Send them, show what happens, judge. Returns how many things are not as expected."""
+    watch = Watch(stack, REQUESTS)
+    snapshot, problems = _follow(console, watch, dispatcher)
+    outcomes = watch.outcomes(snapshot)
+    if not keep and dispatcher.returncode is None and (code := dispatcher.stop(grace=30)) != 0:
+        problems.append(f"the dispatcher should end with code 0 on SIGTERM, and ended with {code}")
+    wrong = print_outcomes(console, REQUESTS, outcomes, problems)
+    console.print(f"The logs of all processes are in {stack.logs.relative_to(ROOT)}.", soft_wrap=True)
+    verdict = f"{wrong} not as expected." if wrong else "Every outcome is the expected one."
+    console.print(verdict, style="bold red" if wrong else "bold green")
+    return wrong
+
+
+def prepare(stack: Stack, requests: tuple[Request, ...]) -> None:
+    """The world before the first message: data and configurations uploaded, models known to the portal."""
+    blobs = stack.blobs
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, write in {
+            "dataset-tumours": data.write_breast_cancer,
+            "dataset-digits": lambda folder: data.write_digits(folder, per_class=100),
+            "dataset-diabetes": data.write_diabetes,
+        }.items():
+            folder = Path(scratch) / name
+            write(folder)
+            data.upload_folder(blobs, name, folder)
+    for request in requests:
+        if request.container is not None and request.model_id is not None and request.portal is not None:
+            data.create_container(blobs, request.container)
+            if request.config:
+                data.upload_config(blobs, request.container, request.config)
+            stack.portal.set_model(request.model_id, *request.portal)
+
+
+def _follow(console: Console, watch: Watch, dispatcher: Service) -> tuple[Snapshot, list[str]]:
+    """Send the requests and show what happens until all is settled: the last look, and what went wrong."""
+    began = time.monotonic()
+    waiting = list(watch.requests)
+    with Progress(console, watch.requests, watch.stack.gpus) as progress:
+        snapshot = watch.look()
+        while True:
+            for request in [r for r in waiting if r.after is None or _began(snapshot.requests[r.after])]:
+                waiting.remove(request)
+                watch.stack.queue().send_message(request.message)
+                watch.sent[request.name] = time.time()
+                progress.say(time.monotonic() - began, f"sent: {request.name} ({request.what})")
+            snapshot = watch.look()
+            seconds = time.monotonic() - began
+            progress.show(seconds, snapshot)
+            if not waiting and watch.settled(snapshot):
+                return snapshot, []
+            if dispatcher.returncode is not None:
+                words = log_tail(dispatcher.log)
+                return snapshot, [f"the dispatcher ended with code {dispatcher.returncode}; its log ends:\n{words}"]
+            if seconds > DEADLINE:
+                return snapshot, [f"not everything came to rest within {DEADLINE:g} s"]
+            time.sleep(LOOK_EVERY)
+
+
+def _began(seen: Seen) -> bool:
+    return seen.job in ("running", "succeeded", "failed")
+
+
+def _take(lock: IO[str]) -> bool:
+    """Whether no other demo is at work right now."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does; a second signal does not cut the cleaning up short."""
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

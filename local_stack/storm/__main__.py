@@ -1,0 +1,223 @@
+"""`make storm`: many requests, several dispatchers, and everything around them failing; nothing may be lost or doubled.
+
+    python -m local_stack.storm --requests 2000 --dispatchers 3 --kills 50 --seconds 540 --seed 1
+
+Real processes: dispatchers that are SIGKILLed at random, Azurite, the portal stub, the stand-in cluster. What has to
+come of each request is decided when it is made (storm_plan); what came of it is read from the portal, the queues and
+the cluster in the end (storm_judge). Exits 1 unless nothing was lost, doubled or wrong. A seed repeats the requests and
+the order of the faults; the processes' own timing stays chance.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import random
+import secrets
+import shutil
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from azure.storage.queue import QueueClient
+
+from local_stack.azurite import AzuriteMissing
+from local_stack.processes import ServiceFailed, WaitedTooLong, wait_until
+from local_stack.stack import ROOT
+from local_stack.storm.actors import Hands
+from local_stack.storm.baseline import calls_in_calm, compare
+from local_stack.storm.fleet import SETTINGS, VISIBILITY, Fleet, World, poison_entries
+from local_stack.storm.judge import Evidence, Verdicts, judge
+from local_stack.storm.plan import MODEL_PREFIX, Request, make_plan, second_message
+from local_stack.storm.record import Record
+from local_stack.storm.report import Figures, report
+from local_stack.storm.weather import Weather
+
+FOLDER = ROOT / ".local" / "storm"
+QUEUE = "storm"
+EXIT_OK, EXIT_DEVIATION, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 130
+# The share of the time in which it storms; in the rest everything has to come to rest.
+_STORMY = 0.6
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line. seconds: for everything; calm: requests of each calm comparison, 0 for none.
+
+    stormy: seconds in which requests are sent and things fail; 0: three fifths of what the comparison leaves.
+    """
+
+    requests: int = 2000
+    dispatchers: int = 3
+    kills: int = 50
+    seconds: float = 540.0
+    stormy: float = 0.0
+    calm: int = 200
+    seed: int = field(default_factory=lambda: secrets.randbelow(1_000_000))
+    folder: Path = FOLDER
+
+
+def run(options: Options, say: Callable[[str], None] = print) -> Verdicts:
+    """The whole storm; says its figures line by line. Raises ServiceFailed and AzuriteMissing where nothing starts."""
+    end = time.monotonic() + options.seconds
+    shutil.rmtree(options.folder, ignore_errors=True)
+    say(f"storm of seed {options.seed}; logs in {options.folder}")
+    with World(options.folder) as world:
+        second: list[str] = []
+        if options.calm:
+            calls = [calls_in_calm(world, count, options.calm, options.seed) for count in (1, 2)]
+            second = compare(calls[0], calls[1], options.calm)
+            world.portal.clear_calls()
+            world.faults.clear_calls()
+        return _storm(world, options, end, second, say)
+
+
+def _storm(world: World, options: Options, end: float, second: list[str], say: Callable[[str], None]) -> Verdicts:
+    began = time.monotonic()
+    world.make(QUEUE)
+    queue = world.queue(QUEUE)
+    requests = make_plan(options.seed, options.requests)
+    by_model = {request.model_id: request for request in requests if request.model_id}
+    hands = Hands(
+        by_model,
+        world.cluster,
+        world.portal,
+        QUEUE,
+        lambda request: _send(queue, request, second_message(request)),
+        visibility=VISIBILITY,
+        seed=options.seed,
+    )
+    record = hands.record = Record(world.cluster, QUEUE, hands.on_running)
+    weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
+    fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS, options.seed)
+    record.start()
+    try:
+        stormy = options.stormy or (end - time.monotonic()) * _STORMY
+        weather.start()
+        fleet.begin_killing(options.kills, stormy)
+        _send_all(queue, world, requests, stormy, random.Random(options.seed))
+        with suppress(WaitedTooLong):
+            wait_until(lambda: not fleet.killing, 2 * stormy)
+        weather.stop()
+        fleet.spare()
+        fleet.start_missing()
+        say(f"{time.monotonic() - began:.0f} s: sent everything; the weather is fair again")
+        rested = _come_to_rest(world, queue, requests, record, hands, end)
+        took = time.monotonic() - began
+        record.refresh()
+    finally:
+        fleet.spare()
+        hands.stop()
+        record.stop()
+        weather.stop()
+    if failures := hands.failures():
+        raise failures[0]
+    evidence = Evidence(
+        world.portal.models(),
+        dict(record.jobs),
+        dict(record.started),
+        # "model-ID-abcde" is a pod of the model ID.
+        record.disrupted | {pod.removeprefix(MODEL_PREFIX).rpartition("-")[0] for pod in weather.taken},
+        poison_entries(world.queue(f"{QUEUE}-poison")),
+        queue.get_queue_properties().approximate_message_count or 0,
+    )
+    verdicts = judge(requests, evidence)
+    own = Counter({f"portal {method}": count for method, count in hands.portal_calls.items()})
+    figures = Figures(options.seed, took, rested, requests, fleet, weather, hands, evidence, verdicts, second)
+    calls = Counter(f"portal {call.method}" for call in world.portal.calls()) - own + Counter(world.faults.calls())
+    report(figures, calls, world.faults.suffered(), say)
+    return verdicts
+
+
+def _send(queue: QueueClient, request: Request, text: str) -> None:
+    request.ids.append(str(queue.send_message(text, time_to_live=-1).id))
+
+
+def _send_all(queue: QueueClient, world: World, requests: list[Request], seconds: float, chance: random.Random) -> None:
+    """In bursts over `seconds`; copies at their time after the first."""
+    began = time.monotonic()
+    due: list[tuple[float, int, Request]] = []
+    at = 0.0
+    for request in requests:
+        # Exponential pauses, many of them none at all: bursts.
+        at += chance.choice((0.0, 0.0, chance.expovariate(1 / 3))) * seconds / len(requests)
+        for delay in (0.0, *request.copies):
+            heapq.heappush(due, (at + delay, request.number, request))
+    while due:
+        moment, _, request = heapq.heappop(due)
+        time.sleep(max(0.0, began + moment - time.monotonic()))
+        if not request.ids and request.initial is not None:
+            world.portal.set_model(request.model_id, request.initial, "as it was")
+        _send(queue, request, request.text)
+
+
+def _come_to_rest(
+    world: World, queue: QueueClient, requests: list[Request], record: Record, hands: Hands, end: float
+) -> bool:
+    """Until nothing is left to do. False: the time was up; the judge says what is missing."""
+    wanted = [request.model_id for request in requests if request.kind.runs]
+
+    def at_rest() -> bool:
+        if hands.pending() or record.unsettled() or queue.get_queue_properties().approximate_message_count:
+            return False
+        models = world.portal.models()
+        return all(models[model_id].status in ("Completed", "Failed") for model_id in wanted)
+
+    with suppress(WaitedTooLong):
+        wait_until(at_rest, end - time.monotonic(), interval=0.25)
+        # Whatever might still be done to what has come to rest.
+        time.sleep(min(5.0, max(0.0, end - time.monotonic())))
+        return True
+    return False
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end it with everything that was started; a second one does not interrupt that."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Returns the exit code."""
+    usual = Options()
+    parser = argparse.ArgumentParser(prog="make storm", description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--requests", type=int, default=usual.requests)
+    parser.add_argument("--dispatchers", type=int, default=usual.dispatchers)
+    parser.add_argument("--kills", type=int, default=usual.kills)
+    parser.add_argument("--seconds", type=float, default=usual.seconds, help="for everything")
+    parser.add_argument("--stormy", type=float, default=usual.stormy, help="of them, bad weather; 0: three fifths")
+    parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each calm comparison; 0: none")
+    parser.add_argument("--seed", type=int, default=usual.seed, help="by chance")
+    options = Options(**vars(parser.parse_args(arguments)))
+    with _terminable():
+        try:
+            verdicts = run(options, lambda line: print(line, flush=True))
+        except KeyboardInterrupt:
+            print("interrupted; everything that was started has been ended", file=sys.stderr)
+            return EXIT_INTERRUPTED
+        except (ServiceFailed, AzuriteMissing) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return EXIT_NOT_STARTED
+    return EXIT_DEVIATION if verdicts.findings else EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""Who else acts on models that train: the trainer's own reports, people who delete, evict and ask anew.
+
+Every act goes through APIs that are failing just then, so each is repeated until it was done.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from local_stack.cluster.client import ClusterFaults
+from local_stack.control import OPENER, ClusterControl, Portal
+from local_stack.storm.plan import SPEAKING_SECONDS, Ending, Request
+from local_stack.storm.record import Record, SeenPod
+
+_HANDS = 32
+# A portal that hangs answers within this, so that no late write of a trainer's comes after its pod's end.
+LONGEST_HANG = 2.5
+_UNWELL = (OSError, ValueError, http.client.HTTPException)
+
+
+class Hands:
+    """send: puts the request's next message on the queue. visibility: the dispatchers' VISIBILITY_TIMEOUT_SECONDS."""
+
+    def __init__(
+        self,
+        requests: Mapping[str, Request],
+        cluster: ClusterControl,
+        portal: Portal,
+        namespace: str,
+        send: Callable[[Request], None],
+        *,
+        visibility: float,
+        seed: int,
+    ) -> None:
+        self.done: Counter[str] = Counter()
+        self.portal_calls: Counter[str] = Counter()
+        self.record: Record  # set by the storm before the first pod runs
+        self._requests = requests
+        self._cluster = cluster
+        self._faults = ClusterFaults(cluster.url)
+        self._portal = portal
+        self._namespace = namespace
+        self._send = send
+        self._visibility = visibility
+        self._chance = random.Random(seed)
+        self._stop = threading.Event()
+        self._pool = ThreadPoolExecutor(_HANDS, thread_name_prefix="hand")
+        self._acts: list[Future[None]] = []
+        self._touched: set[str] = set()
+
+    def on_running(self, pod: SeenPod) -> None:
+        """A pod runs, or has run in an instant: what is to be done about it?"""
+        request = self._requests.get(pod.model_id)
+        if request is None or not (hand := request.kind.hand) or self._stop.is_set():
+            return
+        if pod.over and hand != "reconfigure ended":
+            return
+        if request.speaks is not None:
+            self._acts.append(self._pool.submit(self._speak, pod.model_id, request.speaks, time.monotonic()))
+        elif pod.model_id not in self._touched:
+            self._touched.add(pod.model_id)
+            act = self._ask_anew if hand.startswith("reconfigure") else self._interfere
+            self._acts.append(self._pool.submit(act, request, pod))
+
+    def pending(self) -> int:
+        return sum(not act.done() for act in self._acts)
+
+    def failures(self) -> list[BaseException]:
+        """Defects of the storm itself."""
+        return [error for act in self._acts if act.done() and (error := act.exception()) is not None]
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    # The trainer
+
+    def _speak(self, model_id: str, ending: Ending, started: float) -> None:
+        """As a trainer that was launched does: GET; Processing if that was never said; then how it ended.
+
+        What does not get through in the pod's own time stays unsaid: the termination message has it.
+        """
+        self._stop.wait(self._chance.uniform(0.0, 1.0))
+        deadline = started + SPEAKING_SECONDS - 1.0
+        while (left := deadline - time.monotonic()) > LONGEST_HANG and not self._stop.is_set():
+            try:
+                status = str(json.loads(self._api("GET", f"{model_id}/status", None, left))["status"])
+                if status in ("Completed", "Failed"):
+                    return
+                for say in ("Processing", ending.status) if status != "Processing" else (ending.status,):
+                    if (left := deadline - time.monotonic()) < LONGEST_HANG:
+                        return
+                    text = ending.sentence if say == ending.status else "Model training started"
+                    self._api("PUT", "status", {"ModelId": model_id, "Status": say, "Message": text}, left)
+            except (*_UNWELL, KeyError):
+                self._stop.wait(0.2)
+            else:
+                self.done["speak"] += 1
+                return
+
+    def _api(self, method: str, path: str, body: dict[str, str] | None, timeout: float) -> bytes:
+        self.portal_calls[method] += 1
+        request = urllib.request.Request(
+            f"{self._portal.url}/api/external/models/{path}",
+            data=None if body is None else json.dumps(body).encode(),
+            method=method,
+            headers={"x-api-key": self._portal.api_key, "Content-Type": "application/json"},
+        )
+        with OPENER.open(request, timeout=timeout) as reply:
+            return bytes(reply.read())
+
+    # People
+
+    def _interfere(self, request: Request, pod: SeenPod) -> None:
+        hand = request.kind.hand
+        self._stop.wait(self._chance.uniform(0.0, 1.5))
+        pods = f"/api/v1/namespaces/{self._namespace}/pods/{pod.name}"
+        jobs = f"/apis/batch/v1/namespaces/{self._namespace}/jobs/model-{pod.model_id}"
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod.name}}
+        acts: dict[str, Callable[[], Any]] = {
+            "delete job": lambda: self._cluster.api("DELETE", jobs, {"propagationPolicy": "Background"}),
+            "delete pod": lambda: self._cluster.api("DELETE", pods, {}),
+            "vanish pod": lambda: self._cluster.api("DELETE", pods, {"gracePeriodSeconds": 0}),
+            "evict pod": lambda: self._faults.evict_by_kubelet(self._namespace, pod.name),
+            "drain pod": lambda: self._cluster.api("POST", f"{pods}/eviction", eviction),
+        }
+        self._insist(acts[hand])
+        self.done[hand] += 1
+
+    def _ask_anew(self, request: Request, pod: SeenPod) -> None:
+        """The portal says Reconfigure, and a second request follows.
+
+        Only when nobody is about to write about the first one: the portal has no compare-and-set, and a message of the
+        first one may be hidden until its time-out is over.
+        """
+        ended = request.kind.hand == "reconfigure ended"
+        job = None
+        while not self._stop.is_set():
+            job = self.record.job_of(pod)
+            if job is not None and (job.reported if ended else job.acknowledged):
+                break
+            self._stop.wait(0.1)
+        self._stop.wait(self._visibility + 2.0)
+        if self._stop.is_set():
+            return
+        self._insist(lambda: self._portal.set_model(request.model_id, "Reconfigure"))
+        self._send(request)
+        self.done[request.kind.hand] += 1
+
+    def _insist(self, act: Callable[[], Any]) -> None:
+        while not self._stop.is_set():
+            try:
+                act()
+            except urllib.error.HTTPError as error:
+                # Gone already, by a node that was lost say: that is what was wanted. 400 is the stub's word for it.
+                if error.code in (400, 404):
+                    return
+                self._stop.wait(0.2)
+            except _UNWELL:
+                self._stop.wait(0.2)
+            else:
+                return
