@@ -41,7 +41,7 @@ lint: $(INSTALLED) ## check style, format and types
 	@echo "mypy"
 	@$(BIN)/mypy --no-error-summary
 
-test: lint $(AZURITE) ## lint, then every test (ARGS="tests/test_azurite.py -k folder" narrows it)
+test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
 	@echo "pytest, $(WORKERS) workers"
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 

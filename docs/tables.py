@@ -1,6 +1,6 @@
 """Writes the tables of docs/configure.md that repeat what the code says: `python docs/tables.py` after a change.
 
-A generated table stands between `<!-- table: NAME -->` and `<!-- end -->`. tests/test_docs_settings.py fails where a
+A generated table stands between `<!-- table: NAME -->` and `<!-- end -->`. tests/docs/test_settings.py fails where a
 table and the code differ.
 """
 

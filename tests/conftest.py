@@ -19,7 +19,7 @@ import responses
 
 from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
-from tests import browser
+from tests.world import browser
 
 # As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while
 # they wait take the cores from the tests beside.

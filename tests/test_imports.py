@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("portal_client", "dispatcher", "trainer_image")
 
 # Package → the packages of ours that it may import besides itself.

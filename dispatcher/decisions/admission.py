@@ -1,4 +1,4 @@
-"""Portal status x existing Job → what to do with a message. Pure; the table is tests/test_admission.py.
+"""Portal status x existing Job → what to do with a message. Pure; its test holds the table.
 
 The status must have been read *after* the Job where a Job is given: only then does "Created" beside an acknowledged
 Job mean that the portal has moved on, and not that the reading is older than the Job.

@@ -7,11 +7,11 @@ import random
 from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore
-from tests.crashes.faults import Crash, Fail, Late
 from tests.crashes.players import Table
-from tests.crashes.process import VISIBILITY, Parts, Process
 from tests.crashes.scenarios import Scenario
-from tests.crashes.world import World
+from tests.world.simulated.faults import Crash, Fail, Late
+from tests.world.simulated.process import VISIBILITY, Parts, Process
+from tests.world.simulated.world import World
 
 S = ProcessingStatus
 ENDS = ["complete", "complete-unheard", "invalid", "invalid-unheard", "killed", "retry", "preempted", "slow"]

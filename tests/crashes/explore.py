@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dispatcher.cluster import objects
-from tests.crashes.faults import Crash, Fail, Late, Violation
 from tests.crashes.players import Table
-from tests.crashes.process import VISIBILITY, Disturb, Parts, Process
 from tests.crashes.scenarios import Scenario
-from tests.crashes.world import World
+from tests.world.simulated.faults import Crash, Fail, Late, Violation
+from tests.world.simulated.process import VISIBILITY, Disturb, Parts, Process
+from tests.world.simulated.world import World
 
 Trouble = Callable[[World, str, str], None]
 """(world, process, call): raises Crash, Fail or Late, or does something to the world."""

@@ -10,9 +10,9 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
-from tests.crashes.faults import Crash, Violation
-from tests.crashes.process import Process
-from tests.crashes.world import World
+from tests.world.simulated.faults import Crash, Violation
+from tests.world.simulated.process import Process
+from tests.world.simulated.world import World
 
 
 class Player:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from portal_client.statuses import ProcessingStatus
-from tests.crashes.world import World
+from tests.world.simulated.world import World
 
 S = ProcessingStatus
 Scenario = Callable[[], World]

@@ -23,8 +23,8 @@ from dispatcher.queue.azure import QueueMessage
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding
-from tests.crashes.process import Parts
-from tests.crashes.world import World
+from tests.world.simulated.process import Parts
+from tests.world.simulated.world import World
 
 S = ProcessingStatus
 DECIDE = admission.decide

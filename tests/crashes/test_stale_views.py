@@ -5,9 +5,9 @@ from __future__ import annotations
 from dispatcher.cluster import names, objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import scenarios
-from tests.crashes.process import Process
-from tests.crashes.records import copied
-from tests.crashes.world import World
+from tests.world.simulated.process import Process
+from tests.world.simulated.records import copied
+from tests.world.simulated.world import World
 
 S = ProcessingStatus
 

@@ -17,11 +17,11 @@ import yaml
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
-from tests.builders import T0
-from tests.crashes.faults import Crash
-from tests.crashes.kubernetes import JobNote
-from tests.crashes.process import Process
-from tests.crashes.world import EPOCH, Model, World
+from tests.world.builders import T0
+from tests.world.simulated.faults import Crash
+from tests.world.simulated.kubernetes import JobNote
+from tests.world.simulated.process import Process
+from tests.world.simulated.world import EPOCH, Model, World
 
 S = ProcessingStatus
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,7 +78,7 @@ def statuses(world: World, model: str = "1") -> list[str]:
 
 
 class Bench:
-    """One dispatcher before Jobs and pods that stay as they are put there. Its time is `tests.builders.T0` at first."""
+    """One dispatcher before Jobs and pods that stay as they are put there. It begins at `builders.T0`."""
 
     def __init__(self, **limits: float) -> None:
         self.world = World()

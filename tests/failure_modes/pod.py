@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from portal_client.statuses import ProcessingStatus
-from tests.trainer_fakes import FakePortal
+from tests.world.trainer_fakes import FakePortal
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Limits, RunInputs, RunResult

@@ -23,7 +23,7 @@ from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from local_stack.stack import bare_environment
 from tests.failure_modes.kit import ROOT
-from tests.training_data import class_table
+from tests.world.training_data import class_table
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import Container
 from trainer_image.transfer import lease, publish

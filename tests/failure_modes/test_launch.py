@@ -8,12 +8,12 @@ import pytest
 import yaml
 
 from dispatcher.cluster import names, objects
-from tests.builders import T0, a_job
-from tests.crashes import process as explored
-from tests.crashes.faults import Crash, Fail
-from tests.crashes.process import VISIBILITY, Process
 from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.stages.conftest import Stage
+from tests.world.builders import T0, a_job
+from tests.world.simulated import process as explored
+from tests.world.simulated.faults import Crash, Fail
+from tests.world.simulated.process import VISIBILITY, Process
 
 
 def test_f01_a_crash_between_mark_and_resume_leaves_nothing_stuck() -> None:

@@ -23,7 +23,9 @@ from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import Bounds, decode
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
-from tests.builders import (
+from tests.failure_modes.kit import ALERTS, Bench, a_world, calls, disturb, live, released, statuses, templates
+from tests.stages.conftest import Stage
+from tests.world.builders import (
     T0,
     a_condition,
     a_job,
@@ -35,9 +37,7 @@ from tests.builders import (
     terminated,
     waiting,
 )
-from tests.crashes.process import TEMPLATE, VISIBILITY, Process
-from tests.failure_modes.kit import ALERTS, Bench, a_world, calls, disturb, live, released, statuses, templates
-from tests.stages.conftest import Stage
+from tests.world.simulated.process import TEMPLATE, VISIBILITY, Process
 from trainer_image.errors import GpuFault
 
 LIMITS = Limits(image_pull=600, container_config=300, unschedulable=900, pod_create=240, quota=7200)

@@ -20,10 +20,10 @@ from dispatcher.queue.poison import parse_entry
 from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
-from tests.builders import FakeClock, a_condition, a_job, a_pod, terminated
-from tests.crashes.fakes import FakeQueue
-from tests.crashes.process import VISIBILITY, Process
 from tests.failure_modes.kit import ALERTS, ROOT, Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
+from tests.world.builders import FakeClock, a_condition, a_job, a_pod, terminated
+from tests.world.simulated.fakes import FakeQueue
+from tests.world.simulated.process import VISIBILITY, Process
 
 
 @pytest.fixture

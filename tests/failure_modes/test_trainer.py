@@ -16,11 +16,11 @@ import pytest
 
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
-from tests.crashes.faults import Fail
-from tests.crashes.process import Process
 from tests.failure_modes.kit import a_world, disturb, live, statuses, templates, undisturbed
-from tests.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
-from tests.training_data import class_table, run_inputs
+from tests.world.simulated.faults import Fail
+from tests.world.simulated.process import Process
+from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
+from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Limits, RunInputs

@@ -27,9 +27,6 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
 from local_stack.control import OPENER
-from tests.builders import a_job, a_pod, running
-from tests.crashes.faults import Fail
-from tests.crashes.process import Process
 from tests.failure_modes.kit import (
     ALERTS,
     ROOT,
@@ -44,6 +41,9 @@ from tests.failure_modes.kit import (
     undisturbed,
 )
 from tests.failure_modes.servers import ApiServer, SilentServer
+from tests.world.builders import a_job, a_pod, running
+from tests.world.simulated.faults import Fail
+from tests.world.simulated.process import Process
 
 
 class ScriptedCluster:

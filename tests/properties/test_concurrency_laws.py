@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
-from tests.builders import FakeClock
+from tests.world.builders import FakeClock
 
 KEYS = st.sampled_from("abc")
 

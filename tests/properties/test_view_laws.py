@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterView
-from tests.builders import a_job, a_pod
+from tests.world.builders import a_job, a_pod
 
 IDS = st.sampled_from(["1", "2", "3"])
 

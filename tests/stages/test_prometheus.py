@@ -14,9 +14,9 @@ import yaml
 from local_stack.control import OPENER
 from local_stack.processes import Service
 from local_stack.stack import bare_environment, free_port
-from tests.dashboard import expressions, filled_in
+from tests.manifests.test_alerts import ALERTS, RULES
 from tests.stages.conftest import Stage
-from tests.test_alerts import ALERTS, RULES
+from tests.world.dashboard import expressions, filled_in
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"

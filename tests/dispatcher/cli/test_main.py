@@ -1,0 +1,181 @@
+"""The command line without any service: settings files, arguments, exit codes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from dispatcher.cli import support
+from dispatcher.cli.main import main
+from local_stack.processes import wait_until
+
+TEMPLATE = Path(__file__).resolve().parents[3] / "manifests" / "base" / "job-template.yaml"
+
+SETTINGS = {
+    "JOB_TEMPLATE": str(TEMPLATE),
+    "TRAINER_IMAGE": "trainer:1",
+    "QUEUE_NAME": "requests",
+    "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;",
+    "API_BASE_URL": "http://localhost",
+}
+
+
+def dispatcher(*arguments: str, cwd: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": os.environ["PATH"], **settings}
+    argv = [sys.executable, "-m", "dispatcher", *arguments]
+    return subprocess.run(argv, env=environ, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_settings_file_reaches_the_libraries_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "my.env"
+    file.write_text("KUBECONFIG=/from/file\nAZURE_CLIENT_ID=file\nQUEUE_NAME=from-file\nAPI_KEY='a b'\n")
+    for name in ("KUBECONFIG", "AZURE_CLIENT_ID", "API_KEY"):
+        # Set first: only what monkeypatch has set is it sure to take away again.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("QUEUE_NAME", "from-environment")
+    found = support.read_environment(file)
+    assert (found["QUEUE_NAME"], found["API_KEY"]) == ("from-environment", "a b")
+    assert os.environ["KUBECONFIG"] == "/from/file"
+    assert "API_KEY" not in os.environ, "nobody but us needs it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        ([], 2, "Usage"),
+        (["run"], 2, "QUEUE_NAME is not set"),
+        (["--config", "gone.env", "run"], 2, "gone.env"),
+        (["--config", "latin.env", "run"], 2, "latin.env cannot be read as a settings file"),
+        (["render", "@gone.json"], 2, "The message cannot be read"),
+        (["render", "[]"], 2, "an object"),
+        (["submit"], 2, "Name a model container"),
+        (["submit", "model-1", "--message", "{}"], 2, "Name a model container"),
+        (["submit", "model-1", "--field", "x"], 2, "has no NAME=VALUE"),
+        (["poison", "purge"], 2, "Say which entries"),
+    ],
+)
+def test_a_users_mistake_is_one_sentence_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], code: int, sentence: str
+) -> None:
+    (tmp_path / "latin.env").write_bytes(b"QUEUE_NAME=caf\xe9\n")
+    settings = {} if "run" in arguments else SETTINGS
+    done = dispatcher(*arguments, cwd=tmp_path, **settings)
+    assert done.returncode == code
+    assert sentence in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def _commands(group: click.Group, prefix: str = "") -> list[str]:
+    return [
+        found
+        for name, command in group.commands.items()
+        for found in (
+            _commands(command, f"{prefix}{name} ") if isinstance(command, click.Group) else [f"{prefix}{name}"]
+        )
+    ]
+
+
+@pytest.mark.parametrize("command", _commands(main))
+def test_the_help_of_every_command_shows_how_it_is_used(command: str) -> None:
+    found: click.Command = main
+    for name in command.split():
+        assert isinstance(found, click.Group)
+        found = found.commands[name]
+    examples = (found.epilog or "").splitlines()[2:]
+    assert examples
+    assert all(f"dispatcher {command}" in line or "dispatcher --config" in line for line in examples)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "number", "code"),
+    [
+        (["run"], signal.SIGINT, 0),
+        (["run"], signal.SIGTERM, 0),
+        (["check"], signal.SIGINT, 130),
+        (["check"], signal.SIGTERM, 143),
+    ],
+)
+def test_a_signal_in_the_first_moments_is_no_traceback(
+    tmp_path: Path, arguments: list[str], number: signal.Signals, code: int
+) -> None:
+    """While the libraries are read: a finder of modules stands still at one of them."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.abc, pathlib, sys, time\n"
+        "class Slow(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'kubernetes':\n"
+        "            pathlib.Path('reading').touch()\n"
+        "            time.sleep(60)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{TEMPLATE.parents[2]}"}
+    argv = [sys.executable, "-m", "dispatcher", *arguments]
+    with subprocess.Popen(argv, env=environ, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        wait_until((tmp_path / "reading").exists, 20)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (code, "")
+
+
+def test_a_command_that_is_interrupted_says_nothing_and_exits_with_130(tmp_path: Path) -> None:
+    message = tmp_path / "message"
+    os.mkfifo(message)
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "dispatcher", "submit", "--message", f"@{message}"],
+            env={"PATH": os.environ["PATH"], **SETTINGS},
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        message.open("w"),
+    ):  # open when the command has opened it, too; then it waits for its content
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=20)
+    assert (process.returncode, said) == (130, "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("dispatcher sub", {"submit"}), ("dispatcher poison p", {"purge"}), ("dispatcher check --in", {"--in-pod"})],
+)
+def test_bash_completes_commands_and_options(tmp_path: Path, typed: str, offered: set[str]) -> None:
+    """In a real bash: the printed script is sourced, and its function called as the shell does it."""
+    bash = shutil.which("bash")
+    if bash is None:
+        pytest.skip("bash is not installed")
+    script = r"""
+        source <(dispatcher completion bash)
+        COMP_WORDS=($TYPED); COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        $(complete -p dispatcher | sed 's/.*-F \([^ ]*\) .*/\1/') dispatcher
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(
+        [bash, "-c", script],
+        env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TYPED": typed},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (set(done.stdout.split()), done.stderr) == (offered, "")
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_the_script_for_another_shell_is_one_that_it_reads(tmp_path: Path, shell: str) -> None:
+    script = dispatcher("completion", shell, cwd=tmp_path)
+    assert script.returncode == 0
+    assert "_DISPATCHER_COMPLETE" in script.stdout
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = subprocess.run([shell, "-n"], input=script.stdout, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

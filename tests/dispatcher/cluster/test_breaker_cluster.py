@@ -1,0 +1,123 @@
+"""What operators' hands and other servers do to the dispatcher's picture of the cluster."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dispatcher.cluster import objects
+from dispatcher.cluster.client import ClusterForbidden, ClusterUnavailable, KubernetesJobs
+from dispatcher.controller.cache import ClusterView
+from dispatcher.decisions import outcome
+from dispatcher.decisions.waiting import Limits
+from tests.world.builders import T0, a_job, a_pod, running
+
+LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=300, quota=3600)
+
+
+def orphaned(pod: objects.KubeObject, **labels: str) -> objects.KubeObject:
+    """As the garbage collector leaves it after `kubectl delete job --cascade=orphan`."""
+    metadata = {name: value for name, value in pod["metadata"].items() if name != "ownerReferences"}
+    metadata |= {"labels": {**metadata.get("labels", {}), **labels}, "resourceVersion": "99"}
+    return {**pod, "metadata": metadata}
+
+
+def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own() -> None:
+    view = ClusterView(lambda name: None)
+    job = a_job(deleted_at=T0)
+    pod = a_pod(phase="Running", state=running())
+    left = orphaned(pod, **{"batch.kubernetes.io/controller-uid": objects.uid_of(job)})
+    view.replace("jobs", [job])
+    view.apply("pods", "ADDED", pod)
+    view.apply("pods", "MODIFIED", left)
+    [known] = view.pods_of(job)
+    decided = outcome.decide(job, [known], (), T0, LIMITS)
+    assert isinstance(decided, outcome.Going)
+    assert decided.remove_pods
+
+    view.apply("pods", "DELETED", left)
+    ended = outcome.decide(job, view.pods_of(job), (), T0, LIMITS)
+    assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
+    assert ended.verdict.code == "JobDeleted"
+
+
+@pytest.mark.parametrize("how", ["watched", "listed"])
+def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str) -> None:
+    view = ClusterView(lambda name: None)
+    job = a_job()
+    pod = a_pod(phase="Running", state=running())
+    view.replace("jobs", [job])
+    view.replace("pods", [pod])
+    if how == "watched":
+        view.apply("pods", "MODIFIED", orphaned(pod))
+    else:
+        view.replace("pods", [orphaned(pod)])
+    assert view.pods_of(job) == []
+
+
+class _Server(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        page = b"<html>404 Not Found: nginx</html>"
+        self.send_response(404)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(page)))
+        self.end_headers()
+        self.wfile.write(page)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web_server() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def kubeconfig(folder: Path, server: str, token: str = "t") -> str:
+    file = folder / "kubeconfig"
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    file.write_text(yaml.safe_dump(config))
+    return str(file)
+
+
+def test_a_proxys_404_does_not_say_that_a_job_is_absent(
+    tmp_path: Path, web_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, web_server))
+    with pytest.raises(ClusterUnavailable, match="no word of the API server"):
+        KubernetesJobs().get_job("model-1")
+
+
+def test_a_token_that_fits_into_no_header_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, "http://127.0.0.1:9", token="first-half\nsecond-half"))
+    with pytest.raises(ClusterForbidden, match="does not fit into a header") as raised:
+        KubernetesJobs().list_jobs("a=b")
+    assert "half" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"- 1\n", b"<html>hello</html>", bytes(range(256)), b"users: 5\n", b"[" * 3000], ids=repr
+)
+def test_a_file_that_is_no_kubeconfig_is_said_in_a_sentence(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "kubeconfig").write_bytes(content)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    with pytest.raises(ClusterForbidden, match="set KUBECONFIG to a kubeconfig file"):
+        KubernetesJobs()

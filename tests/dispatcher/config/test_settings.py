@@ -1,0 +1,259 @@
+"""dispatcher.config.settings: every problem in one error, no secret anywhere, and config.env.example says the same."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatcher.config.settings import Settings, SettingsError
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "c2VjcmV0LWtleS1vZi10aGUtc3RvcmFnZQ=="
+CONNECTION = f"DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={SECRET};EndpointSuffix=core.windows.net"
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """The least that can be read."""
+    template = tmp_path / "job.yaml"
+    template.write_text("kind: Job\n")
+    return {
+        "QUEUE_NAME": "training-requests",
+        "AZURE_STORAGE_CONNECTION_STRING": CONNECTION,
+        "API_BASE_URL": "https://portal.example.com/",
+        "API_KEY": "portal-key-1234",
+        "JOB_TEMPLATE": str(template),
+    }
+
+
+def problems(environ: dict[str, str]) -> list[str]:
+    with pytest.raises(SettingsError) as raised:
+        Settings.read(environ)
+    assert all(problem in str(raised.value) for problem in raised.value.problems)
+    return raised.value.problems
+
+
+def test_the_least_that_is_needed_is_enough(environ: dict[str, str]) -> None:
+    settings = Settings.read(environ)
+    assert settings.queue_name == "training-requests"
+    assert settings.poison_queue_name == "training-requests-poison"
+    assert settings.api_base_url == "https://portal.example.com"
+    assert settings.job_template == Path(environ["JOB_TEMPLATE"])
+    assert settings.status_tracking is True
+    assert settings.api_ca_bundle is None
+    assert settings.priority_classes == ()
+    assert (settings.namespace, settings.kueue_queue, settings.trainer_image) == ("", "", "")
+
+
+def test_without_any_setting_everything_needed_is_named_at_once() -> None:
+    found = problems({})
+    assert [problem.split()[0] for problem in found] == [
+        "QUEUE_NAME",
+        "JOB_TEMPLATE",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "API_BASE_URL",
+    ]
+
+
+def test_blank_is_as_good_as_missing(environ: dict[str, str]) -> None:
+    environ.update(QUEUE_NAME="  ", POLL_MAX_SECONDS=" ", API_CA_BUNDLE="")
+    assert [problem.split()[0] for problem in problems(environ)] == ["QUEUE_NAME"]
+
+
+def test_white_space_around_a_value_is_no_part_of_it(environ: dict[str, str]) -> None:
+    environ.update(QUEUE_NAME=" training-requests\n", LOG_LEVEL=" DEBUG ")
+    settings = Settings.read(environ)
+    assert (settings.queue_name, settings.log_level) == ("training-requests", "debug")
+
+
+def test_all_malformed_settings_are_named_in_one_error(environ: dict[str, str]) -> None:
+    environ.update(QUEUE_NAME="Training", API_BASE_URL="portal", MAX_GPUS="many", JOB_TEMPLATE="/nowhere/job.yaml")
+    found = problems(environ)
+    assert [problem.split()[0] for problem in found] == ["QUEUE_NAME", "API_BASE_URL", "JOB_TEMPLATE", "MAX_GPUS"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("QUEUE_NAME", "q", "3 to 56 characters"),
+        ("QUEUE_NAME", "a" * 57, "3 to 56 characters"),
+        ("QUEUE_NAME", "training--requests", "single hyphens"),
+        ("QUEUE_NAME", "training_requests", "hyphens"),
+        ("API_BASE_URL", "portal.example.com", "https://portal.example.com"),
+        ("API_BASE_URL", "ftp://portal.example.com", "https://portal.example.com"),
+        ("API_BASE_URL", "https://", "https://portal.example.com"),
+        ("API_BASE_URL", "https://[::1", "https://portal.example.com"),
+        ("API_BASE_URL", "https://portal:99999", "https://portal.example.com"),
+        ("API_BASE_URL", "https://portal:https", "https://portal.example.com"),
+        ("API_BASE_URL", "https://portal example.com", "https://portal.example.com"),
+        ("API_BASE_URL", "https://user:word@portal.example.com", "without user, password"),
+        ("API_BASE_URL", "https://portal.example.com/?key=1", "without user, password"),
+        ("API_BASE_URL", "https://portal.example.com/#top", "without user, password"),
+        ("AZURE_STORAGE_QUEUE_URL", "acme", "URL"),
+        ("API_KEY", "two words", "printable ASCII"),
+        ("API_KEY", "schlüssel", "printable ASCII"),
+        ("MODEL_API_AUTH_METHOD", "basic", "auto, x-api-key, bearer"),
+        ("STATUS_TRACKING", "true", "on or off"),
+        ("STATUS_TRACKING", "0", "on or off"),
+        ("NAMESPACE", "Training", "lower-case"),
+        ("NAMESPACE", "training-", "lower-case"),
+        ("NAMESPACE", "a" * 64, "lower-case"),
+        ("KUEUE_QUEUE", "my queue", "LocalQueue"),
+        ("GPU_RESOURCE", "gpu", "nvidia.com/gpu"),
+        ("TRAINER_IMAGE", "trainer: latest", "white space"),
+        ("PRIORITY_CLASSES", "urgent, Batch", "Batch"),
+        ("JOB_TEMPLATE", "/nowhere/job.yaml", "not there"),
+        ("JOB_TEMPLATE", "/" + "a" * 5000, "cannot be looked at"),
+        ("API_CA_BUNDLE", "/", "not there"),
+        ("MAX_ACTIVE_JOBS", "0", "from 1 to 100000"),
+        ("MAX_ACTIVE_JOBS", "1.5", "whole number"),
+        ("MAX_ACTIVE_JOBS", "-1", "whole number"),
+        ("MAX_ACTIVE_JOBS", "+1", "whole number"),
+        ("MAX_ACTIVE_JOBS", "1_000", "whole number"),
+        ("MAX_ACTIVE_JOBS", "١٢", "whole number"),
+        ("MAX_ACTIVE_JOBS", "9" * 5000, "whole number"),
+        ("MAX_GPUS", "1025", "from 0 to 1024"),
+        ("MAX_TIME_LIMIT_SECONDS", "59", "from 60"),
+        ("MAX_TIME_LIMIT_SECONDS", "3d", "seconds"),
+        ("POLL_MIN_SECONDS", "0", "from 0.05"),
+        ("POLL_MIN_SECONDS", "nan", "seconds"),
+        ("POLL_MIN_SECONDS", "1e1", "seconds"),
+        ("POLL_MIN_SECONDS", "inf", "seconds"),
+        ("VISIBILITY_TIMEOUT_SECONDS", "5", "from 10"),
+        ("HEALTH_PORT", "65536", "65535"),
+        ("LOG_LEVEL", "trace", "debug, info, warning, error"),
+    ],
+)
+def test_a_malformed_setting_is_named_with_what_would_be_right(
+    environ: dict[str, str], name: str, value: str, right: str
+) -> None:
+    if name == "AZURE_STORAGE_QUEUE_URL":
+        del environ["AZURE_STORAGE_CONNECTION_STRING"]
+    found = problems({**environ, name: value})
+    assert len(found) == 1
+    assert found[0].startswith(f"{name} ")
+    assert right in found[0]
+    assert len(found[0]) < 600
+
+
+@pytest.mark.parametrize("name", ["POLL_MAX_SECONDS", "RESYNC_SECONDS", "SWEEP_SECONDS"])
+def test_no_loop_may_sleep_for_longer_than_the_liveness_probe_allows(environ: dict[str, str], name: str) -> None:
+    assert "120" in problems({**environ, name: "121"})[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"AZURE_STORAGE_CONNECTION_STRING": ""}, "AZURE_STORAGE_QUEUE_URL to use azure-identity"),
+        ({"AZURE_STORAGE_QUEUE_URL": "https://acme.queue.core.windows.net"}, "both set"),
+        ({"API_BASE_URL": ""}, "STATUS_TRACKING=off"),
+        ({"POLL_MIN_SECONDS": "3", "POLL_MAX_SECONDS": "2"}, "larger than POLL_MAX_SECONDS"),
+        ({"TTL_AFTER_REPORT_SECONDS": "100"}, "VISIBILITY_TIMEOUT_SECONDS"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_told(
+    environ: dict[str, str], changes: dict[str, str], said: str
+) -> None:
+    found = problems({**environ, **changes})
+    assert len(found) == 1
+    assert said in found[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "value"),
+    [
+        ({"STATUS_TRACKING": "OFF", "API_BASE_URL": ""}, "status_tracking", False),
+        ({"API_KEY": ""}, "api_key", ""),
+        ({"API_BASE_URL": "http://[::1]:8080/base/"}, "api_base_url", "http://[::1]:8080/base"),
+        ({"MODEL_API_AUTH_METHOD": "X-API-Key"}, "api_auth_method", "x-api-key"),
+        ({"PRIORITY_CLASSES": " urgent , batch.v1,"}, "priority_classes", ("urgent", "batch.v1")),
+        ({"UNSCHEDULABLE_LIMIT_SECONDS": "0"}, "unschedulable_limit", 0.0),
+        ({"POLL_MIN_SECONDS": "0.05"}, "poll_min", 0.05),
+        ({"HEALTH_PORT": "0"}, "health_port", 0),
+        ({"GPU_RESOURCE": "amd.com/gpu"}, "gpu_resource", "amd.com/gpu"),
+    ],
+)
+def test_a_valid_setting_is_taken(environ: dict[str, str], changes: dict[str, str], field: str, value: object) -> None:
+    assert getattr(Settings.read({**environ, **changes}), field) == value
+
+
+def test_secrets_are_shown_as_their_length_only(environ: dict[str, str]) -> None:
+    settings = Settings.read(environ)
+    for shown in (repr(settings), str(settings), f"{settings}"):
+        assert SECRET not in shown
+        assert "portal-key-1234" not in shown
+        assert "API_KEY=(15 characters)" in shown
+        assert f"AZURE_STORAGE_CONNECTION_STRING=({len(CONNECTION)} characters)" in shown
+
+
+def test_a_secret_in_any_setting_is_not_repeated_by_the_error(environ: dict[str, str]) -> None:
+    """People paste into the wrong line."""
+    for setting in fields(Settings):
+        env = setting.metadata["env"]
+        for pasted in (f"{CONNECTION} x", f"https://user:{SECRET}@portal.example.com/ x", f"API_KEY={SECRET} x"):
+            assert SECRET not in whatever_is_said({**environ, env: pasted}), env
+    assert "portal key" not in whatever_is_said({**environ, "API_KEY": "portal key"})
+
+
+def whatever_is_said(environ: dict[str, str]) -> str:
+    try:
+        return repr(Settings.read(environ))
+    except SettingsError as error:
+        return str(error)
+
+
+def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:
+    settings: Any = Settings.read(environ)
+    with pytest.raises(AttributeError):
+        settings.max_gpus = 99
+
+
+# config.env.example
+
+EXAMPLE = (ROOT / "config.env.example").read_text(encoding="utf-8")
+_LINE = re.compile(r"^(?P<off>#)?(?P<name>[A-Z][A-Z0-9_]*)=(?P<value>.*)$")
+
+
+def the_example() -> dict[str, tuple[bool, str, str]]:
+    """Name → (set, value, the comment above it)."""
+    found: dict[str, tuple[bool, str, str]] = {}
+    comment: list[str] = []
+    for line in EXAMPLE.splitlines():
+        if match := _LINE.match(line):
+            assert match["name"] not in found, f"{match['name']} stands there twice"
+            found[match["name"]] = (not match["off"], match["value"], " ".join(comment))
+            comment = []
+        elif line.startswith("# "):
+            comment.append(line[2:])
+        else:
+            comment = []
+    return found
+
+
+def test_the_example_has_every_setting_and_no_other() -> None:
+    assert list(the_example()) == [setting.metadata["env"] for setting in fields(Settings)]
+
+
+@pytest.mark.parametrize("setting", fields(Settings), ids=lambda setting: setting.metadata["env"])
+def test_the_example_explains_each_setting_and_shows_its_default(setting: Any) -> None:
+    is_set, value, comment = the_example()[setting.metadata["env"]]
+    assert comment == f"{setting.metadata['help']}."
+    default = setting.metadata["default"]
+    if default:
+        assert (is_set, value) == (False, default), "a default is shown, commented out"
+    elif not is_set:
+        assert value == "", "an optional setting without a default stands empty"
+
+
+def test_the_example_is_a_configuration_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # JOB_TEMPLATE is relative to the project
+    Settings.read({name: value for name, (is_set, value, _) in the_example().items() if is_set})
+
+
+def test_the_defaults_are_those_that_the_example_shows(environ: dict[str, str]) -> None:
+    shown = {name: value for name, (is_set, value, _) in the_example().items() if not is_set}
+    assert Settings.read({**shown, **environ}) == Settings.read(environ)

@@ -1,0 +1,332 @@
+"""Outages at scale on a simulated clock: a portal that is away for an hour, a throttled queue, expired credentials.
+
+The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs, the real Intake and Gate; only the ports and
+the clocks are simulated. Workers are virtual: each call to the portal takes its time on the simulated clock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import Listing
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.queue.azure import QueueForbidden, QueueMessage, QueueUnavailable
+from dispatcher.telemetry.metrics import Metrics
+from portal_client.errors import PortalUnavailable
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from tests.world.simulated.process import TEMPLATE, Process
+from tests.world.simulated.records import copied
+from tests.world.simulated.world import EPOCH, World
+
+S = ProcessingStatus
+JOBS = 1000
+WORKERS = 8
+HOUR, QUARTER = 3600.0, 900.0
+SWEEP = 30.0
+# How long one call takes while the portal answers, and while it does not.
+ANSWER, TIME_OUT = 0.05, 30.0
+
+
+class Sky:
+    """A portal and a cluster for finished Jobs, on one clock; counts calls by second."""
+
+    def __init__(self, seed: int, back_at: float, spoken: bool) -> None:
+        random.seed(seed)
+        self.now = 0.0
+        self.back_at = back_at
+        self.busy = 0.0  # what the calls of the current task have taken
+        self.status = {str(n): S.PROCESSING for n in range(JOBS)}
+        self.puts: Counter[str] = Counter()
+        self.calls: Counter[int] = Counter()
+        self.failed_calls = 0
+        self.jobs = {f"model-{n}": _finished(n, self.epoch()) for n in range(JOBS)}
+        self.pods = [_pod(n, spoken) for n in range(JOBS)]
+
+    def clock(self) -> float:
+        return self.now + self.busy
+
+    def epoch(self) -> float:
+        return EPOCH + self.clock()
+
+    def _answer(self) -> None:
+        at = self.now + self.busy
+        self.calls[int(at)] += 1
+        if at < self.back_at:
+            self.busy += TIME_OUT
+            self.failed_calls += 1
+            raise PortalUnavailable("down", ambiguous=True)
+        self.busy += ANSWER
+
+    def get_model_status(self, model_id: str) -> ModelStatus:
+        self._answer()
+        return ModelStatus(self.status[model_id], "")
+
+    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
+        self._answer()
+        assert self.status[model_id] is S.PROCESSING
+        self.status[model_id] = status
+        self.puts[model_id] += 1
+
+    def get_job(self, name: str) -> Any:
+        return copied(self.jobs[name])
+
+    def patch_job(self, name: str, patch: Any) -> Any:
+        job = self.jobs[name]
+        wanted = patch["metadata"]
+        job["metadata"]["finalizers"] = wanted.get("finalizers", job["metadata"]["finalizers"])
+        job["metadata"]["annotations"] |= wanted.get("annotations", {})
+        job["spec"] |= patch.get("spec", {})
+        job["metadata"]["resourceVersion"] = str(int(job["metadata"]["resourceVersion"]) + 1)
+        return copied(job)
+
+    def list_pods(self, selector: str) -> Listing:
+        model_id = selector.rsplit("=", 1)[1]
+        return Listing([pod for pod in self.pods if objects.model_id_of(pod) == model_id], "1")
+
+    def list_events(self, uid: str) -> list[Any]:
+        return []
+
+
+class Workers:
+    """So many workers of one dispatcher: each takes a key and is busy for as long as its calls take."""
+
+    def __init__(self, sky: Sky) -> None:
+        self.sky = sky
+        self.work = _Work(clock=sky.clock)
+        self.view = ClusterView(self.work.add, clock=sky.clock)
+        metrics = Metrics()
+        reporter = Reporter(sky, sky, metrics, ttl=86400, clock=sky.epoch)  # type: ignore[arg-type]
+        self.reconciler = Reconciler(
+            self.work,
+            self.view,
+            sky,  # type: ignore[arg-type]
+            SimpleNamespace(identity="this one"),  # type: ignore[arg-type] # nothing is launched
+            reporter,
+            ModelLocks(),
+            limits=Limits(600, 300, 3600, 300, 3600),
+            progress_every=30,
+            take_on_after=150,
+            clock=sky.epoch,
+            monotonic=sky.clock,
+        )
+        self.sweep = Sweep(self.view, self.work, metrics, every=SWEEP, stopping=threading.Event())
+        self.view.replace("jobs", [copied(job) for job in sky.jobs.values()])
+        self.view.replace("pods", sky.pods)
+        self.free_at = [0.0] * WORKERS
+        self.most_at_once = 0
+
+    def run(self, until: float) -> None:
+        next_sweep = self.sky.now
+        while self.sky.now < until:
+            if self.sky.now >= next_sweep:
+                self.sweep.once()
+                next_sweep += SWEEP
+            while self.free_at[0] <= self.sky.now and self._one():
+                continue
+            self.most_at_once = max(self.most_at_once, sum(at > self.sky.now for at in self.free_at))
+            self.sky.now += 0.25
+
+    def _one(self) -> bool:
+        """One free worker's next key; the key is its own until its calls are over."""
+        self.sky.busy = 0.0
+        with contextlib.suppress(_Idle):
+            self.reconciler.run(lambda: None)
+        if self.work.taken is None:
+            return False
+        name, self.work.taken = self.work.taken, None
+        known, job = self.view.job(name), self.sky.jobs[name]
+        if known is None or objects.meta(known)["resourceVersion"] != job["metadata"]["resourceVersion"]:
+            self.view.apply("jobs", "MODIFIED", copied(job))
+        heapq.heapreplace(self.free_at, self.sky.clock())
+        self.sky.busy = 0.0
+        return True
+
+
+class _Idle(BaseException):
+    pass
+
+
+class _Work(WorkQueue):
+    """Hands out one key for each turn of the reconciler's loop."""
+
+    taken: str | None = None
+
+    def get(self, timeout: float | None = None) -> str | None:
+        if self.taken is not None:
+            raise _Idle
+        key = super().get(timeout=0)
+        if key is None:
+            raise _Idle
+        self.taken = key
+        return key
+
+
+def _finished(number: int, now: float) -> dict[str, Any]:
+    at = objects.rfc3339(now - 60)
+    return {
+        "metadata": {
+            "name": f"model-{number}",
+            "uid": f"job-{number}",
+            "resourceVersion": "1",
+            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: str(number)},
+            "annotations": {names.MESSAGE_ID: "m", names.LAUNCHED_AT: at, names.ACKNOWLEDGED: "true"},
+            "finalizers": [names.FINALIZER],
+        },
+        "spec": copied(dict(TEMPLATE["spec"])),
+        "status": {
+            "succeeded": 1,
+            "conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": at}],
+        },
+    }
+
+
+def _pod(number: int, spoken: bool) -> dict[str, Any]:
+    word = '{"code": "Completed", "message": "Model training completed successfully"}'
+    ended = {"exitCode": 0, **({"message": word} if spoken else {})}
+    return {
+        "metadata": {
+            "name": f"pod-{number}",
+            "uid": f"pod-{number}",
+            "resourceVersion": "1",
+            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: str(number)},
+            "ownerReferences": [{"kind": "Job", "controller": True, "uid": f"job-{number}"}],
+        },
+        "status": {
+            "phase": "Succeeded",
+            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
+        },
+    }
+
+
+def test_an_hour_without_the_portal_loses_no_outcome_of_a_thousand() -> None:
+    sky = Sky(seed=1, back_at=HOUR, spoken=True)
+    workers = Workers(sky)
+    workers.run(HOUR + 300)
+    assert set(sky.status.values()) == {S.COMPLETED}
+    assert all(sky.puts[model] == 1 for model in sky.status)
+    assert all(objects.is_reported(job) and not job["metadata"]["finalizers"] for job in sky.jobs.values())
+
+
+def test_a_portal_that_returns_meets_no_stampede() -> None:
+    sky = Sky(seed=2, back_at=HOUR, spoken=True)
+    workers = Workers(sky)
+    workers.run(HOUR + 300)
+    # No second sees more calls than the workers can make one after the other, and never more of them at once.
+    assert workers.most_at_once <= WORKERS
+    returned = {second: calls for second, calls in sky.calls.items() if second >= HOUR}
+    assert max(returned.values()) <= WORKERS / ANSWER
+    # While it is away each worker waits for its time-out: a call in a few seconds, not one for each Job.
+    assert sky.failed_calls <= WORKERS * (HOUR / TIME_OUT + 1)
+
+
+def test_a_portal_that_refuses_at_once_is_not_asked_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A load balancer without its portal answers 503 in no time: only back-off holds the calls down."""
+    monkeypatch.setattr("tests.dispatcher.controller.test_outage_scale.TIME_OUT", 0.01)
+    sky = Sky(seed=3, back_at=QUARTER, spoken=True)
+    workers = Workers(sky)
+    workers.run(QUARTER + 300)
+    assert set(sky.status.values()) == {S.COMPLETED}
+    # A thousand Jobs, each at most once in 30 to 60 seconds after the first few tries, spread by jitter.
+    settled = [sky.calls[second] for second in range(600, int(QUARTER))]
+    assert sum(settled) / len(settled) <= JOBS / 30
+    assert max(settled) <= 4 * JOBS / 45
+    back = [sky.calls[second] for second in range(int(QUARTER), int(QUARTER) + 60)]
+    assert max(back) <= WORKERS / ANSWER
+
+
+# The queue: throttled, or with credentials that have expired
+
+
+@pytest.mark.parametrize(
+    "error", [QueueUnavailable("503 ServerBusy"), QueueForbidden("credentials expired")], ids=["busy", "expired"]
+)
+def test_an_hour_without_the_queue_costs_few_calls_and_loses_no_message(error: Exception) -> None:
+    world = World({str(n): ["complete"] for n in range(50)})
+    for number in range(50):
+        world.set_status(str(number), S.CREATED)
+        world.enqueue(str(number))
+    began, back = world.now, world.now + HOUR
+    tried: list[float] = []
+    process = Process(world)
+    receive, depth = process.queue.receive, process.queue.depth
+
+    def guarded(action: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if world.now < back:
+                tried.append(world.now)
+                raise error
+            return action(*arguments)
+
+        return call
+
+    process.queue.receive = guarded(receive)  # type: ignore[method-assign]
+    process.queue.depth = guarded(depth)  # type: ignore[method-assign]
+    while world.now < back:
+        process.tick()
+        world.advance(1)
+    # The gate's pause doubles to its maximum of 30 seconds: one probe each, whatever the polling interval.
+    assert 10 < len(tried) <= (back - began) / 15
+    for _ in range(200):
+        process.tick()
+        world.advance(15)
+        if world.settled:
+            break
+    world.check_end()
+    assert {model.status for model in world.models.values()} == {S.COMPLETED}
+
+
+def test_credentials_that_expire_while_messages_are_in_hand_train_nothing_twice() -> None:
+    """Every call to the queue after the first batch fails for ten minutes: deletions and releases, too."""
+    world = World({str(n): ["complete"] for n in range(8)})
+    for number in range(8):
+        world.set_status(str(number), S.CREATED)
+        world.enqueue(str(number))
+    process = Process(world)
+    back = world.now + 600
+
+    def expire(name: str) -> None:
+        action = getattr(process.queue, name)
+
+        def call(*arguments: Any) -> Any:
+            if world.now < back:
+                raise QueueForbidden("credentials expired")
+            return action(*arguments)
+
+        setattr(process.queue, name, call)
+
+    for name in ("delete", "release", "depth"):
+        expire(name)
+    first: list[QueueMessage] = []
+    receive = process.queue.receive
+
+    def once(limit: int, visibility_timeout: float) -> list[QueueMessage]:
+        if first and world.now < back:
+            raise QueueForbidden("credentials expired")
+        received = receive(limit, visibility_timeout)
+        first.extend(received)
+        return received
+
+    process.queue.receive = once  # type: ignore[method-assign]
+    for _ in range(200):
+        process.tick()
+        world.advance(15)
+        if world.settled:
+            break
+    world.check_end()
+    assert all(len(uids) == 1 for uids in world.trained.values())

@@ -1,0 +1,136 @@
+"""What becomes of a message, for every status and every state of the Job that has its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dispatcher.decisions.admission import Action, decide
+from portal_client.statuses import ProcessingStatus
+from tests.world.builders import T0, a_job, complete, failed
+
+MINE = "message-1"
+OTHER = "message-0"
+
+# The Job's state → the arguments of the builder.
+STATES: dict[str, dict[str, Any]] = {
+    "half-launched": {"launched": False, "acknowledged": None},
+    "half-launched, being deleted": {"launched": False, "acknowledged": None, "deleted_at": T0},
+    "queued by Kueue": {"launched": True, "suspended": True},
+    "running": {},
+    "running, not acknowledged": {"acknowledged": False},
+    "running, being deleted": {"deleted_at": T0},
+}
+ENDS: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any]]] = {
+    "complete": (complete(), {}),
+    "failed": (failed(), {}),
+    "failed, never launched": (failed("DeadlineExceeded"), {"launched": False, "acknowledged": None}),
+    "complete, being deleted": (complete(), {"deleted_at": T0}),
+    "complete and reported": (complete(), {"reported": True}),
+    "failed and reported": (failed(), {"reported": True}),
+    "complete, finalizer taken off by hand": (complete(), {"finalizer": False}),
+}
+
+
+def the_job(state: str, message_id: str) -> dict[str, Any]:
+    if state in ENDS:
+        conditions, arguments = ENDS[state]
+        return a_job(*conditions, message_id=message_id, **arguments)
+    return a_job(message_id=message_id, **STATES[state])
+
+
+STARTABLE = (ProcessingStatus.CREATED, ProcessingStatus.RECONFIGURE)
+OVER = (ProcessingStatus.COMPLETED, ProcessingStatus.FAILED)
+
+# The Job of this very message: (state, action, action while the status is Completed or Failed).
+OWN = [
+    ("half-launched", Action.ADOPT, Action.ABANDON),
+    ("half-launched, being deleted", Action.DONE, Action.DONE),
+    ("queued by Kueue", Action.DONE, Action.DONE),
+    ("running", Action.DONE, Action.DONE),
+    ("running, not acknowledged", Action.DONE, Action.DONE),
+    ("running, being deleted", Action.DONE, Action.DONE),
+    *((state, Action.DONE, Action.DONE) for state in ENDS),
+]
+
+# The Job of another message: (state, action while the status is Created or Reconfigure); else it is refused.
+OTHERS = [
+    ("half-launched", Action.DUPLICATE),
+    ("half-launched, being deleted", Action.LATER),
+    ("queued by Kueue", Action.REPLACE),
+    ("running", Action.REPLACE),
+    ("running, not acknowledged", Action.DUPLICATE),
+    ("running, being deleted", Action.LATER),
+    ("complete", Action.LATER),
+    ("failed", Action.LATER),
+    ("failed, never launched", Action.LATER),
+    ("complete, being deleted", Action.LATER),
+    ("complete and reported", Action.LAUNCH),
+    ("failed and reported", Action.LAUNCH),
+    ("complete, finalizer taken off by hand", Action.LATER),
+]
+
+
+def test_the_tables_have_every_state() -> None:
+    every = set(STATES) | set(ENDS)
+    assert {row[0] for row in OWN} == every
+    assert {row[0] for row in OTHERS} == every
+
+
+@pytest.mark.parametrize("status", ProcessingStatus)
+def test_without_a_job_only_the_status_decides(status: ProcessingStatus) -> None:
+    expected = Action.LAUNCH if status in STARTABLE else Action.REFUSE
+    assert decide(status, None, MINE).action is expected
+
+
+@pytest.mark.parametrize(("state", "under_way", "over"), OWN)
+@pytest.mark.parametrize("status", ProcessingStatus)
+def test_a_redelivered_message_goes_on_where_it_was(
+    status: ProcessingStatus, state: str, under_way: Action, over: Action
+) -> None:
+    expected = over if status in OVER else under_way
+    assert decide(status, the_job(state, MINE), MINE).action is expected
+
+
+@pytest.mark.parametrize(("state", "may_start"), OTHERS)
+@pytest.mark.parametrize("status", ProcessingStatus)
+def test_another_messages_job_is_never_taken_over(status: ProcessingStatus, state: str, may_start: Action) -> None:
+    expected = may_start if status in STARTABLE else Action.REFUSE
+    assert decide(status, the_job(state, OTHER), MINE).action is expected
+
+
+@pytest.mark.parametrize("status", ProcessingStatus)
+@pytest.mark.parametrize(
+    "foreign",
+    [{"managed": False}, {"message_id": None}, {"managed": False, "message_id": None}],
+    ids=["no label", "no annotation", "neither"],
+)
+def test_a_job_that_is_not_ours_is_left_alone(status: ProcessingStatus, foreign: dict[str, Any]) -> None:
+    """It blocks a launch; a model that may not start is refused all the same, and is no poison."""
+    expected = Action.BLOCKED if status in STARTABLE else Action.REFUSE
+    assert decide(status, a_job(**foreign), MINE).action is expected
+
+
+@pytest.mark.parametrize("status", [s for s in ProcessingStatus if s not in STARTABLE])
+def test_a_refusal_names_the_status(status: ProcessingStatus) -> None:
+    sentence = decide(status, None, MINE).sentence
+    assert status.title in sentence
+    assert "only Created and Reconfigure may start" in sentence
+
+
+def test_a_model_that_is_processing_without_a_job_is_pointed_out() -> None:
+    """The dispatcher cannot ask the portal for all its models: a second request is all the evidence that it gets."""
+    hint = "there is no Job of it here"
+    assert hint in decide(ProcessingStatus.PROCESSING, None, MINE).sentence
+    assert hint not in decide(ProcessingStatus.PROCESSING, a_job(message_id="another"), MINE).sentence
+    assert hint not in decide(ProcessingStatus.COMPLETED, None, MINE).sentence
+
+
+def test_a_foreign_jobs_name_is_said() -> None:
+    assert "model-1" in decide(ProcessingStatus.CREATED, a_job(managed=False), MINE).sentence
+
+
+def test_a_condition_with_status_false_ends_nothing() -> None:
+    job = a_job({"type": "Failed", "status": "False"}, {"type": "Complete", "status": "Unknown"}, message_id=OTHER)
+    assert decide(ProcessingStatus.CREATED, job, MINE).action is Action.REPLACE

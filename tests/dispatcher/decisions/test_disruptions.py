@@ -1,0 +1,85 @@
+"""disruptions: pods that Kubernetes took away are counted on the Job, once each, and end it at last."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dispatcher.cluster import names
+from dispatcher.decisions import disruptions, outcome
+from dispatcher.decisions.outcome import Going, Stop
+from dispatcher.decisions.waiting import Limits
+from tests.world.builders import T0, a_condition, a_job, a_pod, running, terminated
+from tests.world.recordings import after, recording
+
+PREEMPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
+
+
+def a_disrupted_pod(name: str, **arguments: Any) -> dict[str, Any]:
+    return a_pod(PREEMPTED, name=name, uid=name, phase="Failed", state=terminated(137), **arguments)
+
+
+def noted(*uids: str, job: dict[str, Any] | None = None) -> dict[str, Any]:
+    job = job or a_job()
+    job["metadata"]["annotations"][names.DISRUPTED] = json.dumps(uids)
+    return job
+
+
+def test_each_pod_is_counted_once_however_often_it_is_seen() -> None:
+    pods = [a_disrupted_pod("b", created_at=T0 + 10), a_disrupted_pod("a")]
+    job = noted("a")
+    assert disruptions.unrecorded(job, pods) == ["b"]
+    assert json.loads(disruptions.annotation(job, pods)) == ["a", "b"]
+    assert disruptions.unrecorded(noted("a", "b"), pods) == []
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        a_pod(phase="Failed", state=terminated(201)),
+        a_pod(PREEMPTED, phase="Running", state=running()),
+        a_pod(a_condition("DisruptionTarget", "False"), phase="Failed", state=terminated(137)),
+    ],
+    ids=["failed by itself", "marked, but still there", "not disrupted after all"],
+)
+def test_other_pods_are_not_counted(pod: dict[str, Any]) -> None:
+    assert disruptions.unrecorded(a_job(), [pod]) == []
+
+
+def test_a_pod_that_is_being_taken_away_counts() -> None:
+    pod = a_pod(PREEMPTED, uid="x", phase="Running", state=running(), deleted_at=T0)
+    assert disruptions.unrecorded(a_job(), [pod]) == ["x"]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "{}", "5", "null", '[1, {"a": 2}]', "[" * 5000])
+def test_a_note_that_somebody_else_wrote_counts_nothing(text: str) -> None:
+    job = a_job()
+    job["metadata"]["annotations"][names.DISRUPTED] = text
+    assert disruptions.recorded(job) == []
+
+
+@pytest.mark.parametrize(("limit", "stopped"), [(0, False), (2, True), (3, False), (20, False)])
+def test_a_job_that_is_disrupted_for_ever_is_stopped_beyond_its_limit(limit: int, stopped: bool) -> None:
+    limits = Limits(600, 300, 3600, 240, 7200, disruptions=limit)
+    result = outcome.decide(noted("a", "b"), [a_disrupted_pod("c")], (), T0 + 20, limits)
+    if stopped:
+        assert isinstance(result, Stop)
+        assert result.verdict.code == "Preempted"
+        assert "disrupted 3 times; the limit is 2" in result.verdict.sentence
+    else:
+        assert isinstance(result, Going)
+
+
+@pytest.mark.parametrize(("name", "code"), [("preempted", "Preempted"), ("node-lost", "NodeLost")])
+def test_recorded_disruptions_are_counted_while_their_pod_is_known(name: str, code: str) -> None:
+    events = recording(name)
+    seen: list[str] = []
+    for number in range(1, len(events) + 1):
+        world = after(events[:number])
+        if world.job is not None:
+            seen += [uid for uid in disruptions.unrecorded(world.job, list(world.pods.values())) if uid not in seen]
+            verdict = disruptions.verdict(noted("x", job=a_job()), list(world.pods.values()), 1)
+            assert verdict is None or verdict.code == code
+    assert len(seen) == 1

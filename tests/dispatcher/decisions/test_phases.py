@@ -1,0 +1,109 @@
+"""The phase of a Job: for metrics and for people."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dispatcher.cluster import names
+from dispatcher.decisions.phases import Phase, overdue_since, phase, since
+from tests.world.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, running, terminated
+
+RUNNING = a_pod(phase="Running", state={"running": {}})
+PENDING = a_pod(state={"waiting": {"reason": "ImagePullBackOff"}})
+OVER = a_pod(phase="Failed", state={"terminated": {"exitCode": 130}})
+TOLD_FAILED = {"status": "Failed", "code": "Interrupted", "sentence": "It was stopped", "portal": "reported"}
+
+
+def a_reported(told: str, *conditions: dict[str, Any]) -> dict[str, Any]:
+    job = a_job(*conditions, reported=True)
+    job["metadata"]["annotations"][names.REPORTED] = told
+    return job
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "wanted"),
+    [
+        (a_job(launched=False), [], Phase.LAUNCHING),
+        (a_job(suspended=True), [], Phase.QUEUED),
+        # Suspended by a person while its pod still ends.
+        (a_job(suspended=True), [RUNNING], Phase.QUEUED),
+        (a_job(), [], Phase.WAITING),
+        (a_job(), [PENDING], Phase.WAITING),
+        # Between two attempts.
+        (a_job(), [OVER], Phase.WAITING),
+        (a_job(), [OVER, RUNNING], Phase.RUNNING),
+        (a_job(), [RUNNING], Phase.RUNNING),
+        (a_job(acknowledged=False), [RUNNING], Phase.RUNNING),
+        (a_job(deleted_at=T0), [RUNNING], Phase.STOPPING),
+        # Its finalizer holds it until that was told.
+        (a_job(deleted_at=T0), [OVER], Phase.REPORTING),
+        (a_job(deleted_at=T0, launched=False), [], Phase.REPORTING),
+        (a_job(stopped="{}"), [PENDING], Phase.STOPPING),
+        (a_job(failing()), [RUNNING], Phase.STOPPING),
+        (a_job(*complete()), [], Phase.REPORTING),
+        (a_job(*failed()), [OVER], Phase.REPORTING),
+        (a_job(*failed(), deleted_at=T0), [], Phase.REPORTING),
+        (a_reported("{}", *complete()), [], Phase.COMPLETED),
+        (a_reported("{}", *failed()), [], Phase.FAILED),
+        (a_reported("no JSON", *failed()), [], Phase.FAILED),
+        # What the portal was told counts, not how Kubernetes saw it.
+        (a_reported(json.dumps(TOLD_FAILED), *complete()), [], Phase.FAILED),
+        (a_reported(json.dumps({"status": "Completed"})), [], Phase.COMPLETED),
+    ],
+)
+def test_a_job_is_in_the_phase_that_its_last_step_left_it_in(
+    job: dict[str, Any], pods: list[dict[str, Any]], wanted: Phase
+) -> None:
+    assert phase(job, pods) is wanted
+
+
+T1 = T0 + 600
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "wanted"),
+    [
+        (a_job(launched=False), [], T0),
+        (a_job(suspended=True), [], T0),
+        # Suspended by a person later on.
+        (a_job(a_condition("Suspended", at=T1), suspended=True), [], T1),
+        (a_job(), [], T0),
+        (a_job(started_at=T1), [PENDING], T1),
+        # Between two attempts: since the last one's end.
+        (a_job(), [a_pod(phase="Failed", state=terminated(130, finished_at=T1))], T1),
+        (a_job(), [a_pod(phase="Running", state=running(T1))], T1),
+        (a_job(deleted_at=T1), [RUNNING], T1),
+        (a_job(failing()), [RUNNING], T0),
+        # A stop that the Job controller has not seen yet.
+        (a_job(stopped="{}"), [RUNNING], None),
+        (a_job(a_condition("Failed", at=T1)), [], T1),
+        (a_job(a_condition("Complete", at=T1), deleted_at=T1 + 60), [], T1),
+        (a_job(deleted_at=T1), [], T1),
+    ],
+)
+def test_the_age_of_a_phase_begins_with_it(
+    job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
+) -> None:
+    assert since(job, pods) == wanted
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "wanted"),
+    [
+        (a_job(spec={"activeDeadlineSeconds": 600}), [RUNNING], T1),
+        (a_job(spec={"activeDeadlineSeconds": 600}), [], T1),
+        (a_job(), [RUNNING], None),
+        # No deadline runs.
+        (a_job(suspended=True, spec={"activeDeadlineSeconds": 600}), [], None),
+        # A deadline in the past is how a Job is stopped.
+        (a_job(stopped="{}", spec={"activeDeadlineSeconds": 1}), [RUNNING], None),
+        (a_job(*complete(), spec={"activeDeadlineSeconds": 600}), [], None),
+    ],
+)
+def test_a_job_is_overdue_from_its_own_deadline_on(
+    job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
+) -> None:
+    assert overdue_since(job, pods) == wanted

@@ -1,0 +1,221 @@
+"""dispatcher.web.status_page over a real HTTP server: paths, caching, refusals, and how much of it there may be."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.server import Answer, HttpServer, Request, for_loopback, is_loopback
+from tests.dispatcher.web import status_world
+from tests.dispatcher.web.status_world import Shown, running_job
+from tests.docs.test_pages import read, section
+from tests.world.builders import FakeClock
+
+NOW = 1795420800.0
+
+
+@pytest.fixture(scope="module")
+def worlds() -> Iterator[list[Shown]]:
+    """One server for all tests: it shows the last of these."""
+    made = [Shown()]
+
+    def latest(request: Request) -> Answer | None:
+        return made[-1].page.route(request)
+
+    server = HttpServer("127.0.0.1", 0, [latest], name="test", paths="/ or /api/status")
+    server.start()
+    made[0].url = f"http://127.0.0.1:{server.port}/"
+    yield made
+    server.stop()
+
+
+@pytest.fixture
+def shown(worlds: list[Shown]) -> Shown:
+    worlds.append(Shown())
+    worlds[-1].url = worlds[0].url
+    return worlds[-1]
+
+
+class Got:
+    def __init__(self, answer: http.client.HTTPResponse) -> None:
+        self.status, self.headers, self.body = answer.status, answer.headers, answer.read()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+def asked(shown: Shown, path: str, method: str = "GET", **headers: str) -> Got:
+    connection = http.client.HTTPConnection(shown.url.split("/")[2], timeout=10)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    try:
+        return Got(connection.getresponse())
+    finally:
+        connection.close()
+
+
+def test_the_api_has_every_section_with_totals(shown: Shown) -> None:
+    status_world.busy(shown, NOW)
+    shown.not_ready.append("intake pauses: the portal is out of reach")
+    found = asked(shown, "/api/status").json
+    totals = {name: found[name]["total"] for name in ("running", "waiting", "ended", "refused")}
+    assert totals == {"running": 5, "waiting": 7, "ended": 6, "refused": 3}
+    assert found["dispatcher"]["not_ready"] == ["intake pauses: the portal is out of reach"]
+    assert (found["queue"]["depth"], found["queue"]["poison_depth"], found["gpus_in_use"]) == (4, 2, 9)
+
+
+def test_one_model_has_its_rows_and_pods_and_a_stranger_is_not_found(shown: Shown) -> None:
+    status_world.busy(shown, NOW)
+    found = asked(shown, "/api/models/model-tumours").json
+    assert [row["phase"] for row in found["rows"]] == ["running"]
+    assert [(pod["phase"], pod["node"]) for pod in found["pods"]] == [("Running", "gpu-a100-03")]
+    missing = asked(shown, "/api/models/model-%3Cb%3E")
+    assert (missing.status, missing.json) == (404, {"error": "Neither Jobs nor queues know 'model-<b>'"})
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "says"),
+    [
+        ("/api/status?limit=-1", 400, "limit is '-1': a whole number would be right"),
+        ("/api/status?limit=%D9%A3", 400, "a whole number would be right"),
+        ("/api/nothing", 404, "There are /api/status and /api/models/CONTAINER"),
+        ("/nothing", 404, "/ or /api/status"),
+        (f"/api/status?{'&'.join(f'q{n}=1' for n in range(30))}", 400, "more than 20 fields"),
+        ("/../../etc/passwd", 404, "/ or /api/status"),
+        ("/status.css/../index.html", 404, "/ or /api/status"),
+    ],
+)
+def test_what_cannot_be_answered_is_told_in_a_sentence(shown: Shown, path: str, status: int, says: str) -> None:
+    got = asked(shown, path)
+    assert got.status == status
+    assert says in got.body.decode()
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"])
+def test_nothing_can_be_changed_through_it(shown: Shown, method: str) -> None:
+    got = asked(shown, "/api/status", method)
+    assert (got.status, got.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/", "/status.css", "/status.js", "/status.svg", "/api/status", "/api/models/x"])
+def test_every_answer_forbids_what_the_page_does_not_need(shown: Shown, path: str) -> None:
+    got = asked(shown, path)
+    policy = dict(part.split(" ", 1) for part in got.headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert set(policy.values()) <= {"'none'", "'self'", "'script'"}
+    assert got.headers["X-Content-Type-Options"] == "nosniff"
+    assert got.headers["X-Frame-Options"] == "DENY"
+    assert not [name for name in got.headers if name.lower().startswith("access-control-")]
+    assert "Python" not in got.headers["Server"]
+
+
+def test_head_says_what_get_would_without_saying_it(shown: Shown) -> None:
+    head, get = asked(shown, "/status.js", "HEAD"), asked(shown, "/status.js")
+    assert (head.status, head.body, head.headers["Content-Length"]) == (200, b"", str(len(get.body)))
+
+
+def test_what_has_not_changed_is_not_sent_again(shown: Shown) -> None:
+    shown.put([running_job("1", NOW)])
+    first = asked(shown, "/api/status")
+    assert asked(shown, "/api/status", If_None_Match=first.headers["ETag"]).status == 304
+    shown.put([running_job("1", NOW), running_job("2", NOW)])
+    changed = asked(shown, "/api/status", If_None_Match=first.headers["ETag"])
+    assert (changed.status, changed.json["running"]["total"]) == (200, 2)
+
+
+@pytest.mark.parametrize(("took", "good_for"), [(0.0, 1.0), (0.4, 4.0)])
+def test_rows_that_took_long_are_good_for_longer(took: float, good_for: float) -> None:
+    clock = FakeClock()
+
+    def slow() -> dict[str, str]:
+        clock.advance(took)
+        return {}
+
+    shown = Shown(said=slow, fresh=1.0, monotonic=clock)
+    shown.put([running_job("1", NOW)])
+
+    def total() -> int:
+        answer = shown.page.route(Request("/api/status"))
+        assert answer
+        return json.loads(answer.body)["running"]["total"]
+
+    assert total() == 1
+    shown.put([])
+    clock.advance(good_for - 0.01)
+    assert total() == 1
+    clock.advance(0.02)
+    assert total() == 0
+
+
+def test_thousands_of_jobs_are_counted_and_only_as_many_rows_are_sent_as_asked_for(shown: Shown) -> None:
+    shown.put(running_job(f"many-{n}", NOW + n) for n in range(2000))
+    got = asked(shown, "/api/status?limit=100")
+    section = got.json["running"]
+    assert (section["total"], section["matching"], len(section["rows"])) == (2000, 2000, 100)
+    assert len(got.body) < 100_000
+    [row] = asked(shown, "/api/status?limit=100&q=many-1999").json["running"]["rows"]
+    assert row["model"] == "model-many-1999"
+
+
+def test_html_in_names_and_sentences_travels_as_json_only(shown: Shown) -> None:
+    shown.feeds.facts = shown.feeds.facts.__class__(poison=(status_world.an_entry("<img>", "NotJson", "<b>", NOW),))
+    got = asked(shown, "/api/status")
+    assert got.headers["Content-Type"] == "application/json"
+    assert got.json["refused"]["rows"][0]["model"] == "<img>"
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        *((host, True) for host in ("localhost:8081", "LOCALHOST", "127.0.0.1:1", "[::1]:8081", "")),
+        *(
+            (host, False)
+            for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:8081", "10.0.0.1")
+        ),
+    ],
+)
+def test_on_loopback_only_this_machines_names_are_answered(host: str, answered: bool) -> None:
+    page = for_loopback(lambda request: Answer(200, b"names"))
+    answer = page(Request("/", host=host))
+    assert answer is not None
+    assert answer.status == (200 if answered else 421)
+
+
+@pytest.mark.parametrize(("host", "is_it"), [("127.0.0.1", True), ("::1", True), ("0.0.0.0", False), ("::", False)])
+def test_loopback_is_told_from_what_others_reach(host: str, is_it: bool) -> None:
+    assert is_loopback(host) is is_it
+
+
+def test_the_page_stands_beside_the_probes_where_both_have_one_port(shown: Shown) -> None:
+    server = HealthServer("127.0.0.1", 0, Heartbeats(1e9), list, Metrics().registry, [shown.page.route])
+    server.start()
+    try:
+        beside = Shown()
+        beside.url = f"http://127.0.0.1:{server.port}/"
+        assert asked(beside, "/readyz").body == b"ok\n"
+        assert asked(beside, "/metrics").status == 200
+        assert b"<h1>Training dispatcher</h1>" in asked(beside, "/").body
+        assert asked(beside, "/api/status").status == 200
+    finally:
+        server.stop()
+
+
+def test_every_field_is_documented_and_no_other(shown: Shown) -> None:
+    """Tables with four columns in the section: field, where, type, meaning."""
+    status_world.busy(shown, time.time())
+    found = asked(shown, "/api/status").json
+    rows = [row for name in ("running", "waiting", "ended", "refused") for row in found[name]["rows"]]
+    fields = {key for row in rows for key in row} | {key for row in rows for key in row.get("progress") or ()}
+    fields |= {key for key in found if key not in ("running", "waiting", "ended", "refused")}
+    fields |= {*found["dispatcher"], *found["queue"], *found["running"]}
+    fields |= {key for pod in asked(shown, "/api/models/model-tumours").json["pods"] for key in pod}
+    documented = set(re.findall(r"^\| `([a-z_]+)`", section(read("docs/operate.md"), "The status page"), re.MULTILINE))
+    assert documented == fields

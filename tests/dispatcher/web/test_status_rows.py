@@ -1,0 +1,268 @@
+"""dispatcher.web.status_rows: each situation of a Job, a message or a refusal, and the row that people get to see."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import rfc3339
+from dispatcher.queue.poison import parse_entry
+from dispatcher.web import status_rows
+from dispatcher.web.request_rows import QueueFacts, Refusal
+from dispatcher.web.status_rows import Heard, World
+from tests.dispatcher.web.status_world import (
+    RULES,
+    Pair,
+    a_message,
+    an_entry,
+    job,
+    losses,
+    pod,
+    reported_job,
+    running_job,
+)
+from tests.world.builders import T0, a_condition, complete, failed, failing, running, terminated, waiting
+
+NOW = T0 + 3600
+
+
+def rows(*pairs: Pair, **world: Any) -> status_rows.Sections:
+    return status_rows.sections(World(pairs, **world), RULES, NOW)
+
+
+def row_of(section: str, *pairs: Pair, **world: Any) -> dict[str, Any]:
+    found = rows(*pairs, **world)
+    assert [name for name, those in found.items() if those] == [section]
+    [row] = found[section]
+    return row
+
+
+def _with(made: dict[str, Any], **pod_is: Any) -> Pair:
+    return made, [pod(made, T0 + 5, **pod_is)]
+
+
+UNSCHEDULABLE = a_condition("PodScheduled", "False", "Unschedulable", "0/3 nodes are available")
+STOPPED = json.dumps({"code": "ImagePull", "sentence": "The trainer image cannot be pulled"})
+
+# What is, and then: section, phase, code, sentence, when the phase began (seconds after T0).
+SITUATIONS: list[tuple[str, Pair, str, str, str | None, str, float | None]] = [
+    (
+        "half-launched",
+        (job("1", at=T0, launched=False), []),
+        *("waiting", "launching", None, "Created; it starts when the portal has been told", 0),
+    ),
+    (
+        "Kueue has it",
+        (job("1", at=T0, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"}), []),
+        *("waiting", "queued", None, "Queued by Kueue in research", 1),
+    ),
+    ("no pod yet", (job("1", at=T0), []), "waiting", "waiting", None, "No pod yet", 1),
+    (
+        "no node",
+        (job("1", at=T0), [pod(job("1", at=T0), T0 + 5, node=None) | {"status": {"conditions": [UNSCHEDULABLE]}}]),
+        *("waiting", "waiting", None, "Waiting for a GPU: 0/3 nodes are available", 1),
+    ),
+    (
+        "its image's name is wrong",
+        _with(job("1", at=T0), state=waiting("InvalidImageName", "bad"), image="A:B"),
+        *("waiting", "waiting", "ImagePull", "The trainer image has an invalid name: A:B. Tell the operator: bad", 1),
+    ),
+    (
+        "it trains",
+        _with(job("1", at=T0), state=running(T0 + 30)),
+        *("running", "running", None, "The trainer runs", 30),
+    ),
+    (
+        "somebody deleted it",
+        _with(job("1", at=T0, deleted_at=T0 + 3590), state=running(), deleted_at=T0 + 3590),
+        *("running", "stopping", None, "Its pods are being ended", 3590),
+    ),
+    (
+        "the dispatcher stopped it",
+        _with(job("1", failing("DeadlineExceeded"), at=T0, stopped=STOPPED), state=running()),
+        *("running", "stopping", "ImagePull", "The trainer image cannot be pulled", 0),
+    ),
+    (
+        "ended, and the portal was not told yet",
+        _with(job("1", *complete(), at=T0), phase="Succeeded", state=terminated(0)),
+        *("ended", "reporting", "Completed", "Model training completed successfully", 0),
+    ),
+    (
+        "failed, and the portal was not told yet",
+        _with(job("1", *failed("DeadlineExceeded"), at=T0), phase="Failed", state=terminated(143)),
+        "ended",
+        "reporting",
+        "Timeout",
+        "The training did not end within its time limit of None seconds, the wait for a GPU included. "
+        "Ask for a longer time_limit_seconds, or for less training",
+        0,
+    ),
+    (
+        "completed",
+        reported_job("1", T0 + 99, "Completed", "Model training completed successfully"),
+        *("ended", "completed", "Completed", "Model training completed successfully", 99),
+    ),
+    (
+        "failed",
+        reported_job("1", T0 + 99, "OutOfMemory", "Too little memory"),
+        *("ended", "failed", "OutOfMemory", "Too little memory", 99),
+    ),
+    (
+        "somebody scribbled on it",
+        (job("1", *complete(), at=T0, reported=True, annotations={names.REPORTED_AT: "yesterday"}), []),
+        *("ended", "completed", None, "Reported; what was said cannot be read", 0),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("pair", "section", "phase", "code", "sentence", "since"),
+    [pytest.param(*situation, id=name) for name, *situation in SITUATIONS],
+)
+def test_a_job_is_one_row_in_the_section_of_its_phase(
+    pair: Pair, section: str, phase: str, code: str | None, sentence: str, since: float
+) -> None:
+    row = row_of(section, pair)
+    assert (row["phase"], row["code"], row["sentence"]) == (phase, code, sentence)
+    assert row["since"] == rfc3339(T0 + since)
+
+
+def test_every_phase_has_a_section_and_stands_in_the_table() -> None:
+    from dispatcher.decisions.phases import Phase
+
+    assert {phase for *_, phase, _, _, _ in SITUATIONS} == {str(phase) for phase in Phase}
+
+
+def test_a_running_row_says_what_an_operator_asks_first() -> None:
+    pair = running_job(
+        "7", T0, gpus=4, node="gpu-1", dataset="dataset-xyz",
+        status={"active": 1, "failed": 1}, annotations={names.DISRUPTED: '["gone"]', names.RUN_ID: "run-7"},
+    )  # fmt: skip
+    row = row_of("running", pair)
+    told = {key: row[key] for key in ("model", "gpus", "node", "dataset", "attempts", "disruptions", "run_id", "pod")}
+    assert told == {
+        "model": "model-7",
+        "gpus": 4,
+        "node": "gpu-1",
+        "dataset": "dataset-xyz",
+        "attempts": 2,
+        "disruptions": 1,
+        "run_id": "run-7",
+        "pod": pair[1][0]["metadata"]["name"],
+    }
+    assert (row["queued_at"], row["created_at"], row["started_at"], row["ended_at"]) == (
+        *(rfc3339(T0 - 4), rfc3339(T0), rfc3339(T0 + 20), None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("message", "curve", "progress"),
+    [
+        ("Epoch 7 of 20, loss 0.3", losses(2), {"epoch": 7, "epochs": 20, "done": 0.35}),
+        ("Epoch 1 of 4, step 5 of 10", (), {"epoch": 1, "epochs": 4, "done": 0.125}),
+        ("Fold 2/5", losses(1), {"done": None}),
+        ("Fold 2/5", (), None),
+    ],
+)
+def test_what_the_portal_says_becomes_a_bar_and_a_curve(message: str, curve: Any, progress: Any) -> None:
+    row = row_of("running", running_job("7", T0), heard={"uid-7": Heard(message, NOW - 5, curve)})
+    assert row["sentence"] == message
+    more = {"losses": [list(point) for point in curve], "heard_at": rfc3339(NOW - 5)}
+    assert row["progress"] == (progress and progress | more)
+
+
+def test_what_only_events_tell_comes_from_the_reconciler() -> None:
+    assert row_of("waiting", (job("1", at=T0), []), said={"uid-1": "Waiting for quota: full"})["sentence"] == (
+        "Waiting for quota: full"
+    )
+    queued = job("1", at=T0, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"})
+    assert row_of("waiting", (queued, []), said={"uid-1": "Queued by Kueue: 4 ahead"})["sentence"].endswith("4 ahead")
+
+
+@pytest.mark.parametrize(
+    ("message", "model", "code", "sentence", "dataset"),
+    [
+        (a_message("model-9", T0, dataset_container_name="dataset-x"), "model-9", None, "Not taken from", "dataset-x"),
+        (a_message("model-9", T0, deliveries=1), "model-9", None, "It comes again after 1 delivery", None),
+        (a_message("model-9", T0, deliveries=3), "model-9", None, "It comes again after 3 deliveries", None),
+        (a_message("9", T0), "9", "InvalidContainerName", "It will be refused: Model container name '9'", None),
+        (a_message(["x"], T0), "", "InvalidContainerName", "It will be refused: ", None),
+    ],
+)
+def test_a_message_on_the_queue_waits(
+    message: Any, model: str, code: str | None, sentence: str, dataset: str | None
+) -> None:
+    row = row_of("waiting", queue=QueueFacts(waiting=(message,)))
+    assert (row["model"], row["phase"], row["code"], row["dataset"]) == (model, "on the queue", code, dataset)
+    assert row["sentence"].startswith(sentence)
+    assert row["since"] == rfc3339(T0)
+
+
+def test_refusals_come_from_this_process_and_the_poison_queue_each_once_the_newest_first() -> None:
+    entry = an_entry("model-2", "ModelUnknown", "Nobody knows it", T0 + 5, "m-2")
+    found = rows(
+        queue=QueueFacts(poison=(entry, parse_entry("no envelope"), parse_entry("another"))),
+        refusals=(
+            Refusal("model-1", "refuse", "status Completed", "m-1", T0 + 9),
+            Refusal("model-2", "ModelUnknown", "Nobody knows it", "m-2", T0 + 5),
+            Refusal("model-1", "refuse", "status Completed", "m-3", T0 + 1),
+        ),
+    )["refused"]
+    assert [(row["model"], row["code"], row["poison"], row["message_id"]) for row in found] == [
+        ("model-1", "refuse", False, "m-1"),
+        ("model-2", "ModelUnknown", True, "m-2"),
+        ("model-1", "refuse", False, "m-3"),
+        ("", "Unknown", True, ""),
+        ("", "Unknown", True, ""),
+    ]
+
+
+def test_the_oldest_that_runs_or_waits_and_the_newest_that_ended_come_first() -> None:
+    found = rows(
+        *(running_job(str(n), T0 + n) for n in (3, 1, 2)),
+        *((job(f"w{n}", at=T0 + n), []) for n in (2, 1)),
+        *(reported_job(f"e{n}", T0 + n, "Completed", "done") for n in (1, 3, 2)),
+        queue=QueueFacts(waiting=(a_message("model-q", T0 - 99),)),
+    )
+    assert {name: [row["model"] for row in those] for name, those in found.items()} == {
+        "running": ["model-1", "model-2", "model-3"],
+        "waiting": ["model-w1", "model-w2", "model-q"],
+        "ended": ["model-e3", "model-e2", "model-e1"],
+        "refused": [],
+    }
+    assert status_rows.phases(found) == {"running": 3, "waiting": 2, "on the queue": 1, "completed": 3}
+    assert status_rows.gpus_in_use(found) == 3
+
+
+def test_no_environment_and_no_secret_reaches_a_row() -> None:
+    sentence = "It said AccountKey=abcdefghijk; and https://me:secretpass@example.com/x"
+    pairs = [
+        running_job("1", T0),
+        reported_job("2", T0, "UserCodeFailed", sentence),
+        (job("3", at=T0, annotations={names.REQUEST: '{"token": "hunter22"}'}), []),
+    ]
+    text = json.dumps(rows(*pairs, heard={"uid-1": Heard("x-api-key: abcdefghijk", NOW)}))
+    assert "[redacted]" in text
+    assert [word for word in ("abcdefghijk", "verysecret", "secretpass", "hunter22") if word in text] == []
+
+
+@pytest.mark.parametrize(
+    ("query", "limit", "models", "matching"),
+    [
+        ("", None, ["model-0", "model-1", "model-2"], 3),
+        ("", 2, ["model-0", "model-1"], 3),
+        ("MODEL-1", 2, ["model-1"], 1),
+        ("gpu-a100 model-2", None, ["model-2"], 1),
+        ("nothing like it", None, [], 0),
+    ],
+)
+def test_the_filter_finds_words_in_any_text_and_the_limit_cuts_what_is_found(
+    query: str, limit: int | None, models: list[str], matching: int
+) -> None:
+    found = status_rows.shown(rows(*(running_job(str(n), T0 + n) for n in range(3))), query, limit)
+    assert [row["model"] for row in found["running"]["rows"]] == models
+    assert (found["running"]["total"], found["running"]["matching"]) == (3, matching)
+    assert found["ended"] == {"total": 0, "matching": 0, "rows": []}

@@ -1,0 +1,264 @@
+"""The examples of the authors' page: its own commands, killed and resumed; what it quotes is what lies there."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from local_stack.processes import wait_until
+from tests.docs.test_pages import ROOT, blocks, read
+from trainer_image.cli import cli
+
+AUTHORS = read("docs/trainer-authors.md")
+EXAMPLES = ROOT / "examples"
+TRAINER = "python -m trainer_image "
+
+
+def test_what_the_page_quotes_is_what_lies_in_the_examples() -> None:
+    quoted = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", AUTHORS, re.DOTALL)
+    assert len(quoted) == 5
+    for name, text in quoted:
+        assert text == read(name), f"{name} and its quotation differ"
+
+
+@pytest.mark.parametrize("name", ["forecasting", "command"])
+def test_an_example_s_image_is_built_on_ours_and_has_no_other_user(name: str) -> None:
+    lines = (EXAMPLES / name / "Dockerfile").read_text().splitlines()
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert set(bases) == {"${BASE_IMAGE}"}
+    final = lines[max(n for n, line in enumerate(lines) if line.startswith("FROM ")) :]
+    assert not any(line.startswith(("USER", "RUN", "ENTRYPOINT", "CMD")) for line in final)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the examples, where the page's commands are run; no setting of this machine."""
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "API_", "MODEL_", "STATUS_", "DATASET_", "LAUNCHED_", "RUN_", "WORK_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("TERMINATION_MESSAGE_PATH", str(tmp_path / "last-words"))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def call(line: str) -> Result:
+    return CliRunner().invoke(cli, shlex.split(line.removeprefix(TRAINER)))
+
+
+@pytest.fixture
+def forecaster(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The package installed, as in the image into a folder of its own, and the made-up series."""
+    [script] = [block for block in blocks(AUTHORS, "bash") if "make_data.py" in block]
+    install, data = script.splitlines()[:2]
+    offline = "--no-build-isolation --no-index --no-compile --disable-pip-version-check --quiet --target site"
+    install = install.replace("pip install --no-deps", f"python -m pip install --no-deps {offline}")
+    subprocess.run(["bash", "-euc", f"{install}\n{data}"], cwd=place, check=True)
+    monkeypatch.syspath_prepend(place / "site")
+    yield place
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_forecaster"]:
+        del sys.modules[name]
+
+
+def test_the_walk_through_of_the_plug_in_validates_trains_and_predicts(
+    forecaster: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate, train, predict = [line for line in AUTHORS.splitlines() if line.startswith(TRAINER) and "demand" in line]
+    config = forecaster / "examples" / "forecasting" / "config.yaml"
+    config.write_text(config.read_text().replace("time_budget: 5m", "time_budget: 5m, epochs: 45"))
+    said = call(validate)
+    assert said.exit_code == 0, said.output
+    assert "A series of 360 steps, 12 ahead; forecasts: 205 train, 43 validation, 43 test." in said.stdout
+    said = call(train)
+    assert said.exit_code == 0, said.output
+    assert "test mase: " in said.stdout
+    run = json.loads((forecaster / "model" / "latest.json").read_text())["run_id"]
+    report = json.loads((forecaster / "model" / "runs" / run / "report.json").read_text())
+    assert report["verdict"]["better_than_baselines"] is True
+    assert set(report["baselines"]) == {"seasonal naive", "linear"}
+    assert "12 ahead" in (forecaster / "model" / "runs" / run / "report.html").read_text()
+    said = call(predict)
+    assert said.exit_code == 0, said.output
+    [forecast] = json.loads(said.stdout)["predictions"]
+    assert forecast.pop("row") == "after 2024-12-01"
+    assert len(forecast) == 12
+    assert all(100 < value < 220 for value in forecast.values())
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("/site")])
+    said = call(predict)
+    assert said.exit_code == 64
+    assert "was trained by the task my_forecaster.task:Forecasting, which is not installed here" in said.stderr
+
+
+@pytest.mark.parametrize(
+    ("params", "rows", "code", "told"),
+    [
+        ("{horizn: 3}", [], 78, "custom.params.horizn: unknown; known are horizon, season, window, time"),
+        ("{horizon: 1.5}", [], 78, "custom.params.horizon: must be a whole number from 1 to 10000; it is 1.5"),
+        ("{horizon: true}", [], 78, "custom.params.horizon: must be a whole number"),
+        ("{window: 3}", [], 78, "custom.params.window: must not be shorter than season"),
+        ("{time: [a]}", [], 78, "custom.params.time: must be a column's name"),
+        ("{}", [["a", "1"]] * 20, 65, "the series has 20 steps; a window of 36 and a horizon of 12 need"),
+        ("{}", [["a", "x"]], 65, "series.csv: row 2: 'y' must be a number; it is 'x'"),
+        ("{time: day}", [["soon", "1"]], 65, "series.csv: row 2: 'day' must be a date like 2026-01-31; it is 'soon'"),
+        ("{time: day}", [["2026-01-02", "1"], ["2026-01-02", "1"]], 65, "row 3: 'day' is not after the row before"),
+        ("{time: month}", [["a", "1"]], 65, "series.csv: there is no column 'month'"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_parameters_and_series_are_one_sentence(
+    place: Path, monkeypatch: pytest.MonkeyPatch, params: str, rows: list[list[str]], code: int, told: str
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "forecasting")
+    from my_forecaster.task import Forecasting
+
+    from trainer_image.config.model_config import parse_config
+    from trainer_image.errors import TrainerError
+    from trainer_image.tasks.base import TaskSettings
+
+    config = parse_config(f"task: custom\ncustom: {{entry_point: a:B, params: {params}}}".encode())
+    with (place / "series.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["day", "y"], *rows])
+    with pytest.raises(TrainerError) as refused:
+        Forecasting().prepare(place, TaskSettings(target="y", params=config.custom.params))
+    assert refused.value.exit_code == code
+    assert told in refused.value.sentence
+
+
+def test_no_step_of_the_backtest_s_future_is_seen_in_training(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "forecasting")
+    from my_forecaster.task import Forecasting
+
+    from trainer_image.tasks.base import TaskSettings
+
+    (place / "series.csv").write_text("y\n" + "\n".join(str(step) for step in range(400)))
+    splits = Forecasting().prepare(place, TaskSettings(target="y")).splits
+    steps = {name: set(split["target"].flatten().int().tolist()) for name, split in splits.items()}
+    assert max(steps["train"]) < min(steps["validation"])
+    assert max(steps["validation"]) < min(steps["test"])
+    assert set.union(*steps.values()) == set(range(36, 400)), "every step but those of the first window is a target"
+    assert max(splits["train"]["past"].flatten().tolist()) < min(steps["validation"])
+    for split in splits.values():
+        assert (split["past"][:, -1] + 1 == split["target"][:, 0]).all()
+
+
+@pytest.fixture
+def shop(place: Path) -> Path:
+    """The command's example with the dataset that the page makes; gives its folder."""
+    folder = place / "examples" / "command"
+    subprocess.run([sys.executable, "make_shop.py", "shop"], cwd=folder, check=True)
+    return folder
+
+
+def published(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The published run's folder and its report."""
+    run = json.loads((folder / "latest.json").read_text())["run_id"]
+    return folder / "runs" / run, json.loads((folder / "runs" / run / "report.json").read_text())
+
+
+def test_the_walk_through_of_the_program_trains(shop: Path) -> None:
+    [line] = [block for block in blocks(AUTHORS, "bash") if block.startswith("cd examples/command")]
+    shutil.rmtree(shop / "shop")  # the page's own words make it
+    allowed = re.search(r'^ENV ALLOW_COMMAND="(.*)"$', (EXAMPLES / "command" / "Dockerfile").read_text(), re.MULTILINE)
+    assert allowed
+    assert f'ALLOW_COMMAND="{allowed[1]}"' in line
+    done = subprocess.run(["bash", "-euc", line], cwd=shop.parent.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    run, report = published(shop / "model")
+    assert report["metrics"]["accuracy"] > 0.8
+    assert (run / "weights.json").exists()
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 100
+    refused = subprocess.run(
+        ["bash", "-euc", re.sub(r'ALLOW_COMMAND="[^"]*" ', "", line)],
+        cwd=shop.parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 78
+    assert "task: command is switched off here" in refused.stderr
+
+
+def start(shop: Path, out: str, *arguments: str) -> subprocess.Popen[str]:
+    """The trainer with the example's program, which saves after each epoch; the trainer stores every second."""
+    argv = ["python3", "train.py", "--target", "bought", "--epochs", "250", *arguments]
+    config = {"task": "command", "checkpoint": {"every": "1s"}, "command": {"argv": argv}}
+    (shop / "small.yaml").write_text(json.dumps(config))
+    command = [sys.executable, "-m", "trainer_image", "train", "--data", "shop", "--config", "small.yaml"]
+    return subprocess.Popen(
+        [*command, "--out", out],
+        cwd=shop,
+        env={**os.environ, "ALLOW_COMMAND": "python3 train.py", "GRACE_SECONDS": "20"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whoever inherits an orphan buries it, sooner or later: until then it is there, but not alive."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
+
+
+@pytest.mark.timeout(60)
+def test_a_program_that_is_killed_and_one_that_is_stopped_go_on_to_the_same_weights(shop: Path) -> None:
+    # Long enough that it has not come to its end when a busy machine has let us read its first line.
+    slowly = ("--pause", "0.05")
+    killed = start(shop, "model", *slowly)
+    try:
+        wait_until(lambda: list((shop / "model").glob("checkpoints/*/step-*/MANIFEST.json")), timeout=30)
+        programs = children(killed.pid)
+        assert programs
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.communicate()
+        wait_until(lambda: not any(map(alive, programs)), what="the end of the program whose trainer was killed")
+    finally:
+        killed.kill()
+    stopped = start(shop, "model", *slowly)
+    assert stopped.stdout is not None
+    log = []
+    for line in stopped.stdout:
+        log.append(line)
+        if "Epoch " in line:
+            stopped.send_signal(signal.SIGTERM)
+            break
+    rest, _ = stopped.communicate(timeout=30)
+    assert any("going on after epoch" in line for line in log), log
+    assert stopped.returncode == 143, rest
+    assert "the program ended, its checkpoint is stored" in rest
+    assert json.loads((shop.parent.parent / "last-words").read_text())["code"] == "Terminated"
+    resumed = start(shop, "model", *slowly)
+    rest, _ = resumed.communicate(timeout=50)
+    assert resumed.returncode == 0, rest
+    run, report = published(shop / "model")
+    assert report["training"]["resumed_from_step"] > 0
+    undisturbed = start(shop, "other")
+    rest, _ = undisturbed.communicate(timeout=30)
+    assert undisturbed.returncode == 0, rest
+    assert (run / "weights.json").read_text() == (published(shop / "other")[0] / "weights.json").read_text()
+    assert len(list((shop / "model").glob("checkpoints/*/step-*"))) == 2, "two are kept"
+
+
+def test_a_dataset_that_the_program_refuses_is_the_dataset_s_fault(shop: Path) -> None:
+    (shop / "shop" / "train.csv").write_text("visits,minutes,bought\n1,x,0\n")
+    refused = start(shop, "model")
+    said, _ = refused.communicate(timeout=30)
+    assert refused.returncode == 65
+    assert "ended with exit code 65 (DatasetInvalid): train.csv cannot be trained on: ValueError" in said

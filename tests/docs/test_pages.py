@@ -1,0 +1,132 @@
+"""README and docs: links lead somewhere, `make` commands exist, and nothing stands there that nobody can check."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGE_NAMES = [page.relative_to(ROOT).as_posix() for page in PAGES]
+
+_FENCE = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
+_MAKE = re.compile(r"(?:^|`)make ([a-z-]+)", re.MULTILINE)
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+
+
+def read(name: str) -> str:
+    """The text of a page, by its name from the project's root."""
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def blocks(text: str, *languages: str) -> list[str]:
+    """The fenced blocks in one of these languages."""
+    return [found["text"] for found in _FENCE.finditer(text) if found["language"] in languages]
+
+
+def without_blocks(text: str) -> str:
+    return _FENCE.sub("", text)
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next one of the same or a higher level."""
+    found = re.search(rf"^(#+) {re.escape(heading)}\n", text, re.MULTILINE)
+    assert found, f"there is no heading {heading!r}"
+    rest = text[found.end() :]
+    end = re.search(rf"^#{{1,{len(found[1])}}} ", rest, re.MULTILINE)
+    return rest[: end.start()] if end else rest
+
+
+def table_rows(text: str) -> list[list[str]]:
+    """The cells of all tables' body rows; a `\\|` is part of its cell."""
+    rows: list[list[str]] = []
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        is_header = number + 1 < len(lines) and re.fullmatch(r"\|[-| :]+\|", lines[number + 1])
+        if line.startswith("|") and not is_header and not re.fullmatch(r"\|[-| :]+\|", line):
+            rows.append([cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]])
+    return rows
+
+
+def _anchors(page: Path) -> Iterator[str]:
+    """As GitHub makes them of headings."""
+    for heading in re.findall(r"^#+ (.+)$", without_blocks(page.read_text(encoding="utf-8")), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        yield re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+@every_page
+def test_a_link_within_the_project_leads_to_a_file_and_a_heading(page: Path) -> None:
+    for link in _LINK.finditer(without_blocks(page.read_text(encoding="utf-8"))):
+        target, _, anchor = link["target"].partition("#")
+        if re.match(r"https?:", target):
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), f"{link[0]}: there is no {target}"
+        assert path.is_relative_to(ROOT), link[0]
+        assert not anchor or anchor in set(_anchors(path)), f"{link[0]}: there is no heading for #{anchor}"
+
+
+@every_page
+def test_every_page_of_docs_can_be_reached_from_the_readme(page: Path) -> None:
+    if page.parent.name == "docs":
+        assert f"(docs/{page.name})" in read("README.md")
+
+
+@every_page
+def test_a_table_has_as_many_cells_in_every_row(page: Path) -> None:
+    widths = 0
+    for line in without_blocks(page.read_text(encoding="utf-8")).splitlines():
+        if not line.startswith("|"):
+            widths = 0
+            continue
+        cells = len(re.split(r"(?<!\\)\|", line)) - 2
+        widths = widths or cells
+        assert cells == widths, line
+
+
+@every_page
+def test_every_make_command_that_is_named_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+    named = set(_MAKE.findall(page.read_text(encoding="utf-8")))
+    assert named <= targets, named - targets
+
+
+@every_page
+def test_a_backquoted_path_of_the_project_is_there(page: Path) -> None:
+    folders = "dispatcher|trainer_image|portal_client|manifests|local_stack|tests|docs|benchmarks"
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]*)`", page.read_text(encoding="utf-8")):
+        assert list(ROOT.glob(path.rstrip("/"))), f"there is no {path}"
+
+
+@every_page
+def test_no_speed_is_claimed_and_nothing_of_one_machine_is_named(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    # `make bench` measures; a figure here would be somebody else's machine.
+    rate = r"\d[\d.,]*\s*(?:launches|requests|messages|jobs|images|rows|GB|MB|GiB|MiB)\s*(?:/s|(?:a|per) second)"
+    faster = r"\d[\d.,]*\s*(?:times|x|×|%)\s*(?:as fast|faster|slower|cheaper|less|more)"
+    for pattern in (rate, faster, rf"(?:/home/|/root/|/Users/|{re.escape(str(ROOT))}|/tmp/)\S*"):
+        assert not re.search(pattern, text, re.IGNORECASE), re.search(pattern, text, re.IGNORECASE)
+
+
+@every_page
+def test_only_hosts_for_examples_and_of_other_projects_are_linked(page: Path) -> None:
+    known = r"keda\.sh|kueue\.sigs\.k8s\.io|airflow\.apache\.org|keepachangelog\.com|semver\.org"
+    for host in re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")):
+        example = host.endswith(("example.com", ".core.windows.net")) or host in ("localhost", "127.0.0.1")
+        assert example or re.fullmatch(known, host), host
+
+
+def test_every_file_of_the_dispatcher_has_its_place_in_the_architecture() -> None:
+    listed = {
+        name
+        for row in table_rows(section(read("docs/architecture.md"), "Files"))
+        for name in re.findall(r"`([\w./]+\.py)`", row[0])
+    }
+    files = (ROOT / "dispatcher").rglob("*.py")
+    assert listed == {path.relative_to(ROOT / "dispatcher").as_posix() for path in files if path.name != "__init__.py"}

@@ -1,0 +1,206 @@
+"""Every overlay, alone and with every component: renders, is valid for Kubernetes, and fits the code and itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+
+from dispatcher.config.settings import Settings
+from dispatcher.telemetry.metrics import Metrics
+from tests.world.kustomized import (
+    COMPONENTS,
+    MANIFESTS,
+    VARIANTS,
+    config_map,
+    containers,
+    needs_kubectl,
+    of_kind,
+    pods,
+    rendered,
+    settings_of,
+    template_of,
+    template_pod,
+)
+
+pytestmark = needs_kubectl
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+# Kinds of other projects: no schema of Kubernetes' own knows them.
+FOREIGN = {
+    ("kueue.x-k8s.io/v1beta2", "LocalQueue"),
+    ("monitoring.coreos.com/v1", "PodMonitor"),
+    ("monitoring.coreos.com/v1", "PrometheusRule"),
+}
+# The oldest Kubernetes that we support (Job's podFailurePolicy is stable from it on), and the newest we have seen.
+KUBERNETES = ("1.31", "1.36")
+# Made by the operator (or by components and overlays): Secret → keys.
+SECRETS = {"portal": {"API_KEY"}, "storage": {"AZURE_STORAGE_CONNECTION_STRING"}}
+
+
+@every_variant
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_an_unknown_field_or_api_version_does_not_reach_a_cluster(variant: str, version: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for thing in (*rendered(variant), yaml.safe_load(template_of(variant))):
+        if (thing["apiVersion"], thing["kind"]) not in FOREIGN:
+            kubernetes_validate.validate(thing, version, strict=True)
+
+
+@every_variant
+def test_everything_lives_in_the_overlays_namespace(variant: str) -> None:
+    for thing in rendered(variant):
+        if thing["kind"] != "Namespace":
+            assert thing["metadata"]["namespace"] == "training", thing["metadata"]["name"]
+
+
+@every_variant
+def test_no_image_is_latest_or_without_a_tag(variant: str) -> None:
+    images = [c["image"] for pod in pods(variant).values() for c in containers(pod) if "image" in c]
+    for image in [*images, settings_of(variant)["TRAINER_IMAGE"]]:
+        assert re.search(r":[^/:]+\Z|@sha256:[0-9a-f]{64}\Z", image), image
+        assert not image.endswith(":latest")
+
+
+@every_variant
+def test_every_reference_leads_somewhere(variant: str) -> None:
+    maps = {name: set(thing["data"]) for name, thing in of_kind(variant, "ConfigMap").items()}
+    made = {name: set(thing["data"]) for name, thing in of_kind(variant, "Secret").items()}
+    secrets = {**(SECRETS if VARIANTS[variant][0] == "production" else {}), **made}
+    for who, pod in pods(variant).items():
+        account = pod["spec"].get("serviceAccountName")
+        assert account is None or account in of_kind(variant, "ServiceAccount"), who
+        for kind, name, key in _references(pod["spec"]):
+            known = maps if kind == "ConfigMap" else secrets
+            assert name in known, f"{who}: no {kind} {name}"
+            assert key is None or key in known[name], f"{who}: no {key} in {kind} {name}"
+        mounted = {mount["name"] for c in containers(pod) for mount in c.get("volumeMounts", [])}
+        assert mounted == {volume["name"] for volume in pod["spec"].get("volumes", [])}, who
+
+
+def _references(node: Any) -> list[tuple[str, str, str | None]]:
+    """(kind, name, key) of every ConfigMap and Secret that a pod spec names; key None: all of it."""
+    if isinstance(node, list):
+        return [found for entry in node for found in _references(entry)]
+    if not isinstance(node, dict):
+        return []
+    found: list[tuple[str, str, str | None]] = []
+    for field, value in node.items():
+        if field in ("configMapKeyRef", "secretKeyRef"):
+            found.append(("Secret" if field.startswith("secret") else "ConfigMap", value["name"], value["key"]))
+        elif field in ("configMapRef", "configMap"):
+            found.append(("ConfigMap", value["name"], None))
+        elif field in ("secretRef", "secret"):
+            found.append(("Secret", value.get("name") or value["secretName"], None))
+        else:
+            found += _references(value)
+    return found
+
+
+@every_variant
+def test_the_dispatcher_starts_with_the_settings_of_the_manifests(variant: str, tmp_path: Path) -> None:
+    configured = settings_of(variant)
+    known = {setting.metadata["env"] for setting in Settings.__dataclass_fields__.values()}
+    assert set(configured) <= known, "config.env names something that is no setting"
+    assert configured["JOB_TEMPLATE"] == "/etc/training-dispatcher/job-template.yaml"
+    (tmp_path / "job-template.yaml").write_text(template_of(variant), encoding="utf-8")
+    (dispatcher,) = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]["containers"]
+    from_secrets = {entry["name"]: "secret" for entry in dispatcher["env"]}
+    assert set(from_secrets) <= known
+    Settings.read({**configured, **from_secrets, "JOB_TEMPLATE": str(tmp_path / "job-template.yaml")})
+
+
+@every_variant
+def test_probes_metrics_and_shutdown_fit_the_settings(variant: str) -> None:
+    configured = settings_of(variant)
+    pod = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]
+    (dispatcher,) = pod["containers"]
+    port, status = dispatcher["ports"]
+    assert str(port["containerPort"]) == configured["HEALTH_PORT"]
+    assert (status["name"], str(status["containerPort"])) == ("status", configured["STATUS_PORT"])
+    assert dispatcher["livenessProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
+    assert dispatcher["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
+    assert pod["terminationGracePeriodSeconds"] >= float(configured["SHUTDOWN_GRACE_SECONDS"]) + 10
+    for monitor in of_kind(variant, "PodMonitor").values():
+        assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
+
+
+@every_variant
+def test_nothing_but_trainings_carries_the_label_that_the_dispatcher_selects_by(variant: str) -> None:
+    for thing in rendered(variant):
+        pod = thing.get("spec", {}).get("template", {}).get("metadata", {})
+        for metadata in (thing["metadata"], pod):
+            assert "app.kubernetes.io/managed-by" not in metadata.get("labels", {}), thing["metadata"]["name"]
+
+
+@every_variant
+def test_selectors_meet_the_pods_they_are_meant_for(variant: str) -> None:
+    labels = [pod["metadata"]["labels"] for pod in pods(variant).values()]
+    labels.append(
+        {**template_pod(variant)["metadata"]["labels"], "app.kubernetes.io/managed-by": "training-dispatcher"}
+    )
+    for kind, field in (
+        ("Deployment", "selector"),
+        ("PodDisruptionBudget", "selector"),
+        ("PodMonitor", "selector"),
+        ("NetworkPolicy", "podSelector"),
+    ):
+        for name, thing in of_kind(variant, kind).items():
+            wanted = thing["spec"][field]["matchLabels"].items()
+            assert any(wanted <= of_pod.items() for of_pod in labels), f"{kind} {name}"
+
+
+def test_a_changed_setting_or_template_rolls_the_dispatcher() -> None:
+    deployment = of_kind("production", "Deployment")["training-dispatcher"]
+    for name in ("training-dispatcher", "training-job-template"):
+        generated = config_map("production", name)["metadata"]["name"]
+        assert re.fullmatch(rf"{name}-[a-z0-9]{{10}}", generated)
+        assert ("ConfigMap", generated, None) in _references(deployment["spec"]["template"]["spec"])
+
+
+def test_production_has_exactly_two_places_to_fill_in() -> None:
+    folder = MANIFESTS / "overlays" / "production"
+    marks = {mark for path in folder.iterdir() for mark in re.findall(r"FILL IN (\d) of 2", path.read_text())}
+    assert marks == {"1", "2"}
+    filled = "\n".join(path.read_text() for path in folder.iterdir())
+    assert set(re.findall(r"[\w.-]*example\.com", filled)) == {"registry.example.com", "portal.example.com"}
+
+
+def test_a_component_is_left_out_unless_it_is_listed() -> None:
+    listed = yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())
+    assert listed["components"] == []
+    mentioned = (MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text()
+    for name in COMPONENTS:
+        assert f"../../components/{name}\n" in mentioned
+
+
+def test_alerts_and_code_name_the_same_metrics() -> None:
+    registry: CollectorRegistry = Metrics().registry
+    known = {sample for family in registry.collect() for sample in _sample_names(family.name, family.type)}
+    groups = of_kind("production+monitoring", "PrometheusRule")["training-dispatcher"]["spec"]["groups"]
+    rules = [rule for group in groups for rule in group["rules"]]
+    # Of kube-state-metrics: a process that ends at its start may never be scraped.
+    known |= {"kube_pod_container_status_restarts_total"}
+    for rule in rules:
+        used = set(re.findall(r"\b(?:training_dispatcher|kube)_\w+", rule["expr"]))
+        assert used, rule["alert"]
+        assert used <= known, rule["alert"]
+        assert {"summary", "description"} == set(rule["annotations"]), rule["alert"]
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+
+
+def _sample_names(family: str, kind: str) -> set[str]:
+    return {
+        "counter": {f"{family}_total"},
+        "histogram": {f"{family}_bucket", f"{family}_sum", f"{family}_count"},
+    }.get(kind, {family})
+
+
+def test_kueue_resumes_the_jobs_of_the_queue_that_the_component_makes() -> None:
+    assert settings_of("production+kueue")["KUEUE_QUEUE"] in of_kind("production+kueue", "LocalQueue")
+    assert "KUEUE_QUEUE" not in settings_of("production")

@@ -1,0 +1,196 @@
+"""Rights: the Role is what the calls need, both pods are restricted, trainings have no way into the cluster."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dispatcher.cli.check import NEEDED, WANTED_WITH_KUEUE
+from dispatcher.cluster import client
+from dispatcher.cluster.client import KubernetesJobs
+from tests.world.kustomized import (
+    MANIFESTS,
+    VARIANTS,
+    Object,
+    containers,
+    needs_kubectl,
+    of_kind,
+    pods,
+    settings_of,
+    template_pod,
+)
+
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+ROOT = MANIFESTS.parent
+GROUPS = {"jobs": "batch", "pods": "", "events": "", "workloads": "kueue.x-k8s.io"}
+
+
+def _granted(*, kueue: bool = False) -> dict[str, set[str]]:
+    """Resource → verbs, of manifests/base/role.yaml; kueue: and what the component adds."""
+    rules = yaml.safe_load((MANIFESTS / "base" / "role.yaml").read_text(encoding="utf-8"))["rules"]
+    if kueue:
+        patch = yaml.safe_load((MANIFESTS / "components" / "kueue" / "role.yaml").read_text(encoding="utf-8"))
+        assert [(step["op"], step["path"]) for step in patch] == [("add", "/rules/-")]
+        rules += [step["value"] for step in patch]
+    granted: dict[str, set[str]] = {}
+    for rule in rules:
+        assert set(rule) == {"apiGroups", "resources", "verbs"}
+        for resource in rule["resources"]:
+            assert rule["apiGroups"] == [GROUPS[resource]], resource
+            assert resource not in granted, resource
+            granted[resource] = set(rule["verbs"])
+    return granted
+
+
+def test_the_role_allows_exactly_what_check_asks_for() -> None:
+    assert _granted() == {resource: set(verbs) for resource, verbs in NEEDED}
+    with_kueue = (*NEEDED, *WANTED_WITH_KUEUE)
+    assert _granted(kueue=True) == {resource: set(verbs) for resource, verbs in with_kueue}
+
+
+@needs_kubectl
+@every_variant
+def test_what_is_applied_is_that_role(variant: str) -> None:
+    (role,) = of_kind(variant, "Role").values()
+    granted = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
+    assert granted == _granted(kueue="KUEUE_QUEUE" in settings_of(variant))
+
+
+# One call of each public method; a new method has to be added here, and its verb to the Role.
+CALLS: dict[str, tuple[Any, ...]] = {
+    "create_job": ({},),
+    "get_job": ("model-1",),
+    "patch_job": ("model-1", {}),
+    "delete_job": ("model-1", "uid"),
+    "list_jobs": ("a=b",),
+    "list_pods": ("a=b",),
+    "delete_pod": ("model-1-x", "uid"),
+    "list_events": ("uid",),
+    "create_event": ({},),
+    "list_workloads": (),
+    "may": ("get", "jobs"),
+}
+
+
+def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: set[tuple[str, str]] = set()
+
+    def record(self: KubernetesJobs, verb: str, kind: str, name: str = "", **_: Any) -> dict[str, Any]:
+        made.add((verb, kind))
+        return {}
+
+    monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
+    monkeypatch.setattr(KubernetesJobs, "_json", record)
+    public = {name for name, _ in inspect.getmembers(KubernetesJobs, inspect.isfunction) if not name.startswith("_")}
+    assert public == {*CALLS, "watch"}
+    cluster = KubernetesJobs()
+    for name, arguments in CALLS.items():
+        getattr(cluster, name)(*arguments)
+    made |= {("watch", kind) for kind in _watched_kinds()}
+    # Kubernetes lets everybody ask about his own rights (system:basic-user).
+    made.remove(("create", "selfsubjectaccessreviews"))
+    assert made == {(verb, resource) for resource, verbs in _granted(kueue=True).items() for verb in verbs}
+
+
+def _watched_kinds() -> set[str]:
+    """The kinds that app.py starts a Watcher for: the values of the loop around that call."""
+    tree = ast.parse((ROOT / "dispatcher" / "app.py").read_text(encoding="utf-8"))
+    return {
+        kind
+        for loop in ast.walk(tree)
+        if isinstance(loop, ast.For) and "Watcher(" in ast.unparse(loop) and isinstance(loop.iter, ast.Tuple)
+        for kind in ast.literal_eval(loop.iter)
+    }
+
+
+@needs_kubectl
+@every_variant
+def test_the_binding_gives_the_role_to_the_dispatcher_alone(variant: str) -> None:
+    (binding,) = of_kind(variant, "RoleBinding").values()
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "training-dispatcher", "namespace": "training"}]
+    assert list(of_kind(variant, "Role")) == [binding["roleRef"]["name"]] == ["training-dispatcher"]
+    assert not of_kind(variant, "ClusterRole")
+    assert not of_kind(variant, "ClusterRoleBinding")
+
+
+@needs_kubectl
+@every_variant
+def test_only_the_dispatcher_mounts_a_token_of_the_cluster(variant: str) -> None:
+    for account in of_kind(variant, "ServiceAccount").values():
+        assert account["automountServiceAccountToken"] is False
+    for who, pod in pods(variant).items():
+        assert pod["spec"]["automountServiceAccountToken"] is (who == "Deployment training-dispatcher"), who
+    assert template_pod(variant)["spec"]["serviceAccountName"] == "model-training"
+
+
+@needs_kubectl
+@every_variant
+def test_every_pod_satisfies_pod_security_restricted(variant: str) -> None:
+    for who, pod in pods(variant).items():
+        assert list(_violations(pod["spec"])) == [], who
+
+
+def _violations(spec: Object) -> list[str]:
+    """What the level "restricted" of Kubernetes' Pod Security Standards forbids; and a read-only root."""
+    found = [f"{field} is set" for field in ("hostNetwork", "hostPID", "hostIPC") if spec.get(field)]
+    allowed = {
+        "configMap",
+        "csi",
+        "downwardAPI",
+        "emptyDir",
+        "ephemeral",
+        "persistentVolumeClaim",
+        "projected",
+        "secret",
+    }
+    for volume in spec.get("volumes", []):
+        found += [f"volume of kind {kind}" for kind in set(volume) - {"name"} - allowed]
+    context = spec.get("securityContext", {})
+    if context.get("runAsNonRoot") is not True or context.get("runAsUser") == 0:
+        found.append("may run as root")
+    if context.get("seccompProfile", {}).get("type") not in ("RuntimeDefault", "Localhost"):
+        found.append("no seccomp profile")
+    if "sysctls" in context:
+        found.append("sysctls")
+    for container in containers({"spec": spec}):
+        own = container.get("securityContext", {})
+        if own.get("allowPrivilegeEscalation") is not False or own.get("privileged"):
+            found.append(f"{container['name']}: may escalate")
+        if own.get("capabilities") != {"drop": ["ALL"]}:
+            found.append(f"{container['name']}: keeps capabilities")
+        if {"runAsNonRoot", "runAsUser", "seccompProfile", "procMount"} & set(own):
+            found.append(f"{container['name']}: overrides the pod's security context")
+        if own.get("readOnlyRootFilesystem") is not True:
+            found.append(f"{container['name']}: root file system is writable")
+        if any("hostPort" in port for port in container.get("ports", [])):
+            found.append(f"{container['name']}: hostPort")
+    return found
+
+
+@needs_kubectl
+@every_variant
+def test_no_pod_can_fill_a_node(variant: str) -> None:
+    for who, pod in pods(variant).items():
+        for container in containers(pod):
+            assert "memory" in container["resources"]["limits"], who
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), who
+        for volume in pod["spec"].get("volumes", []):
+            assert "emptyDir" not in volume or volume["emptyDir"].get("sizeLimit"), f"{who}: {volume['name']}"
+
+
+@needs_kubectl
+@every_variant
+def test_services_in_the_namespace_cannot_pose_as_settings(variant: str) -> None:
+    for who, pod in pods(variant).items():
+        assert pod["spec"]["enableServiceLinks"] is False, who
+
+
+def test_no_secret_stands_in_a_file_of_production() -> None:
+    for path in Path(MANIFESTS).rglob("*"):
+        if path.is_file() and "local" not in path.relative_to(MANIFESTS).parts:
+            assert "AccountKey=" not in path.read_text(encoding="utf-8"), path

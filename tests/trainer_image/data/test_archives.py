@@ -1,0 +1,250 @@
+"""Images in tar and zip archives: the same training as from folders, and a sentence for every archive made to harm."""
+
+from __future__ import annotations
+
+import io
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.world.training_data import image_folder
+from trainer_image.contract import Limits
+from trainer_image.data import archives, gzip_stream
+from trainer_image.data.archives import members
+from trainer_image.data.spill import Scratch
+from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.image.task import ImageClassification
+
+PNG = b"".join((b"\x89PNG\r\n\x1a\n", b"picture" * 20))
+
+
+def tar(path: Path, *entries: tuple[tarfile.TarInfo | str, bytes], mode: str = "w") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for entry, content in entries:
+            info = tarfile.TarInfo(entry) if isinstance(entry, str) else entry
+            if isinstance(entry, str):
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def found(path: Path, limits: Limits | None = None) -> list[archives.Member]:
+    return members(path.name, path, limits or Limits(), Scratch(path.parent / "scratch"))
+
+
+def packed(kind: str, folder: Path, into: Path) -> None:
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    if kind == "zip":
+        with zipfile.ZipFile(into / "train.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in files:
+                archive.write(file, file.relative_to(folder))
+        return
+    shards = {"tar": "w", "tgz": "w:gz"}
+    for number in range(2):
+        name = into / ("train" if kind == "tar" else ".") / f"train-{number:03}.{'tar' if kind == 'tar' else 'tar.gz'}"
+        name.parent.mkdir(exist_ok=True)
+        with tarfile.open(name, shards[kind]) as archive:  # type: ignore[call-overload]
+            for file in files[number::2]:
+                archive.add(file, f"./{file.relative_to(folder)}")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
+def test_archives_are_the_same_images_as_folders(tmp_path: Path, kind: str) -> None:
+    image_folder(tmp_path / "plain", 24)
+    (tmp_path / kind).mkdir()
+    packed(kind, tmp_path / "plain" / "train", tmp_path / kind)
+    problems = [ImageClassification().prepare(tmp_path / name, TaskSettings()) for name in ("plain", kind)]
+    pixels = [torch.cat([p.splits[s]["pixels"] for s in ("train", "validation", "test")]) for p in problems]
+    assert sorted(map(bytes, pixels[0].numpy())) == sorted(map(bytes, pixels[1].numpy()))
+    assert "2 classes (left, right)" in problems[1].description
+
+
+def test_metadata_and_labels_beside_the_image_are_read_in_archives(tmp_path: Path) -> None:
+    def picture(number: int) -> bytes:
+        made = io.BytesIO()
+        Image.new("L", (8, 8), number).save(made, "PNG")
+        return made.getvalue()
+
+    rows = "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(12))
+    images = [(f"{n}.png", picture(n)) for n in range(12)]
+    tar(tmp_path / "train.tar", ("metadata.csv", f"file_name,label\n{rows}".encode()), *images)
+    labels = [(f"{n}.cls", b"ab"[n % 2 : n % 2 + 1]) for n in range(12)]
+    tar(tmp_path / "test.tar", *images, *labels)
+    problem = ImageClassification().prepare(tmp_path, TaskSettings())
+    assert "2 classes (a, b)" in problem.description
+    assert sorted(problem.splits["test"]["target"].tolist()) == [0] * 6 + [1] * 6
+
+
+def test_a_broken_image_in_an_archive_is_named(tmp_path: Path) -> None:
+    image_folder(tmp_path)
+    tar(tmp_path / "train" / "more.tar", ("left/bad.png", b"no image"))
+    with pytest.raises(DatasetInvalid, match=r"train/more\.tar/left/bad\.png: is no image that can be decoded"):
+        ImageClassification().prepare(tmp_path, TaskSettings())
+
+
+LONG = "a/" * 40 + "x" * 90 + ".png"
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_long_and_foreign_names_are_read_in_every_format_of_tar(tmp_path: Path, form: int) -> None:
+    names = [LONG, "cat/ü.png", "./cat/1.png"]
+    with tarfile.open(tmp_path / "a.tar", "w", format=form) as archive:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = len(PNG)
+            archive.addfile(info, io.BytesIO(PNG))
+    listed = found(tmp_path / "a.tar")
+    assert [member.name for member in listed] == [LONG, "cat/ü.png", "cat/1.png"]
+    assert {member.read() for member in listed} == {PNG}
+
+
+HOSTILE_TARS: dict[str, tuple[list[tuple[tarfile.TarInfo | str, bytes]], str]] = {
+    "climbs out": ([("../../etc/x.png", PNG)], r"the name contains a \. or \.\. folder"),
+    "absolute": ([("/etc/x.png", PNG)], "the name is an absolute path"),
+    "symbolic link": ([(special("a/x.png", tarfile.SYMTYPE, "/etc/passwd"), b"")], "is a symbolic link"),
+    "hard link": ([(special("a/x.png", tarfile.LNKTYPE, "../../x"), b"")], "is a hard link"),
+    "device": ([(special("a/x.png", tarfile.BLKTYPE), b"")], "is a device"),
+    "pipe": ([(special("a/x.png", tarfile.FIFOTYPE), b"")], "is a named pipe"),
+    "sparse": ([(special("a/x.png", tarfile.GNUTYPE_SPARSE), b"")], "is a sparse file"),
+    "case": ([("a/X.png", PNG), ("a/x.png", PNG)], "differs from a/X.png only in letter case"),
+    "control characters": ([("a/\x1b[2Jx.png", PNG)], "the name contains a control character"),
+    "file and folder": ([("a", PNG), ("a/x.png", PNG)], "is that of a file and of a folder"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_TARS)
+def test_a_hostile_tar_is_refused_by_member(tmp_path: Path, case: str) -> None:
+    entries, why = HOSTILE_TARS[case]
+    with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: a\.tar: .*{why}") as caught:
+        found(tar(tmp_path / "a.tar", *entries))
+    assert caught.value.sentence.isprintable()
+
+
+def test_a_tar_that_promises_more_than_it_has_is_refused(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a/x.png")
+    info.size = 1 << 50
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    with pytest.raises(DatasetInvalid, match="is cut off"):
+        found(tmp_path / "a.tar")
+    header = special("x", tarfile.XHDTYPE)
+    header.size = 1 << 20
+    (tmp_path / "b.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + b"\0" * (1 << 20))
+    with pytest.raises(DatasetInvalid, match="has 1048576 bytes, more than 65536"):
+        found(tmp_path / "b.tar")
+
+
+def test_a_packed_tar_that_never_ends_is_stopped_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip_stream, "FREE_BYTES", 1024**2)
+    tar(tmp_path / "a.tar.gz", ("a/x.png", b"\0" * 20_000_000), mode="w:gz")
+    with pytest.raises(LimitExceeded, match="unpacks to more than 500 times its"):
+        found(tmp_path / "a.tar.gz")
+    with pytest.raises(LimitExceeded, match=r"unpacks to more than 2\.0 MiB \(MAX_DATASET_BYTES\)"):
+        found(tmp_path / "a.tar.gz", Limits(dataset_bytes=2 * 1024**2))
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1024**2
+
+
+def zipped(path: Path, change: Callable[[zipfile.ZipInfo], None] = lambda info: None, content: bytes = PNG) -> Path:
+    info = zipfile.ZipInfo("a/x.png")
+    info.compress_type = zipfile.ZIP_DEFLATED
+    change(info)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(info, content)
+    return path
+
+
+def link(info: zipfile.ZipInfo) -> None:
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+def named(name: str) -> Callable[[zipfile.ZipInfo], None]:
+    def rename(info: zipfile.ZipInfo) -> None:
+        info.filename = info.orig_filename = name
+
+    return rename
+
+
+def by_lzma(info: zipfile.ZipInfo) -> None:
+    info.compress_type = zipfile.ZIP_LZMA
+
+
+HOSTILE_ZIPS: dict[str, tuple[Callable[[zipfile.ZipInfo], None], str]] = {
+    "climbs out": (named("../x.png"), r"the name contains a \. or \.\. folder"),
+    "backslash": (named("..\\x.png"), "the name contains a backslash"),
+    "drive": (named("C:/x.png"), "the name is an absolute path"),
+    "link": (link, "is a symbolic link"),
+    "method": (by_lzma, "is packed by another method than deflate"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE_ZIPS)
+def test_a_hostile_zip_is_refused_by_member(tmp_path: Path, case: str) -> None:
+    change, why = HOSTILE_ZIPS[case]
+    with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: a\.zip: .*{why}"):
+        found(zipped(tmp_path / "a.zip", change))
+
+
+def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    zipped(tmp_path / "flat.zip", content=b"\0" * 20_000_000)
+    with pytest.raises(LimitExceeded, match=r"flat\.zip: 'a/x\.png' unpacks to more than 500 times its size"):
+        found(tmp_path / "flat.zip")
+    with pytest.raises(LimitExceeded, match=r"MAX_DATASET_BYTES"):
+        found(zipped(tmp_path / "small.zip", content=bytes(range(256)) * 100), Limits(dataset_bytes=1000))
+
+
+def test_members_of_a_zip_that_share_their_bytes_are_refused(tmp_path: Path) -> None:
+    """The flat bomb of many files over one compressed kernel (Fifield, WOOT 2019)."""
+    whole = bytearray(zipped(tmp_path / "a.zip").read_bytes())
+    at = whole.index(b"PK\1\2")
+    end = whole.index(b"PK\5\6")
+    entry = bytes(whole[at:end])
+    second = entry.replace(b"a/x.png", b"a/y.png")
+    tail = bytearray(whole[end:])
+    tail[8:12] = (2).to_bytes(2, "little") * 2
+    tail[12:16] = len(entry + second).to_bytes(4, "little")
+    (tmp_path / "b.zip").write_bytes(bytes(whole[:at]) + entry + second + bytes(tail))
+    with pytest.raises(DatasetInvalid, match="overlaps"):
+        found(tmp_path / "b.zip")
+
+
+def test_a_zip_whose_list_lies_about_a_size_is_refused_when_it_is_read(tmp_path: Path) -> None:
+    whole = zipped(tmp_path / "a.zip", content=b"0123456789" * 30).read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole.replace((300).to_bytes(4, "little"), (20).to_bytes(4, "little")))
+    (member,) = found(tmp_path / "a.zip")
+    with pytest.raises(DatasetInvalid, match=r"a\.zip/a/x\.png: does not unpack to the size"):
+        member.read()
+
+
+def test_an_archive_within_an_archive_is_not_followed(tmp_path: Path) -> None:
+    image_folder(tmp_path, 24)
+    tar(tmp_path / "inner.tar", ("left/x.png", PNG))
+    tar(tmp_path / "train" / "outer.tar", ("left/inner.tar", (tmp_path / "inner.tar").read_bytes()))
+    (tmp_path / "inner.tar").unlink()
+    problem = ImageClassification().prepare(tmp_path, TaskSettings())
+    assert sum(len(split["pixels"]) for split in problem.splits.values()) == 24
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.zip", "a.tar.gz"])
+def test_what_is_no_archive_is_no_traceback(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"just some text" * 100)
+    with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: {name}: "):
+        found(tmp_path / name)
+
+
+def test_more_files_in_an_archive_than_the_limit_are_refused(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", *((f"a/{number}.png", b"") for number in range(12)))
+    with pytest.raises(LimitExceeded, match="more than 10 files"):
+        found(tmp_path / "a.tar", Limits(dataset_files=10))

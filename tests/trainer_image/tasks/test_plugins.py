@@ -1,0 +1,254 @@
+"""Tasks of one's own: only what is registered is imported, and every mistake of theirs is one sentence."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.world.training_data import class_table, run_inputs
+from trainer_image import errors
+from trainer_image.config.model_config import parse_config
+from trainer_image.contract import Limits
+from trainer_image.engine.training import check_config, train, validate_dataset
+from trainer_image.predict import predict
+from trainer_image.tasks import plugins
+
+# A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
+PLUGIN = """
+from trainer_image.errors import ConfigInvalid
+from trainer_image.tasks.base import Task
+from trainer_image.tasks.tabular.task import Tabular
+
+class Own(Task):
+    name = "own"
+    interface = 1
+
+    def prepare(self, data, settings):
+        if "colour" in settings.params:
+            raise ConfigInvalid("Invalid configuration: custom.params.colour: is unknown")
+        problem = Tabular().prepare(data, settings)
+        {prepared}
+        return problem
+
+    def restore(self, description):
+        return Tabular().restore(description)
+"""
+CONFIG = """
+task: custom
+data: {{target: y}}
+train: {{epochs: 2}}
+custom: {{entry_point: "{module}:Own", params: {params}}}
+"""
+Register = Callable[..., str]
+
+
+@pytest.fixture
+def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Register]:
+    """Installs a module with this source, registered as `module:Own`, and gives the module's name."""
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(site)
+    made: list[str] = []
+
+    def install(source: str, *, group: str = plugins.GROUP, there: bool = True) -> str:
+        module = f"own_{secrets.token_hex(4)}"
+        info = site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\nown = {module}:Own\n")
+        if there:
+            (site / f"{module}.py").write_text(source)
+        made.append(module)
+        return module
+
+    yield install
+    for module in made:
+        sys.modules.pop(module, None)
+
+
+def plugin(prepared: str = "pass") -> str:
+    return PLUGIN.format(prepared=prepared)
+
+
+def refused(module: str) -> errors.TrainerError:
+    with pytest.raises(errors.TrainerError) as told:
+        plugins.load(f"{module}:Own")
+    return told.value
+
+
+def test_a_registered_task_trains_and_its_model_is_restored_by_it(register: Register, tmp_path: Path) -> None:
+    module = register(plugin())
+    data = class_table(tmp_path / "data")
+    result = train(run_inputs(data, tmp_path / "out", CONFIG.format(module=module, params="{}")))
+    assert result.task == "custom"
+    assert json.loads((tmp_path / "out" / "model.json").read_text())["entry_point"] == f"{module}:Own"
+    assert predict(tmp_path / "out", data, None)["rows"] == 120
+
+
+CHECKED = """
+    def check(self, settings):
+        if settings.params.get("horizon") == 0:
+            raise ConfigInvalid("Invalid configuration: custom.params.horizon: must be at least 1")
+        settings.params["window"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "told"),
+    [
+        ("{horizon: 0}", errors.ConfigInvalid, "Invalid configuration: custom.params.horizon: must be at least 1"),
+        ("{}", errors.UserCodeFailed, "failed: KeyError: 'window' ("),
+        ("{window: 3}", None, ""),
+    ],
+)
+def test_parameters_are_checked_without_a_dataset(
+    register: Register, params: str, error: type[errors.TrainerError] | None, told: str
+) -> None:
+    config = parse_config(CONFIG.format(module=register(plugin() + CHECKED), params=params).encode())
+    if error is None:
+        check_config(config, Limits())
+        return
+    with pytest.raises(error) as refused:
+        check_config(config, Limits())
+    assert told in refused.value.sentence
+
+
+def test_a_task_without_a_check_of_its_own_goes_on_to_the_dataset(register: Register) -> None:
+    check_config(parse_config(CONFIG.format(module=register(plugin()), params="{}").encode()), Limits())
+
+
+def test_what_a_class_must_be_is_told_in_one_sentence(register: Register) -> None:
+    says = {
+        "": "there is no Own in {m}",
+        "Own = 3": "Own is no class that derives from trainer_image.tasks.base.Task",
+        "class Own: pass": "Own is no class that derives from trainer_image.tasks.base.Task",
+        "raise KeyError('x')": "importing it failed with KeyError: 'x' ({m}.py, line 1)",
+        "import sys; sys.exit(0)": "importing it failed with SystemExit: 0 ({m}.py, line 1)",
+        "import nowhere_to_be_found": "importing it failed with ModuleNotFoundError: No module named",
+        "def Own(:": "importing it failed with SyntaxError: invalid syntax ({m}.py, line 1)",
+        plugin().replace("interface = 1", ""): "does not say for which version of the plug-in interface",
+        plugin().replace("interface = 1", "interface = 2"): "was written for version 2 of the plug-in interface; this",
+        plugin().replace("restore", "restored"): "failed: TypeError: Can't instantiate abstract class Own",
+        plugin() + "    def __init__(self):\n        1 / 0\n": "failed: ZeroDivisionError: division by zero ({m}.py",
+    }
+    for source, words in says.items():
+        module = register(source)
+        error = refused(module)
+        assert (error.exit_code, error.code) == (79, "UserCodeFailed"), source
+        assert words.format(m=module) in error.sentence, (source, error.sentence)
+        assert error.sentence.startswith(f"The task {module}:Own ")
+        assert "\n" not in error.sentence
+
+
+def test_a_package_without_its_module_is_told_as_such(register: Register) -> None:
+    module = register("", there=False)
+    assert refused(module).sentence.endswith(f"its package is installed, but has no module {module}")
+
+
+@pytest.mark.parametrize(
+    "entry_point",
+    ["os:system", "subprocess:Popen", "trainer_image.tasks.tabular.task:Tabular", "tests.trap:Own", "x.y:Z"],
+)
+def test_what_no_package_registered_is_not_imported_whoever_names_it(entry_point: str, register: Register) -> None:
+    register("", group="console_scripts")
+    known = register(plugin())
+    before = set(sys.modules)
+    with pytest.raises(errors.ConfigInvalid) as told:
+        plugins.load(entry_point)
+    assert told.value.sentence == (
+        f"Invalid configuration: custom.entry_point: {entry_point} is not registered as a task"
+        f" (group trainer_image.tasks); registered are {known}:Own"
+    )
+    assert {name for name in set(sys.modules) - before if not name.startswith("trainer_image")} == set()
+
+
+TRAP = "import pathlib\npathlib.Path({mark!r}).touch()\n"
+
+
+def test_a_model_s_folder_cannot_choose_what_predict_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, register: Register
+) -> None:
+    model = tmp_path / "model"
+    model.mkdir()
+    mark = tmp_path / "ran"
+    (model / "evil.py").write_text(TRAP.format(mark=str(mark)) + plugin())
+    info = model / "evil-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\nevil = evil:Own\n")
+    (model / "model.safetensors").write_bytes(b"")
+    monkeypatch.chdir(model)
+    monkeypatch.syspath_prepend(model)  # as `python -m` does with the folder that it is started in
+    for entry_point in ("evil:Own", "os:system", "a\nb:C", ["evil:Own"]):
+        (model / "model.json").write_text(
+            json.dumps({"format": 1, "task": "custom", "entry_point": entry_point, "model": {}})
+        )
+        with pytest.raises(errors.UsageError, match="which is not installed here") as told:
+            predict(model, tmp_path, None)
+        assert "\n" not in told.value.sentence
+    assert not mark.exists()
+
+
+def test_a_module_beside_the_data_is_not_taken_for_a_registered_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, register: Register
+) -> None:
+    module = register(plugin())
+    data = class_table(tmp_path / "data")
+    mark = tmp_path / "ran"
+    (data / f"{module}.py").write_text(TRAP.format(mark=str(mark)) + plugin())
+    monkeypatch.chdir(data)
+    monkeypatch.syspath_prepend(data)
+    assert "classification of 'y'" in validate_dataset(
+        run_inputs(data, tmp_path / "out", CONFIG.format(module=module, params="{}"))
+    )
+    assert not mark.exists()
+
+
+def test_the_task_judges_its_parameters(register: Register, tmp_path: Path) -> None:
+    config = CONFIG.format(module=register(plugin()), params="{colour: red}")
+    with pytest.raises(errors.ConfigInvalid, match=r"custom\.params\.colour: is unknown"):
+        train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", config))
+
+
+@pytest.mark.parametrize(
+    ("prepared", "line"),
+    [
+        ("raise KeyError('price')", "KeyError: 'price'"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
+        ("problem.splits = {}", "KeyError: 'train'"),
+        ("problem.loss = lambda model, batch: batch['nothing']", "KeyError: 'nothing'"),
+        ("problem.model_description = lambda: {'a': float('nan')}", "ValueError: Out of range float values"),
+        ("problem.findings = lambda outputs: 1 / 0", "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_exception_of_the_task_is_one_sentence_and_its_traceback_is_in_the_log(
+    register: Register, tmp_path: Path, caplog: pytest.LogCaptureFixture, prepared: str, line: str
+) -> None:
+    module = register(plugin(prepared))
+    inputs = run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}"))
+    with pytest.raises(errors.UserCodeFailed) as told:
+        train(inputs)
+    assert told.value.sentence.startswith(f"The task {module}:Own failed: {line}")
+    assert "\n" not in told.value.sentence
+    assert "Traceback" in caplog.text
+
+
+def test_an_error_that_the_task_means_is_passed_on_as_it_is(register: Register, tmp_path: Path) -> None:
+    module = register(plugin("from trainer_image.errors import DatasetInvalid; raise DatasetInvalid('Invalid: a.csv')"))
+    with pytest.raises(errors.DatasetInvalid, match=r"^Invalid: a\.csv$"):
+        validate_dataset(
+            run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}"))
+        )
+
+
+def test_a_task_that_brings_no_baseline_is_not_called_better_than_one(register: Register, tmp_path: Path) -> None:
+    module = register(plugin("problem.baselines = lambda fit_on: {}"))
+    train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}")))
+    sentence = json.loads((tmp_path / "out" / "report.json").read_text())["verdict"]["sentence"]
+    assert sentence.endswith("there is no baseline to compare it with.")

@@ -1,0 +1,189 @@
+"""Tables: what is read as what, and the sentence for what cannot be used."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.world.training_data import TABULAR, class_rows, class_table, run_inputs, value_table, write_csv
+from trainer_image.contract import Limits
+from trainer_image.data.table import read_table, sniff_delimiter
+from trainer_image.engine.training import validate_dataset
+from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.tabular.task import Tabular
+
+HEADER = ["a", "b", "colour", "y"]
+
+
+def refusal(data: Path, config: str = TABULAR) -> str:
+    with pytest.raises(DatasetInvalid) as caught:
+        validate_dataset(run_inputs(data, data / "out", config))
+    return caught.value.sentence
+
+
+def with_cell(tmp_path: Path, row: int, column: int, cell: object) -> Path:
+    rows = class_rows()
+    rows[row][column] = cell
+    write_csv(tmp_path / "train.csv", HEADER, rows)
+    return tmp_path
+
+
+@pytest.mark.parametrize("cell", ["", "NaN", "nan", "NA", "null"])
+def test_a_missing_class_label_names_file_row_and_column(tmp_path: Path, cell: str) -> None:
+    sentence = refusal(with_cell(tmp_path, 15, 3, cell))
+    assert sentence.startswith("Invalid dataset: train.csv: row 17: the target column 'y' is empty or NaN")
+
+
+@pytest.mark.parametrize("cell", ["inf", "-Infinity", "1e400"])
+def test_an_infinite_target_names_its_row(tmp_path: Path, cell: str) -> None:
+    value_table(tmp_path)
+    lines = (tmp_path / "train.csv").read_text().splitlines()
+    lines[4] = ",".join([*lines[4].split(",")[:3], cell])
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+    assert refusal(tmp_path).startswith("Invalid dataset: train.csv: row 5: the target column 'y' holds")
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", HEADER, [[1, 2, "red", "yes"]] * 30)
+    assert "one class only ('yes')" in refusal(tmp_path)
+
+
+def test_a_missing_target_names_the_nearest_column(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", ["a", "price", "c"], [[1, 2, 3]] * 30)
+    sentence = refusal(tmp_path, "task: tabular\ndata: {target: prize}\n")
+    assert sentence == "Invalid dataset: train.csv: has no column 'prize' (data.target); did you mean 'price'?"
+
+
+def test_other_columns_in_the_test_split_are_named(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    write_csv(tmp_path / "test.csv", ["a", "color", "b", "y"], [[1, "red", 2, "yes"]])
+    sentence = refusal(tmp_path)
+    assert sentence == (
+        "Invalid dataset: test.csv: lacks the column 'colour' that train.csv has and has 'color' instead"
+    )
+
+
+def test_a_ragged_row_is_named_despite_blank_lines_before_it(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text('a,y\n1,x\n\n"2\n2",y\n3\n')
+    assert refusal(tmp_path) == "Invalid dataset: train.csv: row 6 has 1 fields where the header has 2"
+
+
+def test_text_that_is_not_utf_8_names_its_row(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(b"a,y\n1,x\n2,caf\xe9\n")
+    assert "train.csv: row 3 is not UTF-8 (byte 0xe9)" in refusal(tmp_path)
+
+
+def test_bytes_that_are_not_utf_8_beyond_the_first_block_are_found_too(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(b"a,y\n" + b"1,x\n" * 600_000 + b"1,\xff\n")
+    assert "row 600002 is not UTF-8" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "why"), [("", "is empty"), ("a,b,y\n", "no rows"), ("a,,y\n1,2,3\n", "column 2")])
+def test_a_table_without_rows_or_names_is_refused(tmp_path: Path, content: str, why: str) -> None:
+    (tmp_path / "train.csv").write_text(content)
+    assert why in refusal(tmp_path)
+
+
+def test_a_text_in_a_numeric_column_of_the_test_split_names_row_and_column(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    write_csv(tmp_path / "test.csv", HEADER, [[1, 2, "red", "yes"], [1, "many", "red", "no"]])
+    assert refusal(tmp_path) == "Invalid dataset: test.csv: row 3: column 'b' holds 'many', which is no number"
+
+
+def test_a_label_that_training_never_saw_is_refused(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    write_csv(tmp_path / "test.csv", HEADER, [[1, 2, "red", "perhaps"]])
+    assert "test.csv: row 2: column 'y' holds the label 'perhaps'" in refusal(tmp_path)
+
+
+def test_a_broken_gzip_file_is_no_traceback(tmp_path: Path) -> None:
+    whole = gzip.compress(b"a,y\n" + b"1,x\n2,y\n" * 50_000)
+    (tmp_path / "train.csv.gz").write_bytes(whole[: len(whole) // 2])
+    assert "cannot be unpacked as gzip" in refusal(tmp_path)
+
+
+def test_no_training_table_says_what_was_expected(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "expected train.csv" in refusal(tmp_path)
+
+
+def test_two_training_splits_are_refused(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    write_csv(tmp_path / "val.csv", HEADER, class_rows(10))
+    write_csv(tmp_path / "dev.csv", HEADER, class_rows(10))
+    assert "second validation split" in refusal(tmp_path)
+
+
+def test_more_columns_than_the_limit_are_a_limit_exceeded(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    with pytest.raises(LimitExceeded):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", limits=Limits(table_columns=2)))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_every_usual_delimiter_is_found(delimiter: str) -> None:
+    quoted = f'name{delimiter}text\nx{delimiter}"a, b; c"\ny{delimiter}"d, e; f"\n'
+    assert sniff_delimiter(quoted) == delimiter
+
+
+def test_gzip_byte_order_mark_and_quotes_read_as_the_plain_file(tmp_path: Path) -> None:
+    plain = 'a;b\n1;"x; y"\n2;z\n'
+    (tmp_path / "p.csv").write_text(plain)
+    (tmp_path / "g.csv.gz").write_bytes(gzip.compress(b"\xef\xbb\xbf" + plain.encode()))
+    tables = [read_table([(n, tmp_path / n)], Limits()) for n in ("p.csv", "g.csv.gz")]
+    assert tables[0].columns == tables[1].columns
+    assert tables[0].columns["b"].to_pylist() == ["x; y", "z"]
+
+
+def test_shards_and_parquet_are_one_table(tmp_path: Path) -> None:
+    rows = class_rows(90)
+    write_csv(tmp_path / "train" / "1.csv", HEADER, rows[:45])
+    columns = list(zip(*rows[45:], strict=True))
+    pq.write_table(pa.table(dict(zip(HEADER, map(list, columns), strict=True))), tmp_path / "train" / "2.parquet")
+    problem = Tabular().prepare(tmp_path, TaskSettings(target="y"))
+    assert sum(len(split["dense"]) for split in problem.splits.values()) == 90
+
+
+def test_how_the_target_is_read_is_said(tmp_path: Path) -> None:
+    write_csv(tmp_path / "train.csv", ["a", "y"], [[n, n % 5] for n in range(60)])
+    as_class = validate_dataset(run_inputs(tmp_path, tmp_path / "out"))
+    assert "'y' is predicted as a class: it has 5 different values, all whole numbers" in as_class
+    declared = TABULAR.replace("{target: y}", "{target: y, types: {y: number}}")
+    assert "regression of 'y'" in validate_dataset(run_inputs(tmp_path, tmp_path / "out", declared))
+
+
+def test_ids_constants_and_dates_are_recognised(tmp_path: Path) -> None:
+    rows = [[f"u{n}", 7, f"2026-01-{n % 28 + 1:02}", n % 3, "ab"[n % 2]] for n in range(80)]
+    write_csv(tmp_path / "train.csv", ["user", "same", "day", "x", "y"], rows)
+    problem = Tabular().prepare(tmp_path, TaskSettings(target="y"))
+    assert "Column 'user' has a different value in nearly every row, like an id; left out." in problem.warnings
+    assert "Column 'same' is constant and was left out." in problem.notes
+    assert "Column 'day' was read as dates (year-month-day)." in problem.notes
+
+
+def test_unknown_categories_and_missing_values_are_no_error(tmp_path: Path) -> None:
+    rows = [[None if n % 7 == 0 else n * 0.5, f"c{n % 12}", "ab"[n % 2]] for n in range(120)]
+    write_csv(tmp_path / "train.csv", ["x", "many", "y"], rows)
+    write_csv(tmp_path / "test.csv", ["x", "many", "y"], [["", "new", "a"], [1, "", "b"]])
+    problem = Tabular().prepare(tmp_path, TaskSettings(target="y"))
+    test = problem.splits["test"]
+    assert test["codes"].tolist() == [[0], [0]]
+    assert test["dense"].shape == (2, 2)
+    assert test["dense"][0].tolist() == [0.0, 1.0]
+
+
+def test_a_column_that_the_configuration_names_must_exist(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    config = TABULAR.replace("{target: y}", "{target: y, drop: [colr]}")
+    assert "has no column 'colr' (data.drop)" in refusal(tmp_path, config)
+
+
+def test_a_figure_of_the_other_kind_is_a_configuration_error(tmp_path: Path) -> None:
+    class_table(tmp_path)
+    with pytest.raises(ConfigInvalid, match=r"train\.metric: 'rmse' is no figure of this task"):
+        validate_dataset(run_inputs(tmp_path, tmp_path / "out", TABULAR.replace("epochs: 3", "metric: rmse")))

@@ -1,0 +1,256 @@
+"""The three ports of one process into the world."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.queue.azure import QueueMessage, QueueUnavailable
+from portal_client.errors import ModelUnknown, PortalUnavailable
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from tests.world.simulated.faults import Violation
+from tests.world.simulated.records import JobNote, Message, copied
+from tests.world.simulated.world import EPOCH, World
+
+T = TypeVar("T")
+
+
+class FakeQueue:
+    """Visibility time-outs, and a pop receipt that every receive and update changes."""
+
+    def __init__(self, world: World, process: str, poison: bool = False) -> None:
+        self._world = world
+        self._process = process
+        self._poison = poison
+
+    def _call(self, name: str, action: Callable[[], T]) -> T:
+        return self._world.call(self._process, f"queue.{name}", action, QueueUnavailable)
+
+    def receive(self, limit: int, visibility_timeout: float) -> list[QueueMessage]:
+        def action() -> list[QueueMessage]:
+            visible = [m for m in self._world.messages.values() if m.visible_at <= self._world.now][:limit]
+            for message in visible:
+                message.visible_at = self._world.now + visibility_timeout
+                message.receipt += 1
+                message.deliveries += 1
+            return [_Received(self._world, message) for message in visible]
+
+        return self._call("receive", action)
+
+    def delete(self, message: QueueMessage) -> bool:
+        receipt = message.pop_receipt
+
+        def action() -> bool:
+            held = self._held(message.id, receipt)
+            if held is None:
+                return False
+            self._world.check_deletion(self._process, held)
+            del self._world.messages[held.id]
+            return True
+
+        return self._call("delete", action)
+
+    def release(self, message: QueueMessage, after: float) -> bool:
+        receipt = message.pop_receipt
+
+        def action() -> bool:
+            held = self._held(message.id, receipt)
+            if held is None:
+                return False
+            held.visible_at = self._world.now + after
+            held.receipt += 1
+            message.pop_receipt = str(held.receipt)
+            return True
+
+        return self._call("release", action)
+
+    def send(self, text: str) -> str:
+        def action() -> str:
+            self._world.poison.append(text)
+            return "poison"
+
+        return self._call("poison", action)
+
+    def depth(self) -> int:
+        return self._call("depth", lambda: len(self._world.messages))
+
+    def _held(self, message_id: str, receipt: str) -> Message | None:
+        held = self._world.messages.get(message_id)
+        return held if held is not None and str(held.receipt) == receipt else None
+
+
+class _Received(QueueMessage):
+    def __init__(self, world: World, message: Message) -> None:
+        super().__init__(message.id, message.text, message.deliveries, EPOCH, str(message.receipt), message.visible_at)
+        self._world = world
+
+    def remaining(self) -> float:
+        return self.hidden_until - self._world.now
+
+
+class FakeCluster:
+    """409 for a taken name, a stale resource version and another uid; a merge patch."""
+
+    def __init__(self, world: World, process: str) -> None:
+        self._world = world
+        self._process = process
+
+    def _call(self, name: str, action: Callable[[], T]) -> T:
+        return self._world.call(self._process, f"cluster.{name}", action, ClusterUnavailable)
+
+    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
+        made = copied(dict(job))
+
+        def action() -> KubeObject:
+            world, name = self._world, objects.name_of(made)
+            if name in world.jobs:
+                raise ObjectConflict(f"{name} already exists")
+            model_id = objects.model_id_of(made)
+            uid = f"job-{next(world._numbers)}"
+            made["metadata"] |= {"uid": uid, "creationTimestamp": objects.rfc3339(world.epoch())}
+            made["status"] = {}
+            world.notes[uid] = JobNote(model_id, len(world.calls), len(world.models[model_id].history))
+            world.check_created(made)
+            world.jobs[name] = made
+            world.launched[objects.annotation(made, names.MESSAGE_ID) or ""] = uid
+            world.touch("jobs", made, "ADDED")
+            return copied(made)
+
+        return self._call("create", action)
+
+    def get_job(self, name: str) -> KubeObject | None:
+        return self._call("get", lambda: copied(self._world.jobs.get(name)))
+
+    def patch_job(self, name: str, patch: Mapping[str, Any]) -> KubeObject:
+        patch = copied(dict(patch))
+
+        def action() -> KubeObject:
+            job = self._world.jobs.get(name)
+            if job is None:
+                raise ObjectNotFound(name)
+            wanted = dict(patch.get("metadata") or {})
+            for key in ("uid", "resourceVersion"):
+                if wanted.pop(key, job["metadata"][key]) != job["metadata"][key]:
+                    raise ObjectConflict(f"{name}: stale {key}")
+            held = names.FINALIZER in (job["metadata"].get("finalizers") or ())
+            kept = job["spec"].get("ttlSecondsAfterFinished") is None
+            _merge(job, {**patch, "metadata": wanted})
+            if held and names.FINALIZER not in (job["metadata"].get("finalizers") or ()):
+                self._world.check_let_go(job, "the finalizer goes")
+            if kept and job["spec"].get("ttlSecondsAfterFinished") is not None:
+                self._world.check_let_go(job, "a TTL comes")
+            self._world.touch("jobs", job)
+            if objects.is_deleting(job) and not job["metadata"].get("finalizers"):
+                self._world.remove_job(job)
+            return copied(job)
+
+        return self._call("patch", action)
+
+    def delete_job(self, name: str, uid: str) -> None:
+        def action() -> None:
+            job = self._world.jobs.get(name)
+            if job is None:
+                raise ObjectNotFound(name)
+            if objects.uid_of(job) != uid:
+                raise ObjectConflict(name)
+            self._world.check_stopped(job)
+            self._world.delete_job(name, by_hand=False)
+
+        self._call("delete", action)
+
+    def list_jobs(self, selector: str) -> Listing:
+        return self._call("list", lambda: _listing(self._world.jobs, selector))
+
+    def list_pods(self, selector: str) -> Listing:
+        return self._call("list", lambda: _listing(self._world.pods, selector))
+
+    def delete_pod(self, name: str, uid: str) -> None:
+        def action() -> None:
+            pod = self._world.pods.get(uid)
+            if pod is None:
+                raise ObjectNotFound(name)
+            self._world.delete_pod(pod)
+
+        self._call("delete-pod", action)
+
+    def list_events(self, uid: str) -> list[KubeObject]:
+        return self._call("events", list)
+
+    def create_event(self, event: Mapping[str, Any]) -> None:
+        self._call("event", lambda: None)
+
+    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
+        return iter(())  # the processes are fed from the world's log
+
+
+class FakePortal:
+    """Two calls, and no compare-and-set."""
+
+    def __init__(self, world: World, process: str) -> None:
+        self._world = world
+        self._process = process
+
+    def _call(self, name: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
+        def fails(text: str) -> Exception:
+            tried()
+            return PortalUnavailable(text or "out of reach", ambiguous=True)
+
+        return self._world.call(self._process, f"portal.{name}", action, fails)
+
+    def get_model_status(self, model_id: str) -> ModelStatus:
+        def action() -> ModelStatus:
+            if model_id not in self._world.models:
+                raise ModelUnknown(f"no model {model_id}", status_code=404)
+            return ModelStatus(*self._world.look(self._process, model_id))
+
+        return self._call("get", action)
+
+    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
+        world, seen = self._world, self._world.models[model_id].seen.get(self._process)
+        processing = status is ProcessingStatus.PROCESSING
+        if not processing and not status.is_terminal:
+            raise Violation(f"the dispatcher sends {status.title}")
+
+        def tried() -> None:
+            if processing:
+                world.attempts_processing(model_id)
+
+        def action() -> None:
+            tried()
+            if processing and world.denied:
+                world.denied -= 1
+                raise PortalUnavailable("not now")
+            world.put(self._process, seen, model_id, status, message)
+
+        self._call("put", action, tried)
+
+
+class VirtualEvent(threading.Event):
+    """A stop event whose waits pass virtual time."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self._world = world
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._world.advance(timeout or 0.0)
+        return self.is_set()
+
+
+def _listing(items: Mapping[str, Any], selector: str) -> Listing:
+    wanted = [term.split("=", 1) for term in selector.split(",")]
+    return Listing([copied(i) for i in items.values() if all(objects.label(i, k) == v for k, v in wanted)], "1")
+
+
+def _merge(target: dict[str, Any], patch: Mapping[str, Any]) -> None:
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            _merge(target.setdefault(key, {}), value)
+        elif value is None:
+            target.pop(key, None)
+        else:
+            target[key] = value

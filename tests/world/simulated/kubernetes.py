@@ -1,0 +1,214 @@
+"""The cluster's side of the world: the API server's store, the Job controller, the kubelet, the trainers.
+
+As Kubernetes 1.36 does it where the dispatcher can tell: conditions FailureTarget before Failed, counters, a deleted
+Job's pods run on, its finalizer holds it, a deleted pod ends in its grace period. Every change is logged for watches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import KubeObject
+from portal_client.statuses import ProcessingStatus
+from tests.world.simulated.faults import Violation
+from tests.world.simulated.records import JobNote, copied
+from tests.world.simulated.trainers import Trainers
+
+S = ProcessingStatus
+Change = tuple[str, str, dict[str, Any]]
+"""(jobs or pods, ADDED, MODIFIED or DELETED, the object)"""
+
+
+class Kubernetes(Trainers):
+    """Mixed into the World, which has the clock, the portal and the checks."""
+
+    now: float
+    trainers: dict[str, list[str]]
+    models: dict[str, Any]
+    _numbers: Iterator[int]
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, Any]] = {}
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.notes: dict[str, JobNote] = {}
+        self.log: list[Change] = []
+        self.acts: dict[str, str] = {}  # pod uid → what it does
+        self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
+        self._began: set[str] = set()  # pods that have seen Processing
+
+    def epoch(self) -> float:
+        raise NotImplementedError
+
+    def check_pod(self, job: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+    def excuse(self, model_id: str) -> None:
+        raise NotImplementedError
+
+    def blur(self, model_id: str) -> None:
+        raise NotImplementedError
+
+    # The store
+
+    def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
+        if change != "DELETED":
+            item["metadata"]["resourceVersion"] = str(next(self._numbers))
+        self.log.append((kind, change, copied(item)))
+
+    def delete_job(self, name: str, by_hand: bool = True) -> None:
+        """kubectl delete job (in the background); or the TTL controller, or a dispatcher's call."""
+        job = self.jobs.get(name)
+        if job is None:
+            return
+        if by_hand:
+            self.excuse(objects.model_id_of(job))
+        if not job["metadata"].get("finalizers"):
+            self.remove_job(job)
+        elif not objects.is_deleting(job):
+            job["metadata"]["deletionTimestamp"] = self._time()
+            self.touch("jobs", job)
+
+    def remove_job(self, job: dict[str, Any]) -> None:
+        """It is gone; its pods are garbage: what still runs is stopped first."""
+        if self.jobs.pop(objects.name_of(job), None) is None:
+            return
+        self.touch("jobs", job, "DELETED")
+        for pod in self._pods_of(job):
+            self.delete_pod(pod)
+
+    def delete_pod(self, pod: dict[str, Any], by_hand: bool = False) -> None:
+        if by_hand:
+            self.excuse(objects.model_id_of(pod))
+        if objects.pod_is_over(pod):
+            self._remove_pod(pod)
+        elif not objects.is_deleting(pod):
+            pod["metadata"]["deletionTimestamp"] = objects.rfc3339(self.epoch() + 30)
+            pod["metadata"]["deletionGracePeriodSeconds"] = 30
+            self.touch("pods", pod)
+
+    def _remove_pod(self, pod: dict[str, Any]) -> None:
+        if self.pods.pop(objects.uid_of(pod), None) is None:
+            return
+        self.touch("pods", pod, "DELETED")
+        owner = next((j for j in self.jobs.values() if objects.uid_of(j) == objects.owner_uid(pod)), None)
+        if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
+            self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
+
+    def _pods_of(self, job: KubeObject) -> list[dict[str, Any]]:
+        return [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
+
+    def _time(self) -> str:
+        return objects.rfc3339(self.epoch())
+
+    def settle(self) -> None:
+        """One round of the controllers."""
+        for job in list(self.jobs.values()):
+            self._control(job)
+        for pod in list(self.pods.values()):
+            self._live(pod)
+        for job in list(self.jobs.values()):
+            self._control(job)
+
+    # The Job controller
+
+    def _control(self, job: dict[str, Any]) -> None:
+        note = self.notes[objects.uid_of(job)]
+        pods = self._pods_of(job)
+        self._count(job, note, pods)
+        alive = [pod for pod in pods if not objects.pod_is_over(pod)]
+        if objects.is_deleting(job):
+            if not job["metadata"].get("finalizers"):
+                self.remove_job(job)
+        elif objects.is_finished(job):
+            ttl = job["spec"].get("ttlSecondsAfterFinished")
+            if ttl is not None and self.now >= note.finished_at + ttl:
+                self.delete_job(objects.name_of(job), by_hand=False)
+        elif objects.is_suspended(job):
+            for pod in alive:
+                self.delete_pod(pod)
+        elif note.started_at is None:
+            note.started_at = self.now
+            job["status"]["startTime"] = self._time()
+            self._condition(job, "Suspended", "JobResumed", status="False")
+        else:
+            self._run(job, note, pods, alive)
+
+    def _run(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]], alive: list[dict[str, Any]]) -> None:
+        target = objects.condition(job, "FailureTarget")
+        reason = target["reason"] if target else self._why_failed(job, note, pods)
+        if note.succeeded and target is None:
+            note.finished_at = self.now
+            self._condition(job, "SuccessCriteriaMet", "CompletionsReached")
+            self._condition(job, "Complete", "CompletionsReached")
+        elif reason is not None:
+            self.excuse(note.model_id)
+            if target is None:
+                self._condition(job, "FailureTarget", reason)
+            for pod in alive:
+                self.delete_pod(pod)
+            if not alive:
+                note.finished_at = self.now
+                self._condition(job, "Failed", reason)
+        elif not alive:
+            self._create_pod(job)
+
+    def _why_failed(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]]) -> str | None:
+        if note.started_at is not None and self.now > note.started_at + job["spec"]["activeDeadlineSeconds"]:
+            return "DeadlineExceeded"
+        if any(objects.pod_phase(pod) == "Failed" and 0 < _exit_code(pod) < 128 for pod in pods):
+            return "PodFailurePolicy"
+        return "BackoffLimitExceeded" if note.failed > job["spec"].get("backoffLimit", 6) else None
+
+    def _count(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]]) -> None:
+        for pod in pods:
+            uid = objects.uid_of(pod)
+            if not objects.pod_is_over(pod) or uid in note.counted:
+                continue
+            note.counted.add(uid)
+            if objects.pod_phase(pod) == "Succeeded":
+                note.succeeded += 1
+            elif objects.condition(pod, "DisruptionTarget") is None:
+                note.failed += 1
+            job["status"] |= {"failed": note.failed, "succeeded": note.succeeded}
+            self.touch("jobs", job)
+
+    def _condition(self, job: dict[str, Any], kind: str, reason: str, status: str = "True") -> None:
+        entry = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": self._time()}
+        others = [c for c in job["status"].get("conditions", ()) if c["type"] != kind]
+        job["status"]["conditions"] = [*others, entry]
+        self.touch("jobs", job)
+
+    def _create_pod(self, job: dict[str, Any]) -> None:
+        model_id = objects.model_id_of(job)
+        self.check_pod(job)
+        owners = {objects.uid_of(owner) for owner in self.jobs.values()}
+        for other in self.pods.values():
+            # What a vanished Job leaves behind ends in its grace period; the lease keeps it from publishing.
+            if (
+                objects.model_id_of(other) == model_id
+                and not objects.pod_is_over(other)
+                and objects.owner_uid(other) in owners
+            ):
+                raise Violation(f"two pods of model {model_id} at once")
+        uid = f"pod-{next(self._numbers)}"
+        self.pods[uid] = {
+            "metadata": {
+                "name": uid,
+                "uid": uid,
+                "creationTimestamp": self._time(),
+                "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id},
+                "ownerReferences": [{"kind": "Job", "controller": True, "uid": objects.uid_of(job)}],
+            },
+            "spec": {"containers": [{"name": "trainer"}]},
+            "status": {"phase": "Pending"},
+        }
+        script = self.trainers.get(model_id) or ["complete"]
+        self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
+        self.begun[uid] = len(self.models[model_id].history)
+        self.touch("pods", self.pods[uid], "ADDED")
+
+
+def _exit_code(pod: KubeObject) -> int:
+    return int((objects.trainer_state(pod).get("terminated") or {}).get("exitCode", 255))

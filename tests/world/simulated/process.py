@@ -1,0 +1,185 @@
+"""One dispatcher process in the world: the real stages on fake ports, with nothing of its own that outlives it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dispatcher.cluster import names
+from dispatcher.cluster.client import ClusterError
+from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.reconciler import Reconciler
+from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.waiting import Limits
+from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.loop import Intake
+from dispatcher.launch.job_spec import JobDefaults, load_template
+from dispatcher.launch.launcher import Launcher
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.launch.request import Bounds
+from dispatcher.telemetry.metrics import Metrics
+from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
+from tests.world.simulated.world import World
+
+VISIBILITY = 100.0
+# At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
+TTL = 400
+RESYNC = 90.0
+TEMPLATE = load_template(
+    """
+apiVersion: batch/v1
+kind: Job
+spec:
+  backoffLimit: 1
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: trainer, image: "trainer:1"}]
+"""
+)
+METRICS = Metrics()
+Disturb = Callable[[], str]
+"""What becomes of one watch event: "now", "drop", "double" or "later" (after the ones that follow it)."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The stages to run; a mutation test puts a broken one in."""
+
+    launcher: type[Launcher] = Launcher
+    reporter: type[Reporter] = Reporter
+    reconciler: type[Reconciler] = Reconciler
+    intake: type[Intake] = Intake
+
+
+class _Idle(BaseException):
+    """Nothing is due: the reconciler's loop ends its turn."""
+
+
+class _Work(WorkQueue):
+    def get(self, timeout: float | None = None) -> str | None:
+        key = super().get(timeout=0)
+        if key is None:
+            raise _Idle
+        return key
+
+    def add_after(self, key: str, seconds: float) -> None:
+        # What is due in no time by rounding would be due for ever on a clock that stands.
+        super().add_after(key, max(seconds, 0.01))
+
+
+class Process:
+    """Build it to start it; drop it to kill it. disturb: None lists before every look, else events come by it."""
+
+    def __init__(
+        self, world: World, parts: Parts | None = None, disturb: Disturb | None = None, name: str = ""
+    ) -> None:
+        parts = parts or Parts()
+        self.world = world
+        world.processes += 1
+        self.name = name or f"dispatcher-{world.processes}"
+        self.deaf_until = 0.0  # a half-open watch: silent until then
+        self._disturb = disturb
+        self._cursor = 0
+        self._listed_at = float("-inf")
+        self.cluster = FakeCluster(world, self.name)
+        portal = FakePortal(world, self.name)
+        locks = ModelLocks()
+        stopping = VirtualEvent(world)
+
+        def monotonic() -> float:
+            return world.now
+
+        self.work = _Work(clock=monotonic)
+        self.view = ClusterView(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
+        self.launcher = parts.launcher(
+            self.cluster,
+            portal,
+            TEMPLATE,
+            JobDefaults({}, 600),
+            put_budget=VISIBILITY * 0.4,
+            stopping=stopping,
+            clock=world.epoch,
+        )
+        self.reporter = parts.reporter(self.cluster, portal, METRICS, ttl=TTL, clock=world.epoch)
+        self.reconciler = parts.reconciler(
+            self.work,
+            self.view,
+            self.cluster,
+            self.launcher,
+            self.reporter,
+            locks,
+            limits=Limits(600, 300, 3600, 300, 3600),
+            progress_every=30,
+            take_on_after=VISIBILITY * 1.5,
+            clock=world.epoch,
+            monotonic=monotonic,
+        )
+        self.sweep = Sweep(self.view, self.work, METRICS, every=30, stopping=threading.Event())
+        self.queue = FakeQueue(world, self.name)
+        self.intake = parts.intake(
+            self.queue,
+            FakeQueue(world, self.name),
+            self.launcher,
+            locks,
+            Gate(30, clock=monotonic),
+            METRICS,
+            bounds=Bounds(8, 600),
+            free_slots=lambda: 1000,
+            visibility_timeout=VISIBILITY,
+            concurrency=4,
+            max_deliveries=5,
+            poll_min=1,
+            poll_max=1,
+            shutdown_grace=1,
+            probe=lambda model_id: lambda: portal.get_model_status(model_id),
+            stopping=stopping,
+        )
+
+    def tick(self) -> None:
+        """What the loops do when each has its turn. May raise Crash and Violation."""
+        try:
+            self.refresh()
+        except ClusterError:
+            return
+        self.intake.once()
+        try:
+            self.refresh()
+        except ClusterError:
+            return
+        self.sweep.once()
+        for name in self.view.names():
+            self.work.nudge(name)
+        try:
+            self.reconciler.run(lambda: None)
+        except _Idle:
+            return
+
+    def refresh(self) -> None:
+        """A list, or the watch events since the last time."""
+        if self.world.now < self.deaf_until:
+            return
+        if self._disturb is not None and self._listed_at >= 0:
+            self._hear(self._disturb)
+        if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
+            self.view.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
+            self.view.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
+            self._cursor = len(self.world.log)
+            self._listed_at = self.world.now
+
+    def _hear(self, disturb: Disturb) -> None:
+        late = []
+        while self._cursor < len(self.world.log):
+            kind, change, item = self.world.log[self._cursor]
+            self._cursor += 1
+            fate = disturb()
+            if fate == "later":
+                late.append((kind, change, item))
+            elif fate != "drop":
+                for _ in range(2 if fate == "double" else 1):
+                    self.view.apply(kind, change, item)
+        for kind, change, item in late:
+            self.view.apply(kind, change, item)
