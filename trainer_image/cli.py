@@ -28,7 +28,7 @@ from trainer_image.storage.container import Stop
 from trainer_image.transfer import fetch_model
 from trainer_image.transfer.sources import Sources
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MOST_PROMPT_BYTES = 1024**2
 
@@ -218,7 +218,7 @@ def train_command(flags: Mapping[str, str | None]) -> int:
     try:
         chosen = settings.from_mapping(os.environ, flags)
         _log_to_stderr(chosen.log_level, chosen.secrets)
-        logger.info("Trainer %s: %s", _version(), chosen)
+        log.info("Trainer %s: %s", _version(), chosen)
         stop = Stop()
         with stops_on_signals(stop):
             outcome = lifecycle.run(chosen, stop)

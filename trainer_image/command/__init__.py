@@ -43,7 +43,7 @@ from trainer_image.errors import (
 from trainer_image.host import memory
 from trainer_image.storage.blob_names import printable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.2
 # What a program may say by its exit code. The others up to 127 mean: it failed, and would fail again.
@@ -147,7 +147,7 @@ def _watch(
             if overdue:
                 code = -signal.SIGKILL
                 break
-            logger.warning("%s is over: the program is told to end", _budget(inputs))
+            log.warning("%s is over: the program is told to end", _budget(inputs))
             program.terminate()
             overdue, latest = True, time.monotonic() + inputs.grace_seconds / 2
     program.kill()

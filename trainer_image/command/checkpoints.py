@@ -25,7 +25,7 @@ from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.transfer.checkpoint_store import MANIFEST, MANIFEST_BYTES
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 FILES, STATE, HISTORY = "files", "state.json", "metrics.jsonl"
 FORMAT = 1
@@ -79,7 +79,7 @@ class CheckpointFolder:
                 if not (found / FILES).is_dir():
                     raise ValueError("it holds no files")
             except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-                logger.warning("Checkpoint %s passed over: %s", found.name, error)
+                log.warning("Checkpoint %s passed over: %s", found.name, error)
                 self.step, self.seconds, self._number = 0, 0.0, 0
                 continue
             shutil.copytree(found / FILES, self._folder, dirs_exist_ok=True)
@@ -87,7 +87,7 @@ class CheckpointFolder:
                 shutil.copyfile(found / HISTORY, self._history)
             self._kept = look(self._folder)
             self.resumed_from = self.step
-            logger.info("The program goes on from checkpoint %s", found.name)
+            log.info("The program goes on from checkpoint %s", found.name)
             return self.seconds
         return 0.0
 
@@ -120,7 +120,7 @@ class CheckpointFolder:
             try:
                 self._flight.result(None if within is None else max(0.0, within))
             except TooLate:
-                logger.warning("A checkpoint was not stored in time")
+                log.warning("A checkpoint was not stored in time")
         self._worker.shutdown(wait=False, cancel_futures=True)
 
     def _save(self, step: int) -> bool:
@@ -136,12 +136,12 @@ class CheckpointFolder:
             self._store.keep(folder)
             self._kept = seen
         except NotWhole as why:
-            logger.info("Checkpoint put off: %s", why)
+            log.info("Checkpoint put off: %s", why)
             self._next = min(self._next, time.monotonic() + AGAIN_SECONDS)
             return False
         except Exception as error:
             # The training is worth more than one checkpoint: it goes on, and the report says so.
-            logger.warning("Checkpoint at step %d failed: %s", step, error)
+            log.warning("Checkpoint at step %d failed: %s", step, error)
             self.problems.append(f"The checkpoint at step {step} failed ({type(error).__name__}).")
             return False
         finally:

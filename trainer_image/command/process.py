@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from portal_client.redaction import redact
 from trainer_image.host import child_environment
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
@@ -53,7 +53,7 @@ def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.envi
 def hide_own_memory() -> None:
     """Keeps processes of the same user out of this one's environment and memory (/proc/PID/environ, ptrace)."""
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        logger.warning("The trainer's environment cannot be hidden from the program: this kernel does not do it")
+        log.warning("The trainer's environment cannot be hidden from the program: this kernel does not do it")
 
 
 class Program:
@@ -111,7 +111,7 @@ class Program:
             overwritten = line.endswith("\r")
             clean = plain(line).rstrip()
             # A progress bar writes over itself many times a second.
-            logger.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
+            log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
                 self._tail.append(clean)
 

@@ -18,7 +18,7 @@ from typing import Any
 from trainer_image.command.process import plain
 from trainer_image.contract import Progress
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 READ_BYTES = 1024 * 1024
 MESSAGE_CHARACTERS = 300
@@ -104,7 +104,7 @@ class ProgressFile:
             file.write(json.dumps(record) + "\n")
             self._full = file.tell() > HISTORY_BYTES
         if self._full:
-            logger.warning("metrics.jsonl is full: what the program tells from now on is not kept in it")
+            log.warning("metrics.jsonl is full: what the program tells from now on is not kept in it")
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ from trainer_image.transfer.download import DatasetLock
 from trainer_image.transfer.metrics_stream import MetricsStream
 from trainer_image.transfer.sources import Sources, unreadable, unwritable
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LOG_SECONDS = 1.0
 
@@ -110,7 +110,7 @@ def _outcome(
     killed_before = memory.kills()
     try:
         if not tracker.begin():
-            logger.info("The model is Completed at the portal: nothing to do")
+            log.info("The model is Completed at the portal: nothing to do")
             return Outcome(0, "Completed", COMPLETED)
         return _train(settings, stop, steps, last_resort, inside)
     except Exception as error:
@@ -118,7 +118,7 @@ def _outcome(
             return failed(lack, steps.last)
         if isinstance(error, TrainerError):
             return failed(with_reason(error, stop), steps.last)
-        logger.exception("The trainer itself failed")
+        log.exception("The trainer itself failed")
         return Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", steps.last)
 
 
@@ -134,7 +134,7 @@ def _train(
         models = sources.models
         there = Outcome(0, "Completed", COMPLETED, location=f"{models.name}/runs/{settings.run_id}")
         if _latest(models).run_id == settings.run_id:
-            logger.info("An earlier attempt of this run has published its model")
+            log.info("An earlier attempt of this run has published its model")
             return there
         config = _paced(sources.config(), settings)
         load = inside_for(config, settings, inside)
@@ -146,7 +146,7 @@ def _train(
             # Read again under the lease: the pod that held it before may have published meanwhile.
             before = _latest(models)
             if before.run_id == settings.run_id:
-                logger.info("An earlier attempt of this run has published its model")
+                log.info("An earlier attempt of this run has published its model")
                 return there
             lock = data.wait()
             inputs = _inputs(settings, stop, steps, config, data.folder, lock, models, before, work)
@@ -212,7 +212,7 @@ def _inputs(
     if checkpoints.only_of_others():
         notes.append("There are checkpoints of another configuration or dataset: this training starts afresh.")
     for note in notes:
-        logger.warning("%s", note)
+        log.warning("%s", note)
     return RunInputs(
         config=config,
         data=data,
@@ -281,5 +281,5 @@ class _Steps:
             if due:
                 self._logged = now
         # A small model's epochs take milliseconds: not every one is a line.
-        logger.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
+        log.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
         self._tracker.progress(progress)

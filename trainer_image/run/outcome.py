@@ -11,7 +11,7 @@ from trainer_image.errors import Cancelled, Fenced, Terminated, TrainerError
 from trainer_image.run.termination import termination_message
 from trainer_image.storage.container import Stop
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def failed(error: TrainerError, last: int | None) -> Outcome:
     problems = tuple(getattr(error, "problems", ()))
     step = error.step if error.step is not None else last
     for sentence in problems or (error.sentence,):
-        logger.error("%s", sentence)
+        log.error("%s", sentence)
     return Outcome(error.exit_code, error.code, error.sentence, step, problems=problems)
 
 

@@ -12,7 +12,7 @@ from types import FrameType
 from trainer_image.errors import EXIT_TERMINATED
 from trainer_image.storage.container import Stop
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def stops_on_signals(stop: Stop) -> Iterator[None]:
             # Without clean-up: whoever asks twice wants it gone. Exit 0 would make the Job complete.
             os._exit(EXIT_TERMINATED)
         received = True
-        logger.warning("%s: the training stops and saves its state", signal.Signals(number).name)
+        log.warning("%s: the training stops and saves its state", signal.Signals(number).name)
         stop.set("terminated")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -18,7 +18,7 @@ from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
 from trainer_image.storage.container import Stop
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
@@ -60,7 +60,7 @@ class NoTracking:
         return True
 
     def progress(self, progress: Progress) -> None:
-        logger.debug("%s", progress.message)
+        log.debug("%s", progress.message)
 
     def report(self, status: ProcessingStatus, message: str) -> bool:
         return True
@@ -109,7 +109,7 @@ class StatusTracker:
             if not self._dispatched:
                 raise self._blocked(error) from None
             # Its portal's trouble is not the training's: the dispatcher has asked before it launched this.
-            logger.warning("Training goes on without the status check: %s", error)
+            log.warning("Training goes on without the status check: %s", error)
             self._given_up = not error.retryable
         else:
             if not self._may_train(status):
@@ -126,7 +126,7 @@ class StatusTracker:
         try:
             self._retry(lambda: self._report_once(status, message), self._report_seconds)
         except PortalError as error:
-            logger.warning("The portal was not told %s: %s", status.title, error)
+            log.warning("The portal was not told %s: %s", status.title, error)
             return False
         return True
 
@@ -153,7 +153,7 @@ class StatusTracker:
             self._put(STARTED)
         except PortalError as error:
             # Training continues; the progress thread sends it when the portal is back.
-            logger.warning("Training goes on: %s", error)
+            log.warning("Training goes on: %s", error)
             self._given_up = not error.retryable
         return True
 
@@ -162,17 +162,17 @@ class StatusTracker:
             try:
                 self._tick()
             except PortalError as error:
-                logger.debug("No progress report: %s", error)
+                log.debug("No progress report: %s", error)
                 if not error.retryable:
                     self._given_up = True
             except Exception:
                 # A fault of the reporter never ends a healthy training.
-                logger.exception("No progress report")
+                log.exception("No progress report")
 
     def _tick(self) -> None:
         status = self._portal.get_model_status(self._model_id).status
         if status.is_terminal or (self._seen_processing and status is not ProcessingStatus.PROCESSING):
-            logger.warning("Model %s is %s at the portal: training stops", self._model_id, status.title)
+            log.warning("Model %s is %s at the portal: training stops", self._model_id, status.title)
             self._stop.set("cancelled")
             return
         message = self._latest
@@ -193,7 +193,7 @@ class StatusTracker:
         if there is status:
             return
         if there.is_terminal or (there.may_start and self._seen_processing):
-            logger.warning(
+            log.warning(
                 "Model %s is %s at the portal: someone has moved on, %s is not reported",
                 self._model_id,
                 there.title,
@@ -214,7 +214,7 @@ class StatusTracker:
                 wait = min(max(pause, error.retry_after or 0.0), LONGEST_PAUSE)
                 if not error.retryable or time.monotonic() + wait > deadline:
                     raise
-                logger.info("The portal is asked again in %.1f s: %s", wait, error)
+                log.info("The portal is asked again in %.1f s: %s", wait, error)
                 if stopped_before:
                     time.sleep(wait)
                 elif self._stop.event.wait(wait):

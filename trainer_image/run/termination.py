@@ -12,7 +12,7 @@ from pathlib import Path
 
 from portal_client.redaction import redact
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 # Kubernetes cuts off the rest: and half a JSON object says nothing.
 MAX_BYTES = 4096
@@ -62,7 +62,7 @@ def termination_message(
 def write_termination(path: Path, content: bytes) -> None:
     """Whole or not at all. Nothing where nobody will read it: no such folder, or Kubernetes' own file is not there."""
     if path == KUBERNETES_FILE and not path.exists():
-        logger.debug("No termination message: this is no pod")
+        log.debug("No termination message: this is no pod")
         return
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -79,7 +79,7 @@ def write_termination(path: Path, content: bytes) -> None:
                 file.write(content)
                 file.truncate()
     except OSError as error:
-        logger.debug("No termination message at %s: %s", path, error.strerror)
+        log.debug("No termination message at %s: %s", path, error.strerror)
 
 
 def _encode(body: Mapping[str, object]) -> bytes:

@@ -11,7 +11,7 @@ from trainer_image.errors import UsageError
 from trainer_image.run.status_tracker import NoTracking, Portal, StatusTracker, Tracker
 from trainer_image.storage.container import Stop
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def connect_portal(settings: Settings) -> Portal:
@@ -29,15 +29,15 @@ def connect_portal(settings: Settings) -> Portal:
 def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]) -> Tracker:
     """Raises UsageError where the model's container has no model id to track."""
     if not settings.tracking:
-        logger.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
+        log.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
         return NoTracking()
     try:
-        model_id = extract_and_log_model_id(settings.model_container, logger)
+        model_id = extract_and_log_model_id(settings.model_container, log)
     except InvalidContainerName as error:
         raise UsageError(f"MODEL_CONTAINER: {error}") from None
     if not settings.api_key or not settings.api_base_url:
-        logger.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
-        logger.warning("The dispatcher reports this training: the trainer cannot")
+        log.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
+        log.warning("The dispatcher reports this training: the trainer cannot")
         return NoTracking()
     return StatusTracker(
         connect(settings),

@@ -23,7 +23,7 @@ from trainer_image.storage.blob_names import printable
 if TYPE_CHECKING:
     from trainer_image.tasks.base import Task
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 GROUP = "trainer_image.tasks"
 _LONGEST = 300
@@ -63,7 +63,7 @@ def load(entry_point: str) -> Task:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise UserCodeFailed(f"{where}: its package is installed, but has no module {error.name}") from None
-        logger.error("%s", where, exc_info=error)
+        log.error("%s", where, exc_info=error)
         raise UserCodeFailed(f"{where}: importing it failed with {last_line(error, module_name)}") from error
     found = getattr(module, name, None)
     if found is None:
@@ -90,7 +90,7 @@ def blames(entry_point: str | None) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         if entry_point is None:
             raise
-        logger.error("The task %s failed", entry_point, exc_info=error)
+        log.error("The task %s failed", entry_point, exc_info=error)
         line = last_line(error, entry_point.partition(":")[0])
         raise UserCodeFailed(f"The task {entry_point} failed: {line}") from error
 

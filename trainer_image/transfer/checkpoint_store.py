@@ -20,7 +20,7 @@ from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import BlobInfo, Container, ContainerMissing, StorageFault
 from trainer_image.transfer.download import RANGE_BYTES
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 MANIFEST = "MANIFEST.json"
 MANIFEST_BYTES = 1024 * 1024
@@ -113,20 +113,20 @@ class ContainerCheckpoints:
 
     def _fetch(self, step: int, blobs: dict[str, BlobInfo]) -> Path | None:
         if MANIFEST not in blobs:
-            logger.warning("Checkpoint step-%d is incomplete: passed over", step)
+            log.warning("Checkpoint step-%d is incomplete: passed over", step)
             return None
         target = self._folder / f"step-{step}"
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         if blobs[MANIFEST].size > MANIFEST_BYTES:
-            logger.warning("Checkpoint step-%d has no manifest of ours: passed over", step)
+            log.warning("Checkpoint step-%d has no manifest of ours: passed over", step)
             return None
         content, _ = self._container.read(blobs[MANIFEST].name, MANIFEST_BYTES)
         (target / MANIFEST).write_bytes(content)
         for name, expected in _files(content).items():
             blob = blobs.get(name)
             if blob is None or blob.size != expected["size"] or problem_of(name):
-                logger.warning("Checkpoint step-%d lacks %s: passed over", step, name)
+                log.warning("Checkpoint step-%d lacks %s: passed over", step, name)
                 return None
             digest = hashlib.sha256()
             (target / name).parent.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ class ContainerCheckpoints:
                     digest.update(block)
                     file.write(block)
             if digest.hexdigest() != expected["sha256"]:
-                logger.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, name)
+                log.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, name)
                 return None
         return target
 

@@ -38,7 +38,7 @@ from trainer_image.storage.container import (
     StorageFault,
 )
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 RANGE_BYTES = 16 * 1024 * 1024
 # What a training writes beside the dataset (model, checkpoints, report), left free on the disk.
@@ -147,7 +147,7 @@ class Download:
         wrong = self._mismatches(largest_first)
         if wrong:
             # Once more: a proxy's fault is mended by it, a wrong Content-MD5 is not.
-            logger.warning("Fetching again, MD5 differs: %s", ", ".join(printable(b.name) for b in wrong))
+            log.warning("Fetching again, MD5 differs: %s", ", ".join(printable(b.name) for b in wrong))
             self._fetch(wrong)
             wrong = self._mismatches(wrong)
         if wrong:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.storage.container import Container, Lease, LeaseHeld, Stop, StorageFault
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LEASE = ".run.lease"
 RENEW_SECONDS = 5.0
@@ -45,7 +45,7 @@ class RunLease:
         except LeaseHeld:
             raise Fenced("Another pod owns this run: nothing is published") from None
         except StorageFault as fault:
-            logger.warning("The lease could not be confirmed: %s", fault.why)
+            log.warning("The lease could not be confirmed: %s", fault.why)
 
     def release(self) -> None:
         self._ended.set()
@@ -57,11 +57,11 @@ class RunLease:
             try:
                 self._lease.renew()
             except LeaseHeld:
-                logger.error("Another pod owns this run: training stops")
+                log.error("Another pod owns this run: training stops")
                 self._stop.set("fenced")
                 return
             except StorageFault as fault:
-                logger.warning("The lease was not renewed: %s", fault.why)
+                log.warning("The lease was not renewed: %s", fault.why)
 
 
 def take(
@@ -88,7 +88,7 @@ def take(
             if time.monotonic() > deadline:
                 raise Fenced(f"Another pod owns this run: {fault.why}") from None
             if not waited:
-                logger.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
+                log.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
             waited = True
             stop.event.wait(1.0)
 

@@ -15,7 +15,7 @@ from typing import Self
 
 from trainer_image.storage.container import Container, Stop, StorageFault
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 NAME = "metrics.live.jsonl"
 # The blob is written as a whole each time, hence: the end of a long file only, and a long one less often.
@@ -57,7 +57,7 @@ class MetricsStream:
         try:
             self._container.delete(self._name)
         except StorageFault as fault:
-            logger.info("%s is left behind: %s", self._name, fault.why)
+            log.info("%s is left behind: %s", self._name, fault.why)
 
     def _run(self) -> None:
         ended = False
@@ -69,7 +69,7 @@ class MetricsStream:
                 self._copy()
             except Exception as error:
                 why = error.why if isinstance(error, StorageFault) else f"{type(error).__name__}: {error}"
-                logger.log(logging.DEBUG if self._told else logging.WARNING, "%s was not written: %s", self._name, why)
+                log.log(logging.DEBUG if self._told else logging.WARNING, "%s was not written: %s", self._name, why)
                 self._told = True
 
     def _copy(self) -> None:

@@ -43,7 +43,7 @@ from trainer_image.storage.container import (
 )
 from trainer_image.transfer.download import RANGE_BYTES
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 LATEST = "latest.json"
 MANIFEST = "MANIFEST.json"
@@ -70,7 +70,7 @@ def read_latest(container: Container) -> Latest:
     except BlobMissing:
         return Latest(None)
     except TooLarge as large:
-        logger.warning("%s in %s is not readable (%s): it names no model", LATEST, container.name, large.why)
+        log.warning("%s in %s is not readable (%s): it names no model", LATEST, container.name, large.why)
         return Latest(large.etag)
     try:
         body = untrusted_json.loads(content)
@@ -78,7 +78,7 @@ def read_latest(container: Container) -> Latest:
         if not (_RUN_ID.fullmatch(run_id) and isinstance(digest, str)):
             raise ValueError
     except (ValueError, KeyError, TypeError):
-        logger.warning("%s in %s is not readable: it names no model", LATEST, container.name)
+        log.warning("%s in %s is not readable: it names no model", LATEST, container.name)
         return Latest(etag)
     return Latest(etag, run_id, digest)
 
@@ -113,7 +113,7 @@ def publish(
                 pointer = {"run_id": run_id, "manifest_sha256": ours}
                 container.write_if(LATEST, json.dumps(pointer).encode(), now.etag)
                 return f"{container.name}/{where}"
-            logger.warning("Another pod has written to %s: it is uploaded again", where)
+            log.warning("Another pod has written to %s: it is uploaded again", where)
         raise Fenced(f"Another pod of this run writes to {container.name}/{where} at the same time")
     except StorageFault as fault:
         raise _upload_failed(container, fault) from None

@@ -34,7 +34,7 @@ from trainer_image.storage.container import (
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.download import DatasetLock, Download, in_words, lock_dataset
 
-logger = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 CONFIG = "config.yaml"
 
@@ -98,7 +98,7 @@ class Sources:
     def _dataset_name(self, config: Config) -> str:
         asked, configured = self._settings.dataset_container, config.dataset
         if asked and configured and asked != configured:
-            logger.warning("The request names dataset %s, config.yaml names %s: the request decides", asked, configured)
+            log.warning("The request names dataset %s, config.yaml names %s: the request decides", asked, configured)
         name = asked or configured
         if name is None:
             raise ConfigInvalid(
@@ -172,7 +172,7 @@ class Dataset:
     def _download(
         self, lock: DatasetLock, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
     ) -> None:
-        logger.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), in_words(lock.size))
+        log.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), in_words(lock.size))
 
         told = -1
 
