@@ -20,7 +20,9 @@ TRAINER_TABLE = section(TROUBLESHOOT, "Said by the trainer")
 KUBERNETES_TABLE = section(TROUBLESHOOT, "Read from Kubernetes")
 POISON_TABLE = section(TROUBLESHOOT, "Codes in the poison queue")
 SOURCES = [
-    path for package in ("dispatcher", "portal_client", "trainer_image") for path in (ROOT / package).rglob("*.py")
+    path
+    for package in ("common", "dispatcher", "portal_client", "trainer_image")
+    for path in (ROOT / package).rglob("*.py")
 ]
 
 
