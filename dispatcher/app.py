@@ -2,7 +2,7 @@
 
 queue ──intake──▶ launcher ──▶ Job (suspended ▶ resumed)
                      │            │ list + watch
-                   portal ◀── reporter ◀── reconciler ◀── view ◀── sweep
+                   portal ◀── reporter ◀── reconciler ◀── cache ◀── sweep
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from types import FrameType
 
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
-from dispatcher.controller.cache import ClusterView
-from dispatcher.controller.kueue_workloads import KueueQueue
-from dispatcher.controller.metadata_repair import Mender
+from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.kueue_workloads import KueueWorkloads
+from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
@@ -64,7 +64,7 @@ class App:
         self._gate = Gate(settings.outage_pause)
         self._work = WorkQueue()
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
-        self._view = ClusterView(lambda name: self._work.add_after(name, _BURST))
+        self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
         self._threads: list[threading.Thread] = []
 
         template = read_template(settings)
@@ -79,7 +79,7 @@ class App:
         locks = ModelLocks()
         put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
         self._events = JobEvents(self._cluster)
-        self._mender = Mender(self._cluster, self._events, self._stopping)
+        self._repair = MetadataRepair(self._cluster, self._events, self._stopping)
         self._refusals = Refusals()
         launcher = Launcher(
             self._cluster,
@@ -97,7 +97,7 @@ class App:
         )
         self._reconciler = Reconciler(
             self._work,
-            self._view,
+            self._cache,
             self._cluster,
             launcher,
             reporter,
@@ -108,8 +108,8 @@ class App:
             take_on_after=settings.visibility_timeout * 1.5,
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
-            mender=self._mender,
-            queue=KueueQueue(self._cluster.list_workloads, settings.progress, self._events)
+            repair=self._repair,
+            kueue=KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
             if settings.kueue_queue
             else None,
         )
@@ -121,7 +121,7 @@ class App:
             self._gate,
             self._metrics,
             bounds=bounds_of(settings),
-            free_slots=lambda: settings.max_active_jobs - self._view.unfinished(),
+            free_slots=lambda: settings.max_active_jobs - self._cache.unfinished(),
             visibility_timeout=settings.visibility_timeout,
             concurrency=settings.launch_concurrency,
             max_deliveries=settings.max_deliveries,
@@ -134,7 +134,7 @@ class App:
         )
         self._page = status_page(
             settings,
-            self._view,
+            self._cache,
             self._queue,
             self._poison_queue,
             self._refusals,
@@ -170,17 +170,17 @@ class App:
     def _run_loops(self) -> None:
         settings = self._settings
         for kind in ("jobs", "pods"):
-            watcher = Watcher(kind, self._cluster, self._view, settings.resync, self._stopping, self._metrics)
+            watcher = Watcher(kind, self._cluster, self._cache, settings.resync, self._stopping, self._metrics)
             self._start(f"watch-{kind}", watcher.run)
         # Adopt what runs before the first message is received (F9).
-        while not self._stopping.is_set() and not self._view.wait_ready(0.5):
+        while not self._stopping.is_set() and not self._cache.wait_ready(0.5):
             continue
         for number in range(settings.report_concurrency):
             self._start(f"reconcile-{number}", self._reconciler.run)
         self._start("events", self._events.run)
-        self._start("mend", self._mender.run)
+        self._start("mend", self._repair.run)
         sweep = Sweep(
-            self._view,
+            self._cache,
             self._work,
             self._metrics,
             every=settings.sweep,
@@ -208,7 +208,7 @@ class App:
         reasons = []
         if self._portal is not None and not self._settings.api_key:
             reasons.append("API_KEY not configured")
-        if not self._view.ready:
+        if not self._cache.ready:
             reasons.append("Jobs and pods were not listed yet")
         if self._gate.reason:
             reasons.append(f"intake pauses: {self._gate.reason}")
@@ -223,8 +223,8 @@ class App:
         metrics.work_queue.set_function(lambda: len(self._work))
         for cause in CAUSES:
             metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
-        metrics.pauses("full", lambda: self._view.unfinished() >= settings.max_active_jobs)
-        metrics.pauses("starting", lambda: not self._view.ready)
+        metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
+        metrics.pauses("starting", lambda: not self._cache.ready)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
 
     def _is_out_of_reach(self, cause: str) -> bool:

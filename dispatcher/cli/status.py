@@ -12,7 +12,7 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.config.settings import Settings
-from dispatcher.controller.kueue_workloads import KueueQueue
+from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import outcome, phases
 from dispatcher.decisions.outcome import Ended, Stop
 from dispatcher.decisions.phases import Phase
@@ -52,7 +52,7 @@ def inspect(settings: Settings, model: str | None) -> Found:
     waiting = _visible(queue, settings)
     jobs = {objects.model_id_of(job): job for job in cluster.list_jobs(names.SELECTOR).items}
     pods = cluster.list_pods(names.SELECTOR).items
-    queued = KueueQueue(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
+    queued = KueueWorkloads(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
     models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings, queued) for i in ids]
     if wanted is not None:
@@ -90,7 +90,7 @@ def _model(
     pods: Sequence[KubeObject],
     portal: PortalClient | None,
     settings: Settings,
-    queued: KueueQueue | None,
+    queued: KueueWorkloads | None,
 ) -> dict[str, Any]:
     return {
         "model": f"{MODEL_PREFIX}{model_id}",
@@ -100,7 +100,9 @@ def _model(
     }
 
 
-def _job(job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueQueue | None) -> dict[str, Any]:
+def _job(
+    job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueWorkloads | None
+) -> dict[str, Any]:
     own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
     decided = outcome.decide(job, own, (), time.time(), factories.limits_of(settings))
     now = phases.phase(job, own)

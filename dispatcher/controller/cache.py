@@ -13,7 +13,7 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 
 
-class ClusterView:
+class ClusterCache:
     """Jobs by name and pods by uid. Thread-safe. `changed` is called with a Job's name, outside the lock."""
 
     def __init__(self, changed: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -24,7 +24,7 @@ class ClusterView:
         self._pods: dict[str, KubeObject] = {}
         self._pods_of: dict[str, dict[str, KubeObject]] = {}  # the same pods by their Job's uid
         self._first_seen: dict[str, float] = {}
-        self._vanished: dict[str, KubeObject] = {}
+        self._tombstones: dict[str, KubeObject] = {}
         self._released: set[str] = set()
         self._listed: set[str] = set()
         self._ready = threading.Event()
@@ -50,7 +50,7 @@ class ClusterView:
                 self._pods = fresh
                 for uid, pod in before.items():
                     if uid not in fresh:
-                        self._bury(pod)
+                        self._leave_tombstone(pod)
                 for uid, pod in fresh.items():
                     self._index(pod, before.get(uid))
             self._listed.add(kind)
@@ -71,7 +71,7 @@ class ClusterView:
                         self._forget(before)  # the one that we knew went unheard, and so did the coming of this one
                     self._forget(item)
                 else:
-                    self._bury(item, before)
+                    self._leave_tombstone(item, before)
             else:
                 before = known.get(key)
                 known[key] = item
@@ -99,7 +99,7 @@ class ClusterView:
         if not kept:
             self._pods_of.pop(owner, None)  # usually the Job goes first, and nothing else would
 
-    def _bury(self, pod: KubeObject, before: KubeObject | None = None) -> None:
+    def _leave_tombstone(self, pod: KubeObject, before: KubeObject | None = None) -> None:
         """A pod is gone; what it last said is remembered as long as its Job is there (an eviction deletes the pod)."""
         self._unlink(pod, before)
         if objects.owner_uid(pod) not in self._first_seen:
@@ -124,7 +124,7 @@ class ClusterView:
             return
         # Taken away by force, and unreported.
         if not objects.is_reported(job):
-            self._vanished[objects.name_of(job)] = job
+            self._tombstones[objects.name_of(job)] = job
 
     def _pods_of_gone(self, uid: str) -> None:
         """Keep only those that the API server still has."""
@@ -144,10 +144,10 @@ class ClusterView:
         with self._lock:
             return list(self._pods_of.get(uid, {}).values())
 
-    def vanished(self, name: str) -> KubeObject | None:
+    def tombstone(self, name: str) -> KubeObject | None:
         """The last state of a Job that disappeared before it was reported."""
         with self._lock:
-            return self._vanished.get(name)
+            return self._tombstones.get(name)
 
     def released(self, job: KubeObject) -> None:
         """The Job was reported and its finalizer is off: when it disappears, nothing is missing."""
@@ -156,15 +156,15 @@ class ClusterView:
             if known is not None and objects.uid_of(known) == objects.uid_of(job):
                 self._released.add(objects.uid_of(job))
             elif self._gone(job):
-                del self._vanished[objects.name_of(job)]
+                del self._tombstones[objects.name_of(job)]
 
     def _gone(self, job: KubeObject) -> bool:
-        gone = self._vanished.get(objects.name_of(job))
+        gone = self._tombstones.get(objects.name_of(job))
         return gone is not None and objects.uid_of(gone) == objects.uid_of(job)
 
-    def settle_vanished(self, name: str) -> None:
+    def drop_tombstone(self, name: str) -> None:
         with self._lock:
-            self._vanished.pop(name, None)
+            self._tombstones.pop(name, None)
 
     def jobs(self) -> list[KubeObject]:
         with self._lock:
@@ -173,7 +173,7 @@ class ClusterView:
     def names(self) -> list[str]:
         """Every Job that there may be something to do for."""
         with self._lock:
-            return [*self._jobs, *(name for name in self._vanished if name not in self._jobs)]
+            return [*self._jobs, *(name for name in self._tombstones if name not in self._jobs)]
 
     def unfinished(self) -> int:
         """How many Jobs hold or wait for a GPU: derived from the list, never counted."""

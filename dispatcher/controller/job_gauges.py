@@ -1,4 +1,4 @@
-"""The Jobs in numbers, worked out anew from the view: nothing is counted up and down, so no number can drift.
+"""The Jobs in numbers, worked out anew from the cache: nothing is counted up and down, so no number can drift.
 
 Every replica measures the same cluster; whoever adds them up has to take the largest, not the sum.
 """
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections import Counter
 
 from dispatcher.cluster import names, objects
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import phases
 from dispatcher.decisions.phases import ENDED, Phase
 from dispatcher.telemetry.metrics import Metrics
 
 
-def measure_jobs(view: ClusterView, metrics: Metrics, now: float, *, tracking: bool = True) -> None:
+def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, tracking: bool = True) -> None:
     """Set every gauge that speaks of Jobs. now: epoch seconds; tracking: False with STATUS_TRACKING=off."""
     count: Counter[Phase] = Counter()
     longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
     overdue = 0.0
     untold: list[float] = []
-    jobs = view.jobs()
+    jobs = cache.jobs()
     for job in jobs:
-        pods = view.pods_of(job)
+        pods = cache.pods_of(job)
         phase = phases.phase(job, pods)
         count[phase] += 1
         if phase in longest:
@@ -36,7 +36,7 @@ def measure_jobs(view: ClusterView, metrics: Metrics, now: float, *, tracking: b
         metrics.longest_in_phase.labels(phase).set(seconds)
     metrics.active_jobs.set(sum(not objects.is_finished(job) for job in jobs))
     # Those that somebody took away by force are reported, too.
-    vanished = sum(view.vanished(name) is not None for name in view.names())
+    vanished = sum(cache.tombstone(name) is not None for name in cache.names())
     metrics.unreported_jobs.set(count[Phase.REPORTING] + vanished)
     metrics.longest_overdue.set(overdue)
     metrics.unacknowledged_jobs.set(len(untold))

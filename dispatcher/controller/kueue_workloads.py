@@ -11,12 +11,12 @@ from dispatcher.cluster import objects
 from dispatcher.cluster.client import ClusterError
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import kueue
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 
 log = logging.getLogger(__name__)
 
 
-class KueueQueue:
+class KueueWorkloads:
     """The Workloads of the namespace, listed only when a Job waits, at most once in `every` seconds.
 
     list_workloads: raises ClusterError. What cannot be read is not told; the log says so once.
@@ -26,7 +26,7 @@ class KueueQueue:
         self,
         list_workloads: Callable[[], list[KubeObject]],
         every: float,
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:

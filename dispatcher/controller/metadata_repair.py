@@ -18,7 +18,7 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.ports import Cluster
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.model_ids import MODEL_PREFIX
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def is_damaged(job: KubeObject) -> bool:
     return names.FINALIZER in (objects.meta(job).get("finalizers") or ()) and bool(_lost(job))
 
 
-def mended(job: KubeObject, now: float) -> dict[str, Any]:
+def repaired_metadata(job: KubeObject, now: float) -> dict[str, Any]:
     """The metadata to merge into a damaged Job. now: epoch seconds."""
     annotations: dict[str, str] = {}
     # Suspended and without Kueue's label its launch is not over, and is gone on with.
@@ -99,13 +99,13 @@ def _environment(job: KubeObject) -> dict[str, str]:
     }
 
 
-class Mender:
+class MetadataRepair:
     """Mends on sight, and looks for those that no watch shows. Thread-safe."""
 
     def __init__(
         self,
         cluster: Cluster,
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
@@ -116,9 +116,9 @@ class Mender:
         self._clock = clock
         self._monotonic = monotonic
         self._guard = threading.Lock()
-        self._mended: dict[str, float] = {}  # uid → when, for as long as that counts
+        self._repaired: dict[str, float] = {}  # uid → when, for as long as that counts
 
-    def mend(self, job: KubeObject) -> float:
+    def repair(self, job: KubeObject) -> float:
         """Put back what a damaged Job has lost; returns the seconds to wait, where that was done just before.
 
         Raises ClusterError.
@@ -129,13 +129,13 @@ class Mender:
         job = live
         now, uid = self._monotonic(), objects.uid_of(job)
         with self._guard:
-            self._mended = {key: at for key, at in self._mended.items() if now - at < _PATIENCE}
-            if uid in self._mended:
-                return self._mended[uid] + _PATIENCE - now
-            self._mended[uid] = now
+            self._repaired = {key: at for key, at in self._repaired.items() if now - at < _PATIENCE}
+            if uid in self._repaired:
+                return self._repaired[uid] + _PATIENCE - now
+            self._repaired[uid] = now
         text = f"Somebody removed or changed {', '.join(_lost(job))} of this Job; they are put back"
         try:
-            self._cluster.patch_job(objects.name_of(job), {"metadata": mended(job, self._clock())})
+            self._cluster.patch_job(objects.name_of(job), {"metadata": repaired_metadata(job, self._clock())})
         except (ObjectNotFound, ObjectConflict):
             return 0.0  # it is gone, or another one
         log.warning(
@@ -168,7 +168,7 @@ class Mender:
     def _try(self, job: KubeObject) -> None:
         """Whatever forbids it for one Job (a policy, a webhook) says nothing of the next. Raises ClusterUnavailable."""
         try:
-            self.mend(job)
+            self.repair(job)
         except ClusterUnavailable:
             raise
         except ClusterError as error:

@@ -11,7 +11,7 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class Progress:
         reporter: Reporter,
         every: float,
         monotonic: Callable[[], float],
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
     ) -> None:
         self._work = work
         self._reporter = reporter

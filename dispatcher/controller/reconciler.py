@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
-from dispatcher.controller.cache import ClusterView
-from dispatcher.controller.kueue_workloads import KueueQueue
-from dispatcher.controller.metadata_repair import Mender, is_damaged
+from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.kueue_workloads import KueueWorkloads
+from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
@@ -25,7 +25,7 @@ from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.ports import Cluster
 from dispatcher.telemetry import logs
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
@@ -52,13 +52,13 @@ class Reconciler:
     """Level-triggered: what it does depends on what is, not on which event came.
 
     progress_every: seconds between two progress messages of a model. take_on_after: seconds after which a half-launched
-    Job is believed to have lost its message. queue: tells how far a Job has come in Kueue's queue.
+    Job is believed to have lost its message. kueue: tells how far a Job has come in Kueue's queue.
     """
 
     def __init__(
         self,
         work: WorkQueue,
-        view: ClusterView,
+        cache: ClusterCache,
         cluster: Cluster,
         launcher: Launcher,
         reporter: Reporter,
@@ -67,15 +67,15 @@ class Reconciler:
         limits: Limits,
         progress_every: float,
         take_on_after: float,
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
         on_defect: Callable[[], None] = lambda: None,
-        queue: KueueQueue | None = None,
-        mender: Mender | None = None,
+        kueue: KueueWorkloads | None = None,
+        repair: MetadataRepair | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
-        self._view = view
+        self._cache = cache
         self._cluster = cluster
         self._launcher = launcher
         self._reporter = reporter
@@ -84,8 +84,8 @@ class Reconciler:
         self._take_on_after = take_on_after
         self._events = events
         self._on_defect = on_defect
-        self._queue = queue
-        self._mender = mender or Mender(cluster)
+        self._kueue = kueue
+        self._repair = repair or MetadataRepair(cluster)
         self._clock = clock
         self._monotonic = monotonic
         self._progress = Progress(work, reporter, progress_every, monotonic, events)
@@ -111,7 +111,7 @@ class Reconciler:
             self.reconcile(key)
             self._work.succeeded(key)
         except (ObjectConflict, ObjectNotFound) as error:
-            # The view was older than the Job: the watch brings the new one.
+            # The cache was older than the Job: the watch brings the new one.
             log.debug("Job %s: %s", key, error)
             self._work.failed(key)
         except (PortalError, ClusterError) as error:
@@ -127,10 +127,10 @@ class Reconciler:
 
     def _speaking_of(self, name: str) -> dict[str, str | int]:
         """What every line about the Job says of it."""
-        job = self._view.job(name) or self._view.vanished(name)
+        job = self._cache.job(name) or self._cache.tombstone(name)
         if job is None:
             return {"job": name}
-        pods = len(self._view.pods_of(job))
+        pods = len(self._cache.pods_of(job))
         message_id = objects.annotation(job, names.MESSAGE_ID)
         return {
             "model": objects.model_id_of(job),
@@ -141,12 +141,12 @@ class Reconciler:
 
     def reconcile(self, name: str) -> None:
         """Bring one Job a step further. Raises PortalError and ClusterError: come again."""
-        if (gone := self._view.vanished(name)) is not None:
-            self._vanished(name, gone)
+        if (gone := self._cache.tombstone(name)) is not None:
+            self._deleted_unobserved(name, gone)
             self._forget(name, gone)
-        job = self._view.job(name)
+        job = self._cache.job(name)
         if job is not None and is_damaged(job):
-            if (wait := self._mender.mend(job)) > 0:
+            if (wait := self._repair.repair(job)) > 0:
                 self._work.add_after(name, wait)
             return  # the watch brings it as it is then
         if job is None or objects.is_reported(job) or not objects.is_managed(job):
@@ -162,7 +162,7 @@ class Reconciler:
         return self._progress.seen()
 
     def _step(self, name: str, job: KubeObject) -> None:
-        pods = self._view.pods_of(job)
+        pods = self._cache.pods_of(job)
         now = self._clock()
         if taken := disruptions.unrecorded(job, pods):
             gone = " ".join(objects.name_of(pod) for pod in pods if objects.uid_of(pod) in taken)
@@ -184,7 +184,7 @@ class Reconciler:
         match decided:
             case Ended() as ended:
                 self._reporter.report(job, ended)
-                self._view.released(job)
+                self._cache.released(job)
                 # A Job that was deleted goes with that: nobody sees it as reported.
                 self._forget(name, job)
             case Stop():
@@ -204,18 +204,18 @@ class Reconciler:
         elif not objects.is_acknowledged(job):
             self._reporter.acknowledge(job)
         elif going.progress:
-            place = self._queue.progress(job) if self._queue is not None else None
+            place = self._kueue.progress(job) if self._kueue is not None else None
             self._progress.waits(name, job, place or going.progress)
         elif any("running" in objects.trainer_state(pod) for pod in pods if not objects.pod_is_over(pod)):
             self._progress.runs(name, job)
 
     def _stop(self, name: str, job: KubeObject, now: float) -> None:
-        """The view may be minutes old (a half-open watch): what would be stopped is looked at as it is now."""
+        """The cache may be minutes old (a half-open watch): what would be stopped is looked at as it is now."""
         live = self._cluster.get_job(name)
         if live is None or objects.uid_of(live) != objects.uid_of(job):
-            return  # the view will learn of it
+            return  # the cache will learn of it
         # Of the pods that are gone only their last words count: what they were thought to be doing is no news.
-        pods = self._ask_for_pods(live, [pod for pod in self._view.pods_of(live) if objects.pod_is_over(pod)])
+        pods = self._ask_for_pods(live, [pod for pod in self._cache.pods_of(live) if objects.pod_is_over(pod)])
         asked = waiting.needs_events(live, pods, now)
         events = self._cluster.list_events(asked) if asked else []
         decided = outcome.decide(live, pods, events, now, self._limits, self._failing_since(live, pods, now))
@@ -251,7 +251,7 @@ class Reconciler:
         """Its message brings it further, unless that is gone (expired, purged)."""
         if objects.is_deleting(job):
             return
-        left = self._take_on_after - self._view.seconds_known(job)
+        left = self._take_on_after - self._cache.seconds_known(job)
         if left > 0:
             self._work.add_after(name, left)
             return
@@ -268,28 +268,28 @@ class Reconciler:
             except (ObjectNotFound, ObjectConflict):
                 continue
 
-    def _vanished(self, name: str, job: KubeObject) -> None:
+    def _deleted_unobserved(self, name: str, job: KubeObject) -> None:
         """Gone without a report: somebody removed the finalizer. Ask the API server before believing it (F30)."""
         live = self._cluster.get_job(name)
         if live is not None and objects.uid_of(live) == objects.uid_of(job):
             # Not gone: no longer ours by its label, or the watch was wrong.
-            if is_damaged(live) and (wait := self._mender.mend(live)) > 0:
+            if is_damaged(live) and (wait := self._repair.repair(live)) > 0:
                 self._work.add_after(name, wait)
                 return
             if not objects.is_managed(live):
                 log.warning("Job %s was taken out of our hands with label and finalizer: its end is not reported", name)
-            self._view.settle_vanished(name)
+            self._cache.drop_tombstone(name)
             return
         if not objects.is_launched(job):
-            self._view.settle_vanished(name)  # nothing had begun; its message, if any, begins anew
+            self._cache.drop_tombstone(name)  # nothing had begun; its message, if any, begins anew
             return
-        pods = self._view.pods_of(job)
+        pods = self._cache.pods_of(job)
         ended = outcome.decide(job, pods, (), self._clock(), self._limits)
         if not isinstance(ended, Ended):
             ended = Ended(False, outcome.JOB_VANISHED)
         with self._locks.hold(objects.model_id_of(job)):
-            self._reporter.report_vanished(job, ended)
-        self._view.settle_vanished(name)
+            self._reporter.report_deleted(job, ended)
+        self._cache.drop_tombstone(name)
 
     def _second_look(self, name: str, job: KubeObject) -> None:
         """Once, a while after a Job was reported: a Processing that came late may have covered its outcome.

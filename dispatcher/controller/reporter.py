@@ -18,7 +18,7 @@ from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.ports import Cluster, Portal
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
 from portal_client.statuses import ProcessingStatus
@@ -43,7 +43,7 @@ class Reporter:
         metrics: Metrics,
         *,
         ttl: int,
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._cluster = cluster
@@ -82,7 +82,7 @@ class Reporter:
             ended.verdict.sentence,
         )
 
-    def report_vanished(self, job: KubeObject, ended: Ended) -> None:
+    def report_deleted(self, job: KubeObject, ended: Ended) -> None:
         """The Job was taken away by force before it was reported: there is nothing left to patch."""
         said = self._tell(job, ended)
         self._metrics.outcome(ended.verdict.code)
@@ -155,7 +155,7 @@ class Reporter:
         if status.is_terminal:
             return
         if status.may_start:
-            # The view may be minutes old: another dispatcher may have acknowledged and reported this Job meanwhile, and
+            # The cache may be minutes old: another replica may have acknowledged and reported this Job meanwhile, and
             # a user may ask for a new training by now. Nothing of that may be covered.
             live = self._cluster.get_job(objects.name_of(job))
             if live is None or objects.uid_of(live) != objects.uid_of(job):
@@ -183,7 +183,7 @@ class Reporter:
             status = self._portal.get_model_status(model_id).status
             if status.is_terminal:
                 return "reported"  # the trainer spoke first, or an earlier try of ours
-            # Read after the status. The view may be minutes old, and this the status of a next training.
+            # Read after the status. The cache may be minutes old, and this the status of a next training.
             live = self._cluster.get_job(objects.name_of(job))
             if live is not None and objects.uid_of(live) != objects.uid_of(job):
                 return "superseded"

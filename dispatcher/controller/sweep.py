@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from dispatcher.cluster import objects
-from dispatcher.controller.cache import ClusterView
-from dispatcher.controller.job_gauges import measure_jobs
+from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.queue.azure import QueueError
 from dispatcher.telemetry.metrics import Metrics
@@ -31,7 +31,7 @@ class Sweep:
 
     def __init__(
         self,
-        view: ClusterView,
+        cache: ClusterCache,
         work: WorkQueue,
         metrics: Metrics,
         *,
@@ -42,7 +42,7 @@ class Sweep:
         depths: Mapping[str, Callable[[], int]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._view = view
+        self._cache = cache
         self._work = work
         self._metrics = metrics
         self._every = every
@@ -54,22 +54,22 @@ class Sweep:
 
     def run(self, alive: Callable[[], None]) -> None:
         """Sweep until `stopping`."""
-        self._view.wait_ready(self._every)
+        self._cache.wait_ready(self._every)
         while not self._stopping.is_set():
             self.once()
             alive()
-            self.measure_queue()
+            self.set_queue_gauges()
             alive()
             self._stopping.wait(self._every)
 
     def once(self) -> None:
-        measure_jobs(self._view, self._metrics, self._clock(), tracking=self._tracking)
-        for name in self._view.names():
-            job = self._view.job(name)
+        set_job_gauges(self._cache, self._metrics, self._clock(), tracking=self._tracking)
+        for name in self._cache.names():
+            job = self._cache.job(name)
             if job is None or not objects.is_reported(job):
                 self._work.nudge(name)
 
-    def measure_queue(self) -> None:
+    def set_queue_gauges(self) -> None:
         """For people alone: a message that waits for days may expire (F42), and a count is approximate (F5)."""
         try:
             queued_at = self._oldest_message()

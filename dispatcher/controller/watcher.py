@@ -1,7 +1,7 @@
 """List, then watch, then list again: on every gap, and on a timer even when nothing seems wrong.
 
 A watch is only a wake-up call. However it ends (410, a cut or half-open connection, the timer) a fresh list repairs
-what was missed. Watch events change nothing but the view and the work queue, so one bad object cannot stop the stream.
+what was missed. Watch events change nothing but the cache and the work queue, so one bad object cannot stop the stream.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from dispatcher.cluster import names
 from dispatcher.cluster.client import ClusterError, WatchExpired
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.metrics import Metrics
 
@@ -22,20 +22,20 @@ log = logging.getLogger(__name__)
 
 
 class Watcher:
-    """Keeps the view of one kind (`jobs` or `pods`) fresh. resync: seconds between two lists at the most."""
+    """Keeps the cache of one kind (`jobs` or `pods`) fresh. resync: seconds between two lists at the most."""
 
     def __init__(
         self,
         kind: str,
         cluster: Cluster,
-        view: ClusterView,
+        cache: ClusterCache,
         resync: float,
         stopping: threading.Event,
         metrics: Metrics | None = None,
     ) -> None:
         self._kind = kind
         self._cluster = cluster
-        self._view = view
+        self._cache = cache
         self._resync = resync
         self._stopping = stopping
         self._metrics = metrics or Metrics()
@@ -64,14 +64,14 @@ class Watcher:
         listing = (
             self._cluster.list_jobs(names.SELECTOR) if self._kind == "jobs" else self._cluster.list_pods(names.SELECTOR)
         )
-        self._view.replace(self._kind, listing.items)
+        self._cache.replace(self._kind, listing.items)
         self._metrics.last_list.labels(self._kind).set(time.time())
         alive()
         for event in self._cluster.watch(self._kind, names.SELECTOR, listing.resource_version, self._resync):
             if self._stopping.is_set():
                 return
             if event.get("type") in ("ADDED", "MODIFIED", "DELETED") and isinstance(event.get("object"), dict):
-                self._view.apply(self._kind, event["type"], event["object"])
+                self._cache.apply(self._kind, event["type"], event["object"])
             # A bookmark, too: it shows that the stream is alive.
             self._metrics.last_event.labels(self._kind).set(time.time())
             alive()

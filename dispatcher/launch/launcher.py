@@ -32,7 +32,7 @@ from dispatcher.decisions.admission import Action, Decision
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.ports import Cluster, Portal
-from dispatcher.telemetry.job_events import UNTOLD, Story
+from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.errors import PortalError
 from portal_client.statuses import ProcessingStatus
 
@@ -76,7 +76,7 @@ class Launcher:
         *,
         put_budget: float,
         kueue_queue: str = "",
-        events: Story = UNTOLD,
+        events: EventRecorder = NULL_RECORDER,
         timed: Callable[[str], AbstractContextManager[object]] = nullcontext,
         stopping: threading.Event | None = None,
         clock: Callable[[], float] = time.time,

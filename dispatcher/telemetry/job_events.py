@@ -31,7 +31,7 @@ _REMEMBERED = 2000
 _MESSAGE_LIMIT = 1024
 
 
-class Story(Protocol):
+class EventRecorder(Protocol):
     """Who is told what happened to a Job; `JobEvents`."""
 
     def record(
@@ -44,14 +44,14 @@ class Story(Protocol):
         """
 
 
-class _Untold:
+class _NullRecorder:
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
     ) -> None:
         """Nobody listens."""
 
 
-UNTOLD: Story = _Untold()
+NULL_RECORDER: EventRecorder = _NullRecorder()
 
 
 class JobEvents:
@@ -66,7 +66,7 @@ class JobEvents:
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
     ) -> None:
-        """As `Story.record`."""
+        """As `EventRecorder.record`."""
         try:
             self._waiting.put_nowait(make_event(job, reason, message, kind, now=self._clock(), once=once))
         except queue.Full:
@@ -107,7 +107,7 @@ class JobEvents:
 def make_event(
     job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, now: float, once: str | None = None
 ) -> dict[str, Any]:
-    """The Event as the API server takes it. now: epoch seconds; the others as for `Story.record`."""
+    """The Event as the API server takes it. now: epoch seconds; the others as for `EventRecorder.record`."""
     said = "\0".join((objects.uid_of(job), reason, message if once is None else once))
     when = objects.rfc3339(now)
     return {

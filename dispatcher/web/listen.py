@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher import factories
 from dispatcher.cluster import objects
 from dispatcher.config.settings import Settings
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.intake.refusals import Refusals
 from dispatcher.web.health import HealthServer, Heartbeats
 from dispatcher.web.server import HttpServer, for_loopback, is_loopback
@@ -58,7 +58,7 @@ def listen(
 
 def status_page(
     settings: Settings,
-    view: ClusterView,
+    cache: ClusterCache,
     queue: PeekedQueue,
     poison_queue: PeekedQueue,
     refusals: Refusals,
@@ -75,8 +75,8 @@ def status_page(
         queue,
         poison_queue,
         _portal(settings),
-        running=lambda: running(view),
-        known=lambda: {objects.uid_of(job) for job in view.jobs()},
+        running=lambda: running(cache),
+        known=lambda: {objects.uid_of(job) for job in cache.jobs()},
         progress_every=settings.progress,
         stopping=stopping,
     )
@@ -88,7 +88,7 @@ def status_page(
         queue=settings.queue_name,
         started=time.time(),
     )
-    return StatusPage(view, feeds, refusals, rules=rules, process=process, not_ready=not_ready, said=said)
+    return StatusPage(cache, feeds, refusals, rules=rules, process=process, not_ready=not_ready, said=said)
 
 
 def _portal(settings: Settings) -> PortalClient | None:

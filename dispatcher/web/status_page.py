@@ -19,7 +19,7 @@ from importlib import resources
 from typing import Any
 
 from dispatcher.cluster import objects
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.phases import Phase, phase
 from dispatcher.intake.refusals import Refusals
 from dispatcher.web import status_rows
@@ -86,7 +86,7 @@ class StatusPage:
 
     def __init__(
         self,
-        view: ClusterView,
+        cache: ClusterCache,
         feeds: StatusFeeds,
         refusals: Refusals,
         *,
@@ -98,7 +98,7 @@ class StatusPage:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._view = view
+        self._cache = cache
         self._feeds = feeds
         self._refusals = refusals
         self._rules = rules
@@ -172,7 +172,7 @@ class StatusPage:
         with self._lock:
             began = self._monotonic()
             if began >= self._good_until:
-                jobs = [(job, self._view.pods_of(job)) for job in self._view.jobs() if objects.is_managed(job)]
+                jobs = [(job, self._cache.pods_of(job)) for job in self._cache.jobs() if objects.is_managed(job)]
                 world = World(jobs, facts, self._refusals.latest(), heard, self._said())
                 self._made = world, status_rows.sections(world, self._rules, self._clock())
                 ended = self._monotonic()
@@ -180,13 +180,13 @@ class StatusPage:
             return self._made
 
 
-def running(view: ClusterView) -> list[tuple[str, str]]:
+def running(cache: ClusterCache) -> list[tuple[str, str]]:
     """(uid, model id) of every Job whose trainer runs: those that the portal has news of."""
-    jobs = [job for job in view.jobs() if objects.is_managed(job)]
+    jobs = [job for job in cache.jobs() if objects.is_managed(job)]
     return [
         (objects.uid_of(job), objects.model_id_of(job))
         for job in jobs
-        if phase(job, view.pods_of(job)) is Phase.RUNNING
+        if phase(job, cache.pods_of(job)) is Phase.RUNNING
     ]
 
 

@@ -13,7 +13,7 @@ from dispatcher.cli.cancel import cancel
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import QuotaExceeded
 from dispatcher.config.settings import Settings
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import outcome
@@ -297,10 +297,10 @@ def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() 
 
 
 def test_f36_a_job_that_nobody_resumes_raises_an_alarm() -> None:
-    metrics, view = Metrics(), ClusterView(lambda name: None)
+    metrics, cache = Metrics(), ClusterCache(lambda name: None)
     job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
-    view.replace("jobs", [job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)])
-    Sweep(view, WorkQueue(), metrics, every=1, stopping=Event(), clock=lambda: T0 + 7200).once()
+    cache.replace("jobs", [job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)])
+    Sweep(cache, WorkQueue(), metrics, every=1, stopping=Event(), clock=lambda: T0 + 7200).once()
     longest = "training_dispatcher_longest_in_phase_seconds"
     assert metrics.registry.get_sample_value(longest, {"phase": "queued"}) == 7200
     assert f'{longest}{{phase="queued"}}' in ALERTS

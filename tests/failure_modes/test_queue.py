@@ -12,7 +12,7 @@ import yaml
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.client import ObjectInvalid
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.queue.azure import QueueMessage, TrainingQueue
@@ -194,7 +194,7 @@ def test_f42_the_age_of_the_oldest_message_is_told_and_raises_an_alarm(queue: Tr
     metrics = Metrics()
     clock = FakeClock()
     sweep = Sweep(
-        ClusterView(lambda name: None),
+        ClusterCache(lambda name: None),
         WorkQueue(),
         metrics,
         every=1,
@@ -204,7 +204,7 @@ def test_f42_the_age_of_the_oldest_message_is_told_and_raises_an_alarm(queue: Tr
     )
 
     def told() -> float | None:
-        sweep.measure_queue()
+        sweep.set_queue_gauges()
         return metrics.registry.get_sample_value("training_dispatcher_oldest_message_seconds")
 
     assert told() == 0

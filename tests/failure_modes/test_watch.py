@@ -21,7 +21,7 @@ from dispatcher.cluster.client import (
     WatchExpired,
 )
 from dispatcher.cluster.objects import KubeObject
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
@@ -70,34 +70,34 @@ class ScriptedCluster:
 
 
 @pytest.fixture
-def watched() -> tuple[ClusterView, list[str], threading.Event]:
+def watched() -> tuple[ClusterCache, list[str], threading.Event]:
     changed: list[str] = []
-    return ClusterView(changed.append), changed, threading.Event()
+    return ClusterCache(changed.append), changed, threading.Event()
 
 
 def test_f12_an_expired_watch_is_a_list_a_difference_and_a_new_watch(
-    watched: tuple[ClusterView, list[str], threading.Event],
+    watched: tuple[ClusterCache, list[str], threading.Event],
 ) -> None:
-    view, changed, stopping = watched
+    cache, changed, stopping = watched
     one, two = a_job(), a_job(model_id="2", uid="job-2")
     cluster = ScriptedCluster(stopping, ([one, two], [WatchExpired("too old resource version")]), ([two], []))
-    Watcher("jobs", cluster, view, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
+    Watcher("jobs", cluster, cache, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
     assert cluster.versions == ["version-1", "version-0"], "watched from the version of the newest list"
-    assert view.job("model-1") is None
-    assert view.vanished("model-1") is not None, "a deletion that nobody heard of is found"
+    assert cache.job("model-1") is None
+    assert cache.tombstone("model-1") is not None, "a deletion that nobody heard of is found"
     assert changed[-1] == "model-1"
 
 
 def test_f12_a_cluster_that_fails_is_asked_with_growing_pauses(
-    watched: tuple[ClusterView, list[str], threading.Event], monkeypatch: pytest.MonkeyPatch
+    watched: tuple[ClusterCache, list[str], threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view, _, stopping = watched
+    cache, _, stopping = watched
     pauses: list[float] = []
     monkeypatch.setattr(stopping, "wait", lambda seconds=None: pauses.append(seconds or 0.0))
     monkeypatch.setattr(random, "uniform", lambda low, high: high)
     broken = ClusterUnavailable("The watch of jobs broke off")
     cluster = ScriptedCluster(stopping, *[([], [broken])] * 5, ([], []))
-    Watcher("jobs", cluster, view, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
+    Watcher("jobs", cluster, cache, 60, stopping).run(lambda: None)  # type: ignore[arg-type]
     assert pauses == [1, 2, 4, 8, 16]
 
 
@@ -139,8 +139,8 @@ def test_f14_one_bad_object_does_not_stop_the_others() -> None:
     bad = a_job(model_id="bad", uid="bad")
     bad["status"] = {"conditions": ["no condition at all"]}
     bad["metadata"]["annotations"][names.DISRUPTED] = "{"
-    process.view.apply("jobs", "ADDED", bad)
-    process.view.apply("pods", "ADDED", {"metadata": {"name": "p"}, "status": []})
+    process.cache.apply("jobs", "ADDED", bad)
+    process.cache.apply("pods", "ADDED", {"metadata": {"name": "p"}, "status": []})
     for _ in range(3):
         process.work.add("model-bad")
         process.work.add("model-1")
@@ -266,7 +266,7 @@ def test_f30_absence_is_believed_when_it_was_seen_twice() -> None:
 def test_f32_free_slots_are_derived_from_the_jobs_that_exist() -> None:
     world = a_world(model="0")
     process = Process(world)
-    process.intake._free_slots = lambda: 3 - process.view.unfinished()
+    process.intake._free_slots = lambda: 3 - process.cache.unfinished()
     disturb(world, "cluster.create", "before", Fail("the API server is away"), times=25)
     live(world, process, most=60, until_settled=False)
     for number in range(1, 12):
@@ -285,8 +285,8 @@ def test_f40_a_flood_of_events_is_one_look_and_no_call_each() -> None:
     before = len(bench.world.calls)
     for number in range(4000):
         pod["metadata"]["resourceVersion"] = str(number)
-        bench.process.view.apply("pods", "MODIFIED", pod)
-        bench.process.view.apply("jobs", "MODIFIED", job)
+        bench.process.cache.apply("pods", "MODIFIED", pod)
+        bench.process.cache.apply("jobs", "MODIFIED", job)
     bench.pass_time(1)
     looked: list[str] = []
     really = bench.process.reconciler.reconcile
@@ -333,10 +333,10 @@ def test_f39_azures_tokens_are_the_sdks_to_refresh() -> None:
 
 
 def test_f17_two_jobs_of_a_name_that_went_unheard_are_both_missed() -> None:
-    view = ClusterView(lambda name: None)
-    view.apply("jobs", "ADDED", a_job(uid="one"))
+    cache = ClusterCache(lambda name: None)
+    cache.apply("jobs", "ADDED", a_job(uid="one"))
     # Events were lost: that "one" is gone, and that "two" has come.
-    view.apply("jobs", "DELETED", a_job(uid="two", reported=True))
-    gone = view.vanished("model-1")
+    cache.apply("jobs", "DELETED", a_job(uid="two", reported=True))
+    gone = cache.tombstone("model-1")
     assert gone is not None
     assert objects.uid_of(gone) == "one"

@@ -12,7 +12,7 @@ import yaml
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.client import ClusterForbidden, ClusterUnavailable, KubernetesJobs
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits
 from tests.world.builders import T0, a_job, a_pod, running
@@ -28,36 +28,36 @@ def orphaned(pod: objects.KubeObject, **labels: str) -> objects.KubeObject:
 
 
 def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own() -> None:
-    view = ClusterView(lambda name: None)
+    cache = ClusterCache(lambda name: None)
     job = a_job(deleted_at=T0)
     pod = a_pod(phase="Running", state=running())
     left = orphaned(pod, **{"batch.kubernetes.io/controller-uid": objects.uid_of(job)})
-    view.replace("jobs", [job])
-    view.apply("pods", "ADDED", pod)
-    view.apply("pods", "MODIFIED", left)
-    [known] = view.pods_of(job)
+    cache.replace("jobs", [job])
+    cache.apply("pods", "ADDED", pod)
+    cache.apply("pods", "MODIFIED", left)
+    [known] = cache.pods_of(job)
     decided = outcome.decide(job, [known], (), T0, LIMITS)
     assert isinstance(decided, outcome.Going)
     assert decided.remove_pods
 
-    view.apply("pods", "DELETED", left)
-    ended = outcome.decide(job, view.pods_of(job), (), T0, LIMITS)
+    cache.apply("pods", "DELETED", left)
+    ended = outcome.decide(job, cache.pods_of(job), (), T0, LIMITS)
     assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
     assert ended.verdict.code == "JobDeleted"
 
 
 @pytest.mark.parametrize("how", ["watched", "listed"])
 def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str) -> None:
-    view = ClusterView(lambda name: None)
+    cache = ClusterCache(lambda name: None)
     job = a_job()
     pod = a_pod(phase="Running", state=running())
-    view.replace("jobs", [job])
-    view.replace("pods", [pod])
+    cache.replace("jobs", [job])
+    cache.replace("pods", [pod])
     if how == "watched":
-        view.apply("pods", "MODIFIED", orphaned(pod))
+        cache.apply("pods", "MODIFIED", orphaned(pod))
     else:
-        view.replace("pods", [orphaned(pod)])
-    assert view.pods_of(job) == []
+        cache.replace("pods", [orphaned(pod)])
+    assert cache.pods_of(job) == []
 
 
 class _Server(BaseHTTPRequestHandler):

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.cluster import names, objects
-from dispatcher.controller.cache import ClusterView
-from dispatcher.controller.job_gauges import measure_jobs
+from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.decisions.phases import since
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.builders import T0, a_job, failed
@@ -23,9 +23,9 @@ def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_sweep_of_every_disp
 ) -> None:
     hand_written = dict.fromkeys((names.LAUNCHED_AT, names.REPORTED_AT, names.QUEUED_AT), text)
     job["metadata"]["annotations"] |= hand_written | {names.ACKNOWLEDGED: "false"}
-    view = ClusterView(lambda name: None)
-    view.replace("jobs", [job])
-    measure_jobs(view, Metrics(), T0)
+    cache = ClusterCache(lambda name: None)
+    cache.replace("jobs", [job])
+    set_job_gauges(cache, Metrics(), T0)
     since(job, ())
 
 

@@ -12,7 +12,7 @@ import yaml
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectInvalid
 from dispatcher.cluster.objects import rfc3339
-from dispatcher.controller.metadata_repair import Mender, is_damaged, mended
+from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, repaired_metadata
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, decode
@@ -81,7 +81,7 @@ def test_a_job_is_ours_by_its_finalizer(without: tuple[str, ...], damaged: bool)
 @pytest.mark.parametrize("lost", [names.LAUNCHED_AT, names.ACKNOWLEDGED])
 def test_a_launch_of_which_a_hand_took_half_is_neither_begun_anew_nor_told_again(lost: str) -> None:
     job = _job((lost,))
-    whole = _merged(job, mended(job, T0 + 60.0))
+    whole = _merged(job, repaired_metadata(job, T0 + 60.0))
     assert objects.is_launched(whole)
     assert objects.is_acknowledged(whole), "Processing sent now could cover a Reconfigure"
     assert not is_damaged(whole)
@@ -90,7 +90,7 @@ def test_a_launch_of_which_a_hand_took_half_is_neither_begun_anew_nor_told_again
 @pytest.mark.parametrize("without", [(names.MANAGED_BY,), (names.MODEL_ID,), (names.MESSAGE_ID,), ALL])
 def test_a_mended_job_is_reported_like_any_other(without: tuple[str, ...]) -> None:
     damaged = _job(without)
-    job = _merged(damaged, mended(damaged, T0 + 99))
+    job = _merged(damaged, repaired_metadata(damaged, T0 + 99))
     assert not is_damaged(job)
     assert objects.is_managed(job)
     assert objects.model_id_of(job) == "1"
@@ -104,21 +104,21 @@ def test_a_mended_job_is_reported_like_any_other(without: tuple[str, ...]) -> No
 
 def test_what_is_still_there_stays_as_it_is() -> None:
     damaged = _job((names.MANAGED_BY,), acknowledged=False)
-    assert mended(damaged, T0)["annotations"] == {}
+    assert repaired_metadata(damaged, T0)["annotations"] == {}
 
 
 def test_an_id_that_was_changed_is_that_of_the_name_again() -> None:
     job = _job()
     job["metadata"]["labels"][names.MODEL_ID] = "another"
     assert is_damaged(job)
-    assert mended(job, T0)["labels"][names.MODEL_ID] == "1"
+    assert repaired_metadata(job, T0)["labels"][names.MODEL_ID] == "1"
 
 
 def test_a_job_that_was_never_started_is_launched_by_the_usual_way() -> None:
     half = _job(ALL, launched=False)
-    assert not objects.is_launched(_merged(half, mended(half, T0)))
+    assert not objects.is_launched(_merged(half, repaired_metadata(half, T0)))
     queued = _job(ALL, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "training"})
-    assert objects.is_launched(_merged(queued, mended(queued, T0))), "only Kueue resumes it"
+    assert objects.is_launched(_merged(queued, repaired_metadata(queued, T0))), "only Kueue resumes it"
 
 
 class Bench:
@@ -126,35 +126,35 @@ class Bench:
         self.clock = FakeClock()
         self.cluster = Mock()
         self.events = Mock()
-        self.mender = Mender(self.cluster, self.events, clock=lambda: T0, monotonic=self.clock)
+        self.repairer = MetadataRepair(self.cluster, self.events, clock=lambda: T0, monotonic=self.clock)
 
-    def mend(self, seen: dict[str, Any], live: dict[str, Any] | None = None) -> float:
+    def repair(self, seen: dict[str, Any], live: dict[str, Any] | None = None) -> float:
         self.cluster.get_job.return_value = live or seen
-        return self.mender.mend(seen)
+        return self.repairer.repair(seen)
 
 
 def test_it_is_logged_and_told_by_an_event(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench()
     with caplog.at_level(logging.WARNING):
-        assert bench.mend(_job((names.MESSAGE_ID,))) == 0.0
+        assert bench.repair(_job((names.MESSAGE_ID,))) == 0.0
     assert "removed or changed training-dispatcher/message-id" in caplog.text
     assert bench.events.record.call_args.args[1] == "Mended"
 
 
 def test_whoever_takes_them_away_again_and_again_is_not_raced() -> None:
     bench = Bench()
-    bench.mend(_job(ALL))
-    assert bench.mend(_job(ALL)) == 60.0
+    bench.repair(_job(ALL))
+    assert bench.repair(_job(ALL)) == 60.0
     assert bench.cluster.patch_job.call_count == 1
     bench.clock.advance(60)
-    assert bench.mend(_job(ALL)) == 0.0
+    assert bench.repair(_job(ALL)) == 0.0
     assert bench.cluster.patch_job.call_count == 2
 
 
 def test_nothing_is_put_back_that_is_there_by_now() -> None:
     bench = Bench()
-    bench.mend(_job(ALL), live=_job())
-    bench.mend(_job(ALL), live=_job(ALL, uid="the next one"))
+    bench.repair(_job(ALL), live=_job())
+    bench.repair(_job(ALL), live=_job(ALL, uid="the next one"))
     assert not bench.cluster.patch_job.called
 
 
@@ -163,10 +163,10 @@ def test_at_its_start_a_dispatcher_looks_for_jobs_that_no_watch_shows() -> None:
     lost, ended = _job((names.MANAGED_BY,)), a_job(*complete(), managed=False, finalizer=False, model_id="2")
     bench.cluster.list_jobs.return_value = Listing([lost, ended, {"metadata": {"name": "foreign"}}], "1")
     bench.cluster.get_job.return_value = lost
-    bench.mender.once()
+    bench.repairer.once()
     assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == ["model-1"]
     bench.cluster.list_jobs.side_effect = ClusterUnavailable("The API server cannot be reached")
-    bench.mender.once()
+    bench.repairer.once()
 
 
 def test_one_that_cannot_be_mended_keeps_nobody_from_the_others_and_each_is_a_sign_of_life() -> None:
@@ -177,6 +177,6 @@ def test_one_that_cannot_be_mended_keeps_nobody_from_the_others_and_each_is_a_si
     refused = ObjectInvalid("Cannot patch jobs model-1: admission webhook denied the request")
     bench.cluster.patch_job.side_effect = [refused, {}, ClusterUnavailable("The API server cannot be reached")]
     alive = Mock()
-    bench.mender.once(alive)
+    bench.repairer.once(alive)
     assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == list(jobs)
     assert alive.call_count == 3, "hundreds at a slow API server are no hang that /livez should end"

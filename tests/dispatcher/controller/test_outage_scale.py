@@ -19,7 +19,7 @@ import pytest
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import Listing
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
@@ -109,12 +109,12 @@ class Workers:
     def __init__(self, sky: Sky) -> None:
         self.sky = sky
         self.work = _Work(clock=sky.clock)
-        self.view = ClusterView(self.work.add, clock=sky.clock)
+        self.cache = ClusterCache(self.work.add, clock=sky.clock)
         metrics = Metrics()
         reporter = Reporter(sky, sky, metrics, ttl=86400, clock=sky.epoch)  # type: ignore[arg-type]
         self.reconciler = Reconciler(
             self.work,
-            self.view,
+            self.cache,
             sky,  # type: ignore[arg-type]
             SimpleNamespace(identity="this one"),  # type: ignore[arg-type] # nothing is launched
             reporter,
@@ -125,9 +125,9 @@ class Workers:
             clock=sky.epoch,
             monotonic=sky.clock,
         )
-        self.sweep = Sweep(self.view, self.work, metrics, every=SWEEP, stopping=threading.Event())
-        self.view.replace("jobs", [copied(job) for job in sky.jobs.values()])
-        self.view.replace("pods", sky.pods)
+        self.sweep = Sweep(self.cache, self.work, metrics, every=SWEEP, stopping=threading.Event())
+        self.cache.replace("jobs", [copied(job) for job in sky.jobs.values()])
+        self.cache.replace("pods", sky.pods)
         self.free_at = [0.0] * WORKERS
         self.most_at_once = 0
 
@@ -150,9 +150,9 @@ class Workers:
         if self.work.taken is None:
             return False
         name, self.work.taken = self.work.taken, None
-        known, job = self.view.job(name), self.sky.jobs[name]
+        known, job = self.cache.job(name), self.sky.jobs[name]
         if known is None or objects.meta(known)["resourceVersion"] != job["metadata"]["resourceVersion"]:
-            self.view.apply("jobs", "MODIFIED", copied(job))
+            self.cache.apply("jobs", "MODIFIED", copied(job))
         heapq.heapreplace(self.free_at, self.sky.clock())
         self.sky.busy = 0.0
         return True

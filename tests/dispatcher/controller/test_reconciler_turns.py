@@ -10,7 +10,7 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.client import Listing
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
@@ -22,12 +22,12 @@ LIMITS = Limits(image_pull=600, container_config=300, unschedulable=86400, pod_c
 
 
 class Bench:
-    """A reconciler before a view that the test fills."""
+    """A reconciler before a cache that the test fills."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.view = ClusterView(lambda name: None, clock=self.clock)
-        self.view.replace("pods", [])
+        self.cache = ClusterCache(lambda name: None, clock=self.clock)
+        self.cache.replace("pods", [])
         self.cluster = Mock()
         self.cluster.list_pods.return_value = Listing([], "1")
         self.reporter = Mock()
@@ -35,7 +35,7 @@ class Bench:
         launcher.identity = OURS
         self.reconciler = Reconciler(
             WorkQueue(clock=self.clock),
-            self.view,
+            self.cache,
             self.cluster,
             launcher,
             self.reporter,
@@ -48,8 +48,8 @@ class Bench:
         )
 
     def see(self, job: Mapping[str, Any], *pods: Mapping[str, Any]) -> None:
-        self.view.replace("jobs", [job])
-        self.view.replace("pods", pods)
+        self.cache.replace("jobs", [job])
+        self.cache.replace("pods", pods)
 
     def reported(self) -> int:
         self.reconciler.reconcile("model-1")
@@ -106,9 +106,9 @@ def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> 
         bench.clock.advance(4)
         bench.reported()
         bench.cluster.get_job.return_value = None
-        bench.view.replace("jobs", [])
+        bench.cache.replace("jobs", [])
         bench.reported()
         assert bench.reconciler.waiting_for() == {}
         assert [d for d in kept if isinstance(d, dict) and d] == []
     assert bench.reporter.report.call_count == 1
-    assert bench.reporter.report_vanished.call_count == 1
+    assert bench.reporter.report_deleted.call_count == 1

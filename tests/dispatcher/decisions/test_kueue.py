@@ -10,7 +10,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.client import ClusterForbidden, ObjectNotFound
 from dispatcher.cluster.objects import rfc3339
-from dispatcher.controller.kueue_workloads import KueueQueue
+from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import kueue
 from tests.world.builders import JOB_UID, T0, FakeClock, a_condition, a_job
 
@@ -108,12 +108,12 @@ def test_a_workload_that_a_job_of_the_same_name_left_behind_is_not_its_own() -> 
 
 
 class Bench:
-    """A KueueQueue before Workloads that the test sets, or an error."""
+    """A KueueWorkloads before Workloads that the test sets, or an error."""
 
     def __init__(self) -> None:
         self.clock, self.lists = FakeClock(), 0
         self.answer: list[Any] | Exception = [OURS]
-        self.queue = KueueQueue(self._list, 30, clock=lambda: NOW, monotonic=self.clock)
+        self.queue = KueueWorkloads(self._list, 30, clock=lambda: NOW, monotonic=self.clock)
 
     def _list(self) -> list[Any]:
         self.lists += 1

@@ -11,8 +11,8 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.client import ClusterError, ClusterUnavailable, Listing, WatchExpired
-from dispatcher.controller.cache import ClusterView
-from dispatcher.controller.job_gauges import measure_jobs
+from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
@@ -35,10 +35,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 
 
 def measured(metrics: Metrics, *jobs: dict[str, Any], pods: tuple[dict[str, Any], ...] = (), **how: Any) -> None:
-    view = ClusterView(lambda name: None)
-    view.replace("jobs", jobs)
-    view.replace("pods", pods)
-    measure_jobs(view, metrics, NOW, **how)
+    cache = ClusterCache(lambda name: None)
+    cache.replace("jobs", jobs)
+    cache.replace("pods", pods)
+    set_job_gauges(cache, metrics, NOW, **how)
 
 
 def a(number: int, *conditions: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -90,11 +90,11 @@ def test_without_a_portal_no_job_waits_to_be_acknowledged(metrics: Metrics) -> N
 
 
 def test_a_job_that_was_taken_away_by_force_waits_for_its_report(metrics: Metrics) -> None:
-    view = ClusterView(lambda name: None)
+    cache = ClusterCache(lambda name: None)
     job = a(1)
-    view.replace("jobs", [job])
-    view.apply("jobs", "DELETED", job)
-    measure_jobs(view, metrics, NOW)
+    cache.replace("jobs", [job])
+    cache.apply("jobs", "DELETED", job)
+    set_job_gauges(cache, metrics, NOW)
     assert value(metrics, "unreported_jobs") == 1
 
 
@@ -154,7 +154,7 @@ class Stream:
 def test_how_a_watch_ended_and_when_it_last_said_something_is_told(metrics: Metrics) -> None:
     stopping = threading.Event()
     cluster = Stream(stopping, None, WatchExpired("410"), None, ClusterUnavailable("broke off"))
-    watcher = Watcher("jobs", cluster, ClusterView(lambda name: None), 1, stopping, metrics)  # type: ignore[arg-type]
+    watcher = Watcher("jobs", cluster, ClusterCache(lambda name: None), 1, stopping, metrics)  # type: ignore[arg-type]
     watcher.run(lambda: None)
     ends = {
         reason: value(metrics, "watch_restarts_total", kind="jobs", reason=reason) for reason in ("resync", "error")
@@ -196,16 +196,16 @@ def test_a_queue_that_cannot_be_asked_has_no_number(metrics: Metrics) -> None:
         return answer
 
     sweep = Sweep(
-        ClusterView(lambda name: None),
+        ClusterCache(lambda name: None),
         WorkQueue(),
         metrics,
         every=1,
         stopping=threading.Event(),
         depths={"poison": depth},
     )
-    sweep.measure_queue()
+    sweep.set_queue_gauges()
     assert value(metrics, "queue_messages", queue="poison") == 7
-    sweep.measure_queue()
+    sweep.set_queue_gauges()
     assert math.isnan(value(metrics, "queue_messages", queue="poison") or 0)
 
 

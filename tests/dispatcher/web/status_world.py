@@ -11,7 +11,7 @@ from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.objects import rfc3339
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
@@ -100,7 +100,7 @@ class Shown:
     """The page over a world that the test changes. `url` while it is served."""
 
     def __init__(self, **more: Any) -> None:
-        self.view = ClusterView(lambda name: None)
+        self.cache = ClusterCache(lambda name: None)
         self.feeds = Feeds()
         self.refused_at = time.time()
         self.refusals = Refusals(lambda: self.refused_at)
@@ -108,7 +108,7 @@ class Shown:
         self.said: dict[str, str] = {}
         self.url = ""
         self.page = StatusPage(
-            self.view,
+            self.cache,
             self.feeds,  # type: ignore[arg-type]
             self.refusals,
             rules=RULES,
@@ -121,8 +121,8 @@ class Shown:
     def put(self, pairs: Iterable[Pair]) -> None:
         """These are all the Jobs and pods that there are now."""
         listed = list(pairs)
-        self.view.replace("jobs", [each for each, _ in listed])
-        self.view.replace("pods", [each for _, pods in listed for each in pods])
+        self.cache.replace("jobs", [each for each, _ in listed])
+        self.cache.replace("pods", [each for _, pods in listed for each in pods])
 
     def start(self, port: int = 0) -> None:
         self._server = HttpServer("127.0.0.1", port, [self.page.route], name="test", paths="/ or /api/status")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dispatcher.cluster import names
 from dispatcher.cluster.client import ClusterError
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
@@ -94,7 +94,7 @@ class Process:
             return world.now
 
         self.work = _Work(clock=monotonic)
-        self.view = ClusterView(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
+        self.cache = ClusterCache(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
         self.launcher = parts.launcher(
             self.cluster,
             portal,
@@ -107,7 +107,7 @@ class Process:
         self.reporter = parts.reporter(self.cluster, portal, METRICS, ttl=TTL, clock=world.epoch)
         self.reconciler = parts.reconciler(
             self.work,
-            self.view,
+            self.cache,
             self.cluster,
             self.launcher,
             self.reporter,
@@ -118,7 +118,7 @@ class Process:
             clock=world.epoch,
             monotonic=monotonic,
         )
-        self.sweep = Sweep(self.view, self.work, METRICS, every=30, stopping=threading.Event())
+        self.sweep = Sweep(self.cache, self.work, METRICS, every=30, stopping=threading.Event())
         self.queue = FakeQueue(world, self.name)
         self.intake = parts.intake(
             self.queue,
@@ -151,7 +151,7 @@ class Process:
         except ClusterError:
             return
         self.sweep.once()
-        for name in self.view.names():
+        for name in self.cache.names():
             self.work.nudge(name)
         try:
             self.reconciler.run(lambda: None)
@@ -165,8 +165,8 @@ class Process:
         if self._disturb is not None and self._listed_at >= 0:
             self._hear(self._disturb)
         if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
-            self.view.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
-            self.view.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
+            self.cache.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
+            self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
             self._cursor = len(self.world.log)
             self._listed_at = self.world.now
 
@@ -180,6 +180,6 @@ class Process:
                 late.append((kind, change, item))
             elif fate != "drop":
                 for _ in range(2 if fate == "double" else 1):
-                    self.view.apply(kind, change, item)
+                    self.cache.apply(kind, change, item)
         for kind, change, item in late:
-            self.view.apply(kind, change, item)
+            self.cache.apply(kind, change, item)

@@ -1,4 +1,4 @@
-"""The view equals a simple model after any sequence of lists and watch events."""
+"""The cache equals a simple model after any sequence of lists and watch events."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dispatcher.cluster import objects
-from dispatcher.controller.cache import ClusterView
+from dispatcher.controller.cache import ClusterCache
 from tests.world.builders import a_job, a_pod
 
 IDS = st.sampled_from(["1", "2", "3"])
 
 
-class ViewMachine(RuleBasedStateMachine):
-    """`cluster` is the API server; the view hears of it by events, of which some are lost until the next list."""
+class CacheMachine(RuleBasedStateMachine):
+    """`cluster` is the API server; the cache hears of it by events, of which some are lost until the next list."""
 
     @initialize()
     def start(self) -> None:
         self.version = 0
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
-        self.seen: set[str] = set()  # uids of Jobs that the view knows of
-        self.expected_vanished: dict[str, str] = {}  # name → uid
+        self.seen: set[str] = set()  # uids of Jobs that the cache knows of
+        self.expected_tombstones: dict[str, str] = {}  # name → uid
         self.told: set[str] = set()
-        self.view = ClusterView(self.told.add)
+        self.cache = ClusterCache(self.told.add)
         self.behind = False
 
     def next_version(self) -> str:
@@ -38,7 +38,7 @@ class ViewMachine(RuleBasedStateMachine):
             self.behind = True
             return
         self.told.clear()
-        self.view.apply(kind, event, item)
+        self.cache.apply(kind, event, item)
         assert len(self.told) == 1, "every event names its Job"
 
     @rule(model=IDS, lost=st.booleans())
@@ -84,8 +84,8 @@ class ViewMachine(RuleBasedStateMachine):
     def list_anew(self) -> None:
         before = {kind: self.known(kind) for kind in ("jobs", "pods")}
         self.told.clear()
-        self.view.replace("jobs", self.jobs.values())
-        self.view.replace("pods", self.pods.values())
+        self.cache.replace("jobs", self.jobs.values())
+        self.cache.replace("pods", self.pods.values())
         changed = {
             f"model-{objects.model_id_of(item)}"
             for kind, fresh in (("jobs", self.jobs), ("pods", self.pods))
@@ -94,13 +94,13 @@ class ViewMachine(RuleBasedStateMachine):
             if before[kind].get(key) != fresh.get(key)
         }
         assert self.told == changed, "a list names what changed, and nothing else"
-        assert self.view.ready
+        assert self.cache.ready
         self.behind = False
 
     def known(self, kind: str) -> dict[str, Any]:
         if kind == "jobs":
-            return {objects.name_of(job): job for job in self.view.jobs()}
-        return {objects.name_of(pod): pod for pod in self.view._pods.values()}
+            return {objects.name_of(job): job for job in self.cache.jobs()}
+        return {objects.name_of(pod): pod for pod in self.cache._pods.values()}
 
     @invariant()
     def it_is_what_the_cluster_has_unless_something_was_lost(self) -> None:
@@ -110,33 +110,33 @@ class ViewMachine(RuleBasedStateMachine):
             for job in self.jobs.values():
                 uid = objects.uid_of(job)
                 theirs = [pod for pod in self.pods.values() if objects.owner_uid(pod) == uid]
-                shown = self.view.pods_of(job)
+                shown = self.cache.pods_of(job)
                 living = [pod for pod in shown if objects.name_of(pod) in self.pods]
                 assert sorted(map(objects.name_of, living)) == sorted(map(objects.name_of, theirs))
                 assert all(objects.pod_is_over(pod) for pod in shown if pod not in living), "the dead run nothing"
 
     @invariant()
     def whatever_there_is_to_do_is_named(self) -> None:
-        named = self.view.names()
+        named = self.cache.names()
         assert len(named) == len(set(named))
-        assert set(named) >= {objects.name_of(job) for job in self.view.jobs()}
+        assert set(named) >= {objects.name_of(job) for job in self.cache.jobs()}
         for name in ("model-1", "model-2", "model-3"):
-            gone = self.view.vanished(name)
+            gone = self.cache.tombstone(name)
             assert (gone is None) or name in named
             assert (gone is None) or not objects.is_reported(gone), "only what was not reported is missed"
 
     @invariant()
     def nothing_is_remembered_of_jobs_that_are_gone(self) -> None:
-        uids = {objects.uid_of(job) for job in self.view.jobs()}
-        assert set(self.view._first_seen) == uids
-        for uid, pods in self.view._pods_of.items():
-            assert uid in uids or (pods and pods.keys() <= self.view._pods.keys()), "for days, a little of each Job"
+        uids = {objects.uid_of(job) for job in self.cache.jobs()}
+        assert set(self.cache._first_seen) == uids
+        for uid, pods in self.cache._pods_of.items():
+            assert uid in uids or (pods and pods.keys() <= self.cache._pods.keys()), "for days, a little of each Job"
 
     def teardown(self) -> None:
-        if hasattr(self, "view"):
+        if hasattr(self, "cache"):
             self.list_anew()
             self.it_is_what_the_cluster_has_unless_something_was_lost()
 
 
-ViewMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
-TestTheViewEqualsItsModel = ViewMachine.TestCase
+CacheMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
+TestTheCacheEqualsItsModel = CacheMachine.TestCase

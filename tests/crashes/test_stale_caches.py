@@ -28,7 +28,7 @@ def test_a_training_that_runs_is_not_stopped_for_what_its_pod_waited_for_once() 
     stale = copied(next(iter(world.pods.values())))
     waits = {"reason": "InvalidImageName", "message": "no"}
     stale["status"] = {"phase": "Pending", "containerStatuses": [{"name": "trainer", "state": {"waiting": waits}}]}
-    process.view.apply("pods", "MODIFIED", stale)
+    process.cache.apply("pods", "MODIFIED", stale)
     process.reconciler.reconcile("model-1")
     assert world.jobs["model-1"]["spec"]["activeDeadlineSeconds"] == limit
     assert objects.annotation(world.jobs["model-1"], names.STOPPED) is None
