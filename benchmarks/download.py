@@ -22,7 +22,7 @@ from pathlib import Path
 from azure.storage.blob import BlobServiceClient
 
 from local_stack.azurite import Azurite
-from trainer_image.contract import Limits
+from trainer_image.limits import Limits
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.transfer.download import RANGE_BYTES, Download, lock_dataset
 

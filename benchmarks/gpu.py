@@ -32,10 +32,11 @@ from PIL import Image
 from sklearn import datasets
 
 from trainer_image.config.model_config import parse_config
-from trainer_image.contract import Limits, RunInputs
+from trainer_image.contract import RunInputs
 from trainer_image.engine.training import train
 from trainer_image.errors import TrainerError
 from trainer_image.host.devices import choose_device, hardware
+from trainer_image.limits import Limits
 
 SAMPLE_SECONDS = 0.5
 

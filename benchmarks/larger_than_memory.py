@@ -23,9 +23,10 @@ import pyarrow as pa
 import pyarrow.csv
 
 from trainer_image.config.model_config import parse_config
-from trainer_image.contract import Limits, RunInputs
+from trainer_image.contract import RunInputs
 from trainer_image.data.spill import Scratch
 from trainer_image.engine import training
+from trainer_image.limits import Limits
 
 COLUMNS = 20
 CONFIG = "task: {task}\ndata: {data}\nmodel: {{preset: fast}}\ntrain: {{time_budget: 20s, batch_size: {rows}}}\n"

@@ -24,7 +24,7 @@ from trainer_image.run.outcome import Outcome, last_words
 from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import write_termination
 from trainer_image.run.work_folder import work_folder
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
 from trainer_image.transfer.sources import Sources
 

@@ -13,9 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from trainer_image.limits import Limits
+
 if TYPE_CHECKING:
     from trainer_image.config.model_config import Config
     from trainer_image.errors import TrainerError
+
+
+__all__ = ["CheckpointStore", "Limits", "Progress", "RunInputs", "RunResult"]  # plug-ins take Limits from here
 
 
 @dataclass(frozen=True)
@@ -39,18 +44,6 @@ class CheckpointStore(Protocol):
 
     def keep(self, folder: Path) -> None:
         """Take over a finished local folder `step-N` (its manifest is written); returns when it is stored."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The operator's limits on untrusted data; 0 switches one off."""
-
-    dataset_bytes: int = 200 * 1024**3
-    dataset_files: int = 5_000_000
-    image_pixels: int = 64_000_000
-    table_columns: int = 10_000
-    field_bytes: int = 1024 * 1024
-    output_bytes: int = 100 * 1024**3
 
 
 def _exit(error: TrainerError) -> None:

@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from trainer_image.contract import Limits
 from trainer_image.engine.step import evaluate
 from trainer_image.errors import UsageError
 from trainer_image.host.devices import usable_cpus
+from trainer_image.limits import Limits
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import printable
 from trainer_image.tasks import plugins, task_named

@@ -20,7 +20,7 @@ from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PR
 from tests.docs.test_pages import ROOT, blocks, read, section, table_rows
 from trainer_image.config import settings as trainer_settings
 from trainer_image.config.model_config import Config, format_duration
-from trainer_image.contract import Limits
+from trainer_image.limits import Limits
 
 
 def _tables() -> ModuleType:

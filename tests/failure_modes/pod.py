@@ -29,12 +29,13 @@ from portal_client.statuses import ProcessingStatus
 from tests.world.trainer_fakes import FakePortal
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
-from trainer_image.contract import Limits, RunInputs, RunResult
+from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import Terminated
+from trainer_image.limits import Limits
 from trainer_image.run import lifecycle
 from trainer_image.run.backend import load_engine
+from trainer_image.stop import Stop
 from trainer_image.storage.azure import AzureContainer
-from trainer_image.storage.container import Stop
 from trainer_image.transfer import lease
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 

@@ -23,13 +23,15 @@ from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, writ
 from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors
 from trainer_image.config.settings import Settings
-from trainer_image.contract import Limits, RunInputs
+from trainer_image.contract import RunInputs
 from trainer_image.host import memory
+from trainer_image.limits import Limits
 from trainer_image.run import lifecycle
 from trainer_image.run.outcome import Outcome
+from trainer_image.stop import Stop
 from trainer_image.storage import azure
 from trainer_image.storage.azure import AzureStorage
-from trainer_image.storage.container import BlobChanged, BlobInfo, Stop
+from trainer_image.storage.container import BlobChanged, BlobInfo
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
 from trainer_image.transfer.publish import LATEST
 

@@ -31,11 +31,12 @@ from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.progress import ProgressFile
 from trainer_image.config.model_config import parse_config
 from trainer_image.config.settings import Settings, from_mapping
-from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.host import memory
+from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
 from trainer_image.run.backend import inside_for
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 PYTHON = sys.executable
 LEAVE = "import os; open(os.environ['OUTPUT_DIR'] + '/weights', 'w').write('w'); "

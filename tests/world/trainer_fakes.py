@@ -8,7 +8,8 @@ from pathlib import Path
 from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from trainer_image.config.model_config import Config
-from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.limits import Limits
 
 
 class FakePortal:

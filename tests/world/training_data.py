@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from trainer_image.config.model_config import parse_config
-from trainer_image.contract import CheckpointStore, Limits, Progress, RunInputs
+from trainer_image.contract import CheckpointStore, Progress, RunInputs
+from trainer_image.limits import Limits
 
 TABULAR = "task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {epochs: 3}\n"
 IMAGES = "task: image_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n"

@@ -25,7 +25,7 @@ from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.process import Program, environment, hide_own_memory
 from trainer_image.command.progress import ProgressFile
 from trainer_image.config.model_config import Config, format_duration
-from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.errors import (
     ConfigInvalid,
     DatasetInvalid,
@@ -41,6 +41,7 @@ from trainer_image.errors import (
     UserCodeKilled,
 )
 from trainer_image.host import memory
+from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import printable
 
 log = logging.getLogger(__name__)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from trainer_image.command.process import plain
 from trainer_image.command.progress import ProgressFile, is_figure
-from trainer_image.contract import Limits, RunInputs, RunResult
+from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import LimitExceeded, UserCodeFailed
+from trainer_image.limits import Limits
 from trainer_image.report import program
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.transfer.download import in_words
 from trainer_image.transfer.publish import write_json
+from trainer_image.units import format_bytes
 
 if TYPE_CHECKING:
     from trainer_image.command.checkpoints import CheckpointFolder
@@ -108,7 +109,7 @@ def published(folder: Path, limits: Limits) -> list[str]:
         raise LimitExceeded(f"The program left {len(names)} files in OUTPUT_DIR; at most {MOST_FILES} are published")
     if limits.output_bytes and size > limits.output_bytes:
         raise LimitExceeded(
-            f"The program left {in_words(size)} in OUTPUT_DIR; the limit is {in_words(limits.output_bytes)}"
+            f"The program left {format_bytes(size)} in OUTPUT_DIR; the limit is {format_bytes(limits.output_bytes)}"
             " (MAX_OUTPUT_BYTES)"
         )
     wrong = first_problem([*names, *(name for name in (*OURS, *OTHERS) if name not in names)])

@@ -44,7 +44,7 @@ except OSError as error:
 
 def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The program's environment: the trainer's own without credentials, and `given`."""
-    kept = child_environment.without(inherited)
+    kept = child_environment.without_credentials(inherited)
     # A script imports what lies beside it; the image says so only to keep the trainer's own imports out of reach.
     kept.pop("PYTHONSAFEPATH", None)
     return {**kept, "PYTHONUNBUFFERED": "1", **given}

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 from portal_client.address import PortalAddress
 from portal_client.redaction import REDACTED
-from trainer_image.contract import Limits
 from trainer_image.errors import UsageError
+from trainer_image.host.child_environment import secret_values
+from trainer_image.limits import Limits
 
 CONTAINER_NAME = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*", re.ASCII)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -83,7 +84,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Literals that no log line and no message may hold."""
-        return tuple(s for s in (self.api_key, self.connection_string, account_key(self.connection_string)) if s)
+        return secret_values(self.api_key, self.connection_string)
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -96,12 +97,6 @@ class Settings:
                 value = REDACTED
             shown.append(f"{item.name}={value}")
         return ", ".join(shown)
-
-
-def account_key(connection_string: str | None) -> str | None:
-    """The key within a connection string."""
-    found = re.search(r"AccountKey=([^;]+)", connection_string or "")
-    return found[1] if found else None
 
 
 def from_mapping(

@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer_image.contract import Limits
 from trainer_image.data.gzip_stream import MOST_RATIO, open_unpacked
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.transfer.download import in_words
+from trainer_image.units import format_bytes
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 # One member is read whole into memory, by several threads at once.
@@ -105,8 +105,8 @@ def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Mem
             raise LimitExceeded(f"{name} holds more than {limits.dataset_files} files (MAX_DATASET_FILES)")
         if member.size > MEMBER_BYTES:
             raise LimitExceeded(
-                f"{name}: '{printable(member.name)}' has {in_words(member.size)}; at most {in_words(MEMBER_BYTES)} are "
-                "read of one file in an archive"
+                f"{name}: '{printable(member.name)}' has {format_bytes(member.size)};"
+                f" at most {format_bytes(MEMBER_BYTES)} are read of one file in an archive"
             )
     problem = first_problem(member.name for member in listed)
     if problem:
@@ -163,7 +163,7 @@ def _zip_members(
         if entry.file_size > max(FREE_MEMBER_BYTES, MOST_RATIO * entry.compress_size):
             raise LimitExceeded(f"{name}: '{shown}' unpacks to more than {MOST_RATIO} times its size")
         if limits.dataset_bytes and total > limits.dataset_bytes:
-            raise LimitExceeded(f"{name} unpacks to more than {in_words(limits.dataset_bytes)} (MAX_DATASET_BYTES)")
+            raise LimitExceeded(f"{name} unpacks to more than {format_bytes(limits.dataset_bytes)} (MAX_DATASET_BYTES)")
         packed = None if stored else entry.compress_size
         yield Member(name, _plain(entry.orig_filename), path, offset, entry.file_size, packed)
 

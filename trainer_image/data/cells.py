@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.contract import Limits
 from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.limits import Limits
 
 # What a reader takes in at a time; a single row may not be longer.
 BLOCK_BYTES = 8 * 1024**2

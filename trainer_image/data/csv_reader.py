@@ -13,13 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from trainer_image.contract import Limits
 from trainer_image.data import cells as tables_text
 from trainer_image.data import file_kinds
 from trainer_image.data.cells import TEXT, check_header, empty, finished
 from trainer_image.data.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
 from trainer_image.data.gzip_stream import Unpacked, open_unpacked
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.limits import Limits
 
 _QUOTE = "is there a quote that is never closed?"
 

@@ -8,10 +8,10 @@ import zlib
 from pathlib import Path
 from typing import IO, Any
 
-from trainer_image.contract import Limits
 from trainer_image.data import file_kinds
 from trainer_image.errors import LimitExceeded, invalid
-from trainer_image.transfer.download import in_words
+from trainer_image.limits import Limits
+from trainer_image.units import format_bytes
 
 # Deflate reaches 1032 to 1; a sparse table of zeros, the extreme among honest files, some 400.
 MOST_RATIO = 500
@@ -53,10 +53,10 @@ class Unpacked(io.RawIOBase):
 
     def _check(self) -> None:
         if self._limit and self.unpacked_bytes > self._limit:
-            raise LimitExceeded(f"{self._name} unpacks to more than {in_words(self._limit)} (MAX_DATASET_BYTES)")
+            raise LimitExceeded(f"{self._name} unpacks to more than {format_bytes(self._limit)} (MAX_DATASET_BYTES)")
         if self.unpacked_bytes > max(FREE_BYTES, MOST_RATIO * self._packed_bytes):
             raise LimitExceeded(
-                f"{self._name} unpacks to more than {MOST_RATIO} times its {in_words(self._packed_bytes)}: "
+                f"{self._name} unpacks to more than {MOST_RATIO} times its {format_bytes(self._packed_bytes)}: "
                 "no table or archive of images does; bring it unpacked if it is one"
             )
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.contract import Limits
 from trainer_image.data import cells as tables_text
 from trainer_image.data import file_kinds
 from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.limits import Limits
 
 _EXPECTED = "one object a line is expected"
 # JSON may say half a character (`\ud800`); no file or screen can.

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainer_image.contract import Limits
 from trainer_image.data import cells as tables_text
 from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.errors import LimitExceeded, invalid
-from trainer_image.transfer.download import in_words
+from trainer_image.limits import Limits
+from trainer_image.units import format_bytes
 
 # A column of a row group is decoded page by page, and a page may be as large as the column.
 COLUMN_CHUNK_BYTES = 2 * 1024**3
@@ -58,8 +58,9 @@ def _check_sizes(name: str, metadata: pq.FileMetaData) -> None:
             chunk = row_group.column(column)
             if chunk.total_uncompressed_size > COLUMN_CHUNK_BYTES:
                 raise LimitExceeded(
-                    f"{name}: column '{chunk.path_in_schema}' holds {in_words(chunk.total_uncompressed_size)} in one"
-                    f" row group; at most {in_words(COLUMN_CHUNK_BYTES)} are read at a time: write smaller row groups"
+                    f"{name}: column '{chunk.path_in_schema}' holds {format_bytes(chunk.total_uncompressed_size)}"
+                    f" in one row group; at most {format_bytes(COLUMN_CHUNK_BYTES)} are read at a time:"
+                    " write smaller row groups"
                 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from trainer_image.errors import LimitExceeded
 from trainer_image.host import memory
-from trainer_image.transfer.download import HEADROOM_BYTES, in_words
+from trainer_image.units import HEADROOM_BYTES, format_bytes
 
 # Of the memory that is free at the start, what the dataset may take; the rest is for training and its copies.
 SHARE = 0.25
@@ -114,6 +114,6 @@ class Scratch:
         assert self._files_in is not None
         free = shutil.disk_usage(self._files_in.name).free
         return LimitExceeded(
-            f"The dataset does not fit into memory, and needs {in_words(size + HEADROOM_BYTES)} of disk in the work"
-            f" folder, where {in_words(free)} are free: a larger ephemeral-storage limit or volume is needed"
+            f"The dataset does not fit into memory, and needs {format_bytes(size + HEADROOM_BYTES)} of disk in the work"
+            f" folder, where {format_bytes(free)} are free: a larger ephemeral-storage limit or volume is needed"
         )

@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer_image.contract import Limits
 from trainer_image.data import csv_reader as tables_csv
 from trainer_image.data import jsonl_reader as tables_jsonl
 from trainer_image.data import parquet_reader
@@ -30,6 +29,7 @@ from trainer_image.data.csv_dialect import DELIMITERS, sniff_delimiter
 from trainer_image.data.numbers import numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.limits import Limits
 
 __all__ = [
     "NULL_WORDS",

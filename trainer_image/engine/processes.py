@@ -156,7 +156,7 @@ class Processes:
             timeout=PATIENCE,
             master_listen_fd=listener.detach(),
         )
-        kept = child_environment.without()
+        kept = child_environment.without_credentials()
         for rank in range(1, self.count):
             environment = {
                 "RANK": rank,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from trainer_image import report
 from trainer_image.config.model_config import Config
-from trainer_image.contract import Limits, Progress, RunInputs, RunResult
+from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.data import spill as scratch
 from trainer_image.data.spill import Scratch
 from trainer_image.engine.loop import Engine
@@ -25,6 +25,7 @@ from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated
 from trainer_image.host import gpu_faults, memory
 from trainer_image.host.devices import choose_device, computes_bfloat16, hardware, unlike_asked, usable_cpus
+from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
 from trainer_image.tasks import plugins, task_named

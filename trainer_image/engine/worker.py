@@ -28,7 +28,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
 from trainer_image import errors
-from trainer_image.contract import Limits, RunInputs
+from trainer_image.contract import RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.state import TrainingState
@@ -36,6 +36,7 @@ from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import PATIENCE, Member, Word
 from trainer_image.errors import TrainerError, causes
 from trainer_image.host import child_environment, exhaustion, gpu_faults, memory
+from trainer_image.limits import Limits
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Problem
 
@@ -53,7 +54,7 @@ def main() -> int:
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     # Ctrl-C reaches a whole terminal: the first process ends the step with us and then ends us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in os.environ.keys() - child_environment.without().keys():
+    for name in os.environ.keys() - child_environment.without_credentials().keys():
         del os.environ[name]
     rank = int(os.environ["RANK"])
     logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)

@@ -9,7 +9,8 @@ from typing import Protocol
 from trainer_image import command
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
-from trainer_image.contract import Limits, RunInputs, RunResult
+from trainer_image.contract import RunInputs, RunResult
+from trainer_image.limits import Limits
 from trainer_image.tasks import plugins
 
 

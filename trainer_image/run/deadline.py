@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 LOOK_SECONDS = 0.2
 # Of the grace period. A program of the user's and its last checkpoint have 0.9 of it (command).

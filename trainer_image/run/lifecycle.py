@@ -39,7 +39,8 @@ from trainer_image.run.status_tracker import COMPLETED, Portal, Tracker
 from trainer_image.run.termination import write_termination
 from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.run.work_folder import work_folder
-from trainer_image.storage.container import Container, Stop, StorageFault
+from trainer_image.stop import Stop
+from trainer_image.storage.container import Container, StorageFault
 from trainer_image.transfer import lease as fencing
 from trainer_image.transfer import publish as artifacts
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints

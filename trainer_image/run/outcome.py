@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from trainer_image.contract import RunResult
 from trainer_image.errors import Cancelled, Fenced, Terminated, TrainerError
 from trainer_image.run.termination import termination_message
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from trainer_image.errors import EXIT_TERMINATED
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
 

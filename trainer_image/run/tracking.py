@@ -9,7 +9,7 @@ from portal_client.model_ids import InvalidContainerName, extract_and_log_model_
 from trainer_image.config.settings import Settings
 from trainer_image.errors import UsageError
 from trainer_image.run.status_tracker import NoTracking, Portal, StatusTracker, Tracker
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ StorageFault                internal to the outside: the callers know the senten
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,25 +127,3 @@ class Container(Protocol):
 
     def lease_owner(self, name: str) -> str | None:
         """Who took the lease `name` last, whether or not it is still held."""
-
-
-class Stop:
-    """Asks a training to end. The first reason stays.
-
-    reasons: "terminated" (SIGTERM), "cancelled" (the portal took the model away), "fenced" (another pod owns
-    the run)
-    """
-
-    def __init__(self) -> None:
-        self.event = threading.Event()
-        self.reason: str | None = None
-        self._lock = threading.Lock()
-
-    def set(self, reason: str) -> None:
-        with self._lock:
-            if self.reason is None:
-                self.reason = reason
-            self.event.set()
-
-    def is_set(self) -> bool:
-        return self.event.is_set()

@@ -20,8 +20,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from trainer_image.contract import Limits
 from trainer_image.data.spill import Scratch
+from trainer_image.limits import Limits
 from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]

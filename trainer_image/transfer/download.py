@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer_image.contract import Limits
 from trainer_image.errors import (
     DatasetInvalid,
     DatasetMissing,
@@ -27,6 +26,7 @@ from trainer_image.errors import (
     Terminated,
     TrainerError,
 )
+from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.storage.container import (
     AccessDenied,
@@ -37,12 +37,11 @@ from trainer_image.storage.container import (
     ContainerMissing,
     StorageFault,
 )
+from trainer_image.units import HEADROOM_BYTES, format_bytes
 
 log = logging.getLogger(__name__)
 
 RANGE_BYTES = 16 * 1024 * 1024
-# What a training writes beside the dataset (model, checkpoints, report), left free on the disk.
-HEADROOM_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
                 )
             if limits.dataset_bytes and size > limits.dataset_bytes:
                 raise LimitExceeded(
-                    f"Dataset {container.name} is larger than {in_words(limits.dataset_bytes)} (MAX_DATASET_BYTES)"
+                    f"Dataset {container.name} is larger than {format_bytes(limits.dataset_bytes)} (MAX_DATASET_BYTES)"
                 )
     except StorageFault as fault:
         raise failed(container, fault) from None
@@ -235,19 +234,9 @@ def check_disk(folder: Path, lock: DatasetLock) -> None:
     needed = lock.size + HEADROOM_BYTES
     if needed > free:
         raise LimitExceeded(
-            f"Dataset {lock.container} needs {in_words(needed)} of disk and {in_words(free)} are free"
+            f"Dataset {lock.container} needs {format_bytes(needed)} of disk and {format_bytes(free)} are free"
             " in the work folder: a larger ephemeral-storage limit or volume is needed"
         )
-
-
-def in_words(size: int) -> str:
-    """1536 → "1.5 KiB"."""
-    value = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} bytes" if unit == "bytes" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _md5() -> Any:

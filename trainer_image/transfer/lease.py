@@ -13,7 +13,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from trainer_image.errors import Fenced, Terminated
-from trainer_image.storage.container import Container, Lease, LeaseHeld, Stop, StorageFault
+from trainer_image.stop import Stop
+from trainer_image.storage.container import Container, Lease, LeaseHeld, StorageFault
 
 log = logging.getLogger(__name__)
 

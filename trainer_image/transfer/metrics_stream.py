@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trainer_image.storage.container import Container, Stop, StorageFault
+from trainer_image.stop import Stop
+from trainer_image.storage.container import Container, StorageFault
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from trainer_image.errors import (
     TrainerError,
     UsageError,
 )
+from trainer_image.stop import Stop
 from trainer_image.storage.container import (
     AccessDenied,
     BlobChanged,
@@ -28,11 +29,11 @@ from trainer_image.storage.container import (
     Container,
     ContainerMissing,
     Full,
-    Stop,
     StorageFault,
 )
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer.download import DatasetLock, Download, in_words, lock_dataset
+from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.units import format_bytes
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +173,7 @@ class Dataset:
     def _download(
         self, lock: DatasetLock, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
     ) -> None:
-        log.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), in_words(lock.size))
+        log.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), format_bytes(lock.size))
 
         told = -1
 
@@ -181,7 +182,7 @@ class Dataset:
             tenth = 10 * done // max(total, 1)
             if tenth > told:
                 told = tenth
-                text = f"Downloading the dataset: {in_words(done)} of {in_words(total)}"
+                text = f"Downloading the dataset: {format_bytes(done)} of {format_bytes(total)}"
                 progress(Progress(text, step=0, fraction=done / max(total, 1)))
 
         Download(

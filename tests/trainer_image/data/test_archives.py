@@ -14,11 +14,11 @@ import torch
 from PIL import Image
 
 from tests.world.training_data import image_folder
-from trainer_image.contract import Limits
 from trainer_image.data import archives, gzip_stream
 from trainer_image.data.archives import members
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
 from trainer_image.tasks.image.task import ImageClassification
 

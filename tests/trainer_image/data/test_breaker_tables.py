@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from tests.world.training_data import TABULAR, run_inputs, write_csv
-from trainer_image.contract import Limits
 from trainer_image.data import cells
 from trainer_image.data import table as tables
 from trainer_image.data.splits import assign
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.limits import Limits
 
 GENES = [f"ENSG{number:011d}" for number in range(6000)]
 

@@ -33,7 +33,6 @@ from tests.world.training_data import (
     write_csv,
     write_jsonl,
 )
-from trainer_image.contract import Limits
 from trainer_image.data import cells as tables_text
 from trainer_image.data import spill
 from trainer_image.data.spill import Scratch
@@ -41,6 +40,7 @@ from trainer_image.data.table import read_table
 from trainer_image.engine import row_order, training
 from trainer_image.errors import LimitExceeded, Terminated
 from trainer_image.host import memory
+from trainer_image.limits import Limits
 from trainer_image.tasks.language import task as language_model
 from trainer_image.tasks.text import store as text_store
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from tests.trainer_image.data.test_odd_tables import noise, prepared
 from tests.world.training_data import TABULAR, run_inputs, write_csv
-from trainer_image.contract import Limits
 from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
 from trainer_image.engine.training import train
 from trainer_image.errors import DatasetInvalid
+from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks.tabular.target import ValueTarget
 from trainer_image.tasks.tabular.task import Tabular, TabularPredictor

@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.world.training_data import TABULAR, class_rows, run_inputs, write_csv
-from trainer_image.contract import Limits
 from trainer_image.data.table import Table, read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, TrainerError
+from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
 from trainer_image.tasks.tabular.task import Tabular, TabularProblem
 

@@ -20,11 +20,13 @@ from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, writ
 from trainer_image import errors
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
-from trainer_image.contract import Limits, RunInputs
+from trainer_image.contract import RunInputs
+from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
 from trainer_image.run.outcome import Outcome
 from trainer_image.run.status_tracker import COMPLETED
-from trainer_image.storage.container import AccessDenied, Full, Stop, StorageFault, Unavailable
+from trainer_image.stop import Stop
+from trainer_image.storage.container import AccessDenied, Full, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import lease
 from trainer_image.transfer.download import DatasetLock

@@ -15,7 +15,7 @@ from tests.world.trainer_fakes import FakePortal
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable, TrainerError
 from trainer_image.run.status_tracker import COMPLETED, STARTED, StatusTracker
-from trainer_image.storage.container import Stop
+from trainer_image.stop import Stop
 
 S = ProcessingStatus
 DOWN = PortalUnavailable("The portal does not answer")

@@ -15,8 +15,8 @@ from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, gener
 
 from local_stack.azurite import ACCOUNT, ACCOUNT_KEY
 from tests.trainer_image.storage.blob_proxy import Answer, BlobProxy, Fault
-from trainer_image.contract import Limits
 from trainer_image.errors import DatasetInvalid, PermissionDenied, StorageUnavailable
+from trainer_image.limits import Limits
 from trainer_image.storage import azure as storage_azure
 from trainer_image.storage import azure_ranges
 from trainer_image.storage.azure import AzureStorage

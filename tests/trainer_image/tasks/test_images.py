@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from tests.world.training_data import IMAGES, image_folder, run_inputs
-from trainer_image.contract import Limits
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
 from trainer_image.tasks.image.task import ImageClassification
 

@@ -13,8 +13,8 @@ import pytest
 from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors
 from trainer_image.config.model_config import parse_config
-from trainer_image.contract import Limits
 from trainer_image.engine.training import check_config, train, validate_dataset
+from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks import plugins
 

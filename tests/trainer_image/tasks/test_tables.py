@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.world.training_data import TABULAR, class_rows, class_table, run_inputs, value_table, write_csv
-from trainer_image.contract import Limits
 from trainer_image.data.table import read_table, sniff_delimiter
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
+from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
 from trainer_image.tasks.tabular.task import Tabular
 

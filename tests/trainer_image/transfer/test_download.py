@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
-from trainer_image.contract import Limits
 from trainer_image.errors import (
     DatasetInvalid,
     DatasetMissing,
@@ -21,10 +20,12 @@ from trainer_image.errors import (
     StorageUnavailable,
     Terminated,
 )
+from trainer_image.limits import Limits
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import AccessDenied, BlobInfo, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer.download import DatasetLock, Download, in_words, lock_dataset
+from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.units import format_bytes
 
 
 class Shelf:
@@ -236,7 +237,7 @@ def test_one_failing_connection_ends_the_others(tmp_path: Path) -> None:
     assert len(shelf.asked) <= 8
 
 
-def test_sizes_are_told_in_words() -> None:
-    assert [in_words(n) for n in (0, 1023, 1536, 5 * 1024**3, 2 * 1024**4)] == [
+def test_sizes_in_readable_units() -> None:
+    assert [format_bytes(n) for n in (0, 1023, 1536, 5 * 1024**3, 2 * 1024**4)] == [
         "0 bytes", "1023 bytes", "1.5 KiB", "5.0 GiB", "2.0 TiB",
     ]  # fmt: skip

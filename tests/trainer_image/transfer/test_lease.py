@@ -11,8 +11,9 @@ from azure.storage.blob import BlobServiceClient
 
 from local_stack.processes import wait_until
 from trainer_image.errors import Fenced, Terminated
+from trainer_image.stop import Stop
 from trainer_image.storage.azure import AzureStorage
-from trainer_image.storage.container import Container, Lease, LeaseHeld, Stop, Unavailable
+from trainer_image.storage.container import Container, Lease, LeaseHeld, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import lease as fencing
 

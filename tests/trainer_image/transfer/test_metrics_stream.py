@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_image.storage.container import Stop, Unavailable
+from trainer_image.stop import Stop
+from trainer_image.storage.container import Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import metrics_stream
 from trainer_image.transfer.metrics_stream import NAME, MetricsStream

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from trainer_image.contract import Limits
 from trainer_image.data.jsonl_reader import cell, objects
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.errors import LimitExceeded, TrainerError, invalid
+from trainer_image.limits import Limits
 from trainer_image.tasks.image.sources import Stored
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")

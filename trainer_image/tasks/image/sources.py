@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainer_image.contract import Limits
 from trainer_image.data.archives import SUFFIXES, Member, copied, is_archive, members
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import NAMES
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
+from trainer_image.limits import Limits
 
 _SHARD = re.compile(rf"({'|'.join(NAMES)})(?:[-_.]?\d+)*(?:-of-\d+)?")
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.contract import Limits
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import NAMES, assign, group_numbers
 from trainer_image.data.table import invalid
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
+from trainer_image.limits import Limits
 from trainer_image.tasks import baselines, imbalance, metrics
 from trainer_image.tasks.base import (
     Batch,

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.contract import Limits
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import MANY_ROWS, assign, group_numbers
 from trainer_image.errors import DatasetInvalid
+from trainer_image.limits import Limits
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import (
     Batch,
@@ -37,7 +37,7 @@ from trainer_image.tasks.language.presets import preset
 from trainer_image.tasks.language.windows import scoring_windows, training_windows
 from trainer_image.tasks.text.files import Fields, find_texts, read_texts
 from trainer_image.tasks.text.store import TextKeeper, Texts
-from trainer_image.transfer.download import in_words
+from trainer_image.units import format_bytes
 
 FIGURES = {
     "bits_per_byte": Metric("bits_per_byte", higher_is_better=False),
@@ -159,11 +159,12 @@ class LanguageProblem(Problem):
         if max(size.values()) > language_ngrams.MOST_BYTES:
             self.notes.append(
                 "The baselines are counted and tested on evenly spaced documents, "
-                f"{in_words(language_ngrams.MOST_BYTES)} of a split at most."
+                f"{format_bytes(language_ngrams.MOST_BYTES)} of a split at most."
             )
         if scratch.spilled_bytes:
             self.notes.append(
-                f"The text does not fit into memory: {in_words(scratch.spilled_bytes)} lie in files of the work folder."
+                f"The text does not fit into memory: {format_bytes(scratch.spilled_bytes)} lie in files of the work"
+                " folder."
             )
         self.headline, self.selection = metrics.choose(settings.metric, FIGURES, "bits_per_byte", "bits_per_byte")
         counts = ", ".join(f"{len(texts)} {split} ({size[split]} bytes)" for split, texts in documents.items())

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.contract import Limits
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import Assignment, assign, find_tables, group_numbers
 from trainer_image.data.table import Table, compare_columns, invalid, no_such_column, read_table
 from trainer_image.errors import ConfigInvalid
+from trainer_image.limits import Limits
 from trainer_image.tasks import baselines, imbalance, metrics
 from trainer_image.tasks.base import (
     Batch,
@@ -39,7 +39,7 @@ from trainer_image.tasks.tabular.columns import Ints, Preprocessing
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular.presets import preset
 from trainer_image.tasks.tabular.target import Array, ClassTarget, Target, ValueTarget, fit_target, target_from_json
-from trainer_image.transfer.download import in_words
+from trainer_image.units import format_bytes
 
 SKIP_RATE = 0.1
 # Columns of a row that the report shows of a mistake, and characters of a cell.
@@ -172,7 +172,7 @@ class TabularProblem(Problem):
             self.notes += told if settings.metric == "auto" else []
             self.warnings += doubtful(labels[rows.train], target.labels, f" of '{target.column}'", "row")
         if settings.scratch.spilled_bytes:
-            size = in_words(settings.scratch.spilled_bytes)
+            size = format_bytes(settings.scratch.spilled_bytes)
             self.notes.append(f"The table does not fit into memory: {size} of it lie in files of the work folder.")
         self.headline, self.selection = metrics.choose(settings.metric, known, headline, selection)
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())

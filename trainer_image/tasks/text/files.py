@@ -18,13 +18,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.contract import Limits
 from trainer_image.data import cells as tables_text
 from trainer_image.data import file_kinds
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.data.splits import NAMES, Found, visible
 from trainer_image.data.table import invalid, no_such_column, stream_table
 from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.limits import Limits
 from trainer_image.tasks.text.store import Source, Text, TextKeeper
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")

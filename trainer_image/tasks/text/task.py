@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.contract import Limits
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign, group_numbers
 from trainer_image.errors import DatasetInvalid
+from trainer_image.limits import Limits
 from trainer_image.tasks import imbalance, metrics
 from trainer_image.tasks.base import (
     Batch,
@@ -38,7 +38,7 @@ from trainer_image.tasks.text.files import Fields, find_texts, read_texts
 from trainer_image.tasks.text.network import TextNetwork, TextSizes
 from trainer_image.tasks.text.presets import preset
 from trainer_image.tasks.text.store import Ints, Text, TextKeeper, Texts
-from trainer_image.transfer.download import in_words
+from trainer_image.units import format_bytes
 
 LABEL = "label"
 MOST_CLASSES = 1000
@@ -157,11 +157,12 @@ class TextProblem(Problem):
         if any(text_baselines.step(np.minimum(part.sizes, sizes.longest)) > 1 for part in texts.values()):
             self.notes.append(
                 "The linear baseline is fitted and tested on evenly spaced texts, "
-                f"{in_words(text_baselines.MOST_BYTES)} of a split at most."
+                f"{format_bytes(text_baselines.MOST_BYTES)} of a split at most."
             )
         if scratch.spilled_bytes:
             self.notes.append(
-                f"The texts do not fit into memory: {in_words(scratch.spilled_bytes)} lie in files of the work folder."
+                f"The texts do not fit into memory: {format_bytes(scratch.spilled_bytes)} lie in files of the work"
+                " folder."
             )
         counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
         shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
