@@ -1,1 +1,1 @@
-"""What both images need and is no business of the portal's: how long to wait before a retry."""
+"""What both images need and is no business of the portal's: back-off, redaction, Retry-After. Imports none of ours."""

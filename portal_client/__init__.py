@@ -1,4 +1,4 @@
-"""The portal's status API, our side of the wire: the only code that both images share.
+"""The portal's status API, our side of the wire; both images use it.
 
     container name ──model_ids──▶ model id ──client──▶ portal ──answers──▶ ModelStatus
                                                                   └─errors──▶ retry or not: the error answers

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
+from common.redaction import redact
+from common.retry_after import parse_retry_after
 from portal_client.errors import (
     ModelUnknown,
     PortalError,
@@ -19,8 +21,6 @@ from portal_client.errors import (
     PortalUnavailable,
     StatusUnreadable,
 )
-from portal_client.redaction import redact
-from portal_client.retry_after import parse_retry_after
 from portal_client.statuses import ModelStatus, ProcessingStatus
 
 MAX_BODY_BYTES = 64 * 1024

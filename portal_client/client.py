@@ -22,13 +22,13 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
+from common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client import auth, log_lines
 from portal_client.address import PortalAddress, check_model_id
 from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
 from portal_client.log_lines import AnyLogger, Wording
 from portal_client.messages import portal_message
-from portal_client.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from portal_client.tls import MISMATCH_REASONS, tls_verification
 

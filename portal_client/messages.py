@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from portal_client.redaction import redact
+from common.redaction import redact
 
 MESSAGE_LIMIT = 4000
 """UTF-16 code units, as .NET and an nvarchar(4000) column count; a longer message ends in an ellipsis."""

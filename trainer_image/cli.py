@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from portal_client import redaction
+from common import redaction
 from trainer_image.config import model_config as config
 from trainer_image.config import settings
 from trainer_image.contract import RunInputs

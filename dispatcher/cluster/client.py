@@ -31,8 +31,9 @@ from kubernetes import client
 from kubernetes import config as _config
 from kubernetes.config.config_exception import ConfigException
 
+from common.redaction import redact
+from common.retry_after import parse_retry_after
 from dispatcher.cluster.objects import KubeObject
-from portal_client.redaction import redact
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
@@ -369,10 +370,7 @@ def _error(
         return ClusterForbidden(f"Cannot {what}: the API server does not accept our credentials")
     if 400 <= code < 500 and code not in (408, 429):
         return ObjectInvalid(f"Cannot {what}: {text}")
-    try:
-        retry_after = float(headers.get("Retry-After", ""))
-    except ValueError:
-        retry_after = None
+    retry_after = parse_retry_after(headers.get("Retry-After"), time.time())
     return ClusterUnavailable(f"Cannot {what}: {text}", retry_after=retry_after, ambiguous=code != 429)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from common.redaction import redact
 from portal_client.address import PortalAddress
 from portal_client.model_ids import is_container_name
-from portal_client.redaction import redact
 
 
 def text(value: str) -> str:

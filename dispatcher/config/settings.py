@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from common.redaction import redact
 from dispatcher.config import parsers as parse
-from portal_client.redaction import redact
 
 # A loop that is silent for longer than 180 seconds is called dead by /livez; what a loop sleeps stays well below.
 _PROBE_MAX = 120

@@ -11,9 +11,9 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
+from common.redaction import redact
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
-from portal_client.redaction import redact
 
 # The trainer's contract; a test holds it equal to trainer_image.errors.
 EXIT_CODES = {

@@ -23,7 +23,7 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.queue import QueueClient
 
-from portal_client.redaction import redact
+from common.redaction import redact
 
 # The service hands out at most 32 messages a call.
 MAX_BATCH = 32

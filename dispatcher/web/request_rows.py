@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from common.redaction import redact
 from dispatcher.cluster import objects
 from dispatcher.launch.request import Bounds, MalformedRequest, claimed_model, decode
 from dispatcher.queue.poison import PoisonEntry
-from portal_client.redaction import redact
 
 if TYPE_CHECKING:
     from dispatcher.queue.azure import PeekedMessage

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.redaction import redact
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, outcome
@@ -20,7 +21,6 @@ from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.request import Bounds
 from dispatcher.web.request_rows import QueueFacts, Refusal, Row, epoch, message_row, refused_rows, time_in
 from portal_client import progress_text
-from portal_client.redaction import redact
 
 SECTIONS = ("running", "waiting", "ended", "refused")
 

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from portal_client.redaction import redact
+from common.redaction import redact
 from trainer_image.host import child_environment
 
 log = logging.getLogger(__name__)

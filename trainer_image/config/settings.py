@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from common.redaction import REDACTED
 from portal_client.address import PortalAddress
-from portal_client.redaction import REDACTED
 from trainer_image.errors import UsageError
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits

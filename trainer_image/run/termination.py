@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from portal_client.redaction import redact
+from common.redaction import redact
 
 log = logging.getLogger(__name__)
 

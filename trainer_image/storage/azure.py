@@ -18,6 +18,7 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
+from common.retry_after import parse_retry_after
 from trainer_image.errors import UsageError
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.azure_faults import fault_of, retry_after
@@ -47,9 +48,9 @@ class _PatientRetry(ExponentialRetry):
 
     def get_backoff_time(self, settings: dict[str, Any]) -> float:
         response = settings["history"][-1].http_response if settings["history"] else None
-        asked = response.headers.get("Retry-After", "") if response is not None else ""
-        if asked.isdecimal():
-            return min(float(asked), LONGEST_WAIT)
+        asked = response.headers.get("Retry-After") if response is not None else None
+        if (wait := parse_retry_after(asked, time.time())) is not None:
+            return min(wait, LONGEST_WAIT)
         pause: float = min(self.initial_backoff * 2.0 ** settings["count"], 30.0)
         return pause * random.uniform(0.5, 1.0)  # noqa: S311 (spreads retries, hides nothing)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
@@ -10,6 +12,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
+from common.retry_after import parse_retry_after
 from trainer_image.storage.container import (
     AccessDenied,
     BlobChanged,
@@ -39,8 +42,8 @@ _LEASED = {
 
 def retry_after(error: AzureError) -> float | None:
     """Seconds that the service asked to wait."""
-    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", "")
-    return float(asked) if asked.isdecimal() else None
+    asked = getattr(getattr(error, "response", None), "headers", {}).get("Retry-After")
+    return parse_retry_after(asked, time.time())
 
 
 def fault_of(error: AzureError) -> StorageFault:

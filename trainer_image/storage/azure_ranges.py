@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
+from common.retry_after import parse_retry_after
 from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, BlobMissing, StorageFault, Unavailable
 
 VERSION = "2021-12-02"
@@ -67,7 +68,8 @@ class RangeReader:
             wait: float | None = None
             try:
                 with self._ask(blob, offset, length) as response:
-                    wait = _retry_after(response)
+                    if response.status_code in PASSING:
+                        wait = parse_retry_after(response.headers.get("Retry-After"), time.time())
                     _check(response, offset, length)
                     while came < length and (piece := response.raw.read(min(PIECE_BYTES, length - came))):
                         came += len(piece)
@@ -141,11 +143,6 @@ def _check(response: requests.Response, offset: int, length: int) -> None:
 
 class _Final(StorageFault):
     """An answer that will be the same the next time."""
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    asked = response.headers.get("Retry-After", "")
-    return float(asked) if asked.isdecimal() and response.status_code in PASSING else None
 
 
 def _why(error: Exception) -> str:

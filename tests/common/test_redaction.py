@@ -1,4 +1,4 @@
-"""portal_client.redaction and messages: what never reaches a log or the portal's users."""
+"""common.redaction and messages: what never reaches a log or the portal's users."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common.redaction import RedactSecrets, install, redact
 from portal_client.messages import portal_message
-from portal_client.redaction import RedactSecrets, install, redact
 
 SECRET = "Zm9vYmFyYmF6cXV4MTIzNA=="
 
