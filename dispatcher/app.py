@@ -25,8 +25,9 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.codes import CAUSES
 from dispatcher.factories import bounds_of, defaults_of, limits_of, open_portal, open_queue, read_template
-from dispatcher.intake.circuit_breaker import CAUSES, Gate
+from dispatcher.intake.circuit_breaker import Gate
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Launcher

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
-from dispatcher.cluster.client import Listing
+from dispatcher.cluster.errors import Listing
 from dispatcher.cluster.objects import KubeObject
-from dispatcher.queue.azure import QueueMessage
+from dispatcher.queue.messages import QueueMessage
 from portal_client.statuses import ModelStatus, ProcessingStatus
 
 

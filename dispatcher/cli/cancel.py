@@ -9,7 +9,7 @@ import contextlib
 import time
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.client import ClusterError
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.decisions.outcome import stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.ports import Cluster

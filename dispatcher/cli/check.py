@@ -10,10 +10,11 @@ from typing import Literal
 from dispatcher import factories
 from dispatcher.cli import clock_skew
 from dispatcher.cluster import names
-from dispatcher.cluster.client import ClusterError, KubernetesJobs
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
 from dispatcher.launch.launcher import Launcher
-from dispatcher.queue.azure import QueueError
+from dispatcher.queue.messages import QueueError
 from portal_client.errors import ModelUnknown, PortalError
 
 # What the Role must allow; manifests/base/role.yaml is held equal to it by a test.

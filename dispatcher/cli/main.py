@@ -39,10 +39,11 @@ from dispatcher.cli.support import (
     read_settings,
     read_text,
 )
-from dispatcher.cluster.client import ClusterError, KubernetesJobs
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import MalformedRequest, decode
-from dispatcher.queue.azure import QueueError
+from dispatcher.queue.messages import QueueError
 from dispatcher.web.listen import CannotListen
 from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
 

@@ -14,7 +14,8 @@ from typing import Any
 from dispatcher import factories
 from dispatcher.cli.check import CheckResult
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import KubernetesJobs, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.config.settings import Settings
 from dispatcher.decisions import outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Stop

@@ -18,7 +18,8 @@ import click
 from dispatcher import factories
 from dispatcher.cli import support
 from dispatcher.cli.support import EXIT_FAILED, EXIT_USAGE, Environment, examples, fail, outside_calls
-from dispatcher.queue.azure import MAX_BATCH, QueueMessage, TrainingQueue
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import MAX_BATCH, QueueMessage
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 
 # Seconds for which an entry in hand is hidden from others.

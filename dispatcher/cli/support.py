@@ -13,9 +13,9 @@ from typing import NoReturn
 import click
 from dotenv.parser import Binding, parse_stream
 
-from dispatcher.cluster.client import ClusterError
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings, SettingsError
-from dispatcher.queue.azure import ConnectionStringInvalid, QueueError
+from dispatcher.queue.messages import ConnectionStringInvalid, QueueError
 from dispatcher.telemetry import logs
 from portal_client.errors import PortalError
 

@@ -2,15 +2,6 @@
 
 Objects are plain dicts of the API server's JSON: turning replies into the client's model objects would double the CPU
 of a launch. Every call is bounded on the client's side, too: a half-open connection must not stay silent for ever.
-
-ClusterError
-├── ClusterUnavailable   no answer, 429, 5xx: comes again
-├── ClusterForbidden     401, 403: names the verb and the resource that the Role lacks; a person must mend it
-├── QuotaExceeded        403 by a ResourceQuota: comes again when there is room
-├── ObjectInvalid        400, 413, 422: the object itself is refused
-├── ObjectNotFound       404
-├── ObjectConflict       409: a taken name, a stale resource version, another uid
-└── WatchExpired         410: list again
 """
 
 from __future__ import annotations
@@ -20,7 +11,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlencode
@@ -33,6 +23,17 @@ from kubernetes.config.config_exception import ConfigException
 
 from common.redaction import redact
 from common.retry_after import parse_retry_after
+from dispatcher.cluster.errors import (
+    ClusterError,
+    ClusterForbidden,
+    ClusterUnavailable,
+    Listing,
+    ObjectConflict,
+    ObjectInvalid,
+    ObjectNotFound,
+    QuotaExceeded,
+    WatchExpired,
+)
 from dispatcher.cluster.objects import KubeObject
 
 _CONNECT_SECONDS = 5.0
@@ -50,51 +51,6 @@ _PATHS = {
 }
 
 config: Any = _config  # its functions are not annotated
-
-
-class ClusterError(Exception):
-    """The API server did not do what was asked; the text is a sentence without secrets."""
-
-
-class ClusterUnavailable(ClusterError):
-    """Out of reach, throttled or failing. ambiguous: a write may have been applied all the same."""
-
-    def __init__(self, sentence: str, *, retry_after: float | None = None, ambiguous: bool = True) -> None:
-        super().__init__(sentence)
-        self.retry_after = retry_after
-        self.ambiguous = ambiguous
-
-
-class ClusterForbidden(ClusterError):
-    """Not allowed, or not known to the API server."""
-
-
-class QuotaExceeded(ClusterError):
-    """A ResourceQuota has no room for the Job itself."""
-
-
-class ObjectInvalid(ClusterError):
-    """The API server refuses the object."""
-
-
-class ObjectNotFound(ClusterError):
-    """No such object."""
-
-
-class ObjectConflict(ClusterError):
-    """The name is taken, or the object is no longer the one that was meant."""
-
-
-class WatchExpired(ClusterError):
-    """The resource version is too old to go on from."""
-
-
-@dataclass(frozen=True)
-class Listing:
-    """All objects of one kind, and the resource version to watch from."""
-
-    items: list[KubeObject]
-    resource_version: str
 
 
 CallObserver = Callable[[str, str, int | None, float], None]

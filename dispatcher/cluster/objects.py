@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, cast
 
 from dispatcher.cluster import names
@@ -130,7 +130,3 @@ def timestamp(text: str | None) -> float | None:
     except (ValueError, OverflowError):
         return None
     return seconds if seconds is not None and 0 <= seconds < _YEAR_10000 else None
-
-
-def rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.client import ClusterError
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import kueue
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder

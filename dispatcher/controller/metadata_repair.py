@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
@@ -53,7 +54,7 @@ def repaired_metadata(job: KubeObject, now: float) -> dict[str, Any]:
             launched or began or not objects.is_suspended(job) or objects.label(job, names.KUEUE_QUEUE_LABEL)
         )
     if launched and not objects.is_launched(job):
-        annotations[names.LAUNCHED_AT] = began or objects.rfc3339(now)
+        annotations[names.LAUNCHED_AT] = began or rfc3339(now)
     # Nothing is launched whose Processing was not tried; and a Reconfigure since then must not be covered.
     if launched and objects.annotation(job, names.ACKNOWLEDGED) is None:
         annotations[names.ACKNOWLEDGED] = "true"

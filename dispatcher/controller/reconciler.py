@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterError, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.kueue_workloads import KueueWorkloads

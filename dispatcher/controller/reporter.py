@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
@@ -231,7 +232,7 @@ class Reporter:
                 "finalizers": [f for f in objects.meta(job).get("finalizers") or () if f != names.FINALIZER],
                 "annotations": {
                     names.REPORTED: json.dumps(told),
-                    names.REPORTED_AT: objects.rfc3339(self._clock()),
+                    names.REPORTED_AT: rfc3339(self._clock()),
                 },
             }
             try:

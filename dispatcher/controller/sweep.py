@@ -16,7 +16,7 @@ from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.queue.azure import QueueError
+from dispatcher.queue.messages import QueueError
 from dispatcher.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 
 from dispatcher.cluster import names
-from dispatcher.cluster.client import ClusterError, WatchExpired
+from dispatcher.cluster.errors import ClusterError, WatchExpired
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.metrics import Metrics

@@ -71,6 +71,9 @@ POISON = (
     "UnknownTask",
 )
 
+# Why the intake pauses: who is out of reach, or a Job template that the API server refuses.
+CAUSES = ("queue", "portal", "cluster", "template")
+
 
 def label_of(code: str) -> str:
     """An outcome's code as a label's value."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.pod_failure import quoted
@@ -34,7 +35,7 @@ def sentence(own: KubeObject, workloads: Sequence[KubeObject], now: float) -> st
     """What the user of the Workload's model reads."""
     since = stuck_since(own, now)
     if since is not None:
-        return f"Kueue has admitted the training at {objects.rfc3339(since)} and not started it. Tell the operator"
+        return f"Kueue has admitted the training at {rfc3339(since)} and not started it. Tell the operator"
     if objects.condition(own, "Admitted"):
         return "Admitted by Kueue, about to start"
     if not is_active(own):

@@ -14,8 +14,6 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-# Who may be out of reach, in one word.
-CAUSES = ("queue", "portal", "cluster", "template")
 # How many messages are received at a time while ajar: one probe, not a batch.
 _AJAR = 1
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from dispatcher.cluster.client import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
+from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.decisions.admission import Action
 from dispatcher.intake.circuit_breaker import Gate
 from dispatcher.intake.refusals import Refusals
@@ -21,7 +21,7 @@ from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
 from dispatcher.queue import poison
-from dispatcher.queue.azure import MAX_BATCH, QueueError, QueueMessage
+from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines

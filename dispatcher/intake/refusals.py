@@ -9,10 +9,20 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-
-from dispatcher.web.request_rows import Refusal
+from dataclasses import dataclass
 
 _KEPT = 200
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A request that was consumed without a training. code: stable; at: epoch seconds; model: as the message said."""
+
+    model: str
+    code: str
+    sentence: str
+    message_id: str
+    at: float
 
 
 class Refusals:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import rfc3339
 from dispatcher.launch.job_template import TemplateError, load_template
 from dispatcher.launch.request import TrainingRequest
 

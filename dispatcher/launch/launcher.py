@@ -19,13 +19,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import (
-    ClusterUnavailable,
-    ObjectConflict,
-    ObjectInvalid,
-    ObjectNotFound,
-)
+from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision
@@ -259,7 +255,7 @@ class Launcher:
         metadata: dict[str, Any] = {
             "uid": objects.uid_of(job),
             "annotations": {
-                names.LAUNCHED_AT: objects.rfc3339(self._clock()),
+                names.LAUNCHED_AT: rfc3339(self._clock()),
                 names.LAUNCHED_BY: self.identity,
                 names.ACKNOWLEDGED: "true" if acknowledged else "false",
             },

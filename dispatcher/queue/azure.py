@@ -1,16 +1,9 @@
-"""The Azure Storage Queue: the only importer of azure.storage.queue.
-
-QueueError
-├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: comes again
-└── QueueForbidden     missing queue, wrong key, expired credentials: a person must mend it; comes again, too
-    └── ConnectionStringInvalid   no connection string at all: a setting is wrong
-"""
+"""The Azure Storage Queue: the only importer of azure.storage.queue."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from azure.core.exceptions import (
@@ -24,9 +17,16 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.queue import QueueClient
 
 from common.redaction import redact
+from dispatcher.queue.messages import (
+    MAX_BATCH,
+    ConnectionStringInvalid,
+    PeekedMessage,
+    QueueError,
+    QueueForbidden,
+    QueueMessage,
+    QueueUnavailable,
+)
 
-# The service hands out at most 32 messages a call.
-MAX_BATCH = 32
 # One prompt retry: an outage is the gate's to wait for; the SDK's default of 15 seconds and more would hold a launch.
 _OPTIONS: dict[str, Any] = {
     "connection_timeout": 10,
@@ -41,53 +41,6 @@ _PROBE = "dispatcher check: this message may be deleted"
 _PROBE_SECONDS = 60
 
 logging.getLogger("azure").setLevel(logging.WARNING)  # its INFO lines are every request's headers
-
-
-class QueueError(Exception):
-    """The queue did not do what was asked; the text is a sentence without secrets."""
-
-
-class QueueUnavailable(QueueError):
-    """Out of reach, throttled or failing."""
-
-
-class QueueForbidden(QueueError):
-    """The queue is not there, or refuses our credentials."""
-
-
-class ConnectionStringInvalid(QueueForbidden):
-    """AZURE_STORAGE_CONNECTION_STRING is none."""
-
-
-@dataclass
-class QueueMessage:
-    """One received message.
-
-    pop_receipt: the newest one; it changes with every update (Azure, "Update Message").
-    hidden_until: monotonic seconds; after it another dispatcher may have the message.
-    queued_at: epoch seconds.
-    """
-
-    id: str
-    text: str
-    delivery_count: int
-    queued_at: float
-    pop_receipt: str = field(repr=False)
-    hidden_until: float
-
-    def remaining(self) -> float:
-        """Seconds for which the message is surely ours."""
-        return self.hidden_until - time.monotonic()
-
-
-@dataclass(frozen=True)
-class PeekedMessage:
-    """A message that was looked at and not taken. queued_at: epoch seconds; 0 where the queue does not say."""
-
-    id: str
-    text: str
-    delivery_count: int
-    queued_at: float
 
 
 class TrainingQueue:

@@ -10,7 +10,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.cluster.objects import rfc3339
+from common.times import rfc3339
 
 # Azure Storage Queue: a message has at most 64 KiB.
 MAX_ENTRY_BYTES = 64 * 1024

@@ -14,8 +14,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterError, ObjectConflict
+from dispatcher.cluster.errors import ClusterError, ObjectConflict
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.ports import Cluster
 
@@ -109,7 +110,7 @@ def make_event(
 ) -> dict[str, Any]:
     """The Event as the API server takes it. now: epoch seconds; the others as for `EventRecorder.record`."""
     said = "\0".join((objects.uid_of(job), reason, message if once is None else once))
-    when = objects.rfc3339(now)
+    when = rfc3339(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",

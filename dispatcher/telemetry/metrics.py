@@ -24,8 +24,8 @@ from prometheus_client import (
 
 from dispatcher.decisions import codes
 from dispatcher.decisions.admission import Action
+from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.phases import ENDED, Phase
-from dispatcher.intake.circuit_breaker import CAUSES
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, PortalUnauthorized, StatusUnreadable
 
 PREFIX = "training_dispatcher"

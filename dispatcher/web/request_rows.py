@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.redaction import redact
+from common.times import rfc3339
 from dispatcher.cluster import objects
+from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds, MalformedRequest, claimed_model, decode
+from dispatcher.queue.messages import PeekedMessage
 from dispatcher.queue.poison import PoisonEntry
-
-if TYPE_CHECKING:
-    from dispatcher.queue.azure import PeekedMessage
 
 Row = dict[str, Any]
 
@@ -20,17 +20,6 @@ Row = dict[str, Any]
 ON_THE_QUEUE = "on the queue"
 # Longest name that is shown of what no model is called.
 _NAME_LIMIT = 100
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A request that was consumed without a training. code: stable; at: epoch seconds; model: as the message said."""
-
-    model: str
-    code: str
-    sentence: str
-    message_id: str
-    at: float
 
 
 @dataclass(frozen=True)
@@ -101,10 +90,10 @@ def _refused_row(model: str, code: str, sentence: str, message_id: str, at: str 
 
 
 def epoch(seconds: float) -> str | None:
-    return objects.rfc3339(seconds) if seconds else None
+    return rfc3339(seconds) if seconds else None
 
 
 def time_in(text: object) -> str | None:
     """A time as Kubernetes writes it, in one form; None for anything else (annotations may be anybody's)."""
     seconds = objects.timestamp(text) if isinstance(text, str) else None
-    return None if seconds is None else objects.rfc3339(seconds)
+    return None if seconds is None else rfc3339(seconds)

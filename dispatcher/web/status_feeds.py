@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dispatcher.queue.azure import PeekedMessage, QueueError
+from dispatcher.queue.messages import PeekedMessage, QueueError
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import Heard

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.phases import Phase, phase
@@ -156,7 +157,7 @@ class StatusPage:
                 "identity": process.identity,
                 "version": process.version,
                 "namespace": process.namespace,
-                "started_at": objects.rfc3339(process.started),
+                "started_at": rfc3339(process.started),
                 "not_ready": self._not_ready(),
             },
             "queue": {

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from common.redaction import redact
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from dispatcher.decisions.phases import Phase, phase, since
 from dispatcher.decisions.waiting import Limits
+from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
-from dispatcher.web.request_rows import QueueFacts, Refusal, Row, epoch, message_row, refused_rows, time_in
+from dispatcher.web.request_rows import QueueFacts, Row, epoch, message_row, refused_rows, time_in
 from portal_client import progress_text
 
 SECTIONS = ("running", "waiting", "ended", "refused")
@@ -223,13 +225,13 @@ def _progress(heard: Heard | None) -> dict[str, Any] | None:
     found = progress_text.parse(heard.message)
     losses = [list(point) for point in heard.losses]
     if found is None:
-        return {"done": None, "losses": losses, "heard_at": objects.rfc3339(heard.at)} if losses else None
+        return {"done": None, "losses": losses, "heard_at": rfc3339(heard.at)} if losses else None
     return {
         "epoch": found.epoch,
         "epochs": found.epochs,
         "done": round(found.done, 4),
         "losses": losses,
-        "heard_at": objects.rfc3339(heard.at),
+        "heard_at": rfc3339(heard.at),
     }
 
 

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterError, ObjectConflict
+from dispatcher.cluster.errors import ClusterError, ObjectConflict
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
@@ -19,7 +19,7 @@ from dispatcher.decisions.outcome import Ended
 from dispatcher.intake.loop import Intake
 from dispatcher.launch.launcher import Hand, Launcher
 from dispatcher.launch.request import TrainingRequest
-from dispatcher.queue.azure import QueueMessage
+from dispatcher.queue.messages import QueueMessage
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding

@@ -7,6 +7,7 @@ import copy
 import pytest
 import yaml
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.stages.conftest import Stage
@@ -163,7 +164,7 @@ def test_f11_no_clock_of_another_machine_decides_who_may_launch() -> None:
     bench = Bench()
     # Created a day ago by the API server's clock, which is wrong.
     job = a_job(launched=False)
-    job["metadata"]["creationTimestamp"] = objects.rfc3339(T0 - 86400)
+    job["metadata"]["creationTimestamp"] = rfc3339(T0 - 86400)
     job["metadata"]["annotations"][names.REQUEST] = '{"task": "train", "model_container_name": "model-1"}'
     bench.put(job, status=S.CREATED)
     bench.look()

@@ -11,7 +11,7 @@ import pytest
 
 from dispatcher.cli.cancel import cancel
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import QuotaExceeded
+from dispatcher.cluster.errors import QuotaExceeded
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.sweep import Sweep

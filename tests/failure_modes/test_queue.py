@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.client import ObjectInvalid
+from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.queue.azure import QueueMessage, TrainingQueue
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import QueueMessage
 from dispatcher.queue.poison import parse_entry
 from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite

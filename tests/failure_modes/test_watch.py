@@ -12,14 +12,8 @@ import pytest
 
 from dispatcher.cluster import client as kubernetes_client
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import (
-    ClusterError,
-    ClusterForbidden,
-    ClusterUnavailable,
-    KubernetesJobs,
-    Listing,
-    WatchExpired,
-)
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, Listing, WatchExpired
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher

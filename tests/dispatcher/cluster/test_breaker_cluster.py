@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.client import ClusterForbidden, ClusterUnavailable, KubernetesJobs
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterForbidden, ClusterUnavailable
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
@@ -35,4 +36,4 @@ def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_sweep_of_every_disp
 def test_every_time_that_is_read_can_be_written_again(text: str) -> None:
     seconds = objects.timestamp(text)
     if seconds is not None:
-        assert objects.timestamp(objects.rfc3339(seconds)) == seconds // 1
+        assert objects.timestamp(rfc3339(seconds)) == seconds // 1

@@ -9,9 +9,9 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectInvalid
-from dispatcher.cluster.objects import rfc3339
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, repaired_metadata
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template

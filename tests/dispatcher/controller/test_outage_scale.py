@@ -17,8 +17,9 @@ from typing import Any
 
 import pytest
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import Listing
+from dispatcher.cluster.errors import Listing
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
@@ -26,7 +27,7 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.model_locks import ModelLocks
-from dispatcher.queue.azure import QueueForbidden, QueueMessage, QueueUnavailable
+from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueueUnavailable
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
@@ -178,7 +179,7 @@ class _Work(WorkQueue):
 
 
 def _finished(number: int, now: float) -> dict[str, Any]:
-    at = objects.rfc3339(now - 60)
+    at = rfc3339(now - 60)
     return {
         "metadata": {
             "name": f"model-{number}",

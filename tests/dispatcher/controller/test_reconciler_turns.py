@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.client import Listing
+from dispatcher.cluster.errors import Listing
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from common.times import rfc3339
 from dispatcher.cluster import names
-from dispatcher.cluster.client import ClusterForbidden, ObjectNotFound
-from dispatcher.cluster.objects import rfc3339
+from dispatcher.cluster.errors import ClusterForbidden, ObjectNotFound
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import kueue
 from tests.world.builders import JOB_UID, T0, FakeClock, a_condition, a_job

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from azure.storage.queue import generate_queue_sas
 
-from dispatcher.queue.azure import QueueForbidden, QueueUnavailable, TrainingQueue
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import QueueForbidden, QueueUnavailable
 from dispatcher.queue.poison import MAX_ENTRY_BYTES
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
-from dispatcher.cluster.client import ClusterUnavailable, ObjectConflict
+from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import JobEvents
 from tests.world.builders import a_job

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.client import ClusterError, ClusterUnavailable, Listing, WatchExpired
+from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, Listing, WatchExpired
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.intake.circuit_breaker import Gate
-from dispatcher.queue.azure import QueueUnavailable
+from dispatcher.queue.messages import QueueUnavailable
 from dispatcher.telemetry.metrics import PREFIX, Metrics
 from portal_client.errors import ModelUnknown, PortalError, PortalUnavailable
 from tests.world.builders import T0, FakeClock, a_condition, a_job, a_pod, failed, failing, running

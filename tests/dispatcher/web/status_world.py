@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import rfc3339
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
-from dispatcher.queue.azure import PeekedMessage
+from dispatcher.queue.messages import PeekedMessage
 from dispatcher.queue.poison import PoisonEntry
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import HttpServer

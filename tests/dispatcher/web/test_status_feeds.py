@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from dispatcher.queue.azure import PeekedMessage, QueueUnavailable
+from dispatcher.queue.messages import PeekedMessage, QueueUnavailable
 from dispatcher.queue.poison import make_entry
 from dispatcher.web.status_feeds import StatusFeeds
 from portal_client.errors import ModelUnknown, PortalUnavailable

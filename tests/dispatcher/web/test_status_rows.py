@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from common.times import rfc3339
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import rfc3339
+from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web import status_rows
-from dispatcher.web.request_rows import QueueFacts, Refusal
+from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import Heard, World
 from tests.dispatcher.web.status_world import (
     RULES,

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.client import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
-from dispatcher.queue.azure import QueueMessage, QueueUnavailable
+from dispatcher.queue.messages import QueueMessage, QueueUnavailable
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.simulated.faults import Violation
@@ -111,7 +112,7 @@ class FakeCluster:
                 raise ObjectConflict(f"{name} already exists")
             model_id = objects.model_id_of(made)
             uid = f"job-{next(world._numbers)}"
-            made["metadata"] |= {"uid": uid, "creationTimestamp": objects.rfc3339(world.epoch())}
+            made["metadata"] |= {"uid": uid, "creationTimestamp": rfc3339(world.epoch())}
             made["status"] = {}
             world.notes[uid] = JobNote(model_id, len(world.calls), len(world.models[model_id].history))
             world.check_created(made)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
@@ -84,7 +85,7 @@ class Kubernetes(Trainers):
         if objects.pod_is_over(pod):
             self._remove_pod(pod)
         elif not objects.is_deleting(pod):
-            pod["metadata"]["deletionTimestamp"] = objects.rfc3339(self.epoch() + 30)
+            pod["metadata"]["deletionTimestamp"] = rfc3339(self.epoch() + 30)
             pod["metadata"]["deletionGracePeriodSeconds"] = 30
             self.touch("pods", pod)
 
@@ -100,7 +101,7 @@ class Kubernetes(Trainers):
         return [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
 
     def _time(self) -> str:
-        return objects.rfc3339(self.epoch())
+        return rfc3339(self.epoch())
 
     def settle(self) -> None:
         """One round of the controllers."""

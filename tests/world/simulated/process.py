@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from dispatcher.cluster import names
-from dispatcher.cluster.client import ClusterError
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
