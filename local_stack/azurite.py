@@ -17,11 +17,11 @@ import subprocess
 import sys
 import tempfile
 import urllib.error
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from local_stack.http_json import OPENER
 from local_stack.processes import Service
 
 # Azurite's documented development account; its key is public and opens nothing but an emulator.
@@ -195,9 +195,8 @@ class Azurite:
 
 def _answers(url: str) -> bool:
     """Whether it speaks HTTP: any answer will do, and without a signature it is a 403."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{url}?comp=list", timeout=5):
+        with OPENER.open(f"{url}?comp=list", timeout=5):
             return True
     except urllib.error.HTTPError:
         return True

@@ -7,9 +7,9 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -166,18 +166,33 @@ class Service:
         self.stop()
 
 
+@contextlib.contextmanager
+def interrupted_once() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt as Ctrl-C does; a second signal does not cut the cleaning up short."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def started_at(pid: int) -> str | None:
-    """A word that tells this process from a later one with the same pid; None: there is no such process."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            # After the command's closing parenthesis: state is the 3rd field of the file, starttime the 22nd.
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] == "Z" else fields[19]
-    reply = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return reply.stdout.strip() or None
+    """A mark that tells this process from a later one with the same pid; None: there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # After the command's closing parenthesis: state is the 3rd field of the file, starttime the 22nd.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
 
 
 def end_by_pid(pid: int, started: str, grace: float = 10.0) -> bool:

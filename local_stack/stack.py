@@ -2,7 +2,7 @@
 
     Azurite (queue, blob)  ←  dispatcher run  →  stand-in cluster (pods are local processes)
                                     ↓                    ↓
-                                portal stub    ←     trainer_image
+                                stand-in portal  ←   trainer_image
 
 The dispatcher runs as an operator runs it: its own process, settings from the environment, a kubeconfig, the
 Job template of manifests/base. The cluster's GPUs are numbers only, so the template says DEVICE=cpu on top.
@@ -27,8 +27,11 @@ from azure.storage.blob import BlobServiceClient
 from azure.storage.queue import QueueClient
 
 from local_stack.azurite import Azurite
-from local_stack.control import OPENER, ClusterControl, Portal, start_cluster, start_portal_stub
+from local_stack.cluster.client import StandInCluster, start_cluster
+from local_stack.http_json import OPENER
+from local_stack.portal.client import StandInPortal, start_portal
 from local_stack.processes import Service, started_at
+from local_stack.serving import write_private
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_TEMPLATE = ROOT / "manifests" / "base" / "job-template.yaml"
@@ -47,8 +50,8 @@ class Stack:
     """
 
     storage: Azurite
-    portal: Portal
-    cluster: ClusterControl
+    portal: StandInPortal
+    cluster: StandInCluster
     settings: dict[str, str]
 
     def __init__(self, folder: Path, *, gpus: int = GPUS, template: Path = JOB_TEMPLATE) -> None:
@@ -76,10 +79,12 @@ class Stack:
         trainer_of(template).setdefault("env", []).append({"name": "DEVICE", "value": "cpu"})
         job_template = self.folder / "job-template.yaml"
         job_template.write_text(yaml.safe_dump(template, sort_keys=False), encoding="utf-8")
-        self.services["portal"], self.portal = start_portal_stub(self.folder, secrets.token_hex(24))
+        self.portal = start_portal(self.folder, secrets.token_hex(24))
+        self.services["portal"] = self.portal.service
         # By its bare name: a path of this machine could lie under a mountPath of the template.
         entry_point = ["python", "-m", "trainer_image"]
-        self.services["cluster"], self.cluster = start_cluster(self.folder, self.gpus, {image: entry_point})
+        self.cluster = start_cluster(self.folder, "--gpus", str(self.gpus), images={image: entry_point})
+        self.services["cluster"] = self.cluster.service
         self.settings = {
             "QUEUE_NAME": QUEUE,
             "AZURE_STORAGE_CONNECTION_STRING": self.storage.connection_string,
@@ -139,9 +144,7 @@ class Stack:
     def write_environment(self) -> Path:
         """`dispatcher.env`, for `dispatcher --config`; only we may read it."""
         path = self.folder / "dispatcher.env"
-        path.touch(mode=0o600)
-        lines = [f"{name}={shlex.quote(value)}" for name, value in self.settings.items()]
-        path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+        write_private(path, "".join(f"{name}={shlex.quote(value)}\n" for name, value in self.settings.items()))
         return path
 
     def pids(self) -> dict[str, tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""What the tests share: one Azurite, one portal stub, one stand-in cluster for each pytest-xdist worker.
+"""What the tests share: one Azurite, one stand-in portal, one stand-in cluster for each pytest-xdist worker.
 
 Tests keep out of each other's way by names of their own (`queue_name`, `container_name`, `model_id`), not by
 clearing. To wait for something: `local_stack.processes.wait_until(condition, timeout)`.
@@ -18,7 +18,8 @@ import pytest
 import responses
 
 from local_stack.azurite import Azurite, AzuriteMissing
-from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
+from local_stack.cluster.client import StandInCluster, start_cluster
+from local_stack.portal.client import StandInPortal, start_portal
 from tests.world import browser
 
 # As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while
@@ -42,15 +43,14 @@ def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
 
 
 @pytest.fixture(scope="session")
-def _portal_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    service, control = start_portal_stub(tmp_path_factory.mktemp("portal"), api_key="key-" + secrets.token_hex(8))
-    with service:
-        yield control
+def _portal_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInPortal]:
+    with start_portal(tmp_path_factory.mktemp("portal"), "key-" + secrets.token_hex(8)) as portal:
+        yield portal
 
 
 @pytest.fixture
-def portal(_portal_process: Portal) -> Iterator[Portal]:
-    """The worker's portal stub, without faults and recorded calls of the test before."""
+def portal(_portal_process: StandInPortal) -> Iterator[StandInPortal]:
+    """The worker's stand-in portal, without faults and recorded calls of the test before."""
     _portal_process.clear_faults()
     _portal_process.clear_calls()
     yield _portal_process
@@ -58,14 +58,13 @@ def portal(_portal_process: Portal) -> Iterator[Portal]:
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
     """The worker's stand-in cluster: two GPUs, images `trainer:local` and `shell:local` (no entry point)."""
     if importlib.util.find_spec("local_stack.cluster") is None:
         pytest.skip("the stand-in cluster is not there")
     images = {TRAINER_IMAGE: ["python", "-m", "trainer_image"], SHELL_IMAGE: None}
-    service, control = start_cluster(tmp_path_factory.mktemp("cluster"), gpus=2, images=images)
-    with service:
-        yield control
+    with start_cluster(tmp_path_factory.mktemp("cluster"), "--gpus", "2", images=images) as cluster:
+        yield cluster
 
 
 @pytest.fixture(autouse=True)

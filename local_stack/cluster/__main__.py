@@ -42,9 +42,7 @@ import argparse
 import asyncio
 import json
 import logging
-import os
 import secrets
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,6 +66,7 @@ from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.resources import NAMESPACES
 from local_stack.cluster.registry.store import Store
 from local_stack.cluster.registry.writes import Registry
+from local_stack.serving import stop_signal, write_private
 
 
 @dataclass
@@ -138,9 +137,9 @@ class Cluster:
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         if self.options.kubeconfig:
-            _write(self.options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
+            write_private(self.options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
         if self.options.ready_file:
-            _write(self.options.ready_file, json.dumps({"url": self.url, "token": self.options.token}))
+            write_private(self.options.ready_file, json.dumps({"url": self.url, "token": self.options.token}))
 
     async def stop(self) -> None:
         """End every process that was started, then the server."""
@@ -164,15 +163,6 @@ class Cluster:
             ],
             "current-context": name,
         }
-
-
-def _write(path: Path, text: str) -> None:
-    """Whole or not at all: readers wait for the file to appear."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.touch(mode=0o600)
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -229,9 +219,7 @@ def _image(text: str) -> tuple[str, Image]:
 
 async def serve(options: Options) -> None:
     """Run until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_signal()
     cluster = Cluster(options)
     try:
         await cluster.start()

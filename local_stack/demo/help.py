@@ -29,7 +29,7 @@ the dispatcher   {dispatcher} check
                  {dispatcher} status
                  {dispatcher} submit model-tumours --dataset dataset-tumours
                  curl {health}/readyz {health}/metrics
-the portal stub  curl {portal}/_stub/models
+the portal       curl {portal}/_stub/models
                  curl -X PUT {portal}/_stub/models/tumours -d '{{"status": "Reconfigure"}}'
 the storage      queue {QUEUE}; the connection string is in {place}/dispatcher.env
 logs             {place}/logs

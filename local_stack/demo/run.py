@@ -1,23 +1,19 @@
 """`make demo`: requests on a real queue become trained, published and reported models, on this machine.
 
-Azurite, the portal stub, the stand-in cluster and the dispatcher run as processes; data sets are uploaded,
+Azurite, the stand-in portal, the stand-in cluster and the dispatcher run as processes; data sets are uploaded,
 requests are put on the queue, and what happens is shown until everything has come to rest. Then each outcome is
 compared with the expected one.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import shutil
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from rich.console import Console
@@ -28,7 +24,7 @@ from local_stack.demo.help import how_to_talk_to_it
 from local_stack.demo.requests import REQUESTS, Request
 from local_stack.demo.view import Progress, make_console, print_outcomes
 from local_stack.demo.watch import Seen, Snapshot, Watch
-from local_stack.processes import Service, ServiceFailed, end_by_pid, log_tail, started_at
+from local_stack.processes import Service, ServiceFailed, end_by_pid, interrupted_once, log_tail, started_at
 from local_stack.stack import ROOT, Stack
 
 FOLDER = ROOT / ".local" / "demo"
@@ -56,7 +52,7 @@ def run(*, keep: bool = False, send: bool = True) -> int:
             console.print(how_to_talk_to_it(FOLDER, up), markup=False, soft_wrap=True)
             return EXIT_NOT_STARTED
         shutil.rmtree(FOLDER, ignore_errors=True)
-        with _terminable():
+        with interrupted_once():
             try:
                 return _run(console, keep, send)
             except KeyboardInterrupt:
@@ -91,7 +87,7 @@ def _run(console: Console, keep: bool, send: bool) -> int:
     kept, wrong = False, 0
     stack = Stack(FOLDER)
     try:
-        console.print("Starting Azurite, the portal stub and a cluster with two GPUs ...")
+        console.print("Starting Azurite, the stand-in portal and a cluster with two GPUs ...")
         stack.start()
         _note(stack)
         console.print("Uploading data sets and configurations ...")
@@ -188,23 +184,6 @@ def _take(lock: IO[str]) -> bool:
     except OSError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does; a second signal does not cut the cleaning up short."""
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

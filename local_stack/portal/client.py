@@ -1,6 +1,6 @@
-"""Sets the portal stub up and looks at what it saw: for tests and the demo.
+"""Starts the stand-in portal, sets it up and reads what it recorded.
 
-with start_portal_stub("secret-key", folder) as portal:
+with start_portal(folder, "secret-key") as portal:
     portal.set_model("123")
     portal.add_fault("status", status=503, headers={"Retry-After": "1"}, method="PUT")
     ...
@@ -9,85 +9,78 @@ with start_portal_stub("secret-key", folder) as portal:
 
 from __future__ import annotations
 
-import json
-import ssl
-import urllib.request
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from local_stack.http_json import call_json
+from local_stack.portal.history import Call, Entry
+from local_stack.processes import Service
+from local_stack.serving import read_ready_file
+
 
 @dataclass(frozen=True)
-class StubEntry:
-    """status: "Created", ...; by: "control" or "api"; wall: seconds since 1970; monotonic: in seconds."""
+class Model:
+    """A model's status now, and every one it has had."""
 
     status: str
     message: str
-    by: str
-    wall: float
-    monotonic: float
+    history: tuple[Entry, ...]
 
 
-@dataclass(frozen=True)
-class StubModel:
-    status: str
-    message: str
-    history: tuple[StubEntry, ...]
+class StandInPortal:
+    """A stand-in portal that listens at `url` (API_BASE_URL), and the key that it wants. Its errors are urllib's.
 
+    A context manager: the end of the block ends its process, `service`.
+    """
 
-@dataclass(frozen=True)
-class StubCall:
-    """auth: "x-api-key", "bearer" or "none"; status: what was answered, None for nothing; fault: its id."""
-
-    number: int
-    method: str
-    path: str
-    model: str | None
-    body: Any
-    auth: str
-    status: int | None
-    fault: int | None
-    wall: float
-    monotonic: float
-
-
-class PortalControl:
-    """The control endpoints of a running stub. Its errors are urllib's."""
-
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key: str, service: Service) -> None:
         self.url = url.rstrip("/")
-        self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=_unverified())
-        )
+        self.api_key = api_key
+        self.service = service
+
+    def __enter__(self) -> StandInPortal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.service.stop()
+
+    def status(self, model_id: str) -> tuple[str, str]:
+        """(status, message), asked as a client asks, so that what is compared is what a portal user sees."""
+        reply = self.call_api("GET", f"{quote(model_id, safe='')}/status")
+        return str(reply["status"]), str(reply.get("message") or "")
+
+    def call_api(self, method: str, path: str, body: object = None, *, timeout: float = 30.0) -> Any:
+        """One call of the status API, with the key; `path` after /api/external/models/."""
+        headers = {"x-api-key": self.api_key}
+        return call_json(method, f"{self.url}/api/external/models/{path}", body, headers, timeout=timeout)
 
     def set_model(self, model_id: str, status: str = "Created", message: str = "") -> None:
-        self._request("PUT", f"/_stub/models/{quote(model_id, safe='')}", {"status": status, "message": message})
+        self._control("PUT", f"models/{quote(model_id, safe='')}", {"status": status, "message": message})
 
     def delete_model(self, model_id: str) -> None:
-        self._request("DELETE", f"/_stub/models/{quote(model_id, safe='')}")
+        self._control("DELETE", f"models/{quote(model_id, safe='')}")
 
-    def models(self) -> dict[str, StubModel]:
+    def models(self) -> dict[str, Model]:
         return {
-            model: StubModel(
-                found["status"],
-                found["message"],
-                tuple(StubEntry(**entry) for entry in found["history"]),
-            )
-            for model, found in self._request("GET", "/_stub/models").items()
+            model: Model(found["status"], found["message"], tuple(Entry(**entry) for entry in found["history"]))
+            for model, found in self._control("GET", "models").items()
         }
 
-    def model(self, model_id: str) -> StubModel:
+    def model(self, model_id: str) -> Model:
         """Raises KeyError."""
         return self.models()[model_id]
 
-    def calls(self, method: str | None = None, model: str | None = None) -> list[StubCall]:
-        """The calls of the document's API so far, oldest first."""
-        calls = [StubCall(**call) for call in self._request("GET", "/_stub/calls")]
+    def calls(self, method: str | None = None, model: str | None = None) -> list[Call]:
+        """The calls of the status API so far, oldest first."""
+        calls = [Call(**call) for call in self._control("GET", "calls")]
         return [call for call in calls if method in (None, call.method) and model in (None, call.model)]
 
     def clear_calls(self) -> None:
-        self._request("DELETE", "/_stub/calls")
+        self._control("DELETE", "calls")
 
     def add_fault(
         self,
@@ -102,35 +95,30 @@ class PortalControl:
         seconds: float | None = None,
     ) -> int:
         """Scripts a failure (see portal/__main__) and returns its id. count: None for until cleared."""
-        fault = {
-            "kind": kind,
-            "method": method,
-            "model": model,
-            "status": status,
-            "headers": dict(headers or {}),
-            "count": count,
-            "after": after,
-            "seconds": seconds,
-        }
-        number: int = self._request("POST", "/_stub/faults", fault)["id"]
-        return number
+        fault = {"kind": kind, "method": method, "model": model, "status": status, "headers": dict(headers or {})}
+        return int(self._control("POST", "faults", {**fault, "count": count, "after": after, "seconds": seconds})["id"])
 
     def clear_faults(self) -> None:
         """Also ends the hangs: those connections are cut."""
-        self._request("DELETE", "/_stub/faults")
+        self._control("DELETE", "faults")
 
-    def _request(self, method: str, path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            self.url + path, data=data, method=method, headers={"Content-Type": "application/json"}
-        )
-        with self._opener.open(request, timeout=10) as response:
-            raw = response.read()
-        return json.loads(raw) if raw else None
+    def _control(self, method: str, path: str, body: object = None) -> Any:
+        return call_json(method, f"{self.url}/_stub/{path}", body)
 
 
-def _unverified() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
+def start_portal(folder: Path, api_key: str, *options: str) -> StandInPortal:
+    """Start `python -m local_stack.portal`, with its files in `folder`; returns when it listens."""
+    ready = folder / "portal-ready.json"
+    ready.unlink(missing_ok=True)
+    argv: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "local_stack.portal",
+        f"--api-key={api_key}",
+        "--ready-file",
+        ready,
+        *options,
+    ]
+    service = Service("stand-in portal", argv, folder / "logs" / "portal.log").start()
+    address = service.wait_ready(lambda: read_ready_file(ready))
+    return StandInPortal(str(address["url"]), api_key, service)

@@ -1,33 +1,18 @@
-"""The portal stub's scripted faults: which call, how it fails. What each kind does is told in portal/__main__."""
+"""The stand-in portal's scripted faults: which call, how it fails. What each kind does is listed in portal/__main__."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 
+from local_stack.portal.history import Call
+
 KINDS = ("status", "html", "empty", "cut", "hang", "garbage")
 
 _LOGIN_PAGE = "<!DOCTYPE html><html><head><title>Sign in</title></head><body>Please sign in</body></html>"
-
-
-@dataclass
-class Recorded:
-    """One call of the document's API."""
-
-    number: int
-    method: str
-    path: str
-    model: str | None
-    body: Any
-    auth: str
-    status: int | None = None
-    fault: int | None = None
-    wall: float = field(default_factory=time.time)
-    monotonic: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -45,10 +30,10 @@ class Fault:
     seconds: float | None
     released: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def matches(self, call: Recorded) -> bool:
+    def matches(self, call: Call) -> bool:
         return self.count != 0 and self.method in (None, call.method) and self.model in (None, call.model)
 
-    async def carry_out(self, request: web.Request, call: Recorded) -> web.Response | None:
+    async def carry_out(self, request: web.Request, call: Call) -> web.Response | None:
         """The failing answer, after using the fault up once; None for a proper answer that is only late."""
         call.fault = self.id
         if self.count is not None:
@@ -73,11 +58,11 @@ class Fault:
                 content_type="application/json",
                 headers=self.headers,
             )
-        return problem(self.status, "Scripted fault", "The stub was told to fail", self.headers)
+        return problem(self.status, "Scripted fault", "This failure was scripted", self.headers)
 
     @classmethod
     def parse(cls, number: int, given: dict[str, Any]) -> Fault:
-        """Raises ValueError for what the stub cannot do: a misspelt fault would let a test pass."""
+        """Raises ValueError for what no fault can be: a misspelt fault would let a test pass."""
         known = {"kind", "method", "model", "status", "headers", "count", "after", "seconds"}
         if unknown := set(given) - known:
             raise ValueError(f"unknown fields {sorted(unknown)}: expected some of {sorted(known)}")

@@ -2,7 +2,7 @@
 
     python -m local_stack.storm --requests 2000 --dispatchers 3 --kills 50 --seconds 540 --seed 1
 
-Real processes: dispatchers that are SIGKILLed at random, Azurite, the portal stub, the stand-in cluster. What has to
+Real processes: dispatchers that are SIGKILLed at random, Azurite, the stand-in portal and cluster. What has to
 come of each request is decided when it is made (storm_plan); what came of it is read from the portal, the queues and
 the cluster in the end (storm_judge). Exits 1 unless nothing was lost, doubled or wrong. A seed repeats the requests and
 the order of the faults; the processes' own timing stays chance.
@@ -15,20 +15,18 @@ import heapq
 import random
 import secrets
 import shutil
-import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from azure.storage.queue import QueueClient
 
 from local_stack.azurite import AzuriteMissing
-from local_stack.processes import ServiceFailed, WaitedTooLong, wait_until
+from local_stack.processes import ServiceFailed, WaitedTooLong, interrupted_once, wait_until
 from local_stack.stack import ROOT
 from local_stack.storm.actors import Hands
 from local_stack.storm.baseline import calls_in_calm, compare
@@ -74,7 +72,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> Verdicts:
             calls = [calls_in_calm(world, count, options.calm, options.seed) for count in (1, 2)]
             second = compare(calls[0], calls[1], options.calm)
             world.portal.clear_calls()
-            world.faults.clear_calls()
+            world.cluster.clear_calls()
         return _storm(world, options, end, second, say)
 
 
@@ -130,8 +128,8 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
     verdicts = judge(requests, evidence)
     own = Counter({f"portal {method}": count for method, count in hands.portal_calls.items()})
     figures = Figures(options.seed, took, rested, requests, fleet, weather, hands, evidence, verdicts, second)
-    calls = Counter(f"portal {call.method}" for call in world.portal.calls()) - own + Counter(world.faults.calls())
-    report(figures, calls, world.faults.suffered(), say)
+    calls = Counter(f"portal {call.method}" for call in world.portal.calls()) - own + Counter(world.cluster.calls())
+    report(figures, calls, world.cluster.suffered(), say)
     return verdicts
 
 
@@ -177,24 +175,6 @@ def _come_to_rest(
     return False
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end it with everything that was started; a second one does not interrupt that."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Returns the exit code."""
     usual = Options()
@@ -207,7 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each calm comparison; 0: none")
     parser.add_argument("--seed", type=int, default=usual.seed, help="by chance")
     options = Options(**vars(parser.parse_args(arguments)))
-    with _terminable():
+    with interrupted_once():
         try:
             verdicts = run(options, lambda line: print(line, flush=True))
         except KeyboardInterrupt:

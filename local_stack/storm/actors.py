@@ -6,19 +6,17 @@ Every act goes through APIs that are failing just then, so each is repeated unti
 from __future__ import annotations
 
 import http.client
-import json
 import random
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from local_stack.cluster.client import ClusterFaults
-from local_stack.control import OPENER, ClusterControl, Portal
+from local_stack.cluster.client import StandInCluster
+from local_stack.portal.client import StandInPortal
 from local_stack.storm.plan import SPEAKING_SECONDS, Ending, Request
 from local_stack.storm.record import Record, SeenPod
 
@@ -34,8 +32,8 @@ class Hands:
     def __init__(
         self,
         requests: Mapping[str, Request],
-        cluster: ClusterControl,
-        portal: Portal,
+        cluster: StandInCluster,
+        portal: StandInPortal,
         namespace: str,
         send: Callable[[Request], None],
         *,
@@ -47,7 +45,6 @@ class Hands:
         self.record: Record  # set by the storm before the first pod runs
         self._requests = requests
         self._cluster = cluster
-        self._faults = ClusterFaults(cluster.url)
         self._portal = portal
         self._namespace = namespace
         self._send = send
@@ -94,7 +91,7 @@ class Hands:
         deadline = started + SPEAKING_SECONDS - 1.0
         while (left := deadline - time.monotonic()) > LONGEST_HANG and not self._stop.is_set():
             try:
-                status = str(json.loads(self._api("GET", f"{model_id}/status", None, left))["status"])
+                status = str(self._api("GET", f"{model_id}/status", None, left)["status"])
                 if status in ("Completed", "Failed"):
                     return
                 for say in ("Processing", ending.status) if status != "Processing" else (ending.status,):
@@ -108,16 +105,9 @@ class Hands:
                 self.done["speak"] += 1
                 return
 
-    def _api(self, method: str, path: str, body: dict[str, str] | None, timeout: float) -> bytes:
+    def _api(self, method: str, path: str, body: dict[str, str] | None, timeout: float) -> Any:
         self.portal_calls[method] += 1
-        request = urllib.request.Request(
-            f"{self._portal.url}/api/external/models/{path}",
-            data=None if body is None else json.dumps(body).encode(),
-            method=method,
-            headers={"x-api-key": self._portal.api_key, "Content-Type": "application/json"},
-        )
-        with OPENER.open(request, timeout=timeout) as reply:
-            return bytes(reply.read())
+        return self._portal.call_api(method, path, body, timeout=timeout)
 
     # People
 
@@ -131,7 +121,7 @@ class Hands:
             "delete job": lambda: self._cluster.api("DELETE", jobs, {"propagationPolicy": "Background"}),
             "delete pod": lambda: self._cluster.api("DELETE", pods, {}),
             "vanish pod": lambda: self._cluster.api("DELETE", pods, {"gracePeriodSeconds": 0}),
-            "evict pod": lambda: self._faults.evict_by_kubelet(self._namespace, pod.name),
+            "evict pod": lambda: self._cluster.evict_by_kubelet(self._namespace, pod.name),
             "drain pod": lambda: self._cluster.api("POST", f"{pods}/eviction", eviction),
         }
         self._insist(acts[hand])

@@ -23,9 +23,9 @@ def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> C
     members = [world.dispatcher(f"{name}-dispatcher-{n}", world.settings(name)) for n in range(1, dispatchers + 1)]
     for member in members:
         member.wait_ready(lambda log=member.log: log.exists() and "Settings:" in log.read_text())  # type: ignore[misc]
-    wait_until(lambda: len(world.faults.open_watches()) == 2 * dispatchers, 30)
+    wait_until(lambda: len(world.cluster.open_watches()) == 2 * dispatchers, 30)
     world.portal.clear_calls()
-    world.faults.clear_calls()
+    world.cluster.clear_calls()
     for request in plan:
         world.portal.set_model(request.model_id, request.initial or "Created")
         queue.send_message(request.text)
@@ -36,7 +36,7 @@ def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> C
 
     wait_until(completed, 120, what=f"{requests} calm requests to complete")
     time.sleep(3.0)  # the last patches
-    calls = Counter(world.faults.calls()) + Counter(f"portal {call.method}" for call in world.portal.calls())
+    calls = Counter(world.cluster.calls()) + Counter(f"portal {call.method}" for call in world.portal.calls())
     for member in members:
         member.stop()
     return calls

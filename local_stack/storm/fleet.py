@@ -17,8 +17,8 @@ import yaml
 from azure.storage.queue import QueueClient
 
 from local_stack.azurite import Azurite
-from local_stack.cluster.client import ClusterFaults
-from local_stack.control import ClusterControl, Portal, start_cluster, start_portal_stub
+from local_stack.cluster.client import StandInCluster, start_cluster
+from local_stack.portal.client import StandInPortal, start_portal
 from local_stack.processes import Service
 from local_stack.stack import bare_environment
 from local_stack.storm.plan import TOO_MANY_GPUS
@@ -67,9 +67,8 @@ class World:
         self.logs = folder / "logs"
         self.services: list[Service] = []
         self.storage: Azurite
-        self.portal: Portal
-        self.cluster: ClusterControl
-        self.faults: ClusterFaults
+        self.portal: StandInPortal
+        self.cluster: StandInCluster
         self._azurite: Azurite | None = None
 
     def __enter__(self) -> World:
@@ -87,13 +86,12 @@ class World:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "job-template.yaml").write_text(yaml.safe_dump(_TEMPLATE), encoding="utf-8")
         self.storage = self._azurite = Azurite(log=self.logs / "azurite.log").start()
-        service, self.portal = start_portal_stub(self.folder, secrets.token_hex(16))
-        self.services.append(service)
+        self.portal = start_portal(self.folder, secrets.token_hex(16))
+        self.services.append(self.portal.service)
         options = [word for node in NODES for word in ("--node", f"{node}={_GPUS_OF_A_NODE}")]
         options += ["--image", f"{IMAGE}=@instant", "--job-backoff", "0.1"]
-        service, self.cluster = start_cluster(self.folder, 0, {}, options=options)
-        self.services.append(service)
-        self.faults = ClusterFaults(self.cluster.url)
+        self.cluster = start_cluster(self.folder, *options)
+        self.services.append(self.cluster.service)
 
     def stop(self) -> None:
         for service in reversed(self.services):

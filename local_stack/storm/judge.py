@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from local_stack.portal.client import StubEntry, StubModel
+from local_stack.portal.client import Model
+from local_stack.portal.history import Entry
 from local_stack.storm.plan import Ending, Request
 from local_stack.storm.record import SeenJob
 
@@ -25,7 +26,7 @@ class Evidence:
     that lost a pod to the cluster, ended or not. poison: the entries' JSON. on_queue: how many messages are left.
     """
 
-    models: Mapping[str, StubModel]
+    models: Mapping[str, Model]
     jobs: Mapping[str, SeenJob]
     started: Mapping[str, str]
     disrupted: set[str]
@@ -124,14 +125,14 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
     return found
 
 
-def _is(ending: Ending, model: StubModel) -> bool:
+def _is(ending: Ending, model: Model) -> bool:
     return model.status == ending.status and re.match(f"(?:{ending.sentence})", model.message) is not None
 
 
-def _overwritten(history: Sequence[StubEntry], verdicts: Verdicts) -> list[tuple[str, str]]:
+def _overwritten(history: Sequence[Entry], verdicts: Verdicts) -> list[tuple[str, str]]:
     """A terminal status stays until the portal itself says Reconfigure."""
     found = []
-    terminal: StubEntry | None = None
+    terminal: Entry | None = None
     covered = False
     for entry in history:
         if entry.by != "api":

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from local_stack.control import OPENER, ClusterControl
+from local_stack.cluster.client import StandInCluster
+from local_stack.http_json import OPENER
 
 FINALIZER = "training-dispatcher/report"
 _MESSAGE_ID = "training-dispatcher/message-id"
@@ -59,7 +60,7 @@ class SeenPod:
 class Record:
     """Two threads that watch one namespace. on_running: called once for each pod that runs or ran."""
 
-    def __init__(self, cluster: ClusterControl, namespace: str, on_running: Callable[[SeenPod], None]) -> None:
+    def __init__(self, cluster: StandInCluster, namespace: str, on_running: Callable[[SeenPod], None]) -> None:
         self.jobs: dict[str, SeenJob] = {}
         self.pods: dict[str, SeenPod] = {}
         self.started: dict[str, str] = {}  # uids of Jobs that had a pod → model id

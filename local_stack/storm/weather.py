@@ -11,8 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from local_stack.cluster.client import ClusterFaults
-from local_stack.control import ClusterControl, Portal
+from local_stack.cluster.client import StandInCluster
+from local_stack.portal.client import StandInPortal
 from local_stack.storm.actors import LONGEST_HANG
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
@@ -26,7 +26,7 @@ class Weather:
     taken: names of the pods of `namespace` that were on a node when it was lost or removed, running or just ended.
     """
 
-    def __init__(self, portal: Portal, cluster: ClusterControl, namespace: str, seed: int) -> None:
+    def __init__(self, portal: StandInPortal, cluster: StandInCluster, namespace: str, seed: int) -> None:
         self.taken: set[str] = set()
         self.nodes: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
@@ -35,7 +35,6 @@ class Weather:
         self._portal = portal
         self._cluster = cluster
         self._namespace = namespace
-        self._faults = ClusterFaults(cluster.url)
         self._stop = threading.Event()
         loops = (self._portal_weather, self._cluster_weather, self._node_weather)
         self._threads = [
@@ -110,7 +109,7 @@ class Weather:
                     409: ("create", "patch", "delete"),
                     410: ("watch", "list"),
                 }
-                self._faults.fail(
+                self._cluster.fail(
                     chance.choice(verbs.get(code, ("create", "patch", "get", "delete", "list", "watch", None))),
                     resource if code != 409 else "jobs",
                     status=code,
@@ -119,29 +118,29 @@ class Weather:
                 )
             case "cut":
                 verb = chance.choice(("create", "patch", "delete", None))
-                self._faults.cut(verb, "jobs", count=chance.choice((1, 3, 8)), after=chance.random() < 0.5)
+                self._cluster.cut(verb, "jobs", count=chance.choice((1, 3, 8)), after=chance.random() < 0.5)
             case "late":
-                self._faults.delay(chance.uniform(0.2, 3.0), None, "jobs", count=chance.choice((3, 8)))
+                self._cluster.delay(chance.uniform(0.2, 3.0), None, "jobs", count=chance.choice((3, 8)))
             case "hang":
-                self._faults.hang(chance.choice(("create", "patch", "get")), "jobs", after=chance.random() < 0.5)
+                self._cluster.hang(chance.choice(("create", "patch", "get")), "jobs", after=chance.random() < 0.5)
             case "watch":
                 self._break_watches(chance, resource)
         self.phases["API server"] += 1
         try:
             self._stop.wait(chance.uniform(0.5, 3.0))
         finally:
-            self._faults.clear_faults()
+            self._cluster.clear_faults()
 
     def _break_watches(self, chance: random.Random, resource: str | None) -> None:
         match chance.choice(("cut", "cut", "silence", "compact")):
             case "cut":
-                self.watches["cut"] += self._faults.cut_watches(resource)
+                self.watches["cut"] += self._cluster.cut_watches(resource)
             case "silence":
-                self.watches["fell silent"] += self._faults.silence_watches(resource)
+                self.watches["fell silent"] += self._cluster.silence_watches(resource)
             case "compact":
                 # An old version is refused, with 410 inside of a 200.
-                self._faults.compact()
-                self.watches["history forgotten (410)"] += self._faults.cut_watches(resource)
+                self._cluster.compact()
+                self.watches["history forgotten (410)"] += self._cluster.cut_watches(resource)
 
     def _node_weather(self, chance: random.Random) -> None:
         """One node at a time is lost or taken away, and comes back; or a kubelet refuses pods."""
@@ -151,18 +150,18 @@ class Weather:
         what = chance.choice(("lost", "lost", "removed", "refuses pods"))
         self.nodes[what] += 1
         if what == "refuses pods":
-            self._faults.reject_next_pods(chance.randint(1, 3), node=node)
+            self._cluster.reject_next_pods(chance.randint(1, 3), node=node)
             return
         try:
             if what == "lost":
-                self._faults.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
+                self._cluster.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
                 self._note_pods(node)
             else:
                 self._note_pods(node)
-                self._faults.remove_node(node, kill=True)
+                self._cluster.remove_node(node, kill=True)
             self._stop.wait(chance.uniform(1.0, 4.0))
         finally:
-            self._faults.return_node(node)
+            self._cluster.return_node(node)
 
     def _note_pods(self, node: str) -> None:
         while not self._stop.is_set():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cluster.client import StandIn, start_stand_in
+from local_stack.cluster.client import StandInCluster, start_cluster
 from tests.contracts.kube import Kube
 
 
@@ -26,7 +26,9 @@ def _option(config: pytest.Config, name: str, default: str | None = None) -> str
 
 
 @pytest.fixture(scope="session")
-def _stand_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn | None]:
+def _stand_in(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[StandInCluster | None]:
     if _option(request.config, "--kubeconfig"):
         yield None
         return
@@ -43,12 +45,12 @@ def _stand_in(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         "0.5",
     )
     folder = tmp_path_factory.mktemp("contracts")
-    with start_stand_in(folder, "--gpus", "8", "--namespace", "contracts", *quick, images=["busybox:1.36"]) as it:
+    with start_cluster(folder, "--gpus", "8", "--namespace", "contracts", *quick, images={"busybox:1.36": None}) as it:
         yield it
 
 
 @pytest.fixture(scope="session")
-def kube(request: pytest.FixtureRequest, _stand_in: StandIn | None) -> Kube:
+def kube(request: pytest.FixtureRequest, _stand_in: StandInCluster | None) -> Kube:
     """The cluster under test, by its plain API."""
     if _stand_in is not None:
         return Kube(_stand_in.kubeconfig, "contracts", "busybox:1.36")
@@ -59,7 +61,7 @@ def kube(request: pytest.FixtureRequest, _stand_in: StandIn | None) -> Kube:
 
 
 @pytest.fixture
-def stand_in(_stand_in: StandIn | None) -> Iterator[StandIn]:
+def stand_in(_stand_in: StandInCluster | None) -> Iterator[StandInCluster]:
     """The stand-in's faults; a test that needs them is skipped on a real cluster."""
     if _stand_in is None:
         pytest.skip("only the stand-in can be told to do this")

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from local_stack.cluster.client import StandIn, start_stand_in
+from local_stack.cluster.client import StandInCluster, start_cluster
 from tests.contracts.kube import Kube, container_state, find, is_running, wait_until
 
 Names = Callable[[], str]
 
 
-def test_a_scripted_status_is_answered_as_often_as_asked(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_scripted_status_is_answered_as_often_as_asked(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name = job()
     stand_in.fail("create", "jobs", status=429, retry_after=7, count=2)
     for _ in range(2):
@@ -25,7 +25,7 @@ def test_a_scripted_status_is_answered_as_often_as_asked(kube: Kube, stand_in: S
     kube.start(name, "exit 0", suspend=True)
 
 
-def test_a_fault_after_the_call_leaves_the_object_there(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_fault_after_the_call_leaves_the_object_there(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name = job()
     stand_in.fail("create", "jobs", status=504, after=True)
     assert kube.call("POST", kube.path("jobs"), kube.job_body(name, "exit 0", suspend=True)).code == 504
@@ -38,14 +38,14 @@ def test_a_fault_after_the_call_leaves_the_object_there(kube: Kube, stand_in: St
     assert now["metadata"]["annotations"] == {"a": "1"}
 
 
-def test_a_call_that_hangs_is_the_clients_to_give_up(kube: Kube, stand_in: StandIn) -> None:
+def test_a_call_that_hangs_is_the_clients_to_give_up(kube: Kube, stand_in: StandInCluster) -> None:
     stand_in.hang("list", "jobs")
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
         kube.call("GET", kube.path("jobs"), timeout=0.3)
     assert kube.list_all("jobs") is not None
 
 
-def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: StandIn) -> None:
+def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: StandInCluster) -> None:
     stand_in.deny({"verb": "create", "resource": "jobs"})
     answer = kube.call("POST", kube.path("jobs"), kube.job_body("model-denied", "exit 0"))
     assert (answer.code, answer.reason) == (403, "Forbidden")
@@ -59,7 +59,7 @@ def test_a_denied_verb_is_forbidden_in_kubernetes_words(kube: Kube, stand_in: St
     assert review.body["status"]["allowed"] is False
 
 
-def test_calls_are_counted_by_verb_and_resource(kube: Kube, stand_in: StandIn) -> None:
+def test_calls_are_counted_by_verb_and_resource(kube: Kube, stand_in: StandInCluster) -> None:
     stand_in.clear_calls()
     kube.list_all("jobs")
     kube.list_all("jobs")
@@ -67,7 +67,7 @@ def test_calls_are_counted_by_verb_and_resource(kube: Kube, stand_in: StandIn) -
     assert stand_in.calls() == {"list jobs": 2, "get pods": 1}
 
 
-def test_a_cut_watch_breaks_its_connection(kube: Kube, stand_in: StandIn) -> None:
+def test_a_cut_watch_breaks_its_connection(kube: Kube, stand_in: StandInCluster) -> None:
     watch = kube.watch("leases", 30)
     stand_in.clear_calls()
 
@@ -93,7 +93,7 @@ def test_a_cut_watch_breaks_its_connection(kube: Kube, stand_in: StandIn) -> Non
     assert failed
 
 
-def test_a_silent_watch_stays_open_and_tells_nothing(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_silent_watch_stays_open_and_tells_nothing(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     import threading
 
     name = job()
@@ -120,7 +120,7 @@ def test_a_silent_watch_stays_open_and_tells_nothing(kube: Kube, stand_in: Stand
     assert found == ["broken"]
 
 
-def test_a_pod_waits_until_gpus_are_there(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_pod_waits_until_gpus_are_there(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name = job()
     stand_in.set_gpus(0)
     try:
@@ -131,7 +131,7 @@ def test_a_pod_waits_until_gpus_are_there(kube: Kube, stand_in: StandIn, job: Na
     kube.wait_job(name, "Complete")
 
 
-def test_a_pod_evicted_by_the_kubelet_fails_with_its_reason(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_pod_evicted_by_the_kubelet_fails_with_its_reason(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name = job()
     kube.start(name, "sleep 600", backoffLimit=0)
     first = kube.wait_pod(name, is_running)["metadata"]
@@ -145,7 +145,7 @@ def test_a_pod_evicted_by_the_kubelet_fails_with_its_reason(kube: Kube, stand_in
     kube.wait_pod(name, lambda pod: pod["metadata"]["uid"] != first["uid"] and is_running(pod))
 
 
-def test_a_pod_refused_by_its_node_has_no_container_status(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_pod_refused_by_its_node_has_no_container_status(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name = job()
     stand_in.reject_next_pods()
     kube.start(name, "exit 0", backoffLimit=0)
@@ -155,7 +155,9 @@ def test_a_pod_refused_by_its_node_has_no_container_status(kube: Kube, stand_in:
     assert find(kube.wait_job(name, "Failed"), "Failed")["reason"] == "BackoffLimitExceeded"
 
 
-def test_a_lost_nodes_pod_stays_terminating_until_the_node_is_back(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_lost_nodes_pod_stays_terminating_until_the_node_is_back(
+    kube: Kube, stand_in: StandInCluster, job: Names
+) -> None:
     name = job()
     kube.start(name, "sleep 600", backoffLimit=0)
     first = kube.wait_pod(name, is_running)["metadata"]
@@ -170,7 +172,7 @@ def test_a_lost_nodes_pod_stays_terminating_until_the_node_is_back(kube: Kube, s
     kube.wait_pod(name, is_running)
 
 
-def test_a_pull_error_can_be_any_text_and_can_pass(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_pull_error_can_be_any_text_and_can_pass(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name, image = job(), "registry.example/limited:1"
     stand_in.set_image(image, pull_error="toomanyrequests: You have reached your pull rate limit")
     kube.start(name, "exit 0", pod={"container": {"image": image}})
@@ -183,7 +185,7 @@ def test_a_pull_error_can_be_any_text_and_can_pass(kube: Kube, stand_in: StandIn
     stand_in.set_image(image, absent=True)
 
 
-def test_an_instant_image_ends_as_its_annotations_say(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_an_instant_image_ends_as_its_annotations_say(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     name, image = job(), "instant:1"
     stand_in.set_image(image, instant=True)
     body = kube.job_body(name, "exit 0", pod={"container": {"image": image}})
@@ -196,7 +198,9 @@ def test_an_instant_image_ends_as_its_annotations_say(kube: Kube, stand_in: Stan
 
 
 def test_a_lost_nodes_process_goes_on_beside_its_replacement(tmp_path: Path) -> None:
-    with start_stand_in(tmp_path, "--node", "a=1", "--node", "b=1", "--job-backoff", "0.1", images=["shell:1"]) as it:
+    with start_cluster(
+        tmp_path, "--node", "a=1", "--node", "b=1", "--job-backoff", "0.1", images={"shell:1": None}
+    ) as it:
         kube = Kube(it.kubeconfig, "default", "shell:1")
         gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
         beat = tmp_path / "beat"
@@ -221,7 +225,9 @@ def test_a_lost_nodes_process_goes_on_beside_its_replacement(tmp_path: Path) -> 
         wait_until(silent)
 
 
-def test_a_container_is_restarted_in_its_pod_when_its_policy_says_so(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_container_is_restarted_in_its_pod_when_its_policy_says_so(
+    kube: Kube, stand_in: StandInCluster, job: Names
+) -> None:
     del stand_in  # a real kubelet waits ten seconds
     name = job()
     body = kube.job_body(name, "test -e again || { touch again; exit 1; }", pod={"restartPolicy": "OnFailure"})

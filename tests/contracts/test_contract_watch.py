@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config, watch
 
-from local_stack.cluster.client import StandIn
+from local_stack.cluster.client import StandInCluster
 from tests.contracts.kube import Kube, wait_until
 
 Names = Callable[[], str]
@@ -75,7 +75,9 @@ def test_a_malformed_selector_is_refused_before_the_watch_begins(kube: Kube) -> 
     assert kube.call("GET", kube.path("jobs"), query=query).code == 400
 
 
-def test_an_expired_version_is_an_error_event_inside_a_good_answer(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_an_expired_version_is_an_error_event_inside_a_good_answer(
+    kube: Kube, stand_in: StandInCluster, job: Names
+) -> None:
     version = _version(kube)
     kube.start(job(), "exit 0", suspend=True)
     stand_in.compact()
@@ -95,7 +97,7 @@ def test_an_expired_version_is_an_error_event_inside_a_good_answer(kube: Kube, s
     ],
 )
 def test_the_pinned_clients_watch_raises_at_an_expired_version(
-    kube: Kube, stand_in: StandIn, job: Names, deserialize: bool, raised: type[Exception]
+    kube: Kube, stand_in: StandInCluster, job: Names, deserialize: bool, raised: type[Exception]
 ) -> None:
     version = _version(kube)
     kube.start(job(), "exit 0", suspend=True)
@@ -118,7 +120,7 @@ def test_the_pinned_clients_watch_raises_at_an_expired_version(
     assert getattr(caught.value, "status", 410) == 410
 
 
-def test_a_token_for_the_next_page_expires_with_the_history(kube: Kube, stand_in: StandIn, job: Names) -> None:
+def test_a_token_for_the_next_page_expires_with_the_history(kube: Kube, stand_in: StandInCluster, job: Names) -> None:
     for _ in range(2):
         kube.start(job(), "exit 0", suspend=True)
     token = kube.call("GET", kube.path("jobs"), query={"limit": 1}).body["metadata"]["continue"]
@@ -127,7 +129,7 @@ def test_a_token_for_the_next_page_expires_with_the_history(kube: Kube, stand_in
     assert (answer.code, answer.reason) == (410, "Expired")
 
 
-def test_bookmarks_bring_the_version_forward_while_nothing_happens(kube: Kube, stand_in: StandIn) -> None:
+def test_bookmarks_bring_the_version_forward_while_nothing_happens(kube: Kube, stand_in: StandInCluster) -> None:
     del stand_in  # a real cluster sends one a minute
     version = _version(kube)
     events = list(kube.watch("jobs", 2, resourceVersion=version, allowWatchBookmarks="true"))

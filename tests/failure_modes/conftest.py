@@ -1,4 +1,4 @@
-"""The stage between a real queue, portal stub and stand-in cluster, for the rows that need real processes."""
+"""The stage between a real queue, stand-in portal and stand-in cluster, for the rows that need real processes."""
 
 from __future__ import annotations
 

@@ -118,12 +118,12 @@ def test_f08_no_job_depends_on_the_dispatcher_that_made_it(monkeypatch: pytest.M
 
 def test_f09_nothing_is_received_before_jobs_and_pods_were_listed(stage: Stage) -> None:
     model = stage.submit("done")
-    stage.faults.fail("list", "pods", status=500, count=None)
+    stage.cluster.fail("list", "pods", status=500, count=None)
     stage.start()
     stage.wait(lambda: stage.log().count("What runs goes on") >= 2)
     assert stage.queue.peek(), "the message is visible: nobody holds it"
     assert stage.cluster.jobs(stage.namespace) == []
-    stage.faults.clear_faults()
+    stage.cluster.clear_faults()
     stage.wait_status(model, "Completed")
 
 

@@ -91,7 +91,7 @@ def test_f20_a_job_that_kueue_holds_back_has_no_such_limit() -> None:
 
 
 def test_f21_a_pod_that_its_node_refuses_is_tried_again_elsewhere(stage: Stage) -> None:
-    stage.faults.reject_next_pods(1, message="Allocate failed due to no healthy devices present; cannot allocate")
+    stage.cluster.reject_next_pods(1, message="Allocate failed due to no healthy devices present; cannot allocate")
     model = stage.submit("done")
     stage.start()
     stage.wait_status(model, "Completed", 60)
@@ -135,12 +135,12 @@ def test_f22_a_node_that_is_removed_is_replaced_behind_the_lease(stage: Stage) -
     stage.start()
     stage.wait(lambda: stage.running(model))
     (first,) = stage.pods(model)
-    stage.faults.remove_node()
+    stage.cluster.remove_node()
     try:
         stage.wait(lambda: any(objects.uid_of(p) != objects.uid_of(first) for p in stage.pods(model)), 60)
         assert stage.status(model) == "Processing"
     finally:
-        stage.faults.return_node()
+        stage.cluster.return_node()
 
 
 @pytest.mark.parametrize("key", ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"])

@@ -20,7 +20,7 @@ from dispatcher.controller.watcher import Watcher
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
-from local_stack.control import OPENER
+from local_stack.http_json import OPENER
 from tests.failure_modes.kit import (
     ALERTS,
     ROOT,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from local_stack.azurite import AzuriteMissing, install
-from local_stack.portal.client import StubEntry, StubModel
+from local_stack.portal.client import Model
+from local_stack.portal.history import Entry
 from local_stack.storm import __main__
 from local_stack.storm.judge import DOUBLED, LOST, WRONG, Evidence, judge
 from local_stack.storm.plan import DONE, KINDS, Request, make_plan
@@ -32,12 +33,12 @@ def test_killed_dispatchers_and_failing_parts_lose_nothing_and_double_nothing(tm
     assert "killed 6" in text, text
 
 
-def _entry(status: str, message: str = "", by: str = "api") -> StubEntry:
-    return StubEntry(status, message, by, 0.0, 0.0)
+def _entry(status: str, message: str = "", by: str = "api") -> Entry:
+    return Entry(status, message, by, 0.0, 0.0)
 
 
-def _model(*history: StubEntry) -> StubModel:
-    return StubModel(history[-1].status, history[-1].message, history)
+def _model(*history: Entry) -> Model:
+    return Model(history[-1].status, history[-1].message, history)
 
 
 def _job(uid: str = "uid-1", message: str = "message-1") -> SeenJob:
@@ -70,7 +71,7 @@ def test_what_went_as_planned_is_no_finding() -> None:
     ],
     ids=["never ended", "failed", "wrong words", "covered for good", "overwritten", "said again", "said twice"],
 )
-def test_the_portals_history_is_judged_entry_by_entry(history: tuple[StubEntry, ...], found: list[str]) -> None:
+def test_the_portals_history_is_judged_entry_by_entry(history: tuple[Entry, ...], found: list[str]) -> None:
     assert sorted(_found(replace(_RIGHT, models={"1": _model(*history)}))) == sorted(found)
 
 

@@ -13,7 +13,7 @@ from dispatcher.config.settings import Settings
 from dispatcher.factories import bounds_of, defaults_of
 from dispatcher.launch.job_spec import TemplateError, build_job, load_template
 from dispatcher.launch.request import TrainingRequest, decode
-from local_stack.control import ClusterControl
+from local_stack.cluster.client import StandInCluster
 from tests.world.kustomized import MANIFESTS, VARIANTS, needs_kubectl, of_kind, settings_of, template_of
 from trainer_image.config import settings as trainer_settings
 
@@ -69,7 +69,7 @@ def test_the_trainer_starts_with_the_environment_of_the_completed_job(variant: s
 
 
 @every_variant
-def test_the_stand_in_cluster_takes_the_completed_job(variant: str, tmp_path: Path, cluster: ClusterControl) -> None:
+def test_the_stand_in_cluster_takes_the_completed_job(variant: str, tmp_path: Path, cluster: StandInCluster) -> None:
     path = "/apis/batch/v1/namespaces/default/jobs?dryRun=All&fieldValidation=Strict"
     taken = cluster.api("POST", path, _job(variant, tmp_path))
     assert taken["spec"]["suspend"] is True

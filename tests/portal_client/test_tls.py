@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from local_stack.control import Portal, start_portal_stub
+from local_stack.portal.client import StandInPortal, start_portal
 from portal_client.client import PortalClient
 from portal_client.errors import PortalError, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
@@ -37,20 +37,18 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture(scope="module")
-def tls_portal(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Portal]:
-    """A stub whose certificate is made out to 127.0.0.1 by a CA that this machine does not know."""
+def tls_portal(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInPortal]:
+    """A stand-in portal whose certificate is made out to 127.0.0.1 by a CA that this machine does not know."""
     folder = tmp_path_factory.mktemp("tls")
     certificate = str(folder / "both.pem")
     authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
-    service, control = start_portal_stub(
-        folder, KEY, "--tls-cert", certificate, "--tls-key", certificate, "--create-unknown"
-    )
-    with service:
-        yield control
+    options = ("--tls-cert", certificate, "--tls-key", certificate, "--create-unknown")
+    with start_portal(folder, KEY, *options) as portal:
+        yield portal
 
 
 def test_a_self_signed_certificate_works_on_loopback_without_a_warning(
-    tls_portal: Portal, caplog: pytest.LogCaptureFixture
+    tls_portal: StandInPortal, caplog: pytest.LogCaptureFixture
 ) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
@@ -63,7 +61,7 @@ def test_a_self_signed_certificate_works_on_loopback_without_a_warning(
 
 
 def test_a_ca_file_of_the_environment_does_not_turn_verification_on_for_loopback(
-    tls_portal: Portal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    tls_portal: StandInPortal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(str(bundle))
@@ -73,7 +71,7 @@ def test_a_ca_file_of_the_environment_does_not_turn_verification_on_for_loopback
 
 
 def test_a_proxy_of_the_environment_is_not_used_for_loopback(
-    portal: Portal, model_id: str, monkeypatch: pytest.MonkeyPatch
+    portal: StandInPortal, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
@@ -85,7 +83,7 @@ def test_a_proxy_of_the_environment_is_not_used_for_loopback(
 
 
 def test_a_ca_bundle_is_what_certificates_are_checked_against(
-    tls_portal: Portal, authority: trustme.CA, tmp_path: Path
+    tls_portal: StandInPortal, authority: trustme.CA, tmp_path: Path
 ) -> None:
     right, wrong = tmp_path / "right.pem", tmp_path / "wrong.pem"
     authority.cert_pem.write_to_path(str(right))
@@ -100,7 +98,7 @@ def test_a_ca_bundle_is_what_certificates_are_checked_against(
 
 
 def test_a_certificate_for_another_name_is_not_trusted(
-    tls_portal: Portal, authority: trustme.CA, tmp_path: Path
+    tls_portal: StandInPortal, authority: trustme.CA, tmp_path: Path
 ) -> None:
     bundle = tmp_path / "right.pem"
     authority.cert_pem.write_to_path(str(bundle))
@@ -112,7 +110,7 @@ def test_a_certificate_for_another_name_is_not_trusted(
 
 
 def test_verification_is_on_for_a_host_that_only_resolves_to_loopback(
-    tls_portal: Portal, monkeypatch: pytest.MonkeyPatch
+    tls_portal: StandInPortal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolve = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest, **kw: resolve("127.0.0.1", *rest, **kw))
@@ -125,12 +123,12 @@ def test_verification_is_on_for_a_host_that_only_resolves_to_loopback(
     assert "does not show a trusted certificate" in str(error)
 
 
-def test_https_spoken_to_plain_http_is_said_so(portal: Portal) -> None:
+def test_https_spoken_to_plain_http_is_said_so(portal: StandInPortal) -> None:
     error = failure_of_put(PortalClient(portal.url.replace("http:", "https:"), KEY), "1")
 
     assert "does not speak TLS as expected" in str(error)
     assert not error.ambiguous
 
 
-def test_http_spoken_to_https_is_unavailable(tls_portal: Portal) -> None:
+def test_http_spoken_to_https_is_unavailable(tls_portal: StandInPortal) -> None:
     failure_of_get(PortalClient(tls_portal.url.replace("https:", "http:"), KEY), "1")

@@ -1,4 +1,4 @@
-"""portal_client against the portal stub's process: what only a real connection shows."""
+"""portal_client against the stand-in portal's process: what only a real connection shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.control import Portal, start_portal_stub
+from local_stack.portal.client import StandInPortal, start_portal
 from portal_client.client import PortalClient
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
@@ -19,7 +19,7 @@ KEY = "key-0123456789abcdef"
 
 
 @pytest.fixture
-def client(portal: Portal) -> Iterator[PortalClient]:
+def client(portal: StandInPortal) -> Iterator[PortalClient]:
     client = PortalClient(portal.url, portal.api_key, timeout=20)
     yield client
     client.close()
@@ -37,7 +37,9 @@ def failure_of_put(client: PortalClient, model_id: str) -> PortalError:
     return caught.value
 
 
-def test_a_training_is_marked_from_created_to_completed(portal: Portal, client: PortalClient, model_id: str) -> None:
+def test_a_training_is_marked_from_created_to_completed(
+    portal: StandInPortal, client: PortalClient, model_id: str
+) -> None:
     portal.set_model(model_id, "Created", "ready")
 
     assert client.get_model_status(model_id).message == "ready"
@@ -54,7 +56,7 @@ def test_a_training_is_marked_from_created_to_completed(portal: Portal, client: 
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_cut_connection_leaves_open_whether_the_write_arrived(
-    portal: Portal, client: PortalClient, model_id: str, after: bool
+    portal: StandInPortal, client: PortalClient, model_id: str, after: bool
 ) -> None:
     portal.set_model(model_id)
     portal.add_fault("cut", method="PUT", after=after)
@@ -66,14 +68,14 @@ def test_a_cut_connection_leaves_open_whether_the_write_arrived(
     assert portal.model(model_id).status == ("Processing" if after else "Created")
 
 
-def test_a_cut_read_is_not_ambiguous(portal: Portal, client: PortalClient, model_id: str) -> None:
+def test_a_cut_read_is_not_ambiguous(portal: StandInPortal, client: PortalClient, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("cut")
 
     assert not failure_of_get(client, model_id).ambiguous
 
 
-def test_a_portal_that_hangs_is_given_up(portal: Portal, model_id: str) -> None:
+def test_a_portal_that_hangs_is_given_up(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("hang", after=True)
     impatient = PortalClient(portal.url, portal.api_key, timeout=0.2)
@@ -169,7 +171,7 @@ def test_a_host_name_that_does_not_exist_is_said_so(monkeypatch: pytest.MonkeyPa
 # --- many threads -------------------------------------------------------------------------------------------------
 
 
-def test_threads_share_a_client_and_its_connections(portal: Portal, model_id: str) -> None:
+def test_threads_share_a_client_and_its_connections(portal: StandInPortal, model_id: str) -> None:
     names = [f"{model_id}{number}" for number in range(40)]
     for name in names:
         portal.set_model(name)
@@ -186,7 +188,7 @@ def test_threads_share_a_client_and_its_connections(portal: Portal, model_id: st
     assert len(portal.calls()) == 80
 
 
-def test_more_threads_than_pooled_connections_work(portal: Portal, model_id: str) -> None:
+def test_more_threads_than_pooled_connections_work(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     client = PortalClient(portal.url, portal.api_key, pool_size=1)
 
@@ -197,8 +199,7 @@ def test_more_threads_than_pooled_connections_work(portal: Portal, model_id: str
 
 
 def test_auto_settles_on_bearer_with_many_threads(tmp_path: Path) -> None:
-    service, portal = start_portal_stub(tmp_path, KEY, "--auth", "bearer")
-    with service:
+    with start_portal(tmp_path, KEY, "--auth", "bearer") as portal:
         portal.set_model("1")
         client = PortalClient(portal.url, KEY)
         with ThreadPoolExecutor(8) as pool:

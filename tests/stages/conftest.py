@@ -1,4 +1,4 @@
-"""One dispatcher process between a real Azurite, the portal stub and the stand-in cluster, for each test.
+"""One dispatcher process between a real Azurite, the stand-in portal and the stand-in cluster, for each test.
 
 Every test has a namespace and a queue of its own; the trainers are shell scripts that do what the model's id says.
 """
@@ -23,8 +23,9 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 from dispatcher.telemetry.metrics import PREFIX
 from local_stack.azurite import Azurite
-from local_stack.cluster.client import ClusterFaults
-from local_stack.control import OPENER, ClusterControl, Portal, start_cluster
+from local_stack.cluster.client import StandInCluster, start_cluster
+from local_stack.http_json import OPENER
+from local_stack.portal.client import StandInPortal
 from local_stack.processes import Service, WaitedTooLong, wait_until
 from local_stack.stack import bare_environment, free_port
 
@@ -67,21 +68,19 @@ TEMPLATE: dict[str, Any] = {
 
 
 @pytest.fixture(scope="session")
-def stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterControl]:
+def stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
     folder = tmp_path_factory.mktemp("stages")
-    service, control = start_cluster(folder, gpus=8, images={SCRIPT_IMAGE: None}, options=("--job-backoff", "0.5"))
-    with service:
-        yield control
+    with start_cluster(folder, "--gpus", "8", "--job-backoff", "0.5", images={SCRIPT_IMAGE: None}) as cluster:
+        yield cluster
 
 
 class Stage:
     """The parts around one dispatcher, and the dispatcher itself once started."""
 
-    def __init__(self, folder: Path, azurite: Azurite, portal: Portal, cluster: ClusterControl) -> None:
+    def __init__(self, folder: Path, azurite: Azurite, portal: StandInPortal, cluster: StandInCluster) -> None:
         self.folder = folder
         self.portal = portal
         self.cluster = cluster
-        self.faults = ClusterFaults(cluster.url)
         self.namespace = f"ns-{secrets.token_hex(4)}"
         self.name = f"q-{secrets.token_hex(6)}"
         cluster.create_namespace(self.namespace)
@@ -211,9 +210,9 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path: Path, azurite: Azurite, portal: Portal, stage_cluster: ClusterControl) -> Iterator[Stage]:
+def stage(tmp_path: Path, azurite: Azurite, portal: StandInPortal, stage_cluster: StandInCluster) -> Iterator[Stage]:
     made = Stage(tmp_path, azurite, portal, stage_cluster)
     yield made
-    made.faults.clear_faults()
-    made.faults.deny()
+    made.cluster.clear_faults()
+    made.cluster.deny()
     made.stop()

@@ -71,7 +71,7 @@ def test_a_user_reads_how_many_are_ahead_in_kueues_queue_and_why(stage: Stage) -
 
 
 def test_without_the_right_to_see_workloads_the_queues_name_is_told(stage: Stage) -> None:
-    stage.faults.deny({"verb": "list", "resource": "workloads", "namespace": stage.namespace})
+    stage.cluster.deny({"verb": "list", "resource": "workloads", "namespace": stage.namespace})
     model = stage.submit("done")
     stage.start(KUEUE_QUEUE="gpus")
     stage.wait(lambda: stage.message(model) == "Queued by Kueue in gpus")

@@ -6,7 +6,7 @@ import base64
 import json
 import signal
 
-from local_stack.control import OPENER
+from local_stack.http_json import OPENER
 from tests.stages.conftest import Stage
 
 

@@ -151,7 +151,7 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
         assert f"ok   clock of the {place}: within 30 seconds of ours" in out
     assert stage.drained(), "the probe of the rights is gone"
     assert stage.poison_queue.depth() == 0
-    stage.faults.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
+    stage.cluster.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
     code, out, _ = dispatcher(stage, "check", API_KEY="wrong-key-0123456789", QUEUE_NAME="never-made")
     assert code == 1
     assert "FAIL queue never-made:" in out
@@ -161,7 +161,7 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
 
 
 def test_check_is_for_programs_too(stage: Stage) -> None:
-    stage.faults.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
+    stage.cluster.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
     code, out, _ = dispatcher(stage, "check", "--json", STATUS_TRACKING="off")
     found = json.loads(out)
     assert (code, found["passed"]) == (1, False)

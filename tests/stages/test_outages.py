@@ -8,7 +8,7 @@ import urllib.error
 import pytest
 
 from dispatcher.cluster import names, objects
-from local_stack.control import OPENER
+from local_stack.http_json import OPENER
 from tests.stages.conftest import Stage
 
 
@@ -82,7 +82,7 @@ def test_an_outcome_waits_for_the_portal_across_a_restart(stage: Stage) -> None:
 
 def test_an_api_server_that_created_the_job_but_answered_500_is_believed_after_a_look(stage: Stage) -> None:
     model = stage.submit("done")
-    stage.faults.fail("create", "jobs", status=500, after=True)
+    stage.cluster.fail("create", "jobs", status=500, after=True)
     stage.start()
     stage.wait_status(model, "Completed")
     assert not stage.poison()
@@ -90,7 +90,7 @@ def test_an_api_server_that_created_the_job_but_answered_500_is_believed_after_a
 
 @pytest.mark.parametrize(("verb", "status"), [("create", 500), ("create", 429), ("patch", 500), ("patch", 409)])
 def test_an_api_server_that_fails_for_a_while_costs_nothing(stage: Stage, verb: str, status: int) -> None:
-    stage.faults.fail(verb, "jobs", status=status, count=2)
+    stage.cluster.fail(verb, "jobs", status=status, count=2)
     model = stage.submit("done")
     stage.start(MAX_DELIVERIES="1", VISIBILITY_TIMEOUT_SECONDS="10")
     stage.wait_status(model, "Completed", 60)
@@ -98,22 +98,22 @@ def test_an_api_server_that_fails_for_a_while_costs_nothing(stage: Stage, verb: 
 
 
 def test_a_403_names_the_verb_and_resource_that_the_role_lacks(stage: Stage) -> None:
-    stage.faults.deny({"verb": "create", "resource": "jobs", "namespace": stage.namespace})
+    stage.cluster.deny({"verb": "create", "resource": "jobs", "namespace": stage.namespace})
     model = stage.submit("done")
     stage.start(MAX_DELIVERIES="1")
     stage.wait(lambda: 'must allow the verb "create" on "jobs"' in stage.log())
     assert not stage.poison()
-    stage.faults.deny()
+    stage.cluster.deny()
     stage.wait_status(model, "Completed")
 
 
 def test_a_quota_on_jobs_pauses_the_intake_until_there_is_room(stage: Stage) -> None:
-    stage.faults.set_quota(stage.namespace, {"count/jobs.batch": "0"}, name="jobs")
+    stage.cluster.set_quota(stage.namespace, {"count/jobs.batch": "0"}, name="jobs")
     model = stage.submit("done")
     stage.start(MAX_DELIVERIES="1")
     stage.wait(lambda: "exceeded quota" in stage.log())
     assert not stage.poison()
-    stage.faults.set_quota(stage.namespace, None, name="jobs")
+    stage.cluster.set_quota(stage.namespace, None, name="jobs")
     stage.wait_status(model, "Completed")
 
 
@@ -127,12 +127,12 @@ def test_a_template_that_the_api_server_refuses_poisons_nobody(stage: Stage) -> 
 
 def test_watches_that_are_cut_expired_or_silent_do_not_hide_an_outcome(stage: Stage) -> None:
     stage.start(RESYNC_SECONDS="2")
-    stage.wait(lambda: len(stage.faults.open_watches()) >= 2)
-    stage.faults.silence_watches()
+    stage.wait(lambda: len(stage.cluster.open_watches()) >= 2)
+    stage.cluster.silence_watches()
     first = stage.submit("done")
     stage.wait_status(first, "Completed", 60)
-    stage.faults.compact()
-    stage.faults.cut_watches()
+    stage.cluster.compact()
+    stage.cluster.cut_watches()
     second = stage.submit("invalid")
     stage.wait_status(second, "Failed", 60)
 
@@ -150,7 +150,7 @@ def test_the_most_active_jobs_wait_on_the_queue_not_in_the_cluster(stage: Stage)
 
 
 def test_a_half_launched_job_whose_message_is_gone_is_taken_on(stage: Stage) -> None:
-    stage.faults.fail("patch", "jobs", status=500, count=None)
+    stage.cluster.fail("patch", "jobs", status=500, count=None)
     model = stage.submit("done")
     first = stage.start()
     stage.wait(lambda: stage.job(model))
@@ -158,7 +158,7 @@ def test_a_half_launched_job_whose_message_is_gone_is_taken_on(stage: Stage) -> 
     first.wait(10)
     assert not objects.is_launched(stage.job(model) or {})
     purge(stage)
-    stage.faults.clear_faults()
+    stage.cluster.clear_faults()
     stage.start(VISIBILITY_TIMEOUT_SECONDS="10")
     stage.wait_status(model, "Completed", 60)
 
@@ -183,8 +183,8 @@ def test_a_job_of_that_name_which_is_not_ours_is_left_alone_and_the_message_told
 
 def test_a_silent_watch_of_pods_does_not_cost_the_trainer_its_last_words(stage: Stage) -> None:
     stage.start(RESYNC_SECONDS="60")
-    stage.wait(lambda: sorted(stage.faults.open_watches()) == ["jobs", "pods"])
-    assert stage.faults.silence_watches("pods") == 1
+    stage.wait(lambda: sorted(stage.cluster.open_watches()) == ["jobs", "pods"])
+    assert stage.cluster.silence_watches("pods") == 1
     model = stage.submit("invalid")
     stage.wait_status(model, "Failed")
     assert stage.message(model) == "Invalid dataset: train.csv: it is empty"

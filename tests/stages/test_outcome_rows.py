@@ -93,18 +93,18 @@ def test_a_kubelets_eviction_quotes_the_kubelet(stage: Stage) -> None:
         stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
         [pod] = [p for p in stage.pods(model) if not objects.pod_is_over(p)]
         text = f"The node was low on resource: ephemeral-storage. Container trainer was using {number}Gi."
-        stage.faults.evict_by_kubelet(stage.namespace, objects.name_of(pod), message=text)
+        stage.cluster.evict_by_kubelet(stage.namespace, objects.name_of(pod), message=text)
     assert reported(stage, model)["code"] == "Evicted"
     assert "ephemeral-storage" in stage.message(model)
 
 
 def test_a_node_that_refuses_the_pod_is_retried_before_it_is_told(stage: Stage) -> None:
     text = "Allocate failed due to no healthy devices present; cannot allocate unhealthy devices nvidia.com/gpu"
-    stage.faults.reject_next_pods(1, message=text)
+    stage.cluster.reject_next_pods(1, message=text)
     model = stage.submit("done")
     stage.start()
     stage.wait_status(model, "Completed", 60)
-    stage.faults.reject_next_pods(2, message=text)
+    stage.cluster.reject_next_pods(2, message=text)
     second = stage.submit("done")
     assert reported(stage, second)["code"] == "NodeRejected"
     assert "no healthy devices" in stage.message(second)
@@ -113,7 +113,7 @@ def test_a_node_that_refuses_the_pod_is_retried_before_it_is_told(stage: Stage) 
 @pytest.fixture
 def lost_node(stage: Stage) -> Iterator[Stage]:
     yield stage
-    stage.faults.return_node()
+    stage.cluster.return_node()
 
 
 def test_a_lost_node_is_retried_elsewhere_when_it_comes_back(lost_node: Stage) -> None:
@@ -121,10 +121,10 @@ def test_a_lost_node_is_retried_elsewhere_when_it_comes_back(lost_node: Stage) -
     model = stage.submit("runs")
     stage.start()
     stage.wait(lambda: stage.running(model))
-    stage.faults.lose_node(kill=True, evict_after=0.5)
+    stage.cluster.lose_node(kill=True, evict_after=0.5)
     stage.wait(lambda: any(objects.condition(pod, "DisruptionTarget") for pod in stage.pods(model)))
     assert stage.status(model) == "Processing"
-    stage.faults.return_node()
+    stage.cluster.return_node()
     stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
     job = stage.wait(lambda: (job := stage.job(model)) and objects.annotation(job, names.DISRUPTED) and job)
     assert len(json.loads(objects.annotation(job, names.DISRUPTED) or "")) == 1
@@ -158,12 +158,12 @@ def test_an_image_with_an_invalid_name_is_told_at_once(stage: Stage) -> None:
 
 def test_a_registrys_rate_limit_is_waited_out(stage: Stage) -> None:
     image = "registry.example/limited:1"
-    stage.faults.set_image(image, pull_error="429 Too Many Requests: toomanyrequests: rate limit exceeded")
+    stage.cluster.set_image(image, pull_error="429 Too Many Requests: toomanyrequests: rate limit exceeded")
     stage.template["spec"]["template"]["spec"]["containers"][0]["image"] = image
     model = stage.submit("done")
     stage.start(IMAGE_PULL_GRACE_SECONDS="1")
     stage.wait(lambda: "toomanyrequests" in stage.message(model), 60)
-    stage.faults.set_image(image)
+    stage.cluster.set_image(image)
     stage.wait_status(model, "Completed", 90)
 
 
@@ -174,7 +174,7 @@ def test_a_node_that_shuts_down_is_told_as_such_when_it_goes_on_for_ever(stage: 
         stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
         [pod] = [p for p in stage.pods(model) if not objects.pod_is_over(p)]
         text = "Pod was terminated in response to imminent node shutdown."
-        stage.faults.evict_by_kubelet(stage.namespace, objects.name_of(pod), reason="Terminated", message=text)
+        stage.cluster.evict_by_kubelet(stage.namespace, objects.name_of(pod), reason="Terminated", message=text)
     assert reported(stage, model)["code"] == "NodeShutdown"
 
 

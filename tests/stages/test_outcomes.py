@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.cluster import names, objects
-from local_stack.control import call_json
+from local_stack.http_json import call_json
 from tests.stages.conftest import Stage
 
 
@@ -89,12 +89,12 @@ def test_a_pod_that_no_node_takes_is_told_and_then_stopped(stage: Stage) -> None
 
 
 def test_a_quota_is_told_and_waited_for(stage: Stage) -> None:
-    stage.faults.set_quota(stage.namespace, {"requests.nvidia.com/gpu": "0"})
+    stage.cluster.set_quota(stage.namespace, {"requests.nvidia.com/gpu": "0"})
     model = stage.submit("done")
     stage.start()
     stage.wait(lambda: "exceeded quota" in stage.message(model), 45)
     assert stage.status(model) == "Processing"
-    stage.faults.set_quota(stage.namespace, None)
+    stage.cluster.set_quota(stage.namespace, None)
     stage.wait_status(model, "Completed", 60)
 
 

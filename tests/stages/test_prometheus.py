@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from local_stack.control import OPENER
+from local_stack.http_json import OPENER
 from local_stack.processes import Service
 from local_stack.stack import bare_environment, free_port
 from tests.manifests.test_alerts import ALERTS, RULES

@@ -26,7 +26,7 @@ def story(stage: Stage, model: str) -> list[str]:
 
 
 def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
-    stage.faults.set_gpus(0)
+    stage.cluster.set_gpus(0)
     try:
         drained, cancelled = stage.submit("runs"), stage.submit("runs")
         stage.start()
@@ -34,7 +34,7 @@ def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
         for model in (drained, cancelled):
             stage.wait(lambda model=model: "Waiting" in story(stage, model))
     finally:
-        stage.faults.set_gpus(8)
+        stage.cluster.set_gpus(8)
     stage.wait(lambda: stage.running(drained) and stage.running(cancelled))
     evict(stage, drained)
     assert dispatcher(stage, "cancel", cancelled)[0] == 0

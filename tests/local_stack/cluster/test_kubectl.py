@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from local_stack.cluster.client import StandIn, start_stand_in
+from local_stack.cluster.client import StandInCluster, start_cluster
 
 pytestmark = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
 
@@ -35,14 +35,14 @@ _JOB = {
 
 
 @pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
     folder = tmp_path_factory.mktemp("kubectl")
-    with start_stand_in(folder, "--namespace", "training", images=["busybox:1"]) as it:
+    with start_cluster(folder, "--namespace", "training", images={"busybox:1": None}) as it:
         yield it
 
 
 @pytest.fixture(scope="module")
-def kubectl(stand_in: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+def kubectl(stand_in: StandInCluster, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
     home = tmp_path_factory.mktemp("home")
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "KUBECONFIG": str(stand_in.kubeconfig)}
 
@@ -103,7 +103,7 @@ def test_short_commands_that_need_no_file_work_too(kubectl: Kubectl) -> None:
     kubectl("delete", "namespace", "other", "--timeout=30s")
 
 
-def test_a_denied_verb_reads_as_on_a_real_cluster(kubectl: Kubectl, stand_in: StandIn) -> None:
+def test_a_denied_verb_reads_as_on_a_real_cluster(kubectl: Kubectl, stand_in: StandInCluster) -> None:
     stand_in.deny({"verb": "list", "resource": "pods"})
     try:
         refused = kubectl("get", "pods", code=1)

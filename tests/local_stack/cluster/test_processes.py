@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.cluster.client import start_stand_in
+from local_stack.cluster.client import start_cluster
 from local_stack.processes import wait_until
 from tests.contracts.kube import Kube, is_running
 
@@ -34,7 +34,7 @@ def _alive(marker: str) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_containers_end_with_the_stand_in_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
     marker = f"marker-{tmp_path.name}-{number}"
-    with start_stand_in(tmp_path, images=["shell:1"]) as stand_in:
+    with start_cluster(tmp_path, images={"shell:1": None}) as stand_in:
         kube = Kube(stand_in.kubeconfig, "default", "shell:1")
         # A child that ignores SIGTERM, and its own child.
         kube.start("model-1", f"trap '' TERM; sh -c 'sleep 600; : {marker}' & wait; : {marker}")

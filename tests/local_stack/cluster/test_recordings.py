@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from local_stack.cluster.client import StandIn, start_stand_in
+from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.processes import wait_until
 from tests.contracts.kube import Kube, find, is_running, waiting_reason
 from tests.local_stack.cluster.replay import (
@@ -41,7 +41,7 @@ class Replay:
     """One situation under way in a namespace of its own."""
 
     kube: Kube
-    stand_in: StandIn
+    stand_in: StandInCluster
     seen: dict[str, list[Obj]]
 
     def start(self, situation: str, name: str = "model-1", **changes: Any) -> None:
@@ -210,13 +210,13 @@ _ALONE = ("preempted", "node-lost")
 @pytest.fixture(scope="module")
 def replays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[dict[str, list[Obj]]]]]:
     """All situations, replayed side by side on a node with many GPUs, and two one after the other on a small one."""
-    images = ["localhost/bb:1"]
+    images = {"localhost/bb:1": None}
     with ExitStack() as stack:
         large = stack.enter_context(
-            start_stand_in(tmp_path_factory.mktemp("large"), "--gpus", "40", *_QUICK, images=images)
+            start_cluster(tmp_path_factory.mktemp("large"), "--gpus", "40", *_QUICK, images=images)
         )
         patient = [*_QUICK[2:], "--job-backoff", "2"]  # the first pod is replaced after the second has ended
-        small = stack.enter_context(start_stand_in(tmp_path_factory.mktemp("small"), *patient, images=images))
+        small = stack.enter_context(start_cluster(tmp_path_factory.mktemp("small"), *patient, images=images))
         shared = stack.enter_context(ThreadPoolExecutor(6))
         alone = stack.enter_context(ThreadPoolExecutor(1))
         yield {
@@ -227,7 +227,7 @@ def replays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         }
 
 
-def _replay(stand_in: StandIn, situation: str) -> dict[str, list[Obj]]:
+def _replay(stand_in: StandInCluster, situation: str) -> dict[str, list[Obj]]:
     namespace = f"rec-{situation}"
     kube = Kube(stand_in.kubeconfig, namespace, "localhost/bb:1")
     created = kube.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})

@@ -18,33 +18,31 @@ from typing import Any
 import pytest
 import trustme
 
-from local_stack.control import Portal, start_portal_stub
-from local_stack.portal.client import PortalControl
+from local_stack.portal.client import StandInPortal, start_portal
 from local_stack.processes import wait_until
 from tests.local_stack.portal.by_hand import KEY, an_update, get, put
 
 
-def get_nothing(portal: PortalControl) -> None:
+def get_nothing(portal: StandInPortal) -> None:
     with pytest.raises((OSError, HTTPException)):
         get(portal, "1")
 
 
 @pytest.fixture
 def own_portal(tmp_path: Path) -> Iterator[Any]:
-    """Starts stubs with options of the test's own."""
-    services = []
+    """Starts stand-in portals with options of the test's own."""
+    started: list[StandInPortal] = []
 
-    def start(*options: str) -> Portal:
-        service, control = start_portal_stub(tmp_path / str(len(services)), KEY, *options)
-        services.append(service)
-        return control
+    def start(*options: str) -> StandInPortal:
+        started.append(start_portal(tmp_path / str(len(started)), KEY, *options))
+        return started[-1]
 
     yield start
-    for service in services:
-        service.stop()
+    for portal in started:
+        portal.service.stop()
 
 
-def test_a_model_has_the_status_it_was_given_and_a_history(portal: Portal, model_id: str) -> None:
+def test_a_model_has_the_status_it_was_given_and_a_history(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id, "Reconfigure", "again")
     assert get(portal, model_id) == (200, {"status": "Reconfigure", "message": "again"})
 
@@ -79,16 +77,16 @@ def test_a_model_has_the_status_it_was_given_and_a_history(portal: Portal, model
         ({"ModelId": "x", "Status": 1, "Message": 3}, 400),
     ],
 )
-def test_a_bad_update_is_refused(portal: Portal, body: object, status: int) -> None:
+def test_a_bad_update_is_refused(portal: StandInPortal, body: object, status: int) -> None:
     assert put(portal, body)[0] == status
 
 
-def test_an_update_that_is_not_declared_json_is_refused(portal: Portal, model_id: str) -> None:
+def test_an_update_that_is_not_declared_json_is_refused(portal: StandInPortal, model_id: str) -> None:
     assert put(portal, an_update(model_id), **{"Content-Type": "text/plain"})[0] == 415
 
 
 @pytest.mark.parametrize("key", ["", "wrong", KEY + "x", "\u00e9"])
-def test_a_wrong_key_is_a_401_before_anything_else_is_said(portal: Portal, key: str) -> None:
+def test_a_wrong_key_is_a_401_before_anything_else_is_said(portal: StandInPortal, key: str) -> None:
     assert get(portal, "unknown", **{"x-api-key": key})[0] == 401
     assert put(portal, b"{", **{"x-api-key": key})[0] == 401
 
@@ -112,7 +110,7 @@ def test_numbers_and_unknown_models_by_option(own_portal: Any) -> None:
     assert get(portal, "other")[0] == 404
 
 
-def test_calls_are_recorded_without_the_key(portal: Portal, model_id: str) -> None:
+def test_calls_are_recorded_without_the_key(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     get(portal, model_id)
     put(portal, an_update(model_id), **{"x-api-key": "", "Authorization": f"Bearer {portal.api_key}"})
@@ -154,32 +152,20 @@ def test_https_with_a_given_certificate(tmp_path: Path, own_portal: Any) -> None
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_0_even_while_a_call_hangs(tmp_path: Path, number: signal.Signals) -> None:
-    ready = tmp_path / "ready.json"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "local_stack.portal", "--api-key", KEY, "--ready-file", str(ready)],
-        stderr=subprocess.PIPE,
-    )
-    try:
-        wait_until(ready.exists, 30)
-        address = json.loads(ready.read_text())
-        assert address["pid"] == process.pid
-        portal = PortalControl(address["url"])
+    with start_portal(tmp_path, KEY) as portal:
         portal.add_fault("hang")
         thread = threading.Thread(target=get_nothing, args=(portal,))
         thread.start()
         wait_until(lambda: len(portal.calls()) == 1, 20)
 
-        process.send_signal(number)
+        portal.service.send_signal(number)
 
-        _, errors = process.communicate(timeout=30)
+        assert portal.service.wait(30) == 0
         thread.join(20)
-        assert (process.returncode, errors) == (0, b"")
-    finally:
-        process.kill()
-        process.wait()
+        assert portal.service.log.read_text() == f"The stand-in portal listens on {portal.url}\n"
 
 
-def test_a_port_that_is_taken_is_a_sentence(portal: Portal) -> None:
+def test_a_port_that_is_taken_is_a_sentence(portal: StandInPortal) -> None:
     port = portal.url.rsplit(":", 1)[1]
 
     done = subprocess.run(

@@ -7,12 +7,12 @@ from http.client import HTTPException
 
 import pytest
 
-from local_stack.control import Portal
+from local_stack.portal.client import StandInPortal
 from local_stack.processes import wait_until
 from tests.local_stack.portal.by_hand import an_update, call, get, put
 
 
-def test_a_fault_strikes_the_calls_it_names_as_often_as_it_says(portal: Portal, model_id: str) -> None:
+def test_a_fault_strikes_the_calls_it_names_as_often_as_it_says(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.set_model(model_id + "b")
     number = portal.add_fault("status", status=503, headers={"Retry-After": "7"}, method="GET", model=model_id, count=2)
@@ -29,7 +29,7 @@ def test_a_fault_strikes_the_calls_it_names_as_often_as_it_says(portal: Portal, 
     assert [call.fault for call in portal.calls()] == [None, None, number, number, None]
 
 
-def test_faults_after_the_write_leave_it_written(portal: Portal, model_id: str) -> None:
+def test_faults_after_the_write_leave_it_written(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("status", method="PUT", after=True)
 
@@ -38,7 +38,7 @@ def test_faults_after_the_write_leave_it_written(portal: Portal, model_id: str) 
     assert portal.model(model_id).status == "Processing"
 
 
-def test_faults_before_the_write_leave_it_unwritten(portal: Portal, model_id: str) -> None:
+def test_faults_before_the_write_leave_it_unwritten(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("status", method="PUT")
 
@@ -49,7 +49,9 @@ def test_faults_before_the_write_leave_it_unwritten(portal: Portal, model_id: st
 @pytest.mark.parametrize(
     ("kind", "status", "start"), [("html", 200, b"<!DOCTYPE html>"), ("empty", 200, b""), ("garbage", 200, b"{")]
 )
-def test_bodies_that_no_client_can_use(portal: Portal, model_id: str, kind: str, status: int, start: bytes) -> None:
+def test_bodies_that_no_client_can_use(
+    portal: StandInPortal, model_id: str, kind: str, status: int, start: bytes
+) -> None:
     portal.set_model(model_id)
     portal.add_fault(kind)
     portal.add_fault(kind, status=418)
@@ -60,7 +62,7 @@ def test_bodies_that_no_client_can_use(portal: Portal, model_id: str, kind: str,
     assert get(portal, model_id)[0] == 200
 
 
-def test_a_cut_gives_no_answer(portal: Portal, model_id: str) -> None:
+def test_a_cut_gives_no_answer(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("cut", count=None)
 
@@ -71,7 +73,7 @@ def test_a_cut_gives_no_answer(portal: Portal, model_id: str) -> None:
     assert [call.status for call in portal.calls()] == [None, 200]
 
 
-def test_a_hang_ends_when_the_faults_are_cleared(portal: Portal, model_id: str) -> None:
+def test_a_hang_ends_when_the_faults_are_cleared(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("hang")
     ended: list[BaseException] = []
@@ -92,7 +94,7 @@ def test_a_hang_ends_when_the_faults_are_cleared(portal: Portal, model_id: str) 
     assert len(ended) == 1
 
 
-def test_a_slow_answer_is_a_proper_one(portal: Portal, model_id: str) -> None:
+def test_a_slow_answer_is_a_proper_one(portal: StandInPortal, model_id: str) -> None:
     portal.set_model(model_id)
     portal.add_fault("hang", seconds=0.05, count=2)
     portal.add_fault("hang", seconds=0.05, after=True)
@@ -112,5 +114,5 @@ def test_a_slow_answer_is_a_proper_one(portal: Portal, model_id: str) -> None:
         {"kind": "status", "status": 99},
     ],
 )
-def test_a_misspelt_fault_is_refused(portal: Portal, fault: dict[str, object]) -> None:
+def test_a_misspelt_fault_is_refused(portal: StandInPortal, fault: dict[str, object]) -> None:
     assert call(portal, "POST", "/_stub/faults", fault)[0] == 400
