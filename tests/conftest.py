@@ -12,6 +12,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from local_stack.azurite import Azurite, AzuriteMissing
 from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.portal.client import StandInPortal, start_portal
 from tests.world import browser
+from tests.world.dispatcher_process import SCRIPT_IMAGE, Stage
 
 # As in the trainer's image, for this process and those it starts, before torch is imported: threads that spin while
 # they wait take the cores from the tests beside.
@@ -65,6 +67,23 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster
     images = {TRAINER_IMAGE: ["python", "-m", "trainer_image"], SHELL_IMAGE: None}
     with start_cluster(tmp_path_factory.mktemp("cluster"), "--gpus", "2", images=images) as cluster:
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def _stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
+    folder = tmp_path_factory.mktemp("stages")
+    with start_cluster(folder, "--gpus", "8", "--job-backoff", "0.5", images={SCRIPT_IMAGE: None}) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def stage(tmp_path: Path, azurite: Azurite, portal: StandInPortal, _stage_cluster: StandInCluster) -> Iterator[Stage]:
+    """Dispatcher processes of this test's own between Azurite, the stand-in portal and a stand-in cluster of 8 GPUs."""
+    made = Stage(tmp_path, azurite, portal, _stage_cluster)
+    yield made
+    made.cluster.clear_faults()
+    made.cluster.deny()
+    made.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import gpu
 from local_stack.azurite import Azurite
-from local_stack.stack import ROOT
+from tests.world.repository import ROOT
 
 
 def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.cluster.client import StandInCluster, start_cluster
-from tests.contracts.kube import Kube
+from tests.world.kube import Kube
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

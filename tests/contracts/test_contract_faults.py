@@ -10,7 +10,7 @@ import pytest
 import urllib3
 
 from local_stack.cluster.client import StandInCluster, start_cluster
-from tests.contracts.kube import Kube, container_state, find, is_running, wait_until
+from tests.world.kube import Kube, container_state, find, is_running, wait_until
 
 Names = Callable[[], str]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from tests.contracts.kube import FINALIZER, Kube, Obj, container_state, find, is_running, wait_until
+from tests.world.kube import FINALIZER, Kube, Obj, container_state, find, is_running, wait_until
 
 Names = Callable[[], str]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import urllib3
 
-from tests.contracts.kube import FINALIZER, JSON_PATCH, STRATEGIC, Kube, Obj
+from tests.world.kube import FINALIZER, JSON_PATCH, STRATEGIC, Kube, Obj
 
 Names = Callable[[], str]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contracts.kube import Kube, container_state, find, is_running, wait_until, waiting_reason
+from tests.world.kube import Kube, container_state, find, is_running, wait_until, waiting_reason
 
 Names = Callable[[], str]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.contracts.kube import JSON_PATCH, Kube, Obj
+from tests.world.kube import JSON_PATCH, Kube, Obj
 
 Names = Callable[[], str]
 

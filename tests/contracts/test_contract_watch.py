@@ -9,7 +9,7 @@ import pytest
 from kubernetes import client, config, watch
 
 from local_stack.cluster.client import StandInCluster
-from tests.contracts.kube import Kube, wait_until
+from tests.world.kube import Kube, wait_until
 
 Names = Callable[[], str]
 

@@ -9,8 +9,8 @@ from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore
 from tests.crashes.players import Table
 from tests.crashes.scenarios import Scenario
+from tests.world.simulated.dispatcher import VISIBILITY, Parts, Process
 from tests.world.simulated.faults import Crash, Fail, Late
-from tests.world.simulated.process import VISIBILITY, Parts, Process
 from tests.world.simulated.world import World
 
 S = ProcessingStatus

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from dispatcher.cluster import objects
 from tests.crashes.players import Table
 from tests.crashes.scenarios import Scenario
+from tests.world.simulated.dispatcher import VISIBILITY, Disturb, Parts, Process
 from tests.world.simulated.faults import Crash, Fail, Late, Violation
-from tests.world.simulated.process import VISIBILITY, Disturb, Parts, Process
 from tests.world.simulated.world import World
 
 Trouble = Callable[[World, str, str], None]

@@ -10,8 +10,8 @@ import threading
 from collections.abc import Callable
 from types import TracebackType
 
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Crash, Violation
-from tests.world.simulated.process import Process
 from tests.world.simulated.world import World
 
 

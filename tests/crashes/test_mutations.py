@@ -23,7 +23,7 @@ from dispatcher.queue.messages import QueueMessage
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding
-from tests.world.simulated.process import Parts
+from tests.world.simulated.dispatcher import Parts
 from tests.world.simulated.world import World
 
 S = ProcessingStatus

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dispatcher.cluster import names, objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import scenarios
-from tests.world.simulated.process import Process
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.records import copied
 from tests.world.simulated.world import World
 

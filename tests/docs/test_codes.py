@@ -11,7 +11,8 @@ import pytest
 
 from dispatcher.decisions import codes, pod_failure
 from dispatcher.intake import loop
-from tests.docs.test_pages import ROOT, read, section, table_rows
+from tests.world.pages import section, table_rows
+from tests.world.repository import ROOT, read
 from trainer_image import errors
 from trainer_image.errors import EXIT_COMPLETED, TrainerError
 

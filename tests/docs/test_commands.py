@@ -16,7 +16,8 @@ import yaml
 from click.testing import CliRunner
 
 from dispatcher.cli.main import main as dispatcher
-from tests.docs.test_pages import PAGES, ROOT, blocks, read
+from tests.world.pages import PAGES, blocks
+from tests.world.repository import ROOT, read
 from trainer_image.cli import cli as trainer
 
 README = read("README.md")

@@ -19,7 +19,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from local_stack.processes import wait_until
-from tests.docs.test_pages import ROOT, blocks, read
+from tests.world.pages import blocks
+from tests.world.processes import alive, children
+from tests.world.repository import ROOT, read
 from trainer_image.cli import cli
 
 AUTHORS = read("docs/trainer-authors.md")
@@ -205,16 +207,6 @@ def start(shop: Path, out: str, *arguments: str) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def alive(pid: int) -> bool:
-    """Whoever inherits an orphan buries it, sooner or later: until then it is there, but not alive."""
-    status = Path(f"/proc/{pid}/stat")
-    return status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX"
 
 
 @pytest.mark.timeout(60)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.docs.test_pages import ROOT, read, section, table_rows
+from tests.world.pages import section, table_rows
+from tests.world.repository import ROOT, read
 
 PAGE = read("docs/reliability.md")
 ROWS = table_rows(section(PAGE, "Known failures, row by row"))

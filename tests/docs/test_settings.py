@@ -17,7 +17,8 @@ from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.phases import Phase
 from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
-from tests.docs.test_pages import ROOT, blocks, read, section, table_rows
+from tests.world.pages import blocks, section, table_rows
+from tests.world.repository import JOB_TEMPLATE, ROOT, read
 from trainer_image.config import settings as trainer_settings
 from trainer_image.config.model_config import Config, format_duration
 from trainer_image.limits import Limits
@@ -61,7 +62,7 @@ def test_the_example_of_wrong_settings_is_what_is_printed() -> None:
     environ = {
         "AZURE_STORAGE_CONNECTION_STRING": "x",
         "API_BASE_URL": "https://portal.example.com",
-        "JOB_TEMPLATE": str(ROOT / "manifests" / "base" / "job-template.yaml"),
+        "JOB_TEMPLATE": str(JOB_TEMPLATE),
         "POLL_MAX_SECONDS": "1h",
     }
     with pytest.raises(SettingsError) as raised:

@@ -22,7 +22,8 @@ from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from local_stack.stack import bare_environment
-from tests.failure_modes.kit import ROOT
+from tests.world.processes import children, state
+from tests.world.repository import ROOT
 from tests.world.training_data import class_table
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import Container
@@ -61,7 +62,7 @@ class House:
 
     def start(self, *plans: dict[str, Any]) -> subprocess.Popen[str]:
         pod = subprocess.Popen(
-            [sys.executable, "-m", "tests.failure_modes.pod"],
+            [sys.executable, "-m", "tests.failure_modes.trainer_process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -197,13 +198,3 @@ def test_f24_a_killed_training_goes_on_from_its_checkpoint(house: House, tmp_pat
     assert house.published() == RUN
     report = json.loads(house.container.read(f"runs/{RUN}/report.json", 10**7)[0])
     assert report["training"]["resumed_from_step"] > 0
-
-
-def state(pid: int) -> str:
-    """As ps(1) has it: T is stopped."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-
-
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in listed.stdout.split()]

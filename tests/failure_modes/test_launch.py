@@ -9,12 +9,13 @@ import yaml
 
 from common.times import rfc3339
 from dispatcher.cluster import names, objects
-from tests.failure_modes.kit import ROOT, Bench, S, a_world, calls, disturb, live, statuses, undisturbed
-from tests.stages.conftest import Stage
+from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.world.builders import T0, a_job
-from tests.world.simulated import process as explored
+from tests.world.dispatcher_process import Stage
+from tests.world.repository import ROOT, read
+from tests.world.simulated import dispatcher as explored
+from tests.world.simulated.dispatcher import VISIBILITY, Process
 from tests.world.simulated.faults import Crash, Fail
-from tests.world.simulated.process import VISIBILITY, Process
 
 
 def test_f01_a_crash_between_mark_and_resume_leaves_nothing_stuck() -> None:
@@ -175,7 +176,7 @@ def test_f11_no_clock_of_another_machine_decides_who_may_launch() -> None:
 
 
 def test_f11_no_leader_is_elected() -> None:
-    role = yaml.safe_load((ROOT / "manifests" / "base" / "role.yaml").read_text(encoding="utf-8"))
+    role = yaml.safe_load(read("manifests/base/role.yaml"))
     assert "coordination.k8s.io" not in {group for rule in role["rules"] for group in rule["apiGroups"]}
-    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dispatcher").glob("*.py"))
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dispatcher").rglob("*.py"))
     assert "leaderelection" not in sources

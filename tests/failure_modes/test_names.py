@@ -16,7 +16,7 @@ from dispatcher.launch.request import Bounds, MalformedRequest, decode
 from portal_client.client import PortalClient
 from portal_client.model_ids import InvalidContainerName, extract_model_id
 from tests.world.builders import T0
-from tests.world.simulated.process import TEMPLATE
+from tests.world.simulated.dispatcher import TEMPLATE
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 IDS = st.from_regex(r"[a-z0-9](?:-?[a-z0-9]){0,56}", fullmatch=True).filter(lambda text: len(text) <= 57)

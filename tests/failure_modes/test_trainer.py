@@ -16,9 +16,9 @@ import pytest
 
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
-from tests.failure_modes.kit import a_world, disturb, live, statuses, templates, undisturbed
+from tests.failure_modes.bench import a_world, disturb, live, statuses, templates, undisturbed
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Fail
-from tests.world.simulated.process import Process
 from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
 from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors

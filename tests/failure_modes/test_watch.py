@@ -21,9 +21,8 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
 from local_stack.http_json import OPENER
-from tests.failure_modes.kit import (
-    ALERTS,
-    ROOT,
+from tests.failure_modes.api_servers import ApiServer, SilentServer
+from tests.failure_modes.bench import (
     Bench,
     S,
     a_world,
@@ -34,10 +33,11 @@ from tests.failure_modes.kit import (
     statuses,
     undisturbed,
 )
-from tests.failure_modes.servers import ApiServer, SilentServer
 from tests.world.builders import a_job, a_pod, running
+from tests.world.monitoring import ALERTS
+from tests.world.repository import read
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Fail
-from tests.world.simulated.process import Process
 
 
 class ScriptedCluster:
@@ -160,8 +160,9 @@ def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() 
 
 
 def test_f14_repeated_restarts_raise_an_alarm() -> None:
-    assert "kube_pod_container_status_restarts_total" in ALERTS
-    assert "training_dispatcher_watch_restarts_total" in ALERTS
+    watched = " ".join(ALERTS.values())
+    assert "kube_pod_container_status_restarts_total" in watched
+    assert "training_dispatcher_watch_restarts_total" in watched
 
 
 def test_f17_a_job_deleted_while_no_dispatcher_ran_is_reported_by_the_next() -> None:
@@ -296,7 +297,7 @@ def test_f40_a_flood_of_events_is_one_look_and_no_call_each() -> None:
 
 
 def test_f40_jobs_and_pods_are_one_watch_each_whatever_their_number() -> None:
-    source = (ROOT / "dispatcher" / "app.py").read_text(encoding="utf-8")
+    source = read("dispatcher/app.py")
     assert source.count("Watcher(") == 1
     assert 'for kind in ("jobs", "pods")' in source
 

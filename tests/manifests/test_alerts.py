@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.world.kustomized import MANIFESTS
+from tests.world.monitoring import ALERTS, RULES
 
-RULES = yaml.safe_load((MANIFESTS / "components" / "monitoring" / "prometheusrule.yaml").read_text(encoding="utf-8"))
 SITUATIONS = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text(encoding="utf-8"))
-ALERTS = [rule["alert"] for group in RULES["spec"]["groups"] for rule in group["rules"]]
 
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)"

@@ -7,13 +7,12 @@ import re
 import shutil
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 
 from tests.world.kustomized import Object, containers, needs_kubectl, pods
+from tests.world.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 EXTRAS = {"dispatcher": "dispatcher", "trainer_image": "trainer"}
 
 each_image = pytest.mark.parametrize("folder", EXTRAS)

@@ -14,7 +14,8 @@ from dispatcher.factories import bounds_of, defaults_of
 from dispatcher.launch.job_spec import TemplateError, build_job, load_template
 from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.cluster.client import StandInCluster
-from tests.world.kustomized import MANIFESTS, VARIANTS, needs_kubectl, of_kind, settings_of, template_of
+from tests.world.kustomized import VARIANTS, needs_kubectl, of_kind, settings_of, template_of
+from tests.world.repository import MANIFESTS
 from trainer_image.config import settings as trainer_settings
 
 pytestmark = needs_kubectl

@@ -14,7 +14,6 @@ from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.kustomized import (
     COMPONENTS,
-    MANIFESTS,
     VARIANTS,
     config_map,
     containers,
@@ -26,6 +25,7 @@ from tests.world.kustomized import (
     template_of,
     template_pod,
 )
+from tests.world.repository import MANIFESTS
 
 pytestmark = needs_kubectl
 

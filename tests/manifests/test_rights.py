@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ from dispatcher.cli.check import NEEDED, WANTED_WITH_KUEUE
 from dispatcher.cluster import client
 from dispatcher.cluster.client import KubernetesJobs
 from tests.world.kustomized import (
-    MANIFESTS,
     VARIANTS,
     Object,
     containers,
@@ -24,9 +22,9 @@ from tests.world.kustomized import (
     settings_of,
     template_pod,
 )
+from tests.world.repository import MANIFESTS, ROOT
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-ROOT = MANIFESTS.parent
 GROUPS = {"jobs": "batch", "pods": "", "events": "", "workloads": "kueue.x-k8s.io"}
 
 
@@ -191,6 +189,6 @@ def test_services_in_the_namespace_cannot_pose_as_settings(variant: str) -> None
 
 
 def test_no_secret_stands_in_a_file_of_production() -> None:
-    for path in Path(MANIFESTS).rglob("*"):
+    for path in MANIFESTS.rglob("*"):
         if path.is_file() and "local" not in path.relative_to(MANIFESTS).parts:
             assert "AccountKey=" not in path.read_text(encoding="utf-8"), path

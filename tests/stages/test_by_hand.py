@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names, objects
-from tests.stages.conftest import Stage
 from tests.world.builders import a_condition
+from tests.world.dispatcher_process import Stage
 
 QUOTA = "insufficient unused quota for nvidia.com/gpu in flavor a100, 1 more needed"
 

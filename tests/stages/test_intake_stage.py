@@ -7,7 +7,7 @@ import json
 import signal
 
 from local_stack.http_json import OPENER
-from tests.stages.conftest import Stage
+from tests.world.dispatcher_process import Stage
 
 
 def test_bad_messages_go_to_the_poison_queue_and_spoil_nothing_else(stage: Stage) -> None:

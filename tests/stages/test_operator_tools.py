@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from dispatcher.cluster import names, objects
-from local_stack.stack import bare_environment
-from tests.stages.conftest import Stage
-
-
-def dispatcher(stage: Stage, *arguments: str, text: str | None = None, **settings: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr) of the command line with the stage's settings."""
-    stage.write_template()
-    done = subprocess.run(
-        [sys.executable, "-m", "dispatcher", *arguments],
-        env=bare_environment() | stage.settings | settings,
-        cwd=stage.folder,
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
+from tests.world.dispatcher_process import Stage
 
 
 def test_cancel_stops_the_pod_and_tells_the_portal(stage: Stage) -> None:
     model = stage.submit("runs")
     stage.start()
     stage.wait(lambda: stage.running(model))
-    code, out, _ = dispatcher(stage, "cancel", model)
+    code, out, _ = stage.cli("cancel", model)
     assert (code, out.count("is being stopped")) == (0, 1)
     stage.wait_status(model, "Failed")
     assert "cancelled by the operator" in stage.message(model)
     stage.wait(lambda: not any("running" in objects.trainer_state(pod) for pod in stage.pods(model)))
-    code, _, err = dispatcher(stage, "cancel", f"model-{model}")
+    code, _, err = stage.cli("cancel", f"model-{model}")
     assert code == 1
     assert "has ended already" in err
 
@@ -49,7 +29,7 @@ def test_cancel_ends_a_job_that_waits_for_kueue(stage: Stage) -> None:
     stage.start(KUEUE_QUEUE="gpus")
     job = stage.wait(lambda: (job := stage.job(model)) and objects.is_launched(job) and job)
     assert objects.is_suspended(job), "only Kueue resumes it"
-    assert dispatcher(stage, "cancel", model)[0] == 0
+    assert stage.cli("cancel", model)[0] == 0
     stage.wait_status(model, "Failed")
     assert "cancelled by the operator" in stage.message(model)
     stage.wait(lambda: stage.job(model) is None)
@@ -57,7 +37,7 @@ def test_cancel_ends_a_job_that_waits_for_kueue(stage: Stage) -> None:
 
 @pytest.mark.parametrize(("model", "code", "sentence"), [("none-such", 1, "no Job"), ("UPPER", 2, "contains 'U'")])
 def test_cancel_says_why_there_is_nothing_to_cancel(stage: Stage, model: str, code: int, sentence: str) -> None:
-    found, _, err = dispatcher(stage, "cancel", model)
+    found, _, err = stage.cli("cancel", model)
     assert found == code
     assert sentence in err
 
@@ -69,26 +49,26 @@ def test_poison_entries_are_listed_shown_requeued_and_purged(stage: Stage) -> No
     stage.start(MAX_DELIVERIES="1")
     stage.wait(lambda: len(stage.poison()) == 2)
 
-    code, out, _ = dispatcher(stage, "poison", "list")
+    code, out, _ = stage.cli("poison", "list")
     assert code == 0
     assert "NotJson" in out
     assert "UnknownTask" in out
     assert "2 entries" in out
-    entries = [json.loads(line) for line in dispatcher(stage, "poison", "list", "--json")[1].splitlines()]
+    entries = [json.loads(line) for line in stage.cli("poison", "list", "--json")[1].splitlines()]
     by_code = {entry["code"]: entry for entry in entries}
-    shown = json.loads(dispatcher(stage, "poison", "show", by_code["NotJson"]["message_id"])[1])
+    shown = json.loads(stage.cli("poison", "show", by_code["NotJson"]["message_id"])[1])
     assert shown["original"] == "no json"
 
-    assert dispatcher(stage, "poison", "requeue", "--code", "NotJson")[0] == 0
+    assert stage.cli("poison", "requeue", "--code", "NotJson")[0] == 0
     stage.wait(lambda: {e.code for e in stage.poison()} == {"NotJson", "UnknownTask"})
-    code, _, err = dispatcher(stage, "poison", "purge")
+    code, _, err = stage.cli("poison", "purge")
     assert code == 2
     assert "Say which entries" in err
-    assert dispatcher(stage, "poison", "purge", "--all", text="n\n")[0] == 1
+    assert stage.cli("poison", "purge", "--all", text="n\n")[0] == 1
     assert len(stage.poison()) == 2
-    assert dispatcher(stage, "poison", "purge", "--all", "--yes")[0] == 0
+    assert stage.cli("poison", "purge", "--all", "--yes")[0] == 0
     assert stage.poison() == []
-    assert dispatcher(stage, "poison", "purge", "--all", "--yes")[0] == 1
+    assert stage.cli("poison", "purge", "--all", "--yes")[0] == 1
     assert stage.status(good) == "Completed"
 
 
@@ -106,7 +86,7 @@ def test_requeue_sends_a_request_once_although_a_crash_left_two_entries(stage: S
     }
     stage.poison_queue.send(json.dumps(entry))
     stage.poison_queue.send(json.dumps(entry))
-    assert dispatcher(stage, "poison", "requeue", "m-1")[0] == 0
+    assert stage.cli("poison", "requeue", "m-1")[0] == 0
     assert len(stage.queue.peek()) == 1
     assert stage.poison() == []
 
@@ -115,22 +95,22 @@ def test_status_puts_queue_cluster_and_portal_side_by_side(stage: Stage) -> None
     model = stage.submit("runs")
     stage.start()
     stage.wait(lambda: stage.running(model))
-    code, out, _ = dispatcher(stage, "status", model)
+    code, out, _ = stage.cli("status", model)
     assert code == 0
     assert "Processing: Model training started" in out
     assert f"Job model-{model}" in out
     assert "Running" in out
-    code, out, _ = dispatcher(stage, "status", "--json")
+    code, out, _ = stage.cli("status", "--json")
     assert json.loads(out)["models"][0]["model"] == f"model-{model}"
-    assert dispatcher(stage, "status", "never-heard-of")[0] == 1
+    assert stage.cli("status", "never-heard-of")[0] == 1
 
 
 def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage) -> None:
-    code, _, err = dispatcher(stage, "submit", "model-A")
+    code, _, err = stage.cli("submit", "model-A")
     assert code == 2
     assert "Nothing was sent" in err
     assert stage.queue.depth() == 0
-    code, out, _ = dispatcher(stage, "submit", "model-1", "--dataset", "dataset-1", "--gpus", "2", "--field", "a=b")
+    code, out, _ = stage.cli("submit", "model-1", "--dataset", "dataset-1", "--gpus", "2", "--field", "a=b")
     assert code == 0
     assert out.strip()
     assert json.loads(stage.queue.peek()[0]) == {
@@ -143,7 +123,7 @@ def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage
 
 
 def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
-    code, out, _ = dispatcher(stage, "check")
+    code, out, _ = stage.cli("check")
     assert code == 0, out
     assert "FAIL" not in out
     assert "WARN" not in out
@@ -152,7 +132,7 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
     assert stage.drained(), "the probe of the rights is gone"
     assert stage.poison_queue.depth() == 0
     stage.cluster.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
-    code, out, _ = dispatcher(stage, "check", API_KEY="wrong-key-0123456789", QUEUE_NAME="never-made")
+    code, out, _ = stage.cli("check", API_KEY="wrong-key-0123456789", QUEUE_NAME="never-made")
     assert code == 1
     assert "FAIL queue never-made:" in out
     assert "FAIL portal:" in out
@@ -162,7 +142,7 @@ def test_check_says_what_is_wrong_one_by_one(stage: Stage) -> None:
 
 def test_check_is_for_programs_too(stage: Stage) -> None:
     stage.cluster.deny({"verb": "patch", "resource": "jobs", "namespace": stage.namespace})
-    code, out, _ = dispatcher(stage, "check", "--json", STATUS_TRACKING="off")
+    code, out, _ = stage.cli("check", "--json", STATUS_TRACKING="off")
     found = json.loads(out)
     assert (code, found["passed"]) == (1, False)
     results = {check["name"]: check["result"] for check in found["checks"]}
@@ -171,10 +151,10 @@ def test_check_is_for_programs_too(stage: Stage) -> None:
 
 
 def test_check_in_a_pod_says_what_only_a_pod_can_find_out(stage: Stage) -> None:
-    code, out, err = dispatcher(stage, "check", "--in-pod", "model-done-1", "--dataset", "dataset-1")
+    code, out, err = stage.cli("check", "--in-pod", "model-done-1", "--dataset", "dataset-1")
     assert code == 0, out + err
     assert "ok   in a pod: image, Secrets, storage, configuration and dataset of model-done-1 are fine" in out
-    code, out, _ = dispatcher(stage, "check", "--in-pod", "model-invalid-1", "--json")
+    code, out, _ = stage.cli("check", "--in-pod", "model-invalid-1", "--json")
     assert code == 1
     assert json.loads(out)["checks"][-1] == {
         "name": "in a pod",
@@ -182,43 +162,43 @@ def test_check_in_a_pod_says_what_only_a_pod_can_find_out(stage: Stage) -> None:
         "sentence": "DatasetInvalid: Invalid dataset: train.csv: it is empty",
     }
     stage.wait(lambda: stage.cluster.jobs(stage.namespace) == [])
-    code, out, _ = dispatcher(stage, "check", "--in-pod", "model-done-1", API_KEY="wrong-key-0123456789")
+    code, out, _ = stage.cli("check", "--in-pod", "model-done-1", API_KEY="wrong-key-0123456789")
     assert code == 1
     assert "in a pod: not begun" in out, "what fails already is not tried with a GPU"
-    assert dispatcher(stage, "check", "--in-pod", "UPPER")[0] == 2
+    assert stage.cli("check", "--in-pod", "UPPER")[0] == 2
 
 
 def test_a_settings_file_alone_is_enough(stage: Stage) -> None:
     lines = [f"{name}={value}" for name, value in stage.settings.items()]
     (stage.folder / "config.env").write_text("\n".join(lines))
-    code, out, _ = dispatcher(stage, "check", **dict.fromkeys(stage.settings, ""))
+    code, out, _ = stage.cli("check", **dict.fromkeys(stage.settings, ""))
     assert code != 0, "an empty variable is a variable: it wins over the file"
     stage.settings = {}
     stage.write_template = lambda: None  # type: ignore[method-assign]
-    code, out, _ = dispatcher(stage, "check")
+    code, out, _ = stage.cli("check")
     assert code == 0, out
 
 
 def test_settings_that_are_missing_are_all_named_before_anything_is_touched(stage: Stage) -> None:
-    code, _, err = dispatcher(stage, "run", QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
+    code, _, err = stage.cli("run", QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
     assert code == 2
     assert all(name in err for name in ("QUEUE_NAME", "API_BASE_URL", "MAX_GPUS"))
 
 
 def test_a_template_that_cannot_work_is_refused_at_start_with_the_field_named(stage: Stage) -> None:
     stage.template["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
-    code, _, err = dispatcher(stage, "run")
+    code, _, err = stage.cli("run")
     assert code == 2
     assert "spec.template.spec.restartPolicy must be Never" in err
 
 
 def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:
     dead = "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;QueueEndpoint=http://127.0.0.1:9/a;"
-    code, _, err = dispatcher(stage, "submit", "model-1", AZURE_STORAGE_CONNECTION_STRING=dead)
+    code, _, err = stage.cli("submit", "model-1", AZURE_STORAGE_CONNECTION_STRING=dead)
     assert code == 69
     assert "Nothing was sent" in err
     for command in (("submit", "model-1"), ("status",), ("poison", "list")):
-        code, _, err = dispatcher(stage, *command, AZURE_STORAGE_CONNECTION_STRING="no-connection-string")
+        code, _, err = stage.cli(*command, AZURE_STORAGE_CONNECTION_STRING="no-connection-string")
         assert code == 2, "a wrong setting, not an outage"
         assert "AZURE_STORAGE_CONNECTION_STRING is no connection string" in err
 

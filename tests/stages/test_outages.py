@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.cluster import names, objects
 from local_stack.http_json import OPENER
-from tests.stages.conftest import Stage
+from tests.world.dispatcher_process import Stage
 
 
 @pytest.mark.parametrize("kind", ["status", "html", "empty", "cut", "garbage"])

@@ -9,21 +9,13 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names, objects
-from tests.stages.conftest import Stage
+from tests.world.dispatcher_process import Stage
 
 
 def reported(stage: Stage, model: str) -> dict[str, Any]:
     """What the one patch noted on the Job."""
     job = stage.wait(lambda: (job := stage.job(model)) and objects.annotation(job, names.REPORTED) and job, 60)
     return dict(json.loads(objects.annotation(job, names.REPORTED) or ""))
-
-
-def evict(stage: Stage, model: str) -> None:
-    """kubectl drain: the eviction API."""
-    [pod] = [p for p in stage.pods(model) if not objects.pod_is_over(p) and not objects.is_deleting(p)]
-    name = objects.name_of(pod)
-    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
-    stage.cluster.api("POST", f"/api/v1/namespaces/{stage.namespace}/pods/{name}/eviction", body)
 
 
 def command(stage: Stage, script: str) -> None:
@@ -65,7 +57,7 @@ def test_a_drained_node_costs_no_attempt_and_is_retried(stage: Stage) -> None:
     stage.start()
     stage.wait(lambda: stage.running(model))
     first = {objects.uid_of(pod) for pod in stage.pods(model)}
-    evict(stage, model)
+    stage.evict(model)
     stage.wait(lambda: any(objects.uid_of(p) not in first for p in stage.pods(model)) and stage.running(model), 60)
     assert stage.status(model) == "Processing"
     job = stage.wait(lambda: (job := stage.job(model)) and objects.annotation(job, names.DISRUPTED) and job)
@@ -77,7 +69,7 @@ def test_a_job_that_is_disrupted_for_ever_ends_with_the_last_reason(stage: Stage
     stage.start(MAX_DISRUPTIONS="1")
     for _ in range(2):
         stage.wait(lambda: stage.running(model) and _alive(stage, model) == 1, 60)
-        evict(stage, model)
+        stage.evict(model)
     assert reported(stage, model)["code"] == "Drained"
     assert "disrupted 2 times; the limit is 1" in stage.message(model)
 
@@ -135,7 +127,7 @@ def test_a_program_that_exits_0_on_sigterm_is_not_called_completed(stage: Stage)
     model = stage.submit("polite")
     stage.start()
     stage.wait(lambda: stage.running(model))
-    evict(stage, model)
+    stage.evict(model)
     assert reported(stage, model)["code"] == "Interrupted"
     assert stage.status(model) == "Failed"
 

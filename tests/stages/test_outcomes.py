@@ -6,7 +6,7 @@ import pytest
 
 from dispatcher.cluster import names, objects
 from local_stack.http_json import call_json
-from tests.stages.conftest import Stage
+from tests.world.dispatcher_process import Stage
 
 
 @pytest.mark.parametrize(

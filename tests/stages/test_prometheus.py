@@ -14,9 +14,8 @@ import yaml
 from local_stack.http_json import OPENER
 from local_stack.processes import Service
 from local_stack.stack import bare_environment, free_port
-from tests.manifests.test_alerts import ALERTS, RULES
-from tests.stages.conftest import Stage
-from tests.world.dashboard import expressions, filled_in
+from tests.world.dispatcher_process import Stage
+from tests.world.monitoring import ALERTS, RULES, expressions, filled_in
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from local_stack.stack import free_port
-from tests.stages.conftest import Stage
+from tests.world.dispatcher_process import Stage
 
 
 def test_each_requests_fate_is_on_the_page_of_the_dispatcher(stage: Stage) -> None:

@@ -7,9 +7,7 @@ import signal
 from typing import Any
 
 from dispatcher.cluster import names, objects
-from tests.stages.conftest import Stage
-from tests.stages.test_operator_tools import dispatcher
-from tests.stages.test_outcome_rows import evict
+from tests.world.dispatcher_process import Stage
 
 
 def story(stage: Stage, model: str) -> list[str]:
@@ -36,8 +34,8 @@ def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
     finally:
         stage.cluster.set_gpus(8)
     stage.wait(lambda: stage.running(drained) and stage.running(cancelled))
-    evict(stage, drained)
-    assert dispatcher(stage, "cancel", cancelled)[0] == 0
+    stage.evict(drained)
+    assert stage.cli("cancel", cancelled)[0] == 0
     stage.wait(lambda: "Disrupted" in story(stage, drained))
     # Between two pods nothing would be ended, and nothing be said of it.
     stage.wait(

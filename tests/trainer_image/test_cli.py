@@ -13,12 +13,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from local_stack.processes import wait_until
+from tests.world.repository import ROOT
 from tests.world.trainer_fakes import FakeInside, write_config, write_dataset
 from trainer_image import cli, errors
 from trainer_image.contract import RunInputs
 from trainer_image.transfer.sources import Dataset
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
-from tests.docs.test_examples import ROOT, alive
+from tests.world.processes import alive
+from tests.world.repository import ROOT
 from tests.world.training_data import FolderStore, run_inputs
 from trainer_image import command, errors
 from trainer_image.command import output, process

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+from tests.world.repository import MANIFESTS
+
 COMPONENTS = sorted(path.parent.name for path in (MANIFESTS / "components").glob("*/kustomization.yaml"))
 # Name → (overlay, components on top of it).
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

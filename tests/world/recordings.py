@@ -7,13 +7,12 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dispatcher.cluster import names, objects
+from tests.world.repository import RECORDED
 
-FOLDER = Path(__file__).resolve().parents[1] / "recorded"
-NAMES = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
 JOB = "model-1"
 
 
@@ -59,7 +58,7 @@ def recording(name: str) -> tuple[Recorded, ...]:
     latest = 0.0
     uid = None
     for kind in ("jobs", "pods", "events"):
-        for line in (FOLDER / name / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in (RECORDED / name / f"{kind}.jsonl").read_text(encoding="utf-8").splitlines():
             event = json.loads(line)
             item = event["object"]
             if kind == "jobs":

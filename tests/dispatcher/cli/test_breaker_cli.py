@@ -17,15 +17,15 @@ from dispatcher.cli.main import main
 from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.web.health import HealthServer, Heartbeats
 from portal_client.client import PortalClient
+from tests.world.repository import JOB_TEMPLATE
 
-TEMPLATE = Path(__file__).resolve().parents[3] / "manifests" / "base" / "job-template.yaml"
 MESSAGE = json.dumps({"task": "train", "model_container_name": "model-1"})
 SETTINGS = {
     "QUEUE_NAME": "training-requests",
     "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=a2V5",
     "API_BASE_URL": "http://127.0.0.1:9",
     "API_KEY": "key-0123456789abcdef",
-    "JOB_TEMPLATE": str(TEMPLATE),
+    "JOB_TEMPLATE": str(JOB_TEMPLATE),
 }
 
 

@@ -15,11 +15,10 @@ import pytest
 from dispatcher.cli import support
 from dispatcher.cli.main import main
 from local_stack.processes import wait_until
-
-TEMPLATE = Path(__file__).resolve().parents[3] / "manifests" / "base" / "job-template.yaml"
+from tests.world.repository import JOB_TEMPLATE, ROOT
 
 SETTINGS = {
-    "JOB_TEMPLATE": str(TEMPLATE),
+    "JOB_TEMPLATE": str(JOB_TEMPLATE),
     "TRAINER_IMAGE": "trainer:1",
     "QUEUE_NAME": "requests",
     "AZURE_STORAGE_CONNECTION_STRING": "DefaultEndpointsProtocol=http;AccountName=a;AccountKey=a2V5;",
@@ -116,7 +115,7 @@ def test_a_signal_in_the_first_moments_is_no_traceback(
         "            time.sleep(60)\n"
         "sys.meta_path.insert(0, Slow())\n"
     )
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{TEMPLATE.parents[2]}"}
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     argv = [sys.executable, "-m", "dispatcher", *arguments]
     with subprocess.Popen(argv, env=environ, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         wait_until((tmp_path / "reading").exists, 20)

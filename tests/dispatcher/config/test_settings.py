@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dispatcher.config.settings import Settings, SettingsError
+from tests.world.repository import ROOT
 
-ROOT = Path(__file__).resolve().parents[3]
 SECRET = "c2VjcmV0LWtleS1vZi10aGUtc3RvcmFnZQ=="
 CONNECTION = f"DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={SECRET};EndpointSuffix=core.windows.net"
 

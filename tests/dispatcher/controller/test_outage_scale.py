@@ -31,7 +31,7 @@ from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueueUnavail
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from tests.world.simulated.process import TEMPLATE, Process
+from tests.world.simulated.dispatcher import TEMPLATE, Process
 from tests.world.simulated.records import copied
 from tests.world.simulated.world import EPOCH, World
 

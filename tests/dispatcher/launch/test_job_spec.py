@@ -6,7 +6,6 @@ import copy
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,9 +16,9 @@ from dispatcher.launch.job_spec import JobDefaults, TemplateError, build_job, lo
 from dispatcher.launch.job_template import RESERVED_ENV
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
 from tests.world.builders import T0
+from tests.world.repository import JOB_TEMPLATE
 
-ROOT = Path(__file__).resolve().parents[3]
-SHIPPED = (ROOT / "manifests" / "base" / "job-template.yaml").read_text(encoding="utf-8")
+SHIPPED = JOB_TEMPLATE.read_text(encoding="utf-8")
 DEFAULTS = JobDefaults(env={"API_BASE_URL": "https://portal.example.com", "STATUS_TRACKING": "on"}, time_limit=3600)
 BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",))
 

@@ -16,8 +16,9 @@ from dispatcher.web.health import HealthServer, Heartbeats
 from dispatcher.web.server import Answer, HttpServer, Request, for_loopback, is_loopback
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, running_job
-from tests.docs.test_pages import read, section
 from tests.world.builders import FakeClock
+from tests.world.pages import section
+from tests.world.repository import read
 
 NOW = 1795420800.0
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
+
+from tests.world.repository import RECORDED
 
 Obj = dict[str, Any]
 Facts = dict[str, Any]
 
-RECORDED = Path(__file__).resolve().parents[2] / "recorded"
 FINALIZER = "training-dispatcher/report"
 _TRACKING = "batch.kubernetes.io/job-tracking"
 _POD_NAME = re.compile(r"\b(model-\d)-[a-z0-9]{5}\b")

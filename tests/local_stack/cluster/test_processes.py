@@ -12,7 +12,7 @@ import pytest
 
 from local_stack.cluster.client import start_cluster
 from local_stack.processes import wait_until
-from tests.contracts.kube import Kube, is_running
+from tests.world.kube import Kube, is_running
 
 
 def _alive(marker: str) -> list[int]:

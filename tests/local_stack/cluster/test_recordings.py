@@ -11,17 +11,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.processes import wait_until
-from tests.contracts.kube import Kube, find, is_running, waiting_reason
 from tests.local_stack.cluster.replay import (
     FINALIZER,
-    RECORDED,
     Obj,
     by_object,
     difference,
@@ -31,6 +28,8 @@ from tests.local_stack.cluster.replay import (
     pod_facts,
     recorded,
 )
+from tests.world.kube import Kube, find, is_running, waiting_reason
+from tests.world.repository import RECORDED
 
 _QUICK = ("--job-backoff", "0.3", "--pull-backoff", "1.0", "--retry", "0.1")
 _FACTS = {"jobs": job_facts, "pods": pod_facts, "events": event_facts}
@@ -270,5 +269,5 @@ def test_the_stand_in_goes_through_the_recorded_states(
 
 
 def test_every_recording_is_replayed() -> None:
-    folders = {path.name for path in Path(RECORDED).iterdir() if path.is_dir()}
+    folders = {path.name for path in RECORDED.iterdir() if path.is_dir()}
     assert folders == set(SITUATIONS)

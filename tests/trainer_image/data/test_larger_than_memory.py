@@ -18,6 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.world.repository import ROOT
 from tests.world.training_data import (
     IMAGES,
     LANGUAGE,
@@ -44,7 +45,6 @@ from trainer_image.limits import Limits
 from trainer_image.tasks.language import task as language_model
 from trainer_image.tasks.text import store as text_store
 
-ROOT = Path(__file__).resolve().parents[3]
 SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
 
 

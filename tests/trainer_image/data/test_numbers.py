@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer_image.data.test_odd_tables import noise, prepared
+from tests.trainer_image.data.prepared import noise, prepared
 from tests.world.training_data import TABULAR, run_inputs, write_csv
 from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
 from trainer_image.engine.training import train

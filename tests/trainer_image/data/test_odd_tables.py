@@ -15,29 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.trainer_image.data.prepared import noise, prepared
 from tests.world.training_data import TABULAR, class_rows, run_inputs, write_csv
 from trainer_image.data.table import Table, read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, TrainerError
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
-from trainer_image.tasks.tabular.task import Tabular, TabularProblem
+from trainer_image.tasks.tabular.task import Tabular
 
 
 def read(path: Path) -> Table:
     return read_table([(path.name, path)], Limits())
-
-
-def prepared(tmp_path: Path, columns: dict[str, list[Any]], **settings: Any) -> TabularProblem:
-    header, rows = list(columns), zip(*columns.values(), strict=True)
-    write_csv(tmp_path / "train.csv", header, rows)
-    problem = Tabular().prepare(tmp_path, TaskSettings(target="y", **settings))
-    assert isinstance(problem, TabularProblem)
-    return problem
-
-
-def noise(rows: int) -> list[str]:
-    return [str(value) for value in np.random.default_rng(1).choice(["no", "yes"], rows)]
 
 
 REFUSED: dict[str, tuple[str, bytes, str]] = {

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from local_stack.stack import ROOT
+from tests.world.repository import ROOT
 from tests.world.simulated_gpu import GPU, SimulatedGpu, Stream
 from tests.world.training_data import (
     IMAGES,

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from benchmarks.resume import CASES, draw
-from local_stack.stack import ROOT
+from tests.world.repository import ROOT
 
 
 @pytest.mark.parametrize("task", CASES)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from local_stack.processes import wait_until
+from tests.world.processes import children
 from tests.world.training_data import TABULAR, FolderStore, class_table, run_inputs
 from trainer_image.config.model_config import ConfigProblems
 from trainer_image.engine import processes as engine_processes
@@ -105,10 +106,6 @@ def test_out_of_memory_in_the_midst_of_one_process_s_gradients_halves_all(
     assert trained.steps == calls[0] - 1, "every step was taken, the starved one in halves"
 
 
-def _children(pid: int) -> list[int]:
-    return [int(c) for task in Path(f"/proc/{pid}/task").iterdir() for c in (task / "children").read_text().split()]
-
-
 def _listening(pid: int) -> set[str]:
     """The local addresses (as /proc/net has them, in hex) on which a process accepts connections."""
     sockets = set()
@@ -139,7 +136,7 @@ def two_processes(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]
         try:
             assert trainer.stderr
             assert any("Epoch 2" in line for line in trainer.stderr)
-            (other,) = _children(trainer.pid)
+            (other,) = children(trainer.pid)
             yield trainer, other
         finally:
             trainer.kill()
@@ -213,7 +210,7 @@ def test_torchrun_on_several_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -
 def _other_process() -> int:
     """The pid of the one process that we started for the team."""
     (pid,) = (
-        pid for pid in _children(os.getpid()) if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
+        pid for pid in children(os.getpid()) if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
     )
     return pid
 

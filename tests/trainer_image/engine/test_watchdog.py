@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from local_stack.processes import wait_until
-from local_stack.stack import ROOT
+from tests.world.repository import ROOT
 from tests.world.training_data import TABULAR, class_table
 from trainer_image.engine.watchdog import PATIENCE, Watchdog
 from trainer_image.errors import GpuFault, TrainerError

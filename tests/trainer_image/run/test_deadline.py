@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from local_stack.processes import wait_until
-from local_stack.stack import ROOT
+from tests.world.repository import ROOT
 
 TRAINING = textwrap.dedent(
     """

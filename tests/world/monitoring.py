@@ -1,4 +1,4 @@
-"""The Grafana dashboard as its parts: panels, expressions, the metrics in them."""
+"""The monitoring component's parts: the Grafana dashboard's panels and their expressions, Prometheus' alerts."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.world.kustomized import MANIFESTS
+import yaml
 
-DASHBOARD: dict[str, Any] = json.loads(
-    (MANIFESTS / "components" / "monitoring" / "dashboard.json").read_text(encoding="utf-8")
-)
+from tests.world.repository import read
+
+DASHBOARD: dict[str, Any] = json.loads(read("manifests/components/monitoring/dashboard.json"))
 PANELS: list[dict[str, Any]] = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
+RULES: dict[str, Any] = yaml.safe_load(read("manifests/components/monitoring/prometheusrule.yaml"))
+ALERTS: dict[str, str] = {
+    rule["alert"]: rule["expr"] for group in RULES["spec"]["groups"] for rule in group["rules"] if "alert" in rule
+}
+"""Each alert's expression, by the alert's name."""
 
 
 def expressions() -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
-"""One dispatcher process between a real Azurite, the stand-in portal and the stand-in cluster, for each test.
+"""Dispatcher processes between a real Azurite, the stand-in portal and the stand-in cluster.
 
-Every test has a namespace and a queue of its own; the trainers are shell scripts that do what the model's id says.
+Each `Stage` has a namespace and a queue of its own; the trainers are shell scripts that do what the model's id says.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import subprocess
 import sys
 import urllib.error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,7 +23,7 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 from dispatcher.telemetry.metrics import PREFIX
 from local_stack.azurite import Azurite
-from local_stack.cluster.client import StandInCluster, start_cluster
+from local_stack.cluster.client import StandInCluster
 from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import Service, WaitedTooLong, wait_until
@@ -65,13 +65,6 @@ TEMPLATE: dict[str, Any] = {
         },
     },
 }
-
-
-@pytest.fixture(scope="session")
-def stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
-    folder = tmp_path_factory.mktemp("stages")
-    with start_cluster(folder, "--gpus", "8", "--job-backoff", "0.5", images={SCRIPT_IMAGE: None}) as cluster:
-        yield cluster
 
 
 class Stage:
@@ -123,6 +116,22 @@ class Stage:
             service.wait_ready(lambda: self.log(number).count("Settings:") or None)
         return service
 
+    def cli(self, *arguments: str, text: str | None = None, **settings: str) -> tuple[int, str, str]:
+        """(exit code, stdout, stderr) of `dispatcher` with these arguments; text: its stdin."""
+        self.write_template()
+        done = subprocess.run(
+            [sys.executable, "-m", "dispatcher", *arguments],
+            env=bare_environment() | self.settings | settings,
+            cwd=self.folder,
+            input=text,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout, done.stderr
+
     def write_template(self) -> None:
         Path(self.settings["JOB_TEMPLATE"]).write_text(yaml.safe_dump(self.template))
 
@@ -163,6 +172,13 @@ class Stage:
 
     def running(self, model_id: str) -> bool:
         return any("running" in objects.trainer_state(pod) for pod in self.pods(model_id))
+
+    def evict(self, model_id: str) -> None:
+        """kubectl drain: the eviction API."""
+        [pod] = [p for p in self.pods(model_id) if not objects.pod_is_over(p) and not objects.is_deleting(p)]
+        name = objects.name_of(pod)
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}}
+        self.cluster.api("POST", f"/api/v1/namespaces/{self.namespace}/pods/{name}/eviction", body)
 
     def delete_job(self, model_id: str) -> None:
         path = f"/apis/batch/v1/namespaces/{self.namespace}/jobs/model-{model_id}"
@@ -207,12 +223,3 @@ class Stage:
     def _gone(self, *call: Any) -> None:
         with contextlib.suppress(urllib.error.HTTPError):
             self.cluster.api(*call)
-
-
-@pytest.fixture
-def stage(tmp_path: Path, azurite: Azurite, portal: StandInPortal, stage_cluster: StandInCluster) -> Iterator[Stage]:
-    made = Stage(tmp_path, azurite, portal, stage_cluster)
-    yield made
-    made.cluster.clear_faults()
-    made.cluster.deny()
-    made.stop()

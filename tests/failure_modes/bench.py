@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -18,15 +17,14 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 from tests.world.builders import T0
+from tests.world.repository import MANIFESTS
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Crash
 from tests.world.simulated.kubernetes import JobNote
-from tests.world.simulated.process import Process
 from tests.world.simulated.world import EPOCH, Model, World
 
 S = ProcessingStatus
-ROOT = Path(__file__).resolve().parents[2]
-ALERTS = (ROOT / "manifests/components/monitoring/prometheusrule.yaml").read_text(encoding="utf-8")
-TEMPLATES = sorted((ROOT / "manifests").rglob("job-template.yaml"))
+TEMPLATES = sorted(MANIFESTS.rglob("job-template.yaml"))
 
 
 def a_world(*script: str, status: ProcessingStatus = S.CREATED, model: str = "1") -> World:
@@ -125,4 +123,4 @@ def released(job: KubeObject) -> bool:
 def templates() -> Iterable[tuple[str, dict[str, Any]]]:
     """Every Job template that is shipped, by its folder below manifests."""
     for path in TEMPLATES:
-        yield path.parent.relative_to(ROOT / "manifests").as_posix(), yaml.safe_load(path.read_text(encoding="utf-8"))
+        yield path.parent.relative_to(MANIFESTS).as_posix(), yaml.safe_load(path.read_text(encoding="utf-8"))
