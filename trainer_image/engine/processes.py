@@ -31,8 +31,8 @@ from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-d
 from trainer_image import errors
 from trainer_image.contract import RunInputs
 from trainer_image.engine.plan import Plan
+from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_in, identity, order_for
 from trainer_image.engine.team import PATIENCE, Member, Team
-from trainer_image.engine.worker import JOIN, ORDER, READY, failure_in, identity, order_for
 from trainer_image.errors import GpuFault, Terminated, TrainerError, UsageError
 from trainer_image.host import child_environment, memory
 from trainer_image.host.devices import usable_cpus

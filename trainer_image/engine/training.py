@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +15,31 @@ from safetensors.torch import save_file
 from trainer_image import report
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
-from trainer_image.data import spill as scratch
 from trainer_image.data.spill import Scratch
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Plan, Surroundings
+from trainer_image.engine.preparing import make_plan, prepare, settings_of, task_of
 from trainer_image.engine.processes import Processes
 from trainer_image.engine.step import evaluate
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated
-from trainer_image.host import gpu_faults, memory
-from trainer_image.host.devices import choose_device, computes_bfloat16, hardware, unlike_asked, usable_cpus
+from trainer_image.host import gpu_faults
+from trainer_image.host.devices import choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
-from trainer_image.tasks import plugins, task_named
-from trainer_image.tasks.base import Figures, Problem, Recipe, Task, TaskSettings
+from trainer_image.tasks import plugins
+from trainer_image.tasks.base import Figures, Problem
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
 
 MODEL_FORMAT = 1
 
 
-def task_settings(inputs: RunInputs, processes: int = 1) -> TaskSettings:
-    """What a task gets. processes: so many read the dataset at the same time."""
-    memory_bytes = int(memory.available() * scratch.SHARE / processes) if processes > 1 else None
-    return settings_of(inputs.config, inputs.limits, Scratch(inputs.output.parent, memory_bytes))
-
-
-def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSettings:
-    """The part of the configuration that a task may see."""
-    return TaskSettings(
-        target=config.data.target,
-        text=config.data.text,
-        drop=tuple(config.data.drop),
-        types=dict(config.data.types),
-        group=config.data.group,
-        preset=config.model.preset,
-        metric=config.train.metric,
-        seed=config.train.seed,
-        limits=limits,
-        scratch=scratch,
-        params=config.custom.params,
-    )
-
-
-def task_of(config: Config) -> Task:
-    """The built-in task, or for `custom` the one that a package has registered."""
-    own = config.custom.entry_point
-    return task_named(config.task) if own is None else plugins.load(own)
-
-
 def check_config(config: Config, limits: Limits) -> None:
     """What the task sees in the configuration before the dataset is there. Raises ConfigInvalid, UserCodeFailed."""
     with plugins.blames(config.custom.entry_point):
         task_of(config).check(settings_of(config, limits, Scratch()))
-
-
-def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
-    """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid."""
-    return task_of(inputs.config).prepare(inputs.data, task_settings(inputs, processes))
 
 
 def validate_dataset(inputs: RunInputs) -> str:
@@ -160,31 +126,6 @@ def _fit(
         fitted = Engine(problem, plan, surroundings).run()
     phases["train"] = fitted.seconds
     return problem, plan, fitted
-
-
-def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
-    """The task's recipe with what the configuration says instead of "auto"."""
-    wanted = inputs.config.train
-    if wanted.epochs != "auto":
-        recipe = replace(recipe, epochs=int(wanted.epochs))
-    if wanted.batch_size != "auto":
-        recipe = replace(recipe, batch_size=int(wanted.batch_size))
-    if wanted.lr != "auto":
-        recipe = replace(recipe, learning_rate=float(wanted.lr))
-    if recipe.small and device.type == "cpu":
-        torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
-    on_gpu = device.type == "cuda" and computes_bfloat16(inputs.device)
-    return Plan(
-        recipe=recipe,
-        seed=wanted.seed,
-        time_budget=float(wanted.time_budget),
-        device=device,
-        bfloat16=wanted.precision == "bf16" or (wanted.precision == "auto" and on_gpu),
-        # On the CPU compiling costs more than it saves, and would cost the promise of equal bits after a resume.
-        compile=(None if device.type == "cuda" else False) if wanted.compile == "auto" else bool(wanted.compile),
-        probe=device.type == "cuda",
-        checkpoint_every=float(inputs.config.checkpoint.every),
-    )
 
 
 def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:

@@ -11,39 +11,33 @@ announces. It decides nothing, keeps nothing and ends with the first process.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import signal
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.distributed import rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
-from trainer_image import errors
-from trainer_image.contract import RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.plan import Plan
+from trainer_image.engine.preparing import make_plan, prepare
+from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import PATIENCE, Member, Word
 from trainer_image.errors import TrainerError, causes
 from trainer_image.host import child_environment, exhaustion, gpu_faults, memory
-from trainer_image.limits import Limits
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Problem
 
 log = logging.getLogger(__name__)
 
-# What is under these names in the store: the first process's words before there is a team, and each one's answer.
-ORDER, JOIN, READY = "order", "join", "ready/{}"
 # Where another process is gone we fail, too; so much later that the first process sees that one and ends us.
 LATER_SECONDS = 5.0
 
@@ -67,7 +61,7 @@ def recorded(work: Callable[[], None]) -> int:
     try:
         work()
     except Exception as error:
-        failure = exhaustion.found(error, kills_before) or _failure(error)
+        failure = exhaustion.found(error, kills_before) or failure_of(error)
         log.error("%s", failure.sentence, exc_info=None if isinstance(error, TrainerError) else error)
         if any(isinstance(seen, RuntimeError) for seen in causes(error)):
             time.sleep(LATER_SECONDS)
@@ -76,67 +70,11 @@ def recorded(work: Callable[[], None]) -> int:
     return 0
 
 
-def failure_in(error_file: Path) -> TrainerError | None:
-    """The failure that another process `recorded`; None: it ended without words."""
-    try:
-        told = json.loads(error_file.read_text())["message"]["message"]
-    except (OSError, ValueError):  # ValueError: it was killed while it wrote
-        return None
-    name, _, sentence = told.partition(": ")
-    kind: type[TrainerError] = getattr(errors, name)
-    return kind(sentence)
-
-
-def _failure(error: Exception) -> TrainerError:
-    """As one of the contract's own kinds, to be known again by its name."""
-    if isinstance(error, TrainerError):
-        kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
-        return kind(error.sentence)
-    return TrainerError(f"Internal error: {type(error).__name__}: {error}")
-
-
-def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
-    """All that `training.prepare` and `make_plan` look at, as JSON."""
-    return json.dumps(
-        {
-            "processes": processes,
-            "device": device.type,
-            "log_level": logging.getLogger().level,
-            "config": inputs.config.resolved_yaml(),
-            "data": str(inputs.data),
-            "output": str(inputs.output),
-            "run_id": inputs.run_id,
-            "run_key": inputs.run_key,
-            "dataset_fingerprint": inputs.dataset_fingerprint,
-            "limits": vars(inputs.limits),
-        }
-    )
-
-
-def _inputs(order: Mapping[str, Any]) -> RunInputs:
-    from trainer_image.config.model_config import parse_config
-
-    return RunInputs(
-        config=parse_config(order["config"].encode()),
-        data=Path(order["data"]),
-        output=Path(order["output"]),
-        run_id=order["run_id"],
-        run_key=order["run_key"],
-        dataset_fingerprint=order["dataset_fingerprint"],
-        device=order["device"],
-        limits=Limits(**order["limits"]),
-        stop=threading.Event(),
-        progress=lambda progress: None,
-    )
-
-
 def _follow() -> None:
-    from trainer_image.engine.training import make_plan, prepare
-
     store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
     order = json.loads(store.get(ORDER))
     logging.getLogger().setLevel(order["log_level"])
-    inputs = _inputs(order)
+    inputs = inputs_of(order)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until we know how many we are
     # A GPU's failure is nobody's code: the first process tells them apart in the same order.
@@ -153,16 +91,6 @@ def _follow() -> None:
         member = Member(store, rank, join["world"], plan.device, Path(join["folder"]))
         Helper(problem, plan, member).follow()
         member.leave()
-
-
-def identity(problem: Problem, plan: Plan) -> str:
-    """A digest of what must be the same for all processes of a team: the model, the recipe, the shape of the data."""
-    shapes = {
-        split: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in batch.items()}
-        for split, batch in problem.splits.items()
-    }
-    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes]
-    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 
 class Helper:

@@ -13,7 +13,8 @@ from torch import nn
 from tests.world.training_data import TABULAR, class_table, run_inputs
 from trainer_image.engine import compiling as engine_compile
 from trainer_image.engine.compiling import MEASURED, WARM_UP, Compiling, lacking, pays
-from trainer_image.engine.training import make_plan, prepare, train
+from trainer_image.engine.preparing import make_plan, prepare
+from trainer_image.engine.training import train
 
 CPU = torch.device("cpu")
 

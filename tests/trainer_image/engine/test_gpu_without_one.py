@@ -32,7 +32,8 @@ from tests.world.training_data import (
 from trainer_image.contract import RunInputs
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Surroundings
-from trainer_image.engine.training import make_plan, prepare, train
+from trainer_image.engine.preparing import make_plan, prepare
+from trainer_image.engine.training import train
 from trainer_image.errors import GpuOutOfMemory, Terminated
 from trainer_image.tasks.base import Problem, TaskSettings
 

@@ -25,12 +25,13 @@ from tests.world.processes import children
 from tests.world.training_data import TABULAR, FolderStore, class_table, run_inputs
 from trainer_image.config.model_config import ConfigProblems
 from trainer_image.engine import processes as engine_processes
-from trainer_image.engine import worker
+from trainer_image.engine import rendezvous, worker
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Plan
+from trainer_image.engine.preparing import prepare
 from trainer_image.engine.step import Stepper
 from trainer_image.engine.team import Team, shared_buffers
-from trainer_image.engine.training import prepare, train
+from trainer_image.engine.training import train
 from trainer_image.errors import (
     ConfigInvalid,
     DatasetInvalid,
@@ -195,7 +196,7 @@ def test_what_another_process_raised_is_told_as_it_would_be_here(
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     assert worker.recorded(fail) == kind.exit_code
-    told = worker.failure_in(tmp_path / "error.json")
+    told = rendezvous.failure_in(tmp_path / "error.json")
     assert type(told) is kind
     assert sentence in told.sentence
 

@@ -1,0 +1,76 @@
+"""What every process of a training does before its first step: choose the task, read the dataset, make the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from trainer_image.config.model_config import Config
+from trainer_image.contract import RunInputs
+from trainer_image.data import spill
+from trainer_image.data.spill import Scratch
+from trainer_image.engine.plan import Plan
+from trainer_image.host import memory
+from trainer_image.host.devices import computes_bfloat16
+from trainer_image.limits import Limits
+from trainer_image.tasks import plugins, task_named
+from trainer_image.tasks.base import Problem, Recipe, Task, TaskSettings
+
+
+def task_of(config: Config) -> Task:
+    """The built-in task, or for `custom` the one that a package has registered."""
+    own = config.custom.entry_point
+    return task_named(config.task) if own is None else plugins.load(own)
+
+
+def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSettings:
+    """The part of the configuration that a task may see."""
+    return TaskSettings(
+        target=config.data.target,
+        text=config.data.text,
+        drop=tuple(config.data.drop),
+        types=dict(config.data.types),
+        group=config.data.group,
+        preset=config.model.preset,
+        metric=config.train.metric,
+        seed=config.train.seed,
+        limits=limits,
+        scratch=scratch,
+        params=config.custom.params,
+    )
+
+
+def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
+    """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid.
+
+    processes: how many read it at the same time and share the memory
+    """
+    memory_bytes = int(memory.available() * spill.SHARE / processes) if processes > 1 else None
+    scratch = Scratch(inputs.output.parent, memory_bytes)
+    return task_of(inputs.config).prepare(inputs.data, settings_of(inputs.config, inputs.limits, scratch))
+
+
+def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
+    """The task's recipe with what the configuration says instead of "auto"."""
+    wanted = inputs.config.train
+    if wanted.epochs != "auto":
+        recipe = replace(recipe, epochs=int(wanted.epochs))
+    if wanted.batch_size != "auto":
+        recipe = replace(recipe, batch_size=int(wanted.batch_size))
+    if wanted.lr != "auto":
+        recipe = replace(recipe, learning_rate=float(wanted.lr))
+    if recipe.small and device.type == "cpu":
+        torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
+    on_gpu = device.type == "cuda" and computes_bfloat16(inputs.device)
+    return Plan(
+        recipe=recipe,
+        seed=wanted.seed,
+        time_budget=float(wanted.time_budget),
+        device=device,
+        bfloat16=wanted.precision == "bf16" or (wanted.precision == "auto" and on_gpu),
+        # On the CPU compiling costs more than it saves, and would cost the promise of equal bits after a resume.
+        compile=(None if device.type == "cuda" else False) if wanted.compile == "auto" else bool(wanted.compile),
+        probe=device.type == "cuda",
+        checkpoint_every=float(inputs.config.checkpoint.every),
+    )

@@ -1,0 +1,88 @@
+"""What the first process of a team and its workers leave for each other: order, answers, and how one failed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from trainer_image import errors
+from trainer_image.config.model_config import parse_config
+from trainer_image.contract import RunInputs
+from trainer_image.engine.plan import Plan
+from trainer_image.errors import TrainerError
+from trainer_image.limits import Limits
+from trainer_image.tasks.base import Problem
+
+# What is under these names in torch's store: the first process's order before there is a team, who joins it, and that
+# each worker is ready.
+ORDER, JOIN, READY = "order", "join", "ready/{}"
+
+
+def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
+    """All that `training.prepare` and `make_plan` look at, as JSON."""
+    return json.dumps(
+        {
+            "processes": processes,
+            "device": device.type,
+            "log_level": logging.getLogger().level,
+            "config": inputs.config.resolved_yaml(),
+            "data": str(inputs.data),
+            "output": str(inputs.output),
+            "run_id": inputs.run_id,
+            "run_key": inputs.run_key,
+            "dataset_fingerprint": inputs.dataset_fingerprint,
+            "limits": vars(inputs.limits),
+        }
+    )
+
+
+def inputs_of(order: Mapping[str, Any]) -> RunInputs:
+    """The inverse of `order_for`."""
+    return RunInputs(
+        config=parse_config(order["config"].encode()),
+        data=Path(order["data"]),
+        output=Path(order["output"]),
+        run_id=order["run_id"],
+        run_key=order["run_key"],
+        dataset_fingerprint=order["dataset_fingerprint"],
+        device=order["device"],
+        limits=Limits(**order["limits"]),
+        stop=threading.Event(),
+        progress=lambda progress: None,
+    )
+
+
+def identity(problem: Problem, plan: Plan) -> str:
+    """A digest of what must be the same for all processes of a team: the model, the recipe, the shape of the data."""
+    shapes = {
+        split: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in batch.items()}
+        for split, batch in problem.splits.items()
+    }
+    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes]
+    return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def failure_of(error: Exception) -> TrainerError:
+    """As one of the contract's own kinds, to be known again by its name."""
+    if isinstance(error, TrainerError):
+        kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
+        return kind(error.sentence)
+    return TrainerError(f"Internal error: {type(error).__name__}: {error}")
+
+
+def failure_in(error_file: Path) -> TrainerError | None:
+    """The failure that another process left in torch's error file; None: it ended without words."""
+    try:
+        told = json.loads(error_file.read_text())["message"]["message"]
+    except (OSError, ValueError):  # ValueError: it was killed while it wrote
+        return None
+    name, _, sentence = told.partition(": ")
+    kind: type[TrainerError] = getattr(errors, name)
+    return kind(sentence)
