@@ -29,7 +29,7 @@ from typing import Any
 
 from local_stack.demo import data as demo_data
 from trainer_image import cli
-from trainer_image.engine import training
+from trainer_image.engine import preparing
 from trainer_image.engine.loop import Engine
 from trainer_image.errors import EXIT_TERMINATED
 from trainer_image.storage.local import LocalContainer
@@ -144,8 +144,8 @@ def attempt(folder: Path, data: Path, log: Path, interruption: Interruption | No
 
 
 def _checkpoint_eagerly() -> None:
-    plan: Any = training.Plan
-    training.Plan = lambda **settings: plan(**{**settings, "checkpoint_share": 1e9, "checkpoint_every": 0.01})  # type: ignore[assignment,misc]
+    plan: Any = preparing.Plan
+    preparing.Plan = lambda **settings: plan(**{**settings, "checkpoint_share": 1e9, "checkpoint_every": 0.01})  # type: ignore[assignment,misc]
 
 
 def _interrupt(interruption: Interruption) -> None:

@@ -1,7 +1,7 @@
 """The rows of one phase in the order in which they are trained on, and how they come to the device.
 
-Every process of a team draws the same order from the seed and takes its own part of each batch, so the effective batch
-and its order are those of one process alone, whatever the number of GPUs.
+Every rank draws the same order from the seed and takes its own part of each batch, so the effective batch and its order
+do not depend on the number of GPUs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PhaseRows:
         self._ahead = Ahead(self._gather, device) if fetch else None
 
     def batch(self, epoch: int, number: int, *, equal: bool = False) -> tuple[Batch, float]:
-        """Our part of a batch, and which share of the whole batch it is.
+        """This rank's part of a batch, and which share of the whole batch it is.
 
         equal: every batch of the epoch has the very same number of rows, for compiled networks: where the epoch does
         not divide evenly, some begin with the last row of the one before.
@@ -117,7 +117,7 @@ def phase_split(problem: Problem, at: Position) -> Batch:
 
 
 def phase_rows(split: Batch, plan: Plan, at: Position, team: Team) -> PhaseRows:
-    """The `phase_split` batch by batch: the same order for every process of the team, and this one's part of it."""
+    """The `phase_split` batch by batch: the same order on every rank, and this rank's part of it."""
     return PhaseRows(
         split,
         plan.recipe.batch_size,

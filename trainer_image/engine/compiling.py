@@ -93,7 +93,7 @@ class Compiling:
         self._compile_seconds += seconds
 
     def after_step(self, steps_left: int) -> str | None:
-        """To be called after each step of the first process: "compile" or "eager" when that is to be from now on."""
+        """Called after each step of rank 0: "compile" or "eager" when that changes from the next step on."""
         if not self._measuring:
             return None
         self._steps += 1
@@ -111,15 +111,15 @@ class Compiling:
             self._measuring = False
             return None
         self._measuring = False
-        told = (
+        measured = (
             f"{seconds * 1000:.3g} ms a step instead of {self._eager * 1000:.3g} ms "
             f"(compiling took {self._compile_seconds:.0f} s)"
         )
         if seconds < self._eager:
-            self._note(f"torch.compile: {told}.")
+            self._note(f"torch.compile: {measured}.")
             return None
         self.stop()
-        self._note(f"torch.compile was given up, it gained nothing: {told}.")
+        self._note(f"torch.compile was given up, it gained nothing: {measured}.")
         return "eager"
 
     def _now(self) -> float:

@@ -1,8 +1,8 @@
 """The training loop, the only one: validation, best weights, checkpoints, signals, time budget.
 
 Nothing in the loop waits for the device except what must be known on the host now and then (divergence every
-CHECK_STEPS steps, figures at an epoch's end). With several GPUs this is the first process of a team (`engine_team`):
-the others follow it step by step, and all decisions are made here.
+CHECK_STEPS steps, figures at an epoch's end). With several GPUs this is rank 0 of a team (team.py): the workers follow
+it step by step, and all decisions are made here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Engine:
 
     def __init__(self, problem: Problem, plan: Plan, surroundings: Surroundings) -> None:
         self.problem, self.plan, self.recipe, self.out = problem, plan, plan.recipe, surroundings
-        self._began = self._phase_began = self._told = time.monotonic()
+        self._began = self._phase_began = self._reported = time.monotonic()
         self._phase_steps_before = 0
         self._seconds_before = 0.0
         torch.manual_seed(plan.seed)
@@ -142,9 +142,9 @@ class Engine:
         equal = compiling.on
         batch, share = rows.batch(at.epoch, at.batch, equal=equal)
         if self.plan.probe and not at.probed:
-            team.tell("probe", at, equal=equal)
+            team.broadcast("probe", at, equal=equal)
             self._stepper.probe(self.state, batch, share)
-        team.tell("step", at, equal=equal)
+        team.broadcast("step", at, equal=equal)
         began = time.monotonic()
         if compiling.unproven:
             with self.out.watchdog.paused():
@@ -155,7 +155,7 @@ class Engine:
             self._stepper.step(self.state, batch, share)
         self.out.watchdog.beat(at.step)
         if decided := compiling.after_step(at.stop_at - at.phase_step):
-            team.tell(decided)
+            team.broadcast(decided)
 
     def _after_step(self, per_epoch: int) -> None:
         at = self.state.at
@@ -166,9 +166,9 @@ class Engine:
             self._terminate()
         if at.batch < per_epoch:
             self._save_if_due(epoch_ended=False)
-            if time.monotonic() - self._told > PROGRESS_SECONDS:
+            if time.monotonic() - self._reported > PROGRESS_SECONDS:
                 of = math.ceil(at.stop_at / per_epoch)
-                self._tell(str(EpochProgress(at.epoch + 1, of, at.batch, per_epoch)))
+                self._report(str(EpochProgress(at.epoch + 1, of, at.batch, per_epoch)))
 
     def _fit_budget(self) -> None:
         """Shortens the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
@@ -206,7 +206,7 @@ class Engine:
         self.state.loss_sum.zero_()
         at.history.append(record)
         self.out.metrics(record)
-        self._tell(str(EpochProgress(at.epoch, of, loss=record["loss"], more=said)), figures)
+        self._report(str(EpochProgress(at.epoch, of, loss=record["loss"], more=said)), figures)
         self._save_if_due(epoch_ended=True)
 
     def _validate(self) -> Figures:
@@ -255,9 +255,9 @@ class Engine:
         at.planned, at.stop_at = round(at.planned * growth), steps
         at.phase_step = at.epoch = at.batch = 0
 
-    def _tell(self, message: str, figures: Figures | None = None) -> None:
+    def _report(self, message: str, figures: Figures | None = None) -> None:
         at = self.state.at
-        self._told = time.monotonic()
+        self._reported = time.monotonic()
         done = at.phase_step / max(1, at.stop_at)
         if self.recipe.refit:
             done = done / 2 + (0.5 if at.phase != SEARCH else 0)

@@ -1,10 +1,10 @@
-"""Starts, watches and ends the further processes of a training on several GPUs.
+"""Starts, watches and ends the workers of a training on several GPUs.
 
-They are started as torchrun starts its own, and where torchrun has started us they are there already. Not by torchrun
-itself, because the first process is the trainer: its exit code, its last words and its answer to SIGTERM are the
-contract with the Job, and torchrun puts its own in their place (every failure is exit code 1). Nor by the functions
-below it (`torch.distributed.elastic.multiprocessing`): they take SIGTERM over, pass the whole environment on with the
-secrets in it, and wait half a minute for the others before they tell that one failed.
+They are started as torchrun starts its own, and where torchrun has started the trainer they are there already. Not by
+torchrun itself, because rank 0 is the trainer: its exit code, its termination message and its answer to SIGTERM are the
+contract with the Job, and torchrun replaces them with its own (every failure is exit code 1). Nor by the functions
+below it (`torch.distributed.elastic.multiprocessing`): they take SIGTERM over, pass on the whole environment with its
+secrets, and wait half a minute for the others before they report that one failed.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from trainer_image.tasks.base import Problem, Recipe
 
 log = logging.getLogger(__name__)
 
-# Fewer rows a process and batch norm's figures are noise, and most of the time goes into telling each other.
+# With fewer rows a process batch norm's statistics are noise, and most of the time goes into communication.
 FEWEST_ROWS = 8
 LOOK_SECONDS = 0.1
-# How long the first process may take to notice that another is gone; it may be stuck in a call that waits for that one.
+# How long rank 0 may take to notice that a worker is gone; it may be stuck in a call that waits for that one.
 NOTICE_SECONDS = 30.0
 
 
@@ -58,7 +58,7 @@ def asked(inputs: RunInputs) -> int:
 
 
 def wanted(inputs: RunInputs, device: torch.device) -> int:
-    """How many processes may train: as many as asked for, else one for each GPU that is visible. Raises UsageError."""
+    """How many processes may train: the number asked for, else one for each visible GPU. Raises UsageError."""
     count = asked(inputs)
     if device.type != "cuda":
         return count or 1
@@ -82,9 +82,9 @@ def useful(processes: int, asked: int, recipe: Recipe) -> tuple[int, list[str]]:
 
 
 class Processes:
-    """The further processes, from `with` to its end. They read the dataset while the first process does so.
+    """The workers, from `with` to its end. They read the dataset while rank 0 does so.
 
-    count: how many read it, this one included
+    count: number of processes that read it, rank 0 included
     """
 
     def __init__(self, inputs: RunInputs, device: torch.device) -> None:
@@ -109,7 +109,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends them. What failed here because another process did is that one's failure."""
+        """Ends them. What failed here because a worker failed is raised as the worker's failure."""
         another = isinstance(error, RuntimeError | OSError) and self._failed.wait(5.0 if self._running else 0.0)
         self._end(in_peace=error is None)
         if another:
@@ -117,7 +117,7 @@ class Processes:
             raise self._failure from error
 
     def team(self, problem: Problem, plan: Plan) -> tuple[Team, list[str]]:
-        """The team for this problem, and notes for the report. Raises how another process failed."""
+        """The team for this problem, and notes for the report. Raises a worker's failure."""
         count, notes = useful(self.count, asked(self._inputs), plan.recipe)
         for rank in range(count, self.count):
             if spare := self._running.pop(rank, None):
@@ -144,8 +144,8 @@ class Processes:
         return self._member, notes
 
     def _start(self) -> Store:
-        """Starts the others as torchrun would. Returns the store that they come to."""
-        # Its own socket would listen to the whole network.
+        """Starts the workers as torchrun would. Returns the store that they connect to."""
+        # A socket that TCPStore opened would listen on every interface.
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
         store = TCPStore(
@@ -174,7 +174,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 env=kept | {name: str(value) for name, value in environment.items()},
             )
-        threading.Thread(target=self._watch, name="other processes", daemon=True).start()
+        threading.Thread(target=self._watch, name="workers", daemon=True).start()
         return store
 
     def _error_file(self, rank: int) -> Path:
@@ -187,13 +187,13 @@ class Processes:
             for rank, process in list(self._running.items()):
                 code = process.poll()
                 if code is not None and rank in self._running and not self._failure:
-                    self._failure = failure_in(self._error_file(rank)) or self._without_words(rank, code)
+                    self._failure = failure_in(self._error_file(rank)) or self._silent_failure(rank, code)
         self._failed.set()
         if not self._over.wait(NOTICE_SECONDS):
-            log.error("This process waits for ever for one that is gone: %s", self._failure.sentence)
+            log.error("Rank 0 waits for a worker that is gone: %s", self._failure.sentence)
             self._inputs.last_resort(self._failure)
 
-    def _without_words(self, rank: int, code: int) -> TrainerError:
+    def _silent_failure(self, rank: int, code: int) -> TrainerError:
         if code == -signal.SIGKILL:
             starved = memory.out_of_memory(ChildProcessError(f"process {rank} was killed"), self._kills)
             if starved:
@@ -204,11 +204,11 @@ class Processes:
     def _end(self, *, in_peace: bool) -> None:
         self._over.set()
         if self._member and in_peace:
-            with contextlib.suppress(RuntimeError):  # one is gone: we are through all the same
-                self._member.tell("end")
+            with contextlib.suppress(RuntimeError):  # a worker is gone, but the training is done
+                self._member.broadcast("end")
         for process in self._running.values():
             if not in_peace:
-                process.kill()  # it keeps nothing
+                process.kill()  # it holds nothing worth keeping
         # After a failure NCCL may wait for those that are gone; this process ends soon after.
         if self._member and (in_peace or self._device.type == "cpu"):
             self._member.leave()

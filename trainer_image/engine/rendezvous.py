@@ -26,7 +26,7 @@ ORDER, JOIN, READY = "order", "join", "ready/{}"
 
 
 def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
-    """All that `training.prepare` and `make_plan` look at, as JSON."""
+    """All that `preparing.prepare` and `make_plan` look at, as JSON."""
     return json.dumps(
         {
             "processes": processes,
@@ -60,7 +60,7 @@ def inputs_of(order: Mapping[str, Any]) -> RunInputs:
 
 
 def identity(problem: Problem, plan: Plan) -> str:
-    """A digest of what must be the same for all processes of a team: the model, the recipe, the shape of the data."""
+    """A digest of what must be the same on every rank: the model, the recipe, the shape of the data."""
     shapes = {
         split: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in batch.items()}
         for split, batch in problem.splits.items()
@@ -70,7 +70,7 @@ def identity(problem: Problem, plan: Plan) -> str:
 
 
 def failure_of(error: Exception) -> TrainerError:
-    """As one of the contract's own kinds, to be known again by its name."""
+    """The error as a TrainerError of the contract's own kinds, which `failure_in` finds by name."""
     if isinstance(error, TrainerError):
         kind: type[TrainerError] = next(kind for kind in type(error).__mro__ if kind.__module__ == errors.__name__)
         return kind(error.sentence)
@@ -78,11 +78,11 @@ def failure_of(error: Exception) -> TrainerError:
 
 
 def failure_in(error_file: Path) -> TrainerError | None:
-    """The failure that another process left in torch's error file; None: it ended without words."""
+    """The failure that a worker left in torch's error file; None: it left none."""
     try:
-        told = json.loads(error_file.read_text())["message"]["message"]
+        recorded = json.loads(error_file.read_text())["message"]["message"]
     except (OSError, ValueError):  # ValueError: it was killed while it wrote
         return None
-    name, _, sentence = told.partition(": ")
+    name, _, sentence = recorded.partition(": ")
     kind: type[TrainerError] = getattr(errors, name)
     return kind(sentence)

@@ -26,7 +26,7 @@ class Position:
     phase:   SEARCH (validation chooses the weights), REFIT (training and validation rows together), DONE
     step:    optimizer steps of all phases; phase_step: of this one
     planned: steps after which this phase's schedule ends; stop_at: steps after which this phase ends
-    batch:   batches done of the current epoch; block_rows: see `engine_order`, for this phase
+    batch:   batches done of the current epoch; block_rows: of this phase, see row_order.py
     best:    validation figure of the best epoch, None before the first
     micro_batch: rows that are computed at a time; probed: that was tried out on this device
     seconds: training time, earlier attempts included
@@ -176,12 +176,12 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
 
 
-def _is_position(told: Any) -> bool:
+def _is_position(given: Any) -> bool:
     """Whether these are the fields of a Position, each of its kind: another version's may mean other things."""
-    if not isinstance(told, dict) or set(told) != {f.name for f in fields(Position)}:
+    if not isinstance(given, dict) or set(given) != {f.name for f in fields(Position)}:
         return False
     kinds = {"phase": str, "probed": bool, "history": list, "notes": list}
-    for name, value in told.items():
+    for name, value in given.items():
         if name in kinds:
             right = isinstance(value, kinds[name])
         elif name in ("best", "seconds"):
@@ -190,7 +190,7 @@ def _is_position(told: Any) -> bool:
             right = type(value) is int and value >= 0
         if not right:
             return False
-    return told["phase"] in (SEARCH, REFIT, DONE) and told["micro_batch"] > 0
+    return given["phase"] in (SEARCH, REFIT, DONE) and given["micro_batch"] > 0
 
 
 def warm_start(model: nn.Module, folder: Path) -> list[str]:

@@ -81,7 +81,7 @@ class Stepper:
     def __init__(self, problem: Problem, plan: Plan, model: nn.Module, team: Team, notes: list[str]) -> None:
         self._problem, self._plan, self._recipe, self._team = problem, plan, plan.recipe, team
         self._bad_step = torch.full((), -1, dtype=torch.int64, device=plan.device)
-        # The first process decides for all.
+        # Rank 0 decides for all.
         self.compiling = Compiling(model, plan.device, plan.compile if team.rank == 0 else False, notes)
 
     def fresh_state(self, model: nn.Module) -> TrainingState:
@@ -96,7 +96,7 @@ class Stepper:
     def step(self, state: TrainingState, batch: Batch, share: float = 1.0) -> None:
         """One step on a batch that lies on the device; nothing here waits for the device.
 
-        share: how much of the whole batch this is, where others have the rest
+        share: how much of the whole batch this is; other ranks have the rest
         """
         at = state.at
         rate = self._recipe.learning_rate * schedule(at.phase_step / max(1, at.planned), self._recipe.warmup)
@@ -142,10 +142,10 @@ class Stepper:
             raise TrainingDiverged(f"Training diverged at step {bad}", step=bad)
 
     def _add_up(self, state: TrainingState, loss: Tensor, share: float) -> None:
-        """Everyone's gradients, loss and changing buffers become those of the whole batch."""
+        """Gradients, loss and changing buffers become those of the whole batch, on every rank."""
         parameters = [p for p in state.model.parameters() if p.requires_grad]
         for parameter in parameters:
-            # Not used by our rows, perhaps by another's: everyone must add the same tensors.
+            # Not used by this rank's rows, perhaps by another's: every rank must add the same tensors.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         buffers = shared_buffers(self._team, state.model, share)
@@ -157,7 +157,7 @@ class Stepper:
     def _backward(self, state: TrainingState, batch: Batch, share: float) -> Tensor:
         """Gradients of the batch's mean loss, times share; out of memory, the same batch in halves, accumulated."""
         at, rows = state.at, rows_in(batch)
-        # Parts of one batch differ by a row; everyone halves from the same number.
+        # Parts of one batch may differ by a row; every rank halves from the same number.
         largest = math.ceil(self._recipe.batch_size / self._team.world) if self._team.world > 1 else rows
         while True:
             micro = min(at.micro_batch, largest)

@@ -1,14 +1,14 @@
 """Several processes, one for each GPU of the pod, that train one model: data-parallel, on one node.
 
-The first process (rank 0) is the trainer itself: it alone has storage, portal, checkpoints and decisions. The others
-hold the same network and optimizer and do what it tells them, a word a step (`engine_helper`); each computes the
-gradients of its part of the batch, and the sum over all is what every optimizer steps on. So the state of rank 0 is the
-whole state, and a checkpoint fits any number of processes.
+Rank 0 is the trainer itself: it alone has storage, portal, checkpoints and decisions. The other ranks are workers
+(worker.py): they hold the same network and optimizer and follow the commands that rank 0 broadcasts, one a step. Each
+rank computes the gradients of its part of the batch, and every optimizer steps on the sum over all ranks. So the state
+of rank 0 is the whole state, and a checkpoint fits any number of processes.
 
-All of it goes through torch.distributed: gloo on the CPU, NCCL for what lies on a GPU. Only the sum of the gradients is
-taken after `backward` and not within, as torch's DistributedDataParallel takes it: a process that runs out of memory
-there leaves the others waiting for ever in a sum that it no longer joins, while here all first agree that everyone has
-its gradients, or halve together. The price is that the sum does not overlap with the backward pass;
+Communication is torch.distributed's: gloo on the CPU, NCCL on GPUs. Unlike DistributedDataParallel, gradients are
+all-reduced after `backward`, not within it: there, a rank that runs out of memory leaves the others waiting for ever in
+an all-reduce that it no longer joins; here all ranks first agree that everyone has its gradients, or halve the batch
+together. The price is that communication does not overlap with the backward pass;
 `python -m benchmarks.team` measures it, and shows what DistributedDataParallel does out of memory.
 """
 
@@ -31,52 +31,53 @@ from trainer_image.engine import checkpoint
 if TYPE_CHECKING:
     from trainer_image.engine.state import Position, TrainingState
 
-# The first process may validate, save or compile for long while the others wait for its next word.
+# Rank 0 may validate, save or compile for long while the workers wait for its next command.
 PATIENCE = timedelta(days=30)
-# What the first process says, and what it says of the position with it.
-WORDS = ("begin", "probe", "step", "compile", "eager", "end")
+# What rank 0 broadcasts: a command, and these numbers of its position.
+COMMANDS = ("begin", "probe", "step", "compile", "eager", "end")
 NUMBERS = ("step", "phase_step", "planned", "epoch", "batch", "micro_batch")
 
 
-class Word(NamedTuple):
-    """What the first process said. equal: the step's rows are to be of equal number; at: NUMBERS of its position."""
+class Command(NamedTuple):
+    """A command of rank 0. equal: every rank's part of the batch has the same number of rows; at: NUMBERS of its
+    position."""
 
-    do: str
+    name: str
     equal: bool
     at: dict[str, int]
 
 
 class Team:
-    """One process alone. rank: 0 is the trainer itself; world: processes in the team."""
+    """One process alone. rank: 0 is the trainer itself; world: number of processes."""
 
     rank, world = 0, 1
 
     def begin(self, state: TrainingState) -> None:
-        """Everyone begins a phase at this state."""
+        """Every rank begins a phase at rank 0's state."""
 
-    def tell(self, do: str, at: Position | None = None, *, equal: bool = False) -> None:
-        """A word of the first process to the others, who `hear` it."""
+    def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:
+        """Sends a command of rank 0 to the workers, which `receive` it."""
 
     def any(self, happened: bool) -> bool:
-        """Whether it happened to anyone. Everyone asks."""
+        """Whether it happened on any rank. Every rank has to call this."""
         return happened
 
     def add(self, tensors: Sequence[Tensor]) -> None:
-        """Puts the sum over all processes into each tensor. Everyone adds tensors of the same shapes."""
+        """Replaces each tensor by its sum over all ranks, which pass tensors of the same shapes."""
 
 
 class Member(Team):
-    """A process of a larger team. store: where they find each other; folder: all of them see it."""
+    """One rank of several. store: where the ranks find each other; folder: one that all of them can read."""
 
     def __init__(self, store: Store, rank: int, world: int, device: torch.device, folder: Path) -> None:
         self.rank, self.world = rank, world
         self._folder, self._begun = folder, 0
-        # All are in one pod: loopback is enough, and open to nobody else.
+        # All ranks are in one pod: loopback is enough, and nobody else can reach it.
         for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
             os.environ.setdefault(name, "lo")
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        # Words and agreements are tensors on the CPU: they must not wait for what the GPU still has to do.
+        # Commands and agreements are tensors on the CPU: they must not wait for what the GPU still has to do.
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -86,25 +87,25 @@ class Member(Team):
         )
 
     def begin(self, state: TrainingState) -> None:
-        # A folder of its own each time: another process may still read the one before.
+        # A new folder each time: a worker may still read the one before.
         self._begun += 1
         folder = self._folder / f"begin-{self._begun}"
         if self.rank == 0:
             checkpoint.write(folder, state.snapshot())
-            self.tell("begin", state.at)
+            self.broadcast("begin", state.at)
         else:
             state.load(checkpoint.read(folder))
 
-    def tell(self, do: str, at: Position | None = None, *, equal: bool = False) -> None:
+    def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:
         numbers = [getattr(at, name) for name in NUMBERS] if at else [0] * len(NUMBERS)
-        dist.broadcast(torch.tensor([WORDS.index(do), equal, *numbers]), src=0)
+        dist.broadcast(torch.tensor([COMMANDS.index(command), equal, *numbers]), src=0)
 
-    def hear(self) -> Word:
-        """The next word of the first process."""
-        said = torch.zeros(2 + len(NUMBERS), dtype=torch.int64)
-        dist.broadcast(said, src=0)
-        do, equal, *numbers = said.tolist()
-        return Word(WORDS[do], bool(equal), dict(zip(NUMBERS, numbers, strict=True)))
+    def receive(self) -> Command:
+        """The next command of rank 0."""
+        message = torch.zeros(2 + len(NUMBERS), dtype=torch.int64)
+        dist.broadcast(message, src=0)
+        command, equal, *numbers = message.tolist()
+        return Command(COMMANDS[command], bool(equal), dict(zip(NUMBERS, numbers, strict=True)))
 
     def any(self, happened: bool) -> bool:
         flag = torch.tensor(int(happened))
@@ -124,9 +125,9 @@ class Member(Team):
 
 
 def shared_buffers(team: Team, model: nn.Module, share: float) -> list[tuple[Tensor, Tensor]]:
-    """(buffer, this process's summand of its common value) of every buffer that training changes.
+    """(buffer, this rank's summand of the common value) of every buffer that training changes.
 
-    Batch norm's running statistics are the mean over all rows; any other buffer is the first process's.
+    Batch norm's running statistics are the mean over all rows; any other buffer is rank 0's.
     """
     if team.world == 1:
         return []

@@ -1,12 +1,12 @@
-"""A further process of a training on several GPUs: the command `train` where RANK, in the environment, is not 0.
+"""A worker of a training on several GPUs: the command `train` where RANK, in the environment, is not 0.
 
-The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), and torchrun may start
-it instead. By way of torch's store the first process says what to prepare and we that we are ready; then we hear
+The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), or torchrun starts it.
+It receives through torch's store what to prepare, answers that it is ready, and then follows the commands of rank 0:
 
     begin → step, step, … → end
 
-It reads the same dataset folder, holds the same network, and takes its part of every step that the first process
-announces. It decides nothing, keeps nothing and ends with the first process.
+It reads the same dataset folder, holds the same network, and computes its part of every step. It decides nothing, keeps
+nothing and ends with rank 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trainer_image.engine.preparing import make_plan, prepare
 from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.step import Stepper, on_device
-from trainer_image.engine.team import PATIENCE, Member, Word
+from trainer_image.engine.team import PATIENCE, Command, Member
 from trainer_image.errors import TrainerError, causes
 from trainer_image.host import child_environment, exhaustion, gpu_faults, memory
 from trainer_image.tasks import plugins
@@ -38,15 +38,15 @@ from trainer_image.tasks.base import Problem
 
 log = logging.getLogger(__name__)
 
-# Where another process is gone we fail, too; so much later that the first process sees that one and ends us.
+# A worker whose partner is gone fails, too. It waits so long first, that rank 0 reports the one that failed by itself.
 LATER_SECONDS = 5.0
 
 
 def main() -> int:
-    """Exit code of the process: 0 after `end`, else the failure's own, told in torch's error file."""
-    # Whatever we wait for: where the first process is killed nobody else would end us.
+    """Exit code of the process: 0 after `end`, else the failure's own, recorded in torch's error file."""
+    # If rank 0 is killed, nobody else would end this process.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
-    # Ctrl-C reaches a whole terminal: the first process ends the step with us and then ends us.
+    # Ctrl-C reaches every process of a terminal: rank 0 finishes the step with the workers, then ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in os.environ.keys() - child_environment.without_credentials().keys():
         del os.environ[name]
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def recorded(work: Callable[[], None]) -> int:
-    """Exit code of this work: 0, or that of its failure, which is then in torch's error file."""
+    """Exit code of this work: 0, or that of its failure, which is written to torch's error file."""
     kills_before = memory.kills()
     try:
         work()
@@ -76,8 +76,8 @@ def _follow() -> None:
     logging.getLogger().setLevel(order["log_level"])
     inputs = inputs_of(order)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
-    torch.set_num_threads(1)  # until we know how many we are
-    # A GPU's failure is nobody's code: the first process tells them apart in the same order.
+    torch.set_num_threads(1)  # until the number of processes is known
+    # A GPU's failure is not the plug-in's: the same order as in `training.train`.
     with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
         problem = prepare(inputs, order["processes"])
         plan = make_plan(inputs, problem.recipe, device)
@@ -85,16 +85,16 @@ def _follow() -> None:
         join = json.loads(store.get(JOIN))
         if rank >= join["world"]:
             return
-        # torchrun passes SIGTERM on to everyone at once: the first process still needs us for the step, and ends us.
+        # torchrun sends SIGTERM to every process at once: rank 0 still needs this one for the step, and then ends it.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         torch.set_num_threads(join["threads"])
         member = Member(store, rank, join["world"], plan.device, Path(join["folder"]))
-        Helper(problem, plan, member).follow()
+        Worker(problem, plan, member).follow()
         member.leave()
 
 
-class Helper:
-    """Does what the first process says until it says `end`."""
+class Worker:
+    """Follows the commands of rank 0 until `end`."""
 
     def __init__(self, problem: Problem, plan: Plan, member: Member) -> None:
         self._problem, self._plan, self._member = problem, plan, member
@@ -106,12 +106,12 @@ class Helper:
 
     def follow(self) -> None:
         while True:
-            word = self._member.hear()
-            match word.do:
+            command = self._member.receive()
+            match command.name:
                 case "begin":
                     self._begin()
                 case "probe" | "step":
-                    self._step(word)
+                    self._step(command)
                 case "compile":
                     self._stepper.compiling.start()
                 case "eager":
@@ -124,7 +124,7 @@ class Helper:
     def _begin(self) -> None:
         state = self._stepper.fresh_state(self._model)
         self._member.begin(state)
-        # The first process keeps the average and the best weights.
+        # Rank 0 keeps the average and the best weights.
         state.average = state.best = None
         state.model.train()
         if self._rows:
@@ -132,13 +132,13 @@ class Helper:
         self._state = state
         self._rows = phase_rows(phase_split(self._problem, state.at), self._plan, state.at, self._member)
 
-    def _step(self, word: Word) -> None:
+    def _step(self, command: Command) -> None:
         state, rows = self._state, self._rows
         assert state is not None
         assert rows is not None
-        for name, value in word.at.items():
+        for name, value in command.at.items():
             setattr(state.at, name, value)
-        # Our random numbers follow from the step alone: a resumed training draws the same again.
+        # Random numbers follow from the step and rank alone: a resumed training draws the same ones.
         torch.manual_seed((self._plan.seed * 1_000_003 + state.at.step * 4099 + self._member.rank) % 2**63)
-        batch, share = rows.batch(state.at.epoch, state.at.batch, equal=word.equal)
-        (self._stepper.step if word.do == "step" else self._stepper.probe)(state, batch, share)
+        batch, share = rows.batch(state.at.epoch, state.at.batch, equal=command.equal)
+        (self._stepper.step if command.name == "step" else self._stepper.probe)(state, batch, share)

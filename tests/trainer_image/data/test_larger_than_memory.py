@@ -38,7 +38,7 @@ from trainer_image.data import cells as tables_text
 from trainer_image.data import spill
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
-from trainer_image.engine import row_order, training
+from trainer_image.engine import preparing, row_order, training
 from trainer_image.errors import LimitExceeded, Terminated
 from trainer_image.host import memory
 from trainer_image.limits import Limits
@@ -60,7 +60,7 @@ def shops(folder: Path, rows: int = 1500) -> Path:
 
 
 def trained(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, config: str, room: int) -> tuple[bytes, Any]:
-    monkeypatch.setattr(training, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, room))
+    monkeypatch.setattr(preparing, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, room))
     training.train(run_inputs(data, out, config))
     report = json.loads((out / "report.json").read_text())
     return (out / "model.safetensors").read_bytes(), report["metrics"]
@@ -93,7 +93,7 @@ def test_files_give_the_same_model_as_memory(
 def test_a_run_that_reads_in_blocks_goes_on_so_where_memory_is_larger(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, 0))
+    monkeypatch.setattr(preparing, "Scratch", lambda folder, memory_bytes=None: Scratch(folder, 0))
     monkeypatch.setattr(row_order, "BLOCK_BYTES", 500)
     monkeypatch.setattr(row_order, "BUFFERED_BLOCKS", 4)
     data = shops(tmp_path / "d", 400)

@@ -13,7 +13,7 @@ import torch
 
 from tests.world.training_data import TABULAR, FolderStore, StopAtStep, class_table
 from tests.world.training_data import run_inputs as inputs_of
-from trainer_image.engine import checkpoint, training
+from trainer_image.engine import checkpoint, preparing
 from trainer_image.engine.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.training import train
@@ -25,12 +25,12 @@ REFITTING = TABULAR.replace("preset: fast", "preset: auto")
 @pytest.fixture
 def eager_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint at every epoch's end, however much of the time that takes."""
-    plan = training.Plan
+    plan = preparing.Plan
 
     def eager(**settings):
         return plan(**settings, checkpoint_share=1e9)
 
-    monkeypatch.setattr(training, "Plan", eager)
+    monkeypatch.setattr(preparing, "Plan", eager)
 
 
 def snapshot(step: int = 3) -> Snapshot:

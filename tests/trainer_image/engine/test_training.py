@@ -30,7 +30,8 @@ from tests.world.training_data import (
     write_csv,
 )
 from trainer_image.contract import Progress
-from trainer_image.engine import training
+from trainer_image.engine import preparing, training
+from trainer_image.engine.plan import Plan
 from trainer_image.engine.step import Stepper
 from trainer_image.engine.training import train, verdict
 from trainer_image.errors import DatasetInvalid, GpuFault, GpuOutOfMemory, Terminated, TrainingDiverged, UsageError
@@ -151,8 +152,8 @@ def test_out_of_memory_halves_what_is_computed_at_a_time(tmp_path: Path, monkeyp
 @pytest.fixture
 def probing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows at a time are tried out before the first step, as on a GPU."""
-    plan = training.Plan
-    monkeypatch.setattr(training, "Plan", lambda **settings: plan(**{**settings, "probe": True}))
+    plan = preparing.Plan
+    monkeypatch.setattr(preparing, "Plan", lambda **settings: plan(**{**settings, "probe": True}))
 
 
 @pytest.mark.usefixtures("probing")
@@ -205,7 +206,7 @@ def test_the_time_budget_shortens_the_schedule_instead_of_cutting_it_and_is_told
 ) -> None:
     plan = training.make_plan
 
-    def patient(*arguments: Any) -> training.Plan:
+    def patient(*arguments: Any) -> Plan:
         made = plan(*arguments)
         return replace(made, recipe=replace(made.recipe, patience=10**6))
 
