@@ -1,6 +1,7 @@
-"""What the stages need of the outside: three ports, each with one adapter of ours and fakes in the tests.
+"""What the stages need of queue and cluster: two ports, each with one adapter of ours and fakes in the tests.
+The third, the portal's, is `portal_client.protocol`: the trainer needs it, too.
 
-The stages speak of these alone, so that the crash explorer can run the real stages against a world that breaks at
+The stages know these alone, so that the crash explorer can run the real stages against a world that breaks at
 every single call.
 """
 
@@ -12,7 +13,6 @@ from typing import Any, Protocol
 from dispatcher.cluster.errors import Listing
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.queue.messages import QueueMessage
-from portal_client.statuses import ModelStatus, ProcessingStatus
 
 
 class Queue(Protocol):
@@ -38,10 +38,3 @@ class Cluster(Protocol):
     def list_events(self, uid: str) -> list[KubeObject]: ...
     def create_event(self, event: Mapping[str, Any]) -> None: ...
     def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]: ...
-
-
-class Portal(Protocol):
-    """The status API; `portal_client.client.PortalClient`. Every method raises PortalError."""
-
-    def get_model_status(self, model_id: str) -> ModelStatus: ...
-    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None: ...

@@ -1,10 +1,16 @@
-"""The `Message` of a status update (pure)."""
+"""The `Message` of a status update: the two documented ones, and what makes any text fit to be one (pure)."""
 
 from __future__ import annotations
 
 import re
 
 from common.redaction import redact
+
+STARTED = "Model training started"
+"""The requirements' message with Processing."""
+
+COMPLETED = "Model training completed successfully"
+"""The requirements' message with Completed."""
 
 MESSAGE_LIMIT = 4000
 """UTF-16 code units, as .NET and an nvarchar(4000) column count; a longer message ends in an ellipsis."""

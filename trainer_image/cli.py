@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from common import redaction
+from portal_client.messages import COMPLETED
 from trainer_image.config import model_config as config
 from trainer_image.config import settings
 from trainer_image.contract import RunInputs
@@ -287,7 +288,7 @@ def _before_it_began(error: TrainerError) -> int:
 
 def _summary(outcome: Outcome) -> None:
     """The end, in words, on stdout."""
-    click.echo(outcome.sentence if outcome.exit_code else "Model training completed successfully")
+    click.echo(outcome.sentence if outcome.exit_code else COMPLETED)
     result = outcome.result
     if result is not None:
         for name, value in result.metrics.items():

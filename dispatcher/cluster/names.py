@@ -34,6 +34,3 @@ REPORTED_AT = "training-dispatcher/reported-at"
 TRAINER_CONTAINER = "trainer"
 KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 GPU_RESOURCE = "nvidia.com/gpu"
-
-# The document's message with Processing.
-STARTED = "Model training started"

@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
+from portal_client import messages
 from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Progress:
         if left > 0:
             self._work.add_after(name, left)
             return
-        self._reporter.progress(job, names.STARTED, instead_of=said.told)
+        self._reporter.progress(job, messages.STARTED, instead_of=said.told)
         with self._guard:
             said.told = ""
 

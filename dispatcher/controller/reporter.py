@@ -18,10 +18,12 @@ from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
-from dispatcher.ports import Cluster, Portal
+from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from dispatcher.telemetry.metrics import Metrics
+from portal_client import messages
 from portal_client.errors import PortalError
+from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 
 log = logging.getLogger(__name__)
@@ -163,7 +165,7 @@ class Reporter:
                 return
             if objects.is_finished(live) or objects.is_deleting(live) or objects.is_acknowledged(live):
                 return
-            self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, names.STARTED)
+            self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
         patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
         current = self._cluster.patch_job(objects.name_of(job), patch)
         self._events.record(job, "Processing", "The portal has acknowledged Processing")

@@ -16,8 +16,7 @@ from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, pod_failure, waiting
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.decisions.waiting import Limits, Waiting
-
-COMPLETED_SENTENCE = "Model training completed successfully"
+from portal_client import messages
 
 _LAST_DELETION = 2.0
 # How far behind the Job's the news of its pods may be; later, they are asked for.
@@ -58,7 +57,7 @@ Outcome = Going | Stop | Ended
 JOB_VANISHED = Verdict("JobDeleted", "The training job was removed before it ended. Put the request on the queue again")
 # "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
 _EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
-_COMPLETED = Ended(True, Verdict("Completed", COMPLETED_SENTENCE))
+_COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
 
 
 def decide(

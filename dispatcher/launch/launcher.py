@@ -27,9 +27,11 @@ from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import TrainingRequest
-from dispatcher.ports import Cluster, Portal
+from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
+from portal_client import messages
 from portal_client.errors import PortalError
+from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 
 log = logging.getLogger(__name__)
@@ -236,7 +238,7 @@ class Launcher:
                         return True
                     if status.is_terminal:
                         return False
-                self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, names.STARTED)
+                self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
                 return True
             except PortalError as error:
                 unsure = unsure or error.ambiguous

@@ -19,7 +19,8 @@ from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import Heard
 from portal_client import progress_text
 from portal_client.errors import PortalError
-from portal_client.statuses import ModelStatus, ProcessingStatus
+from portal_client.protocol import Portal
+from portal_client.statuses import ProcessingStatus
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,6 @@ class PeekedQueue(Protocol):
     def depth(self) -> int: ...
 
 
-class AskedPortal(Protocol):
-    """Raises PortalError."""
-
-    def get_model_status(self, model_id: str) -> ModelStatus: ...
-
-
 class StatusFeeds:
     """running(): (uid, model id) of the Jobs whose trainer runs; known(): uids of all Jobs. Thread-safe.
 
@@ -58,7 +53,7 @@ class StatusFeeds:
         self,
         queue: PeekedQueue,
         poison_queue: PeekedQueue,
-        portal: AskedPortal | None,
+        portal: Portal | None,
         *,
         running: Callable[[], Sequence[tuple[str, str]]],
         known: Callable[[], set[str]],

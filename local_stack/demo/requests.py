@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from portal_client.messages import COMPLETED
+
 Kind = Literal["trained", "failed", "refused", "duplicate", "poisoned"]
 
 # Bounded by epochs, not by time: the figures are to be the same on a busy machine.
@@ -140,7 +142,7 @@ REQUESTS: tuple[Request, ...] = (
         what="its model is Completed already",
         container="model-done",
         message=train_message("model-done", "dataset-tumours"),
-        portal=("Completed", "Model training completed successfully"),
+        portal=("Completed", COMPLETED),
         expected=Expectation("refused"),
     ),
     Request(

@@ -19,6 +19,7 @@ from local_stack.cluster.client import StandInCluster
 from local_stack.portal.client import StandInPortal
 from local_stack.storm.plan import SPEAKING_SECONDS, Ending, Request
 from local_stack.storm.record import Record, SeenPod
+from portal_client.messages import STARTED
 
 _HANDS = 32
 # A portal that hangs answers within this, so that no late write of a trainer's comes after its pod's end.
@@ -97,7 +98,7 @@ class Hands:
                 for say in ("Processing", ending.status) if status != "Processing" else (ending.status,):
                     if (left := deadline - time.monotonic()) < LONGEST_HANG:
                         return
-                    text = ending.sentence if say == ending.status else "Model training started"
+                    text = ending.sentence if say == ending.status else STARTED
                     self._api("PUT", "status", {"ModelId": model_id, "Status": say, "Message": text}, left)
             except (*_UNWELL, KeyError):
                 self._stop.wait(0.2)

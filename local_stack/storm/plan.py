@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from portal_client.messages import COMPLETED as TRAINED
+
 MODEL_PREFIX = "model-"
 # More GPUs than all nodes together have.
 TOO_MANY_GPUS = 900
@@ -19,7 +21,6 @@ FOR_EVER = 3600.0
 SPEAKING_SECONDS = 7.0
 
 COMPLETED, FAILED = "Completed", "Failed"
-DONE = "Model training completed successfully"
 _INVALID = "Invalid dataset: train.csv: it is empty"
 _DIVERGED = "Training diverged: the loss was not a number in epoch 3"
 _REJECTED = r"node \S+ refused the training pod"
@@ -70,9 +71,9 @@ def _word(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step
     return Step(exit_code, json.dumps({"message": message, "code": code, "exit": exit_code}), seconds)
 
 
-_WELL = _word(DONE, "Completed", 0)
+_WELL = _word(TRAINED, "Completed", 0)
 _LONG = Step(seconds=FOR_EVER)
-_COMPLETED = Ending(COMPLETED, DONE)
+_COMPLETED = Ending(COMPLETED, TRAINED)
 _UNTOUCHED = {status: Ending(status, "as it was") for status in ("Processing", COMPLETED, FAILED)}
 
 KINDS = (
@@ -84,7 +85,7 @@ KINDS = (
         _COMPLETED,
         disrupted=Ending(FAILED, "The training was stopped before it finished"),
     ),
-    Kind("tells the portal itself", 90, (_word(DONE, "Completed", 0, SPEAKING_SECONDS),), _COMPLETED, "speak"),
+    Kind("tells the portal itself", 90, (_word(TRAINED, "Completed", 0, SPEAKING_SECONDS),), _COMPLETED, "speak"),
     Kind(
         "tells the portal of its failure",
         50,

@@ -12,8 +12,9 @@ from local_stack.portal.client import Model
 from local_stack.portal.history import Entry
 from local_stack.storm import __main__
 from local_stack.storm.judge import DOUBLED, LOST, WRONG, Evidence, judge
-from local_stack.storm.plan import DONE, KINDS, Request, make_plan
+from local_stack.storm.plan import KINDS, Request, make_plan
 from local_stack.storm.record import SeenJob
+from portal_client import messages
 
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
@@ -46,7 +47,7 @@ def _job(uid: str = "uid-1", message: str = "message-1") -> SeenJob:
 
 
 _REQUEST = Request(_BY_NAME["completes"], 1, "1", "{}", "Created", ids=["message-1"])
-_GOOD = (_entry("Created", by="control"), _entry("Processing"), _entry("Completed", DONE))
+_GOOD = (_entry("Created", by="control"), _entry("Processing"), _entry("Completed", messages.COMPLETED))
 _RIGHT = Evidence({"1": _model(*_GOOD)}, {"uid-1": _job()}, {"uid-1": "1"}, set(), [], 0)
 
 

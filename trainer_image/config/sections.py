@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
+from portal_client.model_ids import is_container_name
+
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 # The figures of each built-in task; which of a table's are possible depends on its target, too.
@@ -22,7 +24,6 @@ TASK_METRICS = {
     "language_model": ("bits_per_byte", "accuracy"),
 }
 BUILT_IN_METRICS = tuple(dict.fromkeys(name for names in TASK_METRICS.values() for name in names))
-_CONTAINER_NAME = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII)
 
 
 def _parse_duration(value: object) -> float:
@@ -79,7 +80,7 @@ def _json_auto(kind: dict[str, Any]) -> WithJsonSchema:
 
 
 def container_name(value: str) -> str:
-    if not (3 <= len(value) <= 63 and _CONTAINER_NAME.fullmatch(value)):
+    if not is_container_name(value):
         raise ValueError("must be a container's name: 3 to 63 lower-case letters, digits and single hyphens")
     return value
 

@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 
 from common.redaction import REDACTED
 from portal_client.address import PortalAddress
+from portal_client.model_ids import is_container_name
 from trainer_image.errors import UsageError
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits
 
-CONTAINER_NAME = re.compile(r"(?=.{3,63}\Z)[a-z0-9](?:-?[a-z0-9])*", re.ASCII)
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,2})?", re.ASCII)
 _SECRET = ("connection_string", "api_key", "request")
@@ -120,8 +120,8 @@ def from_mapping(
         ),
     )
     name_rule = "3 to 63 lower-case letters, digits and single hyphens"
-    model = reader.text("MODEL_CONTAINER", check=CONTAINER_NAME.fullmatch, right=name_rule)
-    dataset = reader.text("DATASET_CONTAINER", check=CONTAINER_NAME.fullmatch, right=name_rule)
+    model = reader.text("MODEL_CONTAINER", check=is_container_name, right=name_rule)
+    dataset = reader.text("DATASET_CONTAINER", check=is_container_name, right=name_rule)
     api_url = reader.portal("API_BASE_URL")
     tracking = reader.switch("STATUS_TRACKING", default=dispatched or (api_url is not None and model is not None))
     settings = Settings(

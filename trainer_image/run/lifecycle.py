@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from portal_client.messages import COMPLETED
+from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 from trainer_image.config.model_config import Config, run_key
 from trainer_image.config.settings import Settings
@@ -35,7 +37,7 @@ from trainer_image.host import exhaustion, memory
 from trainer_image.run.backend import Inside, inside_for
 from trainer_image.run.deadline import Deadline
 from trainer_image.run.outcome import Outcome, failed, last_words, too_late, with_reason
-from trainer_image.run.status_tracker import COMPLETED, Portal, Tracker
+from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.termination import write_termination
 from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.run.work_folder import work_folder

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from portal_client.errors import PortalError
-from portal_client.statuses import ModelStatus, ProcessingStatus
+from portal_client.messages import STARTED
+from portal_client.protocol import Portal
+from portal_client.statuses import ProcessingStatus
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
 from trainer_image.stop import Stop
@@ -22,19 +24,9 @@ log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-STARTED = "Model training started"
-COMPLETED = "Model training completed successfully"
 # How long a start may wait for the portal. The dispatcher has already checked: its trainer goes on after it.
 START_SECONDS = 30.0
 LONGEST_PAUSE = 15.0
-
-
-class Portal(Protocol):
-    """The part of portal_client.PortalClient that is used here."""
-
-    def get_model_status(self, model_id: str) -> ModelStatus: ...
-
-    def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None: ...
 
 
 class Tracker(Protocol):

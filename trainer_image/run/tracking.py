@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id
+from portal_client.protocol import Portal
 from trainer_image.config.settings import Settings
 from trainer_image.errors import UsageError
-from trainer_image.run.status_tracker import NoTracking, Portal, StatusTracker, Tracker
+from trainer_image.run.status_tracker import NoTracking, StatusTracker, Tracker
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)

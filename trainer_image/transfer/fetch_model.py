@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from portal_client.model_ids import is_container_name
 from trainer_image.config import settings
 from trainer_image.errors import ConfigInvalid, PermissionDenied, StorageUnavailable, TrainerError, UsageError
 from trainer_image.storage import untrusted_json
@@ -36,7 +36,7 @@ def model_folder(model: str) -> Iterator[Path]:
     if Path(model).is_dir():
         yield local_folder(Path(model))
         return
-    if not re.fullmatch(settings.CONTAINER_NAME, model):
+    if not is_container_name(model):
         raise UsageError(f"--model {model}: there is no such folder, and it is no name of a container")
     if not any(os.environ.get(name) for name in ("AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")):
         raise UsageError(

@@ -6,9 +6,9 @@ from unittest.mock import Mock, call
 
 import pytest
 
-from dispatcher.cluster import names
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.workqueue import WorkQueue
+from portal_client import messages
 from portal_client.errors import PortalUnavailable
 from tests.world.builders import FakeClock, a_job
 
@@ -63,7 +63,7 @@ def test_a_wait_that_is_over_is_taken_back_where_the_trainer_says_nothing(bench:
     bench.runs(after=59)
     assert len(bench.told) == 1, "it has the time of two reports to speak itself"
     bench.runs(after=1)
-    assert bench.told[1:] == [call(JOB, names.STARTED, instead_of=SUSPENDED)]
+    assert bench.told[1:] == [call(JOB, messages.STARTED, instead_of=SUSPENDED)]
     bench.runs(after=999)
     assert len(bench.told) == 2
 
@@ -82,7 +82,7 @@ def test_the_same_wait_is_told_again_after_it_was_taken_back(bench: Bench) -> No
     bench.runs(after=60)
     bench.waits(SUSPENDED, after=10)
     bench.waits(SUSPENDED, after=10)
-    assert [entry.args[1] for entry in bench.told] == [SUSPENDED, names.STARTED, SUSPENDED]  # type: ignore[attr-defined]
+    assert [entry.args[1] for entry in bench.told] == [SUSPENDED, messages.STARTED, SUSPENDED]  # type: ignore[attr-defined]
 
 
 def test_an_outage_of_the_portal_costs_only_a_delay(bench: Bench) -> None:
@@ -97,4 +97,4 @@ def test_an_outage_of_the_portal_costs_only_a_delay(bench: Bench) -> None:
         bench.runs(after=60)
     bench.reporter.progress.side_effect = None
     bench.runs(after=1)
-    assert bench.told[-1] == call(JOB, names.STARTED, instead_of=SUSPENDED)
+    assert bench.told[-1] == call(JOB, messages.STARTED, instead_of=SUSPENDED)

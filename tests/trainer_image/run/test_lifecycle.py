@@ -15,6 +15,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from portal_client.errors import ModelUnknown, PortalUnavailable
+from portal_client.messages import COMPLETED
 from portal_client.statuses import ProcessingStatus
 from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
 from trainer_image import errors
@@ -24,7 +25,6 @@ from trainer_image.contract import RunInputs
 from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
 from trainer_image.run.outcome import Outcome
-from trainer_image.run.status_tracker import COMPLETED
 from trainer_image.stop import Stop
 from trainer_image.storage.container import AccessDenied, Full, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer

@@ -10,11 +10,12 @@ import pytest
 
 from local_stack.processes import wait_until
 from portal_client.errors import ModelUnknown, PortalError, PortalUnauthorized, PortalUnavailable
+from portal_client.messages import COMPLETED, STARTED
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.trainer_fakes import FakePortal
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable, TrainerError
-from trainer_image.run.status_tracker import COMPLETED, STARTED, StatusTracker
+from trainer_image.run.status_tracker import StatusTracker
 from trainer_image.stop import Stop
 
 S = ProcessingStatus
