@@ -27,7 +27,7 @@ from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
 from dispatcher.factories import bounds_of, defaults_of, limits_of, open_portal, open_queue, read_template
-from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Launcher
@@ -62,7 +62,7 @@ class App:
         self._died: str | None = None
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
-        self._gate = Gate(settings.outage_pause)
+        self._breaker = CircuitBreaker(settings.outage_pause)
         self._work = WorkQueue()
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
@@ -119,7 +119,7 @@ class App:
             self._poison_queue,
             launcher,
             locks,
-            self._gate,
+            self._breaker,
             self._metrics,
             bounds=bounds_of(settings),
             free_slots=lambda: settings.max_active_jobs - self._cache.unfinished(),
@@ -211,8 +211,8 @@ class App:
             reasons.append("API_KEY not configured")
         if not self._cache.ready:
             reasons.append("Jobs and pods were not listed yet")
-        if self._gate.reason:
-            reasons.append(f"intake pauses: {self._gate.reason}")
+        if self._breaker.reason:
+            reasons.append(f"intake pauses: {self._breaker.reason}")
         if self._stopping.is_set():
             reasons.append("stopping")
         return reasons
@@ -229,7 +229,7 @@ class App:
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
 
     def _is_out_of_reach(self, cause: str) -> bool:
-        return self._gate.cause == cause
+        return self._breaker.cause == cause
 
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""

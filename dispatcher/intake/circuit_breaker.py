@@ -1,33 +1,31 @@
-"""May we receive? Closed while the portal, the cluster or the queue is out of reach; ajar until one launch succeeds.
+"""A circuit breaker around the portal, the cluster and the queue: whether, and how many, messages are received.
 
-What is in hand when it closes goes back to the queue; nothing new is taken, so an outage costs each message at most
-one delivery.
+closed      working: as many messages as there is room for
+open        something is out of reach: no message, so that an outage costs each message at most one delivery
+half-open   the pause is over: one message at a time, until a launch succeeds
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
 from collections.abc import Callable
 
+from common.backoff import exponential, jittered
+
 log = logging.getLogger(__name__)
 
-# How many messages are received at a time while ajar: one probe, not a batch.
-_AJAR = 1
 
-
-class Gate:
+class CircuitBreaker:
     """Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
 
     def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._pause_max = pause_max
-        self._pause = 0.0
-        self._until = 0.0
-        self._ajar = False
+        self._failures = 0  # 0: closed
+        self._open_until = 0.0
         self._reason = ""
         self._cause = ""
         self._probe: Callable[[], object] | None = None
@@ -40,30 +38,30 @@ class Gate:
         probe: Callable[[], object] | None = None,
         retry_after: float | None = None,
     ) -> None:
-        """Close. reason: a sentence; cause: a word for metrics, "" where it goes on to be the one before.
+        """Open. reason: a sentence; cause: a word for metrics, "" to keep the one before.
 
-        probe: raises while the outage lasts; retry_after: seconds asked for.
+        probe: raises while the outage lasts; retry_after: the seconds that the failing service asked for.
         """
         with self._lock:
             now = self._clock()
-            if now < self._until:
-                return  # several launches in hand met the same outage
-            self._pause = min(self._pause_max, max(2 * self._pause, self._pause_max / 100))
-            wait = max(self._pause * random.uniform(0.75, 1.0), min(retry_after or 0.0, self._pause_max))  # noqa: S311
-            self._until = now + wait
-            self._ajar = True
+            if now < self._open_until:
+                return  # several launches in flight met the same outage
+            self._failures += 1
+            pause = jittered(exponential(self._failures, self._pause_max / 100, self._pause_max), 0.75, 1.0)
+            wait = max(pause, min(retry_after or 0.0, self._pause_max))
+            self._open_until = now + wait
             self._probe = probe or self._probe
             self._cause = cause or self._cause
             if reason != self._reason:
-                log.warning("Intake pauses: %s. Messages stay on the queue; tried again in %.1f s", reason, wait)
+                log.warning("Intake pauses: %s. Messages stay on the queue; next try in %.1f s", reason, wait)
             else:
-                log.debug("Intake still pauses: %s. Tried again in %.1f s", reason, wait)
+                log.debug("Intake still pauses: %s. Next try in %.1f s", reason, wait)
             self._reason = reason
 
     def limit(self, most: int) -> int:
-        """How many messages may be received now: 0 while closed, 1 while ajar, else `most`. Runs the probe when due."""
+        """How many messages may be received: 0 while open, 1 while half-open, else `most`. Runs the probe when due."""
         with self._lock:
-            if self._clock() < self._until:
+            if self._clock() < self._open_until:
                 return 0
             probe = self._probe
         if probe is not None:
@@ -74,37 +72,36 @@ class Gate:
                 return 0
             with self._lock:
                 self._probe = None
-        return min(most, _AJAR) if self._ajar else most
+        return min(most, 1) if self._failures else most
 
-    def opened(self) -> None:
-        """A launch went through: work as before. One that was in hand when it closed proves nothing about now."""
+    def record_success(self) -> None:
+        """A launch went through: close, unless it was in flight when the breaker opened and so proves nothing."""
         with self._lock:
-            if not self._ajar or self._clock() < self._until:
+            if not self._failures or self._clock() < self._open_until:
                 return
-            self._ajar = False
-            self._pause = 0.0
+            self._failures = 0
             self._probe = None
-            log.info("Intake goes on; it had paused: %s", self._reason)
+            log.info("Intake continues; it had paused: %s", self._reason)
             self._reason = self._cause = ""
 
-    def idle(self) -> None:
-        """The outage's probe answered and the queue is empty: there is nothing left to prove."""
+    def record_idle(self) -> None:
+        """The queue is empty: close if the probe has answered, as there is no message that could prove more."""
         with self._lock:
-            ready = self._ajar and self._clock() >= self._until and self._probe is None
-        if ready:
-            self.opened()
+            probed = self._probe is None
+        if probed:
+            self.record_success()
 
     def wait_hint(self) -> float:
-        """Seconds until the next probe; 0 when not closed."""
+        """Seconds until the next probe; 0 unless open."""
         with self._lock:
-            return max(0.0, self._until - self._clock())
+            return max(0.0, self._open_until - self._clock())
 
     @property
     def reason(self) -> str:
-        """Why it is not open, "" when it is."""
+        """Why it is open or half-open; "" while closed."""
         return self._reason
 
     @property
     def cause(self) -> str:
-        """The reason in one word: who is out of reach."""
+        """The reason in one word, one of `codes.CAUSES`: who is out of reach."""
         return self._cause

@@ -14,9 +14,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.decisions.admission import Action
-from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.refusals import Refusals
-from dispatcher.launch.launcher import Hand, Launcher, OutOfTime, TemplateRefused
+from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
@@ -54,7 +54,7 @@ class Intake:
         poison_queue: Queue,
         launcher: Launcher,
         locks: ModelLocks,
-        gate: Gate,
+        breaker: CircuitBreaker,
         metrics: Metrics,
         *,
         bounds: Bounds,
@@ -73,7 +73,7 @@ class Intake:
         self._poison_queue = poison_queue
         self._launcher = launcher
         self._locks = locks
-        self._gate = gate
+        self._breaker = breaker
         self._metrics = metrics
         self._bounds = bounds
         self._free_slots = free_slots
@@ -114,7 +114,7 @@ class Intake:
                     wait(in_hand, timeout=pause, return_when=FIRST_COMPLETED)
                     pause = min(self._poll_max, pause * 2)
                 else:
-                    self._stopping.wait(max(pause, min(self._gate.wait_hint(), 1.0)))
+                    self._stopping.wait(max(pause, min(self._breaker.wait_hint(), 1.0)))
                     pause = min(self._poll_max, pause * 2)
         finally:
             self._stop(pool, in_hand)
@@ -135,18 +135,18 @@ class Intake:
                 "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "goes on: Jobs have ended",
             )
         # At most two messages for each hand: what waits here is hidden from other dispatchers.
-        most = self._gate.limit(min(MAX_BATCH, 2 * self._concurrency - in_hand, slots))
-        if in_hand and self._gate.reason:
-            return []  # ajar: one probe at a time
+        most = self._breaker.limit(min(MAX_BATCH, 2 * self._concurrency - in_hand, slots))
+        if in_hand and self._breaker.reason:
+            return []  # half-open: one probe at a time
         if most <= 0:
             return []
         try:
             messages = self._queue.receive(most, self._visibility_timeout)
         except QueueError as error:
-            self._gate.trip(str(error), cause="queue", probe=self._queue.depth)
+            self._breaker.trip(str(error), cause="queue", probe=self._queue.depth)
             return []
         if not messages and not in_hand:
-            self._gate.idle()
+            self._breaker.record_idle()
         return messages
 
     def _stop(self, pool: ThreadPoolExecutor, in_hand: dict[Future[None], QueueMessage]) -> None:
@@ -177,10 +177,10 @@ class Intake:
     def _launch(self, message: QueueMessage, request: TrainingRequest) -> None:
         started = time.monotonic()
         log.info(log_lines.EXTRACTED, request.model_id, request.model_container)
-        hand = Hand(message.id, message.queued_at, message.remaining)
+        delivery = Delivery(message.id, message.queued_at, message.remaining)
         try:
             with self._locks.hold(request.model_id):
-                decision = self._launcher.launch(hand, request)
+                decision = self._launcher.launch(delivery, request)
         except OutOfTime:
             log.info("Model %s: too little time left for message %s; it comes again", request.model_id, message.id)
             self._release(message, 0.0)
@@ -194,7 +194,7 @@ class Intake:
             )
         else:
             self._metrics.messages.labels(decision.action.value).inc()
-            self._gate.opened()  # portal and cluster have answered
+            self._breaker.record_success()  # portal and cluster have answered
             self._settle(message, request, decision.action, decision.sentence)
             if decision.action is Action.LAUNCH:
                 self._metrics.launch_seconds.observe(time.monotonic() - started)
@@ -227,8 +227,8 @@ class Intake:
             self._metrics.messages.labels("outage").inc()
             retry_after = getattr(error, "retry_after", None)
             probe = self._probe(request.model_id) if isinstance(error, PortalError) else None
-            self._gate.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
-            self._release(message, max(1.0, self._gate.wait_hint()))
+            self._breaker.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
+            self._release(message, max(1.0, self._breaker.wait_hint()))
 
     def _own_fault(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
         """Count a failure of the message's own. Deliveries that an outage cost are not counted against it."""
@@ -269,7 +269,7 @@ class Intake:
         try:
             self._poison_queue.send(entry)
         except QueueError as error:
-            self._gate.trip(str(error), cause="queue", probe=self._poison_queue.depth)
+            self._breaker.trip(str(error), cause="queue", probe=self._poison_queue.depth)
             return  # it becomes visible again by itself
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self._metrics.messages.labels("poison").inc()

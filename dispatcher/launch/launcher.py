@@ -48,7 +48,7 @@ class TemplateRefused(Exception):
 
 
 @dataclass(frozen=True)
-class Hand:
+class Delivery:
     """A message in hand. queued_at: epoch seconds; remaining(): seconds for which it is surely ours."""
 
     message_id: str
@@ -91,7 +91,7 @@ class Launcher:
         self._clock = clock
         self.identity = secrets.token_hex(4)
 
-    def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
+    def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
 
         Raises PortalError and ClusterError (nothing was lost: the message comes again), OutOfTime, TemplateRefused.
@@ -100,24 +100,26 @@ class Launcher:
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
         # A refusal needs the Job to tell a stranger's training from our own; a launch learns of it by the 409.
         job = None if status.may_start else self._cluster.get_job(request.model_container)
-        decision = admission.decide(status, job, hand.message_id)
+        decision = admission.decide(status, job, delivery.message_id)
         for _ in range(3):
             if decision.action is not Action.LAUNCH:
-                return self._act(decision, job, hand, request, status)
+                return self._act(decision, job, delivery, request, status)
             if job is not None:
                 self._remove(job)
-            self._check_time(hand)
-            created = self._create(hand, request)
+            self._check_time(delivery)
+            created = self._create(delivery, request)
             if created is not None:
                 self._events.record(
-                    created, "Created", f"Created, suspended, for message {hand.message_id}; the portal is told next"
+                    created,
+                    "Created",
+                    f"Created, suspended, for message {delivery.message_id}; Processing is sent next",
                 )
-                self._go_on(created, request.model_id, hand, acknowledged=False)
+                self._go_on(created, request.model_id, delivery, acknowledged=False)
                 return decision
             # Somebody was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self._cluster.get_job(request.model_container)
             status = self._status(request.model_id)
-            decision = admission.decide(status, job, hand.message_id)
+            decision = admission.decide(status, job, delivery.message_id)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, job: KubeObject) -> Decision:
@@ -134,8 +136,8 @@ class Launcher:
             self._events.record(
                 job, "TakenOn", "It was never launched and no message came for it: launching it from its annotations"
             )
-            hand = Hand("", 0.0, lambda: self._put_budget * 2)
-            self._go_on(job, model_id, hand, acknowledged=status is ProcessingStatus.PROCESSING)
+            delivery = Delivery("", 0.0, lambda: self._put_budget * 2)
+            self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
         elif decision.action is Action.ABANDON:
             self._abandon(job)
         return decision
@@ -146,7 +148,7 @@ class Launcher:
             "dispatcher-dry-run", "model-dispatcher-dry-run", None, None, None, None, {"task": "train"}
         )
         try:
-            self._cluster.create_job(self._build(Hand("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+            self._cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
         except ObjectConflict:
             return
 
@@ -154,7 +156,7 @@ class Launcher:
         self,
         decision: Decision,
         job: KubeObject | None,
-        hand: Hand,
+        delivery: Delivery,
         request: TrainingRequest,
         status: ProcessingStatus,
     ) -> Decision:
@@ -162,20 +164,20 @@ class Launcher:
             return decision
         if decision.action is Action.ADOPT:
             self._events.record(job, "Adopted", "Its message came again: the launch goes on where it had stopped")
-            self._go_on(job, request.model_id, hand, acknowledged=status is ProcessingStatus.PROCESSING)
+            self._go_on(job, request.model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
         elif decision.action is Action.ABANDON:
             self._abandon(job)
         elif decision.action is Action.REPLACE:
             # A crash here: the message comes again and finds the Job being deleted. Its finalizer holds it until its
             # pods are gone; the watcher then finds the portal's status moved on, reports nothing and lets it go.
             log.warning("Model %s: %s", request.model_id, decision.sentence)
-            self._events.record(job, "Replaced", f"Stopped for message {hand.message_id}: {decision.sentence}")
+            self._events.record(job, "Replaced", f"Stopped for message {delivery.message_id}: {decision.sentence}")
             self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
         return decision
 
-    def _create(self, hand: Hand, request: TrainingRequest) -> KubeObject | None:
+    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
         """Step 3. None: the name is taken. A crash right after it: redelivered, the Job is found, on to step 4."""
-        job = self._build(hand, request)
+        job = self._build(delivery, request)
         try:
             with self._timed("create"):
                 return self._cluster.create_job(job)
@@ -195,16 +197,16 @@ class Launcher:
                 raise
             # The create may have been carried out although its answer was lost (F3).
             found = self._cluster.get_job(request.model_container)
-            if found is not None and objects.annotation(found, names.MESSAGE_ID) == hand.message_id:
+            if found is not None and objects.annotation(found, names.MESSAGE_ID) == delivery.message_id:
                 return found
             raise
 
-    def _go_on(self, job: KubeObject, model_id: str, hand: Hand, *, acknowledged: bool) -> None:
+    def _go_on(self, job: KubeObject, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
         """Steps 4 and 5."""
         if not acknowledged:
-            self._check_time(hand)
+            self._check_time(delivery)
             with self._timed("mark"):
-                acknowledged = self._mark_processing(model_id, hand)
+                acknowledged = self._mark_processing(model_id, delivery)
             if acknowledged:
                 self._events.record(job, "Processing", "The portal has acknowledged Processing")
             elif self._portal is not None:
@@ -223,7 +225,7 @@ class Launcher:
         message_id = objects.annotation(job, names.MESSAGE_ID)
         self._events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
 
-    def _mark_processing(self, model_id: str, hand: Hand) -> bool:
+    def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         """Step 4: whether the portal has acknowledged Processing. Training goes on without (the document)."""
         if self._portal is None:
             return False
@@ -243,7 +245,7 @@ class Launcher:
             except PortalError as error:
                 unsure = unsure or error.ambiguous
                 wait = (error.retry_after or 0.5 * 2**attempt) * random.uniform(1.0, 1.25)  # noqa: S311
-                if not error.retryable or hand.remaining() - wait < self._put_budget:
+                if not error.retryable or delivery.remaining() - wait < self._put_budget:
                     break
                 self._stopping.wait(wait)
         # The last one's answer may be all that was lost.
@@ -294,15 +296,15 @@ class Launcher:
         except PortalError:
             return False
 
-    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
+    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
         return build_job(
             self._template,
             request,
-            message_id=hand.message_id,
-            queued_at=hand.queued_at,
+            message_id=delivery.message_id,
+            queued_at=delivery.queued_at,
             defaults=self._defaults,
         )
 
-    def _check_time(self, hand: Hand) -> None:
-        if hand.remaining() < self._put_budget:
+    def _check_time(self, delivery: Delivery) -> None:
+        if delivery.remaining() < self._put_budget:
             raise OutOfTime

@@ -27,7 +27,7 @@ from dispatcher.queue.messages import (
     QueueUnavailable,
 )
 
-# One prompt retry: an outage is the gate's to wait for; the SDK's default of 15 seconds and more would hold a launch.
+# One prompt retry: the circuit breaker waits out an outage, and the SDK's default of 15 seconds would hold up a launch.
 _OPTIONS: dict[str, Any] = {
     "connection_timeout": 10,
     "read_timeout": 30,

@@ -33,7 +33,7 @@ PREFIX = "training_dispatcher"
 # What becomes of a message beside an admission's decision.
 OTHER_RESULTS = ("outage", "retry", "poison")
 LAUNCH_STEPS = ("status", "create", "mark", "resume", "delete")
-# Why no message is received: the outages that the gate tells apart, and our own reasons.
+# Why no message is received: the outages that the circuit breaker distinguishes, and our own reasons.
 PAUSES = (*CAUSES, "full", "starting", "api_key")
 WATCHED = ("jobs", "pods")
 # How a watch ended: as it should, too far behind (410), or broken.

@@ -17,7 +17,7 @@ from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision
 from dispatcher.decisions.outcome import Ended
 from dispatcher.intake.loop import Intake
-from dispatcher.launch.launcher import Hand, Launcher
+from dispatcher.launch.launcher import Delivery, Launcher
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.queue.messages import QueueMessage
 from portal_client.statuses import ProcessingStatus
@@ -72,8 +72,8 @@ def two_twice(parts: Parts) -> Iterator[World]:
 class CreatedRunning(Launcher):
     """The Job is created un-suspended."""
 
-    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(hand, request)
+    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(delivery, request)
         job["spec"]["suspend"] = False
         return job
 
@@ -81,12 +81,12 @@ class CreatedRunning(Launcher):
 class ResumedFirst(Launcher):
     """Processing after the resume."""
 
-    def _mark_processing(self, model_id: str, hand: Hand) -> bool:
+    def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         return False
 
     def _resume(self, job: KubeObject, acknowledged: bool) -> None:
         super()._resume(job, acknowledged)
-        super()._mark_processing(objects.model_id_of(job), Hand("", 0.0, lambda: 1000.0))
+        super()._mark_processing(objects.model_id_of(job), Delivery("", 0.0, lambda: 1000.0))
 
 
 class DeletedFirst(Intake):
@@ -100,8 +100,8 @@ class DeletedFirst(Intake):
 class Forgetful(Launcher):
     """The message's id is not kept."""
 
-    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(hand, request)
+    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(delivery, request)
         job["metadata"]["annotations"][names.MESSAGE_ID] = "unknown"
         return job
 
@@ -109,19 +109,19 @@ class Forgetful(Launcher):
 class AnyMessage(Launcher):
     """The message's id is not compared: every Job of the model counts as its own."""
 
-    def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
+    def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) -> Decision:
             return DECIDE(status, job, message_id if job is None else objects.annotation(job, names.MESSAGE_ID) or "")
 
         with mock.patch.object(admission, "decide", decide):
-            return super().launch(hand, request)
+            return super().launch(delivery, request)
 
 
 class Unheld(Launcher):
     """The finalizer is left out."""
 
-    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(hand, request)
+    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(delivery, request)
         job["metadata"]["finalizers"].remove(names.FINALIZER)
         return job
 
@@ -129,8 +129,8 @@ class Unheld(Launcher):
 class EarlyTtl(Launcher):
     """The TTL is set before the report."""
 
-    def _build(self, hand: Hand, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(hand, request)
+    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super()._build(delivery, request)
         job["spec"]["ttlSecondsAfterFinished"] = 60
         return job
 
@@ -156,8 +156,8 @@ class EarlyRelease(Reporter):
 class NoAdoption(Launcher):
     """409 is taken for a duplicate, whoever made the Job."""
 
-    def _create(self, hand: Hand, request: TrainingRequest) -> KubeObject | None:
-        return super()._create(hand, request)
+    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
+        return super()._create(delivery, request)
 
     def _act(self, decision: Decision, *rest: Any) -> Decision:
         if decision.action is Action.ADOPT:
@@ -195,11 +195,11 @@ class NeverLooksAgain(Reconciler):
 class OldStatus(Launcher):
     """After a 409 the first status is believed."""
 
-    def launch(self, hand: Hand, request: TrainingRequest) -> Decision:
+    def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         first = super()._status(request.model_id)
         self._first = {request.model_id: first}
         try:
-            return super().launch(hand, request)
+            return super().launch(delivery, request)
         finally:
             self._first = {}
 
@@ -219,8 +219,8 @@ class DeletedBeforePoison(Intake):
 class NeverLooksUp(Launcher):
     """An ambiguous create counts as done."""
 
-    def _create(self, hand: Hand, request: TrainingRequest) -> KubeObject | None:
-        job = self._build(hand, request)
+    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
+        job = self._build(delivery, request)
         try:
             return self._cluster.create_job(job)
         except ObjectConflict:

@@ -216,7 +216,7 @@ def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
     stage.wait(lambda: len(story()) == 4)
     message_id = objects.annotation(stage.job(model) or {}, names.MESSAGE_ID)
     assert sorted(story()) == [
-        f"Normal Created: Created, suspended, for message {message_id}; the portal is told next",
+        f"Normal Created: Created, suspended, for message {message_id}; Processing is sent next",
         f"Normal Launched: Launched for message {message_id}: resumed",
         "Normal Processing: The portal has acknowledged Processing",
         "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)",

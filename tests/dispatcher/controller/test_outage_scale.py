@@ -1,7 +1,7 @@
 """Outages at scale on a simulated clock: a portal that is away for an hour, a throttled queue, expired credentials.
 
-The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs, the real Intake and Gate; only the ports and
-the clocks are simulated. Workers are virtual: each call to the portal takes its time on the simulated clock.
+The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs, the real Intake and CircuitBreaker; only the
+ports and the clocks are simulated. Workers are virtual: each call to the portal takes its time on the simulated clock.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def test_an_hour_without_the_queue_costs_few_calls_and_loses_no_message(error: E
     while world.now < back:
         process.tick()
         world.advance(1)
-    # The gate's pause doubles to its maximum of 30 seconds: one probe each, whatever the polling interval.
+    # The breaker's pause doubles to its maximum of 30 seconds: one probe each, whatever the polling interval.
     assert 10 < len(tried) <= (back - began) / 15
     for _ in range(200):
         process.tick()

@@ -16,7 +16,7 @@ from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.queue.messages import QueueUnavailable
 from dispatcher.telemetry.metrics import PREFIX, Metrics
 from portal_client.errors import ModelUnknown, PortalError, PortalUnavailable
@@ -168,21 +168,21 @@ def test_how_a_watch_ended_and_when_it_last_said_something_is_told(metrics: Metr
 
 def test_an_outage_says_who_is_out_of_reach_until_work_goes_on() -> None:
     clock = FakeClock()
-    gate = Gate(30, clock=clock)
-    assert gate.cause == ""
-    gate.trip("The portal cannot answer now", cause="portal")
-    assert gate.cause == "portal"
+    breaker = CircuitBreaker(30, clock=clock)
+    assert breaker.cause == ""
+    breaker.trip("The portal cannot answer now", cause="portal")
+    assert breaker.cause == "portal"
     clock.advance(60)
 
     def still_down() -> None:
         raise ClusterError("down")
 
-    gate.trip("down", probe=still_down)
-    assert gate.limit(5) == 0
-    assert gate.cause == "portal"
+    breaker.trip("down", probe=still_down)
+    assert breaker.limit(5) == 0
+    assert breaker.cause == "portal"
     clock.advance(60)
-    gate.opened()
-    assert gate.cause == ""
+    breaker.record_success()
+    assert breaker.cause == ""
 
 
 def test_a_queue_that_cannot_be_asked_has_no_number(metrics: Metrics) -> None:

@@ -14,7 +14,7 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
-from dispatcher.intake.circuit_breaker import Gate
+from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.loop import Intake
 from dispatcher.launch.job_spec import JobDefaults, load_template
 from dispatcher.launch.launcher import Launcher
@@ -125,7 +125,7 @@ class Process:
             FakeQueue(world, self.name),
             self.launcher,
             locks,
-            Gate(30, clock=monotonic),
+            CircuitBreaker(30, clock=monotonic),
             METRICS,
             bounds=Bounds(8, 600),
             free_slots=lambda: 1000,
