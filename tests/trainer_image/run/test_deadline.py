@@ -25,7 +25,7 @@ TRAINING = textwrap.dedent(
     from trainer_image.config.settings import Settings
     from trainer_image.run import lifecycle
     from trainer_image.run.signals import stops_on_signals
-    from trainer_image.storage.container import Stop
+    from trainer_image.stop import Stop
     from trainer_image.transfer import lease
 
     folder, hangs, dispatched = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "dispatched"
