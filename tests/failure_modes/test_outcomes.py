@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cli.cancel import cancel
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import QuotaExceeded
 from dispatcher.config.settings import Settings
@@ -17,7 +16,7 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import outcome
-from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.outcome import Going, Stop
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import Bounds, decode
@@ -29,7 +28,6 @@ from tests.world.builders import (
     a_condition,
     a_job,
     a_pod,
-    an_event,
     failed,
     failing,
     running,
@@ -84,27 +82,6 @@ def test_f20_no_gpu_is_waited_for_generously_and_told_in_the_schedulers_words() 
     assert text.rstrip(".") in stop.verdict.sentence
     setting = next(f for f in Settings.__dataclass_fields__.values() if f.name == "unschedulable_limit")
     assert float(setting.metadata["default"]) >= 15 * 60
-
-
-def test_f20_a_job_that_kueue_holds_back_has_no_such_limit() -> None:
-    job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
-    assert decided(job=job, now=T0 + 90 * 86400) == Going("Queued by Kueue in gpus")
-
-
-def test_f21_a_pod_that_its_node_refuses_is_tried_again_elsewhere(stage: Stage) -> None:
-    stage.cluster.reject_next_pods(1, message="Allocate failed due to no healthy devices present; cannot allocate")
-    model = stage.submit("done")
-    stage.start()
-    stage.wait_status(model, "Completed", 60)
-    assert sorted(objects.pod_phase(pod) for pod in stage.pods(model)) == ["Failed", "Succeeded"]
-
-
-def test_f21_a_refused_pod_without_any_container_status_is_told_by_its_node() -> None:
-    pod = a_pod(phase="Failed", reason="UnexpectedAdmissionError", message="Allocate failed: no healthy devices")
-    ended = decided(pod, job=a_job(*failed(), status={"failed": 1}))
-    assert isinstance(ended, Ended)
-    assert ended.verdict.code == "NodeRejected"
-    assert "no healthy devices" in ended.verdict.sentence
 
 
 def test_f21_a_lost_gpu_is_retried_and_a_users_mistake_is_not() -> None:
@@ -170,21 +147,6 @@ def test_f24_a_preempted_pod_costs_no_attempt_and_its_training_goes_on() -> None
     assert rule["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
 
 
-@pytest.mark.parametrize(
-    ("reason", "code", "words"),
-    [
-        ("OOMKilled", "OutOfMemory", "memory limit of 16Gi"),
-        ("Error", "Killed", "memory is the usual one"),
-    ],
-)
-def test_f25_a_kill_for_memory_is_told_as_such(reason: str, code: str, words: str) -> None:
-    pod = a_pod(phase="Failed", state=terminated(137, reason=reason), limits={"memory": "16Gi"})
-    ended = decided(pod, job=a_job(*failed(), status={"failed": 1}))
-    assert isinstance(ended, Ended)
-    assert ended.verdict.code == code
-    assert words in ended.verdict.sentence
-
-
 def test_f31_a_published_model_stays_completed_whatever_happens_afterwards() -> None:
     world = a_world("said-and-hangs")
     process = Process(world)
@@ -193,20 +155,6 @@ def test_f31_a_published_model_stays_completed_whatever_happens_afterwards() -> 
     live(world, process)
     world.check_end()
     assert statuses(world) == ["Created", "Processing", "Completed"]
-
-
-def test_f31_a_word_of_completion_is_believed_over_a_deletion() -> None:
-    word = '{"message": "Model training completed successfully", "code": "Completed", "exit": 0}'
-    pod = a_pod(phase="Succeeded", state=terminated(0, word, reason="Completed"))
-    ended = decided(pod, job=a_job(deleted_at=T0))
-    assert isinstance(ended, Ended)
-    assert ended.completed
-
-
-def test_f31_no_failure_is_reported_while_a_pod_may_still_complete() -> None:
-    pod = a_pod(phase="Running", state=running())
-    assert isinstance(decided(pod, job=a_job(failing())), Going)
-    assert isinstance(decided(pod, job=a_job(deleted_at=T0)), Going)
 
 
 def test_f31_a_report_is_for_this_very_job() -> None:
@@ -259,25 +207,6 @@ def test_f34_a_full_quota_is_waited_for_without_haste_and_without_poison() -> No
     assert statuses(world)[-1] == "Completed"
 
 
-def test_f34_pods_that_the_quota_holds_back_have_a_limit_of_their_own() -> None:
-    text = 'Error creating: pods "model-1-x" is forbidden: exceeded quota: gpus'
-    going = decided(now=T0 + 7000, events=[an_event(text, T0 + 5)])
-    assert isinstance(going, Going)
-    assert (going.progress or "").startswith("Waiting for quota")
-    stop = decided(now=T0 + 7201, events=[an_event(text, T0 + 5)])
-    assert isinstance(stop, Stop)
-    assert stop.verdict.code == "PodCreateDenied"
-
-
-def test_f35_all_clocks_stand_still_while_a_job_is_suspended() -> None:
-    pod = a_pod(state=waiting("ImagePullBackOff", "x"), scheduled_at=T0)
-    later = T0 + 90 * 86400
-    assert decided(pod, job=a_job(suspended=True), now=later) == Going("Suspended by an operator")
-    resumed = a_job(a_condition("Suspended", "False", "JobResumed", at=later), started_at=later)
-    text = "Error creating: admission webhook denied"
-    assert isinstance(decided(job=resumed, now=later + 200, events=[an_event(text, later + 1)]), Going)
-
-
 def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() -> None:
     world = a_world("slow")
     process = Process(world)
@@ -318,14 +247,3 @@ def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
     process.intake.once()
     assert objects.uid_of(world.jobs["model-1"]) == uid
     assert objects.is_deleting(world.jobs["model-1"])
-
-
-def test_f41_cancel_stops_the_job_and_its_true_status_is_told() -> None:
-    world = a_world("hang")
-    process = Process(world)
-    live(world, process, most=3, until_settled=False)
-    cancel(process.cluster, "model-1")
-    live(world, process)
-    world.check_end()
-    assert statuses(world) == ["Created", "Processing", "Failed"]
-    assert "cancelled by the operator" in world.models["1"].message

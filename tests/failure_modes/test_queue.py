@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 from collections.abc import Iterator
 
@@ -20,7 +18,6 @@ from dispatcher.queue.messages import QueueMessage
 from dispatcher.queue.poison import parse_entry
 from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite
-from local_stack.processes import wait_until
 from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
 from tests.world.builders import FakeClock, a_condition, a_job, a_pod, terminated
 from tests.world.monitoring import ALERTS
@@ -134,34 +131,6 @@ def test_f15_a_lost_pop_receipt_is_no_error_and_no_second_training() -> None:
     assert calls(world).count("queue.delete") == 2
     assert not world.messages
     assert not world.poison
-
-
-def test_f15_the_service_refuses_an_old_receipt_and_we_go_on(queue: TrainingQueue) -> None:
-    queue.send("once")
-    (stale,) = queue.receive(1, 1)
-    (fresh,) = wait_until(lambda: queue.receive(1, 30), 10)
-    assert not queue.delete(stale)
-    assert not queue.release(stale, 0)
-    assert queue.delete(fresh)
-    assert not queue.delete(fresh), "gone is as good as deleted"
-
-
-def test_f16_one_message_that_cannot_be_read_spoils_no_other(queue: TrainingQueue) -> None:
-    text = json.dumps({"task": "train", "model_container_name": "model-1"})
-    sent = [text, "no base64 and no JSON \u2603", base64.b64encode(text.encode()).decode(), "{"]
-    for body in sent:
-        queue.send(body)
-    assert sorted(message.text for message in queue.receive(32, 30)) == sorted(sent)
-
-
-def test_f16_what_cannot_be_read_is_kept_with_its_reason() -> None:
-    world = a_world()
-    world.messages["message-1"].text = "no json"
-    world.enqueue("1")
-    live(world)
-    world.check_end()
-    assert [(entry.code, entry.original) for entry in map(parse_entry, world.poison)] == [("NotJson", "no json")]
-    assert statuses(world)[-1] == "Completed"
 
 
 def test_f42_what_we_send_never_expires(queue: TrainingQueue) -> None:

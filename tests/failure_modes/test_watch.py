@@ -165,18 +165,6 @@ def test_f14_repeated_restarts_raise_an_alarm() -> None:
     assert "training_dispatcher_watch_restarts_total" in watched
 
 
-def test_f17_a_job_deleted_while_no_dispatcher_ran_is_reported_by_the_next() -> None:
-    world = a_world("hang")
-    live(world, Process(world), most=3, until_settled=False)
-    world.delete_job("model-1")
-    world.advance(3600)
-    assert "model-1" in world.jobs, "the finalizer holds it"
-    live(world, Process(world))
-    world.check_end()
-    assert statuses(world) == ["Created", "Processing", "Failed"]
-    assert "was deleted at" in world.models["1"].message
-
-
 def test_f17_a_deleted_jobs_pods_are_stopped_before_it_is_reported() -> None:
     bench = Bench()
     job = a_job(deleted_at=0)

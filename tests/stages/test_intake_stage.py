@@ -12,7 +12,7 @@ from tests.world.dispatcher_process import Stage
 
 def test_bad_messages_go_to_the_poison_queue_and_spoil_nothing_else(stage: Stage) -> None:
     bad = {
-        "not json": "NotJson",
+        "neither JSON nor base64 \u2603": "NotJson",
         "[1]": "NotAnObject",
         '{"task": "predict", "model_container_name": "model-1"}': "UnknownTask",
         '{"task": "train"}': "MissingField",

@@ -143,6 +143,7 @@ def test_a_word_passes_no_secret_on() -> None:
         (a_failed(79, "loading\nTrace\n\n  RuntimeError: boom\n"), "UserCodeFailed", "Trace | RuntimeError: boom"),
         (a_failed(143), "Terminated", "exit code 143"),
         (a_failed(137), "Killed", "signal 9"),
+        (a_failed(137), "Killed", "memory is the usual one"),
         (a_failed(139), "Killed", "signal 11 (SIGSEGV)"),
         (a_failed(134, "abort"), "Killed", "signal 6 (SIGABRT): abort"),
         (a_failed(150), "Killed", "signal 22"),

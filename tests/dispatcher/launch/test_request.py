@@ -217,6 +217,10 @@ BAD_MODEL_NAMES: list[object] = [
     "",
     "model-A",
     "Model-1",
+    "MODEL-1",
+    "model- 7 ",
+    "model-1_0",
+    "model-" + "9" * 5000,
     "model-1\n",
     "model-1 ",
     " model-1",
@@ -243,6 +247,16 @@ BAD_MODEL_NAMES: list[object] = [
 @pytest.mark.parametrize("name", BAD_MODEL_NAMES, ids=ascii)
 def test_a_bad_model_container_name_has_its_own_code(name: object) -> None:
     assert refused(message(model_container_name=name)).code == "InvalidContainerName"
+
+
+@pytest.mark.parametrize("model_id", ["2", 2, "01", True, ["1"]])
+def test_a_model_id_that_is_not_the_containers_is_refused(model_id: object) -> None:
+    assert refused(message(model_container_name="model-1", model_id=model_id)).code == "InvalidField"
+
+
+@pytest.mark.parametrize("model_id", ["1", 1, None])
+def test_a_model_id_that_is_the_containers_is_taken(model_id: object) -> None:
+    assert accepted(message(model_container_name="model-1", model_id=model_id)).model_id == "1"
 
 
 def test_a_model_container_name_of_63_characters_is_taken() -> None:

@@ -22,6 +22,7 @@ from trainer_image import errors
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
+from trainer_image.host import memory
 from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
 from trainer_image.run.outcome import Outcome
@@ -166,6 +167,43 @@ def test_a_full_disk_is_a_limit_that_the_operator_can_raise_and_no_defect(settin
     assert "ephemeral-storage" in outcome.sentence
 
 
+def a_cgroup(folder: Path, kills: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "memory.events").write_text(f"low 0\nhigh 0\nmax 7\noom 1\noom_kill {kills}\noom_group_kill 0\n")
+    (folder / "memory.max").write_text("17179869184\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("error", "kills", "code"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), 1, "OutOfMemory"),
+        (OSError("Broken pipe"), 1, "OutOfMemory"),
+        (MemoryError(), 0, "OutOfMemory"),
+        (OSError("Broken pipe"), 0, "InternalError"),
+    ],
+    ids=["a loader", "whatever broke", "no memory", "something else"],
+)
+def test_a_child_that_was_killed_for_memory_is_told_as_memory(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception, kills: int, code: str
+) -> None:
+    cgroup = a_cgroup(tmp_path / "cgroup", 0)
+    monkeypatch.setattr(memory.kills, "__defaults__", (cgroup,))
+    monkeypatch.setattr(memory.out_of_memory, "__defaults__", (cgroup,))
+
+    def during(inputs: RunInputs) -> None:
+        a_cgroup(cgroup, kills)
+        raise error
+
+    portal = FakePortal(S.PROCESSING)
+    outcome = start(settings, portal, during)
+    assert (outcome.code, outcome.exit_code) == (code, 137 if code == "OutOfMemory" else 70)
+    if code == "OutOfMemory":
+        assert "memory limit of 16384 MiB" in outcome.sentence
+        assert last_words(settings)["code"] == "OutOfMemory"
+        assert portal.puts == [], "it is tried again; the dispatcher has the last word"
+
+
 def test_an_uncaught_exception_is_one_sentence_and_exit_70(settings: Settings) -> None:
     portal = FakePortal(S.PROCESSING)
     outcome = start(settings, portal, raising(KeyError("column\nx")))
@@ -279,17 +317,20 @@ def test_the_operator_says_how_often_a_checkpoint_is_due_unless_the_model_does(
     assert seen[0][1] == seen[1][1], "another pace is not another training: its checkpoints are found"
 
 
-def test_a_model_taken_away_while_it_trains_is_cancelled_and_not_reported(settings: Settings) -> None:
+@pytest.mark.parametrize("moved", [S.FAILED, S.CREATED, S.RECONFIGURE, S.COMPLETED])
+def test_a_model_taken_away_while_it_trains_is_cancelled_and_not_reported(
+    settings: Settings, moved: ProcessingStatus
+) -> None:
     portal = FakePortal(S.PROCESSING)
 
     def during(inputs: RunInputs) -> None:
-        portal.status = S.RECONFIGURE
+        portal.status = moved
         assert inputs.stop.wait(10)
         raise errors.Terminated("Stopped", step=5)
 
     outcome = start(replace(settings, progress_seconds=0.01), portal, during)
     assert (outcome.exit_code, outcome.code, outcome.step) == (83, "Cancelled", 5)
-    assert portal.status is S.RECONFIGURE
+    assert portal.status is moved
     assert settings.out is not None
     assert not (settings.out / "latest.json").exists()
 
@@ -341,6 +382,8 @@ def test_a_portal_away_at_the_end_keeps_the_outcome(settings: Settings) -> None:
     outcome = start(settings, portal, during)
     assert (outcome.exit_code, outcome.reported) == (0, False)
     assert last_words(settings)["code"] == "Completed"
+    assert settings.out is not None
+    assert json.loads((settings.out / "latest.json").read_text())["run_id"] == RUN
 
 
 def test_a_container_name_without_an_id_is_a_usage_error(standalone: Settings) -> None:

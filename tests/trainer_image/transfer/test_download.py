@@ -147,6 +147,16 @@ def test_an_md5_that_differs_once_is_fetched_again(tmp_path: Path) -> None:
     assert len(shelf.asked) == 2
 
 
+def test_a_range_that_comes_short_is_not_taken_for_the_blob(tmp_path: Path) -> None:
+    class Short(Shelf):
+        def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
+            return super().read_range(blob, offset, length - 1)
+
+    shelf = Short(BlobInfo("train.csv", 10, "e"), content=b"0123456789")
+    with pytest.raises(StorageUnavailable, match=r"train\.csv"):
+        fetch(shelf, tmp_path, range_bytes=4)
+
+
 def test_the_largest_file_is_fetched_first(tmp_path: Path) -> None:
     shelf = Shelf(BlobInfo("small", 1, "e"), BlobInfo("large", 10, "e"), BlobInfo("none", 0, "e"), content=b"x" * 10)
     fetch(shelf, tmp_path, connections=1, range_bytes=4)
