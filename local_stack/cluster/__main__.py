@@ -5,7 +5,7 @@
 
 It serves the API over HTTP with real semantics (versions, watches, patches, finalizers, validation), controls Jobs,
 schedules pods by GPUs and runs their containers as local processes. A wrong token is a 401; requests without a token
-are the administrator's, because kubectl sends none over plain HTTP. `token.NAME` is a user NAME of its own.
+are the administrator's, because kubectl sends none over plain HTTP.
 
 An image named with `--image NAME=["argv"…]` has that entry point, `--image NAME` has none, `--image NAME=@instant`
 (or `--no-run`: every image) starts no process: its pods end by the annotations on the pod template `stand-in/exit`
@@ -15,18 +15,18 @@ other image fails to be pulled.
 
 Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/client.py):
 
-    POST   /_stub/faults            {"verb", "resource" ("jobs", "pods/log"), "namespace", "name" (absent: any),
-                                     "kind": "status"|"delay"|"cut"|"hang", "status": 500, "reason", "message",
-                                     "headers", "retry_after", "seconds" (wait first), "count": 1 (null: for ever),
-                                     "after": true (carry out, then fail)} -> {"id"}; a watch is the verb "watch"
-    DELETE /_stub/faults[/ID]       all, or one
+    POST   /_stub/faults            {"verb", "resource" ("jobs", "pods/log"), "name" (absent: any),
+                                     "kind": "status"|"delay"|"cut"|"hang", "status": 500, "retry_after",
+                                     "seconds" (of a delay), "count": 1 (null: for ever), "after": true (carry
+                                     out, then fail)} -> {}; a watch is the verb "watch"
+    DELETE /_stub/faults            all
     GET    /_stub/calls             {"calls": {"create jobs": 3, …}, "faults": {"status 500": 2, …}};  DELETE: from zero
     PUT    /_stub/denied            {"rules": [{"verb", "resource", "namespace", "group"}]} ("*" or absent: any) -> 403
     POST   /_stub/compact           forget history: older watches get 410, continue tokens too
     POST   /_stub/watches/cut       {"resource"}: close the open watches' connections
     POST   /_stub/watches/silence   {"resource"}: they stay open and send nothing more
     GET    /_stub/watches           the open watches
-    PUT    /_stub/images            {"name", "entrypoint", "instant", "absent", "pull_error"}
+    PUT    /_stub/images            {"name", "instant", "absent", "pull_error"}
     PUT    /_stub/quota             {"namespace", "name", "hard": {"requests.nvidia.com/gpu": "0"} | null}
     POST   /_stub/pods/NS/NAME/evict {"reason": "Evicted", "message"}: by the kubelet (phase Failed)
     POST   /_stub/nodes/NODE/lose   {"kill": false, "evict_after": seconds (absent: the pods' toleration)}
@@ -45,14 +45,13 @@ import logging
 import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from aiohttp import web
 
-from local_stack.cluster.api.control import StubApi
+from local_stack.cluster.api.control import ControlApi
 from local_stack.cluster.api.faults import Faults
 from local_stack.cluster.api.server import ClusterApi
 from local_stack.cluster.api.watch import Watches
@@ -61,6 +60,7 @@ from local_stack.cluster.controllers.job_controller import JobController
 from local_stack.cluster.controllers.scheduler import Scheduler
 from local_stack.cluster.node.agent import NodeAgent
 from local_stack.cluster.node.images import INSTANT, Image, Images
+from local_stack.cluster.node.kubelet import Waits
 from local_stack.cluster.node.processes import Undertaker
 from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.resources import NAMESPACES
@@ -68,34 +68,23 @@ from local_stack.cluster.registry.store import Store
 from local_stack.cluster.registry.writes import Registry
 from local_stack.serving import stop_signal, write_private
 
-
-@dataclass
-class Options:
-    """The command line. Times in seconds; `nodes` maps names to GPUs."""
-
-    folder: Path
-    port: int = 0
-    nodes: dict[str, int] = field(default_factory=lambda: {"local-node": 2})
-    images: Images = field(default_factory=Images)
-    kubeconfig: Path | None = None
-    ready_file: Path | None = None
-    token: str = field(default_factory=lambda: secrets.token_hex(16))
-    namespace: str = "default"
-    job_backoff: float = 10.0
-    pull_backoff: float = 10.0
-    crash_backoff: float = 10.0
-    retry: float = 1.0
-    batch: float = 0.05
-    bookmarks: float = 5.0
-    keep_folders: bool = False
+# Option → (default in seconds, help).
+_WAITS = {
+    "job-backoff": (10.0, "before a Job's second pod, doubled each time"),
+    "pull-backoff": (10.0, "before an image is pulled again, doubled each time"),
+    "crash-backoff": (10.0, "before a container is restarted, doubled each time"),
+    "retry": (1.0, "between attempts while a Secret or an image is missing"),
+    "bookmarks": (5.0, "between bookmarks"),
+}
 
 
 class Cluster:
     """All parts, started and stopped together. Needs a running event loop."""
 
-    def __init__(self, options: Options) -> None:
-        self.options = options
-        options.folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._token = secrets.token_hex(16)
+        options.dir.mkdir(parents=True, exist_ok=True)
         self.registry = Registry(Store())
         if self.registry.store.find("namespaces", "", options.namespace) is None:
             self.registry.create(NAMESPACES, "", {"metadata": {"name": options.namespace}})
@@ -103,25 +92,17 @@ class Cluster:
         self.watches = Watches(self.registry.store, options.bookmarks)
         self.undertaker = Undertaker()
         self.scheduler = Scheduler(self.registry)
-        self.jobs = JobController(self.registry, backoff=options.job_backoff, batch=options.batch)
+        self.jobs = JobController(self.registry, backoff=options.job_backoff)
         self.garbage = GarbageCollector(self.registry)
+        images = Images(known=dict(options.image), instant=options.no_run)
+        waits = Waits(options.retry, options.pull_backoff, options.crash_backoff)
+        nodes = dict(options.node or [("local-node", options.gpus)])
         self.agents = {
-            name: NodeAgent(
-                self.registry,
-                options.images,
-                self.undertaker,
-                name=name,
-                gpus=gpus,
-                folder=options.folder,
-                retry=options.retry,
-                pull_backoff=options.pull_backoff,
-                crash_backoff=options.crash_backoff,
-                keep_folders=options.keep_folders,
-            )
-            for name, gpus in options.nodes.items()
+            name: NodeAgent(self.registry, images, self.undertaker, waits, name=name, gpus=gpus, folder=options.dir)
+            for name, gpus in nodes.items()
         }
-        stub = StubApi(self.registry, self.faults, self.watches, options.images, self.agents)
-        api = ClusterApi(self.registry, self.faults, self.watches, stub, self.agents, options.token)
+        control = ControlApi(self.registry, self.faults, self.watches, images, self.agents)
+        api = ClusterApi(self.registry, self.faults, self.watches, control, self.agents, self._token)
         self._runner = web.ServerRunner(web.Server(api.handle, handler_cancellation=True, access_log=None))
         self.url = ""
 
@@ -133,13 +114,13 @@ class Cluster:
         for agent in self.agents.values():
             agent.start()
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self.options.port, shutdown_timeout=0.5, backlog=512)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._options.port, shutdown_timeout=0.5, backlog=512)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
-        if self.options.kubeconfig:
-            write_private(self.options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
-        if self.options.ready_file:
-            write_private(self.options.ready_file, json.dumps({"url": self.url, "token": self.options.token}))
+        if self._options.kubeconfig:
+            write_private(self._options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
+        if self._options.ready_file:
+            write_private(self._options.ready_file, json.dumps({"url": self.url}))
 
     async def stop(self) -> None:
         """End every process that was started, then the server."""
@@ -157,52 +138,37 @@ class Cluster:
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": name, "cluster": {"server": self.url}}],
-            "users": [{"name": name, "user": {"token": self.options.token}}],
+            "users": [{"name": name, "user": {"token": self._token}}],
             "contexts": [
-                {"name": name, "context": {"cluster": name, "user": name, "namespace": self.options.namespace}}
+                {"name": name, "context": {"cluster": name, "user": name, "namespace": self._options.namespace}}
             ],
             "current-context": name,
         }
 
 
-def parse_options(arguments: Sequence[str]) -> Options:
+def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line; a mistake ends the process with a sentence and code 2."""
     parser = argparse.ArgumentParser(prog="python -m local_stack.cluster", description="The stand-in cluster.")
     parser.add_argument("--port", type=int, default=0, help="0: chosen by the kernel")
-    parser.add_argument("--dir", type=Path, required=True, help="where pods' folders lie")
+    parser.add_argument("--dir", type=lambda text: Path(text).absolute(), required=True, help="for the pods' folders")
     parser.add_argument("--gpus", type=int, default=2, help="GPUs of the one node")
-    parser.add_argument("--node", action="append", default=[], metavar="NAME=GPUS", help="instead: several nodes")
-    parser.add_argument("--image", action="append", default=[], metavar="NAME[=JSONARGV|@instant]")
+    parser.add_argument("--node", type=_node, action="append", metavar="NAME=GPUS", help="instead: several nodes")
+    parser.add_argument("--image", type=_image, action="append", default=[], metavar="NAME[=JSONARGV|@instant]")
     parser.add_argument("--no-run", action="store_true", help="start no process for any image")
     parser.add_argument("--kubeconfig", type=Path)
     parser.add_argument("--ready-file", type=Path)
-    parser.add_argument("--token", default="")
     parser.add_argument("--namespace", default="default", help="created at start; the kubeconfig's")
-    for name, default, text in (
-        ("job-backoff", 10.0, "before a Job's second pod, doubled each time"),
-        ("pull-backoff", 10.0, "before an image is pulled again, doubled each time"),
-        ("crash-backoff", 10.0, "before a container is restarted, doubled each time"),
-        ("retry", 1.0, "between attempts while a Secret or an image is missing"),
-        ("batch", 0.05, "between a pod's change and its Job's"),
-        ("bookmarks", 5.0, "between bookmarks"),
-    ):
+    for name, (default, text) in _WAITS.items():
         parser.add_argument(f"--{name}", type=float, default=default, metavar="SECONDS", help=text)
-    parser.add_argument("--keep-folders", action="store_true", help="keep the folders of deleted pods")
-    given = parser.parse_args(arguments)
-    images = Images(instant=given.no_run)
-    nodes = {"local-node": given.gpus}
+    return parser.parse_args(arguments)
+
+
+def _node(text: str) -> tuple[str, int]:
+    name, _, gpus = text.partition("=")
     try:
-        images.known = dict(_image(text) for text in given.image)
-        if given.node:
-            nodes = {name: int(gpus) for name, _, gpus in (text.partition("=") for text in given.node)}
+        return name, int(gpus)
     except ValueError as why:
-        parser.error(str(why))
-    options = Options(given.dir.absolute(), given.port, nodes, images, given.kubeconfig, given.ready_file)
-    for name in ("job_backoff", "pull_backoff", "crash_backoff", "retry", "batch", "bookmarks", "namespace"):
-        setattr(options, name, getattr(given, name))
-    options.keep_folders = given.keep_folders
-    options.token = given.token or options.token
-    return options
+        raise argparse.ArgumentTypeError(str(why)) from None
 
 
 def _image(text: str) -> tuple[str, Image]:
@@ -211,13 +177,16 @@ def _image(text: str) -> tuple[str, Image]:
         return name, Image()
     if value == INSTANT:
         return name, Image(instant=True)
-    argv = json.loads(value)
+    try:
+        argv = json.loads(value)
+    except ValueError:
+        argv = None
     if not isinstance(argv, list) or not all(isinstance(word, str) for word in argv):
-        raise ValueError(f"--image {text}: after = stands a JSON list of words, or {INSTANT}")
+        raise argparse.ArgumentTypeError(f"{text}: after = stands a JSON list of words, or {INSTANT}")
     return name, Image(argv)
 
 
-async def serve(options: Options) -> None:
+async def serve(options: argparse.Namespace) -> None:
     """Run until SIGTERM or SIGINT."""
     stop = stop_signal()
     cluster = Cluster(options)
@@ -231,7 +200,7 @@ async def serve(options: Options) -> None:
 def main() -> int:
     """The command line's entry."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    options = parse_options(sys.argv[1:])
+    options = parse_options()
     try:
         asyncio.run(serve(options))
     except OSError as why:

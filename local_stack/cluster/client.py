@@ -9,11 +9,8 @@ import json
 import sys
 import urllib.error
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from local_stack.http_json import call_json
 from local_stack.processes import Service
@@ -37,19 +34,11 @@ class StandInCluster:
     def __exit__(self, *error: object) -> None:
         self.service.stop()
 
-    @cached_property
-    def token(self) -> str:
-        """The bearer token of the kubeconfig's user."""
-        config = yaml.safe_load(self.kubeconfig.read_text(encoding="utf-8"))
-        return str(config["users"][0]["user"]["token"])
-
     # The Kubernetes API
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """One call of the Kubernetes API, e.g. api("GET", "/apis/batch/v1/namespaces/default/jobs"); PATCH merges."""
-        headers = {"Authorization": f"Bearer {self.token}"}
-        if method == "PATCH":
-            headers["Content-Type"] = "application/merge-patch+json"
+        headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else None
         return call_json(method, self.url + path, body, headers)
 
     def jobs(self, namespace: str = "default") -> list[dict[str, Any]]:
@@ -99,19 +88,19 @@ class StandInCluster:
         count: int | None = 1,
         after: bool = False,
         retry_after: int | None = None,
-    ) -> int:
+    ) -> None:
         """Answer with this status. `after`: carry the call out first. `count` None: for ever.
 
         `verb`: get, list, watch, create, update, patch, delete, deletecollection; `resource`: "jobs", "pods/log".
         """
         what = {"status": status, "count": count, "after": after, "retry_after": retry_after}
-        return self._fault("status", verb, resource, **what)
+        self._fault("status", verb, resource, **what)
 
     def delay(
         self, seconds: float, verb: str | None = None, resource: str | None = None, *, count: int | None = 1
-    ) -> int:
+    ) -> None:
         """Answer late."""
-        return self._fault("delay", verb, resource, seconds=seconds, count=count)
+        self._fault("delay", verb, resource, seconds=seconds, count=count)
 
     def cut(
         self,
@@ -121,16 +110,16 @@ class StandInCluster:
         name: str | None = None,
         count: int | None = 1,
         after: bool = False,
-    ) -> int:
+    ) -> None:
         """Close the connection without an answer."""
-        return self._fault("cut", verb, resource, name=name, count=count, after=after)
+        self._fault("cut", verb, resource, name=name, count=count, after=after)
 
-    def hang(self, verb: str | None = None, resource: str | None = None, *, after: bool = False) -> int:
+    def hang(self, verb: str | None = None, resource: str | None = None, *, after: bool = False) -> None:
         """Never answer."""
-        return self._fault("hang", verb, resource, after=after)
+        self._fault("hang", verb, resource, after=after)
 
-    def _fault(self, kind: str, verb: str | None, resource: str | None, **what: Any) -> int:
-        return int(self.control("POST", "faults", {"kind": kind, "verb": verb, "resource": resource, **what})["id"])
+    def _fault(self, kind: str, verb: str | None, resource: str | None, **what: Any) -> None:
+        self.control("POST", "faults", {"kind": kind, "verb": verb, "resource": resource, **what})
 
     def clear_faults(self) -> None:
         """End all scripted faults; what hangs goes on hanging until its client gives up."""

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.objects import Obj, to_json
 from local_stack.cluster.registry.resources import RESOURCES, Resource
 from local_stack.cluster.registry.rules import DeleteOptions
 from local_stack.cluster.registry.selectors import Matcher, field_matcher, label_matcher
-from local_stack.cluster.registry.store import Obj, to_json
 
 
 def matcher(resource: Resource, query: Mapping[str, str]) -> Matcher | None:

@@ -12,7 +12,7 @@ from local_stack.cluster.api.answers import respond
 from local_stack.cluster.api.faults import Fault, Faults
 from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.node.agent import NodeAgent
-from local_stack.cluster.node.images import INSTANT, Image, Images
+from local_stack.cluster.node.images import Image, Images
 from local_stack.cluster.registry.errors import ApiError, bad_request
 from local_stack.cluster.registry.resources import PODS, RESOURCES
 from local_stack.cluster.registry.writes import Registry
@@ -27,7 +27,7 @@ _NO_GPU = (
 )
 
 
-class StubApi:
+class ControlApi:
     """Answers /_stub requests; needs no token."""
 
     def __init__(
@@ -67,8 +67,12 @@ class StubApi:
 
     def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match parts:
-            case ["faults", *number]:
-                return self._script(method, number, body)
+            case ["faults"] if method == "POST":
+                self._faults.scripted.append(Fault.parse(body))
+                return {}
+            case ["faults"] if method == "DELETE":
+                self._faults.scripted.clear()
+                return {}
             case ["calls"] if method in ("GET", "DELETE"):
                 counted = {"calls": dict(self._faults.calls), "faults": dict(self._faults.suffered)}
                 if method == "DELETE":
@@ -87,17 +91,6 @@ class StubApi:
             case [word] if word in self._plain:
                 return self._plain[word](body)
         return None
-
-    def _script(self, method: str, number: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
-        if method == "POST" and not number:
-            return {"id": self._faults.add(Fault.parse(body))}
-        if method != "DELETE":
-            return None
-        if number:
-            self._faults.scripted.pop(int(number[0]), None)
-        else:
-            self._faults.scripted.clear()
-        return {}
 
     def _watch(self, action: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match action:
@@ -145,20 +138,16 @@ class StubApi:
         return {}
 
     def _set_image(self, body: dict[str, Any]) -> dict[str, Any]:
-        """{"name", "entrypoint": [..]|null, "instant": bool, "absent": bool, "pull_error": text}."""
         name = body["name"]
         self._images.known.pop(name, None)
         self._images.refusals.pop(name, None)
         if body.get("pull_error"):
             self._images.refusals[name] = str(body["pull_error"])
         elif not body.get("absent"):
-            instant = bool(body.get("instant")) or body.get("entrypoint") == INSTANT
-            entrypoint = None if instant else body.get("entrypoint")
-            self._images.known[name] = Image(entrypoint, instant)
+            self._images.known[name] = Image(instant=bool(body.get("instant")))
         return {}
 
     def _set_quota(self, body: dict[str, Any]) -> dict[str, Any]:
-        """{"namespace", "name", "hard": {...}|null}: create, replace, or remove."""
         quotas, namespace = RESOURCES["resourcequotas"], body["namespace"]
         name, hard = body.get("name") or "gpus", body.get("hard")
         store = self._registry.store

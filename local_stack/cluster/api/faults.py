@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,19 +32,16 @@ class Call:
     name: str
 
 
-@dataclass
+@dataclass(eq=False)
 class Fault:
     """What matching calls get. `count` None: for ever. `after`: the call is carried out first."""
 
     verb: str | None
     resource: str | None
-    namespace: str | None
     name: str | None
     kind: str
     status: int
-    message: str
-    reason: str
-    headers: dict[str, str]
+    retry_after: int | None
     seconds: float
     after: bool
     count: int | None
@@ -56,19 +52,13 @@ class Fault:
         kind = body.get("kind", "status")
         if kind not in _KINDS:
             raise ValueError(f"kind is {kind!r}; it can be {', '.join(_KINDS)}")
-        headers = {str(key): str(value) for key, value in (body.get("headers") or {}).items()}
-        if body.get("retry_after") is not None:
-            headers["Retry-After"] = str(body["retry_after"])
         return cls(
             verb=body.get("verb"),
             resource=body.get("resource"),
-            namespace=body.get("namespace"),
             name=body.get("name"),
             kind=kind,
             status=int(body.get("status", 500)),
-            message=body.get("message") or "",
-            reason=body.get("reason") or "",
-            headers=headers,
+            retry_after=body.get("retry_after"),
             seconds=float(body.get("seconds", 0)),
             after=bool(body.get("after", False)),
             count=body.get("count", 1),
@@ -76,50 +66,35 @@ class Fault:
 
     def matches(self, call: Call) -> bool:
         """Whether it is meant for this call; what is not named matches everything."""
-        pairs = (
-            (self.verb, call.verb),
-            (self.resource, call.resource),
-            (self.namespace, call.namespace),
-            (self.name, call.name),
-        )
+        pairs = ((self.verb, call.verb), (self.resource, call.resource), (self.name, call.name))
         return all(wanted is None or wanted == found for wanted, found in pairs)
 
     def error(self) -> ApiError:
         """The Status that a `status` fault answers with."""
         reason, message = _REASONS.get(self.status, ("", "scripted fault"))
-        details: dict[str, Any] | None = None
-        headers = dict(self.headers)
-        if self.status == 429:
-            headers.setdefault("Retry-After", "1")
-            if headers["Retry-After"].isdigit():
-                details = {"retryAfterSeconds": int(headers["Retry-After"])}
-        return ApiError(self.status, self.reason or reason, self.message or message, details, headers)
+        wait = 1 if self.retry_after is None and self.status == 429 else self.retry_after
+        if wait is None:
+            return ApiError(self.status, reason, message)
+        return ApiError(self.status, reason, message, {"retryAfterSeconds": wait}, {"Retry-After": str(wait)})
 
 
 @dataclass
 class Faults:
     """Faults in the order they were asked for, denied permissions, and how often what was called and suffered."""
 
-    scripted: dict[int, Fault] = field(default_factory=dict)
+    scripted: list[Fault] = field(default_factory=list)
     denied: list[dict[str, str]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     suffered: Counter[str] = field(default_factory=Counter)
-    _numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
-
-    def add(self, fault: Fault) -> int:
-        """Its number, for removal."""
-        number = next(self._numbers)
-        self.scripted[number] = fault
-        return number
 
     def take(self, call: Call) -> Fault | None:
         """The first fault for this call; a counted one is used up by that."""
-        for number, fault in self.scripted.items():
+        for fault in self.scripted:
             if fault.matches(call):
                 if fault.count is not None:
                     fault.count -= 1
                     if fault.count <= 0:
-                        del self.scripted[number]
+                        self.scripted.remove(fault)
                 what = f"status {fault.status}" if fault.kind == "status" else fault.kind
                 self.suffered[f"{what} (carried out)" if fault.after else what] += 1
                 return fault

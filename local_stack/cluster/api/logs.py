@@ -9,7 +9,7 @@ from pathlib import Path
 from aiohttp import web
 
 from local_stack.cluster.registry.errors import ApiError, bad_request
-from local_stack.cluster.registry.store import Obj
+from local_stack.cluster.registry.objects import Obj
 
 
 def choose_container(pod: Obj, asked: str) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from local_stack.cluster.api.answers import known_resource, respond, respond_bytes
-from local_stack.cluster.api.control import StubApi
+from local_stack.cluster.api.control import ControlApi
 from local_stack.cluster.api.discovery import discover
 from local_stack.cluster.api.faults import Call, Fault, Faults
 from local_stack.cluster.api.logs import check_started, choose_container, serve_log
@@ -21,6 +21,7 @@ from local_stack.cluster.api.verbs import Target, Verbs
 from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.node.agent import NodeAgent
 from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.objects import has_ended
 from local_stack.cluster.registry.resources import ACCESS_REVIEWS, GROUPS, PODS
 from local_stack.cluster.registry.writes import Registry
 
@@ -36,14 +37,14 @@ class CutError(Exception):
 
 
 class ClusterApi:
-    """Answers every request. `token`: the bearer token; `token.NAME` is a user NAME; no token is the administrator."""
+    """Answers every request. `token`: the dispatcher's bearer token; no token is the administrator."""
 
     def __init__(
         self,
         registry: Registry,
         faults: Faults,
         watches: Watches,
-        stub: StubApi,
+        control: ControlApi,
         agents: dict[str, NodeAgent],
         token: str,
     ) -> None:
@@ -51,11 +52,11 @@ class ClusterApi:
         self._store = registry.store
         self._faults = faults
         self._watches = watches
-        self._stub = stub
+        self._control = control
         self._agents = agents
         self._token = token
         self._verbs = Verbs(registry, faults)
-        stub.on_compact = self._verbs.forget_snapshots
+        control.on_compact = self._verbs.forget_snapshots
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, whatever it asks."""
@@ -82,7 +83,7 @@ class ClusterApi:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, text = request.raw_path.partition("?")
         if path.startswith("/_stub/"):
-            return await self._stub.handle(request, path.removeprefix("/_stub/"))
+            return await self._control.handle(request, path.removeprefix("/_stub/"))
         if path in ("/healthz", "/livez", "/readyz"):
             return web.Response(text="ok")
         user = self._user(request)
@@ -122,10 +123,9 @@ class ClusterApi:
         header = request.headers.get("Authorization")
         if header is None:
             return _ADMIN
-        given, dot, name = header.removeprefix("Bearer ").partition(".")
-        if given != self._token:
+        if header != f"Bearer {self._token}":
             raise errors.ApiError(401, "Unauthorized", "Unauthorized")
-        return name if dot else USER
+        return USER
 
     async def _suffer(self, fault: Fault) -> None:
         if fault.seconds:
@@ -177,7 +177,7 @@ class ClusterApi:
 
         def running() -> bool:
             now = self._store.get("pods", target.namespace, target.name)
-            return now is not None and now["status"].get("phase") not in ("Succeeded", "Failed")
+            return now is not None and not has_ended(now)
 
         return await serve_log(request, path, query, running)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from local_stack.cluster.registry.objects import Obj, seconds_of
 from local_stack.cluster.registry.resources import Resource
-from local_stack.cluster.registry.store import Obj, seconds_of
 
 _COLUMNS: dict[str, list[str]] = {
     "jobs": ["Name", "Status", "Completions", "Duration", "Age"],

@@ -16,13 +16,13 @@ from local_stack.cluster.api.answers import both, delete_options, matcher, respo
 from local_stack.cluster.api.faults import Call, Faults
 from local_stack.cluster.api.tables import table
 from local_stack.cluster.api.watch import WatchRequest
-from local_stack.cluster.controllers.scheduler import add_disruption
 from local_stack.cluster.registry import errors
 from local_stack.cluster.registry.fields import decode
+from local_stack.cluster.registry.objects import Obj, to_json
 from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
 from local_stack.cluster.registry.resources import ACCESS_REVIEWS, LEASES, PODS, Resource
 from local_stack.cluster.registry.selectors import field_matcher
-from local_stack.cluster.registry.store import Obj, Stored, to_json
+from local_stack.cluster.registry.store import Stored
 from local_stack.cluster.registry.writes import Registry
 
 _SNAPSHOTS = 64
@@ -155,7 +155,7 @@ class Verbs:
     def _evict(self, target: Target, body: Obj) -> web.Response:
         pod = self._registry.get(PODS, target.namespace, target.name)
         options = delete_options({}, body.get("deleteOptions") or {})
-        add_disruption(self._registry, pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+        self._registry.add_disruption(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
         self._registry.delete(PODS, target.namespace, target.name, options)
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 

@@ -13,9 +13,10 @@ from aiohttp import web
 
 from local_stack.cluster.api.tables import table
 from local_stack.cluster.registry.errors import ApiError, bad_request, expired
+from local_stack.cluster.registry.objects import Obj, to_json
 from local_stack.cluster.registry.resources import Resource
 from local_stack.cluster.registry.selectors import Matcher
-from local_stack.cluster.registry.store import Change, Obj, Store, Stored, to_json
+from local_stack.cluster.registry.store import Change, Store, Stored
 
 _MOST_WAITING = 50_000
 _INITIAL_END = "k8s.io/initial-events-end"
@@ -42,21 +43,23 @@ class Watches:
         self._store = store
         self._period = period
         self.open: set[Watch] = set()
-        self.silent: set[str] = set()
 
     def cut(self, plural: str | None) -> int:
         """End the watches (of one resource) by closing their connections; how many."""
-        chosen = [watch for watch in self.open if plural in (None, watch.asked.resource.plural)]
+        chosen = self._of(plural)
         for watch in chosen:
             watch.cut()
         return len(chosen)
 
     def silence(self, plural: str | None) -> int:
         """The open watches (of one resource) stay open and send nothing more; how many."""
-        chosen = [watch for watch in self.open if plural in (None, watch.asked.resource.plural)]
+        chosen = self._of(plural)
         for watch in chosen:
             watch.silent = True
         return len(chosen)
+
+    def _of(self, plural: str | None) -> list[Watch]:
+        return [watch for watch in self.open if plural in (None, watch.asked.resource.plural)]
 
     async def serve(self, request: web.BaseRequest, asked: WatchRequest) -> web.StreamResponse:
         """Answer one watch until it times out, is cut, or its client goes."""

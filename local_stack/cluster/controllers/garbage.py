@@ -8,9 +8,10 @@ from __future__ import annotations
 from local_stack.cluster.controllers.job_policy import TRACKING, is_tracked
 from local_stack.cluster.controllers.work_queue import WorkQueue
 from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.registry.objects import Key, Obj
 from local_stack.cluster.registry.resources import JOBS, NAMESPACES, PODS, RESOURCES
 from local_stack.cluster.registry.rules import DeleteOptions
-from local_stack.cluster.registry.store import Change, Key, Obj
+from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import FOREGROUND, ORPHAN, Registry
 
 

@@ -8,6 +8,9 @@ from local_stack.cluster.controllers.work_queue import WorkQueue
 from local_stack.cluster.registry.events import Recorder
 from local_stack.cluster.registry.writes import Registry
 
+# Seconds between a pod's change and its Job's, so that changes of several pods become one.
+BATCH = 0.05
+
 
 @dataclass
 class Failures:
@@ -19,13 +22,12 @@ class Failures:
 
 @dataclass
 class Controller:
-    """What every pass shares. `backoff` and `batch` in seconds; `failures` and `refusals` by the Job's uid."""
+    """What every pass shares. `backoff` in seconds; `failures` and `refusals` by the Job's uid."""
 
     registry: Registry
     queue: WorkQueue
     recorder: Recorder
     backoff: float
-    batch: float
     failures: dict[str, Failures] = field(default_factory=dict)
     refusals: dict[str, int] = field(default_factory=dict)
 

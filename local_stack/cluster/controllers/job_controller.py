@@ -5,25 +5,26 @@ from __future__ import annotations
 import time
 
 from local_stack.cluster.controllers import job_policy as policy
-from local_stack.cluster.controllers.job_context import Controller
+from local_stack.cluster.controllers.job_context import BATCH, Controller
 from local_stack.cluster.controllers.job_sync import JobSync
 from local_stack.cluster.controllers.work_queue import WorkQueue
 from local_stack.cluster.registry.events import Recorder
+from local_stack.cluster.registry.objects import Key, Obj, seconds_of
 from local_stack.cluster.registry.resources import JOBS
 from local_stack.cluster.registry.rules import DeleteOptions
-from local_stack.cluster.registry.store import Change, Key, Obj, seconds_of
+from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import Registry
 
 
 class JobController:
-    """Acts on every Job of the registry. `backoff` is the wait after a first failure, `batch` after a pod's change."""
+    """Acts on every Job of the registry. `backoff`: seconds of the wait after a first failure."""
 
-    def __init__(self, registry: Registry, *, backoff: float = 10.0, batch: float = 0.05) -> None:
+    def __init__(self, registry: Registry, *, backoff: float) -> None:
         self._registry = registry
         self._store = registry.store
         self._queue = WorkQueue(self._sync)
         recorder = Recorder(self._store, "job-controller")
-        self._shared = Controller(registry, self._queue, recorder, backoff, batch)
+        self._shared = Controller(registry, self._queue, recorder, backoff)
         self._syncing = False
 
     def start(self) -> None:
@@ -48,7 +49,7 @@ class JobController:
             return
         for owner in pod["metadata"].get("ownerReferences") or ():
             if owner["kind"] == "Job" and owner.get("controller"):
-                self._queue.add((pod["metadata"]["namespace"], owner["name"]), self._shared.batch)
+                self._queue.add((pod["metadata"]["namespace"], owner["name"]), BATCH)
 
     def _sync(self, key: Key) -> None:
         job = self._store.get("jobs", *key)

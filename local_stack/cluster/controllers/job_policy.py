@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from local_stack.cluster.registry.store import Obj
+from local_stack.cluster.registry.objects import Obj, condition_status, find_condition, has_ended
 
 TRACKING = "batch.kubernetes.io/job-tracking"
 
 
 def is_active(pod: Obj) -> bool:
     """Neither ended nor being deleted."""
-    return pod["status"].get("phase") not in ("Succeeded", "Failed") and not is_deleted(pod)
+    return not has_ended(pod) and not is_deleted(pod)
 
 
 def is_deleted(pod: Obj) -> bool:
@@ -25,7 +25,7 @@ def is_deleted(pod: Obj) -> bool:
 
 def is_terminating(pod: Obj) -> bool:
     """Being deleted and not ended yet."""
-    return is_deleted(pod) and pod["status"].get("phase") not in ("Succeeded", "Failed")
+    return is_deleted(pod) and not has_ended(pod)
 
 
 def is_ready(pod: Obj) -> bool:
@@ -45,17 +45,6 @@ def is_failed(pod: Obj, spec: Obj) -> bool:
 def is_tracked(pod: Obj) -> bool:
     """Not yet counted: it still carries the Job controller's finalizer."""
     return TRACKING in (pod["metadata"].get("finalizers") or ())
-
-
-def condition_status(status: Mapping[str, Any], kind: str) -> str | None:
-    """True, False or Unknown; None when there is no such condition."""
-    found = find_condition(status, kind)
-    return found["status"] if found else None
-
-
-def find_condition(status: Mapping[str, Any], kind: str) -> Obj | None:
-    """The condition of this type, whatever its status."""
-    return next((c for c in status.get("conditions") or () if c["type"] == kind), None)
 
 
 def condition(kind: str, status: str, reason: str, message: str, stamp: str) -> Obj:

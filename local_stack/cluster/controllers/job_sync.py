@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 
 from local_stack.cluster.controllers import job_policy as policy
-from local_stack.cluster.controllers.job_context import Controller, Failures
+from local_stack.cluster.controllers.job_context import BATCH, Controller, Failures
 from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.registry.objects import Obj, find_condition, fresh_copy, now_stamp, seconds_of
 from local_stack.cluster.registry.resources import JOBS, PODS
 from local_stack.cluster.registry.rules import DeleteOptions
-from local_stack.cluster.registry.store import Obj, fresh_copy, now_stamp, seconds_of
 
 _MAX_BACKOFF = 600.0  # seconds, MaxJobPodFailureBackOff
 _MAX_API_BACKOFF = 60.0  # seconds, MaxJobApiBackOff
@@ -90,10 +90,10 @@ class JobSync:
 
     def _ending(self, failed: list[Obj], all_failed: int) -> Obj | None:
         stamp = now_stamp()
-        met = policy.find_condition(self.status, "SuccessCriteriaMet")
+        met = find_condition(self.status, "SuccessCriteriaMet")
         if met:
             return met
-        target = policy.find_condition(self.status, "FailureTarget")
+        target = find_condition(self.status, "FailureTarget")
         if target:
             return policy.condition("Failed", "True", target["reason"], target["message"], stamp)
         for pod in failed:
@@ -135,7 +135,7 @@ class JobSync:
             self.terminating += 1
             self.ready -= policy.is_ready(pod)
         if deleted:
-            self._again(self.c.batch)
+            self._again(BATCH)
         return deleted
 
     def _manage(self) -> int:
@@ -197,7 +197,7 @@ class JobSync:
 
     def _note_suspension(self) -> None:
         stamp = now_stamp()
-        known = policy.find_condition(self.status, "Suspended")
+        known = find_condition(self.status, "Suspended")
         if self.suspended:
             wanted = policy.condition("Suspended", "True", "JobSuspended", "Job suspended", stamp)
         elif known:
@@ -242,7 +242,7 @@ class JobSync:
             elif (failed or (condition and condition["type"] != "SuccessCriteriaMet")) and self._counts(pod):
                 lost.append(pod["metadata"]["uid"])
         if condition and condition["type"] in ("FailureTarget", "SuccessCriteriaMet"):
-            if not policy.find_condition(status, condition["type"]):
+            if not find_condition(status, condition["type"]):
                 status["conditions"] = [*(status.get("conditions") or ()), condition]
             final = "Failed" if condition["type"] == "FailureTarget" else "Complete"
             condition = {**condition, "type": final}

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from local_stack.cluster.node.objects import fits, fixed_obstacle
-from local_stack.cluster.registry.errors import ApiError
+from local_stack.cluster.controllers.placement import fits, fixed_obstacle
 from local_stack.cluster.registry.events import Recorder
+from local_stack.cluster.registry.objects import Key, Obj, has_ended, key_of, new_condition, with_condition
 from local_stack.cluster.registry.quantities import pod_requests, quantity
 from local_stack.cluster.registry.resources import PODS
 from local_stack.cluster.registry.rules import DeleteOptions
-from local_stack.cluster.registry.store import Change, Key, Obj, now_stamp
+from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import Registry
 
 _NO_CLAIMS = "no new claims to deallocate, preemption: "
@@ -87,7 +87,7 @@ class Scheduler:
         pod = change.stored.obj
         meta, spec = pod["metadata"], pod["spec"]
         uid: str = meta["uid"]
-        over = change.kind == "DELETED" or pod["status"].get("phase") in ("Succeeded", "Failed")
+        over = change.kind == "DELETED" or has_ended(pod)
         node = spec.get("nodeName")
         if node:
             self._forget(uid)
@@ -99,7 +99,7 @@ class Scheduler:
                     self._soon()
             elif uid not in known.pods:
                 requests = pod_requests(spec)
-                known.pods[uid] = (requests, (meta["namespace"], meta["name"]), spec.get("priority", 0))
+                known.pods[uid] = (requests, key_of(pod), spec.get("priority", 0))
                 known.used.update(requests)
         elif over or meta.get("deletionTimestamp"):
             self._forget(uid)
@@ -108,7 +108,7 @@ class Scheduler:
             requests = pod_requests(spec)
             priority = spec.get("priority", 0)
             name = f"{sorted(requests.items())}{spec.get('nodeSelector')}{spec.get('tolerations')}{priority}"
-            waiting = _Waiting(uid, (meta["namespace"], meta["name"]), priority, self._order, requests)
+            waiting = _Waiting(uid, key_of(pod), priority, self._order, requests)
             group = self._groups.setdefault(name, _Group())
             group.pods[uid] = waiting
             group.fresh.append(waiting)
@@ -181,29 +181,15 @@ class Scheduler:
 
     def _bind(self, pod: Obj, node: str) -> None:
         meta = pod["metadata"]
-        condition = {
-            "type": "PodScheduled",
-            "status": "True",
-            "lastProbeTime": None,
-            "lastTransitionTime": now_stamp(),
-        }
-        status = {key: value for key, value in pod["status"].items() if key != "nominatedNodeName"}
-        others = [c for c in status.get("conditions") or () if c["type"] != "PodScheduled"]
-        status = {"phase": status["phase"], "conditions": [*others, condition], **_without_phase(status)}
+        status = with_condition(pod["status"], new_condition("PodScheduled", "True"))
+        status.pop("nominatedNodeName", None)
         bound = self._registry.set_status(PODS, pod, status, spec={**pod["spec"], "nodeName": node})
         where = f"{meta['namespace']}/{meta['name']}"
         self._recorder.scheduling(bound, "Normal", "Scheduled", f"Successfully assigned {where} to {node}", "Binding")
 
     def _tell(self, pod: Obj, why: str, nominated: str = "") -> None:
-        condition = {
-            "type": "PodScheduled",
-            "observedGeneration": pod["metadata"].get("generation", 1),
-            "status": "False",
-            "lastProbeTime": None,
-            "lastTransitionTime": now_stamp(),
-            "reason": "Unschedulable",
-            "message": why,
-        }
+        condition = new_condition("PodScheduled", "False", "Unschedulable", why)
+        condition["observedGeneration"] = pod["metadata"].get("generation", 1)
         status = {**pod["status"], "conditions": [condition]}
         if nominated:
             status["nominatedNodeName"] = nominated
@@ -256,29 +242,8 @@ class Scheduler:
         victim = self._store.get("pods", *key)
         if victim is None or victim["metadata"].get("deletionTimestamp"):
             return
-        add_disruption(self._registry, victim, "PreemptionByScheduler", _VICTIM_MESSAGE)
+        self._registry.add_disruption(victim, "PreemptionByScheduler", _VICTIM_MESSAGE)
         uid = preemptor["metadata"]["uid"]
         text = f"Preempted by pod {uid} on node {node}"
         self._recorder.scheduling(victim, "Normal", "Preempted", text, "Preempting")
         self._registry.delete(PODS, *key, DeleteOptions())
-
-
-def add_disruption(registry: Registry, pod: Obj, reason: str, message: str) -> None:
-    """Set the pod's condition DisruptionTarget."""
-    condition = {
-        "type": "DisruptionTarget",
-        "status": "True",
-        "lastProbeTime": None,
-        "lastTransitionTime": now_stamp(),
-        "reason": reason,
-        "message": message,
-    }
-    others = [c for c in pod["status"].get("conditions") or () if c["type"] != "DisruptionTarget"]
-    try:
-        registry.set_status(PODS, pod, {**pod["status"], "conditions": [*others, condition]})
-    except ApiError:
-        return
-
-
-def _without_phase(status: Obj) -> Obj:
-    return {key: value for key, value in status.items() if key not in ("phase", "conditions")}

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from local_stack.cluster.registry.store import Key
+from local_stack.cluster.registry.objects import Key
 
 log = logging.getLogger(__name__)
 

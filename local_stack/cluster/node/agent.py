@@ -10,22 +10,23 @@ import contextlib
 from collections import deque
 from pathlib import Path
 
-from local_stack.cluster.controllers.scheduler import add_disruption
 from local_stack.cluster.node.images import Images
+from local_stack.cluster.node.kubelet import Waits
 from local_stack.cluster.node.objects import (
     UNREACHABLE,
-    disruption_reason,
     new_node,
     ready_condition,
     toleration_seconds,
 )
+from local_stack.cluster.node.pod_status import PodState
 from local_stack.cluster.node.pod_worker import PodWorker
 from local_stack.cluster.node.processes import Undertaker, group_memory, proportional_memory
 from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.events import Recorder
+from local_stack.cluster.registry.objects import Key, Obj, find_condition, has_ended, key_of, now_stamp, with_condition
 from local_stack.cluster.registry.resources import NODES, PODS
 from local_stack.cluster.registry.rules import DeleteOptions
-from local_stack.cluster.registry.store import Change, Key, Obj, now_stamp
+from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import Registry
 
 _MEMORY_PERIOD = 0.1  # seconds between looks at the containers' memory
@@ -39,14 +40,11 @@ class NodeAgent:
         registry: Registry,
         images: Images,
         undertaker: Undertaker,
+        waits: Waits,
         *,
         name: str,
         gpus: int,
         folder: Path,
-        retry: float = 1.0,
-        pull_backoff: float = 10.0,
-        crash_backoff: float = 10.0,
-        keep_folders: bool = False,
     ) -> None:
         self.registry = registry
         self.store = registry.store
@@ -54,17 +52,14 @@ class NodeAgent:
         self.undertaker = undertaker
         self.name = name
         self._gpus = gpus
-        self.retry = retry
-        self.pull_backoff = pull_backoff
-        self.crash_backoff = crash_backoff
-        self.keep_folders = keep_folders
+        self.waits = waits
         self.claims = folder / "claims"
         self.answering = asyncio.Event()
         self.answering.set()
         self._folder = folder / "pods"
         self._recorder = Recorder(self.store, "kubelet", name)
         self._workers: dict[str, PodWorker] = {}
-        self._late: dict[str, PodWorker] = {}
+        self._late: dict[str, tuple[Key, PodState]] = {}
         self._rejections: deque[tuple[str, str]] = deque()
         self._addresses = 1
         self._tasks: list[asyncio.Task[None]] = []
@@ -82,29 +77,33 @@ class NodeAgent:
             task.cancel()
         for timer in self._evictions:
             timer.cancel()
-        self.keep_folders = True
         for worker in self._workers.values():
-            worker.vanish()
+            worker.vanish(keep_folder=True)
 
-    # what workers use
+    # What the pods' workers use
 
     def event(self, pod: Obj, kind: str, reason: str, message: str, *, part: str = "") -> None:
         """An Event of this kubelet; none while the node is lost."""
         if self.answering.is_set():
             self._recorder.record(pod, kind, reason, message, part=part)
 
-    def write_status(self, worker: PodWorker) -> None:
-        """Write a worker's state on the newest version of its pod; later, if the node is lost."""
+    def write_status(self, key: Key, uid: str, state: PodState) -> None:
+        """Write a pod's state on its newest version; when the node answers again, if it is lost."""
         if not self.answering.is_set():
-            self._late[worker.uid] = worker
+            self._late[uid] = (key, state)
             return
-        pod = self.store.get("pods", *worker.key)
-        if pod is not None and pod["metadata"]["uid"] == worker.uid:
+        pod = self._pod(key, uid)
+        if pod is not None:
             with contextlib.suppress(ApiError):
-                self.registry.set_status(PODS, pod, worker.state.render(pod))
+                self.registry.set_status(PODS, pod, state.render(pod))
+
+    def _pod(self, key: Key, uid: str) -> Obj | None:
+        """The pod as it is now; None when it is gone, or another of its name is there."""
+        pod = self.store.get("pods", *key)
+        return pod if pod is not None and pod["metadata"]["uid"] == uid else None
 
     def remove_object(self, key: Key, uid: str) -> None:
-        """The kubelet's last word on a deleted pod."""
+        """Remove a deleted pod's object for good."""
         with contextlib.suppress(ApiError):
             self.registry.delete(PODS, *key, DeleteOptions(grace=0, uid=uid))
 
@@ -117,7 +116,7 @@ class NodeAgent:
         self._addresses += 1
         return f"10.88.{self._addresses >> 8 & 255}.{self._addresses & 255}"
 
-    # what happens to pods
+    # What happens to pods
 
     def _pod_changed(self, change: Change) -> None:
         pod = change.stored.obj
@@ -133,17 +132,16 @@ class NodeAgent:
             return
         if worker is None:
             self._adopt(pod)
-        elif meta.get("deletionTimestamp"):
-            worker.stop(float(meta.get("deletionGracePeriodSeconds") or 0))
+        else:
+            worker.stop_if_deleted(pod)
 
     def _adopt(self, pod: Obj) -> None:
         meta = pod["metadata"]
-        if pod["status"].get("phase") in ("Succeeded", "Failed"):
+        if has_ended(pod):
             return
         home = self._folder / f"{meta['namespace']}_{meta['name']}_{meta['uid'][:8]}"
         worker = self._workers[meta["uid"]] = PodWorker(self, pod, home)
-        if meta.get("deletionTimestamp"):
-            worker.stop(float(meta.get("deletionGracePeriodSeconds") or 0))
+        worker.stop_if_deleted(pod)
 
     def _forget(self, worker: PodWorker) -> None:
         self._workers.pop(worker.uid, None)
@@ -167,7 +165,7 @@ class NodeAgent:
                     if process is not None:
                         process.kill(out_of_memory=True)
 
-    # faults on demand
+    # Faults on demand
 
     def log_path(self, uid: str, container: str) -> Path | None:
         """Where a pod's log lies, if the pod is known here and its node answers."""
@@ -184,8 +182,7 @@ class NodeAgent:
         if worker is None:
             return
         self._recorder.record(pod, "Warning", reason, message)
-        text = message
-        add_disruption(self.registry, pod, "TerminationByKubelet", text)
+        self.registry.add_disruption(pod, "TerminationByKubelet", message)
         worker.fail(reason, message)
 
     def lose(self, *, kill: bool, evict_after: float | None) -> None:
@@ -200,27 +197,22 @@ class NodeAgent:
             if kill:
                 for process in worker.processes.values():
                     process.kill()
-            pod = self.store.get("pods", *worker.key)
-            if pod is None or pod["status"].get("phase") in ("Succeeded", "Failed"):
+            pod = self._pod(worker.key, worker.uid)
+            if pod is None or has_ended(pod):
                 continue
             controller.record(pod, "Warning", "NodeNotReady", "Node is not ready")
-            conditions = [
-                {**c, "status": "False"} if c["type"] == "Ready" else c for c in pod["status"].get("conditions") or ()
-            ]
-            self.registry.set_status(PODS, pod, {**pod["status"], "conditions": conditions})
+            if ready := find_condition(pod["status"], "Ready"):
+                self.registry.set_status(PODS, pod, with_condition(pod["status"], {**ready, "status": "False"}))
             wait = toleration_seconds(pod) if evict_after is None else evict_after
             if wait is not None:
                 self._evictions.append(loop.call_later(wait, self._taint_evict, worker))
 
     def _taint_evict(self, worker: PodWorker) -> None:
-        pod = self.store.get("pods", *worker.key)
-        if pod is None or pod["metadata"]["uid"] != worker.uid or self.answering.is_set():
+        pod = self._pod(worker.key, worker.uid)
+        if pod is None or self.answering.is_set():
             return
-        where = f"{worker.key[0]}/{worker.key[1]}"
-        controller = Recorder(self.store, "taint-eviction-controller")
-        controller.record(pod, "Normal", "TaintManagerEviction", f"Marking for deletion Pod {where}")
-        text = "Taint manager: deleting due to NoExecute taint"
-        add_disruption(self.registry, pod, "DeletionByTaintManager", text)
+        self._record_taint(pod, "Marking for deletion Pod")
+        self.registry.add_disruption(pod, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint")
         with contextlib.suppress(ApiError):
             self.registry.delete(PODS, *worker.key, DeleteOptions(uid=worker.uid))
 
@@ -236,22 +228,29 @@ class NodeAgent:
             self.registry.create(NODES, "", new_node(self.name, self._gpus))
         self._set_ready("True")
         for uid, worker in list(self._workers.items()):
-            pod = self.store.get("pods", *worker.key)
-            if pod is None or pod["metadata"]["uid"] != uid:
-                self._forget(worker)
-            elif pod["metadata"].get("deletionTimestamp"):
-                if disruption_reason(pod) == "DeletionByTaintManager":
-                    text = f"Cancelling deletion of Pod {worker.key[0]}/{worker.key[1]}"
-                    taints = Recorder(self.store, "taint-eviction-controller")
-                    taints.record(pod, "Normal", "TaintManagerEviction", text)
-                worker.stop(float(pod["metadata"].get("deletionGracePeriodSeconds") or 0))
-        for uid, worker in list(self._late.items()):
-            del self._late[uid]
-            worker.publish()
+            self._catch_up(worker, self._pod(worker.key, uid))
+        late, self._late = self._late, {}
+        for uid, (key, state) in late.items():
+            self.write_status(key, uid, state)
         for stored in self.store.all("pods"):
             bound = stored.obj["spec"].get("nodeName") == self.name
             if bound and stored.obj["metadata"]["uid"] not in self._workers:
                 self._adopt(stored.obj)
+
+    def _catch_up(self, worker: PodWorker, pod: Obj | None) -> None:
+        """What its node did not see: the pod is gone, or is to go."""
+        if pod is None:
+            self._forget(worker)
+            return
+        disruption = find_condition(pod["status"], "DisruptionTarget")
+        by_taint = disruption is not None and disruption["reason"] == "DeletionByTaintManager"
+        if by_taint and pod["metadata"].get("deletionTimestamp"):
+            self._record_taint(pod, "Cancelling deletion of Pod")
+        worker.stop_if_deleted(pod)
+
+    def _record_taint(self, pod: Obj, what: str) -> None:
+        taints = Recorder(self.store, "taint-eviction-controller")
+        taints.record(pod, "Normal", "TaintManagerEviction", f"{what} {'/'.join(key_of(pod))}")
 
     def remove_node(self, *, kill: bool) -> None:
         """The node object is deleted; the pod garbage collector fails and removes its pods.
@@ -262,11 +261,11 @@ class NodeAgent:
         with contextlib.suppress(ApiError):
             self.registry.delete(NODES, "", self.name, DeleteOptions())
         for worker in list(self._workers.values()):
-            pod = self.store.get("pods", *worker.key)
-            if pod is not None and pod["metadata"]["uid"] == worker.uid:
+            pod = self._pod(worker.key, worker.uid)
+            if pod is not None:
                 # One that had ended is not disrupted any more (gc_controller.go, markFailedAndDeletePodWithCondition).
-                if pod["status"].get("phase") not in ("Succeeded", "Failed"):
-                    add_disruption(self.registry, pod, "DeletionByPodGC", "PodGC: node no longer exists")
+                if not has_ended(pod):
+                    self.registry.add_disruption(pod, "DeletionByPodGC", "PodGC: node no longer exists")
                     pod = self.registry.get(PODS, *worker.key)
                     self.registry.set_status(PODS, pod, {**pod["status"], "phase": "Failed"})
                 self.remove_object(worker.key, worker.uid)
@@ -283,12 +282,10 @@ class NodeAgent:
 
     def _set_ready(self, value: str) -> None:
         node = self.registry.get(NODES, "", self.name)
-        others = [c for c in node["status"]["conditions"] if c["type"] != "Ready"]
-        ready = ready_condition(value)
         spec = {key: item for key, item in node["spec"].items() if key != "taints"}
         if value != "True":
             spec["taints"] = [
                 {"key": UNREACHABLE, "effect": effect, "timeAdded": now_stamp()}
                 for effect in ("NoSchedule", "NoExecute")
             ]
-        self.registry.set_status(NODES, node, {**node["status"], "conditions": [*others, ready]}, spec=spec)
+        self.registry.set_status(NODES, node, with_condition(node["status"], ready_condition(value)), spec=spec)

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import quantity
-from local_stack.cluster.registry.store import Obj, Store
+from local_stack.cluster.registry.store import Store
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]+)\)")
 _ANNOTATION = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from local_stack.cluster.registry.store import Obj, now_stamp
+from local_stack.cluster.registry.objects import Obj, now_stamp
 
 _OWN = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
 _TERMINAL = ("Succeeded", "Failed")

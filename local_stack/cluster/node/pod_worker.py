@@ -10,7 +10,6 @@ import asyncio
 import logging
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from local_stack.cluster.node.container_env import (
     MissingError,
@@ -20,14 +19,12 @@ from local_stack.cluster.node.container_env import (
     prepare_volumes,
 )
 from local_stack.cluster.node.images import Image, is_valid, told_outcome
+from local_stack.cluster.node.kubelet import Kubelet
 from local_stack.cluster.node.pod_status import LOST, ContainerState, PodState
 from local_stack.cluster.node.processes import ContainerProcess
 from local_stack.cluster.node.termination import last_words, start_error
+from local_stack.cluster.registry.objects import Obj, key_of
 from local_stack.cluster.registry.quantities import quantity
-from local_stack.cluster.registry.store import Obj
-
-if TYPE_CHECKING:
-    from local_stack.cluster.node.agent import NodeAgent
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +34,9 @@ _MAX_BACKOFF = 300.0
 class PodWorker:
     """Runs one pod. `home` is the pod's own folder."""
 
-    def __init__(self, agent: NodeAgent, pod: Obj, home: Path) -> None:
+    def __init__(self, agent: Kubelet, pod: Obj, home: Path) -> None:
         self.agent = agent
-        self.key = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        self.key = key_of(pod)
         self.uid: str = pod["metadata"]["uid"]
         self.pod = pod
         self.home = home
@@ -64,17 +61,20 @@ class PodWorker:
                 found[container.spec["name"]] = int(quantity(str(limit)))
         return found
 
-    def stop(self, grace: float) -> None:
-        """The pod's deletion was asked for; `grace` in seconds from now. Asked again: only the shorter counts."""
-        self._grace = min(grace, self._grace) if self._stopping.is_set() else grace
-        self._stopping.set()
+    def stop_if_deleted(self, pod: Obj) -> None:
+        """End the pod when its deletion was asked for. Asked again: only a shorter grace period counts."""
+        meta = pod["metadata"]
+        if meta.get("deletionTimestamp"):
+            grace = float(meta.get("deletionGracePeriodSeconds") or 0)
+            self._grace = min(grace, self._grace) if self._stopping.is_set() else grace
+            self._stopping.set()
 
-    def vanish(self) -> None:
-        """The object is gone: kill what runs, say nothing more."""
+    def vanish(self, *, keep_folder: bool = False) -> None:
+        """The object is gone: kill what runs, write no more status."""
         self._gone = True
         self._kill_all()
         self._task.cancel()
-        if not self.agent.keep_folders:
+        if not keep_folder:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, lambda: shutil.rmtree(self.home, ignore_errors=True))
 
@@ -158,7 +158,7 @@ class PodWorker:
     def publish(self) -> None:
         """Write the status, now or when the node answers again."""
         if not self._gone:
-            self.agent.write_status(self)
+            self.agent.write_status(self.key, self.uid, self.state)
 
     async def _run_all(self) -> None:
         instant = self.agent.images.find(self.state.containers[0].spec["image"])
@@ -193,11 +193,11 @@ class PodWorker:
                 return prepare_volumes(self.agent.store, self.pod, self.home / "volumes", self.agent.claims)
             except MissingError as why:
                 self.agent.event(self.pod, "Warning", "FailedMount", str(why))
-                await asyncio.sleep(self.agent.retry)
+                await asyncio.sleep(self.agent.waits.retry)
 
     async def _run_container(self, container: ContainerState, volumes: dict[str, Path]) -> None:
         policy = self.pod["spec"].get("restartPolicy")
-        wait = self.agent.crash_backoff
+        wait = self.agent.waits.crash
         while True:
             image = await self._image(container)
             await self._run_once(container, image, volumes)
@@ -218,7 +218,7 @@ class PodWorker:
         """Wait until the image is there, saying why it is not."""
         name, policy = container.spec["image"], container.spec.get("imagePullPolicy")
         part = container.spec["name"]
-        wait = self.agent.pull_backoff
+        wait = self.agent.waits.pull
         while True:
             image = self.agent.images.find(name)
             if image:
@@ -231,12 +231,12 @@ class PodWorker:
                     "invalid reference format"
                 )
                 self._hold(container, "InvalidImageName", why, "InspectFailed")
-                await asyncio.sleep(self.agent.retry)
+                await asyncio.sleep(self.agent.waits.retry)
                 continue
             if policy == "Never":
                 why = f'Container image "{name}" is not present with pull policy of Never'
                 self._hold(container, "ErrImageNeverPull", why, "ErrImageNeverPull")
-                await asyncio.sleep(self.agent.retry)
+                await asyncio.sleep(self.agent.waits.retry)
                 continue
             why = self.agent.images.pull_error(name)
             self.agent.event(self.pod, "Normal", "Pulling", f'Pulling image "{name}"', part=part)
@@ -272,7 +272,7 @@ class PodWorker:
                 self.agent.event(self.pod, "Warning", "Failed", f"Error: {missing}", part=name)
                 container.wait("CreateContainerConfigError", str(missing))
                 self.publish()
-            await asyncio.sleep(self.agent.retry)
+            await asyncio.sleep(self.agent.waits.retry)
         self.agent.event(self.pod, "Normal", "Created", "Container created", part=name)
         cwd = Path(folders.localized(spec.get("workingDir") or "")) if spec.get("workingDir") else folders.root
         log_file = self.home / "logs" / f"{name}.log"

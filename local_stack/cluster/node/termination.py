@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from local_stack.cluster.registry.store import Obj
+from local_stack.cluster.registry.objects import Obj
 
 _MESSAGE_LIMIT = 4096  # bytes
 _LOG_BYTES, _LOG_LINES = 2048, 80

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from local_stack.cluster.registry.errors import forbidden
+from local_stack.cluster.registry.objects import Obj, has_ended
 from local_stack.cluster.registry.quantities import pod_limits, pod_requests, quantity, shown
 from local_stack.cluster.registry.resources import JOBS, PODS, Resource
-from local_stack.cluster.registry.store import Obj, Store
+from local_stack.cluster.registry.store import Store
 
 _BUILT_IN_PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
 
@@ -70,7 +71,7 @@ def quota_usage(store: Store, namespace: str, names: dict[str, Any]) -> dict[str
     """What the namespace uses of each named quantity; pods that have ended count for nothing."""
     used = dict.fromkeys(names, 0.0)
     for stored in store.all("pods", namespace):
-        if stored.obj.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        if has_ended(stored.obj):
             continue
         for name, amount in _pod_usage(stored.obj).items():
             if name in used:

@@ -6,11 +6,9 @@ Held to the recordings in tests/recorded: what the real server wrote for the sam
 from __future__ import annotations
 
 import random
-from typing import Any
 
+from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import qos_class
-
-Obj = dict[str, Any]
 
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # without vowels and look-alikes, as the API server draws them
 _TOKEN_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 
-from local_stack.cluster.registry.store import Obj, Store, micro_stamp, now_stamp
+from local_stack.cluster.registry.objects import Obj, micro_stamp, now_stamp
+from local_stack.cluster.registry.store import Store
 
 
 class Recorder:

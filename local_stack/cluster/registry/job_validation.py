@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from local_stack.cluster.registry.errors import Cause, duplicate, invalid_value, required, unsupported
+from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.validation import label_causes, pod_spec_causes
-
-Obj = dict[str, Any]
 
 _IMMUTABLE = (
     "completions",

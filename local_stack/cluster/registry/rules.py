@@ -7,7 +7,7 @@ import binascii
 from dataclasses import dataclass
 
 from local_stack.cluster.registry import errors
-from local_stack.cluster.registry.store import Obj
+from local_stack.cluster.registry.objects import Obj
 
 _POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
 

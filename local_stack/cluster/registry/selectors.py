@@ -83,11 +83,6 @@ def _label_test(part: str) -> Callable[[Mapping[str, str]], bool]:
     return lambda labels: part in labels
 
 
-def selects(selector: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
-    """Whether a LabelSelector's matchLabels holds (matchExpressions are not used by Jobs' own selectors)."""
-    return all(labels.get(key) == value for key, value in (selector.get("matchLabels") or {}).items())
-
-
 def field_matcher(resource: Resource, text: str) -> Matcher | None:
     """`metadata.name=x,status.phase!=Running`; only the fields that Kubernetes indexes, others are a 400."""
     tests: list[Matcher] = []

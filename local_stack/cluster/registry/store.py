@@ -6,50 +6,14 @@ a version can be handed out, compared and sent to many watchers without copies. 
 
 from __future__ import annotations
 
-import calendar
-import json
-import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
+from local_stack.cluster.registry.objects import Key, Obj, key_of, to_json
 from local_stack.cluster.registry.resources import RESOURCES
-
-Obj = dict[str, Any]
-Key = tuple[str, str]
 
 _HISTORY = 10_000
 _EVENTS_KEPT = 20_000
-
-
-def to_json(value: object) -> bytes:
-    """Compact JSON, as the API server writes it."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def now_stamp(seconds: float | None = None) -> str:
-    """RFC 3339 with whole seconds in UTC: the API's metav1.Time. `seconds`: Unix time, default now."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
-
-
-def seconds_of(stamp: str) -> float:
-    """Unix seconds of a metav1.Time."""
-    return float(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")))
-
-
-def fresh_copy(value: Any) -> Any:
-    """A deep copy of JSON-like data."""
-    if isinstance(value, dict):
-        return {key: fresh_copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [fresh_copy(item) for item in value]
-    return value
-
-
-def micro_stamp() -> str:
-    """RFC 3339 with microseconds in UTC: the API's metav1.MicroTime."""
-    moment = time.time()
-    return now_stamp(moment)[:-1] + f".{int(moment % 1 * 1e6):06d}Z"
 
 
 class Stored:
@@ -117,11 +81,6 @@ class Store:
             return [objects[key] for key in sorted(key for key in objects if key[0] == namespace)]
         return [objects[key] for key in sorted(objects)]
 
-    def each(self, plural: str) -> Iterator[Obj]:
-        """Every current object, in no order."""
-        for stored in list(self.objects[plural].values()):
-            yield stored.obj
-
     def owned_pods(self, uid: str) -> list[Obj]:
         """The pods with an owner reference to this uid."""
         pods = self.objects["pods"]
@@ -130,7 +89,7 @@ class Store:
     def put(self, plural: str, obj: Obj) -> Obj:
         """Store a new version. `obj` and its `metadata` must be new dictionaries; both become the store's."""
         meta = obj["metadata"]
-        key = (meta.get("namespace", ""), meta["name"])
+        key = key_of(obj)
         previous = self.objects[plural].get(key)
         self.version += 1
         meta["resourceVersion"] = str(self.version)

@@ -18,10 +18,9 @@ from local_stack.cluster.registry.errors import (
     required,
     unsupported,
 )
+from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import quantity
 from local_stack.cluster.registry.resources import Resource
-
-Obj = dict[str, Any]
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS_LABEL = re.compile(_LABEL)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from local_stack.cluster.registry import admission, errors
@@ -18,9 +19,10 @@ from local_stack.cluster.registry.defaults import (
     random_suffix,
 )
 from local_stack.cluster.registry.job_validation import changed_job_causes, new_job_causes
+from local_stack.cluster.registry.objects import Obj, has_ended, key_of, new_condition, now_stamp, with_condition
 from local_stack.cluster.registry.resources import JOBS, LEASES, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
 from local_stack.cluster.registry.rules import DeleteOptions, changed_pod_causes, fold_string_data
-from local_stack.cluster.registry.store import Obj, Store, now_stamp
+from local_stack.cluster.registry.store import Store
 from local_stack.cluster.registry.validation import finalizer_causes, metadata_causes, pod_spec_causes
 
 _SERVER_OWNED = ("uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds", "selfLink")
@@ -186,22 +188,29 @@ class Registry:
 
     def set_status(self, resource: Resource, obj: Obj, status: Obj, **other: Any) -> Obj:
         """A controller's write: a new status on the object's newest version (and other top-level parts)."""
-        meta = obj["metadata"]
-        newest = self.store.get(resource.plural, meta.get("namespace", ""), meta["name"])
-        if newest is None or newest["metadata"]["uid"] != meta["uid"]:
-            raise errors.not_found(resource, meta["name"])
+        newest = self._newest(resource, obj)
         new = {**newest, **other, "metadata": dict(newest["metadata"]), "status": status}
         return newest if new == newest else self.commit(resource, newest, new)
 
+    def add_disruption(self, pod: Obj, reason: str, message: str) -> None:
+        """Set the condition DisruptionTarget on the pod; nothing when it is gone."""
+        condition = new_condition("DisruptionTarget", "True", reason, message)
+        with suppress(errors.ApiError):
+            self.set_status(PODS, pod, with_condition(pod["status"], condition))
+
     def set_metadata(self, resource: Resource, obj: Obj, **parts: Any) -> Obj:
         """A controller's write: metadata parts on the newest version; None removes a part."""
-        meta = obj["metadata"]
-        newest = self.store.get(resource.plural, meta.get("namespace", ""), meta["name"])
-        if newest is None or newest["metadata"]["uid"] != meta["uid"]:
-            raise errors.not_found(resource, meta["name"])
+        newest = self._newest(resource, obj)
         fresh = {**newest["metadata"], **parts}
         fresh = {key: value for key, value in fresh.items() if value is not None}
         return self.commit(resource, newest, {**newest, "metadata": fresh})
+
+    def _newest(self, resource: Resource, obj: Obj) -> Obj:
+        """The object as it is now; 404 when it is gone, or another of its name is there."""
+        newest = self.store.get(resource.plural, *key_of(obj))
+        if newest is None or newest["metadata"]["uid"] != obj["metadata"]["uid"]:
+            raise errors.not_found(resource, obj["metadata"]["name"])
+        return newest
 
     def delete(self, resource: Resource, namespace: str, name: str, options: DeleteOptions) -> tuple[Obj, bool]:
         """The object as it was left, and whether it is gone."""
@@ -244,7 +253,7 @@ class Registry:
     def _delete_pod(self, old: Obj, options: DeleteOptions) -> tuple[Obj, bool]:
         meta, spec = old["metadata"], old["spec"]
         grace = options.grace if options.grace is not None else spec.get("terminationGracePeriodSeconds", 30)
-        if not spec.get("nodeName") or old["status"].get("phase") in ("Succeeded", "Failed"):
+        if not spec.get("nodeName") or has_ended(old):
             grace = 0
         pending = meta.get("deletionGracePeriodSeconds")
         if meta.get("deletionTimestamp") and pending is not None and pending <= grace:
