@@ -5,8 +5,10 @@ Sources: RFC 7386, RFC 6902, and Kubernetes' patchMergeKey tags for the lists th
 
 from __future__ import annotations
 
-import copy
 from typing import Any
+
+import jsonpatch
+import jsonpointer
 
 from local_stack.cluster.registry.errors import ApiError, bad_request
 
@@ -100,71 +102,8 @@ def json_patch(target: dict[str, Any], operations: Any) -> dict[str, Any]:
     """RFC 6902. An operation that cannot be applied, or a failed test, is a 422."""
     if not isinstance(operations, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
-    result = copy.deepcopy(target)
-    for operation in operations:
-        try:
-            result = _apply(result, operation)
-        except (KeyError, IndexError, ValueError, TypeError) as why:
-            raise ApiError(
-                422, "Invalid", "the server rejected our request due to an error in our request", {}
-            ) from why
-    return result
-
-
-def _apply(document: Any, operation: dict[str, Any]) -> Any:
-    name = operation["op"]
-    path = _pointer(operation["path"])
-    if name == "test":
-        if _read(document, path) != operation.get("value"):
-            raise ValueError("test failed")
-        return document
-    if name == "remove":
-        return _remove(document, path)
-    if name in ("add", "replace"):
-        value = operation["value"]
-        if name == "replace" and path:
-            _read(document, path)
-            document = _remove(document, path)
-        return _add(document, path, value)
-    if name in ("move", "copy"):
-        source = _pointer(operation["from"])
-        value = copy.deepcopy(_read(document, source))
-        if name == "move":
-            document = _remove(document, source)
-        return _add(document, path, value)
-    raise ValueError(name)
-
-
-def _pointer(text: str) -> list[str]:
-    if text and not text.startswith("/"):
-        raise ValueError(text)
-    return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
-
-
-def _read(document: Any, path: list[str]) -> Any:
-    for part in path:
-        document = document[int(part)] if isinstance(document, list) else document[part]
-    return document
-
-
-def _remove(document: Any, path: list[str]) -> Any:
-    parent = _read(document, path[:-1])
-    if isinstance(parent, list):
-        del parent[int(path[-1])]
-    else:
-        del parent[path[-1]]
-    return document
-
-
-def _add(document: Any, path: list[str], value: Any) -> Any:
-    if not path:
-        return value
-    parent = _read(document, path[:-1])
-    if isinstance(parent, list):
-        at = len(parent) if path[-1] == "-" else int(path[-1])
-        if at > len(parent):
-            raise IndexError(at)
-        parent.insert(at, value)
-    else:
-        parent[path[-1]] = value
-    return document
+    try:
+        patched: dict[str, Any] = jsonpatch.apply_patch(target, operations)
+    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, KeyError, TypeError) as why:
+        raise ApiError(422, "Invalid", "the server rejected our request due to an error in our request", {}) from why
+    return patched
