@@ -1,8 +1,8 @@
-"""Kubernetes Events on the Job, so that `kubectl describe job model-123` tells its story.
+"""Kubernetes Events on the Job, so that `kubectl describe job model-123` shows what happened to it.
 
-They are written by one thread of their own: a launch does not wait for them, and none of them is worth an error. An
-Event's name follows from what it says: the API server takes it once, whoever says it again (another replica, the next
-try, the process after a restart).
+One thread writes them: a launch does not wait for them, and a failure to write one is no error. An Event's name is a
+hash of its content, which makes recording idempotent: the API server takes it once, whoever records it again (another
+replica, the next try, the process after a restart).
 """
 
 from __future__ import annotations
@@ -24,24 +24,23 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["Normal", "Warning"]
 
-# Waiting Events; while the API server is slower than we launch, the story has gaps and the launches go on.
+# Waiting Events at most; while the API server is slower than we launch, further ones are dropped.
 _MOST = 1000
-# The latest Events that need not be sent again; the API server keeps them for an hour by default.
+# The number of latest Events that are not sent again; the API server keeps Events for an hour by default.
 _REMEMBERED = 2000
 # The API server's limit on an Event's message.
 _MESSAGE_LIMIT = 1024
 
 
 class EventRecorder(Protocol):
-    """Who is told what happened to a Job; `JobEvents`."""
+    """Records what happens to a Job; implemented by `JobEvents`."""
 
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
     ) -> None:
-        """Note that something happened to the Job. reason: one word in CamelCase. Never raises, never waits.
+        """Record an Event of the Job. reason: one word in CamelCase. Never raises, never waits.
 
-        once: what makes it the same Event as one before, where that is not its message: a text that changes a little
-        with every look is told once.
+        once: what identifies the Event in place of its message, where the text changes a little each time.
         """
 
 
@@ -49,20 +48,20 @@ class _NullRecorder:
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
     ) -> None:
-        """Nobody listens."""
+        """Record nothing."""
 
 
 NULL_RECORDER: EventRecorder = _NullRecorder()
 
 
 class JobEvents:
-    """Thread-safe. `run` writes what `record` was told."""
+    """Thread-safe. `run` writes what `record` has queued."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._clock = clock
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST)
-        self._said: dict[str, None] = {}  # names, the latest last; the writing thread's own
+        self._written: dict[str, None] = {}  # names, the latest last; only the writing thread uses it
 
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
@@ -84,18 +83,18 @@ class JobEvents:
             if event is None:
                 return
             name = event["metadata"]["name"]
-            if name in self._said:
+            if name in self._written:
                 continue
             try:
                 self._cluster.create_event(event)
             except ObjectConflict:
                 log.debug("The Event %s was written before", name)
             except ClusterError as error:
-                log.debug("%s; the Event is lost unless it is said again, the log has it", error)
+                log.debug("%s; the Event is lost unless it is recorded again, the log has it", error)
                 continue
-            self._said[name] = None
-            if len(self._said) > _REMEMBERED:
-                del self._said[next(iter(self._said))]
+            self._written[name] = None
+            if len(self._written) > _REMEMBERED:
+                del self._written[next(iter(self._written))]
 
     def close(self) -> None:
         """Let `run` end when what waits is written."""
@@ -109,12 +108,12 @@ def make_event(
     job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, now: float, once: str | None = None
 ) -> dict[str, Any]:
     """The Event as the API server takes it. now: epoch seconds; the others as for `EventRecorder.record`."""
-    said = "\0".join((objects.uid_of(job), reason, message if once is None else once))
+    identity = "\0".join((objects.uid_of(job), reason, message if once is None else once))
     when = rfc3339(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{objects.name_of(job)}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"},
+        "metadata": {"name": f"{objects.name_of(job)}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"},
         "involvedObject": {
             "apiVersion": "batch/v1",
             "kind": "Job",

@@ -1,6 +1,6 @@
-"""Log lines for people (text) or machines (JSON), each with the model, Job, message and attempt that it speaks of.
+"""Log lines for people (text) or machines (JSON), each with the model, Job, message and attempt that it is about.
 
-What a thread works on is bound once, where it begins; the portal client's lines of the same thread carry it too.
+A worker binds these fields once, where it begins; the portal client's lines from the same thread carry them, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _bound: ContextVar[dict[str, str | int]] = ContextVar("bound")
 
 @contextmanager
 def bind(**fields: str | int) -> Iterator[None]:
-    """Every line of this thread says `fields`, in this block.
+    """Add `fields` to every line that this thread logs within the block.
 
     model: the id; job: its Job's name; message_id; attempt: which delivery of the message it is, or for a Job that was
     launched which of its pods.
@@ -33,7 +33,7 @@ def bind(**fields: str | int) -> Iterator[None]:
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31 12:00:00,000 INFO    [model-123 message 7f6c2f0e attempt 1] the line`; of the id its beginning."""
+    """`2026-01-31 12:00:00,000 INFO    [model-123 message 7f6c2f0e attempt 1] the line`; the message id is cut."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(where)s%(message)s")
@@ -48,7 +48,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (RFC 3339, UTC), level, logger, message, what is bound, exception where there is one."""
+    """One object a line: time (RFC 3339, UTC), level, logger, message, the bound fields, and the exception if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -65,9 +65,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: int | str, as_json: bool, secrets: Iterable[str]) -> None:
-    """Set the process's logging up; `secrets` never reach it."""
+    """Set up the process's logging; `secrets` are redacted from every line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
     handler.addFilter(RedactSecrets(secrets))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)  # its debug lines are every request's address
+    logging.getLogger("urllib3").setLevel(logging.WARNING)  # at DEBUG it logs every request's address
