@@ -103,13 +103,13 @@ class App:
             launcher,
             reporter,
             locks,
+            self._repair,
             limits=limits_of(settings),
             progress_every=settings.progress,
             # The message's own next delivery comes first.
             take_on_after=settings.visibility_timeout * 1.5,
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
-            repair=self._repair,
             kueue=KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
             if settings.kueue_queue
             else None,

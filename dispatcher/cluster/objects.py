@@ -111,6 +111,16 @@ def pod_is_over(pod: KubeObject) -> bool:
     return pod_phase(pod) in ("Succeeded", "Failed")
 
 
+def pod_template(job: KubeObject) -> KubeObject:
+    return cast(KubeObject, (job.get("spec") or {}).get("template") or {})
+
+
+def trainer_container(pod: KubeObject) -> Mapping[str, Any]:
+    """The trainer container as a pod or a pod template specifies it; empty where there is none."""
+    containers = (pod.get("spec") or {}).get("containers") or ()
+    return next((c for c in containers if c.get("name") == names.TRAINER_CONTAINER), {})
+
+
 def trainer_state(pod: KubeObject) -> Mapping[str, Any]:
     """The trainer container's `state`: one of waiting, running, terminated; empty before the kubelet wrote one."""
     for status in (pod.get("status") or {}).get("containerStatuses") or ():

@@ -1,4 +1,4 @@
-"""The Jobs in numbers, worked out anew from the cache: nothing is counted up and down, so no number can drift.
+"""The gauges about Jobs, computed anew from the cache: nothing is counted up and down, so no number can drift.
 
 Every replica measures the same cluster; whoever adds them up has to take the largest, not the sum.
 """
@@ -15,32 +15,32 @@ from dispatcher.telemetry.metrics import Metrics
 
 
 def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, tracking: bool = True) -> None:
-    """Set every gauge that speaks of Jobs. now: epoch seconds; tracking: False with STATUS_TRACKING=off."""
+    """Set every gauge about Jobs. now: epoch seconds; tracking: False with STATUS_TRACKING=off."""
     count: Counter[Phase] = Counter()
     longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
     overdue = 0.0
-    untold: list[float] = []
+    unacknowledged: list[float] = []
     jobs = cache.jobs()
     for job in jobs:
         pods = cache.pods_of(job)
         phase = phases.phase(job, pods)
         count[phase] += 1
         if phase in longest:
-            longest[phase] = max(longest[phase], _age(phases.since(job, pods), now))
-            overdue = max(overdue, _age(phases.overdue_since(job, pods), now))
+            longest[phase] = max(longest[phase], _age(phases.since(phase, job, pods), now))
+        overdue = max(overdue, _age(phases.overdue_since(phase, job), now))
         if tracking and phase in (Phase.QUEUED, Phase.WAITING, Phase.RUNNING) and not objects.is_acknowledged(job):
-            untold.append(_age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
+            unacknowledged.append(_age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
     for phase in Phase:
         metrics.jobs.labels(phase).set(count[phase])
     for phase, seconds in longest.items():
         metrics.longest_in_phase.labels(phase).set(seconds)
     metrics.active_jobs.set(sum(not objects.is_finished(job) for job in jobs))
-    # Those that somebody took away by force are reported, too.
-    vanished = sum(cache.tombstone(name) is not None for name in cache.names())
-    metrics.unreported_jobs.set(count[Phase.REPORTING] + vanished)
+    # Jobs that somebody deleted by force are still to be reported, too.
+    tombstones = sum(cache.tombstone(name) is not None for name in cache.names())
+    metrics.unreported_jobs.set(count[Phase.REPORTING] + tombstones)
     metrics.longest_overdue.set(overdue)
-    metrics.unacknowledged_jobs.set(len(untold))
-    metrics.longest_unacknowledged.set(max(untold, default=0.0))
+    metrics.unacknowledged_jobs.set(len(unacknowledged))
+    metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
 
 
 def _age(since: float | None, now: float) -> float:

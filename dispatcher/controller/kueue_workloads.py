@@ -1,4 +1,4 @@
-"""Kueue's Workloads as the reconciler asks for them: one list for all Jobs that wait, and no error of its own."""
+"""Kueue's Workloads for the reconciler: one list for all waiting Jobs, and no error that could hold up a report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.errors import ClusterError
@@ -16,65 +17,59 @@ from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class KueueWorkloads:
-    """The Workloads of the namespace, listed only when a Job waits, at most once in `every` seconds.
+    """The Workloads of the namespace, listed only while a Job waits, at most once in `every` seconds.
 
-    list_workloads: raises ClusterError. What cannot be read is not told; the log says so once.
+    list_workloads: raises ClusterError; the log then says once that no place in the queue is reported.
     """
 
-    def __init__(
-        self,
-        list_workloads: Callable[[], list[KubeObject]],
-        every: float,
-        events: EventRecorder = NULL_RECORDER,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._list = list_workloads
-        self._every = every
-        self._events = events
-        self._clock = clock
-        self._monotonic = monotonic
-        self._guard = threading.Lock()
-        self._listed_at = float("-inf")
-        self._known: list[KubeObject] | None = None
-        self._complained = False
-        self._stuck: set[str] = set()  # uids of Workloads that were complained of
+    list_workloads: Callable[[], list[KubeObject]]
+    every: float
+    events: EventRecorder = NULL_RECORDER
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _listed_at: float = field(default=float("-inf"), init=False)
+    _known: list[KubeObject] | None = field(default=None, init=False)
+    _failing: bool = field(default=False, init=False)
+    _stuck: set[str] = field(default_factory=set, init=False)  # uids of Workloads that a warning was logged for
 
     def progress(self, job: KubeObject) -> str | None:
-        """What the user of a Job reads that waits for Kueue; None where that is not known, or it is another Job."""
+        """The progress message of a Job that waits for Kueue; None where nothing is known, or for any other Job."""
         if not kueue.waits_in_queue(job):
             return None
         workloads = self._workloads()
         own = None if workloads is None else kueue.workload_of(job, workloads)
         if workloads is None or own is None:
             return None
-        now = self._clock()
+        now = self.clock()
         if kueue.stuck_since(own, now) is not None:
-            self._complain(job, own)
+            self._warn(job, own)
         return kueue.sentence(own, workloads, now)
 
     def _workloads(self) -> list[KubeObject] | None:
-        """One thread lists, the others take what is known meanwhile."""
+        """One thread lists; the others use what is known meanwhile."""
         with self._guard:
-            now = self._monotonic()
-            if now - self._listed_at < self._every:
+            now = self.monotonic()
+            if now - self._listed_at < self.every:
                 return self._known
             self._listed_at = now
         try:
-            known: list[KubeObject] | None = self._list()
+            known: list[KubeObject] | None = self.list_workloads()
         except ClusterError as error:
-            level = logging.DEBUG if self._complained else logging.WARNING
+            level = logging.DEBUG if self._failing else logging.WARNING
             log.log(level, "%s. Users are not told how many trainings are before theirs in Kueue's queue", error)
-            known, self._complained = None, True
+            known, self._failing = None, True
         else:
-            self._complained = False
+            self._failing = False
         with self._guard:
             self._known = known
             self._stuck &= {objects.uid_of(workload) for workload in known or ()}
         return known
 
-    def _complain(self, job: KubeObject, workload: KubeObject) -> None:
+    def _warn(self, job: KubeObject, workload: KubeObject) -> None:
         with self._guard:
             if objects.uid_of(workload) in self._stuck:
                 return
@@ -84,4 +79,4 @@ class KueueWorkloads:
             "and has not resumed its Job"
         )
         log.warning("Model %s: %s; look at Kueue's log", objects.model_id_of(job), text)
-        self._events.record(job, "AdmittedButSuspended", text, "Warning")
+        self.events.record(job, "AdmittedButSuspended", text, "Warning")

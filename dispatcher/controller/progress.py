@@ -1,11 +1,11 @@
-"""When the portal is told what a training waits for: what lasts, not too often, and nothing that is no longer true."""
+"""When the portal is told what a training waits for: only what lasts, not too often, and nothing that is outdated."""
 
 from __future__ import annotations
 
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
@@ -17,90 +17,84 @@ from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
 
-# A state that passes within these seconds (a pod about to start) is not worth a call to the portal.
+# Seconds. A state that passes sooner (a pod about to start) is not worth a call to the portal.
 _LASTING = 10.0
 
 
 @dataclass
-class _Said:
-    """The progress of one Job: what is seen and since when, what the portal was told and when (monotonic seconds)."""
+class _Shown:
+    """One Job: what it waits for and since when, what the portal shows and since when (monotonic seconds)."""
 
     seen: str = ""
     since: float = 0.0
-    told: str = ""
-    told_at: float = float("-inf")
+    sent: str = ""
+    sent_at: float = float("-inf")
 
 
+@dataclass(eq=False)
 class Progress:
     """The caller holds the model's lock. every: seconds between two progress messages of a model."""
 
-    def __init__(
-        self,
-        work: WorkQueue,
-        reporter: Reporter,
-        every: float,
-        monotonic: Callable[[], float],
-        events: EventRecorder = NULL_RECORDER,
-    ) -> None:
-        self._work = work
-        self._reporter = reporter
-        self._every = every
-        self._monotonic = monotonic
-        self._events = events
-        self._guard = threading.Lock()
-        self._said: dict[str, _Said] = {}  # by the Job's uid
+    work: WorkQueue
+    reporter: Reporter
+    every: float
+    monotonic: Callable[[], float]
+    events: EventRecorder = NULL_RECORDER
+
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _shown: dict[str, _Shown] = field(default_factory=dict, init=False)  # by the Job's uid
 
     def waits(self, name: str, job: KubeObject, message: str) -> None:
-        """Only what has lasted, at most once in `every`, and only when it changed."""
-        now = self._monotonic()
+        """Send the message if it has lasted and has changed, at most once in `every` seconds."""
+        now = self.monotonic()
         with self._guard:
-            said = self._said.setdefault(objects.uid_of(job), _Said())
-            if message != said.seen:
-                said.seen, said.since = message, now
-            due = max(said.since + min(_LASTING, self._every), said.told_at + self._every)
-        if message == said.told:
+            shown = self._shown.setdefault(objects.uid_of(job), _Shown())
+            if message != shown.seen:
+                shown.seen, shown.since = message, now
+            due = max(shown.since + min(_LASTING, self.every), shown.sent_at + self.every)
+        if message == shown.sent:
             return
         if now < due:
-            self._work.add_after(name, due - now)
+            self.work.add_after(name, due - now)
             return
-        # A scheduler's or registry's own words change; what is waited for is told once.
-        self._events.record(job, "Waiting", message, once=message.partition(":")[0])
+        # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
+        self.events.record(job, "Waiting", message, once=message.partition(":")[0])
         try:
-            self._reporter.progress(job, message)
+            self.reporter.progress(job, message)
         except PortalError as error:
-            log.info("Model %s: progress not told: %s", objects.model_id_of(job), error)
-            self._work.add_after(name, self._every)
+            log.info("Model %s: progress not sent: %s", objects.model_id_of(job), error)
+            self.work.add_after(name, self.every)
             return
         with self._guard:
-            said.told, said.told_at = message, now
+            shown.sent, shown.sent_at = message, now
 
     def runs(self, name: str, job: KubeObject) -> None:
-        """Its trainer runs: nothing of ours may go on saying what it waits for. Not every trainer speaks itself.
+        """The trainer runs: replace what we last wrote about its waiting. Not every trainer sends progress itself.
 
-        It gets the time of two progress reports to speak first; what then stands there word for word is ours. Raises
-        PortalError.
+        The trainer has the time of two progress messages to speak first; only our own message is replaced, if it is
+        still there word for word. Raises PortalError.
         """
-        now = self._monotonic()
+        now = self.monotonic()
         with self._guard:
-            said = self._said.get(objects.uid_of(job))
-            if said is None or not said.told:
+            shown = self._shown.get(objects.uid_of(job))
+            if shown is None or not shown.sent:
                 return
-            if said.seen:
-                said.seen, said.since = "", now
-            left = said.since + 2 * self._every - now
+            if shown.seen:
+                shown.seen, shown.since = "", now
+            left = shown.since + 2 * self.every - now
         if left > 0:
-            self._work.add_after(name, left)
+            self.work.add_after(name, left)
             return
-        self._reporter.progress(job, messages.STARTED, instead_of=said.told)
+        self.reporter.progress(job, messages.STARTED, instead_of=shown.sent)
         with self._guard:
-            said.told = ""
+            shown.sent = ""
 
     def seen(self) -> dict[str, str]:
         """By the Job's uid, what it was last seen to wait for."""
         with self._guard:
-            return {uid: said.seen for uid, said in self._said.items()}
+            return {uid: shown.seen for uid, shown in self._shown.items()}
 
     def forget(self, job: KubeObject) -> None:
-        """It has ended."""
+        """The Job has ended."""
         with self._guard:
-            self._said.pop(objects.uid_of(job), None)
+            self._shown.pop(objects.uid_of(job), None)

@@ -1,14 +1,14 @@
-"""One Job at a time: look, decide, act. Driven by the work queue: the watch, passed limits and the sweep fill it."""
+"""One Job at a time: observe, decide, act. The watch, limits that pass and the sweep fill its work queue."""
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
+from common import backoff
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
@@ -17,9 +17,10 @@ from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.reporter import Reporter
+from dispatcher.controller.second_looks import SecondLooks
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import disruptions, outcome, waiting
-from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
@@ -30,107 +31,82 @@ from portal_client.errors import PortalError
 
 log = logging.getLogger(__name__)
 
-# So long after a report at the latest, a Processing that was on its way to the portal has landed: twice the time that
-# the client waits for an answer.
-_LATE_WRITE = 60.0
-# So long a Job's end is left to the dispatcher that launched it: side by side, each of them would tell the portal.
-_OTHERS_TURN = 2.0
-# A portal that asks for more patience than this is asked once in between.
+# Seconds for which the end of a Job is left to the replica that launched it: otherwise every replica would report it.
+_DEFERENCE = 2.0
+# A portal that asks for more patience than this (seconds) is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
 
-@dataclass
-class _Look:
-    """The second look at a reported Job. seen: uid and launch; due: monotonic seconds; left: how many are due."""
-
-    seen: tuple[str, str]
-    due: float
-    left: int
-
-
+@dataclass(eq=False)
 class Reconciler:
     """Level-triggered: what it does depends on what is, not on which event came.
 
     progress_every: seconds between two progress messages of a model. take_on_after: seconds after which a half-launched
-    Job is believed to have lost its message. kueue: tells how far a Job has come in Kueue's queue.
+    Job is believed to have lost its message. on_defect: called for an error of our own. kueue: None without Kueue.
     """
 
-    def __init__(
-        self,
-        work: WorkQueue,
-        cache: ClusterCache,
-        cluster: Cluster,
-        launcher: Launcher,
-        reporter: Reporter,
-        locks: ModelLocks,
-        *,
-        limits: Limits,
-        progress_every: float,
-        take_on_after: float,
-        events: EventRecorder = NULL_RECORDER,
-        on_defect: Callable[[], None] = lambda: None,
-        kueue: KueueWorkloads | None = None,
-        repair: MetadataRepair | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._work = work
-        self._cache = cache
-        self._cluster = cluster
-        self._launcher = launcher
-        self._reporter = reporter
-        self._locks = locks
-        self._limits = limits
-        self._take_on_after = take_on_after
-        self._events = events
-        self._on_defect = on_defect
-        self._kueue = kueue
-        self._repair = repair or MetadataRepair(cluster)
-        self._clock = clock
-        self._monotonic = monotonic
-        self._progress = Progress(work, reporter, progress_every, monotonic, events)
-        self._guard = threading.Lock()
-        self._looks: dict[str, _Look] = {}  # by the Job's name
-        self._failing: dict[str, float] = {}  # by the Job's uid
-        self._turns: dict[str, float] = {}  # by the Job's uid
+    work: WorkQueue
+    cache: ClusterCache
+    cluster: Cluster
+    launcher: Launcher
+    reporter: Reporter
+    locks: ModelLocks
+    repair: MetadataRepair
+    _: KW_ONLY
+    limits: Limits
+    progress_every: float
+    take_on_after: float
+    events: EventRecorder = NULL_RECORDER
+    on_defect: Callable[[], None] = lambda: None
+    kueue: KueueWorkloads | None = None
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _failing: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
+    _deferred: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
+
+    def __post_init__(self) -> None:
+        self._progress = Progress(self.work, self.reporter, self.progress_every, self.monotonic, self.events)
+        self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.monotonic)
 
     def run(self, alive: Callable[[], None]) -> None:
         """Work until the queue is closed."""
         while True:
-            key = self._work.get(timeout=5.0)
+            key = self.work.get(timeout=5.0)
             alive()
             if key is None:
-                if self._work.closed:
+                if self.work.closed:
                     return
                 continue
-            with logs.bind(**self._speaking_of(key)):
+            with logs.bind(**self._log_fields(key)):
                 self._work_on(key)
 
     def _work_on(self, key: str) -> None:
         try:
             self.reconcile(key)
-            self._work.succeeded(key)
+            self.work.succeeded(key)
         except (ObjectConflict, ObjectNotFound) as error:
-            # The cache was older than the Job: the watch brings the new one.
+            # The cache was stale: the watch brings the Job as it is now.
             log.debug("Job %s: %s", key, error)
-            self._work.failed(key)
+            self.work.failed(key)
         except (PortalError, ClusterError) as error:
-            wait = self._work.failed(key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX))
+            wait = self.work.failed(key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX))
             log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
         except Exception:
-            # One bad object is logged and comes again, slower and slower; the others go on (F14).
+            # One bad object is logged and retried with a growing back-off; the others go on (F14).
             log.exception("Job %s: the dispatcher failed on it", key)
-            self._on_defect()
-            self._work.failed(key)
+            self.on_defect()
+            self.work.failed(key)
         finally:
-            self._work.done(key)
+            self.work.done(key)
 
-    def _speaking_of(self, name: str) -> dict[str, str | int]:
-        """What every line about the Job says of it."""
-        job = self._cache.job(name) or self._cache.tombstone(name)
+    def _log_fields(self, name: str) -> dict[str, str | int]:
+        """The fields of every log line about the Job; see logs.bind."""
+        job = self.cache.job(name) or self.cache.tombstone(name)
         if job is None:
             return {"job": name}
-        pods = len(self._cache.pods_of(job))
+        pods = len(self.cache.pods_of(job))
         message_id = objects.annotation(job, names.MESSAGE_ID)
         return {
             "model": objects.model_id_of(job),
@@ -140,104 +116,115 @@ class Reconciler:
         }
 
     def reconcile(self, name: str) -> None:
-        """Bring one Job a step further. Raises PortalError and ClusterError: come again."""
-        if (gone := self._cache.tombstone(name)) is not None:
+        """Bring one Job a step further. Idempotent. Raises PortalError and ClusterError: try again."""
+        if (gone := self.cache.tombstone(name)) is not None:
             self._deleted_unobserved(name, gone)
-            self._forget(name, gone)
-        job = self._cache.job(name)
-        if job is not None and is_damaged(job):
-            if (wait := self._repair.repair(job)) > 0:
-                self._work.add_after(name, wait)
-            return  # the watch brings it as it is then
-        if job is None or objects.is_reported(job) or not objects.is_managed(job):
-            self._forget(name, job)
-            if job is not None and objects.is_managed(job):
-                self._second_look(name, job)
-            return
-        with self._locks.hold(objects.model_id_of(job)):
-            self._step(name, job)
+            self._forget(gone)
+        job = self.cache.job(name)
+        if job is None:
+            self._second_looks.forget(name)
+        elif is_damaged(job):
+            if (wait := self.repair.repair(job)) > 0:
+                self.work.add_after(name, wait)
+            # Otherwise the watch brings it as it is after the patch.
+        elif not objects.is_managed(job):
+            self._forget(job)
+        elif objects.is_reported(job):
+            self._forget(job)
+            self._second_looks.look(name, job)
+        else:
+            with self.locks.hold(objects.model_id_of(job)):
+                self._step(name, job)
 
     def waiting_for(self) -> dict[str, str]:
-        """By the Job's uid, what it was last seen to wait for, also what only its Events or Kueue tell."""
+        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue tell."""
         return self._progress.seen()
 
     def _step(self, name: str, job: KubeObject) -> None:
-        pods = self._cache.pods_of(job)
-        now = self._clock()
-        if taken := disruptions.unrecorded(job, pods):
-            gone = " ".join(objects.name_of(pod) for pod in pods if objects.uid_of(pod) in taken)
-            # A crash before it: the pods are still there, or their Job has ended without them.
-            note = {names.DISRUPTED: disruptions.annotation(job, pods)}
-            job = self._cluster.patch_job(name, {"metadata": {"uid": objects.uid_of(job), "annotations": note}})
-            count = len(disruptions.recorded(job))
-            self._events.record(job, "Disrupted", f"Kubernetes took away {gone}; {count} of this Job so far", "Warning")
-        asked = waiting.needs_events(job, pods, now)
-        events = self._cluster.list_events(asked) if asked else []
-        decided = outcome.decide(job, pods, events, now, self._limits, self._failing_since(job, pods, now))
+        pods = self.cache.pods_of(job)
+        now = self.clock()
+        job = self._record_disruptions(job, pods)
+        decided = self._decide(job, pods, now)
         if isinstance(decided, Ended):
-            if (wait := self._others_turn(job)) > 0:
-                self._work.add_after(name, wait)
+            if (wait := self._deference(job)) > 0:
+                self.work.add_after(name, wait)
                 return
-            if outcome.rests_on_missing_news(job, pods):
-                pods = self._ask_for_pods(job, pods)
-                decided = outcome.decide(job, pods, (), now, self._limits)
+            if outcome.rests_on_stale_cache(job, pods):
+                pods = self._refresh_pods(job, pods)
+                decided = outcome.decide(job, pods, (), now, self.limits)
         match decided:
             case Ended() as ended:
-                self._reporter.report(job, ended)
-                self._cache.released(job)
-                # A Job that was deleted goes with that: nobody sees it as reported.
-                self._forget(name, job)
+                self.reporter.report(job, ended)
+                self.cache.released(job)
+                # A Job that is being deleted disappears with this report: no event shows it as reported.
+                self._forget(job)
             case Stop():
                 self._stop(name, job, now)
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
 
+    def _record_disruptions(self, job: KubeObject, pods: Sequence[KubeObject]) -> KubeObject:
+        """Note on the Job which pods Kubernetes took away, since the pods themselves do not last.
+
+        A crash before the patch: the pods are still there, or their Job has ended without them.
+        """
+        taken = disruptions.unrecorded(job, pods)
+        if not taken:
+            return job
+        note = {names.DISRUPTED: disruptions.annotation(job, pods)}
+        patch = {"metadata": {"uid": objects.uid_of(job), "annotations": note}}
+        job = self.cluster.patch_job(objects.name_of(job), patch)
+        gone = " ".join(objects.name_of(pod) for pod in pods if objects.uid_of(pod) in taken)
+        count = len(disruptions.recorded(job))
+        self.events.record(job, "Disrupted", f"Kubernetes took away {gone}; {count} of this Job so far", "Warning")
+        return job
+
     def _go_on(self, name: str, job: KubeObject, pods: list[KubeObject], going: Going, now: float) -> None:
-        """Not at its end: what it waits for is told, and what its launch or deletion lacks is done."""
+        """The Job has not ended: do what its launch or deletion lacks, and report what it waits for."""
         if going.remove_pods:
-            self._events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
+            self.events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
             self._remove_pods(pods)
         if going.check_at is not None:
-            self._work.add_after(name, max(1.0, going.check_at - now))
+            self.work.add_after(name, max(1.0, going.check_at - now))
         if not objects.is_launched(job):
             self._half_launched(name, job)
         elif not objects.is_acknowledged(job):
-            self._reporter.acknowledge(job)
+            self.reporter.acknowledge(job)
         elif going.progress:
-            place = self._kueue.progress(job) if self._kueue is not None else None
+            place = self.kueue.progress(job) if self.kueue is not None else None
             self._progress.waits(name, job, place or going.progress)
         elif any("running" in objects.trainer_state(pod) for pod in pods if not objects.pod_is_over(pod)):
             self._progress.runs(name, job)
 
     def _stop(self, name: str, job: KubeObject, now: float) -> None:
-        """The cache may be minutes old (a half-open watch): what would be stopped is looked at as it is now."""
-        live = self._cluster.get_job(name)
+        """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
+        live = self.cluster.get_job(name)
         if live is None or objects.uid_of(live) != objects.uid_of(job):
-            return  # the cache will learn of it
-        # Of the pods that are gone only their last words count: what they were thought to be doing is no news.
-        pods = self._ask_for_pods(live, [pod for pod in self._cache.pods_of(live) if objects.pod_is_over(pod)])
-        asked = waiting.needs_events(live, pods, now)
-        events = self._cluster.list_events(asked) if asked else []
-        decided = outcome.decide(live, pods, events, now, self._limits, self._failing_since(live, pods, now))
+            return  # the watch will tell the cache
+        # Of pods that are gone only their end counts; their last state while they ran may be outdated.
+        pods = self._refresh_pods(live, [pod for pod in self.cache.pods_of(live) if objects.pod_is_over(pod)])
+        decided = self._decide(live, pods, now)
         if isinstance(decided, Stop):
-            self._reporter.stop(live, decided.verdict)
+            self.reporter.stop(live, decided.verdict)
 
-    def _others_turn(self, job: KubeObject) -> float:
-        """Seconds that are left to another dispatcher to report the Job; it may be gone, so they are few."""
-        if objects.annotation(job, names.LAUNCHED_BY) in (None, self._launcher.identity):
+    def _decide(self, job: KubeObject, pods: list[KubeObject], now: float) -> Outcome:
+        return decide(self.cluster, job, pods, now, self.limits, self._failing_since(job, pods, now))
+
+    def _deference(self, job: KubeObject) -> float:
+        """Seconds still to wait for the launching replica to report the Job; few, since it may be gone."""
+        if objects.annotation(job, names.LAUNCHED_BY) in (None, self.launcher.identity):
             return 0.0
-        now = self._monotonic()
+        now = self.monotonic()
         with self._guard:
-            due = self._turns.setdefault(objects.uid_of(job), now + _OTHERS_TURN * random.uniform(1.0, 1.5))  # noqa: S311
+            due = self._deferred.setdefault(objects.uid_of(job), now + backoff.jittered(_DEFERENCE, 1.0, 1.5))
         return due - now
 
-    def _ask_for_pods(self, job: KubeObject, known: list[KubeObject]) -> list[KubeObject]:
-        """The Job's pods as the API server has them now, and what those that are gone last said."""
+    def _refresh_pods(self, job: KubeObject, known: list[KubeObject]) -> list[KubeObject]:
+        """The Job's pods as the API server has them now, after the last known states of those that are gone."""
         selector = f"{names.SELECTOR},{names.MODEL_ID}={objects.model_id_of(job)}"
         uid = objects.uid_of(job)
-        live = {objects.uid_of(p): p for p in self._cluster.list_pods(selector).items if objects.owner_uid(p) == uid}
-        gone = [pod for pod in known if objects.uid_of(pod) not in live]
-        return [*gone, *live.values()]
+        live = {objects.uid_of(p): p for p in self.cluster.list_pods(selector).items if objects.owner_uid(p) == uid}
+        return [*(pod for pod in known if objects.uid_of(pod) not in live), *live.values()]
 
     def _failing_since(self, job: KubeObject, pods: list[KubeObject], now: float) -> float | None:
         """When its container began to fail to start, as far as this process knows; a restart begins the grace anew."""
@@ -248,15 +235,15 @@ class Reconciler:
             return self._failing.setdefault(objects.uid_of(job), now)
 
     def _half_launched(self, name: str, job: KubeObject) -> None:
-        """Its message brings it further, unless that is gone (expired, purged)."""
+        """The next delivery of its message continues the launch, unless the message is gone (expired, purged)."""
         if objects.is_deleting(job):
             return
-        left = self._take_on_after - self._cache.seconds_known(job)
+        left = self.take_on_after - self.cache.seconds_known(job)
         if left > 0:
-            self._work.add_after(name, left)
+            self.work.add_after(name, left)
             return
         log.warning("Job %s was created but never launched, and no message came for it: taking it on", name)
-        decision = self._launcher.take_on(job)
+        decision = self.launcher.take_on(job)
         log.info("Job %s: %s", name, decision.sentence)
 
     def _remove_pods(self, pods: list[KubeObject]) -> None:
@@ -264,63 +251,45 @@ class Reconciler:
             if objects.pod_is_over(pod) or objects.is_deleting(pod):
                 continue
             try:
-                self._cluster.delete_pod(objects.name_of(pod), objects.uid_of(pod))
+                self.cluster.delete_pod(objects.name_of(pod), objects.uid_of(pod))
             except (ObjectNotFound, ObjectConflict):
                 continue
 
     def _deleted_unobserved(self, name: str, job: KubeObject) -> None:
-        """Gone without a report: somebody removed the finalizer. Ask the API server before believing it (F30)."""
-        live = self._cluster.get_job(name)
+        """Report a Job whose finalizer somebody removed, if the API server confirms that it is gone (F30)."""
+        live = self.cluster.get_job(name)
         if live is not None and objects.uid_of(live) == objects.uid_of(job):
-            # Not gone: no longer ours by its label, or the watch was wrong.
-            if is_damaged(live) and (wait := self._repair.repair(live)) > 0:
-                self._work.add_after(name, wait)
-                return
-            if not objects.is_managed(live):
-                log.warning("Job %s was taken out of our hands with label and finalizer: its end is not reported", name)
-            self._cache.drop_tombstone(name)
-            return
-        if not objects.is_launched(job):
-            self._cache.drop_tombstone(name)  # nothing had begun; its message, if any, begins anew
-            return
-        pods = self._cache.pods_of(job)
-        ended = outcome.decide(job, pods, (), self._clock(), self._limits)
-        if not isinstance(ended, Ended):
-            ended = Ended(False, outcome.JOB_VANISHED)
-        with self._locks.hold(objects.model_id_of(job)):
-            self._reporter.report_deleted(job, ended)
-        self._cache.drop_tombstone(name)
+            # It exists: its label is gone, or the watch was wrong.
+            if is_damaged(live):
+                if (wait := self.repair.repair(live)) > 0:
+                    self.work.add_after(name, wait)
+                    return
+            elif not objects.is_managed(live):
+                log.warning("Job %s lost the dispatcher's label and finalizer: its end is not reported", name)
+        elif objects.is_launched(job):  # else nothing had begun; its message, if any, begins anew
+            ended = outcome.decide(job, self.cache.pods_of(job), (), self.clock(), self.limits)
+            if not isinstance(ended, Ended):
+                ended = Ended(False, outcome.JOB_VANISHED)
+            with self.locks.hold(objects.model_id_of(job)):
+                self.reporter.report_deleted(job, ended)
+        self.cache.drop_tombstone(name)
 
-    def _second_look(self, name: str, job: KubeObject) -> None:
-        """Once, a while after a Job was reported: a Processing that came late may have covered its outcome.
-
-        A launch that stood still and wakes up resumes the Job once more; that is seen here, too.
-        """
-        now = self._monotonic()
-        launched, reported = (objects.annotation(job, key) or "" for key in (names.LAUNCHED_AT, names.REPORTED_AT))
-        seen = (objects.uid_of(job), launched)
-        # Spread: a restarted dispatcher sees all of them at once.
-        late = _LATE_WRITE * random.uniform(1.0, 1.5)  # noqa: S311
+    def _forget(self, job: KubeObject) -> None:
+        self._progress.forget(job)
         with self._guard:
-            look = self._looks.get(name)
-            if look is None or look.seen != seen:
-                # Launched after it was reported: that launch's Processing has landed already.
-                look = _Look(seen, now, 2) if launched > reported else _Look(seen, now + late, 1)
-                self._looks[name] = look
-        if look.left and now >= look.due:
-            with self._locks.hold(objects.model_id_of(job)):
-                self._reporter.repair(job)
-            look.left -= 1
-            look.due = now + late
-        if look.left:
-            self._work.add_after(name, look.due - now)
+            self._failing.pop(objects.uid_of(job), None)
+            self._deferred.pop(objects.uid_of(job), None)
 
-    def _forget(self, name: str, job: KubeObject | None) -> None:
-        if job is not None:
-            self._progress.forget(job)
-        with self._guard:
-            if job is None:
-                self._looks.pop(name, None)
-            else:
-                self._failing.pop(objects.uid_of(job), None)
-                self._turns.pop(objects.uid_of(job), None)
+
+def decide(
+    cluster: Cluster,
+    job: KubeObject,
+    pods: Sequence[KubeObject],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
+) -> Outcome:
+    """`outcome.decide`, with the Events that explain the Job where they are needed. Raises ClusterError."""
+    unexplained = waiting.needs_events(job, pods, now)
+    events = cluster.list_events(unexplained) if unexplained else []
+    return outcome.decide(job, pods, events, now, limits, failing_since)

@@ -1,7 +1,7 @@
-"""What no event will announce: on a timer every Job that is not yet reported is looked at once more.
+"""A resync for what no watch event announces: on a timer, every Job that is not yet reported is queued once more.
 
-Half-launched Jobs whose message is gone, Processing that the portal did not take, limits that passed while nobody
-looked: the reconciler sees to each of them; the sweep only makes sure that it looks.
+Half-launched Jobs whose message is gone, a Processing that the portal did not take, limits that passed: the reconciler
+handles each of them; the sweep only makes sure that it looks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
@@ -22,66 +23,57 @@ from dispatcher.telemetry.metrics import Metrics
 log = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class Sweep:
-    """every: seconds between two sweeps. tracking: whether the portal is told anything.
+    """every: seconds between two sweeps. tracking: False with STATUS_TRACKING=off.
 
-    oldest_message(): epoch seconds, None on an empty queue. depths: how many messages there are, by metrics.QUEUES.
-    Both raise QueueError.
+    oldest_message(): epoch seconds, None on an empty queue. depths: the number of messages, by metrics.QUEUES. Both
+    raise QueueError.
     """
 
-    def __init__(
-        self,
-        cache: ClusterCache,
-        work: WorkQueue,
-        metrics: Metrics,
-        *,
-        every: float,
-        stopping: threading.Event,
-        tracking: bool = True,
-        oldest_message: Callable[[], float | None] = lambda: None,
-        depths: Mapping[str, Callable[[], int]] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._cache = cache
-        self._work = work
-        self._metrics = metrics
-        self._every = every
-        self._stopping = stopping
-        self._tracking = tracking
-        self._oldest_message = oldest_message
-        self._depths = depths or {}
-        self._clock = clock
+    cache: ClusterCache
+    work: WorkQueue
+    metrics: Metrics
+    _: KW_ONLY
+    every: float
+    stopping: threading.Event
+    tracking: bool = True
+    oldest_message: Callable[[], float | None] = lambda: None
+    depths: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
 
     def run(self, alive: Callable[[], None]) -> None:
         """Sweep until `stopping`."""
-        self._cache.wait_ready(self._every)
-        while not self._stopping.is_set():
+        self.cache.wait_ready(self.every)
+        while not self.stopping.is_set():
             self.once()
             alive()
             self.set_queue_gauges()
             alive()
-            self._stopping.wait(self._every)
+            self.stopping.wait(self.every)
 
     def once(self) -> None:
-        set_job_gauges(self._cache, self._metrics, self._clock(), tracking=self._tracking)
-        for name in self._cache.names():
-            job = self._cache.job(name)
+        set_job_gauges(self.cache, self.metrics, self.clock(), tracking=self.tracking)
+        for name in self.cache.names():
+            job = self.cache.job(name)
             if job is None or not objects.is_reported(job):
-                self._work.nudge(name)
+                self.work.nudge(name)
 
     def set_queue_gauges(self) -> None:
-        """For people alone: a message that waits for days may expire (F42), and a count is approximate (F5)."""
-        try:
-            queued_at = self._oldest_message()
-            age = 0.0 if queued_at is None else max(0.0, self._clock() - queued_at)
-        except QueueError as error:
-            log.debug("%s; the age of the oldest message is not known", error)
-            age = math.nan  # the last one that was known would be told as if it were true
-        self._metrics.oldest_message.set(age)
-        for queue, depth in self._depths.items():
-            try:
-                count: float = depth()
-            except QueueError as error:
-                log.debug("%s; the number of messages is not known", error)
-                count = math.nan
-            self._metrics.queue_messages.labels(queue).set(count)
+        """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""
+        self.metrics.oldest_message.set(_or_nan(self._oldest_age, "the age of the oldest message"))
+        for queue, depth in self.depths.items():
+            self.metrics.queue_messages.labels(queue).set(_or_nan(depth, "the number of messages"))
+
+    def _oldest_age(self) -> float:
+        queued_at = self.oldest_message()
+        return 0.0 if queued_at is None else max(0.0, self.clock() - queued_at)
+
+
+def _or_nan(read: Callable[[], float], what: str) -> float:
+    """NaN while the queue cannot be read: the last known value would be shown as if it were true."""
+    try:
+        return read()
+    except QueueError as error:
+        log.debug("%s; %s is not known", error, what)
+        return math.nan

@@ -1,23 +1,26 @@
 """A queue of keys for level-triggered work: one worker a key, later adds coalesce, failures back off.
 
-The semantics are those of client-go's workqueue: a key that is added while it is worked on is worked on once more
+The semantics are those of client-go's workqueue: a key that is added while a worker has it is processed once more
 afterwards, never twice at the same time.
 """
 
 from __future__ import annotations
 
 import heapq
-import random
 import threading
 import time
 from collections.abc import Callable
 
-# How many timers that no longer count may lie in the heap before it is built anew.
+from common import backoff
+
+# The number of void timers in the heap, beside as many as there are due ones, at which it is rebuilt.
 _VOID_TIMERS = 64
+# Seconds between the first two tries of a key that fails.
+_BACK_OFF_MIN = 1.0
 
 
 class WorkQueue:
-    """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing."""
+    """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing, at most."""
 
     def __init__(self, back_off_max: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._condition = threading.Condition()
@@ -38,21 +41,21 @@ class WorkQueue:
             self._condition.notify()
 
     def nudge(self, key: str) -> None:
-        """As `add`, but a key that keeps failing waits for its back-off."""
+        """As `add`, but a key that is in back-off stays there."""
         with self._condition:
             if key not in self._failures or key not in self._due:
                 self._add(key)
                 self._condition.notify()
 
     def add_after(self, key: str, seconds: float) -> None:
-        """Work on `key` in `seconds`, or earlier if something else asks for it."""
+        """Work on `key` in `seconds`, or earlier if it is added meanwhile."""
         with self._condition:
             due = self._clock() + max(0.0, seconds)
             if key not in self._due or due < self._due[key]:
                 self._due[key] = due
                 heapq.heappush(self._timers, (due, key))
                 if len(self._timers) > 2 * len(self._due) + _VOID_TIMERS:
-                    # A limit days ahead that is set anew by every sweep would leave a void timer each time.
+                    # A limit that is days away and set anew by every sweep would leave a void timer each time.
                     self._timers = [(due, key) for key, due in self._due.items()]
                     heapq.heapify(self._timers)
                 self._condition.notify()
@@ -61,7 +64,7 @@ class WorkQueue:
         """Work on `key` again after an exponential back-off with jitter; returns the seconds."""
         with self._condition:
             count = self._failures[key] = self._failures.get(key, 0) + 1
-        wait: float = max(at_least, min(self._back_off_max, 0.5 * 2 ** min(count, 20)) * random.uniform(0.5, 1.0))  # noqa: S311
+        wait = max(at_least, backoff.jittered(backoff.exponential(count, _BACK_OFF_MIN, self._back_off_max)))
         self.add_after(key, wait)
         return wait
 
@@ -71,7 +74,7 @@ class WorkQueue:
             self._failures.pop(key, None)
 
     def get(self, timeout: float | None = None) -> str | None:
-        """The next key, which is the caller's until `done`. None: closed, or nothing within `timeout` seconds."""
+        """The next key, for this worker alone until `done`. None: closed, or nothing within `timeout` seconds."""
         deadline = None if timeout is None else self._clock() + timeout
         with self._condition:
             while not self._closed:
@@ -103,7 +106,7 @@ class WorkQueue:
                 self._condition.notify()
 
     def close(self) -> None:
-        """Let every waiting worker go."""
+        """Make every waiting `get` return None."""
         with self._condition:
             self._closed = True
             self._condition.notify_all()

@@ -99,7 +99,7 @@ def decide(
     return _going(waits, now)
 
 
-def rests_on_missing_news(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
+def rests_on_stale_cache(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
     """Whether an end of this Job is told without knowing how its pods ended: ask for them before it is believed.
 
     The watch of pods may be silent, or far behind that of Jobs.

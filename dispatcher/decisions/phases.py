@@ -48,14 +48,14 @@ def phase(job: KubeObject, pods: Sequence[KubeObject]) -> Phase:
     return Phase.RUNNING if any("running" in objects.trainer_state(pod) for pod in pods) else Phase.WAITING
 
 
-def since(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
-    """When the Job came into its phase (epoch seconds, by the cluster's clock), None where nothing tells.
+def since(phase: Phase, job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+    """When the Job came into its `phase` (epoch seconds, by the cluster's clock), None where nothing tells.
 
     For people: clocks of two machines are compared, so nothing is decided by it.
     """
     launched = objects.timestamp(objects.annotation(job, names.LAUNCHED_AT))
     times: list[float | None] = []
-    match phase(job, pods):
+    match phase:
         case Phase.LAUNCHING:
             times = [objects.timestamp(objects.meta(job).get("creationTimestamp"))]
         case Phase.QUEUED:
@@ -74,12 +74,12 @@ def since(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
     return max((time for time in times if time is not None), default=None)
 
 
-def overdue_since(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+def overdue_since(phase: Phase, job: KubeObject) -> float | None:
     """When Kubernetes should have ended the Job (epoch seconds), None where no time limit runs.
 
     A stop of ours is a deadline in the past, which says nothing of when it was written.
     """
-    if phase(job, pods) not in (Phase.WAITING, Phase.RUNNING):
+    if phase not in (Phase.WAITING, Phase.RUNNING):
         return None
     started = objects.timestamp((job.get("status") or {}).get("startTime"))
     limit = (job.get("spec") or {}).get("activeDeadlineSeconds")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.pod_failure import Verdict, quoted
 
@@ -237,5 +237,4 @@ def _seen(event: KubeObject) -> float | None:
 
 
 def _image(pod: KubeObject) -> str:
-    containers = (pod.get("spec") or {}).get("containers") or ()
-    return next((str(c.get("image")) for c in containers if c.get("name") == names.TRAINER_CONTAINER), "?")
+    return str(objects.trainer_container(pod).get("image", "?"))

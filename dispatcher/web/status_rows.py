@@ -120,7 +120,7 @@ def job_row(job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Ru
         "phase": str(what),
         "code": code,
         "sentence": redact(sentence),
-        "since": _since(job, pods),
+        "since": epoch(since(what, job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp")),
         "queued_at": time_in(objects.annotation(job, names.QUEUED_AT)),
         "created_at": time_in(objects.meta(job).get("creationTimestamp")),
         "started_at": _started(ordered),
@@ -179,11 +179,6 @@ def _reported(job: KubeObject) -> tuple[str | None, str]:
     return None, "Reported; what was said cannot be read"  # somebody else wrote it
 
 
-def _since(job: KubeObject, pods: Sequence[KubeObject]) -> str | None:
-    """When the phase began, as far as the objects tell."""
-    return epoch(since(job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp"))
-
-
 def _started(pods: Sequence[KubeObject]) -> str | None:
     """When a trainer first ran, as far as its pods are still known."""
     times = []
@@ -198,21 +193,16 @@ def _ended(job: KubeObject) -> str | None:
     return time_in(ended.get("lastTransitionTime"))
 
 
-def _trainer(job: KubeObject) -> Mapping[str, Any]:
-    spec = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
-    return next((c for c in spec.get("containers") or () if c.get("name") == names.TRAINER_CONTAINER), {})
-
-
 def _gpus(job: KubeObject, resource: str) -> int | None:
     """None where the Job does not say it as a plain number."""
-    resources = _trainer(job).get("resources") or {}
+    resources = objects.trainer_container(objects.pod_template(job)).get("resources") or {}
     amount = str((resources.get("limits") or resources.get("requests") or {}).get(resource, 0))
     return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
 
 
 def _dataset(job: KubeObject) -> str | None:
     """The one variable that is read: the others may hold what nobody is to see."""
-    for variable in _trainer(job).get("env") or ():
+    for variable in objects.trainer_container(objects.pod_template(job)).get("env") or ():
         if variable.get("name") == "DATASET_CONTAINER":
             value = variable.get("value")
             return None if value is None else str(value)

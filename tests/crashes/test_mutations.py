@@ -138,10 +138,10 @@ class EarlyTtl(Launcher):
 class BlindReport(Reporter):
     """PUT without GET."""
 
-    def _tell(self, job: KubeObject, ended: Ended) -> str:
+    def _send(self, job: KubeObject, ended: Ended) -> str:
         wanted = S.COMPLETED if ended.completed else S.FAILED
-        if self._portal is not None:
-            self._portal.update_model_status(objects.model_id_of(job), wanted, ended.verdict.sentence)
+        if self.portal is not None:
+            self.portal.update_model_status(objects.model_id_of(job), wanted, ended.verdict.sentence)
         return "reported"
 
 
@@ -150,7 +150,7 @@ class EarlyRelease(Reporter):
 
     def report(self, job: KubeObject, ended: Ended) -> None:
         self._release(job, ended, "reported")
-        self._tell(job, ended)
+        self._send(job, ended)
 
 
 class NoAdoption(Launcher):
@@ -188,8 +188,9 @@ class NeverTakesOn(Reconciler):
 class NeverLooksAgain(Reconciler):
     """What a late Processing has covered stays covered."""
 
-    def _second_look(self, name: str, job: KubeObject) -> None:
-        return
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._second_looks.look = lambda name, job: None  # type: ignore[method-assign]
 
 
 class OldStatus(Launcher):

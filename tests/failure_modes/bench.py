@@ -83,7 +83,7 @@ class Bench:
         self.world.now = T0 - EPOCH
         self.world.check_let_go = lambda job, what: None  # type: ignore[method-assign] # its Jobs have no history
         self.process = Process(self.world)
-        self.process.reconciler._limits = replace(self.process.reconciler._limits, **limits)  # type: ignore[arg-type]
+        self.process.reconciler.limits = replace(self.process.reconciler.limits, **limits)  # type: ignore[arg-type]
 
     def put(self, job: dict[str, Any], *pods: dict[str, Any], status: ProcessingStatus | None = S.PROCESSING) -> None:
         """Have this Job and these pods; status: the portal's, None: a model that it does not know."""

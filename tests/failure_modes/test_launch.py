@@ -121,7 +121,7 @@ def test_f09_nothing_is_received_before_jobs_and_pods_were_listed(stage: Stage) 
     model = stage.submit("done")
     stage.cluster.fail("list", "pods", status=500, count=None)
     stage.start()
-    stage.wait(lambda: stage.log().count("What runs goes on") >= 2)
+    stage.wait(lambda: stage.log().count("Running Jobs go on") >= 2)
     assert stage.queue.peek(), "the message is visible: nobody holds it"
     assert stage.cluster.jobs(stage.namespace) == []
     stage.cluster.clear_faults()

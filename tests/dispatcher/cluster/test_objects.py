@@ -12,7 +12,7 @@ from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
-from dispatcher.decisions.phases import since
+from dispatcher.decisions.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.builders import T0, a_job, failed
 
@@ -27,7 +27,7 @@ def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_sweep_of_every_disp
     cache = ClusterCache(lambda name: None)
     cache.replace("jobs", [job])
     set_job_gauges(cache, Metrics(), T0)
-    since(job, ())
+    since(phase(job, ()), job, ())
 
 
 @given(st.text() | st.datetimes(timezones=st.timezones() | st.none()).map(lambda when: when.isoformat()))

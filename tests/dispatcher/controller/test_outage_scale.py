@@ -21,6 +21,7 @@ from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import Listing
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
@@ -120,6 +121,7 @@ class Workers:
             SimpleNamespace(identity="this one"),  # type: ignore[arg-type] # nothing is launched
             reporter,
             ModelLocks(),
+            MetadataRepair(sky),  # type: ignore[arg-type]
             limits=Limits(600, 300, 3600, 300, 3600),
             progress_every=30,
             take_on_after=150,

@@ -11,6 +11,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import Listing
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
@@ -40,6 +41,7 @@ class Bench:
             launcher,
             self.reporter,
             ModelLocks(),
+            MetadataRepair(self.cluster),
             limits=LIMITS,
             progress_every=30,
             take_on_after=270,

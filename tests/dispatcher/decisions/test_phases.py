@@ -87,7 +87,7 @@ T1 = T0 + 600
 def test_the_age_of_a_phase_begins_with_it(
     job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
 ) -> None:
-    assert since(job, pods) == wanted
+    assert since(phase(job, pods), job, pods) == wanted
 
 
 @pytest.mark.parametrize(
@@ -106,4 +106,4 @@ def test_the_age_of_a_phase_begins_with_it(
 def test_a_job_is_overdue_from_its_own_deadline_on(
     job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
 ) -> None:
-    assert overdue_since(job, pods) == wanted
+    assert overdue_since(phase(job, pods), job) == wanted

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
@@ -112,6 +113,7 @@ class Process:
             self.launcher,
             self.reporter,
             locks,
+            MetadataRepair(self.cluster),
             limits=Limits(600, 300, 3600, 300, 3600),
             progress_every=30,
             take_on_after=VISIBILITY * 1.5,
