@@ -35,7 +35,7 @@ from tests.world.training_data import (
     write_jsonl,
 )
 from trainer_image.data import cells as tables_text
-from trainer_image.data import spill
+from trainer_image.data import spill, text_store
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.engine import preparing, row_order, training
@@ -43,7 +43,6 @@ from trainer_image.errors import LimitExceeded, Terminated
 from trainer_image.host import memory
 from trainer_image.limits import Limits
 from trainer_image.tasks.language import task as language_model
-from trainer_image.tasks.text import store as text_store
 
 SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
 

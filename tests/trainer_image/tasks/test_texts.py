@@ -16,13 +16,13 @@ from hypothesis import strategies as st
 from tests.world.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
 from trainer_image.data import cells
 from trainer_image.data.spill import Scratch
+from trainer_image.data.text_store import TextKeeper
 from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
 from trainer_image.tasks.text import baselines, features, files, linear, task
-from trainer_image.tasks.text.store import TextKeeper
 from trainer_image.tasks.text.task import TextClassification
 
 ROWS = text_records(30)

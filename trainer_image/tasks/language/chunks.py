@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from trainer_image.tasks.text.store import Texts
+from trainer_image.data.text_store import Texts
 
 # With fewer documents than this they are cut.
 FEW_DOCUMENTS = 20

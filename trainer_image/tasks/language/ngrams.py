@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from trainer_image.data.text_store import Bytes
 from trainer_image.tasks.base import Figures
 from trainer_image.tasks.language.windows import MARK, VOCABULARY, stream
-from trainer_image.tasks.text.store import Bytes
 
 MOST_BYTES = 16 * 1024**2
 # 9 bits a token: five of context and the next one fit in 63.

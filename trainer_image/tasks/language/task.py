@@ -14,6 +14,8 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import MANY_ROWS, assign, group_numbers
+from trainer_image.data.text_reader import Fields, find_texts, read_texts
+from trainer_image.data.text_store import TextKeeper, Texts
 from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import metrics
@@ -35,8 +37,6 @@ from trainer_image.tasks.language.generate import continue_texts, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language.presets import preset
 from trainer_image.tasks.language.windows import scoring_windows, training_windows
-from trainer_image.tasks.text.files import Fields, find_texts, read_texts
-from trainer_image.tasks.text.store import TextKeeper, Texts
 from trainer_image.units import format_bytes
 
 FIGURES = {

@@ -21,8 +21,8 @@ import numpy as np
 import torch
 
 from trainer_image.data.spill import Scratch
+from trainer_image.data.text_store import Bytes
 from trainer_image.tasks.stretches import Stretch, Stretches
-from trainer_image.tasks.text.store import Bytes
 
 MARK = 256
 VOCABULARY = 257

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_image.data.text_store import Bytes
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Figures
-from trainer_image.tasks.text.store import Bytes
 
 MOST_BYTES, LONGEST = 8 * 1024**2, 4096
 Array = np.ndarray[Any, Any]

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign, group_numbers
+from trainer_image.data.text_reader import Fields, find_texts, read_texts
+from trainer_image.data.text_store import Ints, Text, TextKeeper, Texts
 from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import imbalance, metrics
@@ -34,10 +36,8 @@ from trainer_image.tasks.labels import class_table, doubtful
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
-from trainer_image.tasks.text.files import Fields, find_texts, read_texts
 from trainer_image.tasks.text.network import TextNetwork, TextSizes
 from trainer_image.tasks.text.presets import preset
-from trainer_image.tasks.text.store import Ints, Text, TextKeeper, Texts
 from trainer_image.units import format_bytes
 
 LABEL = "label"

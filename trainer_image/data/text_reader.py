@@ -23,9 +23,9 @@ from trainer_image.data import file_kinds
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.data.splits import NAMES, Found, visible
 from trainer_image.data.table import invalid, no_such_column, stream_table
+from trainer_image.data.text_store import Source, Text, TextKeeper
 from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
-from trainer_image.tasks.text.store import Source, Text, TextKeeper
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
