@@ -60,6 +60,13 @@ class Scratch:
         """The same room once more, for what is read when the first is gone."""
         return Scratch(self.folder, self._room)
 
+    def notes(self, subject: str) -> list[str]:
+        """A sentence where something lies in files, for the report. subject: e.g. "The table does"."""
+        if not self.spilled_bytes:
+            return []
+        size = format_bytes(self.spilled_bytes)
+        return [f"{subject} not fit into memory: {size} lie in files of the work folder."]
+
     @property
     def memory_left(self) -> int:
         """Bytes that may still be taken in memory."""

@@ -9,10 +9,10 @@ took no part in the training.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -40,6 +40,7 @@ INSTEAD = {
     (".txt", ".dat"): "; a table as text needs a name like train.csv",
 }
 Indices = np.ndarray[Any, np.dtype[np.int64]]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,11 @@ class Found:
     validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
 
+    @property
+    def splits(self) -> dict[str, tuple[Path, ...]]:
+        """The files of each split that the dataset brings."""
+        return {split: files for split, files in vars(self).items() if files}
+
 
 @dataclass(frozen=True)
 class Assignment:
@@ -59,6 +65,14 @@ class Assignment:
     validation: Indices
     test: Indices
     notes: tuple[str, ...] = field(default=())
+
+    def divided(self, given: Mapping[str, T], chosen: Callable[[Indices], T]) -> dict[str, T]:
+        """Every split: as the dataset gives it, or what is `chosen` of its training split by row indices."""
+        held = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {
+            split: given[split] if split in given and split != "train" else chosen(index)
+            for split, index in held.items()
+        }
 
 
 def visible(folder: Path) -> list[Path]:

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from trainer_image.data.spill import Scratch
+from trainer_image.data.splits import group_numbers
 from trainer_image.limits import Limits
 from trainer_image.tasks.stretches import Stretches
 
@@ -108,6 +110,11 @@ class RowGroups:
 
     of: Tensor
     called: str
+
+    @classmethod
+    def by(cls, column: str, names: Sequence[str | None] | np.ndarray[Any, Any]) -> RowGroups:
+        """Rows (rows,) of one name belong together, as `data.group` says; one without a name stands for itself."""
+        return cls(torch.from_numpy(group_numbers(names)), f"groups by '{column}'")
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ WRITTEN: dict[str, tuple[Any, Notation]] = {
 def test_numbers_as_spreadsheets_print_them_are_numbers_and_noted(tmp_path: Path, case: str) -> None:
     write, notation = WRITTEN[case]
     problem = prepared(tmp_path, {"x": [write(x) for x in VALUES], "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.numbers
+    (column,) = problem.predictor.preprocessing.numbers
     assert column.notation == notation
     assert not column.strays
     scale = {"percent": 0.01, "debts": -1, "minus sign": -1}.get(case, 1)
@@ -89,7 +89,7 @@ def test_numbers_that_may_mean_two_things_are_told_and_never_guessed(tmp_path: P
     (warning,) = problem.warnings
     assert warning.startswith(f"Column 'x' {why}")
     assert warning.endswith("; left out.")
-    assert "x" not in problem._predictor.preprocessing.columns
+    assert "x" not in problem.predictor.preprocessing.columns
     with pytest.raises(DatasetInvalid) as told:
         prepared(tmp_path, columns, types={"x": "number"})
     assert told.value.sentence.startswith(f"Invalid dataset: train.csv: column 'x' {why}")
@@ -102,25 +102,25 @@ def test_one_cell_decides_what_a_comma_means(tmp_path: Path) -> None:
     cells = [f"{x:,.0f}" for x in VALUES]
     for last, notation in (("1,5", Notation(",")), ("1,234.5", Notation(".")), ("1,234,567", Notation("."))):
         problem = prepared(tmp_path, {"x": [*cells[:-1], last], "y": noise(100)})
-        assert problem._predictor.preprocessing.numbers[0].notation == notation
+        assert problem.predictor.preprocessing.numbers[0].notation == notation
 
 
 def test_plain_numbers_stay_plain_whatever_else_would_fit(tmp_path: Path) -> None:
     problem = prepared(tmp_path, {"x": [f"{x / 1000:.3f}" for x in VALUES], "y": noise(100)})
-    assert problem._predictor.preprocessing.numbers[0].notation == PLAIN
+    assert problem.predictor.preprocessing.numbers[0].notation == PLAIN
     assert [note for note in problem.notes if "'x'" in note] == []
 
 
 def test_codes_with_commas_are_categories_where_the_configuration_says_so(tmp_path: Path) -> None:
     cells = ["3,14", "2,71"] * 50
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)}, types={"x": "category"})
-    assert [c.categories for c in problem._predictor.preprocessing.categories] == [("2,71", "3,14")]
+    assert [c.categories for c in problem.predictor.preprocessing.categories] == [("2,71", "3,14")]
 
 
 @pytest.mark.parametrize("cells", [["12A", "7B", "30"], ["1st", "2nd", "3rd"], ["10 h", "20 min", "5 h"]])
 def test_codes_and_mixed_units_stay_words(tmp_path: Path, cells: list[str]) -> None:
     problem = prepared(tmp_path, {"x": cells * 30, "y": noise(90)})
-    assert [sorted(c.categories) for c in problem._predictor.preprocessing.categories] == [sorted(cells)]
+    assert [sorted(c.categories) for c in problem.predictor.preprocessing.categories] == [sorted(cells)]
 
 
 def test_slips_among_numbers_with_a_comma_are_told_and_missing(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_slips_among_numbers_with_a_comma_are_told_and_missing(tmp_path: Path) -
         "Column 'x' holds 2 cells that are no number, the first in train.csv, row 100: 'n/k'; they are treated as"
         " missing."
     ]
-    assert problem._predictor.preprocessing.numbers[0].notation == Notation(",")
+    assert problem.predictor.preprocessing.numbers[0].notation == Notation(",")
 
 
 @pytest.mark.parametrize("marker", ["-", "?", "None", "n.a.", "#DIV/0!", "\\N", " -- "])
@@ -141,7 +141,7 @@ def test_words_for_no_value_among_numbers_are_missing_however_many_there_are(
     cells = [str(x).replace(".", "," if comma else ".") for x in VALUES]
     cells = [marker if n % 4 == 1 else cell for n, cell in enumerate(cells)]
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.numbers
+    (column,) = problem.predictor.preprocessing.numbers
     assert (column.indicator, column.strays, column.notation.decimal) == (True, False, "," * comma)
     assert any(
         f"holds 25 cells that say that there is no value, the first in train.csv, row 3: '{marker}'" in note
@@ -154,7 +154,7 @@ def test_words_for_no_value_among_numbers_are_missing_however_many_there_are(
 def test_words_for_no_value_among_dates_are_missing_however_many_there_are(tmp_path: Path, marker: str) -> None:
     cells = [marker if n % 4 == 1 else f"{1 + n % 28:02d}.{1 + n % 12:02d}.{1924 + n}" for n in range(100)]
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.dates
+    (column,) = problem.predictor.preprocessing.dates
     assert (column.indicator, column.strays) == (True, False)
     assert (
         "Column 'x' holds 25 cells that say that there is no value, the first in train.csv, row 3: "
@@ -173,21 +173,21 @@ def test_dates_that_are_not_read_are_told_beside_many_words_for_no_value(tmp_pat
 
 def test_words_for_no_value_beside_few_words_are_no_dates(tmp_path: Path) -> None:
     problem = prepared(tmp_path, {"x": ["-"] * 97 + ["rent", "own", "let"], "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.categories
+    (column,) = problem.predictor.preprocessing.categories
     assert column.categories[0] == "-"
     assert not any("'x'" in note for note in problem.notes)
 
 
 def test_a_dash_among_words_for_yes_and_no_keeps_case_from_mattering(tmp_path: Path) -> None:
     problem = prepared(tmp_path, {"x": ["Yes", "no", "yes", "-", "NO"] * 20, "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.categories
+    (column,) = problem.predictor.preprocessing.categories
     assert (sorted(column.categories), column.folded) == (["-", "no", "yes"], True)
 
 
 def test_words_for_no_value_among_words_are_categories(tmp_path: Path) -> None:
     cells = ["-", "rent", "own", "none"] * 25
     problem = prepared(tmp_path, {"x": cells, "y": noise(100)})
-    (column,) = problem._predictor.preprocessing.categories
+    (column,) = problem.predictor.preprocessing.categories
     assert sorted(column.categories) == ["-", "none", "own", "rent"]
     assert not any("'x'" in told for told in [*problem.notes, *problem.warnings])
 

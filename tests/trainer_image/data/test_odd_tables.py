@@ -236,7 +236,7 @@ def test_dates_in_every_usual_form_give_the_same_days(tmp_path: Path, case: str)
     days = [datetime.datetime(2024, 1, 1, 6) + datetime.timedelta(days=3 * n) for n in range(120)]
     problem = prepared(tmp_path, {"day": [written(day) for day in days], "y": noise(120)})
     assert f"Column 'day' was read as dates ({form})." in problem.notes
-    (column,) = problem._predictor.preprocessing.dates
+    (column,) = problem.predictor.preprocessing.dates
     rows = problem.splits["train"]["dense"].numpy()
     # Three days on in the file are three days on in the input, and a week later the week's sine is the same.
     passed = np.unique(np.round(rows[:, 0] / column.scale, 2))
@@ -278,7 +278,7 @@ def test_a_date_that_does_not_exist_is_told_and_missing(tmp_path: Path) -> None:
 def test_words_for_yes_and_no_are_one_pair_in_any_case(tmp_path: Path) -> None:
     cells = [("Yes", "no", "YES ", "No")[n % 4] for n in range(80)]
     problem = prepared(tmp_path, {"paid": cells, "x": list(range(40)) * 2, "y": noise(80)})
-    (column,) = problem._predictor.preprocessing.categories
+    (column,) = problem.predictor.preprocessing.categories
     assert column.folded
     assert sorted(column.categories) == ["no", "yes"]
 
@@ -287,7 +287,7 @@ def test_thousands_of_categories_share_a_bucket_for_the_rare(tmp_path: Path) -> 
     often = [f"c{n % 2000}" for n in range(4000)]
     problem = prepared(tmp_path, {"shop": [*often, *(f"once{n}" for n in range(500))], "y": noise(4500)})
     assert any("rare ones are treated as one" in note for note in problem.notes)
-    (count,) = problem._predictor.preprocessing.cardinalities
+    (count,) = problem.predictor.preprocessing.cardinalities
     codes = problem.splits["train"]["codes"]
     assert 500 < count <= 2001
     assert (codes == 0).sum() > 200, "the unknown category has rows to learn from"
@@ -301,7 +301,7 @@ def test_slips_in_a_column_of_numbers_are_told_and_missing(tmp_path: Path) -> No
     (told,) = [warning for warning in problem.warnings if "'size'" in warning]
     assert "cells that are no number, the first in train.csv, row " in told
     assert "'n/k'; they are treated as missing" in told
-    (column,) = problem._predictor.preprocessing.numbers
+    (column,) = problem.predictor.preprocessing.numbers
     assert column.strays
     assert column.indicator
 
@@ -372,7 +372,7 @@ def test_a_column_that_gives_the_answer_away_is_warned_about_and_kept(tmp_path: 
     problem = prepared(tmp_path, {**columns, "honest": honest})
     (told,) = [warning for warning in problem.warnings if "nearly perfectly by itself" in warning]
     assert told.startswith(f"Column '{name}' predicts 'y'")
-    assert name in problem._predictor.preprocessing.columns
+    assert name in problem.predictor.preprocessing.columns
 
 
 def test_a_good_column_is_no_leak(tmp_path: Path) -> None:

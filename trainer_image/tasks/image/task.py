@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import NAMES, assign, group_numbers
-from trainer_image.data.table import invalid
-from trainer_image.errors import ConfigInvalid, DatasetInvalid
+from trainer_image.data.splits import NAMES, assign
+from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks import baselines, imbalance, metrics
+from trainer_image.tasks import baselines
 from trainer_image.tasks.base import (
     Batch,
     Example,
@@ -30,6 +29,7 @@ from trainer_image.tasks.base import (
     TaskSettings,
     spaced,
 )
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
 from trainer_image.tasks.image.files import (
     SUFFIXES,
     Sample,
@@ -41,10 +41,10 @@ from trainer_image.tasks.image.files import (
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes
 from trainer_image.tasks.image.presets import input_size, preset
 from trainer_image.tasks.image.sources import find_images
-from trainer_image.tasks.labels import class_table, doubtful
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
+NO_IMAGES = f"holds no images ({', '.join(sorted(SUFFIXES))})"
 
 
 class ImageClassification(Task):
@@ -60,7 +60,7 @@ class ImageClassification(Task):
         return ImagePredictor(sizes, tuple(description["labels"]), scaling["mean"], scaling["spread"])
 
 
-class ImagePredictor(Predictor):
+class ImagePredictor(ClassPredictor):
     """Tensors of a batch: pixels (rows, channels, height, width) uint8, target (rows,) int64."""
 
     def __init__(
@@ -74,9 +74,6 @@ class ImagePredictor(Predictor):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes)."""
         return functional.softmax(model(batch["pixels"].float()).float(), dim=-1)
-
-    def score(self, outputs: Tensor, batch: Batch) -> Figures:
-        return metrics.classification(outputs, batch["target"])
 
     def tensors(self, samples: Sequence[Sample], limits: Limits, scratch: Scratch) -> dict[str, Tensor]:
         """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
@@ -95,91 +92,47 @@ class ImagePredictor(Predictor):
         found = find_images(data, limits, scratch)
         samples = list_samples(found.get("test") or found["train"], limits, scratch)
         if not samples:
-            raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no images ({', '.join(sorted(SUFFIXES))})")
+            raise invalid(data.name, NO_IMAGES)
         if not {sample.label for sample in samples} <= set(self.labels):
             samples = [Sample(sample.stored, None) for sample in samples]
         tensors = self.tensors(samples, limits, scratch)
         return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
 
-    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        return class_table("label", self.labels, outputs)
 
+class ImageProblem(ClassProblem):
+    predictor: ImagePredictor
 
-class ImageProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         limits, scratch = settings.limits, settings.scratch
-        listed: dict[str, list[Sample]] = {}
-        found = find_images(data, limits, scratch)
-        unread = unread_images([file for files in found.values() for file in files])
-        for split, files in found.items():
-            label = settings.target or "label"
-            listed[split] = list_samples(files, limits, scratch, label=label, group=settings.group)
-            self._check(split, listed[split], unread)
-        train = listed["train"]
-        if settings.group and all(sample.group is None for sample in train):
-            raise ConfigInvalid(
-                f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
-                "metadata.jsonl with this column is needed"
-            )
-        labels = sorted({str(sample.label) for sample in train})
-        if len(labels) == 1:
-            raise DatasetInvalid(
-                f"Invalid dataset: {train[0].name}: all {len(train)} training images are of one class ('{labels[0]}'); "
-                f"at least two are needed{_nested(train)}"
-            )
+        given, self.warnings = _listed(data, settings)
+        train = given["train"]
+        labels = _labels(train)
         headers = read_headers(train, limits)
         size = input_size(settings.preset, headers)
         position = {label: number for number, label in enumerate(labels)}
         rows = assign(
             np.array([position[str(sample.label)] for sample in train]),
             settings.seed,
-            has_validation="validation" in listed,
-            has_test="test" in listed,
+            has_validation="validation" in given,
+            has_test="test" in given,
             groups=np.array([sample.group for sample in train], dtype=object) if settings.group else None,
             keys=[sample.name for sample in train],
         )
         sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
-        plain = ImagePredictor(sizes, labels, [0.0], [1.0])
-        parts = {
-            split: listed[split] if split != "train" and split in listed else [train[row] for row in index]
-            for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
-        }
-        splits = {split: plain.tensors(samples, limits, scratch) for split, samples in parts.items()}
-        self.splits = splits
+        unscaled = ImagePredictor(sizes, labels, [0.0], [1.0])
+        parts = rows.divided(given, lambda index: [train[row] for row in index])
+        self.splits = {split: unscaled.tensors(samples, limits, scratch) for split, samples in parts.items()}
+        self.predictor = ImagePredictor(sizes, labels, *_scaling(self.splits["train"]["pixels"]))
         self._test_names = [sample.name for sample in parts["test"]]
         if settings.group:
-            groups = group_numbers([sample.group for sample in parts["test"]])
-            self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
-        mean, spread = _scaling(splits["train"]["pixels"])
-        self.predictor = self._predictor = ImagePredictor(sizes, labels, mean, spread)
-        figure, told = imbalance.figure(splits["train"]["target"].numpy(), labels, "The classes")
-        self.headline, self.selection = metrics.choose(
-            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", "log_loss"
-        )
-        self.notes, self.warnings = list(rows.notes) + (told if settings.metric == "auto" else []), unread
-        self.warnings += doubtful(splits["train"]["target"].numpy(), labels, "", "image")
+            self.test_groups = RowGroups.by(settings.group, [sample.group for sample in parts["test"]])
+        self.notes = list(rows.notes)
+        judge(self, settings, self.splits["train"]["target"].numpy(), labels, "", "image")
         if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
             self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
-        counts = ", ".join(f"{len(batch['pixels'])} {split}" for split, batch in splits.items())
+        counts = ", ".join(f"{len(samples)} {split}" for split, samples in parts.items())
         kind = "grey" if size[2] == 1 else "colour"
-        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
-        self.description = (
-            f"Images ({kind}, {size[1]} x {size[0]} pixels) in {len(labels)} classes ({shown}); rows: {counts}."
-        )
-
-    @staticmethod
-    def _check(folder: str, samples: list[Sample], unread: list[str]) -> None:
-        if not samples:
-            hint = f"; {unread[0].removesuffix('.')}" if unread else ""
-            raise invalid(
-                folder, f"holds no images ({', '.join(sorted(SUFFIXES))}) in folders named for their class{hint}"
-            )
-        for sample in samples:
-            if sample.label is None:
-                raise invalid(
-                    sample.name,
-                    "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
-                )
+        self.description = f"Images ({kind}, {size[1]} x {size[0]} pixels) in {in_short(labels)}; rows: {counts}."
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         pixels = batch["pixels"].float()
@@ -188,7 +141,7 @@ class ImageProblem(Problem):
         return functional.cross_entropy(model(pixels).float(), batch["target"], label_smoothing=LABEL_SMOOTHING)
 
     def model_description(self) -> Json:
-        predictor = self._predictor
+        predictor = self.predictor
         return {
             "architecture": asdict(predictor.sizes),
             "preprocessing": {"mean": predictor.mean, "spread": predictor.spread},
@@ -199,7 +152,7 @@ class ImageProblem(Problem):
         some = spaced(self.splits, fit_on, baselines.MOST_ROWS)
         x, y = _flat(some["pixels"]), some["target"].numpy()
         test = self.splits["test"]
-        classes = len(self._predictor.labels)
+        classes = len(self.predictor.labels)
         flats = (_flat(part) for part in torch.split(test["pixels"], baselines.MOST_ROWS))
         return baselines.classification(x, y, flats, test["target"].numpy(), classes)
 
@@ -208,9 +161,42 @@ class ImageProblem(Problem):
         pixels = self.splits["test"]["pixels"]
         return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
 
-    def findings(self, outputs: Tensor) -> Json:
-        labels = self.splits["test"]["target"]
-        return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
+
+def _listed(data: Path, settings: TaskSettings) -> tuple[dict[str, list[Sample]], list[str]]:
+    """The images of each split that the dataset brings, every one labelled, and warnings about files that are none."""
+    found = find_images(data, settings.limits, settings.scratch)
+    unread = unread_images([file for files in found.values() for file in files])
+    listed: dict[str, list[Sample]] = {}
+    for split, files in found.items():
+        label = settings.target or "label"
+        samples = list_samples(files, settings.limits, settings.scratch, label=label, group=settings.group)
+        if not samples:
+            hint = f"; {unread[0].removesuffix('.')}" if unread else ""
+            raise invalid(split, f"{NO_IMAGES} in folders named for their class{hint}")
+        for sample in samples:
+            if sample.label is None:
+                raise invalid(
+                    sample.name,
+                    "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
+                )
+        listed[split] = samples
+    if settings.group and all(sample.group is None for sample in listed["train"]):
+        raise ConfigInvalid(
+            f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
+            "metadata.jsonl with this column is needed"
+        )
+    return listed, unread
+
+
+def _labels(train: Sequence[Sample]) -> list[str]:
+    labels = sorted({str(sample.label) for sample in train})
+    if len(labels) == 1:
+        raise invalid(
+            train[0].name,
+            f"all {len(train)} training images are of one class ('{labels[0]}'); at least two are "
+            f"needed{_nested(train)}",
+        )
+    return labels
 
 
 def _nested(train: Sequence[Sample]) -> str:

@@ -16,7 +16,7 @@ from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import MANY_ROWS, assign, group_numbers
 from trainer_image.data.text_reader import Fields, find_texts, read_texts
 from trainer_image.data.text_store import TextKeeper, Texts
-from trainer_image.errors import DatasetInvalid
+from trainer_image.errors import invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import (
@@ -98,7 +98,7 @@ class LanguagePredictor(Predictor):
         texts = keeper.texts()
         texts = texts.select(np.flatnonzero(texts.sizes))
         if not len(texts):
-            raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no text")
+            raise invalid(data.name, "holds no text")
         tensors = scoring_windows(texts.contents(), self.sizes.context, self.sizes.matches, scratch)
         return Rows(tensors, texts.names(), labelled=True)
 
@@ -127,28 +127,28 @@ def by_document(outputs: Tensor) -> list[tuple[float, float]]:
 
 
 class LanguageProblem(Problem):
+    predictor: LanguagePredictor
+
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", group=settings.group)
-        found = find_texts(data, plain=True)
         self.notes, self.warnings = [], []
         scratch, keeper = settings.scratch, TextKeeper(settings.scratch)
         parts = {
             split: (files, read_texts(files, data, fields, settings.limits, keeper))
-            for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
-            if files
+            for split, files in find_texts(data, plain=True).splits.items()
         }
         texts = keeper.texts()
         given = {split: self._full(texts.select(part), files[0], data) for split, (files, part) in parts.items()}
         total = int(given["train"].sizes.sum())
         if total < LEAST_BYTES:
-            raise DatasetInvalid(
-                f"Invalid dataset: {given['train'].files[0].name}: {total} bytes of training text are too few for a "
-                f"language model; at least {LEAST_BYTES} are needed"
+            raise invalid(
+                given["train"].files[0].name,
+                f"{total} bytes of training text are too few for a language model; at least {LEAST_BYTES} are needed",
             )
         self._documents = documents = self._divided(given, settings)
         size = {split: int(texts.sizes.sum()) for split, texts in documents.items()}
         sizes, self.recipe = preset(settings.preset, size["train"])
-        self.predictor = self._predictor = LanguagePredictor(sizes, fields.text)
+        self.predictor = LanguagePredictor(sizes, fields.text)
         self.splits = {
             split: (training_windows if split == "train" else scoring_windows)(
                 texts.contents(), sizes.context, sizes.matches, scratch
@@ -161,11 +161,7 @@ class LanguageProblem(Problem):
                 "The baselines are counted and tested on evenly spaced documents, "
                 f"{format_bytes(language_ngrams.MOST_BYTES)} of a split at most."
             )
-        if scratch.spilled_bytes:
-            self.notes.append(
-                f"The text does not fit into memory: {format_bytes(scratch.spilled_bytes)} lie in files of the work"
-                " folder."
-            )
+        self.notes += scratch.notes("The text does")
         self.headline, self.selection = metrics.choose(settings.metric, FIGURES, "bits_per_byte", "bits_per_byte")
         counts = ", ".join(f"{len(texts)} {split} ({size[split]} bytes)" for split, texts in documents.items())
         self.description = f"Text for a byte-level language model; documents: {counts}."
@@ -182,7 +178,7 @@ class LanguageProblem(Problem):
     def _full(self, texts: Texts, file: Path, data: Path) -> Texts:
         full = np.flatnonzero(texts.sizes)
         if not len(full):
-            raise DatasetInvalid(f"Invalid dataset: {file.relative_to(data).as_posix()}: holds no text")
+            raise invalid(file.relative_to(data).as_posix(), "holds no text")
         if len(full) < len(texts):
             [first] = texts.names(np.flatnonzero(texts.sizes == 0)[:1])
             self.notes.append(f"{len(texts) - len(full)} empty texts were left out, the first of them at {first}.")
@@ -207,10 +203,7 @@ class LanguageProblem(Problem):
             keys=[f"{name}/{n}" for n, name in enumerate(train.names())] if len(train) <= MANY_ROWS else None,
         )
         self.notes += [note.replace(" rows ", " documents ") for note in rows.notes]
-        return {
-            split: given[split] if split in given and split != "train" else train.select(index)
-            for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
-        }
+        return rows.divided(given, train.select)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean nats of the scored tokens, the MARK at a document's end included: the model learns to end a text."""
@@ -232,7 +225,7 @@ class LanguageProblem(Problem):
         ]
 
     def model_description(self) -> Json:
-        return {"architecture": asdict(self._predictor.sizes), "text": self._predictor.field}
+        return {"architecture": asdict(self.predictor.sizes), "text": self.predictor.field}
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         train = [content for split in fit_on for content in self._documents[split].contents()]
@@ -251,7 +244,7 @@ class LanguageProblem(Problem):
         """How the model goes on with the beginnings of a few test documents."""
         texts = self._documents["test"].contents(PROMPT_BYTES)
         prompts = [text.tobytes() for text in texts[:: math.ceil(len(texts) / SAMPLES)]]
-        written = continue_texts(self._predictor.sizes, model, prompts, SAMPLE_BYTES, seed=0)
+        written = continue_texts(self.predictor.sizes, model, prompts, SAMPLE_BYTES, seed=0)
         return {
             "samples": [
                 {"prompt": prompt.decode(errors="replace"), "text": text.decode(errors="replace")}

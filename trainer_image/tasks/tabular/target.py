@@ -13,13 +13,12 @@ import pyarrow.compute as pc
 from trainer_image.data.numbers import PLAIN, Notation, in_words, marked
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table, invalid, numbers
-from trainer_image.tasks import metrics
-from trainer_image.tasks.base import Json, Metric
+from trainer_image.tasks.base import Json
+from trainer_image.tasks.classes import in_short, unfit
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
 
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
 MOST_WHOLE_CLASSES = 20
-MOST_CLASSES = 1000
 # Different labels that are counted; more only means "many".
 MOST_DISTINCT = 1_000_000
 Array = np.ndarray[Any, Any]
@@ -31,7 +30,6 @@ class ClassTarget:
 
     column: str
     labels: tuple[str, ...]
-    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.CLASSIFICATION, "accuracy", "log_loss")
 
     @property
     def outputs(self) -> int:
@@ -39,8 +37,7 @@ class ClassTarget:
 
     @property
     def description(self) -> str:
-        shown = ", ".join(self.labels[:5]) + (", …" if len(self.labels) > 5 else "")
-        return f"classification of '{self.column}' into {len(self.labels)} classes ({shown})"
+        return f"classification of '{self.column}' into {in_short(self.labels)}"
 
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.int64)
@@ -74,7 +71,6 @@ class ValueTarget:
     spread: float = 1.0
     notation: Notation = PLAIN
     outputs: ClassVar[int] = 1
-    figures: ClassVar[tuple[dict[str, Metric], str, str]] = (metrics.REGRESSION, "r2", "rmse")
 
     @property
     def description(self) -> str:
@@ -151,16 +147,8 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
             raise invalid(train.name, f"the target column '{column}' is {distinct[0]:g} in every row")
         return ValueTarget(column, notation=seen.notation), [note, *notes]
     labels = sorted(seen.labels, key=float) if is_number and seen.notation == PLAIN else sorted(seen.labels)
-    if len(labels) == 1:
-        raise invalid(
-            train.name, f"the target column '{column}' has one class only ('{labels[0]}'); at least two are needed"
-        )
-    if len(labels) > MOST_CLASSES:
-        raise invalid(
-            train.name,
-            f"the target column '{column}' has {seen.counted} different values; at most {MOST_CLASSES} classes are "
-            "supported",
-        )
+    if fault := unfit(f"the target column '{column}'", labels, seen.counted):
+        raise invalid(train.name, fault)
     return ClassTarget(column, tuple(labels)), [note]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,9 +15,8 @@ from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign, group_numbers
 from trainer_image.data.text_reader import Fields, find_texts, read_texts
 from trainer_image.data.text_store import Ints, Text, TextKeeper, Texts
-from trainer_image.errors import DatasetInvalid
+from trainer_image.errors import invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks import imbalance, metrics
 from trainer_image.tasks.base import (
     Batch,
     Example,
@@ -32,7 +31,7 @@ from trainer_image.tasks.base import (
     rows_in,
     take,
 )
-from trainer_image.tasks.labels import class_table, doubtful
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
@@ -41,7 +40,6 @@ from trainer_image.tasks.text.presets import preset
 from trainer_image.units import format_bytes
 
 LABEL = "label"
-MOST_CLASSES = 1000
 # With a trained bag an n-gram of one training text only tells nothing of others; with few texts nearly all are of that
 # kind. A linear model takes them all: naive Bayes wants them (`text_linear`).
 LEAST_TEXTS, FEW_TEXTS = 2, 100
@@ -68,7 +66,7 @@ class TextClassification(Task):
         )
 
 
-class TextPredictor(Predictor):
+class TextPredictor(ClassPredictor):
     """Tensors of a batch: texts (rows, longest) uint8, lengths (rows,) int64, target (rows,) int64."""
 
     def __init__(self, sizes: TextSizes, labels: Sequence[str], fields: Fields) -> None:
@@ -80,9 +78,6 @@ class TextPredictor(Predictor):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes)."""
         return functional.softmax(model(batch["texts"], batch["lengths"]).float(), dim=-1)
-
-    def score(self, outputs: Tensor, batch: Batch) -> Figures:
-        return metrics.classification(outputs, batch["target"])
 
     def tensors(self, texts: Texts, content: Tensor) -> Stretches:
         """Texts of `content` as a split, cut at `longest` bytes; with targets when every one has a known label."""
@@ -99,30 +94,20 @@ class TextPredictor(Predictor):
         keeper = TextKeeper(Scratch())
         read_texts(found.test or found.train, data, self.fields, limits, keeper, labelled=False)
         if not len(keeper):
-            raise DatasetInvalid(f"Invalid dataset: {data.name}: holds no texts")
+            raise invalid(data.name, "holds no texts")
         texts = keeper.texts()
         tensors = self.tensors(texts, torch.from_numpy(texts.content))
         return Rows(tensors, texts.names(), "target" in tensors)
 
-    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        return class_table("label", self.labels, outputs)
 
+class TextProblem(ClassProblem):
+    predictor: TextPredictor
 
-class TextProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", settings.target or LABEL, settings.group)
-        found = find_texts(data, plain=False)
-        scratch = settings.scratch
-        keeper = TextKeeper(scratch, lambda text: _wrong(text, fields))
-        parts = {
-            split: _read(files, data, fields, settings.limits, keeper)
-            for split, files in (("train", found.train), ("validation", found.validation), ("test", found.test))
-            if files
-        }
-        every = keeper.texts()
-        given = {split: every.select(part) for split, part in parts.items()}
+        given, content = _read(data, fields, settings)
         train = given["train"]
-        labels = self._labels(given, fields)
+        labels = _labels(given, fields)
         targets = positions(train, labels)
         rows = assign(
             targets,
@@ -131,62 +116,31 @@ class TextProblem(Problem):
             has_test="test" in given,
             groups=train.group_names() if settings.group else None,
         )
-        texts = {
-            split: given[split] if split in given and split != "train" else train.select(index)
-            for split, index in (("train", rows.train), ("validation", rows.validation), ("test", rows.test))
-        }
+        self._texts = texts = rows.divided(given, train.select)
         longest = int(texts["train"].sizes.max())
         sizes, self.recipe = preset(settings.preset, len(texts["train"]), longest, len(labels))
-        self.predictor = self._predictor = TextPredictor(sizes, labels, fields)
-        # One tensor for all: a refit joins splits without a copy of their texts.
-        content = torch.from_numpy(every.content)
-        self.splits = {split: self._predictor.tensors(part, content) for split, part in texts.items()}
-        self._texts, self._grouped = texts, bool(settings.group)
+        self.predictor = TextPredictor(sizes, labels, fields)
+        self.splits = {split: self.predictor.tensors(part, content) for split, part in texts.items()}
+        self._grouped = bool(settings.group)
         if settings.group:
-            groups = group_numbers(texts["test"].group_names())
-            self.test_groups = RowGroups(torch.from_numpy(groups), f"groups by '{settings.group}'")
-        figure, told = imbalance.figure(targets[rows.train], labels, f"The classes of '{fields.label}'")
-        self.notes = [*rows.notes, *(told if settings.metric == "auto" else ())]
-        self.warnings = doubtful(targets[rows.train], labels, f" of '{fields.label}'", "text")
-        self.headline, self.selection = metrics.choose(
-            settings.metric, metrics.CLASSIFICATION, figure or "accuracy", "log_loss"
-        )
-        cut = int((texts["train"].sizes > sizes.longest).sum())
+            self.test_groups = RowGroups.by(settings.group, texts["test"].group_names())
+        self.notes, self.warnings = [*rows.notes], []
+        judge(self, settings, targets[rows.train], labels, f" of '{fields.label}'", "text")
+        self.notes += [*self._cut_texts(), *settings.scratch.notes("The texts do")]
+        counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
+        self.description = f"Texts in {in_short(labels)}; rows: {counts}."
+
+    def _cut_texts(self) -> Iterator[str]:
+        """Notes on texts that are not read whole, or not by every model."""
+        longest = self.predictor.sizes.longest
+        cut = int((self._texts["train"].sizes > longest).sum())
         if cut:
-            self.notes.append(f"{cut} training texts are longer than {sizes.longest} bytes: their beginnings are read.")
-        if any(text_baselines.step(np.minimum(part.sizes, sizes.longest)) > 1 for part in texts.values()):
-            self.notes.append(
+            yield f"{cut} training texts are longer than {longest} bytes: their beginnings are read."
+        if any(text_baselines.step(np.minimum(part.sizes, longest)) > 1 for part in self._texts.values()):
+            yield (
                 "The linear baseline is fitted and tested on evenly spaced texts, "
                 f"{format_bytes(text_baselines.MOST_BYTES)} of a split at most."
             )
-        if scratch.spilled_bytes:
-            self.notes.append(
-                f"The texts do not fit into memory: {format_bytes(scratch.spilled_bytes)} lie in files of the work"
-                " folder."
-            )
-        counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
-        shown = ", ".join(labels[:5]) + (", …" if len(labels) > 5 else "")
-        self.description = f"Texts in {len(labels)} classes ({shown}); rows: {counts}."
-
-    @staticmethod
-    def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
-        train = given["train"]
-        file = train.files[0].name
-        labels = sorted(train.labels[number] for number in np.unique(train.label))
-        if len(labels) == 1:
-            raise DatasetInvalid(
-                f"Invalid dataset: {file}: '{fields.label}' has one class only ('{labels[0]}'); at least two are needed"
-            )
-        if len(labels) > MOST_CLASSES:
-            raise DatasetInvalid(
-                f"Invalid dataset: {file}: '{fields.label}' has {len(labels)} different values; at most "
-                f"{MOST_CLASSES} classes are supported"
-            )
-        for texts in (given[split] for split in ("validation", "test") if split in given):
-            for row in np.flatnonzero(positions(texts, labels) < 0)[:1].tolist():
-                label = texts.labels[texts.label[row]]
-                raise texts.error(row, f"'{fields.label}' holds the label '{label}', which no training text has")
-        return labels
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         """Weighs each bucket by how few training texts have it, and lets a small model begin as a linear one."""
@@ -244,7 +198,7 @@ class TextProblem(Problem):
         return functional.cross_entropy(model(batch["texts"], batch["lengths"]).float(), batch["target"])
 
     def model_description(self) -> Json:
-        predictor = self._predictor
+        predictor = self.predictor
         return {
             "architecture": asdict(predictor.sizes),
             "fields": {"text": predictor.fields.text, "label": predictor.fields.label},
@@ -252,7 +206,7 @@ class TextProblem(Problem):
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
-        longest, labels = self._predictor.sizes.longest, self._predictor.labels
+        longest, labels = self.predictor.sizes.longest, self.predictor.labels
         test = self._texts["test"]
         return text_baselines.baselines(
             [content for split in fit_on for content in self._texts[split].contents(longest)],
@@ -262,10 +216,6 @@ class TextProblem(Problem):
             len(labels),
         )
 
-    def findings(self, outputs: Tensor) -> Json:
-        labels = self.splits["test"]["target"]
-        return metrics.classification_findings(outputs, labels, self._predictor.labels, self.test_groups)
-
     def examples(self, rows: Sequence[int]) -> list[Example]:
         test = self._texts["test"].select(np.array(rows, np.int64))
         return [
@@ -274,12 +224,17 @@ class TextProblem(Problem):
         ]
 
 
-def _read(files: Sequence[Path], data: Path, fields: Fields, limits: Limits, keeper: TextKeeper) -> slice:
-    part = read_texts(files, data, fields, limits, keeper)
-    if part.start == part.stop:
-        name = files[0].relative_to(data).as_posix()
-        raise DatasetInvalid(f"Invalid dataset: {name}: holds no texts")
-    return part
+def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str, Texts], Tensor]:
+    """The texts of each split that the dataset brings, and the one tensor that all of them are stretches of: a refit
+    joins splits without a copy."""
+    keeper = TextKeeper(settings.scratch, lambda text: _wrong(text, fields))
+    parts = {}
+    for split, files in find_texts(data, plain=False).splits.items():
+        part = parts[split] = read_texts(files, data, fields, settings.limits, keeper)
+        if part.start == part.stop:
+            raise invalid(files[0].relative_to(data).as_posix(), "holds no texts")
+    texts = keeper.texts()
+    return {split: texts.select(part) for split, part in parts.items()}, torch.from_numpy(texts.content)
 
 
 def _wrong(text: Text, fields: Fields) -> str | None:
@@ -288,6 +243,19 @@ def _wrong(text: Text, fields: Fields) -> str | None:
     if text.label is None:
         return f"'{fields.label}' (data.target) is empty or missing; every row needs a label"
     return None
+
+
+def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
+    """The classes, in order. DatasetInvalid where the training texts or another split's do not have them."""
+    train = given["train"]
+    labels = sorted(train.labels[number] for number in np.unique(train.label))
+    if why := unfit(f"'{fields.label}'", labels, len(labels)):
+        raise invalid(train.files[0].name, why)
+    for texts in (given[split] for split in ("validation", "test") if split in given):
+        for row in np.flatnonzero(positions(texts, labels) < 0)[:1].tolist():
+            label = texts.labels[texts.label[row]]
+            raise texts.error(row, f"'{fields.label}' holds the label '{label}', which no training text has")
+    return labels
 
 
 def positions(texts: Texts, labels: Sequence[str]) -> Ints:
