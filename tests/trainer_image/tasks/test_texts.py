@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.world.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
-from trainer_image.data import cells
+from trainer_image.data import cells, text_reader
 from trainer_image.data.spill import Scratch
 from trainer_image.data.text_store import TextKeeper
 from trainer_image.engine.training import train, validate_dataset
@@ -22,7 +22,7 @@ from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
-from trainer_image.tasks.text import baselines, features, files, linear, task
+from trainer_image.tasks.text import baselines, features, linear, task
 from trainer_image.tasks.text.task import TextClassification
 
 ROWS = text_records(30)
@@ -127,18 +127,18 @@ def test_a_group_that_no_file_could_hold_is_named(tmp_path: Path) -> None:
 
 
 def test_a_plain_file_is_checked_across_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "BLOCK_BYTES", 5)
+    monkeypatch.setattr(text_reader, "BLOCK_BYTES", 5)
     read, broken, cut = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"
     read.write_bytes(codecs.BOM_UTF8 + "größer\nals ein Stück ü".encode())
     keeper = TextKeeper(Scratch())
-    files.read_texts([read], tmp_path, files.Fields(), Limits(), keeper)
+    text_reader.read_texts([read], tmp_path, text_reader.Fields(), Limits(), keeper)
     [content] = keeper.texts().contents()
     assert content.tobytes().decode() == "größer\nals ein Stück ü"
     broken.write_bytes("ü\nöö\nä".encode() + b"\xc3\n")
     cut.write_bytes("ü\nä".encode()[:-1])
     for path, row in ((broken, 3), (cut, 2)):
         with pytest.raises(DatasetInvalid, match=rf"row {row} is not UTF-8 \(byte 0xc3\)"):
-            files.read_texts([path], tmp_path, files.Fields(), Limits(), TextKeeper(Scratch()))
+            text_reader.read_texts([path], tmp_path, text_reader.Fields(), Limits(), TextKeeper(Scratch()))
 
 
 def test_a_line_that_no_text_within_the_limit_could_fill_is_refused_unread(
