@@ -33,13 +33,15 @@ demo: $(INSTALLED) $(AZURITE) ## train real models from queue messages on this m
 demo-down: $(INSTALLED) ## stop what `make demo KEEP=1` left running
 	@$(BIN)/python -m local_stack down
 
-lint: $(INSTALLED) ## check style, format and types
+lint: $(INSTALLED) ## check style, format, types and who imports whom
 	@echo "ruff check"
 	@$(BIN)/ruff check --quiet .
 	@echo "ruff format --check"
 	@$(BIN)/ruff format --check --quiet . || { echo "error: run $(BIN)/ruff format ." >&2; exit 1; }
 	@echo "mypy"
 	@$(BIN)/mypy --no-error-summary
+	@echo "lint-imports"
+	@said=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$said" >&2; exit 1; }
 
 test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
 	@echo "pytest, $(WORKERS) workers"
