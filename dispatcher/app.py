@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
@@ -36,6 +37,7 @@ from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import Heartbeats, loop_of
 from dispatcher.web.listen import listen, status_page
+from dispatcher.web.status_page import StatusPage
 from dispatcher.web.status_rows import Rules
 from portal_client.errors import PortalRefused, StatusUnreadable
 
@@ -44,10 +46,6 @@ log = logging.getLogger(__name__)
 EXIT_OK = 0
 EXIT_LOOP_DIED = 70
 
-# Seconds that a PUT may take at worst: two authentication methods, connecting and reading. None of ours is begun with
-# less of the message's time left; a visibility timeout too short for that leaves it this share.
-_PUT_SECONDS = 65.0
-_PUT_SHARE = 0.6
 # Seconds that the events of one change of a Job are apart at most.
 _BURST = 0.25
 
@@ -77,63 +75,70 @@ class App:
         self._queue = open_queue(settings, settings.queue_name)
         self._poison_queue = open_queue(settings, settings.poison_queue_name)
         self._portal = open_portal(settings, self._metrics.portal_call)
-        locks = ModelLocks()
-        put_budget = min(_PUT_SECONDS, settings.visibility_timeout * _PUT_SHARE)
+        self._locks = ModelLocks()
         self._events = JobEvents(self._cluster)
         self._repair = MetadataRepair(self._cluster, self._events, self._stopping)
         self._refusals = Refusals()
-        launcher = Launcher(
+        self._launcher = self._make_launcher(template)
+        self._reconciler = self._make_reconciler()
+        self._intake = self._make_intake()
+        self._page = self._make_page()
+        self._connect_metrics()
+
+    def _make_launcher(self, template: dict[str, Any]) -> Launcher:
+        return Launcher(
             self._cluster,
             self._portal,
             template,
-            defaults_of(settings),
-            put_budget=put_budget,
-            kueue_queue=settings.kueue_queue,
+            defaults_of(self._settings),
+            put_budget=self._settings.put_budget,
+            kueue_queue=self._settings.kueue_queue,
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,
         )
+
+    def _make_reconciler(self) -> Reconciler:
+        settings = self._settings
         reporter = Reporter(
             self._cluster, self._portal, self._metrics, ttl=settings.ttl_after_report, events=self._events
         )
-        self._reconciler = Reconciler(
+        kueue = KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
+        return Reconciler(
             self._work,
             self._cache,
             self._cluster,
-            launcher,
+            self._launcher,
             reporter,
-            locks,
+            self._locks,
             self._repair,
             limits=limits_of(settings),
             progress_every=settings.progress,
-            # The message's own next delivery comes first.
-            take_on_after=settings.visibility_timeout * 1.5,
+            take_on_after=settings.take_on_after,
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
-            kueue=KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
-            if settings.kueue_queue
-            else None,
+            kueue=kueue if settings.kueue_queue else None,
         )
-        self._intake = Intake(
+
+    def _make_intake(self) -> Intake:
+        return Intake(
             self._queue,
             self._poison_queue,
-            launcher,
-            locks,
+            self._launcher,
+            self._locks,
             self._breaker,
             self._metrics,
-            bounds=bounds_of(settings),
-            free_slots=lambda: settings.max_active_jobs - self._cache.unfinished(),
-            visibility_timeout=settings.visibility_timeout,
-            concurrency=settings.launch_concurrency,
-            max_deliveries=settings.max_deliveries,
-            poll_min=settings.poll_min,
-            poll_max=settings.poll_max,
-            shutdown_grace=settings.shutdown_grace,
+            self._settings,
+            bounds=bounds_of(self._settings),
+            free_slots=lambda: self._settings.max_active_jobs - self._cache.unfinished(),
             probe=self._portal_probe,
             stopping=self._stopping,
             refusals=self._refusals,
         )
-        self._page = status_page(
+
+    def _make_page(self) -> StatusPage:
+        settings = self._settings
+        return status_page(
             settings,
             self._cache,
             self._queue,
@@ -141,12 +146,11 @@ class App:
             self._refusals,
             rules=Rules(limits_of(settings), bounds_of(settings), settings.gpu_resource),
             namespace=self._cluster.namespace,
-            identity=launcher.identity,
+            identity=self._launcher.identity,
             not_ready=self.not_ready,
             said=self._reconciler.waiting_for,
             stopping=self._stopping,
         )
-        self._measure()
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code. Raises CannotListen."""
@@ -156,7 +160,8 @@ class App:
             signal.signal(number, self._on_signal)
         servers = listen(settings, self._heartbeats, self.not_ready, self._metrics.registry, self._page)
         if self._portal is not None and not settings.api_key:
-            # The client has warned "API_KEY not configured"; without it no status could be checked (decision 4).
+            # The client has warned "API_KEY not configured". Without the key no status can be checked, and a model
+            # whose status is unknown must not be trained.
             log.warning("No message is taken until API_KEY is set; set it and restart, or set STATUS_TRACKING=off")
             self._stopping.wait()
         else:
@@ -217,8 +222,8 @@ class App:
             reasons.append("stopping")
         return reasons
 
-    def _measure(self) -> None:
-        """What is asked for whenever somebody asks for the metrics; the sweep measures the rest."""
+    def _connect_metrics(self) -> None:
+        """The gauges that are read at each scrape; the sweep sets the others."""
         metrics, settings = self._metrics, self._settings
         metrics.max_active_jobs.set(settings.max_active_jobs)
         metrics.work_queue.set_function(lambda: len(self._work))
@@ -243,7 +248,7 @@ class App:
                 self._stopping.set()
             else:
                 if not self._stopping.is_set():
-                    log.critical("The loop %s ended by itself; ending the process", name)
+                    log.critical("The loop %s returned unexpectedly; ending the process", name)
                     self._died = name
                     self._stopping.set()
 
@@ -254,18 +259,18 @@ class App:
         return thread
 
     def _portal_probe(self, model_id: str) -> Callable[[], object]:
-        """Asks for the status of the model that met the outage: any real answer ends it."""
+        """A call for the status of the model that met the outage: any real answer ends it."""
 
         def probe() -> object:
             try:
                 return self._portal.get_model_status(model_id) if self._portal else None
             except (PortalRefused, StatusUnreadable):
-                return None  # it answers; what it says of this model is that message's own matter
+                return None  # the portal answers; this model's status concerns its message alone
 
         return probe
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():
             return
-        log.info("%s: no more messages are taken; finishing what is in hand", signal.Signals(number).name)
+        log.info("%s: no more messages are received; finishing those in flight", signal.Signals(number).name)
         self._stopping.set()

@@ -252,6 +252,23 @@ class Settings:
         """The convention of Azure Functions."""
         return f"{self.queue_name}-poison"
 
+    @property
+    def put_budget(self) -> float:
+        """Seconds of a message's visibility timeout that must be left for a PUT to the portal to begin.
+
+        65 is what a PUT may take at worst: two authentication methods, connecting and reading. Where the visibility
+        timeout is too short for that, 60 % of it.
+        """
+        return min(65.0, self.visibility_timeout * 0.6)
+
+    @property
+    def take_on_after(self) -> float:
+        """Seconds after which a half-launched Job is launched without its message.
+
+        Longer than the visibility timeout, so that a redelivery of the message comes first.
+        """
+        return self.visibility_timeout * 1.5
+
     def __repr__(self) -> str:
         """Safe to log: secrets as their length only."""
         shown = []

@@ -1,4 +1,4 @@
-"""Portal status x existing Job → what to do with a message. Pure; its test holds the table.
+"""Portal status x existing Job → what becomes of a message and of the Job. Pure.
 
 The status must have been read *after* the Job where a Job is given: only then does "Created" beside an acknowledged
 Job mean that the portal has moved on, and not that the reading is older than the Job.
@@ -7,7 +7,7 @@ Job mean that the portal has moved on, and not that the reading is older than th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, auto
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.names import MESSAGE_ID
@@ -15,18 +15,47 @@ from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 
 
-class Action(Enum):
-    """What becomes of the message and the Job."""
+class JobEffect(Enum):
+    """What the launcher does with the Job that has the model's name."""
 
-    LAUNCH = "launch"  # create the Job (remove a finished, reported one first), steps 3 to 6
-    ADOPT = "adopt"  # our own half-launched Job: go on at step 4
-    DONE = "done"  # launched under this very message: only step 6 is missing
-    DUPLICATE = "duplicate"  # another message's training of this model is under way: consume this one
-    REFUSE = "refuse"  # the status forbids it: consume the message
-    ABANDON = "abandon"  # our half-launched Job, and the portal has a terminal status: remove it, consume
-    REPLACE = "replace"  # the portal asks for a new training while the old Job runs: stop that, then come again
-    LATER = "later"  # the name is about to be free: come again
-    BLOCKED = "blocked"  # a Job of this name that is not ours: come again, poison in the end
+    KEEP = auto()
+    CREATE = auto()  # launch steps 3 to 5; a finished, reported Job of the name is removed first
+    CONTINUE = auto()  # launch steps 4 and 5
+    REMOVE = auto()  # it was never launched, and must not be any more
+    STOP = auto()  # it runs, and makes room for the next training
+
+
+class MessageEffect(Enum):
+    """What the intake does with the message."""
+
+    DELETE = auto()  # launch step 6
+    REJECT = auto()  # deleted, with a warning and an entry on the status page
+    REQUEUE = auto()  # redelivered after a short delay
+    FAIL = auto()  # a message failure: redelivered with back-off, dead-lettered after MAX_DELIVERIES
+
+
+class Action(Enum):
+    """What becomes of the Job and of the message, for each decision. value: the label of the metric `messages`."""
+
+    #           label, effect on the Job, effect on the message
+    LAUNCH = "launch", JobEffect.CREATE, MessageEffect.DELETE
+    ADOPT = "adopt", JobEffect.CONTINUE, MessageEffect.DELETE  # this message's own half-launched Job
+    DONE = "done", JobEffect.KEEP, MessageEffect.DELETE  # this message's Job was launched before
+    DUPLICATE = "duplicate", JobEffect.KEEP, MessageEffect.REJECT  # another message's launch is under way
+    REFUSE = "refuse", JobEffect.KEEP, MessageEffect.REJECT  # the status forbids a start
+    ABANDON = "abandon", JobEffect.REMOVE, MessageEffect.REJECT  # half-launched, and the status is terminal
+    REPLACE = "replace", JobEffect.STOP, MessageEffect.REQUEUE  # the portal asks for a new training meanwhile
+    LATER = "later", JobEffect.KEEP, MessageEffect.REQUEUE  # the name is about to be free
+    BLOCKED = "blocked", JobEffect.KEEP, MessageEffect.FAIL  # a Job of this name that is not ours
+
+    job: JobEffect
+    message: MessageEffect
+
+    def __new__(cls, label: str, job: JobEffect, message: MessageEffect) -> Action:
+        action = object.__new__(cls)
+        action._value_ = label
+        action.job, action.message = job, message
+        return action
 
 
 @dataclass(frozen=True)
@@ -72,7 +101,7 @@ def _other(status: ProcessingStatus, job: KubeObject) -> Decision:
     if objects.is_deleting(job):
         return Decision(Action.LATER, "the Job before is being deleted")
     if objects.is_acknowledged(job):
-        return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is asked for")
+        return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is requested")
     return Decision(Action.DUPLICATE, "a training of this model is already being launched for another message")
 
 

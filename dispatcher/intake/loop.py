@@ -1,7 +1,7 @@
-"""Queue → decode → admit → launch → delete, release or poison. One message never decides about another.
+"""Queue → decode → launch → delete, requeue or dead-letter. One message never decides about another.
 
 Step 1 (receive) and step 6 (delete) of the launch; the steps between are the launcher's. A crash anywhere here: the
-message becomes visible again and the launcher finds how far it had come.
+message is redelivered and the launcher finds how far it had come.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from common.backoff import exponential
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
-from dispatcher.decisions.admission import Action
+from dispatcher.config.settings import Settings
+from dispatcher.decisions.admission import Action, Decision, MessageEffect
 from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
@@ -29,12 +31,13 @@ from portal_client.errors import ModelUnknown, PortalError, PortalRefused, Statu
 
 log = logging.getLogger(__name__)
 
-# Seconds until a message that has to wait for another Job's end is looked at again.
+# Seconds until a message that waits for the end of another Job is redelivered; and after its first failure.
 _LATER = 5.0
-# A message that fails by itself comes back after 5, 10, 20 … seconds, at most this.
+# Longest back-off, in seconds, of a message that fails again and again.
 _BACK_OFF_MAX = 300.0
-# How many messages' own failures are remembered, and the multiple of MAX_DELIVERIES at which the queue's count decides.
+# The number of messages whose failures are remembered.
 _REMEMBERED = 10_000
+# The multiple of MAX_DELIVERIES at which the queue's own count decides.
 _FORGETFUL = 5
 
 _POISON_CODES: dict[type[Exception], str] = {
@@ -46,7 +49,10 @@ _POISON_CODES: dict[type[Exception], str] = {
 
 
 class Intake:
-    """Receives and handles messages with a bounded pool. free_slots(): how many more Jobs may exist now."""
+    """Receives and handles messages with a bounded pool.
+
+    free_slots(): how many more Jobs may exist now. probe(model_id): a call that fails while the portal is out of reach.
+    """
 
     def __init__(
         self,
@@ -56,15 +62,10 @@ class Intake:
         locks: ModelLocks,
         breaker: CircuitBreaker,
         metrics: Metrics,
+        settings: Settings,
         *,
         bounds: Bounds,
         free_slots: Callable[[], int],
-        visibility_timeout: float,
-        concurrency: int,
-        max_deliveries: int,
-        poll_min: float,
-        poll_max: float,
-        shutdown_grace: float,
         probe: Callable[[str], Callable[[], object]],
         stopping: threading.Event,
         refusals: Refusals | None = None,
@@ -75,49 +76,45 @@ class Intake:
         self._locks = locks
         self._breaker = breaker
         self._metrics = metrics
+        self._settings = settings
         self._bounds = bounds
         self._free_slots = free_slots
-        self._visibility_timeout = visibility_timeout
-        self._concurrency = concurrency
-        self._max_deliveries = max_deliveries
-        self._poll_min = poll_min
-        self._poll_max = poll_max
-        self._shutdown_grace = shutdown_grace
         self._probe = probe
         self._stopping = stopping
         self._refusals = refusals or Refusals()
         self._full = False
-        self._failures: dict[str, int] = {}  # message id → failures of its own, the latest last
+        self._failures: dict[str, int] = {}  # message id → its failures, the latest last
 
     def run(self, alive: Callable[[], None]) -> None:
-        """Receive until `stopping`; then finish or release what is in hand."""
-        in_hand: dict[Future[None], QueueMessage] = {}
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="launch")
-        pause = self._poll_min
+        """Receive until `stopping`; then finish or requeue the messages in flight."""
+        in_flight: dict[Future[None], QueueMessage] = {}
+        pool = ThreadPoolExecutor(self._settings.launch_concurrency, thread_name_prefix="launch")
+        empty = 0  # receives in a row that returned nothing
         try:
             while not self._stopping.is_set():
                 alive()
-                for future in [future for future in in_hand if future.done()]:
-                    in_hand.pop(future)
-                    future.result()  # handle() lets nothing through but a defect of ours: end the process
-                if len(in_hand) > self._concurrency:
-                    # Every hand is busy: a later call brings more at once.
-                    wait(in_hand, timeout=1.0, return_when=FIRST_COMPLETED)
+                for future in [future for future in in_flight if future.done()]:
+                    in_flight.pop(future)
+                    future.result()  # handle() raises nothing but a defect of ours: end the process
+                if len(in_flight) > self._settings.launch_concurrency:
+                    # Every thread is busy: one later call receives more messages at once.
+                    wait(in_flight, timeout=1.0, return_when=FIRST_COMPLETED)
                     continue
-                received = self._receive(len(in_hand))
+                received = self._receive(len(in_flight))
                 for message in received:
-                    in_hand[pool.submit(self.handle, message)] = message
+                    in_flight[pool.submit(self.handle, message)] = message
                 if received:
-                    pause = self._poll_min
-                elif in_hand:
-                    # Prompt while there is work: the next poll comes with the next free hand.
-                    wait(in_hand, timeout=pause, return_when=FIRST_COMPLETED)
-                    pause = min(self._poll_max, pause * 2)
+                    empty = 0
+                    continue
+                empty += 1
+                pause = exponential(empty, self._settings.poll_min, self._settings.poll_max)
+                if in_flight:
+                    # Prompt while there is work: receive again as soon as a thread is free.
+                    wait(in_flight, timeout=pause, return_when=FIRST_COMPLETED)
                 else:
                     self._stopping.wait(max(pause, min(self._breaker.wait_hint(), 1.0)))
-                    pause = min(self._poll_max, pause * 2)
         finally:
-            self._stop(pool, in_hand)
+            self._stop(pool, in_flight)
 
     def once(self) -> int:
         """Receive one batch and handle it here; returns how many there were."""
@@ -126,45 +123,45 @@ class Intake:
             self.handle(message)
         return len(messages)
 
-    def _receive(self, in_hand: int) -> list[QueueMessage]:
-        slots = self._free_slots() - in_hand
+    def _receive(self, in_flight: int) -> list[QueueMessage]:
+        slots = self._free_slots() - in_flight
         if (slots <= 0) != self._full:
             self._full = slots <= 0
             log.info(
                 "Intake %s",
-                "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "goes on: Jobs have ended",
+                "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended",
             )
-        # At most two messages for each hand: what waits here is hidden from other dispatchers.
-        most = self._breaker.limit(min(MAX_BATCH, 2 * self._concurrency - in_hand, slots))
-        if in_hand and self._breaker.reason:
+        # At most two messages for each thread: what waits here is hidden from other dispatchers.
+        most = self._breaker.limit(min(MAX_BATCH, 2 * self._settings.launch_concurrency - in_flight, slots))
+        if in_flight and self._breaker.reason:
             return []  # half-open: one probe at a time
         if most <= 0:
             return []
         try:
-            messages = self._queue.receive(most, self._visibility_timeout)
+            messages = self._queue.receive(most, self._settings.visibility_timeout)
         except QueueError as error:
             self._breaker.trip(str(error), cause="queue", probe=self._queue.depth)
             return []
-        if not messages and not in_hand:
+        if not messages and not in_flight:
             self._breaker.record_idle()
         return messages
 
-    def _stop(self, pool: ThreadPoolExecutor, in_hand: dict[Future[None], QueueMessage]) -> None:
-        deadline = time.monotonic() + self._shutdown_grace
-        for future, message in in_hand.items():
+    def _stop(self, pool: ThreadPoolExecutor, in_flight: dict[Future[None], QueueMessage]) -> None:
+        deadline = time.monotonic() + self._settings.shutdown_grace
+        for future, message in in_flight.items():
             if future.cancel():
                 with logs.bind(message_id=message.id, attempt=message.delivery_count):
-                    self._release(message, 0.0)
-        _, unfinished = wait([f for f in in_hand if not f.cancelled()], timeout=max(0.0, deadline - time.monotonic()))
+                    self._requeue(message, 0.0)
+        _, unfinished = wait([f for f in in_flight if not f.cancelled()], timeout=max(0.0, deadline - time.monotonic()))
         if unfinished:
-            log.warning("%d launches were cut off; their messages come again", len(unfinished))
+            log.warning("%d launches were cut off; their messages will be redelivered", len(unfinished))
         pool.shutdown(wait=False, cancel_futures=True)
 
     def handle(self, message: QueueMessage) -> None:
         """Everything that happens to one message. Never raises for what a message, the portal or the cluster does."""
         with logs.bind(message_id=message.id, attempt=message.delivery_count):
             if self._stopping.is_set():
-                self._release(message, 0.0)
+                self._requeue(message, 0.0)
                 return
             try:
                 request = decode(message.text, self._bounds)
@@ -182,78 +179,82 @@ class Intake:
             with self._locks.hold(request.model_id):
                 decision = self._launcher.launch(delivery, request)
         except OutOfTime:
-            log.info("Model %s: too little time left for message %s; it comes again", request.model_id, message.id)
-            self._release(message, 0.0)
+            log.info(
+                "Model %s: message %s is requeued: its visibility timeout is nearly over",
+                request.model_id,
+                message.id,
+            )
+            self._requeue(message, 0.0)
         except (PortalError, ClusterError, TemplateRefused) as error:
             self._failed(message, request, error)
         except Exception:
             log.exception("Model %s: message %s failed for a defect of the dispatcher", request.model_id, message.id)
             self._metrics.defects.labels("intake").inc()
-            self._own_fault(
-                message, request, "InternalError", "The dispatcher failed on this message; its log tells more"
+            self._message_failed(
+                message, request, "InternalError", "The dispatcher failed on this message; its log shows why"
             )
         else:
             self._metrics.messages.labels(decision.action.value).inc()
             self._breaker.record_success()  # portal and cluster have answered
-            self._settle(message, request, decision.action, decision.sentence)
+            self._settle(message, request, decision)
             if decision.action is Action.LAUNCH:
                 self._metrics.launch_seconds.observe(time.monotonic() - started)
                 self._metrics.queue_wait_seconds.observe(max(0.0, time.time() - message.queued_at))
 
-    def _settle(self, message: QueueMessage, request: TrainingRequest, action: Action, sentence: str) -> None:
-        model = request.model_id
-        if action in (Action.LATER, Action.REPLACE):
-            log.info("Model %s: message %s comes again: %s", model, message.id, sentence)
-            self._release(message, _LATER)
-        elif action is Action.BLOCKED:
-            self._own_fault(message, request, "NameTaken", f"Model {model} cannot be launched: {sentence}")
+    def _settle(self, message: QueueMessage, request: TrainingRequest, decision: Decision) -> None:
+        """Carry out what was decided about the message."""
+        model, effect, sentence = request.model_id, decision.action.message, decision.sentence
+        if effect is MessageEffect.REQUEUE:
+            log.info("Model %s: message %s is requeued: %s", model, message.id, sentence)
+            self._requeue(message, _LATER)
+        elif effect is MessageEffect.FAIL:
+            self._message_failed(message, request, "NameTaken", f"Model {model} cannot be launched: {sentence}")
         else:
-            if action in (Action.REFUSE, Action.DUPLICATE, Action.ABANDON):
-                log.warning("Model %s: training blocked (%s): %s", model, action.value, sentence)
-                self._refusals.note(request.model_container, action.value, sentence, message.id)
+            if effect is MessageEffect.REJECT:
+                log.warning("Model %s: training blocked (%s): %s", model, decision.action.value, sentence)
+                self._refusals.note(request.model_container, decision.action.value, sentence, message.id)
             # Step 6. A crash before it: redelivered, and found to be done.
             with self._metrics.step("delete"):
                 self._delete(message)
 
     def _failed(self, message: QueueMessage, request: TrainingRequest, error: Exception) -> None:
-        """An outage pauses the intake and costs the message nothing; a fault of the message's own is counted."""
+        """An outage pauses the intake and costs the message nothing; a message failure is counted."""
         code = _POISON_CODES.get(type(error))
         if isinstance(error, ObjectConflict | ObjectNotFound):
-            log.info("Model %s: %s; message %s comes again", request.model_id, error, message.id)
-            self._release(message, _LATER)
+            log.info("Model %s: %s; message %s is requeued", request.model_id, error, message.id)
+            self._requeue(message, _LATER)
         elif code is not None:
-            self._own_fault(message, request, code, str(error))
+            self._message_failed(message, request, code, str(error))
         else:
             self._metrics.messages.labels("outage").inc()
             retry_after = getattr(error, "retry_after", None)
             probe = self._probe(request.model_id) if isinstance(error, PortalError) else None
             self._breaker.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
-            self._release(message, max(1.0, self._breaker.wait_hint()))
+            self._requeue(message, max(1.0, self._breaker.wait_hint()))
 
-    def _own_fault(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
-        """Count a failure of the message's own. Deliveries that an outage cost are not counted against it."""
+    def _message_failed(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
+        """Count a failure that is the message's, not an outage's; dead-letter it after MAX_DELIVERIES of them."""
         failures = self._failures.pop(message.id, 0) + 1
+        most = self._settings.max_deliveries
         # A process that is restarted again and again forgets; the queue's own count ends that.
-        if failures >= self._max_deliveries or (
-            failures > 1 and message.delivery_count >= _FORGETFUL * self._max_deliveries
-        ):
+        if failures >= most or (failures > 1 and message.delivery_count >= _FORGETFUL * most):
             self._poison(message, code, f"{sentence} (after {message.delivery_count} deliveries)")
             return
         self._failures[message.id] = failures
         if len(self._failures) > _REMEMBERED:
             del self._failures[next(iter(self._failures))]
         self._metrics.messages.labels("retry").inc()
-        pause = min(_BACK_OFF_MAX, 5.0 * 2 ** (failures - 1))
+        pause = exponential(failures, _LATER, _BACK_OFF_MAX)
         log.warning(
-            "Model %s: message %s failed by itself, %d of %d times: %s. It comes again in %.0f s",
+            "Model %s: message %s failed (attempt %d of %d): %s. It is requeued for %.0f s",
             request.model_id,
             message.id,
             failures,
-            self._max_deliveries,
+            most,
             sentence,
             pause,
         )
-        self._release(message, pause)
+        self._requeue(message, pause)
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
         """Poison queue first, delete then. A crash between: redelivered, and a second entry of the same message id."""
@@ -270,7 +271,7 @@ class Intake:
             self._poison_queue.send(entry)
         except QueueError as error:
             self._breaker.trip(str(error), cause="queue", probe=self._poison_queue.depth)
-            return  # it becomes visible again by itself
+            return  # redelivered when its visibility timeout expires
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self._metrics.messages.labels("poison").inc()
         self._metrics.poisoned.labels(code).inc()
@@ -280,18 +281,15 @@ class Intake:
     def _delete(self, message: QueueMessage) -> None:
         try:
             if not self._queue.delete(message):
-                log.info(
-                    "Message %s was no longer ours to delete; if it comes again it is found to be done",
-                    message.id,
-                )
+                log.info("Message %s has been received by another or is gone; a redelivery finds it done", message.id)
         except QueueError as error:
-            log.warning("%s; message %s comes again and is found to be done", error, message.id)
+            log.warning("%s; message %s will be redelivered and found done", error, message.id)
 
-    def _release(self, message: QueueMessage, after: float) -> None:
+    def _requeue(self, message: QueueMessage, after: float) -> None:
         try:
             self._queue.release(message, after)
         except QueueError as error:
-            log.warning("%s; message %s comes again by itself", error, message.id)
+            log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
 
 
 def _cause_of(error: Exception) -> str:

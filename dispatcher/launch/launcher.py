@@ -4,27 +4,27 @@
     3  create the Job, suspended        5  resume the Job, noting that it was launched
 
 Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher
-after a crash, another one, the sweep without any message) finds it and goes on at step 4.
+after a crash, another one, the sweep without any message) finds it and goes on at step 4. Every step is idempotent.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
+from common.backoff import exponential, jittered
 from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import admission
-from dispatcher.decisions.admission import Action, Decision
+from dispatcher.decisions.admission import Action, Decision, JobEffect
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.ports import Cluster
@@ -40,7 +40,7 @@ _PUT_ATTEMPTS = 3
 
 
 class OutOfTime(Exception):
-    """The message is not surely ours for long enough to go on: release it."""
+    """Too little is left of the message's visibility timeout to go on."""
 
 
 class TemplateRefused(Exception):
@@ -49,7 +49,10 @@ class TemplateRefused(Exception):
 
 @dataclass(frozen=True)
 class Delivery:
-    """A message in hand. queued_at: epoch seconds; remaining(): seconds for which it is surely ours."""
+    """A message that was received. queued_at: epoch seconds; remaining(): seconds until its visibility timeout expires.
+
+    message_id: "" where the sweep takes on a half-launched Job whose message is gone.
+    """
 
     message_id: str
     queued_at: float
@@ -59,8 +62,8 @@ class Delivery:
 class Launcher:
     """Takes one request through the steps. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. put_budget: seconds that a PUT may take at worst; none is begun later than
-    that before the message becomes visible to others, so that none of ours can cover what they report.
+    portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
+    of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports.
     kueue_queue: the LocalQueue that resumes the Jobs, "" where we do. identity: of this process, noted on its Jobs.
     timed(step): measures one step.
     """
@@ -94,18 +97,18 @@ class Launcher:
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
 
-        Raises PortalError and ClusterError (nothing was lost: the message comes again), OutOfTime, TemplateRefused.
+        Raises PortalError and ClusterError (nothing is lost: the message is redelivered), OutOfTime, TemplateRefused.
         """
         with self._timed("status"):
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
-        # A refusal needs the Job to tell a stranger's training from our own; a launch learns of it by the 409.
+        # A refusal needs the Job to distinguish our own training from another's; a launch learns of it by the 409.
         job = None if status.may_start else self._cluster.get_job(request.model_container)
         decision = admission.decide(status, job, delivery.message_id)
         for _ in range(3):
-            if decision.action is not Action.LAUNCH:
-                return self._act(decision, job, delivery, request, status)
+            if decision.action.job is not JobEffect.CREATE:
+                return self._apply(decision, job, request.model_id, status, delivery)
             if job is not None:
-                self._remove(job)
+                self._remove_reported(job)
             self._check_time(delivery)
             created = self._create(delivery, request)
             if created is not None:
@@ -116,7 +119,7 @@ class Launcher:
                 )
                 self._go_on(created, request.model_id, delivery, acknowledged=False)
                 return decision
-            # Somebody was faster. The status is read after the Job, which makes "Created" beside it meaningful.
+            # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self._cluster.get_job(request.model_container)
             status = self._status(request.model_id)
             decision = admission.decide(status, job, delivery.message_id)
@@ -127,52 +130,48 @@ class Launcher:
         live = self._cluster.get_job(objects.name_of(job))
         if live is None or objects.uid_of(live) != objects.uid_of(job):
             return Decision(Action.DONE, "it is gone")
-        # As it is now, not as it was seen: another dispatcher may have launched it, and its user have moved on.
+        # As it is now, not as the cache has it: another dispatcher may have launched it, and its user have moved on.
         job = live
         model_id = objects.model_id_of(job)
         status = self._status(model_id)
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")
-        if decision.action is Action.ADOPT:
-            self._events.record(
-                job, "TakenOn", "It was never launched and no message came for it: launching it from its annotations"
-            )
-            delivery = Delivery("", 0.0, lambda: self._put_budget * 2)
-            self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
-        elif decision.action is Action.ABANDON:
-            self._abandon(job)
-        return decision
+        return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self._put_budget * 2))
 
     def probe_template(self) -> None:
         """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
         request = TrainingRequest(
             "dispatcher-dry-run", "model-dispatcher-dry-run", None, None, None, None, {"task": "train"}
         )
-        try:
+        with suppress(ObjectConflict):
             self._cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
-        except ObjectConflict:
-            return
 
-    def _act(
-        self,
-        decision: Decision,
-        job: KubeObject | None,
-        delivery: Delivery,
-        request: TrainingRequest,
-        status: ProcessingStatus,
+    def _apply(
+        self, decision: Decision, job: KubeObject | None, model_id: str, status: ProcessingStatus, delivery: Delivery
     ) -> Decision:
+        """Carry out what was decided about a Job that exists. Returns the decision."""
         if job is None:
             return decision
-        if decision.action is Action.ADOPT:
-            self._events.record(job, "Adopted", "Its message came again: the launch goes on where it had stopped")
-            self._go_on(job, request.model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
-        elif decision.action is Action.ABANDON:
-            self._abandon(job)
-        elif decision.action is Action.REPLACE:
-            # A crash here: the message comes again and finds the Job being deleted. Its finalizer holds it until its
-            # pods are gone; the watcher then finds the portal's status moved on, reports nothing and lets it go.
-            log.warning("Model %s: %s", request.model_id, decision.sentence)
-            self._events.record(job, "Replaced", f"Stopped for message {delivery.message_id}: {decision.sentence}")
-            self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
+        match decision.action.job:
+            case JobEffect.CONTINUE:
+                if delivery.message_id:
+                    self._events.record(job, "Adopted", "Its message was redelivered: the launch continues")
+                else:
+                    text = "It was never launched and no message came for it: launched from its annotations"
+                    self._events.record(job, "TakenOn", text)
+                self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
+            case JobEffect.REMOVE:
+                # A crash after it: the watcher finds a deleted Job, the portal's status is terminal, and it is let go.
+                log.warning("Job %s was never launched and its model has ended: removing it", objects.name_of(job))
+                text = "It was never launched and its model has ended: removed"
+                self._events.record(job, "Abandoned", text, "Warning")
+                self._delete(job)
+            case JobEffect.STOP:
+                # A crash after it: redelivered, and the Job is found being deleted. Its finalizer holds it until its
+                # pods are gone; the watcher then finds the portal's status moved on, reports nothing and lets it go.
+                log.warning("Model %s: %s", model_id, decision.sentence)
+                text = f"Stopped for message {delivery.message_id}: {decision.sentence}"
+                self._events.record(job, "Replaced", text)
+                self._delete(job)
         return decision
 
     def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
@@ -186,11 +185,11 @@ class Launcher:
         except ObjectNotFound as error:
             raise TemplateRefused(f"{error}; NAMESPACE must exist") from None
         except ObjectInvalid as error:
-            # The message's own fault, or the template's? The template without the message's wishes tells.
+            # Is it the message or the template? A dry run of the template without the message's wishes decides.
             try:
                 self.probe_template()
             except ObjectInvalid:
-                raise TemplateRefused(f"{error}. Mend the Job template; `dispatcher check` tells more") from None
+                raise TemplateRefused(f"{error}. Fix the Job template; `dispatcher check` shows more") from None
             raise
         except ClusterUnavailable as error:
             if not error.ambiguous:
@@ -213,7 +212,7 @@ class Launcher:
                 self._events.record(
                     job,
                     "ProcessingNotAcknowledged",
-                    "The portal did not take Processing; the training goes on, and it is sent later",
+                    "The portal did not accept Processing; the training starts, and it is sent again later",
                     "Warning",
                 )
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
@@ -226,15 +225,15 @@ class Launcher:
         self._events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
 
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
-        """Step 4: whether the portal has acknowledged Processing. Training goes on without (the document)."""
+        """Step 4: whether the portal has acknowledged Processing. If not, the training starts all the same."""
         if self._portal is None:
             return False
         unsure = False
         for attempt in range(_PUT_ATTEMPTS):
             try:
                 if attempt:
-                    # The PUT before may have been applied, or whoever else has this message may have come further:
-                    # what is there now decides, a repeated PUT must not cover an outcome.
+                    # The PUT before may have been applied, or another receiver of this message may be further on:
+                    # the status now decides, since a repeated PUT must not overwrite an outcome.
                     status = self._status(model_id)
                     if status is ProcessingStatus.PROCESSING:
                         return True
@@ -244,14 +243,14 @@ class Launcher:
                 return True
             except PortalError as error:
                 unsure = unsure or error.ambiguous
-                wait = (error.retry_after or 0.5 * 2**attempt) * random.uniform(1.0, 1.25)  # noqa: S311
+                wait = jittered(error.retry_after or exponential(attempt + 1, 0.5, 2.0), 1.0, 1.25)
                 if not error.retryable or delivery.remaining() - wait < self._put_budget:
                     break
                 self._stopping.wait(wait)
-        # The last one's answer may be all that was lost.
+        # Perhaps the last PUT was applied, and only its answer was lost.
         if unsure and self._is_processing(model_id):
             return True
-        log.warning("Model %s: the portal did not take Processing; training goes on, it is sent later", model_id)
+        log.warning("Model %s: the portal did not accept Processing; training starts, it is sent again later", model_id)
         return False
 
     def _resume(self, job: KubeObject, acknowledged: bool) -> None:
@@ -271,19 +270,13 @@ class Launcher:
             patch["spec"] = {"suspend": False}
         self._cluster.patch_job(objects.name_of(job), patch)
 
-    def _abandon(self, job: KubeObject) -> None:
-        """Our half-launched Job, and the portal says that the model has ended: nothing of it may start."""
-        log.warning("Job %s was never launched and its model has ended: removing it", objects.name_of(job))
-        self._events.record(job, "Abandoned", "It was never launched and its model has ended: removed", "Warning")
-        self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
-        # A crash here: the watcher finds a deleted Job, the portal's status is terminal, and it lets it go.
-
-    def _remove(self, job: KubeObject) -> None:
+    def _remove_reported(self, job: KubeObject) -> None:
         """A finished and reported Job makes room for the next training of its model."""
-        try:
-            self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
-        except (ObjectNotFound, ObjectConflict):
-            return
+        with suppress(ObjectNotFound, ObjectConflict):
+            self._delete(job)
+
+    def _delete(self, job: KubeObject) -> None:
+        self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
 
     def _status(self, model_id: str) -> ProcessingStatus:
         if self._portal is None:

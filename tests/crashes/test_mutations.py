@@ -159,10 +159,10 @@ class NoAdoption(Launcher):
     def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
         return super()._create(delivery, request)
 
-    def _act(self, decision: Decision, *rest: Any) -> Decision:
+    def _apply(self, decision: Decision, *rest: Any) -> Decision:
         if decision.action is Action.ADOPT:
             return Decision(Action.DUPLICATE, "taken")
-        return super()._act(decision, *rest)
+        return super()._apply(decision, *rest)
 
     def take_on(self, job: KubeObject) -> Decision:
         return Decision(Action.LATER, "never")

@@ -80,7 +80,7 @@ def test_the_authors_page_has_every_exit_code() -> None:
 
 
 def test_every_code_of_the_poison_queue_is_documented_and_no_other() -> None:
-    known = _literal_codes("_bad", "_own_fault", "PoisonEntry") | set(loop._POISON_CODES.values())
+    known = _literal_codes("_bad", "_message_failed", "PoisonEntry") | set(loop._POISON_CODES.values())
     assert _codes(POISON_TABLE) == known
 
 

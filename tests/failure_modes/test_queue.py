@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -151,7 +152,7 @@ def test_f42_a_message_is_never_parked_for_long() -> None:
 
     disturb(world, "portal.get", "before", ValueError("a defect"), times=None)
     process = Process(world)
-    process.intake._max_deliveries = 1000
+    process.intake._settings = replace(process.intake._settings, max_deliveries=1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeQueue, "release", release)
         for _ in range(30):

@@ -24,7 +24,7 @@ def test_a_portal_that_fails_pauses_the_intake_and_loses_nothing(stage: Stage, k
     for model in models:
         stage.wait_status(model, "Completed")
     assert not stage.poison()
-    assert "Intake goes on" in stage.log()
+    assert "Intake continues" in stage.log()
 
 
 def test_a_wrong_key_pauses_the_intake_and_names_the_setting(stage: Stage) -> None:
@@ -121,7 +121,7 @@ def test_a_template_that_the_api_server_refuses_poisons_nobody(stage: Stage) -> 
     stage.template["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] = "0.5"
     stage.submit("done")
     stage.start(MAX_DELIVERIES="1")
-    stage.wait(lambda: "Mend the Job template" in stage.log())
+    stage.wait(lambda: "Fix the Job template" in stage.log())
     assert not stage.poison()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError
+from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
@@ -40,6 +41,17 @@ spec:
       restartPolicy: Never
       containers: [{name: trainer, image: "trainer:1"}]
 """
+)
+SETTINGS = Settings.read(
+    {
+        "QUEUE_NAME": "requests",
+        "AZURE_STORAGE_QUEUE_URL": "https://account.queue.core.windows.net",
+        "JOB_TEMPLATE": __file__,  # must exist; TEMPLATE is used
+        "STATUS_TRACKING": "off",
+        "VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY),
+        "MAX_DELIVERIES": "5",
+        "LAUNCH_CONCURRENCY": "4",
+    }
 )
 METRICS = Metrics()
 Disturb = Callable[[], str]
@@ -116,7 +128,7 @@ class Process:
             MetadataRepair(self.cluster),
             limits=Limits(600, 300, 3600, 300, 3600),
             progress_every=30,
-            take_on_after=VISIBILITY * 1.5,
+            take_on_after=SETTINGS.take_on_after,
             clock=world.epoch,
             monotonic=monotonic,
         )
@@ -129,14 +141,9 @@ class Process:
             locks,
             CircuitBreaker(30, clock=monotonic),
             METRICS,
+            SETTINGS,
             bounds=Bounds(8, 600),
             free_slots=lambda: 1000,
-            visibility_timeout=VISIBILITY,
-            concurrency=4,
-            max_deliveries=5,
-            poll_min=1,
-            poll_max=1,
-            shutdown_grace=1,
             probe=lambda model_id: lambda: portal.get_model_status(model_id),
             stopping=stopping,
         )

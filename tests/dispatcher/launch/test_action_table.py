@@ -1,0 +1,127 @@
+"""Every row of the table Action → effect on the Job and on the message is carried out, by launcher and intake."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from unittest.mock import Mock, create_autospec
+
+import pytest
+
+from dispatcher.cluster import names, objects
+from dispatcher.decisions import admission
+from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
+from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.intake.loop import Intake
+from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.job_spec import JobDefaults
+from dispatcher.launch.launcher import Delivery, Launcher
+from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.launch.request import Bounds, TrainingRequest, decode
+from dispatcher.ports import Cluster, Queue
+from dispatcher.queue.messages import QueueMessage
+from dispatcher.telemetry.metrics import Metrics
+from portal_client.client import PortalClient
+from portal_client.statuses import ModelStatus, ProcessingStatus
+from tests.world.builders import a_job
+from tests.world.simulated.dispatcher import SETTINGS, TEMPLATE
+from tests.world.simulated.fakes import VirtualEvent
+from tests.world.simulated.world import World
+
+TEXT = json.dumps({"task": "train", "model_container_name": "model-1"})
+BOUNDS = Bounds(8, 600)
+# What each effect on a Job asks of the cluster, and whether the portal is sent Processing.
+CALLS: dict[JobEffect, tuple[list[str], bool]] = {
+    JobEffect.KEEP: ([], False),
+    JobEffect.CREATE: (["create_job", "patch_job"], True),
+    JobEffect.CONTINUE: (["patch_job"], True),
+    JobEffect.REMOVE: (["delete_job"], False),
+    JobEffect.STOP: (["delete_job"], False),
+}
+
+
+def request() -> TrainingRequest:
+    return decode(TEXT, BOUNDS)
+
+
+class Bench:
+    """A launcher beside a half-launched Job, which decides as it is told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, action: Action) -> None:
+        self.job = a_job(launched=False, acknowledged=None)
+        self.cluster = create_autospec(Cluster, instance=True)
+        self.cluster.get_job.return_value = self.cluster.create_job.return_value = self.job
+        self.portal = create_autospec(PortalClient, instance=True)
+        self.portal.get_model_status.return_value = ModelStatus(ProcessingStatus.FAILED, "")
+        self.launcher = Launcher(self.cluster, self.portal, TEMPLATE, JobDefaults({}, 600), put_budget=0.0)
+        monkeypatch.setattr(admission, "decide", lambda *_: Decision(action, "why"))
+
+    def calls(self) -> tuple[list[str], bool]:
+        writes = [name for name, _, _ in self.cluster.method_calls if name != "get_job"]
+        return writes, self.portal.update_model_status.called
+
+
+@pytest.mark.parametrize("action", Action)
+def test_launch_carries_out_the_effect_on_the_job(monkeypatch: pytest.MonkeyPatch, action: Action) -> None:
+    bench = Bench(monkeypatch, action)
+    decision = bench.launcher.launch(Delivery("message-1", 0.0, lambda: 60.0), request())
+    assert decision == Decision(action, "why")
+    writes, processing = CALLS[action.job]
+    # A Job that is there makes room for the one to create.
+    assert bench.calls() == ((["delete_job"] if action.job is JobEffect.CREATE else []) + writes, processing)
+
+
+@pytest.mark.parametrize("action", [action for action in Action if action.job is not JobEffect.CREATE])
+def test_take_on_carries_out_the_effect_on_the_job(monkeypatch: pytest.MonkeyPatch, action: Action) -> None:
+    bench = Bench(monkeypatch, action)
+    assert bench.launcher.take_on(bench.job) == Decision(action, "why")
+    assert bench.calls() == CALLS[action.job]
+
+
+def test_no_message_s_own_job_is_created_once_more() -> None:
+    """take_on has a Job in front of it: to create one is never what becomes of it."""
+    job = a_job(launched=False, acknowledged=None)
+    message_id = objects.annotation(job, names.MESSAGE_ID) or ""
+    decided = [admission.decide(status, job, message_id).action.job for status in ProcessingStatus]
+    assert JobEffect.CREATE not in decided
+
+
+@pytest.mark.parametrize("action", Action)
+def test_the_intake_carries_out_the_effect_on_the_message(action: Action) -> None:
+    launcher, queue, poison = Mock(), create_autospec(Queue, instance=True), create_autospec(Queue, instance=True)
+    launcher.launch.return_value = Decision(action, "why")
+    metrics, refusals = Metrics(), Refusals()
+    intake = Intake(
+        queue,
+        poison,
+        launcher,
+        ModelLocks(),
+        CircuitBreaker(30),
+        metrics,
+        SETTINGS,
+        bounds=BOUNDS,
+        free_slots=lambda: 1,
+        probe=lambda _: lambda: None,
+        stopping=VirtualEvent(World()),
+        refusals=refusals,
+    )
+
+    def deliver() -> list[str]:
+        queue.reset_mock()
+        intake.handle(QueueMessage("message-1", TEXT, 1, 0.0, "receipt", 1e12))
+        return [name for name, _, _ in queue.method_calls]
+
+    def counted(result: str) -> Any:
+        return metrics.registry.get_sample_value("training_dispatcher_messages_total", {"result": result})
+
+    expected = {
+        MessageEffect.DELETE: (["delete"], 0, []),
+        MessageEffect.REJECT: (["delete"], 0, [action.value]),
+        MessageEffect.REQUEUE: (["release"], 0, []),
+        MessageEffect.FAIL: (["release"], 1, []),
+    }[action.message]
+    assert (deliver(), counted("retry"), [refusal.code for refusal in refusals.latest()]) == expected
+    assert counted(action.value) == 1
+    if action.message is MessageEffect.FAIL:
+        assert [deliver() for _ in range(SETTINGS.max_deliveries - 1)][-1] == ["delete"]
+        poison.send.assert_called_once()
