@@ -1,15 +1,14 @@
 """The API server's refusals, worded and shaped (kind Status) as Kubernetes words them.
 
-Source of the wording: k8s.io/apimachinery/pkg/api/errors and pkg/util/validation/field.
+Source of the wording: k8s.io/apimachinery/pkg/api/errors.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from local_stack.cluster.registry.causes import Cause
 from local_stack.cluster.registry.resources import Resource
 
 
@@ -48,56 +47,8 @@ class ApiError(Exception):
         return body
 
 
-@dataclass(frozen=True)
-class Cause:
-    """One field's fault: `reason` such as FieldValueInvalid, `message` without the field's path."""
-
-    field: str
-    reason: str
-    message: str
-
-
-def invalid_value(field: str, value: object, why: str) -> Cause:
-    """`field: Invalid value: value: why`."""
-    return Cause(field, "FieldValueInvalid", f"Invalid value: {_shown(value)}: {why}")
-
-
-def required(field: str, why: str = "") -> Cause:
-    """`field: Required value[: why]`."""
-    return Cause(field, "FieldValueRequired", "Required value" + (f": {why}" if why else ""))
-
-
-def unsupported(field: str, value: object, supported: Sequence[str]) -> Cause:
-    """`field: Unsupported value: "x": supported values: "a", "b"`."""
-    words = ", ".join(_shown(word) for word in supported)
-    return Cause(field, "FieldValueNotSupported", f"Unsupported value: {_shown(value)}: supported values: {words}")
-
-
-def forbidden_field(field: str, why: str) -> Cause:
-    """`field: Forbidden: why`."""
-    return Cause(field, "FieldValueForbidden", f"Forbidden: {why}")
-
-
-def duplicate(field: str, value: object) -> Cause:
-    """`field: Duplicate value: "x"`."""
-    return Cause(field, "FieldValueDuplicate", f"Duplicate value: {_shown(value)}")
-
-
-def not_found_field(field: str, value: object) -> Cause:
-    """`field: Not found: "x"`."""
-    return Cause(field, "FieldValueNotFound", f"Not found: {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
 def _details(resource: Resource, name: str) -> dict[str, Any]:
-    details: dict[str, Any] = {"name": name}
-    if resource.group:
-        details["group"] = resource.group
-    details["kind"] = resource.plural
-    return details
+    return {"name": name, **({"group": resource.group} if resource.group else {}), "kind": resource.plural}
 
 
 def not_found(resource: Resource, name: str) -> ApiError:
@@ -126,11 +77,8 @@ def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
     sentences = [f"{cause.field}: {cause.message}" for cause in causes]
     why = sentences[0] if len(sentences) == 1 else "[" + ", ".join(sentences) + "]"
     kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
-    details: dict[str, Any] = {"name": name}
-    if resource.group:
-        details["group"] = resource.group
-    details["kind"] = resource.kind
-    details["causes"] = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    listed = [{"reason": cause.reason, "message": cause.message, "field": cause.field} for cause in causes]
+    details = {**_details(resource, name), "kind": resource.kind, "causes": listed}
     return ApiError(422, "Invalid", f'{kind} "{name}" is invalid: {why}', details)
 
 

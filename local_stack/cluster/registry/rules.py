@@ -7,6 +7,7 @@ import binascii
 from dataclasses import dataclass
 
 from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.causes import Causes
 from local_stack.cluster.registry.objects import Obj
 
 _POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
@@ -23,7 +24,7 @@ class DeleteOptions:
     dry_run: bool = False
 
 
-def changed_pod_causes(old: Obj, new: Obj) -> list[errors.Cause]:
+def changed_pod_causes(old: Obj, new: Obj) -> Causes:
     """What a pod's update may not change in its spec."""
 
     def fixed(spec: Obj) -> Obj:
@@ -31,17 +32,16 @@ def changed_pod_causes(old: Obj, new: Obj) -> list[errors.Cause]:
         kept["containers"] = [{**c, "image": None} for c in spec.get("containers") or ()]
         return kept
 
-    if fixed(old) == fixed(new):
-        return []
-    return [
-        errors.forbidden_field(
+    causes = Causes()
+    if fixed(old) != fixed(new):
+        causes.forbidden(
             "spec",
             "pod updates may not change fields other than `spec.containers[*].image`,"
             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
             "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
             "previously negative)",
         )
-    ]
+    return causes
 
 
 def fold_string_data(secret: Obj) -> None:

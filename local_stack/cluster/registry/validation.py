@@ -6,18 +6,9 @@ Source of the rules: Kubernetes' pkg/apis/{core,batch}/validation, as far as a J
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
-from local_stack.cluster.registry.errors import (
-    Cause,
-    duplicate,
-    forbidden_field,
-    invalid_value,
-    not_found_field,
-    required,
-    unsupported,
-)
+from local_stack.cluster.registry.causes import Cause, Causes
 from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import quantity
 from local_stack.cluster.registry.resources import Resource
@@ -47,186 +38,151 @@ _KEY_HELP = (
     "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
     "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
 )
+_QUANTITY = "^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$"
 _FINALIZERS = ("foregroundDeletion", "orphan", "kubernetes")
 _ANNOTATIONS_LIMIT = 256 * 1024
 
 
-def metadata_causes(resource: Resource, meta: Obj) -> list[Cause]:
+def metadata_causes(resource: Resource, meta: Obj) -> Causes:
     """Name, labels, annotations and finalizers."""
-    causes = []
+    causes = Causes()
     name = meta.get("name") or ""
+    of_namespace = resource.plural == "namespaces"
+    longest = 63 if of_namespace else 253
     if not name:
-        causes.append(required("metadata.name", "name or generateName is required"))
-    elif resource.plural == "namespaces":
-        if len(name) > 63:
-            causes.append(invalid_value("metadata.name", name, "must be no more than 63 characters"))
-        elif not _DNS_LABEL.fullmatch(name):
-            causes.append(invalid_value("metadata.name", name, _LABEL_HELP))
-    elif len(name) > 253:
-        causes.append(invalid_value("metadata.name", name, "must be no more than 253 characters"))
+        causes.required("metadata.name", "name or generateName is required")
+    elif len(name) > longest:
+        causes.invalid("metadata.name", name, f"must be no more than {longest} characters")
+    elif of_namespace and not _DNS_LABEL.fullmatch(name):
+        causes.invalid("metadata.name", name, _LABEL_HELP)
     elif not _SUBDOMAIN.fullmatch(name):
-        causes.append(invalid_value("metadata.name", name, _SUBDOMAIN_HELP))
+        causes.invalid("metadata.name", name, _SUBDOMAIN_HELP)
     causes += label_causes("metadata.labels", meta.get("labels") or {})
     annotations = meta.get("annotations") or {}
-    causes += [cause for key in annotations for cause in _key_causes("metadata.annotations", key.lower())]
+    for key in annotations:
+        _check_key(causes, "metadata.annotations", key.lower())
     if sum(len(key) + len(value) for key, value in annotations.items()) > _ANNOTATIONS_LIMIT:
-        causes.append(
-            Cause(
-                "metadata.annotations",
-                "FieldValueTooLong",
-                f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes",
-            )
-        )
+        text = f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes"
+        causes.append(Cause("metadata.annotations", "FieldValueTooLong", text))
     for finalizer in meta.get("finalizers") or ():
         if "/" not in finalizer and finalizer not in _FINALIZERS:
-            causes.append(
-                invalid_value(
-                    "metadata.finalizers",
-                    finalizer,
-                    "name is neither a standard finalizer name nor is it fully qualified",
-                )
-            )
+            text = "name is neither a standard finalizer name nor is it fully qualified"
+            causes.invalid("metadata.finalizers", finalizer, text)
     return causes
 
 
-def label_causes(field: str, labels: Obj) -> list[Cause]:
+def label_causes(field: str, labels: Obj) -> Causes:
     """Keys and values of a label map."""
-    causes = []
+    causes = Causes()
     for key, value in labels.items():
-        causes += _key_causes(field, key)
+        _check_key(causes, field, key)
         if len(value) > 63:
-            causes.append(invalid_value(field, value, "must be no more than 63 characters"))
+            causes.invalid(field, value, "must be no more than 63 characters")
         elif value and not _NAME_PART.fullmatch(value):
-            causes.append(invalid_value(field, value, _VALUE_HELP))
+            causes.invalid(field, value, _VALUE_HELP)
     return causes
 
 
-def _key_causes(field: str, key: str) -> list[Cause]:
+def _check_key(causes: Causes, field: str, key: str) -> None:
     prefix, slash, name = key.rpartition("/")
     if slash and (not prefix or not _SUBDOMAIN.fullmatch(prefix)):
-        return [invalid_value(field, key, f"prefix part {_SUBDOMAIN_HELP}")]
-    if not name:
-        return [invalid_value(field, key, "name part must be non-empty")]
-    if len(name) > 63:
-        return [invalid_value(field, key, "name part must be no more than 63 characters")]
-    if not _NAME_PART.fullmatch(name):
-        return [invalid_value(field, key, _KEY_HELP)]
-    return []
+        causes.invalid(field, key, f"prefix part {_SUBDOMAIN_HELP}")
+    elif not name:
+        causes.invalid(field, key, "name part must be non-empty")
+    elif len(name) > 63:
+        causes.invalid(field, key, "name part must be no more than 63 characters")
+    elif not _NAME_PART.fullmatch(name):
+        causes.invalid(field, key, _KEY_HELP)
 
 
-def pod_spec_causes(path: str, spec: Obj) -> list[Cause]:
+def pod_spec_causes(path: str, spec: Obj) -> Causes:
     """Containers, their environment, resources and mounts, and the spec's own scalars."""
-    causes: list[Cause] = []
-    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
+    causes = Causes()
     for at, volume in enumerate(spec.get("volumes") or ()):
         if not volume.get("name"):
-            causes.append(required(f"{path}.volumes[{at}].name"))
+            causes.required(f"{path}.volumes[{at}].name")
+    _check_containers(causes, path, spec)
+    causes.one_of(f"{path}.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never"))
+    causes.not_negative(path, spec, ("terminationGracePeriodSeconds",))
+    deadline = spec.get("activeDeadlineSeconds")
+    if deadline is not None and deadline < 1:
+        causes.invalid(f"{path}.activeDeadlineSeconds", deadline, "must be between 1 and 2147483647, inclusive")
+    causes += label_causes(f"{path}.nodeSelector", spec.get("nodeSelector") or {})
+    return causes
+
+
+def _check_containers(causes: Causes, path: str, spec: Obj) -> None:
+    volumes = {volume.get("name") for volume in spec.get("volumes") or ()}
     if not spec.get("containers"):
-        causes.append(required(f"{path}.containers"))
+        causes.required(f"{path}.containers")
     names: set[str] = set()
     for group in ("initContainers", "containers"):
         for at, container in enumerate(spec.get(group) or ()):
             here = f"{path}.{group}[{at}]"
             name = container.get("name") or ""
             if not name:
-                causes.append(required(f"{here}.name"))
+                causes.required(f"{here}.name")
             elif len(name) > 63 or not _DNS_LABEL.fullmatch(name):
-                causes.append(invalid_value(f"{here}.name", name, _LABEL_HELP))
+                causes.invalid(f"{here}.name", name, _LABEL_HELP)
             elif name in names:
-                causes.append(duplicate(f"{here}.name", name))
+                causes.duplicate(f"{here}.name", name)
             names.add(name)
-            causes += _container_causes(here, container, volumes)
-    if spec.get("restartPolicy") not in ("Always", "OnFailure", "Never"):
-        causes.append(unsupported(f"{path}.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never")))
-    causes += _not_negative(path, spec, ("terminationGracePeriodSeconds",))
-    if spec.get("activeDeadlineSeconds") is not None and spec["activeDeadlineSeconds"] < 1:
-        causes.append(
-            invalid_value(
-                f"{path}.activeDeadlineSeconds",
-                spec["activeDeadlineSeconds"],
-                "must be between 1 and 2147483647, inclusive",
-            )
-        )
-    causes += label_causes(f"{path}.nodeSelector", spec.get("nodeSelector") or {})
-    return causes
+            _check_container(causes, here, container, volumes)
 
 
-def _container_causes(here: str, container: Obj, volumes: set[Any]) -> list[Cause]:
-    causes: list[Cause] = []
+def _check_container(causes: Causes, here: str, container: Obj, volumes: set[Any]) -> None:
     image = container.get("image") or ""
     if not image:
-        causes.append(required(f"{here}.image"))
+        causes.required(f"{here}.image")
     elif image != image.strip():
-        causes.append(invalid_value(f"{here}.image", image, "must not have leading or trailing whitespace"))
-    if container.get("imagePullPolicy") not in ("Always", "IfNotPresent", "Never"):
-        causes.append(
-            unsupported(f"{here}.imagePullPolicy", container["imagePullPolicy"], ("Always", "IfNotPresent", "Never"))
-        )
-    if container.get("terminationMessagePolicy") not in ("File", "FallbackToLogsOnError"):
-        causes.append(
-            unsupported(
-                f"{here}.terminationMessagePolicy",
-                container["terminationMessagePolicy"],
-                ("FallbackToLogsOnError", "File"),
-            )
-        )
+        causes.invalid(f"{here}.image", image, "must not have leading or trailing whitespace")
+    for name, supported in (
+        ("imagePullPolicy", ("Always", "IfNotPresent", "Never")),
+        ("terminationMessagePolicy", ("FallbackToLogsOnError", "File")),
+    ):
+        causes.one_of(f"{here}.{name}", container.get(name), supported)
     for at, env in enumerate(container.get("env") or ()):
-        where = f"{here}.env[{at}]"
-        name = env.get("name") or ""
-        if not name:
-            causes.append(required(f"{where}.name"))
-        elif not _ENV_NAME.fullmatch(name):
-            causes.append(
-                invalid_value(
-                    f"{where}.name",
-                    name,
-                    "a valid environment variable name must consist only of printable ASCII characters other than '='",
-                )
-            )
-        source = env.get("valueFrom")
-        if source is not None:
-            if env.get("value"):
-                causes.append(invalid_value(f"{where}.valueFrom", "", "may not be specified when `value` is not empty"))
-            elif not source:
-                causes.append(
-                    invalid_value(
-                        f"{where}.valueFrom",
-                        "",
-                        "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, "
-                        "`secretKeyRef` or `fileKeyRef`",
-                    )
-                )
-            for kind in ("secretKeyRef", "configMapKeyRef"):
-                if source.get(kind) is not None:
-                    causes += [
-                        required(f"{where}.valueFrom.{kind}.{key}")
-                        for key in ("name", "key")
-                        if not source[kind].get(key)
-                    ]
-    causes += _mount_causes(here, container, volumes)
-    causes += _resource_causes(f"{here}.resources", container.get("resources") or {})
-    return causes
+        _check_variable(causes, f"{here}.env[{at}]", env)
+    _check_mounts(causes, here, container, volumes)
+    _check_resources(causes, f"{here}.resources", container.get("resources") or {})
 
 
-def _mount_causes(here: str, container: Obj, volumes: set[Any]) -> list[Cause]:
-    causes = []
+def _check_variable(causes: Causes, where: str, env: Obj) -> None:
+    name, source = env.get("name") or "", env.get("valueFrom")
+    if not name:
+        causes.required(f"{where}.name")
+    elif not _ENV_NAME.fullmatch(name):
+        text = "a valid environment variable name must consist only of printable ASCII characters other than '='"
+        causes.invalid(f"{where}.name", name, text)
+    if source is None:
+        return
+    if env.get("value"):
+        causes.invalid(f"{where}.valueFrom", "", "may not be specified when `value` is not empty")
+    elif not source:
+        kinds = "`fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        causes.invalid(f"{where}.valueFrom", "", f"must specify one of: {kinds}")
+    for kind in ("secretKeyRef", "configMapKeyRef"):
+        for key in ("name", "key"):
+            if source.get(kind) is not None and not source[kind].get(key):
+                causes.required(f"{where}.valueFrom.{kind}.{key}")
+
+
+def _check_mounts(causes: Causes, here: str, container: Obj, volumes: set[Any]) -> None:
     seen: set[str] = set()
     for at, mount in enumerate(container.get("volumeMounts") or ()):
         where = f"{here}.volumeMounts[{at}]"
         if not mount.get("name"):
-            causes.append(required(f"{where}.name"))
+            causes.required(f"{where}.name")
         elif mount["name"] not in volumes:
-            causes.append(not_found_field(f"{where}.name", mount["name"]))
+            causes.not_found(f"{where}.name", mount["name"])
         if not mount.get("mountPath"):
-            causes.append(required(f"{where}.mountPath"))
+            causes.required(f"{where}.mountPath")
         elif mount["mountPath"] in seen:
-            causes.append(invalid_value(f"{where}.mountPath", mount["mountPath"], "must be unique"))
+            causes.invalid(f"{where}.mountPath", mount["mountPath"], "must be unique")
         seen.add(mount.get("mountPath") or "")
-    return causes
 
 
-def _resource_causes(path: str, resources: Obj) -> list[Cause]:
-    causes = []
+def _check_resources(causes: Causes, path: str, resources: Obj) -> None:
     limits, requests = resources.get("limits") or {}, resources.get("requests") or {}
     amounts: dict[tuple[str, str], float] = {}
     for group, values in (("limits", limits), ("requests", requests)):
@@ -235,51 +191,29 @@ def _resource_causes(path: str, resources: Obj) -> list[Cause]:
             try:
                 amounts[group, name] = amount = quantity(str(value))
             except ValueError:
-                causes.append(
-                    invalid_value(
-                        where,
-                        value,
-                        "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
-                    )
-                )
+                causes.invalid(where, value, f"quantities must match the regular expression '{_QUANTITY}'")
                 continue
             if amount < 0:
-                causes.append(invalid_value(where, value, "must be greater than or equal to 0"))
+                causes.invalid(where, value, "must be greater than or equal to 0")
             elif "/" in name and amount != int(amount):
-                causes.append(invalid_value(where, value, "must be an integer"))
+                causes.invalid(where, value, "must be an integer")
     for name, value in requests.items():
         request, limit = amounts.get(("requests", name)), amounts.get(("limits", name))
-        where = f"{path}.requests"
         if request is None:
             continue
         if "/" in name and name not in limits:
-            causes.append(required(f"{path}.limits", "Limit must be set for non overcommitable resources"))
-        elif limit is not None and "/" in name and request != limit:
-            causes.append(invalid_value(where, value, f"must be equal to {name} limit of {limits[name]}"))
-        elif limit is not None and request > limit:
-            causes.append(invalid_value(where, value, f"must be less than or equal to {name} limit of {limits[name]}"))
-    return causes
+            causes.required(f"{path}.limits", "Limit must be set for non overcommitable resources")
+        elif limit is not None and (request != limit if "/" in name else request > limit):
+            relation = "equal to" if "/" in name else "less than or equal to"
+            causes.invalid(f"{path}.requests", value, f"must be {relation} {name} limit of {limits[name]}")
 
 
-def _not_negative(path: str, spec: Obj, names: Iterable[str]) -> list[Cause]:
-    return [
-        invalid_value(f"{path}.{name}", spec[name], "must be greater than or equal to 0")
-        for name in names
-        if spec.get(name) is not None and spec[name] < 0
-    ]
-
-
-def finalizer_causes(old: Obj, new: Obj) -> list[Cause]:
+def finalizer_causes(old: Obj, new: Obj) -> Causes:
     """An object that is being deleted takes no new finalizers."""
-    if not old.get("deletionTimestamp"):
-        return []
+    causes = Causes()
     added = [name for name in new.get("finalizers") or () if name not in (old.get("finalizers") or ())]
-    if not added:
-        return []
-    listed = ", ".join(f'"{name}"' for name in added)
-    return [
-        forbidden_field(
-            "metadata.finalizers",
-            f"no new finalizers can be added if the object is being deleted, found new finalizers []string{{{listed}}}",
-        )
-    ]
+    if added and old.get("deletionTimestamp"):
+        found = ", ".join(f'"{name}"' for name in added)
+        text = "no new finalizers can be added if the object is being deleted, found new finalizers"
+        causes.forbidden("metadata.finalizers", f"{text} []string{{{found}}}")
+    return causes

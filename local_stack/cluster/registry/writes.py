@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from local_stack.cluster.registry import admission, errors
+from local_stack.cluster.registry.causes import Causes
 from local_stack.cluster.registry.defaults import (
     default_job,
     default_job_spec,
@@ -132,8 +133,9 @@ class Registry:
         if version and version != before["resourceVersion"]:
             raise errors.conflict(resource, name)
         if resource is LEASES and not version:
-            cause = errors.invalid_value("metadata.resourceVersion", 0, "must be specified for an update")
-            raise errors.invalid(resource, name, [cause])
+            causes = Causes()
+            causes.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise errors.invalid(resource, name, causes)
         for key in ("name", "namespace", "generation", "generateName", *_SERVER_OWNED):
             if key in before:
                 meta[key] = before[key]
@@ -167,7 +169,8 @@ class Registry:
                 new.pop(key, None)
         if resource is JOBS and subresource != "status":
             if not (new.get("spec") or {}).get("template"):
-                raise errors.invalid(resource, new["metadata"]["name"], [errors.required("spec.template")])
+                causes.required("spec.template")
+                raise errors.invalid(resource, new["metadata"]["name"], causes)
             default_job_spec(new["spec"])
             causes += changed_job_causes(old, new)
         elif resource is PODS and subresource != "status":
