@@ -18,11 +18,10 @@ import sys
 import tempfile
 import urllib.error
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from local_stack.http_json import OPENER
-from local_stack.processes import Service
+from local_stack.processes import Service, Stoppable
 
 # Azurite's documented development account; its key is public and opens nothing but an emulator.
 ACCOUNT = "devstoreaccount1"
@@ -104,7 +103,7 @@ def install() -> None:
         shutil.copyfile(FOLDER / "package-lock.json", STAMP)
 
 
-class Azurite:
+class Azurite(Stoppable):
     """A running Azurite. `with Azurite() as storage: storage.connection_string`.
 
     folder: where the data is kept; None keeps it in memory.
@@ -186,11 +185,6 @@ class Azurite:
 
     def __enter__(self) -> Self:
         return self.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
 
 
 def _answers(url: str) -> bool:

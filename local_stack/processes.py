@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 import signal
+import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -59,8 +62,22 @@ def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
     return "\n".join(text.splitlines()[-lines:]) or "(the log is empty)"
 
 
-class Service:
-    """One child process in its own process group, its output in a log file. A context manager."""
+class Stoppable(abc.ABC):
+    """A context manager: the end of the block calls `stop`."""
+
+    @abc.abstractmethod
+    def stop(self) -> object:
+        """End what runs. Harmless twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+
+class Service(Stoppable):
+    """One child process in its own process group, its output in a log file."""
 
     def __init__(
         self,
@@ -157,14 +174,6 @@ class Service:
             os.killpg(process.pid, signal.SIGKILL)
         return process.wait()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
-
 
 @contextlib.contextmanager
 def interrupted_once() -> Iterator[None]:
@@ -206,3 +215,16 @@ def end_by_pid(pid: int, started: str, grace: float = 10.0) -> bool:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     return True
+
+
+def bare_environment() -> dict[str, str]:
+    """What a container has before its settings: nothing of the caller's shell that changes how we behave."""
+    kept = {name: os.environ[name] for name in ("HOME", "TMPDIR", "LANG") if name in os.environ}
+    return {**kept, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

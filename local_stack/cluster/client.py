@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from local_stack.http_json import call_json
-from local_stack.processes import Service
+from local_stack.processes import Service, Stoppable
 from local_stack.serving import read_ready_file
 
 
-class StandInCluster:
+class StandInCluster(Stoppable):
     """A stand-in cluster that listens at `url`. kubeconfig: the file that kubectl and the dispatcher use.
 
-    A context manager: the end of the block ends its process, `service`.
+    `stop` ends its process, `service`.
     """
 
     def __init__(self, url: str, kubeconfig: Path, service: Service) -> None:
@@ -28,10 +28,7 @@ class StandInCluster:
         self.kubeconfig = kubeconfig
         self.service = service
 
-    def __enter__(self) -> StandInCluster:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
         self.service.stop()
 
     # The Kubernetes API

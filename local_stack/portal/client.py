@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from local_stack.http_json import call_json
 from local_stack.portal.history import Call, Entry
-from local_stack.processes import Service
+from local_stack.processes import Service, Stoppable
 from local_stack.serving import read_ready_file
 
 
@@ -31,10 +31,10 @@ class Model:
     history: tuple[Entry, ...]
 
 
-class StandInPortal:
+class StandInPortal(Stoppable):
     """A stand-in portal that listens at `url` (API_BASE_URL), and the key that it wants. Its errors are urllib's.
 
-    A context manager: the end of the block ends its process, `service`.
+    `stop` ends its process, `service`.
     """
 
     def __init__(self, url: str, api_key: str, service: Service) -> None:
@@ -42,10 +42,7 @@ class StandInPortal:
         self.api_key = api_key
         self.service = service
 
-    def __enter__(self) -> StandInPortal:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def stop(self) -> None:
         self.service.stop()
 
     def status(self, model_id: str) -> tuple[str, str]:

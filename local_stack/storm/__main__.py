@@ -78,7 +78,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> Verdicts:
 
 def _storm(world: World, options: Options, end: float, second: list[str], say: Callable[[str], None]) -> Verdicts:
     began = time.monotonic()
-    world.make(QUEUE)
+    world.create(QUEUE, QUEUE)
     queue = world.queue(QUEUE)
     requests = make_plan(options.seed, options.requests)
     by_model = {request.model_id: request for request in requests if request.model_id}

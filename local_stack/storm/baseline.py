@@ -16,11 +16,11 @@ _EACH = ("portal GET", "portal PUT", "create jobs", "get jobs", "patch jobs", "d
 def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> Counter[str]:
     """Calls of `dispatchers` side by side for `requests` that complete: "portal GET", "patch jobs", … → how many."""
     name = f"calm-{dispatchers}"
-    world.make(name)
+    world.create(name, name)
     queue = world.queue(name)
     sure = 2 * len(KINDS) + 8 * requests
     plan = [r for r in make_plan(seed + dispatchers, sure) if r.kind is KINDS[0]][:requests]
-    members = [world.dispatcher(f"{name}-dispatcher-{n}", world.settings(name)) for n in range(1, dispatchers + 1)]
+    members = [world.run_dispatcher(f"{name}-dispatcher-{n}", world.settings(name)) for n in range(1, dispatchers + 1)]
     for member in members:
         member.wait_ready(lambda log=member.log: log.exists() and "Settings:" in log.read_text())  # type: ignore[misc]
     wait_until(lambda: len(world.cluster.open_watches()) == 2 * dispatchers, 30)

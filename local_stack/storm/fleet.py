@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import json
 import random
-import secrets
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from azure.storage.queue import QueueClient
 
-from local_stack.azurite import Azurite
-from local_stack.cluster.client import StandInCluster, start_cluster
-from local_stack.portal.client import StandInPortal, start_portal
-from local_stack.processes import Service
-from local_stack.stack import bare_environment
 from local_stack.storm.plan import TOO_MANY_GPUS
 from local_stack.storm.weather import NODES
+from local_stack.surroundings import Surroundings
 
 IMAGE = "storm/trainer:1"
 _GPUS_OF_A_NODE = 200
@@ -59,81 +52,22 @@ _TEMPLATE: dict[str, Any] = {
 }
 
 
-class World:
-    """Storage, portal and cluster in one folder. A context manager: whatever was started is ended."""
+class World(Surroundings):
+    """The parts of a storm: nodes with GPUs for all, and an image whose pods end without a process."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.logs = folder / "logs"
-        self.services: list[Service] = []
-        self.storage: Azurite
-        self.portal: StandInPortal
-        self.cluster: StandInCluster
-        self._azurite: Azurite | None = None
-
-    def __enter__(self) -> World:
+    def __enter__(self) -> Self:
         try:
-            self._start()
+            options = [word for node in NODES for word in ("--node", f"{node}={_GPUS_OF_A_NODE}")]
+            self.start_parts(*options, "--image", f"{IMAGE}=@instant", "--job-backoff", "0.1")
+            self.job_template.write_text(yaml.safe_dump(_TEMPLATE), encoding="utf-8")
         except BaseException:
             self.stop()
             raise
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.stop()
-
-    def _start(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "job-template.yaml").write_text(yaml.safe_dump(_TEMPLATE), encoding="utf-8")
-        self.storage = self._azurite = Azurite(log=self.logs / "azurite.log").start()
-        self.portal = start_portal(self.folder, secrets.token_hex(16))
-        self.services.append(self.portal.service)
-        options = [word for node in NODES for word in ("--node", f"{node}={_GPUS_OF_A_NODE}")]
-        options += ["--image", f"{IMAGE}=@instant", "--job-backoff", "0.1"]
-        self.cluster = start_cluster(self.folder, *options)
-        self.services.append(self.cluster.service)
-
-    def stop(self) -> None:
-        for service in reversed(self.services):
-            service.stop()
-        if self._azurite is not None:
-            self._azurite.stop()
-
-    def queue(self, name: str) -> QueueClient:
-        """The queue; its poison queue is NAME-poison."""
-        return QueueClient.from_connection_string(self.storage.connection_string, name)
-
     def settings(self, name: str) -> dict[str, str]:
         """A dispatcher's environment for the queue and the namespace `name`; all else as by default."""
-        return {
-            "QUEUE_NAME": name,
-            "AZURE_STORAGE_CONNECTION_STRING": self.storage.connection_string,
-            "API_BASE_URL": self.portal.url,
-            "API_KEY": self.portal.api_key,
-            "KUBECONFIG": str(self.cluster.kubeconfig),
-            "NAMESPACE": name,
-            "JOB_TEMPLATE": str(self.folder / "job-template.yaml"),
-            "MAX_GPUS": str(TOO_MANY_GPUS),
-            "HEALTH_PORT": "0",
-        }
-
-    def make(self, name: str) -> None:
-        """A namespace and two queues of this name."""
-        self.cluster.create_namespace(name)
-        for queue in (name, f"{name}-poison"):
-            self.queue(queue).create_queue()
-
-    def dispatcher(self, name: str, settings: dict[str, str]) -> Service:
-        """A dispatcher process, started; `name` is its log's."""
-        service = Service(
-            name,
-            [sys.executable, "-m", "dispatcher", "run"],
-            self.logs / f"{name}.log",
-            env=bare_environment() | settings,
-            cwd=self.folder,
-        )
-        self.services.append(service)
-        return service.start()
+        return {**self.settings_for(name, name), "MAX_GPUS": str(TOO_MANY_GPUS), "HEALTH_PORT": "0"}
 
 
 class Fleet:
@@ -145,7 +79,9 @@ class Fleet:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         environment = world.settings(name) | settings
-        self.members = [world.dispatcher(f"{name}-dispatcher-{number}", environment) for number in range(1, count + 1)]
+        self.members = [
+            world.run_dispatcher(f"{name}-dispatcher-{number}", environment) for number in range(1, count + 1)
+        ]
 
     def begin_killing(self, kills: int, seconds: float) -> None:
         """Kill `kills` times, evenly spread over about `seconds`; each comes back after up to two seconds."""

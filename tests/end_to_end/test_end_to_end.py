@@ -17,8 +17,8 @@ from house import PATIENCE, House
 from local_stack.demo import data
 from local_stack.demo.requests import CREATED, REQUESTS, Outcome, mismatch, train_message
 from local_stack.demo.watch import FINALIZER
-from local_stack.processes import log_tail, wait_until
-from local_stack.stack import NAMESPACE, QUEUE, bare_environment
+from local_stack.processes import bare_environment, log_tail, wait_until
+from local_stack.stack import NAMESPACE, QUEUE
 
 # Marks in the file itself: pytest-xdist has read the groups before a conftest's hook could add one.
 pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(PATIENCE + 60)]

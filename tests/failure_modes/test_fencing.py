@@ -20,8 +20,7 @@ import pytest
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient
 
 from local_stack.azurite import Azurite
-from local_stack.processes import wait_until
-from local_stack.stack import bare_environment
+from local_stack.processes import bare_environment, wait_until
 from tests.world.processes import children, state
 from tests.world.repository import ROOT
 from tests.world.training_data import class_table

@@ -12,8 +12,7 @@ import pytest
 import yaml
 
 from local_stack.http_json import OPENER
-from local_stack.processes import Service
-from local_stack.stack import bare_environment, free_port
+from local_stack.processes import Service, bare_environment, free_port
 from tests.world.dispatcher_process import Stage
 from tests.world.monitoring import ALERTS, RULES, expressions, filled_in
 

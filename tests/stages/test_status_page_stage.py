@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from local_stack.stack import free_port
+from local_stack.processes import free_port
 from tests.world.dispatcher_process import Stage
 
 

@@ -26,8 +26,7 @@ from local_stack.azurite import Azurite
 from local_stack.cluster.client import StandInCluster
 from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
-from local_stack.processes import Service, WaitedTooLong, wait_until
-from local_stack.stack import bare_environment, free_port
+from local_stack.processes import Service, WaitedTooLong, bare_environment, free_port, wait_until
 
 SCRIPT_IMAGE = "script:local"
 
