@@ -60,7 +60,7 @@ def portal_of(settings: Settings, **options: Any) -> PortalClient:
         settings.api_base_url,
         settings.api_key,
         settings.api_auth_method,
-        ca_bundle=str(settings.api_ca_bundle) if settings.api_ca_bundle else None,
+        ca_bundle=settings.api_ca_bundle,
         **options,
     )
 

@@ -1,91 +1,64 @@
-"""Writes the tables of docs/configure.md that repeat what the code says: `python docs/tables.py` after a change.
+"""Writes what repeats the code: the tables of docs/configure.md and config.env.example. `python docs/tables.py`
 
 A generated table stands between `<!-- table: NAME -->` and `<!-- end -->`. tests/docs/test_settings.py fails where a
-table and the code differ.
+file and the code differ.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import Field, fields
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from dispatcher.config.settings import Settings
+from common.settings import Setting, settings_of
+from dispatcher.config.settings import Settings as DispatcherSettings
+from trainer_image.config.settings import Settings as TrainerSettings
+from trainer_image.limits import Limits
 
 PAGE = Path(__file__).with_name("configure.md")
+EXAMPLE = Path(__file__).parents[1] / "config.env.example"
 _TABLE = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_EXAMPLE_HEAD = """\
+# Settings of the dispatcher: copy this file to config.env and edit it, or set the same names in the environment, which
+# comes first. A line that begins with # shows the default.
+"""
 
 # No setting takes it: what a parser says of it is the rule that the operator needs.
-_IMPOSSIBLE = "! "
-# Parsers whose rule is better said in other words.
-_RULES = {"file": "a file that is there", "text": "no white space"}
-_UNITS = {"_SECONDS": "s"}
+_IMPOSSIBLE = '! "'
+# Parsers whose rule is better said in other words, or that take any text.
+_RULES = {"file": "a file that is there", "text": "no white space", "str": "", "Path": ""}
 
-_SETTINGS_GROUPS: Mapping[str, tuple[str, ...]] = {
-    "storage-settings": ("QUEUE_NAME", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_QUEUE_URL"),
-    "portal-settings": (
-        "API_BASE_URL",
-        "API_KEY",
-        "MODEL_API_AUTH_METHOD",
-        "API_CA_BUNDLE",
-        "STATUS_TRACKING",
-        "STATUS_PROGRESS_SECONDS",
-    ),
-    "job-settings": (
-        "NAMESPACE",
-        "JOB_TEMPLATE",
-        "TRAINER_IMAGE",
-        "GPU_RESOURCE",
-        "KUEUE_QUEUE",
-        "TTL_AFTER_REPORT_SECONDS",
-    ),
-    "bound-settings": (
-        "MAX_ACTIVE_JOBS",
-        "MAX_GPUS",
-        "MAX_TIME_LIMIT_SECONDS",
-        "PRIORITY_CLASSES",
-        "MAX_DELIVERIES",
-    ),
-    "patience-settings": (
-        "IMAGE_PULL_GRACE_SECONDS",
-        "CONTAINER_CONFIG_GRACE_SECONDS",
-        "UNSCHEDULABLE_LIMIT_SECONDS",
-        "POD_CREATE_GRACE_SECONDS",
-        "QUOTA_LIMIT_SECONDS",
-        "MAX_DISRUPTIONS",
-        "LOST_NODE_LIMIT_SECONDS",
-    ),
-    "pace-settings": (
-        "LAUNCH_CONCURRENCY",
-        "REPORT_CONCURRENCY",
-        "VISIBILITY_TIMEOUT_SECONDS",
-        "POLL_MIN_SECONDS",
-        "POLL_MAX_SECONDS",
-        "OUTAGE_PAUSE_SECONDS",
-        "RESYNC_SECONDS",
-        "SWEEP_SECONDS",
-        "SHUTDOWN_GRACE_SECONDS",
-    ),
-    "process-settings": ("HEALTH_HOST", "HEALTH_PORT", "STATUS_HOST", "STATUS_PORT", "LOG_LEVEL", "LOG_FORMAT"),
+DISPATCHER = {said.env: said for said in settings_of(DispatcherSettings).values()}
+TRAINER = {said.env: said for kind in (TrainerSettings, Limits) for said in settings_of(kind).values()}
+
+# Table → names of the settings in it.
+DISPATCHER_TABLES = {
+    "storage-settings": "QUEUE_NAME AZURE_STORAGE_CONNECTION_STRING AZURE_STORAGE_QUEUE_URL",
+    "portal-settings": "API_BASE_URL API_KEY MODEL_API_AUTH_METHOD API_CA_BUNDLE STATUS_TRACKING"
+    " STATUS_PROGRESS_SECONDS",
+    "job-settings": "NAMESPACE JOB_TEMPLATE TRAINER_IMAGE GPU_RESOURCE KUEUE_QUEUE TTL_AFTER_REPORT_SECONDS",
+    "bound-settings": "MAX_ACTIVE_JOBS MAX_GPUS MAX_TIME_LIMIT_SECONDS PRIORITY_CLASSES MAX_DELIVERIES",
+    "patience-settings": "IMAGE_PULL_GRACE_SECONDS CONTAINER_CONFIG_GRACE_SECONDS UNSCHEDULABLE_LIMIT_SECONDS"
+    " POD_CREATE_GRACE_SECONDS QUOTA_LIMIT_SECONDS MAX_DISRUPTIONS LOST_NODE_LIMIT_SECONDS",
+    "pace-settings": "LAUNCH_CONCURRENCY REPORT_CONCURRENCY VISIBILITY_TIMEOUT_SECONDS POLL_MIN_SECONDS"
+    " POLL_MAX_SECONDS OUTAGE_PAUSE_SECONDS RESYNC_SECONDS SWEEP_SECONDS SHUTDOWN_GRACE_SECONDS",
+    "process-settings": "HEALTH_HOST HEALTH_PORT STATUS_HOST STATUS_PORT LOG_LEVEL LOG_FORMAT",
+}
+TRAINER_TABLES = {
+    "dispatched-settings": "MODEL_CONTAINER DATASET_CONTAINER RUN_ID LAUNCHED_BY TRAINING_REQUEST POD_NAME GPUS"
+    " GRACE_SECONDS STATUS_TRACKING API_BASE_URL MODEL_API_AUTH_METHOD STATUS_PROGRESS_SECONDS TRAINER_IMAGE",
+    "template-settings": "AZURE_STORAGE_CONNECTION_STRING AZURE_STORAGE_ACCOUNT_URL API_KEY API_CA_BUNDLE"
+    " CHECKPOINT_SECONDS REPORT_RETRY_SECONDS HANG_SECONDS WORK_DIR DEVICE PROCESSES DOWNLOAD_CONNECTIONS"
+    " ALLOW_COMMAND LOG_LEVEL TERMINATION_MESSAGE_PATH",
+    "limit-settings": " ".join(said.env for said in settings_of(Limits).values()),
 }
 
 
-def settings() -> dict[str, Field[Any]]:
-    """Environment name → field of the dispatcher's settings."""
-    return {setting.metadata["env"]: setting for setting in fields(Settings)}
-
-
-def grouped() -> set[str]:
-    """The environment names that stand in one of the tables."""
-    return {name for group in _SETTINGS_GROUPS.values() for name in group}
-
-
-def render(name: str) -> str:
+def render(table: str) -> str:
     """The generated table of that name, in Markdown, with a line end."""
-    known = settings()
-    rows = [_row(known[env]) for env in _SETTINGS_GROUPS[name]]
+    known, tables = (DISPATCHER, DISPATCHER_TABLES) if table in DISPATCHER_TABLES else (TRAINER, TRAINER_TABLES)
+    rows = [_row(known[env]) for env in tables[table].split()]
     return _markdown(("setting", "default", "unit", "allowed", "effect"), rows)
 
 
@@ -94,13 +67,21 @@ def filled(page: str) -> str:
     return _TABLE.sub(lambda found: f"{found[1]}{render(found['name'])}{found[3]}", page)
 
 
-def _row(setting: Field[Any]) -> tuple[str, ...]:
-    meta = setting.metadata
-    env: str = meta["env"]
-    default = "**required**" if meta["default"] is None else f"`{meta['default']}`" if meta["default"] else "–"
-    unit = next((unit for suffix, unit in _UNITS.items() if env.endswith(suffix)), "")
-    secret = " Secret: only its length is ever logged." if meta["secret"] else ""
-    return f"`{env}`", default, unit, _rule(meta["parse"]), f"{meta['help']}.{secret}"
+def example() -> str:
+    """config.env.example: every setting of the dispatcher, with an example or, commented out, its default."""
+    entries = []
+    for said in DISPATCHER.values():
+        line = f"{said.env}={said.example}" if said.example else f"#{said.env}={said.default}"
+        entries.append(f"\n# {said.help}.\n{line}\n")
+    return _EXAMPLE_HEAD + "".join(entries)
+
+
+def _row(said: Setting) -> tuple[str, ...]:
+    name = f"`{said.env}`" + (f" or `{said.flag}`" if said.flag else "")
+    default = "**required**" if said.required else f"`{said.default}`" if said.default else "–"
+    unit = "s" if said.env.endswith("_SECONDS") else ""
+    secret = " Secret: only its length is ever logged." if said.secret else ""
+    return name, default, unit, _rule(said.parse), f"{said.help}.{secret}"
 
 
 def _rule(parse: Callable[[str], Any]) -> str:
@@ -118,7 +99,7 @@ def _shorter(rule: str) -> str:
     found = re.fullmatch(r"a (whole )?number(?: of seconds)? from (\S+) to (\S+)", rule)
     if not found:
         return rule
-    low, high = (f"{float(bound):.10g}" for bound in found.groups()[1:])
+    low, high = (f"{float(bound):.16g}" for bound in found.groups()[1:])
     return f"{'whole, ' if found[1] else ''}{low} to {high}"
 
 
@@ -130,3 +111,4 @@ def _markdown(header: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    EXAMPLE.write_text(example(), encoding="utf-8")

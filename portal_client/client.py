@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from http.cookiejar import DefaultCookiePolicy
+from pathlib import Path
 from typing import TypeVar
 
 import requests
@@ -61,7 +62,7 @@ class PortalClient:
         base_url: str,
         api_key: str,
         auth_method: str = auth.AUTO,
-        ca_bundle: str | None = None,
+        ca_bundle: Path | None = None,
         *,
         timeout: float = 30.0,
         pool_size: int = 16,

@@ -16,14 +16,14 @@ MISMATCH_REASONS = (
 """OpenSSL's reasons for a peer that speaks plain HTTP, or only versions of TLS that are not used any more."""
 
 
-def tls_verification(address: PortalAddress, ca_bundle: str | None) -> bool | str:
+def tls_verification(address: PortalAddress, ca_bundle: Path | None) -> bool | str:
     """What requests takes as `verify`: off for loopback hosts only; no setting turns it off elsewhere.
 
     ca_bundle: PEM file that replaces the system's CAs, for loopback hosts too. Raises ValueError.
     """
-    if not ca_bundle:
+    if ca_bundle is None:
         return not address.is_loopback
-    if not Path(ca_bundle).is_file():
+    if not ca_bundle.is_file():
         raise ValueError(f"API_CA_BUNDLE {ca_bundle} is no file: expected CA certificates in PEM format")
     try:
         ssl.create_default_context(cafile=ca_bundle)
@@ -31,4 +31,4 @@ def tls_verification(address: PortalAddress, ca_bundle: str | None) -> bool | st
         raise ValueError(
             f"API_CA_BUNDLE {ca_bundle} cannot be read as CA certificates in PEM format: {error}"
         ) from None
-    return ca_bundle
+    return str(ca_bundle)

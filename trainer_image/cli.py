@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from common import redaction
+from common.settings import settings_of
 from portal_client.messages import COMPLETED
 from trainer_image.config import model_config as config
 from trainer_image.config import settings
@@ -32,6 +33,8 @@ from trainer_image.transfer.sources import Sources
 log = logging.getLogger(__name__)
 
 MOST_PROMPT_BYTES = 1024**2
+
+_Option = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 EXIT_CODES = """\b
 Exit codes (up to 127 no retry helps, from 128 one may):
@@ -66,24 +69,28 @@ def _version() -> str:
         return "unknown"
 
 
+def _overriding(setting: str) -> _Option:
+    """The option that overrides a setting's variable, with the setting's own words as help."""
+    said = settings_of(settings.Settings)[setting]
+    return click.option(said.flag, help=f"{said.env}: {said.help}.")
+
+
 def _common(command: Callable[..., Any]) -> Callable[..., Any]:
-    folder = click.Path(path_type=Path, file_okay=False)
-    for option in reversed(
-        [
-            click.option("--data", type=folder, help="Dataset folder instead of a container."),
-            click.option(
-                "--config",
-                "config_file",
-                type=click.Path(path_type=Path),
-                help="config.yaml to use instead of the one in the model's container.",
-            ),
-            click.option("--model-container", help="MODEL_CONTAINER: holds config.yaml, gets the model."),
-            click.option("--dataset-container", help="DATASET_CONTAINER: holds the dataset."),
-            click.option("--work-dir", help="WORK_DIR: scratch space for the dataset and checkpoints."),
-            click.option("--device", help="DEVICE: auto, cpu, cuda or cuda:N."),
-            click.option("--processes", help="PROCESSES: how many train together; 0: one for each GPU."),
-        ]
-    ):
+    options: list[_Option] = [
+        click.option(
+            "--data",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Dataset folder instead of a container.",
+        ),
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help="config.yaml to use instead of the one in the model's container.",
+        ),
+        *map(_overriding, ("model_container", "dataset_container", "work_dir", "device", "processes")),
+    ]
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -104,7 +111,7 @@ def cli(context: click.Context) -> None:
 @cli.command(epilog=EXAMPLES + "\n" + EXIT_CODES)
 @_common
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder instead of a container.")
-@click.option("--run-id", help="RUN_ID: names this run; the same one goes on where it was.")
+@_overriding("run_id")
 @click.pass_context
 def train(context: click.Context, /, **flags: Any) -> None:
     """Train a model, publish it, report its status to the portal."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -13,15 +12,14 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from common.settings import Setting
 from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.phases import Phase
 from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
 from tests.world.pages import blocks, section, table_rows
 from tests.world.repository import JOB_TEMPLATE, ROOT, read
-from trainer_image.config import settings as trainer_settings
 from trainer_image.config.model_config import Config, format_duration
-from trainer_image.limits import Limits
 
 
 def _tables() -> ModuleType:
@@ -40,16 +38,23 @@ OPERATE = read("docs/operate.md")
 AUTHORS = read("docs/trainer-authors.md")
 
 
-def test_every_setting_of_the_dispatcher_stands_in_one_of_the_tables() -> None:
-    assert tables.grouped() == set(tables.settings())
+@pytest.mark.parametrize(
+    ("known", "groups"),
+    [(tables.DISPATCHER, tables.DISPATCHER_TABLES), (tables.TRAINER, tables.TRAINER_TABLES)],
+    ids=["dispatcher", "trainer"],
+)
+def test_every_setting_stands_in_one_of_the_tables(known: dict[str, Setting], groups: dict[str, str]) -> None:
+    assert sorted(" ".join(groups.values()).split()) == sorted(known)
+    assert all(f"<!-- table: {name} -->" in CONFIGURE for name in groups)
 
 
-def test_the_generated_tables_are_what_the_code_says_now() -> None:
+def test_what_is_generated_is_what_the_code_says_now() -> None:
     assert tables.filled(CONFIGURE) == CONFIGURE, "run: python docs/tables.py"
+    assert tables.example() == read("config.env.example"), "run: python docs/tables.py"
 
 
 def test_every_setting_that_the_pages_name_exists() -> None:
-    known = set(tables.settings()) | set(_trainer_names()) | {"KUBECONFIG", "DISPATCHER_CONFIG"}
+    known = {*tables.DISPATCHER, *tables.TRAINER} | {"KUBECONFIG", "DISPATCHER_CONFIG"}
     known |= {"WORK_DIR", "CONNECTION", "BASE_IMAGE", "ARGS", "KEEP", "FILE", "NAMESPACE", "IMAGE", "MANIFEST"}
     known |= {"QUEUE_NAME", "TASKS", "MESSAGE", "NAME", "API_KEY", "ACCOUNT", "FILL", "IN", "HTTPS_PROXY", "NO_PROXY"}
     for page in ("README.md", "docs/configure.md", "docs/operate.md", "docs/install.md", "docs/troubleshoot.md"):
@@ -68,28 +73,6 @@ def test_the_example_of_wrong_settings_is_what_is_printed() -> None:
     with pytest.raises(SettingsError) as raised:
         Settings.read(environ)
     assert f"dispatcher: {raised.value}\n" in example
-
-
-def _trainer_names() -> dict[str, str | None]:
-    """Name → default as text, None where the source has no plain number; read from the reader's calls."""
-    source = Path(trainer_settings.__file__).read_text(encoding="utf-8")
-    found: dict[str, str | None] = dict.fromkeys(
-        re.findall(r'reader\.(?:text|portal|switch|request)\(\s*"([A-Z_]+)"', source)
-    )
-    found |= re.findall(r'reader\.number\("([A-Z_]+)", ([0-9.]+)', source)
-    defaults = Limits()
-    found |= {name: str(getattr(defaults, field)) for name, field in trainer_settings.LIMIT_NAMES.items()}
-    return found
-
-
-def test_every_setting_of_the_trainer_is_documented_with_its_default() -> None:
-    rows = {row[0].strip("`"): row[1] for row in table_rows(section(CONFIGURE, "Settings of the trainer"))}
-    assert set(rows) == set(_trainer_names())
-    for name, default in _trainer_names().items():
-        if default is not None:
-            shown = re.match(r"`([0-9.]+)`", rows[name])
-            assert shown, name
-            assert float(shown[1]) == float(default), name
 
 
 def test_every_field_of_a_message_is_documented() -> None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from common import settings as common_settings
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.kustomized import (
@@ -105,7 +106,7 @@ def _references(node: Any) -> list[tuple[str, str, str | None]]:
 @every_variant
 def test_the_dispatcher_starts_with_the_settings_of_the_manifests(variant: str, tmp_path: Path) -> None:
     configured = settings_of(variant)
-    known = {setting.metadata["env"] for setting in Settings.__dataclass_fields__.values()}
+    known = {setting.env for setting in common_settings.settings_of(Settings).values()}
     assert set(configured) <= known, "config.env names something that is no setting"
     assert configured["JOB_TEMPLATE"] == "/etc/training-dispatcher/job-template.yaml"
     (tmp_path / "job-template.yaml").write_text(template_of(variant), encoding="utf-8")

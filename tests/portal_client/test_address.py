@@ -88,7 +88,7 @@ def test_a_ca_bundle_turns_verification_on_for_loopback_too(tmp_path: Path) -> N
     bundle = tmp_path / "ca.pem"
     trustme.CA().cert_pem.write_to_path(str(bundle))
 
-    assert tls_verification(PortalAddress.parse("https://localhost"), str(bundle)) == str(bundle)
+    assert tls_verification(PortalAddress.parse("https://localhost"), bundle) == str(bundle)
 
 
 def test_a_ca_bundle_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_ca_bundle_that_cannot_be_used_is_refused_at_start(tmp_path: Path) -> 
     empty.write_text("")
     for bundle in (tmp_path / "missing.pem", tmp_path, empty):
         with pytest.raises(ValueError, match=r"^API_CA_BUNDLE .*PEM"):
-            PortalClient("https://portal.example.com", "a-key-of-some-length", ca_bundle=str(bundle))
+            PortalClient("https://portal.example.com", "a-key-of-some-length", ca_bundle=bundle)
 
 
 def test_a_time_out_of_nothing_is_refused() -> None:

@@ -89,8 +89,8 @@ def test_a_ca_bundle_is_what_certificates_are_checked_against(
     authority.cert_pem.write_to_path(str(right))
     trustme.CA().cert_pem.write_to_path(str(wrong))
 
-    PortalClient(tls_portal.url, KEY, ca_bundle=str(right)).update_model_status("1", ProcessingStatus.CREATED, "")
-    error = failure_of_put(PortalClient(tls_portal.url, KEY, ca_bundle=str(wrong)), "1")
+    PortalClient(tls_portal.url, KEY, ca_bundle=right).update_model_status("1", ProcessingStatus.CREATED, "")
+    error = failure_of_put(PortalClient(tls_portal.url, KEY, ca_bundle=wrong), "1")
 
     assert "does not show a trusted certificate" in str(error)
     assert "API_CA_BUNDLE" in str(error)
@@ -104,7 +104,7 @@ def test_a_certificate_for_another_name_is_not_trusted(
     authority.cert_pem.write_to_path(str(bundle))
     by_name = tls_portal.url.replace("127.0.0.1", "localhost")
 
-    error = failure_of_get(PortalClient(by_name, KEY, ca_bundle=str(bundle)), "1")
+    error = failure_of_get(PortalClient(by_name, KEY, ca_bundle=bundle), "1")
 
     assert "host name" in str(error)
 
