@@ -16,19 +16,15 @@ import click
 from common import redaction
 from common.settings import settings_of
 from portal_client.messages import COMPLETED
-from trainer_image.config import model_config as config
-from trainer_image.config import settings
-from trainer_image.contract import RunInputs
+from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
-from trainer_image.run import lifecycle
-from trainer_image.run.backend import inside_for
-from trainer_image.run.outcome import Outcome, last_words
+from trainer_image.host.child_environment import secret_values
+from trainer_image.run import lifecycle, validation
+from trainer_image.run.outcome import Outcome
 from trainer_image.run.signals import stops_on_signals
-from trainer_image.run.termination import write_termination
-from trainer_image.run.work_folder import work_folder
+from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
-from trainer_image.transfer.sources import Sources
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +125,7 @@ def validate(context: click.Context, /, **flags: Any) -> None:
 @cli.command()
 def schema() -> None:
     """Print the JSON Schema of config.yaml."""
-    click.echo(json.dumps(config.json_schema(), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(model_config.json_schema(), indent=2, ensure_ascii=False))
 
 
 @cli.command()
@@ -162,47 +158,43 @@ def predict(
     seed: int | None,
 ) -> None:
     """Apply a trained model to a file or folder, or let it continue a text."""
-    writing = {"--length": length, "--temperature": temperature, "--seed": seed}
 
-    def table(folder: Path, data: Path) -> None:
-        from trainer_image.predict import predict as apply
-
-        found = apply(folder, data, out)
-        if out is None:
-            click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-            return
-        click.echo(f"{found['rows']} predictions: {out}")
-        for name, value in found.get("metrics", {}).items():
-            click.echo(f"  {name}: {value:.4g}")
-
-    def text(folder: Path, prompt: str) -> None:
-        from trainer_image.predict import write
-
-        written = write(
-            folder,
-            prompt,
-            256 if length is None else length,
-            0.7 if temperature is None else temperature,
-            seed or 0,
-        )
-        click.echo(prompt + written)
-
-    def work() -> int:
+    def work() -> None:
         if (data is None) == (prompt is None):
             raise UsageError("predict takes either --data or --prompt")
-        stray = [name for name, value in writing.items() if value is not None] if prompt is None else []
-        stray += ["--out"] if prompt is not None and out is not None else []
-        if stray:
-            raise UsageError(f"{stray[0]} does not go with {'--data' if prompt is None else '--prompt'}")
+        writing = {"--length": length, "--temperature": temperature, "--seed": seed}
+        stray = writing if prompt is None else {"--out": out}
+        for name, value in stray.items():
+            if value is not None:
+                raise UsageError(f"{name} does not go with {'--data' if prompt is None else '--prompt'}")
         with fetch_model.model_folder(model) as folder:
             if data is not None:
-                table(folder, data)
+                _predict_rows(folder, data, out)
             else:
-                text(folder, _prompt(str(prompt)))
-        return 0
+                _continue_text(folder, str(prompt), length, temperature, seed)
 
     _log_to_stderr("WARNING", ())
-    context.exit(_in_words(work))
+    context.exit(_exit_code(work))
+
+
+def _predict_rows(folder: Path, data: Path, out: Path | None) -> None:
+    from trainer_image.predict import predict
+
+    found = predict(folder, data, out)
+    if out is None:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{found['rows']} predictions: {out}")
+    for name, value in found.get("metrics", {}).items():
+        click.echo(f"  {name}: {value:.4g}")
+
+
+def _continue_text(folder: Path, prompt: str, length: int | None, temperature: float | None, seed: int | None) -> None:
+    from trainer_image.predict import write
+
+    text = _prompt(prompt)
+    warmth = 0.7 if temperature is None else temperature
+    click.echo(text + write(folder, text, 256 if length is None else length, warmth, seed or 0))
 
 
 def _prompt(given: str) -> str:
@@ -218,7 +210,7 @@ def _prompt(given: str) -> str:
 
 
 def train_command(flags: Mapping[str, str | None]) -> int:
-    """Exit code of one training, or of what a further process of it does."""
+    """Exit code of one training, or of one further process of its team (RANK 1 and up)."""
     if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
         from trainer_image.engine import worker
 
@@ -239,48 +231,28 @@ def train_command(flags: Mapping[str, str | None]) -> int:
 def validate_command(flags: Mapping[str, str | None]) -> int:
     """Exit code of a check of configuration and dataset."""
 
-    def work() -> int:
+    def work() -> None:
         chosen = settings.from_mapping(os.environ, flags, training=False)
         _log_to_stderr(chosen.log_level, chosen.secrets)
         stop = Stop()
-        with stops_on_signals(stop), work_folder(chosen) as folder, Sources(chosen, stop, folder) as sources:
-            read = sources.config()
-            load = inside_for(read, chosen)
-            data = sources.start_download(read, lambda progress: None)
-            trainer = load()
-            trainer.check_config(read, chosen.limits)
-            lock = data.wait()
-            (folder / "output").mkdir()
-            description = trainer.validate_dataset(
-                RunInputs(
-                    config=read,
-                    data=data.folder,
-                    output=folder / "output",
-                    run_id=chosen.run_id,
-                    run_key=config.run_key(read, lock.fingerprint, None),
-                    dataset_fingerprint=lock.fingerprint,
-                    device=chosen.device,
-                    limits=chosen.limits,
-                    stop=stop.event,
-                    progress=lambda progress: None,
-                )
-            )
+        with stops_on_signals(stop):
+            lock, description = validation.check(chosen, stop)
         count = len(lock.blobs)
         click.echo(f"Configuration and dataset are valid: {count} file{'' if count == 1 else 's'} in {lock.container}")
         click.echo(description)
-        return 0
 
-    return _in_words(work)
+    return _exit_code(work)
 
 
-def _in_words(work: Callable[[], int]) -> int:
-    """Runs it; a TrainerError becomes its sentence on stderr and its exit code."""
+def _exit_code(work: Callable[[], None]) -> int:
+    """Does the work; a TrainerError becomes its sentence on stderr and its exit code."""
     try:
-        return work()
+        work()
     except TrainerError as error:
         for sentence in getattr(error, "problems", None) or (error.sentence,):
             click.echo(f"error: {sentence}", err=True)
         return error.exit_code
+    return 0
 
 
 def _before_it_began(error: TrainerError) -> int:
@@ -288,13 +260,13 @@ def _before_it_began(error: TrainerError) -> int:
     click.echo(f"error: {error.sentence}", err=True)
     path = os.environ.get("TERMINATION_MESSAGE_PATH") or "/dev/termination-log"
     outcome = Outcome(error.exit_code, error.code, error.sentence)
-    secrets = [os.environ[name] for name in ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING") if name in os.environ]
-    write_termination(Path(path), last_words(os.environ.get("RUN_ID", ""), outcome, secrets))
+    secrets = secret_values(os.environ.get("API_KEY"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING"))
+    write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, secrets))
     return error.exit_code
 
 
 def _summary(outcome: Outcome) -> None:
-    """The end, in words, on stdout."""
+    """Prints how it ended, on stdout."""
     click.echo(outcome.sentence if outcome.exit_code else COMPLETED)
     result = outcome.result
     if result is not None:
@@ -307,7 +279,7 @@ def _summary(outcome: Outcome) -> None:
     if outcome.location:
         click.echo(f"  model: {outcome.location}")
     if not outcome.reported:
-        click.echo("  The portal could not be told.", err=True)
+        click.echo("  The portal could not be updated.", err=True)
 
 
 def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:

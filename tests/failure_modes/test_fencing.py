@@ -26,7 +26,7 @@ from tests.world.repository import ROOT
 from tests.world.training_data import class_table
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import Container
-from trainer_image.transfer import lease, publish
+from trainer_image.transfer import fetch_model, lease, publish
 
 OLD, RUN, NEWER = "20261122t000000-00000000", "20261123t081500-aaaaaaaa", "20261124t000000-bbbbbbbb"
 
@@ -93,7 +93,7 @@ class House:
         """The run in latest.json; every file of it was compared with its manifest."""
         latest = publish.read_latest(self.container)
         place = self.folder / f"read-{secrets.token_hex(4)}"
-        publish.fetch_model(self.container, latest, place)
+        fetch_model.fetch_model(self.container, latest, place)
         assert latest.run_id is not None
         return latest.run_id
 

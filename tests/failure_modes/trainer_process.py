@@ -40,7 +40,7 @@ from trainer_image.transfer import lease
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 
 
-class Inside:
+class Backend:
     """Trains nothing; says when it does."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
@@ -126,8 +126,8 @@ def train(plan: dict[str, Any]) -> int:
     if plan.get("kill_at_checkpoint"):
         arm_checkpoints()
     portal = FakePortal(ProcessingStatus.PROCESSING)
-    inside = load_engine if plan.get("real") else lambda: Inside(plan)
-    outcome = lifecycle.run(settings, Stop(), inside=inside, connect=lambda settings: portal)
+    backend = load_engine if plan.get("real") else lambda: Backend(plan)
+    outcome = lifecycle.run(settings, Stop(), backend=backend, connect=lambda settings: portal)
     (folder / f"{name}.json").write_text(json.dumps({"code": outcome.code, "puts": portal.puts}))
     return outcome.exit_code
 

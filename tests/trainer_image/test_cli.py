@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from local_stack.processes import wait_until
 from tests.world.repository import ROOT
-from tests.world.trainer_fakes import FakeInside, write_config, write_dataset
+from tests.world.trainer_fakes import FakeBackend, write_config, write_dataset
 from trainer_image import cli, errors
 from trainer_image.contract import RunInputs
 from trainer_image.transfer.sources import Dataset
@@ -30,8 +30,8 @@ def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def inside(monkeypatch: pytest.MonkeyPatch) -> FakeInside:
-    fake = FakeInside()
+def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    fake = FakeBackend()
     monkeypatch.setattr("trainer_image.run.backend.load_engine", lambda: fake)
     return fake
 
@@ -44,7 +44,7 @@ def local(tmp_path: Path) -> list[object]:
     return ["--data", write_dataset(tmp_path), "--config", write_config(tmp_path), "--device", "cpu"]
 
 
-def test_a_training_on_a_laptop_ends_in_words(inside: FakeInside, tmp_path: Path) -> None:
+def test_a_training_on_a_laptop_ends_in_words(backend: FakeBackend, tmp_path: Path) -> None:
     result = call("train", *local(tmp_path), "--out", tmp_path / "out", "--run-id", "mine")
     assert result.exit_code == 0, result.output
     assert "Model training completed successfully" in result.stdout
@@ -54,7 +54,7 @@ def test_a_training_on_a_laptop_ends_in_words(inside: FakeInside, tmp_path: Path
 
 
 def test_without_a_command_it_trains_as_the_environment_says(
-    inside: FakeInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = call()
     assert result.exit_code == 64
@@ -63,7 +63,7 @@ def test_without_a_command_it_trains_as_the_environment_says(
     assert (words["code"], words["exit"]) == ("UsageError", 64)
 
 
-def test_every_problem_of_a_configuration_is_a_line(inside: FakeInside, tmp_path: Path) -> None:
+def test_every_problem_of_a_configuration_is_a_line(backend: FakeBackend, tmp_path: Path) -> None:
     config = write_config(tmp_path, "task: tabular\ntrain: {lr: x, seed: y}")
     result = call("validate", "--data", write_dataset(tmp_path), "--config", config)
     assert result.exit_code == 78
@@ -73,7 +73,7 @@ def test_every_problem_of_a_configuration_is_a_line(inside: FakeInside, tmp_path
 
 
 def test_validating_asks_the_task_before_the_dataset_is_there(
-    tmp_path: Path, inside: FakeInside, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*given: object) -> None:
         raise errors.ConfigInvalid("Invalid configuration: custom.params.window: is unknown")
@@ -81,26 +81,26 @@ def test_validating_asks_the_task_before_the_dataset_is_there(
     def never(dataset: Dataset) -> None:
         raise AssertionError("the dataset was waited for")
 
-    monkeypatch.setattr(inside, "check_config", refuse)
+    monkeypatch.setattr(backend, "check_config", refuse)
     monkeypatch.setattr(Dataset, "wait", never)
     result = call("validate", *local(tmp_path))
     assert (result.exit_code, result.stderr) == (78, "error: Invalid configuration: custom.params.window: is unknown\n")
 
 
-def test_validating_reads_the_dataset_and_publishes_nothing(inside: FakeInside, tmp_path: Path) -> None:
+def test_validating_reads_the_dataset_and_publishes_nothing(backend: FakeBackend, tmp_path: Path) -> None:
     result = call("validate", *local(tmp_path))
     assert result.exit_code == 0, result.output
     assert "Configuration and dataset are valid: 1 file in " in result.stdout
-    assert inside.inputs[0].data == tmp_path / "data"
+    assert backend.inputs[0].data == tmp_path / "data"
 
 
 def test_an_invalid_dataset_is_told_by_validate(
-    inside: FakeInside, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(inputs: RunInputs) -> str:
         raise errors.DatasetInvalid("Invalid dataset: train.csv: row 3: 'b' is empty")
 
-    monkeypatch.setattr(inside, "validate_dataset", refuse)
+    monkeypatch.setattr(backend, "validate_dataset", refuse)
     result = call("validate", *local(tmp_path))
     assert (result.exit_code, result.stderr.splitlines()[-1]) == (
         65,
@@ -160,7 +160,7 @@ def test_a_real_training_on_a_laptop_predicts_afterwards(tmp_path: Path) -> None
 WAITING = """
 import sys
 sys.path.insert(0, {root!r})
-from tests.world.trainer_fakes import FakeInside
+from tests.world.trainer_fakes import FakeBackend
 from trainer_image import cli, errors
 from trainer_image.run import lifecycle
 
@@ -172,7 +172,7 @@ def during(inputs):
     import time
     time.sleep(60)
 
-lifecycle.run.__kwdefaults__["inside"] = lambda: FakeInside(during)
+lifecycle.run.__kwdefaults__["backend"] = lambda: FakeBackend(during)
 cli.main()
 """
 

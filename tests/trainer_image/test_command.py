@@ -36,7 +36,7 @@ from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.host import memory
 from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
-from trainer_image.run.backend import inside_for
+from trainer_image.run.backend import backend_for
 from trainer_image.stop import Stop
 
 PYTHON = sys.executable
@@ -91,10 +91,10 @@ def test_only_what_the_operator_allows_and_the_image_holds_runs(
     config = parse_config(json.dumps({"task": "command", "command": {"argv": argv}}).encode())
     settings = Settings(run_id="r", allow_command=allowed)
     if told is None:
-        assert inside_for(config, settings)() is command
+        assert backend_for(config, settings)() is command
         return
     with pytest.raises(errors.ConfigInvalid) as refused:
-        inside_for(config, settings)
+        backend_for(config, settings)
     assert refused.value.sentence.startswith(f"Invalid configuration: {told}")
 
 
@@ -579,7 +579,7 @@ def test_a_folder_that_changes_while_it_is_copied_is_not_kept(
 
 
 def test_a_storage_that_does_not_answer_does_not_hold_up_a_stop(tmp_path: Path) -> None:
-    """The last words are to be spoken before the kubelet's SIGKILL, whatever becomes of the checkpoint."""
+    """The termination message is to be written before the kubelet's SIGKILL, whatever becomes of the checkpoint."""
     answers = threading.Event()
 
     class Slow(FolderStore):
@@ -626,7 +626,7 @@ def test_stopping_through_the_whole_flow_ends_with_143(tmp_path: Path) -> None:
     config.write_text(json.dumps({"task": "command", "command": {"argv": [PYTHON, "-c", code]}}))
     settings = Settings(
         run_id="run-1",
-        termination_path=tmp_path / "last-words",
+        termination_path=tmp_path / "termination-message",
         data=tmp_path / "data",
         config=config,
         out=tmp_path / "out",
@@ -642,7 +642,7 @@ def test_stopping_through_the_whole_flow_ends_with_143(tmp_path: Path) -> None:
     threading.Thread(target=stop_when_it_runs).start()
     outcome = run.run(settings, stop)
     assert (outcome.exit_code, outcome.code) == (143, "Terminated")
-    assert json.loads((tmp_path / "last-words").read_bytes())["retryable"] is True
+    assert json.loads((tmp_path / "termination-message").read_bytes())["retryable"] is True
     assert not (tmp_path / "out" / "latest.json").exists()
 
 
@@ -672,7 +672,7 @@ def test_a_program_in_a_pod_gets_no_key_of_the_account_that_it_is_trained_from(
         dataset_container=f"dataset-{name}",
         connection_string=azurite.connection_string,
         api_key="key-of-the-portal",
-        termination_path=tmp_path / "last-words",
+        termination_path=tmp_path / "termination-message",
         work_dir=tmp_path / "work",
         allow_command=PYTHON,
     )

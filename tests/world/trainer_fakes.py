@@ -1,4 +1,4 @@
-"""Stand-ins for the trainer's neighbours: a portal in memory, an inside that trains nothing."""
+"""Stand-ins for the trainer's neighbours: a portal in memory, a backend that trains nothing."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FakePortal:
             raise fault
 
 
-class FakeInside:
+class FakeBackend:
     """Writes two files and reports two steps of progress; `during` runs in between, with the inputs."""
 
     def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None) -> None:

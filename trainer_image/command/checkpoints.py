@@ -8,7 +8,6 @@ copied nothing is kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,7 +22,8 @@ from pathlib import Path
 from trainer_image.contract import CheckpointStore
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.transfer.checkpoint_store import MANIFEST, MANIFEST_BYTES
+from trainer_image.storage.manifest import MANIFEST, fingerprint
+from trainer_image.transfer.checkpoint_store import MANIFEST_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class CheckpointFolder:
         state = {"format": FORMAT, "step": step, "seconds": round(spent, 3)}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            manifest[path.relative_to(folder).as_posix()] = _fingerprint(path)
+            manifest[path.relative_to(folder).as_posix()] = fingerprint(path)
         content = json.dumps({"files": manifest}).encode()
         if len(content) > MANIFEST_BYTES:
             raise NotWhole(f"it holds {len(manifest)} files, too many for one checkpoint")
@@ -193,8 +193,3 @@ def look(folder: Path) -> Look:
                 key = path.relative_to(folder).as_posix()
                 found[key] = (status.st_size, status.st_mtime_ns, status.st_ino)
     return found
-
-
-def _fingerprint(path: Path) -> dict[str, object]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -18,7 +18,7 @@ from trainer_image.errors import LimitExceeded, UserCodeFailed
 from trainer_image.limits import Limits
 from trainer_image.report import program
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.transfer.publish import write_json
+from trainer_image.storage.manifest import write_json
 from trainer_image.units import format_bytes
 
 if TYPE_CHECKING:

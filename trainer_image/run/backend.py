@@ -1,5 +1,4 @@
-"""What trains, behind one door: the engine with its tasks, which needs torch, or a program (task `command`), which does
-not."""
+"""What trains, by the task: the engine, which needs torch, or a program (task `command`), which does not."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from trainer_image.limits import Limits
 from trainer_image.tasks import plugins
 
 
-class Inside(Protocol):
+class Backend(Protocol):
     """The module trainer_image.engine.training, or trainer_image.command."""
 
     def check_config(self, config: Config, limits: Limits) -> None:
@@ -25,14 +24,16 @@ class Inside(Protocol):
     def validate_dataset(self, inputs: RunInputs) -> str: ...
 
 
-def load_engine() -> Inside:
+def load_engine() -> Backend:
     """Imports torch, which takes seconds: never before the download has begun."""
     from trainer_image.engine import training
 
     return training
 
 
-def inside_for(config: Config, settings: Settings, engine: Callable[[], Inside] | None = None) -> Callable[[], Inside]:
+def backend_for(
+    config: Config, settings: Settings, engine: Callable[[], Backend] | None = None
+) -> Callable[[], Backend]:
     """What trains this task, to be loaded when it is needed. Raises ConfigInvalid for code that must not run here.
 
     engine: loads another one than ours

@@ -1,15 +1,15 @@
 """After SIGTERM a training has its grace period and not a moment more.
 
 Most phases look at the stop themselves. What does not (reading a large dataset, a baseline, a call of storage or portal
-that hangs) would be killed at the period's end: exit code 137, which reads as out of memory, and no last words.
+that hangs) would be killed at the period's end: exit code 137, which reads as out of memory, and no termination
+message.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from trainer_image.stop import Stop
 
@@ -18,29 +18,24 @@ LOOK_SECONDS = 0.2
 SHARE = 0.95
 
 
-class Deadline:
-    """Calls `end`, from a thread of its own, when the training is still entered so long after it was told to stop.
+@contextmanager
+def deadline(stop: Stop, seconds: float, end: Callable[[], None]) -> Iterator[None]:
+    """Calls `end`, from a thread of its own, when this is still entered SHARE of `seconds` after SIGTERM.
 
-    end: speaks the last words and ends the process; seconds: the grace period
+    end: writes the termination message and ends the process; seconds: the grace period
     """
+    over = threading.Event()
 
-    def __init__(self, stop: Stop, seconds: float, end: Callable[[], None]) -> None:
-        self._stop, self._seconds, self._end = stop, SHARE * seconds, end
-        self._over = threading.Event()
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._watch, name="deadline", daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._over.set()
-
-    def _watch(self) -> None:
+    def watch() -> None:
         # No other reason has a deadline: nobody kills a training that was cancelled or fenced.
-        while self._stop.reason != "terminated":
-            if self._over.wait(LOOK_SECONDS):
+        while stop.reason != "terminated":
+            if over.wait(LOOK_SECONDS):
                 return
-        if not self._over.wait(self._seconds):
-            self._end()
+        if not over.wait(SHARE * seconds):
+            end()
+
+    threading.Thread(target=watch, name="deadline", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()

@@ -1,14 +1,14 @@
-"""How a training ended, as the exit code, the log and the termination message say it."""
+"""How a run ended, as the exit code, the log and the termination message say it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 
+from portal_client.messages import COMPLETED
 from trainer_image.contract import RunResult
 from trainer_image.errors import Cancelled, Fenced, Terminated, TrainerError
-from trainer_image.run.termination import termination_message
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -25,34 +25,22 @@ class Outcome:
     result: RunResult | None = None
     location: str | None = None
     reported: bool = True
-    problems: tuple[str, ...] = field(default=())
 
     @property
     def metrics(self) -> Mapping[str, float]:
         return self.result.metrics if self.result else {}
 
 
-def last_words(run_id: str, outcome: Outcome, secrets: Iterable[str]) -> bytes:
-    """The outcome as termination message."""
-    return termination_message(
-        message=outcome.sentence,
-        code=outcome.code,
-        exit_code=outcome.exit_code,
-        retryable=outcome.exit_code > 127,
-        run_id=run_id,
-        step=outcome.step,
-        metrics=outcome.metrics,
-        secrets=secrets,
-    )
+def completed(location: str | None = None, result: RunResult | None = None) -> Outcome:
+    """result: None where another attempt has trained it"""
+    return Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
 
 
-def failed(error: TrainerError, last: int | None) -> Outcome:
-    """Says it in the log. last: the step that was told last, where the error names none"""
-    problems = tuple(getattr(error, "problems", ()))
-    step = error.step if error.step is not None else last
-    for sentence in problems or (error.sentence,):
+def failed(error: TrainerError, last_step: int | None = None) -> Outcome:
+    """Logs the error. last_step: the one that was reported last, where the error names none"""
+    for sentence in getattr(error, "problems", None) or (error.sentence,):
         log.error("%s", sentence)
-    return Outcome(error.exit_code, error.code, error.sentence, step, problems=problems)
+    return Outcome(error.exit_code, error.code, error.sentence, last_step if error.step is None else error.step)
 
 
 def too_late(grace_seconds: float) -> Terminated:

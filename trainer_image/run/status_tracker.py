@@ -118,7 +118,7 @@ class StatusTracker:
         try:
             self._retry(lambda: self._report_once(status, message), self._report_seconds)
         except PortalError as error:
-            log.warning("The portal was not told %s: %s", status.title, error)
+            log.warning("%s was not reported to the portal: %s", status.title, error)
             return False
         return True
 

@@ -1,4 +1,4 @@
-"""The container's last words: one JSON object that Kubernetes keeps in the pod's status."""
+"""The container's termination message: one JSON object that Kubernetes keeps in the pod's status."""
 
 from __future__ import annotations
 
@@ -11,51 +11,36 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from common.redaction import redact
+from trainer_image.run.outcome import Outcome
 
 log = logging.getLogger(__name__)
 
-# Kubernetes cuts off the rest: and half a JSON object says nothing.
+# Kubernetes cuts off the rest, and half a JSON object cannot be read.
 MAX_BYTES = 4096
 KUBERNETES_FILE = Path("/dev/termination-log")
 
 
-def termination_message(
-    *,
-    message: str,
-    code: str,
-    exit_code: int,
-    retryable: bool,
-    run_id: str,
-    step: int | None,
-    metrics: Mapping[str, float] | None = None,
-    secrets: Iterable[str] = (),
-) -> bytes:
+def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = ()) -> bytes:
     """UTF-8 JSON of at most MAX_BYTES; metrics are left out, then the message is cut, where it would be more."""
-    clean = " ".join(redact(message, secrets).split())
+    message = " ".join(redact(outcome.sentence, secrets).split())
     body: dict[str, object] = {
-        "message": clean,
-        "code": code,
-        "exit": exit_code,
-        "retryable": retryable,
+        "message": message,
+        "code": outcome.code,
+        "exit": outcome.exit_code,
+        "retryable": outcome.exit_code > 127,
         "run_id": run_id,
-        "step": step,
+        "step": outcome.step,
     }
-    finite = {name: value for name, value in (metrics or {}).items() if math.isfinite(value)}
+    finite = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
     if finite:
         with_metrics = _encode({**body, "metrics": finite})
         if len(with_metrics) <= MAX_BYTES:
             return with_metrics
     encoded = _encode(body)
-    low, high = 0, len(clean)
-    # The longest prefix that fits: an escape may be six bytes for one character, so lengths do not tell.
-    while len(encoded) > MAX_BYTES and low < high:
-        middle = (low + high + 1) // 2
-        if len(_encode({**body, "message": clean[:middle] + "…"})) <= MAX_BYTES:
-            low = middle
-        else:
-            high = middle - 1
-        if low == high:
-            encoded = _encode({**body, "message": clean[:low] + "…"})
+    # A character takes six bytes at most, as an escape: so many are cut as certainly do not fit, until the rest does.
+    while len(encoded) > MAX_BYTES and message:
+        message = message[: -max(1, (len(encoded) - MAX_BYTES) // 6)]
+        encoded = _encode({**body, "message": message + "…"})
     return encoded
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import mimetypes
@@ -133,16 +134,16 @@ class AzureContainer:
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
         return self._ranges.pieces(blob, offset, length)
 
-    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-        return b"".join(self.pieces(blob, offset, length))
-
     def write(self, name: str, content: bytes) -> None:
         self._do(lambda: self._client.upload_blob(name, content, overwrite=True, content_settings=_type(name)))
 
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
         self._do(lambda: self._client.upload_blob(name, content, content_settings=_type(name), **_only_if(etag)))
 
-    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
+    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
+        with file.open("rb") as content:
+            md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).digest()
+
         def put() -> str:
             with file.open("rb") as content:
                 answer = self._client.get_blob_client(name).upload_blob(

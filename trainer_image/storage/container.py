@@ -1,14 +1,6 @@
 """What the trainer asks of storage, whoever keeps it: a container of named blobs, in Azure or in a folder.
 
-StorageFault                internal to the outside: the callers know the sentence and the exit code that fit
-├── ContainerMissing        no such container (or folder)
-├── BlobMissing             no such blob
-├── BlobChanged             a condition did not hold: the blob is not what it was when we looked
-│   └── TooLarge            it is larger than what may be read of it
-├── AccessDenied            our identity may not do this
-├── LeaseHeld               another holder has the lease
-├── Full                    a folder's disk has no room left
-└── Unavailable             throttled, unreachable or broken, after all retries
+Its faults are known to storage and transfer only: what a user reads is a TrainerError (transfer/failures).
 """
 
 from __future__ import annotations
@@ -31,19 +23,19 @@ class StorageFault(Exception):
 
 
 class ContainerMissing(StorageFault):
-    pass
+    """No such container (or folder)."""
 
 
 class BlobMissing(StorageFault):
-    pass
+    """No such blob."""
 
 
 class BlobChanged(StorageFault):
-    pass
+    """A condition did not hold: the blob is not what it was when we looked."""
 
 
 class TooLarge(BlobChanged):
-    """etag: of the blob, as `read` returns it."""
+    """It is larger than what may be read of it. etag: of the blob, as `read` returns it."""
 
     def __init__(self, why: str, etag: str) -> None:
         super().__init__(why)
@@ -51,19 +43,19 @@ class TooLarge(BlobChanged):
 
 
 class AccessDenied(StorageFault):
-    pass
+    """Our identity may not do this."""
 
 
 class LeaseHeld(StorageFault):
-    pass
+    """Another holder has the lease."""
 
 
 class Full(StorageFault):
-    pass
+    """A folder's disk has no room left."""
 
 
 class Unavailable(StorageFault):
-    pass
+    """Throttled, unreachable or broken, after all retries."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +93,8 @@ class Container(Protocol):
         """(content, ETag) of a small blob. Raises BlobMissing; TooLarge when over `limit` bytes."""
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
-        """The same as `read_range` in small pieces as they come, so that a range needs no memory of its size."""
-
-    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-        """Exactly `length` bytes of the very content that was listed. Raises BlobMissing, BlobChanged."""
+        """`length` bytes of the very content that was listed, in pieces of at most 1 MiB. Raises BlobMissing,
+        BlobChanged."""
 
     def write(self, name: str, content: bytes) -> None:
         """Creates or replaces a small blob."""
@@ -112,8 +102,8 @@ class Container(Protocol):
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
         """Replaces the blob that has this ETag; None: creates it. Raises BlobChanged when that is past."""
 
-    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
-        """Creates or replaces a blob of any size; `md5` of the file is kept with it. Returns its ETag in a listing.
+    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
+        """Creates or replaces a blob of any size. Returns its ETag in a listing.
 
         etag: replaces the blob that a listing had with this ETag; None: creates it. Raises BlobChanged when that is
         past.

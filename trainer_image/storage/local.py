@@ -91,22 +91,16 @@ class LocalContainer:
         return content, hashlib.sha256(content).hexdigest()
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
-        while length > 0:
-            piece = self.read_range(blob, offset, min(_COPY_BYTES, length))
-            if not piece:
-                return
-            offset, length = offset + len(piece), length - len(piece)
-            yield piece
-
-    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-        def get() -> bytes:
+        try:
             with (self.root / blob.name).open("rb") as file:
                 if _quick_etag(os.fstat(file.fileno())) != blob.etag:
                     raise BlobChanged("it has changed meanwhile")
                 file.seek(offset)
-                return file.read(length)
-
-        return self._do(get)
+                while piece := file.read(min(_COPY_BYTES, length)):
+                    length -= len(piece)
+                    yield piece
+        except OSError as error:
+            raise self._fault(error) from None
 
     def write(self, name: str, content: bytes) -> None:
         self._do(lambda: self._replace(name, lambda file: file.write(content)))
@@ -124,7 +118,7 @@ class LocalContainer:
 
         self._do(put)
 
-    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = ANY) -> str:
+    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
         def copy(target: IO[bytes]) -> None:
             with file.open("rb") as source:
                 while block := source.read(_COPY_BYTES):

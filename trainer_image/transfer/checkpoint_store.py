@@ -6,23 +6,24 @@ checkpoint is stored. The best weights so far are part of every checkpoint, henc
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import logging
 import re
 import shutil
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from trainer_image.errors import StorageUnavailable
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import problem_of
-from trainer_image.storage.container import BlobInfo, Container, ContainerMissing, StorageFault
-from trainer_image.transfer.download import RANGE_BYTES
+from trainer_image.storage.container import AccessDenied, BlobInfo, Container, ContainerMissing, Full
+from trainer_image.storage.manifest import MANIFEST, fetch
+from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "MANIFEST.json"
 MANIFEST_BYTES = 1024 * 1024
 _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 
@@ -30,7 +31,7 @@ _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 class ContainerCheckpoints:
     """See `contract.CheckpointStore`. keep_newest: how many stay; folder: where fetched ones are put."""
 
-    def __init__(self, container: Container, run_key: str, folder: Path, keep_newest: int = 2) -> None:
+    def __init__(self, container: Container, run_key: str, folder: Path, keep_newest: int) -> None:
         self._container = container
         self._prefix = f"checkpoints/{run_key}/"
         self._folder = folder
@@ -38,46 +39,35 @@ class ContainerCheckpoints:
         self._one_at_a_time = threading.Lock()
 
     def newest_first(self) -> list[Path]:
-        """Local folders of the complete checkpoints. Incomplete or changed ones are passed over."""
-        fetched = []
-        try:
-            for step, blobs in sorted(self._stored().items(), reverse=True):
-                path = self._fetch(step, blobs)
-                if path is not None:
-                    fetched.append(path)
-        except StorageFault as fault:
-            # Without its checkpoint a training starts afresh and overwrites it: better to try again later.
-            raise self._unread(fault) from None
-        return fetched
+        """Local folders of the complete checkpoints. Incomplete or changed ones are passed over.
+
+        Raises StorageUnavailable: a training that started afresh would overwrite the checkpoint it could not read.
+        """
+        with self._failing("read checkpoints from"):
+            found = (self._fetch(step, blobs) for step, blobs in sorted(self._stored().items(), reverse=True))
+            return [path for path in found if path is not None]
 
     def only_of_others(self) -> bool:
         """Whether other run keys have checkpoints here and ours has none. Raises StorageUnavailable."""
         others = False
-        try:
+        with self._failing("read checkpoints from"), contextlib.suppress(ContainerMissing):
             for blob in self._container.list("checkpoints/"):
                 if blob.name.startswith(self._prefix):
                     return False
                 others = True
-        except ContainerMissing:
-            return False
-        except StorageFault as fault:
-            raise self._unread(fault) from None
         return others
 
     def keep(self, folder: Path) -> None:
         """Stores the folder, manifest last, and removes it and what is too old. Raises StorageUnavailable."""
         with self._one_at_a_time:
-            try:
+            with self._failing(f"store checkpoint {folder.name} in"):
                 self._store(folder)
                 self._prune()
-            except StorageFault as fault:
-                raise StorageUnavailable(
-                    f"Failed to store checkpoint {folder.name} in container: {self._container.name} ({fault.why})"
-                ) from None
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _unread(self, fault: StorageFault) -> StorageUnavailable:
-        return StorageUnavailable(f"Failed to read checkpoints from container: {self._container.name} ({fault.why})")
+    def _failing(self, what: str) -> AbstractContextManager[None]:
+        meanings = dict.fromkeys((AccessDenied, Full), StorageUnavailable)
+        return failing_as(f"Failed to {what} container: {self._container.name}", meanings)
 
     def _store(self, folder: Path) -> None:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -85,10 +75,7 @@ class ContainerCheckpoints:
         # An older attempt's manifest must not vouch for the new files while they arrive.
         self._container.delete(f"{self._prefix}{folder.name}/{MANIFEST}")
         for path in files:
-            with path.open("rb") as file:
-                md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest()
-            name = path.relative_to(folder).as_posix()
-            self._container.upload(f"{self._prefix}{folder.name}/{name}", path, md5)
+            self._container.upload(f"{self._prefix}{folder.name}/{path.relative_to(folder).as_posix()}", path)
 
     def _prune(self) -> None:
         stored = self._stored()
@@ -101,14 +88,12 @@ class ContainerCheckpoints:
     def _stored(self) -> dict[int, dict[str, BlobInfo]]:
         """step → name below its folder → blob."""
         steps: dict[int, dict[str, BlobInfo]] = {}
-        try:
+        with contextlib.suppress(ContainerMissing):
             for blob in self._container.list(self._prefix):
                 folder, _, name = blob.name.removeprefix(self._prefix).partition("/")
                 match = _STEP.fullmatch(folder)
                 if match and name:
                     steps.setdefault(int(match[1]), {})[name] = blob
-        except ContainerMissing:
-            return {}
         return steps
 
     def _fetch(self, step: int, blobs: dict[str, BlobInfo]) -> Path | None:
@@ -128,14 +113,7 @@ class ContainerCheckpoints:
             if blob is None or blob.size != expected["size"] or problem_of(name):
                 log.warning("Checkpoint step-%d lacks %s: passed over", step, name)
                 return None
-            digest = hashlib.sha256()
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            with (target / name).open("wb") as file:
-                for offset in range(0, blob.size, RANGE_BYTES):
-                    block = self._container.read_range(blob, offset, min(RANGE_BYTES, blob.size - offset))
-                    digest.update(block)
-                    file.write(block)
-            if digest.hexdigest() != expected["sha256"]:
+            if fetch(self._container, blob, target / name) != expected:
                 log.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, name)
                 return None
         return target

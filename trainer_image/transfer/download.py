@@ -13,30 +13,16 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer_image.errors import (
-    DatasetInvalid,
-    DatasetMissing,
-    LimitExceeded,
-    PermissionDenied,
-    StorageUnavailable,
-    Terminated,
-    TrainerError,
-)
+from trainer_image.errors import DatasetMissing, LimitExceeded, Terminated, invalid
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.storage.container import (
-    AccessDenied,
-    BlobChanged,
-    BlobInfo,
-    BlobMissing,
-    Container,
-    ContainerMissing,
-    StorageFault,
-)
+from trainer_image.storage.container import BlobChanged, BlobInfo, BlobMissing, Container, ContainerMissing, Unavailable
+from trainer_image.transfer.failures import failing_as
 from trainer_image.units import HEADROOM_BYTES, format_bytes
 
 log = logging.getLogger(__name__)
@@ -69,21 +55,16 @@ class DatasetLock:
         }
 
 
-def failed(container: Container, fault: StorageFault) -> TrainerError:
-    """The error for a container that cannot be read: who must act, and whether a retry can help."""
-    sentence = f"Failed to download dataset from container: {container.name} ({fault.why})"
-    if isinstance(fault, ContainerMissing):
-        return DatasetMissing(sentence)
-    if isinstance(fault, AccessDenied):
-        return PermissionDenied(sentence)
-    return StorageUnavailable(sentence)
+def _failing(container: Container) -> AbstractContextManager[None]:
+    sentence = f"Failed to download dataset from container: {container.name}"
+    return failing_as(sentence, {ContainerMissing: DatasetMissing})
 
 
 def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
     """Lists the container. Raises DatasetMissing, DatasetInvalid, LimitExceeded and access errors."""
     blobs: list[BlobInfo] = []
     size = 0
-    try:
+    with _failing(container):
         for blob in container.list():
             blobs.append(blob)
             size += blob.size
@@ -95,13 +76,11 @@ def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
                 raise LimitExceeded(
                     f"Dataset {container.name} is larger than {format_bytes(limits.dataset_bytes)} (MAX_DATASET_BYTES)"
                 )
-    except StorageFault as fault:
-        raise failed(container, fault) from None
     if not blobs:
         raise DatasetMissing(f"Failed to download dataset from container: {container.name} (it is empty)")
     found = first_problem(blob.name for blob in blobs)
     if found:
-        raise DatasetInvalid(f"Invalid dataset: {printable(found[0])}: {found[1]}")
+        raise invalid(printable(found[0]), found[1])
     return DatasetLock(container.name, tuple(sorted(blobs, key=lambda blob: blob.name)))
 
 
@@ -134,7 +113,7 @@ class Download:
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Raises DatasetInvalid, LimitExceeded, Terminated, and what `failed` makes of storage's faults."""
+        """Raises DatasetInvalid, DatasetMissing, LimitExceeded, PermissionDenied, StorageUnavailable, Terminated."""
         check_disk(self._folder, self._lock)
         for blob in self._lock.blobs:
             path = self._folder / blob.name
@@ -150,10 +129,8 @@ class Download:
             self._fetch(wrong)
             wrong = self._mismatches(wrong)
         if wrong:
-            raise DatasetInvalid(
-                f"Invalid dataset: {printable(wrong[0].name)}: its content does not match the MD5"
-                " that is stored with it; upload it again"
-            )
+            why = "its content does not match the MD5 that is stored with it; upload it again"
+            raise invalid(printable(wrong[0].name), why)
 
     def _fetch(self, blobs: Iterable[BlobInfo]) -> None:
         work: queue.SimpleQueue[tuple[BlobInfo, int]] = queue.SimpleQueue()
@@ -190,25 +167,21 @@ class Download:
     def _fetch_range(self, blob: BlobInfo, offset: int) -> None:
         length = min(self._range_bytes, blob.size - offset)
         came = 0
-        try:
-            with (self._folder / blob.name).open("r+b", buffering=0) as file:
-                for piece in self._container.pieces(blob, offset, length):
-                    if self._stopped() or self._error or came + len(piece) > length:
-                        break
-                    os.pwrite(file.fileno(), piece, offset + came)
-                    came += len(piece)
-        except (BlobChanged, BlobMissing):
-            raise DatasetInvalid(
-                f"Invalid dataset: {printable(blob.name)}: it was changed while it was being downloaded"
-            ) from None
-        except StorageFault as fault:
-            raise failed(self._container, fault) from None
-        if self._stopped() or self._error:
-            return
-        if came != length:
-            # Storage promises all or an error; what stands between may not.
-            why = f"{printable(blob.name)}: {came} bytes came instead of {length}"
-            raise StorageUnavailable(f"Failed to download dataset from container: {self._container.name} ({why})")
+        with _failing(self._container):
+            try:
+                with (self._folder / blob.name).open("r+b", buffering=0) as file:
+                    for piece in self._container.pieces(blob, offset, length):
+                        if self._stopped() or self._error:
+                            return
+                        if came + len(piece) > length:
+                            break
+                        os.pwrite(file.fileno(), piece, offset + came)
+                        came += len(piece)
+            except (BlobChanged, BlobMissing):
+                raise invalid(printable(blob.name), "it was changed while it was being downloaded") from None
+            if came != length:
+                # Storage promises all or an error; what stands between may not.
+                raise Unavailable(f"{printable(blob.name)}: {came} bytes came instead of {length}")
         with self._guard:
             self._done += length
             done = self._done
@@ -222,7 +195,7 @@ class Download:
             if self._stopped():
                 raise Terminated("Training was stopped while the dataset was being verified", step=0)
             with (self._folder / blob.name).open("rb") as file:
-                if hashlib.file_digest(file, _md5).digest() != blob.md5:
+                if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest() != blob.md5:
                     wrong.append(blob)
         return wrong
 
@@ -237,7 +210,3 @@ def check_disk(folder: Path, lock: DatasetLock) -> None:
             f"Dataset {lock.container} needs {format_bytes(needed)} of disk and {format_bytes(free)} are free"
             " in the work folder: a larger ephemeral-storage limit or volume is needed"
         )
-
-
-def _md5() -> Any:
-    return hashlib.md5(usedforsecurity=False)

@@ -15,13 +15,16 @@ from pathlib import Path
 
 from portal_client.model_ids import is_container_name
 from trainer_image.config import settings
-from trainer_image.errors import ConfigInvalid, PermissionDenied, StorageUnavailable, TrainerError, UsageError
+from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.container import AccessDenied, Container, ContainerMissing, StorageFault
+from trainer_image.storage.blob_names import problem_of
+from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, StorageFault
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer import publish
-from trainer_image.transfer.publish import LATEST, MANIFEST, read_latest
+from trainer_image.storage.manifest import MANIFEST, fetch, fingerprint
+from trainer_image.transfer.failures import failing_as
+from trainer_image.transfer.publish import LATEST, Latest, read_latest
 
+_MANIFEST_BYTES = 16 * 1024 * 1024
 # What a prediction reads; a report or a metrics file that someone has edited is no reason to refuse the model.
 NEEDED = ("model.json", "model.safetensors")
 
@@ -85,8 +88,7 @@ def _check(folder: Path, digest: str | None) -> None:
         raise ConfigInvalid(f"{folder / MANIFEST} is not readable") from None
     for name, sha256 in expected.items():
         try:
-            with (folder / name).open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+            found = fingerprint(folder / name)["sha256"]
         except FileNotFoundError:
             raise ConfigInvalid(f"{folder} lacks {name}: copy the whole folder") from None
         if found != sha256:
@@ -96,19 +98,37 @@ def _check(folder: Path, digest: str | None) -> None:
 def fetched(container: Container, folder: Path) -> Path:
     """The container's latest model, verified, in `folder`."""
     sentence = f"Failed to read the model in container: {container.name}"
-    try:
+    with failing_as(sentence, {ContainerMissing: ConfigInvalid}):
         latest = read_latest(container)
-    except StorageFault as fault:
-        raise _unreadable(sentence, fault) from None
     if latest.run_id is None:
         why = "there is no latest.json: nothing was published" if latest.etag is None else f"{LATEST} is not readable"
         raise ConfigInvalid(f"{sentence} ({why})")
-    return publish.fetch_model(container, latest, folder, sentence)
+    return fetch_model(container, latest, folder, sentence)
 
 
-def _unreadable(sentence: str, fault: StorageFault) -> TrainerError:
-    if isinstance(fault, AccessDenied):
-        return PermissionDenied(f"{sentence} ({fault.why})")
-    if isinstance(fault, ContainerMissing):
-        return ConfigInvalid(f"{sentence} ({fault.why})")
-    return StorageUnavailable(f"{sentence} ({fault.why})")
+def fetch_model(container: Container, latest: Latest, folder: Path, sentence: str | None = None) -> Path:
+    """The latest model's files in `folder`, verified against its manifest.
+
+    sentence: how an error begins, where it is not the model of a warm start. Raises ConfigInvalid, PermissionDenied,
+    StorageUnavailable.
+    """
+    sentence = sentence or f"Failed to read the model to start from (init.from: latest) in container: {container.name}"
+    where = f"runs/{latest.run_id}/"
+    with failing_as(sentence, {BlobMissing: ConfigInvalid, BlobChanged: ConfigInvalid}):
+        content, _ = container.read(where + MANIFEST, _MANIFEST_BYTES)
+        if hashlib.sha256(content).hexdigest() != latest.manifest_sha256:
+            raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")
+        blobs = {blob.name: blob for blob in container.list(where)}
+        try:
+            expected = {
+                name: {"size": entry["size"], "sha256": entry["sha256"]}
+                for name, entry in untrusted_json.loads(content).items()
+            }
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ConfigInvalid(f"{sentence} ({MANIFEST} is not readable)") from None
+        for name, entry in expected.items():
+            blob = blobs.get(where + name)
+            sound = blob is not None and blob.size == entry["size"] and not problem_of(name)
+            if blob is None or not sound or fetch(container, blob, folder / name) != entry:
+                raise ConfigInvalid(f"{sentence} ({name} is not what its manifest says)")
+    return folder

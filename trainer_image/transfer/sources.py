@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from trainer_image.config import strict_yaml
@@ -15,24 +15,18 @@ from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
 from trainer_image.errors import (
     ConfigInvalid,
-    LimitExceeded,
-    PermissionDenied,
-    StorageUnavailable,
-    TrainerError,
     UsageError,
 )
 from trainer_image.stop import Stop
 from trainer_image.storage.container import (
-    AccessDenied,
     BlobChanged,
     BlobMissing,
     Container,
     ContainerMissing,
-    Full,
-    StorageFault,
 )
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.transfer.failures import failing_as
 from trainer_image.units import format_bytes
 
 log = logging.getLogger(__name__)
@@ -52,9 +46,7 @@ class Sources:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._dataset is not None:
             self._dataset.abandon()
 
@@ -78,12 +70,13 @@ class Sources:
             except OSError as error:
                 raise UsageError(f"--config {self._settings.config}: {error.strerror}") from None
         container = self.models
-        try:
-            content, _ = container.read(CONFIG, strict_yaml.MAX_BYTES)
-        except BlobChanged as fault:
-            raise ConfigProblems([f"{CONFIG}: {fault.why}"]) from None
-        except StorageFault as fault:
-            raise unreadable(container, fault) from None
+        with unreadable(container):
+            try:
+                content, _ = container.read(CONFIG, strict_yaml.MAX_BYTES)
+            except BlobChanged as fault:
+                raise ConfigProblems([f"{CONFIG}: {fault.why}"]) from None
+            except BlobMissing:
+                raise BlobMissing(f"no {CONFIG} in it") from None
         return parse_config(content)
 
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
@@ -175,13 +168,13 @@ class Dataset:
     ) -> None:
         log.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), format_bytes(lock.size))
 
-        told = -1
+        reported = -1
 
-        def tell(done: int, total: int) -> None:
-            nonlocal told
+        def report(done: int, total: int) -> None:
+            nonlocal reported
             tenth = 10 * done // max(total, 1)
-            if tenth > told:
-                told = tenth
+            if tenth > reported:
+                reported = tenth
                 text = f"Downloading the dataset: {format_bytes(done)} of {format_bytes(total)}"
                 progress(Progress(text, step=0, fraction=done / max(total, 1)))
 
@@ -191,23 +184,11 @@ class Dataset:
             self.folder,
             lambda: stop.is_set() or self._abandoned.is_set(),
             connections=settings.download_connections,
-            progress=tell,
+            progress=report,
         ).run()
 
 
-def unreadable(container: Container, fault: StorageFault) -> TrainerError:
-    """The error for a model container that cannot be read."""
-    sentence = f"Failed to read configuration from container: {container.name} ({fault.why})"
-    if isinstance(fault, BlobMissing):
-        return ConfigInvalid(f"Failed to read configuration from container: {container.name} (no {CONFIG} in it)")
-    if isinstance(fault, ContainerMissing):
-        return ConfigInvalid(sentence)
-    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
-
-
-def unwritable(container: Container, fault: StorageFault) -> TrainerError:
-    """The error for a model container that takes no writes."""
-    sentence = f"Failed to write to container: {container.name} ({fault.why})"
-    if isinstance(fault, Full):
-        return LimitExceeded(sentence)
-    return PermissionDenied(sentence) if isinstance(fault, AccessDenied) else StorageUnavailable(sentence)
+def unreadable(container: Container) -> AbstractContextManager[None]:
+    """What goes wrong within is that the model's container cannot be read."""
+    sentence = f"Failed to read configuration from container: {container.name}"
+    return failing_as(sentence, {ContainerMissing: ConfigInvalid, BlobMissing: ConfigInvalid})

@@ -1,4 +1,4 @@
-"""A training that hangs ends by itself, with its stacks in the log and its last words where Kubernetes reads them."""
+"""A training that hangs ends by itself, with its stacks in the log and a termination message for Kubernetes."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ HANGING = textwrap.dedent(
 )
 
 
-def test_a_hang_ends_with_203_last_words_and_every_stack(tmp_path: Path) -> None:
+def test_a_hang_ends_with_203_a_termination_message_and_every_stack(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(TABULAR)
     done = subprocess.run(
         [sys.executable, "-c", HANGING, "train", "--data", str(class_table(tmp_path / "data")), "--device", "cpu",
          "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")],
         cwd=ROOT,
-        env={**os.environ, "HANG_SECONDS": "1", "TERMINATION_MESSAGE_PATH": str(tmp_path / "last-words")},
+        env={**os.environ, "HANG_SECONDS": "1", "TERMINATION_MESSAGE_PATH": str(tmp_path / "termination-message")},
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )  # fmt: skip
     assert done.returncode == 203, done.stderr[-2000:]
-    words = json.loads((tmp_path / "last-words").read_text())
+    words = json.loads((tmp_path / "termination-message").read_text())
     assert words["message"] == "Training hangs: no step was finished for 1 s after step 3"
     assert (words["code"], words["retryable"], words["step"]) == ("GpuFault", True, 3)
     assert "hang_in_the_fourth_step" in done.stderr, "where it hung"

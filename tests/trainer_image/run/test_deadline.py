@@ -21,7 +21,7 @@ TRAINING = textwrap.dedent(
     import os, sys, threading
     from pathlib import Path
     from portal_client.statuses import ProcessingStatus
-    from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
+    from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config, write_dataset
     from trainer_image.config.settings import Settings
     from trainer_image.run import lifecycle
     from trainer_image.run.signals import stops_on_signals
@@ -58,23 +58,23 @@ TRAINING = textwrap.dedent(
             (folder / "portal").write_text(self.status.title)
 
     portal = Portal(ProcessingStatus.PROCESSING if dispatched else ProcessingStatus.CREATED)
-    inside = FakeInside(hang if hangs in ("training", "until it is too late") else lambda inputs: None)
+    backend = FakeBackend(hang if hangs in ("training", "until it is too late") else lambda inputs: None)
     settings = Settings(
         run_id="run", dispatched=dispatched, tracking=True, model_container="model-123", device="cpu",
         api_base_url="https://portal.example.com", api_key="key-of-the-portal", grace_seconds=1.0,
-        termination_path=folder / "last-words", data=write_dataset(folder), config=write_config(folder),
+        termination_path=folder / "termination-message", data=write_dataset(folder), config=write_config(folder),
         out=folder / "out",
     )
     stop = Stop()
     with stops_on_signals(stop):
-        outcome = lifecycle.run(settings, stop, inside=lambda: inside, connect=lambda settings: portal)
+        outcome = lifecycle.run(settings, stop, backend=lambda: backend, connect=lambda settings: portal)
     os._exit(outcome.exit_code)
     """
 )
 
 
 def stopped(folder: Path, *what: str) -> tuple[int, dict[str, Any]]:
-    """(exit code, last words) of a training that gets SIGTERM while it hangs."""
+    """(exit code, termination message) of a training that gets SIGTERM while it hangs."""
     process = subprocess.Popen([sys.executable, "-c", TRAINING, str(folder), *what], cwd=ROOT)
     try:
         wait_until((folder / "hangs").exists, 60, what="the training to hang")
@@ -82,7 +82,7 @@ def stopped(folder: Path, *what: str) -> tuple[int, dict[str, Any]]:
         code = process.wait(30)
     finally:
         process.kill()
-    return code, json.loads((folder / "last-words").read_text())
+    return code, json.loads((folder / "termination-message").read_text())
 
 
 def test_what_hangs_when_the_pod_is_stopped_ends_as_terminated_and_not_as_killed(tmp_path: Path) -> None:

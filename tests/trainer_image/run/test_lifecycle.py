@@ -1,4 +1,4 @@
-"""One training as a whole, with an inside that trains nothing: exit codes, reports, last words, what is published."""
+"""One run with a backend that trains nothing: exit codes, reports, termination message, what is published."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from azure.storage.blob import BlobServiceClient
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.messages import COMPLETED
 from portal_client.statuses import ProcessingStatus
-from tests.world.trainer_fakes import FakeInside, FakePortal, write_config, write_dataset
+from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config, write_dataset
 from trainer_image import errors
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
@@ -66,13 +66,13 @@ def standalone(settings: Settings) -> Settings:
 def start(
     settings: Settings, portal: FakePortal, during: Callable[[RunInputs], None] = lambda inputs: None, **options: Any
 ) -> Outcome:
-    inside = options.pop("inside", None) or FakeInside(during)
+    backend = options.pop("backend", None) or FakeBackend(during)
     return run.run(
-        settings, options.pop("stop", None) or Stop(), inside=lambda: inside, connect=lambda settings: portal
+        settings, options.pop("stop", None) or Stop(), backend=lambda: backend, connect=lambda settings: portal
     )
 
 
-def last_words(settings: Settings) -> dict[str, Any]:
+def termination(settings: Settings) -> dict[str, Any]:
     words: dict[str, Any] = json.loads(settings.termination_path.read_bytes())
     return words
 
@@ -91,12 +91,12 @@ def plugin_failure(error: Exception) -> errors.UserCodeFailed:
     return failed
 
 
-def test_a_training_ends_published_reported_and_in_the_last_words(settings: Settings) -> None:
+def test_a_training_ends_published_reported_and_in_the_termination_message(settings: Settings) -> None:
     portal = FakePortal(S.PROCESSING)
     outcome = start(settings, portal)
     assert (outcome.exit_code, outcome.location) == (0, f"{settings.out}/runs/{RUN}")
     assert portal.puts == [("Completed", COMPLETED)]
-    assert last_words(settings) == {
+    assert termination(settings) == {
         "message": COMPLETED, "code": "Completed", "exit": 0, "retryable": False, "run_id": RUN, "step": 2,
         "metrics": {"accuracy": 0.9},
     }  # fmt: skip
@@ -137,7 +137,7 @@ def test_a_dispatched_trainer_reports_what_no_retry_can_mend(settings: Settings,
     outcome = start(settings, portal, raising(error))
     assert (outcome.exit_code, outcome.code) == (error.exit_code, error.code)
     assert portal.puts == ([] if error.retryable else [("Failed", error.sentence)])
-    words = last_words(settings)
+    words = termination(settings)
     assert (words["message"], words["code"], words["exit"]) == (error.sentence, error.code, error.exit_code)
     assert words["retryable"] is error.retryable
     assert words["step"] == (error.step or 1)
@@ -200,7 +200,7 @@ def test_a_child_that_was_killed_for_memory_is_told_as_memory(
     assert (outcome.code, outcome.exit_code) == (code, 137 if code == "OutOfMemory" else 70)
     if code == "OutOfMemory":
         assert "memory limit of 16384 MiB" in outcome.sentence
-        assert last_words(settings)["code"] == "OutOfMemory"
+        assert termination(settings)["code"] == "OutOfMemory"
         assert portal.puts == [], "it is tried again; the dispatcher has the last word"
 
 
@@ -210,7 +210,7 @@ def test_an_uncaught_exception_is_one_sentence_and_exit_70(settings: Settings) -
     assert (outcome.exit_code, outcome.code) == (70, "InternalError")
     assert portal.puts == [("Failed", outcome.sentence)]
     assert "KeyError" in outcome.sentence
-    assert "\n" not in last_words(settings)["message"]
+    assert "\n" not in termination(settings)["message"]
     assert "Traceback" not in outcome.sentence
 
 
@@ -246,28 +246,28 @@ def test_a_changed_configuration_starts_afresh_and_says_so(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert settings.out is not None
-    inside = FakeInside()
-    start(settings, FakePortal(S.PROCESSING), inside=inside)
-    assert inside.inputs[0].notes == ()
+    backend = FakeBackend()
+    start(settings, FakePortal(S.PROCESSING), backend=backend)
+    assert backend.inputs[0].notes == ()
     manifest = settings.out / "checkpoints" / "another-key" / "step-7" / "MANIFEST.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
-    start(replace(settings, run_id="20261123t081501-1a2b3c4d"), FakePortal(S.PROCESSING), inside=inside)
-    (note,) = inside.inputs[1].notes
+    start(replace(settings, run_id="20261123t081501-1a2b3c4d"), FakePortal(S.PROCESSING), backend=backend)
+    (note,) = backend.inputs[1].notes
     assert note == "There are checkpoints of another configuration or dataset: this training starts afresh."
     assert note in caplog.text
 
 
 def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings, tmp_path: Path) -> None:
-    def never() -> FakeInside:
+    def never() -> FakeBackend:
         raise AssertionError("the training code was loaded")
 
     settings = replace(settings, data=tmp_path / "none")
-    outcome = run.run(settings, Stop(), inside=never, connect=lambda settings: FakePortal(S.PROCESSING))
+    outcome = run.run(settings, Stop(), backend=never, connect=lambda settings: FakePortal(S.PROCESSING))
     assert outcome.exit_code == 66
 
 
-class Refusing(FakeInside):
+class Refusing(FakeBackend):
     """A task that sees at once that its parameters are wrong."""
 
     def check_config(self, config: Config, limits: Limits) -> None:
@@ -281,17 +281,17 @@ def test_wrong_parameters_are_told_before_the_download_has_ended(
         raise AssertionError("the dataset was waited for")
 
     monkeypatch.setattr(Dataset, "wait", never)
-    outcome = start(settings, FakePortal(S.PROCESSING), inside=Refusing())
+    outcome = start(settings, FakePortal(S.PROCESSING), backend=Refusing())
     assert (outcome.exit_code, outcome.sentence) == (
         78, "Invalid configuration: custom.params.window: must be at least 1"
     )  # fmt: skip
 
 
 def test_a_model_that_is_completed_already_is_not_trained(settings: Settings) -> None:
-    inside = FakeInside()
-    outcome = start(settings, FakePortal(S.COMPLETED), inside=inside)
-    assert (outcome.exit_code, inside.inputs) == (0, [])
-    assert last_words(settings)["code"] == "Completed"
+    backend = FakeBackend()
+    outcome = start(settings, FakePortal(S.COMPLETED), backend=backend)
+    assert (outcome.exit_code, backend.inputs) == (0, [])
+    assert termination(settings)["code"] == "Completed"
 
 
 def test_a_model_that_failed_meanwhile_is_cancelled(settings: Settings) -> None:
@@ -352,17 +352,17 @@ def test_a_termination_says_143_and_lets_the_job_retry(settings: Settings) -> No
 
     outcome = start(settings, portal, during, stop=stop)
     assert (outcome.exit_code, portal.puts) == (143, [])
-    assert last_words(settings)["retryable"] is True
+    assert termination(settings)["retryable"] is True
 
 
 @pytest.mark.parametrize("status", [S.PROCESSING, S.COMPLETED, S.FAILED])
 def test_standalone_is_refused_by_the_status_and_changes_nothing(
     standalone: Settings, status: ProcessingStatus
 ) -> None:
-    portal, inside = FakePortal(status), FakeInside()
-    outcome = start(standalone, portal, inside=inside)
+    portal, backend = FakePortal(status), FakeBackend()
+    outcome = start(standalone, portal, backend=backend)
     assert (outcome.exit_code, outcome.code) == (84, "StatusRefused")
-    assert (portal.puts, inside.inputs) == ([], [])
+    assert (portal.puts, backend.inputs) == ([], [])
 
 
 def test_standalone_without_an_answer_of_the_portal_does_not_train(standalone: Settings) -> None:
@@ -381,7 +381,7 @@ def test_a_portal_away_at_the_end_keeps_the_outcome(settings: Settings) -> None:
 
     outcome = start(settings, portal, during)
     assert (outcome.exit_code, outcome.reported) == (0, False)
-    assert last_words(settings)["code"] == "Completed"
+    assert termination(settings)["code"] == "Completed"
     assert settings.out is not None
     assert json.loads((settings.out / "latest.json").read_text())["run_id"] == RUN
 
@@ -403,9 +403,9 @@ def test_without_tracking_the_training_runs_and_says_so(
 
 def test_an_attempt_that_had_published_is_completed_without_training(settings: Settings) -> None:
     start(settings, FakePortal(S.PROCESSING))
-    portal, inside = FakePortal(S.PROCESSING), FakeInside()
-    outcome = start(settings, portal, inside=inside)
-    assert (outcome.exit_code, inside.inputs) == (0, [])
+    portal, backend = FakePortal(S.PROCESSING), FakeBackend()
+    outcome = start(settings, portal, backend=backend)
+    assert (outcome.exit_code, backend.inputs) == (0, [])
     assert portal.puts == [("Completed", COMPLETED)]
 
 
@@ -478,18 +478,18 @@ def test_a_warm_start_without_a_model_to_start_from_says_so_in_the_report(
     if latest:
         (settings.out / "latest.json").write_text(latest)
     warm = write_config(tmp_path, "task: tabular\ndata: {target: b}\ninit: {from: latest}\n")
-    inside = FakeInside()
-    assert start(replace(settings, config=warm), FakePortal(S.PROCESSING), inside=inside).exit_code == 0
-    assert inside.inputs[0].notes == (f"Warm start: {why}; training starts afresh.",)
+    backend = FakeBackend()
+    assert start(replace(settings, config=warm), FakePortal(S.PROCESSING), backend=backend).exit_code == 0
+    assert backend.inputs[0].notes == (f"Warm start: {why}; training starts afresh.",)
 
 
 def test_a_warm_start_gets_the_previous_model_and_a_run_key_of_its_own(settings: Settings, tmp_path: Path) -> None:
-    first, second = FakeInside(), FakeInside(lambda inputs: seen.append((inputs.initial / "model.json").read_text()))  # type: ignore[operator]
+    first, second = FakeBackend(), FakeBackend(lambda inputs: seen.append((inputs.initial / "model.json").read_text()))  # type: ignore[operator]
     seen: list[str] = []
     warm = write_config(tmp_path, "task: tabular\ndata: {target: b}\ninit: {from: latest}\n")
-    start(replace(settings, config=warm), FakePortal(S.PROCESSING), inside=first)
+    start(replace(settings, config=warm), FakePortal(S.PROCESSING), backend=first)
     assert first.inputs[0].initial is None, "there is no earlier model: afresh"
-    start(replace(settings, config=warm, run_id="20261124t000000-00000000"), FakePortal(S.PROCESSING), inside=second)
+    start(replace(settings, config=warm, run_id="20261124t000000-00000000"), FakePortal(S.PROCESSING), backend=second)
     assert seen == ["{}"]
     assert first.inputs[0].run_key != second.inputs[0].run_key
 

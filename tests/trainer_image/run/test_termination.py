@@ -1,9 +1,10 @@
-"""The last words: always JSON, never too long, never a secret."""
+"""The termination message: always JSON, never too long, never a secret."""
 
 from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer_image.contract import RunResult
 from trainer_image.run import termination
+from trainer_image.run.outcome import Outcome
 from trainer_image.run.termination import MAX_BYTES, termination_message, write_termination
 
 
-def message(text: str, **more: Any) -> bytes:
-    values = {"code": "DatasetMissing", "exit_code": 66, "retryable": False, "run_id": "run-1", "step": None}
-    return termination_message(message=text, **{**values, **more})
+def message(text: str, secrets: Iterable[str] = (), **more: Any) -> bytes:
+    metrics = more.pop("metrics", None)
+    result = RunResult("tabular", metrics, {}, steps=0, seconds=0.0) if metrics else None
+    return termination_message("run-1", Outcome(66, "DatasetMissing", text, result=result, **more), secrets)
 
 
 def test_the_message_comes_first_and_the_rest_in_order() -> None:
@@ -46,9 +50,9 @@ def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
 
 
 def test_too_many_metrics_are_left_out_before_the_message_is_cut() -> None:
-    words = json.loads(message("Completed", metrics={f"m{n}": 0.5 for n in range(1000)}))
-    assert words["message"] == "Completed"
-    assert "metrics" not in words
+    body = json.loads(message("Completed", metrics={f"m{n}": 0.5 for n in range(1000)}))
+    assert body["message"] == "Completed"
+    assert "metrics" not in body
 
 
 def test_secrets_are_redacted() -> None:

@@ -152,10 +152,10 @@ def test_a_manifest_s_names_stay_in_the_folder(tmp_path: Path) -> None:
 
 def test_an_interrupted_upload_is_no_checkpoint(tmp_path: Path) -> None:
     class Interrupted(LocalContainer):
-        def upload(self, name: str, file: Path, md5: bytes) -> None:
+        def upload(self, name: str, file: Path) -> None:
             if name.endswith("MANIFEST.json"):
                 raise Unavailable("storage answers 503")
-            super().upload(name, file, md5)
+            super().upload(name, file)
 
     checkpoints = store(Interrupted(tmp_path / "c"), tmp_path)
     with pytest.raises(StorageUnavailable, match="step-1"):

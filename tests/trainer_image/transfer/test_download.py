@@ -44,12 +44,9 @@ class Shelf:
             raise self.fault
         yield from self.blobs
 
-    def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-        self.asked.append((blob.name, offset, length))
-        return self.content[offset : offset + length]
-
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
-        yield self.read_range(blob, offset, length)
+        self.asked.append((blob.name, offset, length))
+        yield self.content[offset : offset + length]
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} is not needed to read a dataset")
@@ -137,9 +134,9 @@ def test_an_md5_that_differs_once_is_fetched_again(tmp_path: Path) -> None:
     content = b"0123456789"
 
     class Flaky(Shelf):
-        def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-            read = super().read_range(blob, offset, length)
-            return read if len(self.asked) > 1 else b"x" * length
+        def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+            (read,) = super().pieces(blob, offset, length)
+            yield read if len(self.asked) > 1 else b"x" * length
 
     shelf = Flaky(BlobInfo("a", 10, "e", hashlib.md5(content).digest()), content=content)
     fetch(shelf, tmp_path)
@@ -149,8 +146,8 @@ def test_an_md5_that_differs_once_is_fetched_again(tmp_path: Path) -> None:
 
 def test_a_range_that_comes_short_is_not_taken_for_the_blob(tmp_path: Path) -> None:
     class Short(Shelf):
-        def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-            return super().read_range(blob, offset, length - 1)
+        def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+            return super().pieces(blob, offset, length - 1)
 
     shelf = Short(BlobInfo("train.csv", 10, "e"), content=b"0123456789")
     with pytest.raises(StorageUnavailable, match=r"train\.csv"):
@@ -237,8 +234,8 @@ def test_a_stop_ends_the_download(tmp_path: Path) -> None:
 
 def test_one_failing_connection_ends_the_others(tmp_path: Path) -> None:
     class Broken(Shelf):
-        def read_range(self, blob: BlobInfo, offset: int, length: int) -> bytes:
-            super().read_range(blob, offset, length)
+        def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+            yield from super().pieces(blob, offset, 0)
             raise Unavailable("storage does not answer")
 
     shelf = Broken(BlobInfo("a", 1000, "e"))

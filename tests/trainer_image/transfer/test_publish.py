@@ -14,10 +14,12 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed
+from trainer_image.run.provenance import environment
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer.publish import Latest, environment, fetch_model, publish, read_latest
+from trainer_image.transfer.fetch_model import fetch_model
+from trainer_image.transfer.publish import Latest, publish, read_latest
 
 
 def local(folder: Path) -> LocalContainer:
@@ -163,8 +165,8 @@ class Beside(Breaking):
         self.after: str | None = after
         self.other = other
 
-    def upload(self, name: str, file: Path, md5: bytes, etag: str | None = "*") -> str:
-        answer = self._inner.upload(name, file, md5, etag)
+    def upload(self, name: str, file: Path, etag: str | None = "*") -> str:
+        answer = self._inner.upload(name, file, etag)
         if self.after and name.endswith(self.after):
             self.after = None
             publish(self._inner, self.other, "run-1", Latest(None))

@@ -1,0 +1,187 @@
+"""One attempt at a run: from its configuration to the published model.
+
+configuration → dataset ────────────────┐
+     import the backend → one writer ───┴→ train → publish
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trainer_image.config.model_config import Config, run_key
+from trainer_image.config.settings import Settings
+from trainer_image.contract import Progress, RunInputs
+from trainer_image.errors import Terminated, TrainerError
+from trainer_image.run import provenance
+from trainer_image.run.backend import Backend, backend_for
+from trainer_image.run.outcome import Outcome, completed
+from trainer_image.run.status_tracker import Tracker
+from trainer_image.run.work_folder import work_folder
+from trainer_image.stop import Stop
+from trainer_image.storage.container import Container
+from trainer_image.transfer import lease, publish
+from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
+from trainer_image.transfer.download import DatasetLock
+from trainer_image.transfer.failures import failing_as
+from trainer_image.transfer.fetch_model import fetch_model
+from trainer_image.transfer.lease import RunLease
+from trainer_image.transfer.metrics_stream import MetricsStream
+from trainer_image.transfer.publish import Latest
+from trainer_image.transfer.sources import Sources, unreadable
+
+log = logging.getLogger(__name__)
+
+LOG_SECONDS = 1.0
+
+
+class Attempt:
+    """Trains and publishes, once.
+
+    last_resort: see RunInputs
+    last_step: the one that was reported last; published: the outcome, once readers have the model, whatever comes after
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        stop: Stop,
+        tracker: Tracker,
+        engine: Callable[[], Backend] | None,
+        last_resort: Callable[[TrainerError], None],
+    ) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._tracker = tracker
+        self._engine = engine
+        self._last_resort = last_resort
+        self._lock = threading.Lock()
+        self._logged = -LOG_SECONDS
+        self.last_step: int | None = None
+        self.published: Outcome | None = None
+
+    def train(self) -> Outcome:
+        """Also where an earlier attempt had published already. Raises TrainerError."""
+        settings = self._settings
+        with work_folder(settings) as work, Sources(settings, self._stop, work) as sources:
+            models = sources.models
+            if done := self._published_before(models, _latest(models)):
+                return done
+            config = _paced(sources.config(), settings)
+            load = backend_for(config, settings, self._engine)
+            data = sources.start_download(config, self._progress)
+            data.wait_listed()
+            backend = load()
+            backend.check_config(config, settings.limits)
+            with _one_writer(models, settings.run_id, self._stop) as held:
+                # Read again under the lease: the pod that held it before may have published meanwhile.
+                before = _latest(models)
+                if done := self._published_before(models, before):
+                    return done
+                lock = data.wait()
+                inputs = self._inputs(config, data.folder, lock, models, before, work)
+                return self._train_and_publish(backend, inputs, lock, models, before, held)
+
+    def _published_before(self, models: Container, latest: Latest) -> Outcome | None:
+        if latest.run_id != self._settings.run_id:
+            return None
+        log.info("An earlier attempt of this run has published its model")
+        return completed(f"{models.name}/runs/{latest.run_id}")
+
+    def _inputs(
+        self, config: Config, data: Path, lock: DatasetLock, models: Container, before: Latest, work: Path
+    ) -> RunInputs:
+        """What the backend gets. The model of a warm start is fetched on the way."""
+        settings = self._settings
+        initial = None
+        notes: list[str] = []
+        if config.init.from_ == "latest":
+            if before.run_id is None:
+                why = "there is no earlier model" if before.etag is None else f"{publish.LATEST} is not readable"
+                notes.append(f"Warm start: {why}; training starts afresh.")
+            else:
+                initial = fetch_model(models, before, work / "initial")
+        key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
+        output = work / "output"
+        output.mkdir()
+        checkpoints = ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep)
+        if checkpoints.only_of_others():
+            notes.append("There are checkpoints of another configuration or dataset: this training starts afresh.")
+        for note in notes:
+            log.warning("%s", note)
+        return RunInputs(
+            config=config,
+            data=data,
+            output=output,
+            run_id=settings.run_id,
+            run_key=key,
+            dataset_fingerprint=lock.fingerprint,
+            device=settings.device,
+            limits=settings.limits,
+            stop=self._stop.event,
+            progress=self._progress,
+            checkpoints=checkpoints,
+            initial=initial,
+            grace_seconds=settings.grace_seconds,
+            gpus=settings.gpus,
+            processes=settings.processes,
+            hang_seconds=settings.hang_seconds,
+            last_resort=self._last_resort,
+            notes=tuple(notes),
+        )
+
+    def _train_and_publish(
+        self, backend: Backend, inputs: RunInputs, lock: DatasetLock, models: Container, before: Latest, held: RunLease
+    ) -> Outcome:
+        settings, stop = self._settings, self._stop
+        if stop.is_set():
+            raise Terminated("Training was stopped before it began", step=0)
+        metrics = inputs.output / "metrics.jsonl"
+        with MetricsStream(models, settings.run_id, metrics, stop, settings.progress_seconds) as stream:
+            result = backend.train(inputs)
+        if stop.reason in ("cancelled", "fenced"):
+            raise Terminated("Training was stopped after it ended", step=result.steps)
+        provenance.write(inputs.output, inputs.config, lock, settings)
+        self._progress(Progress("Uploading the model", step=result.steps))
+        where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm)
+        self.published = completed(where, result)
+        stream.remove()
+        return self.published
+
+    def _progress(self, progress: Progress) -> None:
+        now = time.monotonic()
+        with self._lock:
+            self.last_step = progress.step
+            due = now - self._logged >= LOG_SECONDS
+            if due:
+                self._logged = now
+        # A small model's epochs take milliseconds: not every one is a line.
+        log.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
+        self._tracker.progress(progress)
+
+
+def _latest(models: Container) -> Latest:
+    with unreadable(models):
+        return publish.read_latest(models)
+
+
+@contextmanager
+def _one_writer(models: Container, run_id: str, stop: Stop) -> Iterator[RunLease]:
+    with failing_as(f"Failed to write to container: {models.name}"):
+        held = lease.take(models, run_id, stop)
+    try:
+        yield held
+    finally:
+        held.release()
+
+
+def _paced(config: Config, settings: Settings) -> Config:
+    """The operator knows how long a node lasts; the model's own configuration wins. No part of the run key."""
+    if "every" in config.checkpoint.model_fields_set:
+        return config
+    checkpoint = config.checkpoint.model_copy(update={"every": settings.checkpoint_seconds})
+    return config.model_copy(update={"checkpoint": checkpoint})

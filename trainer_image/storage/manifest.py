@@ -1,0 +1,34 @@
+"""What vouches for a folder of files: a MANIFEST.json that lists the size and SHA-256 of each, written last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from trainer_image.storage.container import BlobInfo, Container
+
+MANIFEST = "MANIFEST.json"
+
+
+def fingerprint(path: Path) -> dict[str, Any]:
+    """The file's {size, sha256} as a manifest lists it."""
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def fetch(container: Container, blob: BlobInfo, target: Path) -> dict[str, Any]:
+    """Writes the blob to `target`, whose folder is made; the fingerprint of what came. Raises StorageFault."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    size, digest = 0, hashlib.sha256()
+    with target.open("wb") as file:
+        for piece in container.pieces(blob, 0, blob.size):
+            size += file.write(piece)
+            digest.update(piece)
+    return {"size": size, "sha256": digest.hexdigest()}
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As all JSON files beside a model are written: for people, too. Raises ValueError for nan and infinity."""
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
