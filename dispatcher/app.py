@@ -27,7 +27,15 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.factories import bounds_of, defaults_of, limits_of, open_portal, open_queue, read_template
+from dispatcher.factories import (
+    bounds_of,
+    defaults_of,
+    limits_of,
+    open_page_portal,
+    open_portal,
+    open_queue,
+    read_template,
+)
 from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
@@ -143,12 +151,13 @@ class App:
             self._cache,
             self._queue,
             self._poison_queue,
+            open_page_portal(settings),
             self._refusals,
             rules=Rules(limits_of(settings), bounds_of(settings), settings.gpu_resource),
             namespace=self._cluster.namespace,
             identity=self._launcher.identity,
             not_ready=self.not_ready,
-            said=self._reconciler.waiting_for,
+            waiting_for=self._reconciler.waiting_for,
             stopping=self._stopping,
         )
 

@@ -16,6 +16,9 @@ from portal_client.client import CallObserver, PortalClient
 
 log = logging.getLogger(__name__)
 
+# Seconds that one of the status page's calls to the portal may take: it asks again later.
+_PAGE_TIMEOUT = 10.0
+
 
 def bounds_of(settings: Settings) -> Bounds:
     return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes)
@@ -54,8 +57,8 @@ def open_queue(settings: Settings, name: str) -> TrainingQueue:
     )
 
 
-def portal_of(settings: Settings, **options: Any) -> PortalClient:
-    """A client of the portal that the settings name. options: `PortalClient`'s own."""
+def _portal(settings: Settings, **options: Any) -> PortalClient:
+    """options: `PortalClient`'s own."""
     return PortalClient(
         settings.api_base_url,
         settings.api_key,
@@ -70,7 +73,19 @@ def open_portal(settings: Settings, on_call: CallObserver | None = None) -> Port
     if not settings.status_tracking:
         log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
         return None
-    return portal_of(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
+    return _portal(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
+
+
+def open_page_portal(settings: Settings) -> PortalClient | None:
+    """The status page's own client, for reading alone: one connection, and silent, since a failure is only not shown.
+
+    None with STATUS_TRACKING=off or without a key.
+    """
+    if not settings.status_tracking or not settings.api_key:
+        return None
+    quiet = logging.getLogger("dispatcher.web.status_page.portal")
+    quiet.setLevel(logging.CRITICAL)
+    return _portal(settings, timeout=_PAGE_TIMEOUT, pool_size=1, logger=quiet)
 
 
 def read_template(settings: Settings) -> dict[str, Any]:

@@ -5,7 +5,7 @@ Pure, and without a clock: what follows from a phase is decided elsewhere (outco
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from dispatcher.cluster import names, objects
@@ -25,6 +25,18 @@ class Phase(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
 
+
+DESCRIPTIONS: Mapping[Phase, str] = {
+    Phase.LAUNCHING: "Created; it starts when the portal has been told",
+    Phase.QUEUED: "Suspended",
+    Phase.WAITING: "No pod yet",
+    Phase.RUNNING: "The trainer runs",
+    Phase.STOPPING: "Its pods are being stopped",
+    Phase.REPORTING: "Ended; the last state of its pods is awaited",
+    Phase.COMPLETED: "Ended",
+    Phase.FAILED: "Ended",
+}
+"""For people, where nothing more is known of a Job than its phase."""
 
 ENDED = frozenset({Phase.COMPLETED, Phase.FAILED})
 """Reported: nothing is left to do."""

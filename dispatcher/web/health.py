@@ -1,4 +1,4 @@
-"""What Kubernetes' probes and Prometheus ask: live = every loop makes progress; ready = may take work."""
+"""Kubernetes' probes and Prometheus' scrapes: live = every loop makes progress; ready = may take work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from dispatcher.web.server import Answer, HttpServer, Request, Route
 
-# Longer than the longest call that a loop may wait for (a watch of RESYNC_SECONDS tells by itself).
+# Seconds. Longer than the longest call that a loop may wait for (a watch beats at each event and bookmark).
 _SILENCE = 180.0
 
 
@@ -24,7 +24,7 @@ class Heartbeats:
         self._silence = silence
 
     def beat(self, loop: str) -> Callable[[], None]:
-        """A function that says that `loop` is alive."""
+        """A function that records progress of `loop`."""
 
         def alive() -> None:
             with self._lock:
@@ -87,5 +87,5 @@ def _verdict(problems: list[str]) -> Answer:
 def _reasons(not_ready: Callable[[], list[str]]) -> list[str]:
     try:
         return not_ready()
-    except Exception as error:  # a probe without an answer would only say "timed out"
-        return [f"readiness cannot be told: {type(error).__name__}: {error}"]
+    except Exception as error:  # a probe without an answer would only show "timed out"
+        return [f"readiness cannot be determined: {type(error).__name__}: {error}"]

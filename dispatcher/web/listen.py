@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 import threading
 import time
@@ -12,7 +11,6 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher import factories
 from dispatcher.cluster import objects
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
@@ -22,10 +20,7 @@ from dispatcher.web.server import HttpServer, for_loopback, is_loopback
 from dispatcher.web.status_feeds import PeekedQueue, StatusFeeds
 from dispatcher.web.status_page import Process, StatusPage, running
 from dispatcher.web.status_rows import Rules
-from portal_client.client import PortalClient
-
-# Seconds that the page's calls to the portal may take: it asks again later.
-_PATIENCE = 10.0
+from portal_client.protocol import Portal
 
 
 class CannotListen(Exception):
@@ -61,20 +56,21 @@ def status_page(
     cache: ClusterCache,
     queue: PeekedQueue,
     poison_queue: PeekedQueue,
+    portal: Portal | None,
     refusals: Refusals,
     *,
     rules: Rules,
     namespace: str,
     identity: str,
     not_ready: Callable[[], list[str]],
-    said: Callable[[], Mapping[str, str]],
+    waiting_for: Callable[[], Mapping[str, str]],
     stopping: threading.Event,
 ) -> StatusPage:
-    """The page over what this process knows. identity: the launcher's word for this process; said: see StatusPage."""
+    """The page of this process. portal: for reading alone; identity: the launcher's; waiting_for: see StatusPage."""
     feeds = StatusFeeds(
         queue,
         poison_queue,
-        _portal(settings),
+        portal,
         running=lambda: running(cache),
         known=lambda: {objects.uid_of(job) for job in cache.jobs()},
         progress_every=settings.progress,
@@ -88,16 +84,9 @@ def status_page(
         queue=settings.queue_name,
         started=time.time(),
     )
-    return StatusPage(cache, feeds, refusals, rules=rules, process=process, not_ready=not_ready, said=said)
-
-
-def _portal(settings: Settings) -> PortalClient | None:
-    """For reading alone, one connection, and silent: what it fails to learn is only not shown."""
-    if not settings.status_tracking or not settings.api_key:
-        return None
-    quiet = logging.getLogger("dispatcher.web.status_page.portal")
-    quiet.setLevel(logging.CRITICAL)
-    return factories.portal_of(settings, timeout=_PATIENCE, pool_size=1, logger=quiet)
+    return StatusPage(
+        cache, feeds, refusals, rules=rules, process=process, not_ready=not_ready, waiting_for=waiting_for
+    )
 
 
 @contextmanager

@@ -18,15 +18,15 @@ Row = dict[str, Any]
 
 # The phase of a request that is still a message on the queue.
 ON_THE_QUEUE = "on the queue"
-# Longest name that is shown of what no model is called.
+# Characters shown of a name that may be no valid one.
 _NAME_LIMIT = 100
 
 
 @dataclass(frozen=True)
 class QueueFacts:
-    """What was last seen of both queues. depth, poison_depth: about how many messages, None while not known.
+    """Both queues as last seen. depth, poison_depth: the approximate number of messages, None while not known.
 
-    waiting, poison: the first 32 at most. problem: why the queues could not be asked, "" where they could.
+    waiting, poison: the first 32 at most. problem: why the queues could not be read, "" where they could.
     """
 
     depth: int | None = None
@@ -37,7 +37,7 @@ class QueueFacts:
 
 
 def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
-    """A request that is still a message; one that will be refused says so already."""
+    """A request that is still a message; if it will be refused, the row tells so already."""
     row: Row = {
         "model": claimed_model(message.text)[:_NAME_LIMIT],
         "phase": ON_THE_QUEUE,
@@ -50,7 +50,8 @@ def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
         "message_id": message.id,
     }
     if message.delivery_count:
-        row["sentence"] = f"It comes again after {_times(message.delivery_count, 'delivery', 'deliveries')}"
+        times = "1 delivery" if message.delivery_count == 1 else f"{message.delivery_count} deliveries"
+        row["sentence"] = f"It is redelivered after {times}"
     try:
         request = decode(message.text, bounds)
     except MalformedRequest as error:
@@ -58,12 +59,8 @@ def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
     return {**row, "gpus": request.gpus, "dataset": request.dataset_container}
 
 
-def _times(count: int, one: str, many: str) -> str:
-    return f"{count} {one if count == 1 else many}"
-
-
 def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> list[Row]:
-    """The newest first. What this process refused and the poison queue holds too is one row."""
+    """The newest first. A request that this process refused and the poison queue has, too, is one row."""
     rows: dict[str, Row] = {}
     for refusal in refusals:
         model, at = refusal.model, epoch(refusal.at)
@@ -77,7 +74,7 @@ def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> 
 
 
 def _refused_row(model: str, code: str, sentence: str, message_id: str, at: str | None, *, poison: bool) -> Row:
-    """poison: whether an entry of the poison queue was seen, which can be put on the queue again."""
+    """poison: whether the poison queue has it, from which it can be requeued."""
     return {
         "model": model[:_NAME_LIMIT],
         "phase": "refused",
@@ -94,6 +91,6 @@ def epoch(seconds: float) -> str | None:
 
 
 def time_in(text: object) -> str | None:
-    """A time as Kubernetes writes it, in one form; None for anything else (annotations may be anybody's)."""
+    """A time as Kubernetes writes it, in one form; None for anything else (anybody may write an annotation)."""
     seconds = objects.timestamp(text) if isinstance(text, str) else None
     return None if seconds is None else rfc3339(seconds)

@@ -1,4 +1,4 @@
-"""A small HTTP server for reading: GET and HEAD of routes, each an answer or None; everything else is refused."""
+"""A small read-only HTTP server: GET and HEAD of routes, each an answer or None; any other method is refused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from urllib.parse import parse_qsl, unquote
 
 log = logging.getLogger(__name__)
 
-# Seconds that a client may take for its request, or to read its answer: a thread waits for each.
+# Seconds that a client may take to send its request or to read the answer: each has a thread.
 _PATIENCE = 30.0
 _FIELDS = 20
-# A Host header, or a host alone. urllib and browsers write a name in small letters; curl as it was typed.
+# A Host header, or a host alone. urllib and browsers send a name in lower case, curl as it was typed.
 _LOOPBACK = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 # Seconds that `stop` may take.
 _STOP_WITHIN = 0.1
@@ -45,13 +45,13 @@ class Answer:
 
 
 Route = Callable[[Request], Answer | None]
-"""The answer to a request, None where it is another route's."""
+"""The answer to a request, None where another route has its path."""
 
 
 def for_loopback(route: Route) -> Route:
-    """`route` for a listener on loopback: a browser that was led here by another site's name gets nothing.
+    """`route` for a listener on loopback, closed to browsers that another site's name led here (DNS rebinding).
 
-    Such a name resolves to the viewer's own machine, where `kubectl port-forward` listens (DNS rebinding).
+    Such a name resolves to the viewer's own machine, where `kubectl port-forward` listens.
     """
 
     def guarded(request: Request) -> Answer | None:
@@ -76,7 +76,7 @@ class HttpServer:
             timeout = _PATIENCE
 
             def __getattr__(self, attribute: str) -> Callable[[], None]:
-                # The base class looks for do_METHOD: any other than these two is refused, whatever it is called.
+                # The base class looks for do_METHOD: any method but these two is refused, whatever its name.
                 if attribute in ("do_GET", "do_HEAD"):
                     return self._serve
                 if attribute.startswith("do_"):
@@ -119,12 +119,12 @@ class HttpServer:
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True
-            # "::" where a cluster's pods have IPv6 addresses; it takes IPv4 as well.
+            # "::" where a cluster's pods have IPv6 addresses; it accepts IPv4, too.
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 error = sys.exception()
-                if not isinstance(error, OSError):  # who asked has gone: no reason for a traceback
+                if not isinstance(error, OSError):  # the client has gone: no reason for a traceback
                     log.error("A request to the server %s failed", name, exc_info=error)
 
         self._name = name
@@ -147,5 +147,5 @@ class HttpServer:
         self.close()
 
     def close(self) -> None:
-        """Let the port go; enough where it was never started."""
+        """Free the port; enough for a server that was never started."""
         self._server.server_close()

@@ -4,7 +4,7 @@
     /api/status               every section; ?q=TEXT keeps the rows that hold it, ?limit=N the first N of each
     /api/models/CONTAINER     one model
 
-Reads only, needs no key and holds no secret: names, times and sentences that the portal's users get to read anyhow.
+Read-only, without a key and without secrets: names, times and sentences that the portal's users can read anyhow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from importlib import resources
 from typing import Any
 
@@ -28,12 +28,12 @@ from dispatcher.web.server import Answer, Request
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_rows import Rules, Sections, World
 
-# Rows are worked out at most once in this many seconds, however many look.
+# Rows are computed at most once in this many seconds, however many viewers there are…
 _FRESH = 1.0
-# …and are good for this many times as long as they took: thousands of Jobs must not cost the dispatcher its time.
+# …and reused for this many times as long as they took: with thousands of Jobs the page must not slow the dispatcher.
 _SHARE = 10.0
-# Seconds that the first look after a rest waits for news of the queues.
-_FIRST_NEWS = 2.0
+# Seconds that the first view after a rest waits for the queues.
+_FIRST_VIEW = 2.0
 _MOST_ROWS = 100_000
 
 # Nothing but what this server serves is loaded, run, framed or sent anywhere; see docs/security.md.
@@ -79,40 +79,31 @@ class Process:
     started: float
 
 
+@dataclass(eq=False)
 class StatusPage:
-    """said(): by the Job's uid, what a waiting Job waits for. not_ready(): why no work would be taken now.
+    """waiting_for(): by the Job's uid, what a Job waits for. not_ready(): why no request would be taken now.
 
-    fresh: seconds for which rows are good at least; 0: they are worked out for each request.
+    fresh: seconds for which rows are reused at least; 0: they are computed for each request.
     """
 
-    def __init__(
-        self,
-        cache: ClusterCache,
-        feeds: StatusFeeds,
-        refusals: Refusals,
-        *,
-        rules: Rules,
-        process: Process,
-        not_ready: Callable[[], list[str]],
-        said: Callable[[], Mapping[str, str]],
-        fresh: float = _FRESH,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._cache = cache
-        self._feeds = feeds
-        self._refusals = refusals
-        self._rules = rules
-        self._process = process
-        self._not_ready = not_ready
-        self._said = said
-        self._fresh = fresh
-        self._clock = clock
-        self._monotonic = monotonic
+    cache: ClusterCache
+    feeds: StatusFeeds
+    refusals: Refusals
+    _: KW_ONLY
+    rules: Rules
+    process: Process
+    not_ready: Callable[[], list[str]]
+    waiting_for: Callable[[], Mapping[str, str]]
+    fresh: float = _FRESH
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _good_until: float = field(default=float("-inf"), init=False)
+    _made: tuple[World, Sections] = field(default_factory=lambda: (World(()), {}), init=False)
+
+    def __post_init__(self) -> None:
         self._files = _read_files()
-        self._lock = threading.Lock()
-        self._good_until = float("-inf")
-        self._made: tuple[World, Sections] = (World(()), {})
 
     def route(self, request: Request) -> Answer | None:
         """The answer to one of our paths, None for any other."""
@@ -150,7 +141,7 @@ class StatusPage:
         return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
 
     def _about(self, world: World) -> dict[str, Any]:
-        process, queue = self._process, world.queue
+        process, queue = self.process, world.queue
         return {
             "dispatcher": {
                 "name": process.name,
@@ -158,7 +149,7 @@ class StatusPage:
                 "version": process.version,
                 "namespace": process.namespace,
                 "started_at": rfc3339(process.started),
-                "not_ready": self._not_ready(),
+                "not_ready": self.not_ready(),
             },
             "queue": {
                 "name": process.queue,
@@ -169,20 +160,20 @@ class StatusPage:
         }
 
     def _sections(self) -> tuple[World, Sections]:
-        facts, heard = self._feeds.look(_FIRST_NEWS)
+        facts, progress = self.feeds.look(_FIRST_VIEW)
         with self._lock:
-            began = self._monotonic()
+            began = self.monotonic()
             if began >= self._good_until:
-                jobs = [(job, self._cache.pods_of(job)) for job in self._cache.jobs() if objects.is_managed(job)]
-                world = World(jobs, facts, self._refusals.latest(), heard, self._said())
-                self._made = world, status_rows.sections(world, self._rules, self._clock())
-                ended = self._monotonic()
-                self._good_until = ended + max(self._fresh, _SHARE * (ended - began) if self._fresh else 0.0)
+                jobs = [(job, self.cache.pods_of(job)) for job in self.cache.jobs() if objects.is_managed(job)]
+                world = World(jobs, facts, self.refusals.latest(), progress, self.waiting_for())
+                self._made = world, status_rows.sections(world, self.rules, self.clock())
+                ended = self.monotonic()
+                self._good_until = ended + max(self.fresh, _SHARE * (ended - began) if self.fresh else 0.0)
             return self._made
 
 
 def running(cache: ClusterCache) -> list[tuple[str, str]]:
-    """(uid, model id) of every Job whose trainer runs: those that the portal has news of."""
+    """(uid, model id) of every Job whose trainer runs: the portal has progress messages of these."""
     jobs = [job for job in cache.jobs() if objects.is_managed(job)]
     return [
         (objects.uid_of(job), objects.model_id_of(job))
@@ -208,7 +199,7 @@ def _pod(pod: objects.KubeObject) -> dict[str, Any]:
 
 def _json(data: object, status: int = 200, etag: str = "") -> Answer:
     body = json.dumps(data, separators=(",", ":")).encode()
-    # The content's own hash: replicas that know the same give the same.
+    # A hash of the content: replicas that know the same send the same.
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {**_HEADERS, "ETag": tag}
     if status == 200 and tag in etag:

@@ -1,7 +1,7 @@
 """What the status page shows: Jobs + pods + queue + refusals + progress → rows of plain JSON. Pure.
 
-Everything in a row may be somebody else's text: it is data, and whoever shows it shows it as text. Times are RFC 3339
-and none says "now", so that the same world gives the same rows and a page that has them need not fetch them again.
+Any text in a row may come from somebody else: it is data, and whoever shows it shows it as text. Times are RFC 3339
+and none depends on now, so that the same world gives the same rows, and a page that has them need not fetch them again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.outcome import Ended, Going, Stop
-from dispatcher.decisions.phases import Phase, phase, since
+from dispatcher.decisions.phases import DESCRIPTIONS, Phase, since
+from dispatcher.decisions.phases import phase as phase_of
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
@@ -41,8 +42,8 @@ _SECTION_OF = {
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What the portal last said of a running model. at: epoch seconds; losses: (epoch, loss), the oldest first."""
+class PortalProgress:
+    """A running model's last progress message. at: epoch seconds; losses: (training epoch, loss), the oldest first."""
 
     message: str
     at: float
@@ -51,16 +52,16 @@ class Heard:
 
 @dataclass(frozen=True)
 class World:
-    """All that is known at one moment. jobs: each with its pods; heard, said: by the Job's uid.
+    """All that is known at one moment. jobs: each with its pods; progress, waiting_for: by the Job's uid.
 
-    said: what a waiting Job waits for as the reconciler found out, who asks for Events and Workloads; this does not.
+    waiting_for: what a Job waits for according to the reconciler, which reads Events and Workloads; this does not.
     """
 
     jobs: Sequence[tuple[KubeObject, Sequence[KubeObject]]]
     queue: QueueFacts = field(default_factory=QueueFacts)
     refusals: Sequence[Refusal] = ()
-    heard: Mapping[str, Heard] = field(default_factory=dict)
-    said: Mapping[str, str] = field(default_factory=dict)
+    progress: Mapping[str, PortalProgress] = field(default_factory=dict)
+    waiting_for: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,11 +77,11 @@ def sections(world: World, rules: Rules, now: float) -> Sections:
     """Every row by its section; running and waiting the oldest first, ended and refused the newest first."""
     found: Sections = {name: [] for name in SECTIONS}
     for job, pods in world.jobs:
-        row = job_row(job, pods, world, rules, now)
-        found[_SECTION_OF[Phase(row["phase"])]].append(row)
+        phase = phase_of(job, pods)
+        found[_SECTION_OF[phase]].append(job_row(phase, job, pods, world, rules, now))
     for name in ("running", "waiting"):
         found[name].sort(key=lambda row: (row["since"] or "", row["model"]))
-    # What has a Job comes first: it was taken from the queue before what still lies there.
+    # Requests with a Job come first: they were taken from the queue before those that are still there.
     found["waiting"] += [message_row(message, rules.bounds) for message in world.queue.waiting]
     found["ended"].sort(key=lambda row: (row["since"] or "", row["model"]), reverse=True)
     found["refused"] = refused_rows(world.refusals, world.queue.poison)
@@ -88,7 +89,7 @@ def sections(world: World, rules: Rules, now: float) -> Sections:
 
 
 def shown(found: Sections, query: str = "", limit: int | None = None) -> dict[str, Any]:
-    """Each section as {total, matching, rows}: of the rows that hold `query` in any text, the first `limit`."""
+    """Each section as {total, matching, rows: the first `limit` rows whose texts hold every word of `query`}."""
     wanted = query.casefold().split()
     answer: dict[str, Any] = {}
     for name, rows in found.items():
@@ -98,7 +99,7 @@ def shown(found: Sections, query: str = "", limit: int | None = None) -> dict[st
 
 
 def phases(found: Sections) -> dict[str, int]:
-    """How many rows there are of each phase, Jobs' and others'."""
+    """The number of rows in each phase, of Jobs and of requests without one."""
     return dict(Counter(row["phase"] for rows in found.values() for row in rows))
 
 
@@ -106,21 +107,21 @@ def gpus_in_use(found: Sections) -> int:
     return sum(row["gpus"] or 0 for row in found["running"])
 
 
-def job_row(job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Rules, now: float) -> Row:
+def job_row(phase: Phase, job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Rules, now: float) -> Row:
     """One Job as a row. pods: all that are known of this very Job."""
     ordered = sorted(pods, key=lambda pod: objects.meta(pod).get("creationTimestamp") or "")
     current = ordered[-1] if ordered else None
     uid = objects.uid_of(job)
-    what = phase(job, pods)
-    heard = world.heard.get(uid)
-    code, sentence = _word(job, pods, what, heard, world.said.get(uid, ""), rules, now)
+    progress = world.progress.get(uid)
+    waits_for = world.waiting_for.get(uid, "")
+    code, sentence = _explanation(phase, job, pods, progress, waits_for, rules, now)
     status = job.get("status") or {}
     return {
         "model": objects.name_of(job),
-        "phase": str(what),
+        "phase": str(phase),
         "code": code,
         "sentence": redact(sentence),
-        "since": epoch(since(what, job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp")),
+        "since": epoch(since(phase, job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp")),
         "queued_at": time_in(objects.annotation(job, names.QUEUED_AT)),
         "created_at": time_in(objects.meta(job).get("creationTimestamp")),
         "started_at": _started(ordered),
@@ -133,54 +134,46 @@ def job_row(job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Ru
         "dataset": _dataset(job),
         "run_id": objects.annotation(job, names.RUN_ID),
         "message_id": objects.annotation(job, names.MESSAGE_ID),
-        "progress": _progress(heard),
+        "progress": _progress(progress),
     }
 
 
-def _word(
+def _explanation(
+    phase: Phase,
     job: KubeObject,
     pods: Sequence[KubeObject],
-    what: Phase,
-    heard: Heard | None,
-    said: str,
+    progress: PortalProgress | None,
+    waits_for: str,
     rules: Rules,
     now: float,
 ) -> tuple[str | None, str]:
     """(code or None, sentence)."""
-    if what in (Phase.COMPLETED, Phase.FAILED):
+    if phase in (Phase.COMPLETED, Phase.FAILED):
         return _reported(job)
-    if what is Phase.LAUNCHING:
-        return None, "Created; it starts when the portal has been told"
-    if what is Phase.RUNNING:
-        return None, heard.message if heard and heard.message else "The trainer runs"
-    if what is Phase.STOPPING and (stopped := outcome.stop_verdict(job)):
+    if phase is Phase.LAUNCHING:
+        return None, DESCRIPTIONS[phase]
+    if phase is Phase.RUNNING:
+        return None, progress.message if progress and progress.message else DESCRIPTIONS[phase]
+    if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(job)):
         return stopped.code, stopped.sentence
     match outcome.decide(job, pods, (), now, rules.limits):
         case Ended(verdict=verdict) | Stop(verdict=verdict):
             return verdict.code, verdict.sentence
-        case Going(progress=progress):
-            # Kueue's place in the queue is the reconciler's to know; a pod's state is fresher here.
-            known = (said, progress) if what is Phase.QUEUED else (progress, said)
-            return None, known[0] or known[1] or _UNEXPLAINED.get(what, "")
-
-
-_UNEXPLAINED = {
-    Phase.WAITING: "No pod yet",
-    Phase.QUEUED: "Suspended",
-    Phase.STOPPING: "Its pods are being ended",
-    Phase.REPORTING: "Ended; what its pods last said is awaited",
-}
+        case Going(progress=seen):
+            # Only the reconciler knows the place in Kueue's queue; the state of a pod is fresher here.
+            known = (waits_for, seen) if phase is Phase.QUEUED else (seen, waits_for)
+            return None, known[0] or known[1] or DESCRIPTIONS[phase]
 
 
 def _reported(job: KubeObject) -> tuple[str | None, str]:
-    told = objects.report_of(job)
-    if "code" in told and "sentence" in told:
-        return str(told["code"]), str(told["sentence"])
-    return None, "Reported; what was said cannot be read"  # somebody else wrote it
+    report = objects.report_of(job)
+    if "code" in report and "sentence" in report:
+        return str(report["code"]), str(report["sentence"])
+    return None, "Reported; the record of it cannot be read"  # somebody else wrote the annotation
 
 
 def _started(pods: Sequence[KubeObject]) -> str | None:
-    """When a trainer first ran, as far as its pods are still known."""
+    """When a trainer first ran, as far as its pods are still in the cache."""
     times = []
     for pod in pods:
         state = objects.trainer_state(pod)
@@ -194,14 +187,14 @@ def _ended(job: KubeObject) -> str | None:
 
 
 def _gpus(job: KubeObject, resource: str) -> int | None:
-    """None where the Job does not say it as a plain number."""
+    """None where the Job does not have it as a plain number."""
     resources = objects.trainer_container(objects.pod_template(job)).get("resources") or {}
     amount = str((resources.get("limits") or resources.get("requests") or {}).get(resource, 0))
     return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
 
 
 def _dataset(job: KubeObject) -> str | None:
-    """The one variable that is read: the others may hold what nobody is to see."""
+    """The one variable that is read: others may hold secrets."""
     for variable in objects.trainer_container(objects.pod_template(job)).get("env") or ():
         if variable.get("name") == "DATASET_CONTAINER":
             value = variable.get("value")
@@ -209,20 +202,15 @@ def _dataset(job: KubeObject) -> str | None:
     return None
 
 
-def _progress(heard: Heard | None) -> dict[str, Any] | None:
-    if heard is None:
+def _progress(progress: PortalProgress | None) -> dict[str, Any] | None:
+    if progress is None:
         return None
-    found = progress_text.parse(heard.message)
-    losses = [list(point) for point in heard.losses]
+    found = progress_text.parse(progress.message)
+    losses = [list(point) for point in progress.losses]
+    known: dict[str, Any] = {"done": None, "losses": losses, "heard_at": rfc3339(progress.at)}
     if found is None:
-        return {"done": None, "losses": losses, "heard_at": rfc3339(heard.at)} if losses else None
-    return {
-        "epoch": found.epoch,
-        "epochs": found.epochs,
-        "done": round(found.done, 4),
-        "losses": losses,
-        "heard_at": rfc3339(heard.at),
-    }
+        return known if losses else None
+    return known | {"epoch": found.epoch, "epochs": found.epochs, "done": round(found.done, 4)}
 
 
 def _holds(row: Row, words: Sequence[str]) -> bool:

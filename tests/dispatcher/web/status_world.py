@@ -20,7 +20,7 @@ from dispatcher.queue.poison import PoisonEntry
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import HttpServer
 from dispatcher.web.status_page import Process, StatusPage
-from dispatcher.web.status_rows import Heard, Rules
+from dispatcher.web.status_rows import PortalProgress, Rules
 from tests.world.builders import a_condition, a_job, a_pod, complete, failed, running, waiting
 
 Job = dict[str, Any]
@@ -86,14 +86,14 @@ def reported_job(model_id: str, at: float, code: str, sentence: str, **more: Any
 
 
 class Feeds:
-    """What StatusFeeds would have heard."""
+    """What StatusFeeds would have fetched."""
 
     def __init__(self) -> None:
         self.facts = QueueFacts(depth=0, poison_depth=0)
-        self.heard: dict[str, Heard] = {}
+        self.progress: dict[str, PortalProgress] = {}
 
-    def look(self, patience: float = 0.0) -> tuple[QueueFacts, dict[str, Heard]]:
-        return self.facts, dict(self.heard)
+    def look(self, patience: float = 0.0) -> tuple[QueueFacts, dict[str, PortalProgress]]:
+        return self.facts, dict(self.progress)
 
 
 class Shown:
@@ -105,7 +105,7 @@ class Shown:
         self.refused_at = time.time()
         self.refusals = Refusals(lambda: self.refused_at)
         self.not_ready: list[str] = []
-        self.said: dict[str, str] = {}
+        self.waiting_for: dict[str, str] = {}
         self.url = ""
         self.page = StatusPage(
             self.cache,
@@ -114,7 +114,7 @@ class Shown:
             rules=RULES,
             process=Process("training-dispatcher-7d9f-x2x4q", "ab12cd34", "0.1.0", "training", "requests", time.time()),
             not_ready=lambda: self.not_ready,
-            **{"said": lambda: self.said, "fresh": 0.0} | more,
+            **{"waiting_for": lambda: self.waiting_for, "fresh": 0.0} | more,
         )
         self._server: HttpServer | None = None
 
@@ -209,13 +209,13 @@ def busy(shown: Shown, now: float) -> Sequence[Pair]:
         ),
     ]  # fmt: skip
     shown.put(pairs)
-    shown.feeds.heard = {
-        "uid-tumours": Heard("Epoch 14 of 20, loss 0.135, validation accuracy 0.965", now - 3, losses(14)),
-        "uid-70fb5fb0-9b8a-4b9f-9f6f-2cc4e7b11de8": Heard(
+    shown.feeds.progress = {
+        "uid-tumours": PortalProgress("Epoch 14 of 20, loss 0.135, validation accuracy 0.965", now - 3, losses(14)),
+        "uid-70fb5fb0-9b8a-4b9f-9f6f-2cc4e7b11de8": PortalProgress(
             "Epoch 3 of 40, step 8120 of 21400", now - 9, ((1, 4.31), (2, 3.72))
         ),
-        "uid-wind-turbines": Heard("Fold 2/5: tuning <b>learning rate</b>", now - 12),
-        "uid-houses-eu": Heard("Model training started", now - 2),
+        "uid-wind-turbines": PortalProgress("Fold 2/5: tuning <b>learning rate</b>", now - 12),
+        "uid-houses-eu": PortalProgress("Model training started", now - 2),
     }
     shown.feeds.facts = QueueFacts(
         depth=4,

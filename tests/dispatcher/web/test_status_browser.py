@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher.web.request_rows import QueueFacts
-from dispatcher.web.status_rows import Heard
+from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, job, reported_job, running_job
 from tests.world.browser import ONE_WORKER, Tab
@@ -78,7 +78,7 @@ def test_each_section_says_what_there_is_and_screen_readers_get_tables(shown: Sh
 
 
 def test_html_in_names_and_sentences_is_shown_as_text_and_runs_nowhere(shown: Shown, open_tab: OpenTab) -> None:
-    shown.feeds.heard = {"uid-1": Heard(HTML, 0.0)}
+    shown.feeds.progress = {"uid-1": PortalProgress(HTML, 0.0)}
     shown.feeds.facts = QueueFacts(
         waiting=(status_world.a_message(HTML, 1.0),),
         poison=(status_world.an_entry(HTML, HTML, HTML, 1.0),),

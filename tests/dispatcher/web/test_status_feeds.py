@@ -76,7 +76,7 @@ class Room:
             stopping=self.stopping,
             clock=lambda: 5000.0,
             monotonic=self.clock,
-            breath=0.0,
+            call_every=0.0,
         )
 
     def hear(self, model: str, *messages: str) -> list[tuple[int, float]]:
@@ -122,7 +122,7 @@ def test_a_defect_is_logged_and_ends_nothing(room: Room, caplog: pytest.LogCaptu
     room.models = ["never heard of"]  # the portal's fake has no answer for it: KeyError
     room.feeds.look()
     assert room.feeds.turn()
-    assert "status page lacks news" in caplog.text
+    assert "status page cannot be updated" in caplog.text
     assert room.feeds.look()[0].depth == 41
 
 
@@ -170,7 +170,7 @@ def test_a_portal_that_knows_none_of_the_models_is_not_asked_for_all_of_them_in_
     room.portal.answers = dict.fromkeys(room.models, ModelUnknown("The portal knows no such model"))
     stopping = Mock()
     stopping.wait.side_effect = [False, True]
-    room.feeds._stopping = stopping
+    room.feeds.stopping = stopping
     room.feeds.ask_portal()
     assert room.portal.asked == ["1", "2"]
 
@@ -223,6 +223,6 @@ def test_a_curve_goes_with_its_job(room: Room) -> None:
 
 def test_without_status_tracking_there_is_nobody_to_ask(room: Room) -> None:
     room.models = ["1"]
-    room.feeds._portal = None
+    room.feeds.portal = None
     room.feeds.ask_portal()
     assert (room.portal.asked, room.feeds.look()[1]) == ([], {})

@@ -140,7 +140,7 @@ def test_rows_that_took_long_are_good_for_longer(took: float, good_for: float) -
         clock.advance(took)
         return {}
 
-    shown = Shown(said=slow, fresh=1.0, monotonic=clock)
+    shown = Shown(waiting_for=slow, fresh=1.0, monotonic=clock)
     shown.put([running_job("1", NOW)])
 
     def total() -> int:

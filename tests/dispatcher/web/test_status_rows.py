@@ -13,7 +13,7 @@ from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web import status_rows
 from dispatcher.web.request_rows import QueueFacts
-from dispatcher.web.status_rows import Heard, World
+from dispatcher.web.status_rows import PortalProgress, World
 from tests.dispatcher.web.status_world import (
     RULES,
     Pair,
@@ -79,7 +79,7 @@ SITUATIONS: list[tuple[str, Pair, str, str, str | None, str, float | None]] = [
     (
         "somebody deleted it",
         _with(job("1", at=T0, deleted_at=T0 + 3590), state=running(), deleted_at=T0 + 3590),
-        *("running", "stopping", None, "Its pods are being ended", 3590),
+        *("running", "stopping", None, "Its pods are being stopped", 3590),
     ),
     (
         "the dispatcher stopped it",
@@ -114,7 +114,7 @@ SITUATIONS: list[tuple[str, Pair, str, str, str | None, str, float | None]] = [
     (
         "somebody scribbled on it",
         (job("1", *complete(), at=T0, reported=True, annotations={names.REPORTED_AT: "yesterday"}), []),
-        *("ended", "completed", None, "Reported; what was said cannot be read", 0),
+        *("ended", "completed", None, "Reported; the record of it cannot be read", 0),
     ),
 ]
 
@@ -169,26 +169,27 @@ def test_a_running_row_says_what_an_operator_asks_first() -> None:
     ],
 )
 def test_what_the_portal_says_becomes_a_bar_and_a_curve(message: str, curve: Any, progress: Any) -> None:
-    row = row_of("running", running_job("7", T0), heard={"uid-7": Heard(message, NOW - 5, curve)})
+    row = row_of("running", running_job("7", T0), progress={"uid-7": PortalProgress(message, NOW - 5, curve)})
     assert row["sentence"] == message
     more = {"losses": [list(point) for point in curve], "heard_at": rfc3339(NOW - 5)}
     assert row["progress"] == (progress and progress | more)
 
 
 def test_what_only_events_tell_comes_from_the_reconciler() -> None:
-    assert row_of("waiting", (job("1", at=T0), []), said={"uid-1": "Waiting for quota: full"})["sentence"] == (
+    assert row_of("waiting", (job("1", at=T0), []), waiting_for={"uid-1": "Waiting for quota: full"})["sentence"] == (
         "Waiting for quota: full"
     )
     queued = job("1", at=T0, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"})
-    assert row_of("waiting", (queued, []), said={"uid-1": "Queued by Kueue: 4 ahead"})["sentence"].endswith("4 ahead")
+    place = "Queued by Kueue: 4 ahead"
+    assert row_of("waiting", (queued, []), waiting_for={"uid-1": place})["sentence"] == place
 
 
 @pytest.mark.parametrize(
     ("message", "model", "code", "sentence", "dataset"),
     [
         (a_message("model-9", T0, dataset_container_name="dataset-x"), "model-9", None, "Not taken from", "dataset-x"),
-        (a_message("model-9", T0, deliveries=1), "model-9", None, "It comes again after 1 delivery", None),
-        (a_message("model-9", T0, deliveries=3), "model-9", None, "It comes again after 3 deliveries", None),
+        (a_message("model-9", T0, deliveries=1), "model-9", None, "It is redelivered after 1 delivery", None),
+        (a_message("model-9", T0, deliveries=3), "model-9", None, "It is redelivered after 3 deliveries", None),
         (a_message("9", T0), "9", "InvalidContainerName", "It will be refused: Model container name '9'", None),
         (a_message(["x"], T0), "", "InvalidContainerName", "It will be refused: ", None),
     ],
@@ -245,7 +246,7 @@ def test_no_environment_and_no_secret_reaches_a_row() -> None:
         reported_job("2", T0, "UserCodeFailed", sentence),
         (job("3", at=T0, annotations={names.REQUEST: '{"token": "hunter22"}'}), []),
     ]
-    text = json.dumps(rows(*pairs, heard={"uid-1": Heard("x-api-key: abcdefghijk", NOW)}))
+    text = json.dumps(rows(*pairs, progress={"uid-1": PortalProgress("x-api-key: abcdefghijk", NOW)}))
     assert "[redacted]" in text
     assert [word for word in ("abcdefghijk", "verysecret", "secretpass", "hunter22") if word in text] == []
 
