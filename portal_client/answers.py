@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from common.redaction import redact
 from common.retry_after import parse_retry_after
+from common.text import one_line
 from portal_client.errors import (
     ModelUnknown,
     PortalError,
@@ -210,8 +211,7 @@ def _explanation(answer: Answer) -> str:
         document = next((fields[key] for key in _EXPLANATION_KEYS if isinstance(fields.get(key), str)), None)
     if not isinstance(document, str) or not document.strip():
         return ""
-    words = "".join(c if c.isprintable() else " " for c in redact(document[:500])).strip()
-    return f" saying {words[:200]!r}"
+    return f" saying {one_line(redact(document[:500]))[:200]!r}"
 
 
 def _phrase(status: int) -> str:

@@ -6,12 +6,12 @@ Evidence is quoted, never guessed: the trainer's own words first, then Kubernete
 from __future__ import annotations
 
 import json
-import re
 import signal
 from dataclasses import dataclass
 from typing import Any
 
 from common.redaction import redact
+from common.text import one_line, plain
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 
@@ -46,9 +46,6 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Drained", "its node was drained"),
     "TerminationByKubelet": ("NodeShutdown", "its node ran out of resources or was shut down"),
 }
-# The escape sequences of a terminal, and characters that cannot be shown.
-_COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _AGAIN = "Put the request on the queue again"
 
 
@@ -80,9 +77,9 @@ def trainer_word(pod: KubeObject) -> TrainerWord | None:
     code, sentence = word.get("code"), word.get("message")
     if not isinstance(code, str) or not code.isascii() or not code.isalnum() or len(code) > 64:
         return None
-    if not isinstance(sentence, str) or not _printable(sentence).strip():
+    if not isinstance(sentence, str) or not plain(sentence).strip():
         return None
-    return TrainerWord(code, redact(_printable(sentence).strip()))
+    return TrainerWord(code, redact(plain(sentence).strip()))
 
 
 def disruption(pod: KubeObject) -> str | None:
@@ -182,15 +179,10 @@ def _node(pod: KubeObject) -> str:
 
 def quoted(text: str | None) -> str:
     """Somebody else's text as a part of a sentence of ours: on one line, without secrets, at most 500 characters."""
-    return redact(" ".join(_printable(text or "").split()))[:500].rstrip(". ")
-
-
-def _printable(text: str) -> str:
-    """Without what no portal, log or annotation takes: control characters (a log's colours) and half Unicode pairs."""
-    return _UNPRINTABLE.sub(" ", _COLOUR.sub("", text))
+    return redact(one_line(text or ""))[:500].rstrip(". ")
 
 
 def _tail(text: str | None) -> str:
     """The last lines of a log, on one line, at most 600 characters."""
-    lines = [line for line in (_printable(line).strip() for line in (text or "").splitlines()) if line]
+    lines = [line for line in (plain(line).strip() for line in (text or "").splitlines()) if line]
     return redact(" | ".join(lines[-5:]))[-600:]

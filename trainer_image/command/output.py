@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainer_image.command.process import plain
+from trainer_image.command.process import plain_line
 from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import LimitExceeded, UserCodeFailed
@@ -131,7 +131,9 @@ def read_metrics(path: Path) -> tuple[dict[str, float], list[str]]:
         return {}, [f"{METRICS} was not read: it is not JSON of at most {METRICS_BYTES} bytes."]
     if not isinstance(told, dict):
         return {}, [f"{METRICS} was not read: it is not an object of names and numbers."]
-    figures = {plain(name)[:64]: float(value) for name, value in list(told.items())[:MOST_METRICS] if is_figure(value)}
+    figures = {
+        plain_line(name)[:64]: float(value) for name, value in list(told.items())[:MOST_METRICS] if is_figure(value)
+    }
     left = len(told) - len(figures)
     return figures, [f"{left} entries of {METRICS} are no finite numbers, or too many: left out."] if left else []
 

@@ -7,7 +7,6 @@ import ctypes
 import io
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,13 +15,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from common.redaction import redact
+from common.text import plain
 from trainer_image.host import child_environment
 
 log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 # Runs before the program, in its process. The program dies with a trainer that is killed: an orphan would go on
 # writing, and hold a GPU. Python ignores SIGPIPE, and what is ignored stays so in a program that is executed.
@@ -109,13 +108,13 @@ class Program:
         text = io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="")
         while line := text.readline(LINE_CHARACTERS):
             overwritten = line.endswith("\r")
-            clean = plain(line).rstrip()
+            clean = plain_line(line).rstrip()
             # A progress bar writes over itself many times a second.
             log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
                 self._tail.append(clean)
 
 
-def plain(text: str) -> str:
-    """Without terminal escapes and control characters: what a program prints must not rewrite the log."""
-    return "".join(c if c.isprintable() or c == "\t" else " " for c in _ESCAPES.sub("", text)).strip("\r\n")
+def plain_line(text: str) -> str:
+    """What a program prints must not rewrite the log, nor break its lines."""
+    return plain(text).replace("\n", " ")

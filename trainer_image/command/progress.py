@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainer_image.command.process import plain
+from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _figures(told: dict[str, Any]) -> dict[str, float]:
-    return {plain(name)[:64]: float(value) for name, value in told.items() if is_figure(value)}
+    return {plain_line(name)[:64]: float(value) for name, value in told.items() if is_figure(value)}
 
 
 def is_figure(value: object) -> bool:
@@ -136,5 +136,5 @@ def _sentence(step: int, figures: dict[str, float]) -> str:
 
 
 def _short(text: str) -> str:
-    clean = plain(text)
+    clean = plain_line(text)
     return clean if len(clean) <= MESSAGE_CHARACTERS else clean[: MESSAGE_CHARACTERS - 1] + "…"
