@@ -71,8 +71,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster
 
 @pytest.fixture(scope="session")
 def _stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
-    folder = tmp_path_factory.mktemp("stages")
-    with start_cluster(folder, "--gpus", "8", "--job-backoff", "0.5", images={SCRIPT_IMAGE: None}) as cluster:
+    quick = ("--job-backoff", "0.5", "--pull-backoff", "0.5", "--retry", "0.2")
+    with start_cluster(tmp_path_factory.mktemp("stages"), "--gpus", "8", *quick, images={SCRIPT_IMAGE: None}) as cluster:
         yield cluster
 
 

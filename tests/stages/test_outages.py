@@ -126,7 +126,7 @@ def test_a_template_that_the_api_server_refuses_poisons_nobody(stage: Stage) -> 
 
 
 def test_watches_that_are_cut_expired_or_silent_do_not_hide_an_outcome(stage: Stage) -> None:
-    stage.start(RESYNC_SECONDS="2")
+    stage.start(RESYNC_SECONDS="1")
     stage.wait(lambda: len(stage.cluster.open_watches()) >= 2)
     stage.cluster.silence_watches()
     first = stage.submit("done")
