@@ -72,7 +72,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster
 @pytest.fixture(scope="session")
 def _stage_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
     quick = ("--job-backoff", "0.5", "--pull-backoff", "0.5", "--retry", "0.2")
-    with start_cluster(tmp_path_factory.mktemp("stages"), "--gpus", "8", *quick, images={SCRIPT_IMAGE: None}) as cluster:
+    with start_cluster(
+        tmp_path_factory.mktemp("stages"), "--gpus", "8", *quick, images={SCRIPT_IMAGE: None}
+    ) as cluster:
         yield cluster
 
 

@@ -8,18 +8,20 @@ from tests.crashes import explore, scenarios
 from tests.crashes.explore import Trouble
 from tests.crashes.scenarios import Scenario
 
-CRASHES: list[tuple[str, Trouble]] = [("before", explore.crash), ("after", explore.crash)]
-FAILURES: list[tuple[str, Trouble]] = [("before", explore.fail), ("after", explore.fail)]
-LATE: list[tuple[str, Trouble]] = [("before", explore.late), ("before", explore.late_crash)]
-PEOPLE: list[tuple[str, Trouble]] = [
-    ("before", explore.deleted),
-    ("before", explore.deleted_and_crash),
-    ("before", explore.forced),
-    ("before", explore.pods_deleted),
-    ("before", explore.purged),
-    ("before", explore.purged_and_crash),
-    ("before", explore.asked_again),
-]
+TROUBLES: dict[str, list[tuple[str, Trouble]]] = {
+    "a crash": [("before", explore.crash), ("after", explore.crash)],
+    "a call that fails": [("before", explore.fail), ("after", explore.fail)],
+    "a write that lands late": [("before", explore.late), ("before", explore.late_crash)],
+    "what people do": [
+        ("before", explore.deleted),
+        ("before", explore.deleted_and_crash),
+        ("before", explore.forced),
+        ("before", explore.pods_deleted),
+        ("before", explore.purged),
+        ("before", explore.purged_and_crash),
+        ("before", explore.asked_again),
+    ],
+}
 
 
 def _name(scenario: Scenario) -> str:
@@ -32,23 +34,9 @@ def test_without_faults_every_request_reaches_its_status(scenario: Scenario) -> 
 
 
 @pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
-def test_a_crash_at_any_call_loses_and_doubles_nothing(scenario: Scenario) -> None:
-    assert list(explore.singles(scenario, CRASHES))
-
-
-@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
-def test_a_call_that_fails_anywhere_loses_and_doubles_nothing(scenario: Scenario) -> None:
-    assert list(explore.singles(scenario, FAILURES))
-
-
-@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
-def test_a_write_that_lands_late_anywhere_loses_and_doubles_nothing(scenario: Scenario) -> None:
-    assert list(explore.singles(scenario, LATE))
-
-
-@pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
-def test_what_people_do_at_any_moment_ends_in_a_true_status(scenario: Scenario) -> None:
-    assert list(explore.singles(scenario, PEOPLE))
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_one_trouble_at_any_call_loses_and_doubles_nothing(kind: str, scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, TROUBLES[kind]))
 
 
 # The first fault of a pair is a crash that leaves the call done; `python -m tests.crashes --deep` makes them all.

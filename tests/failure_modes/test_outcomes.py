@@ -17,14 +17,15 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Going, Stop
-from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import Bounds, decode
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
 from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, released, statuses, templates
 from tests.world.builders import (
+    LIMITS,
     T0,
+    TEMPLATE,
     a_condition,
     a_job,
     a_pod,
@@ -36,10 +37,9 @@ from tests.world.builders import (
 )
 from tests.world.dispatcher_process import Stage
 from tests.world.monitoring import ALERTS
-from tests.world.simulated.dispatcher import TEMPLATE, VISIBILITY, Process
+from tests.world.simulated.dispatcher import VISIBILITY, Process
 from trainer_image.errors import GpuFault
 
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=900, pod_create=240, quota=7200)
 DISRUPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
 
 
@@ -76,8 +76,8 @@ def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported(
 def test_f20_no_gpu_is_waited_for_generously_and_told_in_the_schedulers_words() -> None:
     text = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
     pod = a_pod(a_condition("PodScheduled", "False", "Unschedulable", text), node=None)
-    assert isinstance(decided(pod, now=T0 + 899), Going)
-    stop = decided(pod, now=T0 + 901)
+    assert isinstance(decided(pod, now=T0 + LIMITS.unschedulable - 1), Going)
+    stop = decided(pod, now=T0 + LIMITS.unschedulable)
     assert isinstance(stop, Stop)
     assert text.rstrip(".") in stop.verdict.sentence
     setting = next(f for f in Settings.__dataclass_fields__.values() if f.name == "unschedulable_limit")

@@ -6,7 +6,7 @@ import pytest
 import responses
 
 from portal_client.client import ModelStatus, PortalClient
-from portal_client.errors import PortalError
+from portal_client.errors import PortalError, PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 
 BASE = "https://portal.example.com"
@@ -39,4 +39,16 @@ def error_of_put(api: responses.RequestsMock, **answer: object) -> PortalError:
     api.put(PUT_URL, **answer)  # type: ignore[arg-type]
     with pytest.raises(PortalError) as caught:
         put(a_client())
+    return caught.value
+
+
+def failure_of_get(client: PortalClient, model_id: str) -> PortalError:
+    with pytest.raises(PortalUnavailable) as caught:
+        client.get_model_status(model_id)
+    return caught.value
+
+
+def failure_of_put(client: PortalClient, model_id: str) -> PortalError:
+    with pytest.raises(PortalUnavailable) as caught:
+        client.update_model_status(model_id, ProcessingStatus.PROCESSING, "m")
     return caught.value

@@ -12,8 +12,9 @@ import pytest
 
 from local_stack.portal.client import StandInPortal, start_portal
 from portal_client.client import PortalClient
-from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
+from portal_client.errors import PortalUnauthorized
 from portal_client.statuses import ProcessingStatus
+from tests.portal_client.portal_calls import failure_of_get, failure_of_put
 
 KEY = "key-0123456789abcdef"
 
@@ -23,18 +24,6 @@ def client(portal: StandInPortal) -> Iterator[PortalClient]:
     client = PortalClient(portal.url, portal.api_key, timeout=20)
     yield client
     client.close()
-
-
-def failure_of_get(client: PortalClient, model_id: str) -> PortalError:
-    with pytest.raises(PortalUnavailable) as caught:
-        client.get_model_status(model_id)
-    return caught.value
-
-
-def failure_of_put(client: PortalClient, model_id: str) -> PortalError:
-    with pytest.raises(PortalUnavailable) as caught:
-        client.update_model_status(model_id, ProcessingStatus.PROCESSING, "m")
-    return caught.value
 
 
 def test_a_training_is_marked_from_created_to_completed(

@@ -12,11 +12,9 @@ from hypothesis import strategies as st
 from dispatcher.cluster import names, objects
 from dispatcher.decisions import admission, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Stop
-from dispatcher.decisions.waiting import Limits
 from portal_client.statuses import ProcessingStatus
+from tests.world.builders import LIMITS
 from tests.world.recordings import NAMES, World, recording
-
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=240, quota=7200)
 
 
 @cache

@@ -16,14 +16,10 @@ from dispatcher.cluster import names
 from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
 from dispatcher.launch.request import Bounds, MalformedRequest, decode
 from dispatcher.queue.poison import MAX_ENTRY_BYTES, make_entry, parse_entry
+from tests.world.builders import TEMPLATE
 
 BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",))
 DEFAULTS = JobDefaults(env={"API_BASE_URL": "https://portal.example.com"}, time_limit=3600)
-TEMPLATE: dict[str, Any] = {
-    "spec": {
-        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "trainer:1"}]}}
-    }
-}
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 

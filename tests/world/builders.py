@@ -6,10 +6,21 @@ from typing import Any
 
 from common.times import rfc3339
 from dispatcher.cluster import names
+from dispatcher.decisions.waiting import Limits
 
 # 2026-11-23T08:00:00Z, the instant that the builders' objects were created at.
 T0 = 1795420800.0
 JOB_UID = "job-uid-1"
+LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=240, quota=7200)
+TEMPLATE: dict[str, Any] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "spec": {
+        "backoffLimit": 1,
+        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "trainer:1"}]}},
+    },
+}
+"""The smallest Job template. Do not change it: it is shared."""
 
 
 def a_condition(kind: str, status: str = "True", reason: str = "", message: str = "", at: float = T0) -> dict[str, Any]:

@@ -12,11 +12,6 @@ from tests.world.builders import FakeClock, a_job, a_pod, complete, failed, runn
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def touched() -> list[str]:
     """The names that `changed` was called with since they were last taken."""
     return []

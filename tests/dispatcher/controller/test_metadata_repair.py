@@ -16,16 +16,9 @@ from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, re
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, decode
-from tests.world.builders import T0, FakeClock, a_job, complete
+from tests.world.builders import T0, TEMPLATE, FakeClock, a_job, complete
 
 MESSAGE = '{"task": "train", "model_container_name": "model-1", "note": "$(API_KEY)"}'
-TEMPLATE = {
-    "apiVersion": "batch/v1",
-    "kind": "Job",
-    "spec": {
-        "template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "trainer", "image": "trainer:1"}]}}
-    },
-}
 
 
 def _job(without: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:

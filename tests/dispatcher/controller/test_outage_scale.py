@@ -32,7 +32,8 @@ from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueueUnavail
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from tests.world.simulated.dispatcher import TEMPLATE, Process
+from tests.world.builders import a_condition, a_job, a_pod, terminated
+from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.records import copied
 from tests.world.simulated.world import EPOCH, World
 
@@ -181,40 +182,16 @@ class _Work(WorkQueue):
 
 
 def _finished(number: int, now: float) -> dict[str, Any]:
-    at = rfc3339(now - 60)
-    return {
-        "metadata": {
-            "name": f"model-{number}",
-            "uid": f"job-{number}",
-            "resourceVersion": "1",
-            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: str(number)},
-            "annotations": {names.MESSAGE_ID: "m", names.LAUNCHED_AT: at, names.ACKNOWLEDGED: "true"},
-            "finalizers": [names.FINALIZER],
-        },
-        "spec": copied(dict(TEMPLATE["spec"])),
-        "status": {
-            "succeeded": 1,
-            "conditions": [{"type": "Complete", "status": "True", "lastTransitionTime": at}],
-        },
-    }
+    complete = a_condition("Complete", at=now - 60)
+    job = a_job(complete, model_id=str(number), uid=f"job-{number}", status={"succeeded": 1})
+    job["metadata"]["annotations"][names.LAUNCHED_AT] = rfc3339(now - 60)
+    return job
 
 
 def _pod(number: int, spoken: bool) -> dict[str, Any]:
-    word = '{"code": "Completed", "message": "Model training completed successfully"}'
-    ended = {"exitCode": 0, **({"message": word} if spoken else {})}
-    return {
-        "metadata": {
-            "name": f"pod-{number}",
-            "uid": f"pod-{number}",
-            "resourceVersion": "1",
-            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: str(number)},
-            "ownerReferences": [{"kind": "Job", "controller": True, "uid": f"job-{number}"}],
-        },
-        "status": {
-            "phase": "Succeeded",
-            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
-        },
-    }
+    word = '{"code": "Completed", "message": "Model training completed successfully"}' if spoken else None
+    ended = terminated(0, word, "Completed")
+    return a_pod(name=f"pod-{number}", model_id=str(number), job_uid=f"job-{number}", phase="Succeeded", state=ended)
 
 
 def test_an_hour_without_the_portal_loses_no_outcome_of_a_thousand() -> None:

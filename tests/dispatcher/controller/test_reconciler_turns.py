@@ -14,12 +14,10 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.metadata_repair import MetadataRepair
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.model_locks import ModelLocks
-from tests.world.builders import T0, FakeClock, a_job, a_pod, complete, failed, terminated
+from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, terminated
 
 OURS, THEIRS = "0a0a0a0a", "0b0b0b0b"
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=86400, pod_create=300, quota=86400)
 
 
 class Bench:

@@ -11,11 +11,6 @@ from tests.world.builders import FakeClock
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def queue(clock: FakeClock) -> WorkQueue:
     return WorkQueue(back_off_max=60.0, clock=clock)
 

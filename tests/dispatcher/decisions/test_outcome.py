@@ -10,8 +10,8 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
-from dispatcher.decisions.waiting import Limits
 from tests.world.builders import (
+    LIMITS,
     T0,
     a_condition,
     a_job,
@@ -23,7 +23,6 @@ from tests.world.builders import (
     terminated,
 )
 
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=300, quota=3600)
 LATE = T0 + 1e6
 DONE_WORD = json.dumps({"message": "Model training completed successfully", "code": "Completed", "exit": 0})
 DATASET_WORD = json.dumps(

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
-from dispatcher.decisions.waiting import Limits, needs_events
+from dispatcher.decisions.waiting import needs_events
+from tests.world.builders import LIMITS
 from tests.world.recordings import NAMES, Recorded, World, after, has_ended, recording
-
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=240, quota=7200)
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def test_a_job_that_would_wait_for_ever_is_stopped_after_its_limit_and_not_befor
 def test_a_limit_of_zero_waits_for_ever(name: str) -> None:
     world = after(recording(name))
     assert world.job is not None
-    never = Limits(image_pull=600, container_config=300, unschedulable=0, pod_create=240, quota=0)
+    never = replace(LIMITS, unschedulable=0, quota=0)
     now = world.now + 1e7
     result = outcome.decide(world.job, list(world.pods.values()), world.events, now, never)
     assert isinstance(result, Going)

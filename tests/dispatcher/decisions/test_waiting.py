@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from dispatcher.cluster import objects
-from dispatcher.decisions.waiting import Limits, Waiting, look, needs_events
+from dispatcher.decisions.waiting import Waiting, look, needs_events
 from tests.world.builders import (
+    LIMITS,
     T0,
     a_condition,
     a_job,
@@ -20,8 +22,7 @@ from tests.world.builders import (
     waiting,
 )
 
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=240, quota=7200)
-FOREVER = Limits(image_pull=600, container_config=300, unschedulable=0, pod_create=240, quota=0)
+FOREVER = replace(LIMITS, unschedulable=0, quota=0)
 UNSCHEDULABLE = a_condition(
     "PodScheduled", "False", "Unschedulable", "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 )

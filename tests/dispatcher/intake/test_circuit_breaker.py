@@ -28,11 +28,6 @@ class Throttled(Exception):
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 def breaker(clock: FakeClock) -> CircuitBreaker:
     return CircuitBreaker(pause_max=30.0, clock=clock)
 

@@ -18,11 +18,12 @@ from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.loop import Intake
-from dispatcher.launch.job_spec import JobDefaults, load_template
+from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds
 from dispatcher.telemetry.metrics import Metrics
+from tests.world.builders import TEMPLATE
 from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
 from tests.world.simulated.world import World
 
@@ -30,18 +31,6 @@ VISIBILITY = 100.0
 # At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
 TTL = 400
 RESYNC = 90.0
-TEMPLATE = load_template(
-    """
-apiVersion: batch/v1
-kind: Job
-spec:
-  backoffLimit: 1
-  template:
-    spec:
-      restartPolicy: Never
-      containers: [{name: trainer, image: "trainer:1"}]
-"""
-)
 SETTINGS = Settings.read(
     {
         "QUEUE_NAME": "requests",
