@@ -79,7 +79,7 @@ def create_container(service: BlobServiceClient, name: str) -> ContainerClient:
 
 
 def upload_folder(service: BlobServiceClient, container: str, folder: Path) -> int:
-    """Every file of the folder as a blob of the same relative path, with its MD5. Returns how many."""
+    """Every file of the folder as a blob of the same relative path, with its MD5. Returns their number."""
     client = create_container(service, container)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
 

@@ -1,4 +1,4 @@
-"""How to talk to a demo that was left running."""
+"""How to use a demo that was left running."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from local_stack.stack import NAMESPACE, QUEUE, ROOT
 
 
-def how_to_talk_to_it(folder: Path, up: Mapping[str, tuple[int, str]]) -> str:
+def how_to_use_it(folder: Path, up: Mapping[str, tuple[int, str]]) -> str:
     """Commands to copy, for a shell in the project's folder. up: name → (pid, starting mark)."""
     place = folder.relative_to(ROOT)
     settings = _settings(folder)
@@ -38,7 +38,7 @@ stop it all      make demo-down
 
 
 def _settings(folder: Path) -> dict[str, str]:
-    """What dispatcher.env says; enough for values without quotes."""
+    """The values of dispatcher.env, as far as they are not quoted."""
     try:
         lines = (folder / "dispatcher.env").read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The demo's requests, and what has to become of each: one row each. Pure."""
+"""The demo's requests and the right outcome of each, one row a request. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 from portal_client.messages import COMPLETED
 
-Kind = Literal["trained", "failed", "refused", "duplicate", "poisoned"]
+Kind = Literal["trained", "failed", "rejected", "duplicate", "poisoned"]
 
 # Bounded by epochs, not by time: the figures are to be the same on a busy machine.
 QUICK = ("model: {preset: fast}", "train: {time_budget: 3m, seed: 0}")
@@ -22,8 +22,8 @@ class Expectation:
     """What is right for one request.
 
     kind: trained    Completed at the portal, a model published whose `metric` is at least `at_least`
-          failed     Failed at the portal, with a message that `says` (a regular expression) matches
-          refused    the portal says what it said before, and there is no Job
+          failed     Failed at the portal, with a message that `pattern` (a regular expression) matches
+          rejected   the portal has the status it had before, and there is no Job
           duplicate  the request was consumed and its model was trained once only
           poisoned   an entry in the poison queue with this `code`
     """
@@ -31,16 +31,16 @@ class Expectation:
     kind: Kind
     metric: str = ""
     at_least: float = 0.0
-    says: str = ""
+    pattern: str = ""
     code: str = ""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One message of the demo and the world it finds.
+    """One message of the demo, and what is there when it is sent.
 
     container: the model's container, None where the message names none that could be one.
-    portal: (status, message) that the portal holds beforehand; None: the portal knows no such model.
+    portal: (status, message) that the portal has beforehand; None: the portal knows no such model.
     config: lines of config.yaml. after: sent once the request of that name is training.
     """
 
@@ -60,7 +60,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was seen of one request when everything had come to rest.
+    """What was seen of one request when everything was settled.
 
     portal: (status, message) now. job: whether there is one. waited, trained: seconds, None: nothing ran.
     metrics: the published model's. runs: run folders in its container. place: where it is.
@@ -112,7 +112,7 @@ REQUESTS: tuple[Request, ...] = (
     ),
     Request(
         name="reconfigure",
-        what="a model in status Reconfigure: how diabetes goes on, a number",
+        what="a model in status Reconfigure: the course of diabetes, a number",
         container="model-70fb5fb0-9b8a-4b9f-9f6f-2cc4e7b11de8",
         message=train_message("model-70fb5fb0-9b8a-4b9f-9f6f-2cc4e7b11de8", None),
         portal=("Reconfigure", "Retrain with the new configuration"),
@@ -121,12 +121,12 @@ REQUESTS: tuple[Request, ...] = (
     ),
     Request(
         name="no dataset",
-        what="its dataset's container is missing",
+        what="the container of its dataset is missing",
         container="model-nodata",
         message=train_message("model-nodata", "dataset-missing"),
         portal=CREATED,
         config=("task: tabular", "data: {target: price}", *QUICK),
-        expected=Expectation("failed", says=r"Failed to download dataset from container: dataset-missing"),
+        expected=Expectation("failed", pattern=r"Failed to download dataset from container: dataset-missing"),
     ),
     Request(
         name="bad config",
@@ -135,31 +135,31 @@ REQUESTS: tuple[Request, ...] = (
         message=train_message("model-typo", "dataset-tumours"),
         portal=CREATED,
         config=("task: tabular", "data: {target: diagnosis}", "train: {time_budgt: 20s}"),
-        expected=Expectation("failed", says=r"Invalid configuration: train\.time_budgt: .*time_budget"),
+        expected=Expectation("failed", pattern=r"Invalid configuration: train\.time_budgt: .*time_budget"),
     ),
     Request(
         name="completed",
-        what="its model is Completed already",
+        what="its model is already Completed",
         container="model-done",
         message=train_message("model-done", "dataset-tumours"),
         portal=("Completed", COMPLETED),
-        expected=Expectation("refused"),
+        expected=Expectation("rejected"),
     ),
     Request(
         name="bad name",
-        what="its container's name is no model's",
+        what="its container name is not that of a model",
         message=train_message("training-1", "dataset-tumours"),
         expected=Expectation("poisoned", code="InvalidContainerName"),
     ),
     Request(
         name="no JSON",
-        what="it is no JSON at all",
+        what="it is not JSON",
         message="please train my model",
         expected=Expectation("poisoned", code="NotJson"),
     ),
     Request(
         name="table again",
-        what="the first one a second time, while it runs",
+        what="the first one again, while it runs",
         container="model-tumours",
         message=train_message("model-tumours", "dataset-tumours"),
         after="table",
@@ -173,16 +173,16 @@ def mismatch(request: Request, outcome: Outcome) -> str | None:
     expected = request.expected
     if expected.kind == "poisoned":
         if outcome.poison is None:
-            return f"it should be in the poison queue as {expected.code}, and is not"
+            return f"it should be in the poison queue as {expected.code}, but is not"
         if outcome.poison[0] != expected.code:
             return f"the poison queue gives {outcome.poison[0]} as its reason, not {expected.code}"
         return None
     if outcome.poison is not None:
         return f"it is in the poison queue ({outcome.poison[0]}), where it does not belong"
-    if expected.kind == "refused":
+    if expected.kind == "rejected":
         if outcome.portal != request.portal:
-            return f"the portal should say {_shown(request.portal)} as before, and says {_shown(outcome.portal)}"
-        return "there is a Job for it, and there should be none" if outcome.job else None
+            return f"the portal should still have {_shown(request.portal)}, but has {_shown(outcome.portal)}"
+        return "there is a Job for it, but there should be none" if outcome.job else None
     if expected.kind == "failed":
         return _failed_otherwise(expected, outcome)
     return _trained_otherwise(expected, outcome)
@@ -190,28 +190,28 @@ def mismatch(request: Request, outcome: Outcome) -> str | None:
 
 def _failed_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
     if outcome.portal is None or outcome.portal[0] != "Failed":
-        return f"the portal should say Failed, and says {_shown(outcome.portal)}"
-    if not re.search(expected.says, outcome.portal[1]):
-        return f'the portal\'s message should match "{expected.says}", and is "{outcome.portal[1]}"'
+        return f"the portal should have Failed, but has {_shown(outcome.portal)}"
+    if not re.search(expected.pattern, outcome.portal[1]):
+        return f'the portal\'s message should match "{expected.pattern}", but is "{outcome.portal[1]}"'
     return None
 
 
 def _trained_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
     if outcome.portal is None or outcome.portal[0] != "Completed":
-        return f"the portal should say Completed, and says {_shown(outcome.portal)}"
+        return f"the portal should have Completed, but has {_shown(outcome.portal)}"
     if outcome.runs != 1:
-        return f"its container should hold one run, and holds {outcome.runs}"
+        return f"its container should hold one run, but holds {outcome.runs}"
     if expected.kind == "duplicate":
         return None
     figure = outcome.metrics.get(expected.metric)
     if figure is None:
-        return f"its report gives no test {expected.metric}, but {', '.join(outcome.metrics) or 'nothing'}"
+        return f"its report has no test {expected.metric}, but {', '.join(outcome.metrics) or 'nothing'}"
     if figure < expected.at_least:
-        return f"its test {expected.metric} should be at least {expected.at_least:g}, and is {figure:.3f}"
+        return f"its test {expected.metric} should be at least {expected.at_least:g}, but is {figure:.3f}"
     return None
 
 
 def _shown(portal: tuple[str, str] | None) -> str:
     if portal is None:
-        return "nothing of it"
+        return "no such model"
     return f"{portal[0]} ({portal[1]})" if portal[1] else portal[0]

@@ -1,8 +1,8 @@
 """`make demo`: requests on a real queue become trained, published and reported models, on this machine.
 
 Azurite, the stand-in portal, the stand-in cluster and the dispatcher run as processes; data sets are uploaded,
-requests are put on the queue, and what happens is shown until everything has come to rest. Then each outcome is
-compared with the expected one.
+requests are put on the queue, and progress is shown until everything has come to rest. Then each outcome is compared
+with the expected one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rich.console import Console
 
 from local_stack.azurite import AzuriteMissing
 from local_stack.demo import data
-from local_stack.demo.help import how_to_talk_to_it
+from local_stack.demo.help import how_to_use_it
 from local_stack.demo.requests import REQUESTS, Request
 from local_stack.demo.view import Progress, make_console, print_outcomes
 from local_stack.demo.watch import Seen, Snapshot, Watch
@@ -29,7 +29,7 @@ from local_stack.stack import ROOT, Stack
 
 FOLDER = ROOT / ".local" / "demo"
 STATE = FOLDER / "state.json"
-# The requests have this long, in seconds; a machine on which they need longer is not one to wait for.
+# Seconds after which the demo gives up waiting for its requests.
 DEADLINE = 240.0
 LOOK_EVERY = 0.5
 
@@ -45,11 +45,11 @@ def run(*, keep: bool = False, send: bool = True) -> int:
     FOLDER.parent.mkdir(exist_ok=True)
     with (FOLDER.parent / "demo.lock").open("w") as lock:
         if not _take(lock):
-            console.print("A demo is at work already, in another terminal; nothing was started.")
+            console.print("A demo is already running in another terminal; nothing was started.")
             return EXIT_NOT_STARTED
         if up := running():
-            console.print("A demo is up already; nothing was started.")
-            console.print(how_to_talk_to_it(FOLDER, up), markup=False, soft_wrap=True)
+            console.print("A demo is already up; nothing was started.")
+            console.print(how_to_use_it(FOLDER, up), markup=False, soft_wrap=True)
             return EXIT_NOT_STARTED
         shutil.rmtree(FOLDER, ignore_errors=True)
         with interrupted_once():
@@ -87,7 +87,7 @@ def _run(console: Console, keep: bool, send: bool) -> int:
     kept, wrong = False, 0
     stack = Stack(FOLDER)
     try:
-        console.print("Starting Azurite, the stand-in portal and a cluster with two GPUs ...")
+        console.print("Starting Azurite, a stand-in portal and a stand-in cluster with two GPUs ...")
         stack.start()
         _note(stack)
         console.print("Uploading data sets and configurations ...")
@@ -101,7 +101,7 @@ def _run(console: Console, keep: bool, send: bool) -> int:
         if keep:
             stack.write_environment()
             kept = True
-            console.print(how_to_talk_to_it(FOLDER, running()), markup=False, soft_wrap=True)
+            console.print(how_to_use_it(FOLDER, running()), markup=False, soft_wrap=True)
         return EXIT_UNEXPECTED if wrong else EXIT_OK
     finally:
         if not kept:
@@ -110,17 +110,17 @@ def _run(console: Console, keep: bool, send: bool) -> int:
 
 
 def _note(stack: Stack) -> None:
-    """Write down what runs, so that `down` finds it even after a kill -9 of ours."""
+    """Write down what runs, so that `down` finds it even after this process was killed."""
     STATE.write_text(json.dumps(stack.pids(), indent=2), encoding="utf-8")
 
 
 def _requests(console: Console, stack: Stack, dispatcher: Service, keep: bool) -> int:
-    """Send them, show what happens, judge. Returns how many things are not as expected."""
+    """Send them, show progress, compare the outcomes. Returns the number of mismatches."""
     watch = Watch(stack, REQUESTS)
     snapshot, problems = _follow(console, watch, dispatcher)
     outcomes = watch.outcomes(snapshot)
     if not keep and dispatcher.returncode is None and (code := dispatcher.stop(grace=30)) != 0:
-        problems.append(f"the dispatcher should end with code 0 on SIGTERM, and ended with {code}")
+        problems.append(f"the dispatcher should end with code 0 on SIGTERM, but ended with {code}")
     wrong = print_outcomes(console, REQUESTS, outcomes, problems)
     console.print(f"The logs of all processes are in {stack.logs.relative_to(ROOT)}.", soft_wrap=True)
     verdict = f"{wrong} not as expected." if wrong else "Every outcome is the expected one."
@@ -129,7 +129,7 @@ def _requests(console: Console, stack: Stack, dispatcher: Service, keep: bool) -
 
 
 def prepare(stack: Stack, requests: tuple[Request, ...]) -> None:
-    """The world before the first message: data and configurations uploaded, models known to the portal."""
+    """Before the first message: upload data and configurations, and make the models known to the portal."""
     blobs = stack.blobs
     with tempfile.TemporaryDirectory() as scratch:
         for name, write in {
@@ -149,13 +149,13 @@ def prepare(stack: Stack, requests: tuple[Request, ...]) -> None:
 
 
 def _follow(console: Console, watch: Watch, dispatcher: Service) -> tuple[Snapshot, list[str]]:
-    """Send the requests and show what happens until all is settled: the last look, and what went wrong."""
+    """Send the requests and show progress until all is settled: the last snapshot, and what went wrong."""
     began = time.monotonic()
     waiting = list(watch.requests)
     with Progress(console, watch.requests, watch.stack.gpus) as progress:
         snapshot = watch.look()
         while True:
-            for request in [r for r in waiting if r.after is None or _began(snapshot.requests[r.after])]:
+            for request in [r for r in waiting if r.after is None or _has_started(snapshot.requests[r.after])]:
                 waiting.remove(request)
                 watch.stack.queue().send_message(request.message)
                 watch.sent[request.name] = time.time()
@@ -169,16 +169,16 @@ def _follow(console: Console, watch: Watch, dispatcher: Service) -> tuple[Snapsh
                 words = log_tail(dispatcher.log)
                 return snapshot, [f"the dispatcher ended with code {dispatcher.returncode}; its log ends:\n{words}"]
             if seconds > DEADLINE:
-                return snapshot, [f"not everything came to rest within {DEADLINE:g} s"]
+                return snapshot, [f"not everything was settled within {DEADLINE:g} s"]
             time.sleep(LOOK_EVERY)
 
 
-def _began(seen: Seen) -> bool:
+def _has_started(seen: Seen) -> bool:
     return seen.job in ("running", "succeeded", "failed")
 
 
 def _take(lock: IO[str]) -> bool:
-    """Whether no other demo is at work right now."""
+    """Whether no other demo is running now."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -17,7 +17,7 @@ from local_stack.demo.requests import Outcome, Request, mismatch
 from local_stack.demo.watch import Seen, Snapshot
 
 STATUS_STYLE = {"Completed": "green", "Failed": "red", "Processing": "yellow", "Reconfigure": "cyan"}
-# Wide enough for the last table's columns where no terminal says how wide it is.
+# Wide enough for the columns of the last table, where there is no terminal to ask.
 PIPED_WIDTH = 160
 
 
@@ -94,7 +94,7 @@ class Progress:
 def print_outcomes(
     console: Console, requests: Iterable[Request], outcomes: Mapping[str, Outcome], more: Iterable[str] = ()
 ) -> int:
-    """The table at the end, the poison queue, a sentence for each mismatch. Returns how many there are."""
+    """The table at the end, the poison queue, a sentence for each mismatch. Returns their number."""
     requests = tuple(requests)
     console.print(_outcome_table(requests, outcomes))
     poisoned = [(request, poison) for request in requests if (poison := outcomes[request.name].poison)]
@@ -112,7 +112,7 @@ def print_outcomes(
 
 
 def _outcome_table(requests: Iterable[Request], outcomes: Mapping[str, Outcome]) -> Table:
-    table = Table(title="What has become of each request", box=box.SIMPLE_HEAD, title_justify="left")
+    table = Table(title="The outcome of each request", box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("", no_wrap=True)
     table.add_column("request", overflow="fold")
     table.add_column("the portal says", overflow="fold", ratio=1)
@@ -138,7 +138,7 @@ def _outcome_table(requests: Iterable[Request], outcomes: Mapping[str, Outcome])
 
 def _portal_words(request: Request, outcome: Outcome) -> Text:
     if request.expected.kind == "poisoned":
-        return Text("nothing: it names no model", style="dim")
+        return Text("nothing: the message names no model", style="dim")
     status, words = outcome.portal or ("nothing", "")
     return Text.assemble(_status(status), f"\n{words}" if words else "")
 

@@ -1,4 +1,4 @@
-"""Looks at queue, cluster, portal and storage from outside, as an operator would: what is each request at."""
+"""Looks at queue, cluster, portal and storage from outside, as an operator would: the state of each request."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class Watch:
         )
 
     def settled(self, snapshot: Snapshot) -> bool:
-        """Nothing more will come: messages consumed, Jobs reported, expected poison entries there."""
+        """Nothing more will happen: messages consumed, Jobs reported, expected poison entries there."""
         poison = {request.name for request in self.requests if request.expected.kind == "poisoned"}
         return (
             snapshot.queued == 0
@@ -107,7 +107,7 @@ class Watch:
         )
 
     def outcomes(self, snapshot: Snapshot) -> dict[str, Outcome]:
-        """What has become of each request, with what its container and the poison queue hold."""
+        """The outcome of each request, with what its container and the poison queue hold."""
         poison = self._poison()
         outcomes = {}
         for request in self.requests:

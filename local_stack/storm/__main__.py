@@ -1,11 +1,11 @@
-"""`make storm`: many requests, several dispatchers, and everything around them failing; nothing may be lost or doubled.
+"""`make storm`: many requests, several dispatchers, and faults everywhere; nothing may be lost or trained twice.
 
     python -m local_stack.storm --requests 2000 --dispatchers 3 --kills 50 --seconds 540 --seed 1
 
-Real processes: dispatchers that are SIGKILLed at random, Azurite, the stand-in portal and cluster. What has to
-come of each request is decided when it is made (storm_plan); what came of it is read from the portal, the queues and
-the cluster in the end (storm_judge). Exits 1 unless nothing was lost, doubled or wrong. A seed repeats the requests and
-the order of the faults; the processes' own timing stays chance.
+Real processes: dispatchers that are SIGKILLed at random, Azurite, the stand-in portal and cluster. plan.py decides
+the right outcome of each request when it is made; judge.py compares it with what portal, queues and cluster hold at
+the end. Exits 1 unless nothing was lost, doubled or wrong. A seed repeats the requests and the order of the faults,
+but not the timing of the processes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from azure.storage.queue import QueueClient
 from local_stack.azurite import AzuriteMissing
 from local_stack.processes import ServiceFailed, WaitedTooLong, interrupted_once, wait_until
 from local_stack.stack import ROOT
-from local_stack.storm.actors import Hands
-from local_stack.storm.baseline import calls_in_calm, compare
+from local_stack.storm.actors import Actors
+from local_stack.storm.baseline import baseline_calls, compare
 from local_stack.storm.fleet import SETTINGS, VISIBILITY, Fleet, World, poison_entries
 from local_stack.storm.judge import Evidence, Verdicts, judge
 from local_stack.storm.plan import MODEL_PREFIX, Request, make_plan, second_message
@@ -40,15 +40,15 @@ from local_stack.storm.weather import Weather
 FOLDER = ROOT / ".local" / "storm"
 QUEUE = "storm"
 EXIT_OK, EXIT_DEVIATION, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 130
-# The share of the time in which it storms; in the rest everything has to come to rest.
+# The share of the time in which things fail; in the rest everything has to come to rest.
 _STORMY = 0.6
 
 
 @dataclass(frozen=True)
 class Options:
-    """The command line. seconds: for everything; calm: requests of each calm comparison, 0 for none.
+    """The command line. seconds: for everything; calm: requests of each baseline without faults, 0 for none.
 
-    stormy: seconds in which requests are sent and things fail; 0: three fifths of what the comparison leaves.
+    stormy: seconds in which requests are sent and things fail; 0: three fifths of what the baselines leave.
     """
 
     requests: int = 2000
@@ -62,27 +62,27 @@ class Options:
 
 
 def run(options: Options, say: Callable[[str], None] = print) -> Verdicts:
-    """The whole storm; says its figures line by line. Raises ServiceFailed and AzuriteMissing where nothing starts."""
+    """The whole storm; reports its figures line by line. Raises ServiceFailed or AzuriteMissing."""
     end = time.monotonic() + options.seconds
     shutil.rmtree(options.folder, ignore_errors=True)
     say(f"storm of seed {options.seed}; logs in {options.folder}")
     with World(options.folder) as world:
-        second: list[str] = []
+        comparison: list[str] = []
         if options.calm:
-            calls = [calls_in_calm(world, count, options.calm, options.seed) for count in (1, 2)]
-            second = compare(calls[0], calls[1], options.calm)
+            calls = [baseline_calls(world, count, options.calm, options.seed) for count in (1, 2)]
+            comparison = compare(calls[0], calls[1], options.calm)
             world.portal.clear_calls()
             world.cluster.clear_calls()
-        return _storm(world, options, end, second, say)
+        return _storm(world, options, end, comparison, say)
 
 
-def _storm(world: World, options: Options, end: float, second: list[str], say: Callable[[str], None]) -> Verdicts:
+def _storm(world: World, options: Options, end: float, comparison: list[str], say: Callable[[str], None]) -> Verdicts:
     began = time.monotonic()
     world.create(QUEUE, QUEUE)
     queue = world.queue(QUEUE)
     requests = make_plan(options.seed, options.requests)
     by_model = {request.model_id: request for request in requests if request.model_id}
-    hands = Hands(
+    actors = Actors(
         by_model,
         world.cluster,
         world.portal,
@@ -91,7 +91,7 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         visibility=VISIBILITY,
         seed=options.seed,
     )
-    record = hands.record = Record(world.cluster, QUEUE, hands.on_running)
+    record = actors.record = Record(world.cluster, QUEUE, actors.on_running)
     weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
     fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS, options.seed)
     record.start()
@@ -105,16 +105,16 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         weather.stop()
         fleet.spare()
         fleet.start_missing()
-        say(f"{time.monotonic() - began:.0f} s: sent everything; the weather is fair again")
-        rested = _come_to_rest(world, queue, requests, record, hands, end)
+        say(f"{time.monotonic() - began:.0f} s: all requests are sent and no more faults are caused")
+        rested = _come_to_rest(world, queue, requests, record, actors, end)
         took = time.monotonic() - began
         record.refresh()
     finally:
         fleet.spare()
-        hands.stop()
+        actors.stop()
         record.stop()
         weather.stop()
-    if failures := hands.failures():
+    if failures := actors.failures():
         raise failures[0]
     evidence = Evidence(
         world.portal.models(),
@@ -126,8 +126,8 @@ def _storm(world: World, options: Options, end: float, second: list[str], say: C
         queue.get_queue_properties().approximate_message_count or 0,
     )
     verdicts = judge(requests, evidence)
-    own = Counter({f"portal {method}": count for method, count in hands.portal_calls.items()})
-    figures = Figures(options.seed, took, rested, requests, fleet, weather, hands, evidence, verdicts, second)
+    own = Counter({f"portal {method}": count for method, count in actors.portal_calls.items()})
+    figures = Figures(options.seed, took, rested, requests, fleet, weather, actors, evidence, verdicts, comparison)
     calls = Counter(f"portal {call.method}" for call in world.portal.calls()) - own + Counter(world.cluster.calls())
     report(figures, calls, world.cluster.suffered(), say)
     return verdicts
@@ -156,20 +156,20 @@ def _send_all(queue: QueueClient, world: World, requests: list[Request], seconds
 
 
 def _come_to_rest(
-    world: World, queue: QueueClient, requests: list[Request], record: Record, hands: Hands, end: float
+    world: World, queue: QueueClient, requests: list[Request], record: Record, actors: Actors, end: float
 ) -> bool:
-    """Until nothing is left to do. False: the time was up; the judge says what is missing."""
+    """Wait until nothing is left to do. False: the time was up; the verdicts say what is missing."""
     wanted = [request.model_id for request in requests if request.kind.runs]
 
     def at_rest() -> bool:
-        if hands.pending() or record.unsettled() or queue.get_queue_properties().approximate_message_count:
+        if actors.pending() or record.unsettled() or queue.get_queue_properties().approximate_message_count:
             return False
         models = world.portal.models()
         return all(models[model_id].status in ("Completed", "Failed") for model_id in wanted)
 
     with suppress(WaitedTooLong):
         wait_until(at_rest, end - time.monotonic(), interval=0.25)
-        # Whatever might still be done to what has come to rest.
+        # For what might still be done wrongly afterwards.
         time.sleep(min(5.0, max(0.0, end - time.monotonic())))
         return True
     return False
@@ -183,15 +183,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dispatchers", type=int, default=usual.dispatchers)
     parser.add_argument("--kills", type=int, default=usual.kills)
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="for everything")
-    parser.add_argument("--stormy", type=float, default=usual.stormy, help="of them, bad weather; 0: three fifths")
-    parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each calm comparison; 0: none")
-    parser.add_argument("--seed", type=int, default=usual.seed, help="by chance")
+    parser.add_argument("--stormy", type=float, default=usual.stormy, help="of them with faults; 0: three fifths")
+    parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each faultless baseline; 0: none")
+    parser.add_argument("--seed", type=int, default=usual.seed, help="default: random")
     options = Options(**vars(parser.parse_args(arguments)))
     with interrupted_once():
         try:
             verdicts = run(options, lambda line: print(line, flush=True))
         except KeyboardInterrupt:
-            print("interrupted; everything that was started has been ended", file=sys.stderr)
+            print("interrupted; everything that was started has been stopped", file=sys.stderr)
             return EXIT_INTERRUPTED
         except (ServiceFailed, AzuriteMissing) as error:
             print(f"error: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Who else acts on models that train: the trainer's own reports, people who delete, evict and ask anew.
+"""Who else acts on models that train: the trainer reports to the portal; people delete, evict and reconfigure.
 
-Every act goes through APIs that are failing just then, so each is repeated until it was done.
+Every call goes through APIs that are failing at that time, so each is repeated until it succeeds.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any
 
 from local_stack.cluster.client import StandInCluster
 from local_stack.portal.client import StandInPortal
-from local_stack.storm.plan import SPEAKING_SECONDS, Ending, Request
+from local_stack.storm.plan import REPORTING_SECONDS, Ending, Request
 from local_stack.storm.record import Record, SeenPod
 from portal_client.messages import STARTED
 
-_HANDS = 32
-# A portal that hangs answers within this, so that no late write of a trainer's comes after its pod's end.
+_THREADS = 32
+# Seconds within which a hanging portal answers, so that no late write of a trainer comes after the end of its pod.
 LONGEST_HANG = 2.5
-_UNWELL = (OSError, ValueError, http.client.HTTPException)
+_OUTAGE = (OSError, ValueError, http.client.HTTPException)
 
 
-class Hands:
+class Actors:
     """send: puts the request's next message on the queue. visibility: the dispatchers' VISIBILITY_TIMEOUT_SECONDS."""
 
     def __init__(
@@ -52,22 +52,22 @@ class Hands:
         self._visibility = visibility
         self._chance = random.Random(seed)
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(_HANDS, thread_name_prefix="hand")
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="actor")
         self._acts: list[Future[None]] = []
         self._touched: set[str] = set()
 
     def on_running(self, pod: SeenPod) -> None:
-        """A pod runs, or has run in an instant: what is to be done about it?"""
+        """A pod runs, or has run in an instant: start what is to be done to it."""
         request = self._requests.get(pod.model_id)
-        if request is None or not (hand := request.kind.hand) or self._stop.is_set():
+        if request is None or not (action := request.kind.action) or self._stop.is_set():
             return
-        if pod.over and hand != "reconfigure ended":
+        if pod.over and action != "reconfigure ended":
             return
-        if request.speaks is not None:
-            self._acts.append(self._pool.submit(self._speak, pod.model_id, request.speaks, time.monotonic()))
+        if request.reports is not None:
+            self._acts.append(self._pool.submit(self._report, pod.model_id, request.reports, time.monotonic()))
         elif pod.model_id not in self._touched:
             self._touched.add(pod.model_id)
-            act = self._ask_anew if hand.startswith("reconfigure") else self._interfere
+            act = self._reconfigure if action.startswith("reconfigure") else self._interfere
             self._acts.append(self._pool.submit(act, request, pod))
 
     def pending(self) -> int:
@@ -83,27 +83,27 @@ class Hands:
 
     # The trainer
 
-    def _speak(self, model_id: str, ending: Ending, started: float) -> None:
-        """As a trainer that was launched does: GET; Processing if that was never said; then how it ended.
+    def _report(self, model_id: str, ending: Ending, started: float) -> None:
+        """As a launched trainer does: GET; PUT Processing if nobody has; then PUT how it ended.
 
-        What does not get through in the pod's own time stays unsaid: the termination message has it.
+        What cannot be delivered while the pod runs is dropped: the termination message has it.
         """
         self._stop.wait(self._chance.uniform(0.0, 1.0))
-        deadline = started + SPEAKING_SECONDS - 1.0
+        deadline = started + REPORTING_SECONDS - 1.0
         while (left := deadline - time.monotonic()) > LONGEST_HANG and not self._stop.is_set():
             try:
                 status = str(self._api("GET", f"{model_id}/status", None, left)["status"])
                 if status in ("Completed", "Failed"):
                     return
-                for say in ("Processing", ending.status) if status != "Processing" else (ending.status,):
+                for word in ("Processing", ending.status) if status != "Processing" else (ending.status,):
                     if (left := deadline - time.monotonic()) < LONGEST_HANG:
                         return
-                    text = ending.sentence if say == ending.status else STARTED
-                    self._api("PUT", "status", {"ModelId": model_id, "Status": say, "Message": text}, left)
-            except (*_UNWELL, KeyError):
+                    text = ending.sentence if word == ending.status else STARTED
+                    self._api("PUT", "status", {"ModelId": model_id, "Status": word, "Message": text}, left)
+            except (*_OUTAGE, KeyError):
                 self._stop.wait(0.2)
             else:
-                self.done["speak"] += 1
+                self.done["report"] += 1
                 return
 
     def _api(self, method: str, path: str, body: dict[str, str] | None, timeout: float) -> Any:
@@ -113,7 +113,7 @@ class Hands:
     # People
 
     def _interfere(self, request: Request, pod: SeenPod) -> None:
-        hand = request.kind.hand
+        action = request.kind.action
         self._stop.wait(self._chance.uniform(0.0, 1.5))
         pods = f"/api/v1/namespaces/{self._namespace}/pods/{pod.name}"
         jobs = f"/apis/batch/v1/namespaces/{self._namespace}/jobs/model-{pod.model_id}"
@@ -125,16 +125,16 @@ class Hands:
             "evict pod": lambda: self._cluster.evict_by_kubelet(self._namespace, pod.name),
             "drain pod": lambda: self._cluster.api("POST", f"{pods}/eviction", eviction),
         }
-        self._insist(acts[hand])
-        self.done[hand] += 1
+        self._retry(acts[action])
+        self.done[action] += 1
 
-    def _ask_anew(self, request: Request, pod: SeenPod) -> None:
-        """The portal says Reconfigure, and a second request follows.
+    def _reconfigure(self, request: Request, pod: SeenPod) -> None:
+        """Set the model to Reconfigure at the portal, and send a second request.
 
-        Only when nobody is about to write about the first one: the portal has no compare-and-set, and a message of the
-        first one may be hidden until its time-out is over.
+        Only when nobody is about to write a status of the first one: the portal has no compare-and-set, and a message
+        of the first one may be hidden until its visibility timeout expires.
         """
-        ended = request.kind.hand == "reconfigure ended"
+        ended = request.kind.action == "reconfigure ended"
         job = None
         while not self._stop.is_set():
             job = self.record.job_of(pod)
@@ -144,20 +144,20 @@ class Hands:
         self._stop.wait(self._visibility + 2.0)
         if self._stop.is_set():
             return
-        self._insist(lambda: self._portal.set_model(request.model_id, "Reconfigure"))
+        self._retry(lambda: self._portal.set_model(request.model_id, "Reconfigure"))
         self._send(request)
-        self.done[request.kind.hand] += 1
+        self.done[request.kind.action] += 1
 
-    def _insist(self, act: Callable[[], Any]) -> None:
+    def _retry(self, act: Callable[[], Any]) -> None:
         while not self._stop.is_set():
             try:
                 act()
             except urllib.error.HTTPError as error:
-                # Gone already, by a node that was lost say: that is what was wanted. 400 is the stub's word for it.
+                # Gone already, with a lost node for example: that is what was wanted. The control API answers 400.
                 if error.code in (400, 404):
                     return
                 self._stop.wait(0.2)
-            except _UNWELL:
+            except _OUTAGE:
                 self._stop.wait(0.2)
             else:
                 return

@@ -1,4 +1,4 @@
-"""What a second dispatcher costs: the same requests in good weather, with operators' settings, counted call by call."""
+"""What a second dispatcher costs: the same requests without faults, with an operator's settings, calls counted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from local_stack.processes import wait_until
 from local_stack.storm.fleet import World
 from local_stack.storm.plan import COMPLETED, KINDS, make_plan
 
-# What each request is to be charged with; the rest (lists, watches) goes by the clock.
+# Calls that each request causes; the rest (lists, watches) depends on the time.
 _EACH = ("portal GET", "portal PUT", "create jobs", "get jobs", "patch jobs", "delete jobs", "delete pods")
 
 
-def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> Counter[str]:
-    """Calls of `dispatchers` side by side for `requests` that complete: "portal GET", "patch jobs", … → how many."""
-    name = f"calm-{dispatchers}"
+def baseline_calls(world: World, dispatchers: int, requests: int, seed: int) -> Counter[str]:
+    """Calls of `dispatchers` side by side for `requests` that complete: "portal GET", "patch jobs", … → number."""
+    name = f"baseline-{dispatchers}"
     world.create(name, name)
     queue = world.queue(name)
     sure = 2 * len(KINDS) + 8 * requests
@@ -34,7 +34,7 @@ def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> C
         known = world.portal.models()
         return all(known[request.model_id].status == COMPLETED for request in plan)
 
-    wait_until(completed, 120, what=f"{requests} calm requests to complete")
+    wait_until(completed, 120, what=f"{requests} baseline requests to complete")
     time.sleep(3.0)  # the last patches
     calls = Counter(world.cluster.calls()) + Counter(f"portal {call.method}" for call in world.portal.calls())
     for member in members:
@@ -43,9 +43,9 @@ def calls_in_calm(world: World, dispatchers: int, requests: int, seed: int) -> C
 
 
 def compare(one: Counter[str], two: Counter[str], requests: int) -> list[str]:
-    """A table: calls for each request with one dispatcher and with two."""
-    lines = [f"{'calls a request':16} {'one':>7} {'two':>7}   the second one's part"]
+    """A table: calls per request with one dispatcher and with two."""
+    lines = [f"{'calls per request':17} {'one':>7} {'two':>7}   difference"]
     for name in sorted({*one, *two}, key=lambda name: (name not in _EACH, name)):
         first, both = one[name] / requests, two[name] / requests
-        lines.append(f"{name:16} {first:7.2f} {both:7.2f}   {both - first:+.2f}")
+        lines.append(f"{name:17} {first:7.2f} {both:7.2f}   {both - first:+.2f}")
     return lines

@@ -20,7 +20,7 @@ from local_stack.surroundings import Surroundings
 IMAGE = "storm/trainer:1"
 _GPUS_OF_A_NODE = 200
 _BACKOFF_LIMIT = 6
-# How the storm's dispatchers differ from an operator's: everything that waits waits shorter.
+# How the storm's dispatchers differ from an operator's: all waits are shorter.
 VISIBILITY = 10.0
 SETTINGS = {
     "VISIBILITY_TIMEOUT_SECONDS": f"{VISIBILITY:g}",
@@ -71,7 +71,7 @@ class World(Surroundings):
 
 
 class Fleet:
-    """Dispatchers side by side. `kill` ends one at once, `start_missing` brings back whoever is gone."""
+    """Dispatchers side by side. `kill` ends one at once, `start_missing` restarts those that have ended."""
 
     def __init__(self, world: World, name: str, count: int, settings: dict[str, str], seed: int) -> None:
         self.ended: Counter[str] = Counter()
@@ -84,7 +84,7 @@ class Fleet:
         ]
 
     def begin_killing(self, kills: int, seconds: float) -> None:
-        """Kill `kills` times, evenly spread over about `seconds`; each comes back after up to two seconds."""
+        """Kill `kills` times, evenly spread over about `seconds`; each is restarted after up to two seconds."""
         self._thread = threading.Thread(target=self._kill_all, args=(kills, seconds / max(1, kills)), daemon=True)
         self._thread.start()
 
@@ -93,7 +93,7 @@ class Fleet:
         return self._thread is not None and self._thread.is_alive()
 
     def spare(self) -> None:
-        """No more kills, and nobody is brought back by itself. Harmless twice."""
+        """No more kills and no more restarts. Harmless twice."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(30)
@@ -106,7 +106,7 @@ class Fleet:
                 member.start()
 
     def kill(self) -> bool:
-        """One that runs, by SIGKILL; False when none does."""
+        """SIGKILL one that runs; False when none does."""
         running = [member for member in self.members if member.returncode is None]
         if not running:
             return False
@@ -119,7 +119,7 @@ class Fleet:
     def _kill_all(self, kills: int, every: float) -> None:
         left = kills
         while left and not self._stop.wait(self._chance.uniform(0.2, 1.2) * every):
-            # Now and then all of them within an instant.
+            # Now and then all of them at once.
             for _ in range(min(left, len(self.members) if self._chance.random() < 0.1 else 1)):
                 left -= self.kill()
             if not self._stop.wait(self._chance.uniform(0.0, min(2.0, every))):

@@ -1,4 +1,4 @@
-"""Was every request treated right? By what portal, queues and cluster say in the end, against the plan. Pure."""
+"""Was every request treated right? What portal, queues and cluster hold at the end, against the plan. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Evidence:
     """What there is in the end.
 
     jobs: every one that ever was, by uid. started: uids of those that had a pod → model id. disrupted: ids of models
-    that lost a pod to the cluster, ended or not. poison: the entries' JSON. on_queue: how many messages are left.
+    that lost a pod to the cluster, ended or not. poison: the entries' JSON. on_queue: number of messages left.
     """
 
     models: Mapping[str, Model]
@@ -36,7 +36,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Finding:
-    """kind: lost, doubled or wrong. request: None where it is nobody's."""
+    """kind: lost, doubled or wrong. request: None where it belongs to none."""
 
     kind: str
     request: Request | None
@@ -110,18 +110,18 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
         return [(LOST, "the portal has no such model")]
     if not request.kind.runs:
         touched = [entry for entry in model.history if entry.by == "api"]
-        return [(WRONG, "its status forbids a training, and the portal was told about it")] if touched else []
+        return [(WRONG, "its status forbids a training, and yet one was reported")] if touched else []
     found = [*_overwritten(model.history, verdicts)]
     right = [ending for ending in (request.kind.ending,) if ending]
     if request.model_id in seen.disrupted:
         right += [ending for ending in (request.kind.disrupted,) if ending]
-        # A node that is removed takes its ended pods with it: what is left to quote is the Job's condition.
+        # A node that is removed takes its ended pods along: only the Job's condition is left to quote.
         right += [Ending(ending.status, _QUOTED) for ending in right if ending.status == "Failed"]
     if model.status not in _TERMINAL:
-        found.append((LOST, f"the portal says {model.status} for ever ({model.message!r})"))
+        found.append((LOST, f"its status stays {model.status} ({model.message!r})"))
     elif not any(_is(ending, model) for ending in right):
         wanted = " or ".join(f"{ending.status} ({ending.sentence})" for ending in right)
-        found.append((WRONG, f"the portal says {model.status} ({model.message!r}); {wanted} would be right"))
+        found.append((WRONG, f"its status is {model.status} ({model.message!r}); {wanted} would be right"))
     return found
 
 
@@ -130,7 +130,7 @@ def _is(ending: Ending, model: Model) -> bool:
 
 
 def _overwritten(history: Sequence[Entry], verdicts: Verdicts) -> list[tuple[str, str]]:
-    """A terminal status stays until the portal itself says Reconfigure."""
+    """A terminal status stays until somebody sets Reconfigure at the portal."""
     found = []
     terminal: Entry | None = None
     covered = False
@@ -155,7 +155,7 @@ def _overwritten(history: Sequence[Entry], verdicts: Verdicts) -> list[tuple[str
 def _cluster(request: Request, jobs: Sequence[SeenJob], started: Mapping[str, str]) -> list[tuple[str, str]]:
     found = []
     runs: Counter[str] = Counter(job.message_id for job in jobs if job.uid in started)
-    # One that came and went while history was forgotten: its pod was seen, its message was not.
+    # A Job that came and went between two lists: its pod was seen, its message was not.
     unseen = {uid for uid, model_id in started.items() if model_id == request.model_id} - {job.uid for job in jobs}
     trained = len(runs) + len(unseen)
     for message, count in runs.items():

@@ -1,4 +1,4 @@
-"""What the storm asks for, and what has to come of it: both are decided before the first message is sent. Pure."""
+"""What the storm requests and the right outcome of each: both are decided before the first message is sent. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from portal_client.messages import COMPLETED as TRAINED
 MODEL_PREFIX = "model-"
 # More GPUs than all nodes together have.
 TOO_MANY_GPUS = 900
-# Longer than any storm: such a pod runs until something happens to it.
+# Seconds, longer than any storm: such a pod runs until something happens to it.
 FOR_EVER = 3600.0
-# How long the pod of a trainer that speaks to the portal itself runs: it has that long to get through to it.
-SPEAKING_SECONDS = 7.0
+# How long the pod of a trainer that reports to the portal itself runs: the seconds it has to get through.
+REPORTING_SECONDS = 7.0
 
 COMPLETED, FAILED = "Completed", "Failed"
 _INVALID = "Invalid dataset: train.csv: it is empty"
@@ -36,7 +36,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class Step:
-    """How one attempt (one pod) of a Job ends: what the stand-in's instant images are told."""
+    """How one attempt (one pod) of a Job ends: what an instant image is asked for."""
 
     code: int = 0
     message: str = ""
@@ -48,9 +48,9 @@ class Step:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of request. weight: how many of each thousand.
+    """A kind of request. weight: the number in each thousand.
 
-    steps: of its Job's attempts. hand: what is done to it while it runs (storm_hands). initial: the portal's status at
+    steps: of its Job's attempts. action: what is done to it while it runs (actors.py). initial: the portal's status at
     the start, None where it does not know the model. runs: how many Jobs may start pods. disrupted: the ending that is
     right as well if its node was lost. extra: more fields of the message.
     """
@@ -59,7 +59,7 @@ class Kind:
     weight: int
     steps: tuple[Step, ...] = ()
     ending: Ending | None = None
-    hand: str = ""
+    action: str = ""
     initial: str | None = "Created"
     runs: int = 1
     disrupted: Ending | None = None
@@ -67,11 +67,11 @@ class Kind:
     poison: str = ""
 
 
-def _word(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step:
+def _ends(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step:
     return Step(exit_code, json.dumps({"message": message, "code": code, "exit": exit_code}), seconds)
 
 
-_WELL = _word(TRAINED, "Completed", 0)
+_WELL = _ends(TRAINED, "Completed", 0)
 _LONG = Step(seconds=FOR_EVER)
 _COMPLETED = Ending(COMPLETED, TRAINED)
 _UNTOUCHED = {status: Ending(status, "as it was") for status in ("Processing", COMPLETED, FAILED)}
@@ -79,24 +79,26 @@ _UNTOUCHED = {status: Ending(status, "as it was") for status in ("Processing", C
 KINDS = (
     Kind("completes", 330, (_WELL,), _COMPLETED),
     Kind(
-        "completes without a word",
+        "completes without a message",
         60,
         (Step(),),
         _COMPLETED,
         disrupted=Ending(FAILED, "The training was stopped before it finished"),
     ),
-    Kind("tells the portal itself", 90, (_word(TRAINED, "Completed", 0, SPEAKING_SECONDS),), _COMPLETED, "speak"),
     Kind(
-        "tells the portal of its failure",
-        50,
-        (_word(_DIVERGED, "TrainingDiverged", 80, SPEAKING_SECONDS),),
-        Ending(FAILED, _DIVERGED),
-        "speak",
+        "reports to the portal itself", 90, (_ends(TRAINED, "Completed", 0, REPORTING_SECONDS),), _COMPLETED, "report"
     ),
-    Kind("tells and dies", 30, (Step(137, "", SPEAKING_SECONDS), _WELL), _COMPLETED, "speak"),
-    Kind("fails for good", 80, (_word(_INVALID, "DatasetInvalid", 65),), Ending(FAILED, _INVALID)),
     Kind(
-        "fails without a word",
+        "reports its failure to the portal",
+        50,
+        (_ends(_DIVERGED, "TrainingDiverged", 80, REPORTING_SECONDS),),
+        Ending(FAILED, _DIVERGED),
+        "report",
+    ),
+    Kind("reports and dies", 30, (Step(137, "", REPORTING_SECONDS), _WELL), _COMPLETED, "report"),
+    Kind("fails for good", 80, (_ends(_INVALID, "DatasetInvalid", 65),), Ending(FAILED, _INVALID)),
+    Kind(
+        "fails without a message",
         40,
         (Step(79, "Traceback\nValueError: broken", 0.5),),
         Ending(FAILED, r"The training ended with exit code 79: Traceback \| ValueError: broken"),
@@ -104,7 +106,7 @@ KINDS = (
     Kind(
         "fails at every attempt",
         40,
-        (_word("Storage is out of reach", "StorageUnavailable", 201),),
+        (_ends("Storage is out of reach", "StorageUnavailable", 201),),
         Ending(FAILED, rf"Storage is out of reach|{_REJECTED}"),
     ),
     Kind(
@@ -113,7 +115,7 @@ KINDS = (
         (Step(137),),
         Ending(FAILED, rf"The training process was killed from outside|{_REJECTED}"),
     ),
-    Kind("fails, then completes", 60, (_word("Storage is out of reach", "StorageUnavailable", 201), _WELL), _COMPLETED),
+    Kind("fails, then completes", 60, (_ends("Storage is out of reach", "StorageUnavailable", 201), _WELL), _COMPLETED),
     Kind(
         "runs out of time",
         20,
@@ -134,8 +136,8 @@ KINDS = (
     Kind("its pod vanishes", 25, (_LONG, _WELL), _COMPLETED, "vanish pod"),
     Kind("its pod is evicted by the node", 30, (_LONG, _WELL), _COMPLETED, "evict pod"),
     Kind("its node is drained", 30, (_LONG, _WELL), _COMPLETED, "drain pod"),
-    Kind("is asked for anew while it runs", 15, (_LONG,), _COMPLETED, "reconfigure running", runs=2),
-    Kind("is asked for anew afterwards", 15, (_WELL,), _COMPLETED, "reconfigure ended", runs=2),
+    Kind("is reconfigured while it runs", 15, (_LONG,), _COMPLETED, "reconfigure running", runs=2),
+    Kind("is reconfigured afterwards", 15, (_WELL,), _COMPLETED, "reconfigure ended", runs=2),
     *(
         Kind(f"is {status} already", 20, (_WELL,), ending, initial=status, runs=0)
         for status, ending in _UNTOUCHED.items()
@@ -152,7 +154,7 @@ BAD = (
     ("", '{"task": "train", "model_container_name": "model-1", "resources": {"gpus": "{}"}}', "InvalidField"),
 )
 _BAD_WEIGHT = 30
-# Of the requests that train: how many are sent more than once, are plain in base64, or begin with Reconfigure.
+# Of the requests that train: the shares sent more than once, in base64, or at Reconfigure from the start.
 _DUPLICATED, _ENCODED, _RECONFIGURED = 0.12, 0.2, 0.1
 
 
@@ -169,14 +171,14 @@ class Request:
     ids: list[str] = field(default_factory=list, compare=False)
 
     @property
-    def speaks(self) -> Ending | None:
-        """What the trainer itself tells the portal before its pod ends."""
-        return self.kind.ending if self.kind.hand == "speak" else None
+    def reports(self) -> Ending | None:
+        """What the trainer itself reports to the portal before its pod ends."""
+        return self.kind.ending if self.kind.action == "report" else None
 
     @property
     def messages(self) -> int:
-        """How many messages it is made of, the one of a Reconfigure included."""
-        return 1 + len(self.copies) + (1 if self.kind.hand.startswith("reconfigure") else 0)
+        """Number of its messages, the one after a Reconfigure included."""
+        return 1 + len(self.copies) + (1 if self.kind.action.startswith("reconfigure") else 0)
 
 
 def make_plan(seed: int, count: int) -> list[Request]:
@@ -218,7 +220,7 @@ def _request(kind: Kind, number: int, run: str, bad: str | None, chance: random.
         initial = "Reconfigure"
     copies: tuple[float, ...] = ()
     # A copy that comes after a Reconfigure would be a request of its own.
-    if not kind.hand.startswith("reconfigure") and not kind.poison and chance.random() < _DUPLICATED:
+    if not kind.action.startswith("reconfigure") and not kind.poison and chance.random() < _DUPLICATED:
         copies = tuple(round(chance.choice((0.0, chance.uniform(0, 20))), 1) for _ in range(chance.choice((1, 1, 2))))
     return Request(kind, number, model_id, text, initial, copies)
 

@@ -1,6 +1,6 @@
-"""What happened in the cluster, as the API server told it: every Job and pod that ever was, from two watches.
+"""What happened in the cluster according to the API server: every Job and pod there ever was, from two watches.
 
-An observer of its own: it reads the Jobs' annotations by their names and shares no code with the dispatcher.
+An independent observer: it reads the Jobs' annotations by name and shares no code with the dispatcher.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ class SeenJob:
 
 @dataclass
 class SeenPod:
-    """over: it has ended. told: on_running knows of it."""
+    """over: it has ended. announced: on_running was called for it."""
 
     uid: str
     name: str
     model_id: str
     job_uid: str
     over: bool = False
-    told: bool = False
+    announced: bool = False
 
 
 class Record:
@@ -85,7 +85,7 @@ class Record:
         return self.jobs.get(pod.job_uid)
 
     def unsettled(self) -> int:
-        """How many Jobs still have something to come."""
+        """Number of Jobs that are not settled: the dispatcher has not let go of them."""
         return sum(job.finalizer and not job.gone for job in list(self.jobs.values()))
 
     def refresh(self) -> None:
@@ -166,10 +166,10 @@ class Record:
             c["type"] == "DisruptionTarget" and c["status"] == "True" for c in status.get("conditions") or ()
         )
         job = self.jobs.get(owner)
-        # A node that was taken away takes a pod with it that has just ended, without another word.
+        # A node that is removed takes along, without a condition, a pod that has just ended.
         if disrupted or (meta.get("deletionTimestamp") and (job is None or not job.finished)):
             self.disrupted.add(model_id)
         self.started[owner] = model_id
-        if phase != "Pending" and not pod.told:
-            pod.told = True
+        if phase != "Pending" and not pod.announced:
+            pod.announced = True
             self._on_running(pod)

@@ -1,4 +1,4 @@
-"""The weather: phases in which the portal or the API server fail in one way, and nodes that are lost."""
+"""The weather: phases in which the portal or the API server fails in one way, and nodes that are lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from local_stack.portal.client import StandInPortal
 from local_stack.storm.actors import LONGEST_HANG
 
 NODES = ("node-1", "node-2", "node-3", "node-4")
-_NEWS = 20.0
+# Seconds after which the end of a pod has been reported, even through an outage.
+_REPORTED_AFTER = 20.0
 _RETRY = {"Retry-After": "1"}
 
 
@@ -52,7 +53,7 @@ class Weather:
             thread.join(15)
 
     def portal_suffered(self) -> Counter[str]:
-        """How many calls met which fault of the portal."""
+        """Number of calls that met each fault of the portal."""
         return Counter(self._kinds.get(call.fault, "?") for call in self._portal.calls() if call.fault is not None)
 
     def _run(self, loop: Callable[[random.Random], None], chance: random.Random) -> None:
@@ -60,7 +61,7 @@ class Weather:
             try:
                 loop(chance)
             except (OSError, urllib.error.HTTPError):
-                continue  # the machine is slow: the next phase comes
+                continue  # the machine is slow: go on with the next phase
 
     def _portal_weather(self, chance: random.Random) -> None:
         """One way of failing, for some calls or for a while."""
@@ -79,7 +80,7 @@ class Weather:
                 ("hang", None, None, "late"),
             ]
         )
-        # Who answers 200 without a word has done what was asked; a login page has not.
+        # A portal that answers 200 without a body has done what was asked; one that shows a login page has not.
         after = name in ("an empty answer", "no JSON") or (name in ("500", "cut") and chance.random() < 0.5)
         number = self._portal.add_fault(
             kind,
@@ -100,7 +101,7 @@ class Weather:
             self._portal.clear_faults()
 
     def _cluster_weather(self, chance: random.Random) -> None:
-        """As for the portal; and watches that end, fall silent, or are told that they are too late."""
+        """As for the portal; and watches that end, fall silent, or are answered that their version has expired."""
         resource = chance.choice(("jobs", "pods", None))
         match chance.choice(("status", "status", "status", "cut", "late", "hang", "watch", "watch")):
             case "status":
@@ -175,9 +176,9 @@ class Weather:
 
 
 def _long_ended(pod: dict[str, Any]) -> bool:
-    """So long ago that its Job has been reported, even through an outage."""
+    """Whether a container ended long enough ago for its Job to have been reported."""
     for container in pod["status"].get("containerStatuses") or ():
         ended = (container.get("state") or {}).get("terminated") or {}
         if at := ended.get("finishedAt"):
-            return time.time() - datetime.fromisoformat(at).timestamp() > _NEWS
+            return time.time() - datetime.fromisoformat(at).timestamp() > _REPORTED_AFTER
     return False
