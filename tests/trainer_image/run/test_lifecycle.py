@@ -5,19 +5,17 @@ from __future__ import annotations
 import errno
 import functools
 import json
-import secrets
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.messages import COMPLETED
 from portal_client.statuses import ProcessingStatus
-from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config, write_dataset
+from tests.trainer_image.run.local_runs import RUN, raising, start, termination, write_metrics
+from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config
 from trainer_image import errors
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
@@ -25,7 +23,6 @@ from trainer_image.contract import RunInputs
 from trainer_image.host import memory
 from trainer_image.limits import Limits
 from trainer_image.run import lifecycle as run
-from trainer_image.run.outcome import Outcome
 from trainer_image.stop import Stop
 from trainer_image.storage.container import AccessDenied, Full, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
@@ -34,54 +31,6 @@ from trainer_image.transfer.download import DatasetLock
 from trainer_image.transfer.sources import Dataset
 
 S = ProcessingStatus
-RUN = "20261123t081500-1a2b3c4d"
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    """Local folders, launched by the dispatcher, tracked."""
-    return Settings(
-        run_id=RUN,
-        dispatched=True,
-        tracking=True,
-        model_container="model-123",
-        api_base_url="https://portal.example.com",
-        api_key="key-of-the-portal",
-        report_retry_seconds=0.0,
-        progress_seconds=3600.0,
-        termination_path=tmp_path / "termination-log",
-        work_dir=tmp_path / "work",
-        data=write_dataset(tmp_path),
-        config=write_config(tmp_path),
-        out=tmp_path / "out",
-        device="cpu",
-    )
-
-
-@pytest.fixture
-def standalone(settings: Settings) -> Settings:
-    return replace(settings, dispatched=False)
-
-
-def start(
-    settings: Settings, portal: FakePortal, during: Callable[[RunInputs], None] = lambda inputs: None, **options: Any
-) -> Outcome:
-    backend = options.pop("backend", None) or FakeBackend(during)
-    return run.run(
-        settings, options.pop("stop", None) or Stop(), backend=lambda: backend, connect=lambda settings: portal
-    )
-
-
-def termination(settings: Settings) -> dict[str, Any]:
-    words: dict[str, Any] = json.loads(settings.termination_path.read_bytes())
-    return words
-
-
-def raising(error: BaseException) -> Callable[[RunInputs], None]:
-    def during(inputs: RunInputs) -> None:
-        raise error
-
-    return during
 
 
 def plugin_failure(error: Exception) -> errors.UserCodeFailed:
@@ -430,10 +379,6 @@ def test_a_second_pod_of_a_run_is_fenced(settings: Settings, monkeypatch: pytest
     assert start(settings, portal).exit_code == 0
 
 
-def write_metrics(inputs: RunInputs) -> None:
-    (inputs.output / "metrics.jsonl").write_text('{"epoch": 1}\n')
-
-
 def test_what_followed_a_training_is_gone_once_it_is_published(settings: Settings) -> None:
     def during(inputs: RunInputs) -> None:
         write_metrics(inputs)
@@ -494,32 +439,6 @@ def test_a_warm_start_gets_the_previous_model_and_a_run_key_of_its_own(settings:
     assert first.inputs[0].run_key != second.inputs[0].run_key
 
 
-def test_the_work_folder_is_emptied(settings: Settings) -> None:
-    start(settings, FakePortal(S.PROCESSING))
-    assert settings.work_dir is not None
-    assert list(settings.work_dir.iterdir()) == []
-
-
-def test_a_run_that_is_started_twice_leaves_the_first_its_work_folder(settings: Settings, tmp_path: Path) -> None:
-    ended: list[Outcome] = []
-
-    def second(inputs: RunInputs) -> None:
-        ended.append(start(replace(settings, termination_path=tmp_path / "second"), FakePortal(S.PROCESSING)))
-
-    assert start(settings, FakePortal(S.PROCESSING), second).exit_code == 0
-    assert (ended[0].exit_code, ended[0].code) == (204, "Fenced")
-    assert ended[0].sentence == f"Another process trains run {RUN} in the work folder {settings.work_dir}"
-
-
-def test_what_a_killed_attempt_left_in_the_work_folder_is_removed(settings: Settings) -> None:
-    assert settings.work_dir is not None
-    left = settings.work_dir / f"run-{RUN}" / "output"
-    left.mkdir(parents=True)
-    (left / "half").write_text("x")
-    (left.parent / "loose").write_text("x")
-    assert start(settings, FakePortal(S.PROCESSING)).exit_code == 0
-
-
 @pytest.mark.parametrize(
     ("fault", "code"),
     [
@@ -538,139 +457,3 @@ def test_a_container_that_takes_no_writes_is_not_told_as_one_that_cannot_be_read
     monkeypatch.setattr(LocalContainer, "lease", refuse)
     outcome = start(settings, FakePortal(S.PROCESSING))
     assert (outcome.code, outcome.sentence) == (code, f"Failed to write to container: {settings.out} ({fault.why})")
-
-
-def test_a_work_folder_that_cannot_be_written_is_named(settings: Settings, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    outcome = start(replace(settings, work_dir=tmp_path / "file"), FakePortal(S.PROCESSING))
-    assert outcome.exit_code == 64
-    assert "WORK_DIR" in outcome.sentence
-
-
-class TestOnAzure:
-    """The same with containers: config.yaml from the model's, the dataset downloaded."""
-
-    @pytest.fixture
-    def service(self, azurite: Any) -> BlobServiceClient:
-        return BlobServiceClient.from_connection_string(azurite.connection_string)
-
-    @pytest.fixture
-    def pod(self, settings: Settings, azurite: Any, service: BlobServiceClient) -> Settings:
-        name = secrets.token_hex(6)
-        service.create_container(f"model-{name}").upload_blob("config.yaml", b"task: tabular\ndata: {target: b}\n")
-        service.create_container(f"dataset-{name}").upload_blob("train.csv", b"a,b\n1,2\n")
-        return replace(
-            settings,
-            data=None,
-            out=None,
-            config=None,
-            connection_string=azurite.connection_string,
-            model_container=f"model-{name}",
-            dataset_container=f"dataset-{name}",
-        )
-
-    def test_a_training_ends_published(self, pod: Settings, service: BlobServiceClient) -> None:
-        read = []
-        outcome = start(pod, FakePortal(S.PROCESSING), lambda i: read.append((i.data / "train.csv").read_text()))
-        assert (outcome.exit_code, outcome.location) == (0, f"{pod.model_container}/runs/{RUN}")
-        assert read == ["a,b\n1,2\n"]
-        blobs = {b.name for b in service.get_container_client(pod.model_container or "").list_blobs()}
-        assert {"config.yaml", "latest.json", f"runs/{RUN}/MANIFEST.json", f"runs/{RUN}/model.safetensors"} <= blobs
-
-    def test_a_training_is_followed_in_its_container(self, pod: Settings, service: BlobServiceClient) -> None:
-        live = service.get_blob_client(pod.model_container or "", f"runs/{RUN}/metrics.live.jsonl")
-
-        def during(inputs: RunInputs) -> None:
-            write_metrics(inputs)
-            assert any(live.exists() or inputs.stop.wait(0.01) for _ in range(1000))
-            assert live.download_blob().readall() == b'{"epoch": 1}\n'
-
-        assert start(replace(pod, progress_seconds=0.01), FakePortal(S.PROCESSING), during).exit_code == 0
-        assert not live.exists()
-
-    def test_the_configuration_may_name_the_dataset(self, pod: Settings, service: BlobServiceClient) -> None:
-        text = f"task: tabular\ndata: {{target: b}}\ndataset: {pod.dataset_container}\n"
-        service.get_blob_client(pod.model_container or "", "config.yaml").upload_blob(text.encode(), overwrite=True)
-        assert start(replace(pod, dataset_container=None), FakePortal(S.PROCESSING)).exit_code == 0
-
-    def test_the_request_s_dataset_wins_over_the_configuration_s(
-        self, pod: Settings, service: BlobServiceClient, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        text = b"task: tabular\ndata: {target: b}\ndataset: dataset-other\n"
-        service.get_blob_client(pod.model_container or "", "config.yaml").upload_blob(text, overwrite=True)
-        assert start(pod, FakePortal(S.PROCESSING)).exit_code == 0
-        assert "config.yaml names dataset-other: the request decides" in caplog.text
-
-    def test_no_dataset_named_anywhere_is_a_configuration_error(self, pod: Settings) -> None:
-        outcome = start(replace(pod, dataset_container=None), FakePortal(S.PROCESSING))
-        assert outcome.exit_code == 78
-        assert outcome.sentence.startswith("Invalid configuration: dataset: is required")
-
-    def test_a_missing_dataset_is_the_documented_sentence(self, pod: Settings) -> None:
-        portal = FakePortal(S.PROCESSING)
-        outcome = start(replace(pod, dataset_container="dataset-none"), portal)
-        assert outcome.exit_code == 66
-        assert portal.message.startswith("Failed to download dataset from container: dataset-none")
-
-    @pytest.mark.parametrize("missing", ["container", "config.yaml"])
-    def test_a_missing_configuration_names_the_container(
-        self, pod: Settings, service: BlobServiceClient, missing: str
-    ) -> None:
-        if missing == "container":
-            pod = replace(pod, model_container=f"model-{secrets.token_hex(6)}")
-        else:
-            service.get_blob_client(pod.model_container or "", "config.yaml").delete_blob()
-        outcome = start(pod, FakePortal(S.PROCESSING))
-        assert outcome.exit_code == 78
-        assert outcome.sentence.startswith(f"Failed to read configuration from container: {pod.model_container}")
-
-    def test_an_oversized_configuration_is_refused(self, pod: Settings, service: BlobServiceClient) -> None:
-        client = service.get_blob_client(pod.model_container or "", "config.yaml")
-        client.upload_blob(b"#" * 300_000, overwrite=True)
-        outcome = start(pod, FakePortal(S.PROCESSING))
-        assert (outcome.exit_code, "larger than 262144" in outcome.sentence) == (78, True)
-
-    def test_a_wrong_key_is_permission_denied(self, pod: Settings) -> None:
-        wrong = (pod.connection_string or "").replace("AccountKey=Eby8", "AccountKey=AAAA")
-        outcome = start(replace(pod, connection_string=wrong), FakePortal(S.PROCESSING))
-        assert (outcome.exit_code, outcome.code) == (77, "PermissionDenied")
-        assert b"AAAA" not in pod.termination_path.read_bytes()
-
-    def test_a_zombie_of_an_older_run_is_stopped_by_the_newer_one(
-        self, pod: Settings, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(lease, "take", functools.partial(lease.take, renew_seconds=0.05))
-        newer = replace(pod, run_id="20261124t000000-00000000")
-        ends = []
-
-        def during(inputs: RunInputs) -> None:
-            ends.append(start(newer, FakePortal(S.PROCESSING)))
-            assert inputs.stop.wait(10)
-            raise errors.Terminated("Stopped", step=1)
-
-        portal = FakePortal(S.PROCESSING)
-        assert start(pod, portal, during).exit_code == 204
-        assert ends[0].exit_code == 0
-        assert portal.puts == []
-
-    def test_a_checkpoint_outlives_its_pod(self, pod: Settings) -> None:
-        def save(inputs: RunInputs) -> None:
-            folder = inputs.output.parent / "checkpoint-x" / "step-7"
-            folder.mkdir(parents=True)
-            (folder / "state.json").write_text("{}")
-            digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-            manifest = {"files": {"state.json": {"size": 2, "sha256": digest}}}
-            (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-            assert inputs.checkpoints is not None
-            inputs.checkpoints.keep(folder)
-            raise errors.Terminated("Stopped", step=7)
-
-        found: list[str] = []
-
-        def resume(inputs: RunInputs) -> None:
-            assert inputs.checkpoints is not None
-            found.extend(path.name for path in inputs.checkpoints.newest_first())
-
-        assert start(pod, FakePortal(S.PROCESSING), save).exit_code == 143
-        assert start(pod, FakePortal(S.PROCESSING), resume).exit_code == 0
-        assert found == ["step-7"]

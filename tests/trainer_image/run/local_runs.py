@@ -1,0 +1,45 @@
+"""Runs whose backend trains nothing, with a portal in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from tests.world.trainer_fakes import FakeBackend, FakePortal
+from trainer_image.config.settings import Settings
+from trainer_image.contract import RunInputs
+from trainer_image.run import lifecycle as run
+from trainer_image.run.outcome import Outcome
+from trainer_image.stop import Stop
+
+RUN = "20261123t081500-1a2b3c4d"
+
+
+def start(
+    settings: Settings, portal: FakePortal, during: Callable[[RunInputs], None] = lambda inputs: None, **options: Any
+) -> Outcome:
+    """One run to its end; during: what happens while it trains. options: another backend, a Stop of the test's own."""
+    backend = options.pop("backend", None) or FakeBackend(during)
+    return run.run(
+        settings, options.pop("stop", None) or Stop(), backend=lambda: backend, connect=lambda settings: portal
+    )
+
+
+def termination(settings: Settings) -> dict[str, Any]:
+    """The termination message."""
+    words: dict[str, Any] = json.loads(settings.termination_path.read_bytes())
+    return words
+
+
+def raising(error: BaseException) -> Callable[[RunInputs], None]:
+    """A training that fails so."""
+
+    def during(inputs: RunInputs) -> None:
+        raise error
+
+    return during
+
+
+def write_metrics(inputs: RunInputs) -> None:
+    (inputs.output / "metrics.jsonl").write_text('{"epoch": 1}\n')
