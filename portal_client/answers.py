@@ -107,69 +107,56 @@ def refusal(answer: Answer, call: Call, now: float) -> PortalError:
     """The error for an answer that is no success, whatever it is."""
     status = answer.status
     retry_after = parse_retry_after(answer.headers.get("Retry-After"), now)
-    detail = status_line(status)
-    said = _explanation(answer)
+    kind, sentence = _refusal(answer, call, retry_after)
+    return kind(
+        sentence,
+        detail=status_line(status),
+        status_code=status,
+        retry_after=retry_after,
+        ambiguous=call.writes and (status >= 500 or status == 408),
+    )
+
+
+def _refusal(answer: Answer, call: Call, retry_after: float | None) -> tuple[type[PortalError], str]:
+    status, said = answer.status, _explanation(answer)
+    spelt = f"{status} {_phrase(status)}"
     if status == 401:
-        return PortalUnauthorized(
+        return PortalUnauthorized, (
             f"The portal does not accept the API key (401 Unauthorized to {call}){said}: "
-            "check API_KEY and MODEL_API_AUTH_METHOD",
-            detail=detail,
-            status_code=status,
-            retry_after=retry_after,
+            "check API_KEY and MODEL_API_AUTH_METHOD"
         )
     if status == 403:
-        return PortalUnauthorized(
+        return PortalUnauthorized, (
             f"The portal forbids this API key the call (403 Forbidden to {call}){said}: "
-            "the key needs the right to read and write model statuses",
-            detail=detail,
-            status_code=status,
-            retry_after=retry_after,
+            "the key needs the right to read and write model statuses"
         )
     if status < 400:
-        return PortalUnavailable(
-            f"The portal answered {status} to {call} and wants to lead elsewhere, which is not followed (a login "
-            "page would look like success): check API_BASE_URL; https instead of http, or another host?",
-            detail=f"{status} {_phrase(status)}",
-            status_code=status,
-            retry_after=retry_after,
+        return PortalUnavailable, (
+            f"The portal answered {status} to {call}: a redirect, which is not followed (a login page would look like "
+            "success): check API_BASE_URL; https instead of http, or another host?"
         )
     if status >= 500 or status in _RETRYABLE_4XX:
         waiting = "" if retry_after is None else f"; it asks to wait {retry_after:.0f} s"
-        return PortalUnavailable(
-            f"The portal cannot answer now ({status} {_phrase(status)} to {call}){said}{waiting}",
-            detail=detail,
-            status_code=status,
-            retry_after=retry_after,
-            ambiguous=call.writes and (status >= 500 or status == 408),
-        )
+        return PortalUnavailable, f"The portal cannot answer now ({spelt} to {call}){said}{waiting}"
     if answer.is_html or answer.body.strip().lower().startswith(_ROUTERS_OWN_404):
-        return PortalUnavailable(
-            f"There is no model status API at {call.url} ({status} {_phrase(status)} to {call.method}, with "
-            "a page that is not the API's): check API_BASE_URL",
-            detail=detail,
-            status_code=status,
-            retry_after=retry_after,
+        return PortalUnavailable, (
+            f"There is no model status API at {call.url} ({spelt} to {call.method}, with "
+            "a page that is not the API's): check API_BASE_URL"
         )
     if status == 404:
-        return ModelUnknown(
+        return ModelUnknown, (
             f"The portal does not know {call.target} (404 Not Found to {call}){said}: "
-            "check the model ID, and API_BASE_URL if it knows no model at all",
-            detail=detail,
-            status_code=status,
+            "check the model ID, and API_BASE_URL if it knows no model at all"
         )
-    return PortalRefused(
-        f"The portal refuses this call for {call.target} ({status} {_phrase(status)} to {call}){said}: "
-        "repeating it would not help",
-        detail=detail,
-        status_code=status,
-        retry_after=retry_after,
+    return PortalRefused, (
+        f"The portal refuses this call for {call.target} ({spelt} to {call}){said}: repeating it would not help"
     )
 
 
 def status_line(status: int) -> str:
-    """As the document's error line has it: "401 Client Error: Unauthorized"."""
-    kind = "Client" if status < 500 else "Server"
-    return f"{status} {kind} Error: {_phrase(status)}"
+    """As the documented error line has it: "401 Client Error: Unauthorized"."""
+    kind = "" if status < 400 else " Client Error:" if status < 500 else " Server Error:"
+    return f"{status}{kind} {_phrase(status)}"
 
 
 def _unusable(answer: Answer, call: Call, what: str) -> PortalUnavailable:

@@ -3,8 +3,8 @@
     PUT {API_BASE_URL}/api/external/models/status          {"ModelId", "Status": number, "Message"}
     GET {API_BASE_URL}/api/external/models/{id}/status     {"status": word or number, "message"}
 
-One call is one attempt, plus the fall-back to the other header where the method is auto: how often and when
-to try again is the caller's, who knows what waits.
+One call is one attempt, plus the fall-back to the other header where the method is auto. Callers decide how often and
+when to retry: they know what waits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
 
 from common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
-from portal_client import auth, log_lines
+from portal_client import auth, log_lines, settings
 from portal_client.address import PortalAddress, check_model_id
 from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
@@ -36,7 +36,7 @@ from portal_client.tls import MISMATCH_REASONS, tls_verification
 __all__ = ["CallObserver", "ModelStatus", "PortalClient"]
 
 CallObserver = Callable[[str, int | None, PortalError | None, float], None]
-"""Is told of every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""
+"""Called after every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""
 
 _CHUNK_BYTES = 1024
 _Found = TypeVar("_Found")
@@ -69,21 +69,21 @@ class PortalClient:
         logger: AnyLogger | None = None,
         on_call: CallObserver | None = None,
     ) -> None:
-        self._address = PortalAddress.parse(base_url)
-        self._api_key = _checked_key(api_key)
-        self._auth = auth.AuthChoice(auth_method)
+        self._address = _checked("API_BASE_URL", PortalAddress.parse, base_url)
+        self._api_key = _checked("API_KEY", settings.api_key, api_key.strip()) if api_key.strip() else ""
+        self._auth = auth.AuthChoice(_checked("MODEL_API_AUTH_METHOD", settings.auth_method, auth_method))
         self._verify = tls_verification(self._address, ca_bundle)
         if not timeout > 0:
             raise ValueError(f"The portal's time-out is {timeout} s: expected more than 0")
         self._timeout = timeout
         self._log: AnyLogger = logger if logger is not None else logging.getLogger("portal_client")
         self._session = _session(self._address, pool_size)
-        self._on_call = on_call
+        self._on_call = on_call or (lambda method, status, error, seconds: None)
         self.server_date: str | None = None  # the Date of the newest answer: `dispatcher check` compares clocks
         self._log_settings()
 
     def get_model_status(self, model_id: str) -> ModelStatus:
-        """What the portal says of this model now. Raises PortalError."""
+        """The model's status and message at the portal now. Raises PortalError."""
         call = Call("GET", self._address.status_url(model_id), f"model {model_id}")
         try:
             self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
@@ -126,17 +126,15 @@ class PortalClient:
     def _measured(
         self, call: Call, payload: Mapping[str, object] | None, read: Callable[[Answer, Call, float], _Found]
     ) -> tuple[_Found, Answer, str]:
-        """What `read` finds in the portal's answer, the answer, and the method that got it. Tells the observer."""
+        """What `read` finds in the portal's answer, the answer, and the method that got it. Calls the observer."""
         began = time.monotonic()
         try:
             answer, method = self._exchange(call, payload)
             found = read(answer, call, time.time())
         except PortalError as error:
-            if self._on_call is not None:
-                self._on_call(call.method, error.status_code, error, time.monotonic() - began)
+            self._on_call(call.method, error.status_code, error, time.monotonic() - began)
             raise
-        if self._on_call is not None:
-            self._on_call(call.method, answer.status, None, time.monotonic() - began)
+        self._on_call(call.method, answer.status, None, time.monotonic() - began)
         return found, answer, method
 
     def _exchange(self, call: Call, payload: Mapping[str, object] | None) -> tuple[Answer, str]:
@@ -207,33 +205,7 @@ class PortalClient:
 
     def _without_answer(self, error: Exception, call: Call) -> PortalUnavailable:
         """The error for a call that got no complete answer."""
-        causes = list(_causes(error))
-        tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-        may_have_arrived = False
-        if isinstance(tls, ssl.SSLCertVerificationError):
-            what = (
-                f"does not show a trusted certificate ({tls.verify_message or tls.reason}): "
-                "put the CA that signed it into API_CA_BUNDLE, and use the host name it is made out to"
-            )
-        elif tls is not None and tls.reason in MISMATCH_REASONS:
-            what = f"does not speak TLS as expected ({tls.reason}): check https and the port in API_BASE_URL"
-        elif not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-            # Network failures come wrapped; this one is of our own machine, e.g. a CA file that has gone.
-            what = f"cannot be called from here: {error}"
-        elif isinstance(error, requests.exceptions.ProxyError):
-            what = "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY"
-        elif isinstance(error, requests.ConnectTimeout):
-            what = f"did not take a connection within {self._timeout:g} s: check the network and API_BASE_URL"
-        elif isinstance(error, requests.ReadTimeout) or _has(causes, TimeoutError, _URLLIB3_TIMEOUT):
-            what = f"did not answer within {self._timeout:g} s: it will be tried again"
-            may_have_arrived = True
-        elif _has(causes, urllib3.exceptions.NameResolutionError):
-            what = f"has a host name that cannot be resolved ({self._address.host}): check API_BASE_URL and DNS"
-        elif _has(causes, urllib3.exceptions.NewConnectionError):
-            what = "cannot be connected to: check that the portal runs, and API_BASE_URL"
-        else:
-            what = "cut the connection before its answer was complete: it will be tried again"
-            may_have_arrived = True
+        what, may_have_arrived = _failure(error, self._address.host, self._timeout)
         return PortalUnavailable(
             f"The portal at {self._address.base_url} {what} ({call})",
             detail=self._clean(" ".join(str(error).split())),
@@ -273,11 +245,12 @@ class _KeyHeader(AuthBase):
         return request
 
 
-def _checked_key(api_key: str) -> str:
-    key = api_key.strip()
-    if not all("!" <= character <= "~" for character in key):
-        raise ValueError("API_KEY holds white space or a character outside ASCII: no HTTP header can carry it")
-    return key
+def _checked(name: str, parse: Callable[[str], _Found], value: str) -> _Found:
+    """Both images have read their settings with the same parsers; other callers learn which argument is wrong."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from None
 
 
 def _session(address: PortalAddress, pool_size: int) -> requests.Session:
@@ -301,7 +274,30 @@ def _session(address: PortalAddress, pool_size: int) -> requests.Session:
     return session
 
 
-_URLLIB3_TIMEOUT = urllib3.exceptions.ReadTimeoutError
+def _failure(error: Exception, host: str, timeout: float) -> tuple[str, bool]:
+    """What happened, as the end of a sentence about the portal, and whether the portal may have got the call."""
+    causes = list(_causes(error))
+    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
+    if isinstance(tls, ssl.SSLCertVerificationError):
+        why = tls.verify_message or tls.reason
+        remedy = "put the CA that signed it into API_CA_BUNDLE, and use the host name it is made out to"
+        return f"does not show a trusted certificate ({why}): {remedy}", False
+    if tls is not None and tls.reason in MISMATCH_REASONS:
+        return f"does not speak TLS as expected ({tls.reason}): check https and the port in API_BASE_URL", False
+    if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
+        # Network failures come wrapped; this one is of our own machine, e.g. a CA file that has gone.
+        return f"cannot be called from here: {error}", False
+    if isinstance(error, requests.exceptions.ProxyError):
+        return "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY", False
+    if isinstance(error, requests.ConnectTimeout):
+        return f"did not take a connection within {timeout:g} s: check the network and API_BASE_URL", False
+    if isinstance(error, requests.ReadTimeout) or _has(causes, TimeoutError, urllib3.exceptions.ReadTimeoutError):
+        return f"did not answer within {timeout:g} s: it will be tried again", True
+    if _has(causes, urllib3.exceptions.NameResolutionError):
+        return f"has a host name that cannot be resolved ({host}): check API_BASE_URL and DNS", False
+    if _has(causes, urllib3.exceptions.NewConnectionError):
+        return "cannot be connected to: check that the portal runs, and API_BASE_URL", False
+    return "cut the connection before its answer was complete: it will be tried again", True
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

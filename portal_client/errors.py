@@ -2,7 +2,7 @@
 
 PortalError
 ├── PortalUnavailable    no usable answer: no connection, time-out, 5xx, 429, redirect, HTML, no body
-├── PortalUnauthorized   401, 403: a person must mend API_KEY; until then nothing is lost
+├── PortalUnauthorized   401, 403: a person must correct API_KEY; until then nothing is lost
 ├── PortalRefused        any other 4xx: the portal understood and said no
 │   └── ModelUnknown     404: the portal has no such model
 └── StatusUnreadable     a proper answer with a status that we do not know
@@ -15,7 +15,7 @@ class PortalError(Exception):
     """One failed call.
 
     `str(error)` is a sentence for people: what, where, what would be right; it never holds a secret.
-    detail:      the technical half of the document's line "Error updating model status: {detail}"
+    detail:      the technical half of the documented line "Error updating model status: {detail}"
     retryable:   the same call may succeed later without a change to the request
     retry_after: seconds (>= 0) that the portal asked to wait, or None
     status_code: the HTTP status, or None where no answer came
@@ -48,7 +48,7 @@ class PortalUnavailable(PortalError):
 
 
 class PortalUnauthorized(PortalError):
-    """The portal does not accept the key: goes on by itself once a person has mended it."""
+    """The portal does not accept the key: calls succeed again once a person has corrected it."""
 
     retryable = True
 

@@ -1,7 +1,7 @@
-"""The log lines that operators troubleshoot with, word for word from the requirements document.
+"""The documented log lines, to the letter: operators search for them.
 
-They are %-templates for `logging`. The document shows updates; a status check's lines are worded after them.
-Levels: what went as planned is info, a fall-back or a failure is warning.
+%-templates for `logging`. Documented are the lines of updates; a status check's are worded after them.
+What went as planned is logged at info, a fall-back or a failure at warning.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ import re
 from common.redaction import redact
 
 STARTED = "Model training started"
-"""The requirements' message with Processing."""
+"""The documented message with Processing."""
 
 COMPLETED = "Model training completed successfully"
-"""The requirements' message with Completed."""
+"""The documented message with Completed."""
 
 MESSAGE_LIMIT = 4000
 """UTF-16 code units, as .NET and an nvarchar(4000) column count; a longer message ends in an ellipsis."""

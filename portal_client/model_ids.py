@@ -65,7 +65,7 @@ def extract_model_id(container_name: object) -> str:
 
 
 def extract_and_log_model_id(container_name: object, logger: AnyLogger) -> str:
-    """extract_model_id with the document's line at info, or the reason at warning before it is raised."""
+    """`extract_model_id` that logs the documented line at info, or the reason at warning before it is raised."""
     try:
         model_id = extract_model_id(container_name)
     except InvalidContainerName as error:

@@ -1,11 +1,11 @@
-"""How far a training is, as the sentence that the trainer says under Processing; read back for the status page (pure).
+"""How far a training is, as the trainer's message with Processing; parsed again for the status page (pure).
 
     Epoch 8 of 20, step 12 of 40
     Epoch 7 of 20, loss 0.312, validation accuracy 0.91
     Epoch 2 of 5, loss 0.208, training on all rows
 
-The portal keeps one text for people and nothing for programs. A sentence of another form is nothing wrong: a custom
-task or an older trainer says what it likes, and has no bar.
+The portal keeps one text for people and nothing for programs. Any other text is valid, too: a custom task or an older
+trainer writes what it likes, and has no progress bar.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SENTENCE = re.compile(
 class EpochProgress:
     """epoch: the one that runs (with step) or the last that is done, from 1; loss: of that epoch, in training.
 
-    step, steps: of this epoch, None at its end; more: what else is said, e.g. "validation accuracy 0.91".
+    step, steps: of this epoch, None at its end; more: the rest of the text, e.g. "validation accuracy 0.91".
     """
 
     epoch: int

@@ -1,4 +1,4 @@
-"""The portal's `ProcessingStatus`, from and to what its API speaks (pure)."""
+"""The portal's `ProcessingStatus`, from and to what its API writes (pure)."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """What the portal says of one model. `message` is "" where the portal gives none."""
+    """What the portal has for one model. `message` is "" where the portal gives none."""
 
     status: ProcessingStatus
     message: str

@@ -45,36 +45,33 @@ def test_verification_is_off_for_loopback_hosts_and_for_no_other(url: str, host:
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    "url",
     [
-        ("", "is empty"),
-        ("portal.example.com", "does not start with https://"),
-        ("localhost:44302", "does not start with https://"),
-        ("ftp://portal.example.com", "does not start with https://"),
-        ("https://", "no valid URL"),
-        ("https://user:pw123@portal.example.com", "user name or password"),
-        ("https://evil.example.com\\@localhost", "user name or password"),
-        ("https://evil.example.com\\localhost", "no valid URL"),
-        ("https://local host", "no valid URL"),
-        ("https://portal.example.com\nX: y", "no valid URL"),
-        ("https://portal.example.com?x=1", "query"),
-        ("https://portal.example.com#x", "query"),
-        ("https://portal.example.com:0", "ports go from 1 to 65535"),
-        ("https://portal.example.com:65536", "ports go from 1 to 65535"),
-        ("https://portal.example.com:http", "no valid URL"),
-        ("https://portal.example.com/a/../b", "dots between slashes"),
-        ("https://localhoſt", "no valid URL"),
-        ("https://ｌocalhost", "no valid URL"),
-        ("https://[::1", "no valid URL"),
-        ("https://-portal.example.com", "no valid URL"),
+        "",
+        "portal.example.com",
+        "localhost:44302",
+        "ftp://portal.example.com",
+        "https://",
+        "https://user:pw123@portal.example.com",
+        "https://evil.example.com\\@localhost",
+        "https://evil.example.com\\localhost",
+        "https://local host",
+        "https://portal.example.com\nX: y",
+        "https://portal.example.com?x=1",
+        "https://portal.example.com#x",
+        "https://portal.example.com:0",
+        "https://portal.example.com:65536",
+        "https://portal.example.com:http",
+        "https://portal.example.com/a/../b",
+        "https://localhoſt",
+        "https://ｌocalhost",
+        "https://[::1",
+        "https://-portal.example.com",
     ],
 )
-def test_a_base_url_that_cannot_work_is_refused_with_the_setting_named(url: str, words: str) -> None:
-    with pytest.raises(ValueError, match=r"^API_BASE_URL") as caught:
+def test_a_base_url_that_cannot_work_is_refused_with_the_setting_named_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^API_BASE_URL must be a URL such as https://portal.example.com$"):
         PortalClient(url, "a-key-of-some-length")
-    assert words in str(caught.value)
-    assert "https://portal.example.com" in str(caught.value) or "ports" in words
-    assert "pw123" not in str(caught.value)
 
 
 def test_slashes_at_the_end_do_not_double(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def test_a_key_that_no_header_can_carry_is_refused_at_start_and_not_shown(key: s
 
 
 def test_an_unknown_auth_method_is_refused_at_start() -> None:
-    with pytest.raises(ValueError, match=r"MODEL_API_AUTH_METHOD is 'basic': expected one of auto, x-api-key, bearer"):
+    with pytest.raises(ValueError, match=r"MODEL_API_AUTH_METHOD must be one of auto, x-api-key, bearer"):
         PortalClient(BASE, KEY, "basic")
 
 

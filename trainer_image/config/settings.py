@@ -89,7 +89,7 @@ class Settings:
         "off: the status is neither checked nor updated; empty: on with API_BASE_URL and a model container",
     )
     api_base_url: str | None = setting("API_BASE_URL", portal.portal_url, "Base URL of the portal's API")
-    api_key: str | None = setting("API_KEY", str, "Key of the portal's API", secret=True)
+    api_key: str | None = setting("API_KEY", portal.api_key, "Key of the portal's API", secret=True)
     auth_method: str = setting("MODEL_API_AUTH_METHOD", portal.auth_method, "Header that carries the key", "auto")
     ca_bundle: Path | None = setting(
         "API_CA_BUNDLE",
