@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,8 +78,8 @@ def test_a_portal_that_hangs_is_given_up(portal: StandInPortal, model_id: str) -
     assert portal.model(model_id).status == "Processing"
 
 
-def raw_server(answer: bytes, *, stay_open: bool) -> Iterator[str]:
-    """A TCP server that sends `answer` to whoever connects, and then closes or just waits."""
+def raw_server(answer: bytes, *, stay_open: bool, drip: bool = False) -> Iterator[str]:
+    """A TCP server that sends `answer` to the first client, and then closes, waits or sends a space now and again."""
     listener = socket.create_server(("127.0.0.1", 0))
     done = threading.Event()
 
@@ -86,8 +88,10 @@ def raw_server(answer: bytes, *, stay_open: bool) -> Iterator[str]:
         with connection:
             connection.recv(65536)
             connection.sendall(answer)
-            if stay_open:
-                done.wait(60)
+            while stay_open and not done.wait(0.1):
+                if drip:
+                    with suppress(OSError):
+                        connection.sendall(b" ")
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -116,6 +120,18 @@ def test_an_answer_that_stops_half_way_is_given_up() -> None:
 
         assert "did not answer within 0.2 s" in str(error)
         assert error.ambiguous
+
+
+def test_an_answer_that_drips_is_given_up_after_the_time_out() -> None:
+    """In a read of 1 KiB that waits until it is full, each byte would have a time-out of its own."""
+    for failure_of, ambiguous in ((failure_of_get, False), (failure_of_put, True)):
+        for url in raw_server(HALF_AN_ANSWER, stay_open=True, drip=True):
+            began = time.monotonic()
+            error = failure_of(PortalClient(url, KEY, timeout=1.0), "1")
+
+            assert "did not answer within 1 s" in str(error)
+            assert error.ambiguous is ambiguous, "a write may have been applied"
+            assert time.monotonic() - began < 10
 
 
 def test_what_is_no_http_at_all_is_unavailable() -> None:
