@@ -181,7 +181,7 @@ def mismatch(request: Request, outcome: Outcome) -> str | None:
         return f"it is in the poison queue ({outcome.poison[0]}), where it does not belong"
     if expected.kind == "rejected":
         if outcome.portal != request.portal:
-            return f"the portal should still have {_shown(request.portal)}, but has {_shown(outcome.portal)}"
+            return f"its status should still be {_shown(request.portal)}, but is {_shown(outcome.portal)}"
         return "there is a Job for it, but there should be none" if outcome.job else None
     if expected.kind == "failed":
         return _failed_otherwise(expected, outcome)
@@ -190,7 +190,7 @@ def mismatch(request: Request, outcome: Outcome) -> str | None:
 
 def _failed_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
     if outcome.portal is None or outcome.portal[0] != "Failed":
-        return f"the portal should have Failed, but has {_shown(outcome.portal)}"
+        return f"its status should be Failed, but is {_shown(outcome.portal)}"
     if not re.search(expected.pattern, outcome.portal[1]):
         return f'the portal\'s message should match "{expected.pattern}", but is "{outcome.portal[1]}"'
     return None
@@ -198,7 +198,7 @@ def _failed_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
 
 def _trained_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
     if outcome.portal is None or outcome.portal[0] != "Completed":
-        return f"the portal should have Completed, but has {_shown(outcome.portal)}"
+        return f"its status should be Completed, but is {_shown(outcome.portal)}"
     if outcome.runs != 1:
         return f"its container should hold one run, but holds {outcome.runs}"
     if expected.kind == "duplicate":
@@ -213,5 +213,5 @@ def _trained_otherwise(expected: Expectation, outcome: Outcome) -> str | None:
 
 def _shown(portal: tuple[str, str] | None) -> str:
     if portal is None:
-        return "no such model"
+        return "unknown to the portal"
     return f"{portal[0]} ({portal[1]})" if portal[1] else portal[0]

@@ -41,19 +41,23 @@ def test_the_expected_outcome_is_no_mismatch(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [
-        ("table", {"portal": ("Processing", "Epoch 3")}, "should say Completed, and says Processing"),
-        ("table", {"portal": None}, "says nothing of it"),
-        ("table", {"runs": 2}, "should hold one run, and holds 2"),
-        ("table", {"metrics": {"accuracy": 0.5}}, "should be at least 0.9, and is 0.500"),
-        ("table", {"metrics": {"loss": 0.5}}, "gives no test accuracy, but loss"),
+        ("table", {"portal": ("Processing", "Epoch 3")}, "should be Completed, but is Processing"),
+        ("table", {"portal": None}, "is unknown to the portal"),
+        ("table", {"runs": 2}, "should hold one run, but holds 2"),
+        ("table", {"metrics": {"accuracy": 0.5}}, "should be at least 0.9, but is 0.500"),
+        ("table", {"metrics": {"loss": 0.5}}, "has no test accuracy, but loss"),
         ("table", {"poison": ("NotJson", "")}, "in the poison queue"),
-        ("no dataset", {"portal": ("Failed", "Out of memory")}, 'and is "Out of memory"'),
-        ("no dataset", {"portal": ("Completed", "")}, "should say Failed, and says Completed"),
+        ("no dataset", {"portal": ("Failed", "Out of memory")}, 'but is "Out of memory"'),
+        ("no dataset", {"portal": ("Completed", "")}, "should be Failed, but is Completed"),
         ("completed", {"job": True}, "there is a Job for it"),
-        ("completed", {"portal": ("Processing", "")}, "as before, and says Processing"),
+        (
+            "completed",
+            {"portal": ("Processing", "")},
+            "should still be Completed (Model training completed successfully), but is Processing",
+        ),
         ("bad name", {"poison": None}, "should be in the poison queue"),
         ("bad name", {"poison": ("NotJson", "")}, "gives NotJson as its reason"),
-        ("table again", {"runs": 2}, "should hold one run, and holds 2"),
+        ("table again", {"runs": 2}, "should hold one run, but holds 2"),
     ],
 )
 def test_another_outcome_is_explained_in_a_sentence(name: str, change: dict[str, object], says: str) -> None:
@@ -75,7 +79,7 @@ def test_the_last_table_shows_every_request_and_counts_what_is_wrong() -> None:
     assert all(request.name in shown for request in REQUESTS)
     assert "accuracy 0.970" in shown
     assert "InvalidContainerName" in shown
-    assert "not as expected: table: the portal should say Completed" in shown
+    assert "not as expected: table: its status should be Completed" in shown
     assert "not as expected: the dispatcher died" in shown
 
 
@@ -107,7 +111,7 @@ def test_a_second_demo_says_that_one_is_up_and_touches_nothing(
     monkeypatch.setattr(run, "running", lambda: {"azurite": (123, "mark")})
     assert run.run() == run.EXIT_NOT_STARTED
     shown = capsys.readouterr().out
-    assert "A demo is up already" in shown
+    assert "A demo is already up" in shown
     assert "azurite (pid 123)" in shown
     assert "make demo-down" in shown
     assert list(folder.iterdir()) == []
