@@ -23,6 +23,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from common.redaction import redact
 from common.retry_after import parse_retry_after
+from common.text import one_line
 from dispatcher.cluster.errors import (
     ClusterError,
     ClusterForbidden,
@@ -54,7 +55,7 @@ config: Any = _config  # its functions are not annotated
 
 
 CallObserver = Callable[[str, str, int | None, float], None]
-"""Is told of every request: verb, resource, HTTP status (None: no answer), seconds. It must not raise."""
+"""Called after every request: verb, resource, HTTP status (None: no answer), seconds. It must not raise."""
 
 
 class KubernetesJobs:
@@ -181,16 +182,9 @@ class KubernetesJobs:
     def _delete(self, kind: str, name: str, options: Mapping[str, Any]) -> None:
         self._json("delete", kind, name, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
-    def _json(
-        self,
-        verb: str,
-        kind: str,
-        name: str = "",
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-    ) -> dict[str, Any]:
-        response = self._request(verb, kind, name, body=body, query=query)
+    def _json(self, verb: str, kind: str, name: str = "", **options: Any) -> dict[str, Any]:
+        """The answer's JSON object. options: `_request`'s."""
+        response = self._request(verb, kind, name, **options)
         try:
             parsed = json.loads(response.data)
         except (ValueError, urllib3.exceptions.HTTPError, OSError) as error:
@@ -211,50 +205,15 @@ class KubernetesJobs:
         query: Mapping[str, str] | None = None,
         read_seconds: float = _READ_SECONDS,
     ) -> Any:
+        """One call, bounded in time. Raises ClusterError for everything but a 2xx answer."""
         path = _PATHS[kind].format(self.namespace) + (f"/{quote(name, safe='')}" if name else "")
-        method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
+        if query:
+            path += f"?{urlencode(query)}"
         api = self._api
-        for attempt in (1, 2):
-            headers = {"Accept": "application/json", "User-Agent": "training-dispatcher"}
-            if body is not None:
-                headers["Content-Type"] = "application/merge-patch+json" if verb == "patch" else "application/json"
-            api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
-            url = f"{api.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-            began = time.monotonic()
-            answered: int | None = None
-            try:
-                response = api.rest_client.pool_manager.request(
-                    method,
-                    url,
-                    body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
-                    headers=headers,
-                    timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-                    preload_content=verb != "watch",
-                    retries=False,
-                )
-                answered = response.status
-            except (urllib3.exceptions.HTTPError, OSError) as error:
-                # A connection that was never made cannot have changed anything.
-                unsent = isinstance(
-                    error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError
-                )
-                raise ClusterUnavailable(
-                    f"The API server at {api.configuration.host} cannot be reached: {_why(error)}",
-                    ambiguous=not unsent,
-                ) from None
-            except ValueError:
-                # http.client repeats the header's value, which is the token, in its sentence.
-                raise ClusterForbidden(
-                    f"Cannot {verb} {kind}: the token of the service account or kubeconfig does not fit into a header"
-                ) from None
-            finally:
-                if self._on_call is not None:
-                    self._on_call(verb, kind, answered, time.monotonic() - began)
-            if response.status == 401 and attempt == 1:
-                # A rotated service account token: read it anew, once (F39).
-                api = self._reconnect(api)
-                continue
-            break
+        response = self._send(api, verb, kind, path, body, read_seconds)
+        if response.status == 401:
+            # A rotated service account token: read it anew, once (F39).
+            response = self._send(self._reconnect(api), verb, kind, path, body, read_seconds)
         self.server_date = response.headers.get("Date")
         if 200 <= response.status < 300:
             return response
@@ -263,6 +222,43 @@ class KubernetesJobs:
         except (ValueError, urllib3.exceptions.HTTPError, OSError):
             status = {}
         raise _error(verb, kind, name, response.status, status if isinstance(status, dict) else {}, response.headers)
+
+    def _send(
+        self, api: Any, verb: str, kind: str, path: str, body: Mapping[str, Any] | None, read_seconds: float
+    ) -> Any:
+        method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
+        headers = {"Accept": "application/json", "User-Agent": "training-dispatcher"}
+        if body is not None:
+            headers["Content-Type"] = "application/merge-patch+json" if verb == "patch" else "application/json"
+        api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        began = time.monotonic()
+        answered: int | None = None
+        try:
+            response = api.rest_client.pool_manager.request(
+                method,
+                f"{api.configuration.host}{path}",
+                body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
+                headers=headers,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
+                preload_content=verb != "watch",
+                retries=False,
+            )
+            answered = response.status
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # A connection that was never made cannot have changed anything.
+            unsent = isinstance(error, urllib3.exceptions.NewConnectionError | urllib3.exceptions.ConnectTimeoutError)
+            raise ClusterUnavailable(
+                f"The API server at {api.configuration.host} cannot be reached: {_why(error)}", ambiguous=not unsent
+            ) from None
+        except ValueError:
+            # http.client repeats the header's value, which is the token, in its sentence.
+            raise ClusterForbidden(
+                f"Cannot {verb} {kind}: the token of the service account or kubeconfig does not fit into a header"
+            ) from None
+        finally:
+            if self._on_call is not None:
+                self._on_call(verb, kind, answered, time.monotonic() - began)
+        return response
 
     def _reconnect(self, stale: Any) -> Any:
         with self._lock:
@@ -307,11 +303,11 @@ def _error(
     verb: str, kind: str, name: str, code: int, status: Mapping[str, Any], headers: Mapping[str, str]
 ) -> ClusterError:
     """The API server's Status object → our error."""
-    text = redact(" ".join(str(status.get("message") or f"HTTP {code}").split()))[:1000]
+    text = redact(one_line(str(status.get("message") or f"HTTP {code}")))[:1000]
     what = f"{verb} {kind}" + (f" {name}" if name else "")
     if code in (404, 409, 410) and status.get("kind") != "Status":
-        # A proxy's page, or another server's: it knows nothing of our objects, and absent is not what it may say.
-        return ClusterUnavailable(f"Cannot {what}: HTTP {code} with no word of the API server's; is it one?")
+        # A proxy's page, or another server's: it knows nothing about our objects, so it is no proof that one is absent.
+        return ClusterUnavailable(f"Cannot {what}: HTTP {code} without a Status of Kubernetes; is it an API server?")
     if code == 404:
         return ObjectNotFound(f"Cannot {what}: {text}")
     if code == 409:
@@ -331,4 +327,4 @@ def _error(
 
 
 def _why(error: Exception) -> str:
-    return redact(" ".join(str(error).split()))[:300]
+    return redact(one_line(str(error)))[:300]

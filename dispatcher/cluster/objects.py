@@ -6,7 +6,7 @@ A condition counts by its *status*, never by its presence: a resumed Job keeps S
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ def annotation(obj: KubeObject, key: str) -> str | None:
 
 
 def json_annotation(obj: KubeObject, key: str) -> Any:
-    """The value of an annotation that holds JSON; None where it is not there, or a hand has made it unreadable."""
+    """The value of an annotation that holds JSON; None where it is missing, or somebody made it unreadable."""
     try:
         return json.loads(annotation(obj, key) or "null")
     except (ValueError, RecursionError):
@@ -65,12 +65,31 @@ def is_deleting(obj: KubeObject) -> bool:
     return bool(meta(obj).get("deletionTimestamp"))
 
 
-def condition(obj: KubeObject, kind: str) -> Mapping[str, Any] | None:
-    """The condition of type `kind` if its status is True, else None."""
+def condition(obj: KubeObject, kind: str, status: str = "True") -> Mapping[str, Any] | None:
+    """The condition of type `kind` if it has this status (True, False or Unknown), else None."""
     for entry in (obj.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == kind and entry.get("status") == "True":
+        if entry.get("type") == kind and entry.get("status") == status:
             return cast(Mapping[str, Any], entry)
     return None
+
+
+def changed_at(obj: KubeObject, kind: str, status: str = "True") -> float | None:
+    """When the condition came to this status (epoch seconds); None where it has another, or none."""
+    return timestamp((condition(obj, kind, status) or {}).get("lastTransitionTime"))
+
+
+def created_at(obj: KubeObject) -> float | None:
+    """creationTimestamp (epoch seconds)."""
+    return timestamp(meta(obj).get("creationTimestamp"))
+
+
+def gone_at(obj: KubeObject) -> float | None:
+    """deletionTimestamp (epoch seconds): when deletion was requested, plus the grace period (API, ObjectMeta)."""
+    return timestamp(meta(obj).get("deletionTimestamp"))
+
+
+def oldest_first(pods: Iterable[KubeObject]) -> list[KubeObject]:
+    return sorted(pods, key=lambda pod: (meta(pod).get("creationTimestamp") or "", name_of(pod)))
 
 
 def is_finished(job: KubeObject) -> bool:
@@ -129,10 +148,15 @@ def trainer_state(pod: KubeObject) -> Mapping[str, Any]:
     return {}
 
 
-def timestamp(text: str | None) -> float | None:
-    """RFC 3339 as Kubernetes writes it → seconds since the epoch; None for anything else, which nobody is told about.
+def trainer_end(pod: KubeObject) -> Mapping[str, Any]:
+    """How the trainer container ended (`state.terminated`); empty while it has not."""
+    return trainer_state(pod).get("terminated") or {}
 
-    An annotation may be anybody's, and every dispatcher reads it: a word in it must end none.
+
+def timestamp(text: str | None) -> float | None:
+    """RFC 3339 as Kubernetes writes it → seconds since the epoch; None for anything else.
+
+    Anybody may have written an annotation, and every dispatcher reads it: no text in it may end one of them.
     """
     try:
         when = datetime.fromisoformat(text) if text else None

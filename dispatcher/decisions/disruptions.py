@@ -43,8 +43,7 @@ def verdict(job: KubeObject, pods: Sequence[KubeObject], limit: int) -> Verdict 
 
 
 def _disrupted(pods: Sequence[KubeObject]) -> list[KubeObject]:
-    found = [pod for pod in pods if pod_failure.disruption(pod) is not None and _taken_away(pod)]
-    return sorted(found, key=lambda pod: objects.meta(pod).get("creationTimestamp") or "")
+    return objects.oldest_first(pod for pod in pods if pod_failure.disruption(pod) is not None and _taken_away(pod))
 
 
 def _taken_away(pod: KubeObject) -> bool:

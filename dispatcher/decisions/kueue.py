@@ -1,4 +1,4 @@
-"""What Kueue says of a Job that it has not started yet, for the model's progress message. Pure.
+"""What Kueue reports about a Job that it has not started yet, for the model's progress message. Pure.
 
 Kueue (kueue.x-k8s.io/v1beta2, Kueue 0.15 and newer) makes a Workload for each Job with a queue's label; the Job owns
 it. Its condition QuotaReserved says why it waits, Admitted that Kueue has let it go. Within a queue the higher
@@ -55,7 +55,7 @@ def sentence(own: KubeObject, workloads: Sequence[KubeObject], now: float) -> st
 
 
 def ahead(own: KubeObject, workloads: Sequence[KubeObject]) -> int:
-    """How many of the same LocalQueue wait for quota and come first."""
+    """The number of Workloads of the same LocalQueue that wait for quota and come first."""
     queue, place = _queue(own), _order(own)
     return sum(_queue(other) == queue and _waits(other) and _order(other) < place for other in workloads)
 
@@ -66,8 +66,7 @@ def is_active(workload: KubeObject) -> bool:
 
 def stuck_since(workload: KubeObject, now: float) -> float | None:
     """When it was admitted (epoch seconds), if that is too long ago for a Job that is still suspended."""
-    admitted = objects.condition(workload, "Admitted")
-    since = objects.timestamp((admitted or {}).get("lastTransitionTime"))
+    since = objects.changed_at(workload, "Admitted")
     return since if since is not None and now - since > STUCK_AFTER else None
 
 
@@ -93,10 +92,7 @@ def _order(workload: KubeObject) -> tuple[int, float, str]:
 
 def _why(workload: KubeObject) -> str:
     """Kueue's own words for why there is no quota yet; empty before it has tried."""
-    for entry in (workload.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == "QuotaReserved" and entry.get("status") == "False":
-            return quoted(entry.get("message"))
-    return ""
+    return quoted((objects.condition(workload, "QuotaReserved", "False") or {}).get("message"))
 
 
 def waits_in_queue(job: KubeObject) -> bool:

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, pod_failure, waiting
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.pod_failure import AGAIN, Verdict
 from dispatcher.decisions.waiting import Limits, Waiting
 from portal_client import messages
 
 _LAST_DELETION = 2.0
-# How far behind the Job's the news of its pods may be; later, they are asked for.
-_NEWS_PATIENCE = 5.0
-# A deleted pod is given its own grace period, then this long for the kubelet to say so, before it is called lost.
+# Seconds that the watch of pods may be behind that of Jobs; after that the pods are read from the API server.
+_STALE_PATIENCE = 5.0
+# Seconds that the kubelet gets beyond a deleted pod's own grace period to report its end, before it is called lost.
 _TERMINATION_SLACK = 60.0
 
 
@@ -29,7 +29,7 @@ _TERMINATION_SLACK = 60.0
 class Going:
     """Nothing to report yet.
 
-    progress: what a user waits for, None where only the trainer may speak; check_at: epoch seconds of the next limit.
+    progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit.
     remove_pods: the Job is being deleted, and its pods go on running until somebody deletes them.
     """
 
@@ -54,7 +54,7 @@ class Ended:
 
 
 Outcome = Going | Stop | Ended
-JOB_VANISHED = Verdict("JobDeleted", "The training job was removed before it ended. Put the request on the queue again")
+JOB_VANISHED = Verdict("JobDeleted", f"The training job was removed before it ended. {AGAIN}")
 # "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
 _EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
 _COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
@@ -68,18 +68,18 @@ def decide(
     limits: Limits,
     failing_since: float | None = None,
 ) -> Outcome:
-    """What is to be said about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
+    """What to report about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
 
     events: of the object that `waiting.needs_events` names, () where it names none. failing_since: see `waiting.look`.
     """
-    ordered = sorted(pods, key=lambda pod: (objects.meta(pod).get("creationTimestamp") or "", objects.name_of(pod)))
+    ordered = objects.oldest_first(pods)
     failing = objects.condition(job, "Failed") or objects.condition(job, "FailureTarget")
     over = objects.is_finished(job) or objects.is_deleting(job) or failing is not None
     if over and any(_said_completed(pod) for pod in ordered):
-        return _COMPLETED  # published and said so: nothing that happens to the Job afterwards makes it untrue
+        return _COMPLETED  # the model is published: nothing that happens to the Job afterwards changes that
     if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
-        # Also of a Job that was deleted afterwards: it had ended by itself.
-        if (look_again := _news_due(job, ordered, ended)) is not None and now < look_again:
+        # Also of a Job that was deleted afterwards: it ended before that.
+        if (look_again := _stale_until(job, ordered, ended)) is not None and now < look_again:
             return Going(check_at=look_again)
         return _complete(ordered) if ended["type"] == "Complete" else _failed(job, ordered, ended)
     if objects.is_deleting(job):
@@ -100,12 +100,12 @@ def decide(
 
 
 def rests_on_stale_cache(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
-    """Whether an end of this Job is told without knowing how its pods ended: ask for them before it is believed.
+    """Whether this Job's end would be decided without knowing how its pods ended: refresh them from the API server.
 
     The watch of pods may be silent, or far behind that of Jobs.
     """
     if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
-        return _news_due(job, pods, ended) is not None
+        return _stale_until(job, pods, ended) is not None
     return True
 
 
@@ -136,10 +136,10 @@ def _suspended(job: KubeObject) -> Going:
     return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
 
 
-def _news_due(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject) -> float | None:
-    """Until when news of the pods is waited for, where the Job has ended and its pods, as we know them, have not.
+def _stale_until(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject) -> float | None:
+    """Until when to wait for the pods' events (epoch seconds), where the Job has ended and the cached pods have not.
 
-    Jobs and pods are watched one beside the other, so the Job's end may be known before what its last pod said.
+    Jobs and pods have a watch each, so the Job's end may be known before its last pod's. None: nothing is missing.
     """
     if ended.get("reason") == "DeadlineExceeded" or objects.is_deleting(job):
         return None
@@ -148,42 +148,34 @@ def _news_due(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject) ->
     if len(pods) >= counted and all(objects.pod_is_over(pod) for pod in pods):
         return None
     since = objects.timestamp(ended.get("lastTransitionTime"))
-    return None if since is None else since + _NEWS_PATIENCE
+    return None if since is None else since + _STALE_PATIENCE
 
 
 def _said_completed(pod: KubeObject) -> bool:
-    ended = objects.trainer_state(pod).get("terminated") or {}
     word = pod_failure.trainer_word(pod)
-    return ended.get("exitCode") == 0 and word is not None and word.code == "Completed"
+    return objects.trainer_end(pod).get("exitCode") == 0 and word is not None and word.code == "Completed"
 
 
 def _complete(pods: Sequence[KubeObject]) -> Ended:
     """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
     for pod in pods:
-        ended = objects.trainer_state(pod).get("terminated") or {}
+        ended = objects.trainer_end(pod)
         if ended.get("exitCode") != 0 or _said_completed(pod):
             continue
         if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
-            return Ended(
-                False,
-                Verdict(
-                    "Interrupted",
-                    "The training was stopped before it finished, and its program ended as if it had succeeded. "
-                    "Put the request on the queue again",
-                ),
-            )
+            sentence = "The training was stopped before it finished, and its program ended as if it had succeeded"
+            return Ended(False, Verdict("Interrupted", f"{sentence}. {AGAIN}"))
     return _COMPLETED
 
 
 def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
-    # deletionTimestamp is the time of the request plus the grace period (API reference, ObjectMeta).
-    deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    gone = objects.gone_at(pod)
     finished = objects.timestamp(ended.get("finishedAt"))
-    if deletion is None:
+    if gone is None:
         return False
     # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
     grace = max(float(objects.meta(pod).get("deletionGracePeriodSeconds") or 0), _LAST_DELETION)
-    return finished is None or finished >= deletion - grace
+    return finished is None or finished >= gone - grace
 
 
 def _deleted(job: KubeObject, pods: Sequence[KubeObject], failing: KubeObject | None, now: float) -> Outcome:
@@ -195,30 +187,21 @@ def _deleted(job: KubeObject, pods: Sequence[KubeObject], failing: KubeObject | 
     if stopped := stop_verdict(job):
         return Ended(False, stopped)
     when = objects.meta(job).get("deletionTimestamp")
-    return Ended(
-        False,
-        Verdict(
-            "JobDeleted",
-            f"The training job was deleted at {when} before it ended. Put the request on the queue again",
-        ),
-    )
+    return Ended(False, Verdict("JobDeleted", f"The training job was deleted at {when} before it ended. {AGAIN}"))
 
 
 def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> Ended:
     reason = failed.get("reason")
     if reason == "DeadlineExceeded":
-        # We stop a Job by a deadline in the past. One that failed otherwise in that instant tells its own story.
+        # We stop a Job by a deadline in the past; one that failed otherwise in that instant is explained below.
         if stopped := stop_verdict(job):
             return Ended(False, stopped)
         limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
-        return Ended(
-            False,
-            Verdict(
-                "Timeout",
-                f"The training did not end within its time limit of {limit} seconds, the wait for a GPU included. "
-                "Ask for a longer time_limit_seconds, or for less training",
-            ),
+        sentence = (
+            f"The training did not end within its time limit of {limit} seconds, the wait for a GPU included. "
+            "Ask for a longer time_limit_seconds, or for less training"
         )
+        return Ended(False, Verdict("Timeout", sentence))
     over = [pod for pod in pods if objects.pod_phase(pod) == "Failed"] or [
         pod for pod in pods if objects.is_deleting(pod) or pod_failure.disruption(pod) is not None
     ]
@@ -233,7 +216,7 @@ def _failed(job: KubeObject, pods: Sequence[KubeObject], failed: KubeObject) -> 
 
 
 def _without_pods(reason: object, message: str | None) -> Verdict:
-    """The pods are gone; the Job's condition still tells which exit code it was."""
+    """The pods are gone; the Job's condition still has the exit code."""
     text = pod_failure.quoted(message) or "no text"
     found = _EXIT_CODE.search(text)
     code = pod_failure.EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
@@ -251,8 +234,8 @@ def _gone_by(pods: Sequence[KubeObject]) -> float | None:
     for pod in pods:
         if objects.pod_is_over(pod):
             continue
-        deletion = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
-        if deletion is None:
+        gone = objects.gone_at(pod)
+        if gone is None:
             return None
-        latest = max(latest, deletion + _TERMINATION_SLACK)
+        latest = max(latest, gone + _TERMINATION_SLACK)
     return latest or None

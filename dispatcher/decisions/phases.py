@@ -16,7 +16,7 @@ from dispatcher.decisions import waiting
 class Phase(StrEnum):
     """In the order in which a Job goes through them. The values are labels of metrics: changing one is a migration."""
 
-    LAUNCHING = "launching"  # created suspended; the portal is being told
+    LAUNCHING = "launching"  # created suspended; Processing is being sent to the portal
     QUEUED = "queued"  # launched and suspended: Kueue or a person resumes it
     WAITING = "waiting"  # no trainer runs: no pod yet, no node yet, its image is being pulled
     RUNNING = "running"
@@ -69,18 +69,19 @@ def since(phase: Phase, job: KubeObject, pods: Sequence[KubeObject]) -> float | 
     times: list[float | None] = []
     match phase:
         case Phase.LAUNCHING:
-            times = [objects.timestamp(objects.meta(job).get("creationTimestamp"))]
+            times = [objects.created_at(job)]
         case Phase.QUEUED:
-            times = [launched, _changed(job, "Suspended")]
+            times = [launched, objects.changed_at(job, "Suspended")]
         case Phase.WAITING:
             times = [launched, waiting.restarted(job, pods)]
         case Phase.RUNNING:
-            times = [objects.timestamp((_state(pod, "running") or {}).get("startedAt")) for pod in pods]
+            running = [objects.trainer_state(pod).get("running") or {} for pod in pods]
+            times = [objects.timestamp(state.get("startedAt")) for state in running]
         case Phase.STOPPING:
-            times = [objects.timestamp(objects.meta(job).get("deletionTimestamp")), _changed(job, "FailureTarget")]
+            times = [objects.gone_at(job), objects.changed_at(job, "FailureTarget")]
         case Phase.REPORTING:
-            ends = [_changed(job, "Complete"), _changed(job, "Failed")]
-            times = ends if any(ends) else [objects.timestamp(objects.meta(job).get("deletionTimestamp"))]
+            ends = [objects.changed_at(job, "Complete"), objects.changed_at(job, "Failed")]
+            times = ends if any(ends) else [objects.gone_at(job)]
         case Phase.COMPLETED | Phase.FAILED:
             times = [objects.timestamp(objects.annotation(job, names.REPORTED_AT))]
     return max((time for time in times if time is not None), default=None)
@@ -98,16 +99,8 @@ def overdue_since(phase: Phase, job: KubeObject) -> float | None:
     return None if started is None or limit is None else started + float(limit)
 
 
-def _changed(job: KubeObject, kind: str) -> float | None:
-    return objects.timestamp((objects.condition(job, kind) or {}).get("lastTransitionTime"))
-
-
-def _state(pod: KubeObject, kind: str) -> KubeObject | None:
-    return objects.trainer_state(pod).get(kind)
-
-
 def _reported(job: KubeObject) -> Phase:
-    """What the portal was told counts: a program that exits 0 when it is evicted leaves a complete Job that failed."""
+    """By what was reported: a program that exits 0 when it is evicted leaves a complete Job, and is reported Failed."""
     told = objects.report_of(job)
     completed = told["status"] == "Completed" if "status" in told else objects.condition(job, "Complete") is not None
     return Phase.COMPLETED if completed else Phase.FAILED

@@ -12,7 +12,7 @@ from typing import Any
 
 from common.redaction import redact
 from common.text import one_line, plain
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
 
 # The trainer's contract; a test holds it equal to trainer_image.errors.
@@ -46,7 +46,7 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Drained", "its node was drained"),
     "TerminationByKubelet": ("NodeShutdown", "its node ran out of resources or was shut down"),
 }
-_AGAIN = "Put the request on the queue again"
+AGAIN = "Put the request on the queue again"
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,9 @@ class Verdict:
     sentence: str
 
 
-@dataclass(frozen=True)
-class TrainerWord:
-    """The termination message of the trainer's contract, as far as it is valid."""
-
-    code: str
-    sentence: str
-
-
-def trainer_word(pod: KubeObject) -> TrainerWord | None:
-    """The trainer's own termination message, None where it left none or something else."""
-    text = _terminated(pod).get("message")
+def trainer_word(pod: KubeObject) -> Verdict | None:
+    """The trainer's own termination message, None where it left none, or one that is not of the trainer's contract."""
+    text = objects.trainer_end(pod).get("message")
     try:
         word = json.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -79,7 +71,7 @@ def trainer_word(pod: KubeObject) -> TrainerWord | None:
         return None
     if not isinstance(sentence, str) or not plain(sentence).strip():
         return None
-    return TrainerWord(code, redact(plain(sentence).strip()))
+    return Verdict(code, redact(plain(sentence).strip()))
 
 
 def disruption(pod: KubeObject) -> str | None:
@@ -91,7 +83,7 @@ def disruption(pod: KubeObject) -> str | None:
 def explain(pod: KubeObject) -> Verdict:
     """The verdict on a pod that is over without success, or was taken away while it ran."""
     status = pod.get("status") or {}
-    ended = _terminated(pod)
+    ended = objects.trainer_end(pod)
     exit_code = ended.get("exitCode")
     if ended.get("reason") == "OOMKilled":
         return Verdict("OutOfMemory", _out_of_memory(pod))
@@ -99,20 +91,20 @@ def explain(pod: KubeObject) -> Verdict:
     taken_away = status.get("reason") == "Evicted" or disrupted is not None
     # "Terminated" only says that SIGTERM came; Kubernetes knows why. "Completed" is no reason to have failed.
     if word is not None and word.code != "Completed" and not (word.code == "Terminated" and taken_away):
-        return Verdict(word.code, word.sentence)
+        return word
     if status.get("reason") == "Evicted":
         text = quoted(status.get("message") or "no text")
         return Verdict("Evicted", f"The node evicted the training pod: {text}. Ask the operator for more of it")
     if disrupted is not None:
         code, why = _DISRUPTIONS.get(disrupted, ("Disrupted", f"Kubernetes disrupted it ({disrupted or 'no reason'})"))
-        return Verdict(code, f"The training pod was stopped on {_node(pod)}: {why}. {_AGAIN}")
+        return Verdict(code, f"The training pod was stopped on {node_of(pod)}: {why}. {AGAIN}")
     if not ended:
         return _never_ran(pod)
     if exit_code == 137:
         return Verdict(
             "Killed",
             "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes "
-            f"knows; memory is the usual one. {_AGAIN}, with a smaller batch or a larger memory limit",
+            f"knows; memory is the usual one. {AGAIN}, with a smaller batch or a larger memory limit",
         )
     return _by_exit_code(exit_code, ended)
 
@@ -130,10 +122,10 @@ def _never_ran(pod: KubeObject) -> Verdict:
                 f"{ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}. Tell the operator",
             )
     if reason:
-        return Verdict("NodeRejected", f"{_node(pod)} refused the training pod ({reason}): {text}. {_AGAIN}")
+        return Verdict("NodeRejected", f"{node_of(pod)} refused the training pod ({reason}): {text}. {AGAIN}")
     if objects.is_deleting(pod):
-        return Verdict("PodDeleted", f"The training pod was deleted before it ended. {_AGAIN}")
-    return Verdict("PodLost", f"The training pod ended on {_node(pod)} without a word of why. {_AGAIN}")
+        return Verdict("PodDeleted", f"The training pod was deleted before it ended. {AGAIN}")
+    return Verdict("PodLost", f"The training pod ended on {node_of(pod)} without a word of why. {AGAIN}")
 
 
 def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
@@ -154,9 +146,7 @@ def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
 
 
 def _out_of_memory(pod: KubeObject) -> str:
-    containers = (pod.get("spec") or {}).get("containers") or ()
-    limits = next(((c.get("resources") or {}).get("limits") or {} for c in containers if _is_trainer(c)), {})
-    limit = limits.get("memory")
+    limit = ((objects.trainer_container(pod).get("resources") or {}).get("limits") or {}).get("memory")
     of = f"its memory limit of {limit}" if limit else "the memory of its node"
     return (
         f"Out of memory: the training used more than {of}. "
@@ -164,15 +154,7 @@ def _out_of_memory(pod: KubeObject) -> str:
     )
 
 
-def _is_trainer(container: KubeObject) -> bool:
-    return container.get("name") == names.TRAINER_CONTAINER
-
-
-def _terminated(pod: KubeObject) -> KubeObject:
-    return objects.trainer_state(pod).get("terminated") or {}
-
-
-def _node(pod: KubeObject) -> str:
+def node_of(pod: KubeObject) -> str:
     node = (pod.get("spec") or {}).get("nodeName")
     return f"node {node}" if node else "its node"
 

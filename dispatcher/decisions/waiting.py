@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
-from dispatcher.decisions.pod_failure import Verdict, quoted
+from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
@@ -18,8 +18,8 @@ _IMAGE_REASONS = frozenset(
 _CONFIG_REASONS = frozenset(
     {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
 )
-# A registry's rate limit passes by itself; what Docker Hub, ACR, ECR and containerd write. The number 429 alone proves
-# nothing: it may stand in the image's tag or digest.
+# How Docker Hub, ACR, ECR and containerd name a registry's rate limit, which passes. The number 429 proves nothing: it
+# may be part of the image's tag or digest.
 _RATE_LIMIT = ("toomanyrequests", "too many requests", "rate limit", "rate exceeded")
 # Reasons of the kubelet's Events on a pod that waits in ContainerCreating, and those of one that got further.
 _STUCK = frozenset(
@@ -27,7 +27,7 @@ _STUCK = frozenset(
 )
 _SET_UP = frozenset({"Pulling", "Pulled", "Created", "Started"})
 _CREATING_PATIENCE = 60.0
-# Every limit is looked at this long after the thing began at the earliest.
+# Seconds without a pod before its Events are worth a call.
 _NO_POD_PATIENCE = 10.0
 
 
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Waiting:
-    """progress: for the user, None when only the trainer may speak; limit_at (epoch seconds): then verdict holds."""
+    """progress: for the user, None when only the trainer may report; limit_at (epoch seconds): then verdict holds."""
 
     progress: str | None = None
     limit_at: float | None = None
@@ -63,8 +63,8 @@ def look(
 ) -> Waiting:
     """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first.
 
-    failing_since: when its container was first seen to fail to start, which Kubernetes does not tell: a slow pull that
-    fails once at its end has its whole grace before it.
+    failing_since: when its container was first seen to fail to start, which Kubernetes does not record: a slow pull
+    that fails once at its end still has its whole grace period.
     """
     current = [pod for pod in pods if not objects.pod_is_over(pod)]
     if not current:
@@ -75,16 +75,12 @@ def look(
         return _leaving(pod, limits)
     if "running" in state or "terminated" in state:
         return Waiting()
-    since = objects.timestamp(objects.meta(pod).get("creationTimestamp")) or now
+    since = objects.created_at(pod) or now
     waiting = state.get("waiting") or {}
     reason, text = waiting.get("reason", ""), quoted(waiting.get("message"))
     if reason == "InvalidImageName":
-        image = _image(pod)
-        return Waiting(
-            None,
-            now,
-            Verdict("ImagePull", f"The trainer image has an invalid name: {image}. Tell the operator: {text}"),
-        )
+        sentence = f"The trainer image has an invalid name: {_image(pod)}. Tell the operator: {text}"
+        return Waiting(None, now, Verdict("ImagePull", sentence))
     if reason in _IMAGE_REASONS:
         return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
     if reason in _CONFIG_REASONS:
@@ -92,8 +88,7 @@ def look(
             f"Waiting for the trainer's configuration: {text}",
             max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config,
             Verdict(
-                "ContainerConfig",
-                f"The trainer container cannot be started ({reason}): {text}. Tell the operator",
+                "ContainerConfig", f"The trainer container cannot be started ({reason}): {text}. Tell the operator"
             ),
         )
     if (stuck := _stuck_events(events)) and waiting:
@@ -109,23 +104,16 @@ def look(
 def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
     """It was told to stop. If its node is lost it never ends, and no other pod takes its place (F22).
 
-    Nothing is said meanwhile: the trainer may still run, and speak.
+    Nothing is reported meanwhile: the trainer may still run, and report itself.
     """
-    # The time of the request plus the grace period (API reference, ObjectMeta).
-    due = objects.timestamp(objects.meta(pod).get("deletionTimestamp"))
+    due = objects.gone_at(pod)
     if due is None or not limits.lost_node:
         return Waiting()
-    node = (pod.get("spec") or {}).get("nodeName")
-    where = f"node {node}" if node else "its node"
-    return Waiting(
-        None,
-        due + limits.lost_node,
-        Verdict(
-            "NodeLost",
-            f"The training pod should have stopped {limits.lost_node:.0f} seconds ago, and {where} does not say "
-            "that it has. Put the request on the queue again",
-        ),
+    sentence = (
+        f"The training pod should have stopped {limits.lost_node:.0f} seconds ago, and {node_of(pod)} does not say "
+        f"that it has. {AGAIN}"
     )
+    return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence))
 
 
 def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
@@ -152,20 +140,17 @@ def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Wai
 
 
 def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
-    for entry in (pod.get("status") or {}).get("conditions") or ():
-        if entry.get("type") != "PodScheduled":
-            continue
-        if entry.get("status") == "True":
-            return Waiting("Pulling the trainer image")
-        text = quoted(entry.get("message"))
-        if entry.get("reason") == "Unschedulable":
-            limit = since + limits.unschedulable if limits.unschedulable else None
-            sentence = (
-                f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
-            )
-            return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
-        return Waiting(f"Waiting to be scheduled: {text or entry.get('reason', '')}")
-    return Waiting("Waiting to be scheduled")
+    if objects.condition(pod, "PodScheduled"):
+        return Waiting("Pulling the trainer image")
+    unscheduled = objects.condition(pod, "PodScheduled", "False")
+    if unscheduled is None:
+        return Waiting("Waiting to be scheduled")
+    text = quoted(unscheduled.get("message"))
+    if unscheduled.get("reason") != "Unschedulable":
+        return Waiting(f"Waiting to be scheduled: {text or unscheduled.get('reason', '')}")
+    limit = since + limits.unschedulable if limits.unschedulable else None
+    sentence = f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
+    return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
 
 
 def _no_pod(
@@ -210,22 +195,15 @@ def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str
 
 def restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
     """When the Job last began to want a pod: its start, its last resume, or the end of its last pod."""
-    times = [objects.timestamp((job.get("status") or {}).get("startTime"))]
-    for entry in (job.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == "Suspended" and entry.get("status") == "False":
-            times.append(objects.timestamp(entry.get("lastTransitionTime")))
-    for pod in pods:
-        ended = objects.trainer_state(pod).get("terminated") or {}
-        times.append(objects.timestamp(ended.get("finishedAt")))
+    started = objects.timestamp((job.get("status") or {}).get("startTime"))
+    times = [started, objects.changed_at(job, "Suspended", "False")]
+    times += [objects.timestamp(objects.trainer_end(pod).get("finishedAt")) for pod in pods]
     return max((time for time in times if time is not None), default=None)
 
 
 def _since_scheduled(pod: KubeObject, fallback: float) -> float:
     """The image and the Secrets are first looked for when a node was found."""
-    for entry in (pod.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == "PodScheduled" and entry.get("status") == "True":
-            return objects.timestamp(entry.get("lastTransitionTime")) or fallback
-    return fallback
+    return objects.changed_at(pod, "PodScheduled") or fallback
 
 
 def _seen(event: KubeObject) -> float | None:
@@ -233,7 +211,7 @@ def _seen(event: KubeObject) -> float | None:
     for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
         if text:
             return objects.timestamp(text)
-    return objects.timestamp(objects.meta(event).get("creationTimestamp"))
+    return objects.created_at(event)
 
 
 def _image(pod: KubeObject) -> str:

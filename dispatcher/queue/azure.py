@@ -17,6 +17,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.queue import QueueClient
 
 from common.redaction import redact
+from common.text import one_line
 from dispatcher.queue.messages import (
     MAX_BATCH,
     ConnectionStringInvalid,
@@ -77,23 +78,16 @@ class TrainingQueue:
         ).by_page()
         page = self._call("receive from", lambda: list(next(pages, ())))
         return [
-            QueueMessage(
-                id=str(message.id),
-                text=message.content if isinstance(message.content, str) else "",
-                delivery_count=message.dequeue_count or 1,
-                queued_at=message.inserted_on.timestamp() if message.inserted_on else 0.0,
-                pop_receipt=str(message.pop_receipt),
-                hidden_until=hidden_until,
-            )
+            QueueMessage(*_facts(message), pop_receipt=str(message.pop_receipt), hidden_until=hidden_until)
             for message in page
         ]
 
     def delete(self, message: QueueMessage) -> bool:
-        """Delete with the newest pop receipt. False: it is somebody else's by now, or gone; that is fine."""
+        """Delete with the newest pop receipt. False, which is fine: another dispatcher has it, or it is gone."""
         return self._owned("delete from", lambda: self._client.delete_message(message.id, message.pop_receipt))
 
     def release(self, message: QueueMessage, after: float) -> bool:
-        """Make the message visible again in `after` seconds. False as for `delete`."""
+        """Requeue: make the message visible again in `after` seconds. False as for `delete`."""
 
         def update() -> None:
             updated = self._client.update_message(
@@ -115,27 +109,18 @@ class TrainingQueue:
 
     def peek_messages(self, limit: int = MAX_BATCH) -> list[PeekedMessage]:
         """Up to 32 visible messages, untouched."""
-        return [
-            PeekedMessage(
-                id=str(message.id),
-                text=str(message.content),
-                delivery_count=message.dequeue_count or 0,
-                queued_at=message.inserted_on.timestamp() if message.inserted_on else 0.0,
-            )
-            for message in self._call("peek into", lambda: self._client.peek_messages(limit))
-        ]
+        found = self._call("peek into", lambda: self._client.peek_messages(limit))
+        return [PeekedMessage(*_facts(message)) for message in found]
 
     def oldest(self) -> float | None:
         """When the message in front was put on the queue (epoch seconds), None where no message is visible."""
-        for message in self._call("peek into", lambda: self._client.peek_messages(1)):
-            return message.inserted_on.timestamp() if message.inserted_on else None
-        return None
+        return next((message.queued_at or None for message in self.peek_messages(1)), None)
 
     def depth(self) -> int:
         """Approximate number of messages, hidden ones included: for people and metrics, never for decisions (F5)."""
         properties = self._call("ask", self._client.get_queue_properties)
         if properties.approximate_message_count is None:
-            raise QueueUnavailable(f"Cannot ask queue {self.name}: what answers there is no Azure Storage Queue")
+            raise QueueUnavailable(f"Cannot ask queue {self.name}: the server there is no Azure Storage Queue")
         return int(properties.approximate_message_count)
 
     def try_rights(self) -> None:
@@ -194,8 +179,14 @@ class TrainingQueue:
             raise QueueUnavailable(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
 
 
+def _facts(message: Any) -> tuple[str, str, int, float]:
+    """id, text, delivery count and time of a message of the SDK's."""
+    queued_at = message.inserted_on.timestamp() if message.inserted_on else 0.0
+    return str(message.id), str(message.content or ""), message.dequeue_count or 0, queued_at
+
+
 def _transport(pool_size: int) -> Any:
-    """The SDK's own transport, with a pool as wide as our threads are many; its default of 10 drops connections."""
+    """The SDK's own transport, with a connection for each of our threads; its default of 10 drops connections."""
     transport: Any = RequestsTransport()
     transport.open()
     for adapter in transport.session.adapters.values():
@@ -204,11 +195,11 @@ def _transport(pool_size: int) -> Any:
 
 
 class _Lost(QueueError):
-    """The message is no longer ours."""
+    """The message is gone, or another dispatcher has received it."""
 
 
 class _Exists(QueueError):
-    """The queue is there already."""
+    """The queue exists already."""
 
 
 def _code(error: AzureError) -> str:
@@ -219,5 +210,5 @@ def _code(error: AzureError) -> str:
 
 def _why(error: AzureError) -> str:
     code = _code(error)
-    text = redact(" ".join(str(error.message or error).split()))[:300]
+    text = redact(one_line(str(error.message or error)))[:300]
     return f"{code}: {text}" if code else text

@@ -101,7 +101,7 @@ def test_a_proxys_404_does_not_say_that_a_job_is_absent(
     tmp_path: Path, web_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", kubeconfig(tmp_path, web_server))
-    with pytest.raises(ClusterUnavailable, match="no word of the API server"):
+    with pytest.raises(ClusterUnavailable, match="without a Status of Kubernetes"):
         KubernetesJobs().get_job("model-1")
 
 

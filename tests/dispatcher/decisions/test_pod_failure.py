@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dispatcher.decisions import pod_failure
-from dispatcher.decisions.pod_failure import EXIT_CODES, TrainerWord, explain, trainer_word
+from dispatcher.decisions.pod_failure import EXIT_CODES, Verdict, explain, trainer_word
 from tests.world.builders import T0, a_condition, a_pod, terminated
 from trainer_image import errors
 
@@ -73,7 +73,7 @@ def test_a_word_is_made_fit_for_the_portal() -> None:
     found = trainer_word(
         a_failed(79, '{"code":"UserCodeFailed","message":" \\u001b[31mred\\u001b[0m \\ud83d a\\u0000b "}')
     )
-    assert found == TrainerWord("UserCodeFailed", "red   a b")
+    assert found == Verdict("UserCodeFailed", "red   a b")
 
 
 def test_a_word_passes_no_secret_on() -> None:
