@@ -13,8 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
-from trainer_image.config import problems as config_problems
-from trainer_image.config import strict_yaml
+from trainer_image.config import problems, strict_yaml
 from trainer_image.config.sections import (
     TASK_METRICS,
     CheckpointConfig,
@@ -97,11 +96,9 @@ def parse_config(text: bytes) -> Config:
     try:
         config = Config.model_validate(raw)
     except ValidationError as error:
-        problems = config_problems.sentences(error, Config)
-        raise ConfigProblems(problems + _across_fields(raw)) from None
-    problems = _across_fields(raw)
-    if problems:
-        raise ConfigProblems(problems)
+        raise ConfigProblems(problems.sentences(error, Config) + _across_fields(raw)) from None
+    if across := _across_fields(raw):
+        raise ConfigProblems(across)
     return config
 
 
@@ -110,48 +107,46 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
     task, data, train = raw.get("task"), raw.get("data", {}), raw.get("train", {})
     if not (isinstance(task, str) and task in TASKS):
         return []
-    problems = _of_user_tasks(task, raw)
+    found = _of_user_tasks(task, raw)
     if isinstance(data, dict):
-        problems += _of_data(task, data)
+        found += _of_data(task, data)
     metric = train.get("metric", "auto") if isinstance(train, dict) else "auto"
     if task in DATA_KEYS and isinstance(metric, str) and metric not in ("auto", *TASK_METRICS[task]):
         known = ", ".join(TASK_METRICS[task])
-        problems.append(f"train.metric: must be auto or one of {known} for task {task}; it is {metric[:60]!r}")
-    return problems
+        found.append(f"train.metric: must be auto or one of {known} for task {task}; it is {metric[:60]!r}")
+    return found
 
 
 def _of_user_tasks(task: str, raw: dict[str, Any]) -> list[str]:
-    problems = [
-        f"{name}: belongs to task {name}, not to {task}" for name in USER_TASKS if name != task and raw.get(name)
-    ]
+    found = [f"{name}: belongs to task {name}, not to {task}" for name in USER_TASKS if name != task and raw.get(name)]
     if task in USER_TASKS:
         key, right = USER_TASKS[task]
         section = raw.get(task) or {}
         if isinstance(section, dict) and not section.get(key):
-            problems.append(f"{task}.{key}: is required for task {task}: {right}")
-    return problems
+            found.append(f"{task}.{key}: is required for task {task}: {right}")
+    return found
 
 
 def _of_data(task: str, data: dict[str, Any]) -> list[str]:
-    problems = []
+    found = []
     if task == "tabular" and "target" not in data:
-        problems.append("data.target: is required for task tabular: name the column to predict; it is never guessed")
+        found.append("data.target: is required for task tabular: name the column to predict; it is never guessed")
     elif task == "tabular":
         target, drop = data["target"], data.get("drop")
         if target is None:
-            problems.append("data.target: is empty; it must name the column to predict")
+            found.append("data.target: is empty; it must name the column to predict")
         if isinstance(drop, list) and target in drop:
-            problems.append(f"data.drop: contains the target {target!r}")
+            found.append(f"data.drop: contains the target {target!r}")
     if task in DATA_KEYS and data.get("group") and data["group"] == data.get("target", DEFAULT_TARGETS.get(task)):
-        problems.append(
+        found.append(
             f"data.group: is the target {data['group']!r}: rows with the same answer would all lie on one side of the"
             " split; name a column like a customer or a patient, or leave it out"
         )
     for key in DataConfig.model_fields if task in DATA_KEYS else ():
         if data.get(key) and key not in DATA_KEYS[task]:
             owners = [name for name, keys in DATA_KEYS.items() if key in keys]
-            problems.append(f"data.{key}: belongs to task {' or '.join(owners)}, not to {task}")
-    return problems
+            found.append(f"data.{key}: belongs to task {' or '.join(owners)}, not to {task}")
+    return found
 
 
 def json_schema() -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _tar(name: str, path: Path) -> Iterator[Member]:
                 if info.isreg():
                     yield Member(name, member, path, info.offset_data, info.size)
                 # What it keeps for a second look would grow with the archive.
-                archive.members.clear()
+                archive.members = []  # type: ignore[attr-defined]
                 file.left = HEADER_BYTES
             # It takes a broken header for the end.
             if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset).strip(b"\0"):

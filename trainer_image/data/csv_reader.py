@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
-from trainer_image.data import cells as tables_text
-from trainer_image.data import file_kinds
+from trainer_image.data import cells, file_kinds
 from trainer_image.data.cells import TEXT, check_header, empty, finished
 from trainer_image.data.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
 from trainer_image.data.gzip_stream import Unpacked, open_unpacked
@@ -52,7 +51,7 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
         rows += batch.num_rows
         last = batch.select(range(named))
         yield last
-    if last is not None and last.num_rows and any(_ends_a_line(cells[-1].as_py()) for cells in last.columns):
+    if last is not None and last.num_rows and any(_ends_a_line(column[-1].as_py()) for column in last.columns):
         _check_closed(name, path, dialect, limits)
 
 
@@ -61,13 +60,13 @@ def _unnamed(header: list[str], named: int) -> list[str]:
     return [f"\0{number}" for number in range(named, len(header))]
 
 
-def _check_empty(name: str, path: Path, number: int, cells: pa.Array, before: int, limits: Limits) -> None:
-    if cells.null_count == len(cells):
+def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: int, limits: Limits) -> None:
+    if column.null_count == len(column):
         return
-    index = pc.index(pc.is_valid(cells), True).as_py()
+    index = pc.index(pc.is_valid(column), True).as_py()
     row = line_numbers(name, path, [before + index], limits).get(before + index, 0)
     raise invalid(
-        name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(cells[index])[:40]}' in it: name it"
+        name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(column[index])[:40]}' in it: name it"
     )
 
 
@@ -102,7 +101,7 @@ def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: 
                 source,
                 read_options=pacsv.ReadOptions(
                     use_threads=False,
-                    block_size=tables_text.BLOCK_BYTES,
+                    block_size=cells.BLOCK_BYTES,
                     column_names=header,
                     skip_rows=dialect.skip,
                     skip_rows_after_names=1,
@@ -146,7 +145,7 @@ class _WithoutNul(Unpacked):
 
 
 def _too_long(name: str) -> LimitExceeded:
-    return LimitExceeded(f"{name}: a row is longer than {tables_text.BLOCK_BYTES} bytes; {_QUOTE}")
+    return LimitExceeded(f"{name}: a row is longer than {cells.BLOCK_BYTES} bytes; {_QUOTE}")
 
 
 def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
@@ -158,9 +157,9 @@ def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits
     records = _first_records(sample, dialect.delimiter)
     if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
         with _open_text(name, path, limits) as text:
-            _, longer = dialect_of(path, text.read(tables_text.BLOCK_BYTES))
+            _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES))
         records = _first_records(longer, dialect.delimiter)
-        if len(records) < 2 and len(longer) >= tables_text.BLOCK_BYTES:
+        if len(records) < 2 and len(longer) >= cells.BLOCK_BYTES:
             raise _too_long(name)
     return records[0]
 
@@ -233,7 +232,7 @@ def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], 
     """
     with open_unpacked(name, path, limits) as raw:
         number, rest = 1, b""
-        while piece := raw.readline(tables_text.BLOCK_BYTES):
+        while piece := raw.readline(cells.BLOCK_BYTES):
             # A character may be cut in two where a piece ends; its first bytes wait for the rest.
             line = rest + piece
             rest = b"" if line.endswith(b"\n") else line[-3:]

@@ -10,8 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.data import cells as tables_text
-from trainer_image.data import file_kinds
+from trainer_image.data import cells, file_kinds
 from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.errors import LimitExceeded, invalid
@@ -40,7 +39,7 @@ def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch
     for number, record in objects(name, path, limits):
         rows.append([cell(name, number, column, record.get(column)) for column in columns])
         size += sum(len(text) for text in rows[-1] if text)
-        if size > tables_text.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
+        if size > cells.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
             yield from finished(name, _batch(list(columns), rows), limits)
             rows, size = [], 0
     if rows:
@@ -57,10 +56,10 @@ def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]
     """Every line that is not blank, with its number."""
     with open_unpacked(name, path, limits, "JSON Lines") as raw:
         number = 0
-        while line := raw.readline(tables_text.BLOCK_BYTES + 1):
+        while line := raw.readline(cells.BLOCK_BYTES + 1):
             number += 1
-            if len(line) > tables_text.BLOCK_BYTES:
-                raise LimitExceeded(f"{name}: row {number} is longer than {tables_text.BLOCK_BYTES} bytes")
+            if len(line) > cells.BLOCK_BYTES:
+                raise LimitExceeded(f"{name}: row {number} is longer than {cells.BLOCK_BYTES} bytes")
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
             if line.strip():
@@ -108,4 +107,4 @@ def cell(name: str, row: int, column: str, value: Any) -> str | None:
 
 
 def _batch(columns: list[str], rows: list[list[str | None]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.array(cells, TEXT) for cells in zip(*rows, strict=True)], names=columns)
+    return pa.RecordBatch.from_arrays([pa.array(column, TEXT) for column in zip(*rows, strict=True)], names=columns)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainer_image.data import cells as tables_text
+from trainer_image.data import cells
 from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
 from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.limits import Limits
@@ -67,19 +67,19 @@ def _check_sizes(name: str, metadata: pq.FileMetaData) -> None:
 def _bounded(name: str, batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.RecordBatch]:
     """The batch in slices that hold a bounded amount of text: one long word may stand in each of a million rows."""
     size = 0
-    for column, cells in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_dictionary(cells.type) or not len(cells.dictionary):
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        if not pa.types.is_dictionary(values.type) or not len(values.dictionary):
             continue
-        lengths = pc.binary_length(cells.dictionary) if _is_text(cells.dictionary.type) else None
+        lengths = pc.binary_length(values.dictionary) if _is_text(values.dictionary.type) else None
         if lengths is None:
             continue
-        size += pc.sum(pc.cast(lengths.take(cells.indices), pa.int64())).as_py() or 0
+        size += pc.sum(pc.cast(lengths.take(values.indices), pa.int64())).as_py() or 0
         longest = pc.max(lengths).as_py() or 0
         if limits.field_bytes and longest > limits.field_bytes:
             raise LimitExceeded(
                 f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
             )
-    if size <= tables_text.BLOCK_BYTES or batch.num_rows < 2:
+    if size <= cells.BLOCK_BYTES or batch.num_rows < 2:
         yield batch
         return
     half = batch.num_rows // 2
@@ -89,9 +89,11 @@ def _bounded(name: str, batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.Re
 
 def _as_text(name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = []
-    for column, cells in zip(batch.schema.names, batch.columns, strict=True):
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
         try:
-            columns.append(pc.cast(cells, TEXT))
+            columns.append(pc.cast(values, TEXT))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise invalid(name, f"column '{column}' holds {cells.type}, not numbers, text, dates or booleans") from None
+            raise invalid(
+                name, f"column '{column}' holds {values.type}, not numbers, text, dates or booleans"
+            ) from None
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from trainer_image.data.archives import is_archive
-from trainer_image.data.table import TABLE_SUFFIXES, invalid
-from trainer_image.errors import DatasetInvalid
+from trainer_image.data.table import TABLE_SUFFIXES
+from trainer_image.errors import DatasetInvalid, invalid
 
 HELD_OUT = 0.15
 # Above this many rows they are drawn by arithmetic on arrays instead of one by one.

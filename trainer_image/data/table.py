@@ -4,7 +4,7 @@ A cell is text or null; whether a column holds numbers is decided later, from th
 value in a test file cannot change what a column means. Rows are named as an editor or a spreadsheet numbers them: a
 CSV's header is row 1. Everything that cannot be read is a `DatasetInvalid` that says file, row and column.
 
-files → batches of rows (`tables_csv`, `tables_parquet`, `tables_jsonl`) → memory, or a Parquet file in the work folder
+files → batches of rows (csv_reader, parquet_reader, jsonl_reader) → memory, or a Parquet file in the work folder
 when they are larger than what memory has for them. Whoever computes goes through `Table.batches`, the same either way.
 """
 
@@ -21,29 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer_image.data import csv_reader as tables_csv
-from trainer_image.data import jsonl_reader as tables_jsonl
-from trainer_image.data import parquet_reader
-from trainer_image.data.cells import NULL_WORDS, TEXT
-from trainer_image.data.csv_dialect import DELIMITERS, sniff_delimiter
+from trainer_image.data import csv_reader, jsonl_reader, parquet_reader
+from trainer_image.data.cells import TEXT
+from trainer_image.data.csv_dialect import DELIMITERS
 from trainer_image.data.numbers import numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
-
-__all__ = [
-    "NULL_WORDS",
-    "TABLE_SUFFIXES",
-    "Part",
-    "Table",
-    "compare_columns",
-    "invalid",
-    "no_such_column",
-    "numbers",
-    "read_table",
-    "sniff_delimiter",
-    "stream_table",
-]
 
 TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
 
@@ -60,7 +44,7 @@ class Part:
         """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
         if self.path.name.lower().endswith(".parquet"):
             return [index + 1 for index in indices]
-        module = tables_jsonl if _is_jsonl(self.path) else tables_csv
+        module = jsonl_reader if _is_jsonl(self.path) else csv_reader
         found = module.line_numbers(self.name, self.path, list(indices), Limits())
         return [found.get(index, index + 2) for index in indices]
 
@@ -202,7 +186,7 @@ def _is_jsonl(path: Path) -> bool:
 def _reader(path: Path) -> Any:
     if path.name.lower().endswith(".parquet"):
         return parquet_reader.read_parquet
-    return tables_jsonl.read_jsonl if _is_jsonl(path) else tables_csv.read_csv
+    return jsonl_reader.read_jsonl if _is_jsonl(path) else csv_reader.read_csv
 
 
 class _Keeper:

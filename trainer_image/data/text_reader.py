@@ -18,13 +18,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.data import cells as tables_text
-from trainer_image.data import file_kinds
+from trainer_image.data import cells, file_kinds
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.data.splits import NAMES, Found, visible
-from trainer_image.data.table import invalid, no_such_column, stream_table
+from trainer_image.data.table import no_such_column, stream_table
 from trainer_image.data.text_store import Source, Text, TextKeeper
-from trainer_image.errors import DatasetInvalid, LimitExceeded
+from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
@@ -129,8 +128,8 @@ def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled:
         for start in range(0, batch.num_rows, CELLS):
             part: pa.RecordBatch = batch.slice(start, CELLS)
             columns = [part.column(column).to_pylist() for column in wanted.values()]
-            for cells in zip(*columns, strict=True):
-                values = dict(zip(wanted, cells, strict=True))
+            for row in zip(*columns, strict=True):
+                values = dict(zip(wanted, row, strict=True))
                 content = (values["text"] or "").encode()
                 yield Text(content, next(rows), _stripped(values.get("label")), _stripped(values.get("group")))
 
@@ -171,7 +170,7 @@ def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]
     """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
     JSON string."""
     # JSON may write a byte as six; other keys have room beside the text.
-    longest = tables_text.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
+    longest = cells.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
     with open_unpacked(name, path, limits, "JSON Lines") as raw:
         row = 0
         while line := raw.readline(longest):

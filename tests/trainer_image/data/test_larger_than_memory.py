@@ -34,8 +34,7 @@ from tests.world.training_data import (
     write_csv,
     write_jsonl,
 )
-from trainer_image.data import cells as tables_text
-from trainer_image.data import spill, text_store
+from trainer_image.data import cells, spill, text_store
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.engine import preparing, row_order, training
@@ -78,7 +77,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, data: Path, out: Path, config: str,
 def test_files_give_the_same_model_as_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Path], config: str, said: str | None
 ) -> None:
-    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 16 * 1024)
+    monkeypatch.setattr(cells, "BLOCK_BYTES", 16 * 1024)
     monkeypatch.setattr(text_store, "BLOCK_BYTES", 500)
     monkeypatch.setattr(language_model, "SAMPLE_BYTES", 10)
     data = make(tmp_path / "d")
@@ -113,14 +112,14 @@ def test_a_run_that_reads_in_blocks_goes_on_so_where_memory_is_larger(
 
 
 def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables_text, "BLOCK_BYTES", 16 * 1024)
+    monkeypatch.setattr(cells, "BLOCK_BYTES", 16 * 1024)
     file = shops(tmp_path) / "train.csv"
     inside = read_table([("train.csv", file)], Limits())
     outside = read_table([("train.csv", file)], Limits(), Scratch(tmp_path / "s", 10_000))
     assert len(outside.lengths) > 2
     assert inside.lengths == outside.lengths
-    for column, cells in inside.columns.items():
-        assert cells.to_pylist() == outside.columns[column].to_pylist()
+    for column, values in inside.columns.items():
+        assert values.to_pylist() == outside.columns[column].to_pylist()
     assert outside.take([1400, 3], ["x", "y"]) == inside.take([1400, 3], ["x", "y"])
     assert list((tmp_path / "s").iterdir()) != []
     del outside
@@ -130,13 +129,13 @@ def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: p
 CHILD = """
 import json, re, sys, threading
 from pathlib import Path
-from trainer_image.data import cells as tables_text
+from trainer_image.data import cells
 from trainer_image.data.spill import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import TaskSettings, rows_in
 from trainer_image.tasks.language import windows
 
-tables_text.BLOCK_BYTES, windows.BLOCK = 2**19, 2**16
+cells.BLOCK_BYTES, windows.BLOCK = 2**19, 2**16
 task, small, large, work = sys.argv[1], *map(Path, sys.argv[2:])
 target = "y" if task == "tabular" else None
 

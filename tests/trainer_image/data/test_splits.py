@@ -79,3 +79,12 @@ def test_the_note_says_the_share_that_was_held_out_and_not_the_one_that_was_want
     assignment = assign(np.zeros(100, np.int64), 0, has_validation=True, has_test=False, groups=groups)
     assert f"{len(assignment.test)} rows ({len(assignment.test)} %)" in assignment.notes[0]
     assert len(assignment.test) != 15
+
+
+def test_the_rows_that_are_asked_for_are_enough() -> None:
+    def split(rows: int) -> None:
+        assign(np.zeros(rows, np.int64), has_validation=False, has_test=False, seed=0)
+
+    with pytest.raises(DatasetInvalid, match="bring at least 4"):
+        split(3)
+    split(4)

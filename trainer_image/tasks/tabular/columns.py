@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer_image.data.cells import TEXT
-from trainer_image.data.numbers import PLAIN, Notation, in_words
+from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table, numbers
+from trainer_image.data.table import Table
 from trainer_image.tasks.base import Json
 from trainer_image.tasks.tabular import dates as tabular_dates
 

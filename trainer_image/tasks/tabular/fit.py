@@ -15,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import MARKERS, PLAIN, Notation
-from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
+from trainer_image.data.table import Table
+from trainer_image.errors import invalid
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,

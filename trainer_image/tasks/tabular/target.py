@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import PLAIN, Notation, in_words, marked
+from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.data.table import Table
+from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json
 from trainer_image.tasks.classes import in_short, unfit
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import Assignment, assign, find_tables
-from trainer_image.data.table import Table, compare_columns, invalid, no_such_column, read_table
-from trainer_image.errors import ConfigInvalid
+from trainer_image.data.table import Table, compare_columns, no_such_column, read_table
+from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines, metrics
 from trainer_image.tasks.base import (
