@@ -71,7 +71,7 @@ def _portal(settings: Settings, **options: Any) -> PortalClient:
 def open_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
     """None with STATUS_TRACKING=off."""
     if not settings.status_tracking:
-        log.warning("STATUS_TRACKING=off: models are trained without asking or telling the portal")
+        log.warning("STATUS_TRACKING=off: models are trained without checking or updating their status at the portal")
         return None
     return _portal(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
 

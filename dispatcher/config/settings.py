@@ -80,7 +80,7 @@ class Settings:
     api_key: str = setting(
         "API_KEY", portal.api_key, "Key of the portal's API", secret=True, empty="", example="your_api_key_here"
     )
-    api_auth_method: str = setting("MODEL_API_AUTH_METHOD", portal.auth_method, "auto, x-api-key or bearer", "auto")
+    api_auth_method: str = setting("MODEL_API_AUTH_METHOD", portal.auth_method, "Header that carries the key", "auto")
     api_ca_bundle: Path | None = setting(
         "API_CA_BUNDLE",
         parsers.file,
@@ -89,7 +89,7 @@ class Settings:
     status_tracking: bool = setting(
         "STATUS_TRACKING",
         parsers.switch,
-        "off launches without asking or telling the portal: for debugging only",
+        "off launches without checking or updating the model's status: for debugging only",
         "on",
     )
     namespace: str = setting(
@@ -108,7 +108,7 @@ class Settings:
         example="manifests/base/job-template.yaml",
     )
     trainer_image: str = setting(
-        "TRAINER_IMAGE", parsers.text, "Image of the trainer container, where the template leaves it to us", empty=""
+        "TRAINER_IMAGE", parsers.text, "Image of the trainer container, where the template names none", empty=""
     )
     max_active_jobs: int = setting(
         "MAX_ACTIVE_JOBS", parsers.whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
@@ -125,7 +125,7 @@ class Settings:
     priority_classes: tuple[str, ...] = setting(
         "PRIORITY_CLASSES",
         _priority_classes,
-        "PriorityClasses that a request may name in `priority`, separated by commas; none: `priority` is refused",
+        "PriorityClasses that a request may name in `priority`, separated by commas; none: `priority` is rejected",
         empty=(),
     )
     kueue_queue: str = setting(
@@ -161,13 +161,13 @@ class Settings:
     max_deliveries: int = setting(
         "MAX_DELIVERIES",
         parsers.whole(1, 1000),
-        "Failures of a message's own (never an outage) after which it goes to the poison queue",
+        "Message failures, outages not counted, after which a message goes to the poison queue",
         "5",
     )
     resync: float = setting(
         "RESYNC_SECONDS",
         parsers.seconds(1, _PROBE_MAX),
-        "How often Jobs and pods are listed anew whatever the watch says",
+        "How often Jobs and pods are listed again whatever the watch has delivered",
         "60",
     )
     progress: float = setting(
@@ -215,8 +215,7 @@ class Settings:
     lost_node_limit: float = setting(
         "LOST_NODE_LIMIT_SECONDS",
         parsers.seconds(0, 90 * 86400),
-        "How long a pod that was told to stop may fail to do so, because its node is lost, before the model fails; "
-        "0: for ever",
+        "How long a pod on a lost node may take to stop before the model fails; 0: for ever",
         "3600",
     )
     ttl_after_report: int = setting(
@@ -226,16 +225,16 @@ class Settings:
         "86400",
     )
     shutdown_grace: float = setting(
-        "SHUTDOWN_GRACE_SECONDS", parsers.seconds(1, 600), "Time to finish what is in hand after SIGTERM", "25"
+        "SHUTDOWN_GRACE_SECONDS", parsers.seconds(1, 600), "Time after SIGTERM to finish what has begun", "25"
     )
     sweep: float = setting(
         "SWEEP_SECONDS",
         parsers.seconds(1, _PROBE_MAX),
-        "How often every unreported Job is looked at whether or not anything happened",
+        "How often every unreported Job is reconciled whether or not it has changed",
         "15",
     )
     report_concurrency: int = setting(
-        "REPORT_CONCURRENCY", parsers.whole(1, 64), "Jobs looked at and reported at the same time", "8"
+        "REPORT_CONCURRENCY", parsers.whole(1, 64), "Jobs reconciled at the same time", "8"
     )
     gpu_resource: str = setting(
         "GPU_RESOURCE",
@@ -264,7 +263,7 @@ class Settings:
         "Port of the status page; empty, or the same as HEALTH_PORT: beside the probes; 0 switches it off",
     )
     log_level: str = setting(
-        "LOG_LEVEL", parsers.choice("debug", "info", "warning", "error"), "debug, info, warning or error", "info"
+        "LOG_LEVEL", parsers.choice("debug", "info", "warning", "error"), "Least level that is logged", "info"
     )
     log_format: str = setting(
         "LOG_FORMAT", parsers.choice("text", "json"), "text for people, json for machines: one object a line", "text"
