@@ -20,7 +20,7 @@ class Message:
 
 @dataclass
 class Model:
-    """version: counts writes; seen: what each process read last (version, status); raced: see the module."""
+    """version: counts writes; seen: what each process read last (version, status); raced: see promises.py."""
 
     status: ProcessingStatus
     message: str = ""

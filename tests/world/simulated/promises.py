@@ -1,0 +1,132 @@
+"""What the simulated world holds dispatchers to.
+
+Always
+- One unfinished Job a model; no pod before Processing was attempted for its Job; no two pods of one model.
+- A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
+  message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
+- A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
+- No terminal status is replaced by another one by a process that could have known: its last GET of the model showed
+  that status, or nothing has changed since.
+When the faults have stopped
+- The queue is empty, every Job and pod is gone, and every accepted request has reached its terminal status: Completed
+  where a trainer published, Failed where none did, what the user set last where he asked for nothing since.
+
+The portal has no compare-and-set, so between a process's GET and the landing of its PUT anything may happen. Promised:
+- A *Processing* that lands on an outcome (a stall between GET and PUT, or a request that stays in flight although its
+  sender gave up or died) covers it for a while and is repaired: by who looks at the Job once more after his own PUT,
+  else by the second look at every reported Job. It must land before that look, and the Job must still be there.
+- If a *user* moves the model within that very window, the PUT may win over his move (`Model.raced`). Then only this is
+  promised: messages, Jobs and pods come to their ends. The same where a process stands still in its PUT for longer than
+  the TTL of the Job that others finish meanwhile, and where the portal never acknowledged Processing: a user's move
+  cannot be told from a portal that never heard of the training.
+Evidence that is gone is not made up: a finalizer taken off while nobody watches, and a pod that exits 0 on SIGTERM and
+is removed while nobody watches, leave no trace. Where a message is redelivered just when its Job made room for the next
+one, either message may stand for that next training; there is one training all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from dispatcher.cluster import names, objects
+from portal_client.statuses import ProcessingStatus
+from tests.world.simulated.faults import Violation
+from tests.world.simulated.records import JobNote, Message, Model
+
+USER = "user"
+
+
+class Promises:
+    """Mixed into the World, which has what is looked at here."""
+
+    messages: dict[str, Message]
+    sent: set[str]
+    poison: list[str]
+    models: dict[str, Model]
+    launched: dict[str, str]
+    trained: dict[str, set[str]]
+    jobs: dict[str, dict[str, Any]]
+    pods: dict[str, dict[str, Any]]
+    notes: dict[str, JobNote]
+    in_flight: list[Any]
+    _put_attempts: dict[str, int]
+
+    # What is checked at once
+
+    def check_created(self, job: Mapping[str, Any]) -> None:
+        model = self.models[objects.model_id_of(job)]
+        if objects.annotation(job, names.MESSAGE_ID) not in self.sent:
+            raise Violation(f"{objects.name_of(job)} does not tell which message it was made for")
+        model.requested = model.requested or model.status.may_start
+        if names.FINALIZER not in (job["metadata"].get("finalizers") or ()):
+            return  # nothing is held by it: what that costs shows in the end
+        if "ttlSecondsAfterFinished" in job["spec"]:
+            self.check_let_go(job, "a TTL comes")
+
+    def check_pod(self, job: Mapping[str, Any]) -> None:
+        model_id = objects.model_id_of(job)
+        note = self.notes[objects.uid_of(job)]
+        told = self.models[model_id].history[max(0, note.model_version - 1) :]
+        attempted = self._put_attempts.get(model_id, -1) >= note.created_call
+        if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):
+            raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
+        if note.model_version < self.models[model_id].moved_at:
+            self.models[model_id].unclear = True
+        self.trained[model_id].add(objects.uid_of(job))
+        times, asked = len(self.trained[model_id]), self.models[model_id].asked
+        if times > asked:
+            raise Violation(f"model {model_id} trains {times} times and was asked for {asked} times")
+
+    def check_let_go(self, job: Mapping[str, Any], what: str) -> None:
+        """The finalizer goes, or the TTL comes: the outcome must have been told, or no longer be asked for."""
+        model = self.models[objects.model_id_of(job)]
+        since = model.history[self.notes[objects.uid_of(job)].model_version :]
+        if not (model.status.is_terminal or any(s.is_terminal or who == USER for who, s, _ in since)):
+            raise Violation(f"{objects.name_of(job)}: {what} before the portal has the outcome")
+
+    def check_deletion(self, process: str, message: Message) -> None:
+        try:
+            model_id = json.loads(message.text)["model_container_name"].removeprefix("model-")
+        except (ValueError, KeyError):
+            model_id = ""
+        poisoned = any(json.loads(entry)["message_id"] == message.id for entry in self.poison)
+        model = self.models.get(model_id)
+        refused = model is not None and process in model.seen and not model.seen[process][1].may_start
+        beside = any(note.model_id == model_id for note in self.notes.values())
+        if not (poisoned or message.id in self.launched or refused or beside):
+            raise Violation(f"{message.id} was deleted without a Job, a refusal or a poison entry")
+
+    def check_stopped(self, job: Mapping[str, Any]) -> None:
+        """A dispatcher deletes a Job: a training that runs only where its user has moved on."""
+        model = self.models[objects.model_id_of(job)]
+        moved = model.moved_at > self.notes[objects.uid_of(job)].model_version
+        if objects.is_launched(job) and not objects.is_finished(job) and not moved and not model.status.is_terminal:
+            raise Violation(f"{objects.name_of(job)} runs and is deleted, and nobody asked for that")
+
+    # What is checked in the end
+
+    @property
+    def settled(self) -> bool:
+        return not (self.messages or self.jobs or self.pods or self.in_flight)
+
+    def check_end(self) -> None:
+        if not self.settled:
+            raise Violation(f"not settled: {list(self.messages)}, {list(self.jobs.values())}, {list(self.pods)}")
+        for model_id, model in self.models.items():
+            allowed = self._true_statuses(model)
+            if not model.raced and model.status not in allowed:
+                wanted = " or ".join(s.title for s in allowed) or "Completed, for nothing has hindered it"
+                raise Violation(f"model {model_id} ends as {model.status.title}, not {wanted}: {model.history}")
+
+    def _true_statuses(self, model: Model) -> set[ProcessingStatus]:
+        completed, failed = ProcessingStatus.COMPLETED, ProcessingStatus.FAILED
+        if model.unclear and (model.published or model.excused):
+            return {completed, failed}
+        if model.published:
+            return {completed}
+        if model.requested:
+            return {failed} if model.excused else set()
+        last = next((status for author, status, _ in reversed(model.history) if author == USER), model.status)
+        return {last}
