@@ -21,8 +21,8 @@ from typing import Any
 
 from common.redaction import redact
 
-Rule = Callable[..., str | None]
-"""What is wrong with several settings together, None if nothing is; its parameters are named as their fields are."""
+Rule = Callable[..., Iterable[str]]
+"""Yields what is wrong with several settings together; its parameters are named as their fields are."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,11 @@ def read(kind: type, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[s
 
 def broken(rules: Iterable[Rule], values: Mapping[str, Any]) -> list[str]:
     """The sentences of the rules that `values` break. A rule is skipped where a value that it takes is missing."""
-    found = []
+    found: list[str] = []
     for rule in rules:
         names = inspect.signature(rule).parameters
-        if names.keys() <= values.keys() and (problem := rule(**{name: values[name] for name in names})):
-            found.append(problem)
+        if names.keys() <= values.keys():
+            found += rule(**{name: values[name] for name in names})
     return found
 
 

@@ -7,11 +7,11 @@ docs/configure.md.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import parsers
+from common.parsers import choice, file, matching, seconds, switch, text, url, whole
 from common.redaction import redact
 from common.settings import broken, read, safe_repr, setting
 from portal_client import settings as portal
@@ -62,7 +62,7 @@ class Settings:
     )
     storage_connection_string: str = setting(
         "AZURE_STORAGE_CONNECTION_STRING",
-        parsers.text,
+        text,
         "Connection string of the storage account",
         secret=True,
         empty="",
@@ -70,7 +70,7 @@ class Settings:
     )
     storage_account_url: str = setting(
         "AZURE_STORAGE_QUEUE_URL",
-        parsers.url("https://ACCOUNT.queue.core.windows.net"),
+        url("https://ACCOUNT.queue.core.windows.net"),
         "Queue endpoint such as https://ACCOUNT.queue.core.windows.net, to use azure-identity instead",
         empty="",
     )
@@ -83,18 +83,18 @@ class Settings:
     api_auth_method: str = setting("MODEL_API_AUTH_METHOD", portal.auth_method, "Header that carries the key", "auto")
     api_ca_bundle: Path | None = setting(
         "API_CA_BUNDLE",
-        parsers.file,
+        file,
         "PEM file with the certificate authorities that the portal's certificate is checked against",
     )
     status_tracking: bool = setting(
         "STATUS_TRACKING",
-        parsers.switch,
+        switch,
         "off launches without checking or updating the model's status: for debugging only",
         "on",
     )
     namespace: str = setting(
         "NAMESPACE",
-        parsers.matching(
+        matching(
             r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "a Kubernetes namespace: lower-case letters, digits and hyphens"
         ),
         "Namespace of the training Jobs; in a pod its own, else the kubeconfig's",
@@ -102,23 +102,21 @@ class Settings:
     )
     job_template: Path = setting(
         "JOB_TEMPLATE",
-        parsers.file,
+        file,
         "The operator's Job template, a batch/v1 Job in YAML",
         required=True,
         example="manifests/base/job-template.yaml",
     )
     trainer_image: str = setting(
-        "TRAINER_IMAGE", parsers.text, "Image of the trainer container, where the template names none", empty=""
+        "TRAINER_IMAGE", text, "Image of the trainer container, where the template names none", empty=""
     )
     max_active_jobs: int = setting(
-        "MAX_ACTIVE_JOBS", parsers.whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
+        "MAX_ACTIVE_JOBS", whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
     )
-    max_gpus: int = setting(
-        "MAX_GPUS", parsers.whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8"
-    )
+    max_gpus: int = setting("MAX_GPUS", whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8")
     max_time_limit: float = setting(
         "MAX_TIME_LIMIT_SECONDS",
-        parsers.seconds(60, 90 * 86400),
+        seconds(60, 90 * 86400),
         "Longest time that a request may ask for in `time_limit_seconds`, and the limit of those that ask for none",
         "259200",
     )
@@ -130,143 +128,132 @@ class Settings:
     )
     kueue_queue: str = setting(
         "KUEUE_QUEUE",
-        parsers.matching(
+        matching(
             r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?",
             "the name of a LocalQueue: lower-case letters, digits, hyphens and dots",
         ),
         "LocalQueue of Kueue; when set, Kueue alone resumes the Jobs",
         empty="",
     )
-    launch_concurrency: int = setting(
-        "LAUNCH_CONCURRENCY", parsers.whole(1, 64), "Requests launched at the same time", "16"
-    )
+    launch_concurrency: int = setting("LAUNCH_CONCURRENCY", whole(1, 64), "Requests launched at the same time", "16")
     visibility_timeout: float = setting(
         "VISIBILITY_TIMEOUT_SECONDS",
-        parsers.seconds(10, 3600),
+        seconds(10, 3600),
         "How long a received message stays hidden from other dispatchers; a launch must fit into it",
         "180",
     )
-    poll_min: float = setting(
-        "POLL_MIN_SECONDS", parsers.seconds(0.05, 60), "Pause between polls after work was found", "0.2"
-    )
+    poll_min: float = setting("POLL_MIN_SECONDS", seconds(0.05, 60), "Pause between polls after work was found", "0.2")
     poll_max: float = setting(
-        "POLL_MAX_SECONDS", parsers.seconds(0.1, _PROBE_MAX), "Longest pause between polls of an idle queue", "5"
+        "POLL_MAX_SECONDS", seconds(0.1, _PROBE_MAX), "Longest pause between polls of an idle queue", "5"
     )
     outage_pause: float = setting(
         "OUTAGE_PAUSE_SECONDS",
-        parsers.seconds(0.1, 600),
+        seconds(0.1, 600),
         "Longest pause between probes while the portal or the cluster is out of reach",
         "30",
     )
     max_deliveries: int = setting(
         "MAX_DELIVERIES",
-        parsers.whole(1, 1000),
+        whole(1, 1000),
         "Message failures, outages not counted, after which a message goes to the poison queue",
         "5",
     )
     resync: float = setting(
         "RESYNC_SECONDS",
-        parsers.seconds(1, _PROBE_MAX),
+        seconds(1, _PROBE_MAX),
         "How often Jobs and pods are listed again whatever the watch has delivered",
         "60",
     )
     progress: float = setting(
         "STATUS_PROGRESS_SECONDS",
-        parsers.seconds(1, 86400),
+        seconds(1, 86400),
         "Shortest time between two progress messages of a model at the portal",
         "30",
     )
     image_pull_grace: float = setting(
         "IMAGE_PULL_GRACE_SECONDS",
-        parsers.seconds(0, 86400),
+        seconds(0, 86400),
         "How long an image may fail to pull before the model fails",
         "600",
     )
     container_config_grace: float = setting(
         "CONTAINER_CONFIG_GRACE_SECONDS",
-        parsers.seconds(0, 86400),
+        seconds(0, 86400),
         "How long a Secret or ConfigMap may be missing before the model fails",
         "300",
     )
     unschedulable_limit: float = setting(
         "UNSCHEDULABLE_LIMIT_SECONDS",
-        parsers.seconds(0, 90 * 86400),
+        seconds(0, 90 * 86400),
         "How long a pod may wait for a node with free GPUs before the model fails; 0: for ever",
         "86400",
     )
     pod_create_grace: float = setting(
         "POD_CREATE_GRACE_SECONDS",
-        parsers.seconds(0, 86400),
+        seconds(0, 86400),
         "How long the API server may refuse the pod (webhook, service account) before the model fails",
         "300",
     )
     quota_limit: float = setting(
         "QUOTA_LIMIT_SECONDS",
-        parsers.seconds(0, 90 * 86400),
+        seconds(0, 90 * 86400),
         "How long a pod may wait for the namespace's quota before the model fails; 0: for ever",
         "86400",
     )
     max_disruptions: int = setting(
         "MAX_DISRUPTIONS",
-        parsers.whole(0, 10_000),
+        whole(0, 10_000),
         "Preempted, drained or lost pods of one Job after which its model fails; 0: no limit",
         "20",
     )
     lost_node_limit: float = setting(
         "LOST_NODE_LIMIT_SECONDS",
-        parsers.seconds(0, 90 * 86400),
+        seconds(0, 90 * 86400),
         "How long a pod on a lost node may take to stop before the model fails; 0: for ever",
         "3600",
     )
     ttl_after_report: int = setting(
         "TTL_AFTER_REPORT_SECONDS",
-        parsers.whole(0, 90 * 86400),
+        whole(0, 90 * 86400),
         "How long a reported Job is kept for kubectl before Kubernetes removes it",
         "86400",
     )
     shutdown_grace: float = setting(
-        "SHUTDOWN_GRACE_SECONDS", parsers.seconds(1, 600), "Time after SIGTERM to finish what has begun", "25"
+        "SHUTDOWN_GRACE_SECONDS", seconds(1, 600), "Time after SIGTERM to finish what has begun", "25"
     )
     sweep: float = setting(
         "SWEEP_SECONDS",
-        parsers.seconds(1, _PROBE_MAX),
+        seconds(1, _PROBE_MAX),
         "How often every unreported Job is reconciled whether or not it has changed",
         "15",
     )
-    report_concurrency: int = setting(
-        "REPORT_CONCURRENCY", parsers.whole(1, 64), "Jobs reconciled at the same time", "8"
-    )
+    report_concurrency: int = setting("REPORT_CONCURRENCY", whole(1, 64), "Jobs reconciled at the same time", "8")
     gpu_resource: str = setting(
         "GPU_RESOURCE",
-        parsers.matching(
+        matching(
             r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
             "an extended resource such as nvidia.com/gpu",
         ),
         "Extended resource that `resources.gpus` of a request asks for",
         "nvidia.com/gpu",
     )
-    health_host: str = setting(
-        "HEALTH_HOST", parsers.text, "Address that the probes and metrics are served on", "0.0.0.0"
-    )
+    health_host: str = setting("HEALTH_HOST", text, "Address that the probes and metrics are served on", "0.0.0.0")
     health_port: int = setting(
-        "HEALTH_PORT", parsers.whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
+        "HEALTH_PORT", whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
     )
     status_host: str = setting(
-        "STATUS_HOST",
-        parsers.text,
-        "Address of the status page where STATUS_PORT gives it a listener of its own",
-        "127.0.0.1",
+        "STATUS_HOST", text, "Address of the status page where STATUS_PORT gives it a listener of its own", "127.0.0.1"
     )
     status_port: int | None = setting(
         "STATUS_PORT",
-        parsers.whole(0, 65535),
+        whole(0, 65535),
         "Port of the status page; empty, or the same as HEALTH_PORT: beside the probes; 0 switches it off",
     )
     log_level: str = setting(
-        "LOG_LEVEL", parsers.choice("debug", "info", "warning", "error"), "Least level that is logged", "info"
+        "LOG_LEVEL", choice("debug", "info", "warning", "error"), "Least level that is logged", "info"
     )
     log_format: str = setting(
-        "LOG_FORMAT", parsers.choice("text", "json"), "text for people, json for machines: one object a line", "text"
+        "LOG_FORMAT", choice("text", "json"), "text for people, json for machines: one object a line", "text"
     )
 
     @classmethod
@@ -303,31 +290,29 @@ class Settings:
     __repr__ = safe_repr
 
 
-def _one_way_into_storage(storage_connection_string: str, storage_account_url: str) -> str | None:
+def _one_way_into_storage(storage_connection_string: str, storage_account_url: str) -> Iterator[str]:
     if storage_connection_string and storage_account_url:
-        return "AZURE_STORAGE_CONNECTION_STRING and AZURE_STORAGE_QUEUE_URL are both set: keep one"
+        yield "AZURE_STORAGE_CONNECTION_STRING and AZURE_STORAGE_QUEUE_URL are both set: keep one"
     if not storage_connection_string and not storage_account_url:
-        return "AZURE_STORAGE_CONNECTION_STRING is not set: set it, or AZURE_STORAGE_QUEUE_URL to use azure-identity"
-    return None
+        yield "AZURE_STORAGE_CONNECTION_STRING is not set: set it, or AZURE_STORAGE_QUEUE_URL to use azure-identity"
 
 
-def _a_portal_to_track_at(status_tracking: bool, api_base_url: str) -> str | None:
+def _a_portal_to_track_at(status_tracking: bool, api_base_url: str) -> Iterator[str]:
     if status_tracking and not api_base_url:
-        return "API_BASE_URL is not set: set it, or STATUS_TRACKING=off to launch without the portal"
-    return None
+        yield "API_BASE_URL is not set: set it, or STATUS_TRACKING=off to launch without the portal"
 
 
-def _pauses_in_order(poll_min: float, poll_max: float) -> str | None:
-    return "POLL_MIN_SECONDS is larger than POLL_MAX_SECONDS" if poll_min > poll_max else None
+def _pauses_in_order(poll_min: float, poll_max: float) -> Iterator[str]:
+    if poll_min > poll_max:
+        yield "POLL_MIN_SECONDS is larger than POLL_MAX_SECONDS"
 
 
-def _job_outlives_its_message(ttl_after_report: int, visibility_timeout: float) -> str | None:
+def _job_outlives_its_message(ttl_after_report: int, visibility_timeout: float) -> Iterator[str]:
     if ttl_after_report < visibility_timeout:
-        return (
+        yield (
             "TTL_AFTER_REPORT_SECONDS is shorter than VISIBILITY_TIMEOUT_SECONDS: a Job must outlive its message, "
             "or a late delivery could train its model twice"
         )
-    return None
 
 
 _RULES = (_one_way_into_storage, _a_portal_to_track_at, _pauses_in_order, _job_outlives_its_message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -21,8 +22,9 @@ class Settings:
     __repr__ = safe_repr
 
 
-def low_is_not_above_high(low: int, high: int) -> str | None:
-    return "LOW is above HIGH" if low > high else None
+def low_is_not_above_high(low: int, high: int) -> Iterator[str]:
+    if low > high:
+        yield "LOW is above HIGH"
 
 
 def test_what_is_set_is_parsed_and_what_is_not_has_its_default() -> None:

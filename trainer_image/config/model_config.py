@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from portal_client.settings import container_name
 from trainer_image.config import problems, strict_yaml
 from trainer_image.config.sections import (
     TASK_METRICS,
@@ -25,7 +26,6 @@ from trainer_image.config.sections import (
     ReportConfig,
     Section,
     TrainConfig,
-    container_name,
     format_duration,
 )
 from trainer_image.errors import ConfigInvalid

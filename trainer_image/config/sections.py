@@ -12,8 +12,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
-from portal_client.model_ids import is_container_name
-
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
 # The figures of each built-in task; which of a table's are possible depends on its target, too.
@@ -77,12 +75,6 @@ def _auto_or_bool(value: object) -> bool | str:
 
 def _json_auto(kind: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema({"anyOf": [{"const": "auto"}, kind]})
-
-
-def container_name(value: str) -> str:
-    if not is_container_name(value):
-        raise ValueError("must be a container's name: 3 to 63 lower-case letters, digits and single hyphens")
-    return value
 
 
 Column = Annotated[str, Field(min_length=1, max_length=1024)]

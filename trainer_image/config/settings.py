@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from common import parsers
+from common.parsers import choice, file, matching, seconds, url, whole, word
 from common.settings import broken, read, safe_repr, setting
 from portal_client import settings as portal
 from trainer_image.errors import UsageError
@@ -52,22 +52,19 @@ class Settings:
 
     run_id: str = setting(
         "RUN_ID",
-        parsers.matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "letters, digits, dots, hyphens"),
+        matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", "letters, digits, dots, hyphens"),
         "Names the run's folder; the same for all attempts of one Job; empty: time and random digits",
         empty="",
         flag="--run-id",
     )
     dispatched: bool = setting(
         "LAUNCHED_BY",
-        parsers.word({"dispatcher": True}, "dispatcher"),
+        word({"dispatcher": True}, "dispatcher"),
         "`dispatcher`: the model is validated and marked Processing already",
         empty=False,
     )
     model_container: str | None = setting(
-        "MODEL_CONTAINER",
-        portal.container_name,
-        "Container with config.yaml; gets the model",
-        flag="--model-container",
+        "MODEL_CONTAINER", portal.container_name, "Container with config.yaml; gets the model", flag="--model-container"
     )
     dataset_container: str | None = setting(
         "DATASET_CONTAINER",
@@ -80,12 +77,12 @@ class Settings:
     )
     account_url: str | None = setting(
         "AZURE_STORAGE_ACCOUNT_URL",
-        parsers.url("https://ACCOUNT.blob.core.windows.net"),
+        url("https://ACCOUNT.blob.core.windows.net"),
         "Blob endpoint, to use azure-identity instead",
     )
     tracking: bool | None = setting(
         "STATUS_TRACKING",
-        parsers.word({"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}, "on or off"),
+        word({"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}, "on or off"),
         "off: the status is neither checked nor updated; empty: on with API_BASE_URL and a model container",
     )
     api_base_url: str | None = setting("API_BASE_URL", portal.portal_url, "Base URL of the portal's API")
@@ -93,27 +90,25 @@ class Settings:
     auth_method: str = setting("MODEL_API_AUTH_METHOD", portal.auth_method, "Header that carries the key", "auto")
     ca_bundle: Path | None = setting(
         "API_CA_BUNDLE",
-        parsers.file,
+        file,
         "PEM file with the certificate authorities that the portal's certificate is checked against",
     )
     progress_seconds: float = setting(
-        "STATUS_PROGRESS_SECONDS", parsers.seconds(0.05, 86400), "Shortest time between two progress messages", "30"
+        "STATUS_PROGRESS_SECONDS", seconds(0.05, 86400), "Shortest time between two progress messages", "30"
     )
     report_retry_seconds: float = setting(
         "REPORT_RETRY_SECONDS",
-        parsers.seconds(0, 86400),
+        seconds(0, 86400),
         "How long the report of the outcome is retried while the portal does not answer",
         "120",
     )
     termination_path: Path = setting(
         "TERMINATION_MESSAGE_PATH", Path, "File that the termination message is written to", "/dev/termination-log"
     )
-    grace_seconds: float = setting(
-        "GRACE_SECONDS", parsers.seconds(0, 86400), "Time to save a checkpoint after SIGTERM", "30"
-    )
+    grace_seconds: float = setting("GRACE_SECONDS", seconds(0, 86400), "Time to save a checkpoint after SIGTERM", "30")
     checkpoint_seconds: float = setting(
         "CHECKPOINT_SECONDS",
-        parsers.seconds(1, 86400),
+        seconds(1, 86400),
         "Longest time between two checkpoints; a `checkpoint.every` in config.yaml wins",
         "300",
     )
@@ -127,34 +122,32 @@ class Settings:
     )
     device: str = setting(
         "DEVICE",
-        parsers.matching(r"auto|cpu|cuda(:[0-9]{1,2})?", "auto, cpu, cuda or cuda:N"),
+        matching(r"auto|cpu|cuda(:[0-9]{1,2})?", "auto, cpu, cuda or cuda:N"),
         "auto, cpu, cuda or cuda:N; auto takes the GPUs that it sees, and the CPU only where none was promised",
         "auto",
         flag="--device",
     )
     gpus: int = setting(
         "GPUS",
-        parsers.whole(0, 1024),
+        whole(0, 1024),
         "Number of GPUs that the pod was promised: if none is visible then, the training ends with exit code 203 "
         "instead of taking days on the CPU",
         "0",
     )
     processes: int = setting(
         "PROCESSES",
-        parsers.whole(0, 64),
+        whole(0, 64),
         "Number of processes that train one model together, a GPU each; 0: one for each visible GPU, one on the CPU",
         "0",
         flag="--processes",
     )
     hang_seconds: float = setting(
         "HANG_SECONDS",
-        parsers.seconds(0, 86400),
+        seconds(0, 86400),
         "No step for so long is a hang, and ends the training with exit code 203; 0: never",
         "600",
     )
-    download_connections: int = setting(
-        "DOWNLOAD_CONNECTIONS", parsers.whole(1, 64), "Connections for the download", "8"
-    )
+    download_connections: int = setting("DOWNLOAD_CONNECTIONS", whole(1, 64), "Connections for the download", "8")
     allow_command: str = setting(
         "ALLOW_COMMAND",
         _allowed_command,
@@ -163,7 +156,7 @@ class Settings:
         "off",
     )
     log_level: str = setting(
-        "LOG_LEVEL", parsers.choice("DEBUG", "INFO", "WARNING", "ERROR"), "Least level that is logged", "INFO"
+        "LOG_LEVEL", choice("DEBUG", "INFO", "WARNING", "ERROR"), "Least level that is logged", "INFO"
     )
     request: Mapping[str, Any] | None = setting("TRAINING_REQUEST", _request, "The whole message, as JSON", secret=True)
     limits: Limits = field(default_factory=Limits)
@@ -213,20 +206,20 @@ def _fill_in(values: dict[str, Any], training: bool) -> None:
 
 def _place_for_the_model(
     training: bool, model_container: str | None, out: Path | None, config: Path | None
-) -> str | None:
+) -> Iterator[str]:
     if training and model_container is None and out is None:
-        return "MODEL_CONTAINER is not set, nor is a local folder given (--out)"
+        yield "MODEL_CONTAINER is not set, nor is a local folder given (--out)"
     if not training and model_container is None and config is None:
-        return "MODEL_CONTAINER is not set, nor is a configuration file given (--config)"
-    return None
+        yield "MODEL_CONTAINER is not set, nor is a configuration file given (--config)"
+    if model_container is None and config is None and out is not None and not (out / "config.yaml").exists():
+        yield "a local training needs its configuration (--config)"
 
 
-def _configuration_of_a_local_training(
-    model_container: str | None, out: Path | None, config: Path | None
-) -> str | None:
-    if out is None or config is not None or model_container is not None or (out / "config.yaml").exists():
-        return None
-    return "a local training needs its configuration (--config)"
+def _local_paths(data: Path | None, config: Path | None) -> Iterator[str]:
+    if data is not None and not data.is_dir():
+        yield f"--data {data} is no folder"
+    if config is not None and not config.is_file():
+        yield f"--config {config} is no file"
 
 
 def _way_into_storage(
@@ -236,57 +229,30 @@ def _way_into_storage(
     config: Path | None,
     connection_string: str | None,
     account_url: str | None,
-) -> str | None:
+) -> Iterator[str]:
     remote = dataset_container or (model_container and (out is None or config is None))
     if remote and not (connection_string or account_url):
-        return "neither AZURE_STORAGE_CONNECTION_STRING nor AZURE_STORAGE_ACCOUNT_URL is set"
-    return None
+        yield "neither AZURE_STORAGE_CONNECTION_STRING nor AZURE_STORAGE_ACCOUNT_URL is set"
 
 
-def _data_is_a_folder(data: Path | None) -> str | None:
-    return f"--data {data} is no folder" if data is not None and not data.is_dir() else None
-
-
-def _config_is_a_file(config: Path | None) -> str | None:
-    return f"--config {config} is no file" if config is not None and not config.is_file() else None
-
-
-def _request_is_for_this_model(request: Mapping[str, Any] | None, model_container: str | None) -> str | None:
+def _request_is_for_this_model(request: Mapping[str, Any] | None, model_container: str | None) -> Iterator[str]:
     asked = (request or {}).get("model_container_name")
-    if asked is None or model_container is None or asked == model_container:
-        return None
-    return f"TRAINING_REQUEST is for {asked!r}, but MODEL_CONTAINER is {model_container!r}"
+    if asked is not None and model_container is not None and asked != model_container:
+        yield f"TRAINING_REQUEST is for {asked!r}, but MODEL_CONTAINER is {model_container!r}"
 
 
-_OFF = "; STATUS_TRACKING=off trains without the portal"
+def _needed_to_track(
+    tracking: bool, dispatched: bool, model_container: str | None, api_base_url: str | None, api_key: str | None
+) -> Iterator[str]:
+    if not tracking or dispatched:
+        return
+    off = "; STATUS_TRACKING=off trains without the portal"
+    if model_container is None:
+        yield f"STATUS_TRACKING is on, but MODEL_CONTAINER does not say which model{off}"
+    if api_base_url is None:
+        yield f"STATUS_TRACKING is on, but API_BASE_URL is not set{off}"
+    if api_key is None:
+        yield f"API_KEY not configured: the portal cannot be asked{off}"
 
 
-def _model_to_track(tracking: bool, dispatched: bool, model_container: str | None) -> str | None:
-    if tracking and not dispatched and model_container is None:
-        return f"STATUS_TRACKING is on, but MODEL_CONTAINER does not say which model{_OFF}"
-    return None
-
-
-def _portal_to_track_at(tracking: bool, dispatched: bool, api_base_url: str | None) -> str | None:
-    if tracking and not dispatched and api_base_url is None:
-        return f"STATUS_TRACKING is on, but API_BASE_URL is not set{_OFF}"
-    return None
-
-
-def _key_to_track_with(tracking: bool, dispatched: bool, api_key: str | None) -> str | None:
-    if tracking and not dispatched and api_key is None:
-        return f"API_KEY not configured: the portal cannot be asked{_OFF}"
-    return None
-
-
-_RULES = (
-    _place_for_the_model,
-    _configuration_of_a_local_training,
-    _way_into_storage,
-    _data_is_a_folder,
-    _config_is_a_file,
-    _request_is_for_this_model,
-    _model_to_track,
-    _portal_to_track_at,
-    _key_to_track_with,
-)
+_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model, _needed_to_track)
