@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
+import click.testing
 import pytest
 
 from dispatcher.cli import support
@@ -17,6 +21,7 @@ from dispatcher.cli.main import main
 from local_stack.processes import wait_until
 from tests.world.repository import JOB_TEMPLATE, ROOT
 
+MESSAGE = json.dumps({"task": "train", "model_container_name": "model-1"})
 SETTINGS = {
     "JOB_TEMPLATE": str(JOB_TEMPLATE),
     "TRAINER_IMAGE": "trainer:1",
@@ -178,3 +183,65 @@ def test_the_script_for_another_shell_is_one_that_it_reads(tmp_path: Path, shell
         pytest.skip(f"{shell} is not installed")
     done = subprocess.run([shell, "-n"], input=script.stdout, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> tuple[int, str]:
+        wanted: dict[str, str | None] = {**dict.fromkeys(SETTINGS), "DISPATCHER_CONFIG": None, **(env or {})}
+        result = click.testing.CliRunner().invoke(main, arguments, env=wanted)
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        return result.exit_code, result.output
+
+    return invoke
+
+
+def test_a_settings_file_that_is_named_must_be_there(run: Any) -> None:
+    assert run("check", env={"DISPATCHER_CONFIG": "gone.env"}) == (
+        2,
+        "dispatcher: DISPATCHER_CONFIG names a file that is not there: gone.env\n",
+    )
+
+
+def test_a_name_that_no_file_can_have_is_a_sentence(run: Any) -> None:
+    code, said = run("--config", "x" * 5000, "check")
+    assert code == 2
+    assert "cannot be read as a settings file" in said
+
+
+def test_what_is_no_setting_is_refused_by_its_line(run: Any) -> None:
+    """python-dotenv passes over it: a quote that is not closed would silently unset a setting."""
+    Path("my.env").write_text("# fine\nQUEUE_NAME=abc\n\nAPI_KEY='not closed\nPOLL_MAX_SECONDS=5\n")
+    code, said = run("--config", "my.env", "check")
+    assert (code, said) == (2, "dispatcher: my.env is no settings file: no NAME=value in line 4\n")
+
+
+def test_a_settings_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "my.env"
+    file.write_bytes(b"\xef\xbb\xbfexport QUEUE_NAME='a b' # why\nEMPTY=\nBARE\n")
+    found = support.read_environment(file)
+    assert (found["QUEUE_NAME"], found["EMPTY"]) == ("a b", "")
+    assert "BARE" not in found
+
+
+@pytest.mark.parametrize("command", [["render", MESSAGE], ["run"]])
+def test_a_template_that_is_no_text_is_named(run: Any, command: list[str]) -> None:
+    Path("latin.yaml").write_bytes(b"kind: Job # caf\xe9\n")
+    code, said = run(*command, env={**SETTINGS, "JOB_TEMPLATE": "latin.yaml"})
+    assert code == 2
+    assert "JOB_TEMPLATE latin.yaml cannot be read: " in said
+
+
+@pytest.mark.parametrize("field", ["model_container_name=model-2", "task=other"])
+def test_a_field_does_not_send_the_request_for_another_model(run: Any, field: str) -> None:
+    code, said = run("submit", "model-1", "--field", field, env=SETTINGS)
+    assert code == 2
+    assert f"--field {field.split('=', maxsplit=1)[0]} is given twice, or is not yours to set" in said
+
+
+def test_half_a_character_is_not_sent(run: Any) -> None:
+    code, said = run("submit", "--unchecked", "--message", "\udcff", env=SETTINGS)
+    assert code == 2
+    assert said.startswith("dispatcher: The message cannot be read")

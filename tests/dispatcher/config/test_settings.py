@@ -231,3 +231,11 @@ def test_the_example_is_a_configuration_that_can_be_read(tmp_path: Path, monkeyp
 def test_the_defaults_are_those_that_the_example_shows(environ: dict[str, str]) -> None:
     shown = {name: value for name, (is_set, value) in the_example().items() if not is_set}
     assert Settings.read({**shown, **environ}) == Settings.read(environ)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://host/a/../b", "http://exa$mple.com", "http://host:0", "http://１２７.0.0.1", "http://host/päth"]
+)
+def test_an_address_that_the_client_refuses_is_a_wrong_setting(url: str, environ: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="1 setting is missing or wrong:\n  API_BASE_URL must be a URL"):
+        Settings.read({**environ, "API_BASE_URL": url})

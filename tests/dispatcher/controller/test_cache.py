@@ -8,7 +8,11 @@ import pytest
 
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
-from tests.world.builders import FakeClock, a_job, a_pod, complete, failed, running, terminated
+from dispatcher.decisions import outcome
+from dispatcher.decisions.waiting import Limits
+from tests.world.builders import T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
+
+LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=300, quota=3600)
 
 
 @pytest.fixture
@@ -238,3 +242,41 @@ def test_nothing_stays_of_a_job_whose_pods_go_after_it(cache: ClusterCache) -> N
     cache.apply("jobs", "DELETED", job)
     cache.apply("pods", "DELETED", pod)
     assert [name for name, kept in vars(cache).items() if isinstance(kept, dict | set) and kept] == []
+
+
+def orphaned(pod: objects.KubeObject, **labels: str) -> objects.KubeObject:
+    """As the garbage collector leaves it after `kubectl delete job --cascade=orphan`."""
+    metadata = {name: value for name, value in pod["metadata"].items() if name != "ownerReferences"}
+    metadata |= {"labels": {**metadata.get("labels", {}), **labels}, "resourceVersion": "99"}
+    return {**pod, "metadata": metadata}
+
+
+def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own(cache: ClusterCache) -> None:
+    job = a_job(deleted_at=T0)
+    pod = a_pod(phase="Running", state=running())
+    left = orphaned(pod, **{"batch.kubernetes.io/controller-uid": objects.uid_of(job)})
+    cache.replace("jobs", [job])
+    cache.apply("pods", "ADDED", pod)
+    cache.apply("pods", "MODIFIED", left)
+    [known] = cache.pods_of(job)
+    decided = outcome.decide(job, [known], (), T0, LIMITS)
+    assert isinstance(decided, outcome.Going)
+    assert decided.remove_pods
+
+    cache.apply("pods", "DELETED", left)
+    ended = outcome.decide(job, cache.pods_of(job), (), T0, LIMITS)
+    assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
+    assert ended.verdict.code == "JobDeleted"
+
+
+@pytest.mark.parametrize("how", ["watched", "listed"])
+def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str, cache: ClusterCache) -> None:
+    job = a_job()
+    pod = a_pod(phase="Running", state=running())
+    cache.replace("jobs", [job])
+    cache.replace("pods", [pod])
+    if how == "watched":
+        cache.apply("pods", "MODIFIED", orphaned(pod))
+    else:
+        cache.replace("pods", [orphaned(pod)])
+    assert cache.pods_of(job) == []

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
@@ -102,3 +103,18 @@ def test_a_taken_port_is_an_error_at_start(heartbeats: Heartbeats) -> None:
             HealthServer("127.0.0.1", first.port, heartbeats, list, Metrics().registry)
     finally:
         first.close()
+
+
+def test_probes_are_served_where_pods_have_ipv6_addresses_only() -> None:
+    server = HealthServer("::1", 0, Heartbeats(), list, CollectorRegistry())
+    server.start()
+    try:
+        with urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=5) as answer:
+            assert answer.status == 200
+    finally:
+        server.stop()
+
+
+def test_a_host_that_is_none_is_an_error_of_the_operating_systems_kind() -> None:
+    with pytest.raises(OSError, match="is no host"):
+        HealthServer("h\u2603..", 0, Heartbeats(), list, CollectorRegistry())

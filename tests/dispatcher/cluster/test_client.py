@@ -1,4 +1,4 @@
-"""What operators' hands and other servers do to the dispatcher's picture of the cluster."""
+"""dispatcher.cluster.client: what proxies, tokens and files that are no kubeconfig do to it."""
 
 from __future__ import annotations
 
@@ -10,55 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dispatcher.cluster import objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterForbidden, ClusterUnavailable
-from dispatcher.controller.cache import ClusterCache
-from dispatcher.decisions import outcome
-from dispatcher.decisions.waiting import Limits
-from tests.world.builders import T0, a_job, a_pod, running
-
-LIMITS = Limits(image_pull=600, container_config=300, unschedulable=3600, pod_create=300, quota=3600)
-
-
-def orphaned(pod: objects.KubeObject, **labels: str) -> objects.KubeObject:
-    """As the garbage collector leaves it after `kubectl delete job --cascade=orphan`."""
-    metadata = {name: value for name, value in pod["metadata"].items() if name != "ownerReferences"}
-    metadata |= {"labels": {**metadata.get("labels", {}), **labels}, "resourceVersion": "99"}
-    return {**pod, "metadata": metadata}
-
-
-def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own() -> None:
-    cache = ClusterCache(lambda name: None)
-    job = a_job(deleted_at=T0)
-    pod = a_pod(phase="Running", state=running())
-    left = orphaned(pod, **{"batch.kubernetes.io/controller-uid": objects.uid_of(job)})
-    cache.replace("jobs", [job])
-    cache.apply("pods", "ADDED", pod)
-    cache.apply("pods", "MODIFIED", left)
-    [known] = cache.pods_of(job)
-    decided = outcome.decide(job, [known], (), T0, LIMITS)
-    assert isinstance(decided, outcome.Going)
-    assert decided.remove_pods
-
-    cache.apply("pods", "DELETED", left)
-    ended = outcome.decide(job, cache.pods_of(job), (), T0, LIMITS)
-    assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
-    assert ended.verdict.code == "JobDeleted"
-
-
-@pytest.mark.parametrize("how", ["watched", "listed"])
-def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str) -> None:
-    cache = ClusterCache(lambda name: None)
-    job = a_job()
-    pod = a_pod(phase="Running", state=running())
-    cache.replace("jobs", [job])
-    cache.replace("pods", [pod])
-    if how == "watched":
-        cache.apply("pods", "MODIFIED", orphaned(pod))
-    else:
-        cache.replace("pods", [orphaned(pod)])
-    assert cache.pods_of(job) == []
 
 
 class _Server(BaseHTTPRequestHandler):
