@@ -1,6 +1,6 @@
 """`dispatcher cancel MODEL`: end a training, with a true status at the portal.
 
-The verdict is written on the Job first: whoever reports its end then says "cancelled", not "deleted" or "timeout".
+The verdict is written on the Job first: whoever reports its end then reports "cancelled", not "deleted" or "timeout".
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ class NothingToCancel(Exception):
 
 
 def cancel(cluster: Cluster, model_container: str) -> str:
-    """Stop the model's Job; returns what was done. Raises NothingToCancel and ClusterError. Safe to repeat."""
+    """Stop the model's Job; returns what was done. Raises NothingToCancel and ClusterError. Idempotent."""
     job = cluster.get_job(model_container)
     if job is None:
         raise NothingToCancel(
-            f"There is no Job {model_container}. A request that still waits on the queue is refused when the portal's "
-            "status of its model is anything but Created or Reconfigure"
+            f"There is no Job {model_container}. A request that still waits on the queue is rejected if its model's "
+            "status at the portal is anything but Created or Reconfigure by then"
         )
     if not objects.is_managed(job):
-        raise NothingToCancel(f"The Job {model_container} is not the dispatcher's; kubectl delete job ends it")
+        raise NothingToCancel(f"The Job {model_container} is not the dispatcher's; `kubectl delete job` ends it")
     if objects.is_finished(job):
-        raise NothingToCancel(f"The Job {model_container} has ended already; `dispatcher status` tells how")
+        raise NothingToCancel(f"The Job {model_container} has ended already; `dispatcher status` shows how")
     patch = {"metadata": {"uid": objects.uid_of(job), "annotations": stop_annotations(VERDICT)}}
     if objects.is_suspended(job):
-        # No deadline runs while a Job is suspended. A crash between the two: repeated, or the Job goes on.
+        # No deadline runs while a Job is suspended. After a crash between the two it goes on until this is repeated.
         cluster.patch_job(model_container, patch)
         cluster.delete_job(model_container, objects.uid_of(job))
     else:
         cluster.patch_job(model_container, {**patch, "spec": {"activeDeadlineSeconds": 1}})
-    with contextlib.suppress(ClusterError):  # the Event is no part of what was asked for
+    with contextlib.suppress(ClusterError):  # a missing Event is no failure to cancel
         cluster.create_event(make_event(job, "Cancelled", VERDICT.sentence, "Warning", now=time.time()))
-    return f"{model_container} is being stopped: its pod gets SIGTERM, then the portal is told"
+    return f"{model_container} is being stopped: its pod gets SIGTERM, then the outcome is reported"

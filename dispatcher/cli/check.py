@@ -1,4 +1,4 @@
-"""`dispatcher check`: everything that `run` will need, tried one by one, with a sentence each."""
+"""`dispatcher check`: tries everything that `run` will need, one by one, with a sentence for each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NEEDED = (
     ("pods", ("list", "watch", "delete")),
     ("events", ("create", "list")),
 )
-# What it may allow besides, where Kueue resumes the Jobs; manifests/components/kueue adds it.
+# What it should allow as well where Kueue resumes the Jobs; manifests/components/kueue adds it.
 WANTED_WITH_KUEUE = (("workloads", ("list",)),)
 
 # The line that `--in-pod` replaces.
@@ -44,8 +44,8 @@ class CheckResult:
     sentence: str
 
 
-class _Not(Exception):
-    """A check that did not simply pass. result: what it came to; the text is the sentence."""
+class _Otherwise(Exception):
+    """A check ended with another result than "ok"; the text is its sentence."""
 
     def __init__(self, result: Result, sentence: str) -> None:
         super().__init__(sentence)
@@ -53,7 +53,7 @@ class _Not(Exception):
 
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
-    """Yield each result as soon as it is there. Nothing is left behind anywhere."""
+    """Yield each result as soon as it is known. Leaves nothing behind."""
     yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
     yield _try("job template", lambda: _template(settings))
     skews: dict[str, float | None] = {}
@@ -76,14 +76,14 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     yield CheckResult(
         BLOBS,
         "skipped",
-        "the dispatcher uses none; `dispatcher check --in-pod MODEL` tries them in a pod, as a training would",
+        "not used by the dispatcher; `dispatcher check --in-pod MODEL` tries them in a pod, as a training would",
     )
 
 
 def _try(name: str, check: Callable[[], str]) -> CheckResult:
     try:
         return CheckResult(name, "ok", check())
-    except _Not as found:
+    except _Otherwise as found:
         return CheckResult(name, found.result, str(found))
     except (QueueError, PortalError, ClusterError, ValueError, OSError) as error:
         return CheckResult(name, "failed", str(error))
@@ -109,9 +109,9 @@ def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str
 def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
     portal = factories.open_portal(settings)
     if portal is None:
-        raise _Not("skipped", "not asked: STATUS_TRACKING=off")
+        raise _Otherwise("skipped", "not asked: STATUS_TRACKING=off")
     if not settings.api_key:
-        raise _Not("failed", "API_KEY not configured: no message would be taken")
+        raise _Otherwise("failed", "API_KEY not configured: no message would be received")
     began = time.time()
     try:
         portal.get_model_status(_NO_MODEL)
@@ -132,7 +132,7 @@ def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:
 
 def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
     if missing := _missing(cluster, resource, verbs):
-        raise _Not(
+        raise _Otherwise(
             "failed",
             f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}; "
             "manifests/base/role.yaml has what is needed",
@@ -141,18 +141,18 @@ def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...])
 
 
 def _kueue(cluster: KubernetesJobs) -> str:
-    """Without it trainings run all the same; their users are not told how many are before them."""
+    """Without it trainings run all the same; only their place in Kueue's queue is not shown."""
     [(resource, verbs)] = WANTED_WITH_KUEUE
     if missing := _missing(cluster, resource, verbs):
-        raise _Not(
+        raise _Otherwise(
             "warning",
             f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}: the place in Kueue's queue is "
-            "not told; manifests/components/kueue has what is needed",
+            "not shown; manifests/components/kueue has what is needed",
         )
     try:
         found = len(cluster.list_workloads())
     except ClusterError as error:
-        raise _Not("warning", f"{error}; the place in Kueue's queue is not told") from None
+        raise _Otherwise("warning", f"{error}; the place in Kueue's queue is not shown") from None
     return f"list; {found} Workloads"
 
 
@@ -162,9 +162,9 @@ def _missing(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> 
 
 def _clock(place: str, skew: float | None) -> str:
     if skew is None:
-        raise _Not("skipped", f"not known: the {place} said no time")
+        raise _Otherwise("skipped", f"not known: the {place} sent no time")
     if clock_skew.matters(skew):
-        raise _Not("warning", clock_skew.sentence(place, skew))
+        raise _Otherwise("warning", clock_skew.sentence(place, skew))
     return f"within {clock_skew.TOLERATED:.0f} seconds of ours"
 
 

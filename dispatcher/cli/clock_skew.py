@@ -1,13 +1,13 @@
-"""How far another machine's clock is from ours, by the Date of its answer, and what that breaks. Pure.
+"""How far another machine's clock is from ours, by the Date header of its answer, and what that breaks. Pure.
 
-Nothing of a launch or a report compares two machines' clocks; what does is named here.
+No launch and no report compares two machines' clocks; everything that does is named here.
 """
 
 from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
-# Seconds. A Date has whole ones, and an answer takes a while; a synchronised clock is far below.
+# Seconds. A Date header has no fractions, and an answer takes a while; a synchronised clock differs by far less.
 TOLERATED = 30.0
 
 _BREAKS = {
@@ -20,7 +20,7 @@ _BREAKS = {
 
 
 def skew(date: str | None, began: float, ended: float) -> float | None:
-    """Seconds by which the other clock is ahead of ours; None where it said no time.
+    """Seconds by which the other clock is ahead of ours; None without a valid header.
 
     date: the Date header (RFC 9110). began, ended: of the call, in seconds since the epoch by our clock.
     """

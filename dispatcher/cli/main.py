@@ -7,7 +7,6 @@ Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, tem
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
@@ -20,17 +19,17 @@ import yaml
 from click import shell_completion
 
 from dispatcher import app, factories
-from dispatcher.cli import check as self_check
+from dispatcher.cli import cancel as cancelling
+from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check
-from dispatcher.cli import status as inspection
-from dispatcher.cli.cancel import NothingToCancel
-from dispatcher.cli.cancel import cancel as cancel_job
+from dispatcher.cli import status as statuses
 from dispatcher.cli.poison import poison
 from dispatcher.cli.support import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
     EXIT_USAGE,
     Environment,
+    container_of,
     examples,
     fail,
     log_to_stderr,
@@ -38,6 +37,7 @@ from dispatcher.cli.support import (
     read_environment,
     read_settings,
     read_text,
+    settings_for_printing,
 )
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
@@ -45,7 +45,7 @@ from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import MalformedRequest, decode
 from dispatcher.queue.messages import QueueError
 from dispatcher.web.listen import CannotListen
-from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, extract_model_id
+from portal_client.model_ids import InvalidContainerName
 
 _EPILOG = """\b
 Examples:
@@ -99,11 +99,11 @@ def run(environ: Environment) -> None:
     except CannotListen as error:
         fail(EXIT_USAGE, str(error))
     sys.stderr.flush()
-    # Threads that wait in a watch or for the portal have nothing left to lose: the Jobs are the record.
+    # Threads that still wait in a watch or for the portal are cut off: the Jobs are the record.
     os._exit(code)
 
 
-_MARKS: Mapping[self_check.Result, tuple[str, str | None]] = {
+_MARKS: Mapping[checks.Result, tuple[str, str | None]] = {
     "ok": ("ok  ", "green"),
     "warning": ("WARN", "yellow"),
     "failed": ("FAIL", "red"),
@@ -118,12 +118,12 @@ _MARKS: Mapping[self_check.Result, tuple[str, str | None]] = {
         "dispatcher check --in-pod model-1 --dataset dataset-houses",
     )
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--in-pod",
     "model",
     metavar="MODEL",
-    help="Also run one pod as a training of the container MODEL would have it: it reads storage, configuration and "
+    help="Also run one pod as a training of the container MODEL would have it. It reads storage, configuration and "
     "dataset, and trains nothing.",
 )
 @click.option("--dataset", help="Container of the dataset for --in-pod; else the model's configuration names it.")
@@ -134,29 +134,28 @@ _MARKS: Mapping[self_check.Result, tuple[str, str | None]] = {
 def check(environ: Environment, as_json: bool, model: str | None, dataset: str | None, wait: int) -> None:
     """Check settings, template, queues, portal, cluster, permissions and clocks, one by one.
 
-    WARN is worth mending; only FAIL keeps the dispatcher from working, and makes the exit code 1.
+    WARN is worth fixing; only FAIL keeps the dispatcher from working, and makes the exit code 1.
     """
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
+    settings = settings_for_printing(environ)
     wishes: dict[str, Any] = {"extra": (), "dataset": dataset, "gpus": None, "priority": None, "time_limit": None}
     try:
         request = None if model is None else decode(_compose(model, wishes), factories.bounds_of(settings))
     except MalformedRequest as error:
         fail(EXIT_USAGE, f"{error.sentence} ({error.code})")
-    results: list[self_check.CheckResult] = []
+    results: list[checks.CheckResult] = []
 
-    def note(result: self_check.CheckResult) -> None:
+    def note(result: checks.CheckResult) -> None:
         results.append(result)
         mark, colour = _MARKS[result.result]
         if not as_json:
             click.echo(f"{click.style(mark, fg=colour)} {result.name}: {result.sentence}")
 
-    for result in self_check.run_checks(settings):
-        if request is None or result.name != self_check.BLOBS:
+    for result in checks.run_checks(settings):
+        if request is None or result.name != checks.BLOBS:
             note(result)
     if request is not None:
         if any(result.result == "failed" for result in results):
-            note(self_check.CheckResult(pod_check.NAME, "skipped", "not begun: mend what failed first"))
+            note(checks.CheckResult(pod_check.NAME, "skipped", "not begun: fix what failed first"))
         else:
             with outside_calls():
                 note(pod_check.check_in_pod(settings, request, wait, lambda text: click.echo(f"     {text}", err=True)))
@@ -177,7 +176,7 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
 @click.pass_obj
 def render(environ: Environment, message: str) -> None:
     """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
-    # Nothing is touched, so nothing but the template needs to be configured.
+    # Nothing is called, so nothing but the template needs to be configured.
     anything = {
         "QUEUE_NAME": "unused",
         "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
@@ -207,20 +206,19 @@ def render(environ: Environment, message: str) -> None:
     )
 )
 @click.argument("model", required=False)
-@click.option("--message", help="The whole message, as it is; @FILE or - for standard input.")
+@click.option("--message", help="The whole message, sent as it is; @FILE or - for standard input.")
 @click.option("--dataset", help="Container of the dataset; else the model's configuration names it.")
 @click.option("--gpus", type=int, help="GPUs to ask for, within MAX_GPUS.")
 @click.option("--priority", help="One of PRIORITY_CLASSES.")
 @click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
-@click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, handed to the trainer.")
-@click.option("--unchecked", is_flag=True, help="Send a message that would go to the poison queue.")
+@click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, passed to the trainer.")
+@click.option("--unchecked", is_flag=True, help="Send the message even if it will go to the poison queue.")
 @click.pass_obj
 def submit(environ: Environment, /, model: str | None, message: str | None, unchecked: bool, **wishes: Any) -> None:
     """Put a training request for the container MODEL on the queue; prints the message's id."""
     if (model is None) == (message is None):
         fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
+    settings = settings_for_printing(environ)
     text = read_text(message) if message is not None else _compose(str(model), wishes)
     if not unchecked:
         try:
@@ -233,18 +231,17 @@ def submit(environ: Environment, /, model: str | None, message: str | None, unch
 
 @main.command(epilog=examples("dispatcher status", "dispatcher status model-123", "dispatcher status 123 --json"))
 @click.argument("model", required=False)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def status(environ: Environment, model: str | None, as_json: bool) -> None:
-    """Print what queue, cluster and portal say of MODEL (its container's name or its id), or of all."""
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
+    """Print what queue, cluster and portal have on MODEL (its container's name or its id), or on all models."""
+    settings = settings_for_printing(environ)
     try:
         with outside_calls():
-            found = inspection.inspect(settings, model)
+            found = statuses.inspect(settings, model)
     except ValueError as error:
         fail(EXIT_USAGE, str(error))
-    click.echo(json.dumps(found, indent=2) if as_json else inspection.as_text(found, model))
+    click.echo(json.dumps(found, indent=2) if as_json else statuses.as_text(found, model))
     if model is None:
         return
     if not found["models"]:
@@ -257,17 +254,15 @@ def status(environ: Environment, model: str | None, as_json: bool) -> None:
 @click.argument("model")
 @click.pass_obj
 def cancel(environ: Environment, model: str) -> None:
-    """Stop the training of MODEL (its container's name or its id); the portal is told that it was cancelled."""
-    settings = read_settings(environ)
-    log_to_stderr(settings, logging.ERROR)
-    name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"
+    """Stop the training of MODEL (its container's name or its id); the portal shows that it was cancelled."""
+    settings = settings_for_printing(environ)
     try:
-        extract_model_id(name)
+        name = container_of(model)
         with outside_calls("Nothing was stopped"):
-            click.echo(cancel_job(KubernetesJobs(settings.namespace), name))
+            click.echo(cancelling.cancel(KubernetesJobs(settings.namespace), name))
     except InvalidContainerName as error:
         fail(EXIT_USAGE, str(error))
-    except NothingToCancel as error:
+    except cancelling.NothingToCancel as error:
         fail(EXIT_FAILED, str(error))
 
 
@@ -280,11 +275,11 @@ def cancel(environ: Environment, model: str) -> None:
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a script that lets SHELL complete commands and options."""
+    """Print a script with which SHELL completes commands and options."""
     found = shell_completion.get_completion_class(shell)
     assert found is not None
     script = found(main, {}, "dispatcher", "_DISPATCHER_COMPLETE")
-    # Not its source(): that of bash asks a bash for its version, and an image need not have one.
+    # Not its source(): that of bash runs bash to learn its version, and the image need not have one.
     click.echo(script.source_template % script.source_vars())
 
 
@@ -298,7 +293,7 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
         if not equals or not name:
             fail(EXIT_USAGE, f"--field {entry!r} has no NAME=VALUE")
         if name in body:
-            # Sent for another model than the one that was typed, or twice with one value lost.
+            # It would name another model than the one that was typed, or lose one of two values.
             fail(EXIT_USAGE, f"--field {name} is given twice, or is not yours to set")
         body[name] = value
     optional = {

@@ -1,8 +1,8 @@
-"""`dispatcher check --in-pod MODEL`: one pod as a training would have it, that reads everything and trains nothing.
+"""`dispatcher check --in-pod MODEL`: one pod as a training would have it, which reads everything and trains nothing.
 
-It shows what only a pod can: whether the image is pulled, the pod admitted and scheduled, its Secrets found, storage
-readable with its identity, and whether configuration and dataset are valid. The Job has no finalizer and is not one of
-the dispatcher's; the model's status plays no part.
+It shows what only a pod can: whether the image can be pulled, the pod is admitted and scheduled, its Secrets exist, its
+identity can read storage, and configuration and dataset are valid. The Job has no finalizer and is not managed by the
+dispatcher; the model's status does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.config.settings import Settings
-from dispatcher.decisions import outcome, waiting
+from dispatcher.controller.reconciler import decide
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import TrainingRequest
@@ -28,25 +28,25 @@ _LOOK_EVERY = 1.0  # seconds
 
 
 def check_in_pod(
-    settings: Settings, request: TrainingRequest, seconds: float, tell: Callable[[str], None]
+    settings: Settings, request: TrainingRequest, seconds: float, show: Callable[[str], None]
 ) -> CheckResult:
-    """Run the check, wait for its end, delete it. tell: gets what it waits for. Raises ClusterError, ValueError."""
+    """Run the Job, wait for its end, delete it. show: gets what it waits for. Raises ClusterError, ValueError."""
     cluster = KubernetesJobs(settings.namespace)
     job = cluster.create_job(check_job(settings, request, seconds))
     name = objects.name_of(job)
-    tell(f"Job {name} is created")
+    show(f"Job {name} is created")
     try:
-        return _wait(cluster, job, request, settings, time.monotonic() + seconds, tell)
+        return _wait(cluster, job, request, settings, time.monotonic() + seconds, show)
     finally:
         # A crash here: the Job ends by its deadline, and Kubernetes removes it.
         try:
             cluster.delete_job(name, objects.uid_of(job))
         except (ObjectNotFound, ObjectConflict):
-            tell(f"Job {name} is gone already")
+            show(f"Job {name} is gone already")
 
 
 def check_job(settings: Settings, request: TrainingRequest, seconds: float) -> dict[str, Any]:
-    """The Job of a training of this request, but for what makes it the dispatcher's. Raises ValueError."""
+    """The Job of a training of this request, without what makes it the dispatcher's. Raises ValueError."""
     job = build_job(
         factories.read_template(settings),
         request,
@@ -58,7 +58,7 @@ def check_job(settings: Settings, request: TrainingRequest, seconds: float) -> d
     metadata["generateName"] = "training-check-"
     for key in ("name", "finalizers", "annotations"):
         metadata.pop(key)
-    # On the pod it stays: network policies select trainings by it.
+    # The pod keeps MANAGED_BY: network policies select trainings by it.
     for labels in (metadata["labels"], spec["template"]["metadata"]["labels"]):
         del labels[names.MODEL_ID]
     del metadata["labels"][names.MANAGED_BY]
@@ -78,18 +78,15 @@ def _wait(
     request: TrainingRequest,
     settings: Settings,
     until: float,
-    tell: Callable[[str], None],
+    show: Callable[[str], None],
 ) -> CheckResult:
-    name, said = objects.name_of(job), ""
+    name, shown = objects.name_of(job), ""
     while time.monotonic() < until:
         live = cluster.get_job(name)
         if live is None:
             return CheckResult(NAME, "failed", f"the Job {name} was deleted before it ended")
         pods = cluster.list_pods(f"{names.POD_OF}={objects.uid_of(job)}").items
-        now = time.time()
-        asked = waiting.needs_events(live, pods, now)
-        events = cluster.list_events(asked) if asked else []
-        match outcome.decide(live, pods, events, now, factories.limits_of(settings)):
+        match decide(cluster, live, pods, time.time(), factories.limits_of(settings)):
             case Ended(completed=True):
                 nodes = ", ".join(sorted({(pod.get("spec") or {}).get("nodeName") or "?" for pod in pods}))
                 return CheckResult(
@@ -101,8 +98,8 @@ def _wait(
             case Ended(verdict=verdict) | Stop(verdict=verdict):
                 return CheckResult(NAME, "failed", f"{verdict.code}: {verdict.sentence}")
             case Going(progress=progress):
-                if progress and progress != said:
-                    said = progress
-                    tell(progress)
+                if progress and progress != shown:
+                    shown = progress
+                    show(progress)
         time.sleep(_LOOK_EVERY)
-    return CheckResult(NAME, "failed", f"it did not end in time; at last: {said or 'it was running'}")
+    return CheckResult(NAME, "failed", f"it did not end in time; at last: {shown or 'it was running'}")

@@ -1,14 +1,13 @@
-"""`dispatcher poison list | show | requeue | purge`: reading and mending what could not be launched.
+"""`dispatcher poison list | show | requeue | purge`: the dead-letter queue of messages that cannot be launched.
 
-A queue can only be read by receiving from it: entries are hidden while they are looked at, and put back at the end; a
-crash puts them back after a minute. Every command may be repeated: requeueing sends first and deletes then, and a
-request that is on the queue twice is launched once.
+A queue can only be read by receiving from it: a command hides the entries that it reads and makes them visible again at
+its end; after a crash that happens by itself within a minute. Every command is idempotent: requeueing sends first and
+deletes then, and a request that is on the queue twice is launched once.
 """
 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -16,13 +15,20 @@ from dataclasses import asdict
 import click
 
 from dispatcher import factories
-from dispatcher.cli import support
-from dispatcher.cli.support import EXIT_FAILED, EXIT_USAGE, Environment, examples, fail, outside_calls
+from dispatcher.cli.support import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    Environment,
+    examples,
+    fail,
+    outside_calls,
+    settings_for_printing,
+)
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import MAX_BATCH, QueueMessage
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 
-# Seconds for which an entry in hand is hidden from others.
+# The visibility timeout of a received entry, in seconds.
 _HIDDEN = 60.0
 
 Chosen = Callable[[PoisonEntry], bool]
@@ -37,12 +43,12 @@ Chosen = Callable[[PoisonEntry], bool]
     )
 )
 def poison() -> None:
-    """Look at, requeue or purge the messages that could not be launched."""
+    """List, requeue or purge the messages that could not be launched."""
 
 
 @poison.command("list", epilog=examples("dispatcher poison list", "dispatcher poison list --code NotJson --json"))
-@click.option("--code", help="Only those refused for this reason.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: one object a line.")
+@click.option("--code", help="Only entries with this code.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 @click.pass_obj
 def list_(environ: Environment, code: str | None, as_json: bool) -> None:
     """List every entry: id, time, reason."""
@@ -64,7 +70,7 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
 @click.argument("message_id")
 @click.pass_obj
 def show(environ: Environment, message_id: str) -> None:
-    """Print one entry whole, with the original message."""
+    """Print one entry in full, with the original message."""
     with _open(environ) as (queue, _), _entries(queue) as entries:
         found = next((entry for _, entry in entries if entry.message_id == message_id), None)
     if found is None:
@@ -80,11 +86,11 @@ def show(environ: Environment, message_id: str) -> None:
     )
 )
 @click.argument("message_id", required=False)
-@click.option("--code", help="Every entry refused for this reason.")
+@click.option("--code", help="Every entry with this code.")
 @click.option("--all", "everything", is_flag=True, help="Every entry.")
 @click.pass_obj
 def requeue(environ: Environment, message_id: str | None, code: str | None, everything: bool) -> None:
-    """Put the original messages back on the queue, once their cause is mended."""
+    """Put the original messages back on the queue, once their cause is fixed."""
     chosen = _choice(message_id, code, everything)
     sent: set[str] = set()
     with _open(environ) as (queue, requests), _entries(queue) as entries:
@@ -95,7 +101,7 @@ def requeue(environ: Environment, message_id: str | None, code: str | None, ever
             if not entry.message_id or entry.message_id not in sent:
                 requests.send(entry.original)
                 sent.add(entry.message_id)
-            # A crash here: the entry is still there, and its request is on the queue: requeued again, launched once.
+            # A crash here leaves the entry, and its request on the queue: requeued again, it is still launched once.
             queue.delete(message)
             click.echo(f"requeued {entry.message_id or 'an entry without an id'} ({entry.code})")
     _none_found(bool(sent), queue.name)
@@ -103,7 +109,7 @@ def requeue(environ: Environment, message_id: str | None, code: str | None, ever
 
 @poison.command(epilog=examples("dispatcher poison purge --code NotJson", "dispatcher poison purge --all --yes"))
 @click.argument("message_id", required=False)
-@click.option("--code", help="Every entry refused for this reason.")
+@click.option("--code", help="Every entry with this code.")
 @click.option("--all", "everything", is_flag=True, help="Every entry.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
@@ -111,7 +117,7 @@ def purge(environ: Environment, message_id: str | None, code: str | None, everyt
     """Delete entries for good."""
     chosen = _choice(message_id, code, everything)
     if not yes:
-        click.confirm("Entries are deleted for good. Go on?", abort=True)
+        click.confirm("Entries are deleted for good. Continue?", abort=True)
     count = 0
     with _open(environ) as (queue, _), _entries(queue) as entries:
         for message, entry in entries:
@@ -136,8 +142,7 @@ def _none_found(found: bool, name: str) -> None:
 @contextmanager
 def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]:
     """The poison queue and the queue of requests."""
-    settings = support.read_settings(environ)
-    support.log_to_stderr(settings, logging.ERROR)
+    settings = settings_for_printing(environ)
     with outside_calls("What was not done is still in the poison queue"):
         queue = factories.open_queue(settings, settings.poison_queue_name)
         yield queue, factories.open_queue(settings, settings.queue_name)
@@ -145,7 +150,7 @@ def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]
 
 @contextmanager
 def _entries(queue: TrainingQueue) -> Iterator[Iterator[tuple[QueueMessage, PoisonEntry]]]:
-    """Every entry once; those that were not deleted are visible again afterwards."""
+    """Every entry once; entries that were not deleted are visible again afterwards."""
     held: list[QueueMessage] = []
 
     def each() -> Iterator[tuple[QueueMessage, PoisonEntry]]:
@@ -158,4 +163,4 @@ def _entries(queue: TrainingQueue) -> Iterator[Iterator[tuple[QueueMessage, Pois
         yield each()
     finally:
         for message in held:
-            queue.release(message, 0.0)  # a deleted one is no longer ours: that is fine
+            queue.release(message, 0.0)  # no effect on a deleted one

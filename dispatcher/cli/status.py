@@ -1,4 +1,4 @@
-"""`dispatcher status`: what queue, cluster and portal each say, side by side. Reads only."""
+"""`dispatcher status`: what queue, cluster and portal have on each model, side by side. Read-only."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dispatcher import factories
+from dispatcher.cli.support import container_of
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.config.settings import Settings
 from dispatcher.controller.kueue_workloads import KueueWorkloads
-from dispatcher.decisions import outcome, phases
+from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Stop
-from dispatcher.decisions.phases import Phase
+from dispatcher.decisions.phases import DESCRIPTIONS
+from dispatcher.decisions.phases import phase as phase_of
 from dispatcher.launch.request import MalformedRequest, decode
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import parse_entry
@@ -25,25 +27,13 @@ from portal_client.model_ids import MODEL_PREFIX, extract_model_id
 
 Found = Mapping[str, Any]
 
-# What is said of a Job in a phase where nothing more is known.
-_WORDS = {
-    Phase.LAUNCHING: "created, not yet resumed",
-    Phase.QUEUED: "suspended",
-    Phase.WAITING: "no pod yet",
-    Phase.RUNNING: "the trainer runs",
-    Phase.STOPPING: "its pods are being ended",
-    Phase.REPORTING: "it has ended; the news of its pods is awaited",
-    Phase.COMPLETED: "it has ended",
-    Phase.FAILED: "it has ended",
-}
-
 
 def inspect(settings: Settings, model: str | None) -> Found:
     """One model, or every model with a Job or a visible message. model: `model-123` or `123`.
 
-    Raises QueueError, ClusterError, and ValueError for a name that no model can have.
+    Raises QueueError, ClusterError, and InvalidContainerName for a name that no model can have.
     """
-    wanted = None if model is None else extract_model_id(model if model.startswith(MODEL_PREFIX) else f"model-{model}")
+    wanted = None if model is None else extract_model_id(container_of(model))
     cluster = KubernetesJobs(settings.namespace)
     portal = factories.open_portal(settings)
     queue = factories.open_queue(settings, settings.queue_name)
@@ -56,7 +46,7 @@ def inspect(settings: Settings, model: str | None) -> Found:
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
     models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings, queued) for i in ids]
     if wanted is not None:
-        # A portal that cannot be asked is no portal that knows nothing of the model.
+        # A portal that is out of reach may know the model.
         models = [
             m for m in models if m["job"] or m["messages"] or m["portal"]["status"] or not m["portal"]["answered"]
         ]
@@ -67,7 +57,7 @@ def inspect(settings: Settings, model: str | None) -> Found:
 
 
 def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
-    """Messages by model id among the first 32 that nobody holds."""
+    """The number of messages by model id, among the first 32 visible ones."""
     counts: dict[str, int] = {}
     for text in queue.peek():
         try:
@@ -105,17 +95,17 @@ def _job(
 ) -> dict[str, Any]:
     own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
     decided = outcome.decide(job, own, (), time.time(), factories.limits_of(settings))
-    now = phases.phase(job, own)
+    phase = phase_of(job, own)
     if isinstance(decided, Ended):
         state, sentence = decided.verdict.code, decided.verdict.sentence
     elif isinstance(decided, Stop):
         state, sentence = "Stopping", decided.verdict.sentence
     else:
         place = queued.progress(job) if queued is not None else None
-        state, sentence = now.title(), place or decided.progress or _WORDS[now]
+        state, sentence = phase.title(), place or decided.progress or DESCRIPTIONS[phase]
     return {
         "name": objects.name_of(job),
-        "phase": now.value,
+        "phase": phase.value,
         "state": state,
         "sentence": sentence,
         "created": objects.meta(job).get("creationTimestamp"),
@@ -125,7 +115,7 @@ def _job(
 
 
 def _portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
-    """answered: whether the portal said anything of this model, be it that there is none."""
+    """answered: whether the portal answered for this model, even if only that it has none of that name."""
     if portal is None:
         return {"status": "", "message": "not asked: STATUS_TRACKING=off", "answered": True}
     try:
@@ -138,12 +128,19 @@ def _portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
 
 
 def as_text(found: Found, model: str | None) -> str:
-    """For people: a line a model, or the whole story of one."""
+    """For people: the queues, then four lines for each model."""
     queue = found["queue"]
     lines = [f"Queue {queue['name']}: about {queue['about']} messages, {len(queue['poison'])} poison entries shown"]
     lines += [f"  poison {entry['at']} {entry['code']}: {entry['sentence']}" for entry in queue["poison"]]
     if not found["models"]:
-        return "\n".join([*lines, f"Nobody knows {model}" if model else "No training Jobs, no visible messages"])
+        return "\n".join(
+            [
+                *lines,
+                f"{model} is unknown to queue, cluster and portal"
+                if model
+                else "No training Jobs, no visible messages",
+            ]
+        )
     for entry in found["models"]:
         job = entry["job"]
         lines += [

@@ -1,7 +1,8 @@
-"""What every command needs: settings with clear refusals, a log without secrets, exit codes."""
+"""What commands share: settings with clear errors, a log without secrets, names of models, exit codes."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.queue.messages import ConnectionStringInvalid, QueueError
 from dispatcher.telemetry import logs
 from portal_client.errors import PortalError
+from portal_client.model_ids import MODEL_PREFIX, extract_model_id
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -40,18 +42,18 @@ def read_environment(config_file: Path | None) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         fail(EXIT_USAGE, f"{path} cannot be read as a settings file: {error}")
     if text is None and (config_file or named):
-        # A misspelt name that counted as no file would start the dispatcher with other settings, or with none.
+        # Ignoring a misspelt name would start the dispatcher with other settings, or with none.
         fail(EXIT_USAGE, f"{'--config' if config_file else 'DISPATCHER_CONFIG'} names a file that is not there: {path}")
     given = _parse(path, text or "")
     for name, value in given.items():
-        # The libraries that speak to Kubernetes and to Azure's identity service read the process's environment.
+        # The client libraries of Kubernetes and of Azure's identity service read the process's environment.
         if name == "KUBECONFIG" or name.startswith("AZURE_"):
             os.environ.setdefault(name, value)
     return {**given, **os.environ}
 
 
 def _parse(path: Path, text: str) -> dict[str, str]:
-    """NAME=value lines, as python-dotenv reads them; it would pass over what it cannot read."""
+    """NAME=value lines, as python-dotenv reads them; except that a line it cannot read ends the process."""
     bindings = list(parse_stream(StringIO(text)))
     if wrong := [str(_line(binding)) for binding in bindings if binding.error]:
         fail(EXIT_USAGE, f"{path} is no settings file: no NAME=value in line {', '.join(wrong[:10])}")
@@ -78,9 +80,23 @@ def log_to_stderr(settings: Settings, level: int | None = None) -> None:
     logs.log_to_stderr(level or settings.log_level.upper(), settings.log_format == "json", secrets)
 
 
+def settings_for_printing(environ: Environment) -> Settings:
+    """As `read_settings`, for a command that prints its result: only errors are logged."""
+    settings = read_settings(environ)
+    log_to_stderr(settings, logging.ERROR)
+    return settings
+
+
+def container_of(model: str) -> str:
+    """`model-123` for `model-123` or `123`. Raises InvalidContainerName for a name that no model can have."""
+    name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"
+    extract_model_id(name)
+    return name
+
+
 @contextmanager
 def outside_calls(hint: str = "") -> Iterator[None]:
-    """Turn what queue, portal and cluster refuse into a sentence and exit code 69. hint: what that means here."""
+    """Turn an error of queue, portal or cluster into a sentence and exit code 69. hint: what it means here."""
     try:
         yield
     except ConnectionStringInvalid as error:
@@ -90,19 +106,19 @@ def outside_calls(hint: str = "") -> Iterator[None]:
 
 
 def read_text(argument: str) -> str:
-    """A message given as itself, as @FILE or as - for standard input."""
+    """A message given as text, as @FILE or as - for standard input."""
     try:
         if argument == "-":
             argument = sys.stdin.read()
         elif argument.startswith("@"):
             argument = Path(argument[1:]).read_text(encoding="utf-8")
-        argument.encode()  # an argument that was no UTF-8 cannot be sent
+        argument.encode()  # an argument that is not UTF-8 cannot be sent
     except (OSError, UnicodeError) as error:
         fail(EXIT_USAGE, f"The message cannot be read: {error}")
     return argument
 
 
 def fail(code: int, sentence: str) -> NoReturn:
-    """One sentence on standard error, and out."""
+    """Print one sentence to standard error and exit."""
     click.echo(f"dispatcher: {sentence}", err=True)
     sys.exit(code)
