@@ -87,10 +87,3 @@ def _message(record: logging.LogRecord) -> str:
         # Arguments that do not fit the template would be printed raw by logging's own error report.
         record.msg, record.args = f"{record.msg} {record.args!r}", None
         return record.getMessage()
-
-
-def install(handlers: Iterable[logging.Handler], secrets: Iterable[str] = ()) -> None:
-    """Adds one RedactSecrets to every handler, e.g. `install(logging.getLogger().handlers, [api_key])`."""
-    rule = RedactSecrets(secrets)
-    for handler in handlers:
-        handler.addFilter(rule)

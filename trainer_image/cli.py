@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from common import redaction
+from common.redaction import RedactSecrets
 from common.settings import settings_of
 from portal_client.messages import COMPLETED
 from trainer_image.config import model_config, settings
@@ -290,7 +290,7 @@ def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:
 def _log_to_stderr(level: str, secrets: tuple[str, ...]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    redaction.install([handler], secrets)
+    handler.addFilter(RedactSecrets(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -11,10 +11,9 @@ import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
-from common.times import rfc3339
+from common.times import rfc3339, run_stamp
 from dispatcher.cluster import names
 from dispatcher.launch.job_template import TemplateError, load_template
 from dispatcher.launch.request import TrainingRequest
@@ -38,8 +37,7 @@ class JobDefaults:
 
 def run_id(message_id: str, queued_at: float) -> str:
     """The run's folder in the model container: sortable by time, the same for every delivery of one message."""
-    when = datetime.fromtimestamp(queued_at, UTC).strftime("%Y%m%dt%H%M%S")
-    return f"{when}-{hashlib.sha256(message_id.encode()).hexdigest()[:8]}"
+    return f"{run_stamp(queued_at)}-{hashlib.sha256(message_id.encode()).hexdigest()[:8]}"
 
 
 def build_job(

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from common.parsers import choice, file, matching, seconds, url, whole, word
 from common.settings import broken, read, safe_repr, setting
+from common.times import run_stamp
 from portal_client import settings as portal
 from trainer_image.errors import UsageError
 from trainer_image.host.child_environment import secret_values
@@ -201,7 +202,7 @@ def _fill_in(values: dict[str, Any], training: bool) -> None:
     if dispatched and values["work_dir"] is None:
         values["work_dir"] = Path("/work")  # the volume of the Job template
     if values.get("run_id") == "":
-        values["run_id"] = f"{datetime.now(UTC):%Y%m%dt%H%M%S}-{secrets.token_hex(4)}"
+        values["run_id"] = f"{run_stamp(time.time())}-{secrets.token_hex(4)}"
 
 
 def _place_for_the_model(

@@ -10,8 +10,8 @@ import logging
 import re
 import threading
 import time
-from datetime import UTC, datetime, timedelta
 
+from common.times import run_stamp
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.stop import Stop
 from trainer_image.storage.container import Container, Lease, LeaseHeld, StorageFault
@@ -22,8 +22,8 @@ LEASE = ".run.lease"
 RENEW_SECONDS = 5.0
 # The lease of a holder that died an instant ago, and a little more.
 WAIT_SECONDS = 20.0
-# Clocks of two machines may differ by this.
-SKEW = timedelta(minutes=1)
+# Seconds that the clocks of two machines may differ by.
+SKEW = 60.0
 # The dispatcher's run ids start with the time of the request.
 _STAMP = re.compile(r"[0-9]{8}t[0-9]{6}-", re.ASCII)
 
@@ -97,5 +97,5 @@ def take(
 def _newer(run_id: str, other: str) -> bool:
     """Only where both say when they were requested, and never by a time that is yet to come: a clock was wrong then."""
     both = _STAMP.match(run_id) and _STAMP.match(other)
-    latest = f"{datetime.now(UTC) + SKEW:%Y%m%dt%H%M%S}"
+    latest = run_stamp(time.time() + SKEW)
     return bool(both) and other[:15] < run_id[:15] <= latest
