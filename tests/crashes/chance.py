@@ -14,7 +14,7 @@ from tests.world.simulated.faults import Crash, Fail, Late
 from tests.world.simulated.world import World
 
 S = ProcessingStatus
-ENDS = ["complete", "complete-unheard", "invalid", "invalid-unheard", "killed", "retry", "preempted", "slow"]
+ENDS = ["complete", "complete-unreported", "invalid", "invalid-unreported", "killed", "retry", "preempted", "slow"]
 LASTS = [*ENDS, "hang", "polite", "said-and-hangs"]
 
 
@@ -89,7 +89,7 @@ def _play(world: World, rng: random.Random, troubles: list[str], parts: Parts | 
                 living = [table.sit()]
             player = rng.choice(living)
             if rng.random() < 0.02:
-                player.process.deaf_until = world.now + 200
+                player.process.watch_silent_until = world.now + 200
             if player.run(lambda call: rng.random() < pausing) != "call":
                 world.advance(rng.choice([0, 5, 15, 30]))
             elif rng.random() < 0.03:

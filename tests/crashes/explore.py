@@ -244,7 +244,7 @@ def one_switch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World
             yield explored("one switch", scenario, f"A stands at its call {number} ({stall})", run)
 
 
-def deaf(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
+def silent_watch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
     """The watch of one falls silent at any call of the other: it goes on with what it knew."""
     calls = length(scenario)
     for number in range(calls):
@@ -254,7 +254,7 @@ def deaf(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
                 first, second = table.sit(), table.sit()
                 table.rounds(first, 60, lambda call: call == number)
                 second.process.refresh()
-                second.process.deaf_until = world.now + 300
+                second.process.watch_silent_until = world.now + 300
                 table.finish()
 
         yield explored("silent watch", scenario, f"B hears nothing from A's call {number} on", run)

@@ -28,9 +28,9 @@ def completes() -> World:
     return _one(["complete"])
 
 
-def unheard() -> World:
+def completes_unreported() -> World:
     """Retried once, and its last word reaches nobody but Kubernetes."""
-    return _one(["killed", "complete-unheard"], S.RECONFIGURE)
+    return _one(["killed", "complete-unreported"], S.RECONFIGURE)
 
 
 def fails() -> World:
@@ -41,8 +41,8 @@ def invalid() -> World:
     return _one(["invalid"])
 
 
-def invalid_unheard() -> World:
-    return _one(["invalid-unheard"])
+def invalid_unreported() -> World:
+    return _one(["invalid-unreported"])
 
 
 def hangs() -> World:
@@ -81,7 +81,7 @@ def twice_slow() -> World:
 
 
 def twice_apart() -> World:
-    """The second message comes when the first is in hand."""
+    """The second message comes while the first is being handled."""
     world = _one(["slow"])
     world.when(lambda: len(world.calls) > 1, lambda: _second(world))
     return world
@@ -100,7 +100,7 @@ def mixed() -> World:
 
 def again() -> World:
     """A user asks for a new training as soon as the first has failed."""
-    world = _one(["invalid-unheard", "complete"])
+    world = _one(["invalid-unreported", "complete"])
     world.when(lambda: world.models["1"].status is S.FAILED, lambda: world.reconfigure("1"))
     return world
 
@@ -114,7 +114,7 @@ def again_unacknowledged() -> World:
 
 def again_while_running() -> World:
     """A user asks for a new training while the first runs."""
-    world = _one(["hang", "complete-unheard"])
+    world = _one(["hang", "complete-unreported"])
     world.when(lambda: bool(world.pods) and world.models["1"].status is S.PROCESSING, lambda: world.reconfigure("1"))
     return world
 
@@ -131,10 +131,10 @@ def cancelled() -> World:
 
 SINGLE: list[Scenario] = [
     completes,
-    unheard,
+    completes_unreported,
     fails,
     invalid,
-    invalid_unheard,
+    invalid_unreported,
     hangs,
     preempted,
     polite,
@@ -149,4 +149,4 @@ SINGLE: list[Scenario] = [
     again_while_running,
     cancelled,
 ]
-SMALL: list[Scenario] = [completes, invalid_unheard, twice_apart]
+SMALL: list[Scenario] = [completes, invalid_unreported, twice_apart]

@@ -44,7 +44,7 @@ def test_one_trouble_at_any_call_loses_and_doubles_nothing(kind: str, scenario: 
     ("scenario", "second"),
     [
         (scenarios.completes, ("after", explore.crash)),
-        (scenarios.invalid_unheard, ("before", explore.late)),
+        (scenarios.invalid_unreported, ("before", explore.late)),
         (scenarios.twice_apart, ("before", explore.late_crash)),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

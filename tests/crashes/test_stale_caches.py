@@ -37,7 +37,7 @@ def test_a_training_that_runs_is_not_stopped_for_what_its_pod_waited_for_once() 
 def test_an_old_job_reports_nothing_about_the_next_training_of_its_model() -> None:
     """A knows that J1 failed and not that B reported it; its user asked anew, and J2 runs under Processing."""
     world = scenarios.again()
-    world.trainers["1"] = ["invalid-unheard", "hang"]
+    world.trainers["1"] = ["invalid-unreported", "hang"]
     slow, quick = Process(world), Process(world)
     slow.refresh()
     while not any(objects.is_finished(job) for job in world.jobs.values()):
@@ -58,7 +58,7 @@ def test_an_old_job_reports_nothing_about_the_next_training_of_its_model() -> No
 
 def test_processing_is_not_sent_for_a_job_that_another_one_has_reported() -> None:
     """A believes J1 to run unacknowledged; B acknowledged and reported it, and its user asks anew."""
-    world = scenarios.invalid_unheard()
+    world = scenarios.invalid_unreported()
     world.denied = 3
     quick, slow = Process(world), Process(world)
     quick.intake.once()

@@ -24,4 +24,4 @@ def test_two_that_stand_still_anywhere_spoil_nothing(scenario: Scenario) -> None
 
 @pytest.mark.parametrize("scenario", scenarios.SINGLE, ids=_name)
 def test_one_whose_watch_falls_silent_anywhere_spoils_nothing(scenario: Scenario) -> None:
-    assert list(explore.deaf(scenario))
+    assert list(explore.silent_watch(scenario))

@@ -54,7 +54,7 @@ def test_f02_a_put_that_timed_out_but_was_applied_is_taken_as_done() -> None:
 
 
 def test_f02_an_outcome_that_timed_out_but_was_applied_is_not_contradicted() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     process = Process(world)
     live(world, process, most=2, until_settled=False)
     disturb(world, "portal.put", "after", Fail("timed out"))
@@ -139,7 +139,7 @@ def test_f09_a_restart_adopts_what_runs_and_launches_nothing_again() -> None:
 
 
 def test_f10_a_second_replica_neither_resets_nor_doubles_the_firsts_work() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     first, second = Process(world), Process(world)
     first.tick()
     world.now += VISIBILITY + 1
@@ -150,7 +150,7 @@ def test_f10_a_second_replica_neither_resets_nor_doubles_the_firsts_work() -> No
 
 
 def test_f10_a_report_that_another_replica_has_made_is_not_made_again() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     first, second = Process(world), Process(world)
     live(world, first, most=2, until_settled=False)
     second.refresh()  # it knows the ended Job, and then stands still

@@ -1,4 +1,4 @@
-"""Failure modes of the queue: what is counted, what comes again, what cannot be read, what expires."""
+"""Failure modes of the queue: what is counted, what is redelivered, what cannot be read, what expires."""
 
 from __future__ import annotations
 

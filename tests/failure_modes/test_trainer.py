@@ -56,7 +56,7 @@ def test_f27_every_template_asks_for_its_disk_and_limits_it() -> None:
 
 
 def test_f29_the_dispatcher_reports_it_when_the_portal_is_back() -> None:
-    world = a_world("complete-unheard")
+    world = a_world("complete-unreported")
     process = Process(world)
     live(world, process, most=1, until_settled=False)
     disturb(world, "portal.get", "before", Fail("503"), times=None)

@@ -127,7 +127,7 @@ def test_f13_alive_means_that_every_loop_makes_progress() -> None:
 
 
 def test_f14_one_bad_object_does_not_stop_the_others() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     process = Process(world)
     live(world, process, most=2, until_settled=False)
     bad = a_job(model_id="bad", uid="bad")
@@ -186,7 +186,7 @@ def test_f17_a_pod_deleted_by_hand_is_replaced_and_its_training_completes() -> N
 
 
 def test_f18_nothing_is_cleaned_up_before_the_portal_has_acknowledged() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     process = Process(world)
     live(world, process, most=1, until_settled=False)
     disturb(world, "portal.put", "before", Fail("503"), times=None)
@@ -202,7 +202,7 @@ def test_f18_nothing_is_cleaned_up_before_the_portal_has_acknowledged() -> None:
 
 
 def test_f18_the_reason_outlives_a_pod_that_was_collected_early() -> None:
-    world = a_world("invalid-unheard")
+    world = a_world("invalid-unreported")
     process = Process(world, disturb=lambda: "now")
     live(world, process, most=1, until_settled=False)
     disturb(world, "portal.put", "before", Fail("503"), times=None)

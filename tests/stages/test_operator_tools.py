@@ -203,19 +203,19 @@ def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:
         assert "AZURE_STORAGE_CONNECTION_STRING is no connection string" in err
 
 
-def test_kubectl_describe_tells_the_story_of_a_job(stage: Stage) -> None:
+def test_kubectl_describe_lists_the_events_of_a_job(stage: Stage) -> None:
     model = stage.submit("invalid")
     stage.start()
     stage.wait_status(model, "Failed")
 
-    def story() -> list[str]:
+    def reasons() -> list[str]:
         events = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
         ours = [e for e in events if e["reportingComponent"] == "training-dispatcher"]
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
 
-    stage.wait(lambda: len(story()) == 4)
+    stage.wait(lambda: len(reasons()) == 4)
     message_id = objects.annotation(stage.job(model) or {}, names.MESSAGE_ID)
-    assert sorted(story()) == [
+    assert sorted(reasons()) == [
         f"Normal Created: Created, suspended, for message {message_id}; Processing is sent next",
         f"Normal Launched: Launched for message {message_id}: resumed",
         "Normal Processing: The portal has acknowledged Processing",

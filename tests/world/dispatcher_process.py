@@ -187,7 +187,7 @@ class Stage:
         return [parse_entry(text) for text in self.poison_queue.peek()]
 
     def drained(self) -> bool:
-        """Nothing on the queue, visible or in hand."""
+        """Nothing on the queue, visible or not."""
         return self.queue.depth() == 0
 
     def log(self, number: int = -1) -> str:

@@ -83,7 +83,7 @@ class Process:
         self.world = world
         world.processes += 1
         self.name = name or f"dispatcher-{world.processes}"
-        self.deaf_until = 0.0  # a half-open watch: silent until then
+        self.watch_silent_until = 0.0  # a half-open watch: silent until then
         self._disturb = disturb
         self._cursor = 0
         self._listed_at = float("-inf")
@@ -158,17 +158,17 @@ class Process:
 
     def refresh(self) -> None:
         """A list, or the watch events since the last time."""
-        if self.world.now < self.deaf_until:
+        if self.world.now < self.watch_silent_until:
             return
         if self._disturb is not None and self._listed_at >= 0:
-            self._hear(self._disturb)
+            self._receive(self._disturb)
         if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
             self.cache.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
             self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
             self._cursor = len(self.world.log)
             self._listed_at = self.world.now
 
-    def _hear(self, disturb: Disturb) -> None:
+    def _receive(self, disturb: Disturb) -> None:
         late = []
         while self._cursor < len(self.world.log):
             kind, change, item = self.world.log[self._cursor]

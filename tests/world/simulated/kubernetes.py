@@ -186,7 +186,7 @@ class Kubernetes(Trainers):
         self.check_pod(job)
         owners = {objects.uid_of(owner) for owner in self.jobs.values()}
         for other in self.pods.values():
-            # What a vanished Job leaves behind ends in its grace period; the lease keeps it from publishing.
+            # What a Job deleted by force leaves behind ends in its grace period; the lease keeps it from publishing.
             if (
                 objects.model_id_of(other) == model_id
                 and not objects.pod_is_over(other)

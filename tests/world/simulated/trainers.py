@@ -87,13 +87,13 @@ class Trainers:
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
                 self._end_pod(pod, 0, COMPLETED)
-            case "complete-unheard":  # the portal was out of reach for the trainer
+            case "complete-unreported":  # the portal was out of reach for the trainer
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self._end_pod(pod, 0, COMPLETED)
             case "invalid":
                 self.trainer_says(model_id, S.FAILED, "Invalid dataset: train.csv: empty")
                 self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
-            case "invalid-unheard":
+            case "invalid-unreported":
                 self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
             case "retry":
                 self._end_pod(pod, 201, {"message": "Storage is out of reach", "code": "StorageUnavailable"})

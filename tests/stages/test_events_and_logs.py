@@ -1,4 +1,4 @@
-"""What a person sees of one training afterwards: Events on its Job, and log lines that say what they speak of."""
+"""What a person sees of one training afterwards: its Job's Events, and log lines that name model, Job and message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dispatcher.cluster import names, objects
 from tests.world.dispatcher_process import Stage
 
 
-def story(stage: Stage, model: str) -> list[str]:
+def reasons(stage: Stage, model: str) -> list[str]:
     """Reasons of our Events on the model's Jobs, in the order in which they were written, each once."""
     found = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
     ours = [
@@ -23,20 +23,20 @@ def story(stage: Stage, model: str) -> list[str]:
     return [event["reason"] for event in ours]
 
 
-def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
+def test_the_events_of_a_training_are_written_once_and_in_order(stage: Stage) -> None:
     stage.cluster.set_gpus(0)
     try:
         drained, cancelled = stage.submit("runs"), stage.submit("runs")
         stage.start()
         stage.start(HEALTH_PORT="0")
         for model in (drained, cancelled):
-            stage.wait(lambda model=model: "Waiting" in story(stage, model))
+            stage.wait(lambda model=model: "Waiting" in reasons(stage, model))
     finally:
         stage.cluster.set_gpus(8)
     stage.wait(lambda: stage.running(drained) and stage.running(cancelled))
     stage.evict(drained)
     assert stage.cli("cancel", cancelled)[0] == 0
-    stage.wait(lambda: "Disrupted" in story(stage, drained))
+    stage.wait(lambda: "Disrupted" in reasons(stage, drained))
     # Between two pods nothing would be ended, and nothing be said of it.
     stage.wait(
         lambda: any("running" in objects.trainer_state(p) for p in stage.pods(drained) if not objects.is_deleting(p))
@@ -46,20 +46,20 @@ def test_describe_tells_the_story_of_a_training(stage: Stage) -> None:
     stage.wait_status(drained, "Failed")
     stage.wait_status(cancelled, "Failed")
     launch = ["Created", "Processing", "Launched", "Waiting"]
-    stage.wait(lambda: story(stage, cancelled)[-1] == "Failed")
-    told = story(stage, cancelled)
+    stage.wait(lambda: reasons(stage, cancelled)[-1] == "Failed")
+    told = reasons(stage, cancelled)
     assert [reason for reason in told if reason != "ReportDelayed"] == [*launch, "Cancelled", "Failed"]
-    stage.wait(lambda: "Failed" in story(stage, drained))
-    told = [reason for reason in story(stage, drained) if reason != "ReportDelayed"]
+    stage.wait(lambda: "Failed" in reasons(stage, drained))
+    told = [reason for reason in reasons(stage, drained) if reason != "ReportDelayed"]
     assert told == [*launch, "Disrupted", "Deleted", "Failed"]
-    assert "ReportDelayed" in {*story(stage, drained), *story(stage, cancelled)}
+    assert "ReportDelayed" in {*reasons(stage, drained), *reasons(stage, cancelled)}
 
 
 def lines(stage: Stage) -> list[dict[str, Any]]:
     return [json.loads(line) for line in stage.log().splitlines()]
 
 
-def test_every_line_about_a_message_or_job_says_of_which_and_an_idle_dispatcher_says_nothing(stage: Stage) -> None:
+def test_a_line_names_its_message_and_job_and_an_idle_dispatcher_logs_nothing(stage: Stage) -> None:
     model, untouched = stage.submit("invalid"), stage.submit("done", status="Completed")
     stage.queue.send("no json")
     service = stage.start(LOG_FORMAT="json", RESYNC_SECONDS="1")

@@ -1,4 +1,4 @@
-"""Messages: good ones among bad ones, stopping with some in hand, being killed with some in hand."""
+"""Messages: good ones among bad ones, a stop and a kill while some are being handled."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_models_that_may_not_start_are_refused_without_a_job(stage: Stage) -> No
     assert not stage.poison()
 
 
-def test_sigterm_finishes_what_is_in_hand_and_leaves_jobs_alone(stage: Stage) -> None:
+def test_sigterm_finishes_the_launches_under_way_and_leaves_jobs_alone(stage: Stage) -> None:
     running = stage.submit("runs")
     service = stage.start()
     stage.wait(lambda: stage.running(running))
@@ -67,7 +67,7 @@ def test_sigterm_finishes_what_is_in_hand_and_leaves_jobs_alone(stage: Stage) ->
     assert launched != bool(stage.queue.depth()), "either launched, or still on the queue: never lost, never both"
 
 
-def test_a_kill_with_messages_in_hand_loses_none(stage: Stage) -> None:
+def test_a_kill_while_messages_are_handled_loses_none(stage: Stage) -> None:
     models = [stage.submit("done") for _ in range(20)]
     first = stage.start(VISIBILITY_TIMEOUT_SECONDS="10")
     stage.wait(lambda: any(stage.job(model) for model in models))
