@@ -1,9 +1,8 @@
-"""The trainer: one training from a dataset's container to a published model, in a pod or on a laptop.
+"""The trainer: one run from a dataset's container to a published model, in a pod or on a laptop.
 
-cli ─▶ settings ─▶ run ─▶ progress    may this model be trained? how does it go? how did it end?
-                    ├──▶ fencing      one writer for a model
-                    ├──▶ sources      config.yaml and the dataset, verified and locked
-                    ├──▶ training     the engine and its tasks (contract.py is all that they share with the rest)
-                    ├──▶ artifacts    the model, published by one conditional write
-                    └──▶ termination  the last words, for the dispatcher's watcher
+cli ─▶ run ─▶ transfer   configuration, dataset and checkpoints in; the model out, by one conditional write
+        │      config, storage
+        └───▶ engine     trains a task of tasks/, from tables and texts of data/, and writes a report/
+              command    or runs a program of the user's instead
+Both backends know the run by contract.py only; host/ is the machine below.
 """

@@ -1,7 +1,7 @@
-"""Where the trainer's outside (storage, portal, signals) and inside (engine, tasks) meet.
+"""What a run (storage, portal, signals) and its backend (engine and tasks, or a program) know of each other.
 
-The outside hands a `RunInputs` to `trainer_image.engine.training.train` and gets a `RunResult`; anything that goes
-wrong is a `trainer_image.errors.TrainerError`. Neither side knows more of the other than this file says.
+The run passes a `RunInputs` to the backend's `train` and gets a `RunResult`; anything that goes wrong is a
+`trainer_image.errors.TrainerError`.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ def _exit(error: TrainerError) -> None:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """All that the inside may use.
+    """All that a backend may use.
 
     data:    folder with the dataset as listed in the container, verified, read-only by convention
     output:  empty folder: model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md
     device:  "auto", "cpu", "cuda" or "cuda:N"
-    gpus:    how many were promised to this pod; 0: none
+    gpus:    the number that was promised to this pod; 0: none
     processes: how many train together; 0: one for each GPU that is visible
-    hang_seconds: no step for so long is a hang; 0: never
-    last_resort: speaks a failure's last words and ends the process, from any thread; for what no exception can reach
+    hang_seconds: without a step for this time the training hangs; 0: never
+    last_resort: writes a failure's termination message and ends the process, from any thread; for what no exception
+             can reach
     notes:   what the report should say besides
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`

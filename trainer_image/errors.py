@@ -12,22 +12,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-EXIT_COMPLETED = 0
-EXIT_USAGE = 64
-EXIT_CANCELLED = 83
 EXIT_TERMINATED = 143
 
 
 class TrainerError(Exception):
     """A training that ends without a model.
 
-    `code` is the stable word for machines, `exit_code` the process's exit status, the message a sentence that
-    says what happened, where, and what would be right. Never put a credential or a URL with a query into the
-    sentence.
+    `code` is the stable word for machines, the name of the class that has an `exit_code` of its own: the process's exit
+    status. The sentence is for users: what happened, where, and what would be right. Never put a credential or a URL
+    with a query into it.
     """
 
     code = "InternalError"
     exit_code = 70
+
+    def __init_subclass__(cls, *, exit_code: int | None = None) -> None:
+        """A subclass of a plug-in's, without an exit code, is reported as its base class."""
+        super().__init_subclass__()
+        if exit_code is not None:
+            cls.code, cls.exit_code = cls.__name__, exit_code
 
     def __init__(self, sentence: str, *, step: int | None = None) -> None:
         super().__init__(sentence)
@@ -39,18 +42,12 @@ class TrainerError(Exception):
         return self.exit_code > 127
 
 
-class UsageError(TrainerError):
+class UsageError(TrainerError, exit_code=64):
     """Wrong flags or environment."""
 
-    code = "UsageError"
-    exit_code = EXIT_USAGE
 
-
-class DatasetInvalid(TrainerError):
+class DatasetInvalid(TrainerError, exit_code=65):
     """The dataset is there but cannot be trained on: `Invalid dataset: {file}: {why}`."""
-
-    code = "DatasetInvalid"
-    exit_code = 65
 
 
 def invalid(file: str, why: str) -> DatasetInvalid:
@@ -58,123 +55,72 @@ def invalid(file: str, why: str) -> DatasetInvalid:
     return DatasetInvalid(f"Invalid dataset: {file}: {why}")
 
 
-class DatasetMissing(TrainerError):
+class DatasetMissing(TrainerError, exit_code=66):
     """No such container, or nothing in it: `Failed to download dataset from container: {c}`."""
 
-    code = "DatasetMissing"
-    exit_code = 66
 
-
-class PermissionDenied(TrainerError):
+class PermissionDenied(TrainerError, exit_code=77):
     """Storage refused our identity."""
 
-    code = "PermissionDenied"
-    exit_code = 77
 
-
-class ConfigInvalid(TrainerError):
+class ConfigInvalid(TrainerError, exit_code=78):
     """`Invalid configuration: {path}: {why}` or `Failed to read configuration from container: {c}`."""
 
-    code = "ConfigInvalid"
-    exit_code = 78
 
-
-class UserCodeFailed(TrainerError):
+class UserCodeFailed(TrainerError, exit_code=79):
     """A custom task's own code raised, or a program ended with an exit code up to 127."""
 
-    code = "UserCodeFailed"
-    exit_code = 79
 
-
-class TrainingDiverged(TrainerError):
+class TrainingDiverged(TrainerError, exit_code=80):
     """`Training diverged at step {n}`."""
 
-    code = "TrainingDiverged"
-    exit_code = 80
 
-
-class GpuOutOfMemory(TrainerError):
+class GpuOutOfMemory(TrainerError, exit_code=81):
     """`Out of GPU memory at batch size {b}`, at the smallest batch."""
 
-    code = "GpuOutOfMemory"
-    exit_code = 81
 
-
-class LimitExceeded(TrainerError):
+class LimitExceeded(TrainerError, exit_code=82):
     """A limit of the operator's (bytes, files, pixels, disk) is exceeded."""
 
-    code = "LimitExceeded"
-    exit_code = 82
 
-
-class Cancelled(TrainerError):
+class Cancelled(TrainerError, exit_code=83):
     """The portal moved the model away from Processing while it trained, or it was Failed before we began."""
 
-    code = "Cancelled"
-    exit_code = EXIT_CANCELLED
 
-
-class StatusRefused(TrainerError):
+class StatusRefused(TrainerError, exit_code=84):
     """Standalone only: the portal's status does not allow a training to start; nothing is reported."""
 
-    code = "StatusRefused"
-    exit_code = 84
 
-
-class OutOfMemory(TrainerError):
+class OutOfMemory(TrainerError, exit_code=137):
     """A process of the training was killed for the container's memory limit, or got no memory; not the GPU's."""
 
-    code = "OutOfMemory"
-    exit_code = 137
 
-
-class Terminated(TrainerError):
+class Terminated(TrainerError, exit_code=EXIT_TERMINATED):
     """SIGTERM: the state is saved where a checkpoint was possible; the Job starts another pod."""
 
-    code = "Terminated"
-    exit_code = EXIT_TERMINATED
 
-
-class StorageUnavailable(TrainerError):
+class StorageUnavailable(TrainerError, exit_code=201):
     """Storage throttled or unreachable after its own retries."""
 
-    code = "StorageUnavailable"
-    exit_code = 201
 
-
-class UploadFailed(TrainerError):
+class UploadFailed(TrainerError, exit_code=201):
     """`Failed to upload model to container: {c}`: what is missing there can come back, so the Job retries."""
 
-    code = "UploadFailed"
-    exit_code = 201
 
-
-class StatusUnavailable(TrainerError):
+class StatusUnavailable(TrainerError, exit_code=202):
     """Standalone only: the portal could not be asked whether the training may start; nothing is reported."""
 
-    code = "StatusUnavailable"
-    exit_code = 202
 
-
-class GpuFault(TrainerError):
+class GpuFault(TrainerError, exit_code=203):
     """GPU fault, no GPU although one was asked for, or a hang seen by the watchdog."""
 
-    code = "GpuFault"
-    exit_code = 203
 
-
-class UserCodeKilled(TrainerError):
+class UserCodeKilled(TrainerError, exit_code=205):
     """The user's program was killed by a signal, or asked to be tried again by an exit code from 128 on."""
 
-    code = "UserCodeKilled"
-    exit_code = 205
 
-
-class Fenced(TrainerError):
+class Fenced(TrainerError, exit_code=204):
     """Another pod owns this run."""
-
-    code = "Fenced"
-    exit_code = 204
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

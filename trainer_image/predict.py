@@ -100,7 +100,6 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
         _write(out, ["row", *header], lines)
     except OSError as error:
         raise UsageError(f"--out {out} cannot be written: {error.strerror}") from None
-    result["out"] = str(out)
     return result
 
 

@@ -14,7 +14,7 @@ from dispatcher.intake import loop
 from tests.world.pages import section, table_rows
 from tests.world.repository import ROOT, read
 from trainer_image import errors
-from trainer_image.errors import EXIT_COMPLETED, TrainerError
+from trainer_image.errors import TrainerError
 
 TROUBLESHOOT = read("docs/troubleshoot.md")
 TRAINER_TABLE = section(TROUBLESHOOT, "Said by the trainer")
@@ -55,7 +55,7 @@ def _literal_codes(*functions: str) -> set[str]:
 def _trainer_codes() -> dict[str, int]:
     """Code → exit code of every way that the trainer ends."""
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TrainerError)]
-    return {kind.code: kind.exit_code for kind in kinds} | {"Completed": EXIT_COMPLETED}
+    return {kind.code: kind.exit_code for kind in kinds} | {"Completed": 0}
 
 
 def _kubernetes_codes() -> set[str]:

@@ -103,7 +103,7 @@ def parse_config(text: bytes) -> Config:
 
 
 def _across_fields(raw: dict[str, Any]) -> list[str]:
-    """What no single field can see; works on the raw values, to be told together with the others."""
+    """What no single field can see; works on the raw values, so that all problems are reported at once."""
     task, data, train = raw.get("task"), raw.get("data", {}), raw.get("train", {})
     if not (isinstance(task, str) and task in TASKS):
         return []

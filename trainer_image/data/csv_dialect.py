@@ -1,4 +1,4 @@
-"""How a CSV is written: its delimiter, guessed from a sample or told by Excel's first line `sep=;`."""
+"""How a CSV is written: its delimiter, guessed from a sample, or named by Excel's first line `sep=;`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-# What the delimiter is told by.
+# What the delimiter is guessed from.
 SAMPLE_CHARACTERS = 65536
 DELIMITERS = (",", ";", "\t", "|")
-_TOLD = re.compile(r'"?sep=([^"\r\n])"?(?:\r\n|\r|\n)', re.IGNORECASE)
+_NAMED = re.compile(r'"?sep=([^"\r\n])"?(?:\r\n|\r|\n)', re.IGNORECASE)
 
 
 class Dialect(NamedTuple):
@@ -23,9 +23,9 @@ class Dialect(NamedTuple):
 
 def dialect_of(path: Path, sample: str) -> tuple[Dialect, str]:
     """The dialect of a file that begins so, and the sample from its header on."""
-    told = _TOLD.match(sample)
-    if told:
-        return Dialect(told[1], 1), sample[told.end() :]
+    named = _NAMED.match(sample)
+    if named:
+        return Dialect(named[1], 1), sample[named.end() :]
     return Dialect("\t" if ".tsv" in path.name.lower() else sniff_delimiter(sample)), sample
 
 

@@ -43,9 +43,11 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
         named -= 1
     check_header(name, header[:named], limits)
     yield empty(header[:named])
+    # Delimiters at the rows' ends make columns without a name: they get names that no column can have.
+    unnamed = [f"\0{number}" for number in range(named, len(header))]
     rows = 0
     last: pa.RecordBatch | None = None
-    for batch in _parsed(name, path, dialect, [*header[:named], *_unnamed(header, named)], limits):
+    for batch in _parsed(name, path, dialect, [*header[:named], *unnamed], limits):
         for number in range(named, len(header)):
             _check_empty(name, path, number, batch.column(number), rows, limits)
         rows += batch.num_rows
@@ -53,11 +55,6 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
         yield last
     if last is not None and last.num_rows and any(_ends_a_line(column[-1].as_py()) for column in last.columns):
         _check_closed(name, path, dialect, limits)
-
-
-def _unnamed(header: list[str], named: int) -> list[str]:
-    """Names that no column can have, for those that a delimiter at the rows' ends makes."""
-    return [f"\0{number}" for number in range(named, len(header))]
 
 
 def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: int, limits: Limits) -> None:

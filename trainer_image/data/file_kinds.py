@@ -1,4 +1,4 @@
-"""What a file is that was brought as a text: told by its first bytes, for a sentence that says what to do instead."""
+"""Files that were brought as a text and are none: recognised by their first bytes, with advice on what to do."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import codecs
 
 from trainer_image.errors import DatasetInvalid, invalid
 
-# As many bytes as it takes to tell them.
+# Enough bytes to recognise them.
 START_BYTES = 24
 A_TEXT = "a text"
 # First bytes → (what it is, what would be right).

@@ -2,7 +2,7 @@
 
 `train`, `validation` (also val, valid, dev) and `test` are files (`train.csv`, `train.csv.gz`, `train.parquet`) or
 folders at the top of the dataset. A lone table of any name is the training split. Without a validation split 15 % of
-the training rows are set aside, without a test split 15 % too: a figure that a user is told must come from rows that
+the training rows are set aside, without a test split 15 % too: a figure that is reported must come from rows that
 took no part in the training.
 """
 
@@ -237,7 +237,7 @@ def _hold_out(
 
 
 def _hold_out_many(rows: Indices, strata: np.ndarray[Any, Any], salt: str) -> tuple[Indices, Indices]:
-    """The same for so many rows that a Python object for each would take more memory than they do."""
+    """The same for MANY_ROWS and more, without a Python object for each."""
     order = np.lexsort((_drawn(rows, salt), strata))
     _, first, count = np.unique(strata[order], return_index=True, return_counts=True)
     held = np.zeros(len(rows), bool)

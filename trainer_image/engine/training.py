@@ -54,7 +54,7 @@ def train(inputs: RunInputs) -> RunResult:
 
     Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
     """
-    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
         return _train(inputs)
 
 

@@ -78,7 +78,7 @@ def _follow() -> None:
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until the number of processes is known
     # A GPU's failure is not the plug-in's: the same order as in `training.train`.
-    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.told():
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
         problem = prepare(inputs, order["processes"])
         plan = make_plan(inputs, problem.recipe, device)
         store.set(READY.format(rank), identity(problem, plan))

@@ -1,4 +1,4 @@
-"""A full disk, told from a defect: whatever writes says so in its own way, and the sentence must name who can help."""
+"""Whether a failure was one of a full disk: each library reports it in its own way, and only an operator can help."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def fault(error: BaseException) -> TrainerError | None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def as_gpu_failures() -> Iterator[None]:
     """Raises what is a GPU's failure as GpuFault or GpuOutOfMemory."""
     try:
         yield

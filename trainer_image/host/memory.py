@@ -15,13 +15,13 @@ from trainer_image.errors import OutOfMemory, causes
 
 CGROUP = Path("/sys/fs/cgroup")
 # torch.utils.data: "DataLoader worker (pid 7) is killed by signal: Killed. "; c10: "DefaultCPUAllocator: can't allocate
-# memory"; concurrent.futures and joblib tell of a worker that ended abruptly.
+# memory"; concurrent.futures and joblib report a worker that ended abruptly.
 _KILLED = re.compile(r"DataLoader worker .*(killed by signal: Killed|exited unexpectedly)")
 _REFUSED = re.compile(r"can't allocate memory|Cannot allocate memory")
 
 
 def kills(cgroup: Path = CGROUP) -> int:
-    """How many processes of this container the kernel has killed for its memory limit; 0 where that is not told."""
+    """How many processes of this container the kernel has killed for its memory limit; 0 where that is not known."""
     try:
         lines = (cgroup / "memory.events").read_text().splitlines()
         return int(dict(line.split() for line in lines).get("oom_kill", 0))

@@ -6,12 +6,14 @@ the progress thread has ended before the terminal report goes out.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
+from common.backoff import exponential
 from portal_client.errors import PortalError
 from portal_client.messages import STARTED
 from portal_client.protocol import Portal
@@ -29,39 +31,26 @@ START_SECONDS = 30.0
 LONGEST_PAUSE = 15.0
 
 
-class Tracker(Protocol):
-    """Tells someone how a training goes; `NoTracking` tells no one."""
+class Tracker:
+    """Reports how a training goes, and here to nobody: STATUS_TRACKING=off."""
 
     def begin(self) -> bool:
         """False: the model is Completed already. Raises Cancelled, StatusRefused, StatusUnavailable."""
+        return True
 
     def progress(self, progress: Progress) -> None:
         """Cheap and non-blocking, from any thread."""
+        log.debug("%s", progress.message)
 
     def report(self, status: ProcessingStatus, message: str) -> bool:
-        """The end; ends progress first. Whether nothing is left to say at the portal."""
+        """The end; ends progress first. Whether nothing is left to report to the portal."""
+        return True
 
     def close(self) -> None:
         """Ends progress without a report."""
 
 
-class NoTracking:
-    """STATUS_TRACKING=off."""
-
-    def begin(self) -> bool:
-        return True
-
-    def progress(self, progress: Progress) -> None:
-        log.debug("%s", progress.message)
-
-    def report(self, status: ProcessingStatus, message: str) -> bool:
-        return True
-
-    def close(self) -> None:
-        pass
-
-
-class StatusTracker:
+class StatusTracker(Tracker):
     """Tracks one model. Times in seconds.
 
     dispatched:     the dispatcher has validated the model and marked it Processing
@@ -76,8 +65,8 @@ class StatusTracker:
         stop: Stop,
         *,
         dispatched: bool,
-        interval: float = 30.0,
-        report_seconds: float = 120.0,
+        interval: float,
+        report_seconds: float,
         start_seconds: float = START_SECONDS,
     ) -> None:
         self._portal = portal
@@ -100,7 +89,7 @@ class StatusTracker:
         except PortalError as error:
             if not self._dispatched:
                 raise self._blocked(error) from None
-            # Its portal's trouble is not the training's: the dispatcher has asked before it launched this.
+            # The training need not wait for the portal: the dispatcher has asked it before it launched this.
             log.warning("Training goes on without the status check: %s", error)
             self._given_up = not error.retryable
         else:
@@ -198,12 +187,11 @@ class StatusTracker:
         """Repeats what may succeed later, for `seconds`; a stop that comes meanwhile ends it too."""
         deadline = time.monotonic() + seconds
         stopped_before = self._stop.is_set()
-        pause = 0.5
-        while True:
+        for failures in itertools.count(1):
             try:
                 return call()
             except PortalError as error:
-                wait = min(max(pause, error.retry_after or 0.0), LONGEST_PAUSE)
+                wait = max(exponential(failures, 0.5, LONGEST_PAUSE), min(error.retry_after or 0.0, LONGEST_PAUSE))
                 if not error.retryable or time.monotonic() + wait > deadline:
                     raise
                 log.info("The portal is asked again in %.1f s: %s", wait, error)
@@ -211,7 +199,7 @@ class StatusTracker:
                     time.sleep(wait)
                 elif self._stop.event.wait(wait):
                     return call()
-                pause = min(2 * pause, LONGEST_PAUSE)
+        raise AssertionError("it returns or raises")
 
     def _blocked(self, error: PortalError) -> StatusRefused | StatusUnavailable:
         sentence = f"Training aborted: the status of model {self._model_id} could not be retrieved: {error}"

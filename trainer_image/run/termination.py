@@ -37,7 +37,7 @@ def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = 
         if len(with_metrics) <= MAX_BYTES:
             return with_metrics
     encoded = _encode(body)
-    # A character takes six bytes at most, as an escape: so many are cut as certainly do not fit, until the rest does.
+    # A character takes six bytes at most, as an escape: cut only what certainly does not fit, until the rest does.
     while len(encoded) > MAX_BYTES and message:
         message = message[: -max(1, (len(encoded) - MAX_BYTES) // 6)]
         encoded = _encode({**body, "message": message + "…"})

@@ -9,7 +9,7 @@ from portal_client.model_ids import InvalidContainerName, extract_and_log_model_
 from portal_client.protocol import Portal
 from trainer_image.config.settings import Settings
 from trainer_image.errors import UsageError
-from trainer_image.run.status_tracker import NoTracking, StatusTracker, Tracker
+from trainer_image.run.status_tracker import StatusTracker, Tracker
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], P
     """Raises UsageError where the model's container has no model id to track."""
     if not settings.tracking:
         log.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
-        return NoTracking()
+        return Tracker()
     try:
         model_id = extract_and_log_model_id(settings.model_container, log)
     except InvalidContainerName as error:
@@ -39,7 +39,7 @@ def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], P
     if not settings.api_key or not settings.api_base_url:
         log.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
         log.warning("The dispatcher reports this training: the trainer cannot")
-        return NoTracking()
+        return Tracker()
     return StatusTracker(
         connect(settings),
         model_id,

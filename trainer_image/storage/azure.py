@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
 import mimetypes
-import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,9 +19,9 @@ from azure.core.exceptions import (
 )
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
+from common.backoff import exponential, jittered
 from common.retry_after import parse_retry_after
 from trainer_image.errors import UsageError
-from trainer_image.storage import untrusted_json
 from trainer_image.storage.azure_faults import fault_of, retry_after
 from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader
 from trainer_image.storage.container import (
@@ -52,8 +52,7 @@ class _PatientRetry(ExponentialRetry):
         asked = response.headers.get("Retry-After") if response is not None else None
         if (wait := parse_retry_after(asked, time.time())) is not None:
             return min(wait, LONGEST_WAIT)
-        pause: float = min(self.initial_backoff * 2.0 ** settings["count"], 30.0)
-        return pause * random.uniform(0.5, 1.0)  # noqa: S311 (spreads retries, hides nothing)
+        return jittered(exponential(settings["count"] + 1, self.initial_backoff, 30.0))
 
 
 class AzureStorage:
@@ -178,24 +177,16 @@ class AzureContainer:
         self._do(lambda: blob.upload_blob(note, overwrite=True, lease=lease))
         return AzureLease(self, lease)
 
-    def lease_owner(self, name: str) -> str | None:
-        try:
-            content, _ = self.read(name, 4096)
-            owner = untrusted_json.loads(content).get("owner")
-        except (BlobMissing, BlobChanged, ValueError, AttributeError):
-            return None
-        return owner if isinstance(owner, str) else None
-
     def _do(self, call: Callable[[], _T]) -> _T:
-        for pause in (1.0, 2.0, 4.0, 8.0, None):
+        for failures in itertools.count(1):
             try:
                 return call()
             except AzureError as error:
                 # The SDK's policy knows 503 as "slow down"; gateways in front of storage say 429.
-                if getattr(error, "status_code", None) != 429 or pause is None:
+                if getattr(error, "status_code", None) != 429 or failures > 4:
                     raise fault_of(error) from None
-                time.sleep(min(retry_after(error) or pause, LONGEST_WAIT))
-        raise AssertionError("the last attempt returns or raises")
+                time.sleep(min(retry_after(error) or exponential(failures, 1.0, 8.0), LONGEST_WAIT))
+        raise AssertionError("it returns or raises")
 
 
 class AzureLease:

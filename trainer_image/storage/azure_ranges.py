@@ -22,6 +22,7 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
+from common.backoff import exponential
 from common.retry_after import parse_retry_after
 from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, BlobMissing, StorageFault, Unavailable
 
@@ -46,9 +47,7 @@ class RangeReader:
     connect_timeout, silence: seconds until a connection is there; without a single byte before it is given up
     """
 
-    def __init__(
-        self, url: str, credential: Any, *, connect_timeout: float, silence: float, pause: float = 1.0
-    ) -> None:
+    def __init__(self, url: str, credential: Any, *, connect_timeout: float, silence: float) -> None:
         parts = urlsplit(url)
         self._base, self._sas = f"{parts.scheme}://{parts.netloc}{parts.path}", parts.query
         self._credential = credential
@@ -58,8 +57,8 @@ class RangeReader:
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
         """Exactly `length` bytes of the content that has the blob's ETag, in pieces.
 
-        Where a connection breaks, stalls or is told to wait, the rest is asked for again, from where it stood. Raises
-        BlobMissing, BlobChanged, AccessDenied; Unavailable after ATTEMPTS without a byte of progress.
+        Where a connection breaks or stalls, or storage asks to wait, the rest is asked for again, from where it stood.
+        Raises BlobMissing, BlobChanged, AccessDenied; Unavailable after ATTEMPTS without a byte of progress.
         """
         failures = 0
         while length:
@@ -85,7 +84,9 @@ class RangeReader:
                 raise fault
             if length:
                 self._reconnect()
-                time.sleep(min(wait, LONGEST_WAIT) if wait is not None else FIRST_WAIT * 2 ** (failures - 1))
+                if wait is None:
+                    wait = exponential(failures, FIRST_WAIT, LONGEST_WAIT)
+                time.sleep(min(wait, LONGEST_WAIT))
 
     def _ask(self, blob: BlobInfo, offset: int, length: int) -> contextlib.AbstractContextManager[requests.Response]:
         url = f"{self._base}/{quote(blob.name, safe='/~')}"

@@ -113,7 +113,7 @@ class Container(Protocol):
         """Removes a blob; one that is not there is fine."""
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> Lease:
-        """Takes the lease `name` for `owner`. take_over: even from a living holder. Raises LeaseHeld."""
+        """Takes the lease `name` and leaves {"owner": owner} in its blob. take_over: even from a living holder.
 
-    def lease_owner(self, name: str) -> str | None:
-        """Who took the lease `name` last, whether or not it is still held."""
+        Raises LeaseHeld.
+        """

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from trainer_image.host.disk import FULL
-from trainer_image.storage import untrusted_json
 from trainer_image.storage.container import (
     ANY,
     AccessDenied,
@@ -121,8 +121,7 @@ class LocalContainer:
     def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
         def copy(target: IO[bytes]) -> None:
             with file.open("rb") as source:
-                while block := source.read(_COPY_BYTES):
-                    target.write(block)
+                shutil.copyfileobj(source, target, _COPY_BYTES)
 
         def put() -> str:
             path = self.root / name
@@ -165,13 +164,6 @@ class LocalContainer:
             return LocalLease(file)
 
         return self._do(take)
-
-    def lease_owner(self, name: str) -> str | None:
-        try:
-            owner = untrusted_json.loads(self.read(name, 4096)[0]).get("owner")
-        except (BlobMissing, ContainerMissing, BlobChanged, ValueError, AttributeError):
-            return None
-        return owner if isinstance(owner, str) else None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

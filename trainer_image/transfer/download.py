@@ -137,7 +137,7 @@ class Download:
         for blob in blobs:
             for offset in range(0, blob.size, self._range_bytes):
                 work.put((blob, offset))
-        # Daemons: a connection that hangs must not keep a process alive that was told to end.
+        # Daemons: a connection that hangs must not keep a process alive that is to end.
         threads = [
             threading.Thread(target=self._worker, args=(work,), name=f"download-{n}", daemon=True)
             for n in range(min(self._connections, work.qsize()))

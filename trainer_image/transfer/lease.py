@@ -1,4 +1,4 @@
-"""One writer for a model: a lease that the running trainer renews, and that tells it when it has been replaced.
+"""One writer for a model: a lease that the running trainer renews, and whose loss shows that it has been replaced.
 
 Kubernetes runs a pod at least once. The replacement of a pod that is gone waits until its lease has run out; a
 newer run takes the lease from an older one that may still be alive on a lost node.
@@ -14,7 +14,16 @@ import time
 from common.times import run_stamp
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.stop import Stop
-from trainer_image.storage.container import Container, Lease, LeaseHeld, StorageFault
+from trainer_image.storage import untrusted_json
+from trainer_image.storage.container import (
+    BlobChanged,
+    BlobMissing,
+    Container,
+    ContainerMissing,
+    Lease,
+    LeaseHeld,
+    StorageFault,
+)
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +86,7 @@ def take(
     deadline = time.monotonic() + wait_seconds
     waited = False
     while True:
-        owner = container.lease_owner(LEASE)
+        owner = _owner(container)
         if owner is not None and _newer(owner, run_id):
             raise Fenced(f"A newer run ({owner}) has taken over this model")
         try:
@@ -92,6 +101,15 @@ def take(
                 log.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)
             waited = True
             stop.event.wait(1.0)
+
+
+def _owner(container: Container) -> str | None:
+    """Who took the lease last, whether or not it is still held."""
+    try:
+        owner = untrusted_json.loads(container.read(LEASE, 4096)[0])["owner"]
+    except (BlobMissing, BlobChanged, ContainerMissing, ValueError, KeyError, TypeError):
+        return None
+    return owner if isinstance(owner, str) else None
 
 
 def _newer(run_id: str, other: str) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from trainer_image.stop import Stop
@@ -39,7 +38,7 @@ class MetricsStream:
         self._stop = stop
         self._interval = interval
         self._seen: int | None = None
-        self._told = False
+        self._warned = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
 
@@ -47,9 +46,7 @@ class MetricsStream:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join(LAST_WRITE_SECONDS)
 
@@ -70,8 +67,8 @@ class MetricsStream:
                 self._copy()
             except Exception as error:
                 why = error.why if isinstance(error, StorageFault) else f"{type(error).__name__}: {error}"
-                log.log(logging.DEBUG if self._told else logging.WARNING, "%s was not written: %s", self._name, why)
-                self._told = True
+                log.log(logging.DEBUG if self._warned else logging.WARNING, "%s was not written: %s", self._name, why)
+                self._warned = True
 
     def _copy(self) -> None:
         try:

@@ -51,9 +51,9 @@ def test_an_assert_on_the_device_says_where_to_look() -> None:
 
 
 def test_a_failure_that_is_none_of_the_gpu_s_stays_what_it_is() -> None:
-    with pytest.raises(KeyError), gpu_faults.told():
+    with pytest.raises(KeyError), gpu_faults.as_gpu_failures():
         raise KeyError("price")
-    with pytest.raises(errors.TrainingDiverged), gpu_faults.told():
+    with pytest.raises(errors.TrainingDiverged), gpu_faults.as_gpu_failures():
         raise errors.TrainingDiverged("Training diverged at step 3")
 
 
