@@ -1,5 +1,5 @@
 """Reads training requests from a queue and launches one GPU Kubernetes Job for each.
 
 read the queue → validate → check the status → mark Processing → launch → watch → report
-(intake)      (training_request) (launcher, admission)    (launcher) (watcher)  (reconciler, outcome, reporter)
+└── intake ──┘   └───────────────────── launch ─────────────────────┘    └─ controller ─┘
 """

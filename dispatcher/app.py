@@ -179,7 +179,7 @@ class App:
             server.stop()
         if self._died:
             return EXIT_LOOP_DIED
-        log.info("Stopped; running Jobs go on")
+        log.info("Stopped; running Jobs continue")
         return EXIT_OK
 
     def _run_loops(self) -> None:

@@ -25,7 +25,7 @@ def bounds_of(settings: Settings) -> Bounds:
 
 
 def defaults_of(settings: Settings) -> JobDefaults:
-    """What the dispatcher's own settings hand on to every trainer."""
+    """What every trainer gets from the dispatcher's own settings."""
     env = {
         "STATUS_TRACKING": "on" if settings.status_tracking else "off",
         "MODEL_API_AUTH_METHOD": settings.api_auth_method,

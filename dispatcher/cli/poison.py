@@ -163,4 +163,4 @@ def _entries(queue: TrainingQueue) -> Iterator[Iterator[tuple[QueueMessage, Pois
         yield each()
     finally:
         for message in held:
-            queue.release(message, 0.0)  # no effect on a deleted one
+            queue.requeue(message, 0.0)  # no effect on a deleted one

@@ -1,7 +1,7 @@
 """Jobs, pods and Events of one namespace: the only importer of kubernetes.
 
 Objects are plain dicts of the API server's JSON: turning replies into the client's model objects would double the CPU
-of a launch. Every call is bounded on the client's side, too: a half-open connection must not stay silent for ever.
+of a launch. Every call is bounded on the client's side, too, since a half-open connection stays silent for ever.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class KubernetesJobs:
         return self._json("create", "jobs", body=job, query=query)
 
     def get_job(self, name: str) -> KubeObject | None:
-        """The Job, or None where the API server says that there is none."""
+        """The Job, or None where the API server answers that there is none."""
         try:
             return self._json("get", "jobs", name)
         except ObjectNotFound:
@@ -292,7 +292,7 @@ def _connect(pool_size: int) -> tuple[Any, str]:
         AttributeError,
         RecursionError,
     ) as error:
-        # The library takes the file's shape for granted: a list, a word or bytes end in whatever Python says then.
+        # The library does not check the file's shape: a list, a string or bytes raise whatever Python raises then.
         raise ClusterForbidden(
             f"No way to a Kubernetes API server: {_why(error)}; run in a pod, or set KUBECONFIG to a kubeconfig file"
         ) from None

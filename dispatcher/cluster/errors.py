@@ -1,13 +1,13 @@
-"""What a call to the API server ends with: a list of objects, or one of these errors.
+"""What a call to the API server returns or raises.
 
 ClusterError
-├── ClusterUnavailable   no answer, 429, 5xx: comes again
-├── ClusterForbidden     401, 403: names the verb and the resource that the Role lacks; a person must mend it
-├── QuotaExceeded        403 by a ResourceQuota: comes again when there is room
+├── ClusterUnavailable   no answer, 429, 5xx: temporary
+├── ClusterForbidden     401, 403: names the verb and the resource that the Role lacks; an operator must fix it
+├── QuotaExceeded        403 by a ResourceQuota: until there is room
 ├── ObjectInvalid        400, 413, 422: the object itself is refused
 ├── ObjectNotFound       404
 ├── ObjectConflict       409: a taken name, a stale resource version, another uid
-└── WatchExpired         410: list again
+└── WatchExpired         410: list anew
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class ObjectNotFound(ClusterError):
 
 
 class ObjectConflict(ClusterError):
-    """The name is taken, or the object is no longer the one that was meant."""
+    """The name is taken, or the object has been replaced or changed."""
 
 
 class WatchExpired(ClusterError):
-    """The resource version is too old to go on from."""
+    """The resource version is too old to continue from."""
 
 
 @dataclass(frozen=True)

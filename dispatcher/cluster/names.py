@@ -11,7 +11,7 @@ POD_OF = "batch.kubernetes.io/controller-uid"
 # Holds a Job until its outcome was acknowledged by the portal: the Job is the outbox.
 FINALIZER = "training-dispatcher/report"
 
-# Written with the Job, so that whoever finds it half-launched can go on without the message.
+# Written with the Job, so that whoever finds it half-launched can continue without the message.
 MESSAGE_ID = "training-dispatcher/message-id"
 REQUEST = "training-dispatcher/request"
 RUN_ID = "training-dispatcher/run-id"
@@ -19,13 +19,13 @@ QUEUED_AT = "training-dispatcher/queued-at"  # when the message was put on the q
 
 # Written with the resume patch: the launch is over. Its absence means half-launched.
 LAUNCHED_AT = "training-dispatcher/launched-at"
-LAUNCHED_BY = "training-dispatcher/launched-by"  # a word for that process alone
+LAUNCHED_BY = "training-dispatcher/launched-by"  # an id of that process
 # "true" or "false": whether the portal acknowledged Processing for this Job.
 ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
 
 # Pods that Kubernetes took away (preempted, drained, lost), as a JSON list of uids.
 DISRUPTED = "training-dispatcher/disrupted-pods"
-# Written with the stop: the verdict on a Job that would otherwise go on, as JSON {code, sentence}.
+# Written with the stop: the verdict on a Job that would otherwise run on, as JSON {code, sentence}.
 STOPPED = "training-dispatcher/stopped"
 # Written with the one patch after the portal's acknowledgement.
 REPORTED = "training-dispatcher/reported"

@@ -44,9 +44,9 @@ def json_annotation(obj: KubeObject, key: str) -> Any:
 
 
 def report_of(job: KubeObject) -> Mapping[str, Any]:
-    """What was noted on the Job with its report: status, code, sentence, portal; somebody else's note may lack some."""
-    told = json_annotation(job, names.REPORTED)
-    return told if isinstance(told, dict) else {}
+    """The report as noted on the Job: status, code, sentence, portal. Where somebody edited it, some may be missing."""
+    report = json_annotation(job, names.REPORTED)
+    return report if isinstance(report, dict) else {}
 
 
 def label(obj: KubeObject, key: str) -> str | None:
@@ -110,7 +110,7 @@ def is_acknowledged(job: KubeObject) -> bool:
 
 
 def is_reported(job: KubeObject) -> bool:
-    """Whether the portal acknowledged its outcome: we noted it. A finalizer that somebody took off proves nothing."""
+    """Whether the portal acknowledged its outcome, which we note. A finalizer that somebody removed proves nothing."""
     return annotation(job, names.REPORTED) is not None
 
 

@@ -71,7 +71,7 @@ def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) ->
     if job is None:
         if status.may_start:
             return Decision(Action.LAUNCH, f"status {status.title}")
-        # Something else trains it (a trainer by hand, another cluster), or nothing does and it stays so for ever.
+        # Something else trains it (a trainer started by hand, another cluster), or nothing does and it would stay so.
         lost = "; there is no Job of it here: if nothing trains it, set it to Reconfigure"
         return Decision(Action.REFUSE, _refusal(status) + (lost if status is ProcessingStatus.PROCESSING else ""))
     if not objects.is_managed(job):

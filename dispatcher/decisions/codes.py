@@ -1,7 +1,7 @@
 """The codes that a training or a message may end with, for labels of metrics. Pure; held equal to the docs by a test.
 
-A trainer writes its own code into its last word. One that is none of these is counted as OTHER: what a container says
-must not decide how many series a Prometheus has to keep.
+A trainer writes its own code into its termination message. An unknown one is counted as OTHER: a container must not
+decide the number of series that a Prometheus has to keep.
 """
 
 from __future__ import annotations

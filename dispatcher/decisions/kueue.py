@@ -1,8 +1,8 @@
 """What Kueue reports about a Job that it has not started yet, for the model's progress message. Pure.
 
 Kueue (kueue.x-k8s.io/v1beta2, Kueue 0.15 and newer) makes a Workload for each Job with a queue's label; the Job owns
-it. Its condition QuotaReserved says why it waits, Admitted that Kueue has let it go. Within a queue the higher
-priority comes first, then who has waited longer (Kueue's concepts, "Workload" and "ClusterQueue").
+it. Its condition QuotaReserved has the reason why it waits; with Admitted, Kueue lets it start. Within a queue the
+higher priority comes first, then who has waited longer (Kueue's concepts, "Workload" and "ClusterQueue").
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def _order(workload: KubeObject) -> tuple[int, float, str]:
 
 
 def _why(workload: KubeObject) -> str:
-    """Kueue's own words for why there is no quota yet; empty before it has tried."""
+    """Kueue's own reason why there is no quota yet; empty before it has tried."""
     return quoted((objects.condition(workload, "QuotaReserved", "False") or {}).get("message"))
 
 

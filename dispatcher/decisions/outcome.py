@@ -30,7 +30,7 @@ class Going:
     """Nothing to report yet.
 
     progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit.
-    remove_pods: the Job is being deleted, and its pods go on running until somebody deletes them.
+    remove_pods: the Job is being deleted, and its pods run on until somebody deletes them.
     """
 
     progress: str | None = None
@@ -40,14 +40,14 @@ class Going:
 
 @dataclass(frozen=True)
 class Stop:
-    """A Job that would go on for ever: stop it with this verdict first, then report."""
+    """A Job that would run for ever: stop it with this verdict first, then report."""
 
     verdict: Verdict
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The last word on the Job. completed: Completed, else Failed with the verdict's sentence."""
+    """The outcome of the Job. completed: Completed, else Failed with the verdict's sentence."""
 
     completed: bool
     verdict: Verdict
@@ -75,7 +75,7 @@ def decide(
     ordered = objects.oldest_first(pods)
     failing = objects.condition(job, "Failed") or objects.condition(job, "FailureTarget")
     over = objects.is_finished(job) or objects.is_deleting(job) or failing is not None
-    if over and any(_said_completed(pod) for pod in ordered):
+    if over and any(_reports_completed(pod) for pod in ordered):
         return _COMPLETED  # the model is published: nothing that happens to the Job afterwards changes that
     if ended := objects.condition(job, "Complete") or objects.condition(job, "Failed"):
         # Also of a Job that was deleted afterwards: it ended before that.
@@ -118,7 +118,7 @@ def stop_verdict(job: KubeObject) -> Verdict | None:
     """The verdict that was written on the Job when it was stopped."""
     stopped = objects.json_annotation(job, names.STOPPED)
     if not isinstance(stopped, dict) or not {"code", "sentence"} <= stopped.keys():
-        return None  # none, or somebody else wrote it; the condition speaks
+        return None  # none, or somebody edited it: the Job's condition decides
     return Verdict(str(stopped["code"]), str(stopped["sentence"]))
 
 
@@ -151,7 +151,7 @@ def _stale_until(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject)
     return None if since is None else since + _STALE_PATIENCE
 
 
-def _said_completed(pod: KubeObject) -> bool:
+def _reports_completed(pod: KubeObject) -> bool:
     word = pod_failure.trainer_word(pod)
     return objects.trainer_end(pod).get("exitCode") == 0 and word is not None and word.code == "Completed"
 
@@ -160,7 +160,7 @@ def _complete(pods: Sequence[KubeObject]) -> Ended:
     """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
     for pod in pods:
         ended = objects.trainer_end(pod)
-        if ended.get("exitCode") != 0 or _said_completed(pod):
+        if ended.get("exitCode") != 0 or _reports_completed(pod):
             continue
         if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
             sentence = "The training was stopped before it finished, and its program ended as if it had succeeded"

@@ -61,7 +61,7 @@ def phase(job: KubeObject, pods: Sequence[KubeObject]) -> Phase:
 
 
 def since(phase: Phase, job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
-    """When the Job came into its `phase` (epoch seconds, by the cluster's clock), None where nothing tells.
+    """When the Job came into its `phase` (epoch seconds, by the cluster's clock), None where nothing shows it.
 
     For people: clocks of two machines are compared, so nothing is decided by it.
     """
@@ -90,7 +90,7 @@ def since(phase: Phase, job: KubeObject, pods: Sequence[KubeObject]) -> float | 
 def overdue_since(phase: Phase, job: KubeObject) -> float | None:
     """When Kubernetes should have ended the Job (epoch seconds), None where no time limit runs.
 
-    A stop of ours is a deadline in the past, which says nothing of when it was written.
+    A stop of ours is a deadline in the past, which does not show when it was written.
     """
     if phase not in (Phase.WAITING, Phase.RUNNING):
         return None
@@ -101,6 +101,7 @@ def overdue_since(phase: Phase, job: KubeObject) -> float | None:
 
 def _reported(job: KubeObject) -> Phase:
     """By what was reported: a program that exits 0 when it is evicted leaves a complete Job, and is reported Failed."""
-    told = objects.report_of(job)
-    completed = told["status"] == "Completed" if "status" in told else objects.condition(job, "Complete") is not None
-    return Phase.COMPLETED if completed else Phase.FAILED
+    report = objects.report_of(job)
+    if "status" in report:
+        return Phase.COMPLETED if report["status"] == "Completed" else Phase.FAILED
+    return Phase.COMPLETED if objects.condition(job, "Complete") else Phase.FAILED

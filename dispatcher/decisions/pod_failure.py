@@ -89,7 +89,7 @@ def explain(pod: KubeObject) -> Verdict:
         return Verdict("OutOfMemory", _out_of_memory(pod))
     word, disrupted = trainer_word(pod), disruption(pod)
     taken_away = status.get("reason") == "Evicted" or disrupted is not None
-    # "Terminated" only says that SIGTERM came; Kubernetes knows why. "Completed" is no reason to have failed.
+    # "Terminated" only means that SIGTERM came; Kubernetes knows why. "Completed" is no reason to have failed.
     if word is not None and word.code != "Completed" and not (word.code == "Terminated" and taken_away):
         return word
     if status.get("reason") == "Evicted":

@@ -102,7 +102,7 @@ def look(
 
 
 def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
-    """It was told to stop. If its node is lost it never ends, and no other pod takes its place (F22).
+    """It is being deleted. If its node is lost it never ends, and no other pod takes its place (F22).
 
     Nothing is reported meanwhile: the trainer may still run, and report itself.
     """
@@ -117,7 +117,7 @@ def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
 
 
 def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
-    """The pod's Events that say why it does not get as far as its image; none once it did."""
+    """The pod's Events with the reason why it has not got as far as its image; none once it has."""
     if any(event.get("reason") in _SET_UP for event in events):
         return []
     return sorted((event for event in events if event.get("reason") in _STUCK), key=lambda event: _seen(event) or 0)

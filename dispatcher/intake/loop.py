@@ -287,7 +287,7 @@ class Intake:
 
     def _requeue(self, message: QueueMessage, after: float) -> None:
         try:
-            self._queue.release(message, after)
+            self._queue.requeue(message, after)
         except QueueError as error:
             log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
 

@@ -1,6 +1,6 @@
-"""The last requests that this process consumed without a training: for the status page, gone with the process.
+"""The last requests that this process rejected: for the status page, and lost with the process.
 
-The queue's own record of them is the poison queue; a request that a status forbids leaves only a line in the log.
+The lasting record is the poison queue; a request that its model's status forbids leaves only a line in the log.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _KEPT = 200
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that was consumed without a training. code: stable; at: epoch seconds; model: as the message said."""
+    """A request that was rejected. code: stable; at: epoch seconds; model: the container that the message names."""
 
     model: str
     code: str

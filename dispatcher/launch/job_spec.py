@@ -99,12 +99,12 @@ def build_job(
 def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
     """The API server's default is five minutes: less than a training that is begun anew costs (F23)."""
     theirs = pod_spec.get("tolerations") or []
-    said = {entry.get("key") for entry in theirs if entry.get("effect") in (None, "", "NoExecute")}
+    tolerated = {entry.get("key") for entry in theirs if entry.get("effect") in (None, "", "NoExecute")}
     ours = [
         {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _NODE_FLAP_SECONDS}
         for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
         # An entry without a key tolerates every one.
-        if key not in said and not said & {None, ""}
+        if key not in tolerated and not tolerated & {None, ""}
     ]
     if ours:
         pod_spec["tolerations"] = [*theirs, *ours]
@@ -131,8 +131,8 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         ours["DATASET_CONTAINER"] = request.dataset_container
     container["env"] = [
         *theirs,
-        # "$(NAME)" in a pod's env is another variable's value, the portal's key say; "$$" is a dollar sign wherever it
-        # stands. So each one is doubled: "$$(API_KEY)" of a message must not become "$" and the key.
+        # In a pod's env "$(NAME)" is another variable's value, such as the portal's key, and "$$" is a dollar sign. So
+        # each "$" is doubled: "$(API_KEY)" in a message must not become the key.
         *({"name": name, "value": value.replace("$", "$$")} for name, value in ours.items()),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     ]

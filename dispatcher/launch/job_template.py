@@ -69,14 +69,14 @@ def load_template(text: str, image: str = "") -> dict[str, Any]:
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise TemplateError(["it must be one YAML document: a Job of apiVersion batch/v1"])
     template: dict[str, Any] = documents[0]
-    # What is no JSON cannot be looked through safely, either.
+    # What is not JSON cannot be searched safely, either.
     if problems := list(_no_json(template, "", 0)) or _problems(template, image):
         raise TemplateError(problems)
     return template
 
 
 def _no_json(value: object, path: str, depth: int) -> Iterator[str]:
-    """What YAML has and JSON has not: the API server could not be told it."""
+    """What YAML has and JSON has not, so that it cannot be sent to the API server."""
     if depth > _MAX_DEPTH:
         yield f"{path[:80]}... is nested more than {_MAX_DEPTH} levels deep"
     elif isinstance(value, dict):
@@ -132,7 +132,7 @@ def _metadata_problems(metadata: Mapping[str, Any], where: str) -> list[str]:
             if key == names.KUEUE_QUEUE_LABEL:
                 problems.append(
                     f"{where}.{kind}[{key}] must be left out: KUEUE_QUEUE names the queue, "
-                    "and the label is added when the portal was told"
+                    "and the label is added once Processing was sent"
                 )
     return problems
 
@@ -148,7 +148,7 @@ def _spec_problems(spec: Mapping[str, Any]) -> list[str]:
     if spec.get("podReplacementPolicy", "Failed") != "Failed":
         problems.append("spec.podReplacementPolicy must be Failed: two pods of one model would fence each other out")
     if spec.get("suspend", True) is not True:
-        problems.append("spec.suspend must be left out: no pod may start before the portal was told")
+        problems.append("spec.suspend must be left out: no pod may start before Processing was sent")
     for key in ("backoffLimit", "activeDeadlineSeconds"):
         value = spec.get(key, 1)
         if type(value) is not int or value < (1 if key == "activeDeadlineSeconds" else 0):

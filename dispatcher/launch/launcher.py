@@ -40,7 +40,7 @@ _PUT_ATTEMPTS = 3
 
 
 class OutOfTime(Exception):
-    """Too little is left of the message's visibility timeout to go on."""
+    """Too little is left of the message's visibility timeout to begin another step."""
 
 
 class TemplateRefused(Exception):
@@ -126,7 +126,7 @@ class Launcher:
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, job: KubeObject) -> Decision:
-        """A half-launched Job whose message is gone: go on from its annotations. Raises as `launch`."""
+        """Launch a half-launched Job whose message is gone, from its annotations. Raises as `launch`."""
         live = self._cluster.get_job(objects.name_of(job))
         if live is None or objects.uid_of(live) != objects.uid_of(job):
             return Decision(Action.DONE, "it is gone")

@@ -1,6 +1,6 @@
 """Queue text → TrainingRequest, or MalformedRequest with a code and a sentence for the poison queue. Pure.
 
-The text is plain JSON or standard base64 of it (what the .NET SDK and Azure Functions send), told apart per message.
+The text is plain JSON or standard base64 of it (what the .NET SDK and Azure Functions send), distinguished per message.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -80,12 +80,11 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
         model_id = extract_model_id(model)
     except InvalidContainerName as error:
         _bad("InvalidContainerName", str(error))
-    said = body.get("model_id")
-    # bool is an int in Python.
-    if said is not None and (not isinstance(said, str | int) or isinstance(said, bool) or str(said) != model_id):
+    claimed = body.get("model_id")
+    if claimed is not None and (type(claimed) not in (str, int) or str(claimed) != model_id):
         _bad(
             "InvalidField",
-            f'The field "model_id" is {_shown(said)}, but "model_container_name" is {_shown(model)}: they must agree',
+            f'The field "model_id" is {_shown(claimed)} and "model_container_name" {_shown(model)}: they must agree',
         )
     dataset = body.get("dataset_container_name")
     if dataset is not None and (problem := container_name_problem(dataset)):
@@ -123,7 +122,7 @@ def _object(text: str) -> dict[str, Any]:
     stripped = _trimmed(text)
     if not stripped:
         _bad("NotJson", "The message is empty; a JSON object would be right")
-    # An object begins with "{", which is no letter of base64: nothing is both.
+    # An object begins with "{", which is not in base64's alphabet: nothing is both.
     if not stripped.startswith("{"):
         decoded = _base64(stripped)
         if decoded is None:
@@ -174,7 +173,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            _bad("NotJson", f"The message has the field {_shown(key)} twice; which one is meant cannot be told")
+            _bad("NotJson", f"The message has the field {_shown(key)} twice; only one of them can be meant")
         found[key] = value
     return found
 
@@ -243,13 +242,8 @@ def _priority(body: Mapping[str, Any], bounds: Bounds) -> str | None:
 
 
 def _kind(value: object) -> str:
-    names: tuple[tuple[type | tuple[type, ...], Callable[[], str]], ...] = (
-        (bool, lambda: "true or false"),
-        (list, lambda: "an array"),
-        (str, lambda: "a text"),
-        ((int, float), lambda: "a number"),
-    )
-    return next((name() for kind, name in names if isinstance(value, kind)), "null")
+    names = {bool: "true or false", list: "an array", str: "a text", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
 
 
 def _shown(value: object) -> str:

@@ -86,8 +86,8 @@ class TrainingQueue:
         """Delete with the newest pop receipt. False, which is fine: another dispatcher has it, or it is gone."""
         return self._owned("delete from", lambda: self._client.delete_message(message.id, message.pop_receipt))
 
-    def release(self, message: QueueMessage, after: float) -> bool:
-        """Requeue: make the message visible again in `after` seconds. False as for `delete`."""
+    def requeue(self, message: QueueMessage, after: float) -> bool:
+        """Make the message visible again in `after` seconds. False as for `delete`."""
 
         def update() -> None:
             updated = self._client.update_message(

@@ -1,9 +1,9 @@
 """Messages of the queue, and the errors that a call to it ends with.
 
 QueueError
-├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: comes again
-└── QueueForbidden     missing queue, wrong key, expired credentials: a person must mend it; comes again, too
-    └── ConnectionStringInvalid   no connection string at all: a setting is wrong
+├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: temporary
+└── QueueForbidden     missing queue, wrong key, expired credentials: an operator must fix it
+    └── ConnectionStringInvalid   not a connection string: a setting is wrong
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class QueueForbidden(QueueError):
 
 
 class ConnectionStringInvalid(QueueForbidden):
-    """AZURE_STORAGE_CONNECTION_STRING is none."""
+    """AZURE_STORAGE_CONNECTION_STRING is not a connection string."""
 
 
 @dataclass
@@ -36,7 +36,7 @@ class QueueMessage:
     """One received message.
 
     pop_receipt: the newest one; it changes with every update (Azure, "Update Message").
-    hidden_until: monotonic seconds; after it another dispatcher may have the message.
+    hidden_until: monotonic seconds; after it another dispatcher may receive the message.
     queued_at: epoch seconds.
     """
 
@@ -48,13 +48,13 @@ class QueueMessage:
     hidden_until: float
 
     def remaining(self) -> float:
-        """Seconds for which the message is surely ours."""
+        """Seconds until the visibility timeout expires."""
         return self.hidden_until - time.monotonic()
 
 
 @dataclass(frozen=True)
 class PeekedMessage:
-    """A message that was looked at and not taken. queued_at: epoch seconds; 0 where the queue does not say."""
+    """A message that was peeked at, not received. queued_at: epoch seconds; 0 where the queue does not give it."""
 
     id: str
     text: str

@@ -143,18 +143,18 @@ def test_f42_what_we_send_never_expires(queue: TrainingQueue) -> None:
 def test_f42_a_message_is_never_parked_for_long() -> None:
     world = a_world()
     longest = 0.0
-    released = FakeQueue.release
+    requeued = FakeQueue.requeue
 
-    def release(self: FakeQueue, message: QueueMessage, after: float) -> bool:
+    def requeue(self: FakeQueue, message: QueueMessage, after: float) -> bool:
         nonlocal longest
         longest = max(longest, after)
-        return released(self, message, after)
+        return requeued(self, message, after)
 
     disturb(world, "portal.get", "before", ValueError("a defect"), times=None)
     process = Process(world)
     process.intake._settings = replace(process.intake._settings, max_deliveries=1000)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FakeQueue, "release", release)
+        patch.setattr(FakeQueue, "requeue", requeue)
         for _ in range(30):
             process.intake.once()
             world.now += 400

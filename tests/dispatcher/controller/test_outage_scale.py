@@ -290,7 +290,7 @@ def test_credentials_that_expire_while_messages_are_in_hand_train_nothing_twice(
 
         setattr(process.queue, name, call)
 
-    for name in ("delete", "release", "depth"):
+    for name in ("delete", "requeue", "depth"):
         expire(name)
     first: list[QueueMessage] = []
     receive = process.queue.receive

@@ -117,8 +117,8 @@ def test_the_intake_carries_out_the_effect_on_the_message(action: Action) -> Non
     expected = {
         MessageEffect.DELETE: (["delete"], 0, []),
         MessageEffect.REJECT: (["delete"], 0, [action.value]),
-        MessageEffect.REQUEUE: (["release"], 0, []),
-        MessageEffect.FAIL: (["release"], 1, []),
+        MessageEffect.REQUEUE: (["requeue"], 0, []),
+        MessageEffect.FAIL: (["requeue"], 1, []),
     }[action.message]
     assert (deliver(), counted("retry"), [refusal.code for refusal in refusals.latest()]) == expected
     assert counted(action.value) == 1

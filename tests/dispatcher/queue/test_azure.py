@@ -46,11 +46,11 @@ def test_an_empty_queue_is_no_error(queue: TrainingQueue) -> None:
     assert queue.depth() == 0
 
 
-def test_a_released_message_comes_again_and_its_old_receipt_is_not_used(queue: TrainingQueue) -> None:
+def test_a_requeued_message_is_redelivered_and_its_old_receipt_is_not_used(queue: TrainingQueue) -> None:
     queue.send("again")
     [message] = queue.receive(1, 300)
     before = message.pop_receipt
-    assert queue.release(message, 0)
+    assert queue.requeue(message, 0)
     assert message.pop_receipt != before
     [second] = queue.receive(1, 300)
     assert (second.id, second.delivery_count) == (message.id, 2)
@@ -61,7 +61,7 @@ def test_a_message_that_somebody_else_holds_is_left_alone(queue: TrainingQueue) 
     [stale] = queue.receive(1, 1)
     newest = wait_until(lambda: queue.receive(1, 300), 10)[0]
     assert not queue.delete(stale)
-    assert not queue.release(stale, 0)
+    assert not queue.requeue(stale, 0)
     assert queue.delete(newest)
     assert not queue.delete(newest), "deleting twice is no error"
 

@@ -55,7 +55,7 @@ class FakeQueue:
 
         return self._call("delete", action)
 
-    def release(self, message: QueueMessage, after: float) -> bool:
+    def requeue(self, message: QueueMessage, after: float) -> bool:
         receipt = message.pop_receipt
 
         def action() -> bool:
@@ -67,7 +67,7 @@ class FakeQueue:
             message.pop_receipt = str(held.receipt)
             return True
 
-        return self._call("release", action)
+        return self._call("requeue", action)
 
     def send(self, text: str) -> str:
         def action() -> str:
