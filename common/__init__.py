@@ -1,1 +1,1 @@
-"""What both images need and is no business of the portal's: back-off, redaction, Retry-After. Imports none of ours."""
+"""What both images need and is no portal matter: settings, redaction, back-off, times, text. Imports none of ours."""

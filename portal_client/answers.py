@@ -74,6 +74,14 @@ class Answer:
     def is_success(self) -> bool:
         return 200 <= self.status < 300
 
+    def document(self) -> object:
+        """The JSON in the body, an object's names in lower case. Raises ValueError."""
+        try:
+            found = json.loads(self.body.decode("utf-8-sig"))
+        except RecursionError as error:
+            raise ValueError("nested too deeply") from error
+        return {name.lower(): value for name, value in found.items()} if isinstance(found, dict) else found
+
 
 def read_status(answer: Answer, call: Call, now: float) -> ModelStatus:
     """The model's status in the answer to a GET. Raises PortalError.
@@ -89,8 +97,8 @@ def read_status(answer: Answer, call: Call, now: float) -> ModelStatus:
     if not answer.body.strip():
         raise _unusable(answer, call, "an empty body")
     try:
-        document = json.loads(answer.body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        document = answer.document()
+    except ValueError:
         raise _unusable(answer, call, "a body that is no JSON") from None
     return _model_status(document, answer, call)
 
@@ -168,20 +176,19 @@ def _unusable(answer: Answer, call: Call, what: str) -> PortalUnavailable:
 
 
 def _model_status(document: object, answer: Answer, call: Call) -> ModelStatus:
-    fields = {key.lower(): value for key, value in document.items()} if isinstance(document, dict) else {}
-    if "status" not in fields:
+    if not isinstance(document, dict) or "status" not in document:
         raise StatusUnreadable(
             f'The portal answered {call} without a status: expected JSON {{"status": ..., "message": ...}}',
             status_code=answer.status,
         )
     try:
-        status = ProcessingStatus.parse(fields["status"])
+        status = ProcessingStatus.parse(document["status"])
     except ValueError as error:
         raise StatusUnreadable(
             f"The portal answered {call} with a status that is not understood: {error}",
             status_code=answer.status,
         ) from None
-    message = fields.get("message")
+    message = document.get("message")
     return ModelStatus(status, message if isinstance(message, str) else "")
 
 
@@ -190,12 +197,11 @@ def _explanation(answer: Answer) -> str:
     if answer.is_html:
         return ""
     try:
-        document = json.loads(answer.body.decode("utf-8-sig"))
-    except (ValueError, RecursionError):
+        document = answer.document()
+    except ValueError:
         return ""
     if isinstance(document, dict):
-        fields = {key.lower(): value for key, value in document.items()}
-        document = next((fields[key] for key in _EXPLANATION_KEYS if isinstance(fields.get(key), str)), None)
+        document = next((document[key] for key in _EXPLANATION_KEYS if isinstance(document.get(key), str)), None)
     if not isinstance(document, str) or not document.strip():
         return ""
     return f" saying {one_line(redact(document[:500]))[:200]!r}"
