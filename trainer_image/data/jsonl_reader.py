@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -48,20 +49,21 @@ def read_jsonl(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch
 
 def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
     """The lines (from 1) of the rows with these indices."""
-    wanted = set(indices)
-    return {i: number for i, (number, _) in enumerate(_lines(name, path, limits)) if i in wanted}
+    wanted, found = set(indices), lines(name, path, limits, cells.BLOCK_BYTES)
+    return {i: number for i, (number, _) in enumerate(found) if i in wanted}
 
 
-def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Every line that is not blank, with its number."""
+def lines(name: str, path: Path, limits: Limits, longest: int) -> Iterator[tuple[int, bytes]]:
+    """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
+    JSON string. longest: bytes of one; -1: no bound. Raises LimitExceeded."""
     with open_unpacked(name, path, limits, "JSON Lines") as raw:
         number = 0
-        while line := raw.readline(cells.BLOCK_BYTES + 1):
+        while line := raw.readline(longest):
             number += 1
-            if len(line) > cells.BLOCK_BYTES:
-                raise LimitExceeded(f"{name}: row {number} is longer than {cells.BLOCK_BYTES} bytes")
+            if len(line) == longest and not line.endswith(b"\n"):
+                raise LimitExceeded(f"{name}: row {number} is longer than {longest} bytes")
             if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
+                line = line.removeprefix(codecs.BOM_UTF8)
             if line.strip():
                 yield number, line
 
@@ -78,7 +80,7 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         return record
 
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=str)
-    for number, line in _lines(name, path, limits):
+    for number, line in lines(name, path, limits, cells.BLOCK_BYTES):
         try:
             record = decoder.decode(line.decode())
         except UnicodeDecodeError as error:

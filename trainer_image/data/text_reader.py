@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from trainer_image.data import cells, file_kinds
 from trainer_image.data.gzip_stream import open_unpacked
+from trainer_image.data.jsonl_reader import lines
 from trainer_image.data.splits import NAMES, Found, visible
 from trainer_image.data.table import no_such_column, stream_table
 from trainer_image.data.text_store import Source, Text, TextKeeper
@@ -31,7 +32,6 @@ ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet"
 BLOCK_BYTES = 1024**2
 # Cells of a table that are Python objects at a time.
 CELLS = 1024
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,9 @@ def _stripped(value: str | None) -> str | None:
 
 
 def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterator[Text]:
-    for row, line in _lines(name, path, limits):
+    # JSON may write a byte as six; other keys have room beside the text.
+    longest = cells.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
+    for row, line in lines(name, path, limits, longest):
         try:
             decoded = line.decode()
         except UnicodeDecodeError as error:
@@ -164,23 +166,6 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
             )
         label = _scalar(name, row, fields.label, record)
         yield Text(encoded, row, label, _scalar(name, row, fields.group, record))
-
-
-def _lines(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
-    JSON string."""
-    # JSON may write a byte as six; other keys have room beside the text.
-    longest = cells.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
-    with open_unpacked(name, path, limits, "JSON Lines") as raw:
-        row = 0
-        while line := raw.readline(longest):
-            row += 1
-            if len(line) == longest and not line.endswith(b"\n"):
-                raise LimitExceeded(f"{name}: row {row} is longer than {longest} bytes")
-            if row == 1:
-                line = line.removeprefix(BYTE_ORDER_MARK)
-            if line.strip():
-                yield row, line
 
 
 def _missing(field: str, keys: Sequence[str]) -> str:
@@ -215,7 +200,7 @@ def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
     with open_unpacked(name, path, limits, file_kinds.A_TEXT) as raw:
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines = 0
-        block = raw.read(BLOCK_BYTES).removeprefix(BYTE_ORDER_MARK)
+        block = raw.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)
         while True:
             before = decoder.getstate()[0]  # the beginning of a character that the block before ended in
             try:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-import math
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
+from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 
-SEARCH, REFIT, DONE = "search", "refit", "done"
+SEARCH: Final = "search"
+REFIT: Final = "refit"
+DONE: Final = "done"
 
 
 @dataclass
@@ -32,18 +35,21 @@ class Position:
     seconds: training time, earlier attempts included
     """
 
-    phase: str = SEARCH
-    step: int = 0
-    phase_step: int = 0
-    planned: int = 0
-    stop_at: int = 0
-    epoch: int = 0
-    batch: int = 0
-    block_rows: int = 0
+    # Checked when a checkpoint is read.
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    phase: Literal["search", "refit", "done"] = SEARCH
+    step: NonNegativeInt = 0
+    phase_step: NonNegativeInt = 0
+    planned: NonNegativeInt = 0
+    stop_at: NonNegativeInt = 0
+    epoch: NonNegativeInt = 0
+    batch: NonNegativeInt = 0
+    block_rows: NonNegativeInt = 0
     best: float | None = None
-    best_epoch: int = 0
-    best_step: int = 0
-    micro_batch: int = 0
+    best_epoch: NonNegativeInt = 0
+    best_step: NonNegativeInt = 0
+    micro_batch: PositiveInt = 1
     probed: bool = False
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -178,19 +184,12 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _is_position(given: Any) -> bool:
     """Whether these are the fields of a Position, each of its kind: another version's may mean other things."""
-    if not isinstance(given, dict) or set(given) != {f.name for f in fields(Position)}:
+    try:
+        # As JSON: strictly, pydantic takes no dict for a dataclass.
+        TypeAdapter(Position).validate_json(json.dumps(given))
+    except ValidationError:
         return False
-    kinds = {"phase": str, "probed": bool, "history": list, "notes": list}
-    for name, value in given.items():
-        if name in kinds:
-            right = isinstance(value, kinds[name])
-        elif name in ("best", "seconds"):
-            right = (type(value) in (int, float) and math.isfinite(value)) or (name == "best" and value is None)
-        else:
-            right = type(value) is int and value >= 0
-        if not right:
-            return False
-    return given["phase"] in (SEARCH, REFIT, DONE) and given["micro_batch"] > 0
+    return isinstance(given, dict) and set(given) == {f.name for f in fields(Position)}
 
 
 def warm_start(model: nn.Module, folder: Path) -> list[str]:

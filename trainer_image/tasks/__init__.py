@@ -1,34 +1,32 @@
-"""The built-in tasks by name. They use the public plug-in interface (`base`) and nothing else of the engine."""
+"""The kinds of training problems: the plug-in interface (`base`), the built-in tasks behind it, and what they share.
+
+A built-in task uses nothing of the engine: what it can do, a plug-in can.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 from trainer_image.errors import ConfigInvalid
 
 if TYPE_CHECKING:  # with torch, which the command line does without
     from trainer_image.tasks.base import Task
 
+BUILT_IN = {
+    "tabular": "tabular.task:Tabular",
+    "image_classification": "image.task:ImageClassification",
+    "text_classification": "text.task:TextClassification",
+    "language_model": "language.task:LanguageModel",
+}
+
 
 def task_named(name: str) -> Task:
     """The built-in task; ConfigInvalid when there is none of that name. Imports only what that task needs."""
-    if name == "tabular":
-        from trainer_image.tasks.tabular.task import Tabular
-
-        return Tabular()
-    if name == "image_classification":
-        from trainer_image.tasks.image.task import ImageClassification
-
-        return ImageClassification()
-    if name == "text_classification":
-        from trainer_image.tasks.text.task import TextClassification
-
-        return TextClassification()
-    if name == "language_model":
-        from trainer_image.tasks.language.task import LanguageModel
-
-        return LanguageModel()
-    raise ConfigInvalid(
-        f"Invalid configuration: task: '{name}' is not built in; tabular, image_classification, "
-        f"text_classification or language_model would be right"
-    )
+    if name not in BUILT_IN:
+        *others, last = BUILT_IN
+        raise ConfigInvalid(
+            f"Invalid configuration: task: '{name}' is not built in; {', '.join(others)} or {last} would be right"
+        )
+    module, _, kind = BUILT_IN[name].partition(":")
+    return cast("Task", getattr(import_module(f"{__name__}.{module}"), kind)())

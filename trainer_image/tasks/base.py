@@ -15,10 +15,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from trainer_image.data.spill import Scratch
@@ -29,6 +30,7 @@ from trainer_image.tasks.stretches import Stretches
 Batch = Mapping[str, Tensor]
 Figures = dict[str, float]
 Json = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,11 @@ class Task(ABC):
     @abstractmethod
     def restore(self, description: Json) -> Predictor:
         """The inverse of `Problem.model_description`."""
+
+
+def restored(kind: type[T], value: Json) -> T:
+    """The dataclass, and those within it, of which `asdict` made this JSON. Raises ValueError for any other JSON."""
+    return TypeAdapter(kind).validate_python(value)
 
 
 def rows_in(batch: Batch) -> int:

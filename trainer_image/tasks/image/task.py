@@ -27,6 +27,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    restored,
     spaced,
 )
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
@@ -54,9 +55,7 @@ class ImageClassification(Task):
         return ImageProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        architecture = dict(description["architecture"])
-        sizes = ImageSizes(**{**architecture, "widths": tuple(architecture["widths"])})
-        scaling = description["preprocessing"]
+        sizes, scaling = restored(ImageSizes, description["architecture"]), description["preprocessing"]
         return ImagePredictor(sizes, tuple(description["labels"]), scaling["mean"], scaling["spread"])
 
 

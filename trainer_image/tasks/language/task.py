@@ -30,6 +30,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    restored,
 )
 from trainer_image.tasks.language import ngrams as language_ngrams
 from trainer_image.tasks.language.chunks import FEW_DOCUMENTS, pieces
@@ -60,9 +61,7 @@ class LanguageModel(Task):
         return LanguageProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        sizes = dict(description["architecture"])
-        sizes |= {name: tuple(sizes[name]) for name in ("orders", "matches")}
-        return LanguagePredictor(LanguageSizes(**sizes), description["text"])
+        return LanguagePredictor(restored(LanguageSizes, description["architecture"]), description["text"])
 
 
 class LanguagePredictor(Predictor):

@@ -8,7 +8,7 @@ own. The smooth clip is the network's first layer, because its linear part is be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ import pyarrow.compute as pc
 from trainer_image.data.cells import TEXT
 from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table
-from trainer_image.tasks.base import Json
+from trainer_image.data.table import Table, numbers
 from trainer_image.tasks.tabular import dates as tabular_dates
 
 ONE_HOT_CATEGORIES = 9
@@ -195,24 +194,6 @@ class Preprocessing:
                 dense[np.flatnonzero(hit), at + code[hit]] = 1.0
                 at += len(category.categories)
         return dense, codes
-
-    def to_json(self) -> Json:
-        return {
-            "numbers": [asdict(column) for column in self.numbers],
-            "dates": [asdict(column) for column in self.dates],
-            "categories": [{**asdict(column), "categories": list(column.categories)} for column in self.categories],
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> Preprocessing:
-        return cls(
-            tuple(
-                NumberColumn(**{**column, "notation": Notation(**column.get("notation", {}))})
-                for column in value["numbers"]
-            ),
-            tuple(DateColumn(**column) for column in value["dates"]),
-            tuple(CategoryColumn(c["name"], tuple(c["categories"]), c["folded"]) for c in value["categories"]),
-        )
 
 
 def stray(table: Table, column: str, index: int, kind: str = "number") -> Exception:

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 
 from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table
-from trainer_image.errors import invalid
-from trainer_image.tasks.base import Json
+from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.tasks.base import Json, restored
 from trainer_image.tasks.classes import in_short, unfit
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
 
@@ -57,7 +56,7 @@ class ClassTarget:
         return labels
 
     def to_json(self) -> Json:
-        return {"kind": "classes", "column": self.column, "labels": list(self.labels)}
+        return {"kind": "classes", **asdict(self)}
 
 
 @dataclass(frozen=True)
@@ -113,9 +112,7 @@ Target = ClassTarget | ValueTarget
 
 def target_from_json(value: Json) -> Target:
     """The inverse of `to_json`."""
-    if value["kind"] == "classes":
-        return ClassTarget(value["column"], tuple(value["labels"]))
-    return ValueTarget(value["column"], value["centre"], value["spread"], Notation(**value.get("notation", {})))
+    return restored(ClassTarget, value) if value["kind"] == "classes" else restored(ValueTarget, value)
 
 
 def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:

@@ -29,6 +29,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    restored,
     rows_in,
     spaced,
     take,
@@ -55,9 +56,9 @@ class Tabular(Task):
 
     def restore(self, description: Json) -> Predictor:
         return TabularPredictor(
-            Preprocessing.from_json(description["preprocessing"]),
+            restored(Preprocessing, description["preprocessing"]),
             target_from_json(description["target"]),
-            TabularSizes(**description["architecture"]),
+            restored(TabularSizes, description["architecture"]),
         )
 
 
@@ -209,7 +210,7 @@ class TabularProblem(Problem):
     def model_description(self) -> Json:
         return {
             "architecture": asdict(self.predictor.sizes),
-            "preprocessing": self.predictor.preprocessing.to_json(),
+            "preprocessing": asdict(self.predictor.preprocessing),
             "target": self.predictor.target.to_json(),
         }
 

@@ -28,6 +28,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    restored,
     rows_in,
     take,
 )
@@ -62,7 +63,9 @@ class TextClassification(Task):
     def restore(self, description: Json) -> Predictor:
         fields = description["fields"]
         return TextPredictor(
-            TextSizes(**description["architecture"]), description["labels"], Fields(fields["text"], fields["label"])
+            restored(TextSizes, description["architecture"]),
+            description["labels"],
+            Fields(fields["text"], fields["label"]),
         )
 
 
