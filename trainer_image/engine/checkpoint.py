@@ -7,7 +7,6 @@ size and SHA-256 of the two. A folder whose manifest does not fit is no checkpoi
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
@@ -26,10 +25,11 @@ from torch import Tensor
 
 from trainer_image.contract import CheckpointStore
 from trainer_image.storage import untrusted_json
+from trainer_image.storage.manifest import MANIFEST, fingerprint
 
 log = logging.getLogger(__name__)
 
-TENSORS, STATE, MANIFEST = "tensors.safetensors", "state.json", "MANIFEST.json"
+TENSORS, STATE = "tensors.safetensors", "state.json"
 FORMAT = 1
 # A first guess of what storing takes, bytes a second, until a save has been measured.
 ASSUMED_RATE = 50e6
@@ -59,17 +59,14 @@ def write(folder: Path, snapshot: Snapshot) -> None:
     save_file(dict(snapshot.tensors), folder / TENSORS)
     state = {"format": FORMAT, "step": snapshot.step, **snapshot.scalars}
     (folder / STATE).write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
-    files = {name: _fingerprint(folder / name) for name in (TENSORS, STATE)}
+    files = {}
+    for name in (TENSORS, STATE):
+        with (folder / name).open("rb") as file:
+            os.fsync(file.fileno())
+        files[name] = fingerprint(folder / name)
     partial = folder / (MANIFEST + ".partial")
     partial.write_text(json.dumps({"files": files}), encoding="utf-8")
     partial.replace(folder / MANIFEST)
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    return {"size": path.stat().st_size, "sha256": digest}
 
 
 def read(folder: Path) -> Snapshot:
@@ -77,7 +74,7 @@ def read(folder: Path) -> Snapshot:
     try:
         manifest = untrusted_json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name in (TENSORS, STATE):
-            if manifest["files"][name] != _fingerprint(folder / name):
+            if manifest["files"][name] != fingerprint(folder / name):
                 raise CheckpointInvalid(f"{folder.name}/{name} is not what its manifest says")
         state = untrusted_json.loads((folder / STATE).read_text(encoding="utf-8"))
         if state.pop("format") != FORMAT:

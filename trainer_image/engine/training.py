@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from trainer_image.host.devices import choose_device, hardware, unlike_asked, us
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
+from trainer_image.storage.manifest import write_json
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Figures, Problem
 from trainer_image.tasks.intervals import Interval, bootstrap
@@ -140,10 +140,6 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
     if inputs.config.custom.entry_point is not None:
         description["entry_point"] = inputs.config.custom.entry_point
     write_json(inputs.output / "model.json", description)
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def verdict(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 from trainer_image.report.card import card
 from trainer_image.report.page import page
+from trainer_image.storage.manifest import write_json
 
 
 def write(folder: Path, content: dict[str, Any], pictures: Mapping[int, bytes] | None = None) -> None:
     """Writes report.json, report.html and README.md. content: plain JSON; pictures: PNG files by row of the test."""
     content = without_nan(content)
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    write_json(folder / "report.json", content)
     (folder / "report.html").write_text(page(content, pictures or {}), encoding="utf-8")
     (folder / "README.md").write_text(card(content), encoding="utf-8")
 

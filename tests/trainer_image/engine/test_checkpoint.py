@@ -18,6 +18,7 @@ from trainer_image.engine.checkpoint import Checkpointer, CheckpointInvalid, Sna
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.training import train
 from trainer_image.errors import StorageUnavailable, Terminated
+from trainer_image.storage.manifest import fingerprint
 
 REFITTING = TABULAR.replace("preset: fast", "preset: auto")
 
@@ -75,7 +76,7 @@ def test_a_checkpoint_that_someone_wrote_to_harm_is_invalid(tmp_path: Path, name
     (folder / name).write_text(content)
     if name == checkpoint.STATE:
         manifest = json.loads((folder / checkpoint.MANIFEST).read_text())
-        manifest["files"][name] = checkpoint._fingerprint(folder / name)
+        manifest["files"][name] = fingerprint(folder / name)
         (folder / checkpoint.MANIFEST).write_text(json.dumps(manifest))
     with pytest.raises(CheckpointInvalid):
         checkpoint.read(folder)
