@@ -134,9 +134,9 @@ def train(inputs: RunInputs) -> RunResult:
 def _watch(
     inputs: RunInputs, program: Program, progress: ProgressFile, checkpoints: CheckpointFolder, latest: float | None
 ) -> tuple[int, bool]:
-    """(the program's exit code, negative for a signal; whether it had to be told to end).
+    """(the program's exit code, negative for a signal; whether it ran out of time and was asked to end).
 
-    latest: when it is told, as `time.monotonic` says it; None: never. Raises Terminated when it was ended on request.
+    latest: when it is asked to end, by `time.monotonic`; None: never. Raises Terminated when it was ended on request.
     """
     overdue = False
     while (code := program.wait(POLL_SECONDS)) is None:
@@ -148,7 +148,7 @@ def _watch(
             if overdue:
                 code = -signal.SIGKILL
                 break
-            log.warning("%s is over: the program is told to end", _budget(inputs))
+            log.warning("%s is over: the program is asked to end", _budget(inputs))
             program.terminate()
             overdue, latest = True, time.monotonic() + inputs.grace_seconds / 2
     program.kill()
@@ -160,7 +160,7 @@ def _watch(
 
 
 def _budgeted(inputs: RunInputs) -> bool:
-    """Whether train.time_budget ends the program. The default tells it only: who wrote none did not ask for an end."""
+    """Whether train.time_budget ends the program. The default is passed on only: who set none asked for no end."""
     return "time_budget" in inputs.config.train.model_fields_set
 
 
@@ -199,7 +199,7 @@ def _stop(grace: float, program: Program, progress: ProgressFile, checkpoints: C
 
 
 def _given(inputs: RunInputs, work: Path, saved: Path, progress: ProgressFile, left: float) -> dict[str, str]:
-    """What the program is told by its environment. Folders and files are absolute paths."""
+    """The variables of the program's environment. Folders and files are absolute paths."""
     config = work / "config.yaml"
     config.write_text(inputs.config.resolved_yaml(), encoding="utf-8")
     given = {

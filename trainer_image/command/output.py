@@ -126,15 +126,15 @@ def read_metrics(path: Path) -> tuple[dict[str, float], list[str]]:
         return {}, []
     try:
         with path.open("rb") as file:
-            told = json.loads(file.read(METRICS_BYTES + 1))
+            reported = json.loads(file.read(METRICS_BYTES + 1))
     except (ValueError, RecursionError):
         return {}, [f"{METRICS} was not read: it is not JSON of at most {METRICS_BYTES} bytes."]
-    if not isinstance(told, dict):
+    if not isinstance(reported, dict):
         return {}, [f"{METRICS} was not read: it is not an object of names and numbers."]
     figures = {
-        plain_line(name)[:64]: float(value) for name, value in list(told.items())[:MOST_METRICS] if is_figure(value)
+        plain_line(name)[:64]: float(value) for name, value in list(reported.items())[:MOST_METRICS] if is_figure(value)
     }
-    left = len(told) - len(figures)
+    left = len(reported) - len(figures)
     return figures, [f"{left} entries of {METRICS} are no finite numbers, or too many: left out."] if left else []
 
 
@@ -145,7 +145,7 @@ def _card(content: dict[str, Any]) -> str:
     return (
         f"# Model of a program, run {content['run_id']}\n\nThe program:\n\n"
         f"    {printable(shlex.join(content['training']['program']))}\n\n"
-        f"Figures that it told (metrics.json):\n\n{figures}\n\n"
+        f"Figures that it reported (metrics.json):\n\n{figures}\n\n"
         + (f"Good to know:\n\n{notes}\n\n" if notes else "")
         + "report.json has every figure, metrics.jsonl how they went. Only a program of its author's can apply it.\n"
     )

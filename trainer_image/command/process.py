@@ -93,9 +93,9 @@ class Program:
         self._process.wait()
 
     def close(self) -> None:
-        """Ends what is left of its group, and reads its last words."""
+        """Ends what is left of its group, and reads what it printed last."""
         self.kill()
-        # A process that left the group may hold the pipe open: what it says is nobody's last word.
+        # A process that left the group may hold the pipe open: its output is not waited for.
         self._reader.join(timeout=5)
 
     def tail(self) -> str:

@@ -28,16 +28,16 @@ HISTORY_BYTES = 64 * 1024 * 1024
 
 
 class ProgressFile:
-    """Follows the file at `path` and tells of each new line; objects with figures are kept in `history`.
+    """Follows the file at `path` and reports each new line; objects with figures are kept in `history`.
 
-    step: the newest one that was told
+    step: the newest one that was reported
     """
 
-    def __init__(self, path: Path, history: Path, tell: Callable[[Progress], None]) -> None:
+    def __init__(self, path: Path, history: Path, report: Callable[[Progress], None]) -> None:
         self.path = path
         self.history = history
         self.step = 0
-        self._tell = tell
+        self._report = report
         self._offset = 0
         self._rest = b""
         self._full = False
@@ -82,20 +82,20 @@ class ProgressFile:
         return content
 
     def _line(self, text: str) -> None:
-        told = _parsed(text)
-        if told is None:
-            self._tell(Progress(_short(text), self.step))
+        record = _parsed(text)
+        if record is None:
+            self._report(Progress(_short(text), self.step))
             return
-        step = told.pop("step", None)
+        step = record.pop("step", None)
         if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18:
             self.step = step
-        message, fraction = told.pop("message", None), told.pop("fraction", None)
-        figures = dict(list(_figures(told).items())[:FIGURES])
+        message, fraction = record.pop("message", None), record.pop("fraction", None)
+        figures = dict(list(_figures(record).items())[:FIGURES])
         if figures:
             self._keep({"step": self.step, **figures})
         shown = message if isinstance(message, str) and message.strip() else _sentence(self.step, figures)
         right = is_figure(fraction) and 0 <= fraction <= 1
-        self._tell(Progress(_short(shown), self.step, float(fraction) if right else None, figures))
+        self._report(Progress(_short(shown), self.step, float(fraction) if right else None, figures))
 
     def _keep(self, record: dict[str, Any]) -> None:
         if self._full:
@@ -104,21 +104,21 @@ class ProgressFile:
             file.write(json.dumps(record) + "\n")
             self._full = file.tell() > HISTORY_BYTES
         if self._full:
-            log.warning("metrics.jsonl is full: what the program tells from now on is not kept in it")
+            log.warning("metrics.jsonl is full: what the program reports from now on is not kept in it")
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
     if not text.startswith("{"):
         return None
     try:
-        told = json.loads(text)
+        record = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return record if isinstance(record, dict) else None
 
 
-def _figures(told: dict[str, Any]) -> dict[str, float]:
-    return {plain_line(name)[:64]: float(value) for name, value in told.items() if is_figure(value)}
+def _figures(record: dict[str, Any]) -> dict[str, float]:
+    return {plain_line(name)[:64]: float(value) for name, value in record.items() if is_figure(value)}
 
 
 def is_figure(value: object) -> bool:

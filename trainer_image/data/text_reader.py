@@ -2,7 +2,7 @@
 
 A text is a document of its own: a row of a table, a line of JSON, or a whole plain file. Everything is UTF-8. What
 cannot be read is a `DatasetInvalid` that says file and row; rows are counted as an editor counts lines. Files are read
-piece by piece: they may be larger than memory, which `text_store` keeps the texts out of.
+piece by piece: they may be larger than memory, which text_store.py keeps the texts out of.
 """
 
 from __future__ import annotations

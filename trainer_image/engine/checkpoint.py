@@ -1,4 +1,4 @@
-"""Checkpoints: what makes a killed training go on as if nothing had happened, without a pickle anywhere.
+"""Checkpoints: a killed training resumes from one as if nothing had happened. No pickle anywhere.
 
 A checkpoint is a folder `step-N` with `tensors.safetensors`, `state.json` and, written last, `MANIFEST.json` with the
 size and SHA-256 of the two. A folder whose manifest does not fit is no checkpoint: the one before it is taken.

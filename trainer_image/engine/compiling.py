@@ -1,4 +1,4 @@
-"""torch.compile where it pays: measured, not believed, and given up with a note where it fails or is no faster."""
+"""torch.compile where measured step times say that it pays; given up, with a note, where it fails or is no faster."""
 
 from __future__ import annotations
 

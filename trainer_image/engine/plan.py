@@ -1,4 +1,4 @@
-"""What the engine is told and what it answers."""
+"""What the engine is given and what it returns."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def asked(inputs: RunInputs) -> int:
         return inputs.processes
     world = int(os.environ["WORLD_SIZE"])
     if world != int(os.environ["LOCAL_WORLD_SIZE"]):
-        raise UsageError("torchrun was told of several nodes (--nnodes); the trainer trains on one")
+        raise UsageError("torchrun was given several nodes (--nnodes); the trainer trains on one")
     return world
 
 

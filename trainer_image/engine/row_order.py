@@ -45,7 +45,7 @@ def epoch_order(count: int, drawn: int, block: int) -> Tensor:
 def block_rows(split: Batch, processes: int = 1) -> int:
     """How many rows a block has, 0 where memory has room for all of the split.
 
-    processes: so many have files of their own
+    processes: number of processes that have files of their own
     """
     in_files = sum(tensor.nbytes for tensor in stored(split) if spill.in_file(tensor.data_ptr()))
     if in_files * processes <= memory.available() * CACHED_SHARE:

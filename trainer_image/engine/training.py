@@ -100,7 +100,7 @@ def _train(inputs: RunInputs) -> RunResult:
 def _fit(
     inputs: RunInputs, device: torch.device, record: Callable[[dict[str, Any]], None], phases: dict[str, float]
 ) -> tuple[Problem, Plan, Fitted]:
-    """Reads the dataset and trains on it, on as many GPUs as there are."""
+    """Reads the dataset and trains on it, on every GPU that is visible."""
     began = time.monotonic()
     torch.set_num_threads(usable_cpus())
     inputs.progress(Progress("Reading the dataset", 0, 0.0))

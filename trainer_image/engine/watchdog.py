@@ -1,4 +1,4 @@
-"""A training that hangs (a GPU that answers no more, a deadlock) ends by itself instead of holding its GPU for days."""
+"""Ends a training that hangs (a GPU that no longer answers, a deadlock) before it holds its GPU for days."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PATIENCE = 100
 class Watchdog:
     """Watches while it is entered. `beat` says that a step is done.
 
-    seconds: no step for so long, and for PATIENCE times the usual, is a hang; 0: never.
-    end:     speaks the training's last words and ends the process, from any thread: the main one may be stuck in a call
+    seconds: without a step for this long, and for PATIENCE times the usual step, it is a hang; 0: never.
+    end:     writes the termination message and ends the process, from any thread: the main one may be stuck in a call
              that never returns, so no exception could reach it.
     """
 
@@ -90,7 +90,7 @@ class Watchdog:
         while not self._over.wait(min(1.0, self._seconds / 4)):
             before, look = look, self._clock()
             if look - before > self._seconds / 2:
-                # This thread stood still, too: a stopped process (Ctrl-Z, a frozen container), which hangs as little.
+                # This thread stood still, too: the whole process was stopped (Ctrl-Z, a frozen container).
                 self._forgive(look - before)
             limit = self.limit
             if self._watched and self._clock() - self._last > limit:

@@ -1,5 +1,5 @@
 """Charts as inline SVG: axes with ticks that people would choose, a title and a description for whoever cannot see
-them, marks told apart by shape and dashes as well as by colour. Colours come from the page's style sheet."""
+them, marks that differ in shape and dashes as well as in colour. Colours come from the page's style sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""report.html of `task: command`: what a program of its author's told, and how it went."""
+"""report.html of `task: command`: what the program reported, and how it went."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def page(content: Content, history: IO[bytes]) -> str:
 
 def figures(content: Content) -> str:
     """What the program wrote into metrics.json, the headline large."""
-    told, headline = content["metrics"], content["headline"]
-    if not told:
-        lead = paragraph("The program told none (metrics.json).")
+    reported, headline = content["metrics"], content["headline"]
+    if not reported:
+        lead = paragraph("The program reported none (metrics.json).")
     else:
         lead = (
-            f'<p class="big">{text(number(told[headline]))}</p><p class="soft">{text(headline)}, as the program '
+            f'<p class="big">{text(number(reported[headline]))}</p><p class="soft">{text(headline)}, as the program '
             "tells it; nobody has compared it with a baseline</p>"
         )
-    rows = [[name, number(value)] for name, value in told.items() if name != headline]
+    rows = [[name, number(value)] for name, value in reported.items() if name != headline]
     return section(
         "figures",
         "Figures",
@@ -67,7 +67,7 @@ def figures(content: Content) -> str:
 
 
 def curves(history: Iterable[bytes]) -> str:
-    """A curve by step for each figure that was told more than once."""
+    """A curve by step for each figure that was reported more than once."""
     series = _series(history)
     drawn = [_curve(name, points) for name, points in series.items() if len(points) > 1]
     if not drawn:
@@ -99,10 +99,10 @@ def _figures(line: bytes) -> list[tuple[str, float, float]]:
     try:
         record = json.loads(line)
         step = float(record.pop("step"))
-        told = [(name, step, float(value)) for name, value in record.items() if isinstance(value, int | float)]
+        reported = [(name, step, float(value)) for name, value in record.items() if isinstance(value, int | float)]
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return []
-    return [(name, step, value) for name, step, value in told if math.isfinite(step) and abs(value) < LARGEST]
+    return [(name, step, value) for name, step, value in reported if math.isfinite(step) and abs(value) < LARGEST]
 
 
 def _curve(name: str, points: list[Point]) -> str:

@@ -47,7 +47,7 @@ def heading(content: Content) -> str:
 
 
 def verdict(content: Content) -> str:
-    """The figure that people are told, how sure it is, and whether a simpler model does as well."""
+    """The headline figure, how sure it is, and whether a simpler model does as well."""
     found, name = content["verdict"], content["headline"]
     value, ends = content["metrics"][name], content["intervals"].get(name)
     rows = content["dataset"]["rows"].get("test")

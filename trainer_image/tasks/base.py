@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -173,7 +173,7 @@ class Problem(ABC):
     description: what was found, one sentence; notes: decisions made on the user's behalf; warnings: what looks wrong
     splits: "train", "validation" and "test", each a mapping of tensors with equal first dimension, on the CPU, or
         `Stretches` of longer ones
-    selection: the figure by which validation chooses weights; headline: the one that people are told
+    selection: the figure by which validation chooses weights; headline: the one that people are shown
     test_groups: which rows of the test split belong together; None: each stands for itself
     """
 
@@ -260,6 +260,8 @@ class Task(ABC):
 
 def restored(kind: type[T], value: Json) -> T:
     """The dataclass, and those within it, of which `asdict` made this JSON. Raises ValueError for any other JSON."""
+    for name in value.keys() - {known.name for known in fields(kind)}:  # type: ignore[arg-type]
+        raise ValueError(f"{kind.__name__} got an unexpected keyword argument '{name}'")
     return TypeAdapter(kind).validate_python(value)
 
 

@@ -1,4 +1,4 @@
-"""Tasks of one's own (`task: custom`): from the name of an entry point to a Task, and whom to blame for its errors.
+"""Custom tasks (`task: custom`): from the name of an entry point to a Task, and whose fault an error is.
 
 A configuration and a model's description are untrusted data, and importing a module runs it. So both can only choose
 among the tasks that packages in the image have registered, in the group `trainer_image.tasks` of Python's packaging

@@ -362,7 +362,7 @@ def test_what_a_program_wrote_into_its_history_by_itself_costs_no_report(line: b
 
 def test_a_program_that_told_nothing_still_has_a_report() -> None:
     content = contents.program() | {"metrics": {}, "headline": None}
-    assert "The program told none (metrics.json)." in program.page(content, io.BytesIO())
+    assert "The program reported none (metrics.json)." in program.page(content, io.BytesIO())
 
 
 def test_the_report_of_a_program_needs_no_torch() -> None:

@@ -65,7 +65,7 @@ def list_samples(
 ) -> list[Sample]:
     """All images of a split in the order of its files. Raises DatasetInvalid for metadata that does not fit the files.
 
-    Metadata speaks for the archive, or for the plain files, that it lies among.
+    A metadata file describes the archive, or the plain files, that it lies among.
     """
     origins: dict[str, dict[tuple[str, ...], Stored]] = {}
     for stored in files:

@@ -86,7 +86,7 @@ class _Text:
         self._matches.append([self._following(order) for order in self._sizes.matches])
 
     def _following(self, order: int) -> int:
-        """The byte after the last earlier occurrence of the last `order` bytes: as `language_windows.find_matches`."""
+        """The byte after the last earlier occurrence of the last `order` bytes: as `windows.find_matches`."""
         size = len(self.content)
         earlier = self.content.rfind(self.content[size - order :], 0, size - 1) if size >= order else -1
         return self.content[earlier + order] if earlier >= 0 else MARK

@@ -1,5 +1,5 @@
-"""The byte-level GPT: causal attention over a window of bytes, told in addition what the last few bytes hashed to and
-what followed the same context earlier in the document.
+"""The byte-level GPT: causal attention over a window of bytes, which is also given what the last few bytes hashed to
+and what followed the same context earlier in the document.
 
 Pre-norm blocks with RMSNorm (arXiv 1910.07467), rotary positions (arXiv 2104.09864) and torch's fused attention.
 Hashed n-gram embeddings of the preceding bytes are added to the input, as in the byte latent transformer

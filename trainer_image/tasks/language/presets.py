@@ -1,10 +1,8 @@
 """How large a language model is and how it is trained, from the bytes of training text alone.
 
 The kinds of layers and AdamW with a cosine are the GPT recipe (arXiv 2005.14165; sizes as in its table 2.1 where the
-text is large). On the development text of `benchmarks.quality_texts` (sources of installed packages), each once and
-after 180 seconds of one CPU core, these were compared by bits per byte: width 192 against 128 (1.611, 1.413; both 32
-rows), 32 rows against 16 (1.413, 1.278), and the n-gram table's learning rate (see NGRAM_RATE). N-gram lengths, match
-lengths, the `fast` size and everything larger were not compared: they are plausible, not tuned.
+text is large). Width, rows a batch and the n-gram table's learning rate (NGRAM_RATE) were compared on one development
+text, each after 180 seconds of one CPU core; everything else, and everything larger, is plausible but not tuned.
 """
 
 from __future__ import annotations

@@ -65,7 +65,7 @@ class LanguageModel(Task):
 
 
 class LanguagePredictor(Predictor):
-    """Tensors of a batch: see `language_windows`."""
+    """Tensors of a batch: see windows.py."""
 
     def __init__(self, sizes: LanguageSizes, field: str) -> None:
         self.sizes, self.field = sizes, field
@@ -166,8 +166,8 @@ class LanguageProblem(Problem):
         self.description = f"Text for a byte-level language model; documents: {counts}."
 
     def _groups(self, texts: Texts, group: str | None) -> RowGroups | None:
-        """The windows of one document, or group of documents, are not independent. Of very few documents nothing can
-        be told from how they differ: then the windows stand for themselves."""
+        """The windows of one document, or group of documents, are not independent. A few documents say nothing of how
+        documents differ: then each window stands for itself."""
         numbers = group_numbers(texts.group_names()) if group else np.arange(len(texts))
         if numbers.max() + 1 < FEWEST_GROUPS:
             return None

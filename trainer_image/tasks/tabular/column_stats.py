@@ -1,4 +1,4 @@
-"""What is counted of a column while its batches go by, for the decisions of `tabular_fit`."""
+"""What is counted of a column while its batches go by, for the decisions of fit.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a table's columns mean, and how cells become the network's input. Fitted in `tabular_fit`.
+"""What a table's columns mean, and how cells become the network's input. Fitted in fit.py.
 
 The preprocessing is RealMLP's in idea (arXiv 2407.04491, section 3): robust scaling by median and interquartile
 range, one-hot for few categories, embeddings for many. A missing number is the median and says so in a column of its

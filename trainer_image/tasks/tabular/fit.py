@@ -45,7 +45,7 @@ _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-
 
 @dataclass
 class Findings:
-    """What is told: notes are decisions made on the user's behalf, warnings what looks wrong."""
+    """Sentences for the report: notes are decisions made on the user's behalf, warnings what looks wrong."""
 
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -58,25 +58,25 @@ def fit(
 
     Raises DatasetInvalid when a column declared a number holds something else.
     """
-    told = Findings()
-    fitted = [_Column(table, name, rows, told).fitted(types.get(name)) for name in features]
+    findings = Findings()
+    fitted = [_Column(table, name, rows, findings).fitted(types.get(name)) for name in features]
     preprocessing = Preprocessing(
         tuple(c for c in fitted if isinstance(c, NumberColumn)),
         tuple(c for c in fitted if isinstance(c, DateColumn)),
         tuple(c for c in fitted if isinstance(c, CategoryColumn)),
     )
-    return preprocessing, told.notes, told.warnings
+    return preprocessing, findings.notes, findings.warnings
 
 
 class _Column:
     """One column's training rows."""
 
-    def __init__(self, table: Table, name: str, rows: Ints, told: Findings) -> None:
-        self.table, self.name, self.rows, self.told = table, name, rows, told
+    def __init__(self, table: Table, name: str, rows: Ints, findings: Findings) -> None:
+        self.table, self.name, self.rows, self.findings = table, name, rows, findings
         self.step = -(-len(rows) // SAMPLE_ROWS)
 
     def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
-        """Number, date, category or None (of no use); tells why."""
+        """Number, date, category or None (of no use); adds a sentence where the choice is not obvious."""
         read, notation, unclear = self._read(PLAIN), PLAIN, ""
         if read.filled == 0:
             self._note("is empty and was left out")
@@ -90,9 +90,9 @@ class _Column:
             again = self._read(found.notation)
             if declared == "number" or self._is_numeric(again):
                 read, notation = again, found.notation
-                self._note(found.told)
+                self._note(found.why)
         elif found is not None:
-            unclear = found.told
+            unclear = found.why
         if declared == "number" and unclear:
             raise invalid(self.table.name, f"column '{self.name}' {unclear}")
         if declared == "number" and read.bad:
@@ -267,7 +267,7 @@ class _Column:
         (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence)
 
     def _note(self, what: str) -> None:
-        self.told.notes.append(f"Column '{self.name}' {what}.")
+        self.findings.notes.append(f"Column '{self.name}' {what}.")
 
     def _warn(self, what: str) -> None:
-        self.told.warnings.append(f"Column '{self.name}' {what}.")
+        self.findings.warnings.append(f"Column '{self.name}' {what}.")

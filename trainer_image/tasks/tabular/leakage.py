@@ -2,7 +2,7 @@
 
 A column that is nearly the target itself (its translation, a sum with tax, a date that is filled in afterwards) makes a
 model that shines in the test and fails in use, because the column is not known yet when a prediction is needed. No
-program can tell such a column from an honest one, so it is told, never dropped.
+program can tell such a column from an honest one, so the report warns of it and it is never dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
     if len(rows) < LEAST_ROWS:
         return []
     dense, codes, labels = dense[rows], codes[rows], labels[rows]
-    told = []
+    suspicious = []
     places = _places(preprocessing)
     for name, groups in _grouped(preprocessing, dense, codes):
         ordered = name in places
@@ -40,11 +40,11 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
             numbers = dense[:, places[name]].astype(np.float64) if ordered else None
             score, least = _values(groups, labels.astype(np.float64), numbers), SUSPICIOUS_VALUES
         if score >= least:
-            told.append(
+            suspicious.append(
                 f"Column '{name}' predicts '{target.column}' nearly perfectly by itself ({score:.1%}): is it known "
                 "before the answer is? If not, list it under data.drop; the test figures promise too much with it."
             )
-    return told
+    return suspicious
 
 
 def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> list[tuple[str, Array]]:

@@ -1,7 +1,7 @@
 """In which notation a column's numbers are written, where programs would not write them so: one for all of its cells.
 
 A notation is taken only where it fits more cells than any other. `1,234` in a column without another clue may be
-1234 or 1.234: no choice of ours could be trusted, so the user is told, and told what to write.
+1234 or 1.234: no guess could be trusted, so the user is asked to write it unambiguously.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ STRAY_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Found:
-    """notation: None where there are several that fit; told: a clause for people, about a cell with its file and row"""
+    """notation: None where several fit; why: a clause for people, about a cell with its file and row"""
 
     notation: Notation | None
-    told: str
+    why: str
 
 
 @dataclass
@@ -49,7 +49,7 @@ class _Read:
 def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found | None:
     """How the numbers of this column are written; None where they are plain, or hardly any cell is a number.
 
-    plain_bad: cells that are no plain number, of so many `filled` ones
+    plain_bad: number of cells that are no plain number; filled: number of cells that are not empty
     """
     point, comma = _Read(), _Read()
     differ: int | None = None

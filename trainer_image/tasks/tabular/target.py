@@ -112,7 +112,8 @@ Target = ClassTarget | ValueTarget
 
 def target_from_json(value: Json) -> Target:
     """The inverse of `to_json`."""
-    return restored(ClassTarget, value) if value["kind"] == "classes" else restored(ValueTarget, value)
+    rest = {name: entry for name, entry in value.items() if name != "kind"}
+    return restored(ClassTarget, rest) if value["kind"] == "classes" else restored(ValueTarget, rest)
 
 
 def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target, list[str]]:
@@ -156,7 +157,7 @@ def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | N
     found = notation_of(train, column, seen.bad, train.rows)
     notes = []
     if found is not None and found.notation is not None:
-        seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.told}."]
+        seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.why}."]
     # A thousand different numbers and one "unknown" would else be a thousand classes.
     numeric = seen.bad - seen.marked <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
     if seen.bad and numeric:
@@ -167,7 +168,7 @@ def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | N
             f"correct it or leave the row out (data.types: {{{column}: category}} makes a class of each value)",
         )
     if found is not None and found.notation is None and (declared or len(seen.labels) > MOST_WHOLE_CLASSES):
-        raise invalid(train.name, f"the target column '{column}' {found.told}")
+        raise invalid(train.name, f"the target column '{column}' {found.why}")
     return seen, notes
 
 

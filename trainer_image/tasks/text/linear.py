@@ -5,19 +5,10 @@ The machine weighs what tells the training texts apart and little else; naive Ba
 counts. Both are linear, so their sum is one table. Joining the two is an old idea: Wang and Manning 2012
 (aclanthology.org/P12-2018) fit the one on features that the other weighed.
 
-Accuracy of this start alone less that of the support vector machine alone on n-grams of two texts and more, two folds
-each of three sets of 20: packages, other packages, and parts of sympy, scipy and scikit-learn (8-line chunks, files
-disjoint). The mean of the six differences at shares of naive Bayes of 1 and 2, with a standard error of 0.002 to 0.003:
-
-    n-grams of two texts and more                                0.012  0.014
-    all n-grams                                                  0.014  0.018
-    all, inverse document frequencies to the power of 1.5        0.019  0.020
-
-Then on the same sets with classes as unequal as real ones, 6 to 400 chunks, on all 15 folds, beyond the last line with
-a share of 2:
-
-    naive Bayes counts by file (`data.group`), with damping              0.004, standard error 0.001
-    and the machine has classes of equal weight, and C 3 instead of 1    0.006, standard error 0.001
+On three sets of 20 packages' sources, cut into chunks of 8 lines, this start had an accuracy 0.020 above that of the
+support vector machine alone (standard error 0.003): 0.014 by the sum, 0.004 more by taking n-grams of a single text
+too, 0.002 by the power of the inverse document frequencies. With classes of unequal size, damped counts by group added
+0.004, and classes of equal weight with C = 3 another 0.006 (standard errors 0.001).
 """
 
 from __future__ import annotations

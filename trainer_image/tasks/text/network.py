@@ -1,8 +1,7 @@
 """The network for texts: a bag of hashed n-grams, and beside it, where wanted, convolutions over the bytes.
 
 The bag is a linear model on weighted n-grams, of few dimensions where there are many classes or texts, as in fastText
-(arXiv 1607.01759); the convolutions are a small character-level
-network (arXiv 1509.01626). Their logits are added.
+(arXiv 1607.01759); the convolutions are a small character-level network (arXiv 1509.01626). Their logits are added.
 """
 
 from __future__ import annotations
@@ -77,13 +76,13 @@ class TextNetwork(nn.Module):
             nn.init.zeros_(self.byte_head.weight)
 
     def buckets(self, texts: Tensor, lengths: Tensor) -> Tensor:
-        """The features of each text: see `text_features.buckets_of`."""
+        """The features of each text: see `features.buckets_of`."""
         if texts.device.type == "cpu":  # no padding for the longest text of all; a GPU would have to wait to know it
             texts = texts[:, : max(8, int(lengths.max()))]
         return features.buckets_of(texts, lengths, self.up, self.down, self.is_word, self.sizes.buckets)
 
     def bags(self, texts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """The buckets of each text and what they weigh: see `text_features.bags`."""
+        """The buckets of each text and what they weigh: see `features.bags`."""
         return features.bags(self.buckets(texts, lengths), self.weights)
 
     def forward(self, texts: Tensor, lengths: Tensor) -> Tensor:

@@ -41,14 +41,14 @@ from trainer_image.tasks.text.presets import preset
 from trainer_image.units import format_bytes
 
 LABEL = "label"
-# With a trained bag an n-gram of one training text only tells nothing of others; with few texts nearly all are of that
-# kind. A linear model takes them all: naive Bayes wants them (`text_linear`).
+# For a trained bag, an n-gram of a single training text says nothing of other texts, unless texts are few: then nearly
+# all n-grams are of that kind. A linear model takes them all: naive Bayes wants them (linear.py).
 LEAST_TEXTS, FEW_TEXTS = 2, 100
-# The power of its inverse document frequencies: see `text_linear`.
+# The power of its inverse document frequencies: see linear.py.
 LINEAR_POWER = 1.5
 COUNTED_ROWS = 256
-# Of more texts some are counted, evenly spaced: with 138,000 the count took longer than training was to. Which buckets
-# are frequent, fewer tell as well.
+# Of more texts, evenly spaced ones are counted: counting 138,000 took longer than training, and a sample shows as well
+# which buckets are frequent.
 MOST_COUNTED = 50_000
 FITTED_RATE = 0.3
 EXCERPT = 400
