@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from trainer_image.data.cells import TEXT
 from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table, numbers
+from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates
 
 ONE_HOT_CATEGORIES = 9

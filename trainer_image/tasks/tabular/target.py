@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, numbers
 from trainer_image.data.spill import Scratch
-from trainer_image.data.table import Table, invalid, numbers
+from trainer_image.data.table import Table
+from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json, restored
 from trainer_image.tasks.classes import in_short, unfit
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
