@@ -89,7 +89,7 @@ def test_every_event_on_a_job_is_documented_and_no_other() -> None:
     said = {arg.value for call in calls for arg in call.args[1:2] if isinstance(arg, ast.Constant)}
     # Of a report it is the status.
     said |= {"Completed", "Failed"}
-    rows = table_rows(section(read("docs/operate.md"), "The story of one training"))
+    rows = table_rows(section(read("docs/operate.md"), "The events of one training"))
     assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row[0])} == said
 
 
