@@ -21,7 +21,6 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
 from local_stack.http_json import OPENER
-from tests.failure_modes.api_servers import ApiServer, SilentServer
 from tests.failure_modes.bench import (
     Bench,
     S,
@@ -33,6 +32,7 @@ from tests.failure_modes.bench import (
     statuses,
     undisturbed,
 )
+from tests.world.api_servers import ApiServer, SilentServer
 from tests.world.builders import a_job, a_pod, running
 from tests.world.monitoring import ALERTS
 from tests.world.repository import read

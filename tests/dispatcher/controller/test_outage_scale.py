@@ -1,7 +1,7 @@
-"""Outages at scale on a simulated clock: a portal that is away for an hour, a throttled queue, expired credentials.
+"""A portal that is away for an hour, at scale and on a simulated clock.
 
-The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs, the real Intake and CircuitBreaker; only the
-ports and the clocks are simulated. Workers are virtual: each call to the portal takes its time on the simulated clock.
+The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs; only the ports and the clocks are simulated.
+Workers are virtual: each call to the portal takes its time on the simulated clock.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import heapq
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,14 +27,12 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.model_locks import ModelLocks
-from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueueUnavailable
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.builders import a_condition, a_job, a_pod, terminated
-from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.records import copied
-from tests.world.simulated.world import EPOCH, World
+from tests.world.simulated.world import EPOCH
 
 S = ProcessingStatus
 JOBS = 1000
@@ -228,85 +225,3 @@ def test_a_portal_that_refuses_at_once_is_not_asked_in_a_loop(monkeypatch: pytes
     assert max(settled) <= 4 * JOBS / 45
     back = [sky.calls[second] for second in range(int(QUARTER), int(QUARTER) + 60)]
     assert max(back) <= WORKERS / ANSWER
-
-
-# The queue: throttled, or with credentials that have expired
-
-
-@pytest.mark.parametrize(
-    "error", [QueueUnavailable("503 ServerBusy"), QueueForbidden("credentials expired")], ids=["busy", "expired"]
-)
-def test_an_hour_without_the_queue_costs_few_calls_and_loses_no_message(error: Exception) -> None:
-    world = World({str(n): ["complete"] for n in range(50)})
-    for number in range(50):
-        world.set_status(str(number), S.CREATED)
-        world.enqueue(str(number))
-    began, back = world.now, world.now + HOUR
-    tried: list[float] = []
-    process = Process(world)
-    receive, depth = process.queue.receive, process.queue.depth
-
-    def guarded(action: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            if world.now < back:
-                tried.append(world.now)
-                raise error
-            return action(*arguments)
-
-        return call
-
-    process.queue.receive = guarded(receive)  # type: ignore[method-assign]
-    process.queue.depth = guarded(depth)  # type: ignore[method-assign]
-    while world.now < back:
-        process.tick()
-        world.advance(1)
-    # The breaker's pause doubles to its maximum of 30 seconds: one probe each, whatever the polling interval.
-    assert 10 < len(tried) <= (back - began) / 15
-    for _ in range(200):
-        process.tick()
-        world.advance(15)
-        if world.settled:
-            break
-    world.check_end()
-    assert {model.status for model in world.models.values()} == {S.COMPLETED}
-
-
-def test_credentials_that_expire_while_messages_are_in_hand_train_nothing_twice() -> None:
-    """Every call to the queue after the first batch fails for ten minutes: deletions and releases, too."""
-    world = World({str(n): ["complete"] for n in range(8)})
-    for number in range(8):
-        world.set_status(str(number), S.CREATED)
-        world.enqueue(str(number))
-    process = Process(world)
-    back = world.now + 600
-
-    def expire(name: str) -> None:
-        action = getattr(process.queue, name)
-
-        def call(*arguments: Any) -> Any:
-            if world.now < back:
-                raise QueueForbidden("credentials expired")
-            return action(*arguments)
-
-        setattr(process.queue, name, call)
-
-    for name in ("delete", "requeue", "depth"):
-        expire(name)
-    first: list[QueueMessage] = []
-    receive = process.queue.receive
-
-    def once(limit: int, visibility_timeout: float) -> list[QueueMessage]:
-        if first and world.now < back:
-            raise QueueForbidden("credentials expired")
-        received = receive(limit, visibility_timeout)
-        first.extend(received)
-        return received
-
-    process.queue.receive = once  # type: ignore[method-assign]
-    for _ in range(200):
-        process.tick()
-        world.advance(15)
-        if world.settled:
-            break
-    world.check_end()
-    assert all(len(uids) == 1 for uids in world.trained.values())

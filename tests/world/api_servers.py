@@ -20,6 +20,18 @@ import yaml
 from dispatcher.cluster.client import KubernetesJobs
 
 
+def write_kubeconfig(file: Path, server: str, token: str) -> None:
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "training"}}],
+        "clusters": [{"name": "k", "cluster": {"server": server}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+    }
+    file.write_text(yaml.safe_dump(content))
+
+
 class _Listening:
     port: int
 
@@ -31,15 +43,7 @@ class _Listening:
     def rotate(self) -> None:
         """A new token in the kubeconfig, as the kubelet writes a new one into a pod."""
         self.token = secrets.token_hex(8)
-        content = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "k", "user": "u", "namespace": "training"}}],
-            "clusters": [{"name": "k", "cluster": {"server": f"http://127.0.0.1:{self.port}"}}],
-            "users": [{"name": "u", "user": {"token": self.token}}],
-        }
-        self.kubeconfig.write_text(yaml.safe_dump(content))
+        write_kubeconfig(self.kubeconfig, f"http://127.0.0.1:{self.port}", self.token)
 
     @contextmanager
     def client(self) -> Iterator[KubernetesJobs]:
@@ -72,17 +76,12 @@ class SilentServer(_Listening):
         super().close()
 
 
-class ApiServer(_Listening):
-    """Answers every call with an empty object where the token is the newest, with 401 else.
+class _Http(_Listening):
+    """Answers GET with what `answer` makes of it; `paths`: what was asked."""
 
-    silent_watches: a watch gets its headers and then nothing more. paths: what was asked; refused: how many 401.
-    """
-
-    def __init__(self, *, silent_watches: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.paths: list[str] = []
-        self.refused = 0
-        self._ended = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -90,23 +89,7 @@ class ApiServer(_Listening):
 
             def do_GET(self) -> None:
                 outer.paths.append(self.path)
-                if self.headers.get("Authorization") != f"Bearer {outer.token}":
-                    outer.refused += 1
-                    self._answer(401, {"kind": "Status", "code": 401, "message": "Unauthorized"})
-                elif silent_watches and "watch=true" in self.path:
-                    self.send_response(200)
-                    self.send_header("Transfer-Encoding", "chunked")
-                    self.end_headers()
-                    outer._ended.wait(30)
-                else:
-                    self._answer(200, {"metadata": {"name": "model-1"}})
-
-            def _answer(self, status: int, body: object) -> None:
-                raw = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                self.wfile.write(raw)
+                outer.answer(self)
 
             def log_message(self, format: str, *args: object) -> None:
                 """Nothing."""
@@ -117,8 +100,55 @@ class ApiServer(_Listening):
         self.rotate()
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        raise NotImplementedError
+
     def close(self) -> None:
-        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
         super().close()
+
+
+class ErrorPage(_Http):
+    """A proxy that knows no API server: 404 and a page for people."""
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        _send(request, 404, "text/html", b"<html>404 Not Found: nginx</html>")
+
+
+class ApiServer(_Http):
+    """Answers every call with an empty object where the token is the newest, with 401 else.
+
+    silent_watches: a watch gets its headers and then nothing more. refused: how many 401.
+    """
+
+    def __init__(self, *, silent_watches: bool = False) -> None:
+        self.refused = 0
+        self._silent_watches = silent_watches
+        self._ended = threading.Event()
+        super().__init__()
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        if request.headers.get("Authorization") != f"Bearer {self.token}":
+            self.refused += 1
+            status = {"kind": "Status", "code": 401, "message": "Unauthorized"}
+            _send(request, 401, "application/json", json.dumps(status).encode())
+        elif self._silent_watches and "watch=true" in request.path:
+            request.send_response(200)
+            request.send_header("Transfer-Encoding", "chunked")
+            request.end_headers()
+            self._ended.wait(30)
+        else:
+            _send(request, 200, "application/json", b'{"metadata": {"name": "model-1"}}')
+
+    def close(self) -> None:
+        self._ended.set()
+        super().close()
+
+
+def _send(request: BaseHTTPRequestHandler, status: int, kind: str, body: bytes) -> None:
+    request.send_response(status)
+    request.send_header("Content-Type", kind)
+    request.send_header("Content-Length", str(len(body)))
+    request.end_headers()
+    request.wfile.write(body)
