@@ -258,7 +258,7 @@ def _exit_code(work: Callable[[], None]) -> int:
 def _before_it_began(error: TrainerError) -> int:
     """Settings that cannot be used: there is no run yet, but the termination message says why."""
     click.echo(f"error: {error.sentence}", err=True)
-    path = os.environ.get("TERMINATION_MESSAGE_PATH") or "/dev/termination-log"
+    path = os.environ.get("TERMINATION_MESSAGE_PATH") or settings.Settings.termination_path
     outcome = Outcome(error.exit_code, error.code, error.sentence)
     secrets = secret_values(os.environ.get("API_KEY"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING"))
     write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, secrets))

@@ -170,7 +170,10 @@ class Settings:
         """Literals that no log line and no message may hold."""
         return secret_values(self.api_key, self.connection_string)
 
-    __repr__ = safe_repr
+    def __repr__(self) -> str:
+        """One line for the log, without secrets."""
+        local = "".join(f" --{name} {path}" for name in ("data", "out", "config") if (path := getattr(self, name)))
+        return f"{safe_repr(self)} {safe_repr(self.limits)}{local}"
 
 
 def from_mapping(
