@@ -39,7 +39,6 @@ _KINDS = {
     b"3": "a device",
     b"4": "a device",
     b"6": "a named pipe",
-    b"S": "a sparse file",
 }
 
 
@@ -118,7 +117,7 @@ def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Mem
 def _plain(name: str) -> str:
     """Without the "./" that `tar -C folder .` puts before every name."""
     while name.startswith("./"):
-        name = name[2:].lstrip("/") if name[2:3] != "/" else name[2:]
+        name = name[2:]
     return name
 
 
@@ -139,18 +138,10 @@ def _zip_members(
     packed_bytes = path.stat().st_size
     for entry in sorted(entries, key=lambda entry: entry.header_offset):
         shown = printable(entry.orig_filename)
-        kind = stat.S_IFMT(entry.external_attr >> 16)
         if entry.is_dir():
             continue
-        if kind not in (0, stat.S_IFREG):
-            what = "a symbolic link" if kind == stat.S_IFLNK else "no regular file"
-            raise invalid(name, f"'{shown}' is {what}; regular files are read and nothing else")
-        if entry.flag_bits & 1:
-            raise invalid(name, f"'{shown}' is encrypted")
-        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise invalid(name, f"'{shown}' is packed by another method than deflate; pack it as usual")
-        if entry.header_offset < end:
-            raise invalid(name, f"'{shown}' overlaps the file before it: the archive is damaged or made to harm")
+        if why := _zip_problem(entry, end):
+            raise invalid(name, f"'{shown}' {why}")
         header = os.pread(file.fileno(), 30, entry.header_offset)
         if len(header) < 30 or not header.startswith(b"PK\3\4"):
             raise invalid(name, f"'{shown}' is not where the archive's list says")
@@ -167,6 +158,21 @@ def _zip_members(
             raise LimitExceeded(f"{name} unpacks to more than {format_bytes(limits.dataset_bytes)} (MAX_DATASET_BYTES)")
         packed = None if stored else entry.compress_size
         yield Member(name, _plain(entry.orig_filename), path, offset, entry.file_size, packed)
+
+
+def _zip_problem(entry: zipfile.ZipInfo, end: int) -> str | None:
+    """Why the entry is not read, None where nothing is wrong. end: of the one before it"""
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG):
+        what = "a symbolic link" if kind == stat.S_IFLNK else "no regular file"
+        return f"is {what}; regular files are read and nothing else"
+    if entry.flag_bits & 1:
+        return "is encrypted"
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is packed by another method than deflate; pack it as usual"
+    if entry.header_offset < end:
+        return "overlaps the file before it: the archive is damaged or made to harm"
+    return None
 
 
 def _tar(name: str, path: Path) -> Iterator[Member]:

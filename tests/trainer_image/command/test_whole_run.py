@@ -14,12 +14,12 @@ from local_stack.azurite import Azurite
 from local_stack.processes import wait_until
 from tests.trainer_image.command.programs import PYTHON
 from trainer_image.config.settings import Settings
-from trainer_image.run import lifecycle as run
+from trainer_image.run import lifecycle
 from trainer_image.stop import Stop
 
 
 def test_stopping_through_the_whole_flow_ends_with_143(tmp_path: Path) -> None:
-    """The settings of a pod, `run.run`, and a program that is stopped."""
+    """The settings of a pod, `lifecycle.run`, and a program that is stopped."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "train.csv").write_text("a\n1\n")
     config = tmp_path / "config.yaml"
@@ -41,7 +41,7 @@ def test_stopping_through_the_whole_flow_ends_with_143(tmp_path: Path) -> None:
         stop.set("terminated")
 
     threading.Thread(target=stop_when_it_runs).start()
-    outcome = run.run(settings, stop)
+    outcome = lifecycle.run(settings, stop)
     assert (outcome.exit_code, outcome.code) == (143, "Terminated")
     assert json.loads((tmp_path / "termination-message").read_bytes())["retryable"] is True
     assert not (tmp_path / "out" / "latest.json").exists()
@@ -77,8 +77,8 @@ def test_a_program_in_a_pod_gets_no_key_of_the_account_that_it_is_trained_from(
         work_dir=tmp_path / "work",
         allow_command=PYTHON,
     )
-    assert run.run(settings, Stop()).exit_code == 203
-    outcome = run.run(settings, Stop())
+    assert lifecycle.run(settings, Stop()).exit_code == 203
+    outcome = lifecycle.run(settings, Stop())
     assert (outcome.exit_code, outcome.location) == (0, f"model-{name}/runs/run-1")
     blobs = {blob.name for blob in models.list_blobs()}
     assert {f"runs/run-1/{file}" for file in ("train.csv", "environment", "report.json", "MANIFEST.json")} <= blobs

@@ -9,7 +9,7 @@ from typing import Any
 from tests.world.trainer_fakes import FakeBackend, FakePortal
 from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
-from trainer_image.run import lifecycle as run
+from trainer_image.run import lifecycle
 from trainer_image.run.outcome import Outcome
 from trainer_image.stop import Stop
 
@@ -21,7 +21,7 @@ def start(
 ) -> Outcome:
     """One run to its end; during: what happens while it trains. options: another backend, a Stop of the test's own."""
     backend = options.pop("backend", None) or FakeBackend(during)
-    return run.run(
+    return lifecycle.run(
         settings, options.pop("stop", None) or Stop(), backend=lambda: backend, connect=lambda settings: portal
     )
 

@@ -22,7 +22,7 @@ from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
 from trainer_image.host import memory
 from trainer_image.limits import Limits
-from trainer_image.run import lifecycle as run
+from trainer_image.run import lifecycle
 from trainer_image.stop import Stop
 from trainer_image.storage.container import AccessDenied, Full, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
@@ -212,7 +212,7 @@ def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings,
         raise AssertionError("the training code was loaded")
 
     settings = replace(settings, data=tmp_path / "none")
-    outcome = run.run(settings, Stop(), backend=never, connect=lambda settings: FakePortal(S.PROCESSING))
+    outcome = lifecycle.run(settings, Stop(), backend=never, connect=lambda settings: FakePortal(S.PROCESSING))
     assert outcome.exit_code == 66
 
 

@@ -17,8 +17,7 @@ from local_stack.azurite import ACCOUNT, ACCOUNT_KEY
 from tests.trainer_image.storage.blob_proxy import Answer, BlobProxy, Fault
 from trainer_image.errors import DatasetInvalid, PermissionDenied, StorageUnavailable
 from trainer_image.limits import Limits
-from trainer_image.storage import azure as storage_azure
-from trainer_image.storage import azure_ranges
+from trainer_image.storage import azure, azure_ranges
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import BlobInfo, Unavailable
 from trainer_image.transfer.download import Download, lock_dataset
@@ -32,7 +31,7 @@ NAME = "train/ä b+c&d%20'~!.bin"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(azure_ranges, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(azure_ranges, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(storage_azure, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(azure, "READ_TIMEOUT", 0.3)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from trainer_image.stop import Stop
 from trainer_image.storage.azure import AzureStorage
 from trainer_image.storage.container import Container, Lease, LeaseHeld, Unavailable
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer import lease as fencing
+from trainer_image.transfer import lease
 
 OLD, NEW = "20261123t081500-aaaaaaaa", "20261123t081501-00000000"
 
@@ -27,8 +27,8 @@ def container(azurite: Any) -> Container:
     return AzureStorage(azurite.connection_string, None).container(name)
 
 
-def take(container: Container, run_id: str, stop: Stop | None = None, wait: float = 0.0) -> fencing.RunLease:
-    return fencing.take(container, run_id, stop or Stop(), wait_seconds=wait, renew_seconds=0.05)
+def take(container: Container, run_id: str, stop: Stop | None = None, wait: float = 0.0) -> lease.RunLease:
+    return lease.take(container, run_id, stop or Stop(), wait_seconds=wait, renew_seconds=0.05)
 
 
 def test_a_second_pod_of_the_same_run_is_fenced(container: Container) -> None:
@@ -100,18 +100,18 @@ class Shaky:
 
 
 def test_storage_s_trouble_is_no_reason_to_stop_training() -> None:
-    stop, lease = Stop(), Shaky(Unavailable("storage does not answer"))
-    held = fencing.RunLease(lease, stop, renew_seconds=0.001)
-    wait_until(lambda: lease.renewals > 3, timeout=10)
+    stop, shaky = Stop(), Shaky(Unavailable("storage does not answer"))
+    held = lease.RunLease(shaky, stop, renew_seconds=0.001)
+    wait_until(lambda: shaky.renewals > 3, timeout=10)
     held.confirm()
     held.release()
     assert not stop.is_set()
-    assert lease.released
+    assert shaky.released
 
 
 def test_a_lost_lease_stops_the_training() -> None:
     stop = Stop()
-    lease: Lease = Shaky(LeaseHeld("another holder has it"))
-    held = fencing.RunLease(lease, stop, renew_seconds=0.001)
+    shaky: Lease = Shaky(LeaseHeld("another holder has it"))
+    held = lease.RunLease(shaky, stop, renew_seconds=0.001)
     wait_until(lambda: stop.reason == "fenced", timeout=10)
     held.release()
