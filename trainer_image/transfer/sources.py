@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
@@ -120,45 +121,37 @@ class Dataset:
         self.folder = folder
         self._container = container
         self._fetch = fetch
-        self._lock: DatasetLock | None = None
-        self._error: BaseException | None = None
+        self._listed: Future[None] = Future()
+        self._lock: Future[DatasetLock] = Future()
         self._abandoned = threading.Event()
-        self._listed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, settings: Settings, stop: Stop, progress: Callable[[Progress], None]) -> None:
         def work() -> None:
             try:
                 lock = lock_dataset(self._container, settings.limits)
-                self._listed.set()
+                self._listed.set_result(None)
                 if self._fetch:
                     self._download(lock, settings, stop, progress)
-                self._lock = lock
+                self._lock.set_result(lock)
             except BaseException as error:
-                self._error = error
+                if not self._listed.done():
+                    self._listed.set_exception(error)
+                self._lock.set_exception(error)
 
         self._thread = threading.Thread(target=work, name="dataset", daemon=True)
         self._thread.start()
 
     def wait_listed(self) -> None:
         """Until its listing has been checked: the time to fail, before torch is imported. Raises as `wait`."""
-        assert self._thread is not None
-        while self._thread.is_alive() and not self._listed.wait(0.1):
-            pass
-        if self._error is not None:
-            raise self._error
+        self._listed.result()
 
     def wait(self) -> DatasetLock:
         """Until it is there and verified. Raises what went wrong on the way."""
-        assert self._thread is not None
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        assert self._lock is not None
-        return self._lock
+        return self._lock.result()
 
     def abandon(self) -> None:
-        """Nobody waits any more: ends the download, so that its folder can be removed."""
+        """Ends the download, so that its folder can be removed: nobody waits for it any more."""
         self._abandoned.set()
         if self._thread is not None:
             self._thread.join(timeout=5)

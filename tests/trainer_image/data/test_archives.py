@@ -147,6 +147,43 @@ def test_a_tar_that_promises_more_than_it_has_is_refused(tmp_path: Path) -> None
         found(tmp_path / "b.tar")
 
 
+def test_a_tar_that_breaks_off_in_a_header_is_refused_and_not_read_in_part(tmp_path: Path) -> None:
+    whole = bytearray(tar(tmp_path / "a.tar", ("a/x.png", PNG), ("a/y.png", PNG)).read_bytes())
+    whole[1024 + 100] ^= 1
+    (tmp_path / "a.tar").write_bytes(whole)
+    with pytest.raises(DatasetInvalid, match=r"is no readable tar archive \(at byte 1024\)"):
+        found(tmp_path / "a.tar")
+
+
+def endless(kind: bytes, records: bytes = b"") -> bytes:
+    """An archive that begins with a header of this kind, and has a million bytes of digits where others have files."""
+    header = special("a/x.png", kind)
+    header.size = len(records)
+    sparse = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    if kind == tarfile.GNUTYPE_SPARSE:
+        sparse[482] = 1  # its map goes on in the next block
+        sparse[148:156] = b"%06o\0 " % (sum(sparse[:148]) + 8 * 32 + sum(sparse[156:]))
+        return bytes(sparse) + (b"1" * 504 + b"\1" + bytes(7)) * 2000
+    file = tarfile.TarInfo("a/x.png")
+    file.size = 1_000_000
+    return bytes(sparse) + records.ljust(512, b"\0") + file.tobuf(tarfile.GNU_FORMAT) + b"99999999\n" + b"1" * 1_000_000
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        endless(tarfile.GNUTYPE_SPARSE),
+        endless(tarfile.XHDTYPE, b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"),
+        special("x", tarfile.XHDTYPE).tobuf(tarfile.GNU_FORMAT) * 2000,
+    ],
+    ids=["a sparse map", "a sparse map in pax", "headers of headers"],
+)
+def test_headers_that_never_end_take_no_memory(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(DatasetInvalid, match="is no readable tar archive"):
+        found(tmp_path / "a.tar")
+
+
 def test_a_packed_tar_that_never_ends_is_stopped_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gzip_stream, "FREE_BYTES", 1024**2)
     tar(tmp_path / "a.tar.gz", ("a/x.png", b"\0" * 20_000_000), mode="w:gz")
