@@ -55,24 +55,24 @@ class _Otherwise(Exception):
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield each result as soon as it is known. Leaves nothing behind."""
     yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
-    yield _try("job template", lambda: _template(settings))
+    yield _try("job template", _template, settings)
     skews: dict[str, float | None] = {}
     for name in (settings.queue_name, settings.poison_queue_name):
-        yield _try(f"queue {name}", lambda name=name: _queue(settings, name, skews))  # type: ignore[misc]
-    yield _try("portal", lambda: _portal(settings, skews))
+        yield _try(f"queue {name}", _queue, settings, name, skews)
+    yield _try("portal", _portal, settings, skews)
     try:
         cluster = KubernetesJobs(settings.namespace)
     except ClusterError as error:
         yield CheckResult("cluster", "failed", str(error))
     else:
-        yield _try("cluster", lambda: _cluster(cluster, skews))
+        yield _try("cluster", _cluster, cluster, skews)
         for resource, verbs in NEEDED:
-            yield _try(f"permissions on {resource}", lambda r=resource, v=verbs: _permissions(cluster, r, v))  # type: ignore[misc]
+            yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         if settings.kueue_queue:
-            yield _try("permissions on workloads", lambda: _kueue(cluster))
-        yield _try("job template at the API server", lambda: _dry_run(settings, cluster))
+            yield _try("permissions on workloads", _kueue, cluster)
+        yield _try("job template at the API server", _dry_run, settings, cluster)
     for place, skew in skews.items():
-        yield _try(f"clock of the {place}", lambda p=place, s=skew: _clock(p, s))  # type: ignore[misc]
+        yield _try(f"clock of the {place}", _clock, place, skew)
     yield CheckResult(
         BLOBS,
         "skipped",
@@ -80,9 +80,9 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
     )
 
 
-def _try(name: str, check: Callable[[], str]) -> CheckResult:
+def _try(name: str, check: Callable[..., str], *arguments: object) -> CheckResult:
     try:
-        return CheckResult(name, "ok", check())
+        return CheckResult(name, "ok", check(*arguments))
     except _Otherwise as found:
         return CheckResult(name, found.result, str(found))
     except (QueueError, PortalError, ClusterError, ValueError, OSError) as error:

@@ -44,7 +44,15 @@ def inspect(settings: Settings, model: str | None) -> Found:
     pods = cluster.list_pods(names.SELECTOR).items
     queued = KueueWorkloads(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
-    models = [_model(i, waiting.get(i, 0), jobs.get(i), pods, portal, settings, queued) for i in ids]
+    models: list[dict[str, Any]] = [
+        {
+            "model": f"{MODEL_PREFIX}{model_id}",
+            "messages": waiting.get(model_id, 0),
+            "job": _job(jobs[model_id], pods, settings, queued) if model_id in jobs else None,
+            "portal": _portal(model_id, portal),
+        }
+        for model_id in ids
+    ]
     if wanted is not None:
         # A portal that is out of reach may know the model.
         models = [
@@ -71,23 +79,6 @@ def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
 def _poison(queue: TrainingQueue) -> list[dict[str, Any]]:
     entries = [parse_entry(text) for text in queue.peek()]
     return [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
-
-
-def _model(
-    model_id: str,
-    messages: int,
-    job: KubeObject | None,
-    pods: Sequence[KubeObject],
-    portal: PortalClient | None,
-    settings: Settings,
-    queued: KueueWorkloads | None,
-) -> dict[str, Any]:
-    return {
-        "model": f"{MODEL_PREFIX}{model_id}",
-        "messages": messages,
-        "job": None if job is None else _job(job, pods, settings, queued),
-        "portal": _portal(model_id, portal),
-    }
 
 
 def _job(

@@ -12,7 +12,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from common.times import rfc3339
 from dispatcher.cluster import names, objects
@@ -32,8 +32,8 @@ _REMEMBERED = 2000
 _MESSAGE_LIMIT = 1024
 
 
-class EventRecorder(Protocol):
-    """Records what happens to a Job; implemented by `JobEvents`."""
+class EventRecorder:
+    """Records what happens to a Job. This one keeps nothing; `JobEvents` writes Kubernetes Events."""
 
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
@@ -44,17 +44,10 @@ class EventRecorder(Protocol):
         """
 
 
-class _NullRecorder:
-    def record(
-        self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
-    ) -> None:
-        """Record nothing."""
+NULL_RECORDER = EventRecorder()
 
 
-NULL_RECORDER: EventRecorder = _NullRecorder()
-
-
-class JobEvents:
+class JobEvents(EventRecorder):
     """Thread-safe. `run` writes what `record` has queued."""
 
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.time) -> None:
@@ -66,7 +59,6 @@ class JobEvents:
     def record(
         self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
     ) -> None:
-        """As `EventRecorder.record`."""
         try:
             self._waiting.put_nowait(make_event(job, reason, message, kind, now=self._clock(), once=once))
         except queue.Full:

@@ -95,5 +95,5 @@ def _naming(setting: str, port: int, host: str, opened: list[HttpServer]) -> Ite
         yield
     except OSError as error:
         for server in opened:
-            server.close()
+            server.server_close()
         raise CannotListen(f"{setting} {port} on {host} cannot be used: {error}") from None

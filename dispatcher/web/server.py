@@ -67,85 +67,84 @@ def is_loopback(host: str) -> bool:
     return _LOOPBACK.fullmatch(f"[{host}]" if ":" in host else host) is not None
 
 
-class HttpServer:
+class HttpServer(ThreadingHTTPServer):
     """Serves `routes`, the first that answers. paths: named by a 404. Raises OSError where the port is taken."""
 
+    daemon_threads = True
+
     def __init__(self, host: str, port: int, routes: Sequence[Route], *, name: str, paths: str) -> None:
-        class Handler(BaseHTTPRequestHandler):
-            server_version, sys_version = "training-dispatcher", ""
-            timeout = _PATIENCE
-
-            def __getattr__(self, attribute: str) -> Callable[[], None]:
-                # The base class looks for do_METHOD: any method but these two is refused, whatever its name.
-                if attribute in ("do_GET", "do_HEAD"):
-                    return self._serve
-                if attribute.startswith("do_"):
-                    return self._refuse
-                raise AttributeError(attribute)
-
-            def _serve(self) -> None:
-                self._send(self._answer())
-
-            def _answer(self) -> Answer:
-                path, _, query = self.path.partition("?")
-                try:
-                    fields = dict(parse_qsl(query, max_num_fields=_FIELDS))
-                except ValueError:
-                    return Answer(400, f"The query has more than {_FIELDS} fields\n".encode())
-                headers = self.headers
-                request = Request(unquote(path), fields, headers.get("If-None-Match", ""), headers.get("Host", ""))
-                try:
-                    answers = (route(request) for route in routes)
-                    return next((a for a in answers if a is not None), Answer(404, f"{paths}\n".encode()))
-                except Exception:
-                    log.exception("The server %s has no answer to %s", name, ascii(path)[:200])
-                    return Answer(500, b"The dispatcher failed on this request; its log tells more\n")
-
-            def _refuse(self) -> None:
-                self._send(Answer(405, b"GET or HEAD\n", headers={"Allow": "GET, HEAD"}))
-
-            def _send(self, answer: Answer) -> None:
-                self.send_response(answer.status)
-                self.send_header("Content-Type", answer.kind)
-                self.send_header("Content-Length", str(len(answer.body)))
-                for header, value in answer.headers.items():
-                    self.send_header(header, value)
-                self.end_headers()
-                if self.command != "HEAD" and answer.status != 304:
-                    self.wfile.write(answer.body)
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Probes come every few seconds: nothing to log."""
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            # "::" where a cluster's pods have IPv6 addresses; it accepts IPv4, too.
-            address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
-
-            def handle_error(self, request: Any, client_address: Any) -> None:
-                error = sys.exception()
-                if not isinstance(error, OSError):  # the client has gone: no reason for a traceback
-                    log.error("A request to the server %s failed", name, exc_info=error)
-
-        self._name = name
+        self.routes = routes
+        self.name = name
+        self.paths = paths
+        # "::" where a cluster's pods have IPv6 addresses; it accepts IPv4, too.
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
-            self._server = Server((host, port), Handler)
+            super().__init__((host, port), _Handler)
         except (TypeError, UnicodeError):
             raise OSError(f"{ascii(host)[:80]} is no host") from None
 
     @property
     def port(self) -> int:
-        """The port that it listens on; the kernel's choice where 0 was asked for."""
-        return int(self._server.server_address[1])
+        """The port that it listens on; chosen by the kernel where 0 was asked for."""
+        return int(self.server_address[1])
 
     def start(self) -> None:
-        serve = self._server.serve_forever
-        threading.Thread(target=serve, args=(_STOP_WITHIN,), name=self._name, daemon=True).start()
+        threading.Thread(target=self.serve_forever, args=(_STOP_WITHIN,), name=self.name, daemon=True).start()
 
     def stop(self) -> None:
-        self._server.shutdown()
-        self.close()
+        """Also frees the port. `server_close` alone is enough for a server that was never started."""
+        self.shutdown()
+        self.server_close()
 
-    def close(self) -> None:
-        """Free the port; enough for a server that was never started."""
-        self._server.server_close()
+    def answer(self, request: Request) -> Answer:
+        try:
+            answers = (route(request) for route in self.routes)
+            return next((a for a in answers if a is not None), Answer(404, f"{self.paths}\n".encode()))
+        except Exception:
+            log.exception("The server %s has no answer to %s", self.name, ascii(request.path)[:200])
+            return Answer(500, b"The dispatcher failed on this request; its log tells more\n")
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):  # the client has gone: no reason for a traceback
+            log.error("A request to the server %s failed", self.name, exc_info=error)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: HttpServer
+    server_version, sys_version = "training-dispatcher", ""
+    timeout = _PATIENCE
+
+    def __getattr__(self, attribute: str) -> Callable[[], None]:
+        # The base class looks for do_METHOD: any method but these two is refused, whatever its name.
+        if attribute in ("do_GET", "do_HEAD"):
+            return self._serve
+        if attribute.startswith("do_"):
+            return self._refuse
+        raise AttributeError(attribute)
+
+    def _serve(self) -> None:
+        path, _, query = self.path.partition("?")
+        try:
+            fields = dict(parse_qsl(query, max_num_fields=_FIELDS))
+        except ValueError:
+            self._send(Answer(400, f"The query has more than {_FIELDS} fields\n".encode()))
+            return
+        etag, host = self.headers.get("If-None-Match", ""), self.headers.get("Host", "")
+        self._send(self.server.answer(Request(unquote(path), fields, etag, host)))
+
+    def _refuse(self) -> None:
+        self._send(Answer(405, b"GET or HEAD\n", headers={"Allow": "GET, HEAD"}))
+
+    def _send(self, answer: Answer) -> None:
+        self.send_response(answer.status)
+        self.send_header("Content-Type", answer.kind)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for header, value in answer.headers.items():
+            self.send_header(header, value)
+        self.end_headers()
+        if self.command != "HEAD" and answer.status != 304:
+            self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Probes come every few seconds: nothing is logged."""

@@ -30,14 +30,9 @@ SECTIONS = ("running", "waiting", "ended", "refused")
 Sections = dict[str, list[Row]]
 
 _SECTION_OF = {
-    Phase.LAUNCHING: "waiting",
-    Phase.QUEUED: "waiting",
-    Phase.WAITING: "waiting",
-    Phase.RUNNING: "running",
-    Phase.STOPPING: "running",
-    Phase.REPORTING: "ended",
-    Phase.COMPLETED: "ended",
-    Phase.FAILED: "ended",
+    **dict.fromkeys((Phase.RUNNING, Phase.STOPPING), "running"),
+    **dict.fromkeys((Phase.LAUNCHING, Phase.QUEUED, Phase.WAITING), "waiting"),
+    **dict.fromkeys((Phase.REPORTING, Phase.COMPLETED, Phase.FAILED), "ended"),
 }
 
 

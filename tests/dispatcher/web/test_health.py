@@ -102,7 +102,7 @@ def test_a_taken_port_is_an_error_at_start(heartbeats: Heartbeats) -> None:
         with pytest.raises(OSError, match="in use"):
             HealthServer("127.0.0.1", first.port, heartbeats, list, Metrics().registry)
     finally:
-        first.close()
+        first.server_close()
 
 
 def test_probes_are_served_where_pods_have_ipv6_addresses_only() -> None:
