@@ -9,28 +9,30 @@ from __future__ import annotations
 OTHER = "Other"
 
 COMPLETED = "Completed"
-SAID_BY_TRAINER = (
-    "Cancelled",
-    "ConfigInvalid",
-    "DatasetInvalid",
-    "DatasetMissing",
-    "Fenced",
-    "GpuFault",
-    "GpuOutOfMemory",
-    "InternalError",
-    "LimitExceeded",
-    "OutOfMemory",
-    "PermissionDenied",
-    "StatusRefused",
-    "StatusUnavailable",
-    "StorageUnavailable",
-    "Terminated",
-    "TrainingDiverged",
-    "UploadFailed",
-    "UsageError",
-    "UserCodeFailed",
-    "UserCodeKilled",
-)
+# The trainer's exit codes, by the trainer's contract; a test holds it equal to trainer_image.errors.
+EXIT_CODES = {
+    64: "UsageError",
+    65: "DatasetInvalid",
+    66: "DatasetMissing",
+    70: "InternalError",
+    77: "PermissionDenied",
+    78: "ConfigInvalid",
+    79: "UserCodeFailed",
+    80: "TrainingDiverged",
+    81: "GpuOutOfMemory",
+    82: "LimitExceeded",
+    83: "Cancelled",
+    84: "StatusRefused",
+    137: "OutOfMemory",
+    143: "Terminated",
+    201: "StorageUnavailable",
+    202: "StatusUnavailable",
+    203: "GpuFault",
+    204: "Fenced",
+    205: "UserCodeKilled",
+}
+# UploadFailed ends with the exit code of StorageUnavailable.
+REPORTED_BY_TRAINER = (*EXIT_CODES.values(), "UploadFailed")
 READ_FROM_KUBERNETES = (
     "ContainerConfig",
     "Disrupted",
@@ -53,7 +55,7 @@ READ_FROM_KUBERNETES = (
     "TrainerFailed",
     "Unschedulable",
 )
-OUTCOMES = (COMPLETED, *SAID_BY_TRAINER, *READ_FROM_KUBERNETES, OTHER)
+OUTCOMES = (COMPLETED, *REPORTED_BY_TRAINER, *READ_FROM_KUBERNETES, OTHER)
 
 POISON = (
     "InternalError",

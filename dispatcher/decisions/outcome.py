@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, pod_failure, waiting
+from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
 from dispatcher.decisions.waiting import Limits, Waiting
 from portal_client import messages
@@ -219,7 +220,7 @@ def _without_pods(reason: object, message: str | None) -> Verdict:
     """The pods are gone; the Job's condition still has the exit code."""
     text = pod_failure.quoted(message) or "no text"
     found = _EXIT_CODE.search(text)
-    code = pod_failure.EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
+    code = EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
     return Verdict(code, f"Kubernetes failed the training job ({reason}): {text}")
 
 

@@ -14,29 +14,7 @@ from common.redaction import redact
 from common.text import one_line, plain
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
-
-# The trainer's contract; a test holds it equal to trainer_image.errors.
-EXIT_CODES = {
-    64: "UsageError",
-    65: "DatasetInvalid",
-    66: "DatasetMissing",
-    70: "InternalError",
-    77: "PermissionDenied",
-    78: "ConfigInvalid",
-    79: "UserCodeFailed",
-    80: "TrainingDiverged",
-    81: "GpuOutOfMemory",
-    82: "LimitExceeded",
-    83: "Cancelled",
-    84: "StatusRefused",
-    137: "OutOfMemory",
-    143: "Terminated",
-    201: "StorageUnavailable",
-    202: "StatusUnavailable",
-    203: "GpuFault",
-    204: "Fenced",
-    205: "UserCodeKilled",
-}
+from dispatcher.decisions.codes import EXIT_CODES
 
 # Reasons of the pod condition DisruptionTarget (kubernetes.io, "Pod disruption conditions").
 _DISRUPTIONS = {

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import KW_ONLY, dataclass, field
 
 from common.backoff import exponential
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
@@ -48,55 +49,42 @@ _POISON_CODES: dict[type[Exception], str] = {
 }
 
 
+@dataclass(eq=False)
 class Intake:
     """Receives and handles messages with a bounded pool.
 
     free_slots(): how many more Jobs may exist now. probe(model_id): a call that fails while the portal is out of reach.
     """
 
-    def __init__(
-        self,
-        queue: Queue,
-        poison_queue: Queue,
-        launcher: Launcher,
-        locks: ModelLocks,
-        breaker: CircuitBreaker,
-        metrics: Metrics,
-        settings: Settings,
-        *,
-        bounds: Bounds,
-        free_slots: Callable[[], int],
-        probe: Callable[[str], Callable[[], object]],
-        stopping: threading.Event,
-        refusals: Refusals | None = None,
-    ) -> None:
-        self._queue = queue
-        self._poison_queue = poison_queue
-        self._launcher = launcher
-        self._locks = locks
-        self._breaker = breaker
-        self._metrics = metrics
-        self._settings = settings
-        self._bounds = bounds
-        self._free_slots = free_slots
-        self._probe = probe
-        self._stopping = stopping
-        self._refusals = refusals or Refusals()
-        self._full = False
-        self._failures: dict[str, int] = {}  # message id → its failures, the latest last
+    queue: Queue
+    poison_queue: Queue
+    launcher: Launcher
+    locks: ModelLocks
+    breaker: CircuitBreaker
+    metrics: Metrics
+    settings: Settings
+    _: KW_ONLY
+    bounds: Bounds
+    free_slots: Callable[[], int]
+    probe: Callable[[str], Callable[[], object]]
+    stopping: threading.Event
+    refusals: Refusals = field(default_factory=Refusals)
+
+    _full: bool = field(default=False, init=False)
+    _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
 
     def run(self, alive: Callable[[], None]) -> None:
         """Receive until `stopping`; then finish or requeue the messages in flight."""
         in_flight: dict[Future[None], QueueMessage] = {}
-        pool = ThreadPoolExecutor(self._settings.launch_concurrency, thread_name_prefix="launch")
+        pool = ThreadPoolExecutor(self.settings.launch_concurrency, thread_name_prefix="launch")
         empty = 0  # receives in a row that returned nothing
         try:
-            while not self._stopping.is_set():
+            while not self.stopping.is_set():
                 alive()
                 for future in [future for future in in_flight if future.done()]:
                     in_flight.pop(future)
                     future.result()  # handle() raises nothing but a defect of ours: end the process
-                if len(in_flight) > self._settings.launch_concurrency:
+                if len(in_flight) > self.settings.launch_concurrency:
                     # Every thread is busy: one later call receives more messages at once.
                     wait(in_flight, timeout=1.0, return_when=FIRST_COMPLETED)
                     continue
@@ -107,12 +95,12 @@ class Intake:
                     empty = 0
                     continue
                 empty += 1
-                pause = exponential(empty, self._settings.poll_min, self._settings.poll_max)
+                pause = exponential(empty, self.settings.poll_min, self.settings.poll_max)
                 if in_flight:
                     # Prompt while there is work: receive again as soon as a thread is free.
                     wait(in_flight, timeout=pause, return_when=FIRST_COMPLETED)
                 else:
-                    self._stopping.wait(max(pause, min(self._breaker.wait_hint(), 1.0)))
+                    self.stopping.wait(max(pause, min(self.breaker.wait_hint(), 1.0)))
         finally:
             self._stop(pool, in_flight)
 
@@ -124,7 +112,7 @@ class Intake:
         return len(messages)
 
     def _receive(self, in_flight: int) -> list[QueueMessage]:
-        slots = self._free_slots() - in_flight
+        slots = self.free_slots() - in_flight
         if (slots <= 0) != self._full:
             self._full = slots <= 0
             log.info(
@@ -132,22 +120,22 @@ class Intake:
                 "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended",
             )
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
-        most = self._breaker.limit(min(MAX_BATCH, 2 * self._settings.launch_concurrency - in_flight, slots))
-        if in_flight and self._breaker.reason:
+        most = self.breaker.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
+        if in_flight and self.breaker.reason:
             return []  # half-open: one probe at a time
         if most <= 0:
             return []
         try:
-            messages = self._queue.receive(most, self._settings.visibility_timeout)
+            messages = self.queue.receive(most, self.settings.visibility_timeout)
         except QueueError as error:
-            self._breaker.trip(str(error), cause="queue", probe=self._queue.depth)
+            self.breaker.trip(str(error), cause="queue", probe=self.queue.depth)
             return []
         if not messages and not in_flight:
-            self._breaker.record_idle()
+            self.breaker.record_idle()
         return messages
 
     def _stop(self, pool: ThreadPoolExecutor, in_flight: dict[Future[None], QueueMessage]) -> None:
-        deadline = time.monotonic() + self._settings.shutdown_grace
+        deadline = time.monotonic() + self.settings.shutdown_grace
         for future, message in in_flight.items():
             if future.cancel():
                 with logs.bind(message_id=message.id, attempt=message.delivery_count):
@@ -160,11 +148,11 @@ class Intake:
     def handle(self, message: QueueMessage) -> None:
         """Everything that happens to one message. Never raises for what a message, the portal or the cluster does."""
         with logs.bind(message_id=message.id, attempt=message.delivery_count):
-            if self._stopping.is_set():
+            if self.stopping.is_set():
                 self._requeue(message, 0.0)
                 return
             try:
-                request = decode(message.text, self._bounds)
+                request = decode(message.text, self.bounds)
             except MalformedRequest as error:
                 self._poison(message, error.code, error.sentence)
                 return
@@ -176,8 +164,8 @@ class Intake:
         log.info(log_lines.EXTRACTED, request.model_id, request.model_container)
         delivery = Delivery(message.id, message.queued_at, message.remaining)
         try:
-            with self._locks.hold(request.model_id):
-                decision = self._launcher.launch(delivery, request)
+            with self.locks.hold(request.model_id):
+                decision = self.launcher.launch(delivery, request)
         except OutOfTime:
             log.info(
                 "Model %s: message %s is requeued: its visibility timeout is nearly over",
@@ -189,17 +177,17 @@ class Intake:
             self._failed(message, request, error)
         except Exception:
             log.exception("Model %s: message %s failed for a defect of the dispatcher", request.model_id, message.id)
-            self._metrics.defects.labels("intake").inc()
+            self.metrics.defects.labels("intake").inc()
             self._message_failed(
                 message, request, "InternalError", "The dispatcher failed on this message; its log shows why"
             )
         else:
-            self._metrics.messages.labels(decision.action.value).inc()
-            self._breaker.record_success()  # portal and cluster have answered
+            self.metrics.messages.labels(decision.action.value).inc()
+            self.breaker.record_success()  # portal and cluster have answered
             self._settle(message, request, decision)
             if decision.action is Action.LAUNCH:
-                self._metrics.launch_seconds.observe(time.monotonic() - started)
-                self._metrics.queue_wait_seconds.observe(max(0.0, time.time() - message.queued_at))
+                self.metrics.launch_seconds.observe(time.monotonic() - started)
+                self.metrics.queue_wait_seconds.observe(max(0.0, time.time() - message.queued_at))
 
     def _settle(self, message: QueueMessage, request: TrainingRequest, decision: Decision) -> None:
         """Carry out what was decided about the message."""
@@ -212,9 +200,9 @@ class Intake:
         else:
             if effect is MessageEffect.REJECT:
                 log.warning("Model %s: training blocked (%s): %s", model, decision.action.value, sentence)
-                self._refusals.note(request.model_container, decision.action.value, sentence, message.id)
+                self.refusals.note(request.model_container, decision.action.value, sentence, message.id)
             # Step 6. A crash before it: redelivered, and found to be done.
-            with self._metrics.step("delete"):
+            with self.metrics.step("delete"):
                 self._delete(message)
 
     def _failed(self, message: QueueMessage, request: TrainingRequest, error: Exception) -> None:
@@ -226,16 +214,16 @@ class Intake:
         elif code is not None:
             self._message_failed(message, request, code, str(error))
         else:
-            self._metrics.messages.labels("outage").inc()
+            self.metrics.messages.labels("outage").inc()
             retry_after = getattr(error, "retry_after", None)
-            probe = self._probe(request.model_id) if isinstance(error, PortalError) else None
-            self._breaker.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
-            self._requeue(message, max(1.0, self._breaker.wait_hint()))
+            probe = self.probe(request.model_id) if isinstance(error, PortalError) else None
+            self.breaker.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
+            self._requeue(message, max(1.0, self.breaker.wait_hint()))
 
     def _message_failed(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
         """Count a failure that is the message's, not an outage's; dead-letter it after MAX_DELIVERIES of them."""
         failures = self._failures.pop(message.id, 0) + 1
-        most = self._settings.max_deliveries
+        most = self.settings.max_deliveries
         # A process that is restarted again and again forgets; the queue's own count ends that.
         if failures >= most or (failures > 1 and message.delivery_count >= _FORGETFUL * most):
             self._poison(message, code, f"{sentence} (after {message.delivery_count} deliveries)")
@@ -243,7 +231,7 @@ class Intake:
         self._failures[message.id] = failures
         if len(self._failures) > _REMEMBERED:
             del self._failures[next(iter(self._failures))]
-        self._metrics.messages.labels("retry").inc()
+        self.metrics.messages.labels("retry").inc()
         pause = exponential(failures, _LATER, _BACK_OFF_MAX)
         log.warning(
             "Model %s: message %s failed (attempt %d of %d): %s. It is requeued for %.0f s",
@@ -268,26 +256,26 @@ class Intake:
             original=message.text,
         )
         try:
-            self._poison_queue.send(entry)
+            self.poison_queue.send(entry)
         except QueueError as error:
-            self._breaker.trip(str(error), cause="queue", probe=self._poison_queue.depth)
+            self.breaker.trip(str(error), cause="queue", probe=self.poison_queue.depth)
             return  # redelivered when its visibility timeout expires
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
-        self._metrics.messages.labels("poison").inc()
-        self._metrics.poisoned.labels(code).inc()
-        self._refusals.note(claimed_model(message.text), code, sentence, message.id)
+        self.metrics.messages.labels("poison").inc()
+        self.metrics.poisoned.labels(code).inc()
+        self.refusals.note(claimed_model(message.text), code, sentence, message.id)
         self._delete(message)
 
     def _delete(self, message: QueueMessage) -> None:
         try:
-            if not self._queue.delete(message):
+            if not self.queue.delete(message):
                 log.info("Message %s has been received by another or is gone; a redelivery finds it done", message.id)
         except QueueError as error:
             log.warning("%s; message %s will be redelivered and found done", error, message.id)
 
     def _requeue(self, message: QueueMessage, after: float) -> None:
         try:
-            self._queue.requeue(message, after)
+            self.queue.requeue(message, after)
         except QueueError as error:
             log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
 

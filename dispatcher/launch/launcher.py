@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from common.backoff import exponential, jittered
@@ -59,6 +59,7 @@ class Delivery:
     remaining: Callable[[], float]
 
 
+@dataclass(eq=False)
 class Launcher:
     """Takes one request through the steps. The caller holds the model's lock.
 
@@ -68,41 +69,28 @@ class Launcher:
     timed(step): measures one step.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        portal: Portal | None,
-        template: Mapping[str, Any],
-        defaults: JobDefaults,
-        *,
-        put_budget: float,
-        kueue_queue: str = "",
-        events: EventRecorder = NULL_RECORDER,
-        timed: Callable[[str], AbstractContextManager[object]] = nullcontext,
-        stopping: threading.Event | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._cluster = cluster
-        self._portal = portal
-        self._template = template
-        self._defaults = defaults
-        self._put_budget = put_budget
-        self._kueue_queue = kueue_queue
-        self._events = events
-        self._timed = timed
-        self._stopping = stopping or threading.Event()
-        self._clock = clock
-        self.identity = secrets.token_hex(4)
+    cluster: Cluster
+    portal: Portal | None
+    template: Mapping[str, Any]
+    defaults: JobDefaults
+    _: KW_ONLY
+    put_budget: float
+    kueue_queue: str = ""
+    events: EventRecorder = NULL_RECORDER
+    timed: Callable[[str], AbstractContextManager[object]] = nullcontext
+    stopping: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.time
+    identity: str = field(default_factory=lambda: secrets.token_hex(4), init=False)
 
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
 
         Raises PortalError and ClusterError (nothing is lost: the message is redelivered), OutOfTime, TemplateRefused.
         """
-        with self._timed("status"):
+        with self.timed("status"):
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
         # A refusal needs the Job to distinguish our own training from another's; a launch learns of it by the 409.
-        job = None if status.may_start else self._cluster.get_job(request.model_container)
+        job = None if status.may_start else self.cluster.get_job(request.model_container)
         decision = admission.decide(status, job, delivery.message_id)
         for _ in range(3):
             if decision.action.job is not JobEffect.CREATE:
@@ -112,7 +100,7 @@ class Launcher:
             self._check_time(delivery)
             created = self._create(delivery, request)
             if created is not None:
-                self._events.record(
+                self.events.record(
                     created,
                     "Created",
                     f"Created, suspended, for message {delivery.message_id}; Processing is sent next",
@@ -120,14 +108,14 @@ class Launcher:
                 self._go_on(created, request.model_id, delivery, acknowledged=False)
                 return decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
-            job = self._cluster.get_job(request.model_container)
+            job = self.cluster.get_job(request.model_container)
             status = self._status(request.model_id)
             decision = admission.decide(status, job, delivery.message_id)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, job: KubeObject) -> Decision:
         """Launch a half-launched Job whose message is gone, from its annotations. Raises as `launch`."""
-        live = self._cluster.get_job(objects.name_of(job))
+        live = self.cluster.get_job(objects.name_of(job))
         if live is None or objects.uid_of(live) != objects.uid_of(job):
             return Decision(Action.DONE, "it is gone")
         # As it is now, not as the cache has it: another dispatcher may have launched it, and its user have moved on.
@@ -135,7 +123,7 @@ class Launcher:
         model_id = objects.model_id_of(job)
         status = self._status(model_id)
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")
-        return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self._put_budget * 2))
+        return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
     def probe_template(self) -> None:
         """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
@@ -143,7 +131,7 @@ class Launcher:
             "dispatcher-dry-run", "model-dispatcher-dry-run", None, None, None, None, {"task": "train"}
         )
         with suppress(ObjectConflict):
-            self._cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+            self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
 
     def _apply(
         self, decision: Decision, job: KubeObject | None, model_id: str, status: ProcessingStatus, delivery: Delivery
@@ -154,23 +142,23 @@ class Launcher:
         match decision.action.job:
             case JobEffect.CONTINUE:
                 if delivery.message_id:
-                    self._events.record(job, "Adopted", "Its message was redelivered: the launch continues")
+                    self.events.record(job, "Adopted", "Its message was redelivered: the launch continues")
                 else:
                     text = "It was never launched and no message came for it: launched from its annotations"
-                    self._events.record(job, "TakenOn", text)
+                    self.events.record(job, "TakenOn", text)
                 self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
             case JobEffect.REMOVE:
                 # A crash after it: the watcher finds a deleted Job, the portal's status is terminal, and it is let go.
                 log.warning("Job %s was never launched and its model has ended: removing it", objects.name_of(job))
                 text = "It was never launched and its model has ended: removed"
-                self._events.record(job, "Abandoned", text, "Warning")
+                self.events.record(job, "Abandoned", text, "Warning")
                 self._delete(job)
             case JobEffect.STOP:
                 # A crash after it: redelivered, and the Job is found being deleted. Its finalizer holds it until its
                 # pods are gone; the watcher then finds the portal's status moved on, reports nothing and lets it go.
                 log.warning("Model %s: %s", model_id, decision.sentence)
                 text = f"Stopped for message {delivery.message_id}: {decision.sentence}"
-                self._events.record(job, "Replaced", text)
+                self.events.record(job, "Replaced", text)
                 self._delete(job)
         return decision
 
@@ -178,8 +166,8 @@ class Launcher:
         """Step 3. None: the name is taken. A crash right after it: redelivered, the Job is found, on to step 4."""
         job = self._build(delivery, request)
         try:
-            with self._timed("create"):
-                return self._cluster.create_job(job)
+            with self.timed("create"):
+                return self.cluster.create_job(job)
         except ObjectConflict:
             return None
         except ObjectNotFound as error:
@@ -195,7 +183,7 @@ class Launcher:
             if not error.ambiguous:
                 raise
             # The create may have been carried out although its answer was lost (F3).
-            found = self._cluster.get_job(request.model_container)
+            found = self.cluster.get_job(request.model_container)
             if found is not None and objects.annotation(found, names.MESSAGE_ID) == delivery.message_id:
                 return found
             raise
@@ -204,29 +192,29 @@ class Launcher:
         """Steps 4 and 5."""
         if not acknowledged:
             self._check_time(delivery)
-            with self._timed("mark"):
+            with self.timed("mark"):
                 acknowledged = self._mark_processing(model_id, delivery)
             if acknowledged:
-                self._events.record(job, "Processing", "The portal has acknowledged Processing")
-            elif self._portal is not None:
-                self._events.record(
+                self.events.record(job, "Processing", "The portal has acknowledged Processing")
+            elif self.portal is not None:
+                self.events.record(
                     job,
                     "ProcessingNotAcknowledged",
                     "The portal did not accept Processing; the training starts, and it is sent again later",
                     "Warning",
                 )
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
-        with self._timed("resume"):
+        with self.timed("resume"):
             self._resume(job, acknowledged)
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
         log.info("Model %s: Job %s launched", model_id, objects.name_of(job))
-        whose = f"queued by Kueue in {self._kueue_queue}" if self._kueue_queue else "resumed"
+        whose = f"queued by Kueue in {self.kueue_queue}" if self.kueue_queue else "resumed"
         message_id = objects.annotation(job, names.MESSAGE_ID)
-        self._events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
+        self.events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
 
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         """Step 4: whether the portal has acknowledged Processing. If not, the training starts all the same."""
-        if self._portal is None:
+        if self.portal is None:
             return False
         unsure = False
         for attempt in range(_PUT_ATTEMPTS):
@@ -239,14 +227,14 @@ class Launcher:
                         return True
                     if status.is_terminal:
                         return False
-                self._portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
+                self.portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
                 return True
             except PortalError as error:
                 unsure = unsure or error.ambiguous
                 wait = jittered(error.retry_after or exponential(attempt + 1, 0.5, 2.0), 1.0, 1.25)
-                if not error.retryable or delivery.remaining() - wait < self._put_budget:
+                if not error.retryable or delivery.remaining() - wait < self.put_budget:
                     break
-                self._stopping.wait(wait)
+                self.stopping.wait(wait)
         # Perhaps the last PUT was applied, and only its answer was lost.
         if unsure and self._is_processing(model_id):
             return True
@@ -258,17 +246,17 @@ class Launcher:
         metadata: dict[str, Any] = {
             "uid": objects.uid_of(job),
             "annotations": {
-                names.LAUNCHED_AT: rfc3339(self._clock()),
+                names.LAUNCHED_AT: rfc3339(self.clock()),
                 names.LAUNCHED_BY: self.identity,
                 names.ACKNOWLEDGED: "true" if acknowledged else "false",
             },
         }
         patch: dict[str, Any] = {"metadata": metadata}
-        if self._kueue_queue:
-            metadata["labels"] = {names.KUEUE_QUEUE_LABEL: self._kueue_queue}
+        if self.kueue_queue:
+            metadata["labels"] = {names.KUEUE_QUEUE_LABEL: self.kueue_queue}
         else:
             patch["spec"] = {"suspend": False}
-        self._cluster.patch_job(objects.name_of(job), patch)
+        self.cluster.patch_job(objects.name_of(job), patch)
 
     def _remove_reported(self, job: KubeObject) -> None:
         """A finished and reported Job makes room for the next training of its model."""
@@ -276,12 +264,12 @@ class Launcher:
             self._delete(job)
 
     def _delete(self, job: KubeObject) -> None:
-        self._cluster.delete_job(objects.name_of(job), objects.uid_of(job))
+        self.cluster.delete_job(objects.name_of(job), objects.uid_of(job))
 
     def _status(self, model_id: str) -> ProcessingStatus:
-        if self._portal is None:
+        if self.portal is None:
             return ProcessingStatus.CREATED
-        return self._portal.get_model_status(model_id).status
+        return self.portal.get_model_status(model_id).status
 
     def _is_processing(self, model_id: str) -> bool:
         try:
@@ -291,13 +279,13 @@ class Launcher:
 
     def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
         return build_job(
-            self._template,
+            self.template,
             request,
             message_id=delivery.message_id,
             queued_at=delivery.queued_at,
-            defaults=self._defaults,
+            defaults=self.defaults,
         )
 
     def _check_time(self, delivery: Delivery) -> None:
-        if delivery.remaining() < self._put_budget:
+        if delivery.remaining() < self.put_budget:
             raise OutOfTime

@@ -173,9 +173,7 @@ class AnyJob(Launcher):
 
     def _resume(self, job: KubeObject, acknowledged: bool) -> None:
         stamped = {names.LAUNCHED_AT: "2026-11-23T08:00:00Z", names.ACKNOWLEDGED: "true"}
-        self._cluster.patch_job(
-            objects.name_of(job), {"metadata": {"annotations": stamped}, "spec": {"suspend": False}}
-        )
+        self.cluster.patch_job(objects.name_of(job), {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
 
 
 class NeverTakesOn(Reconciler):
@@ -223,7 +221,7 @@ class NeverLooksUp(Launcher):
     def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
         job = self._build(delivery, request)
         try:
-            return self._cluster.create_job(job)
+            return self.cluster.create_job(job)
         except ObjectConflict:
             return None
         except ClusterError:

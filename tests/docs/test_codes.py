@@ -94,8 +94,8 @@ def test_every_event_on_a_job_is_documented_and_no_other() -> None:
 
 
 def test_the_labels_of_metrics_are_the_codes_that_there_are() -> None:
-    assert set(codes.SAID_BY_TRAINER) == set(_trainer_codes()) - {codes.COMPLETED}
-    assert set(codes.READ_FROM_KUBERNETES) == _kubernetes_codes() - set(codes.SAID_BY_TRAINER)
+    assert set(codes.REPORTED_BY_TRAINER) == set(_trainer_codes()) - {codes.COMPLETED}
+    assert set(codes.READ_FROM_KUBERNETES) == _kubernetes_codes() - set(codes.REPORTED_BY_TRAINER)
     # An entry without our envelope is none of our making.
     assert set(codes.POISON) == _codes(POISON_TABLE) - {"Unknown"}
 

@@ -208,7 +208,7 @@ def test_f34_a_full_quota_is_waited_for_without_haste_and_without_poison() -> No
 def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() -> None:
     world = a_world("slow")
     process = Process(world)
-    process.launcher._kueue_queue = "gpus"
+    process.launcher.kueue_queue = "gpus"
     process.tick()
     assert calls(world, "cluster.create", "portal.put", "cluster.patch") == [
         "cluster.create",
@@ -238,7 +238,7 @@ def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
     """A next training of the model waits until the Job before is gone, and its Workload with it."""
     world = a_world("hang")
     process = Process(world)
-    process.launcher._kueue_queue = "gpus"
+    process.launcher.kueue_queue = "gpus"
     process.tick()
     uid = objects.uid_of(world.jobs["model-1"])
     world.reconfigure("1")

@@ -152,7 +152,7 @@ def test_f42_a_message_is_never_parked_for_long() -> None:
 
     disturb(world, "portal.get", "before", ValueError("a defect"), times=None)
     process = Process(world)
-    process.intake._settings = replace(process.intake._settings, max_deliveries=1000)
+    process.intake.settings = replace(process.intake.settings, max_deliveries=1000)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeQueue, "requeue", requeue)
         for _ in range(30):

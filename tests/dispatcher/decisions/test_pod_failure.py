@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dispatcher.decisions import pod_failure
-from dispatcher.decisions.pod_failure import EXIT_CODES, Verdict, explain, trainer_word
+from dispatcher.decisions.codes import EXIT_CODES
+from dispatcher.decisions.pod_failure import Verdict, explain, trainer_word
 from tests.world.builders import T0, a_condition, a_pod, terminated
 from trainer_image import errors
 
