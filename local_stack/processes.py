@@ -17,8 +17,6 @@ from typing import Self, TypeVar
 
 T = TypeVar("T")
 
-LOG_TAIL_LINES = 20
-
 
 class ServiceFailed(Exception):
     """A process of the local stack ended or stayed silent; the sentence quotes the end of its log."""
@@ -53,8 +51,8 @@ def wait_until(
         interval = min(interval * 2, 0.25)
 
 
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """The last lines of a log file, or a word that there is none."""
+def log_tail(path: Path, lines: int = 20) -> str:
+    """The last lines of a log file, or a note that there are none."""
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:

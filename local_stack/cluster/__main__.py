@@ -54,6 +54,7 @@ from aiohttp import web
 from local_stack.cluster.api.control import ControlApi
 from local_stack.cluster.api.faults import Faults
 from local_stack.cluster.api.server import ClusterApi
+from local_stack.cluster.api.verbs import Verbs
 from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.controllers.garbage import GarbageCollector
 from local_stack.cluster.controllers.job_controller import JobController
@@ -88,7 +89,7 @@ class Cluster:
         self.registry = Registry(Store())
         if self.registry.store.find("namespaces", "", options.namespace) is None:
             self.registry.create(NAMESPACES, "", {"metadata": {"name": options.namespace}})
-        self.faults = Faults()
+        faults = Faults()
         self.watches = Watches(self.registry.store, options.bookmarks)
         self.undertaker = Undertaker()
         self.scheduler = Scheduler(self.registry)
@@ -101,8 +102,9 @@ class Cluster:
             name: NodeAgent(self.registry, images, self.undertaker, waits, name=name, gpus=gpus, folder=options.dir)
             for name, gpus in nodes.items()
         }
-        control = ControlApi(self.registry, self.faults, self.watches, images, self.agents)
-        api = ClusterApi(self.registry, self.faults, self.watches, control, self.agents, self._token)
+        verbs = Verbs(self.registry, faults)
+        control = ControlApi(self.registry, verbs, faults, self.watches, images, self.agents)
+        api = ClusterApi(verbs, faults, self.watches, control, self.agents, self._token)
         self._runner = web.ServerRunner(web.Server(api.handle, handler_cancellation=True, access_log=None))
         self.url = ""
 

@@ -144,16 +144,10 @@ class Watch:
         except ResourceNotFoundError:
             return {"runs": len(runs)}
         return {
-            "metrics": test_metrics(report),
+            "metrics": {name: value for name, value in report["metrics"].items() if isinstance(value, (int, float))},
             "runs": len(runs),
             "place": f"{request.container}/runs/{run}",
         }
-
-
-def test_metrics(report: Mapping[str, Any]) -> dict[str, float]:
-    """The test split's figures of a report.json, by name."""
-    metrics = report["metrics"]
-    return {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))}
 
 
 def _job_state(job: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
 
 from local_stack.cluster.api.answers import respond
 from local_stack.cluster.api.faults import Fault, Faults
+from local_stack.cluster.api.verbs import Verbs
 from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.node.agent import NodeAgent
 from local_stack.cluster.node.images import Image, Images
@@ -27,34 +28,20 @@ _NO_GPU = (
 )
 
 
+@dataclass(frozen=True)
 class ControlApi:
     """Answers /_stub requests; needs no token."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        faults: Faults,
-        watches: Watches,
-        images: Images,
-        agents: dict[str, NodeAgent],
-    ) -> None:
-        self._registry = registry
-        self._faults = faults
-        self._watches = watches
-        self._images = images
-        self._agents = agents
-        self.on_compact: Callable[[], None] = lambda: None
-        self._plain: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-            "compact": self._compact,
-            "denied": self._deny,
-            "images": self._set_image,
-            "quota": self._set_quota,
-        }
+    registry: Registry
+    verbs: Verbs
+    faults: Faults
+    watches: Watches
+    images: Images
+    agents: dict[str, NodeAgent]
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
         """One request; `path` without the prefix."""
-        raw = await request.read()
-        body = json.loads(raw) if raw else {}
+        body = json.loads(await request.read() or b"{}")
         if not isinstance(body, dict):
             raise bad_request("the body is a JSON object")
         try:
@@ -68,48 +55,51 @@ class ControlApi:
     def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match parts:
             case ["faults"] if method == "POST":
-                self._faults.scripted.append(Fault.parse(body))
+                self.faults.scripted.append(Fault.parse(body))
                 return {}
             case ["faults"] if method == "DELETE":
-                self._faults.scripted.clear()
+                self.faults.scripted.clear()
                 return {}
             case ["calls"] if method in ("GET", "DELETE"):
-                counted = {"calls": dict(self._faults.calls), "faults": dict(self._faults.suffered)}
+                counted = {"calls": dict(self.faults.calls), "faults": dict(self.faults.suffered)}
                 if method == "DELETE":
-                    self._faults.calls.clear()
-                    self._faults.suffered.clear()
+                    self.faults.calls.clear()
+                    self.faults.suffered.clear()
                 return counted
             case ["watches", *action]:
                 return self._watch(action, body)
             case ["nodes", name, action]:
-                agent = self._agents.get(name)
+                agent = self.agents.get(name)
                 if agent is None:
-                    raise ValueError(f"there is no node {name}; there are {', '.join(self._agents)}")
+                    raise ValueError(f"there is no node {name}; there are {', '.join(self.agents)}")
                 return self._node(agent, action, body)
             case ["pods", namespace, name, "evict"]:
                 return self._evict(namespace, name, body)
-            case [word] if word in self._plain:
-                return self._plain[word](body)
+            case ["compact"]:
+                return self._compact()
+            case ["denied"]:
+                self.faults.denied = list(body["rules"])
+                return {}
+            case ["images"]:
+                return self._set_image(body)
+            case ["quota"]:
+                return self._set_quota(body)
         return None
 
     def _watch(self, action: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match action:
             case []:
-                return {"watches": [watch.asked.resource.plural for watch in self._watches.open]}
+                return {"watches": [watch.asked.resource.plural for watch in self.watches.open]}
             case ["cut"]:
-                return {"watches": self._watches.cut(body.get("resource"))}
+                return {"watches": self.watches.cut(body.get("resource"))}
             case ["silence"]:
-                return {"watches": self._watches.silence(body.get("resource"))}
+                return {"watches": self.watches.silence(body.get("resource"))}
         return None
 
-    def _compact(self, _: dict[str, Any]) -> dict[str, Any]:
-        self._registry.store.compact()
-        self.on_compact()
-        return {"resourceVersion": str(self._registry.store.version)}
-
-    def _deny(self, body: dict[str, Any]) -> dict[str, Any]:
-        self._faults.denied = list(body["rules"])
-        return {}
+    def _compact(self) -> dict[str, Any]:
+        self.registry.store.compact()
+        self.verbs.forget_snapshots()
+        return {"resourceVersion": str(self.registry.store.version)}
 
     def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:
         match action:
@@ -130,8 +120,8 @@ class ControlApi:
         return {}
 
     def _evict(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        pod = self._registry.get(PODS, namespace, name)
-        agent = self._agents.get(pod["spec"].get("nodeName", ""))
+        pod = self.registry.get(PODS, namespace, name)
+        agent = self.agents.get(pod["spec"].get("nodeName", ""))
         if agent is None:
             raise ValueError(f"pod {namespace}/{name} is on no node")
         agent.evict(pod, body.get("reason") or "Evicted", body.get("message") or _LOW_MEMORY)
@@ -139,20 +129,20 @@ class ControlApi:
 
     def _set_image(self, body: dict[str, Any]) -> dict[str, Any]:
         name = body["name"]
-        self._images.known.pop(name, None)
-        self._images.refusals.pop(name, None)
+        self.images.known.pop(name, None)
+        self.images.refusals.pop(name, None)
         if body.get("pull_error"):
-            self._images.refusals[name] = str(body["pull_error"])
+            self.images.refusals[name] = str(body["pull_error"])
         elif not body.get("absent"):
-            self._images.known[name] = Image(instant=bool(body.get("instant")))
+            self.images.known[name] = Image(instant=bool(body.get("instant")))
         return {}
 
     def _set_quota(self, body: dict[str, Any]) -> dict[str, Any]:
         quotas, namespace = RESOURCES["resourcequotas"], body["namespace"]
         name, hard = body.get("name") or "gpus", body.get("hard")
-        store = self._registry.store
+        store = self.registry.store
         if store.find("resourcequotas", namespace, name):
             store.remove("resourcequotas", namespace, name)
         if hard is not None:
-            self._registry.create(quotas, namespace, {"metadata": {"name": name}, "spec": {"hard": hard}})
+            self.registry.create(quotas, namespace, {"metadata": {"name": name}, "spec": {"hard": hard}})
         return {}

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
@@ -23,7 +23,6 @@ from local_stack.cluster.node.agent import NodeAgent
 from local_stack.cluster.registry import errors
 from local_stack.cluster.registry.objects import has_ended
 from local_stack.cluster.registry.resources import ACCESS_REVIEWS, GROUPS, PODS
-from local_stack.cluster.registry.writes import Registry
 
 log = logging.getLogger(__name__)
 
@@ -36,27 +35,16 @@ class CutError(Exception):
     """The connection is to be closed without an answer."""
 
 
+@dataclass(frozen=True)
 class ClusterApi:
     """Answers every request. `token`: the dispatcher's bearer token; no token is the administrator."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        faults: Faults,
-        watches: Watches,
-        control: ControlApi,
-        agents: dict[str, NodeAgent],
-        token: str,
-    ) -> None:
-        self._registry = registry
-        self._store = registry.store
-        self._faults = faults
-        self._watches = watches
-        self._control = control
-        self._agents = agents
-        self._token = token
-        self._verbs = Verbs(registry, faults)
-        control.on_compact = self._verbs.forget_snapshots
+    verbs: Verbs
+    faults: Faults
+    watches: Watches
+    control: ControlApi
+    agents: dict[str, NodeAgent]
+    token: str
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request, whatever it asks."""
@@ -83,9 +71,7 @@ class ClusterApi:
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, _, text = request.raw_path.partition("?")
         if path.startswith("/_stub/"):
-            return await self._control.handle(request, path.removeprefix("/_stub/"))
-        if path in ("/healthz", "/livez", "/readyz"):
-            return web.Response(text="ok")
+            return await self.control.handle(request, path.removeprefix("/_stub/"))
         user = self._user(request)
         target = _target(path)
         if target is None:
@@ -101,11 +87,11 @@ class ClusterApi:
             target.namespace,
             target.name,
         )
-        self._faults.calls[f"{verb} {call.resource}"] += 1
-        fault = self._faults.take(call)
+        self.faults.calls[f"{verb} {call.resource}"] += 1
+        fault = self.faults.take(call)
         if fault is not None and not fault.after:
             await self._suffer(fault)
-        if target.resource is not ACCESS_REVIEWS and not self._faults.allows(call, target.resource.group):
+        if target.resource is not ACCESS_REVIEWS and not self.faults.allows(call, target.resource.group):
             raise errors.denied(
                 user,
                 verb,
@@ -123,7 +109,7 @@ class ClusterApi:
         header = request.headers.get("Authorization")
         if header is None:
             return _ADMIN
-        if header != f"Bearer {self._token}":
+        if header != f"Bearer {self.token}":
             raise errors.ApiError(401, "Unauthorized", "Unauthorized")
         return USER
 
@@ -141,9 +127,9 @@ class ClusterApi:
         self, request: web.BaseRequest, verb: str, target: Target, query: Mapping[str, str], user: str
     ) -> web.StreamResponse:
         as_table = "as=Table" in request.headers.get("Accept", "")
-        verbs = self._verbs
+        verbs = self.verbs
         if verb == "watch":
-            return await self._watches.serve(request, verbs.watch(target, query, as_table))
+            return await self.watches.serve(request, verbs.watch(target, query, as_table))
         if verb == "get":
             if target.subresource == "log":
                 return await self._log(request, target, query)
@@ -151,7 +137,7 @@ class ClusterApi:
         if verb == "list":
             return verbs.list_all(target, query, as_table)
         raw = await request.read()
-        body = _body(request, raw)
+        body = to_object(raw) if request.content_type == MEDIA_TYPE else json.loads(raw or b"{}")
         if verb == "patch":
             return verbs.patch(target, query, body, request.content_type)
         if not isinstance(body, dict):
@@ -163,18 +149,18 @@ class ClusterApi:
         return verbs.delete(target, query, body)
 
     async def _log(self, request: web.BaseRequest, target: Target, query: Mapping[str, str]) -> web.StreamResponse:
-        pod = self._registry.get(PODS, target.namespace, target.name)
+        pod = self.verbs.registry.get(PODS, target.namespace, target.name)
         container = choose_container(pod, query.get("container") or "")
         check_started(pod, container)
         node = pod["spec"].get("nodeName")
         if not node:
             return respond_bytes(b"")
-        agent = self._agents.get(node)
+        agent = self.agents.get(node)
         uid = pod["metadata"]["uid"]
         path = agent.log_path(uid, container) if agent and agent.answering.is_set() else None
 
         def running() -> bool:
-            now = self._store.get("pods", target.namespace, target.name)
+            now = self.verbs.store.get("pods", target.namespace, target.name)
             return now is not None and not has_ended(now)
 
         return await serve_log(request, path, query, running)
@@ -203,12 +189,6 @@ def _target(path: str) -> Target | None:
     if subresource and subresource not in served and (resource.plural, subresource) != ("namespaces", "finalize"):
         return None
     return Target(resource, namespace, name, subresource)
-
-
-def _body(request: web.BaseRequest, raw: bytes) -> Any:
-    if request.content_type == MEDIA_TYPE:
-        return to_object(raw)
-    return json.loads(raw) if raw else {}
 
 
 def _verb(method: str, target: Target, query: Mapping[str, str]) -> str:

@@ -42,8 +42,8 @@ class Verbs:
     """Carries out what `Target` and verb say; knows nothing of HTTP but queries, bodies and responses."""
 
     def __init__(self, registry: Registry, faults: Faults) -> None:
-        self._registry = registry
-        self._store = registry.store
+        self.registry = registry
+        self.store = registry.store
         self._faults = faults
         self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
 
@@ -53,7 +53,7 @@ class Verbs:
 
     def get(self, target: Target, as_table: bool) -> web.Response:
         """One object."""
-        stored = self._store.find(target.resource.plural, target.namespace, target.name)
+        stored = self.store.find(target.resource.plural, target.namespace, target.name)
         if stored is None:
             raise errors.not_found(target.resource, target.name)
         if as_table:
@@ -69,8 +69,8 @@ class Verbs:
             version, found = self._resume(token)
         else:
             matches = matcher(resource, query)
-            version = self._store.version
-            found = self._store.all(resource.plural, target.namespace)
+            version = self.store.version
+            found = self.store.all(resource.plural, target.namespace)
             if matches is not None:
                 found = [stored for stored in found if matches(stored.obj)]
         left = 0
@@ -139,22 +139,22 @@ class Verbs:
         if resource is ACCESS_REVIEWS:
             return self._review(body, user)
         warnings = self._decoded(resource, body, query)
-        created = self._registry.create(resource, target.namespace, body, dry_run=query.get("dryRun") == "All")
+        created = self.registry.create(resource, target.namespace, body, dry_run=query.get("dryRun") == "All")
         return self._stored(created, resource, 201, warnings)
 
     def _stored(self, obj: Obj, resource: Resource, status: int, warnings: list[str]) -> web.Response:
         """Answer with an object just written, using the JSON that the watchers get as well."""
         meta = obj["metadata"]
-        stored = self._store.find(resource.plural, meta.get("namespace", ""), meta["name"])
+        stored = self.store.find(resource.plural, meta.get("namespace", ""), meta["name"])
         if stored is not None and stored.obj is obj:
             return respond_bytes(stored.json(), status, warnings)
         return respond(obj, status, warnings)
 
     def _evict(self, target: Target, body: Obj) -> web.Response:
-        pod = self._registry.get(PODS, target.namespace, target.name)
+        pod = self.registry.get(PODS, target.namespace, target.name)
         options = delete_options({}, body.get("deleteOptions") or {})
-        self._registry.add_disruption(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
-        self._registry.delete(PODS, target.namespace, target.name, options)
+        self.registry.add_disruption(pod, "EvictionByEvictionAPI", "Eviction API: evicting")
+        self.registry.delete(PODS, target.namespace, target.name, options)
         return respond({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}, 201)
 
     def _review(self, body: Obj, user: str) -> web.Response:
@@ -186,14 +186,14 @@ class Verbs:
             raise errors.bad_request(
                 f"the name of the object ({name}) does not match the name on the URL ({target.name})"
             )
-        old = self._registry.get(resource, target.namespace, target.name)
-        updated = self._registry.update(resource, old, body, subresource=target.subresource)
+        old = self.registry.get(resource, target.namespace, target.name)
+        updated = self.registry.update(resource, old, body, subresource=target.subresource)
         return self._stored(updated, resource, 200, warnings)
 
     def patch(self, target: Target, query: Mapping[str, str], body: Any, content_type: str) -> web.Response:
         """PATCH in one of its three forms."""
         resource = target.resource
-        old = self._registry.get(resource, target.namespace, target.name)
+        old = self.registry.get(resource, target.namespace, target.name)
         if content_type == "application/json-patch+json":
             new = json_patch(old, body)
         elif not isinstance(body, dict):
@@ -211,14 +211,14 @@ class Verbs:
                 "application/strategic-merge-patch+json",
             )
         warnings = self._decoded(resource, new, query)
-        updated = self._registry.update(resource, old, new, subresource=target.subresource)
+        updated = self.registry.update(resource, old, new, subresource=target.subresource)
         return self._stored(updated, resource, 200, warnings)
 
     def delete(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
         """DELETE of one object."""
         resource = target.resource
         options = delete_options(query, body)
-        obj, gone = self._registry.delete(resource, target.namespace, target.name, options)
+        obj, gone = self.registry.delete(resource, target.namespace, target.name, options)
         warnings = []
         if resource.plural == "jobs" and not options.policy:
             warnings.append(

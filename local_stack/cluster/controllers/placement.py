@@ -9,13 +9,15 @@ from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import quantity
 
 
-def fits(requests: Mapping[str, float], used: Mapping[str, float], allocatable: Mapping[str, Any]) -> bool:
-    """Whether this much more fits into what the node can give; what it does not count is never short."""
-    return all(
-        used.get(name, 0) + amount <= quantity(str(allocatable.get(name, "0")))
+def short_of(requests: Mapping[str, float], used: Mapping[str, float], node: Obj) -> list[str]:
+    """What the node cannot give in this amount beside what is used; what it does not count is never short."""
+    allocatable = node["status"].get("allocatable") or {}
+    return [
+        name
         for name, amount in requests.items()
+        if amount and used.get(name, 0) + amount > quantity(str(allocatable.get(name, "0")))
         if "/" in name or name in allocatable
-    )
+    ]
 
 
 def fixed_obstacle(spec: Obj, node: Obj) -> str:

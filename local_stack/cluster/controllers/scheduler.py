@@ -1,6 +1,6 @@
 """The scheduler: binds pods to nodes by capacity, node selector and taints, and preempts by priority.
 
-What it says when nothing fits is the real scheduler's text, as recorded in tests/recorded/unschedulable.
+Its message when nothing fits is the real scheduler's text, as recorded in tests/recorded/unschedulable.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from local_stack.cluster.controllers.placement import fits, fixed_obstacle
+from local_stack.cluster.controllers.placement import fixed_obstacle, short_of
 from local_stack.cluster.registry.events import Recorder
 from local_stack.cluster.registry.objects import Key, Obj, has_ended, key_of, new_condition, with_condition
-from local_stack.cluster.registry.quantities import pod_requests, quantity
+from local_stack.cluster.registry.quantities import pod_requests
 from local_stack.cluster.registry.resources import PODS
 from local_stack.cluster.registry.rules import DeleteOptions
 from local_stack.cluster.registry.store import Change
@@ -36,11 +36,11 @@ class _Waiting:
 
 @dataclass
 class _Group:
-    """Waiting pods that fit exactly where any of them fits, oldest first, and what they were told last."""
+    """Waiting pods that fit exactly where any of them fits, oldest first, and the reason that was last recorded."""
 
     pods: dict[str, _Waiting] = field(default_factory=dict)
     fresh: list[_Waiting] = field(default_factory=list)
-    told: str = ""
+    recorded: str = ""
 
     def urgency(self) -> tuple[int, int]:
         """Sorts the groups by their first pod."""
@@ -142,16 +142,16 @@ class Scheduler:
             stuck.add(name)
             if self._preempt(pod, waiting, nodes, why, group):
                 continue
-            self._tell_all(group, f"{why} {_NO_CLAIMS}{self._no_preemption(waiting, nodes)}")
+            self._record_all(group, f"{why} {_NO_CLAIMS}{self._no_preemption(waiting, nodes)}")
 
-    def _tell_all(self, group: _Group, why: str) -> None:
-        """Say it to those who were not told this yet."""
-        ignorant = group.fresh if group.told == why else list(group.pods.values())
-        group.told, group.fresh = why, []
-        for waiting in ignorant:
+    def _record_all(self, group: _Group, why: str) -> None:
+        """Record the reason for those of which it is not recorded yet."""
+        unaware = group.fresh if group.recorded == why else list(group.pods.values())
+        group.recorded, group.fresh = why, []
+        for waiting in unaware:
             pod = self._store.get("pods", *waiting.key)
             if waiting.uid in group.pods and pod is not None and pod["metadata"]["uid"] == waiting.uid:
-                self._tell(pod, why)
+                self._record(pod, why)
 
     def _choose(self, pod: Obj, waiting: _Waiting, nodes: list[Obj]) -> tuple[str, str]:
         reasons: Counter[str] = Counter()
@@ -171,13 +171,7 @@ class Scheduler:
         if fixed:
             return [fixed]
         used = self._nodes.get(node["metadata"]["name"], _Node()).used
-        allocatable = node["status"].get("allocatable") or {}
-        return [
-            f"Insufficient {name}"
-            for name, amount in requests.items()
-            if amount and used[name] + amount > quantity(str(allocatable.get(name, "0")))
-            if "/" in name or name in allocatable
-        ]
+        return [f"Insufficient {name}" for name in short_of(requests, used, node)]
 
     def _bind(self, pod: Obj, node: str) -> None:
         meta = pod["metadata"]
@@ -187,7 +181,7 @@ class Scheduler:
         where = f"{meta['namespace']}/{meta['name']}"
         self._recorder.scheduling(bound, "Normal", "Scheduled", f"Successfully assigned {where} to {node}", "Binding")
 
-    def _tell(self, pod: Obj, why: str, nominated: str = "") -> None:
+    def _record(self, pod: Obj, why: str, nominated: str = "") -> None:
         condition = new_condition("PodScheduled", "False", "Unschedulable", why)
         condition["observedGeneration"] = pod["metadata"].get("generation", 1)
         status = {**pod["status"], "conditions": [condition]}
@@ -199,14 +193,8 @@ class Scheduler:
     def _no_preemption(self, waiting: _Waiting, nodes: list[Obj]) -> str:
         useless = 0
         for node in nodes:
-            allocatable = node["status"].get("allocatable") or {}
-            enough = all(
-                amount <= quantity(str(allocatable.get(name, "0")))
-                for name, amount in waiting.requests.items()
-                if "/" in name
-            )
             pod = self._store.get("pods", *waiting.key)
-            if not enough or (pod is not None and fixed_obstacle(pod["spec"], node)):
+            if short_of(waiting.requests, {}, node) or (pod is not None and fixed_obstacle(pod["spec"], node)):
                 useless += 1
         parts = []
         if len(nodes) - useless:
@@ -223,16 +211,15 @@ class Scheduler:
             if known is None or fixed_obstacle(pod["spec"], node):
                 continue
             lower = sorted((p[2], uid) for uid, p in known.pods.items() if p[2] < waiting.priority)
-            allocatable = node["status"].get("allocatable") or {}
             used = Counter(known.used)
             victims: list[str] = []
             for _, uid in lower:
                 victims.append(uid)
                 used.subtract(known.pods[uid][0])
-                if fits(waiting.requests, used, allocatable):
-                    if group.told != why:
-                        group.told = why
-                        self._tell(pod, why, nominated=name)
+                if not short_of(waiting.requests, used, node):
+                    if group.recorded != why:
+                        group.recorded = why
+                        self._record(pod, why, nominated=name)
                     for victim in victims:
                         self._evict(known.pods[victim][1], pod, name)
                     return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from local_stack.cluster.registry.objects import Key, Obj, key_of, to_json
 from local_stack.cluster.registry.resources import RESOURCES
@@ -16,15 +17,13 @@ _HISTORY = 10_000
 _EVENTS_KEPT = 20_000
 
 
+@dataclass(slots=True, eq=False)
 class Stored:
     """One version of one object."""
 
-    __slots__ = ("_json", "obj", "version")
-
-    def __init__(self, obj: Obj, version: int) -> None:
-        self.obj = obj
-        self.version = version
-        self._json: bytes | None = None
+    obj: Obj
+    version: int
+    _json: bytes | None = None
 
     def json(self) -> bytes:
         """This version as JSON, made on first use."""
@@ -33,16 +32,14 @@ class Stored:
         return self._json
 
 
+@dataclass(slots=True, eq=False)
 class Change:
     """One write: ADDED, MODIFIED or DELETED, with the version before it (None for ADDED)."""
 
-    __slots__ = ("_frame", "kind", "previous", "stored")
-
-    def __init__(self, kind: str, stored: Stored, previous: Stored | None) -> None:
-        self.kind = kind
-        self.stored = stored
-        self.previous = previous
-        self._frame: bytes | None = None
+    kind: str
+    stored: Stored
+    previous: Stored | None
+    _frame: bytes | None = None
 
     def frame(self) -> bytes:
         """The line a watcher reads, made on first use."""
@@ -63,7 +60,7 @@ class Store:
         self.history: dict[str, deque[Change]] = {plural: deque(maxlen=_HISTORY) for plural in RESOURCES}
         self.compacted: dict[str, int] = dict.fromkeys(RESOURCES, 0)
         self._listeners: dict[str, list[Listener]] = {plural: [] for plural in RESOURCES}
-        self._owned: dict[str, dict[Key, str]] = {}
+        self._owned: dict[str, dict[Key, None]] = {}
 
     def find(self, plural: str, namespace: str, name: str) -> Stored | None:
         """The current version, or None."""
@@ -139,21 +136,16 @@ class Store:
             listener(change)
 
     def _index(self, key: Key, before: Obj | None, after: Obj | None) -> None:
-        old = _owners(before)
-        new = _owners(after)
+        old, new = _owners(before), _owners(after)
         if old == new:
             return
         for uid in old:
-            owned = self._owned.get(uid)
-            if owned is not None:
-                owned.pop(key, None)
-                if not owned:
-                    del self._owned[uid]
+            self._owned[uid].pop(key)
+            if not self._owned[uid]:
+                del self._owned[uid]
         for uid in new:
-            self._owned.setdefault(uid, {})[key] = ""
+            self._owned.setdefault(uid, {})[key] = None
 
 
 def _owners(obj: Obj | None) -> list[str]:
-    if obj is None:
-        return []
-    return [reference["uid"] for reference in obj["metadata"].get("ownerReferences") or ()]
+    return [reference["uid"] for reference in (obj or {}).get("metadata", {}).get("ownerReferences") or ()]
