@@ -35,7 +35,7 @@ _LISTENING = re.compile(rb"Azurite (Blob|Queue) service is successfully listenin
 
 
 class AzuriteMissing(Exception):
-    """Node or Azurite is not there and cannot be brought; the sentence says which and why."""
+    """Node or Azurite is missing and cannot be installed; the message gives the reason."""
 
 
 def find_node() -> tuple[Path, Path | None]:
@@ -131,11 +131,11 @@ class Azurite(Stoppable):
         place = ["--inMemoryPersistence"] if self._folder is None else ["--location", str(self._folder)]
         if self._folder is not None:
             self._folder.mkdir(parents=True, exist_ok=True)
-        # The table service cannot be left out of the one process; it gets a free port and no one asks it.
+        # The table service cannot be left out of the one process; it gets a free port and nobody calls it.
         ports = [part for name in ("blob", "queue", "table") for part in (f"--{name}Port", "0")]
-        # The Python SDK speaks newer protocol versions than an emulator of the same month knows.
+        # The Python SDK uses newer protocol versions than an emulator of the same month knows.
         flags = ["--skipApiVersionCheck", "--disableTelemetry", "--silent"]
-        # Longer than any pause between polls: a connection closed under a request is no test's subject.
+        # Seconds, longer than any pause between polls, so that no connection is closed under a request.
         keep_alive = ["--blobKeepAliveTimeout", "60", "--queueKeepAliveTimeout", "60"]
         self._service = Service(
             "Azurite",
@@ -188,7 +188,7 @@ class Azurite(Stoppable):
 
 
 def _answers(url: str) -> bool:
-    """Whether it speaks HTTP: any answer will do, and without a signature it is a 403."""
+    """Whether it answers HTTP: without a signature that is a 403."""
     try:
         with OPENER.open(f"{url}?comp=list", timeout=5):
             return True
@@ -199,7 +199,7 @@ def _answers(url: str) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """`install`: bring the pinned Azurite."""
+    """`install`: install the pinned Azurite."""
     if arguments != ["install"]:
         print("usage: python -m local_stack.azurite install", file=sys.stderr)
         return 2

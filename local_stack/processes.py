@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class ServiceFailed(Exception):
-    """A process of the local stack ended or stayed silent; the sentence quotes the end of its log."""
+    """A process of the local stack ended or did not become ready; the message quotes the end of its log."""
 
 
 class WaitedTooLong(AssertionError):
@@ -36,7 +36,7 @@ def wait_until(
     """Poll `condition` until it returns something true, and return that.
 
     timeout, interval: seconds; the interval doubles up to 0.25 s, so that long waits cost little.
-    what: what is waited for, or a function that says what was seen instead, for the error's sentence.
+    what: what is waited for, or a function that describes what was seen instead, for the error's message.
     Raises WaitedTooLong. Exceptions of `condition` pass through.
     """
     deadline = time.monotonic() + timeout
@@ -127,16 +127,14 @@ class Service(Stoppable):
 
         def alive_and_ready() -> T | None:
             if self.returncode is not None:
-                raise ServiceFailed(
-                    f"{self.name} ended with code {self.returncode} while starting; {self._last_words()}"
-                )
+                raise ServiceFailed(f"{self.name} ended with code {self.returncode} while starting; {self._log_end()}")
             return ready()
 
         try:
             return wait_until(alive_and_ready, timeout, what=f"{self.name} to be ready")
         except WaitedTooLong as error:
             self.stop()
-            raise ServiceFailed(f"{error}; {self._last_words()}") from error
+            raise ServiceFailed(f"{error}; {self._log_end()}") from error
         except BaseException:
             self.stop()
             raise
@@ -153,9 +151,9 @@ class Service(Stoppable):
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise ServiceFailed(f"{self.name} still runs after {timeout:g} s; {self._last_words()}") from None
+            raise ServiceFailed(f"{self.name} still runs after {timeout:g} s; {self._log_end()}") from None
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         return f"its log ({self.log}) ends:\n{log_tail(self.log)}"
 
     def stop(self, grace: float = 10.0) -> int | None:

@@ -1,4 +1,4 @@
-"""What a server of the local stack does besides serving: it says where it listens, and ends when it is told to."""
+"""What a server of the local stack does besides serving: it writes where it listens, and ends on a signal."""
 
 from __future__ import annotations
 

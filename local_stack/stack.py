@@ -5,7 +5,7 @@
                              stand-in portal   ←   trainer_image
 
 The dispatcher runs as an operator runs it: its own process, settings from the environment, a kubeconfig, the
-Job template of manifests/base. The cluster's GPUs are numbers only, so the template says DEVICE=cpu on top.
+Job template of manifests/base. The cluster's GPUs exist only as numbers, so DEVICE=cpu is added to the template.
 """
 
 from __future__ import annotations

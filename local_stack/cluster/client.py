@@ -139,7 +139,7 @@ class StandInCluster(Stoppable):
         self.control("PUT", "denied", {"rules": [dict(rule) for rule in rules]})
 
     def compact(self) -> None:
-        """Forget history: a watch from an older version, or an older continue token, is told 410."""
+        """Forget history: a watch from an older version, or an older continue token, gets a 410."""
         self.control("POST", "compact", {})
 
     def cut_watches(self, resource: str | None = None) -> int:

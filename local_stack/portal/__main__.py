@@ -25,7 +25,7 @@ Faults are tried in the order they were added. `method`, `model`: which calls (n
 (default 1; null: until deleted). `after`: the call is carried out first, then fails; one that is refused
 anyway does not use it up. Kinds:
     status    `status` (default 500) with a JSON problem
-    html      a login page; empty: no body; garbage: no JSON although it says so; `status` default 200
+    html      a login page; empty: no body; garbage: no JSON although its content type is; `status` default 200
     cut       the connection ends without an answer
     hang      no answer until the faults are deleted, then a cut; with `seconds`: a proper answer, that late
 """

@@ -1,0 +1,1 @@
+"""The storm: many requests, several dispatchers, faults everywhere; afterwards it finds what was lost or doubled."""

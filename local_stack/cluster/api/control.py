@@ -1,4 +1,4 @@
-"""`/_stub/…`: faults, nodes, evictions, quotas and counts for tests. The list is in local_stack/cluster/__main__.py."""
+"""The control calls under `/_stub`: faults, nodes, evictions, quotas, counts. cluster/__main__.py lists them."""
 
 from __future__ import annotations
 
@@ -54,18 +54,8 @@ class ControlApi:
 
     def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match parts:
-            case ["faults"] if method == "POST":
-                self.faults.scripted.append(Fault.parse(body))
-                return {}
-            case ["faults"] if method == "DELETE":
-                self.faults.scripted.clear()
-                return {}
-            case ["calls"] if method in ("GET", "DELETE"):
-                counted = {"calls": dict(self.faults.calls), "faults": dict(self.faults.suffered)}
-                if method == "DELETE":
-                    self.faults.calls.clear()
-                    self.faults.suffered.clear()
-                return counted
+            case ["faults" | "calls" | "denied" as what]:
+                return self._faults(method, what, body)
             case ["watches", *action]:
                 return self._watch(action, body)
             case ["nodes", name, action]:
@@ -77,14 +67,29 @@ class ControlApi:
                 return self._evict(namespace, name, body)
             case ["compact"]:
                 return self._compact()
-            case ["denied"]:
-                self.faults.denied = list(body["rules"])
-                return {}
             case ["images"]:
                 return self._set_image(body)
             case ["quota"]:
                 return self._set_quota(body)
         return None
+
+    def _faults(self, method: str, what: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        faults = self.faults
+        match method, what:
+            case "POST", "faults":
+                faults.scripted.append(Fault.parse(body))
+            case "DELETE", "faults":
+                faults.scripted.clear()
+            case "GET", "calls":
+                return {"calls": dict(faults.calls), "faults": dict(faults.suffered)}
+            case "DELETE", "calls":
+                faults.calls.clear()
+                faults.suffered.clear()
+            case "PUT", "denied":
+                faults.denied = list(body["rules"])
+            case _:
+                return None
+        return {}
 
     def _watch(self, action: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match action:

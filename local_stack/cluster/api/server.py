@@ -1,4 +1,4 @@
-"""The stand-in cluster's HTTP side: paths, tokens, permissions, scripted faults, and the way to each verb."""
+"""The HTTP server: paths, tokens, permissions, scripted faults, and which verb answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClusterApi:
     token: str
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request, whatever it asks."""
+        """Answer one request; every failure becomes a Status."""
         try:
             return await self._answer(request)
         except errors.ApiError as why:
@@ -90,7 +90,7 @@ class ClusterApi:
         self.faults.calls[f"{verb} {call.resource}"] += 1
         fault = self.faults.take(call)
         if fault is not None and not fault.after:
-            await self._suffer(fault)
+            await self._apply_fault(fault)
         if target.resource is not ACCESS_REVIEWS and not self.faults.allows(call, target.resource.group):
             raise errors.denied(
                 user,
@@ -102,7 +102,7 @@ class ClusterApi:
             )
         answer = await self._perform(request, verb, target, query, user)
         if fault is not None and fault.after:
-            await self._suffer(fault)
+            await self._apply_fault(fault)
         return answer
 
     def _user(self, request: web.BaseRequest) -> str:
@@ -113,7 +113,7 @@ class ClusterApi:
             raise errors.ApiError(401, "Unauthorized", "Unauthorized")
         return USER
 
-    async def _suffer(self, fault: Fault) -> None:
+    async def _apply_fault(self, fault: Fault) -> None:
         if fault.seconds:
             await asyncio.sleep(fault.seconds)
         if fault.kind == "hang":

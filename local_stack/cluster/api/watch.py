@@ -96,21 +96,11 @@ class Watch:
             )
         start = int(version or 0)
         if start > self._store.version:
-            raise ApiError(
-                504,
-                "Timeout",
-                f"Timeout: Too large resource version: {start}, current: {self._store.version}",
-                {
-                    "retryAfterSeconds": 1,
-                    "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-                },
-            )
+            text = f"Timeout: Too large resource version: {start}, current: {self._store.version}"
+            causes = [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}]
+            raise ApiError(504, "Timeout", text, {"retryAfterSeconds": 1, "causes": causes})
         if start == 0:
-            for stored in self._store.all(plural, self.asked.namespace):
-                if self._matches(stored.obj):
-                    self._push("ADDED", stored)
-            if self.asked.initial_end:
-                self._bookmark({_INITIAL_END: "true"})
+            self._push_all()
         elif start < self._store.compacted[plural]:
             why = expired(f"too old resource version: {start} ({self._store.compacted[plural]})")
             self._waiting.append(to_json({"type": "ERROR", "object": why.status()}) + b"\n")
@@ -122,8 +112,13 @@ class Watch:
         if not self._ended:
             self._stop = self._store.listen(plural, self._changed)
 
-    def _matches(self, obj: Obj) -> bool:
-        return self.asked.matcher is None or self.asked.matcher(obj)
+    def _push_all(self) -> None:
+        """Everything that there is, as if it were added now."""
+        for stored in self._store.all(self.asked.resource.plural, self.asked.namespace):
+            if self.asked.matcher is None or self.asked.matcher(stored.obj):
+                self._push("ADDED", stored)
+        if self.asked.initial_end:
+            self._bookmark({_INITIAL_END: "true"})
 
     def _changed(self, change: Change) -> None:
         obj = change.stored.obj

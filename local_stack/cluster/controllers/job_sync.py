@@ -227,20 +227,7 @@ class JobSync:
     def _settle(self, tracked: list[Obj], condition: Obj | None) -> None:
         """The interim status, the finalizers, then the counters and the final condition, as two writes at most."""
         status = self.status
-        deleted_job = bool(self.job["metadata"].get("deletionTimestamp"))
-        won: list[str] = []
-        lost: list[str] = []
-        release: list[Obj] = []
-        for pod in tracked:
-            ended_well = pod["status"].get("phase") == "Succeeded"
-            failed = policy.is_failed(pod, self.spec)
-            if not (deleted_job or failed or ended_well or condition):
-                continue
-            release.append(pod)
-            if ended_well:
-                won.append(pod["metadata"]["uid"])
-            elif (failed or (condition and condition["type"] != "SuccessCriteriaMet")) and self._counts(pod):
-                lost.append(pod["metadata"]["uid"])
+        won, lost, release = self._count(tracked, condition)
         if condition and condition["type"] in ("FailureTarget", "SuccessCriteriaMet"):
             if not find_condition(status, condition["type"]):
                 status["conditions"] = [*(status.get("conditions") or ()), condition]
@@ -261,8 +248,22 @@ class JobSync:
         if over and condition:
             self._report_end(condition)
 
-    def _counts(self, pod: Obj) -> bool:
-        return policy.match_failure_policy(self.spec.get("podFailurePolicy"), pod)[1]
+    def _count(self, tracked: list[Obj], condition: Obj | None) -> tuple[list[str], list[str], list[Obj]]:
+        """(uids of pods that succeeded, uids of those that failed, all pods to be released)."""
+        won: list[str] = []
+        lost: list[str] = []
+        release: list[Obj] = []
+        over = condition or self.job["metadata"].get("deletionTimestamp")
+        others_fail = condition is not None and condition["type"] != "SuccessCriteriaMet"
+        for pod in tracked:
+            succeeded, failed = pod["status"].get("phase") == "Succeeded", policy.is_failed(pod, self.spec)
+            if over or failed or succeeded:
+                release.append(pod)
+            if succeeded:
+                won.append(pod["metadata"]["uid"])
+            elif (failed or others_fail) and policy.match_failure_policy(self.spec.get("podFailurePolicy"), pod)[1]:
+                lost.append(pod["metadata"]["uid"])
+        return won, lost, release
 
     def _write(self, status: Obj) -> None:
         current = self.registry.store.get("jobs", self.job["metadata"]["namespace"], self.job["metadata"]["name"])

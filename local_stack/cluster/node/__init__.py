@@ -1,0 +1,1 @@
+"""What a kubelet does: pods become local process groups, with their environment, logs and statuses."""

@@ -254,7 +254,7 @@ class NodeAgent:
     def remove_node(self, *, kill: bool) -> None:
         """The node object is deleted; the pod garbage collector fails and removes its pods.
 
-        Nobody tells the node: unless `kill`, its processes go on until it returns.
+        The node does not notice: unless `kill`, its processes go on until it returns.
         """
         self.answering.clear()
         with contextlib.suppress(ApiError):

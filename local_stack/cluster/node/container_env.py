@@ -132,7 +132,7 @@ def expand(text: str, env: dict[str, str]) -> str:
 
 
 def command_line(container: Obj, entrypoint: list[str] | None, env: dict[str, str], folders: Folders) -> list[str]:
-    """`command` stands in for the image's entry point, `args` follow. Only the pod's words speak of its mounts."""
+    """`command` stands in for the image's entry point, `args` follow. Only they can name mounts of the pod."""
     command, args = container.get("command") or (), container.get("args") or ()
     words = [folders.localized(expand(word, env)) for word in (*command, *args)]
     return words if command else [*(entrypoint or ()), *words]

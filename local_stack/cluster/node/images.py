@@ -1,4 +1,4 @@
-"""Which images exist on the stand-in's nodes, and what a pull of any other says."""
+"""Which images exist on the stand-in's nodes, and the error of pulling any other."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Images:
         return found
 
     def pull_error(self, name: str) -> str:
-        """What the container runtime says about a pull."""
+        """The container runtime's message when the image cannot be pulled."""
         scripted = self.refusals.get(name)
         if scripted:
             return scripted
@@ -76,7 +76,7 @@ def is_valid(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
-def told_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float, str]:
+def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float, str]:
     """(exit code, seconds, termination message) that an instant pod was asked for.
 
     By the list "stand-in" of the JSON in its variable TRAINING_REQUEST, an entry for each attempt of its Job (the last

@@ -1,4 +1,4 @@
-"""What a kubelet says about a pod: phase, conditions and container states, as in tests/recorded (pure)."""
+"""A pod's status as its kubelet writes it: phase, conditions and container states, as in tests/recorded (pure)."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class PodState:
 
 
 def _without_devices(resources: Obj) -> Obj:
-    """What an ended pod's status still says: its devices are given back, and limits hold no more."""
+    """What is left in the status of an ended pod: devices are freed, and limits no longer apply."""
     requests = {name: value for name, value in resources.get("requests", {}).items() if "/" not in name}
     return {"requests": requests} if requests else {}
 

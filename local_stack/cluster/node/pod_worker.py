@@ -18,11 +18,11 @@ from local_stack.cluster.node.container_env import (
     make_folders,
     prepare_volumes,
 )
-from local_stack.cluster.node.images import Image, is_valid, told_outcome
+from local_stack.cluster.node.images import Image, is_valid, scripted_outcome
 from local_stack.cluster.node.kubelet import Kubelet
 from local_stack.cluster.node.pod_status import LOST, ContainerState, PodState
 from local_stack.cluster.node.processes import ContainerProcess
-from local_stack.cluster.node.termination import last_words, start_error
+from local_stack.cluster.node.termination import start_error, termination_message
 from local_stack.cluster.registry.objects import Obj, key_of
 from local_stack.cluster.registry.quantities import quantity
 
@@ -177,7 +177,7 @@ class PodWorker:
         return None
 
     async def _run_instant(self) -> None:
-        code, seconds, words = told_outcome(self.pod, self.agent.images.attempt(self.pod))
+        code, seconds, words = scripted_outcome(self.pod, self.agent.images.attempt(self.pod))
         container = self.state.containers[0]
         self.state.sandbox = True
         self.state.phase = "Running"
@@ -215,7 +215,7 @@ class PodWorker:
             wait = min(2 * wait, _MAX_BACKOFF)
 
     async def _image(self, container: ContainerState) -> Image:
-        """Wait until the image is there, saying why it is not."""
+        """Wait until the image is there, recording why it is not."""
         name, policy = container.spec["image"], container.spec.get("imagePullPolicy")
         part = container.spec["name"]
         wait = self.agent.waits.pull
@@ -293,7 +293,7 @@ class PodWorker:
         self.publish()
         code = await process.wait()
         del self.processes[name]
-        message = last_words(spec, folders.termination, log_file, code)
+        message = termination_message(spec, folders.termination, log_file, code)
         reason = "OOMKilled" if process.out_of_memory else "Error" if code else "Completed"
         container.end(code, reason, message)
         if len(self.state.containers) > 1 or container in self.state.init:

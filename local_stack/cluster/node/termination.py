@@ -1,4 +1,4 @@
-"""What stands as the last message of a container that ended, or never started."""
+"""The termination message of a container that ended or could not be started."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOG_BYTES, _LOG_LINES = 2048, 80
 
 
 def start_error(program: str) -> str:
-    """What the container runtime says of a command that is not there."""
+    """The container runtime's message for a command that does not exist."""
     return (
         "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
         f'unable to start container process: error during container init: exec: "{program}": '
@@ -20,7 +20,7 @@ def start_error(program: str) -> str:
     )
 
 
-def last_words(spec: Obj, path: Path, log_file: Path, code: int) -> str:
+def termination_message(spec: Obj, path: Path, log_file: Path, code: int) -> str:
     """The termination message: the file's last 4096 bytes, or, by its policy, the log's last lines."""
     with contextlib.suppress(OSError):
         written = path.read_bytes()

@@ -111,7 +111,7 @@ class Store:
         return obj
 
     def compact(self) -> None:
-        """Forget all history: the next watch from an older version is told 410 Expired."""
+        """Forget all history: the next watch from an older version gets 410 Expired."""
         for plural, history in self.history.items():
             history.clear()
             self.compacted[plural] = self.version

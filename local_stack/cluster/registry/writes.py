@@ -122,12 +122,7 @@ class Registry:
         before = old["metadata"]
         name = before["name"]
         meta = new["metadata"] = dict(new.get("metadata") or {})
-        if meta.get("uid") and meta["uid"] != before["uid"]:
-            raise errors.conflict(
-                resource,
-                name,
-                f"Precondition failed: UID in precondition: {meta['uid']}, UID in object meta: {before['uid']}",
-            )
+        _check_precondition(resource, name, "UID", meta.get("uid"), before["uid"])
         version = meta.get("resourceVersion")
         if version and version != before["resourceVersion"]:
             raise errors.conflict(resource, name)
@@ -213,16 +208,8 @@ class Registry:
         """The object as it was left, and whether it is gone."""
         old = self.get(resource, namespace, name)
         meta = old["metadata"]
-        for given, wanted, word in (
-            (options.uid, meta["uid"], "UID"),
-            (options.version, meta["resourceVersion"], "ResourceVersion"),
-        ):
-            if given and given != wanted:
-                raise errors.conflict(
-                    resource,
-                    name,
-                    f"Precondition failed: {word} in precondition: {given}, {word} in object meta: {wanted}",
-                )
+        _check_precondition(resource, name, "UID", options.uid, meta["uid"])
+        _check_precondition(resource, name, "ResourceVersion", options.version, meta["resourceVersion"])
         if resource is PODS:
             return self._delete_pod(old, options)
         finalizers = [f for f in meta.get("finalizers") or () if f not in (FOREGROUND, ORPHAN)]
@@ -266,6 +253,13 @@ class Registry:
         if grace or meta.get("finalizers"):
             return stored, False
         return self.store.remove("pods", meta["namespace"], meta["name"]), True
+
+
+def _check_precondition(resource: Resource, name: str, what: str, given: str | None, found: str) -> None:
+    """409 when `given` is there and is not what the object has."""
+    if given and given != found:
+        text = f"Precondition failed: {what} in precondition: {given}, {what} in object meta: {found}"
+        raise errors.conflict(resource, name, text)
 
 
 def _is_live_namespace(resource: Resource, obj: Obj) -> bool:
