@@ -33,8 +33,6 @@ from portal_client.messages import portal_message
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from portal_client.tls import MISMATCH_REASONS, tls_verification
 
-__all__ = ["CallObserver", "ModelStatus", "PortalClient"]
-
 CallObserver = Callable[[str, int | None, PortalError | None, float], None]
 """Called after every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""
 

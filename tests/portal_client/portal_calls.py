@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import responses
 
-from portal_client.client import ModelStatus, PortalClient
+from portal_client.client import PortalClient
 from portal_client.errors import PortalError, PortalUnavailable
-from portal_client.statuses import ProcessingStatus
+from portal_client.statuses import ModelStatus, ProcessingStatus
 
 BASE = "https://portal.example.com"
 GET_URL = f"{BASE}/api/external/models/123/status"

@@ -9,9 +9,9 @@ import pytest
 import requests
 import responses
 
-from portal_client.client import ModelStatus, PortalClient
+from portal_client.client import PortalClient
 from portal_client.errors import PortalError, PortalUnavailable
-from portal_client.statuses import ProcessingStatus
+from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.portal_client.portal_calls import BASE, GET_URL, KEY, PUT_URL, a_client, error_of_get, error_of_put, get, put
 
 # --- what works ---------------------------------------------------------------------------------------------------
