@@ -1,8 +1,4 @@
-"""The command line: `dispatcher run | check | render | submit | status | cancel | poison | completion`.
-
-Exit codes: 0 done; 1 a check failed or something was not found; 2 settings, template or arguments are wrong;
-69 the queue, the portal or the cluster is out of reach; 70 a loop died (run); 130 interrupted.
-"""
+"""The command line: `dispatcher run | check | render | submit | status | cancel | poison | completion`."""
 
 from __future__ import annotations
 

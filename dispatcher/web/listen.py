@@ -11,6 +11,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 
+from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
@@ -81,11 +82,17 @@ def status_page(
         identity=identity,
         version=version("training-dispatcher"),
         namespace=namespace,
-        queue=settings.queue_name,
-        started=time.time(),
+        started_at=rfc3339(time.time()),
     )
     return StatusPage(
-        cache, feeds, refusals, rules=rules, process=process, not_ready=not_ready, waiting_for=waiting_for
+        cache,
+        feeds,
+        refusals,
+        rules=rules,
+        process=process,
+        queue=settings.queue_name,
+        not_ready=not_ready,
+        waiting_for=waiting_for,
     )
 
 

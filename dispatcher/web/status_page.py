@@ -14,11 +14,10 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import resources
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.phases import Phase, phase
@@ -69,14 +68,13 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Process:
-    """Which dispatcher this is. started: epoch seconds; name: the pod's, where it runs in one."""
+    """Which dispatcher this is. started_at: RFC 3339; name: the pod's, where it runs in one."""
 
     name: str
     identity: str
     version: str
     namespace: str
-    queue: str
-    started: float
+    started_at: str
 
 
 @dataclass(eq=False)
@@ -92,6 +90,7 @@ class StatusPage:
     _: KW_ONLY
     rules: Rules
     process: Process
+    queue: str
     not_ready: Callable[[], list[str]]
     waiting_for: Callable[[], Mapping[str, str]]
     fresh: float = _FRESH
@@ -141,18 +140,11 @@ class StatusPage:
         return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
 
     def _about(self, world: World) -> dict[str, Any]:
-        process, queue = self.process, world.queue
+        queue = world.queue
         return {
-            "dispatcher": {
-                "name": process.name,
-                "identity": process.identity,
-                "version": process.version,
-                "namespace": process.namespace,
-                "started_at": rfc3339(process.started),
-                "not_ready": self.not_ready(),
-            },
+            "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
             "queue": {
-                "name": process.queue,
+                "name": self.queue,
                 "depth": queue.depth,
                 "poison_depth": queue.poison_depth,
                 "problem": queue.problem,

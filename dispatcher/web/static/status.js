@@ -1,13 +1,13 @@
-// The status page: asks /api/status every few seconds and shows it. All text that comes from there goes through
-// textContent; nothing is ever parsed as HTML.
+// The status page: fetches /api/status every few seconds and shows it. All text from there is set as textContent;
+// nothing is ever parsed as HTML.
 "use strict";
 
-const EVERY = 3000; // milliseconds between two questions
-const PATIENCE = 8000; // for one answer
-const STALE = 12000; // without an answer: say so
+const EVERY = 3000; // milliseconds between two requests
+const PATIENCE = 8000; // milliseconds for one answer
+const STALE = 12000; // milliseconds without an answer after which the page shows that it is stale
 const ROWS = 100; // of each section; the filter finds the others
-const LONG = 180; // characters of a sentence that may be folded
-const PEEKED = 32; // messages that the queue lets anybody see at once
+const LONG = 180; // characters from which on a sentence may be folded
+const PEEKED = 32; // the largest number of messages that Azure lets anybody peek at
 
 const SECTIONS = {
   running: {
@@ -94,7 +94,7 @@ function tick() {
     state.stale = stale;
     document.body.classList.toggle("stale", stale);
     notices();
-    write($("spoken"), stale ? "" : "The dispatcher answers again."); // the notice speaks for itself, once
+    write($("spoken"), stale ? "" : "The dispatcher answers again."); // while stale, the notice is read out
   } else if (stale && $("silence")) {
     write($("silence"), silenceText());
   }
@@ -218,8 +218,8 @@ function fill(name, section, query) {
     let key = `${row.message_id ?? ""} ${row.phase === "refused" ? row.code : row.model}`;
     while (keys.has(key)) key += "+";
     keys.add(key);
-    // Ages count by themselves: a row is made anew only when what it says has changed, so that a selected text and an
-    // unfolded sentence stay.
+    // tick() updates ages: a row is drawn anew only when its data has changed, so that a selected text and an unfolded
+    // sentence stay.
     const text = JSON.stringify(row);
     let known = rows.get(key);
     if (!known || known.text !== text) {
@@ -316,7 +316,7 @@ function notices() {
   if ($("notices").textContent !== text.replaceAll("\n", "")) $("notices").replaceChildren(...found);
 }
 
-// Asking
+// Fetching
 
 async function ask() {
   clearTimeout(state.timer);
@@ -331,7 +331,7 @@ async function ask() {
     if (answer.status !== 304) {
       if (!answer.ok) throw new Error(`It answered with ${answer.status}.`);
       const data = await answer.json();
-      if (abort !== state.abort) return; // another question has taken its place
+      if (abort !== state.abort) return; // a newer request has replaced this one
       state.data = data;
       state.etag = answer.headers.get("ETag") ?? "";
       state.asked = address;
@@ -372,7 +372,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 document.addEventListener("visibilitychange", () => {
-  // A page that nobody sees asks nothing.
+  // A hidden page fetches nothing.
   if (!document.hidden) return ask();
   clearTimeout(state.timer);
   state.abort?.abort();
