@@ -16,6 +16,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
+from dispatcher.cluster import objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
@@ -44,8 +45,9 @@ from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import Heartbeats, loop_of
-from dispatcher.web.listen import listen, status_page
-from dispatcher.web.status_page import StatusPage
+from dispatcher.web.listen import listen
+from dispatcher.web.status_feeds import StatusFeeds
+from dispatcher.web.status_page import Process, StatusPage, running
 from dispatcher.web.status_rows import Rules
 from portal_client.errors import PortalRefused, StatusUnreadable
 
@@ -146,19 +148,24 @@ class App:
 
     def _make_page(self) -> StatusPage:
         settings = self._settings
-        return status_page(
-            settings,
-            self._cache,
+        feeds = StatusFeeds(
             self._queue,
             self._poison_queue,
             open_page_portal(settings),
+            running=lambda: running(self._cache),
+            known=lambda: {objects.uid_of(job) for job in self._cache.jobs()},
+            progress_every=settings.progress,
+            stopping=self._stopping,
+        )
+        return StatusPage(
+            self._cache,
+            feeds,
             self._refusals,
             rules=Rules(limits_of(settings), bounds_of(settings), settings.gpu_resource),
-            namespace=self._cluster.namespace,
-            identity=self._launcher.identity,
+            process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
+            queue=settings.queue_name,
             not_ready=self.not_ready,
             waiting_for=self._reconciler.waiting_for,
-            stopping=self._stopping,
         )
 
     def run(self) -> int:

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import resources
+from importlib.metadata import version
 from typing import Any
 
+from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.phases import Phase, phase
@@ -66,15 +69,15 @@ _FILES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Process:
-    """Which dispatcher this is. started_at: RFC 3339; name: the pod's, where it runs in one."""
+    """Which dispatcher this is. name: the pod's, where it runs in one; started_at: RFC 3339."""
 
-    name: str
+    name: str = field(default_factory=socket.gethostname)
     identity: str
-    version: str
+    version: str = field(default_factory=lambda: version("training-dispatcher"))
     namespace: str
-    started_at: str
+    started_at: str = field(default_factory=lambda: rfc3339(time.time()))
 
 
 @dataclass(eq=False)

@@ -112,7 +112,9 @@ class Shown:
             self.feeds,  # type: ignore[arg-type]
             self.refusals,
             rules=RULES,
-            process=Process("training-dispatcher-7d9f-x2x4q", "ab12cd34", "0.1.0", "training", rfc3339(time.time())),
+            process=Process(
+                name="training-dispatcher-7d9f-x2x4q", identity="ab12cd34", version="0.1.0", namespace="training"
+            ),
             queue="requests",
             not_ready=lambda: self.not_ready,
             **{"waiting_for": lambda: self.waiting_for, "fresh": 0.0} | more,
