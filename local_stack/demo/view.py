@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Self
 
 from rich import box
@@ -15,6 +14,7 @@ from rich.text import Text
 
 from local_stack.demo.requests import Outcome, Request, mismatch
 from local_stack.demo.watch import Seen, Snapshot
+from local_stack.processes import Stoppable
 
 STATUS_STYLE = {"Completed": "green", "Failed": "red", "Processing": "yellow", "Reconfigure": "cyan"}
 # Wide enough for the columns of the last table, where there is no terminal to ask.
@@ -26,8 +26,8 @@ def make_console() -> Console:
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False)
 
 
-class Progress:
-    """Shows snapshots as they come. A context manager."""
+class Progress(Stoppable):
+    """Shows snapshots as they come."""
 
     def __init__(self, console: Console, requests: Iterable[Request], gpus: int) -> None:
         self._console = console
@@ -42,9 +42,7 @@ class Progress:
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
         if self._live is not None:
             self._live.stop()
 

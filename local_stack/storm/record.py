@@ -135,10 +135,7 @@ class Record:
                 self._versions[kind] = event["object"]["metadata"]["resourceVersion"]
 
     def _take(self, kind: str, item: dict[str, Any]) -> None:
-        if kind == "jobs":
-            self._take_job(item)
-        else:
-            self._take_pod(item)
+        (self._take_job if kind == "jobs" else self._take_pod)(item)
 
     def _take_job(self, item: dict[str, Any]) -> None:
         meta = item["metadata"]

@@ -17,9 +17,7 @@ def matcher(resource: Resource, query: Mapping[str, str]) -> Matcher | None:
     """Both selectors of a query as one test; None when everything matches."""
     labels = label_matcher(query.get("labelSelector") or "")
     fields = field_matcher(resource, query.get("fieldSelector") or "")
-    if labels and fields:
-        return both(labels, fields)
-    return labels or fields
+    return both(labels, fields) if labels and fields else labels or fields
 
 
 def both(first: Matcher | None, second: Matcher | None) -> Matcher:

@@ -11,11 +11,6 @@ _VERSION = {
     "major": "1",
     "minor": "36",
     "gitVersion": "v1.36.2",
-    "gitCommit": "stand-in",
-    "gitTreeState": "clean",
-    "buildDate": "2026-01-01T00:00:00Z",
-    "goVersion": "go1.25",
-    "compiler": "gc",
     "platform": "linux/amd64",
 }
 
