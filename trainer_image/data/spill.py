@@ -82,8 +82,8 @@ class Scratch:
         self._left -= size
         return True
 
-    def give_back(self, size: int) -> None:
-        """Bytes taken with `take` that are free again."""
+    def release(self, size: int) -> None:
+        """Frees bytes that were taken with `take`."""
         self._left = self.memory_left + size
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -216,7 +216,7 @@ class _Keeper:
                 self._taken += batch.nbytes
                 return
             self._path = self._scratch.file(self._bytes)
-            self._scratch.give_back(self._taken)
+            self._scratch.release(self._taken)
             self._writer = pq.ParquetWriter(self._path, batch.schema, compression="lz4", write_statistics=False)
         else:
             assert self._scratch is not None

@@ -167,7 +167,7 @@ class TextKeeper:
                 self._taken += more
                 return
             self._path = self._scratch.file(len(self._buffer))
-            self._scratch.give_back(self._taken)
+            self._scratch.release(self._taken)
             self._out = self._path.open("wb")
         if self._out is not None and len(self._buffer) >= BLOCK_BYTES:
             self._flush()

@@ -18,6 +18,16 @@ def fingerprint(path: Path) -> dict[str, Any]:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
+def entries(listed: Any) -> dict[str, dict[str, Any]]:
+    """name → {size, sha256}, from what a container says is a manifest. Raises ValueError for what is none."""
+    try:
+        return {
+            str(name): {"size": int(entry["size"]), "sha256": str(entry["sha256"])} for name, entry in listed.items()
+        }
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError("it is no manifest") from error
+
+
 def fetch(container: Container, blob: BlobInfo, target: Path) -> dict[str, Any]:
     """Writes the blob to `target`, whose folder is made; the fingerprint of what came. Raises StorageFault."""
     target.parent.mkdir(parents=True, exist_ok=True)

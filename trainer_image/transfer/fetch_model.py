@@ -20,7 +20,7 @@ from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, StorageFault
 from trainer_image.storage.local import LocalContainer
-from trainer_image.storage.manifest import MANIFEST, fetch, fingerprint
+from trainer_image.storage.manifest import MANIFEST, entries, fetch, fingerprint
 from trainer_image.transfer.failures import failing_as
 from trainer_image.transfer.publish import LATEST, Latest, read_latest
 
@@ -82,16 +82,16 @@ def _check(folder: Path, digest: str | None) -> None:
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise ConfigInvalid(f"{folder / MANIFEST} is not the one that {LATEST} names")
     try:
-        entries = untrusted_json.loads(content)
-        expected = {name: entries[name]["sha256"] for name in NEEDED}
-    except (ValueError, KeyError, TypeError):
+        listed = entries(untrusted_json.loads(content))
+        expected = {name: listed[name] for name in NEEDED}
+    except (ValueError, KeyError):
         raise ConfigInvalid(f"{folder / MANIFEST} is not readable") from None
-    for name, sha256 in expected.items():
+    for name, entry in expected.items():
         try:
-            found = fingerprint(folder / name)["sha256"]
+            found = fingerprint(folder / name)
         except FileNotFoundError:
             raise ConfigInvalid(f"{folder} lacks {name}: copy the whole folder") from None
-        if found != sha256:
+        if found != entry:
             raise ConfigInvalid(f"{folder / name} is not what {MANIFEST} says: it was changed, or copied badly")
 
 
@@ -120,11 +120,8 @@ def fetch_model(container: Container, latest: Latest, folder: Path, sentence: st
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")
         blobs = {blob.name: blob for blob in container.list(where)}
         try:
-            expected = {
-                name: {"size": entry["size"], "sha256": entry["sha256"]}
-                for name, entry in untrusted_json.loads(content).items()
-            }
-        except (ValueError, KeyError, TypeError, AttributeError):
+            expected = entries(untrusted_json.loads(content))
+        except ValueError:
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not readable)") from None
         for name, entry in expected.items():
             blob = blobs.get(where + name)

@@ -228,7 +228,7 @@ def test_arrays_are_files_beyond_the_room_in_memory(tmp_path: Path) -> None:
     tensor[3] = 7
     assert large[3].tolist() == [7] * 10
     assert room.array((0, 5), np.float32).shape == (0, 5)
-    room.give_back(400)
+    room.release(400)
     assert not isinstance(room.array((100,), np.float32), np.memmap)
 
 
