@@ -141,7 +141,7 @@ class Azurite(Stoppable):
             "Azurite",
             [node, SCRIPT, *place, *ports, *flags, *keep_alive],
             log,
-            # It leaves small files of its own where it starts.
+            # It writes small files into its working folder.
             cwd=self._folder or log.parent,
         ).start()
 

@@ -23,7 +23,7 @@ class ServiceFailed(Exception):
 
 
 class WaitedTooLong(AssertionError):
-    """A condition did not come true in time. An AssertionError: a test that waits fails rather than errs."""
+    """A condition did not become true in time. An AssertionError, so that a test that waits fails."""
 
 
 def wait_until(

@@ -29,7 +29,7 @@ JOB_TEMPLATE = ROOT / "manifests" / "base" / "job-template.yaml"
 QUEUE = "training-requests"
 NAMESPACE = "training"
 GPUS = 2
-# Where the template names no image of its own.
+# For a template that names no image.
 TRAINER_IMAGE = "training-dispatcher/trainer:local"
 
 
@@ -83,7 +83,7 @@ class Stack(Surroundings):
 
     def start_dispatcher(self, *, name: str = "dispatcher", timeout: float = 60.0, **settings: str) -> Service:
         """Start `dispatcher run` with `settings` over ours, and wait until it is ready. Each name once."""
-        # A port of its own for each after the first: of two that run at a time, each is to answer for itself.
+        # Each after the first gets another port: two can run at a time.
         port = str(free_port()) if set(self.services) - {"portal", "cluster"} else self.settings["HEALTH_PORT"]
         environment = {**self.settings, "HEALTH_PORT": port, **settings}
         service = self.run_dispatcher(name, environment)

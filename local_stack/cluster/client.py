@@ -123,11 +123,11 @@ class StandInCluster(Stoppable):
         self.control("DELETE", "faults")
 
     def calls(self) -> dict[str, int]:
-        """How often each "verb resource" was called, such as {"create jobs": 3}."""
+        """Number of calls of each "verb resource", such as {"create jobs": 3}."""
         return dict(self.control("GET", "calls")["calls"])
 
     def suffered(self) -> dict[str, int]:
-        """How many calls met a scripted fault, such as {"status 500": 2, "cut (carried out)": 1}."""
+        """Number of calls that met each scripted fault, such as {"status 500": 2, "cut (carried out)": 1}."""
         return dict(self.control("GET", "calls")["faults"])
 
     def clear_calls(self) -> None:
@@ -143,7 +143,7 @@ class StandInCluster(Stoppable):
         self.control("POST", "compact", {})
 
     def cut_watches(self, resource: str | None = None) -> int:
-        """Close the open watches' connections; how many there were."""
+        """Close the open watches' connections; returns their number."""
         return int(self.control("POST", "watches/cut", {"resource": resource})["watches"])
 
     def silence_watches(self, resource: str | None = None) -> int:

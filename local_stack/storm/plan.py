@@ -219,7 +219,7 @@ def _request(kind: Kind, number: int, run: str, bad: str | None, chance: random.
     if initial == "Created" and chance.random() < _RECONFIGURED:
         initial = "Reconfigure"
     copies: tuple[float, ...] = ()
-    # A copy that comes after a Reconfigure would be a request of its own.
+    # A copy that comes after a Reconfigure would be another request.
     if not kind.action.startswith("reconfigure") and not kind.poison and chance.random() < _DUPLICATED:
         copies = tuple(round(chance.choice((0.0, chance.uniform(0, 20))), 1) for _ in range(chance.choice((1, 1, 2))))
     return Request(kind, number, model_id, text, initial, copies)

@@ -45,14 +45,14 @@ class Watches:
         self.open: set[Watch] = set()
 
     def cut(self, plural: str | None) -> int:
-        """End the watches (of one resource) by closing their connections; how many."""
+        """End the watches (of one resource) by closing their connections; returns their number."""
         chosen = self._of(plural)
         for watch in chosen:
             watch.cut()
         return len(chosen)
 
     def silence(self, plural: str | None) -> int:
-        """The open watches (of one resource) stay open and send nothing more; how many."""
+        """The open watches (of one resource) stay open and send nothing more; returns their number."""
         chosen = self._of(plural)
         for watch in chosen:
             watch.silent = True

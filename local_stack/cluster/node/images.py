@@ -37,7 +37,7 @@ class Images:
     attempts: Counter[str] = field(default_factory=Counter)
 
     def attempt(self, pod: dict[str, Any]) -> int:
-        """The number of this instant pod among those of its owner, from 0; counted by the call."""
+        """Count this instant pod: its number among those of its owner, from 0."""
         owner = next((str(o["uid"]) for o in pod["metadata"].get("ownerReferences") or ()), pod["metadata"]["uid"])
         self.attempts[owner] += 1
         return self.attempts[owner] - 1

@@ -101,7 +101,7 @@ class Store:
         return obj
 
     def remove(self, plural: str, namespace: str, name: str) -> Obj:
-        """Delete for good; the DELETED event carries the last state under a version of its own."""
+        """Delete for good; the DELETED event carries the last state under a new version."""
         previous = self.objects[plural].pop((namespace, name))
         self.version += 1
         obj = {**previous.obj, "metadata": {**previous.obj["metadata"], "resourceVersion": str(self.version)}}
