@@ -52,11 +52,9 @@ def poison() -> None:
 @click.pass_obj
 def list_(environ: Environment, code: str | None, as_json: bool) -> None:
     """List every entry: id, time, reason."""
-    with _open(environ) as (queue, _), _entries(queue) as entries:
-        count = 0
-        for _message, entry in entries:
-            if code not in (None, entry.code):
-                continue
+    count = 0
+    with _open(environ) as (queue, _), _entries(queue, lambda entry: code in (None, entry.code)) as entries:
+        for _, entry in entries:
             count += 1
             if as_json:
                 click.echo(json.dumps(asdict(entry)))
@@ -71,8 +69,8 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
 @click.pass_obj
 def show(environ: Environment, message_id: str) -> None:
     """Print one entry in full, with the original message."""
-    with _open(environ) as (queue, _), _entries(queue) as entries:
-        found = next((entry for _, entry in entries if entry.message_id == message_id), None)
+    with _open(environ) as (queue, _), _entries(queue, lambda entry: entry.message_id == message_id) as entries:
+        found = next((entry for _, entry in entries), None)
     if found is None:
         fail(EXIT_FAILED, f"No entry {message_id} in {queue.name}; `dispatcher poison list` shows the ids")
     click.echo(json.dumps(asdict(found), indent=2))
@@ -93,10 +91,8 @@ def requeue(environ: Environment, message_id: str | None, code: str | None, ever
     """Put the original messages back on the queue, once their cause is fixed."""
     chosen = _choice(message_id, code, everything)
     sent: set[str] = set()
-    with _open(environ) as (queue, requests), _entries(queue) as entries:
+    with _open(environ) as (queue, requests), _entries(queue, chosen) as entries:
         for message, entry in entries:
-            if not chosen(entry):
-                continue
             # A crash of the dispatcher may have left two entries of one message.
             if not entry.message_id or entry.message_id not in sent:
                 requests.send(entry.original)
@@ -119,12 +115,11 @@ def purge(environ: Environment, message_id: str | None, code: str | None, everyt
     if not yes:
         click.confirm("Entries are deleted for good. Continue?", abort=True)
     count = 0
-    with _open(environ) as (queue, _), _entries(queue) as entries:
+    with _open(environ) as (queue, _), _entries(queue, chosen) as entries:
         for message, entry in entries:
-            if chosen(entry):
-                queue.delete(message)
-                count += 1
-                click.echo(f"purged {entry.message_id or 'an entry without an id'} ({entry.code})")
+            queue.delete(message)
+            count += 1
+            click.echo(f"purged {entry.message_id or 'an entry without an id'} ({entry.code})")
     _none_found(count > 0, queue.name)
 
 
@@ -149,15 +144,16 @@ def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]
 
 
 @contextmanager
-def _entries(queue: TrainingQueue) -> Iterator[Iterator[tuple[QueueMessage, PoisonEntry]]]:
-    """Every entry once; entries that were not deleted are visible again afterwards."""
+def _entries(queue: TrainingQueue, chosen: Chosen) -> Iterator[Iterator[tuple[QueueMessage, PoisonEntry]]]:
+    """Every chosen entry once; all that were not deleted are visible again afterwards."""
     held: list[QueueMessage] = []
 
     def each() -> Iterator[tuple[QueueMessage, PoisonEntry]]:
         while batch := queue.receive(MAX_BATCH, _HIDDEN):
             held.extend(batch)
             for message in batch:
-                yield message, parse_entry(message.text)
+                if chosen(entry := parse_entry(message.text)):
+                    yield message, entry
 
     try:
         yield each()

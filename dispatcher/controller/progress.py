@@ -1,4 +1,4 @@
-"""When the portal is told what a training waits for: only what lasts, not too often, and nothing that is outdated."""
+"""When to send the portal what a training waits for: only what lasts, not too often, and nothing that is outdated."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Progress:
     def runs(self, name: str, job: KubeObject) -> None:
         """The trainer runs: replace what we last wrote about its waiting. Not every trainer sends progress itself.
 
-        The trainer has the time of two progress messages to speak first; only our own message is replaced, if it is
-        still there word for word. Raises PortalError.
+        The trainer has the time of two progress messages to send its own first; only our own message is replaced, if it
+        is still there word for word. Raises PortalError.
         """
         now = self.monotonic()
         with self._guard:

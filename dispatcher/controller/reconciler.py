@@ -137,7 +137,7 @@ class Reconciler:
                 self._step(name, job)
 
     def waiting_for(self) -> dict[str, str]:
-        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue tell."""
+        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue show."""
         return self._progress.seen()
 
     def _step(self, name: str, job: KubeObject) -> None:
@@ -200,7 +200,7 @@ class Reconciler:
         """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
         live = self.cluster.get_job(name)
         if live is None or objects.uid_of(live) != objects.uid_of(job):
-            return  # the watch will tell the cache
+            return  # the watch will update the cache
         # Of pods that are gone only their end counts; their last state while they ran may be outdated.
         pods = self._refresh_pods(live, [pod for pod in self.cache.pods_of(live) if objects.pod_is_over(pod)])
         decided = self._decide(live, pods, now)

@@ -37,7 +37,7 @@ class QueueFacts:
 
 
 def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
-    """A request that is still a message; if it will be refused, the row tells so already."""
+    """A request that is still a message; if it will be rejected, the row says so already."""
     row: Row = {
         "model": claimed_model(message.text)[:_NAME_LIMIT],
         "phase": ON_THE_QUEUE,

@@ -162,5 +162,5 @@ class StatusFeeds:
         """A Job's curve is kept for as long as the Job."""
         known = self.known()
         with self._changed:
-            self._progress = {uid: heard for uid, heard in self._progress.items() if uid in known}
+            self._progress = {uid: progress for uid, progress in self._progress.items() if uid in known}
         self._asked = {uid: at for uid, at in self._asked.items() if uid in known}
