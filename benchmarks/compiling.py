@@ -18,9 +18,9 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.gpu import device_or_none
 from trainer_image.engine.compiling import lacking
-from trainer_image.errors import TrainerError
-from trainer_image.host.devices import choose_device, usable_cpus
+from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks.language.network import LanguageNetwork
 from trainer_image.tasks.language.presets import preset
 from trainer_image.tasks.language.windows import VOCABULARY
@@ -32,10 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of eager and compiled steps in turn (5)")
     parser.add_argument("--steps", type=int, default=5, help="of each kind in a round (5)")
     options = parser.parse_args(arguments)
-    try:
-        device = choose_device(options.device)
-    except TrainerError as error:
-        print(f"Nothing was measured. {error.sentence}", file=sys.stderr)
+    device = device_or_none(options.device)
+    if device is None:
         return 1
     if lacks := lacking(device):
         print(f"Nothing was measured. torch.compile needs {lacks}", file=sys.stderr)

@@ -258,6 +258,15 @@ def apart(load: Load, device: str) -> tuple[list[str], list[str], str]:
     return cells, notes, ""
 
 
+def device_or_none(wanted: str) -> torch.device | None:
+    """The device, or None once it is said that there is none."""
+    try:
+        return choose_device(wanted)
+    except TrainerError as error:
+        print(f"Nothing was measured. {error.sentence}", file=sys.stderr)
+        return None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [load.name for load in LOADS]
@@ -266,10 +275,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", choices=names, help="may be repeated")
     parser.add_argument("--one", choices=names, help="this one in this process, its line as JSON")
     options = parser.parse_args(arguments)
-    try:
-        device = choose_device(options.device)
-    except TrainerError as error:
-        print(f"Nothing was measured. {error.sentence}", file=sys.stderr)
+    device = device_or_none(options.device)
+    if device is None:
         return 1
     if options.one:
         [load] = [load for load in LOADS if load.name == options.one]

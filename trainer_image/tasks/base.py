@@ -12,7 +12,7 @@ moves tensors, opens no checkpoint, reads no environment and takes no random num
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -221,12 +221,7 @@ class Problem(ABC):
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         """AdamW's groups: matrices decay, biases, scales and norms do not. `lr_factor` multiplies the learning rate."""
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-        return [
-            {"params": decayed, "weight_decay": weight_decay},
-            {"params": plain, "weight_decay": 0.0},
-        ]
+        return matrices_decay(model.parameters(), weight_decay)
 
 
 # Raised when a task that was written for this interface would no longer work as it is.
@@ -256,6 +251,15 @@ class Task(ABC):
     @abstractmethod
     def restore(self, description: Json) -> Predictor:
         """The inverse of `Problem.model_description`."""
+
+
+def matrices_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[Json]:
+    """Two of AdamW's groups, of these parameters: matrices with weight decay, and the others without."""
+    trained = [p for p in parameters if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
 
 
 def restored(kind: type[T], value: Json) -> T:

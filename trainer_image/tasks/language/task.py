@@ -30,6 +30,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    matrices_decay,
     restored,
 )
 from trainer_image.tasks.language import ngrams as language_ngrams
@@ -214,11 +215,8 @@ class LanguageProblem(Problem):
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, LanguageNetwork)
-        tables = {"ngram.weight"}
-        rest = [(name, p) for name, p in model.named_parameters() if name not in tables]
         return [
-            {"params": [p for _, p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for _, p in rest if p.ndim < 2], "weight_decay": 0.0},
+            *matrices_decay((p for p in model.parameters() if p is not model.ngram.weight), weight_decay),
             # A bucket is touched seldom: decay would undo between two visits what it learnt.
             {"params": [model.ngram.weight], "weight_decay": 0.0, "lr_factor": NGRAM_RATE},
         ]

@@ -199,17 +199,7 @@ class _Column:
         )
 
     def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | None:
-        counts: Counter[str] = Counter()
-        dropped = 0
-        for _, cells, chosen in self._cells():
-            known = words(cells.take(pa.array(chosen)), folded=False).drop_null()
-            for entry in pc.value_counts(known).to_pylist():
-                counts[entry["values"]] += entry["counts"]
-            if len(counts) > MOST_COUNTED:
-                frequent = Counter({word: count for word, count in counts.items() if count > 1})
-                dropped += len(counts) - len(frequent)
-                counts = frequent
-        distinct = len(counts) + dropped
+        counts, distinct = self._counted()
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
             self._warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
             return None
@@ -223,6 +213,24 @@ class _Column:
         if len(counts) < 2 and read.filled == read.rows:
             self._note("is constant and was left out")
             return None
+        return CategoryColumn(self.name, self._kept(counts, distinct), folded=folded is not None)
+
+    def _counted(self) -> tuple[Counter[str], int]:
+        """(rows of each category, the number of categories): of very many, those seen once are left out of the first."""
+        counts: Counter[str] = Counter()
+        dropped = 0
+        for _, cells, chosen in self._cells():
+            known = words(cells.take(pa.array(chosen)), folded=False).drop_null()
+            for entry in pc.value_counts(known).to_pylist():
+                counts[entry["values"]] += entry["counts"]
+            if len(counts) > MOST_COUNTED:
+                frequent = Counter({word: count for word, count in counts.items() if count > 1})
+                dropped += len(counts) - len(frequent)
+                counts = frequent
+        return counts, len(counts) + dropped
+
+    def _kept(self, counts: Counter[str], distinct: int) -> tuple[str, ...]:
+        """The categories that the model knows, the most frequent first."""
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         kept = [word for word, _ in ordered[:MOST_CATEGORIES]]
         if len(ordered) > ONE_HOT_CATEGORIES:
@@ -231,7 +239,7 @@ class _Column:
             kept = often if len(often) > ONE_HOT_CATEGORIES else kept
             if len(kept) < distinct:
                 self._note(f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one")
-        return CategoryColumn(self.name, tuple(kept), folded=folded is not None)
+        return tuple(kept)
 
     @staticmethod
     def _folded(counts: Counter[str]) -> Counter[str] | None:

@@ -29,6 +29,7 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    matrices_decay,
     restored,
     rows_in,
     spaced,
@@ -190,10 +191,9 @@ class TabularProblem(Problem):
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, TabularNetwork)
-        rest = [p for name, p in model.named_parameters() if not name.startswith("skip.")]
+        rest = (p for name, p in model.named_parameters() if not name.startswith("skip."))
         return [
-            {"params": [p for p in rest if p.ndim >= 2], "weight_decay": weight_decay},
-            {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
+            *matrices_decay(rest, weight_decay),
             # Fitted already: the linear part follows the others slowly, and is not drawn to zero.
             {"params": list(model.skip.parameters()), "weight_decay": 0.0, "lr_factor": SKIP_RATE},
         ]
