@@ -229,8 +229,7 @@ class Engine:
         if at.phase_step >= at.planned < self.recipe.epochs * per_epoch:
             at.notes.append(
                 f"The time budget of {self.plan.time_budget:g} s (train.time_budget) was used up: training ended with "
-                f"epoch {at.epoch} of the {self.recipe.epochs} that it may have at most. More time may give a better "
-                "model."
+                f"epoch {at.epoch} of at most {self.recipe.epochs}. More time may give a better model."
             )
         rows = sum(rows_in(self.problem.splits[name]) for name in ("train", "validation"))
         growth = math.ceil(rows / self.recipe.batch_size) / per_epoch

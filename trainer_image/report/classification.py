@@ -138,7 +138,7 @@ def calibration(found: Content) -> str:
         judged = (
             f" A perfectly calibrated model stays below {number(chance)} on {number(rows)} rows: this one is "
             f"{'surer than it is right' if sure > right else 'right more often than it is sure'}. "
-            "Do not take its probabilities at their word."
+            "Do not take its probabilities literally."
         )
     said = "; ".join(
         f"{number(b['rows'])} rows with confidence {number(b['confidence'])}: accuracy {number(b['accuracy'])}"
@@ -160,8 +160,8 @@ def calibration(found: Content) -> str:
         "calibration",
         "Calibration",
         paragraph(
-            f"Expected calibration error {number(error)}: the mean distance of what the model says of its own "
-            f"certainty from how often it is right.{judged}"
+            f"Expected calibration error {number(error)}: the mean difference between the model's confidence "
+            f"and how often it is right.{judged}"
         ),
         '<div class="columns">'
         + charts.figure(

@@ -40,7 +40,7 @@ def files(found: list[Content]) -> str:
         "files",
         "Files",
         paragraph(
-            "Bits that the model needs for a byte of each test file; 8 is no knowledge at all. A file that is far "
+            "Bits that the model needs for a byte of each test file; 8 means no knowledge at all. A file that is far "
             f"harder than the others is unlike the training text.{left}"
         ),
         _spread([entry["bits_per_byte"] for entry in found]) if len(found) >= 8 else "",
@@ -82,5 +82,5 @@ def samples(found: list[Content]) -> str:
         prompt, written = str(sample.get("prompt") or ""), str(sample.get("text") or "")
         lead = f"<strong>{text(prompt[-LONGEST_SAMPLE:])}</strong>" if prompt else ""
         parts.append(f'<div class="excerpt"><p>{lead}{text(written[:LONGEST_SAMPLE])}</p></div>')
-    lead = "Written by the model; what it was given stands in bold. How it sounds is no measure of how well it is."
+    lead = "Written by the model; what it was given stands in bold. How it sounds does not show how good the model is."
     return section("samples", "Samples", paragraph(lead), *parts)

@@ -110,7 +110,7 @@ def residuals(found: Content) -> str:
         "residuals",
         "Residuals",
         paragraph(
-            "The error is predicted minus true: above zero the model says too much."
+            "The error is predicted minus true: above zero the prediction is too high."
             + (" A shape in the cloud is something that the model has not learnt." if "points" in found else "")
         ),
         columns(

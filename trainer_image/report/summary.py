@@ -232,8 +232,8 @@ def use(content: Content) -> str:
         block(command),
         paragraph(
             "On the rows of the test split it prints the figures of this report: to the last digit on the machine and "
-            "the kind of device that trained, up to rounding elsewhere. On rows that the model was trained on it "
-            "prints better ones than it deserves. README.md is the model card, report.json has every figure."
+            "the kind of device that trained, up to rounding elsewhere. On rows that the model was "
+            "trained on the figures look better than it is. README.md is the model card, report.json has every figure."
         ),
     )
 

@@ -67,8 +67,8 @@ def judge(problem: Problem, settings: TaskSettings, targets: Array, labels: Sequ
         if settings.metric == "auto":
             problem.notes.append(
                 f"The classes{of} are imbalanced: {share:.1%} of the training rows are '{labels[int(counts.argmax())]}'"
-                f", and as accurate is an answer that is always the same. The model is judged by "
-                f"{figure.replace('_', ' ')} instead (train.metric decides otherwise)."
+                f", so that always answering the same would be as accurate. The model is judged by "
+                f"{figure.replace('_', ' ')} instead (train.metric changes that)."
             )
     problem.headline, problem.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, figure, "log_loss")
     problem.warnings += _doubtful(counts.tolist(), labels, of, noun)

@@ -216,7 +216,7 @@ class _Column:
         return CategoryColumn(self.name, self._kept(counts, distinct), folded=folded is not None)
 
     def _counted(self) -> tuple[Counter[str], int]:
-        """(rows of each category, the number of categories): of very many, those seen once are left out of the first."""
+        """(rows of each category, the number of categories). Of very many, the first lacks those seen once."""
         counts: Counter[str] = Counter()
         dropped = 0
         for _, cells, chosen in self._cells():
