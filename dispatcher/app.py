@@ -258,15 +258,13 @@ class App:
         def supervised() -> None:
             try:
                 loop(self._heartbeats.beat(name))
+                if self._stopping.is_set():
+                    return
+                log.critical("The loop %s returned unexpectedly; ending the process", name)
             except BaseException:
                 log.critical("The loop %s died; ending the process", name, exc_info=True)
-                self._died = name
-                self._stopping.set()
-            else:
-                if not self._stopping.is_set():
-                    log.critical("The loop %s returned unexpectedly; ending the process", name)
-                    self._died = name
-                    self._stopping.set()
+            self._died = name
+            self._stopping.set()
 
         self._metrics.loop_silent.labels(loop_of(name)).set_function(lambda: self._heartbeats.silence(loop_of(name)))
         thread = threading.Thread(target=supervised, name=name, daemon=True)

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass, field
 
 from common.backoff import exponential
+from common.times import rfc3339
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.admission import Action, Decision, MessageEffect
@@ -23,8 +24,8 @@ from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRe
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
-from dispatcher.queue import poison
 from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage
+from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines
@@ -246,17 +247,10 @@ class Intake:
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
         """Poison queue first, delete then. A crash between: redelivered, and a second entry of the same message id."""
-        entry = poison.make_entry(
-            code=code,
-            sentence=sentence,
-            message_id=message.id,
-            delivery_count=message.delivery_count,
-            queued_at=message.queued_at,
-            now=time.time(),
-            original=message.text,
-        )
+        queued_at, now = rfc3339(message.queued_at), rfc3339(time.time())
+        entry = PoisonEntry(code, sentence, message.id, message.delivery_count, queued_at, now, message.text)
         try:
-            self.poison_queue.send(entry)
+            self.poison_queue.send(make_entry(entry))
         except QueueError as error:
             self.breaker.trip(str(error), cause="queue", probe=self.poison_queue.depth)
             return  # redelivered when its visibility timeout expires

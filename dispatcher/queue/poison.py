@@ -7,10 +7,7 @@ import gzip
 import io
 import json
 import zlib
-from dataclasses import dataclass
-from typing import Any
-
-from common.times import rfc3339
+from dataclasses import asdict, dataclass
 
 # Azure Storage Queue: a message has at most 64 KiB.
 MAX_ENTRY_BYTES = 64 * 1024
@@ -18,7 +15,7 @@ MAX_ENTRY_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class PoisonEntry:
-    """One refused message. poisoned_at, queued_at: RFC 3339, UTC."""
+    """One rejected message. poisoned_at, queued_at: RFC 3339, UTC."""
 
     code: str
     sentence: str
@@ -29,32 +26,17 @@ class PoisonEntry:
     original: str
 
 
-def make_entry(
-    *,
-    code: str,
-    sentence: str,
-    message_id: str,
-    delivery_count: int,
-    queued_at: float,
-    now: float,
-    original: str,
-) -> str:
-    """The entry's text. An original too large for an envelope is compressed, and if need be put there bare."""
-    entry: dict[str, Any] = {
-        "code": code,
-        "sentence": sentence,
-        "message_id": message_id,
-        "delivery_count": delivery_count,
-        "queued_at": rfc3339(queued_at),
-        "poisoned_at": rfc3339(now),
-    }
-    plain = json.dumps({**entry, "original": original})
+def make_entry(entry: PoisonEntry) -> str:
+    """The entry's text; an original too large for that is compressed, or if need be all that is kept."""
+    fields = asdict(entry)
+    plain = json.dumps(fields)
     if len(plain) <= MAX_ENTRY_BYTES:
         return plain
-    packed = base64.b64encode(gzip.compress(original.encode("utf-8", "surrogatepass"), mtime=0)).decode()
-    compressed = json.dumps({**entry, "original_gzip": packed})
-    # What does not even compress is kept as it came: the bytes matter more than the reason, which is in the log.
-    return compressed if len(compressed) <= MAX_ENTRY_BYTES else original
+    original = fields.pop("original").encode("utf-8", "surrogatepass")
+    fields["original_gzip"] = base64.b64encode(gzip.compress(original, mtime=0)).decode()
+    compressed = json.dumps(fields)
+    # What cannot be compressed enough is kept as it came: the bytes matter more than the reason, which is in the log.
+    return compressed if len(compressed) <= MAX_ENTRY_BYTES else entry.original
 
 
 def parse_entry(text: str) -> PoisonEntry:

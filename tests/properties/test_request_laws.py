@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from dispatcher.cluster import names
 from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
 from dispatcher.launch.request import Bounds, MalformedRequest, decode
-from dispatcher.queue.poison import MAX_ENTRY_BYTES, make_entry, parse_entry
+from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from tests.world.builders import TEMPLATE
 
 BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",))
@@ -164,15 +164,8 @@ def normal(text: str) -> str:
 
 
 def entry_of(original: str, sentence: str = "why", code: str = "NotJson") -> str:
-    return make_entry(
-        code=code,
-        sentence=sentence,
-        message_id="message-1",
-        delivery_count=2,
-        queued_at=0.0,
-        now=1.0,
-        original=original,
-    )
+    at = "1970-01-01T00:00:00Z"
+    return make_entry(PoisonEntry(code, sentence, "message-1", 2, at, at, original))
 
 
 @given(st.text(st.characters()), st.text(st.characters(), max_size=100))

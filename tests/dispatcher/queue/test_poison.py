@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.times import rfc3339
 from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from tests.world.builders import T0
 
@@ -21,11 +22,11 @@ def entry(original: str, **changes: Any) -> str:
         "sentence": "The message is neither JSON nor base64 of JSON",
         "message_id": "message-1",
         "delivery_count": 3,
-        "queued_at": T0,
-        "now": T0 + 60,
+        "queued_at": rfc3339(T0),
+        "poisoned_at": rfc3339(T0 + 60),
         "original": original,
     }
-    return make_entry(**{**arguments, **changes})
+    return make_entry(PoisonEntry(**{**arguments, **changes}))
 
 
 def test_an_entry_says_why_when_and_how_often() -> None:

@@ -8,15 +8,13 @@ from unittest.mock import Mock
 import pytest
 
 from dispatcher.queue.messages import PeekedMessage, QueueUnavailable
-from dispatcher.queue.poison import make_entry
+from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.web.status_feeds import StatusFeeds
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.builders import FakeClock
 
-ENTRY = make_entry(
-    code="NotJson", sentence="no", message_id="p", delivery_count=1, queued_at=1.0, now=2.0, original="x"
-)
+ENTRY = make_entry(PoisonEntry("NotJson", "no", "p", 1, "1970-01-01T00:00:01Z", "1970-01-01T00:00:02Z", "x"))
 
 
 class Queue:
