@@ -153,11 +153,11 @@ def _interrupt(interruption: Interruption) -> None:
     if interruption.way == "store":
         upload, files = LocalContainer.upload, [0]
 
-        def store(self: LocalContainer, name: str, file: Path, md5: bytes) -> None:
+        def store(self: LocalContainer, name: str, file: Path, *etag: str | None) -> str:
             files[0] += name.startswith("checkpoints/")
             if files[0] == interruption.file:
                 os.kill(os.getpid(), number)
-            upload(self, name, file, md5)
+            return upload(self, name, file, *etag)
 
         LocalContainer.upload = store  # type: ignore[method-assign]
         return
