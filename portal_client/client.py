@@ -21,7 +21,6 @@ from typing import TypeVar
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from requests.auth import AuthBase
 
 from common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client import auth, log_lines, settings
@@ -83,14 +82,7 @@ class PortalClient:
     def get_model_status(self, model_id: str) -> ModelStatus:
         """The model's status and message at the portal now. Raises PortalError."""
         call = Call("GET", self._address.status_url(model_id), f"model {model_id}")
-        try:
-            self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
-            found, answer, method = self._measured(call, None, read_status)
-        except PortalError as error:
-            self._log.warning(log_lines.GET.error, self._clean(error.detail))
-            self._log.warning(log_lines.NOT_RETRIEVED, model_id)
-            raise
-        self._log_success(log_lines.GET, method, answer)
+        found = self._call(call, None, read_status, log_lines.GET, log_lines.NOT_RETRIEVED, model_id)
         self._log.info(log_lines.RETRIEVED, model_id, found.status.title)
         return found
 
@@ -106,34 +98,43 @@ class PortalClient:
             "Status": int(status),
             "Message": self._clean(portal_message(message)),
         }
-        try:
-            self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
-            self._log.info(log_lines.PAYLOAD, payload)
-            _, answer, method = self._measured(call, payload, check_accepted)
-        except PortalError as error:
-            self._log.warning(log_lines.PUT.error, self._clean(error.detail))
-            self._log.warning(log_lines.NOT_UPDATED, model_id, status.title)
-            raise
-        self._log_success(log_lines.PUT, method, answer)
+        self._call(call, payload, check_accepted, log_lines.PUT, log_lines.NOT_UPDATED, model_id, status.title)
         self._log.info(log_lines.UPDATED, model_id, status.title)
 
     def close(self) -> None:
         """Closes the kept connections."""
         self._session.close()
 
-    def _measured(
-        self, call: Call, payload: Mapping[str, object] | None, read: Callable[[Answer, Call, float], _Found]
-    ) -> tuple[_Found, Answer, str]:
-        """What `read` finds in the portal's answer, the answer, and the method that got it. Calls the observer."""
+    def _call(
+        self,
+        call: Call,
+        payload: Mapping[str, object] | None,
+        read: Callable[[Answer, Call, float], _Found],
+        wording: Wording,
+        *failed: str,
+    ) -> _Found:
+        """What `read` finds in the portal's answer; logs the call and calls the observer.
+
+        failed: the last line that a failure is logged with, and its arguments.
+        """
+        self._log.info(log_lines.MAKING_REQUEST, call.method, call.url)
+        if payload is not None:
+            self._log.info(log_lines.PAYLOAD, payload)
         began = time.monotonic()
         try:
             answer, method = self._exchange(call, payload)
             found = read(answer, call, time.time())
         except PortalError as error:
             self._on_call(call.method, error.status_code, error, time.monotonic() - began)
+            self._log.warning(wording.error, self._clean(error.detail))
+            self._log.warning(*failed)
             raise
         self._on_call(call.method, answer.status, None, time.monotonic() - began)
-        return found, answer, method
+        if self._auth.is_auto:
+            self._log.info(wording.successful_with, auth.SPOKEN[method], answer.status)
+        else:
+            self._log.info(wording.successful, answer.status)
+        return found
 
     def _exchange(self, call: Call, payload: Mapping[str, object] | None) -> tuple[Answer, str]:
         """The portal's answer, whatever its status, and the authentication method that got it."""
@@ -167,7 +168,7 @@ class PortalClient:
                 call.method,
                 call.url,
                 json=payload,
-                auth=_KeyHeader(*auth.header(method, self._api_key)),
+                auth=_key_header(*auth.header(method, self._api_key)),
                 timeout=(self._timeout, self._timeout),
                 allow_redirects=False,
                 stream=True,
@@ -221,26 +222,18 @@ class PortalClient:
         if self._api_key and not self._address.is_https and not self._address.is_loopback:
             self._log.warning(log_lines.UNENCRYPTED, self._address.host)
 
-    def _log_success(self, wording: Wording, method: str, answer: Answer) -> None:
-        if self._auth.is_auto:
-            self._log.info(wording.successful_with, auth.SPOKEN[method], answer.status)
-        else:
-            self._log.info(wording.successful, answer.status)
-
     def _clean(self, text: str) -> str:
         return redact(text, (self._api_key,))
 
 
-class _KeyHeader(AuthBase):
+def _key_header(name: str, value: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """Sends the key as one header. Being an `auth`, it keeps requests from using a .netrc entry instead."""
 
-    def __init__(self, name: str, value: str) -> None:
-        self._name = name
-        self._value = value
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        request.headers[self._name] = self._value
+    def sign(request: requests.PreparedRequest) -> requests.PreparedRequest:
+        request.headers[name] = value
         return request
+
+    return sign
 
 
 def _checked(name: str, parse: Callable[[str], _Found], value: str) -> _Found:

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    AnyLogger = logging.Logger | logging.LoggerAdapter[Any]
-else:
-    AnyLogger = logging.Logger | logging.LoggerAdapter
+AnyLogger = logging.Logger | logging.LoggerAdapter[Any]
 
 EXTRACTED = "Extracted model ID '%s' from container name '%s'"
 NOT_EXTRACTED = "No model ID extracted: %s"
