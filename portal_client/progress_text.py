@@ -61,16 +61,12 @@ def parse(text: str) -> EpochProgress | None:
     found = _SENTENCE.fullmatch(text)
     if found is None:
         return None
-    step, steps, loss = found["step"], found["steps"], found["loss"]
+    step, steps, loss = found["step"], found["steps"], float(found["loss"] or "nan")
     return EpochProgress(
         int(found["epoch"]),
         int(found["epochs"]),
         None if step is None else int(step),
         None if steps is None else int(steps),
-        None if loss is None else _finite(float(loss)),
+        loss if math.isfinite(loss) else None,
         found["more"] or "",
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -36,17 +36,15 @@ class ProcessingStatus(IntEnum):
 
         Raises ValueError for everything else: a boolean, a fraction, non-ASCII digits, surrounding space.
         """
-        if isinstance(value, int) and not isinstance(value, bool) and value in _BY_NUMBER:
-            return _BY_NUMBER[value]
-        if isinstance(value, str) and value.isascii() and value.lower() in _BY_TEXT:
-            return _BY_TEXT[value.lower()]
+        key = value.lower() if isinstance(value, str) and value.isascii() else value
+        if isinstance(key, int | str) and not isinstance(key, bool) and key in _KNOWN:
+            return _KNOWN[key]
         known = ", ".join(f"{status.title} ({status.value})" for status in cls)
         raise ValueError(f"{_shown(value)} is no model status: expected one of {known}")
 
 
-_BY_NUMBER = {status.value: status for status in ProcessingStatus}
-_BY_TEXT = {status.title.lower(): status for status in ProcessingStatus} | {
-    str(status.value): status for status in ProcessingStatus
+_KNOWN: dict[int | str, ProcessingStatus] = {
+    key: status for status in ProcessingStatus for key in (status.value, str(status.value), status.title.lower())
 }
 
 
