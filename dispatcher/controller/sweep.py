@@ -57,7 +57,7 @@ class Sweep:
         for name in self.cache.names():
             job = self.cache.job(name)
             if job is None or not objects.is_reported(job):
-                self.work.nudge(name)
+                self.work.add(name)
 
     def set_queue_gauges(self) -> None:
         """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""

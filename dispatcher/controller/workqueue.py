@@ -35,17 +35,10 @@ class WorkQueue:
         self._closed = False
 
     def add(self, key: str) -> None:
-        """Work on `key` as soon as a worker is free."""
-        with self._condition:
-            self._add(key)
-            self._condition.notify()
-
-    def nudge(self, key: str) -> None:
-        """As `add`, but a key that is in back-off stays there."""
+        """Work on `key` as soon as a worker is free; a key that is in back-off stays there."""
         with self._condition:
             if key not in self._failures or key not in self._due:
                 self._add(key)
-                self._condition.notify()
 
     def add_after(self, key: str, seconds: float) -> None:
         """Work on `key` in `seconds`, or earlier if it is added meanwhile."""
@@ -83,17 +76,12 @@ class WorkQueue:
                     key = next(iter(self._ready))
                     del self._ready[key]
                     self._working.add(key)
-                    if self._ready:
-                        # Several timers may have passed at once, and nobody else was woken for them.
-                        self._condition.notify()
                     return key
                 now = self._clock()
                 if deadline is not None and now >= deadline:
                     return None
-                waits = [
-                    end - now for end in (deadline, self._timers[0][0] if self._timers else None) if end is not None
-                ]
-                self._condition.wait(min(waits) if waits else None)
+                ends = [due for due, _ in self._timers[:1]] + ([] if deadline is None else [deadline])
+                self._condition.wait(min(ends) - now if ends else None)
             return None
 
     def done(self, key: str) -> None:
@@ -103,7 +91,6 @@ class WorkQueue:
             if key in self._again:
                 self._again.discard(key)
                 self._add(key)
-                self._condition.notify()
 
     def close(self) -> None:
         """Make every waiting `get` return None."""
@@ -124,6 +111,7 @@ class WorkQueue:
             self._again.add(key)
         else:
             self._ready[key] = None
+            self._condition.notify()
 
     def _promote(self) -> None:
         now = self._clock()

@@ -26,6 +26,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.owed: set[str] = set()  # to be handed out, now or after the work in hand
         self.timers: dict[str, float] = {}
         self.working: set[str] = set()
+        self.failing: set[str] = set()
 
     def pass_timers(self) -> None:
         for key, due in list(self.timers.items()):
@@ -36,7 +37,8 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def add(self, key: str) -> None:
         self.queue.add(key)
-        self.owed.add(key)
+        if key not in self.failing or key not in self.timers:
+            self.owed.add(key)
 
     @rule(key=KEYS, seconds=st.sampled_from([0.0, 0.5, 1.0, 5.0, 100.0]))
     def add_after(self, key: str, seconds: float) -> None:
@@ -46,11 +48,13 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(key=KEYS)
     def fail(self, key: str) -> None:
         wait = self.queue.failed(key)
+        self.failing.add(key)
         self.timers[key] = min(self.timers.get(key, float("inf")), self.clock() + wait)
 
     @rule(key=KEYS)
     def succeed(self, key: str) -> None:
         self.queue.succeeded(key)
+        self.failing.discard(key)
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 60.0]))
     def pass_time(self, seconds: float) -> None:

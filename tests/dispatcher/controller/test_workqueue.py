@@ -95,26 +95,26 @@ def test_a_failed_key_waits_at_least_as_long_as_it_was_asked_to(queue: WorkQueue
     assert got(queue) == "a"
 
 
-def test_a_nudge_does_not_shorten_a_back_off_and_an_event_does(queue: WorkQueue) -> None:
+def test_an_add_does_not_shorten_a_back_off_and_an_event_does(queue: WorkQueue) -> None:
     queue.failed("a")
-    queue.nudge("a")
+    queue.add("a")
     assert got(queue) is None
+    queue.add_after("a", 0)
+    assert got(queue) == "a"
+
+
+def test_an_add_is_work_for_a_key_that_does_not_fail(queue: WorkQueue) -> None:
+    queue.add_after("a", 1000)
     queue.add("a")
     assert got(queue) == "a"
 
 
-def test_a_nudge_is_work_for_a_key_that_does_not_fail(queue: WorkQueue) -> None:
-    queue.add_after("a", 1000)
-    queue.nudge("a")
-    assert got(queue) == "a"
-
-
-def test_a_nudge_is_work_for_a_failing_key_without_a_timer(queue: WorkQueue, clock: FakeClock) -> None:
+def test_an_add_is_work_for_a_failing_key_without_a_timer(queue: WorkQueue, clock: FakeClock) -> None:
     queue.failed("a")
     clock.advance(60)
     assert got(queue) == "a"
     queue.done("a")
-    queue.nudge("a")
+    queue.add("a")
     assert got(queue) == "a"
 
 

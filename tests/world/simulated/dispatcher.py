@@ -150,7 +150,7 @@ class Process:
             return
         self.sweep.once()
         for name in self.cache.names():
-            self.work.nudge(name)
+            self.work.add(name)
         try:
             self.reconciler.run(lambda: None)
         except _Idle:
