@@ -95,7 +95,7 @@ def sources() -> list[Path]:
 
 
 def write_documents(folder: Path, rows: int) -> None:
-    """So many of the standard library's modules of all sizes, as they are."""
+    """That number of the standard library's modules of all sizes, as they are."""
     (folder / "train").mkdir(parents=True)
     found = sources()
     step = max(1, len(found) // rows)

@@ -108,7 +108,7 @@ class Interruption:
 
 
 def draw(chance: random.Random, steps: int) -> list[Interruption]:
-    """One to three interruptions of a training of so many steps."""
+    """One to three interruptions of a training with this number of steps."""
     drawn = []
     for _ in range(chance.randint(1, 3)):
         way = chance.choice(("kill", "kill", "term", "store"))

@@ -46,7 +46,7 @@ def steps(seconds: float) -> tuple[float, float]:
 
 @contextlib.contextmanager
 def busy(processes: int) -> Iterator[None]:
-    """So many processes that compute for nothing."""
+    """That number of processes that compute for nothing."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(processes)]
     try:
         yield

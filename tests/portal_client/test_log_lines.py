@@ -1,6 +1,6 @@
 """The log lines that operators troubleshoot with: each block is quoted from the requirements document.
 
-A block is held as an ordered part of what is logged: the document's own blocks leave out each other's lines (the
+A block is held as an ordered part of what is logged: the requirements' own blocks leave out each other's lines (the
 "Payload:" line stands in one, the "Trying ..." lines in another).
 """
 
@@ -91,7 +91,7 @@ def assert_in_order(block: str, logged: list[str]) -> None:
     for line in block.splitlines():
         found = next((i for i in range(position, len(logged)) if logged[i].startswith(line)), None)
         assert found is not None, f"{line!r} is not in {logged[position:]}"
-        # requests' own text goes on after what the document shows of it.
+        # requests' own text goes on after what the requirements show of it.
         assert logged[found] == line or line.endswith("Max retries exceeded")
         position = found + 1
 

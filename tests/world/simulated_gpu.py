@@ -39,7 +39,7 @@ WAITING = {
     *("aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::bincount"),
     *("aten::_unique2", "aten::unique_dim", "aten::unique_consecutive", "aten::repeat_interleave.Tensor"),
 }
-# After so many new storages those that are gone are forgotten.
+# After this number of new storages those that are gone are forgotten.
 FORGET_AFTER = 200
 
 

@@ -1,7 +1,7 @@
 """One run from its start to the termination message, in the pod and on a laptop: an attempt, and the report of its end.
 
 Storage and tracker are the only differences between the two places. What goes wrong is a TrainerError here; its exit
-code decides who reports it: a trainer that the dispatcher launched reports what no retry can mend, and leaves the rest
+code decides who reports it: a trainer that the dispatcher launched reports what no retry can fix, and leaves the rest
 to the Job's retries and the dispatcher; a standalone one reports every failure.
 """
 

@@ -1,7 +1,7 @@
 """What a model has to beat: a constant answer and a linear model, fitted by scikit-learn on the same rows.
 
 Each takes plain arrays: inputs (rows, features), targets (rows,); the inputs of the test in parts, one at a time.
-Fitting stops being worth its time on large data: of more than MOST_ROWS rows callers pass so many evenly spaced ones.
+Fitting stops being worth its time on large data: of more than MOST_ROWS rows callers pass MOST_ROWS evenly spaced ones.
 """
 
 from __future__ import annotations

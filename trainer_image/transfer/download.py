@@ -124,7 +124,7 @@ class Download:
         self._fetch(largest_first)
         wrong = self._mismatches(largest_first)
         if wrong:
-            # Once more: a proxy's fault is mended by it, a wrong Content-MD5 is not.
+            # Once more: a proxy's fault goes away with it, a wrong Content-MD5 is not.
             log.warning("Fetching again, MD5 differs: %s", ", ".join(printable(b.name) for b in wrong))
             self._fetch(wrong)
             wrong = self._mismatches(wrong)

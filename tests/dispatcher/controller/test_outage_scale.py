@@ -104,7 +104,7 @@ class Sky:
 
 
 class Workers:
-    """So many workers of one dispatcher: each takes a key and is busy for as long as its calls take."""
+    """That number of workers of one dispatcher: each takes a key and is busy for as long as its calls take."""
 
     def __init__(self, sky: Sky) -> None:
         self.sky = sky

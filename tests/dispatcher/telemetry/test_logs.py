@@ -1,4 +1,4 @@
-"""Log lines: which model they speak of, for people and for machines, and never a secret."""
+"""Log lines: which model they are about, for people and for machines, and never a secret."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def test_a_line_for_people_names_the_job_first(capfd: pytest.CaptureFixture[str]
         logging.getLogger("x").warning("Intake pauses")
     assert capfd.readouterr().err.endswith(" WARNING [model-1] Intake pauses\n")
     with logs.bind(message_id="7f6c2f0e-0d6b-4a0c-9a52-1f0f3c9d2b11", attempt=2):
-        logging.getLogger("x").warning("it comes again")
+        logging.getLogger("x").warning("it is redelivered")
         with logs.bind(job="model-1"):
             logging.getLogger("x").info("launched")
     assert [line.split(" ", 3)[-1] for line in capfd.readouterr().err.splitlines()] == [
-        "[message 7f6c2f0e attempt 2] it comes again",
+        "[message 7f6c2f0e attempt 2] it is redelivered",
         "   [model-1 message 7f6c2f0e attempt 2] launched",
     ]
 

@@ -1,4 +1,4 @@
-"""dispatcher.web.health: what Kubernetes' probes and Prometheus get to hear."""
+"""dispatcher.web.health: what Kubernetes' probes and Prometheus are answered."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads through a proxy that breaks them: what is mended, what is told, and that it is the blob that was listed."""
+"""Downloads through a proxy that breaks them: what is retried, what is reported, and that it is the listed blob."""
 
 from __future__ import annotations
 
@@ -78,12 +78,12 @@ def throttle(answer: Answer, status: int, headers: dict[str, str], body: bytes) 
     answer.send(503, {"Retry-After": "0", "x-ms-error-code": "ServerBusy"}, b"")
 
 
-MENDED = {"cut off": cut, "stalled": stall, "hung up": hang_up, "throttled": throttle}
+RETRIED = {"cut off": cut, "stalled": stall, "hung up": hang_up, "throttled": throttle}
 
 
-@pytest.mark.parametrize("case", MENDED)
+@pytest.mark.parametrize("case", RETRIED)
 def test_a_range_that_fails_on_the_way_is_asked_for_again(case: str, azurite: Any, blobs: Any, tmp_path: Path) -> None:
-    with BlobProxy(azurite.connection_string, on(1)(MENDED[case])) as proxy:
+    with BlobProxy(azurite.connection_string, on(1)(RETRIED[case])) as proxy:
         assert fetch(proxy.connection_string, blobs.container_name, tmp_path) == CONTENT
     assert len(proxy.asked) == 4
 
