@@ -7,7 +7,6 @@ every problem and its field named, before the first message is touched.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,9 +28,6 @@ RESERVED_ENV = frozenset(
         "GPUS",
     }
 )
-
-# Our own annotations and labels; one that stands in the template would be believed of every Job.
-_OURS = re.compile(r"training-dispatcher/.*")
 
 # Deeper than any Job, and the end of a YAML alias that contains itself.
 _MAX_DEPTH = 40
@@ -70,7 +66,7 @@ def load_template(text: str, image: str = "") -> dict[str, Any]:
         raise TemplateError(["it must be one YAML document: a Job of apiVersion batch/v1"])
     template: dict[str, Any] = documents[0]
     # What is not JSON cannot be searched safely, either.
-    if problems := list(_no_json(template, "", 0)) or _problems(template, image):
+    if problems := list(_no_json(template, "", 0)) or list(_problems(template, image)):
         raise TemplateError(problems)
     return template
 
@@ -94,115 +90,112 @@ def _no_json(value: object, path: str, depth: int) -> Iterator[str]:
         yield f"{path} is {value!s:.80}, a {type(value).__name__} to YAML: put it in quotes"
 
 
-def _problems(template: Mapping[str, Any], image: str) -> list[str]:
+def _problems(template: Mapping[str, Any], image: str) -> Iterator[str]:
     """Every reason why no Job made of this template could keep our promises."""
-    problems: list[str] = []
     if template.get("apiVersion") != "batch/v1" or template.get("kind") != "Job":
-        problems.append("apiVersion and kind must be batch/v1 and Job")
-    metadata = _mapping(template, "metadata", "", problems, needed=False)
+        yield "apiVersion and kind must be batch/v1 and Job"
+    for path in ("spec", "spec.template", "spec.template.spec"):
+        if not isinstance(_at(template, path), dict):
+            yield f"{path} must be a mapping"
+    for where in ("metadata", "spec.template.metadata"):
+        yield from _metadata_problems(template, where)
+    metadata = _mapping(template, "metadata")
     for key in ("name", "generateName", "namespace"):
         if key in metadata:
-            problems.append(f"metadata.{key} must be left out: each Job is named after its model container")
-    problems += _metadata_problems(metadata, "metadata")
+            yield f"metadata.{key} must be left out: each Job is named after its model container"
     finalizers = metadata.get("finalizers") or []
     if not isinstance(finalizers, list) or not all(isinstance(f, str) for f in finalizers):
-        problems.append("metadata.finalizers must be a list of texts")
+        yield "metadata.finalizers must be a list of texts"
     elif names.FINALIZER in finalizers:
-        problems.append(f"metadata.finalizers[{names.FINALIZER}] must be left out: it is written for each Job")
-    spec = _mapping(template, "spec", "", problems)
-    problems += _spec_problems(spec)
-    pod_template = _mapping(spec, "template", "spec.", problems)
-    problems += _metadata_problems(
-        _mapping(pod_template, "metadata", "spec.template.", problems, needed=False), "spec.template.metadata"
-    )
-    pod = _mapping(pod_template, "spec", "spec.template.", problems)
-    if pod:
-        problems += _pod_problems(pod, image)
-    return problems
+        yield f"metadata.finalizers[{names.FINALIZER}] must be left out: it is written for each Job"
+    yield from _spec_problems(_mapping(template, "spec"))
+    yield from _pod_problems(_mapping(template, "spec.template.spec"), "spec.template.spec", image)
 
 
-def _metadata_problems(metadata: Mapping[str, Any], where: str) -> list[str]:
-    problems: list[str] = []
-    for kind in ("labels", "annotations"):
-        for key, value in _mapping(metadata, kind, f"{where}.", problems, needed=False).items():
+def _metadata_problems(template: Mapping[str, Any], where: str) -> Iterator[str]:
+    labels, annotations = f"{where}.labels", f"{where}.annotations"
+    yield from _no_mappings(template, where, labels, annotations)
+    for path in (labels, annotations):
+        for key, value in _mapping(template, path).items():
             if not isinstance(value, str):
-                problems.append(f"{where}.{kind}[{key}] is {value!r}, which is no text: put it in quotes")
-            if _OURS.fullmatch(key):
-                problems.append(f"{where}.{kind}[{key}] must be left out: the dispatcher writes it")
+                yield f"{path}[{key}] is {value!r}, which is no text: put it in quotes"
+            # One of our own in the template would be believed of every Job.
+            if key.startswith("training-dispatcher/"):
+                yield f"{path}[{key}] must be left out: the dispatcher writes it"
             if key == names.KUEUE_QUEUE_LABEL:
-                problems.append(
-                    f"{where}.{kind}[{key}] must be left out: KUEUE_QUEUE names the queue, "
-                    "and the label is added once Processing was sent"
-                )
-    return problems
+                why = "KUEUE_QUEUE names the queue, and the label is added once Processing was sent"
+                yield f"{path}[{key}] must be left out: {why}"
 
 
-def _spec_problems(spec: Mapping[str, Any]) -> list[str]:
-    problems = []
+def _spec_problems(spec: Mapping[str, Any]) -> Iterator[str]:
     for key in ("parallelism", "completions"):
         if spec.get(key, 1) != 1:
-            problems.append(f"spec.{key} is {spec[key]!r}; {_ONE_POD}: leave it out")
-    problems += [f"spec.{key} must be left out: {why}" for key, why in _NOT_YOURS.items() if key in spec]
+            yield f"spec.{key} is {spec[key]!r}; {_ONE_POD}: leave it out"
+    for key, why in _NOT_YOURS.items():
+        if key in spec:
+            yield f"spec.{key} must be left out: {why}"
     if spec.get("completionMode", "NonIndexed") != "NonIndexed":
-        problems.append(f"spec.completionMode must be left out: {_ONE_POD}")
+        yield f"spec.completionMode must be left out: {_ONE_POD}"
     if spec.get("podReplacementPolicy", "Failed") != "Failed":
-        problems.append("spec.podReplacementPolicy must be Failed: two pods of one model would fence each other out")
+        yield "spec.podReplacementPolicy must be Failed: two pods of one model would fence each other out"
     if spec.get("suspend", True) is not True:
-        problems.append("spec.suspend must be left out: no pod may start before Processing was sent")
-    for key in ("backoffLimit", "activeDeadlineSeconds"):
+        yield "spec.suspend must be left out: no pod may start before Processing was sent"
+    for key, least in (("backoffLimit", 0), ("activeDeadlineSeconds", 1)):
         value = spec.get(key, 1)
-        if type(value) is not int or value < (1 if key == "activeDeadlineSeconds" else 0):
-            problems.append(f"spec.{key} is {value!r}; a whole number would be right")
-    return problems
+        if type(value) is not int or value < least:
+            yield f"spec.{key} is {value!r}; a whole number would be right"
 
 
-def _pod_problems(pod: Mapping[str, Any], image: str) -> list[str]:
-    problems = []
-    where = "spec.template.spec"
+def _pod_problems(pod: Mapping[str, Any], where: str, image: str) -> Iterator[str]:
     if pod.get("restartPolicy") != "Never":
-        problems.append(f"{where}.restartPolicy must be Never: retries are the Job's, by exit code")
+        yield f"{where}.restartPolicy must be Never: retries are the Job's, by exit code"
     if "activeDeadlineSeconds" in pod:
-        problems.append(f"{where}.activeDeadlineSeconds must be left out: spec.activeDeadlineSeconds is the limit")
+        yield f"{where}.activeDeadlineSeconds must be left out: spec.activeDeadlineSeconds is the limit"
     grace = pod.get("terminationGracePeriodSeconds", 30)
     if type(grace) is not int or grace < 0:
-        problems.append(f"{where}.terminationGracePeriodSeconds must be a whole number of seconds")
+        yield f"{where}.terminationGracePeriodSeconds must be a whole number of seconds"
     containers = pod.get("containers")
     if not isinstance(containers, list) or not all(isinstance(c, dict) for c in containers):
-        return [*problems, f"{where}.containers must be a list with a container named {names.TRAINER_CONTAINER}"]
+        yield f"{where}.containers must be a list with a container named {names.TRAINER_CONTAINER}"
+        return
     trainers = [c for c in containers if c.get("name") == names.TRAINER_CONTAINER]
     if len(trainers) != 1:
-        return [*problems, f"{where}.containers must have one container named {names.TRAINER_CONTAINER}"]
-    return problems + _trainer_problems(trainers[0], f"{where}.containers[{names.TRAINER_CONTAINER}]", image)
+        yield f"{where}.containers must have one container named {names.TRAINER_CONTAINER}"
+        return
+    for problem in _trainer_problems(trainers[0], image):
+        yield f"{where}.containers[{names.TRAINER_CONTAINER}].{problem}"
 
 
-def _trainer_problems(trainer: Mapping[str, Any], where: str, image: str) -> list[str]:
-    problems: list[str] = []
+def _trainer_problems(trainer: Mapping[str, Any], image: str) -> Iterator[str]:
     if not isinstance(trainer.get("image") or "", str):
-        problems.append(f"{where}.image must be a text")
+        yield "image must be a text"
     elif not trainer.get("image") and not image:
-        problems.append(f"{where}.image is missing: name one, or set TRAINER_IMAGE")
-    resources = _mapping(trainer, "resources", f"{where}.", problems, needed=False)
-    for kind in ("requests", "limits"):
-        _mapping(resources, kind, f"{where}.resources.", problems, needed=False)
+        yield "image is missing: name one, or set TRAINER_IMAGE"
+    yield from _no_mappings(trainer, "resources", "resources.requests", "resources.limits")
     env = trainer.get("env") or []
     if not isinstance(env, list) or not all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in env):
-        return [*problems, f"{where}.env must be a list of entries with a name"]
+        yield "env must be a list of entries with a name"
+        return
     for entry in env:
         if entry["name"] in RESERVED_ENV:
-            problems.append(f"{where}.env[{entry['name']}] must be left out: it is written for each Job")
+            yield f"env[{entry['name']}] must be left out: it is written for each Job"
         if not isinstance(entry.get("value") or "", str):
-            problems.append(
-                f"{where}.env[{entry['name']}].value is {entry['value']!r}, which is no text: put it in quotes"
-            )
-    return problems
+            yield f"env[{entry['name']}].value is {entry['value']!r}, which is no text: put it in quotes"
 
 
-def _mapping(
-    parent: Mapping[str, Any], key: str, prefix: str, problems: list[str], needed: bool = True
-) -> Mapping[str, Any]:
-    value = parent.get(key)
-    if isinstance(value, dict):
-        return value
-    if needed or value is not None:
-        problems.append(f"{prefix}{key} must be a mapping")
-    return {}
+def _no_mappings(tree: Mapping[str, Any], *paths: str) -> Iterator[str]:
+    for path in paths:
+        if not isinstance(_at(tree, path), dict | None):
+            yield f"{path} must be a mapping"
+
+
+def _mapping(tree: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    value = _at(tree, path)
+    return value if isinstance(value, dict) else {}
+
+
+def _at(tree: Any, path: str) -> Any:
+    """What lies at a path such as "spec.template"; None where nothing does."""
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
