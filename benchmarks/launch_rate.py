@@ -19,7 +19,8 @@ from pathlib import Path
 
 from dispatcher import factories
 from dispatcher.config.settings import Settings
-from dispatcher.launch.job_spec import build_job, load_template
+from dispatcher.launch.job_spec import build_job
+from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import decode
 from local_stack.processes import wait_until
 from local_stack.stack import NAMESPACE, ROOT, Stack

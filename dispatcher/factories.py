@@ -9,7 +9,8 @@ from typing import Any
 
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.waiting import Limits
-from dispatcher.launch.job_spec import JobDefaults, load_template
+from dispatcher.launch.job_spec import JobDefaults
+from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds
 from dispatcher.queue.azure import TrainingQueue
 from portal_client.client import CallObserver, PortalClient

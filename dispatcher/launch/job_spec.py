@@ -15,10 +15,7 @@ from typing import Any
 
 from common.times import rfc3339, run_stamp
 from dispatcher.cluster import names
-from dispatcher.launch.job_template import TemplateError, load_template
 from dispatcher.launch.request import TrainingRequest
-
-__all__ = ["JobDefaults", "TemplateError", "build_job", "load_template", "run_id"]
 
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
 _PERMANENT_EXIT_CODES = list(range(1, 128))
@@ -49,7 +46,7 @@ def build_job(
     defaults: JobDefaults,
 ) -> dict[str, Any]:
     """The suspended Job for one request. queued_at: seconds since the epoch. The template is not changed."""
-    job: dict[str, Any] = copy.deepcopy(dict(template))
+    job = copy.deepcopy(dict(template))
     run = run_id(message_id, queued_at)
     labels = {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: request.model_id}
 
@@ -72,17 +69,11 @@ def build_job(
         request.time_limit or spec.get("activeDeadlineSeconds") or defaults.time_limit, defaults.time_limit
     )
     spec["podReplacementPolicy"] = "Failed"
+    permanent = {"containerName": names.TRAINER_CONTAINER, "operator": "In", "values": _PERMANENT_EXIT_CODES}
     spec["podFailurePolicy"] = {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-            {
-                "action": "FailJob",
-                "onExitCodes": {
-                    "containerName": names.TRAINER_CONTAINER,
-                    "operator": "In",
-                    "values": _PERMANENT_EXIT_CODES,
-                },
-            },
+            {"action": "FailJob", "onExitCodes": permanent},
         ]
     }
 
@@ -117,7 +108,7 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     theirs = container.get("env") or []
     taken = {entry["name"] for entry in theirs}
-    ours: dict[str, str] = {
+    ours = {
         "MODEL_CONTAINER": request.model_container,
         "RUN_ID": run,
         "LAUNCHED_BY": "dispatcher",
@@ -139,11 +130,10 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
     if request.gpus is not None:
         resources = _child(container, "resources")
         for kind in ("requests", "limits"):
-            amounts = dict(resources.get(kind) or {})
-            amounts.pop(defaults.gpu_resource, None)
-            if request.gpus and kind == "limits":
-                amounts[defaults.gpu_resource] = str(request.gpus)
-            resources[kind] = amounts
+            # A copy: by YAML's aliases the two may be one object.
+            resources[kind] = {k: v for k, v in (resources.get(kind) or {}).items() if k != defaults.gpu_resource}
+        if request.gpus:
+            resources["limits"][defaults.gpu_resource] = str(request.gpus)
 
 
 def _gpus(container: Mapping[str, Any], request: TrainingRequest, resource: str) -> str:

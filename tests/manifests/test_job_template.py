@@ -11,7 +11,8 @@ import yaml
 
 from dispatcher.config.settings import Settings
 from dispatcher.factories import bounds_of, defaults_of
-from dispatcher.launch.job_spec import TemplateError, build_job, load_template
+from dispatcher.launch.job_spec import build_job
+from dispatcher.launch.job_template import TemplateError, load_template
 from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.cluster.client import StandInCluster
 from tests.world.kustomized import VARIANTS, needs_kubectl, of_kind, settings_of, template_of

@@ -7,7 +7,8 @@ from typing import Any
 
 import yaml
 
-from dispatcher.launch.job_spec import JobDefaults, build_job, load_template
+from dispatcher.launch.job_spec import JobDefaults, build_job
+from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
 from tests.world.builders import T0
 

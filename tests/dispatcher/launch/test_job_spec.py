@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.launch.job_spec import JobDefaults, build_job, load_template, run_id
-from dispatcher.launch.job_template import RESERVED_ENV
+from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
+from dispatcher.launch.job_template import RESERVED_ENV, load_template
 from tests.dispatcher.launch.built_jobs import DEFAULTS, POD, a_request, a_template, built, changed, trainer_of
 from tests.world.builders import T0
 from tests.world.repository import read

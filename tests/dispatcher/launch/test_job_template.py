@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from dispatcher.cluster import names
-from dispatcher.launch.job_spec import TemplateError, build_job, load_template
-from dispatcher.launch.job_template import RESERVED_ENV
+from dispatcher.launch.job_spec import build_job
+from dispatcher.launch.job_template import RESERVED_ENV, TemplateError, load_template
 from tests.dispatcher.launch.built_jobs import DEFAULTS, POD, a_request, a_template, built, changed, trainer_of
 from tests.world.builders import T0
 from tests.world.repository import JOB_TEMPLATE
