@@ -6,7 +6,6 @@ The text is plain JSON or standard base64 of it (what the .NET SDK and Azure Fun
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from portal_client.model_ids import InvalidContainerName, container_name_problem
 
 # A queue message holds 64 KiB; the request also has to fit into a Job's annotations (256 KiB in all).
 MAX_BYTES = 64 * 1024
+# White space and byte order marks, in whatever order they come.
+_EDGES = "\ufeff \t\r\n"
 _MAX_DEPTH = 32
 
 
@@ -72,10 +73,8 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
         _bad("UnknownTask", f'The field "task" is {_shown(task)}; only "train" is known')
     model = body.get("model_container_name")
     if model is None:
-        _bad(
-            "MissingField",
-            'The message has no field "model_container_name"; a name such as "model-123" would be right',
-        )
+        right = 'a name such as "model-123" would be right'
+        _bad("MissingField", f'The message has no field "model_container_name"; {right}')
     try:
         model_id = extract_model_id(model)
     except InvalidContainerName as error:
@@ -89,13 +88,14 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     dataset = body.get("dataset_container_name")
     if dataset is not None and (problem := container_name_problem(dataset)):
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
+    longest = int(bounds.max_time_limit)
     request = TrainingRequest(
         model_id=model_id,
         model_container=model,
         dataset_container=dataset,
         gpus=_gpus(body, bounds),
         priority=_priority(body, bounds),
-        time_limit=_time_limit(body, bounds),
+        time_limit=_whole(body.get("time_limit_seconds"), "time_limit_seconds", 1, longest, "MAX_TIME_LIMIT_SECONDS"),
         body=body,
     )
     # "1e15" is written back as 1000000000000000.0: a short message may grow past what one variable of a pod's
@@ -119,37 +119,22 @@ def claimed_model(text: str) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, plain or in base64."""
-    stripped = _trimmed(text)
+    stripped = text.strip(_EDGES)
     if not stripped:
         _bad("NotJson", "The message is empty; a JSON object would be right")
     # An object begins with "{", which is not in base64's alphabet: nothing is both.
-    if not stripped.startswith("{"):
-        decoded = _base64(stripped)
-        if decoded is None:
-            body = _parse(stripped)
-            _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
-        stripped = decoded
-    body = _parse(stripped)
+    body = _parse(stripped if stripped.startswith("{") else _base64(stripped) or stripped)
     if not isinstance(body, dict):
         _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
     _check_tree(body)
     return body
 
 
-def _trimmed(text: str) -> str:
-    """Without white space and byte order marks around it, in whatever order they come."""
-    return text.strip("\ufeff \t\r\n")
-
-
 def _base64(text: str) -> str | None:
     """The UTF-8 text that `text` encodes if it holds JSON's opening of an object or array, else None."""
     try:
-        raw = base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError):
-        return None
-    try:
-        decoded = _trimmed(raw.decode("utf-8"))
-    except UnicodeDecodeError:
+        decoded = base64.b64decode("".join(text.split()), validate=True).decode().strip(_EDGES)
+    except ValueError:  # neither base64 nor UTF-8
         return None
     # "1234" and "true" are base64 as well; what they decode to is no JSON document.
     return decoded if decoded.startswith(("{", "[")) else None
@@ -161,11 +146,9 @@ def _parse(text: str) -> Any:
     except MalformedRequest:
         raise
     except (ValueError, RecursionError) as error:
-        why = (
-            f"{error.msg} at character {error.pos}"
-            if isinstance(error, json.JSONDecodeError)
-            else "too deep or too long a number"
-        )
+        why = "too deep or too long a number"
+        if isinstance(error, json.JSONDecodeError):
+            why = f"{error.msg} at character {error.pos}"
         _bad("NotJson", f"The message is neither JSON nor base64 of JSON: {why}")
 
 
@@ -207,35 +190,20 @@ def _gpus(body: Mapping[str, Any], bounds: Bounds) -> int | None:
         _bad("InvalidField", f'The field "resources" is {_shown(resources)}; {{"gpus": 1}} would be right')
     if unknown := sorted(set(resources) - {"gpus"}):
         _bad("InvalidField", f'The field {_shown("resources." + unknown[0])} is not known; only "resources.gpus" is')
-    gpus = resources.get("gpus")
-    if gpus is None:
-        return None
-    return _whole("resources.gpus", gpus, 0, bounds.max_gpus, "MAX_GPUS")
+    return _whole(resources.get("gpus"), "resources.gpus", 0, bounds.max_gpus, "MAX_GPUS")
 
 
-def _time_limit(body: Mapping[str, Any], bounds: Bounds) -> int | None:
-    limit = body.get("time_limit_seconds")
-    if limit is None:
-        return None
-    return _whole("time_limit_seconds", limit, 1, int(bounds.max_time_limit), "MAX_TIME_LIMIT_SECONDS")
-
-
-def _whole(name: str, value: object, low: int, high: int, setting: str) -> int:
+def _whole(value: Any, name: str, low: int, high: int, setting: str) -> int | None:
     # bool is an int in Python, and 1.0 a float that some serialisers write for 1: neither is meant.
-    if type(value) is not int or not low <= value <= high:
-        _bad(
-            "InvalidField",
-            f'The field "{name}" is {_shown(value)}; a whole number from {low} to {high} '
-            f"(the operator's {setting}) would be right",
-        )
+    if value is not None and (type(value) is not int or not low <= value <= high):
+        right = f"a whole number from {low} to {high} (the operator's {setting}) would be right"
+        _bad("InvalidField", f'The field "{name}" is {_shown(value)}; {right}')
     return value
 
 
 def _priority(body: Mapping[str, Any], bounds: Bounds) -> str | None:
     priority = body.get("priority")
-    if priority is None:
-        return None
-    if not isinstance(priority, str) or priority not in bounds.priority_classes:
+    if priority is not None and priority not in bounds.priority_classes:
         allowed = ", ".join(bounds.priority_classes) or "none"
         _bad("InvalidField", f'The field "priority" is {_shown(priority)}; the operator allows: {allowed}')
     return priority
