@@ -96,15 +96,14 @@ class Launcher:
             if decision.action.job is not JobEffect.CREATE:
                 return self._apply(decision, job, request.model_id, status, delivery)
             if job is not None:
-                self._remove_reported(job)
+                # Finished and reported: it makes room for the next training of its model.
+                with suppress(ObjectNotFound, ObjectConflict):
+                    self._delete(job)
             self._check_time(delivery)
             created = self._create(delivery, request)
             if created is not None:
-                self.events.record(
-                    created,
-                    "Created",
-                    f"Created, suspended, for message {delivery.message_id}; Processing is sent next",
-                )
+                text = f"Created, suspended, for message {delivery.message_id}; Processing is sent next"
+                self.events.record(created, "Created", text)
                 self._go_on(created, request.model_id, delivery, acknowledged=False)
                 return decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
@@ -127,9 +126,8 @@ class Launcher:
 
     def probe_template(self) -> None:
         """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
-        request = TrainingRequest(
-            "dispatcher-dry-run", "model-dispatcher-dry-run", None, None, None, None, {"task": "train"}
-        )
+        name = "dispatcher-dry-run"
+        request = TrainingRequest(name, f"model-{name}", None, None, None, None, {"task": "train"})
         with suppress(ObjectConflict):
             self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
 
@@ -197,12 +195,8 @@ class Launcher:
             if acknowledged:
                 self.events.record(job, "Processing", "The portal has acknowledged Processing")
             elif self.portal is not None:
-                self.events.record(
-                    job,
-                    "ProcessingNotAcknowledged",
-                    "The portal did not accept Processing; the training starts, and it is sent again later",
-                    "Warning",
-                )
+                text = "The portal did not accept Processing; the training starts, and it is sent again later"
+                self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
         with self.timed("resume"):
             self._resume(job, acknowledged)
@@ -235,33 +229,27 @@ class Launcher:
                 if not error.retryable or delivery.remaining() - wait < self.put_budget:
                     break
                 self.stopping.wait(wait)
-        # Perhaps the last PUT was applied, and only its answer was lost.
-        if unsure and self._is_processing(model_id):
-            return True
+        if unsure:
+            # Perhaps the last PUT was applied, and only its answer was lost.
+            with suppress(PortalError):
+                if self._status(model_id) is ProcessingStatus.PROCESSING:
+                    return True
         log.warning("Model %s: the portal did not accept Processing; training starts, it is sent again later", model_id)
         return False
 
     def _resume(self, job: KubeObject, acknowledged: bool) -> None:
         """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it."""
-        metadata: dict[str, Any] = {
-            "uid": objects.uid_of(job),
-            "annotations": {
-                names.LAUNCHED_AT: rfc3339(self.clock()),
-                names.LAUNCHED_BY: self.identity,
-                names.ACKNOWLEDGED: "true" if acknowledged else "false",
-            },
+        annotations = {
+            names.LAUNCHED_AT: rfc3339(self.clock()),
+            names.LAUNCHED_BY: self.identity,
+            names.ACKNOWLEDGED: "true" if acknowledged else "false",
         }
-        patch: dict[str, Any] = {"metadata": metadata}
+        patch: dict[str, Any] = {"metadata": {"uid": objects.uid_of(job), "annotations": annotations}}
         if self.kueue_queue:
-            metadata["labels"] = {names.KUEUE_QUEUE_LABEL: self.kueue_queue}
+            patch["metadata"]["labels"] = {names.KUEUE_QUEUE_LABEL: self.kueue_queue}
         else:
             patch["spec"] = {"suspend": False}
         self.cluster.patch_job(objects.name_of(job), patch)
-
-    def _remove_reported(self, job: KubeObject) -> None:
-        """A finished and reported Job makes room for the next training of its model."""
-        with suppress(ObjectNotFound, ObjectConflict):
-            self._delete(job)
 
     def _delete(self, job: KubeObject) -> None:
         self.cluster.delete_job(objects.name_of(job), objects.uid_of(job))
@@ -271,20 +259,9 @@ class Launcher:
             return ProcessingStatus.CREATED
         return self.portal.get_model_status(model_id).status
 
-    def _is_processing(self, model_id: str) -> bool:
-        try:
-            return self._status(model_id) is ProcessingStatus.PROCESSING
-        except PortalError:
-            return False
-
     def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        return build_job(
-            self.template,
-            request,
-            message_id=delivery.message_id,
-            queued_at=delivery.queued_at,
-            defaults=self.defaults,
-        )
+        message_id, queued_at = delivery.message_id, delivery.queued_at
+        return build_job(self.template, request, message_id=message_id, queued_at=queued_at, defaults=self.defaults)
 
     def _check_time(self, delivery: Delivery) -> None:
         if delivery.remaining() < self.put_budget:
