@@ -26,8 +26,8 @@ class CircuitBreaker:
         self._pause_max = pause_max
         self._failures = 0  # 0: closed
         self._open_until = 0.0
-        self._reason = ""
-        self._cause = ""
+        self.reason = ""  # why it is open or half-open; "" while closed
+        self.cause = ""  # the reason in one word, one of `codes.CAUSES`: who is out of reach
         self._probe: Callable[[], object] | None = None
 
     def trip(
@@ -51,12 +51,12 @@ class CircuitBreaker:
             wait = max(pause, min(retry_after or 0.0, self._pause_max))
             self._open_until = now + wait
             self._probe = probe or self._probe
-            self._cause = cause or self._cause
-            if reason != self._reason:
+            self.cause = cause or self.cause
+            if reason != self.reason:
                 log.warning("Intake pauses: %s. Messages stay on the queue; next try in %.1f s", reason, wait)
             else:
                 log.debug("Intake still pauses: %s. Next try in %.1f s", reason, wait)
-            self._reason = reason
+            self.reason = reason
 
     def limit(self, most: int) -> int:
         """How many messages may be received: 0 while open, 1 while half-open, else `most`. Runs the probe when due."""
@@ -81,27 +81,15 @@ class CircuitBreaker:
                 return
             self._failures = 0
             self._probe = None
-            log.info("Intake continues; it had paused: %s", self._reason)
-            self._reason = self._cause = ""
+            log.info("Intake continues; it had paused: %s", self.reason)
+            self.reason = self.cause = ""
 
     def record_idle(self) -> None:
         """The queue is empty: close if the probe has answered, as there is no message that could prove more."""
-        with self._lock:
-            probed = self._probe is None
-        if probed:
+        if self._probe is None:
             self.record_success()
 
     def wait_hint(self) -> float:
         """Seconds until the next probe; 0 unless open."""
         with self._lock:
             return max(0.0, self._open_until - self._clock())
-
-    @property
-    def reason(self) -> str:
-        """Why it is open or half-open; "" while closed."""
-        return self._reason
-
-    @property
-    def cause(self) -> str:
-        """The reason in one word, one of `codes.CAUSES`: who is out of reach."""
-        return self._cause

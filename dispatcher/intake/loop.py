@@ -116,15 +116,11 @@ class Intake:
         slots = self.free_slots() - in_flight
         if (slots <= 0) != self._full:
             self._full = slots <= 0
-            log.info(
-                "Intake %s",
-                "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended",
-            )
+            why = "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended"
+            log.info("Intake %s", why)
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
         most = self.breaker.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
-        if in_flight and self.breaker.reason:
-            return []  # half-open: one probe at a time
-        if most <= 0:
+        if most <= 0 or (in_flight and self.breaker.reason):  # half-open: one probe at a time
             return []
         try:
             messages = self.queue.receive(most, self.settings.visibility_timeout)
@@ -168,20 +164,16 @@ class Intake:
             with self.locks.hold(request.model_id):
                 decision = self.launcher.launch(delivery, request)
         except OutOfTime:
-            log.info(
-                "Model %s: message %s is requeued: its visibility timeout is nearly over",
-                request.model_id,
-                message.id,
-            )
+            why = "its visibility timeout is nearly over"
+            log.info("Model %s: message %s is requeued: %s", request.model_id, message.id, why)
             self._requeue(message, 0.0)
         except (PortalError, ClusterError, TemplateRefused) as error:
             self._failed(message, request, error)
         except Exception:
             log.exception("Model %s: message %s failed for a defect of the dispatcher", request.model_id, message.id)
             self.metrics.defects.labels("intake").inc()
-            self._message_failed(
-                message, request, "InternalError", "The dispatcher failed on this message; its log shows why"
-            )
+            sentence = "The dispatcher failed on this message; its log shows why"
+            self._message_failed(message, request, "InternalError", sentence)
         else:
             self.metrics.messages.labels(decision.action.value).inc()
             self.breaker.record_success()  # portal and cluster have answered
@@ -216,9 +208,10 @@ class Intake:
             self._message_failed(message, request, code, str(error))
         else:
             self.metrics.messages.labels("outage").inc()
-            retry_after = getattr(error, "retry_after", None)
-            probe = self.probe(request.model_id) if isinstance(error, PortalError) else None
-            self.breaker.trip(str(error), cause=_cause_of(error), probe=probe, retry_after=retry_after)
+            cause, probe = "template" if isinstance(error, TemplateRefused) else "cluster", None
+            if isinstance(error, PortalError):
+                cause, probe = "portal", self.probe(request.model_id)
+            self.breaker.trip(str(error), cause=cause, probe=probe, retry_after=getattr(error, "retry_after", None))
             self._requeue(message, max(1.0, self.breaker.wait_hint()))
 
     def _message_failed(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
@@ -234,15 +227,8 @@ class Intake:
             del self._failures[next(iter(self._failures))]
         self.metrics.messages.labels("retry").inc()
         pause = exponential(failures, _LATER, _BACK_OFF_MAX)
-        log.warning(
-            "Model %s: message %s failed (attempt %d of %d): %s. It is requeued for %.0f s",
-            request.model_id,
-            message.id,
-            failures,
-            most,
-            sentence,
-            pause,
-        )
+        what = f"Model {request.model_id}: message {message.id} failed (attempt {failures} of {most})"
+        log.warning("%s: %s. It is requeued for %.0f s", what, sentence, pause)
         self._requeue(message, pause)
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
@@ -272,9 +258,3 @@ class Intake:
             self.queue.requeue(message, after)
         except QueueError as error:
             log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
-
-
-def _cause_of(error: Exception) -> str:
-    if isinstance(error, PortalError):
-        return "portal"
-    return "template" if isinstance(error, TemplateRefused) else "cluster"
