@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import Any
 
 from azure.core.exceptions import (
@@ -28,15 +29,6 @@ from dispatcher.queue.messages import (
     QueueUnavailable,
 )
 
-# One prompt retry: the circuit breaker waits out an outage, and the SDK's default of 15 seconds would hold up a launch.
-_OPTIONS: dict[str, Any] = {
-    "connection_timeout": 10,
-    "read_timeout": 30,
-    "retry_total": 1,
-    "initial_backoff": 0,
-    "random_jitter_range": 1,
-}
-
 # What `dispatcher check` sends, and for how many seconds it would exist.
 _PROBE = "dispatcher check: this message may be deleted"
 _PROBE_SECONDS = 60
@@ -51,9 +43,15 @@ class TrainingQueue:
         self.name = name
         self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         options: dict[str, Any] = {
-            **_OPTIONS,
             "transport": _transport(pool_size),
             "raw_response_hook": self._note_date,
+            "connection_timeout": 10,
+            "read_timeout": 30,
+            # One prompt retry: the circuit breaker waits out an outage, and the SDK's default of 15 seconds would hold
+            # up a launch.
+            "retry_total": 1,
+            "initial_backoff": 0,
+            "random_jitter_range": 1,
         }
         if connection_string:
             try:
@@ -141,10 +139,8 @@ class TrainingQueue:
 
     def create(self) -> None:
         """Create the queue where it is missing."""
-        try:
+        with suppress(_Exists):
             self._call("create", self._client.create_queue)
-        except _Exists:
-            return
 
     def close(self) -> None:
         self._client.close()

@@ -7,7 +7,8 @@ import gzip
 import io
 import json
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 # Azure Storage Queue: a message has at most 64 KiB.
 MAX_ENTRY_BYTES = 64 * 1024
@@ -43,16 +44,10 @@ def parse_entry(text: str) -> PoisonEntry:
     """Read an entry back. What somebody else put there becomes an entry with the code Unknown."""
     try:
         data = json.loads(text)
-        original = data["original"] if "original" in data else _unpack(data["original_gzip"])
-        return PoisonEntry(
-            code=str(data["code"]),
-            sentence=str(data["sentence"]),
-            message_id=str(data["message_id"]),
-            delivery_count=int(data["delivery_count"]),
-            queued_at=str(data["queued_at"]),
-            poisoned_at=str(data["poisoned_at"]),
-            original=str(original),
-        )
+        if "original" not in data:
+            data["original"] = _unpack(data["original_gzip"])
+        read: dict[str, Any] = {field.name: str(data[field.name]) for field in fields(PoisonEntry)}
+        return PoisonEntry(**{**read, "delivery_count": int(data["delivery_count"])})
     except (ValueError, KeyError, TypeError, OverflowError, OSError, EOFError, zlib.error, RecursionError):
         return PoisonEntry("Unknown", "No envelope of the dispatcher", "", 0, "", "", text)
 
