@@ -89,6 +89,7 @@ REFUSALS: list[tuple[str, Any, str]] = [
     ("spec/template/metadata", "x", "spec.template.metadata must be a mapping"),
     ("spec/template/metadata/labels/version", 1.1, "spec.template.metadata.labels[version]"),
     (POD, ..., "spec.template.spec must be a mapping"),
+    (POD, {}, "restartPolicy must be Never"),
     (f"{POD}/restartPolicy", ..., "restartPolicy must be Never"),
     (f"{POD}/restartPolicy", "OnFailure", "restartPolicy must be Never"),
     (f"{POD}/activeDeadlineSeconds", 60, "spec.template.spec.activeDeadlineSeconds"),
