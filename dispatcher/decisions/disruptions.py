@@ -43,9 +43,6 @@ def verdict(job: KubeObject, pods: Sequence[KubeObject], limit: int) -> Verdict 
 
 
 def _disrupted(pods: Sequence[KubeObject]) -> list[KubeObject]:
-    return objects.oldest_first(pod for pod in pods if pod_failure.disruption(pod) is not None and _taken_away(pod))
-
-
-def _taken_away(pod: KubeObject) -> bool:
     # The condition is written before the deletion, and the deletion may never come (a taint that is lifted again).
-    return objects.is_deleting(pod) or objects.pod_phase(pod) == "Failed"
+    away = [pod for pod in pods if objects.is_deleting(pod) or objects.pod_phase(pod) == "Failed"]
+    return objects.oldest_first(pod for pod in away if pod_failure.disruption(pod) is not None)

@@ -39,8 +39,7 @@ def sentence(own: KubeObject, workloads: Sequence[KubeObject], now: float) -> st
     if objects.condition(own, "Admitted"):
         return "Admitted by Kueue, about to start"
     if not is_active(own):
-        evicted = objects.condition(own, "Evicted") or {}
-        why = quoted(evicted.get("message"))
+        why = quoted((objects.condition(own, "Evicted") or {}).get("message"))
         return f"Kueue has deactivated the training{': ' + why if why else ''}. Tell the operator"
     if objects.condition(own, "QuotaReserved"):
         checks = [
@@ -50,7 +49,8 @@ def sentence(own: KubeObject, workloads: Sequence[KubeObject], now: float) -> st
         ]
         return f"Kueue has a place for the training and waits for {', '.join(checks) or 'its admission'}"
     place = f"Queued by Kueue: {ahead(own, workloads)} ahead"
-    why = _why(own)
+    # Kueue's own reason why there is no quota yet; empty before it has tried.
+    why = quoted((objects.condition(own, "QuotaReserved", "False") or {}).get("message"))
     return f"{place} ({why})" if why else place
 
 
@@ -88,11 +88,6 @@ def _order(workload: KubeObject) -> tuple[int, float, str]:
     if evicted.get("reason") in _BACK_OF_QUEUE:
         since = evicted.get("lastTransitionTime")
     return -int(priority), objects.timestamp(since) or 0.0, objects.uid_of(workload)
-
-
-def _why(workload: KubeObject) -> str:
-    """Kueue's own reason why there is no quota yet; empty before it has tried."""
-    return quoted((objects.condition(workload, "QuotaReserved", "False") or {}).get("message"))
 
 
 def waits_in_queue(job: KubeObject) -> bool:

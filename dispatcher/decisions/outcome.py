@@ -16,7 +16,7 @@ from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, pod_failure, waiting
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
-from dispatcher.decisions.waiting import Limits, Waiting
+from dispatcher.decisions.waiting import Limits
 from portal_client import messages
 
 _LAST_DELETION = 2.0
@@ -97,7 +97,9 @@ def decide(
     if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
         return Stop(disrupted)
     waits = waiting.look(job, ordered, events, now, limits, failing_since)
-    return _going(waits, now)
+    if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
+        return Stop(waits.verdict)
+    return Going(waits.progress, waits.limit_at)
 
 
 def rests_on_stale_cache(job: KubeObject, pods: Sequence[KubeObject]) -> bool:
@@ -123,12 +125,6 @@ def stop_verdict(job: KubeObject) -> Verdict | None:
     return Verdict(str(stopped["code"]), str(stopped["sentence"]))
 
 
-def _going(waits: Waiting, now: float) -> Outcome:
-    if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
-        return Stop(waits.verdict)
-    return Going(waits.progress, waits.limit_at)
-
-
 def _suspended(job: KubeObject) -> Going:
     """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or a person's."""
     if not objects.is_launched(job):
@@ -146,7 +142,7 @@ def _stale_until(job: KubeObject, pods: Sequence[KubeObject], ended: KubeObject)
         return None
     status = job.get("status") or {}
     counted = max(1, (status.get("failed") or 0) + (status.get("succeeded") or 0))
-    if len(pods) >= counted and all(objects.pod_is_over(pod) for pod in pods):
+    if len(pods) >= counted and all(map(objects.pod_is_over, pods)):
         return None
     since = objects.timestamp(ended.get("lastTransitionTime"))
     return None if since is None else since + _STALE_PATIENCE
@@ -170,8 +166,7 @@ def _complete(pods: Sequence[KubeObject]) -> Ended:
 
 
 def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
-    gone = objects.gone_at(pod)
-    finished = objects.timestamp(ended.get("finishedAt"))
+    gone, finished = objects.gone_at(pod), objects.timestamp(ended.get("finishedAt"))
     if gone is None:
         return False
     # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
@@ -181,8 +176,9 @@ def _deleted_while_running(pod: KubeObject, ended: KubeObject) -> bool:
 
 def _deleted(job: KubeObject, pods: Sequence[KubeObject], failing: KubeObject | None, now: float) -> Outcome:
     """Somebody deleted the Job; our finalizer holds it. Its pods run on until they are deleted, then it is reported."""
-    if not _all_gone(pods, now):
-        return Going(check_at=_gone_by(pods), remove_pods=True)
+    gone_by = _gone_by(pods)
+    if not all(map(objects.pod_is_over, pods)) and (gone_by is None or now < gone_by):
+        return Going(check_at=gone_by, remove_pods=True)
     if failing is not None:
         return _failed(job, pods, failing)
     if stopped := stop_verdict(job):
@@ -224,19 +220,8 @@ def _without_pods(reason: object, message: str | None) -> Verdict:
     return Verdict(code, f"Kubernetes failed the training job ({reason}): {text}")
 
 
-def _all_gone(pods: Sequence[KubeObject], now: float) -> bool:
-    by = _gone_by(pods)
-    return all(objects.pod_is_over(pod) for pod in pods) or (by is not None and now >= by)
-
-
 def _gone_by(pods: Sequence[KubeObject]) -> float | None:
     """When the last pod that is being deleted is called lost; None while one is not even being deleted."""
-    latest = 0.0
-    for pod in pods:
-        if objects.pod_is_over(pod):
-            continue
-        gone = objects.gone_at(pod)
-        if gone is None:
-            return None
-        latest = max(latest, gone + _TERMINATION_SLACK)
-    return latest or None
+    times = [objects.gone_at(pod) for pod in pods if not objects.pod_is_over(pod)]
+    known = [time + _TERMINATION_SLACK for time in times if time is not None]
+    return max(known, default=None) if len(known) == len(times) else None

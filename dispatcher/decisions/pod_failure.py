@@ -78,12 +78,6 @@ def explain(pod: KubeObject) -> Verdict:
         return Verdict(code, f"The training pod was stopped on {node_of(pod)}: {why}. {AGAIN}")
     if not ended:
         return _never_ran(pod)
-    if exit_code == 137:
-        return Verdict(
-            "Killed",
-            "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes "
-            f"knows; memory is the usual one. {AGAIN}, with a smaller batch or a larger memory limit",
-        )
     return _by_exit_code(exit_code, ended)
 
 
@@ -94,11 +88,9 @@ def _never_ran(pod: KubeObject) -> Verdict:
     for container in status.get("initContainerStatuses") or ():
         ended = (container.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):
-            return Verdict(
-                "InitFailed",
-                f"The init container {container.get('name')} of the training pod ended with exit code "
-                f"{ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}. Tell the operator",
-            )
+            how = f"exit code {ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}"
+            what = f"The init container {container.get('name')} of the training pod ended with {how}"
+            return Verdict("InitFailed", f"{what}. Tell the operator")
     if reason:
         return Verdict("NodeRejected", f"{node_of(pod)} refused the training pod ({reason}): {text}. {AGAIN}")
     if objects.is_deleting(pod):
@@ -107,6 +99,10 @@ def _never_ran(pod: KubeObject) -> Verdict:
 
 
 def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
+    if exit_code == 137:
+        sentence = "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes"
+        do = f"{AGAIN}, with a smaller batch or a larger memory limit"
+        return Verdict("Killed", f"{sentence} knows; memory is the usual one. {do}")
     tail = _tail(ended.get("message"))
     said = f": {tail}" if tail else "; it left no message"
     if not isinstance(exit_code, int):
@@ -126,10 +122,8 @@ def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
 def _out_of_memory(pod: KubeObject) -> str:
     limit = ((objects.trainer_container(pod).get("resources") or {}).get("limits") or {}).get("memory")
     of = f"its memory limit of {limit}" if limit else "the memory of its node"
-    return (
-        f"Out of memory: the training used more than {of}. "
-        "Use a smaller batch size, or ask the operator for a larger memory limit"
-    )
+    do = "Use a smaller batch size, or ask the operator for a larger memory limit"
+    return f"Out of memory: the training used more than {of}. {do}"
 
 
 def node_of(pod: KubeObject) -> str:

@@ -84,19 +84,15 @@ def look(
     if reason in _IMAGE_REASONS:
         return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
     if reason in _CONFIG_REASONS:
-        return Waiting(
-            f"Waiting for the trainer's configuration: {text}",
-            max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config,
-            Verdict(
-                "ContainerConfig", f"The trainer container cannot be started ({reason}): {text}. Tell the operator"
-            ),
-        )
+        limit = max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config
+        sentence = f"The trainer container cannot be started ({reason}): {text}. Tell the operator"
+        return Waiting(f"Waiting for the trainer's configuration: {text}", limit, Verdict("ContainerConfig", sentence))
     if (stuck := _stuck_events(events)) and waiting:
         text = quoted(stuck[-1].get("message"))
+        limit = _since_scheduled(pod, since) + limits.container_config
+        sentence = f"The trainer pod cannot be set up on its node: {text}. Tell the operator"
         return Waiting(
-            f"Waiting for the pod's volumes and network: {text}",
-            _since_scheduled(pod, since) + limits.container_config,
-            Verdict("ContainerConfig", f"The trainer pod cannot be set up on its node: {text}. Tell the operator"),
+            f"Waiting for the pod's volumes and network: {text}", limit, Verdict("ContainerConfig", sentence)
         )
     return _scheduling(pod, since, limits)
 
@@ -109,10 +105,8 @@ def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
     due = objects.gone_at(pod)
     if due is None or not limits.lost_node:
         return Waiting()
-    sentence = (
-        f"The training pod should have stopped {limits.lost_node:.0f} seconds ago, and {node_of(pod)} does not say "
-        f"that it has. {AGAIN}"
-    )
+    late = f"The training pod should have stopped {limits.lost_node:.0f} seconds ago"
+    sentence = f"{late}, and {node_of(pod)} does not say that it has. {AGAIN}"
     return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence))
 
 
@@ -120,7 +114,7 @@ def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
     """The pod's Events with the reason why it has not got as far as its image; none once it has."""
     if any(event.get("reason") in _SET_UP for event in events):
         return []
-    return sorted((event for event in events if event.get("reason") in _STUCK), key=lambda event: _seen(event) or 0)
+    return sorted((event for event in events if event.get("reason") in _STUCK), key=_seen)
 
 
 def is_failing(pod: KubeObject) -> bool:
@@ -130,13 +124,10 @@ def is_failing(pod: KubeObject) -> bool:
 
 
 def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Waiting:
-    image = _image(pod)
-    rate_limited = any(word in text.lower() for word in _RATE_LIMIT)
-    return Waiting(
-        f"Pulling the trainer image: {text}" if text else "Pulling the trainer image",
-        None if rate_limited else since + limits.image_pull,
-        Verdict("ImagePull", f"The trainer image {image} cannot be pulled: {text or 'no text'}. Tell the operator"),
-    )
+    limit = None if any(word in text.lower() for word in _RATE_LIMIT) else since + limits.image_pull
+    sentence = f"The trainer image {_image(pod)} cannot be pulled: {text or 'no text'}. Tell the operator"
+    progress = f"Pulling the trainer image: {text}" if text else "Pulling the trainer image"
+    return Waiting(progress, limit, Verdict("ImagePull", sentence))
 
 
 def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
@@ -158,15 +149,12 @@ def _no_pod(
 ) -> Waiting:
     """Between two pods, or the API server refuses to make one."""
     since = restarted(job, pods) or now
-    refused = [
-        event
-        for event in events
-        if event.get("reason") == "FailedCreate" and (_seen(event) or 0) >= since - 1  # times have whole seconds
-    ]
+    # Times have whole seconds.
+    refused = [event for event in events if event.get("reason") == "FailedCreate" and _seen(event) >= since - 1]
     if not refused:
         # Look again: the Event may come later than the pause between two pods.
         return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
-    text = quoted(max(refused, key=lambda event: _seen(event) or 0).get("message"))
+    text = quoted(max(refused, key=_seen).get("message"))
     if "exceeded quota" in text:
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
@@ -206,12 +194,9 @@ def _since_scheduled(pod: KubeObject, fallback: float) -> float:
     return objects.changed_at(pod, "PodScheduled") or fallback
 
 
-def _seen(event: KubeObject) -> float | None:
-    series = event.get("series") or {}
-    for text in (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime")):
-        if text:
-            return objects.timestamp(text)
-    return objects.created_at(event)
+def _seen(event: KubeObject) -> float:
+    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+    return (objects.timestamp(last) if last else objects.created_at(event)) or 0.0
 
 
 def _image(pod: KubeObject) -> str:
