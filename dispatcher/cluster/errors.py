@@ -1,14 +1,4 @@
-"""What a call to the API server returns or raises.
-
-ClusterError
-├── ClusterUnavailable   no answer, 429, 5xx: temporary
-├── ClusterForbidden     401, 403: names the verb and the resource that the Role lacks; an operator must fix it
-├── QuotaExceeded        403 by a ResourceQuota: until there is room
-├── ObjectInvalid        400, 413, 422: the object itself is refused
-├── ObjectNotFound       404
-├── ObjectConflict       409: a taken name, a stale resource version, another uid
-└── WatchExpired         410: list anew
-"""
+"""What a call to the API server returns or raises."""
 
 from __future__ import annotations
 
@@ -22,7 +12,7 @@ class ClusterError(Exception):
 
 
 class ClusterUnavailable(ClusterError):
-    """Out of reach, throttled or failing. ambiguous: a write may have been applied all the same."""
+    """No answer, 429 or 5xx: temporary. ambiguous: a write may have been applied all the same."""
 
     def __init__(self, sentence: str, *, retry_after: float | None = None, ambiguous: bool = True) -> None:
         super().__init__(sentence)
@@ -31,27 +21,27 @@ class ClusterUnavailable(ClusterError):
 
 
 class ClusterForbidden(ClusterError):
-    """Not allowed, or not known to the API server."""
+    """401, 403: names the verb and the resource that the Role lacks; an operator must fix it."""
 
 
 class QuotaExceeded(ClusterError):
-    """A ResourceQuota has no room for the Job itself."""
+    """403 by a ResourceQuota, which has no room for the Job itself: until there is room."""
 
 
 class ObjectInvalid(ClusterError):
-    """The API server refuses the object."""
+    """400, 413, 422: the object itself is refused."""
 
 
 class ObjectNotFound(ClusterError):
-    """No such object."""
+    """404."""
 
 
 class ObjectConflict(ClusterError):
-    """The name is taken, or the object has been replaced or changed."""
+    """409: the name is taken, or the object has been replaced (another uid) or changed (a stale resource version)."""
 
 
 class WatchExpired(ClusterError):
-    """The resource version is too old to continue from."""
+    """410: the resource version is too old to continue from; list anew."""
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,4 @@
-"""Messages of the queue, and the errors that a call to it ends with.
-
-QueueError
-├── QueueUnavailable   no answer, throttled (503 ServerBusy), 5xx: temporary
-└── QueueForbidden     missing queue, wrong key, expired credentials: an operator must fix it
-    └── ConnectionStringInvalid   not a connection string: a setting is wrong
-"""
+"""Messages of the queue, and the errors that a call to it ends with."""
 
 from __future__ import annotations
 
@@ -20,11 +14,11 @@ class QueueError(Exception):
 
 
 class QueueUnavailable(QueueError):
-    """Out of reach, throttled or failing."""
+    """No answer, throttled (503 ServerBusy) or 5xx: temporary."""
 
 
 class QueueForbidden(QueueError):
-    """The queue is not there, or refuses our credentials."""
+    """A missing queue, a wrong key, expired credentials: an operator must fix it."""
 
 
 class ConnectionStringInvalid(QueueForbidden):
