@@ -14,8 +14,8 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
 
+from dispatcher import factories
 from dispatcher.cluster import objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
@@ -28,15 +28,6 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.factories import (
-    bounds_of,
-    defaults_of,
-    limits_of,
-    open_page_portal,
-    open_portal,
-    open_queue,
-    read_template,
-)
 from dispatcher.intake.circuit_breaker import CircuitBreaker
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
@@ -74,39 +65,34 @@ class App:
         self._work = WorkQueue()
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
-        self._threads: list[threading.Thread] = []
-
-        template = read_template(settings)
+        template = factories.read_template(settings)
         self._cluster = KubernetesJobs(
             settings.namespace,
             pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
             on_call=self._metrics.cluster_call,
         )
-        self._queue = open_queue(settings, settings.queue_name)
-        self._poison_queue = open_queue(settings, settings.poison_queue_name)
-        self._portal = open_portal(settings, self._metrics.portal_call)
+        self._queue = factories.open_queue(settings, settings.queue_name)
+        self._poison_queue = factories.open_queue(settings, settings.poison_queue_name)
+        self._portal = factories.open_portal(settings, self._metrics.portal_call)
         self._locks = ModelLocks()
         self._events = JobEvents(self._cluster)
         self._repair = MetadataRepair(self._cluster, self._events, self._stopping)
         self._refusals = Refusals()
-        self._launcher = self._make_launcher(template)
-        self._reconciler = self._make_reconciler()
-        self._intake = self._make_intake()
-        self._page = self._make_page()
-        self._connect_metrics()
-
-    def _make_launcher(self, template: dict[str, Any]) -> Launcher:
-        return Launcher(
+        self._launcher = Launcher(
             self._cluster,
             self._portal,
             template,
-            defaults_of(self._settings),
-            put_budget=self._settings.put_budget,
-            kueue_queue=self._settings.kueue_queue,
+            factories.defaults_of(settings),
+            put_budget=settings.put_budget,
+            kueue_queue=settings.kueue_queue,
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,
         )
+        self._reconciler = self._make_reconciler()
+        self._intake = self._make_intake()
+        self._page = self._make_page()
+        self._connect_metrics()
 
     def _make_reconciler(self) -> Reconciler:
         settings = self._settings
@@ -122,7 +108,7 @@ class App:
             reporter,
             self._locks,
             self._repair,
-            limits=limits_of(settings),
+            limits=factories.limits_of(settings),
             progress_every=settings.progress,
             take_on_after=settings.take_on_after,
             events=self._events,
@@ -139,7 +125,7 @@ class App:
             self._breaker,
             self._metrics,
             self._settings,
-            bounds=bounds_of(self._settings),
+            bounds=factories.bounds_of(self._settings),
             free_slots=lambda: self._settings.max_active_jobs - self._cache.unfinished(),
             probe=self._portal_probe,
             stopping=self._stopping,
@@ -151,7 +137,7 @@ class App:
         feeds = StatusFeeds(
             self._queue,
             self._poison_queue,
-            open_page_portal(settings),
+            factories.open_page_portal(settings),
             running=lambda: running(self._cache),
             known=lambda: {objects.uid_of(job) for job in self._cache.jobs()},
             progress_every=settings.progress,
@@ -161,7 +147,7 @@ class App:
             self._cache,
             feeds,
             self._refusals,
-            rules=Rules(limits_of(settings), bounds_of(settings), settings.gpu_resource),
+            rules=Rules(factories.limits_of(settings), factories.bounds_of(settings), settings.gpu_resource),
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.not_ready,
@@ -197,9 +183,9 @@ class App:
         # Adopt what runs before the first message is received (F9).
         while not self._stopping.is_set() and not self._cache.wait_ready(0.5):
             continue
-        for number in range(settings.report_concurrency):
-            self._start(f"reconcile-{number}", self._reconciler.run)
-        self._start("events", self._events.run)
+        names = [f"reconcile-{number}" for number in range(settings.report_concurrency)]
+        reconcilers = [self._start(name, self._reconciler.run) for name in names]
+        events = self._start("events", self._events.run)
         self._start("mend", self._repair.run)
         sweep = Sweep(
             self._cache,
@@ -217,13 +203,10 @@ class App:
         deadline = time.monotonic() + settings.shutdown_grace
         intake.join(settings.shutdown_grace)
         self._work.close()
-        for thread in self._threads:
-            if thread.name.startswith("reconcile"):
-                thread.join(max(0.0, deadline - time.monotonic()))
+        for thread in reconcilers:
+            thread.join(max(0.0, deadline - time.monotonic()))
         self._events.close()
-        for thread in self._threads:
-            if thread.name == "events":
-                thread.join(max(0.0, min(2.0, deadline - time.monotonic())))
+        events.join(max(0.0, min(2.0, deadline - time.monotonic())))
 
     def not_ready(self) -> list[str]:
         """Why no work would be taken now."""
@@ -244,13 +227,10 @@ class App:
         metrics.max_active_jobs.set(settings.max_active_jobs)
         metrics.work_queue.set_function(lambda: len(self._work))
         for cause in CAUSES:
-            metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
+            metrics.pauses(cause, functools.partial(lambda cause: self._breaker.cause == cause, cause))
         metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
         metrics.pauses("starting", lambda: not self._cache.ready)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
-
-    def _is_out_of_reach(self, cause: str) -> bool:
-        return self._breaker.cause == cause
 
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""
@@ -268,7 +248,6 @@ class App:
 
         self._metrics.loop_silent.labels(loop_of(name)).set_function(lambda: self._heartbeats.silence(loop_of(name)))
         thread = threading.Thread(target=supervised, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
         return thread
 

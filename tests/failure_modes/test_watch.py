@@ -147,7 +147,7 @@ def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() 
     from dispatcher.app import EXIT_LOOP_DIED, App
 
     app = App.__new__(App)
-    app._stopping, app._died, app._threads, app._heartbeats = threading.Event(), None, [], Heartbeats()
+    app._stopping, app._died, app._heartbeats = threading.Event(), None, Heartbeats()
     app._metrics = Metrics()
 
     def broken(alive: Any) -> None:
