@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 
 from dispatcher import factories
@@ -44,7 +45,6 @@ from portal_client.errors import PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
 
-EXIT_OK = 0
 EXIT_LOOP_DIED = 70
 
 # Seconds that the events of one change of a Job are apart at most.
@@ -127,7 +127,7 @@ class App:
             self._settings,
             bounds=factories.bounds_of(self._settings),
             free_slots=lambda: self._settings.max_active_jobs - self._cache.unfinished(),
-            probe=self._portal_probe,
+            probe=self._probe_portal,
             stopping=self._stopping,
             refusals=self._refusals,
         )
@@ -173,7 +173,7 @@ class App:
         if self._died:
             return EXIT_LOOP_DIED
         log.info("Stopped; running Jobs continue")
-        return EXIT_OK
+        return 0
 
     def _run_loops(self) -> None:
         settings = self._settings
@@ -251,16 +251,12 @@ class App:
         thread.start()
         return thread
 
-    def _portal_probe(self, model_id: str) -> Callable[[], object]:
-        """A call for the status of the model that met the outage: any real answer ends it."""
-
-        def probe() -> object:
-            try:
-                return self._portal.get_model_status(model_id) if self._portal else None
-            except (PortalRefused, StatusUnreadable):
-                return None  # the portal answers; this model's status concerns its message alone
-
-        return probe
+    def _probe_portal(self, model_id: str) -> None:
+        """Ask for the status of the model that met the outage: any real answer ends it."""
+        # A refusal is an answer, too: this model's status concerns its message alone.
+        with suppress(PortalRefused, StatusUnreadable):
+            if self._portal is not None:
+                self._portal.get_model_status(model_id)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():

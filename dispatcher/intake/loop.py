@@ -6,6 +6,7 @@ message is redelivered and the launcher finds how far it had come.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -54,7 +55,7 @@ _POISON_CODES: dict[type[Exception], str] = {
 class Intake:
     """Receives and handles messages with a bounded pool.
 
-    free_slots(): how many more Jobs may exist now. probe(model_id): a call that fails while the portal is out of reach.
+    free_slots(): how many more Jobs may exist now. probe(model_id): raises while the portal is out of reach.
     """
 
     queue: Queue
@@ -67,7 +68,7 @@ class Intake:
     _: KW_ONLY
     bounds: Bounds
     free_slots: Callable[[], int]
-    probe: Callable[[str], Callable[[], object]]
+    probe: Callable[[str], object]
     stopping: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
 
@@ -104,13 +105,6 @@ class Intake:
                     self.stopping.wait(max(pause, min(self.breaker.wait_hint(), 1.0)))
         finally:
             self._stop(pool, in_flight)
-
-    def once(self) -> int:
-        """Receive one batch and handle it here; returns how many there were."""
-        messages = self._receive(0)
-        for message in messages:
-            self.handle(message)
-        return len(messages)
 
     def _receive(self, in_flight: int) -> list[QueueMessage]:
         slots = self.free_slots() - in_flight
@@ -208,9 +202,10 @@ class Intake:
             self._message_failed(message, request, code, str(error))
         else:
             self.metrics.messages.labels("outage").inc()
-            cause, probe = "template" if isinstance(error, TemplateRefused) else "cluster", None
+            cause = "template" if isinstance(error, TemplateRefused) else "cluster"
+            probe = None
             if isinstance(error, PortalError):
-                cause, probe = "portal", self.probe(request.model_id)
+                cause, probe = "portal", functools.partial(self.probe, request.model_id)
             self.breaker.trip(str(error), cause=cause, probe=probe, retry_after=getattr(error, "retry_after", None))
             self._requeue(message, max(1.0, self.breaker.wait_hint()))
 

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_KEPT = 200
-
 
 @dataclass(frozen=True)
 class Refusal:
@@ -31,7 +29,7 @@ class Refusals:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._lock = threading.Lock()
         self._clock = clock
-        self._kept: deque[Refusal] = deque(maxlen=_KEPT)
+        self._kept: deque[Refusal] = deque(maxlen=200)
 
     def note(self, model: str, code: str, sentence: str, message_id: str) -> None:
         """model: the container's name, "" where the message names none."""

@@ -61,7 +61,7 @@ def test_processing_is_not_sent_for_a_job_that_another_one_has_reported() -> Non
     world = scenarios.invalid_unreported()
     world.denied = 3
     quick, slow = Process(world), Process(world)
-    quick.intake.once()
+    quick.take()
     slow.refresh()
     while world.models["1"].status is not S.FAILED:
         quick.tick()

@@ -193,7 +193,7 @@ def test_f34_a_full_quota_is_waited_for_without_haste_and_without_poison() -> No
     disturb(world, "cluster.create", "before", full, times=None)
     process = Process(world)
     for _ in range(360):  # an hour
-        process.intake.once()
+        process.take()
         world.now += 10
     tries = calls(world).count("cluster.create")
     assert 30 < tries < 200, "again and again, with pauses of up to half a minute"
@@ -242,6 +242,6 @@ def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
     process.tick()
     uid = objects.uid_of(world.jobs["model-1"])
     world.reconfigure("1")
-    process.intake.once()
+    process.take()
     assert objects.uid_of(world.jobs["model-1"]) == uid
     assert objects.is_deleting(world.jobs["model-1"])

@@ -123,10 +123,10 @@ def test_f15_a_lost_pop_receipt_is_no_error_and_no_second_training() -> None:
         if (process, call, side) == (first.name, "queue.delete", "before") and not slow.is_set():
             slow.set()
             world.now += VISIBILITY + 1
-            second.intake.once()  # has it now, and deletes it with the newer receipt
+            second.take()  # has it now, and deletes it with the newer receipt
 
     world.director = director
-    first.intake.once()
+    first.take()
     assert slow.is_set()
     assert calls(world).count("cluster.create") == 1
     assert calls(world).count("queue.delete") == 2
@@ -156,7 +156,7 @@ def test_f42_a_message_is_never_parked_for_long() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FakeQueue, "requeue", requeue)
         for _ in range(30):
-            process.intake.once()
+            process.take()
             world.now += 400
     undisturbed(world)
     assert 0 < longest <= 300

@@ -101,7 +101,7 @@ def test_the_intake_carries_out_the_effect_on_the_message(action: Action) -> Non
         SETTINGS,
         bounds=BOUNDS,
         free_slots=lambda: 1,
-        probe=lambda _: lambda: None,
+        probe=lambda _: None,
         stopping=VirtualEvent(World()),
         refusals=refusals,
     )

@@ -133,9 +133,14 @@ class Process:
             SETTINGS,
             bounds=Bounds(8, 600),
             free_slots=lambda: 1000,
-            probe=lambda model_id: lambda: portal.get_model_status(model_id),
+            probe=portal.get_model_status,
             stopping=stopping,
         )
+
+    def take(self) -> None:
+        """Receive one batch of messages and handle it."""
+        for message in self.intake._receive(0):
+            self.intake.handle(message)
 
     def tick(self) -> None:
         """What the loops do when each has its turn. May raise Crash and Violation."""
@@ -143,7 +148,7 @@ class Process:
             self.refresh()
         except ClusterError:
             return
-        self.intake.once()
+        self.take()
         try:
             self.refresh()
         except ClusterError:
