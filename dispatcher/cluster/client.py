@@ -70,8 +70,6 @@ class KubernetesJobs:
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
 
-    # Jobs
-
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
         query = {"fieldValidation": "Strict", "dryRun": "All"} if dry_run else {}
         return self._json("create", "jobs", body=job, query=query)
@@ -93,8 +91,6 @@ class KubernetesJobs:
 
     def list_jobs(self, selector: str) -> Listing:
         return self._list("jobs", selector)
-
-    # Pods and Events
 
     def list_pods(self, selector: str) -> Listing:
         return self._list("pods", selector)
@@ -128,8 +124,6 @@ class KubernetesJobs:
         }
         answer = self._json("create", "selfsubjectaccessreviews", body=review)
         return bool((answer.get("status") or {}).get("allowed"))
-
-    # Watching
 
     def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
         """Events {type, object} of `jobs` or `pods` from `resource_version` on, for at most `seconds`.
@@ -165,8 +159,6 @@ class KubernetesJobs:
                     status = event.get("object") or {}
                     raise _error("watch", kind, "", int(status.get("code") or 500), status, {})
                 yield event
-
-    # The calls themselves
 
     def _list(self, kind: str, selector: str) -> Listing:
         items: list[KubeObject] = []
