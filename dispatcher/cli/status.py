@@ -67,9 +67,9 @@ def inspect(settings: Settings, model: str | None) -> Found:
 def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
     """The number of messages by model id, among the first 32 visible ones."""
     counts: dict[str, int] = {}
-    for text in queue.peek():
+    for message in queue.peek():
         try:
-            model_id = decode(text, factories.bounds_of(settings)).model_id
+            model_id = decode(message.text, factories.bounds_of(settings)).model_id
         except MalformedRequest:
             continue
         counts[model_id] = counts.get(model_id, 0) + 1
@@ -77,7 +77,7 @@ def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
 
 
 def _poison(queue: TrainingQueue) -> list[dict[str, Any]]:
-    entries = [parse_entry(text) for text in queue.peek()]
+    entries = [parse_entry(message.text) for message in queue.peek()]
     return [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
 
 

@@ -101,18 +101,14 @@ class TrainingQueue:
         sent = self._call("send to", lambda: self._client.send_message(text, time_to_live=-1))
         return str(sent.id)
 
-    def peek(self, limit: int = MAX_BATCH) -> list[str]:
-        """The texts of up to 32 visible messages, untouched."""
-        return [message.text for message in self.peek_messages(limit)]
-
-    def peek_messages(self, limit: int = MAX_BATCH) -> list[PeekedMessage]:
+    def peek(self, limit: int = MAX_BATCH) -> list[PeekedMessage]:
         """Up to 32 visible messages, untouched."""
         found = self._call("peek into", lambda: self._client.peek_messages(limit))
         return [PeekedMessage(*_facts(message)) for message in found]
 
     def oldest(self) -> float | None:
         """When the message in front was put on the queue (epoch seconds), None where no message is visible."""
-        return next((message.queued_at or None for message in self.peek_messages(1)), None)
+        return next((message.queued_at or None for message in self.peek(1)), None)
 
     def depth(self) -> int:
         """Approximate number of messages, hidden ones included: for people and metrics, never for decisions (F5)."""
@@ -139,8 +135,12 @@ class TrainingQueue:
 
     def create(self) -> None:
         """Create the queue where it is missing."""
-        with suppress(_Exists):
-            self._call("create", self._client.create_queue)
+
+        def create() -> None:
+            with suppress(ResourceExistsError):
+                self._client.create_queue()
+
+        self._call("create", create)
 
     def close(self) -> None:
         self._client.close()
@@ -158,8 +158,6 @@ class TrainingQueue:
     def _call(self, verb: str, call: Any) -> Any:
         try:
             return call()
-        except ResourceExistsError:
-            raise _Exists(f"queue {self.name} exists") from None
         except ResourceNotFoundError as error:
             if _code(error) == "QueueNotFound":
                 raise QueueForbidden(f"Cannot {verb} queue {self.name}: it does not exist; create it") from None
@@ -192,10 +190,6 @@ def _transport(pool_size: int) -> Any:
 
 class _Lost(QueueError):
     """The message is gone, or another dispatcher has received it."""
-
-
-class _Exists(QueueError):
-    """The queue exists already."""
 
 
 def _code(error: AzureError) -> str:

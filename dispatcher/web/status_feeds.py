@@ -40,7 +40,7 @@ _NEVER = float("-inf")
 class PeekedQueue(Protocol):
     """What is used here of `queue.azure.TrainingQueue`. Every method raises QueueError."""
 
-    def peek_messages(self) -> list[PeekedMessage]: ...
+    def peek(self) -> list[PeekedMessage]: ...
     def depth(self) -> int: ...
 
 
@@ -114,8 +114,8 @@ class StatusFeeds:
     def ask_queues(self) -> None:
         """Look at both queues once."""
         try:
-            waiting = tuple(self.queue.peek_messages())
-            poison = tuple(parse_entry(m.text) for m in self.poison_queue.peek_messages())
+            waiting = tuple(self.queue.peek())
+            poison = tuple(parse_entry(m.text) for m in self.poison_queue.peek())
             facts = QueueFacts(self.queue.depth(), self.poison_queue.depth(), waiting, poison)
         except QueueError as error:
             facts = QueueFacts(problem=str(error))

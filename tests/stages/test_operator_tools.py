@@ -113,7 +113,7 @@ def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage
     code, out, _ = stage.cli("submit", "model-1", "--dataset", "dataset-1", "--gpus", "2", "--field", "a=b")
     assert code == 0
     assert out.strip()
-    assert json.loads(stage.queue.peek()[0]) == {
+    assert json.loads(stage.queue.peek()[0].text) == {
         "task": "train",
         "model_container_name": "model-1",
         "a": "b",

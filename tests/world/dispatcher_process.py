@@ -184,7 +184,7 @@ class Stage:
         self.cluster.api("DELETE", path, {"propagationPolicy": "Background"})
 
     def poison(self) -> list[PoisonEntry]:
-        return [parse_entry(text) for text in self.poison_queue.peek()]
+        return [parse_entry(message.text) for message in self.poison_queue.peek()]
 
     def drained(self) -> bool:
         """Nothing on the queue, visible or not."""

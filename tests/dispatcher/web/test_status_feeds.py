@@ -22,7 +22,7 @@ class Queue:
         self.messages = [PeekedMessage(f"m{n}", text, 0, 1.0) for n, text in enumerate(texts)]
         self.down = False
 
-    def peek_messages(self) -> list[PeekedMessage]:
+    def peek(self) -> list[PeekedMessage]:
         if self.down:
             raise QueueUnavailable("Cannot peek into queue requests: it is down")
         return self.messages
