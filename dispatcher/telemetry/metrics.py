@@ -11,7 +11,8 @@ import platform
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from typing import TypeVar
+from itertools import product
+from typing import Any, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -66,72 +67,69 @@ class Metrics:
 
     def _queue_and_launch(self) -> None:
         results = (*(action.value for action in Action), *OTHER_RESULTS)
-        self.messages = self._counter("messages", "Messages handled, by result", "result", begin=results)
+        self.messages = self._new(Counter, "messages", "Messages handled, by result", result=results)
         what = "Number of messages on the queue, hidden ones included; approximate, for people alone"
-        self.queue_messages = self._gauge("queue_messages", what, "queue", begin=QUEUES)
-        self.oldest_message = self._gauge("oldest_message_seconds", "Age of the oldest visible message on the queue")
+        self.queue_messages = self._new(Gauge, "queue_messages", what, queue=QUEUES)
+        what = "Age of the oldest visible message on the queue"
+        self.oldest_message = self._new(Gauge, "oldest_message_seconds", what)
         what = "Messages put on the poison queue, by reason"
-        self.poisoned = self._counter("poison_entries", what, "code", begin=codes.POISON)
+        self.poisoned = self._new(Counter, "poison_entries", what, code=codes.POISON)
         what = "1 while no message is received, by reason"
-        self.intake_paused = self._gauge("intake_paused", what, "reason", begin=PAUSES)
+        self.intake_paused = self._new(Gauge, "intake_paused", what, reason=PAUSES)
         what = "From a received message to its resumed Job, and the message deleted"
-        self.launch_seconds = self._histogram("launch_seconds", what, _LAUNCH_BUCKETS)
+        self.launch_seconds = self._new(Histogram, "launch_seconds", what, _LAUNCH_BUCKETS)
         what = "One step of a launch, however it ended"
-        self.launch_step_seconds = self._histogram(
-            "launch_step_seconds", what, _CALL_BUCKETS, "step", begin=LAUNCH_STEPS
-        )
+        self.launch_step_seconds = self._new(Histogram, "launch_step_seconds", what, _CALL_BUCKETS, step=LAUNCH_STEPS)
         what = "From a message put on the queue to its resumed Job"
-        self.queue_wait_seconds = self._histogram("queue_wait_seconds", what, _WAIT_BUCKETS)
+        self.queue_wait_seconds = self._new(Histogram, "queue_wait_seconds", what, _WAIT_BUCKETS)
 
     def _jobs(self) -> None:
-        self.active_jobs = self._gauge("active_jobs", "Number of unfinished Jobs")
+        self.active_jobs = self._new(Gauge, "active_jobs", "Number of unfinished Jobs")
         what = "Number of unfinished Jobs at which receiving pauses"
-        self.max_active_jobs = self._gauge("max_active_jobs", what)
-        self.jobs = self._gauge("jobs", "Number of Jobs by phase", "phase", begin=Phase)
+        self.max_active_jobs = self._new(Gauge, "max_active_jobs", what)
+        self.jobs = self._new(Gauge, "jobs", "Number of Jobs by phase", phase=Phase)
         what = "Time in this phase of the Job that has been in it longest"
         unended = [phase for phase in Phase if phase not in ENDED]
-        self.longest_in_phase = self._gauge("longest_in_phase_seconds", what, "phase", begin=unended)
+        self.longest_in_phase = self._new(Gauge, "longest_in_phase_seconds", what, phase=unended)
         what = "Number of ended Jobs whose outcome the portal has not acknowledged"
-        self.unreported_jobs = self._gauge("unreported_jobs", what)
+        self.unreported_jobs = self._new(Gauge, "unreported_jobs", what)
         what = "Number of launched Jobs whose Processing the portal has not acknowledged"
-        self.unacknowledged_jobs = self._gauge("unacknowledged_jobs", what)
+        self.unacknowledged_jobs = self._new(Gauge, "unacknowledged_jobs", what)
         what = "Time since the launch of the oldest of the unacknowledged Jobs"
-        self.longest_unacknowledged = self._gauge("longest_unacknowledged_seconds", what)
+        self.longest_unacknowledged = self._new(Gauge, "longest_unacknowledged_seconds", what)
         what = "Time by which the most overdue unfinished Job is past its own time limit"
-        self.longest_overdue = self._gauge("longest_overdue_seconds", what)
-        self.outcomes = self._counter("outcomes", "Jobs reported to the portal, by code", "code", begin=codes.OUTCOMES)
-        self.refused_reports = self._counter("refused_reports", "Outcomes that the portal refused for good")
+        self.longest_overdue = self._new(Gauge, "longest_overdue_seconds", what)
+        self.outcomes = self._new(Counter, "outcomes", "Jobs reported to the portal, by code", code=codes.OUTCOMES)
+        self.refused_reports = self._new(Counter, "refused_reports", "Outcomes that the portal refused for good")
         what = "Outcomes reported again because a late Processing had overwritten them"
-        self.repaired_outcomes = self._counter("repaired_outcomes", what)
+        self.repaired_outcomes = self._new(Counter, "repaired_outcomes", what)
 
     def _outside(self) -> None:
         what = "Calls to the portal, by HTTP status (none: no answer) and result"
-        self.portal_calls = self._counter("portal_calls", what, "method", "status", "result")
+        self.portal_calls = self._new(Counter, "portal_calls", what, method=(), status=(), result=())
         what = "One call to the portal, however it ended"
-        self.portal_call_seconds = self._histogram(
-            "portal_call_seconds", what, _CALL_BUCKETS, "method", begin=("GET", "PUT")
+        self.portal_call_seconds = self._new(
+            Histogram, "portal_call_seconds", what, _CALL_BUCKETS, method=("GET", "PUT")
         )
         what = "Calls to the API server, by HTTP status (none: no answer)"
-        self.cluster_calls = self._counter("cluster_calls", what, "verb", "resource", "status")
+        self.cluster_calls = self._new(Counter, "cluster_calls", what, verb=(), resource=(), status=())
         what = "One call to the API server except watches, however it ended"
-        self.cluster_call_seconds = self._histogram("cluster_call_seconds", what, _CALL_BUCKETS, "verb")
-        self.watch_restarts = self._counter("watch_restarts", "Watches that ended, by reason", "kind", "reason")
-        for kind in WATCHED:
-            for reason in WATCH_ENDS:
-                self.watch_restarts.labels(kind, reason)
+        self.cluster_call_seconds = self._new(Histogram, "cluster_call_seconds", what, _CALL_BUCKETS, verb=())
+        what = "Watches that ended, by reason"
+        self.watch_restarts = self._new(Counter, "watch_restarts", what, kind=WATCHED, reason=WATCH_ENDS)
         what = "When Jobs or pods were last listed in full"
-        self.last_list = self._gauge("last_list_timestamp_seconds", what, "kind", begin=WATCHED)
+        self.last_list = self._new(Gauge, "last_list_timestamp_seconds", what, kind=WATCHED)
         what = "When the last event of a watch arrived"
-        self.last_event = self._gauge("last_event_timestamp_seconds", what, "kind", begin=WATCHED)
+        self.last_event = self._new(Gauge, "last_event_timestamp_seconds", what, kind=WATCHED)
 
     def _inside(self) -> None:
-        self.loop_silent = self._gauge("loop_silent_seconds", "Time since a loop last made progress", "loop")
-        self.work_queue = self._gauge("work_queue_jobs", "Number of Jobs that are queued for the reconciler or with it")
+        self.loop_silent = self._new(Gauge, "loop_silent_seconds", "Time since a loop last made progress", loop=())
+        what = "Number of Jobs that are queued for the reconciler or with it"
+        self.work_queue = self._new(Gauge, "work_queue_jobs", what)
         what = "Errors of the dispatcher itself, each with its traceback in the log"
-        self.defects = self._counter("defects", what, "loop", begin=("intake", "reconcile"))
-        info = self._gauge(
-            "build_info", "Always 1; the versions that run", "version", "python_version", "kubernetes_client_version"
-        )
+        self.defects = self._new(Counter, "defects", what, loop=("intake", "reconcile"))
+        what = "Always 1; the versions that run"
+        info = self._new(Gauge, "build_info", what, version=(), python_version=(), kubernetes_client_version=())
         info.labels(version("training-dispatcher"), platform.python_version(), version("kubernetes")).set(1)
 
     def step(self, step: str) -> AbstractContextManager[object]:
@@ -157,16 +155,21 @@ class Metrics:
         """Evaluate `is_paused` at each scrape. reason: one of PAUSES."""
         self.intake_paused.labels(reason).set_function(lambda: float(is_paused()))
 
-    def _counter(self, name: str, what: str, *labels: str, begin: Iterable[str] = ()) -> Counter:
-        return _begin(Counter(f"{PREFIX}_{name}", what, labels, registry=self.registry), begin)
-
-    def _gauge(self, name: str, what: str, *labels: str, begin: Iterable[str] = ()) -> Gauge:
-        return _begin(Gauge(f"{PREFIX}_{name}", what, labels, registry=self.registry), begin)
-
-    def _histogram(
-        self, name: str, what: str, buckets: tuple[float, ...], *labels: str, begin: Iterable[str] = ()
-    ) -> Histogram:
-        return _begin(Histogram(f"{PREFIX}_{name}", what, labels, buckets=buckets, registry=self.registry), begin)
+    def _new(
+        self,
+        kind: type[AnyMetric],
+        name: str,
+        what: str,
+        buckets: tuple[float, ...] | None = None,
+        /,
+        **labels: Iterable[str],
+    ) -> AnyMetric:
+        """A metric of ours, with the series of all `labels`' values at 0; none where those of a label are not known."""
+        more: dict[str, Any] = {"buckets": buckets} if buckets else {}
+        metric = kind(name, what, tuple(labels), namespace=PREFIX, registry=self.registry, **more)
+        for values in product(*labels.values()) if labels else ():
+            metric.labels(*values)
+        return metric
 
 
 _PORTAL_RESULTS: dict[type[PortalError], str] = {
@@ -175,10 +178,3 @@ _PORTAL_RESULTS: dict[type[PortalError], str] = {
     PortalUnauthorized: "unauthorized",
     StatusUnreadable: "unreadable",
 }
-
-
-def _begin(metric: AnyMetric, values: Iterable[str]) -> AnyMetric:
-    """Create the series of each value of the metric's one label, at 0."""
-    for value in values:
-        metric.labels(value)
-    return metric
