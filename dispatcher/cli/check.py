@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -114,9 +115,8 @@ def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
         raise _Otherwise("failed", "API_KEY not configured: no message would be received")
     began = time.time()
     try:
-        portal.get_model_status(_NO_MODEL)
-    except ModelUnknown:
-        pass
+        with contextlib.suppress(ModelUnknown):
+            portal.get_model_status(_NO_MODEL)
     finally:
         skews["portal"] = clock_skew.skew(portal.server_date, began, time.time())
         portal.close()
@@ -131,24 +131,15 @@ def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:
 
 
 def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
-    if missing := _missing(cluster, resource, verbs):
-        raise _Otherwise(
-            "failed",
-            f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}; "
-            "manifests/base/role.yaml has what is needed",
-        )
+    _need(cluster, resource, verbs, "failed", "; manifests/base/role.yaml has what is needed")
     return ", ".join(verbs)
 
 
 def _kueue(cluster: KubernetesJobs) -> str:
     """Without it trainings run all the same; only their place in Kueue's queue is not shown."""
     [(resource, verbs)] = WANTED_WITH_KUEUE
-    if missing := _missing(cluster, resource, verbs):
-        raise _Otherwise(
-            "warning",
-            f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}: the place in Kueue's queue is "
-            "not shown; manifests/components/kueue has what is needed",
-        )
+    effect = ": the place in Kueue's queue is not shown; manifests/components/kueue has what is needed"
+    _need(cluster, resource, verbs, "warning", effect)
     try:
         found = len(cluster.list_workloads())
     except ClusterError as error:
@@ -156,8 +147,10 @@ def _kueue(cluster: KubernetesJobs) -> str:
     return f"list; {found} Workloads"
 
 
-def _missing(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
-    return ", ".join(verb for verb in verbs if not cluster.may(verb, resource))
+def _need(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...], result: Result, effect: str) -> None:
+    """effect: the rest of the sentence, for a verb that we may not use."""
+    if missing := ", ".join(verb for verb in verbs if not cluster.may(verb, resource)):
+        raise _Otherwise(result, f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}{effect}")
 
 
 def _clock(place: str, skew: float | None) -> str:

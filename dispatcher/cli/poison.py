@@ -32,6 +32,7 @@ from dispatcher.queue.poison import PoisonEntry, parse_entry
 _HIDDEN = 60.0
 
 Chosen = Callable[[PoisonEntry], bool]
+Entries = Iterator[tuple[QueueMessage, PoisonEntry]]
 
 
 @click.group(
@@ -53,7 +54,7 @@ def poison() -> None:
 def list_(environ: Environment, code: str | None, as_json: bool) -> None:
     """List every entry: id, time, reason."""
     count = 0
-    with _open(environ) as (queue, _), _entries(queue, lambda entry: code in (None, entry.code)) as entries:
+    with _entries(environ, lambda entry: code in (None, entry.code)) as (queue, _, entries):
         for _, entry in entries:
             count += 1
             if as_json:
@@ -69,7 +70,7 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
 @click.pass_obj
 def show(environ: Environment, message_id: str) -> None:
     """Print one entry in full, with the original message."""
-    with _open(environ) as (queue, _), _entries(queue, lambda entry: entry.message_id == message_id) as entries:
+    with _entries(environ, lambda entry: entry.message_id == message_id) as (queue, _, entries):
         found = next((entry for _, entry in entries), None)
     if found is None:
         fail(EXIT_FAILED, f"No entry {message_id} in {queue.name}; `dispatcher poison list` shows the ids")
@@ -91,7 +92,7 @@ def requeue(environ: Environment, message_id: str | None, code: str | None, ever
     """Put the original messages back on the queue, once their cause is fixed."""
     chosen = _choice(message_id, code, everything)
     sent: set[str] = set()
-    with _open(environ) as (queue, requests), _entries(queue, chosen) as entries:
+    with _entries(environ, chosen) as (queue, requests, entries):
         for message, entry in entries:
             # A crash of the dispatcher may have left two entries of one message.
             if not entry.message_id or entry.message_id not in sent:
@@ -115,7 +116,7 @@ def purge(environ: Environment, message_id: str | None, code: str | None, everyt
     if not yes:
         click.confirm("Entries are deleted for good. Continue?", abort=True)
     count = 0
-    with _open(environ) as (queue, _), _entries(queue, chosen) as entries:
+    with _entries(environ, chosen) as (queue, _, entries):
         for message, entry in entries:
             queue.delete(message)
             count += 1
@@ -135,28 +136,25 @@ def _none_found(found: bool, name: str) -> None:
 
 
 @contextmanager
-def _open(environ: Environment) -> Iterator[tuple[TrainingQueue, TrainingQueue]]:
-    """The poison queue and the queue of requests."""
+def _entries(environ: Environment, chosen: Chosen) -> Iterator[tuple[TrainingQueue, TrainingQueue, Entries]]:
+    """The poison queue, the queue of requests, and every chosen entry once.
+
+    All that were not deleted are visible again afterwards.
+    """
     settings = settings_for_printing(environ)
-    with outside_calls("What was not done is still in the poison queue"):
-        queue = factories.open_queue(settings, settings.poison_queue_name)
-        yield queue, factories.open_queue(settings, settings.queue_name)
-
-
-@contextmanager
-def _entries(queue: TrainingQueue, chosen: Chosen) -> Iterator[Iterator[tuple[QueueMessage, PoisonEntry]]]:
-    """Every chosen entry once; all that were not deleted are visible again afterwards."""
     held: list[QueueMessage] = []
 
-    def each() -> Iterator[tuple[QueueMessage, PoisonEntry]]:
+    def each() -> Entries:
         while batch := queue.receive(MAX_BATCH, _HIDDEN):
             held.extend(batch)
             for message in batch:
                 if chosen(entry := parse_entry(message.text)):
                     yield message, entry
 
-    try:
-        yield each()
-    finally:
-        for message in held:
-            queue.requeue(message, 0.0)  # no effect on a deleted one
+    with outside_calls("What was not done is still in the poison queue"):
+        queue = factories.open_queue(settings, settings.poison_queue_name)
+        try:
+            yield queue, factories.open_queue(settings, settings.queue_name), each()
+        finally:
+            for message in held:
+                queue.requeue(message, 0.0)  # no effect on a deleted one

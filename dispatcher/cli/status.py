@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +49,7 @@ def inspect(settings: Settings, model: str | None) -> Found:
     models: list[dict[str, Any]] = [
         {
             "model": f"{MODEL_PREFIX}{model_id}",
-            "messages": waiting.get(model_id, 0),
+            "messages": waiting[model_id],
             "job": _job(jobs[model_id], pods, settings, queued) if model_id in jobs else None,
             "portal": _portal(model_id, portal),
         }
@@ -64,15 +66,12 @@ def inspect(settings: Settings, model: str | None) -> Found:
     }
 
 
-def _visible(queue: TrainingQueue, settings: Settings) -> dict[str, int]:
+def _visible(queue: TrainingQueue, settings: Settings) -> Counter[str]:
     """The number of messages by model id, among the first 32 visible ones."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for message in queue.peek():
-        try:
-            model_id = decode(message.text, factories.bounds_of(settings)).model_id
-        except MalformedRequest:
-            continue
-        counts[model_id] = counts.get(model_id, 0) + 1
+        with contextlib.suppress(MalformedRequest):
+            counts[decode(message.text, factories.bounds_of(settings)).model_id] += 1
     return counts
 
 
@@ -124,13 +123,8 @@ def as_text(found: Found, model: str | None) -> str:
     lines = [f"Queue {queue['name']}: about {queue['about']} messages, {len(queue['poison'])} poison entries shown"]
     lines += [f"  poison {entry['at']} {entry['code']}: {entry['sentence']}" for entry in queue["poison"]]
     if not found["models"]:
-        return "\n".join(
-            [
-                *lines,
-                f"{model} is unknown to queue, cluster and portal"
-                if model
-                else "No training Jobs, no visible messages",
-            ]
+        lines.append(
+            f"{model} is unknown to queue, cluster and portal" if model else "No training Jobs, no visible messages"
         )
     for entry in found["models"]:
         job = entry["job"]
