@@ -79,17 +79,13 @@ class StatusFeeds:
             rested = self.monotonic() - self._looked_at > _AUDIENCE
             self._looked_at = self.monotonic()
             if self._thread is None:
-                self._thread = self._start()
+                self._thread = threading.Thread(target=self._run, name="status-feeds", daemon=True)
+                self._thread.start()
             self._changed.notify_all()
             if rested:
                 seen = self._passes
                 self._changed.wait_for(lambda: self._passes != seen or self.stopping.is_set(), patience)
             return self._facts, dict(self._progress)
-
-    def _start(self) -> threading.Thread:
-        thread = threading.Thread(target=self._run, name="status-feeds", daemon=True)
-        thread.start()
-        return thread
 
     def _run(self) -> None:
         while not self.stopping.is_set():
@@ -126,7 +122,10 @@ class StatusFeeds:
 
     def ask_portal(self) -> None:
         """Ask for the progress of the models that are due, the longest not asked for first."""
-        self._forget_gone()
+        known = self.known()
+        with self._changed:  # a Job's curve is kept for as long as the Job
+            self._progress = {uid: progress for uid, progress in self._progress.items() if uid in known}
+        self._asked = {uid: at for uid, at in self._asked.items() if uid in known}
         now = self.monotonic()
         if self.portal is None or now < self._portal_due:
             return
@@ -157,10 +156,3 @@ class StatusFeeds:
             losses = (*losses[:-1:2], losses[-1])
         with self._changed:
             self._progress[uid] = PortalProgress(message, self.clock(), losses)
-
-    def _forget_gone(self) -> None:
-        """A Job's curve is kept for as long as the Job."""
-        known = self.known()
-        with self._changed:
-            self._progress = {uid: progress for uid, progress in self._progress.items() if uid in known}
-        self._asked = {uid: at for uid, at in self._asked.items() if uid in known}

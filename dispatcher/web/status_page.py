@@ -105,7 +105,8 @@ class StatusPage:
     _made: tuple[World, Sections] = field(default_factory=lambda: (World(()), {}), init=False)
 
     def __post_init__(self) -> None:
-        self._files = _read_files()
+        folder = resources.files("dispatcher.web") / "static"
+        self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
     def route(self, request: Request) -> Answer | None:
         """The answer to one of our paths, None for any other."""
@@ -126,8 +127,15 @@ class StatusPage:
             return _json({"error": f"limit is {ascii(text)[:40]}: a whole number would be right"}, 400)
         limit = min(int(text), _MOST_ROWS) if text else _MOST_ROWS
         world, found = self._sections()
+        queue = world.queue
         answer = {
-            **self._about(world),
+            "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
+            "queue": {
+                "name": self.queue,
+                "depth": queue.depth,
+                "poison_depth": queue.poison_depth,
+                "problem": queue.problem,
+            },
             "phases": status_rows.phases(found),
             "gpus_in_use": status_rows.gpus_in_use(found),
             **status_rows.shown(found, request.query.get("q", ""), limit),
@@ -141,18 +149,6 @@ class StatusPage:
             return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
         pods = [_pod(pod) for job, own in world.jobs if objects.name_of(job) == container for pod in own]
         return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
-
-    def _about(self, world: World) -> dict[str, Any]:
-        queue = world.queue
-        return {
-            "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
-            "queue": {
-                "name": self.queue,
-                "depth": queue.depth,
-                "poison_depth": queue.poison_depth,
-                "problem": queue.problem,
-            },
-        }
 
     def _sections(self) -> tuple[World, Sections]:
         facts, progress = self.feeds.look(_FIRST_VIEW)
@@ -169,11 +165,10 @@ class StatusPage:
 
 def running(cache: ClusterCache) -> list[tuple[str, str]]:
     """(uid, model id) of every Job whose trainer runs: the portal has progress messages of these."""
-    jobs = [job for job in cache.jobs() if objects.is_managed(job)]
     return [
         (objects.uid_of(job), objects.model_id_of(job))
-        for job in jobs
-        if phase(job, cache.pods_of(job)) is Phase.RUNNING
+        for job in cache.jobs()
+        if objects.is_managed(job) and phase(job, cache.pods_of(job)) is Phase.RUNNING
     ]
 
 
@@ -198,10 +193,5 @@ def _json(data: object, status: int = 200, etag: str = "") -> Answer:
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
     headers = {**_HEADERS, "ETag": tag}
     if status == 200 and tag in etag:
-        return Answer(304, b"", "application/json", headers)
+        status, body = 304, b""
     return Answer(status, body, "application/json", headers)
-
-
-def _read_files() -> dict[str, tuple[bytes, str]]:
-    folder = resources.files("dispatcher.web") / "static"
-    return {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}

@@ -86,11 +86,11 @@ def sections(world: World, rules: Rules, now: float) -> Sections:
 def shown(found: Sections, query: str = "", limit: int | None = None) -> dict[str, Any]:
     """Each section as {total, matching, rows: the first `limit` rows whose texts hold every word of `query`}."""
     wanted = query.casefold().split()
-    answer: dict[str, Any] = {}
-    for name, rows in found.items():
-        matching = [row for row in rows if _holds(row, wanted)] if wanted else rows
-        answer[name] = {"total": len(rows), "matching": len(matching), "rows": matching[:limit]}
-    return answer
+    matching = {name: [row for row in rows if _holds(row, wanted)] if wanted else rows for name, rows in found.items()}
+    return {
+        name: {"total": len(found[name]), "matching": len(rows), "rows": rows[:limit]}
+        for name, rows in matching.items()
+    }
 
 
 def phases(found: Sections) -> dict[str, int]:
@@ -169,11 +169,8 @@ def _reported(job: KubeObject) -> tuple[str | None, str]:
 
 def _started(pods: Sequence[KubeObject]) -> str | None:
     """When a trainer first ran, as far as its pods are still in the cache."""
-    times = []
-    for pod in pods:
-        state = objects.trainer_state(pod)
-        times.append(time_in((state.get("running") or state.get("terminated") or {}).get("startedAt")))
-    return min(filter(None, times), default=None)
+    begun = (objects.trainer_state(pod).get("running") or objects.trainer_end(pod) for pod in pods)
+    return min(filter(None, (time_in(state.get("startedAt")) for state in begun)), default=None)
 
 
 def _ended(job: KubeObject) -> str | None:
@@ -190,11 +187,9 @@ def _gpus(job: KubeObject, resource: str) -> int | None:
 
 def _dataset(job: KubeObject) -> str | None:
     """The one variable that is read: others may hold secrets."""
-    for variable in objects.trainer_container(objects.pod_template(job)).get("env") or ():
-        if variable.get("name") == "DATASET_CONTAINER":
-            value = variable.get("value")
-            return None if value is None else str(value)
-    return None
+    environment = objects.trainer_container(objects.pod_template(job)).get("env") or ()
+    value = next((entry.get("value") for entry in environment if entry.get("name") == "DATASET_CONTAINER"), None)
+    return None if value is None else str(value)
 
 
 def _progress(progress: PortalProgress | None) -> dict[str, Any] | None:
