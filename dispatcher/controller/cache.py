@@ -68,17 +68,17 @@ class ClusterCache:
         known[key] = item
         if kind == "pods":
             self._index(item, before)
-            return
-        self._forget_other(before, item)
-        self._first_seen.setdefault(objects.uid_of(item), self._clock())
+        else:
+            self._forget_other(before, item)
+            self._first_seen.setdefault(objects.uid_of(item), self._clock())
 
     def _remove(self, kind: str, item: KubeObject) -> None:
         before = self._known(kind).pop(_key(kind, item), None)
         if kind == "pods":
             self._leave_tombstone(item, before)
-            return
-        self._forget_other(before, item)
-        self._forget(item)
+        else:
+            self._forget_other(before, item)
+            self._forget(item)
 
     def _forget_other(self, before: KubeObject | None, job: KubeObject) -> None:
         """A Job of the same name whose deletion was missed, and so was the creation of its successor."""

@@ -20,8 +20,7 @@ def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, trackin
     longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
     overdue = 0.0
     unacknowledged: list[float] = []
-    jobs = cache.jobs()
-    for job in jobs:
+    for job in cache.jobs():
         pods = cache.pods_of(job)
         phase = phases.phase(job, pods)
         count[phase] += 1
@@ -34,7 +33,7 @@ def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, trackin
         metrics.jobs.labels(phase).set(count[phase])
     for phase, seconds in longest.items():
         metrics.longest_in_phase.labels(phase).set(seconds)
-    metrics.active_jobs.set(sum(not objects.is_finished(job) for job in jobs))
+    metrics.active_jobs.set(cache.unfinished())
     # Jobs that somebody deleted by force are still to be reported, too.
     tombstones = sum(cache.tombstone(name) is not None for name in cache.names())
     metrics.unreported_jobs.set(count[Phase.REPORTING] + tombstones)

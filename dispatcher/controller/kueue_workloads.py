@@ -38,11 +38,9 @@ class KueueWorkloads:
 
     def progress(self, job: KubeObject) -> str | None:
         """The progress message of a Job that waits for Kueue; None where nothing is known, or for any other Job."""
-        if not kueue.waits_in_queue(job):
-            return None
-        workloads = self._workloads()
-        own = None if workloads is None else kueue.workload_of(job, workloads)
-        if workloads is None or own is None:
+        workloads = self._workloads() if kueue.waits_in_queue(job) else None
+        own = kueue.workload_of(job, workloads) if workloads else None
+        if not workloads or own is None:
             return None
         now = self.clock()
         if kueue.stuck_since(own, now) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -243,17 +244,14 @@ class Reconciler:
             self.work.add_after(name, left)
             return
         log.warning("Job %s was created but never launched, and no message came for it: taking it on", name)
-        decision = self.launcher.take_on(job)
-        log.info("Job %s: %s", name, decision.sentence)
+        log.info("Job %s: %s", name, self.launcher.take_on(job).sentence)
 
     def _remove_pods(self, pods: list[KubeObject]) -> None:
         for pod in pods:
             if objects.pod_is_over(pod) or objects.is_deleting(pod):
                 continue
-            try:
+            with contextlib.suppress(ObjectNotFound, ObjectConflict):
                 self.cluster.delete_pod(objects.name_of(pod), objects.uid_of(pod))
-            except (ObjectNotFound, ObjectConflict):
-                continue
 
     def _deleted_unobserved(self, name: str, job: KubeObject) -> None:
         """Report a Job whose finalizer somebody removed, if the API server confirms that it is gone (F30)."""

@@ -179,23 +179,19 @@ class Reporter:
         except PortalError as error:
             if error.retryable or self._may_pass(job):
                 raise
-            self._give_up(job, error)
+            # It refuses for good (404, another 4xx): logged once as an error, and never tried again (F33).
+            self.metrics.refused_reports.inc()
+            log.error("Model %s: the portal refuses its outcome: %s", model_id, error)
+            self.events.record(job, "ReportRefused", str(error), "Warning")
             return "refused"
 
     def _may_pass(self, job: KubeObject) -> bool:
         """A refusal counts only when it is repeated: a gateway without its portal answers 404, too."""
         uid = objects.uid_of(job)
-        count = self._refusals[uid] = self._refusals.get(uid, 0) + 1
+        count = self._refusals.pop(uid, 0) + 1
         if count < _REFUSALS:
-            return True
-        del self._refusals[uid]
-        return False
-
-    def _give_up(self, job: KubeObject, error: PortalError) -> None:
-        """The portal refuses for good (404, another 4xx): logged once as an error, and never tried again (F33)."""
-        self.metrics.refused_reports.inc()
-        log.error("Model %s: the portal refuses its outcome: %s", objects.model_id_of(job), error)
-        self.events.record(job, "ReportRefused", str(error), "Warning")
+            self._refusals[uid] = count
+        return count < _REFUSALS
 
     def _release(self, job: KubeObject, ended: Ended, result: str) -> None:
         """The one patch: finalizer off, what was reported, and the time to live."""

@@ -7,6 +7,7 @@ replica, the next try, the process after a restart).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import queue
@@ -90,10 +91,8 @@ class JobEvents(EventRecorder):
 
     def close(self) -> None:
         """Let `run` end when what waits is written."""
-        try:
+        with contextlib.suppress(queue.Full):
             self._waiting.put(None, timeout=1.0)
-        except queue.Full:
-            return
 
 
 def make_event(
