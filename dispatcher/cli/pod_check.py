@@ -33,10 +33,32 @@ def check_in_pod(
     """Run the Job, wait for its end, delete it. show: gets what it waits for. Raises ClusterError, ValueError."""
     cluster = KubernetesJobs(settings.namespace)
     job = cluster.create_job(check_job(settings, request, seconds))
-    name = objects.name_of(job)
+    name, shown = objects.name_of(job), ""
     show(f"Job {name} is created")
+    until = time.monotonic() + seconds
     try:
-        return _wait(cluster, job, request, settings, time.monotonic() + seconds, show)
+        while time.monotonic() < until:
+            live = cluster.get_job(name)
+            if live is None:
+                return CheckResult(NAME, "failed", f"the Job {name} was deleted before it ended")
+            pods = cluster.list_pods(f"{names.POD_OF}={objects.uid_of(job)}").items
+            match decide(cluster, live, pods, time.time(), factories.limits_of(settings)):
+                case Ended(completed=True):
+                    nodes = ", ".join(sorted({(pod.get("spec") or {}).get("nodeName") or "?" for pod in pods}))
+                    return CheckResult(
+                        NAME,
+                        "ok",
+                        f"image, Secrets, storage, configuration and dataset of {request.model_container} are fine "
+                        f"(node {nodes or 'not known'})",
+                    )
+                case Ended(verdict=verdict) | Stop(verdict=verdict):
+                    return CheckResult(NAME, "failed", f"{verdict.code}: {verdict.sentence}")
+                case Going(progress=progress):
+                    if progress and progress != shown:
+                        shown = progress
+                        show(progress)
+            time.sleep(_LOOK_EVERY)
+        return CheckResult(NAME, "failed", f"it did not end in time; at last: {shown or 'it was running'}")
     finally:
         # A crash here: the Job ends by its deadline, and Kubernetes removes it.
         try:
@@ -70,36 +92,3 @@ def check_job(settings: Settings, request: TrainingRequest, seconds: float) -> d
     trainer = next(c for c in spec["template"]["spec"]["containers"] if c["name"] == names.TRAINER_CONTAINER)
     trainer["args"] = ["validate"]
     return job
-
-
-def _wait(
-    cluster: KubernetesJobs,
-    job: objects.KubeObject,
-    request: TrainingRequest,
-    settings: Settings,
-    until: float,
-    show: Callable[[str], None],
-) -> CheckResult:
-    name, shown = objects.name_of(job), ""
-    while time.monotonic() < until:
-        live = cluster.get_job(name)
-        if live is None:
-            return CheckResult(NAME, "failed", f"the Job {name} was deleted before it ended")
-        pods = cluster.list_pods(f"{names.POD_OF}={objects.uid_of(job)}").items
-        match decide(cluster, live, pods, time.time(), factories.limits_of(settings)):
-            case Ended(completed=True):
-                nodes = ", ".join(sorted({(pod.get("spec") or {}).get("nodeName") or "?" for pod in pods}))
-                return CheckResult(
-                    NAME,
-                    "ok",
-                    f"image, Secrets, storage, configuration and dataset of {request.model_container} are fine "
-                    f"(node {nodes or 'not known'})",
-                )
-            case Ended(verdict=verdict) | Stop(verdict=verdict):
-                return CheckResult(NAME, "failed", f"{verdict.code}: {verdict.sentence}")
-            case Going(progress=progress):
-                if progress and progress != shown:
-                    shown = progress
-                    show(progress)
-        time.sleep(_LOOK_EVERY)
-    return CheckResult(NAME, "failed", f"it did not end in time; at last: {shown or 'it was running'}")

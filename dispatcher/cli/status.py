@@ -60,8 +60,10 @@ def inspect(settings: Settings, model: str | None) -> Found:
         models = [
             m for m in models if m["job"] or m["messages"] or m["portal"]["status"] or not m["portal"]["answered"]
         ]
+    entries = [parse_entry(message.text) for message in poisoned.peek()]
+    poison = [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
     return {
-        "queue": {"name": settings.queue_name, "about": queue.depth(), "poison": _poison(poisoned)},
+        "queue": {"name": settings.queue_name, "about": queue.depth(), "poison": poison},
         "models": models,
     }
 
@@ -73,11 +75,6 @@ def _visible(queue: TrainingQueue, settings: Settings) -> Counter[str]:
         with contextlib.suppress(MalformedRequest):
             counts[decode(message.text, factories.bounds_of(settings)).model_id] += 1
     return counts
-
-
-def _poison(queue: TrainingQueue) -> list[dict[str, Any]]:
-    entries = [parse_entry(message.text) for message in queue.peek()]
-    return [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
 
 
 def _job(
