@@ -151,7 +151,7 @@ class App:
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.not_ready,
-            waiting_for=self._reconciler.waiting_for,
+            waiting_for=self._reconciler.progress.seen,
         )
 
     def run(self) -> int:

@@ -112,7 +112,6 @@ def check_accepted(answer: Answer, call: Call, now: float) -> None:
 
 
 def refusal(answer: Answer, call: Call, now: float) -> PortalError:
-    """The error for an answer that is no success, whatever it is."""
     status = answer.status
     retry_after = parse_retry_after(answer.headers.get("Retry-After"), now)
     kind, sentence = _refusal(answer, call, retry_after)

@@ -102,7 +102,6 @@ class PortalClient:
         self._log.info(log_lines.UPDATED, model_id, status.title)
 
     def close(self) -> None:
-        """Closes the kept connections."""
         self._session.close()
 
     def _call(
@@ -203,7 +202,6 @@ class PortalClient:
         return body.replace(self._api_key.encode(), REDACTED.encode())
 
     def _without_answer(self, error: Exception, call: Call) -> PortalUnavailable:
-        """The error for a call that got no complete answer."""
         what, may_have_arrived = _failure(error, self._address.host, self._timeout)
         return PortalUnavailable(
             f"The portal at {self._address.base_url} {what} ({call})",

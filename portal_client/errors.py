@@ -34,7 +34,6 @@ class PortalError(Exception):
         ambiguous: bool = False,
     ) -> None:
         super().__init__(sentence)
-        self.sentence = sentence
         self.detail = sentence if detail is None else detail
         self.status_code = status_code
         self.retry_after = retry_after

@@ -1,4 +1,4 @@
-"""The `Message` of a status update: the two documented ones, and what makes any text fit to be one (pure)."""
+"""The `Message` of a status update: the documented ones (Processing, Completed), and what makes a text fit (pure)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,7 @@ import re
 from common.redaction import redact
 
 STARTED = "Model training started"
-"""The documented message with Processing."""
-
 COMPLETED = "Model training completed successfully"
-"""The documented message with Completed."""
 
 MESSAGE_LIMIT = 4000
 """UTF-16 code units, as .NET and an nvarchar(4000) column count; a longer message ends in an ellipsis."""

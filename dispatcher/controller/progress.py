@@ -90,7 +90,7 @@ class Progress:
             shown.sent = ""
 
     def seen(self) -> dict[str, str]:
-        """By the Job's uid, what it was last seen to wait for."""
+        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue show."""
         with self._guard:
             return {uid: shown.seen for uid, shown in self._shown.items()}
 

@@ -68,7 +68,7 @@ class Reconciler:
     _deferred: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
 
     def __post_init__(self) -> None:
-        self._progress = Progress(self.work, self.reporter, self.progress_every, self.monotonic, self.events)
+        self.progress = Progress(self.work, self.reporter, self.progress_every, self.monotonic, self.events)
         self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.monotonic)
 
     def run(self, alive: Callable[[], None]) -> None:
@@ -137,10 +137,6 @@ class Reconciler:
             with self.locks.hold(objects.model_id_of(job)):
                 self._step(name, job)
 
-    def waiting_for(self) -> dict[str, str]:
-        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue show."""
-        return self._progress.seen()
-
     def _step(self, name: str, job: KubeObject) -> None:
         pods = self.cache.pods_of(job)
         now = self.clock()
@@ -193,9 +189,9 @@ class Reconciler:
             self.reporter.acknowledge(job)
         elif going.progress:
             place = self.kueue.progress(job) if self.kueue is not None else None
-            self._progress.waits(name, job, place or going.progress)
+            self.progress.waits(name, job, place or going.progress)
         elif any("running" in objects.trainer_state(pod) for pod in pods if not objects.pod_is_over(pod)):
-            self._progress.runs(name, job)
+            self.progress.runs(name, job)
 
     def _stop(self, name: str, job: KubeObject, now: float) -> None:
         """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
@@ -273,7 +269,7 @@ class Reconciler:
         self.cache.drop_tombstone(name)
 
     def _forget(self, job: KubeObject) -> None:
-        self._progress.forget(job)
+        self.progress.forget(job)
         with self._guard:
             self._failing.pop(objects.uid_of(job), None)
             self._deferred.pop(objects.uid_of(job), None)

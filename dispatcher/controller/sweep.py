@@ -43,7 +43,6 @@ class Sweep:
     clock: Callable[[], float] = time.time
 
     def run(self, alive: Callable[[], None]) -> None:
-        """Sweep until `stopping`."""
         self.cache.wait_ready(self.every)
         while not self.stopping.is_set():
             self.once()

@@ -62,7 +62,6 @@ class WorkQueue:
         return wait
 
     def succeeded(self, key: str) -> None:
-        """Forget the failures of `key`."""
         with self._condition:
             self._failures.pop(key, None)
 
@@ -85,7 +84,6 @@ class WorkQueue:
             return None
 
     def done(self, key: str) -> None:
-        """The caller has finished with `key`."""
         with self._condition:
             self._working.discard(key)
             if key in self._again:

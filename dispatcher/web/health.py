@@ -41,7 +41,6 @@ class Heartbeats:
         return max(ages, default=0.0)
 
     def stuck(self) -> list[str]:
-        """Loops that have been silent for too long."""
         now = time.monotonic()
         with self._lock:
             return sorted(loop for loop, at in self._beats.items() if now - at > self._silence)

@@ -108,7 +108,6 @@ class StatusFeeds:
         return True
 
     def ask_queues(self) -> None:
-        """Look at both queues once."""
         try:
             waiting = tuple(self.queue.peek())
             poison = tuple(parse_entry(m.text) for m in self.poison_queue.peek())

@@ -292,9 +292,8 @@ function show() {
 
 function silenceText() {
   const at = new Date(state.heard).toLocaleTimeString();
-  return state.heard
-    ? `Last answer ${span(Date.now() - state.heard)} ago (${at}). ${state.problem} Trying again every ${EVERY / 1000} s.`
-    : `${state.problem} Trying again every ${EVERY / 1000} s.`;
+  const last = state.heard ? `Last answer ${span(Date.now() - state.heard)} ago (${at}). ` : "";
+  return `${last}${state.problem} Trying again every ${EVERY / 1000} s.`;
 }
 
 function notices() {
