@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from azure.core import MatchConditions
-from azure.core.exceptions import (
-    AzureError,
-)
+from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
 from common.backoff import exponential, jittered
@@ -157,10 +155,8 @@ class AzureContainer:
         return self._do(put)
 
     def delete(self, name: str) -> None:
-        try:
+        with contextlib.suppress(BlobMissing):
             self._do(lambda: self._client.delete_blob(name, delete_snapshots="include"))
-        except BlobMissing:
-            return
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> AzureLease:
         blob = self._client.get_blob_client(name)

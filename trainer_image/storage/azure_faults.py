@@ -25,19 +25,6 @@ from trainer_image.storage.container import (
 
 _GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
 _CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}
-_LEASED = {
-    "LeaseAlreadyPresent",
-    "LeaseAlreadyBroken",
-    "LeaseIdMismatchWithLeaseOperation",
-    "LeaseIdMismatchWithBlobOperation",
-    "LeaseIdMissing",
-    "LeaseIsBrokenAndCannotBeRenewed",
-    "LeaseIsBreakingAndCannotBeAcquired",
-    "LeaseIsBreakingAndCannotBeChanged",
-    "LeaseLost",
-    "LeaseNotPresentWithBlobOperation",
-    "LeaseNotPresentWithLeaseOperation",
-}
 
 
 def retry_after(error: AzureError) -> float | None:
@@ -54,7 +41,7 @@ def fault_of(error: AzureError) -> StorageFault:
     said = f" ({code})" if code else ""
     if code in _GONE:
         return ContainerMissing("the container does not exist")
-    if code in _LEASED:
+    if str(code).startswith("Lease"):  # LeaseAlreadyPresent, LeaseLost, LeaseIdMismatchWithBlobOperation…
         return LeaseHeld(f"another holder has it{said}")
     if code in _CHANGED or status in (304, 412):
         return BlobChanged("it has changed meanwhile")

@@ -11,9 +11,9 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from trainer_image.host.disk import FULL
 from trainer_image.storage.container import (
@@ -30,7 +30,6 @@ from trainer_image.storage.container import (
     Unavailable,
 )
 
-_T = TypeVar("_T")
 _WRITE_LOCK = ".write.lock"
 _COPY_BYTES = 1024 * 1024
 
@@ -51,10 +50,8 @@ class LocalContainer:
         if not self.root.is_dir():
             raise ContainerMissing("there is no such folder")
         if (self.root / base).is_dir():
-            try:
+            with self._faults():
                 yield from self._walk(base, prefix)
-            except OSError as error:
-                raise self._fault(error) from None
 
     def _walk(self, base: str, prefix: str) -> Iterator[BlobInfo]:
         seen: set[tuple[int, int]] = set()
@@ -80,77 +77,60 @@ class LocalContainer:
                     yield BlobInfo(name, entry.st_size, _quick_etag(entry))
 
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
-        def get() -> bytes:
-            with (self.root / name).open("rb") as file:
-                return file.read(limit + 1)
-
-        content = self._do(get)
-        if len(content) > limit:
-            with (self.root / name).open("rb") as whole:
-                raise TooLarge(f"it is larger than {limit} bytes", hashlib.file_digest(whole, "sha256").hexdigest())
+        with self._faults(), (self.root / name).open("rb") as file:
+            content = file.read(limit + 1)
+            if len(content) > limit:
+                file.seek(0)
+                raise TooLarge(f"it is larger than {limit} bytes", hashlib.file_digest(file, "sha256").hexdigest())
         return content, hashlib.sha256(content).hexdigest()
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
-        try:
-            with (self.root / blob.name).open("rb") as file:
-                if _quick_etag(os.fstat(file.fileno())) != blob.etag:
-                    raise BlobChanged("it has changed meanwhile")
-                file.seek(offset)
-                while piece := file.read(min(_COPY_BYTES, length)):
-                    length -= len(piece)
-                    yield piece
-        except OSError as error:
-            raise self._fault(error) from None
+        with self._faults(), (self.root / blob.name).open("rb") as file:
+            if _quick_etag(os.fstat(file.fileno())) != blob.etag:
+                raise BlobChanged("it has changed meanwhile")
+            file.seek(offset)
+            while piece := file.read(min(_COPY_BYTES, length)):
+                length -= len(piece)
+                yield piece
 
     def write(self, name: str, content: bytes) -> None:
-        self._do(lambda: self._replace(name, lambda file: file.write(content)))
+        with self._faults():
+            self._replace(name, lambda file: file.write(content))
 
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
-        def put() -> None:
-            with self._locked():
-                try:
-                    now: str | None = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
-                except FileNotFoundError:
-                    now = None
-                if now != etag:
-                    raise BlobChanged("it has changed meanwhile")
-                self._replace(name, lambda file: file.write(content))
-
-        self._do(put)
+        with self._faults(), self._locked():
+            try:
+                now: str | None = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+            except FileNotFoundError:
+                now = None
+            if now != etag:
+                raise BlobChanged("it has changed meanwhile")
+            self._replace(name, lambda file: file.write(content))
 
     def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
         def copy(target: IO[bytes]) -> None:
             with file.open("rb") as source:
                 shutil.copyfileobj(source, target, _COPY_BYTES)
 
-        def put() -> str:
-            path = self.root / name
-            with nullcontext() if etag == ANY else self._locked():
-                if etag not in (ANY, _quick_etag(path.stat()) if path.exists() else None):
-                    raise BlobChanged("it has changed meanwhile")
-                self._replace(name, copy)
-                return _quick_etag(path.stat())
-
-        return self._do(put)
+        path = self.root / name
+        with self._faults(), nullcontext() if etag == ANY else self._locked():
+            if etag not in (ANY, _quick_etag(path.stat()) if path.exists() else None):
+                raise BlobChanged("it has changed meanwhile")
+            self._replace(name, copy)
+            return _quick_etag(path.stat())
 
     def delete(self, name: str) -> None:
-        def remove() -> None:
-            path = self.root / name
+        path = self.root / name
+        with suppress(BlobMissing), self._faults():
             path.unlink(missing_ok=True)
             for folder in path.relative_to(self.root).parents:
                 if folder == Path() or any((self.root / folder).iterdir()):
                     return
                 (self.root / folder).rmdir()
 
-        try:
-            self._do(remove)
-        except BlobMissing:
-            return
-
     def lease(self, name: str, owner: str, *, take_over: bool) -> LocalLease:
         """The kernel frees a dead holder's lock at once, so that none is ever taken over from the living."""
-
-        def take() -> LocalLease:
+        with self._faults():
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / name).open("a+b")
             try:
@@ -162,8 +142,6 @@ class LocalContainer:
             file.write(json.dumps({"owner": owner}).encode())
             file.flush()
             return LocalLease(file)
-
-        return self._do(take)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -185,11 +163,10 @@ class LocalContainer:
         finally:
             part.unlink(missing_ok=True)
 
-    def _do(self, call: Callable[[], _T]) -> _T:
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
         try:
-            return call()
-        except StorageFault:
-            raise
+            yield
         except OSError as error:
             raise self._fault(error) from None
 
