@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,8 +32,6 @@ class Progress:
 
     message: str
     step: int
-    fraction: float | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class CheckpointStore(Protocol):

@@ -89,13 +89,13 @@ class ProgressFile:
         step = record.pop("step", None)
         if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 10**18:
             self.step = step
-        message, fraction = record.pop("message", None), record.pop("fraction", None)
+        message = record.pop("message", None)
+        record.pop("fraction", None)  # steps and figures say as much
         figures = dict(list(_figures(record).items())[:FIGURES])
         if figures:
             self._keep({"step": self.step, **figures})
         shown = message if isinstance(message, str) and message.strip() else _sentence(self.step, figures)
-        right = is_figure(fraction) and 0 <= fraction <= 1
-        self._report(Progress(_short(shown), self.step, float(fraction) if right else None, figures))
+        self._report(Progress(_short(shown), self.step))
 
     def _keep(self, record: dict[str, Any]) -> None:
         if self._full:

@@ -168,7 +168,7 @@ class Engine:
             self._save_if_due(epoch_ended=False)
             if time.monotonic() - self._reported > PROGRESS_SECONDS:
                 of = math.ceil(at.stop_at / per_epoch)
-                self._report(str(EpochProgress(at.epoch + 1, of, at.batch, per_epoch)))
+                self._report(EpochProgress(at.epoch + 1, of, at.batch, per_epoch))
 
     def _fit_budget(self) -> None:
         """Shortens the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
@@ -196,7 +196,6 @@ class Engine:
         of = max(at.epoch + 1, math.ceil(at.stop_at / per_epoch))
         at.epoch += 1
         said = "training on all rows"
-        figures: Figures = {}
         if at.phase == SEARCH:
             figures = self._validate()
             record["validation"] = figures
@@ -206,7 +205,7 @@ class Engine:
         self.state.loss_sum.zero_()
         at.history.append(record)
         self.out.metrics(record)
-        self._report(str(EpochProgress(at.epoch, of, loss=record["loss"], more=said)), figures)
+        self._report(EpochProgress(at.epoch, of, loss=record["loss"], more=said))
         self._save_if_due(epoch_ended=True)
 
     def _validate(self) -> Figures:
@@ -254,13 +253,9 @@ class Engine:
         at.planned, at.stop_at = round(at.planned * growth), steps
         at.phase_step = at.epoch = at.batch = 0
 
-    def _report(self, message: str, figures: Figures | None = None) -> None:
-        at = self.state.at
+    def _report(self, progress: EpochProgress) -> None:
         self._reported = time.monotonic()
-        done = at.phase_step / max(1, at.stop_at)
-        if self.recipe.refit:
-            done = done / 2 + (0.5 if at.phase != SEARCH else 0)
-        self.out.progress(Progress(message, at.step, min(1.0, done), figures or {}))
+        self.out.progress(Progress(str(progress), self.state.at.step))
 
     def _snapshot(self) -> Snapshot:
         self.state.at.seconds = self._seconds()

@@ -69,7 +69,7 @@ def _train(inputs: RunInputs) -> RunResult:
 
         problem, plan, fitted = _fit(inputs, device, record, phases)
         at = time.monotonic()
-        inputs.progress(Progress("Testing the model", fitted.steps, 1.0))
+        inputs.progress(Progress("Testing the model", fitted.steps))
         # As `predict` computes: sums taken in another order would differ in their last digit.
         torch.set_num_threads(usable_cpus())
         outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
@@ -103,7 +103,7 @@ def _fit(
     """Reads the dataset and trains on it, on every GPU that is visible."""
     began = time.monotonic()
     torch.set_num_threads(usable_cpus())
-    inputs.progress(Progress("Reading the dataset", 0, 0.0))
+    inputs.progress(Progress("Reading the dataset", 0))
     with Processes(inputs, device) as processes:
         problem = prepare(inputs, processes.count)
         phases["read"] = time.monotonic() - began

@@ -14,17 +14,9 @@ from trainer_image.config import strict_yaml
 from trainer_image.config.model_config import Config, ConfigProblems, parse_config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
-from trainer_image.errors import (
-    ConfigInvalid,
-    UsageError,
-)
+from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.stop import Stop
-from trainer_image.storage.container import (
-    BlobChanged,
-    BlobMissing,
-    Container,
-    ContainerMissing,
-)
+from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
 from trainer_image.transfer.failures import failing_as
@@ -169,7 +161,7 @@ class Dataset:
             if tenth > reported:
                 reported = tenth
                 text = f"Downloading the dataset: {format_bytes(done)} of {format_bytes(total)}"
-                progress(Progress(text, step=0, fraction=done / max(total, 1)))
+                progress(Progress(text, step=0))
 
         Download(
             self._container,
