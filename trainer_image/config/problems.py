@@ -40,14 +40,10 @@ def _why(kind: str, context: dict[str, Any], message: str) -> str:
         "string_too_long": f"is longer than {context.get('max_length')} characters",
         "greater_than_equal": f"must be at least {context.get('ge')}",
         "less_than_equal": f"must be at most {context.get('le')}",
+        "literal_error": f"must be {str(context.get('expected')).replace(chr(39), '')}",
+        "value_error": str(context.get("error")),
     }
-    if kind in simple:
-        return simple[kind]
-    if kind == "literal_error":
-        return f"must be {context['expected'].replace(chr(39), '')}"
-    if kind == "value_error":
-        return str(context["error"])
-    return message[:1].lower() + message[1:]
+    return simple.get(kind, message[:1].lower() + message[1:])
 
 
 def _got(value: object) -> str:
@@ -59,29 +55,19 @@ def _got(value: object) -> str:
 
 def _unknown(location: tuple[Any, ...], model: type[BaseModel]) -> str:
     key = str(location[-1])
-    known = list(_paths(model))
-    parent = ".".join(map(str, location[:-1]))
-    siblings = {name: f"{parent}.{name}".lstrip(".") for name in _keys_at(location[:-1], model)}
+    section = model
+    for part in location[:-1]:
+        section = dict(_fields(section))[part]
+    siblings = {name: ".".join([*location[:-1], name]) for name, _ in _fields(section)}
     close = difflib.get_close_matches(key, siblings, n=1, cutoff=0.6)
     if close:
         return f"unknown key; did you mean {siblings[close[0]]}?"
-    leaves = {path.rpartition(".")[2]: path for path in known}
+    leaves = {path.rpartition(".")[2]: path for path in _paths(model)}
     elsewhere = difflib.get_close_matches(key, leaves, n=1, cutoff=0.75)
     if elsewhere:
         return f"unknown key; did you mean {leaves[elsewhere[0]]}?"
-    nearest = difflib.get_close_matches(key, siblings, n=1, cutoff=0.0)
-    return f"unknown key; known here: {', '.join(siblings)}" + (
-        f"; the nearest is {siblings[nearest[0]]}" if nearest else ""
-    )
-
-
-def _keys_at(location: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
-    for part in location:
-        section = next((f for n, f in _fields(model) if n == part), None)
-        if section is None or not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-        model = section
-    return [name for name, _ in _fields(model)]
+    nearest = difflib.get_close_matches(key, siblings, n=1, cutoff=0.0)[0]
+    return f"unknown key; known here: {', '.join(siblings)}; the nearest is {siblings[nearest]}"
 
 
 def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -67,9 +67,9 @@ def load(text: bytes) -> Any:
         raise YamlRefused(f"{where}{error.problem or error.context or 'not readable as YAML'}") from None
     except yaml.YAMLError as error:
         raise YamlRefused(" ".join(str(error).split())) from None
+    except YamlRefused:
+        raise
     except ValueError as error:
-        if isinstance(error, YamlRefused):
-            raise
         raise YamlRefused(f"a number in it cannot be read ({error})") from None
 
 
