@@ -123,10 +123,8 @@ def _plain(name: str) -> str:
 
 def _zip(name: str, path: Path, limits: Limits) -> Iterator[Member]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-        with path.open("rb") as file:
-            yield from _zip_members(name, path, file, entries, limits)
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            yield from _zip_members(name, path, file, archive.infolist(), limits)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError) as error:
         raise invalid(name, f"is no readable zip archive ({error})") from None
 

@@ -47,17 +47,21 @@ def finished(name: str, batch: pa.RecordBatch, limits: Limits, hint: str = "") -
 
     hint: what may be the cause of a field that is too long
     """
-    if limits.field_bytes:
-        for column in batch.schema.names:
-            longest = pc.max(pc.binary_length(batch.column(column))).as_py() or 0
-            if longest > limits.field_bytes:
-                raise LimitExceeded(
-                    f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}{hint}"
-                )
+    for column, values in zip(batch.schema.names, batch.columns, strict=True):
+        check_lengths(name, column, pc.binary_length(values), limits, hint)
     rows = batch_rows(batch.num_columns)
     for start in range(0, batch.num_rows, rows):
         part = batch.slice(start, rows)
         yield pa.RecordBatch.from_arrays([_nullified(column) for column in part.columns], names=part.schema.names)
+
+
+def check_lengths(name: str, column: str, lengths: pa.Array, limits: Limits, hint: str = "") -> None:
+    """Raises LimitExceeded where a cell has more bytes than the limit. lengths: bytes of each"""
+    longest = pc.max(lengths).as_py() or 0
+    if limits.field_bytes and longest > limits.field_bytes:
+        raise LimitExceeded(
+            f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}{hint}"
+        )
 
 
 def _nullified(column: pa.Array) -> pa.Array:

@@ -113,7 +113,7 @@ def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: 
             for batch in reader:
                 yield from finished(name, batch, limits, f"; {_QUOTE}")
     except _NulFound:
-        row = _line_with(name, path, limits, lambda line: line.find(b"\0"))
+        row, _ = _line_with(name, path, limits, lambda line: line.find(b"\0"))
         raise invalid(name, f"row {row} holds a NUL byte: the file is damaged, or no text file") from None
     except pa.ArrowInvalid as error:
         if ragged:
@@ -207,23 +207,19 @@ def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits)
 
 
 def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:
-    byte = 0
-
     def wrong(line: bytes) -> int:
-        nonlocal byte
         try:
             line.decode("utf-8")
         except UnicodeDecodeError as error:
-            byte = line[error.start]
             return error.start
         return -1
 
-    row = _line_with(name, path, limits, wrong)
-    return file_kinds.not_utf8(name, row, byte)
+    return file_kinds.not_utf8(name, *_line_with(name, path, limits, wrong))
 
 
-def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], int]) -> int:
-    """The number of the first line with what is wanted, 0 if there is none. Overlong lines are looked at in pieces.
+def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], int]) -> tuple[int, int]:
+    """(the number of the first line with what is wanted, the byte), zeros if there is none. Overlong lines are looked
+    at in pieces.
 
     wanted: where in the bytes it stands, -1: nowhere
     """
@@ -236,10 +232,10 @@ def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], 
             line = line[: len(line) - len(rest)]
             at = wanted(line)
             if at >= 0:
-                return number + _returns(line[:at])
+                return number + _returns(line[:at]), line[at]
             number += line.endswith(b"\n") + _returns(line)
         at = wanted(rest)
-        return number + _returns(rest[:at]) if at >= 0 else 0
+        return (number + _returns(rest[:at]), rest[at]) if at >= 0 else (0, 0)
 
 
 def _returns(content: bytes) -> int:

@@ -84,8 +84,7 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         try:
             record = decoder.decode(line.decode())
         except UnicodeDecodeError as error:
-            byte = line[error.start]
-            raise file_kinds.not_utf8(name, number, byte) from None
+            raise file_kinds.not_utf8(name, number, line[error.start]) from None
         except RecursionError:
             raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
         except ValueError as error:

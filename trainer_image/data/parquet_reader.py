@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainer_image.data import cells
-from trainer_image.data.cells import TEXT, batch_rows, check_header, empty, finished
+from trainer_image.data.cells import TEXT, batch_rows, check_header, check_lengths, empty, finished
 from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.limits import Limits
 from trainer_image.units import format_bytes
@@ -68,17 +68,10 @@ def _bounded(name: str, batch: pa.RecordBatch, limits: Limits) -> Iterator[pa.Re
     """The batch in slices that hold a bounded amount of text: one long word may stand in each of a million rows."""
     size = 0
     for column, values in zip(batch.schema.names, batch.columns, strict=True):
-        if not pa.types.is_dictionary(values.type) or not len(values.dictionary):
-            continue
-        lengths = pc.binary_length(values.dictionary) if _is_text(values.dictionary.type) else None
-        if lengths is None:
-            continue
-        size += pc.sum(pc.cast(lengths.take(values.indices), pa.int64())).as_py() or 0
-        longest = pc.max(lengths).as_py() or 0
-        if limits.field_bytes and longest > limits.field_bytes:
-            raise LimitExceeded(
-                f"{name}: a field of column '{column}' has {longest} bytes; the limit is {limits.field_bytes}"
-            )
+        if pa.types.is_dictionary(values.type) and _is_text(values.type.value_type):
+            lengths = pc.binary_length(values.dictionary)
+            size += pc.sum(pc.cast(lengths.take(values.indices), pa.int64())).as_py() or 0
+            check_lengths(name, column, lengths, limits)
     if size <= cells.BLOCK_BYTES or batch.num_rows < 2:
         yield batch
         return

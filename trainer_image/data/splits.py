@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,7 +64,7 @@ class Assignment:
     train: Indices
     validation: Indices
     test: Indices
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def divided(self, given: Mapping[str, T], chosen: Callable[[Indices], T]) -> dict[str, T]:
         """Every split: as the dataset gives it, or what is `chosen` of its training split by row indices."""
@@ -99,21 +99,11 @@ def find_tables(data: Path) -> Found:
     """
     if data.is_file():
         return Found((data,))
-    splits: dict[str, tuple[Path, ...]] = {}
-    lone: list[Path] = []
-    for path in visible(data):
-        shards = tuple(p for p in sorted(path.rglob("*")) if is_table(p)) if path.is_dir() else ()
-        if not is_table(path) and not shards:
-            continue
-        split = NAMES.get(_stem(path))
-        if split is None:
-            lone.extend(shards or (path,))
-            continue
-        if split in splits:
-            raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
-        splits[split] = shards or (path,)
+    splits, lone = by_split(
+        data, lambda path: [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if is_table(p)], _stem
+    )
     if "train" not in splits and len(lone) == 1:
-        splits["train"] = (lone[0],)
+        splits["train"] = lone
     if "train" not in splits:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
@@ -123,7 +113,28 @@ def find_tables(data: Path) -> Found:
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet or a folder "
             f"train/ with them, found {names}{hint}"
         )
-    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
+    return Found(**splits)
+
+
+def by_split(
+    data: Path, files_of: Callable[[Path], Sequence[Path]], stem_of: Callable[[Path], str]
+) -> tuple[dict[str, tuple[Path, ...]], tuple[Path, ...]]:
+    """(the files of each split that something in the folder is named for, all other files).
+
+    Raises DatasetInvalid when two things claim to be the same split.
+    """
+    splits: dict[str, tuple[Path, ...]] = {}
+    rest: list[Path] = []
+    for path in visible(data):
+        files = files_of(path)
+        split = NAMES.get(stem_of(path))
+        if split is None:
+            rest += files
+        elif files:
+            if split in splits:
+                raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
+            splits[split] = tuple(files)
+    return splits, tuple(rest)
 
 
 def assign(
@@ -144,8 +155,7 @@ def assign(
     groups = None if groups is None else _named(groups)
     _check_enough(strata, groups, wanted=(not has_test) + (not has_validation))
     rows = np.arange(len(strata), dtype=np.int64)
-    empty = np.empty(0, np.int64)
-    validation = test = empty
+    validation = test = np.empty(0, np.int64)
     notes = []
     if not has_test:
         rows, test = _hold_out(rows, strata, f"{seed}/test", groups, keys)

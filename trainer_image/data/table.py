@@ -44,7 +44,7 @@ class Part:
         """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
         if self.path.name.lower().endswith(".parquet"):
             return [index + 1 for index in indices]
-        module = jsonl_reader if _is_jsonl(self.path) else csv_reader
+        module = jsonl_reader if is_jsonl(self.path) else csv_reader
         found = module.line_numbers(self.name, self.path, list(indices), Limits())
         return [found.get(index, index + 2) for index in indices]
 
@@ -175,18 +175,13 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scrat
 
 def stream_table(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
     """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
-    batches: Iterator[pa.RecordBatch] = _reader(path)(name, path, limits)
-    return batches
-
-
-def _is_jsonl(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
-
-
-def _reader(path: Path) -> Any:
     if path.name.lower().endswith(".parquet"):
-        return parquet_reader.read_parquet
-    return jsonl_reader.read_jsonl if _is_jsonl(path) else csv_reader.read_csv
+        return parquet_reader.read_parquet(name, path, limits)
+    return (jsonl_reader.read_jsonl if is_jsonl(path) else csv_reader.read_csv)(name, path, limits)
+
+
+def is_jsonl(path: Path) -> bool:
+    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
 
 
 class _Keeper:

@@ -21,14 +21,12 @@ import pyarrow as pa
 from trainer_image.data import cells, file_kinds
 from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.data.jsonl_reader import lines
-from trainer_image.data.splits import NAMES, Found, visible
-from trainer_image.data.table import no_such_column, stream_table
+from trainer_image.data.splits import Found, by_split, is_table, visible
+from trainer_image.data.table import is_jsonl, no_such_column, stream_table
 from trainer_image.data.text_store import Source, Text, TextKeeper
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
-ROW_SUFFIXES = (*JSON_SUFFIXES, ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 BLOCK_BYTES = 1024**2
 # Cells of a table that are Python objects at a time.
 CELLS = 1024
@@ -50,21 +48,13 @@ def find_texts(data: Path, *, plain: bool) -> Found:
     """
     if data.is_file():
         return Found((data,))
-    splits: dict[str, tuple[Path, ...]] = {}
-    rest: list[Path] = []
-    for path in visible(data):
-        files = tuple(f for f in ([path] if path.is_file() else _files(path)) if plain or _has_rows(f))
-        split = NAMES.get(path.name.lower().split(".")[0] if path.is_file() else path.name.lower())
-        if not files:
-            continue
-        if split is None:
-            rest += files
-        elif split in splits:
-            raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
-        else:
-            splits[split] = files
-    if "train" not in splits and not splits:
-        splits["train"] = tuple(rest)
+    splits, rest = by_split(
+        data,
+        lambda path: [f for f in ([path] if path.is_file() else _files(path)) if plain or is_table(f)],
+        lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
+    )
+    if not splits:
+        splits["train"] = rest
     if not splits.get("train"):
         names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
         expected = "train.jsonl, train.csv" + (", train.txt" if plain else "")
@@ -72,7 +62,7 @@ def find_texts(data: Path, *, plain: bool) -> Found:
             f"Invalid dataset: no training text found: expected {expected} or a folder train/ with such files, "
             f"found {names}"
         )
-    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()))
+    return Found(**splits)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -86,10 +76,6 @@ def _files(folder: Path) -> list[Path]:
     ]
 
 
-def _has_rows(path: Path) -> bool:
-    return path.name.lower().endswith(ROW_SUFFIXES)
-
-
 def read_texts(
     files: Sequence[Path], root: Path, fields: Fields, limits: Limits, keeper: TextKeeper, *, labelled: bool = True
 ) -> slice:
@@ -98,11 +84,11 @@ def read_texts(
     first = len(keeper)
     for path in files:
         name = path.relative_to(root).as_posix() if path != root else path.name
-        in_json = path.name.lower().endswith(JSON_SUFFIXES)
-        keeper.begin(Source(name, path, in_table=_has_rows(path) and not in_json))
+        in_json = is_jsonl(path)
+        keeper.begin(Source(name, path, in_table=is_table(path) and not in_json))
         if in_json:
             texts = _from_json(name, path, fields, limits)
-        elif _has_rows(path):
+        elif is_table(path):
             texts = _from_table(name, path, fields, limits, labelled)
         else:
             texts = iter(())
