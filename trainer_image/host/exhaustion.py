@@ -1,9 +1,20 @@
-"""Failures for want of memory or disk, whoever met them: a plug-in, or a library that wraps what the system said."""
+"""Failures for want of memory or disk, whoever met them: a plug-in, or a library that wraps what the system said.
+
+Each library reports a full disk in its own way, and only an operator can help.
+"""
 
 from __future__ import annotations
 
-from trainer_image.errors import LimitExceeded, OutOfMemory, TrainerError, UserCodeFailed
-from trainer_image.host import disk, memory
+import errno
+import re
+
+from trainer_image.errors import LimitExceeded, OutOfMemory, TrainerError, UserCodeFailed, causes
+from trainer_image.host import memory
+
+# The disk has no room, the user no quota, or the file system no files of that size.
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# safetensors writes in Rust, and hands the errno on in its text only.
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
 
 def found(error: BaseException, kills_before: int) -> LimitExceeded | OutOfMemory | None:
@@ -13,4 +24,16 @@ def found(error: BaseException, kills_before: int) -> LimitExceeded | OutOfMemor
     """
     if isinstance(error, TrainerError) and not isinstance(error, UserCodeFailed):
         return None
-    return disk.full(error) or memory.out_of_memory(error, kills_before)
+    return _full_disk(error) or memory.out_of_memory(error, kills_before)
+
+
+def _full_disk(error: BaseException) -> LimitExceeded | None:
+    for seen in causes(error):
+        said = _IN_WORDS.search(str(seen))
+        if (isinstance(seen, OSError) and seen.errno in DISK_FULL) or (said and int(said[1]) in DISK_FULL):
+            file = getattr(seen, "filename", None)
+            where = f" while {file} was written" if isinstance(file, str) else ""
+            return LimitExceeded(
+                f"The disk of the training is full{where}: a larger ephemeral-storage limit or volume is needed"
+            )
+    return None

@@ -15,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO
 
-from trainer_image.host.disk import FULL
+from trainer_image.host.exhaustion import DISK_FULL
 from trainer_image.storage.container import (
     ANY,
     AccessDenied,
@@ -175,7 +175,7 @@ class LocalContainer:
             return BlobMissing("it does not exist") if self.root.is_dir() else ContainerMissing("no such folder")
         if isinstance(error, PermissionError):
             return AccessDenied(f"access is refused ({error.strerror})")
-        if error.errno in FULL:
+        if error.errno in DISK_FULL:
             return Full("its disk is full: free some space there, or name another folder with --out")
         return Unavailable(f"{error.strerror or error}".lower())
 
