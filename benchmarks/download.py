@@ -23,7 +23,7 @@ from azure.storage.blob import BlobServiceClient
 
 from local_stack.azurite import Azurite
 from trainer_image.limits import Limits
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.transfer.download import RANGE_BYTES, Download, lock_dataset
 
 WAYS = ("trainer", "sdk")
@@ -32,7 +32,7 @@ CONNECTIONS = 8
 
 def fetch(way: str, connection_string: str, container: str, folder: Path) -> dict[str, float]:
     """Downloads the container's one blob: wall and processor seconds, and by how much the peak of memory grew (MiB)."""
-    storage = AzureStorage(connection_string, None).container(container)
+    storage = open_container(connection_string, None, container)
     lock = lock_dataset(storage, Limits())
     client = BlobServiceClient.from_connection_string(
         connection_string, max_single_get_size=RANGE_BYTES, max_chunk_get_size=RANGE_BYTES

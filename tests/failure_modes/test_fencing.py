@@ -24,7 +24,7 @@ from local_stack.processes import bare_environment, wait_until
 from tests.world.processes import children, state
 from tests.world.repository import ROOT
 from tests.world.training_data import class_table
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container
 from trainer_image.transfer import fetch_model, lease, publish
 
@@ -50,7 +50,7 @@ class House:
 
     @property
     def container(self) -> Container:
-        return AzureStorage(self.connection_string, None).container(self.model)
+        return open_container(self.connection_string, None, self.model)
 
     def configure(self, text: str) -> None:
         self.service.get_blob_client(self.model, "config.yaml").upload_blob(text.encode(), overwrite=True)

@@ -158,12 +158,12 @@ def test_what_is_neither_folder_nor_reachable_container_is_one_sentence(
 class TestFromAzure:
     @pytest.fixture
     def name(self, azurite: Any, trained: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        from trainer_image.storage.azure import AzureStorage
+        from trainer_image.storage.azure import open_container
 
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
         name = f"model-{secrets.token_hex(6)}"
         BlobServiceClient.from_connection_string(azurite.connection_string).create_container(name)
-        there = AzureStorage(azurite.connection_string, None).container(name)
+        there = open_container(azurite.connection_string, None, name)
         publish.publish(there, trained, RUN, publish.Latest(None))
         return name
 

@@ -37,6 +37,7 @@ LEASE_SECONDS = 15
 # Longer than any range takes on a working line; a silent connection is given up and asked again.
 READ_TIMEOUT = 60
 CONNECT_TIMEOUT = 20
+RETRIES = 6
 _CHUNK = 16 * 1024 * 1024
 
 _T = TypeVar("_T")
@@ -53,41 +54,32 @@ class _PatientRetry(ExponentialRetry):
         return jittered(exponential(settings["count"] + 1, self.initial_backoff, 30.0))
 
 
-class AzureStorage:
-    """One storage account. Raises UsageError for an address that cannot be one."""
+def open_container(connection_string: str | None, account_url: str | None, name: str, **options: Any) -> AzureContainer:
+    """A container of one storage account. Raises UsageError for an address that cannot be one."""
+    # Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them.
+    for library in ("azure", "urllib3", "msal"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    options |= {
+        "retry_policy": _PatientRetry(
+            initial_backoff=1, retry_total=RETRIES, retry_connect=RETRIES, retry_read=RETRIES, retry_status=RETRIES
+        ),
+        "connection_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "max_single_get_size": _CHUNK,
+        "max_chunk_get_size": _CHUNK,
+        "max_block_size": _CHUNK,
+    }
+    try:
+        if connection_string:
+            service = BlobServiceClient.from_connection_string(connection_string, **options)
+        else:
+            from azure.identity import DefaultAzureCredential
 
-    def __init__(
-        self,
-        connection_string: str | None,
-        account_url: str | None,
-        *,
-        retries: int = 6,
-        **options: Any,
-    ) -> None:
-        _silence_sdk()
-        options |= {
-            "retry_policy": _PatientRetry(
-                initial_backoff=1, retry_total=retries, retry_connect=retries, retry_read=retries, retry_status=retries
-            ),
-            "connection_timeout": CONNECT_TIMEOUT,
-            "read_timeout": READ_TIMEOUT,
-            "max_single_get_size": _CHUNK,
-            "max_chunk_get_size": _CHUNK,
-            "max_block_size": _CHUNK,
-        }
-        try:
-            if connection_string:
-                self._service = BlobServiceClient.from_connection_string(connection_string, **options)
-            else:
-                from azure.identity import DefaultAzureCredential
-
-                self._service = BlobServiceClient(account_url or "", credential=DefaultAzureCredential(), **options)
-        except ValueError:
-            name = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
-            raise UsageError(f"{name} is malformed: no storage account can be read from it") from None
-
-    def container(self, name: str) -> AzureContainer:
-        return AzureContainer(self._service.get_container_client(name), name)
+            service = BlobServiceClient(account_url or "", credential=DefaultAzureCredential(), **options)
+    except ValueError:
+        setting = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
+        raise UsageError(f"{setting} is malformed: no storage account can be read from it") from None
+    return AzureContainer(service.get_container_client(name), name)
 
 
 class AzureContainer:
@@ -220,9 +212,3 @@ def _bare(etag: str | None) -> str:
 def _type(name: str, md5: bytes | None = None) -> ContentSettings:
     guessed = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return ContentSettings(content_type=guessed, content_md5=bytearray(md5) if md5 else None)  # type: ignore[no-untyped-call,unused-ignore]
-
-
-def _silence_sdk() -> None:
-    """Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them."""
-    for name in ("azure", "urllib3", "msal"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -47,9 +47,9 @@ def model_folder(model: str) -> Iterator[Path]:
             " AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT_URL"
         )
     chosen = settings.from_mapping(os.environ, {"MODEL_CONTAINER": model}, training=False)
-    from trainer_image.storage.azure import AzureStorage
+    from trainer_image.storage.azure import open_container
 
-    container = AzureStorage(chosen.connection_string, chosen.account_url).container(model)
+    container = open_container(chosen.connection_string, chosen.account_url, model)
     with tempfile.TemporaryDirectory(prefix="model-", ignore_cleanup_errors=True) as folder:
         yield fetched(container, Path(folder))
 

@@ -74,12 +74,9 @@ class Sources:
 
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
         """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
-        if self._settings.data is not None:
-            self._dataset = Dataset(LocalContainer(self._settings.data), self._settings.data, fetch=False)
-        else:
-            container = self._open(self._dataset_name(config))
-            self._dataset = Dataset(container, self._work / "dataset", fetch=True)
-        self._dataset.start(self._settings, self._stop, progress)
+        local = self._settings.data
+        container = LocalContainer(local) if local else self._open(self._dataset_name(config))
+        self._dataset = Dataset(container, local or self._work / "dataset", self._settings, self._stop, progress)
         return self._dataset
 
     def _dataset_name(self, config: Config) -> str:
@@ -101,37 +98,26 @@ class Sources:
                 f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"
                 " AZURE_STORAGE_ACCOUNT_URL is set; --data and --out name local folders"
             )
-        from trainer_image.storage.azure import AzureStorage
+        from trainer_image.storage.azure import open_container
 
-        return AzureStorage(settings.connection_string, settings.account_url).container(name)
+        return open_container(settings.connection_string, settings.account_url, name)
 
 
 class Dataset:
     """A dataset on its way into `folder`; local folders are listed and checked, and used where they are."""
 
-    def __init__(self, container: Container, folder: Path, *, fetch: bool) -> None:
+    def __init__(
+        self, container: Container, folder: Path, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
+    ) -> None:
         self.folder = folder
         self._container = container
-        self._fetch = fetch
+        self._settings = settings
+        self._stop = stop
+        self._progress = progress
         self._listed: Future[None] = Future()
         self._lock: Future[DatasetLock] = Future()
         self._abandoned = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, settings: Settings, stop: Stop, progress: Callable[[Progress], None]) -> None:
-        def work() -> None:
-            try:
-                lock = lock_dataset(self._container, settings.limits)
-                self._listed.set_result(None)
-                if self._fetch:
-                    self._download(lock, settings, stop, progress)
-                self._lock.set_result(lock)
-            except BaseException as error:
-                if not self._listed.done():
-                    self._listed.set_exception(error)
-                self._lock.set_exception(error)
-
-        self._thread = threading.Thread(target=work, name="dataset", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="dataset", daemon=True)
         self._thread.start()
 
     def wait_listed(self) -> None:
@@ -145,14 +131,22 @@ class Dataset:
     def abandon(self) -> None:
         """Ends the download, so that its folder can be removed: nobody waits for it any more."""
         self._abandoned.set()
-        if self._thread is not None:
-            self._thread.join(timeout=5)
+        self._thread.join(timeout=5)
 
-    def _download(
-        self, lock: DatasetLock, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
-    ) -> None:
+    def _work(self) -> None:
+        try:
+            lock = lock_dataset(self._container, self._settings.limits)
+            self._listed.set_result(None)
+            if self._settings.data is None:
+                self._download(lock)
+            self._lock.set_result(lock)
+        except BaseException as error:
+            if not self._listed.done():
+                self._listed.set_exception(error)
+            self._lock.set_exception(error)
+
+    def _download(self, lock: DatasetLock) -> None:
         log.info("Dataset %s: %d files, %s", lock.container, len(lock.blobs), format_bytes(lock.size))
-
         reported = -1
 
         def report(done: int, total: int) -> None:
@@ -161,14 +155,14 @@ class Dataset:
             if tenth > reported:
                 reported = tenth
                 text = f"Downloading the dataset: {format_bytes(done)} of {format_bytes(total)}"
-                progress(Progress(text, step=0))
+                self._progress(Progress(text, step=0))
 
         Download(
             self._container,
             lock,
             self.folder,
-            lambda: stop.is_set() or self._abandoned.is_set(),
-            connections=settings.download_connections,
+            lambda: self._stop.is_set() or self._abandoned.is_set(),
+            connections=self._settings.download_connections,
             progress=report,
         ).run()
 

@@ -18,7 +18,7 @@ from tests.trainer_image.storage.blob_proxy import Answer, BlobProxy, Fault
 from trainer_image.errors import DatasetInvalid, PermissionDenied, StorageUnavailable
 from trainer_image.limits import Limits
 from trainer_image.storage import azure, azure_ranges
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import BlobInfo, Unavailable
 from trainer_image.transfer.download import Download, lock_dataset
 
@@ -44,7 +44,7 @@ def blobs(azurite: Any) -> Iterator[Any]:
 
 
 def fetch(connection_string: str, container: str, folder: Path, connections: int = 1) -> bytes:
-    storage = AzureStorage(connection_string, None).container(container)
+    storage = open_container(connection_string, None, container)
     lock = lock_dataset(storage, Limits())
     Download(storage, lock, folder, lambda: False, connections=connections, range_bytes=RANGE).run()
     return (folder / NAME).read_bytes()

@@ -15,7 +15,7 @@ from azure.core.pipeline.transport import HttpTransport, RequestsTransport
 from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import UsageError
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import (
     AccessDenied,
     BlobChanged,
@@ -31,7 +31,7 @@ from trainer_image.storage.local import LocalContainer
 def _new_azure(connection_string: str) -> Container:
     name = f"c-{secrets.token_hex(6)}"
     BlobServiceClient.from_connection_string(connection_string).create_container(name)
-    return AzureStorage(connection_string, None).container(name)
+    return open_container(connection_string, None, name)
 
 
 @pytest.fixture(params=["azure", "local"])
@@ -47,7 +47,7 @@ def missing(request: pytest.FixtureRequest, container: Container, tmp_path: Path
     """Of the same kind as `container`."""
     if isinstance(container, LocalContainer):
         return LocalContainer(tmp_path / "nowhere")
-    return AzureStorage(request.getfixturevalue("azurite").connection_string, None).container("not-there")
+    return open_container(request.getfixturevalue("azurite").connection_string, None, "not-there")
 
 
 def test_what_is_written_is_listed_and_read(container: Container) -> None:
@@ -164,14 +164,14 @@ def test_folders_of_hierarchical_accounts_are_no_blobs(azurite: Any) -> None:
 def test_a_wrong_key_is_access_denied_and_never_told(azurite: Any) -> None:
     wrong = azurite.connection_string.replace("AccountKey=Eby8", "AccountKey=AAAA")
     with pytest.raises(AccessDenied) as told:
-        list(AzureStorage(wrong, None).container("anything").list())
+        list(open_container(wrong, None, "anything").list())
     assert "AAAA" not in str(told.value)
     assert "http" not in str(told.value)
 
 
 def test_a_malformed_connection_string_is_a_usage_error_without_its_content() -> None:
     with pytest.raises(UsageError) as told:
-        AzureStorage("AccountName=x;AccountKey", None)
+        open_container("AccountName=x;AccountKey", None, "anything")
     assert "AccountName" not in told.value.sentence
     assert "AZURE_STORAGE_CONNECTION_STRING" in told.value.sentence
 
@@ -210,7 +210,7 @@ def faulty(azurite: Any, slept: list[float]) -> Callable[..., tuple[Container, _
     def build(faults: list[int | Exception], headers: dict[str, str] | None = None) -> tuple[Container, _Faulty]:
         name = _new_azure(azurite.connection_string).name
         transport = _Faulty([], headers)
-        container = AzureStorage(azurite.connection_string, None, transport=transport).container(name)
+        container = open_container(azurite.connection_string, None, name, transport=transport)
         container.write("blob", b"0123456789")
         transport.faults = faults
         return container, transport

@@ -12,7 +12,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import StorageUnavailable
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
@@ -26,7 +26,7 @@ def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
     connection = request.getfixturevalue("azurite").connection_string
     name = f"model-{secrets.token_hex(6)}"
     BlobServiceClient.from_connection_string(connection).create_container(name)
-    return AzureStorage(connection, None).container(name)
+    return open_container(connection, None, name)
 
 
 def checkpoint(folder: Path, step: int, content: bytes = b"tensors") -> Path:

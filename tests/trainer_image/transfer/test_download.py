@@ -21,7 +21,7 @@ from trainer_image.errors import (
     Terminated,
 )
 from trainer_image.limits import Limits
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import AccessDenied, BlobInfo, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
@@ -66,7 +66,7 @@ def blobs(azurite: Any) -> Any:
 
 @pytest.fixture
 def container(azurite: Any, blobs: Any) -> Any:
-    return AzureStorage(azurite.connection_string, None).container(blobs.container_name)
+    return open_container(azurite.connection_string, None, blobs.container_name)
 
 
 def test_a_container_becomes_a_folder_of_the_same_content(container: Any, blobs: Any, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_storage_s_faults_say_who_must_act(fault: StorageFault, error: type[Exce
 
 
 def test_a_missing_container_is_told_in_the_documented_sentence(azurite: Any, tmp_path: Path) -> None:
-    container = AzureStorage(azurite.connection_string, None).container("dataset-none")
+    container = open_container(azurite.connection_string, None, "dataset-none")
     with pytest.raises(
         DatasetMissing, match=r"^Failed to download dataset from container: dataset-none \(the container"
     ):

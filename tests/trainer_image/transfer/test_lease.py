@@ -12,7 +12,7 @@ from azure.storage.blob import BlobServiceClient
 from local_stack.processes import wait_until
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.stop import Stop
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container, Lease, LeaseHeld, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import lease
@@ -24,7 +24,7 @@ OLD, NEW = "20261123t081500-aaaaaaaa", "20261123t081501-00000000"
 def container(azurite: Any) -> Container:
     name = f"model-{secrets.token_hex(6)}"
     BlobServiceClient.from_connection_string(azurite.connection_string).create_container(name)
-    return AzureStorage(azurite.connection_string, None).container(name)
+    return open_container(azurite.connection_string, None, name)
 
 
 def take(container: Container, run_id: str, stop: Stop | None = None, wait: float = 0.0) -> lease.RunLease:

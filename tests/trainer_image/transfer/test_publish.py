@@ -15,7 +15,7 @@ from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed
 from trainer_image.run.provenance import environment
-from trainer_image.storage.azure import AzureStorage
+from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.fetch_model import fetch_model
@@ -34,7 +34,7 @@ def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
     connection = request.getfixturevalue("azurite").connection_string
     name = f"model-{secrets.token_hex(6)}"
     BlobServiceClient.from_connection_string(connection).create_container(name)
-    return AzureStorage(connection, None).container(name)
+    return open_container(connection, None, name)
 
 
 @pytest.fixture
