@@ -19,7 +19,7 @@ from portal_client.messages import COMPLETED
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
 from trainer_image.host.child_environment import secret_values
-from trainer_image.run import lifecycle, validation
+from trainer_image.run import attempt, lifecycle
 from trainer_image.run.outcome import Outcome
 from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import termination_message, write_termination
@@ -149,29 +149,27 @@ def schema() -> None:
 @click.pass_context
 def predict(
     context: click.Context,
+    /,
     model: str,
     data: Path | None,
     out: Path | None,
     prompt: str | None,
-    length: int | None,
-    temperature: float | None,
-    seed: int | None,
+    **writing: Any,
 ) -> None:
     """Apply a trained model to a file or folder, or let it continue a text."""
 
     def work() -> None:
         if (data is None) == (prompt is None):
             raise UsageError("predict takes either --data or --prompt")
-        writing = {"--length": length, "--temperature": temperature, "--seed": seed}
-        stray = writing if prompt is None else {"--out": out}
+        stray = writing if prompt is None else {"out": out}
         for name, value in stray.items():
             if value is not None:
-                raise UsageError(f"{name} does not go with {'--data' if prompt is None else '--prompt'}")
+                raise UsageError(f"--{name} does not go with {'--data' if prompt is None else '--prompt'}")
         with fetch_model.model_folder(model) as folder:
             if data is not None:
                 _predict_rows(folder, data, out)
             else:
-                _continue_text(folder, str(prompt), length, temperature, seed)
+                _continue_text(folder, str(prompt), {k: v for k, v in writing.items() if v is not None})
 
     _log_to_stderr("WARNING", ())
     context.exit(_exit_code(work))
@@ -189,12 +187,11 @@ def _predict_rows(folder: Path, data: Path, out: Path | None) -> None:
         click.echo(f"  {name}: {value:.4g}")
 
 
-def _continue_text(folder: Path, prompt: str, length: int | None, temperature: float | None, seed: int | None) -> None:
+def _continue_text(folder: Path, prompt: str, chosen: dict[str, Any]) -> None:
     from trainer_image.predict import write
 
     text = _prompt(prompt)
-    warmth = 0.7 if temperature is None else temperature
-    click.echo(text + write(folder, text, 256 if length is None else length, warmth, seed or 0))
+    click.echo(text + write(folder, text, **{"length": 256, "temperature": 0.7, "seed": 0, **chosen}))
 
 
 def _prompt(given: str) -> str:
@@ -236,7 +233,7 @@ def validate_command(flags: Mapping[str, str | None]) -> int:
         _log_to_stderr(chosen.log_level, chosen.secrets)
         stop = Stop()
         with stops_on_signals(stop):
-            lock, description = validation.check(chosen, stop)
+            lock, description = attempt.check(chosen, stop)
         count = len(lock.blobs)
         click.echo(f"Configuration and dataset are valid: {count} file{'' if count == 1 else 's'} in {lock.container}")
         click.echo(description)

@@ -28,7 +28,6 @@ METRICS = "metrics.json"
 METRICS_BYTES = 64 * 1024
 MOST_METRICS = 100
 MOST_FILES = 10_000
-MODEL_FORMAT = 1
 # The trainer's own; a program's file of that name is replaced. The others below are the program's if it writes them.
 HISTORY = "metrics.jsonl"
 OURS = ("report.json", "config.resolved.yaml", "dataset.lock.json", "environment.json", "MANIFEST.json")
@@ -69,8 +68,8 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
         "config": inputs.config.resolved(),
     }
     write_json(folder / "report.json", content)
-    model = {"format": MODEL_FORMAT, "task": inputs.config.task, "run_id": inputs.run_id, "program": argv}
     if "model.json" not in names:
+        model = {"format": 1, "task": inputs.config.task, "run_id": inputs.run_id, "program": argv}
         write_json(folder / "model.json", model)
     if "report.html" not in names:
         history = folder / HISTORY
@@ -140,16 +139,12 @@ def read_metrics(path: Path) -> tuple[dict[str, float], list[str]]:
 
 def _card(content: dict[str, Any]) -> str:
     """README.md: every text that is not ours stands in a code block, where Markdown leaves it alone."""
-    figures = "\n".join(f"    {line}" for line in _figures(content)) or "    none"
+    figures = "\n".join(f"    {printable(name)}: {value:.6g}" for name, value in content["metrics"].items())
     notes = "\n".join(f"    {printable(note)}" for note in content["training"]["notes"])
     return (
         f"# Model of a program, run {content['run_id']}\n\nThe program:\n\n"
         f"    {printable(shlex.join(content['training']['program']))}\n\n"
-        f"Figures that it reported (metrics.json):\n\n{figures}\n\n"
+        f"Figures that it reported (metrics.json):\n\n{figures or '    none'}\n\n"
         + (f"Good to know:\n\n{notes}\n\n" if notes else "")
         + "report.json has every figure, metrics.jsonl how they went. Only a program of its author's can apply it.\n"
     )
-
-
-def _figures(content: dict[str, Any]) -> list[str]:
-    return [f"{printable(name)}: {value:.6g}" for name, value in content["metrics"].items()]

@@ -1,4 +1,4 @@
-"""One attempt at a run: from its configuration to the published model.
+"""One attempt at a run: from its configuration to the published model; or only the check of what it would train on.
 
 configuration → dataset ────────────────┐
      import the backend → one writer ───┴→ train → publish
@@ -162,6 +162,33 @@ class Attempt:
         # A small model's epochs take milliseconds: not every one is a line.
         log.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
         self._tracker.progress(progress)
+
+
+def check(settings: Settings, stop: Stop) -> tuple[DatasetLock, str]:
+    """Configuration and dataset without a training, what `validate` does: what was read, and what the backend says the
+    dataset is. Raises TrainerError for whatever is wrong with it."""
+    with work_folder(settings) as work, Sources(settings, stop, work) as sources:
+        config = sources.config()
+        load = backend_for(config, settings)
+        data = sources.start_download(config, lambda progress: None)
+        backend = load()
+        backend.check_config(config, settings.limits)
+        lock = data.wait()
+        output = work / "output"
+        output.mkdir()
+        inputs = RunInputs(
+            config=config,
+            data=data.folder,
+            output=output,
+            run_id=settings.run_id,
+            run_key=run_key(config, lock.fingerprint, None),
+            dataset_fingerprint=lock.fingerprint,
+            device=settings.device,
+            limits=settings.limits,
+            stop=stop.event,
+            progress=lambda progress: None,
+        )
+        return lock, backend.validate_dataset(inputs)
 
 
 def _latest(models: Container) -> Latest:

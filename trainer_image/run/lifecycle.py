@@ -16,12 +16,12 @@ from dataclasses import replace
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 from trainer_image.config.settings import Settings
-from trainer_image.errors import Cancelled, Fenced, StatusRefused, StatusUnavailable, TrainerError
+from trainer_image.errors import Cancelled, Fenced, StatusRefused, StatusUnavailable, Terminated, TrainerError
 from trainer_image.host import exhaustion, memory
 from trainer_image.run.attempt import Attempt
 from trainer_image.run.backend import Backend
 from trainer_image.run.deadline import deadline
-from trainer_image.run.outcome import Outcome, completed, failed, too_late, with_reason
+from trainer_image.run.outcome import Outcome, completed, failed, with_reason
 from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.run.tracking import connect_portal, make_tracker
@@ -97,7 +97,10 @@ class _Run:
         with self._deciding:
             outcome = self._decided
             if outcome is None:
-                error = too_late(self._settings.grace_seconds)
+                error = Terminated(
+                    f"Stopped on request; the training did not end within {self._settings.grace_seconds:g} s and was"
+                    " ended; its last stored checkpoint stays"
+                )
                 outcome = self._attempt.published or failed(error, self._attempt.last_step)
                 self._write_termination(outcome)
                 # The dispatcher tells the portal itself, from the termination message.

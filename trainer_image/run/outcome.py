@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from portal_client.messages import COMPLETED
@@ -26,10 +25,6 @@ class Outcome:
     location: str | None = None
     reported: bool = True
 
-    @property
-    def metrics(self) -> Mapping[str, float]:
-        return self.result.metrics if self.result else {}
-
 
 def completed(location: str | None = None, result: RunResult | None = None) -> Outcome:
     """result: None where another attempt has trained it"""
@@ -41,13 +36,6 @@ def failed(error: TrainerError, last_step: int | None = None) -> Outcome:
     for sentence in getattr(error, "problems", None) or (error.sentence,):
         log.error("%s", sentence)
     return Outcome(error.exit_code, error.code, error.sentence, last_step if error.step is None else error.step)
-
-
-def too_late(grace_seconds: float) -> Terminated:
-    return Terminated(
-        f"Stopped on request; the training did not end within {grace_seconds:g} s and was ended; its last stored"
-        " checkpoint stays"
-    )
 
 
 def with_reason(error: TrainerError, stop: Stop) -> TrainerError:

@@ -144,8 +144,7 @@ class StatusTracker(Tracker):
                 self._tick()
             except PortalError as error:
                 log.debug("No progress report: %s", error)
-                if not error.retryable:
-                    self._given_up = True
+                self._given_up = not error.retryable
             except Exception:
                 # A fault of the reporter never ends a healthy training.
                 log.exception("No progress report")

@@ -31,7 +31,8 @@ def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = 
         "run_id": run_id,
         "step": outcome.step,
     }
-    finite = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
+    metrics = outcome.result.metrics if outcome.result else {}
+    finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     if finite:
         with_metrics = _encode({**body, "metrics": finite})
         if len(with_metrics) <= MAX_BYTES:
