@@ -17,16 +17,12 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> list[str]:
 def _sentence(item: dict[str, Any], model: type[BaseModel]) -> str:
     location = tuple(item["loc"])
     path = ".".join(str(part) for part in location if part != "[key]")
-    kind, context = item["type"], item.get("ctx", {})
+    kind, context, message = item["type"], item.get("ctx", {}), item["msg"]
     if kind == "extra_forbidden":
         return f"{path}: {_unknown(location, model)}"
     if kind == "missing":
         return f"{path}: is required"
-    return f"{path}: {_why(kind, context, item['msg'])}{_got(item['input'])}"
-
-
-def _why(kind: str, context: dict[str, Any], message: str) -> str:
-    simple = {
+    why = {
         "string_type": "must be text (numbers that are meant as text need quotes)",
         "int_type": "must be a whole number",
         "float_type": "must be a number",
@@ -43,7 +39,7 @@ def _why(kind: str, context: dict[str, Any], message: str) -> str:
         "literal_error": f"must be {str(context.get('expected')).replace(chr(39), '')}",
         "value_error": str(context.get("error")),
     }
-    return simple.get(kind, message[:1].lower() + message[1:])
+    return f"{path}: {why.get(kind, message[:1].lower() + message[1:])}{_got(item['input'])}"
 
 
 def _got(value: object) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic_core.core_schema import CoreSchema, no_info_plain_validator_function
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
@@ -48,33 +50,39 @@ Duration = Annotated[
 ]
 
 
-def _auto_or_int(low: int, high: int) -> Callable[[object], int | str]:
-    def check(value: object) -> int | str:
-        if value == "auto":
-            return "auto"
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+@dataclass(eq=False)
+class _Auto:
+    """auto, or what `read` takes. schema: its JSON Schema"""
+
+    read: Callable[[Any], Any]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> CoreSchema:
+        return no_info_plain_validator_function(lambda value: value if value == "auto" else self.read(value))
+
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [{"const": "auto"}, self.schema]}
+
+
+def _auto_or_count(most: int) -> _Auto:
+    def read(value: object) -> int:
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most:
             return value
-        raise ValueError(f"must be auto or a whole number from {low} to {high}")
+        raise ValueError(f"must be auto or a whole number from 1 to {most}")
 
-    return check
+    return _Auto(read, {"type": "integer", "minimum": 1, "maximum": most})
 
 
-def _auto_or_rate(value: object) -> float | str:
-    if value == "auto":
-        return "auto"
+def _rate(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 10:
         return float(value)
     raise ValueError("must be auto or a number above 0 and at most 10")
 
 
-def _auto_or_bool(value: object) -> bool | str:
-    if value == "auto" or isinstance(value, bool):
+def _truth(value: object) -> bool:
+    if isinstance(value, bool):
         return value
     raise ValueError("must be auto, true or false")
-
-
-def _json_auto(kind: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": [{"const": "auto"}, kind]})
 
 
 Column = Annotated[str, Field(min_length=1, max_length=1024)]
@@ -119,23 +127,13 @@ class TrainConfig(Section):
         json_schema_extra={"default": "30m"},
         description="Training ends after this time at the latest.",
     )
-    epochs: Annotated[
-        int | Literal["auto"],
-        PlainValidator(_auto_or_int(1, 1_000_000)),
-        _json_auto({"type": "integer", "minimum": 1, "maximum": 1_000_000}),
-    ] = "auto"
-    batch_size: Annotated[
-        int | Literal["auto"],
-        PlainValidator(_auto_or_int(1, 1_048_576)),
-        _json_auto({"type": "integer", "minimum": 1, "maximum": 1_048_576}),
-    ] = "auto"
-    lr: Annotated[
-        float | Literal["auto"],
-        PlainValidator(_auto_or_rate),
-        _json_auto({"type": "number", "exclusiveMinimum": 0, "maximum": 10}),
-    ] = Field(default="auto", description="Learning rate.")
+    epochs: Annotated[int | Literal["auto"], _auto_or_count(1_000_000)] = "auto"
+    batch_size: Annotated[int | Literal["auto"], _auto_or_count(1_048_576)] = "auto"
+    lr: Annotated[float | Literal["auto"], _Auto(_rate, {"type": "number", "exclusiveMinimum": 0, "maximum": 10})] = (
+        Field(default="auto", description="Learning rate.")
+    )
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Annotated[bool | Literal["auto"], PlainValidator(_auto_or_bool), _json_auto({"type": "boolean"})] = Field(
+    compile: Annotated[bool | Literal["auto"], _Auto(_truth, {"type": "boolean"})] = Field(
         default="auto", description="torch.compile; auto: only where it is expected to pay."
     )
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
