@@ -22,7 +22,7 @@ from pathlib import Path
 from trainer_image.contract import CheckpointStore
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.storage.manifest import MANIFEST, fingerprint
+from trainer_image.storage.manifest import MANIFEST, of_folder
 from trainer_image.transfer.checkpoint_store import MANIFEST_BYTES
 
 log = logging.getLogger(__name__)
@@ -152,7 +152,6 @@ class CheckpointFolder:
         wrong = first_problem(seen)
         if wrong:
             raise NotWhole(f"{printable(wrong[0])}: {wrong[1]}")
-        manifest = {}
         (folder / FILES).mkdir(parents=True)
         for name in seen:
             target = folder / FILES / name
@@ -170,8 +169,7 @@ class CheckpointFolder:
         spent = self.seconds + time.monotonic() - self._began
         state = {"format": FORMAT, "step": step, "seconds": round(spent, 3)}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            manifest[path.relative_to(folder).as_posix()] = fingerprint(path)
+        manifest = of_folder(folder)
         content = json.dumps({"files": manifest}).encode()
         if len(content) > MANIFEST_BYTES:
             raise NotWhole(f"it holds {len(manifest)} files, too many for one checkpoint")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import BlobInfo, Container
 
 MANIFEST = "MANIFEST.json"
@@ -16,6 +18,12 @@ def fingerprint(path: Path) -> dict[str, Any]:
     """The file's {size, sha256} as a manifest lists it."""
     with path.open("rb") as file:
         return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
+    """name → fingerprint of every file below the folder, by name, but for its manifest."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: fingerprint(folder / name) for name in names if name != MANIFEST}
 
 
 def entries(listed: Any) -> dict[str, dict[str, Any]]:
@@ -37,6 +45,21 @@ def fetch(container: Container, blob: BlobInfo, target: Path) -> dict[str, Any]:
             size += file.write(piece)
             digest.update(piece)
     return {"size": size, "sha256": digest.hexdigest()}
+
+
+def fetch_all(
+    container: Container, blobs: Mapping[str, BlobInfo], listed: Mapping[str, dict[str, Any]], folder: Path
+) -> str | None:
+    """Writes what a manifest lists to the folder. The first file that is not as it says, None where all are.
+
+    blobs: by the names that the manifest has for them. Raises StorageFault.
+    """
+    for name, entry in listed.items():
+        blob = blobs.get(name)
+        sound = blob is not None and blob.size == entry["size"] and not problem_of(name)
+        if blob is None or not sound or fetch(container, blob, folder / name) != entry:
+            return name
+    return None
 
 
 def write_json(path: Path, value: Any) -> None:

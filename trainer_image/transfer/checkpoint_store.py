@@ -16,9 +16,8 @@ from pathlib import Path
 
 from trainer_image.errors import StorageUnavailable
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import AccessDenied, BlobInfo, Container, ContainerMissing, Full
-from trainer_image.storage.manifest import MANIFEST, entries, fetch
+from trainer_image.storage.manifest import MANIFEST, entries, fetch_all
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
@@ -111,12 +110,7 @@ class ContainerCheckpoints:
             files = entries(untrusted_json.loads(content)["files"])
         except (ValueError, KeyError, TypeError):
             files = {}  # the engine's own check refuses the checkpoint then
-        for name, expected in files.items():
-            blob = blobs.get(name)
-            if blob is None or blob.size != expected["size"] or problem_of(name):
-                log.warning("Checkpoint step-%d lacks %s: passed over", step, name)
-                return None
-            if fetch(self._container, blob, target / name) != expected:
-                log.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, name)
-                return None
+        if (wrong := fetch_all(self._container, blobs, files, target)) is not None:
+            log.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, wrong)
+            return None
         return target

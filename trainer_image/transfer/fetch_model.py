@@ -17,10 +17,9 @@ from portal_client.model_ids import is_container_name
 from trainer_image.config import settings
 from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, StorageFault
 from trainer_image.storage.local import LocalContainer
-from trainer_image.storage.manifest import MANIFEST, entries, fetch, fingerprint
+from trainer_image.storage.manifest import MANIFEST, entries, fetch_all, fingerprint
 from trainer_image.transfer.failures import failing_as
 from trainer_image.transfer.publish import LATEST, Latest, read_latest
 
@@ -118,14 +117,11 @@ def fetch_model(container: Container, latest: Latest, folder: Path, sentence: st
         content, _ = container.read(where + MANIFEST, _MANIFEST_BYTES)
         if hashlib.sha256(content).hexdigest() != latest.manifest_sha256:
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")
-        blobs = {blob.name: blob for blob in container.list(where)}
+        blobs = {blob.name.removeprefix(where): blob for blob in container.list(where)}
         try:
             expected = entries(untrusted_json.loads(content))
         except ValueError:
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not readable)") from None
-        for name, entry in expected.items():
-            blob = blobs.get(where + name)
-            sound = blob is not None and blob.size == entry["size"] and not problem_of(name)
-            if blob is None or not sound or fetch(container, blob, folder / name) != entry:
-                raise ConfigInvalid(f"{sentence} ({name} is not what its manifest says)")
+        if (wrong := fetch_all(container, blobs, expected, folder)) is not None:
+            raise ConfigInvalid(f"{sentence} ({wrong} is not what its manifest says)")
     return folder

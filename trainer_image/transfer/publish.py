@@ -16,12 +16,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from trainer_image.errors import Fenced, UploadFailed
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, StorageFault, TooLarge
-from trainer_image.storage.manifest import MANIFEST, fingerprint
+from trainer_image.storage.manifest import MANIFEST, fingerprint, of_folder
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
@@ -100,20 +99,12 @@ def publish(
 def _upload(container: Container, folder: Path, where: str) -> str:
     """The folder's files, then their manifest; its SHA-256. Raises BlobChanged where others wrote there meanwhile."""
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
+    manifest = of_folder(folder)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     stored: dict[str, str] = {}
-    manifest: dict[str, dict[str, Any]] = {}
-
-    def put(name: str) -> None:
+    for name in (*manifest, MANIFEST):
         blob = f"{where}/{name}"
         stored[blob] = container.upload(blob, folder / name, listed.get(blob))
-
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if name != MANIFEST:
-            put(name)
-            manifest[name] = fingerprint(path)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-    put(MANIFEST)
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
     if any(listed.get(blob) != etag for blob, etag in stored.items()):
         raise BlobChanged("another pod has written to it")
