@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer_image.config.model_config import Config, run_key
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 LOG_SECONDS = 1.0
 
 
+@dataclass(eq=False)
 class Attempt:
     """Trains and publishes, once.
 
@@ -46,38 +48,30 @@ class Attempt:
     last_step: the one that was reported last; published: the outcome, once readers have the model, whatever comes after
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        stop: Stop,
-        tracker: Tracker,
-        engine: Callable[[], Backend] | None,
-        last_resort: Callable[[TrainerError], None],
-    ) -> None:
-        self._settings = settings
-        self._stop = stop
-        self._tracker = tracker
-        self._engine = engine
-        self._last_resort = last_resort
-        self._lock = threading.Lock()
-        self._logged = -LOG_SECONDS
-        self.last_step: int | None = None
-        self.published: Outcome | None = None
+    settings: Settings
+    stop: Stop
+    tracker: Tracker
+    engine: Callable[[], Backend] | None
+    last_resort: Callable[[TrainerError], None]
+    last_step: int | None = field(default=None, init=False)
+    published: Outcome | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _logged: float = field(default=-LOG_SECONDS, init=False)
 
     def train(self) -> Outcome:
         """Also where an earlier attempt had published already. Raises TrainerError."""
-        settings = self._settings
-        with work_folder(settings) as work, Sources(settings, self._stop, work) as sources:
+        settings = self.settings
+        with work_folder(settings) as work, Sources(settings, self.stop, work) as sources:
             models = sources.models
             if done := self._published_before(models, _latest(models)):
                 return done
             config = _paced(sources.config(), settings)
-            load = backend_for(config, settings, self._engine)
+            load = backend_for(config, settings, self.engine)
             data = sources.start_download(config, self._progress)
             data.wait_listed()
             backend = load()
             backend.check_config(config, settings.limits)
-            with _one_writer(models, settings.run_id, self._stop) as held:
+            with _one_writer(models, settings.run_id, self.stop) as held:
                 # Read again under the lease: the pod that held it before may have published meanwhile.
                 before = _latest(models)
                 if done := self._published_before(models, before):
@@ -87,7 +81,7 @@ class Attempt:
                 return self._train_and_publish(backend, inputs, lock, models, before, held)
 
     def _published_before(self, models: Container, latest: Latest) -> Outcome | None:
-        if latest.run_id != self._settings.run_id:
+        if latest.run_id != self.settings.run_id:
             return None
         log.info("An earlier attempt of this run has published its model")
         return completed(f"{models.name}/runs/{latest.run_id}")
@@ -96,7 +90,7 @@ class Attempt:
         self, config: Config, data: Path, lock: DatasetLock, models: Container, before: Latest, work: Path
     ) -> RunInputs:
         """What the backend gets. The model of a warm start is fetched on the way."""
-        settings = self._settings
+        settings = self.settings
         initial = None
         notes: list[str] = []
         if config.init.from_ == "latest":
@@ -122,7 +116,7 @@ class Attempt:
             dataset_fingerprint=lock.fingerprint,
             device=settings.device,
             limits=settings.limits,
-            stop=self._stop.event,
+            stop=self.stop.event,
             progress=self._progress,
             checkpoints=checkpoints,
             initial=initial,
@@ -130,14 +124,14 @@ class Attempt:
             gpus=settings.gpus,
             processes=settings.processes,
             hang_seconds=settings.hang_seconds,
-            last_resort=self._last_resort,
+            last_resort=self.last_resort,
             notes=tuple(notes),
         )
 
     def _train_and_publish(
         self, backend: Backend, inputs: RunInputs, lock: DatasetLock, models: Container, before: Latest, held: RunLease
     ) -> Outcome:
-        settings, stop = self._settings, self._stop
+        settings, stop = self.settings, self.stop
         if stop.is_set():
             raise Terminated("Training was stopped before it began", step=0)
         metrics = inputs.output / "metrics.jsonl"
@@ -161,7 +155,7 @@ class Attempt:
                 self._logged = now
         # A small model's epochs take milliseconds: not every one is a line.
         log.log(logging.INFO if due else logging.DEBUG, "%s", progress.message)
-        self._tracker.progress(progress)
+        self.tracker.progress(progress)
 
 
 def check(settings: Settings, stop: Stop) -> tuple[DatasetLock, str]:

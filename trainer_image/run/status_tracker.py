@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
 from common.backoff import exponential
@@ -50,6 +51,7 @@ class Tracker:
         """Ends progress without a report."""
 
 
+@dataclass(eq=False)
 class StatusTracker(Tracker):
     """Tracks one model. Times in seconds.
 
@@ -58,36 +60,27 @@ class StatusTracker(Tracker):
     report_seconds: how long the terminal report is retried; a retry ends at once when `stop` is set meanwhile
     """
 
-    def __init__(
-        self,
-        portal: Portal,
-        model_id: str,
-        stop: Stop,
-        *,
-        dispatched: bool,
-        interval: float,
-        report_seconds: float,
-        start_seconds: float = START_SECONDS,
-    ) -> None:
-        self._portal = portal
-        self._model_id = model_id
-        self._stop = stop
-        self._dispatched = dispatched
-        self._interval = interval
-        self._report_seconds = report_seconds
-        self._start_seconds = min(start_seconds, report_seconds)
-        self._seen_processing = False
-        self._given_up = False
-        self._latest = STARTED
-        self._sent: str | None = None
-        self._ended = threading.Event()
-        self._thread: threading.Thread | None = None
+    portal: Portal
+    model_id: str
+    stop: Stop
+    _: KW_ONLY
+    dispatched: bool
+    interval: float
+    report_seconds: float
+    start_seconds: float = START_SECONDS
+    _seen_processing: bool = field(default=False, init=False)
+    _given_up: bool = field(default=False, init=False)
+    _latest: str = field(default=STARTED, init=False)
+    _sent: str | None = field(default=None, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
+    _thread: threading.Thread | None = field(default=None, init=False)
 
     def begin(self) -> bool:
+        patience = min(self.start_seconds, self.report_seconds)
         try:
-            status = self._retry(lambda: self._portal.get_model_status(self._model_id).status, self._start_seconds)
+            status = self._retry(lambda: self.portal.get_model_status(self.model_id).status, patience)
         except PortalError as error:
-            if not self._dispatched:
+            if not self.dispatched:
                 raise self._blocked(error) from None
             # The training need not wait for the portal: the dispatcher has asked it before it launched this.
             log.warning("Training goes on without the status check: %s", error)
@@ -105,7 +98,7 @@ class StatusTracker(Tracker):
     def report(self, status: ProcessingStatus, message: str) -> bool:
         self.close()
         try:
-            self._retry(lambda: self._report_once(status, message), self._report_seconds)
+            self._retry(lambda: self._report_once(status, message), self.report_seconds)
         except PortalError as error:
             log.warning("%s was not reported to the portal: %s", status.title, error)
             return False
@@ -117,14 +110,14 @@ class StatusTracker(Tracker):
             self._thread.join()
 
     def _may_train(self, status: ProcessingStatus) -> bool:
-        if self._dispatched:
+        if self.dispatched:
             if status is ProcessingStatus.COMPLETED:
                 return False
             if status is ProcessingStatus.FAILED:
-                raise Cancelled(f"Model {self._model_id} is Failed at the portal: it is not trained")
+                raise Cancelled(f"Model {self.model_id} is Failed at the portal: it is not trained")
         elif not status.may_start:
             raise StatusRefused(
-                f"Training aborted: model {self._model_id} is in status {status.title};"
+                f"Training aborted: model {self.model_id} is in status {status.title};"
                 " it must be Created or Reconfigure"
             )
         if status is ProcessingStatus.PROCESSING:
@@ -139,7 +132,7 @@ class StatusTracker(Tracker):
         return True
 
     def _run(self) -> None:
-        while not self._ended.wait(self._interval) and not self._given_up:
+        while not self._ended.wait(self.interval) and not self._given_up:
             try:
                 self._tick()
             except PortalError as error:
@@ -150,10 +143,10 @@ class StatusTracker(Tracker):
                 log.exception("No progress report")
 
     def _tick(self) -> None:
-        status = self._portal.get_model_status(self._model_id).status
+        status = self.portal.get_model_status(self.model_id).status
         if status.is_terminal or (self._seen_processing and status is not ProcessingStatus.PROCESSING):
-            log.warning("Model %s is %s at the portal: training stops", self._model_id, status.title)
-            self._stop.set("cancelled")
+            log.warning("Model %s is %s at the portal: training stops", self.model_id, status.title)
+            self.stop.set("cancelled")
             return
         message = self._latest
         if status is ProcessingStatus.PROCESSING:
@@ -164,28 +157,28 @@ class StatusTracker(Tracker):
             self._put(message)
 
     def _put(self, message: str) -> None:
-        self._portal.update_model_status(self._model_id, ProcessingStatus.PROCESSING, message)
+        self.portal.update_model_status(self.model_id, ProcessingStatus.PROCESSING, message)
         self._seen_processing = True
         self._sent = message
 
     def _report_once(self, status: ProcessingStatus, message: str) -> None:
-        there = self._portal.get_model_status(self._model_id).status
+        there = self.portal.get_model_status(self.model_id).status
         if there is status:
             return
         if there.is_terminal or (there.may_start and self._seen_processing):
             log.warning(
                 "Model %s is %s at the portal: someone has moved on, %s is not reported",
-                self._model_id,
+                self.model_id,
                 there.title,
                 status.title,
             )
             return
-        self._portal.update_model_status(self._model_id, status, message)
+        self.portal.update_model_status(self.model_id, status, message)
 
     def _retry(self, call: Callable[[], _T], seconds: float) -> _T:
         """Repeats what may succeed later, for `seconds`; a stop that comes meanwhile ends it too."""
         deadline = time.monotonic() + seconds
-        stopped_before = self._stop.is_set()
+        stopped_before = self.stop.is_set()
         for failures in itertools.count(1):
             try:
                 return call()
@@ -196,10 +189,10 @@ class StatusTracker(Tracker):
                 log.info("The portal is asked again in %.1f s: %s", wait, error)
                 if stopped_before:
                     time.sleep(wait)
-                elif self._stop.event.wait(wait):
+                elif self.stop.event.wait(wait):
                     return call()
         raise AssertionError("it returns or raises")
 
     def _blocked(self, error: PortalError) -> StatusRefused | StatusUnavailable:
-        sentence = f"Training aborted: the status of model {self._model_id} could not be retrieved: {error}"
+        sentence = f"Training aborted: the status of model {self.model_id} could not be retrieved: {error}"
         return StatusUnavailable(sentence) if error.retryable else StatusRefused(sentence)

@@ -14,7 +14,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -84,43 +84,34 @@ def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
     return DatasetLock(container.name, tuple(sorted(blobs, key=lambda blob: blob.name)))
 
 
+@dataclass(eq=False)
 class Download:
     """Fetches a locked dataset into a folder with several connections; `run` returns when all is verified.
 
     stopped:  looked at between ranges; progress: called with (bytes so far, bytes in all) from any thread
     """
 
-    def __init__(
-        self,
-        container: Container,
-        lock: DatasetLock,
-        folder: Path,
-        stopped: Callable[[], bool],
-        *,
-        connections: int = 8,
-        range_bytes: int = RANGE_BYTES,
-        progress: Callable[[int, int], None] = lambda done, total: None,
-    ) -> None:
-        self._container = container
-        self._lock = lock
-        self._folder = folder
-        self._stopped = stopped
-        self._connections = connections
-        self._range_bytes = range_bytes
-        self._progress = progress
-        self._guard = threading.Lock()
-        self._done = 0
-        self._error: BaseException | None = None
+    container: Container
+    lock: DatasetLock
+    folder: Path
+    stopped: Callable[[], bool]
+    _: KW_ONLY
+    connections: int = 8
+    range_bytes: int = RANGE_BYTES
+    progress: Callable[[int, int], None] = lambda done, total: None
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _done: int = field(default=0, init=False)
+    _error: BaseException | None = field(default=None, init=False)
 
     def run(self) -> None:
         """Raises DatasetInvalid, DatasetMissing, LimitExceeded, PermissionDenied, StorageUnavailable, Terminated."""
-        check_disk(self._folder, self._lock)
-        for blob in self._lock.blobs:
-            path = self._folder / blob.name
+        check_disk(self.folder, self.lock)
+        for blob in self.lock.blobs:
+            path = self.folder / blob.name
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("wb") as file:
                 file.truncate(blob.size)
-        largest_first = sorted(self._lock.blobs, key=lambda blob: -blob.size)
+        largest_first = sorted(self.lock.blobs, key=lambda blob: -blob.size)
         self._fetch(largest_first)
         wrong = self._mismatches(largest_first)
         if wrong:
@@ -135,26 +126,26 @@ class Download:
     def _fetch(self, blobs: Iterable[BlobInfo]) -> None:
         work: queue.SimpleQueue[tuple[BlobInfo, int]] = queue.SimpleQueue()
         for blob in blobs:
-            for offset in range(0, blob.size, self._range_bytes):
+            for offset in range(0, blob.size, self.range_bytes):
                 work.put((blob, offset))
         # Daemons: a connection that hangs must not keep a process alive that is to end.
         threads = [
             threading.Thread(target=self._worker, args=(work,), name=f"download-{n}", daemon=True)
-            for n in range(min(self._connections, work.qsize()))
+            for n in range(min(self.connections, work.qsize()))
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
-            while thread.is_alive() and not (self._stopped() or self._error):
+            while thread.is_alive() and not (self.stopped() or self._error):
                 thread.join(timeout=0.1)
         if self._error:
             raise self._error
-        if self._stopped():
+        if self.stopped():
             raise Terminated("Training was stopped while the dataset was being downloaded", step=0)
 
     def _worker(self, work: queue.SimpleQueue[tuple[BlobInfo, int]]) -> None:
         try:
-            while not (self._stopped() or self._error):
+            while not (self.stopped() or self._error):
                 try:
                     blob, offset = work.get_nowait()
                 except queue.Empty:
@@ -165,13 +156,13 @@ class Download:
                 self._error = self._error or error
 
     def _fetch_range(self, blob: BlobInfo, offset: int) -> None:
-        length = min(self._range_bytes, blob.size - offset)
+        length = min(self.range_bytes, blob.size - offset)
         came = 0
-        with _failing(self._container):
+        with _failing(self.container):
             try:
-                with (self._folder / blob.name).open("r+b", buffering=0) as file:
-                    for piece in self._container.pieces(blob, offset, length):
-                        if self._stopped() or self._error:
+                with (self.folder / blob.name).open("r+b", buffering=0) as file:
+                    for piece in self.container.pieces(blob, offset, length):
+                        if self.stopped() or self._error:
                             return
                         if came + len(piece) > length:
                             break
@@ -185,16 +176,16 @@ class Download:
         with self._guard:
             self._done += length
             done = self._done
-        self._progress(done, self._lock.size)
+        self.progress(done, self.lock.size)
 
     def _mismatches(self, blobs: Iterable[BlobInfo]) -> list[BlobInfo]:
         wrong = []
         for blob in blobs:
             if blob.md5 is None:
                 continue
-            if self._stopped():
+            if self.stopped():
                 raise Terminated("Training was stopped while the dataset was being verified", step=0)
-            with (self._folder / blob.name).open("rb") as file:
+            with (self.folder / blob.name).open("rb") as file:
                 if hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).digest() != blob.md5:
                     wrong.append(blob)
         return wrong
