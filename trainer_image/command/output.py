@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import shlex
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +94,7 @@ def published(folder: Path, limits: Limits) -> list[str]:
                     f"The program left a link in OUTPUT_DIR that leads out of it: {printable(name)}; only files"
                     " are published: copy what it points to"
                 )
-            if not target.exists() or not stat.S_ISREG(target.stat().st_mode):
+            if not target.is_file():
                 raise UserCodeFailed(
                     f"The program left something in OUTPUT_DIR that is no file: {printable(name)}; only files are"
                     " published"

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ class Scratch:
         self.folder = folder
         self._room = self._left = memory_bytes
         self._files = 0
-        self._files_in: tempfile.TemporaryDirectory[str] | None = None
         self.spilled_bytes = 0
 
     def anew(self) -> Scratch:
@@ -78,8 +78,7 @@ class Scratch:
         """Whether `size` bytes may lie in memory; counts them if so."""
         if size > self.memory_left:
             return False
-        assert self._left is not None
-        self._left -= size
+        self._left = self.memory_left - size
         return True
 
     def release(self, size: int) -> None:
@@ -103,22 +102,22 @@ class Scratch:
 
     def file(self, size: int = 0) -> Path:
         """A path for a new file of about `size` bytes. Raises LimitExceeded when the disk has no room for it."""
-        if self._files_in is None:
-            if self.folder is not None:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            self._files_in = tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder, ignore_cleanup_errors=True)
         self.room_for(size)
         self._files += 1
         return Path(self._files_in.name) / str(self._files)
 
+    @cached_property
+    def _files_in(self) -> tempfile.TemporaryDirectory[str]:
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="scratch-", dir=self.folder, ignore_cleanup_errors=True)
+
     def room_for(self, size: int) -> None:
         """Raises LimitExceeded when the disk has no room for this many bytes more."""
-        assert self._files_in is not None
         if size + HEADROOM_BYTES > shutil.disk_usage(self._files_in.name).free:
             raise self._too_small(size)
 
     def _too_small(self, size: int) -> LimitExceeded:
-        assert self._files_in is not None
         free = shutil.disk_usage(self._files_in.name).free
         return LimitExceeded(
             f"The dataset does not fit into memory, and needs {format_bytes(size + HEADROOM_BYTES)} of disk in the work"

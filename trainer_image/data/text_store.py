@@ -135,7 +135,6 @@ class TextKeeper:
     def __init__(self, scratch: Scratch, check: Callable[[Text], str | None] = lambda text: None) -> None:
         self._scratch, self._check = scratch, check
         self._buffer = bytearray()
-        self._path: Path | None = None
         self._out: BinaryIO | None = None
         self._taken = self._size = self._begun = 0
         self._files: list[Source] = []
@@ -166,9 +165,8 @@ class TextKeeper:
             if self._scratch.take(more):
                 self._taken += more
                 return
-            self._path = self._scratch.file(len(self._buffer))
+            self._out = self._scratch.file(len(self._buffer)).open("wb")
             self._scratch.release(self._taken)
-            self._out = self._path.open("wb")
         if self._out is not None and len(self._buffer) >= BLOCK_BYTES:
             self._flush()
 
@@ -201,12 +199,11 @@ class TextKeeper:
     def _content(self) -> Array:
         if self._out is None:
             return np.frombuffer(self._buffer or bytearray(1), np.uint8)
-        assert self._path is not None
         self._flush()
         self._out.close()
         self._scratch.spilled_bytes += self._size
         # As an ordinary array: each of many small slices of a memmap costs microseconds more.
-        return np.asarray(mapped(self._path, np.uint8))
+        return np.asarray(mapped(Path(self._out.name), np.uint8))
 
     def _flush(self) -> None:
         assert self._out is not None

@@ -92,10 +92,7 @@ class AzureContainer:
 
     def list(self, prefix: str = "") -> Iterator[BlobInfo]:
         pages = iter(self._client.list_blobs(name_starts_with=prefix or None, include=["metadata"]).by_page())
-        while True:
-            page = self._do(lambda: list(next(pages, [])))
-            if not page:
-                return
+        while page := self._do(lambda: list(next(pages, []))):
             for blob in page:
                 # Accounts with a hierarchical namespace list their folders as empty blobs.
                 marker = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"

@@ -52,7 +52,7 @@ class RangeReader:
         self._base, self._sas = f"{parts.scheme}://{parts.netloc}{parts.path}", parts.query
         self._credential = credential
         self._timeouts = (connect_timeout, silence)
-        self._local = threading.local()
+        self._connection = _Connection()
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
         """Exactly `length` bytes of the content that has the blob's ETag, in pieces.
@@ -83,7 +83,7 @@ class RangeReader:
             if length and failures >= ATTEMPTS:
                 raise fault
             if length:
-                self._reconnect()
+                self._connection.session.close()
                 if wait is None:
                     wait = exponential(failures, FIRST_WAIT, LONGEST_WAIT)
                 time.sleep(min(wait, LONGEST_WAIT))
@@ -102,20 +102,18 @@ class RangeReader:
         elif hasattr(self._credential, "get_token"):
             headers["Authorization"] = f"Bearer {self._credential.get_token(SCOPE).token}"
         address = f"{url}?{self._sas}" if self._sas else url
-        return self._session().get(address, headers=headers, stream=True, timeout=self._timeouts, allow_redirects=False)
+        return self._connection.session.get(
+            address, headers=headers, stream=True, timeout=self._timeouts, allow_redirects=False
+        )
 
-    def _session(self) -> requests.Session:
-        """One connection a thread: a session must not be shared between them."""
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            # Without it a machine's .netrc would replace the signature.
-            self._local.session.auth = lambda request: request
-        session: requests.Session = self._local.session
-        return session
 
-    def _reconnect(self) -> None:
-        self._session().close()
-        del self._local.session
+class _Connection(threading.local):
+    """One for each thread: a session must not be shared between them. A closed one connects again when it is used."""
+
+    def __init__(self) -> None:
+        self.session = requests.Session()
+        # Without it a machine's .netrc would replace the signature.
+        self.session.auth = lambda request: request
 
 
 def _check(response: requests.Response, offset: int, length: int) -> None:
