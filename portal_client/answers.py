@@ -100,7 +100,20 @@ def read_status(answer: Answer, call: Call, now: float) -> ModelStatus:
         document = answer.document()
     except ValueError:
         raise _unusable(answer, call, "a body that is no JSON") from None
-    return _model_status(document, answer, call)
+    if not isinstance(document, dict) or "status" not in document:
+        raise StatusUnreadable(
+            f'The portal answered {call} without a status: expected JSON {{"status": ..., "message": ...}}',
+            status_code=answer.status,
+        )
+    try:
+        status = ProcessingStatus.parse(document["status"])
+    except ValueError as error:
+        raise StatusUnreadable(
+            f"The portal answered {call} with a status that is not understood: {error}",
+            status_code=answer.status,
+        ) from None
+    message = document.get("message")
+    return ModelStatus(status, message if isinstance(message, str) else "")
 
 
 def check_accepted(answer: Answer, call: Call, now: float) -> None:
@@ -172,23 +185,6 @@ def _unusable(answer: Answer, call: Call, what: str) -> PortalUnavailable:
         "is API_BASE_URL the portal itself, and not a login page or another application?"
     )
     return PortalUnavailable(sentence, status_code=answer.status, ambiguous=call.writes)
-
-
-def _model_status(document: object, answer: Answer, call: Call) -> ModelStatus:
-    if not isinstance(document, dict) or "status" not in document:
-        raise StatusUnreadable(
-            f'The portal answered {call} without a status: expected JSON {{"status": ..., "message": ...}}',
-            status_code=answer.status,
-        )
-    try:
-        status = ProcessingStatus.parse(document["status"])
-    except ValueError as error:
-        raise StatusUnreadable(
-            f"The portal answered {call} with a status that is not understood: {error}",
-            status_code=answer.status,
-        ) from None
-    message = document.get("message")
-    return ModelStatus(status, message if isinstance(message, str) else "")
 
 
 def _explanation(answer: Answer) -> str:

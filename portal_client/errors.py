@@ -1,12 +1,4 @@
-"""Every way a call to the portal ends badly. Callers ask the error, never the status code.
-
-PortalError
-├── PortalUnavailable    no usable answer: no connection, time-out, 5xx, 429, redirect, HTML, no body
-├── PortalUnauthorized   401, 403: a person must correct API_KEY; until then nothing is lost
-├── PortalRefused        any other 4xx: the portal understood and said no
-│   └── ModelUnknown     404: the portal has no such model
-└── StatusUnreadable     a proper answer with a status that we do not know
-"""
+"""Every way a call to the portal ends badly. Callers ask the error, never the status code."""
 
 from __future__ import annotations
 
@@ -41,23 +33,23 @@ class PortalError(Exception):
 
 
 class PortalUnavailable(PortalError):
-    """No usable answer from the portal: try again later, whatever it was."""
+    """No usable answer: no connection, time-out, 5xx, 429, redirect, HTML, no body. Try again later."""
 
     retryable = True
 
 
 class PortalUnauthorized(PortalError):
-    """The portal does not accept the key: calls succeed again once a person has corrected it."""
+    """401, 403: calls succeed again once a person has corrected API_KEY; until then nothing is lost."""
 
     retryable = True
 
 
 class PortalRefused(PortalError):
-    """The portal understood this request and refuses it: repeating it changes nothing."""
+    """Any other 4xx: the portal understood this request and refuses it; repeating it changes nothing."""
 
 
 class ModelUnknown(PortalRefused):
-    """The portal has no model of this id."""
+    """404: the portal has no model of this id."""
 
 
 class StatusUnreadable(PortalError):
