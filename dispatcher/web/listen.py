@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry
 
@@ -27,25 +26,20 @@ def listen(
     """The servers that the settings ask for, started. Raises CannotListen: none was started."""
     health, own = settings.health_port, settings.status_port
     servers: list[HttpServer] = []
-    if health:
-        beside = [page.route] if own in (None, health) else []
-        with _naming("HEALTH_PORT", health, settings.health_host, servers):
+    trying = f"HEALTH_PORT {health} on {settings.health_host}"
+    try:
+        if health:
+            beside = [page.route] if own in (None, health) else []
             servers.append(HealthServer(settings.health_host, health, heartbeats, not_ready, registry, beside))
-    if own and own != health:
-        with _naming("STATUS_PORT", own, settings.status_host, servers):
+        if own and own != health:
+            trying = f"STATUS_PORT {own} on {settings.status_host}"
             route = for_loopback(page.route) if is_loopback(settings.status_host) else page.route
             paths = "/ or /api/status"
             servers.append(HttpServer(settings.status_host, own, [route], name="status-page", paths=paths))
+    except OSError as error:
+        for server in servers:
+            server.server_close()
+        raise CannotListen(f"{trying} cannot be used: {error}") from None
     for server in servers:
         server.start()
     return servers
-
-
-@contextmanager
-def _naming(setting: str, port: int, host: str, opened: list[HttpServer]) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        for server in opened:
-            server.server_close()
-        raise CannotListen(f"{setting} {port} on {host} cannot be used: {error}") from None

@@ -111,6 +111,7 @@ def job_row(phase: Phase, job: KubeObject, pods: Sequence[KubeObject], world: Wo
     waits_for = world.waiting_for.get(uid, "")
     code, sentence = _explanation(phase, job, pods, progress, waits_for, rules, now)
     status = job.get("status") or {}
+    ended = objects.condition(job, "Complete") or objects.condition(job, "Failed") or {}
     return {
         "model": objects.name_of(job),
         "phase": str(phase),
@@ -120,7 +121,7 @@ def job_row(phase: Phase, job: KubeObject, pods: Sequence[KubeObject], world: Wo
         "queued_at": time_in(objects.annotation(job, names.QUEUED_AT)),
         "created_at": time_in(objects.meta(job).get("creationTimestamp")),
         "started_at": _started(ordered),
-        "ended_at": _ended(job),
+        "ended_at": time_in(ended.get("lastTransitionTime")),
         "gpus": _gpus(job, rules.gpu_resource),
         "node": ((current or {}).get("spec") or {}).get("nodeName"),
         "pod": objects.name_of(current) if current else None,
@@ -171,11 +172,6 @@ def _started(pods: Sequence[KubeObject]) -> str | None:
     """When a trainer first ran, as far as its pods are still in the cache."""
     begun = (objects.trainer_state(pod).get("running") or objects.trainer_end(pod) for pod in pods)
     return min(filter(None, (time_in(state.get("startedAt")) for state in begun)), default=None)
-
-
-def _ended(job: KubeObject) -> str | None:
-    ended = objects.condition(job, "Complete") or objects.condition(job, "Failed") or {}
-    return time_in(ended.get("lastTransitionTime"))
 
 
 def _gpus(job: KubeObject, resource: str) -> int | None:
