@@ -25,10 +25,10 @@ def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, trackin
         phase = phases.phase(job, pods)
         count[phase] += 1
         if phase in longest:
-            longest[phase] = max(longest[phase], _age(phases.since(phase, job, pods), now))
-        overdue = max(overdue, _age(phases.overdue_since(phase, job), now))
+            longest[phase] = max(longest[phase], age(phases.since(phase, job, pods), now))
+        overdue = max(overdue, age(phases.overdue_since(phase, job), now))
         if tracking and phase in (Phase.QUEUED, Phase.WAITING, Phase.RUNNING) and not objects.is_acknowledged(job):
-            unacknowledged.append(_age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
+            unacknowledged.append(age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
     for phase in Phase:
         metrics.jobs.labels(phase).set(count[phase])
     for phase, seconds in longest.items():
@@ -42,5 +42,5 @@ def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, trackin
     metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
 
 
-def _age(since: float | None, now: float) -> float:
+def age(since: float | None, now: float) -> float:
     return 0.0 if since is None else max(0.0, now - since)

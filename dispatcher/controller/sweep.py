@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.job_gauges import set_job_gauges
+from dispatcher.controller.job_gauges import age, set_job_gauges
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.queue.messages import QueueError
 from dispatcher.telemetry.metrics import Metrics
@@ -60,13 +60,11 @@ class Sweep:
 
     def set_queue_gauges(self) -> None:
         """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""
-        self.metrics.oldest_message.set(_or_nan(self._oldest_age, "the age of the oldest message"))
+        self.metrics.oldest_message.set(
+            _or_nan(lambda: age(self.oldest_message(), self.clock()), "the age of the oldest message")
+        )
         for queue, depth in self.depths.items():
             self.metrics.queue_messages.labels(queue).set(_or_nan(depth, "the number of messages"))
-
-    def _oldest_age(self) -> float:
-        queued_at = self.oldest_message()
-        return 0.0 if queued_at is None else max(0.0, self.clock() - queued_at)
 
 
 def _or_nan(read: Callable[[], float], what: str) -> float:

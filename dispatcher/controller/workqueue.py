@@ -32,7 +32,7 @@ class WorkQueue:
         self._timers: list[tuple[float, str]] = []
         self._due: dict[str, float] = {}  # the earliest timer of a key; later ones in the heap are void
         self._failures: dict[str, int] = {}
-        self._closed = False
+        self.closed = False
 
     def add(self, key: str) -> None:
         """Work on `key` as soon as a worker is free; a key that is in back-off stays there."""
@@ -69,7 +69,7 @@ class WorkQueue:
         """The next key, for this worker alone until `done`. None: closed, or nothing within `timeout` seconds."""
         deadline = None if timeout is None else self._clock() + timeout
         with self._condition:
-            while not self._closed:
+            while not self.closed:
                 self._promote()
                 if self._ready:
                     key = next(iter(self._ready))
@@ -93,12 +93,8 @@ class WorkQueue:
     def close(self) -> None:
         """Make every waiting `get` return None."""
         with self._condition:
-            self._closed = True
+            self.closed = True
             self._condition.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        return self._closed
 
     def __len__(self) -> int:
         with self._condition:
