@@ -35,8 +35,7 @@ class AuthChoice:
         """The methods to try in turn, each only after a 401 of the one before."""
         if not self.is_auto:
             return (self.method,)
-        with self._lock:
-            return (BEARER, X_API_KEY) if self._remembered == BEARER else (X_API_KEY, BEARER)
+        return (BEARER, X_API_KEY) if self._remembered == BEARER else (X_API_KEY, BEARER)
 
     def worked(self, method: str) -> None:
         with self._lock:

@@ -63,25 +63,23 @@ def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> 
     """The newest first. A request that this process refused and the poison queue has, too, is one row."""
     rows: dict[str, Row] = {}
     for refusal in refusals:
-        model, at = refusal.model, epoch(refusal.at)
-        row = _refused_row(model, refusal.code, refusal.sentence, refusal.message_id, at, poison=False)
+        row = _refused_row(refusal, refusal.model, epoch(refusal.at), poison=False)
         rows[f"{refusal.message_id} {refusal.code}"] = row
     for number, entry in enumerate(poison):
-        model, at = claimed_model(entry.original), time_in(entry.poisoned_at)
-        row = _refused_row(model, entry.code, entry.sentence, entry.message_id, at, poison=True)
+        row = _refused_row(entry, claimed_model(entry.original), time_in(entry.poisoned_at), poison=True)
         rows[f"{entry.message_id or number} {entry.code}"] = row
     return sorted(rows.values(), key=lambda row: row["since"] or "", reverse=True)
 
 
-def _refused_row(model: str, code: str, sentence: str, message_id: str, at: str | None, *, poison: bool) -> Row:
+def _refused_row(refused: Refusal | PoisonEntry, model: str, at: str | None, *, poison: bool) -> Row:
     """poison: whether the poison queue has it, from which it can be requeued."""
     return {
         "model": model[:_NAME_LIMIT],
         "phase": "refused",
-        "code": code,
-        "sentence": redact(sentence),
+        "code": refused.code,
+        "sentence": redact(refused.sentence),
         "since": at,
-        "message_id": message_id,
+        "message_id": refused.message_id,
         "poison": poison,
     }
 
