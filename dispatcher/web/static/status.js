@@ -298,18 +298,16 @@ function silenceText() {
 
 function notices() {
   const found = [];
-  if (state.stale) {
-    found.push(make("div", { class: "notice bad" }, make("strong", {}, "The dispatcher does not answer"),
-      make("span", { id: "silence", "aria-live": "off" }, silenceText())));
-  }
+  const add = (look, title, more) => found.push(make("div", { class: look }, make("strong", {}, title), more));
   const reasons = state.data?.dispatcher.not_ready ?? [];
-  if (reasons.length && !state.stale) {
-    found.push(make("div", { class: "notice" }, make("strong", {}, "No new request is taken now"),
-      make("ul", {}, ...reasons.map((text) => make("li", {}, text)))));
-  }
-  if (state.data?.queue.problem && !state.stale) {
-    found.push(make("div", { class: "notice" }, make("strong", {}, "The queues cannot be read"),
-      state.data.queue.problem));
+  const problem = state.data?.queue.problem;
+  if (state.stale) {
+    const silence = make("span", { id: "silence", "aria-live": "off" }, silenceText());
+    add("notice bad", "The dispatcher does not answer", silence);
+  } else {
+    const list = make("ul", {}, ...reasons.map((text) => make("li", {}, text)));
+    if (reasons.length) add("notice", "No new request is taken now", list);
+    if (problem) add("notice", "The queues cannot be read", problem);
   }
   const text = found.map((notice) => notice.textContent).join("\n");
   if ($("notices").textContent !== text.replaceAll("\n", "")) $("notices").replaceChildren(...found);
