@@ -80,7 +80,6 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--config",
-            "config_file",
             type=click.Path(path_type=Path),
             help="config.yaml to use instead of the one in the model's container.",
         ),
@@ -91,7 +90,19 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """A TrainerError becomes its sentences on stderr and its exit code."""
+        try:
+            return super().invoke(ctx)
+        except TrainerError as error:
+            for sentence in getattr(error, "problems", None) or (error.sentence,):
+                click.echo(f"error: {sentence}", err=True)
+            ctx.exit(error.exit_code)
+
+
 @click.group(
+    cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog=EXAMPLES + "\n" + EXIT_CODES,
@@ -116,10 +127,16 @@ def train(context: click.Context, /, **flags: Any) -> None:
 
 @cli.command()
 @_common
-@click.pass_context
-def validate(context: click.Context, /, **flags: Any) -> None:
+def validate(**flags: Any) -> None:
     """Check configuration and dataset without training."""
-    context.exit(validate_command(_flags(flags)))
+    chosen = settings.from_mapping(os.environ, _flags(flags), training=False)
+    _log_to_stderr(chosen.log_level, chosen.secrets)
+    stop = Stop()
+    with stops_on_signals(stop):
+        lock, description = attempt.check(chosen, stop)
+    count = len(lock.blobs)
+    click.echo(f"Configuration and dataset are valid: {count} file{'' if count == 1 else 's'} in {lock.container}")
+    click.echo(description)
 
 
 @cli.command()
@@ -146,33 +163,19 @@ def schema() -> None:
     help="0: always the likeliest byte; the higher, the more daring (0.7).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same seed writes the same text (0).")
-@click.pass_context
-def predict(
-    context: click.Context,
-    /,
-    model: str,
-    data: Path | None,
-    out: Path | None,
-    prompt: str | None,
-    **writing: Any,
-) -> None:
+def predict(model: str, data: Path | None, out: Path | None, prompt: str | None, **writing: Any) -> None:
     """Apply a trained model to a file or folder, or let it continue a text."""
-
-    def work() -> None:
-        if (data is None) == (prompt is None):
-            raise UsageError("predict takes either --data or --prompt")
-        stray = writing if prompt is None else {"out": out}
-        for name, value in stray.items():
-            if value is not None:
-                raise UsageError(f"--{name} does not go with {'--data' if prompt is None else '--prompt'}")
-        with fetch_model.model_folder(model) as folder:
-            if data is not None:
-                _predict_rows(folder, data, out)
-            else:
-                _continue_text(folder, str(prompt), {k: v for k, v in writing.items() if v is not None})
-
     _log_to_stderr("WARNING", ())
-    context.exit(_exit_code(work))
+    if (data is None) == (prompt is None):
+        raise UsageError("predict takes either --data or --prompt")
+    for name, value in (writing if prompt is None else {"out": out}).items():
+        if value is not None:
+            raise UsageError(f"--{name} does not go with {'--data' if prompt is None else '--prompt'}")
+    with fetch_model.model_folder(model) as folder:
+        if data is not None:
+            _predict_rows(folder, data, out)
+        else:
+            _continue_text(folder, str(prompt), {k: v for k, v in writing.items() if v is not None})
 
 
 def _predict_rows(folder: Path, data: Path, out: Path | None) -> None:
@@ -225,33 +228,6 @@ def train_command(flags: Mapping[str, str | None]) -> int:
     return outcome.exit_code
 
 
-def validate_command(flags: Mapping[str, str | None]) -> int:
-    """Exit code of a check of configuration and dataset."""
-
-    def work() -> None:
-        chosen = settings.from_mapping(os.environ, flags, training=False)
-        _log_to_stderr(chosen.log_level, chosen.secrets)
-        stop = Stop()
-        with stops_on_signals(stop):
-            lock, description = attempt.check(chosen, stop)
-        count = len(lock.blobs)
-        click.echo(f"Configuration and dataset are valid: {count} file{'' if count == 1 else 's'} in {lock.container}")
-        click.echo(description)
-
-    return _exit_code(work)
-
-
-def _exit_code(work: Callable[[], None]) -> int:
-    """Does the work; a TrainerError becomes its sentence on stderr and its exit code."""
-    try:
-        work()
-    except TrainerError as error:
-        for sentence in getattr(error, "problems", None) or (error.sentence,):
-            click.echo(f"error: {sentence}", err=True)
-        return error.exit_code
-    return 0
-
-
 def _before_it_began(error: TrainerError) -> int:
     """Settings that cannot be used: there is no run yet, but the termination message says why."""
     click.echo(f"error: {error.sentence}", err=True)
@@ -280,8 +256,7 @@ def _summary(outcome: Outcome) -> None:
 
 
 def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:
-    names = {"config_file": "CONFIG"}
-    return {names.get(k, k.upper()): None if v is None else str(v) for k, v in flags.items()}
+    return {name.upper(): None if value is None else str(value) for name, value in flags.items()}
 
 
 def _log_to_stderr(level: str, secrets: tuple[str, ...]) -> None:
