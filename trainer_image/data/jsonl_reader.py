@@ -53,9 +53,9 @@ def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> d
     return {i: number for i, (number, _) in enumerate(found) if i in wanted}
 
 
-def lines(name: str, path: Path, limits: Limits, longest: int) -> Iterator[tuple[int, bytes]]:
+def lines(name: str, path: Path, limits: Limits, longest: int) -> Iterator[tuple[int, str]]:
     """Every line that is not blank, with its number. They end with \\n alone: U+2028 and their like may stand within a
-    JSON string. longest: bytes of one; -1: no bound. Raises LimitExceeded."""
+    JSON string. longest: bytes of one; -1: no bound. Raises LimitExceeded, DatasetInvalid for what is not UTF-8."""
     with open_unpacked(name, path, limits, "JSON Lines") as raw:
         number = 0
         while line := raw.readline(longest):
@@ -64,8 +64,13 @@ def lines(name: str, path: Path, limits: Limits, longest: int) -> Iterator[tuple
                 raise LimitExceeded(f"{name}: row {number} is longer than {longest} bytes")
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
-            if line.strip():
-                yield number, line
+            if not line.strip():
+                continue
+            try:
+                text = line.decode()
+            except UnicodeDecodeError as error:
+                raise file_kinds.not_utf8(name, number, line[error.start]) from None
+            yield number, text
 
 
 def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -82,9 +87,7 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
     decoder = json.JSONDecoder(object_pairs_hook=unique, parse_int=str, parse_float=str, parse_constant=str)
     for number, line in lines(name, path, limits, cells.BLOCK_BYTES):
         try:
-            record = decoder.decode(line.decode())
-        except UnicodeDecodeError as error:
-            raise file_kinds.not_utf8(name, number, line[error.start]) from None
+            record = decoder.decode(line)
         except RecursionError:
             raise invalid(name, f"row {number}: is nested too deeply; a flat JSON object is expected") from None
         except ValueError as error:

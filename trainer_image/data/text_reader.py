@@ -129,11 +129,7 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
     longest = cells.BLOCK_BYTES + 6 * limits.field_bytes if limits.field_bytes else -1
     for row, line in lines(name, path, limits, longest):
         try:
-            decoded = line.decode()
-        except UnicodeDecodeError as error:
-            raise file_kinds.not_utf8(name, row, line[error.start]) from None
-        try:
-            record = json.loads(decoded)
+            record = json.loads(line)
         except (json.JSONDecodeError, RecursionError):
             record = None
         except ValueError:  # Python turns no more than 4300 digits into a number

@@ -6,7 +6,7 @@ What is kept of each text beside its bytes (place, label, group) are six numbers
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -121,9 +121,6 @@ class Contents(Sequence[memoryview]):
             return Contents(self._texts.select(index), self._most)
         start, size = int(self._texts.starts[index]), int(self._texts.sizes[index])
         return self._view[start : start + (size if self._most is None else min(size, self._most))]
-
-    def __iter__(self) -> Iterator[memoryview]:
-        return (self[index] for index in range(len(self)))
 
 
 class TextKeeper:

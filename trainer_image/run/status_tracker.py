@@ -81,7 +81,10 @@ class StatusTracker(Tracker):
             status = self._retry(lambda: self.portal.get_model_status(self.model_id).status, patience)
         except PortalError as error:
             if not self.dispatched:
-                raise self._blocked(error) from None
+                kind = StatusUnavailable if error.retryable else StatusRefused
+                raise kind(
+                    f"Training aborted: the status of model {self.model_id} could not be retrieved: {error}"
+                ) from None
             # The training need not wait for the portal: the dispatcher has asked it before it launched this.
             log.warning("Training goes on without the status check: %s", error)
             self._given_up = not error.retryable
@@ -192,7 +195,3 @@ class StatusTracker(Tracker):
                 elif self.stop.event.wait(wait):
                     return call()
         raise AssertionError("it returns or raises")
-
-    def _blocked(self, error: PortalError) -> StatusRefused | StatusUnavailable:
-        sentence = f"Training aborted: the status of model {self.model_id} could not be retrieved: {error}"
-        return StatusUnavailable(sentence) if error.retryable else StatusRefused(sentence)
