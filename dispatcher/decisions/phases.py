@@ -101,7 +101,5 @@ def overdue_since(phase: Phase, job: KubeObject) -> float | None:
 
 def _reported(job: KubeObject) -> Phase:
     """By what was reported: a program that exits 0 when it is evicted leaves a complete Job, and is reported Failed."""
-    report = objects.report_of(job)
-    if "status" in report:
-        return Phase.COMPLETED if report["status"] == "Completed" else Phase.FAILED
-    return Phase.COMPLETED if objects.condition(job, "Complete") else Phase.FAILED
+    status = objects.report_of(job).get("status", "Completed" if objects.condition(job, "Complete") else "Failed")
+    return Phase.COMPLETED if status == "Completed" else Phase.FAILED

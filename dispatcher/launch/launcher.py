@@ -112,13 +112,12 @@ class Launcher:
             decision = admission.decide(status, job, delivery.message_id)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
-    def take_on(self, job: KubeObject) -> Decision:
+    def take_on(self, cached: KubeObject) -> Decision:
         """Launch a half-launched Job whose message is gone, from its annotations. Raises as `launch`."""
-        live = self.cluster.get_job(objects.name_of(job))
-        if live is None or objects.uid_of(live) != objects.uid_of(job):
-            return Decision(Action.DONE, "it is gone")
         # As it is now, not as the cache has it: another dispatcher may have launched it, and its user have moved on.
-        job = live
+        job = self.cluster.get_job(objects.name_of(cached))
+        if job is None or objects.uid_of(job) != objects.uid_of(cached):
+            return Decision(Action.DONE, "it is gone")
         model_id = objects.model_id_of(job)
         status = self._status(model_id)
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")

@@ -164,7 +164,7 @@ class NoAdoption(Launcher):
             return Decision(Action.DUPLICATE, "taken")
         return super()._apply(decision, *rest)
 
-    def take_on(self, job: KubeObject) -> Decision:
+    def take_on(self, cached: KubeObject) -> Decision:
         return Decision(Action.LATER, "never")
 
 
