@@ -88,9 +88,11 @@ def _never_ran(pod: KubeObject) -> Verdict:
     for container in status.get("initContainerStatuses") or ():
         ended = (container.get("state") or {}).get("terminated") or {}
         if ended.get("exitCode"):
-            how = f"exit code {ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}"
-            what = f"The init container {container.get('name')} of the training pod ended with {how}"
-            return Verdict("InitFailed", f"{what}. Tell the operator")
+            return Verdict(
+                "InitFailed",
+                f"The init container {container.get('name')} of the training pod ended with exit code "
+                f"{ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}. Tell the operator",
+            )
     if reason:
         return Verdict("NodeRejected", f"{node_of(pod)} refused the training pod ({reason}): {text}. {AGAIN}")
     if objects.is_deleting(pod):
@@ -100,9 +102,11 @@ def _never_ran(pod: KubeObject) -> Verdict:
 
 def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
     if exit_code == 137:
-        sentence = "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes"
-        do = f"{AGAIN}, with a smaller batch or a larger memory limit"
-        return Verdict("Killed", f"{sentence} knows; memory is the usual one. {do}")
+        sentence = (
+            "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes knows; "
+            f"memory is the usual one. {AGAIN}, with a smaller batch or a larger memory limit"
+        )
+        return Verdict("Killed", sentence)
     tail = _tail(ended.get("message"))
     said = f": {tail}" if tail else "; it left no message"
     if not isinstance(exit_code, int):
