@@ -233,6 +233,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"architecture": {"members": 10**6}}, "model.json describes shape"),
         ({"architecture": {"members": "x"}}, "cannot be read"),
         ({"architecture": {"evil": 1}}, "unexpected keyword argument 'evil'"),
+        (
+            {"preprocessing": {"numbers": [{"name": "a", "centre": 0, "scale": 1, "indicator": False, "evil": 1}]}},
+            "unexpected keyword argument 'numbers.0.evil'",
+        ),
         ({"target": {"labels": ["a"] * 10**5}}, "model.json describes shape"),
         ({"preprocessing": None}, "cannot be read"),
     ],

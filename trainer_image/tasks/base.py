@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trainer_image.data.spill import Scratch
@@ -264,9 +264,14 @@ def matrices_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> l
 
 def restored(kind: type[T], value: Json) -> T:
     """The dataclass, and those within it, of which `asdict` made this JSON. Raises ValueError for any other JSON."""
-    for name in value.keys() - {known.name for known in fields(kind)}:  # type: ignore[arg-type]
-        raise ValueError(f"{kind.__name__} got an unexpected keyword argument '{name}'")
-    return TypeAdapter(kind).validate_python(value)
+    try:
+        # In a tuple, because pydantic takes no configuration beside a dataclass itself.
+        [made] = TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid")).validate_python([value])  # type: ignore[valid-type]
+    except ValidationError as error:
+        *_, last = error.errors()
+        place = ".".join(map(str, last["loc"][1:]))
+        raise ValueError(f"{kind.__name__}: {last['msg'].lower()} '{place}'") from None
+    return cast("T", made)
 
 
 def rows_in(batch: Batch) -> int:
