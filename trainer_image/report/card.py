@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
-from trainer_image.report.html import interval, number, shortened, words
+from trainer_image.report.html import Content, interval, number, shortened, words
 from trainer_image.report.summary import chosen_by, model_of, of_groups, warnings
 
-Content = dict[str, Any]
 # A class that has this many times fewer rows than the largest is worth a warning.
 IMBALANCE = 10
 MOST_SENTENCES = 20

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from zlib import crc32
 
-from trainer_image.report.html import number, text
+from trainer_image.report.html import Interval, number, text
 
 WIDTH, HEIGHT = 400, 250
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 42
@@ -21,6 +21,7 @@ MOST_DOTS = 40
 LOG_FROM = 200.0
 
 Point = tuple[float, float]
+Bar = tuple[float, float, float, str]
 
 
 def ticks(low: float, high: float, wanted: int = 5) -> list[float]:
@@ -57,16 +58,20 @@ class Axis:
     log: bool = False
 
     @classmethod
-    def around(
-        cls, values: Sequence[float], label: str, *, log: bool = False, margin: float = 0.06, most: float = math.inf
-    ) -> Axis:
+    def around(cls, values: Sequence[float], label: str, *, margin: float = 0.06, most: float = math.inf) -> Axis:
         """An axis with a little room on both sides of the values. most: the largest value that can be."""
         low, high = min(values), max(values)
-        if log:
-            return cls(low / 1.15, high * 1.15, label, log=True)
         room = (high - low) * margin or abs(high) * 0.1 or 1.0
         top = most + 0.15 * room if high <= most < high + room else high + room
         return cls(low - room, top, label)
+
+    @classmethod
+    def of_curve(cls, values: Sequence[float], label: str, most: float = math.inf) -> Axis:
+        """The same, logarithmic where a few large values would press all others to the ground."""
+        low, high = min(values), max(values)
+        if len(values) > 2 and low > 0 and high / low >= LOG_FROM:
+            return cls(low / 1.15, high * 1.15, f"{label} (logarithmic)" if label else "logarithmic", log=True)
+        return cls.around(values, label, most=most)
 
     @property
     def ticks(self) -> list[float]:
@@ -103,12 +108,13 @@ class Chart:
         self.x = self.across.place(self.left, WIDTH - RIGHT)
         self.y = self.up.place(self.height - BOTTOM, self.top)
 
-    def line(self, points: Sequence[Point], kind: str, unit: str = "") -> None:
+    def line(self, points: Sequence[Point], kind: str = "a") -> None:
         """A curve. kind: "a" (drawn through) or "b" (dashed)."""
+        points = thinned(points)
         where = " ".join(f"{self.x(a):.1f},{self.y(b):.1f}" for a, b in points)
         self.marks.append(f'<polyline class="line {kind}" points="{where}"/>')
         if len(points) <= MOST_DOTS:
-            self.dots(points, f"dot {kind}", lambda a, b: f"{unit} {number(a)}: {number(b)}".strip(), radius=2.6)
+            self.dots(points, f"dot {kind}", lambda a, b: f"{self.across.label} {number(a)}: {number(b)}", radius=2.6)
 
     def dots(self, points: Sequence[Point], kind: str, says: Callable[[float, float], str], radius: float = 3) -> None:
         self.marks += [
@@ -127,10 +133,18 @@ class Chart:
             f'<text class="note" x="{x + shift:.1f}" y="{y}" text-anchor="{anchor}">{text(label)}</text>'
         )
 
-    def segment(self, a: Point, b: Point, kind: str) -> None:
-        self.marks.append(
-            f'<path class="{kind}" d="M{self.x(a[0]):.1f} {self.y(a[1]):.1f}L{self.x(b[0]):.1f} {self.y(b[1]):.1f}"/>'
-        )
+    def reference(self, *, slope: float) -> None:
+        """The line of a perfect model: from end to end, where up is `slope` times across."""
+        a, b = ((self.x(end), self.y(slope * end)) for end in (self.across.low, self.across.high))
+        self.marks.append(f'<path class="reference" d="M{a[0]:.1f} {a[1]:.1f}L{b[0]:.1f} {b[1]:.1f}"/>')
+
+    def calibration(self, points: Sequence[tuple[float, float, Interval]]) -> None:
+        """What was measured where a perfect model has the diagonal: (across, up, interval of up)."""
+        self.reference(slope=1.0)
+        for at, _, ends in points:
+            if ends:
+                self.whisker(at, *ends)
+        self.line([(at, up) for at, up, _ in points])
 
     def whisker(self, at: float, low: float, high: float) -> None:
         """An interval up and down."""
@@ -140,12 +154,12 @@ class Chart:
             f'M{x - 3:.1f} {top:.1f}h6M{x - 3:.1f} {bottom:.1f}h6"/>'
         )
 
-    def bar(self, left: float, right: float, top: float, kind: str, says: str) -> None:
+    def bar(self, left: float, right: float, top: float, says: str) -> None:
         """From the bottom axis up to a value."""
         x, y = self.x(left), self.y(top)
         width = max(0.5, self.x(right) - x - 1)
         self.marks.append(
-            f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
+            f'<rect class="bar" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" '
             f'height="{max(0.0, self.height - BOTTOM - y):.1f}"><title>{text(says)}</title></rect>'
         )
 
@@ -185,18 +199,29 @@ def svg(title: str, summary: str, width: int, height: int, inner: str) -> str:
     )
 
 
-def thinned(points: Sequence[Point], most: int = MOST_POINTS) -> list[Point]:
+def thinned(points: Sequence[Point]) -> list[Point]:
     """Every n-th point, and the last."""
-    step = max(1, -(-len(points) // most))
+    step = max(1, -(-len(points) // MOST_POINTS))
     kept = list(points[::step])
     if points and kept[-1] != points[-1]:
         kept.append(points[-1])
     return kept
 
 
-def wants_log(values: Sequence[float]) -> bool:
-    """Whether a few large values would press all others to the ground."""
-    return len(values) > 2 and min(values) > 0 and max(values) / min(values) >= LOG_FROM
+def course(points: Sequence[Point]) -> str:
+    """What a curve does, in words."""
+    values = [y for _, y in points]
+    lowest, highest = number(min(values)), number(max(values))
+    return f"from {number(values[0])} to {number(values[-1])}, lowest {lowest}, highest {highest}"
+
+
+def bars(title: str, summary: str, across: Axis, counted: str, rects: Sequence[Bar], **more: int) -> Chart:
+    """How many of what is `counted` there are: (from, to, number, what it says under the pointer)."""
+    most = max((count for _, _, count, _ in rects), default=1)
+    chart = Chart(title, summary, across, Axis(0.0, most * 1.08, counted, whole=True), **more)
+    for rect in rects:
+        chart.bar(*rect)
+    return chart
 
 
 def key(*entries: tuple[str, str]) -> str:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from trainer_image.report import charts, mistakes
 from trainer_image.report.charts import Axis, Chart
-from trainer_image.report.html import details, interval, number, paragraph, section, shortened, table, text
+from trainer_image.report.html import Content, details, interval, number, paragraph, section, shortened, table, text
 
-Content = dict[str, Any]
 # Classes up to which a person can read the matrix; beyond, the list of the most frequent confusions says more.
 LARGEST_MATRIX = 40
 # More classes than this with longer names than that: the columns' names stand upright.
@@ -147,15 +145,11 @@ def calibration(found: Content) -> str:
     low = min(0.5, min((b["from"] for b in bins), default=0.0))
     across = Axis(low, 1.0, "confidence")
     diagram = Chart("Reliability", said, across, Axis(0.0, 1.0, "accuracy"))
-    diagram.segment((low, low), (1.0, 1.0), "reference")
-    for b in bins:
-        if b["interval"]:
-            diagram.whisker(b["confidence"], *b["interval"])
-    diagram.line([(b["confidence"], b["accuracy"]) for b in bins], "a", "confidence")
-    most = max((b["rows"] for b in bins), default=1)
-    counts = Chart("Rows by confidence", said, across, Axis(0.0, most * 1.08, "rows", whole=True))
-    for b in bins:
-        counts.bar(b["from"], b["to"], b["rows"], "bar", f"{number(b['rows'])} rows, {b['from']:.1f} to {b['to']:.1f}")
+    diagram.calibration([(b["confidence"], b["accuracy"], b["interval"]) for b in bins])
+    rects = [
+        (b["from"], b["to"], b["rows"], f"{number(b['rows'])} rows, {b['from']:.1f} to {b['to']:.1f}") for b in bins
+    ]
+    counts = charts.bars("Rows by confidence", said, across, "rows", rects)
     return section(
         "calibration",
         "Calibration",

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from trainer_image.report import charts
 from trainer_image.report.charts import Axis, Chart, Point
-from trainer_image.report.html import columns, details, number, paragraph, section, table, words
+from trainer_image.report.html import Content, columns, details, number, paragraph, section, table, words
 
-Content = dict[str, Any]
 LONGEST_HISTORY = 200
 # Figures that cannot exceed one.
 _SHARES = ("accuracy", "balanced accuracy", "macro F1", "ROC AUC", "R²")
@@ -78,27 +76,21 @@ def _curve(
     title: str, series: Sequence[tuple[str, Sequence[Point]]], unit: str, marks: Sequence[tuple[int, str]]
 ) -> str:
     values = [y for _, points in series for _, y in points]
-    log = charts.wants_log(values)
-    first, last = (min(x for _, p in series for x, _ in p), max(x for _, p in series for x, _ in p))
-    said = "; ".join(
-        f"{name} from {number(points[0][1])} to {number(points[-1][1])}, lowest {number(min(y for _, y in points))}, "
-        f"highest {number(max(y for _, y in points))}"
-        for name, points in series
-    )
+    epochs = [x for _, points in series for x, _ in points]
+    first, last = min(epochs), max(epochs)
+    said = "; ".join(f"{name} {charts.course(points)}" for name, points in series)
     across = Axis(first - 0.02 * (last - first), last + 0.02 * (last - first), "epoch", whole=True)
     chart = Chart(
         title,
         f"By epoch, {first} to {last}: {said}. " + ", ".join(label for _, label in marks) + ".",
         across,
-        Axis.around(
-            values, f"{unit} (logarithmic)" if log else unit, log=log, most=1.0 if unit in _SHARES else math.inf
-        ),
+        Axis.of_curve(values, unit, 1.0 if unit in _SHARES else math.inf),
         notes=len(marks),
     )
     for line, (at, label) in enumerate(marks):
         chart.upright(at, label, line)
     for kind, (_, points) in zip("ab", series, strict=False):
-        chart.line(charts.thinned(points), kind, "epoch")
+        chart.line(points, kind)
     key = charts.key(*zip("ab", (name for name, _ in series), strict=False)) if len(series) > 1 else ""
     return charts.figure(title, key, chart.svg())
 

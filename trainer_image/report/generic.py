@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from trainer_image.report import mistakes
-from trainer_image.report.html import block, facts, paragraph, plain, section, table, text
+from trainer_image.report.html import Content, block, facts, paragraph, plain, section, table, text
 
-Content = dict[str, Any]
 MOST_ENTRIES = 100
 MOST_COLUMNS = 20
 LONGEST_BLOCK = 20_000

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+# Part of a report.json.
+Content = dict[str, Any]
 # An interval, or none where there is none: as report.json has it.
 Interval = Sequence[float] | None
 

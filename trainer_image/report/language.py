@@ -7,13 +7,11 @@ each of them optional; what else there is, is shown as tables.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from trainer_image.report import charts, generic
-from trainer_image.report.charts import Axis, Chart
-from trainer_image.report.html import number, paragraph, section, table, text
+from trainer_image.report.charts import Axis
+from trainer_image.report.html import Content, number, paragraph, section, table, text
 
-Content = dict[str, Any]
 MOST_FILES = 20
 MOST_SAMPLES = 8
 LONGEST_SAMPLE = 1200
@@ -61,15 +59,9 @@ def _spread(values: list[float]) -> str:
     for value in values:
         counts[min(count - 1, int((value - low) / width))] += 1
     said = f"{len(values)} files from {number(low)} to {number(high)} bits per byte"
-    chart = Chart(
-        "Files by bits per byte",
-        said,
-        Axis(low, low + count * width, "bits per byte"),
-        Axis(0.0, max(counts) * 1.08, "files", whole=True),
-        height=200,
-    )
-    for k, files_here in enumerate(counts):
-        chart.bar(low + k * width, low + (k + 1) * width, files_here, "bar", f"{files_here} files")
+    across = Axis(low, low + count * width, "bits per byte")
+    rects = [(low + k * width, low + (k + 1) * width, here, f"{here} files") for k, here in enumerate(counts)]
+    chart = charts.bars("Files by bits per byte", said, across, "files", rects, height=200)
     return charts.figure("Files by bits per byte", chart.svg())
 
 

@@ -8,14 +8,13 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer_image.report.html import number, paragraph, section, shortened, table, text
+from trainer_image.report.html import Content, number, paragraph, section, shortened, table, text
 
 if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
     from trainer_image.tasks.base import Example, Problem
 
 log = logging.getLogger(__name__)
 
-Content = dict[str, Any]
 # Bounds of what a plug-in may put into the report: rows, pixels of a picture's side, characters, columns.
 MOST_ROWS = 24
 LONGEST_SIDE = 96

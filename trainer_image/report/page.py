@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from trainer_image.report import classification, curves, generic, language, regression, summary
 from trainer_image.report.document import document
+from trainer_image.report.html import Content
 
 log = logging.getLogger(__name__)
 
-Content = dict[str, Any]
 # Kind of findings → its sections. Another kind, or one that is not shaped as its name promises, is shown as tables.
 KINDS: Mapping[str, Callable[[Content, Mapping[int, bytes]], list[str]]] = {
     "classification": classification.sections,

@@ -6,14 +6,13 @@ import json
 import math
 import shlex
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 
 from trainer_image.report import charts, summary
 from trainer_image.report.charts import Axis, Chart, Point
 from trainer_image.report.document import document
-from trainer_image.report.html import block, bullets, columns, number, paragraph, seconds, section, table, text
+from trainer_image.report.html import Content, block, bullets, columns, number, paragraph, seconds, section, table, text
 
-Content = dict[str, Any]
 MOST_CURVES = 12
 MOST_FIGURES = 100
 # Beyond it, axes run out of digits.
@@ -107,13 +106,7 @@ def _figures(line: bytes) -> list[tuple[str, float, float]]:
 
 def _curve(name: str, points: list[Point]) -> str:
     steps, values = [x for x, _ in points], [y for _, y in points]
-    log = charts.wants_log(values)
-    said = f"By step: from {number(values[0])} to {number(values[-1])}, lowest {number(min(values))}, highest "
-    chart = Chart(
-        name,
-        said + f"{number(max(values))}.",
-        Axis(min(steps), max(steps) or 1, "step", whole=True),
-        Axis.around(values, "logarithmic" if log else "", log=log),
-    )
-    chart.line(charts.thinned(points), "a", "step")
+    across = Axis(min(steps), max(steps) or 1, "step", whole=True)
+    chart = Chart(name, f"By step: {charts.course(points)}.", across, Axis.of_curve(values, ""))
+    chart.line(points)
     return charts.figure(name, chart.svg())

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from trainer_image.report import charts, mistakes
 from trainer_image.report.charts import Axis, Chart
-from trainer_image.report.html import columns, details, interval, number, paragraph, section, table
-
-Content = dict[str, Any]
+from trainer_image.report.html import Content, columns, details, interval, number, paragraph, section, table
 
 
 def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
@@ -32,13 +29,9 @@ def predictions(found: Content) -> str:
     tenths, errors = found["calibration"]["bins"], found["absolute_error_quantiles"]
     said = "; ".join(f"predicted {number(b['predicted'])}, true {number(b['true'])}" for b in tenths)
     means = [b["predicted"] for b in tenths] + [end for b in tenths for end in (b["interval"] or (b["true"],))]
-    near_x, near_y = Axis.around(means, "mean prediction"), Axis.around(means, "mean true value")
-    average = Chart("Calibration", said, near_x, near_y, height=300)
-    average.segment((near_x.low, near_x.low), (near_x.high, near_x.high), "reference")
-    for b in tenths:
-        if b["interval"]:
-            average.whisker(b["predicted"], *b["interval"])
-    average.line([(b["predicted"], b["true"]) for b in tenths], "a", "mean prediction")
+    across, up = Axis.around(means, "mean prediction"), Axis.around(means, "mean true value")
+    average = Chart("Calibration", said, across, up, height=300)
+    average.calibration([(b["predicted"], b["true"], b["interval"]) for b in tenths])
     return section(
         "predictions",
         "Predictions and calibration",
@@ -75,7 +68,7 @@ def _each_row(points: list[list[float]] | None) -> str:
     both = [value for point in points for value in point]
     across, up = Axis.around(both, "predicted"), Axis.around(both, "true")
     cloud = Chart("True against predicted values", f"{len(points)} test rows", across, up, height=300)
-    cloud.segment((across.low, across.low), (across.high, across.high), "reference")
+    cloud.reference(slope=1.0)
     cloud.dots([(p, t) for t, p in points], "dot cloud", lambda p, t: f"true {number(t)}, predicted {number(p)}")
     return charts.figure("Each row", charts.key(("d", "a test row"), ("r", "perfect")), cloud.svg())
 
@@ -88,7 +81,7 @@ def _errors_of_rows(points: list[list[float]] | None) -> str:
     cloud = Chart(
         "Errors by prediction", f"{len(points)} test rows", across, Axis.around([0.0, *(e for _, e in errors)], "error")
     )
-    cloud.segment((across.low, 0.0), (across.high, 0.0), "reference")
+    cloud.reference(slope=0.0)
     cloud.dots(errors, "dot cloud", lambda p, e: f"predicted {number(p)}, error {number(e)}")
     return charts.figure("Errors by prediction", cloud.svg())
 
@@ -99,11 +92,11 @@ def residuals(found: Content) -> str:
     edges, counts = histogram["edges"], histogram["counts"]
     quantiles = found["residual_quantiles"]
     said = ", ".join(f"{name} of the errors below {number(value)}" for name, value in quantiles.items())
-    bars = Chart(
-        "Errors", said, Axis(edges[0], edges[-1], "error"), Axis(0.0, max(counts) * 1.08, "rows", whole=True), notes=1
-    )
-    for left, right, count in zip(edges, edges[1:], counts, strict=False):
-        bars.bar(left, right, count, "bar", f"{number(count)} rows from {number(left)} to {number(right)}")
+    rects = [
+        (left, right, count, f"{number(count)} rows from {number(left)} to {number(right)}")
+        for left, right, count in zip(edges, edges[1:], counts, strict=False)
+    ]
+    bars = charts.bars("Errors", said, Axis(edges[0], edges[-1], "error"), "rows", rects, notes=1)
     if edges[0] < 0 < edges[-1]:
         bars.upright(0.0, "no error", kind="reference")
     return section(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import yaml
 
 from trainer_image.report import charts
 from trainer_image.report.html import (
+    Content,
     Marked,
     block,
     bullets,
@@ -24,7 +23,6 @@ from trainer_image.report.html import (
     words,
 )
 
-Content = dict[str, Any]
 FEW_ROWS = 100
 FEW_GROUPS = 20
 
