@@ -10,19 +10,22 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any
 
 import torch
 
 from portal_client.progress_text import EpochProgress
-from trainer_image.contract import Progress
+from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
-from trainer_image.engine.plan import Fitted, Plan, Surroundings
+from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.state import DONE, REFIT, SEARCH, warm_start
 from trainer_image.engine.step import Stepper, evaluate, on_device
+from trainer_image.engine.team import Team
+from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
 from trainer_image.tasks.base import Figures, Problem, rows_in
 
@@ -35,10 +38,23 @@ SEARCH_SHARE, RESERVE = 0.5, 0.05
 
 
 class Engine:
-    """Trains one problem. `run` raises TrainingDiverged, GpuOutOfMemory or Terminated."""
+    """Trains one problem. `run` raises TrainingDiverged, GpuOutOfMemory or Terminated.
 
-    def __init__(self, problem: Problem, plan: Plan, surroundings: Surroundings) -> None:
-        self.problem, self.plan, self.recipe, self.out = problem, plan, plan.recipe, surroundings
+    record: takes one JSON-able record for metrics.jsonl; team: who else trains it; notes: said in the report
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        inputs: RunInputs,
+        record: Callable[[dict[str, Any]], None],
+        team: Team,
+        notes: Sequence[str] = (),
+    ) -> None:
+        self.problem, self.plan, self.recipe, self.inputs = problem, plan, plan.recipe, inputs
+        self._record, self._team = record, team
+        self._watchdog = Watchdog(inputs.hang_seconds, inputs.last_resort)
         self._began = self._phase_began = self._reported = time.monotonic()
         self._phase_steps_before = 0
         self._seconds_before = 0.0
@@ -46,18 +62,14 @@ class Engine:
         model = problem.predictor.build_model()
         self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         problem.begin(model, ["train"])
-        notes = warm_start(model, surroundings.initial) if surroundings.initial else []
+        warm = warm_start(model, inputs.initial) if inputs.initial else []
         # What is true of this process only, not of the training that later ones go on with.
-        self._notes = list(surroundings.notes)
-        self._stepper = Stepper(problem, plan, on_device(model, plan.device), surroundings.team, self._notes)
+        self._notes = list(notes)
+        self._stepper = Stepper(problem, plan, on_device(model, plan.device), team, self._notes)
         self.state = self._stepper.fresh_state(model)
-        self.state.at.notes += notes
-        store, size = surroundings.checkpoints, self.state.size
-        self._saver = (
-            Checkpointer(store, surroundings.work, plan.checkpoint_every, plan.checkpoint_share, size)
-            if store
-            else None
-        )
+        self.state.at.notes += warm
+        store, near, size = inputs.checkpoints, inputs.output.parent, self.state.size
+        self._saver = Checkpointer(store, near, plan.checkpoint_every, plan.checkpoint_share, size) if store else None
 
     def run(self) -> Fitted:
         """Trains to the end, from the newest usable checkpoint where there is one."""
@@ -94,23 +106,23 @@ class Engine:
         )
 
     def _resume(self) -> int | None:
-        if not self.out.checkpoints:
+        if not self.inputs.checkpoints:
             return None
-        snapshot, notes = resume(self.out.checkpoints, self.state.check)
+        snapshot, notes = resume(self.inputs.checkpoints, self.state.check)
         if snapshot:
             self.state.load(snapshot)
             self._seconds_before = self.state.at.seconds
             log.info("Resuming at step %d", snapshot.step)
         self.state.at.notes += notes
         for record in self.state.at.history:
-            self.out.metrics(record)
+            self._record(record)
         return snapshot.step if snapshot else None
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
 
     def _phase(self) -> None:
-        at, team = self.state.at, self.out.team
+        at, team = self.state.at, self._team
         refit = at.phase == REFIT
         split = phase_split(self.problem, at)
         if not at.phase_step:
@@ -128,7 +140,7 @@ class Engine:
         self._phase_began, self._phase_steps_before = time.monotonic(), at.phase_step
         self.state.model.train()
         idle = 0 if at.best is None else at.epoch - at.best_epoch
-        with closing(rows), self.out.watchdog:
+        with closing(rows), self._watchdog:
             # `at.batch`: an epoch whose last step is done but whose end is not, after a stop just there.
             while at.batch or (at.phase_step < at.stop_at and (refit or idle < self.recipe.patience)):
                 while at.batch < per_epoch and at.phase_step < at.stop_at:
@@ -138,7 +150,7 @@ class Engine:
                 idle = at.epoch - at.best_epoch
 
     def _step(self, rows: PhaseRows) -> None:
-        at, team, compiling = self.state.at, self.out.team, self._stepper.compiling
+        at, team, compiling = self.state.at, self._team, self._stepper.compiling
         equal = compiling.on
         batch, share = rows.batch(at.epoch, at.batch, equal=equal)
         if self.plan.probe and not at.probed:
@@ -147,13 +159,13 @@ class Engine:
         team.broadcast("step", at, equal=equal)
         began = time.monotonic()
         if compiling.unproven:
-            with self.out.watchdog.paused():
+            with self._watchdog.paused():
                 self._stepper.step(self.state, batch, share)
             # Compiling is not what steps cost: the schedule must not be shortened for it.
             self._phase_began += time.monotonic() - began
         else:
             self._stepper.step(self.state, batch, share)
-        self.out.watchdog.beat(at.step)
+        self._watchdog.beat(at.step)
         if decided := compiling.after_step(at.stop_at - at.phase_step):
             team.broadcast(decided)
 
@@ -162,7 +174,7 @@ class Engine:
         if self.plan.device.type == "cpu" or at.step % CHECK_STEPS == 0:
             self._stepper.check()
         self._fit_budget()
-        if self.out.stop.is_set():
+        if self.inputs.stop.is_set():
             self._terminate()
         if at.batch < per_epoch:
             self._save_if_due(epoch_ended=False)
@@ -204,13 +216,13 @@ class Engine:
         at.batch = 0
         self.state.loss_sum.zero_()
         at.history.append(record)
-        self.out.metrics(record)
+        self._record(record)
         self._report(EpochProgress(at.epoch, of, loss=record["loss"], more=said))
         self._save_if_due(epoch_ended=True)
 
     def _validate(self) -> Figures:
         at, split = self.state.at, self.problem.splits["validation"]
-        beat = self.out.watchdog.beat
+        beat = self._watchdog.beat
         outputs = evaluate(self.problem.predictor, self.state.judged, split, self.plan.device, beat)
         if not torch.isfinite(outputs).all():
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
@@ -244,8 +256,8 @@ class Engine:
         model = old.model
         model.load_state_dict(self._initial)
         self.problem.begin(model.cpu(), ["train", "validation"])
-        if self.out.initial:
-            warm_start(model, self.out.initial)
+        if self.inputs.initial:
+            warm_start(model, self.inputs.initial)
         on_device(model, self.plan.device)
         self.state = self._stepper.fresh_state(model)
         self.state.at, self.state.best = at, old.best
@@ -255,7 +267,7 @@ class Engine:
 
     def _report(self, progress: EpochProgress) -> None:
         self._reported = time.monotonic()
-        self.out.progress(Progress(str(progress), self.state.at.step))
+        self.inputs.progress(Progress(str(progress), self.state.at.step))
 
     def _snapshot(self) -> Snapshot:
         self.state.at.seconds = self._seconds()
@@ -264,7 +276,7 @@ class Engine:
     def _save_if_due(self, *, epoch_ended: bool) -> None:
         if self._saver and self._saver.due(epoch_ended=epoch_ended):
             self._stepper.check()
-            with self.out.watchdog.paused():
+            with self._watchdog.paused():
                 self._saver.save(self._snapshot)
 
     def _terminate(self) -> None:
@@ -272,7 +284,7 @@ class Engine:
         saved = False
         if self._saver:
             self._stepper.check()
-            with self.out.watchdog.paused():
-                saved = self._saver.save_now(self._snapshot, self.state.size, self.out.grace_seconds / 2)
+            with self._watchdog.paused():
+                saved = self._saver.save_now(self._snapshot, self.state.size, self.inputs.grace_seconds / 2)
         where = f"the state was saved at step {step}" if saved else "the state since the last checkpoint was not saved"
         raise Terminated(f"Stopped on request; {where}", step=step)

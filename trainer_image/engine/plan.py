@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from trainer_image.contract import CheckpointStore, Progress
-from trainer_image.engine.team import Team
-from trainer_image.engine.watchdog import Watchdog
 from trainer_image.tasks.base import Recipe
 
 
@@ -33,26 +27,6 @@ class Plan:
     probe: bool = False
     checkpoint_every: float = 300.0
     checkpoint_share: float = 0.02
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the engine is given from outside.
-
-    metrics: takes one JSON-able record for metrics.jsonl; work: a folder beside which checkpoints are written;
-    initial: a published model's folder to start warm from; team: who else trains it; notes: said in the report
-    """
-
-    stop: threading.Event
-    progress: Callable[[Progress], None]
-    metrics: Callable[[dict[str, Any]], None]
-    work: Path
-    checkpoints: CheckpointStore | None = None
-    initial: Path | None = None
-    grace_seconds: float = 30.0
-    team: Team = field(default_factory=Team)
-    watchdog: Watchdog = field(default_factory=lambda: Watchdog(0, lambda error: None))
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

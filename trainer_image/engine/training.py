@@ -16,11 +16,10 @@ from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.data.spill import Scratch
 from trainer_image.engine.loop import Engine
-from trainer_image.engine.plan import Fitted, Plan, Surroundings
+from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.preparing import make_plan, prepare, settings_of, task_of
 from trainer_image.engine.processes import Processes
 from trainer_image.engine.step import evaluate
-from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated
 from trainer_image.host import gpu_faults
 from trainer_image.host.devices import choose_device, hardware, unlike_asked, usable_cpus
@@ -111,19 +110,8 @@ def _fit(
             raise Terminated("Stopped on request before the first step", step=0)
         plan = make_plan(inputs, problem.recipe, device)
         team, notes = processes.team(problem, plan)
-        surroundings = Surroundings(
-            inputs.stop,
-            inputs.progress,
-            record,
-            inputs.output.parent,
-            inputs.checkpoints,
-            inputs.initial,
-            inputs.grace_seconds,
-            team,
-            Watchdog(inputs.hang_seconds, inputs.last_resort),
-            (*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes),
-        )
-        fitted = Engine(problem, plan, surroundings).run()
+        notes = [*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes]
+        fitted = Engine(problem, plan, inputs, record, team, notes).run()
     phases["train"] = fitted.seconds
     return problem, plan, fitted
 

@@ -215,10 +215,12 @@ def course(points: Sequence[Point]) -> str:
     return f"from {number(values[0])} to {number(values[-1])}, lowest {lowest}, highest {highest}"
 
 
-def bars(title: str, summary: str, across: Axis, counted: str, rects: Sequence[Bar], **more: int) -> Chart:
+def bars(
+    title: str, summary: str, across: Axis, counted: str, rects: Sequence[Bar], height: int = HEIGHT, notes: int = 0
+) -> Chart:
     """How many of what is `counted` there are: (from, to, number, what it says under the pointer)."""
     most = max((count for _, _, count, _ in rects), default=1)
-    chart = Chart(title, summary, across, Axis(0.0, most * 1.08, counted, whole=True), **more)
+    chart = Chart(title, summary, across, Axis(0.0, most * 1.08, counted, whole=True), height, notes)
     for rect in rects:
         chart.bar(*rect)
     return chart

@@ -31,8 +31,9 @@ from tests.world.training_data import (
 )
 from trainer_image.contract import RunInputs
 from trainer_image.engine.loop import Engine
-from trainer_image.engine.plan import Fitted, Surroundings
+from trainer_image.engine.plan import Fitted
 from trainer_image.engine.preparing import make_plan, prepare
+from trainer_image.engine.team import Team
 from trainer_image.engine.training import train
 from trainer_image.errors import GpuOutOfMemory, Terminated
 from trainer_image.tasks.base import Problem, TaskSettings
@@ -70,8 +71,7 @@ def fit(inputs: RunInputs, problem: Problem | None = None) -> Fitted:
     torch.set_num_threads(1)  # operations this small only wait for each other's threads
     problem = problem or prepare(inputs)
     plan = make_plan(inputs, problem.recipe, GPU)
-    out = Surroundings(inputs.stop, inputs.progress, lambda record: None, inputs.output.parent, inputs.checkpoints)
-    return Engine(problem, plan, out).run()
+    return Engine(problem, plan, inputs, lambda record: None, Team()).run()
 
 
 def waits_in_steps(gpu: SimulatedGpu) -> list[object]:
