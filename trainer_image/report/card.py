@@ -26,6 +26,7 @@ def markdown(value: object) -> str:
 def card(content: Content) -> str:
     """The whole file. Every word that may come from a dataset is escaped."""
     dataset, training = content["dataset"], content["training"]
+    known = markdown(shortened(str(dataset["description"]).split(";")[0].rstrip("."), 300))
     tested = markdown(f"{number(dataset['rows'].get('test'))} rows{of_groups(content)}")
     lines = [
         f"# {markdown(model_of(content['task']))}",
@@ -36,7 +37,7 @@ def card(content: Content) -> str:
         "",
         "## Intended use",
         "",
-        _use(content),
+        f"For data like that which it was trained on: {known}. It was trained for nothing else.",
         "",
         "## Data",
         "",
@@ -108,11 +109,6 @@ def _class_limits(found: Content) -> list[str]:
     if error is not None and chance is not None and error > chance:
         said.append(f"Its probabilities are not calibrated (expected calibration error {number(error)}).")
     return said
-
-
-def _use(content: Content) -> str:
-    description = markdown(shortened(str(content["dataset"]["description"]).split(";")[0].rstrip("."), 300))
-    return f"For data like that which it was trained on: {description}. It was trained for nothing else."
 
 
 def _figures(content: Content) -> list[str]:

@@ -26,7 +26,8 @@ def curves(content: Content) -> str:
         name: [(r["epoch"], r["validation"][name]) for r in epochs if name in r["validation"]] for name in names
     }
     loss: list[Point] = [(r["epoch"], r["loss"]) for r in epochs if r.get("loss") is not None]
-    resumed = _resumed_epoch(epochs, training.get("resumed_from_step"))
+    step = training.get("resumed_from_step")
+    resumed = next((int(r["epoch"]) for r in epochs if step is not None and r.get("step", 0) > step), None)
     marks = [(training["best_epoch"], f"best epoch {training['best_epoch']}")]
     marks += [(resumed, f"resumed in epoch {resumed}")] if resumed is not None else []
     marks = [mark for mark in marks if epochs[0]["epoch"] <= mark[0] <= epochs[-1]["epoch"]]
@@ -53,12 +54,6 @@ def curves(content: Content) -> str:
         columns(*drawn),
         details("The same as a table", _history(epochs)),
     )
-
-
-def _resumed_epoch(epochs: Sequence[Content], step: int | None) -> int | None:
-    if step is None:
-        return None
-    return next((int(record["epoch"]) for record in epochs if record.get("step", 0) > step), None)
 
 
 def _refit(content: Content) -> str:

@@ -24,7 +24,8 @@ _SECTION = re.compile(r'<section id="([a-z-]+)"[^>]*>\n<h2[^>]*>([^<]*)</h2>')
 def document(title: str, head: str, sections: Sequence[str], foot: str) -> str:
     """The whole page. head, sections, foot: HTML; a section without content is ""."""
     main = "\n".join(part for part in sections if part)
-    headings = _headings(main)
+    # The verdict's own heading is a sentence, too long for a list.
+    headings = [(a, "Verdict" if a == "verdict" else heading) for a, heading in _SECTION.findall(main)]
     links = "".join(f'<li><a href="#{anchor}">{heading}</a></li>' for anchor, heading in headings)
     return "\n".join(
         [
@@ -49,8 +50,3 @@ def policy() -> str:
     """Nothing may be loaded or run: this style sheet, by its hash, and pictures that are part of the page."""
     digest = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
-
-
-def _headings(main: str) -> list[tuple[str, str]]:
-    """(anchor, heading) of each section; the verdict's own heading is a sentence, too long for a list."""
-    return [(anchor, "Verdict" if anchor == "verdict" else heading) for anchor, heading in _SECTION.findall(main)]

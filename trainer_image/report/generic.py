@@ -29,7 +29,9 @@ def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
     if room <= 0:
         parts.append(paragraph("What is left out here is in report.json.", "soft small"))
     worst = content["findings"].get("worst")
-    listed = [entry for entry in worst if _is_worst(entry)] if isinstance(worst, list) else []
+    entries = worst if isinstance(worst, list) else []
+    # No bool, which is an int, too.
+    listed = [entry for entry in entries if isinstance(entry, dict) and type(entry.get("row")) is int]
     made = [section("findings", "Findings", *parts)] if any(parts) else []
     if worst is None and "worst" in content["findings"]:
         made.append(mistakes.shown("Worst mistakes", "", None, {}, pictures))
@@ -37,10 +39,6 @@ def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
         keys = {key: _called(key) for key in listed[0] if key not in ("row", "example") and _scalar(listed[0][key])}
         made.append(mistakes.shown("Worst mistakes", "As the task found them.", listed, keys, pictures))
     return made
-
-
-def _is_worst(entry: object) -> bool:
-    return isinstance(entry, dict) and isinstance(entry.get("row"), int) and not isinstance(entry["row"], bool)
 
 
 def _scalar(value: object) -> bool:

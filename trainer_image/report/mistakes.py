@@ -88,8 +88,8 @@ def shown(
     if worst is None:
         return section("mistakes", title, paragraph("Not shown: config.yaml says report: {examples: false}."))
     if not worst:
-        return section("mistakes", title, f"<p>{text('There is none.')}</p>")
-    lead = f"<p>{text(sentence)}</p>"
+        return section("mistakes", title, paragraph("There is none."))
+    lead = paragraph(sentence)
     if any(entry["row"] in pictures for entry in worst):
         return section("mistakes", title, lead, _pictures(worst, columns, pictures))
     if any("text" in entry.get("example", {}) for entry in worst):

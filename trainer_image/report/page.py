@@ -33,7 +33,10 @@ def page(content: Content, pictures: Mapping[int, bytes]) -> str:
         summary.surroundings(content),
         summary.use(content),
     ]
-    return document(title, summary.heading(content), sections, summary.footer(content))
+    hardware = content["hardware"]
+    where = hardware.get("gpu") or f"{hardware.get('cpus', '?')} CPU cores"
+    head = summary.heading(content, summary.model_of(content["task"]), f" on {where}")
+    return document(title, head, sections, summary.footer(content))
 
 
 def _findings(content: Content, pictures: Mapping[int, bytes]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import IO
 from trainer_image.report import charts, summary
 from trainer_image.report.charts import Axis, Chart, Point
 from trainer_image.report.document import document
-from trainer_image.report.html import Content, block, bullets, columns, number, paragraph, seconds, section, table, text
+from trainer_image.report.html import Content, block, bullets, columns, number, paragraph, section, table, text
 
 MOST_CURVES = 12
 MOST_FIGURES = 100
@@ -24,24 +24,19 @@ MOST_POINTS = 2 * charts.MOST_POINTS
 
 def page(content: Content, history: IO[bytes]) -> str:
     """The whole page. history: metrics.jsonl."""
-    training = content["training"]
-    facts = f"{number(training['steps'])} steps in {seconds(content['seconds']['train'])}"
-    head = (
-        '<header><p class="eyebrow">Training report</p><h1>Model of a program</h1>'
-        f'<p class="soft small">Run {text(content["run_id"])} · {text(facts)}</p></header>'
-    )
     sections = [
         figures(content),
         curves(iter(lambda: history.readline(LINE_BYTES), b"")),
         section(
             "program",
             "Program",
-            block(shlex.join(training["program"])),
+            block(shlex.join(content["training"]["program"])),
             paragraph(f"Fingerprint of the dataset: {content['dataset']['fingerprint']}.", "soft small"),
         ),
         summary.times(content),
         summary.surroundings(content),
     ]
+    head = summary.heading(content, "Model of a program")
     return document("Training report: command", head, sections, summary.footer(content))
 
 

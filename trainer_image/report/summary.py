@@ -33,14 +33,12 @@ def model_of(task: object) -> str:
     return name if name.endswith("model") else f"{name} model"
 
 
-def heading(content: Content) -> str:
-    task = model_of(content["task"])
-    training, hardware = content["training"], content["hardware"]
-    steps = f"{number(training['steps'])} steps in {seconds(content['seconds'].get('train', 0.0))}"
-    where = hardware.get("gpu") or f"{hardware.get('cpus', '?')} CPU cores"
+def heading(content: Content, title: str, where: str = "") -> str:
+    """What was trained, by which run, in how many steps, and `where`."""
+    steps = f"{number(content['training']['steps'])} steps in {seconds(content['seconds'].get('train', 0.0))}"
     return (
-        f'<header><p class="eyebrow">Training report</p><h1>{text(task)}</h1>'
-        f'<p class="soft small">Run {text(content["run_id"])} · {text(steps)} on {text(where)}</p></header>'
+        f'<header><p class="eyebrow">Training report</p><h1>{text(title)}</h1>'
+        f'<p class="soft small">Run {text(content["run_id"])} · {text(steps + where)}</p></header>'
     )
 
 
@@ -138,6 +136,9 @@ def figures(content: Content) -> str:
         else ""
     )
     bootstrap = f" or a bootstrap of {number(resamples)} resamples" if resamples else ""
+    grouped = groups(content)
+    alike = f"both count by the {grouped}, because rows of one are alike"
+    counted = alike if grouped else "both take rows for independent"
     return section(
         "figures",
         "Test figures",
@@ -146,14 +147,8 @@ def figures(content: Content) -> str:
             ["", "this model", "95 % interval", *(words(name) for name in baselines)],
             rows,
         ),
-        paragraph(f"Intervals: Wilson's for shares of rows{bootstrap}; {_independent(content)}.{ours}", "soft small"),
+        paragraph(f"Intervals: Wilson's for shares of rows{bootstrap}; {counted}.{ours}", "soft small"),
     )
-
-
-def _independent(content: Content) -> str:
-    if groups(content):
-        return f"both count by the {groups(content)}, because rows of one are alike"
-    return "both take rows for independent"
 
 
 def times(content: Content) -> str:
