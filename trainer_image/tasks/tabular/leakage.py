@@ -7,6 +7,7 @@ program can tell such a column from an honest one, so the report warns of it and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -31,13 +32,10 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
         return []
     dense, codes, labels = dense[rows], codes[rows], labels[rows]
     suspicious = []
-    places = _places(preprocessing)
-    for name, groups in _grouped(preprocessing, dense, codes):
-        ordered = name in places
+    for name, groups, numbers in _grouped(preprocessing, dense, codes):
         if isinstance(target, ClassTarget):
-            score, least = _classes(groups, labels, ordered), SUSPICIOUS_CLASSES
+            score, least = _classes(groups, labels, ordered=numbers is not None), SUSPICIOUS_CLASSES
         else:
-            numbers = dense[:, places[name]].astype(np.float64) if ordered else None
             score, least = _values(groups, labels.astype(np.float64), numbers), SUSPICIOUS_VALUES
         if score >= least:
             suspicious.append(
@@ -47,25 +45,21 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
     return suspicious
 
 
-def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> list[tuple[str, Array]]:
-    """Each column as one small integer a row: its bin or category."""
-    found = []
+def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> Iterator[tuple[str, Array, Array | None]]:
+    """Each column as one small integer a row, its bin or category, and the numbers or days that were binned."""
     at = code_at = 0
     for column in preprocessing.measured:
         values = dense[:, at].astype(np.float64)
-        if column.indicator:
-            values[dense[:, at + 1] > 0] = np.inf
+        yield column.name, _bins(np.where(dense[:, at + 1] > 0, np.inf, values) if column.indicator else values), values
         at += column.width
-        found.append((column.name, _bins(values)))
     for category in preprocessing.categories:
         if category.embedded:
-            found.append((category.name, codes[:, code_at]))
+            yield category.name, codes[:, code_at], None
             code_at += 1
         else:
             hot = dense[:, at : at + len(category.categories)]
-            found.append((category.name, np.where(hot.any(1), hot.argmax(1) + 1, 0)))
+            yield category.name, np.where(hot.any(1), hot.argmax(1) + 1, 0), None
             at += len(category.categories)
-    return found
 
 
 def _bins(values: Array) -> Array:
@@ -82,7 +76,7 @@ def _folds(rows: int) -> list[tuple[Array, Array]]:
     return [(even, ~even), (~even, even)]
 
 
-def _classes(groups: Array, labels: Array, ordered: bool) -> float:
+def _classes(groups: Array, labels: Array, *, ordered: bool) -> float:
     """The share of a constant answer's mistakes that the most frequent class of each group avoids.
 
     ordered: a group that the other half has not seen answers as the nearest one that it has
@@ -100,13 +94,6 @@ def _classes(groups: Array, labels: Array, ordered: bool) -> float:
         right += int((answer[groups[judge]] == labels[judge]).sum())
     constant = int(np.bincount(labels).max())
     return (right - constant) / max(1, len(labels) - constant)
-
-
-def _places(preprocessing: Preprocessing) -> dict[str, int]:
-    """Where in the dense input the numbers and days stand."""
-    widths = [column.width for column in preprocessing.measured]
-    starts = np.cumsum([0, *widths])
-    return {column.name: int(start) for column, start in zip(preprocessing.measured, starts, strict=False)}
 
 
 def _nearest(seen: Array, count: int) -> Array:
