@@ -54,12 +54,8 @@ def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
 def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
     """The task's recipe with what the configuration says instead of "auto"."""
     wanted = inputs.config.train
-    if wanted.epochs != "auto":
-        recipe = replace(recipe, epochs=int(wanted.epochs))
-    if wanted.batch_size != "auto":
-        recipe = replace(recipe, batch_size=int(wanted.batch_size))
-    if wanted.lr != "auto":
-        recipe = replace(recipe, learning_rate=float(wanted.lr))
+    given = {"epochs": wanted.epochs, "batch_size": wanted.batch_size, "learning_rate": wanted.lr}
+    recipe = replace(recipe, **{name: value for name, value in given.items() if value != "auto"})  # type: ignore[arg-type]
     if recipe.small and device.type == "cpu":
         torch.set_num_threads(1)  # a step of microseconds: waking other threads costs more than they do
     on_gpu = device.type == "cuda" and computes_bfloat16(inputs.device)

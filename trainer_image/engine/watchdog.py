@@ -91,15 +91,12 @@ class Watchdog:
             before, look = look, self._clock()
             if look - before > self._seconds / 2:
                 # This thread stood still, too: the whole process was stopped (Ctrl-Z, a frozen container).
-                self._forgive(look - before)
+                with self._lock:
+                    self._last = min(self._last + look - before, look)
             limit = self.limit
             if self._watched and self._clock() - self._last > limit:
                 self._bark(limit)
                 return
-
-    def _forgive(self, seconds: float) -> None:
-        with self._lock:
-            self._last = min(self._last + seconds, self._clock())
 
     def _bark(self, limit: float) -> None:
         log.error(

@@ -76,24 +76,19 @@ def list_samples(
         if given is not None:
             samples += _from_metadata(given, inside, limits, scratch, label, group)
         else:
-            samples += [
-                Sample(stored, _label(stored, inside, label)) for stored in inside.values() if _is_image(stored)
-            ]
+            images = (stored for stored in inside.values() if stored.suffix in SUFFIXES)
+            samples += [Sample(stored, _label(stored, inside, label)) for stored in images]
     return samples if len(origins) == 1 else sorted(samples, key=lambda sample: (sample.stored.place, sample.name))
 
 
 def unread_images(files: Sequence[Stored]) -> list[str]:
     """A warning where there are pictures in formats that are not read; none for other files."""
-    found = Counter(Path(stored.place[-1]).suffix.lower() for stored in files)
+    found = Counter(stored.suffix for stored in files)
     unread = sorted(found.keys() & OTHER_SUFFIXES)
     if not unread:
         return []
     count = sum(found[suffix] for suffix in unread)
     return [f"{count} files ({', '.join(unread)}) are in formats that are not read, and left out; convert them to PNG."]
-
-
-def _is_image(stored: Stored) -> bool:
-    return Path(stored.place[-1]).suffix.lower() in SUFFIXES
 
 
 def _label(stored: Stored, inside: Mapping[tuple[str, ...], Stored], label: str) -> str | None:
@@ -206,8 +201,7 @@ def read_pixels(
                 raise invalid(samples[index].name, _why(error)) from None
 
     with ThreadPoolExecutor(READERS) as pool:  # Pillow decodes without holding the interpreter's lock
-        for _ in pool.map(decode, range(len(samples))):
-            pass
+        list(pool.map(decode, range(len(samples))))
     return pixels
 
 

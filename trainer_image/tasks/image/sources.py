@@ -10,7 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -38,6 +38,10 @@ class Stored:
     origin: str = ""
     member: Member | None = None
 
+    @property
+    def suffix(self) -> str:
+        return Path(self.place[-1]).suffix.lower()
+
     def open(self) -> BinaryIO:
         return self.path.open("rb") if self.member is None else io.BytesIO(self.member.read())
 
@@ -63,8 +67,7 @@ def find_images(data: Path, limits: Limits, scratch: Scratch) -> dict[str, list[
             continue
         if named.setdefault(split, folder) != folder:
             raise invalid(folder, f"is a second {split} split beside {named[split]}; keep one of them")
-        below = Stored(stored.name, stored.place[1:], stored.path, stored.origin, stored.member)
-        splits.setdefault(split, []).append(below)
+        splits.setdefault(split, []).append(replace(stored, place=stored.place[1:]))
     if "train" in splits:
         return splits
     if splits:
@@ -73,11 +76,7 @@ def find_images(data: Path, limits: Limits, scratch: Scratch) -> dict[str, list[
 
 
 def _all(data: Path, limits: Limits, scratch: Scratch) -> Iterator[Stored]:
-    if data.is_file():
-        paths: list[tuple[Path, tuple[str, ...]]] = [(data, (data.name,))]
-    else:
-        paths = list(_walk(data))
-    for path, parts in paths:
+    for path, parts in [(data, (data.name,))] if data.is_file() else _walk(data):
         name = "/".join(parts)
         if not is_archive(path):
             yield Stored(name, parts, path)

@@ -53,7 +53,6 @@ def preset(name: str, size: int) -> tuple[LanguageSizes, Recipe]:
         weight_decay=0.1,
         warmup=0.03,
         patience=3,
-        refit=False,
         small=step == 0 and size <= 2**20,
     )
     return sizes, recipe

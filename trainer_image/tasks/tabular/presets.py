@@ -41,6 +41,4 @@ def preset(name: str, rows: int) -> tuple[TabularSizes, Recipe]:
     width = (256 if medium else 384) + (128 if name == "best" else 0)
     sizes = TabularSizes(members=32 if name == "best" else 16, width=width, depth=2 if medium else 3, dropout=0.1)
     epochs = (100 if medium else 60) if name == "best" else (60 if medium else 30)
-    return sizes, Recipe(
-        epochs=epochs, batch_size=batch, learning_rate=2e-3, weight_decay=1e-2, patience=16, refit=False
-    )
+    return sizes, Recipe(epochs=epochs, batch_size=batch, learning_rate=2e-3, weight_decay=1e-2)

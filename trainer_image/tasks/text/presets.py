@@ -35,10 +35,7 @@ def preset(name: str, texts: int, longest: int, classes: int) -> tuple[TextSizes
         epochs={"fast": 1, "auto": 1, "best": 10}[name] if linear else {"fast": 5, "auto": 8, "best": 12}[name],
         batch_size=batch,
         learning_rate=1e-3 if linear else 1e-2,
-        weight_decay=0.0,
-        warmup=0.05,
         patience=4,
-        ema_decay=None,
         refit=name != "fast" and small,
         small=texts <= 2000,
     )
