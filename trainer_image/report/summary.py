@@ -163,17 +163,12 @@ def times(content: Content) -> str:
     )
 
 
+# What a figure of the training is called where it is not its name in words.
 _TRAINING = {
-    "steps": "steps",
     "epochs": "epochs of the search",
-    "best_epoch": "best epoch",
     "selected_by": "weights chosen by",
     "best_validation": "its best value",
     "fit_on": "weights have seen",
-    "resumed_from_step": "resumed from step",
-    "bfloat16": "bfloat16",
-    "rows_at_a_time": "rows at a time",
-    "parameters": "parameters",
 }
 
 
