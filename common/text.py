@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-# The escape sequences of a terminal: colours, cursor moves, titles.
-_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")
+# The escape sequences of a terminal: colours, cursor moves, titles. A title that nothing ends must not take the text with it.
+_ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 # Control characters but tab and line feed, separators that some viewers break a line at, controls of the writing
 # direction, halves of a Unicode pair.
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")

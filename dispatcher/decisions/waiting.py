@@ -133,7 +133,7 @@ def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Wai
 def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
     if objects.condition(pod, "PodScheduled"):
         return Waiting("Pulling the trainer image")
-    unscheduled = objects.condition(pod, "PodScheduled", "False")
+    unscheduled = objects.condition(pod, "PodScheduled", "False") or objects.condition(pod, "PodScheduled", "Unknown")
     if unscheduled is None:
         return Waiting("Waiting to be scheduled")
     text = quoted(unscheduled.get("message"))

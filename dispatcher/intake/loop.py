@@ -223,7 +223,7 @@ class Intake:
         self.metrics.messages.labels("retry").inc()
         pause = exponential(failures, _LATER, _BACK_OFF_MAX)
         what = f"Model {request.model_id}: message {message.id} failed (attempt {failures} of {most})"
-        log.warning("%s: %s. It is requeued for %.0f s", what, sentence, pause)
+        log.warning("%s: %s. It is redelivered in %.0f s", what, sentence, pause)
         self._requeue(message, pause)
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:

@@ -83,7 +83,7 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     if claimed is not None and (type(claimed) not in (str, int) or str(claimed) != model_id):
         _bad(
             "InvalidField",
-            f'The field "model_id" is {_shown(claimed)} and "model_container_name" {_shown(model)}: they must agree',
+            f'The field "model_id" is {_shown(claimed)} and "model_container_name" is {_shown(model)}: they must agree',
         )
     dataset = body.get("dataset_container_name")
     if dataset is not None and (problem := container_name_problem(dataset)):

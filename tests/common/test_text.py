@@ -14,6 +14,7 @@ from common.text import one_line, plain
     [
         ("\x1b[31mred\x1b[0m", "red"),
         ("\x1b]0;a title\x07after", "after"),
+        ("\x1b]0;a title that nothing ends", "0;a title that nothing ends"),
         ("\x1b[2Kbar\r", "bar "),
         ("two\n\tlines", "two\n\tlines"),
         ("bell\x07, next line\x85", "bell , next line "),
