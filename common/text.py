@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-# The escape sequences of a terminal: colours, cursor moves, titles. A title that nothing ends must not take the text with it.
+# The escape sequences of a terminal: colours, cursor moves, titles. A title that nothing ends must not take the rest of
+# the text with it.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|.)")
 # Control characters but tab and line feed, separators that some viewers break a line at, controls of the writing
 # direction, halves of a Unicode pair.

@@ -1,16 +1,15 @@
 """Tar and zip archives from strangers, read where they lie: nothing is unpacked into a folder that it could leave.
 
-The standard library finds the members, each with the place of its bytes; they are read one by one when they are needed.
-Its extraction is not used: the filters had holes (CVE-2025-4517, fixed in Python 3.11.13). Regular files only; a link,
-a device or a sparse file is an error that names it. Archives within archives are not followed.
+Our own reader of the two formats' outlines instead of the standard library's: `tarfile` believes sizes that memory has
+to pay for, and its filters had holes (CVE-2025-4517, fixed in Python 3.11.13). Regular files only; a link, a device or
+a sparse file is an error that names it. Members are found first, each with the place of its bytes, and read one by one
+when they are needed. Archives within archives are not followed.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import stat
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,7 +29,7 @@ SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 MEMBER_BYTES = 256 * 1024**2
 # Of a member that is packed, how much larger it may become; small ones may do what they like.
 FREE_MEMBER_BYTES = 1024**2
-# Of a tar, all that stands before a file: its name, and what extended headers and sparse maps add.
+BLOCK = 512
 HEADER_BYTES = 64 * 1024
 
 _KINDS = {
@@ -39,6 +38,7 @@ _KINDS = {
     b"3": "a device",
     b"4": "a device",
     b"6": "a named pipe",
+    b"S": "a sparse file",
 }
 
 
@@ -175,45 +175,81 @@ def _zip_problem(entry: zipfile.ZipInfo, end: int) -> str | None:
 
 def _tar(name: str, path: Path) -> Iterator[Member]:
     size = path.stat().st_size
-    with _Headers(path, "rb") as file:
-        try:
-            archive = tarfile.TarFile(fileobj=file, encoding="utf-8", errors="strict")
-            while info := archive.next():
-                member = _plain(info.name)
-                if info.issparse() or not (info.isreg() or info.isdir()):
-                    what = "a sparse file" if info.issparse() else _KINDS.get(info.type, "no regular file")
-                    raise invalid(name, f"'{printable(member)}' is {what}; regular files are read and nothing else")
-                if not 0 <= info.size <= size - info.offset_data:
-                    raise invalid(name, "is cut off: its last file is not there to the end")
-                if info.isreg():
-                    yield Member(name, member, path, info.offset_data, info.size)
-                # What it keeps for a second look would grow with the archive.
-                archive.members = []  # type: ignore[attr-defined]
-                file.left = HEADER_BYTES
-            # It takes a broken header for the end.
-            if os.pread(file.fileno(), tarfile.BLOCKSIZE, archive.offset).strip(b"\0"):
-                raise tarfile.ReadError(f"at byte {archive.offset}")
-        except UnicodeDecodeError as error:
-            shown = printable(error.object.decode("latin-1"))
-            raise invalid(name, f"holds a name that is not UTF-8 ({shown})") from None
-        except (tarfile.TarError, _HeadersTooLong, ValueError, RecursionError) as error:
-            raise invalid(name, f"is no readable tar archive ({error})") from None
+    with path.open("rb") as file:
+        at = 0
+        longer: dict[str, str] = {}
+        while at + BLOCK <= size:
+            header = os.pread(file.fileno(), BLOCK, at)
+            if not header.strip(b"\0"):
+                return
+            length, kind = _tar_header(name, header, at)
+            begin, at = at + BLOCK, at + BLOCK + -(-length // BLOCK) * BLOCK
+            if begin + length > size:
+                raise invalid(name, "is cut off: its last file is not there to the end")
+            if kind in b"LKxg":
+                if length > HEADER_BYTES:
+                    raise invalid(name, f"the header at byte {begin} has {length} bytes, more than {HEADER_BYTES}")
+                text = os.pread(file.fileno(), length, begin)
+                longer |= _long_name(text) if kind == b"L" else _pax(name, text) if kind == b"x" else {}
+                continue
+            member = _plain(longer.get("path") or _tar_name(name, header))
+            if "size" in longer and longer["size"] != str(length):
+                raise invalid(name, f"'{printable(member)}' has two sizes")
+            if kind not in (b"0", b"\0", b"7", b"5") or any(key.startswith("GNU.sparse") for key in longer):
+                what = _KINDS.get(kind, "no regular file" if kind not in (b"0", b"\0", b"7") else "a sparse file")
+                raise invalid(name, f"'{printable(member)}' is {what}; regular files are read and nothing else")
+            longer = {}
+            if kind != b"5" and not member.endswith("/"):
+                yield Member(name, member, path, begin, length)
+        if at == 0:
+            raise invalid(name, "is no tar archive")
 
 
-class _HeadersTooLong(Exception):
-    pass
+def _tar_header(name: str, header: bytes, at: int) -> tuple[int, bytes]:
+    """(bytes that follow, kind)"""
+    try:
+        said = int(header[148:156].strip(b"\0 ") or b"0", 8)
+        length = (
+            int.from_bytes(header[125:136], "big")
+            if header[124] == 0x80
+            else int(header[124:136].strip(b"\0 ") or b"0", 8)
+        )
+    except ValueError:
+        said, length = -1, -1
+    if length < 0 or said != sum(header[:148]) + 8 * 32 + sum(header[156:]):
+        raise invalid(name, f"is no readable tar archive (at byte {at})")
+    return length, header[156:157]
 
 
-class _Headers(io.FileIO):
-    """A tar that gives `left` bytes more: `tarfile` believes sizes and lengths that memory has to pay for."""
+def _tar_name(name: str, header: bytes) -> str:
+    parts = [header[:100].split(b"\0")[0]]
+    if header[257:262] == b"ustar" and header[263:265] == b"00":
+        parts.insert(0, header[345:500].split(b"\0")[0])
+    return _decoded(name, b"/".join(part for part in parts if part))
 
-    left = HEADER_BYTES
 
-    def read(self, size: int | None = None) -> bytes:
-        self.left -= size if size and size > 0 else HEADER_BYTES + 1
-        if self.left < 0:
-            raise _HeadersTooLong(f"the header at byte {self.tell()} has {size} bytes, more than {HEADER_BYTES}")
-        return super().read(size) or b""
+def _long_name(text: bytes) -> dict[str, str]:
+    return {"path": _decoded("", text.split(b"\0")[0])}
+
+
+def _pax(name: str, text: bytes) -> dict[str, str]:
+    """The records of a pax header: "length key=value\\n" each."""
+    records = {}
+    while text.strip(b"\0"):
+        digits, _, _ = text[:12].partition(b" ")
+        if not digits.isdigit() or not len(digits) + 2 < int(digits) <= len(text):
+            raise invalid(name, "is no readable tar archive (an extended header is broken)")
+        key, _, value = text[len(digits) + 1 : int(digits) - 1].partition(b"=")
+        records[_decoded(name, key)] = _decoded(name, value)
+        text = text[int(digits) :]
+    return records
+
+
+def _decoded(name: str, text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError:
+        raise invalid(name, f"holds a name that is not UTF-8 ({printable(text.decode('latin-1'))})") from None
 
 
 def copied(member: Member, scratch: Scratch) -> Path:
