@@ -88,7 +88,7 @@ class StandInCluster(Stoppable):
     ) -> None:
         """Answer with this status. `after`: carry the call out first. `count` None: for ever.
 
-        `verb`: get, list, watch, create, update, patch, delete; `resource`: "jobs", "pods/log".
+        `verb`: get, list, watch, create, update, patch, delete, deletecollection; `resource`: "jobs", "pods/log".
         """
         what = {"status": status, "count": count, "after": after, "retry_after": retry_after}
         self._fault("status", verb, resource, **what)

@@ -30,6 +30,7 @@ def delete_options(query: Mapping[str, str], body: Obj) -> DeleteOptions:
     conditions = body.get("preconditions") or {}
     grace = body.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
     policy = body.get("propagationPolicy") or query.get("propagationPolicy") or ""
+    orphan = body.get("orphanDependents")
     if policy not in ("", "Background", "Foreground", "Orphan"):
         raise errors.ApiError(
             422,
@@ -37,11 +38,14 @@ def delete_options(query: Mapping[str, str], body: Obj) -> DeleteOptions:
             f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{policy}": '
             'supported values: "Foreground", "Background", "Orphan", "nil"',
         )
+    if orphan is not None and not policy:
+        policy = "Orphan" if orphan else "Background"
     return DeleteOptions(
         grace=None if grace is None else int(grace),
         policy=policy,
         uid=conditions.get("uid") or "",
         version=conditions.get("resourceVersion") or "",
+        dry_run="All" in (body.get("dryRun") or ()) or query.get("dryRun") == "All",
     )
 
 

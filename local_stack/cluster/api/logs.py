@@ -50,6 +50,8 @@ async def serve_log(
     if query.get("tailLines"):
         wanted = int(query["tailLines"])
         data = b"".join(data.splitlines(keepends=True)[-wanted:]) if wanted else b""
+    if query.get("limitBytes"):
+        data = data[: int(query["limitBytes"])]
     response = web.StreamResponse(headers={"Content-Type": "text/plain"})
     response.enable_chunked_encoding()
     await response.prepare(request)

@@ -1,7 +1,7 @@
 """The few requests that kubectl sends as protobuf (`create secret`, `create job`, `auth can-i`), turned into JSON.
 
 Only the fields that those commands fill are known; others are dropped. Field numbers are those of Kubernetes'
-generated.proto files. A table entry is a JSON name and a type: "str", "bytes", "int", a message's name, and
+generated.proto files. A table entry is a JSON name and a type: "str", "bytes", "int", "bool", a message's name, and
 before it "*" for a list or "%" for a map with text keys.
 """
 
@@ -28,6 +28,9 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     "ConfigMap": {1: ("metadata", "ObjectMeta"), 2: ("data", "%str"), 3: ("binaryData", "%bytes")},
     "Namespace": {1: ("metadata", "ObjectMeta")},
     "ServiceAccount": {1: ("metadata", "ObjectMeta")},
+    "Quantity": {1: ("string", "str")},
+    "ResourceQuota": {1: ("metadata", "ObjectMeta"), 2: ("spec", "ResourceQuotaSpec")},
+    "ResourceQuotaSpec": {1: ("hard", "%Quantity")},
     "SelfSubjectAccessReview": {1: ("metadata", "ObjectMeta"), 2: ("spec", "ReviewSpec")},
     "ReviewSpec": {1: ("resourceAttributes", "ReviewAttributes")},
     "ReviewAttributes": {
@@ -50,6 +53,8 @@ _MESSAGES: dict[str, dict[int, tuple[str, str]]] = {
     "PodTemplateSpec": {1: ("metadata", "ObjectMeta"), 2: ("spec", "PodSpec")},
     "PodSpec": {2: ("containers", "*Container"), 3: ("restartPolicy", "str")},
     "Container": {1: ("name", "str"), 2: ("image", "str"), 3: ("command", "*str"), 4: ("args", "*str")},
+    "Eviction": {1: ("metadata", "ObjectMeta"), 2: ("deleteOptions", "DeleteOptions")},
+    "DeleteOptions": {1: ("gracePeriodSeconds", "int"), 4: ("propagationPolicy", "str"), 5: ("dryRun", "*str")},
 }
 
 
@@ -99,6 +104,10 @@ def _value(kind: str, raw: Any) -> Any:
             return base64.b64encode(raw).decode()
         case "int":
             return raw
+        case "bool":
+            return bool(raw)
+        case "Quantity":
+            return _message(kind, raw).get("string", "0")
     return _message(kind, raw)
 
 
@@ -115,6 +124,8 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             length, at = _varint(data, at)
             yield number, data[at : at + length]
             at += length
+        elif wire in (1, 5):
+            at += 8 if wire == 1 else 4
         else:
             raise _refusal("in this encoding")
 

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 USER = "system:serviceaccount:default:training-dispatcher"
 _ADMIN = "kubernetes-admin"
-_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_METHODS = {"POST": "create", "PUT": "update", "PATCH": "patch"}
 
 
 class CutError(Exception):
@@ -146,7 +146,9 @@ class ClusterApi:
             return verbs.create(target, query, body, user)
         if verb == "update":
             return verbs.update(target, query, body)
-        return verbs.delete(target, query, body)
+        if verb == "delete":
+            return verbs.delete(target, query, body)
+        return verbs.delete_collection(target, query, body)
 
     async def _log(self, request: web.BaseRequest, target: Target, query: Mapping[str, str]) -> web.StreamResponse:
         pod = self.verbs.registry.get(PODS, target.namespace, target.name)
@@ -196,6 +198,8 @@ def _verb(method: str, target: Target, query: Mapping[str, str]) -> str:
         if query.get("watch") in ("true", "1", "True"):
             return "watch"
         return "get" if target.name else "list"
+    if method == "DELETE":
+        return "delete" if target.name else "deletecollection"
     verb = _METHODS.get(method)
     if verb is None or (verb != "create" and not target.name):
         raise errors.ApiError(

@@ -13,6 +13,10 @@ _COLUMNS: dict[str, list[str]] = {
     "pods": ["Name", "Ready", "Status", "Restarts", "Age", "IP*", "Node*"],
     "events": ["Last Seen", "Type", "Reason", "Object", "Message"],
     "nodes": ["Name", "Status", "Roles", "Age", "Version"],
+    "namespaces": ["Name", "Status", "Age"],
+    "secrets": ["Name", "Type", "Data", "Age"],
+    "configmaps": ["Name", "Data", "Age"],
+    "leases": ["Name", "Holder", "Age"],
 }
 
 
@@ -70,6 +74,14 @@ def _cells(plural: str, obj: Obj) -> list[Any]:
             answers = any(c["type"] == "Ready" and c["status"] == "True" for c in status["conditions"])
             version = status["nodeInfo"]["kubeletVersion"]
             return [name, "Ready" if answers else "NotReady", "<none>", age, version]
+        case "namespaces":
+            return [name, status.get("phase", ""), age]
+        case "secrets":
+            return [name, obj.get("type", ""), len(obj.get("data") or {}), age]
+        case "configmaps":
+            return [name, len(obj.get("data") or {}), age]
+        case "leases":
+            return [name, (obj.get("spec") or {}).get("holderIdentity", ""), age]
     return [name, age]
 
 

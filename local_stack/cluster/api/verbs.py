@@ -20,7 +20,7 @@ from local_stack.cluster.registry import errors
 from local_stack.cluster.registry.fields import decode
 from local_stack.cluster.registry.objects import Obj, to_json
 from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
-from local_stack.cluster.registry.resources import ACCESS_REVIEWS, PODS, Resource
+from local_stack.cluster.registry.resources import ACCESS_REVIEWS, LEASES, PODS, Resource
 from local_stack.cluster.registry.selectors import field_matcher
 from local_stack.cluster.registry.store import Stored
 from local_stack.cluster.registry.writes import Registry
@@ -140,7 +140,9 @@ class Verbs:
             return self._review(body, user)
         warnings = self._decoded(resource, body, query)
         created = self.registry.create(resource, target.namespace, body, dry_run=query.get("dryRun") == "All")
-        return self._stored(created, resource, 201, warnings)
+        return (
+            respond(created, 201, warnings) if query.get("dryRun") else self._stored(created, resource, 201, warnings)
+        )
 
     def _stored(self, obj: Obj, resource: Resource, status: int, warnings: list[str]) -> web.Response:
         """Answer with an object just written, using the JSON that the watchers get as well."""
@@ -186,8 +188,14 @@ class Verbs:
             raise errors.bad_request(
                 f"the name of the object ({name}) does not match the name on the URL ({target.name})"
             )
-        old = self.registry.get(resource, target.namespace, target.name)
-        updated = self.registry.update(resource, old, body, subresource=target.subresource)
+        dry_run = query.get("dryRun") == "All"
+        old = self.store.get(resource.plural, target.namespace, target.name)
+        if old is None and resource is LEASES:
+            created = self.registry.create(resource, target.namespace, body, dry_run=dry_run)
+            return respond(created, 201, warnings)
+        if old is None:
+            raise errors.not_found(resource, target.name)
+        updated = self.registry.update(resource, old, body, subresource=target.subresource, dry_run=dry_run)
         return self._stored(updated, resource, 200, warnings)
 
     def patch(self, target: Target, query: Mapping[str, str], body: Any, content_type: str) -> web.Response:
@@ -211,7 +219,8 @@ class Verbs:
                 "application/strategic-merge-patch+json",
             )
         warnings = self._decoded(resource, new, query)
-        updated = self.registry.update(resource, old, new, subresource=target.subresource)
+        dry_run = query.get("dryRun") == "All"
+        updated = self.registry.update(resource, old, new, subresource=target.subresource, dry_run=dry_run)
         return self._stored(updated, resource, 200, warnings)
 
     def delete(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
@@ -232,3 +241,20 @@ class Verbs:
             details["group"] = resource.group
         success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         return respond(success, 200, warnings)
+
+    def delete_collection(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+        """DELETE of everything that the selectors choose."""
+        resource = target.resource
+        matches = matcher(resource, query)
+        options = delete_options(query, body)
+        chosen = [
+            stored
+            for stored in self.store.all(resource.plural, target.namespace)
+            if matches is None or matches(stored.obj)
+        ]
+        for stored in chosen:
+            meta = stored.obj["metadata"]
+            self.registry.delete(resource, meta.get("namespace", ""), meta["name"], options)
+        head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
+        meta = {"resourceVersion": str(self.store.version)}
+        return respond({**head, "metadata": meta, "items": [stored.obj for stored in chosen]})

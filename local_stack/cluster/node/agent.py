@@ -53,6 +53,7 @@ class NodeAgent:
         self.name = name
         self._gpus = gpus
         self.waits = waits
+        self.claims = folder / "claims"
         self.answering = asyncio.Event()
         self.answering.set()
         self._folder = folder / "pods"

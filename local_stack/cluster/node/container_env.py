@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from local_stack.cluster.registry.objects import Obj
+from local_stack.cluster.registry.quantities import quantity
 from local_stack.cluster.registry.store import Store
 
 _REFERENCE = re.compile(r"\$\$|\$\(([^)]+)\)")
@@ -67,7 +68,7 @@ def container_environment(store: Store, pod: Obj, container: Obj, folders: Folde
                 env |= {prefix + key: content.decode() for key, content in data.items()}
     declared: dict[str, str] = {}
     for entry in container.get("env") or ():
-        value = _value(store, pod, entry, {**env, **declared})
+        value = _value(store, pod, container, entry, {**env, **declared})
         if value is not None:
             declared[entry["name"]] = value
     env |= {name: folders.localized(value) for name, value in declared.items()}
@@ -75,7 +76,7 @@ def container_environment(store: Store, pod: Obj, container: Obj, folders: Folde
     return env
 
 
-def _value(store: Store, pod: Obj, entry: Obj, env: dict[str, str]) -> str | None:
+def _value(store: Store, pod: Obj, container: Obj, entry: Obj, env: dict[str, str]) -> str | None:
     source = entry.get("valueFrom")
     if not source:
         return expand(entry.get("value") or "", env)
@@ -93,6 +94,8 @@ def _value(store: Store, pod: Obj, entry: Obj, env: dict[str, str]) -> str | Non
         return data[reference["key"]].decode()
     if source.get("fieldRef"):
         return field_value(pod, source["fieldRef"]["fieldPath"])
+    if source.get("resourceFieldRef"):
+        return _resource_value(container, source["resourceFieldRef"])
     return ""
 
 
@@ -120,6 +123,13 @@ def field_value(pod: Obj, path: str) -> str:
     return "" if isinstance(value, dict) else str(value)
 
 
+def _resource_value(container: Obj, reference: Obj) -> str:
+    group, _, name = reference["resource"].partition(".")
+    amount = ((container.get("resources") or {}).get(group) or {}).get(name, "0")
+    divisor = quantity(str(reference.get("divisor") or "1")) or 1.0
+    return str(-int(-quantity(str(amount)) // divisor))
+
+
 def expand(text: str, env: dict[str, str]) -> str:
     """`$(NAME)` becomes the value if there is one; `$$` stands for a dollar sign."""
 
@@ -138,11 +148,15 @@ def command_line(container: Obj, entrypoint: list[str] | None, env: dict[str, st
     return words if command else [*(entrypoint or ()), *words]
 
 
-def prepare_volumes(store: Store, pod: Obj, volumes: Path) -> dict[str, Path]:
+def prepare_volumes(store: Store, pod: Obj, volumes: Path, claims: Path) -> dict[str, Path]:
     """A folder for each volume, filled; MissingError when a Secret or ConfigMap is not there."""
     folders: dict[str, Path] = {}
+    namespace = pod["metadata"]["namespace"]
     for volume in pod["spec"].get("volumes") or ():
         folder = volumes / volume["name"]
+        claim = volume.get("persistentVolumeClaim")
+        if claim:
+            folder = claims / namespace / claim["claimName"]
         folder.mkdir(parents=True, exist_ok=True)
         folders[volume["name"]] = folder
         try:
@@ -189,5 +203,10 @@ def make_folders(container: Obj, volumes: dict[str, Path], home: Path) -> Folder
     folders = Folders(root, home / f"termination-{name}", path)
     folders.termination.write_bytes(b"")
     for mount in container.get("volumeMounts") or ():
-        folders.mounts[os.path.normpath(mount["mountPath"])] = volumes[mount["name"]]
+        local = volumes[mount["name"]]
+        if mount.get("subPath"):
+            local = local / mount["subPath"]
+            if not local.exists():
+                local.mkdir(parents=True)
+        folders.mounts[os.path.normpath(mount["mountPath"])] = local
     return folders

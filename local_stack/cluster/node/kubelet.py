@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from local_stack.cluster.node.images import Images
@@ -26,12 +27,13 @@ class Waits:
 
 
 class Kubelet(Protocol):
-    """A node. `answering` is not set while it is lost."""
+    """A node. `claims`: the folder of its persistent volumes; `answering`: not set while the node is lost."""
 
     store: Store
     images: Images
     undertaker: Undertaker
     waits: Waits
+    claims: Path
     answering: asyncio.Event
 
     def event(self, pod: Obj, kind: str, reason: str, message: str, *, part: str = "") -> None:

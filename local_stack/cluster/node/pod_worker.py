@@ -190,7 +190,7 @@ class PodWorker:
     async def _mount(self) -> dict[str, Path]:
         while True:
             try:
-                return prepare_volumes(self.agent.store, self.pod, self.home / "volumes")
+                return prepare_volumes(self.agent.store, self.pod, self.home / "volumes", self.agent.claims)
             except MissingError as why:
                 self.agent.event(self.pod, "Warning", "FailedMount", str(why))
                 await asyncio.sleep(self.agent.waits.retry)

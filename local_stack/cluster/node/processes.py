@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -129,31 +129,37 @@ def _catches_sigterm(pid: int) -> bool:
     return True
 
 
-def _processes() -> Iterator[tuple[str, int, int]]:
-    """(pid, process group, resident pages) of every process."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                with open(f"/proc/{entry.name}/stat", "rb") as file:  # noqa: PTH123 (hundreds of times a second)
-                    fields = file.read().rpartition(b")")[2].split()
-                yield entry.name, int(fields[2]), int(fields[21])
-
-
 def group_memory(groups: set[int]) -> dict[int, int]:
     """Resident bytes of each process group, by the kernel's own count of pages."""
     used = dict.fromkeys(groups, 0)
-    for _, group, pages in _processes():
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            with open(f"/proc/{entry.name}/stat", "rb") as file:  # noqa: PTH123 (hundreds of times a second)
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        group = int(fields[2])
         if group in used:
-            used[group] += pages * _PAGE
+            used[group] += int(fields[21]) * _PAGE
     return used
 
 
 def proportional_memory(group: int) -> int:
     """Resident bytes of a group with shared pages counted once (smaps_rollup's Pss); slower than group_memory."""
     total = 0
-    for pid, its_group, _ in _processes():
-        if its_group == group:
-            with contextlib.suppress(OSError):
-                rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                total += sum(int(line.split()[1]) * 1024 for line in rollup.splitlines() if line.startswith("Pss:"))
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = Path(f"/proc/{entry.name}/stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[2]) != group:
+                continue
+            rollup = Path(f"/proc/{entry.name}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        for line in rollup.splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) * 1024
     return total

@@ -89,7 +89,7 @@ RESOURCES: dict[str, Resource] = {
 # Group → the one version of it that is served; without the core group.
 GROUPS: dict[str, str] = {r.group: r.version for r in RESOURCES.values() if r.group}
 
-_VERBS = ["create", "delete", "get", "list", "patch", "update", "watch"]
+_VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 
 
 def resource_list(group: str) -> dict[str, Any]:

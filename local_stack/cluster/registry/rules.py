@@ -1,4 +1,4 @@
-"""What a deletion can ask for, and what becomes of a Secret's stringData (pure)."""
+"""What a deletion can ask for, and the registry's rules for single kinds (pure)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import binascii
 from dataclasses import dataclass
 
 from local_stack.cluster.registry import errors
+from local_stack.cluster.registry.causes import Causes
 from local_stack.cluster.registry.objects import Obj
+
+_POD_MUTABLE = ("activeDeadlineSeconds", "tolerations", "terminationGracePeriodSeconds")
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,27 @@ class DeleteOptions:
     policy: str = ""
     uid: str = ""
     version: str = ""
+    dry_run: bool = False
+
+
+def changed_pod_causes(old: Obj, new: Obj) -> Causes:
+    """What a pod's update may not change in its spec."""
+
+    def fixed(spec: Obj) -> Obj:
+        kept = {key: value for key, value in spec.items() if key not in _POD_MUTABLE}
+        kept["containers"] = [{**c, "image": None} for c in spec.get("containers") or ()]
+        return kept
+
+    causes = Causes()
+    if fixed(old) != fixed(new):
+        causes.forbidden(
+            "spec",
+            "pod updates may not change fields other than `spec.containers[*].image`,"
+            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to "
+            "existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was "
+            "previously negative)",
+        )
+    return causes
 
 
 def fold_string_data(secret: Obj) -> None:

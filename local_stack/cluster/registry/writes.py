@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from local_stack.cluster.registry import admission, errors
+from local_stack.cluster.registry.causes import Causes
 from local_stack.cluster.registry.defaults import (
     default_job,
     default_job_spec,
@@ -20,8 +21,8 @@ from local_stack.cluster.registry.defaults import (
 )
 from local_stack.cluster.registry.job_validation import changed_job_causes, new_job_causes
 from local_stack.cluster.registry.objects import Obj, has_ended, key_of, new_condition, now_stamp, with_condition
-from local_stack.cluster.registry.resources import JOBS, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
-from local_stack.cluster.registry.rules import DeleteOptions, fold_string_data
+from local_stack.cluster.registry.resources import JOBS, LEASES, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
+from local_stack.cluster.registry.rules import DeleteOptions, changed_pod_causes, fold_string_data
 from local_stack.cluster.registry.store import Store
 from local_stack.cluster.registry.validation import finalizer_causes, metadata_causes, pod_spec_causes
 
@@ -117,7 +118,7 @@ class Registry:
         if causes:
             raise errors.invalid(resource, meta.get("name", ""), causes)
 
-    def update(self, resource: Resource, old: Obj, new: Obj, *, subresource: str = "") -> Obj:
+    def update(self, resource: Resource, old: Obj, new: Obj, *, subresource: str = "", dry_run: bool = False) -> Obj:
         """Replace `old` by `new` (a fresh dictionary with fresh `metadata`), as PUT and PATCH do."""
         before = old["metadata"]
         name = before["name"]
@@ -126,6 +127,10 @@ class Registry:
         version = meta.get("resourceVersion")
         if version and version != before["resourceVersion"]:
             raise errors.conflict(resource, name)
+        if resource is LEASES and not version:
+            causes = Causes()
+            causes.invalid("metadata.resourceVersion", 0, "must be specified for an update")
+            raise errors.invalid(resource, name, causes)
         for key in ("name", "namespace", "generation", "generateName", *_SERVER_OWNED):
             if key in before:
                 meta[key] = before[key]
@@ -145,7 +150,7 @@ class Registry:
             return old
         if resource.generation and new.get("spec") != old.get("spec"):
             meta["generation"] = before.get("generation", 0) + 1
-        return self.commit(resource, old, new)
+        return new if dry_run else self.commit(resource, old, new)
 
     def _merge_parts(self, resource: Resource, old: Obj, new: Obj, subresource: str) -> None:
         causes = metadata_causes(resource, new["metadata"])
@@ -165,6 +170,7 @@ class Registry:
             causes += changed_job_causes(old, new)
         elif resource is PODS and subresource != "status":
             default_pod_spec(new["spec"])
+            causes += changed_pod_causes(old["spec"], new["spec"])
         if causes:
             raise errors.invalid(resource, new["metadata"]["name"], causes)
 
@@ -210,6 +216,8 @@ class Registry:
         meta = old["metadata"]
         _check_precondition(resource, name, "UID", options.uid, meta["uid"])
         _check_precondition(resource, name, "ResourceVersion", options.version, meta["resourceVersion"])
+        if options.dry_run:
+            return old, True
         if resource is PODS:
             return self._delete_pod(old, options)
         finalizers = [f for f in meta.get("finalizers") or () if f not in (FOREGROUND, ORPHAN)]
