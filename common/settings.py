@@ -15,6 +15,7 @@ config.env.example are made from the same fields (docs/tables.py). Pure.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -68,7 +69,8 @@ def settings_of(kind: type) -> dict[str, Setting]:
 def read(kind: type, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """Field name → value for every setting that is right, and a sentence for each that is not.
 
-    A blank variable counts as not set. A secret's text is never part of a sentence, nor is a URL's: it may hold one.
+    A blank variable counts as not set. A secret's text is never part of a sentence, nor is a URL or what may be
+    meant as one: it can hold a password or a signature.
     """
     values: dict[str, Any] = {}
     problems: list[str] = []
@@ -78,7 +80,7 @@ def read(kind: type, environ: Mapping[str, str]) -> tuple[dict[str, Any], list[s
             try:
                 values[name] = said.parse(raw)
             except ValueError as error:
-                shown = "" if said.secret or "://" in raw else f" {redact(raw)[:200]!r}"
+                shown = "" if said.secret or re.search(r"://|[@?]", raw) else f" {redact(raw)[:200]!r}"
                 problems.append(f"{said.env}{shown} {error}")
         elif said.required:
             problems.append(f"{said.env} is not set: {said.help}")
@@ -98,11 +100,12 @@ def broken(rules: Iterable[Rule], values: Mapping[str, Any]) -> list[str]:
 
 
 def safe_repr(settings: Any) -> str:
-    """NAME=value of every setting, for the log; of secrets the length only."""
+    """NAME=value of every setting, for the log; of secrets the length, without the "=" that redaction looks for."""
     shown = []
     for name, said in settings_of(type(settings)).items():
         value = getattr(settings, name)
-        if value is None or said.secret:
-            value = f"({len(str(value))} characters)" if value else ""
-        shown.append(f"{said.env}={value}")
+        if said.secret:
+            shown.append(f"{said.env} ({len(value)} characters)" if value else f"{said.env} (not set)")
+        else:
+            shown.append(f"{said.env}={'' if value is None else value}")
     return " ".join(shown)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from common import parsers
+from common.redaction import redact
 from common.settings import broken, read, safe_repr, setting, settings_of
 
 
@@ -22,6 +23,14 @@ class Settings:
     __repr__ = safe_repr
 
 
+@dataclass(frozen=True)
+class WithKey:
+    api_key: str | None = setting("API_KEY", parsers.text, "Key", secret=True)
+    method: str = setting("METHOD", parsers.text, "Method", "auto")
+
+    __repr__ = safe_repr
+
+
 def low_is_not_above_high(low: int, high: int) -> Iterator[str]:
     if low > high:
         yield "LOW is above HIGH"
@@ -31,6 +40,19 @@ def test_what_is_set_is_parsed_and_what_is_not_has_its_default() -> None:
     values, problems = read(Settings, {"NAME": " a\n", "HIGH": "7", "LOW": " ", "UNREAD": "4"})
     assert (values, problems) == ({"name": "a", "low": 1, "high": 7, "key": None}, [])
     assert Settings(**values) == Settings(name="a", high=7)
+
+
+@pytest.mark.parametrize(
+    "value", ["svc:hunter2@portal", "//svc:hunter2@portal", "portal?code=hunter2", "http://hunter2/"]
+)
+def test_what_may_be_meant_as_a_url_is_not_shown(value: str) -> None:
+    _, (_, problem) = read(Settings, {"LOW": value})
+    assert problem == "LOW must be a whole number from 0 to 9"
+
+
+def test_the_log_line_of_settings_says_the_same_after_redaction() -> None:
+    for shown in (repr(WithKey()), repr(WithKey(api_key="hunter2hunter2"))):
+        assert redact(shown) == shown
 
 
 def test_a_malformed_setting_is_named_and_left_out() -> None:
@@ -54,8 +76,8 @@ def test_a_rule_is_applied_to_the_settings_that_it_names(values: dict[str, int],
 
 
 def test_what_is_shown_holds_no_secret() -> None:
-    assert repr(Settings(name="a", key="secret")) == "NAME=a LOW=1 HIGH=5 KEY=(6 characters)"
-    assert repr(Settings(name="a")) == "NAME=a LOW=1 HIGH=5 KEY="
+    assert repr(Settings(name="a", key="secret")) == "NAME=a LOW=1 HIGH=5 KEY (6 characters)"
+    assert repr(Settings(name="a")) == "NAME=a LOW=1 HIGH=5 KEY (not set)"
 
 
 def test_a_field_that_is_no_setting_is_left_out() -> None:

@@ -158,6 +158,9 @@ def _check_variable(causes: Causes, where: str, env: Obj) -> None:
         return
     if env.get("value"):
         causes.invalid(f"{where}.valueFrom", "", "may not be specified when `value` is not empty")
+    elif not source:
+        known = "`fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        causes.invalid(f"{where}.valueFrom", "", f"must specify one of: {known}")
     for kind in ("secretKeyRef", "configMapKeyRef"):
         for key in ("name", "key"):
             if source.get(kind) is not None and not source[kind].get(key):
