@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from common.settings import Setting, settings_of
 from dispatcher.config.settings import Settings as DispatcherSettings
 from trainer_image.config.settings import Settings as TrainerSettings
 from trainer_image.limits import Limits
+from training_common.settings import Setting, settings_of
 
 PAGE = Path(__file__).with_name("configure.md")
 EXAMPLE = Path(__file__).parents[1] / "config.env.example"

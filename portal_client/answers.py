@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import responses
 
-from common.redaction import redact
-from common.retry_after import parse_retry_after
-from common.text import one_line
 from portal_client.errors import (
     ModelUnknown,
     PortalError,
@@ -23,6 +20,9 @@ from portal_client.errors import (
     StatusUnreadable,
 )
 from portal_client.statuses import ModelStatus, ProcessingStatus
+from training_common.redaction import redact
+from training_common.retry_after import parse_retry_after
+from training_common.text import one_line
 
 MAX_BODY_BYTES = 64 * 1024
 """More is never read: a proper answer has some hundred bytes."""

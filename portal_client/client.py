@@ -22,7 +22,6 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 from portal_client import auth, log_lines, settings
 from portal_client.address import PortalAddress, check_model_id
 from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
@@ -31,6 +30,7 @@ from portal_client.log_lines import AnyLogger, Wording
 from portal_client.messages import portal_message
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from portal_client.tls import MISMATCH_REASONS, tls_verification
+from training_common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
 
 CallObserver = Callable[[str, int | None, PortalError | None, float], None]
 """Called after every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from common.redaction import redact
+from training_common.redaction import redact
 
 STARTED = "Model training started"
 COMPLETED = "Model training completed successfully"

@@ -1,11 +1,11 @@
-"""How settings about the portal and its containers are read, for both images (see common.parsers). Pure."""
+"""How settings about the portal and its containers are read, for both images (see training_common.parsers). Pure."""
 
 from __future__ import annotations
 
-from common import parsers
 from portal_client.address import EXAMPLE, PortalAddress
 from portal_client.auth import AUTH_METHODS
 from portal_client.model_ids import is_container_name
+from training_common import parsers
 
 _plain_url = parsers.url(EXAMPLE)
 # It travels in a request header: what does not fit there must not fail at the first call.

@@ -13,8 +13,6 @@ from typing import Any
 
 import click
 
-from common.redaction import RedactSecrets
-from common.settings import settings_of
 from portal_client.messages import COMPLETED
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
@@ -25,6 +23,8 @@ from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
+from training_common.redaction import RedactSecrets
+from training_common.settings import settings_of
 
 log = logging.getLogger(__name__)
 

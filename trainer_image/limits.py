@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.parsers import whole
-from common.settings import setting
+from training_common.parsers import whole
+from training_common.settings import setting
 
 _number = whole(0, 10**15)
 

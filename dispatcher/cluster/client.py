@@ -21,9 +21,6 @@ from kubernetes import client
 from kubernetes import config as _config
 from kubernetes.config.config_exception import ConfigException
 
-from common.redaction import redact
-from common.retry_after import parse_retry_after
-from common.text import one_line
 from dispatcher.cluster.errors import (
     ClusterError,
     ClusterForbidden,
@@ -36,6 +33,9 @@ from dispatcher.cluster.errors import (
     WatchExpired,
 )
 from dispatcher.cluster.objects import KubeObject
+from training_common.redaction import redact
+from training_common.retry_after import parse_retry_after
+from training_common.text import one_line
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0

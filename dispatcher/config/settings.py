@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.parsers import choice, file, matching, seconds, switch, text, url, whole
-from common.redaction import redact
-from common.settings import broken, read, safe_repr, setting
 from portal_client import settings as portal
 from portal_client.model_ids import is_container_name
+from training_common.parsers import choice, file, matching, seconds, switch, text, url, whole
+from training_common.redaction import redact
+from training_common.settings import broken, read, safe_repr, setting
 
 # A loop that is silent for longer than 180 seconds is called dead by /livez; what a loop sleeps stays well below.
 _PROBE_MAX = 120

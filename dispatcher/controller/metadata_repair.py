@@ -14,14 +14,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from common import backoff
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.model_ids import MODEL_PREFIX
+from training_common import backoff
+from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from common import backoff
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
@@ -29,6 +28,7 @@ from dispatcher.ports import Cluster
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.errors import PortalError
+from training_common import backoff
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
@@ -26,6 +25,7 @@ from portal_client import messages
 from portal_client.errors import PortalError
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
+from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from common import backoff
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
+from training_common import backoff
 
 # Seconds after a report by which a Processing that was on its way to the portal has landed: twice the time that the
 # client waits for an answer.

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from common import backoff
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, WatchExpired
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.metrics import Metrics
+from training_common import backoff
 
 log = logging.getLogger(__name__)
 

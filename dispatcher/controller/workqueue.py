@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from common import backoff
+from training_common import backoff
 
 # The number of void timers in the heap, beside as many as there are due ones, at which it is rebuilt.
 _VOID_TIMERS = 64

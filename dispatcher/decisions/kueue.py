@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.pod_failure import quoted
+from training_common.times import rfc3339
 
 # An admitted Job is resumed within seconds; Kueue that does not is stuck (F36).
 STUCK_AFTER = 600.0

@@ -10,11 +10,11 @@ import signal
 from dataclasses import dataclass
 from typing import Any
 
-from common.redaction import redact
-from common.text import one_line, plain
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions.codes import EXIT_CODES
+from training_common.redaction import redact
+from training_common.text import one_line, plain
 
 # Reasons of the pod condition DisruptionTarget (kubernetes.io, "Pod disruption conditions").
 _DISRUPTIONS = {

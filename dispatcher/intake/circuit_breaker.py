@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from common.backoff import exponential, jittered
+from training_common.backoff import exponential, jittered
 
 log = logging.getLogger(__name__)
 

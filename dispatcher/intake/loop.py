@@ -14,8 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass, field
 
-from common.backoff import exponential
-from common.times import rfc3339
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.admission import Action, Decision, MessageEffect
@@ -31,6 +29,8 @@ from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, StatusUnreadable
+from training_common.backoff import exponential
+from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from common.times import rfc3339, run_stamp
 from dispatcher.cluster import names
 from dispatcher.launch.request import TrainingRequest
+from training_common.times import rfc3339, run_stamp
 
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
 _PERMANENT_EXIT_CODES = list(range(1, 128))

@@ -18,8 +18,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from common.backoff import exponential, jittered
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
@@ -33,6 +31,8 @@ from portal_client import messages
 from portal_client.errors import PortalError
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
+from training_common.backoff import exponential, jittered
+from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
 

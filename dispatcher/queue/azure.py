@@ -17,8 +17,6 @@ from azure.core.exceptions import (
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.queue import QueueClient
 
-from common.redaction import redact
-from common.text import one_line
 from dispatcher.queue.messages import (
     MAX_BATCH,
     ConnectionStringInvalid,
@@ -28,6 +26,8 @@ from dispatcher.queue.messages import (
     QueueMessage,
     QueueUnavailable,
 )
+from training_common.redaction import redact
+from training_common.text import one_line
 
 # What `dispatcher check` sends, and for how many seconds it would exist.
 _PROBE = "dispatcher check: this message may be deleted"

@@ -15,11 +15,11 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.ports import Cluster
+from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
 

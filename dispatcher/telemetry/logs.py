@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from common.redaction import RedactSecrets
+from training_common.redaction import RedactSecrets
 
 _bound: ContextVar[dict[str, str | int]] = ContextVar("bound")
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from common.redaction import redact
-from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds, MalformedRequest, claimed_model, decode
 from dispatcher.queue.messages import PeekedMessage
 from dispatcher.queue.poison import PoisonEntry
+from training_common.redaction import redact
+from training_common.times import rfc3339
 
 Row = dict[str, Any]
 

@@ -20,7 +20,6 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.phases import Phase, phase
@@ -29,6 +28,7 @@ from dispatcher.web import status_rows
 from dispatcher.web.server import Answer, Request
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_rows import Rules, Sections, World
+from training_common.times import rfc3339
 
 # Rows are computed at most once in this many seconds, however many viewers there are…
 _FRESH = 1.0

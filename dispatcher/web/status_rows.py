@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from common.redaction import redact
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import disruptions, outcome
@@ -24,6 +22,8 @@ from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
 from dispatcher.web.request_rows import QueueFacts, Row, epoch, message_row, refused_rows, time_in
 from portal_client import progress_text
+from training_common.redaction import redact
+from training_common.times import rfc3339
 
 SECTIONS = ("running", "waiting", "ended", "refused")
 

@@ -22,7 +22,7 @@ KUBERNETES_TABLE = section(TROUBLESHOOT, "Read from Kubernetes")
 POISON_TABLE = section(TROUBLESHOOT, "Codes in the poison queue")
 SOURCES = [
     path
-    for package in ("common", "dispatcher", "portal_client", "trainer_image")
+    for package in ("training_common", "dispatcher", "portal_client", "trainer_image")
     for path in (ROOT / package).rglob("*.py")
 ]
 

@@ -12,7 +12,6 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from common.settings import Setting
 from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.phases import Phase
@@ -20,6 +19,7 @@ from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PR
 from tests.world.pages import blocks, section, table_rows
 from tests.world.repository import JOB_TEMPLATE, ROOT, read
 from trainer_image.config.model_config import Config, format_duration
+from training_common.settings import Setting
 
 
 def _tables() -> ModuleType:

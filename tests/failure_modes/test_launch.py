@@ -7,7 +7,6 @@ import copy
 import pytest
 import yaml
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.world.builders import T0, a_job
@@ -16,6 +15,7 @@ from tests.world.repository import ROOT, read
 from tests.world.simulated import dispatcher as explored
 from tests.world.simulated.dispatcher import VISIBILITY, Process
 from tests.world.simulated.faults import Crash, Fail
+from training_common.times import rfc3339
 
 
 def test_f01_a_crash_between_mark_and_resume_leaves_nothing_stuck() -> None:

@@ -78,7 +78,7 @@ def test_only_its_own_code_is_in_an_image(folder: str) -> None:
     copied = [rest.split()[:-1] for word, rest in _instructions(folder) if word == "COPY" and "--from" not in rest]
     assert {name for sources in copied for name in sources} == {
         *("pyproject.toml", "constraints.txt", "README.md", "LICENSE"),
-        *("common", "portal_client", folder),
+        *("training_common", "portal_client", folder),
     }
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
     assert "*" in ignored

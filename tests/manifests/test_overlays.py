@@ -10,7 +10,6 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from common import settings as common_settings
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.kustomized import (
@@ -27,6 +26,7 @@ from tests.world.kustomized import (
     template_pod,
 )
 from tests.world.repository import MANIFESTS
+from training_common import settings as common_settings
 
 pytestmark = needs_kubectl
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import names
 from dispatcher.decisions.waiting import Limits
+from training_common.times import rfc3339
 
 # 2026-11-23T08:00:00Z, the instant that the builders' objects were created at.
 T0 = 1795420800.0

@@ -14,9 +14,9 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from common.redaction import redact
-from common.text import plain
 from trainer_image.host import child_environment
+from training_common.redaction import redact
+from training_common.text import plain
 
 log = logging.getLogger(__name__)
 

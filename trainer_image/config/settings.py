@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from common.parsers import choice, file, matching, seconds, url, whole, word
-from common.settings import broken, read, safe_repr, setting
-from common.times import run_stamp
 from portal_client import settings as portal
 from trainer_image.errors import UsageError
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits
+from training_common.parsers import choice, file, matching, seconds, url, whole, word
+from training_common.settings import broken, read, safe_repr, setting
+from training_common.times import run_stamp
 
 
 def _request(value: str) -> Mapping[str, Any]:

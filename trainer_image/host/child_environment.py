@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 
-from common.redaction import MIN_SECRET_LENGTH
+from training_common.redaction import MIN_SECRET_LENGTH
 
 # Credentials and what leads to them: the portal's key, storage, and the pod's identity at the cloud.
 _WITHHELD = re.compile(r"API_KEY|TERMINATION_MESSAGE_PATH|(?:AZURE|IDENTITY|MSI)_\w+", re.ASCII)

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
-from common.backoff import exponential
 from portal_client.errors import PortalError
 from portal_client.messages import STARTED
 from portal_client.protocol import Portal
@@ -22,6 +21,7 @@ from portal_client.statuses import ProcessingStatus
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
 from trainer_image.stop import Stop
+from training_common.backoff import exponential
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from common.redaction import redact
 from trainer_image.run.outcome import Outcome
+from training_common.redaction import redact
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,6 @@ from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
-from common.backoff import exponential, jittered
-from common.retry_after import parse_retry_after
 from trainer_image.errors import UsageError
 from trainer_image.storage.azure_faults import fault_of, retry_after
 from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader
@@ -31,6 +29,8 @@ from trainer_image.storage.container import (
     StorageFault,
     TooLarge,
 )
+from training_common.backoff import exponential, jittered
+from training_common.retry_after import parse_retry_after
 
 # A lease outlives its holder by this: the shortest that Azure gives; a dead pod's replacement waits for it.
 LEASE_SECONDS = 15

@@ -12,7 +12,6 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
-from common.retry_after import parse_retry_after
 from trainer_image.storage.container import (
     AccessDenied,
     BlobChanged,
@@ -22,6 +21,7 @@ from trainer_image.storage.container import (
     StorageFault,
     Unavailable,
 )
+from training_common.retry_after import parse_retry_after
 
 _GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
 _CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}

@@ -22,9 +22,9 @@ from urllib.parse import quote, urlsplit
 import requests
 import urllib3
 
-from common.backoff import exponential
-from common.retry_after import parse_retry_after
 from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, BlobMissing, StorageFault, Unavailable
+from training_common.backoff import exponential
+from training_common.retry_after import parse_retry_after
 
 VERSION = "2021-12-02"
 SCOPE = "https://storage.azure.com/.default"

@@ -11,7 +11,6 @@ import re
 import threading
 import time
 
-from common.times import run_stamp
 from trainer_image.errors import Fenced, Terminated
 from trainer_image.stop import Stop
 from trainer_image.storage import untrusted_json
@@ -24,6 +23,7 @@ from trainer_image.storage.container import (
     LeaseHeld,
     StorageFault,
 )
+from training_common.times import run_stamp
 
 log = logging.getLogger(__name__)
 

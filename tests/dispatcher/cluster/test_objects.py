@@ -8,13 +8,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.decisions.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.builders import T0, a_job, failed
+from training_common.times import rfc3339
 
 
 @pytest.mark.parametrize("job", [a_job(), a_job(suspended=True), a_job(*failed()), a_job(*failed(), reported=True)])

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.settings import settings_of
 from dispatcher.config.settings import Settings, SettingsError
 from tests.world.repository import ROOT
+from training_common.settings import settings_of
 
 SECRET = "c2VjcmV0LWtleS1vZi10aGUtc3RvcmFnZQ=="
 CONNECTION = f"DefaultEndpointsProtocol=https;AccountName=acme;AccountKey={SECRET};EndpointSuffix=core.windows.net"

@@ -9,7 +9,6 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, repaired_metadata
@@ -17,6 +16,7 @@ from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, decode
 from tests.world.builders import T0, TEMPLATE, FakeClock, a_job, complete
+from training_common.times import rfc3339
 
 MESSAGE = '{"task": "train", "model_container_name": "model-1", "note": "$(API_KEY)"}'
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import Listing
 from dispatcher.controller.cache import ClusterCache
@@ -33,6 +32,7 @@ from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.builders import a_condition, a_job, a_pod, terminated
 from tests.world.simulated.records import copied
 from tests.world.simulated.world import EPOCH
+from training_common.times import rfc3339
 
 S = ProcessingStatus
 JOBS = 1000

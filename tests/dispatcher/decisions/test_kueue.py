@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from common.times import rfc3339
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterForbidden, ObjectNotFound
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import kueue
 from tests.world.builders import JOB_UID, T0, FakeClock, a_condition, a_job
+from training_common.times import rfc3339
 
 QUOTA = "couldn't assign flavors to pod set main: insufficient unused quota for nvidia.com/gpu in flavor a100, 1 more"
 PENDING = a_condition("QuotaReserved", "False", "Pending", f"{QUOTA} needed")

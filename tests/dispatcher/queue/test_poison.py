@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from common.times import rfc3339
 from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from tests.world.builders import T0
+from training_common.times import rfc3339
 
 
 def entry(original: str, **changes: Any) -> str:

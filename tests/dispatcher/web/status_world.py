@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import names
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions.waiting import Limits
@@ -22,6 +21,7 @@ from dispatcher.web.server import HttpServer
 from dispatcher.web.status_page import Process, StatusPage
 from dispatcher.web.status_rows import PortalProgress, Rules
 from tests.world.builders import a_condition, a_job, a_pod, complete, failed, running, waiting
+from training_common.times import rfc3339
 
 Job = dict[str, Any]
 Pair = tuple[Job, list[Job]]

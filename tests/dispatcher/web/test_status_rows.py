@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from common.times import rfc3339
 from dispatcher.cluster import names
 from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
@@ -26,6 +25,7 @@ from tests.dispatcher.web.status_world import (
     running_job,
 )
 from tests.world.builders import T0, a_condition, complete, failed, failing, running, terminated, waiting
+from training_common.times import rfc3339
 
 NOW = T0 + 3600
 

@@ -104,11 +104,11 @@ def test_splits_that_share_only_some_of_their_sources_keep_their_rows_when_joine
     common = Stretch(torch.arange(6), 2)
 
     def split(start: int, own: int) -> Stretches:
-        sources = {"common": common, "own": Stretch(torch.arange(6) * own, 2)}
+        sources = {"training_common": common, "own": Stretch(torch.arange(6) * own, 2)}
         return Stretches(sources, torch.tensor([start]), torch.tensor([2]), {"n": torch.tensor([own])})
 
     both = take(joined(split(1, 10), split(4, 100)), slice(None))
-    assert both["common"].tolist() == [[1, 2], [4, 5]]
+    assert both["training_common"].tolist() == [[1, 2], [4, 5]]
     assert both["own"].tolist() == [[10, 20], [400, 500]]
 
 

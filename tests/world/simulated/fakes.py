@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import KubeObject
@@ -16,6 +15,7 @@ from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, Message, copied
 from tests.world.simulated.world import EPOCH, World
+from training_common.times import rfc3339
 
 T = TypeVar("T")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from common.times import rfc3339
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import KubeObject
 from portal_client.statuses import ProcessingStatus
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, copied
 from tests.world.simulated.trainers import Trainers
+from training_common.times import rfc3339
 
 S = ProcessingStatus
 Change = tuple[str, str, dict[str, Any]]

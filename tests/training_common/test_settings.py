@@ -1,4 +1,4 @@
-"""common.settings: what a field says is read, checked across fields and shown, for whichever image."""
+"""training_common.settings: what a field says is read, checked across fields and shown, for whichever image."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from common import parsers
-from common.redaction import redact
-from common.settings import broken, read, safe_repr, setting, settings_of
+from training_common import parsers
+from training_common.redaction import redact
+from training_common.settings import broken, read, safe_repr, setting, settings_of
 
 
 @dataclass(frozen=True, kw_only=True)

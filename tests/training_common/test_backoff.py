@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.backoff import exponential, jittered
+from training_common.backoff import exponential, jittered
 
 
 @pytest.mark.parametrize(("failures", "seconds"), [(1, 0.5), (2, 1.0), (3, 2.0), (7, 30.0), (60, 30.0), (10_000, 30.0)])

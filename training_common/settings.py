@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from common.redaction import redact
+from training_common.redaction import redact
 
 Rule = Callable[..., Iterable[str]]
 """Yields what is wrong with several settings together; its parameters are named as their fields are."""

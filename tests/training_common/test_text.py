@@ -1,4 +1,4 @@
-"""common.text: what a program prints cannot rewrite a log."""
+"""training_common.text: what a program prints cannot rewrite a log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.text import one_line, plain
+from training_common.text import one_line, plain
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""common.times: the texts that Kubernetes, annotations and run ids hold."""
+"""training_common.times: the texts that Kubernetes, annotations and run ids hold."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.times import rfc3339, run_stamp
+from training_common.times import rfc3339, run_stamp
 
 NOON = 1769860800.9
 

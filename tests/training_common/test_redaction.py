@@ -1,4 +1,4 @@
-"""common.redaction: what never reaches a log or a sentence."""
+"""training_common.redaction: what never reaches a log or a sentence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from common.redaction import RedactSecrets, redact
+from training_common.redaction import RedactSecrets, redact
 
 SECRET = "Zm9vYmFyYmF6cXV4MTIzNA=="
 
