@@ -227,10 +227,13 @@ class App:
         metrics.max_active_jobs.set(settings.max_active_jobs)
         metrics.work_queue.set_function(lambda: len(self._work))
         for cause in CAUSES:
-            metrics.pauses(cause, functools.partial(lambda cause: self._breaker.cause == cause, cause))
+            metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
         metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
         metrics.pauses("starting", lambda: not self._cache.ready)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
+
+    def _is_out_of_reach(self, cause: str) -> bool:
+        return self._breaker.cause == cause
 
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""

@@ -156,9 +156,6 @@ class EarlyRelease(Reporter):
 class NoAdoption(Launcher):
     """409 is taken for a duplicate, whoever made the Job."""
 
-    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
-        return super()._create(delivery, request)
-
     def _apply(self, decision: Decision, *rest: Any) -> Decision:
         if decision.action is Action.ADOPT:
             return Decision(Action.DUPLICATE, "taken")
