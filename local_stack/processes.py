@@ -95,6 +95,8 @@ class Service(Stoppable):
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> Self:
+        if self._process is not None and self._process.poll() is None:
+            raise ServiceFailed(f"{self.name} is running already, pid {self.pid}")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

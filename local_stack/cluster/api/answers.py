@@ -17,7 +17,9 @@ def matcher(resource: Resource, query: Mapping[str, str]) -> Matcher | None:
     """Both selectors of a query as one test; None when everything matches."""
     labels = label_matcher(query.get("labelSelector") or "")
     fields = field_matcher(resource, query.get("fieldSelector") or "")
-    return both(labels, fields) if labels and fields else labels or fields
+    if labels and fields:
+        return both(labels, fields)
+    return labels or fields
 
 
 def both(first: Matcher | None, second: Matcher | None) -> Matcher:

@@ -10,12 +10,16 @@ from local_stack.cluster.registry.quantities import pod_limits, pod_requests, qu
 from local_stack.cluster.registry.resources import JOBS, PODS, Resource
 from local_stack.cluster.registry.store import Store
 
+_BUILT_IN_PRIORITIES = {"system-node-critical": 2000001000, "system-cluster-critical": 2000000000}
+
 
 def pod_priority(store: Store, pod: Obj) -> int:
     """The priority that the pod's class stands for; 403 when there is no such class."""
     name = pod["spec"].get("priorityClassName")
     if not name:
         return int(pod["spec"].get("priority") or 0)
+    if name in _BUILT_IN_PRIORITIES:
+        return _BUILT_IN_PRIORITIES[name]
     found = store.get("priorityclasses", "", name)
     if found is None:
         raise forbidden(PODS, pod["metadata"]["name"], f"no PriorityClass with name {name} was found")

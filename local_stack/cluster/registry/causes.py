@@ -50,6 +50,11 @@ class Causes(list[Cause]):
         """`field: Not found: "x"`."""
         self.append(Cause(field, "FieldValueNotFound", f"Not found: {_shown(value)}"))
 
+    def too_many(self, field: str, items: Sequence[Any], most: int) -> None:
+        """`field: Too many: 300: must have at most 255 items`, if there are more than `most`."""
+        if len(items) > most:
+            self.append(Cause(field, "FieldValueTooMany", f"Too many: {len(items)}: must have at most {most} items"))
+
     def not_negative(self, path: str, spec: Mapping[str, Any], names: Iterable[str]) -> None:
         """Of these numbers of `spec`, those that are there and less than 0."""
         for name in names:

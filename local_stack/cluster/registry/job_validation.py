@@ -75,6 +75,7 @@ def _spec_causes(spec: Obj) -> Causes:
 def _check_failure_policy(causes: Causes, policy: Obj, pod: Obj) -> None:
     rules = policy.get("rules") or []
     path = "spec.podFailurePolicy.rules"
+    causes.too_many(path, rules, 20)
     containers = [*(pod.get("containers") or ()), *(pod.get("initContainers") or ())]
     names = {container.get("name") for container in containers}
     for at, rule in enumerate(rules):
@@ -110,6 +111,7 @@ def _check_exit_codes(causes: Causes, path: str, codes: Obj, names: set[Any]) ->
     values = codes.get("values") or []
     if not values:
         causes.invalid(f"{path}.values", values, "at least one value is required")
+    causes.too_many(f"{path}.values", values, 255)
     seen: set[int] = set()
     for at, value in enumerate(values):
         if operator == "In" and value == 0:

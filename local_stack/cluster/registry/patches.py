@@ -50,6 +50,11 @@ def strategic_patch(target: Any, patch: Any) -> Any:
     """Kubernetes' strategic merge: as a merge patch, but the lists of MERGE_KEYS merge by their key."""
     if not isinstance(patch, dict):
         return patch
+    directive = patch.get("$patch")
+    if directive == "replace":
+        return {key: value for key, value in patch.items() if key != "$patch"}
+    if directive == "delete":
+        return {}
     merged = dict(target) if isinstance(target, dict) else {}
     for key, value in patch.items():
         if key.startswith("$setElementOrder/") or key == "$patch":
@@ -59,6 +64,8 @@ def strategic_patch(target: Any, patch: Any) -> Any:
             merged[name] = [item for item in merged.get(name) or [] if item not in value]
             if not merged[name]:
                 del merged[name]
+        elif key == "$retainKeys":
+            merged = {name: kept for name, kept in merged.items() if name in value}
         elif value is None:
             merged.pop(key, None)
         elif isinstance(value, list):

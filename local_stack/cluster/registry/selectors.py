@@ -25,6 +25,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         "status.podIP",
         "status.nominatedNodeName",
     ),
+    "jobs": ("status.successful",),
     "events": (
         "involvedObject.kind",
         "involvedObject.namespace",
@@ -38,6 +39,9 @@ _FIELDS: dict[str, tuple[str, ...]] = {
         "source",
         "type",
     ),
+    "secrets": ("type",),
+    "namespaces": ("status.phase",),
+    "nodes": ("spec.unschedulable",),
 }
 
 
@@ -103,6 +107,8 @@ def field_matcher(resource: Resource, text: str) -> Matcher | None:
 
 def _field_test(path: str, value: str, equal: bool) -> Matcher:
     keys = path.split(".")
+    if path == "status.successful":
+        keys = ["status", "succeeded"]
     if path == "source":
         keys = ["source", "component"]
 
@@ -111,6 +117,10 @@ def _field_test(path: str, value: str, equal: bool) -> Matcher:
         for key in keys:
             found = found.get(key) if isinstance(found, dict) else None
         text = "" if found is None else str(found).lower() if isinstance(found, bool) else str(found)
+        if path == "status.successful" and not text:
+            text = "0"
+        if path == "spec.unschedulable" and not text:
+            text = "false"
         return (text == value) is equal
 
     return test

@@ -9,7 +9,8 @@ import pytest
 from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
 from local_stack.cluster.registry.quantities import pod_requests, quantity
-from local_stack.cluster.registry.selectors import label_matcher
+from local_stack.cluster.registry.resources import JOBS
+from local_stack.cluster.registry.selectors import field_matcher, label_matcher
 
 _ENV = {"env": [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]}
 
@@ -36,6 +37,26 @@ def test_lists_with_a_merge_key_merge_by_it(target: Any, patch: Any, wanted: lis
 
 def test_lists_without_a_merge_key_are_replaced() -> None:
     assert strategic_patch({"args": ["a", "b"]}, {"args": ["c"]}) == {"args": ["c"]}
+
+
+@pytest.mark.parametrize(
+    ("patch", "wanted"),
+    [
+        ({"spec": {"$patch": "replace", "a": 9}}, {"spec": {"a": 9}}),
+        ({"spec": {"$patch": "delete"}}, {"spec": {}}),
+        ({"spec": {"$retainKeys": ["b", "c"], "c": 3}}, {"spec": {"b": 2, "c": 3}}),
+    ],
+)
+def test_directives_of_a_strategic_patch_are_followed_and_never_stored(patch: Any, wanted: Any) -> None:
+    assert strategic_patch({"spec": {"a": 1, "b": 2}}, patch) == wanted
+
+
+@pytest.mark.parametrize(("succeeded", "found"), [(None, True), (1, False)])
+def test_jobs_are_selected_by_how_many_of_their_pods_succeeded(succeeded: int | None, found: bool) -> None:
+    matches = field_matcher(JOBS, "status.successful=0")
+    assert matches is not None
+    status = {} if succeeded is None else {"succeeded": succeeded}
+    assert matches({"metadata": {"name": "a"}, "status": status}) is found
 
 
 def test_finalizers_are_added_and_removed_one_by_one() -> None:
