@@ -75,7 +75,7 @@ _WAITS = {
     "pull-backoff": (10.0, "before an image is pulled again, doubled each time"),
     "crash-backoff": (10.0, "before a container is restarted, doubled each time"),
     "retry": (1.0, "between attempts while a Secret or an image is missing"),
-    "bookmarks": (5.0, "between bookmarks"),
+    "bookmarks": (60.0, "between bookmarks; one comes two seconds before a watch's time-out as well"),
 }
 
 

@@ -58,7 +58,7 @@ class World(Surroundings):
     def __enter__(self) -> Self:
         try:
             options = [word for node in NODES for word in ("--node", f"{node}={_GPUS_OF_A_NODE}")]
-            self.start_parts(*options, "--image", f"{IMAGE}=@instant", "--job-backoff", "0.1")
+            self.start_parts(*options, "--image", f"{IMAGE}=@instant", "--job-backoff", "0.1", "--bookmarks", "5")
             self.job_template.write_text(yaml.safe_dump(_TEMPLATE), encoding="utf-8")
         except BaseException:
             self.stop()

@@ -25,7 +25,7 @@ _REPORTED = "training-dispatcher/reported"
 _MODEL_ID = "training-dispatcher/model-id"
 _SELECTOR = "app.kubernetes.io/managed-by=training-dispatcher"
 _PATHS = {"jobs": "/apis/batch/v1/namespaces/{}/jobs", "pods": "/api/v1/namespaces/{}/pods"}
-# Bookmarks come every 5 seconds: a stream that is silent for longer is broken.
+# Bookmarks come every 5 seconds (fleet.py): a stream that is silent for longer is broken.
 _SILENCE = 8.0
 
 

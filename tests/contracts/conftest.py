@@ -32,18 +32,7 @@ def _stand_in(
     if _option(request.config, "--kubeconfig"):
         yield None
         return
-    quick = (
-        "--job-backoff",
-        "0.5",
-        "--pull-backoff",
-        "0.3",
-        "--retry",
-        "0.2",
-        "--crash-backoff",
-        "0.2",
-        "--bookmarks",
-        "0.5",
-    )
+    quick = ("--job-backoff", "0.5", "--pull-backoff", "0.3", "--retry", "0.2", "--crash-backoff", "0.2")
     folder = tmp_path_factory.mktemp("contracts")
     with start_cluster(folder, "--gpus", "8", "--namespace", "contracts", *quick, images={"busybox:1.36": None}) as it:
         yield it

@@ -129,10 +129,61 @@ def test_a_token_for_the_next_page_expires_with_the_history(kube: Kube, stand_in
     assert (answer.code, answer.reason) == (410, "Expired")
 
 
-def test_bookmarks_bring_the_version_forward_while_nothing_happens(kube: Kube, stand_in: StandInCluster) -> None:
-    del stand_in  # a real cluster sends one a minute
+def test_a_watch_gets_a_bookmark_just_before_its_time_is_over_and_is_renewed_from_there(kube: Kube, job: Names) -> None:
+    nothing = f"contracts={kube.run}-nothing"
+    kube.start(job(), "exit 0", suspend=True)
     version = _version(kube)
-    events = list(kube.watch("jobs", 2, resourceVersion=version, allowWatchBookmarks="true"))
-    assert "BOOKMARK" in {event["type"] for event in events}
-    marks = [event["object"] for event in events if event["type"] == "BOOKMARK"]
-    assert int(marks[-1]["metadata"]["resourceVersion"]) >= int(version)
+    events = list(kube.watch("jobs", 4, resourceVersion=version, allowWatchBookmarks="true", labelSelector=nothing))
+    assert {event["type"] for event in events} == {"BOOKMARK"}
+    mark = events[-1]["object"]
+    assert (mark["kind"], mark["apiVersion"], set(mark["metadata"])) == ("Job", "batch/v1", {"resourceVersion"})
+    assert int(mark["metadata"]["resourceVersion"]) >= int(version)
+    name = job()
+    kube.start(name, "exit 0", suspend=True)
+    renewed = kube.watch(
+        "jobs", 1, resourceVersion=mark["metadata"]["resourceVersion"], fieldSelector=f"metadata.name={name}"
+    )
+    assert next(renewed)["object"]["metadata"]["name"] == name
+
+
+def test_nobody_gets_a_bookmark_who_did_not_ask_for_it(kube: Kube) -> None:
+    assert list(kube.watch("leases", 3, resourceVersion=_version(kube))) == []
+
+
+@pytest.mark.parametrize("left", ["status.phase=Pending", "status.phase!=Succeeded,status.phase!=Failed"])
+def test_a_pod_that_leaves_a_field_selector_is_deleted_for_the_watcher_with_what_it_was(
+    kube: Kube, job: Names, left: str
+) -> None:
+    name = job()
+    mine = f"batch.kubernetes.io/job-name={name}"
+    with (
+        kube.watching("pods", labelSelector=mine) as everything,
+        kube.watching("pods", labelSelector=mine, fieldSelector=left) as chosen,
+    ):
+        kube.start(name, "exit 0")
+        kube.wait_pod(name, lambda pod: pod["status"]["phase"] == "Succeeded")
+        wait_until(lambda: chosen and chosen[-1]["type"] == "DELETED", what=lambda: f"its end: {chosen}")
+        gone = chosen[-1]["object"]
+        version = gone["metadata"]["resourceVersion"]
+        wait_until(lambda: version in [event["object"]["metadata"]["resourceVersion"] for event in everything])
+    versions = [event["object"]["metadata"]["resourceVersion"] for event in everything]
+    at = versions.index(version)
+    assert chosen[0]["type"] == "ADDED"
+    assert everything[at]["type"] == "MODIFIED"
+    before = everything[at - 1]["object"]
+    before["metadata"]["resourceVersion"] = version
+    assert gone == before, "the last content that matched, under the version that matches no more"
+
+
+def test_an_object_comes_and_goes_with_a_label_whose_absence_is_selected(kube: Kube, job: Names) -> None:
+    name = job()
+    kube.start(name, "exit 0", suspend=True)
+    kube.wait_job(name, "Suspended")
+    with kube.watching("jobs", labelSelector=f"contracts={kube.run},!colour") as events:
+        kube.patch("jobs", name, {"metadata": {"labels": {"colour": "blue"}}})
+        kube.patch("jobs", name, {"metadata": {"labels": {"colour": "red"}}})
+        back = kube.patch("jobs", name, {"metadata": {"labels": {"colour": None}}}).body
+        wait_until(lambda: len(events) == 2, what=lambda: f"two events: {events}")
+    assert [event["type"] for event in events] == ["DELETED", "ADDED"]
+    assert "colour" not in events[0]["object"]["metadata"]["labels"]
+    assert events[1]["object"] == back

@@ -66,9 +66,16 @@ class Kube:
         return f"{where}/{name}" if name else where
 
     def _open(
-        self, method: str, path: str, body: object, query: dict[str, Any] | None, content: str, timeout: float
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: dict[str, Any] | None,
+        content: str,
+        timeout: float,
+        accept: str = "application/json",
     ) -> urllib3.HTTPResponse:
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": accept}
         if body is not None:
             headers["Content-Type"] = content
         words = self._api.param_serialize(
@@ -91,9 +98,10 @@ class Kube:
         query: dict[str, Any] | None = None,
         content: str = "application/json",
         timeout: float = 20.0,
+        accept: str = "application/json",
     ) -> Answer:
         """One request; a refusal is an answer like any other."""
-        response = self._open(method, path, body, query, content, timeout)
+        response = self._open(method, path, body, query, content, timeout, accept)
         data = response.read()
         headers = {key.lower(): value for key, value in response.headers.items()}
         return Answer(response.status, json.loads(data) if data else {}, headers)
@@ -145,14 +153,20 @@ class Kube:
         return response.read().decode()
 
     def watch(
-        self, plural: str, seconds: float, *, opened: list[urllib3.HTTPResponse] | None = None, **query: Any
+        self,
+        plural: str,
+        seconds: float,
+        *,
+        opened: list[urllib3.HTTPResponse] | None = None,
+        accept: str = "application/json",
+        **query: Any,
     ) -> Iterator[Obj]:
         """The events of one watch, until the server ends it after `seconds` (whole ones).
 
         `opened` gets the response, for another thread to shut it down.
         """
         asked = {"watch": "true", "timeoutSeconds": int(seconds), **query}
-        response = self._open("GET", self.path(plural), None, asked, "", seconds + 10)
+        response = self._open("GET", self.path(plural), None, asked, "", seconds + 10, accept)
         if response.status != 200:
             raise AssertionError(f"watch {plural}: {response.status} {response.read()!r}")
         if opened is not None:

@@ -103,7 +103,7 @@ class ControlApi:
 
     def _compact(self) -> dict[str, Any]:
         self.registry.store.compact()
-        self.verbs.forget_snapshots()
+        self.verbs.forget_moments()
         return {"resourceVersion": str(self.registry.store.version)}
 
     def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from local_stack.cluster.api.answers import known_resource, respond, respond_byt
 from local_stack.cluster.api.control import ControlApi
 from local_stack.cluster.api.discovery import discover
 from local_stack.cluster.api.faults import Call, Fault, Faults
+from local_stack.cluster.api.forms import form_of
 from local_stack.cluster.api.logs import check_started, choose_container, serve_log
 from local_stack.cluster.api.protobuf import MEDIA_TYPE, to_object
 from local_stack.cluster.api.verbs import Target, Verbs
@@ -126,29 +127,29 @@ class ClusterApi:
     async def _perform(
         self, request: web.BaseRequest, verb: str, target: Target, query: Mapping[str, str], user: str
     ) -> web.StreamResponse:
-        as_table = "as=Table" in request.headers.get("Accept", "")
+        form = form_of(request.headers.get("Accept", ""))
         verbs = self.verbs
         if verb == "watch":
-            return await self.watches.serve(request, verbs.watch(target, query, as_table))
+            return await self.watches.serve(request, verbs.watch(target, query, form))
         if verb == "get":
             if target.subresource == "log":
                 return await self._log(request, target, query)
-            return verbs.get(target, as_table)
+            return verbs.get(target, form)
         if verb == "list":
-            return verbs.list_all(target, query, as_table)
+            return verbs.list_all(target, query, form)
         raw = await request.read()
         body = to_object(raw) if request.content_type == MEDIA_TYPE else json.loads(raw or b"{}")
         if verb == "patch":
-            return verbs.patch(target, query, body, request.content_type)
+            return verbs.patch(target, query, body, request.content_type, form)
         if not isinstance(body, dict):
             raise errors.bad_request("the body of the request is not an object")
         if verb == "create":
-            return verbs.create(target, query, body, user)
+            return verbs.create(target, query, body, user, form)
         if verb == "update":
-            return verbs.update(target, query, body)
+            return verbs.update(target, query, body, form)
         if verb == "delete":
-            return verbs.delete(target, query, body)
-        return verbs.delete_collection(target, query, body)
+            return verbs.delete(target, query, body, form)
+        return verbs.delete_collection(target, query, body, form)
 
     async def _log(self, request: web.BaseRequest, target: Target, query: Mapping[str, str]) -> web.StreamResponse:
         pod = self.verbs.registry.get(PODS, target.namespace, target.name)

@@ -7,25 +7,25 @@ import json
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiohttp import web
 
 from local_stack.cluster.api.answers import both, delete_options, matcher, respond, respond_bytes
 from local_stack.cluster.api.faults import Call, Faults
-from local_stack.cluster.api.tables import table
+from local_stack.cluster.api.forms import Form, many, one
 from local_stack.cluster.api.watch import WatchRequest
 from local_stack.cluster.registry import errors
 from local_stack.cluster.registry.fields import decode
-from local_stack.cluster.registry.objects import Obj, to_json
+from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.patches import json_patch, merge_patch, strategic_patch
 from local_stack.cluster.registry.resources import ACCESS_REVIEWS, LEASES, PODS, Resource
 from local_stack.cluster.registry.selectors import field_matcher
 from local_stack.cluster.registry.store import Stored
 from local_stack.cluster.registry.writes import Registry
 
-_SNAPSHOTS = 64
+_MOMENTS = 64
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,15 @@ class Target:
     subresource: str
 
 
+@dataclass(frozen=True)
+class _Moment:
+    """What the pages of one list show: all objects of its version. `at`: the next page begins there."""
+
+    version: int
+    objects: list[Stored]
+    at: int = 0
+
+
 class Verbs:
     """Carries out what `Target` and verb say; knows nothing of HTTP but queries, bodies and responses."""
 
@@ -45,60 +54,57 @@ class Verbs:
         self.registry = registry
         self.store = registry.store
         self._faults = faults
-        self._snapshots: OrderedDict[str, tuple[int, list[Stored]]] = OrderedDict()
+        self._moments: OrderedDict[str, _Moment] = OrderedDict()
 
-    def forget_snapshots(self) -> None:
+    def forget_moments(self) -> None:
         """Continue tokens handed out before are expired now."""
-        self._snapshots.clear()
+        self._moments.clear()
 
-    def get(self, target: Target, as_table: bool) -> web.Response:
+    def get(self, target: Target, form: Form) -> web.Response:
         """One object."""
         stored = self.store.find(target.resource.plural, target.namespace, target.name)
         if stored is None:
             raise errors.not_found(target.resource, target.name)
-        if as_table:
-            return respond(table(target.resource, [stored.obj], str(stored.version)))
-        return respond_bytes(stored.json())
+        return respond_bytes(one(target.resource, stored, form))
 
-    def list_all(self, target: Target, query: Mapping[str, str], as_table: bool) -> web.Response:
+    def list_all(self, target: Target, query: Mapping[str, str], form: Form) -> web.Response:
         """The collection, or a page of it; the pages of one list show one moment."""
         resource = target.resource
         limit = int(query.get("limit") or 0)
+        matches = matcher(resource, query)
         token = query.get("continue") or ""
-        if token:
-            version, found = self._resume(token)
-        else:
-            matches = matcher(resource, query)
-            version = self.store.version
-            found = self.store.all(resource.plural, target.namespace)
-            if matches is not None:
-                found = [stored for stored in found if matches(stored.obj)]
-        left = 0
-        proceed = ""
-        if limit and len(found) > limit:
-            left = len(found) - limit
-            proceed = self._keep(version, found[limit:])
-            found = found[:limit]
-        if as_table:
-            return respond(table(resource, [stored.obj for stored in found], str(version), proceed))
-        meta: Obj = {"resourceVersion": str(version)}
-        if proceed:
-            meta |= {"continue": proceed, "remainingItemCount": left}
-        head: Obj = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version, "metadata": meta}
-        # Items of a list carry no kind and apiVersion of their own, as the API server writes built-in types.
-        prefix = len(to_json({"kind": resource.kind, "apiVersion": resource.api_version}))
-        items = b",".join(b"{" + stored.json()[prefix:] for stored in found)
-        return respond_bytes(to_json(head)[:-1] + b',"items":[' + items + b"]}")
+        shown = (
+            self._resume(token)
+            if token
+            else _Moment(self.store.version, self.store.all(resource.plural, target.namespace))
+        )
+        found: list[Stored] = []
+        at = shown.at
+        while at < len(shown.objects):
+            stored = shown.objects[at]
+            if matches is None or matches(stored.selectable):
+                if limit and len(found) == limit:
+                    break
+                found.append(stored)
+            at += 1
+        meta: Obj = {"resourceVersion": str(shown.version)}
+        if at < len(shown.objects):
+            meta["continue"] = self._keep(replace(shown, at=at))
+            # How many are left is not known where a selector chooses.
+            if matches is None:
+                meta["remainingItemCount"] = len(shown.objects) - at
+        return respond_bytes(many(resource, found, meta, form))
 
-    def _keep(self, version: int, rest: list[Stored]) -> str:
-        token = base64.urlsafe_b64encode(json.dumps({"rv": version, "start": secrets.token_hex(6)}).encode()).decode()
-        self._snapshots[token] = (version, rest)
-        while len(self._snapshots) > _SNAPSHOTS:
-            self._snapshots.popitem(last=False)
+    def _keep(self, rest: _Moment) -> str:
+        words = json.dumps({"rv": rest.version, "start": secrets.token_hex(6)})
+        token = base64.urlsafe_b64encode(words.encode()).decode()
+        self._moments[token] = rest
+        while len(self._moments) > _MOMENTS:
+            self._moments.popitem(last=False)
         return token
 
-    def _resume(self, token: str) -> tuple[int, list[Stored]]:
-        found = self._snapshots.get(token)
+    def _resume(self, token: str) -> _Moment:
+        found = self._moments.get(token)
         if found is None:
             raise errors.expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a "
@@ -109,7 +115,7 @@ class Verbs:
             )
         return found
 
-    def watch(self, target: Target, query: Mapping[str, str], as_table: bool) -> WatchRequest:
+    def watch(self, target: Target, query: Mapping[str, str], form: Form) -> WatchRequest:
         """What a watch asks for; the name in the path stands for a field selector."""
         matches = matcher(target.resource, query)
         if target.name:
@@ -124,10 +130,10 @@ class Verbs:
             timeout=float(query.get("timeoutSeconds") or 0),
             bookmarks=query.get("allowWatchBookmarks") in ("true", "1", "True"),
             initial_end=initial,
-            as_table=as_table,
+            form=form,
         )
 
-    def create(self, target: Target, query: Mapping[str, str], body: Obj, user: str) -> web.Response:
+    def create(self, target: Target, query: Mapping[str, str], body: Obj, user: str, form: Form) -> web.Response:
         """POST to a collection, or an eviction."""
         resource = target.resource
         if target.subresource == "eviction":
@@ -140,17 +146,18 @@ class Verbs:
             return self._review(body, user)
         warnings = self._decoded(resource, body, query)
         created = self.registry.create(resource, target.namespace, body, dry_run=query.get("dryRun") == "All")
-        return (
-            respond(created, 201, warnings) if query.get("dryRun") else self._stored(created, resource, 201, warnings)
-        )
+        return self._written(created, resource, form, 201, warnings)
 
-    def _stored(self, obj: Obj, resource: Resource, status: int, warnings: list[str]) -> web.Response:
+    def _written(
+        self, obj: Obj, resource: Resource, form: Form, status: int = 200, warnings: list[str] | None = None
+    ) -> web.Response:
         """Answer with an object just written, using the JSON that the watchers get as well."""
         meta = obj["metadata"]
         stored = self.store.find(resource.plural, meta.get("namespace", ""), meta["name"])
-        if stored is not None and stored.obj is obj:
-            return respond_bytes(stored.json(), status, warnings)
-        return respond(obj, status, warnings)
+        if stored is None or stored.obj is not obj:
+            # A dry run's, or one that is gone.
+            stored = Stored(obj, int(meta.get("resourceVersion") or 0))
+        return respond_bytes(one(resource, stored, form), status, warnings)
 
     def _evict(self, target: Target, body: Obj) -> web.Response:
         pod = self.registry.get(PODS, target.namespace, target.name)
@@ -179,7 +186,7 @@ class Verbs:
                 )
         return decode(resource.kind, resource.version, body, query.get("fieldValidation") or "Warn")
 
-    def update(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+    def update(self, target: Target, query: Mapping[str, str], body: Obj, form: Form) -> web.Response:
         """PUT."""
         resource = target.resource
         warnings = self._decoded(resource, body, query)
@@ -192,13 +199,13 @@ class Verbs:
         old = self.store.get(resource.plural, target.namespace, target.name)
         if old is None and resource is LEASES:
             created = self.registry.create(resource, target.namespace, body, dry_run=dry_run)
-            return respond(created, 201, warnings)
+            return self._written(created, resource, form, 201, warnings)
         if old is None:
             raise errors.not_found(resource, target.name)
         updated = self.registry.update(resource, old, body, subresource=target.subresource, dry_run=dry_run)
-        return self._stored(updated, resource, 200, warnings)
+        return self._written(updated, resource, form, warnings=warnings)
 
-    def patch(self, target: Target, query: Mapping[str, str], body: Any, content_type: str) -> web.Response:
+    def patch(self, target: Target, query: Mapping[str, str], body: Any, content_type: str, form: Form) -> web.Response:
         """PATCH in one of its three forms."""
         resource = target.resource
         old = self.registry.get(resource, target.namespace, target.name)
@@ -221,9 +228,9 @@ class Verbs:
         warnings = self._decoded(resource, new, query)
         dry_run = query.get("dryRun") == "All"
         updated = self.registry.update(resource, old, new, subresource=target.subresource, dry_run=dry_run)
-        return self._stored(updated, resource, 200, warnings)
+        return self._written(updated, resource, form, warnings=warnings)
 
-    def delete(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+    def delete(self, target: Target, query: Mapping[str, str], body: Obj, form: Form) -> web.Response:
         """DELETE of one object."""
         resource = target.resource
         options = delete_options(query, body)
@@ -235,14 +242,14 @@ class Verbs:
                 "remove them or set propagationPolicy=Orphan to suppress this warning"
             )
         if not gone or resource is PODS:
-            return respond(obj, 200, warnings)
+            return self._written(obj, resource, form, warnings=warnings)
         details: Obj = {"name": target.name, "kind": resource.plural, "uid": obj["metadata"]["uid"]}
         if resource.group:
             details["group"] = resource.group
         success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
         return respond(success, 200, warnings)
 
-    def delete_collection(self, target: Target, query: Mapping[str, str], body: Obj) -> web.Response:
+    def delete_collection(self, target: Target, query: Mapping[str, str], body: Obj, form: Form) -> web.Response:
         """DELETE of everything that the selectors choose."""
         resource = target.resource
         matches = matcher(resource, query)
@@ -250,11 +257,9 @@ class Verbs:
         chosen = [
             stored
             for stored in self.store.all(resource.plural, target.namespace)
-            if matches is None or matches(stored.obj)
+            if matches is None or matches(stored.selectable)
         ]
         for stored in chosen:
             meta = stored.obj["metadata"]
             self.registry.delete(resource, meta.get("namespace", ""), meta["name"], options)
-        head = {"kind": f"{resource.kind}List", "apiVersion": resource.api_version}
-        meta = {"resourceVersion": str(self.store.version)}
-        return respond({**head, "metadata": meta, "items": [stored.obj for stored in chosen]})
+        return respond_bytes(many(resource, chosen, {"resourceVersion": str(self.store.version)}, form))

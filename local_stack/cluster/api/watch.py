@@ -1,24 +1,29 @@
-"""Watches: a stream of JSON lines from a version on, with selectors, bookmarks, and faults on demand."""
+"""Watches: a stream of JSON lines from a version on, with selectors, bookmarks, and faults on demand.
+
+Source of the rules: the API server's watch cache (k8s.io/apiserver/pkg/storage/cacher).
+"""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from aiohttp import web
 
-from local_stack.cluster.api.tables import table
+from local_stack.cluster.api.forms import Form, bookmark, one
 from local_stack.cluster.registry.errors import ApiError, bad_request, expired
-from local_stack.cluster.registry.objects import Obj, to_json
+from local_stack.cluster.registry.objects import to_json
 from local_stack.cluster.registry.resources import Resource
 from local_stack.cluster.registry.selectors import Matcher
 from local_stack.cluster.registry.store import Change, Store, Stored
 
 _MOST_WAITING = 50_000
+# Seconds before the time-out that a watch asked for at which it gets a bookmark, to be renewed from there.
+_BEFORE_THE_END = 2.0
 _INITIAL_END = "k8s.io/initial-events-end"
 
 
@@ -33,13 +38,13 @@ class WatchRequest:
     timeout: float
     bookmarks: bool
     initial_end: bool
-    as_table: bool
+    form: Form
 
 
 class Watches:
     """Every open watch. `period`: seconds between bookmarks."""
 
-    def __init__(self, store: Store, period: float = 5.0) -> None:
+    def __init__(self, store: Store, period: float) -> None:
         self._store = store
         self._period = period
         self.open: set[Watch] = set()
@@ -115,24 +120,20 @@ class Watch:
     def _push_all(self) -> None:
         """Everything that there is, as if it were added now."""
         for stored in self._store.all(self.asked.resource.plural, self.asked.namespace):
-            if self.asked.matcher is None or self.asked.matcher(stored.obj):
+            if self.asked.matcher is None or self.asked.matcher(stored.selectable):
                 self._push("ADDED", stored)
         if self.asked.initial_end:
             self._bookmark({_INITIAL_END: "true"})
 
     def _changed(self, change: Change) -> None:
-        obj = change.stored.obj
+        obj = change.stored.selectable
         asked = self.asked
         if asked.namespace and obj["metadata"].get("namespace") != asked.namespace:
             return
         if asked.matcher is None:
-            if asked.as_table:
-                self._push(change.kind, change.stored)
-            else:
-                self._waiting.append(change.frame())
-                self._wake.set()
+            self._push(change.kind, change.stored)
             return
-        before = change.previous is not None and asked.matcher(change.previous.obj)
+        before = change.previous is not None and asked.matcher(change.previous.selectable)
         now = change.kind != "DELETED" and asked.matcher(obj)
         if now:
             self._push("MODIFIED" if before else "ADDED", change.stored)
@@ -146,19 +147,13 @@ class Watch:
                 self._push("DELETED", Stored({**last, "metadata": meta}, change.stored.version))
 
     def _push(self, kind: str, stored: Stored) -> None:
-        body = stored.json()
-        if self.asked.as_table:
-            body = to_json(table(self.asked.resource, [stored.obj], str(stored.version)))
+        body = one(self.asked.resource, stored, self.asked.form)
         self._waiting.append(b'{"type":"' + kind.encode() + b'","object":' + body + b"}\n")
         self._wake.set()
 
     def _bookmark(self, annotations: dict[str, str] | None = None) -> None:
-        resource = self.asked.resource
-        meta: Obj = {"resourceVersion": str(self._store.version), "creationTimestamp": None}
-        if annotations:
-            meta["annotations"] = annotations
-        obj: dict[str, Any] = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": meta}
-        self._waiting.append(to_json({"type": "BOOKMARK", "object": obj}) + b"\n")
+        obj = bookmark(self.asked.resource, self._store.version, annotations or {}, self.asked.form)
+        self._waiting.append(b'{"type":"BOOKMARK","object":' + obj + b"}\n")
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json", "Cache-Control": "no-cache"})
@@ -167,7 +162,7 @@ class Watch:
         await response.prepare(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.asked.timeout or random.uniform(1800, 3600))
-        marked = loop.time()
+        mark = self._next_mark(loop.time(), deadline)
         while True:
             if self._waiting and not self.silent:
                 lines = b"".join(self._waiting)
@@ -177,18 +172,26 @@ class Watch:
             if self._ended or loop.time() >= deadline or len(self._waiting) > _MOST_WAITING:
                 break
             self._wake.clear()
-            until = min(deadline, marked + self._period) if self.asked.bookmarks else deadline
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(deadline, mark)):
                     await self._wake.wait()
             except TimeoutError:
-                if self.asked.bookmarks:
-                    marked = loop.time()
+                if loop.time() >= mark:
                     self._bookmark()
+                    mark = self._next_mark(loop.time(), deadline)
         if self.silent:
             await asyncio.Event().wait()
         await response.write_eof()
         return response
+
+    def _next_mark(self, now: float, deadline: float) -> float:
+        """When the next bookmark is due, by the loop's clock; infinite: never."""
+        before_the_end = deadline - _BEFORE_THE_END
+        return (
+            min([now + self._period, *([before_the_end] if before_the_end > now else [])])
+            if self.asked.bookmarks
+            else math.inf
+        )
 
     def cut(self) -> None:
         """Close the connection at once."""

@@ -17,13 +17,26 @@ _HISTORY = 10_000
 _EVENTS_KEPT = 20_000
 
 
-@dataclass(slots=True, eq=False)
 class Stored:
     """One version of one object."""
 
-    obj: Obj
-    version: int
-    _json: bytes | None = None
+    __slots__ = ("_json", "_metadata", "_obj", "version")
+
+    def __init__(self, obj: Obj, version: int) -> None:
+        self.version = version
+        self._obj = obj
+        self._json: bytes | None = None
+        self._metadata: bytes | None = None
+
+    @property
+    def obj(self) -> Obj:
+        """The object. Never change it in place."""
+        return self._obj
+
+    @property
+    def selectable(self) -> Obj:
+        """Of the object at least what selectors look at, and whose it is."""
+        return self._obj
 
     def json(self) -> bytes:
         """This version as JSON, made on first use."""
@@ -31,21 +44,20 @@ class Stored:
             self._json = to_json(self.obj)
         return self._json
 
+    def metadata(self) -> bytes:
+        """Its metadata as JSON, made on first use."""
+        if self._metadata is None:
+            self._metadata = to_json(self.obj["metadata"])
+        return self._metadata
 
-@dataclass(slots=True, eq=False)
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Change:
     """One write: ADDED, MODIFIED or DELETED, with the version before it (None for ADDED)."""
 
     kind: str
     stored: Stored
     previous: Stored | None
-    _frame: bytes | None = None
-
-    def frame(self) -> bytes:
-        """The line a watcher reads, made on first use."""
-        if self._frame is None:
-            self._frame = b'{"type":"' + self.kind.encode() + b'","object":' + self.stored.json() + b"}\n"
-        return self._frame
 
 
 Listener = Callable[[Change], None]
