@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,7 @@ from dispatcher.cluster.errors import (
     ObjectInvalid,
     ObjectNotFound,
     QuotaExceeded,
+    RequestDenied,
     WatchExpired,
 )
 from dispatcher.cluster.objects import KubeObject
@@ -291,31 +293,59 @@ def _connect(pool_size: int) -> tuple[Any, str]:
     return client.ApiClient(configuration), namespace
 
 
+# A denial is known by its words alone: a webhook chooses its status code, a policy is one of 401, 403, 413 and 422.
+_DENIED = re.compile(
+    r'(?:.* is forbidden: )?(?:admission webhook ".*" denied the request|[A-Z]\w+AdmissionPolicy .* denied request)'
+)
+_RBAC = re.compile(r'User ".*" cannot [a-z]+ resource "')
+
+
 def _error(
     verb: str, kind: str, name: str, code: int, status: Mapping[str, Any], headers: Mapping[str, str]
 ) -> ClusterError:
     """The API server's Status object → our error."""
     text = redact(one_line(str(status.get("message") or f"HTTP {code}")))[:1000]
-    what = f"{verb} {kind}" + (f" {name}" if name else "")
-    if code in (404, 409, 410) and status.get("kind") != "Status":
-        # A proxy's page, or another server's: it knows nothing about our objects, so it is no proof that one is absent.
-        return ClusterUnavailable(f"Cannot {what}: HTTP {code} without a Status of Kubernetes; is it an API server?")
-    if code == 404:
-        return ObjectNotFound(f"Cannot {what}: {text}")
-    if code == 409:
-        return ObjectConflict(f"Cannot {what}: {text}")
-    if code == 410:
-        return WatchExpired(f"Cannot {what}: {text}")
-    if code == 403 and "exceeded quota" in text:
-        return QuotaExceeded(f"Cannot {what}: {text}")
-    if code == 403:
-        return ClusterForbidden(f'Cannot {what}: {text}. The Role must allow the verb "{verb}" on "{kind}"')
-    if code == 401:
-        return ClusterForbidden(f"Cannot {what}: the API server does not accept our credentials")
-    if 400 <= code < 500 and code not in (408, 429):
-        return ObjectInvalid(f"Cannot {what}: {text}")
+    cannot = f"Cannot {verb} {kind}" + (f" {name}" if name else "")
+    said = f"{cannot}: {text}"
     retry_after = parse_retry_after(headers.get("Retry-After"), time.time())
-    return ClusterUnavailable(f"Cannot {what}: {text}", retry_after=retry_after, ambiguous=code != 429)
+    if status.get("kind") != "Status" and code not in (401, 408, 429) and code < 500:
+        # A proxy's page, or another server's: it knows nothing about our objects, so it is no proof that one is absent,
+        # nor about our rights.
+        return ClusterUnavailable(f"{cannot}: HTTP {code} without a Status of Kubernetes; is it an API server?")
+    if _DENIED.match(text) and code not in (408, 429) and code < 500:  # these are a webhook's own trouble
+        return RequestDenied(said)
+    if "failed calling webhook" in text:
+        # Admission comes before storage: nothing was changed.
+        why = "The cluster's admission webhook does not answer: tell who runs it"
+        return ClusterUnavailable(f"{said}. {why}", retry_after=retry_after, ambiguous=False)
+    match code:
+        case 404:
+            return ObjectNotFound(said)
+        case 409:
+            return ObjectConflict(said)
+        case 410:
+            return WatchExpired(said)
+        case 401:
+            return ClusterForbidden(f"{cannot}: the API server does not accept our credentials")
+        case 403:
+            return _forbidden(said, verb, kind, status)
+        case 408 | 429:
+            return ClusterUnavailable(said, retry_after=retry_after, ambiguous=code != 429)
+    return ClusterUnavailable(said, retry_after=retry_after) if code >= 500 else ObjectInvalid(said)
+
+
+def _forbidden(said: str, verb: str, kind: str, status: Mapping[str, Any]) -> ClusterError:
+    """A 403 is RBAC's or an admission plug-in's; only their words tell which."""
+    details = status.get("details")
+    causes = (details.get("causes") if isinstance(details, dict) else None) or []
+    reasons = [cause.get("reason") for cause in causes if isinstance(cause, dict)]
+    if "NamespaceTerminating" in reasons or "because it is being terminated" in said:
+        return ClusterForbidden(f"{said}. The namespace is being deleted: create it anew, or set NAMESPACE to another")
+    if _RBAC.search(said) or verb not in ("create", "patch", "delete"):
+        return ClusterForbidden(f'{said}. The Role must allow the verb "{verb}" on "{kind}"')
+    # A quota that was just made has no status yet.
+    is_quota = "exceeded quota" in said or "status unknown for quota" in said
+    return QuotaExceeded(said) if is_quota else RequestDenied(said)
 
 
 def _why(error: Exception) -> str:

@@ -21,7 +21,7 @@ class ClusterUnavailable(ClusterError):
 
 
 class ClusterForbidden(ClusterError):
-    """401, 403: names the verb and the resource that the Role lacks; an operator must fix it."""
+    """401, or 403 by RBAC or a namespace that is being terminated: an operator must fix it."""
 
 
 class QuotaExceeded(ClusterError):
@@ -30,6 +30,10 @@ class QuotaExceeded(ClusterError):
 
 class ObjectInvalid(ClusterError):
     """400, 413, 422: the object itself is refused."""
+
+
+class RequestDenied(ObjectInvalid):
+    """An admission webhook, policy or plug-in denies the object, whatever the status code; its words are the text's."""
 
 
 class ObjectNotFound(ClusterError):

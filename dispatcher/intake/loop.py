@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import KW_ONLY, dataclass, field
 
-from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound
+from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound, RequestDenied
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.admission import Action, Decision, MessageEffect
 from dispatcher.intake.circuit_breaker import CircuitBreaker
@@ -43,11 +43,13 @@ _REMEMBERED = 10_000
 # The multiple of MAX_DELIVERIES at which the queue's own count decides.
 _FORGETFUL = 5
 
+_JOB_REFUSED = "JobRefused"
 _POISON_CODES: dict[type[Exception], str] = {
     ModelUnknown: "ModelUnknown",
     StatusUnreadable: "StatusUnreadable",
     PortalRefused: "PortalRefused",
-    ObjectInvalid: "JobRefused",
+    ObjectInvalid: _JOB_REFUSED,
+    RequestDenied: _JOB_REFUSED,
 }
 
 
@@ -153,10 +155,9 @@ class Intake:
     def _launch(self, message: QueueMessage, request: TrainingRequest) -> None:
         started = time.monotonic()
         log.info(log_lines.EXTRACTED, request.model_id, request.model_container)
-        delivery = Delivery(message.id, message.queued_at, message.remaining)
         try:
             with self.locks.hold(request.model_id):
-                decision = self.launcher.launch(delivery, request)
+                decision = self.launcher.launch(_delivery(message), request)
         except OutOfTime:
             why = "its visibility timeout is nearly over"
             log.info("Model %s: message %s is requeued: %s", request.model_id, message.id, why)
@@ -201,13 +202,16 @@ class Intake:
         elif code is not None:
             self._message_failed(message, request, code, str(error))
         else:
-            self.metrics.messages.labels("outage").inc()
-            cause = "template" if isinstance(error, TemplateRefused) else "cluster"
-            probe = None
-            if isinstance(error, PortalError):
-                cause, probe = "portal", functools.partial(self.probe, request.model_id)
-            self.breaker.trip(str(error), cause=cause, probe=probe, retry_after=getattr(error, "retry_after", None))
-            self._requeue(message, max(1.0, self.breaker.wait_hint()))
+            self._outage(message, request, error)
+
+    def _outage(self, message: QueueMessage, request: TrainingRequest, error: Exception) -> None:
+        self.metrics.messages.labels("outage").inc()
+        cause = "template" if isinstance(error, TemplateRefused) else "cluster"
+        probe = None
+        if isinstance(error, PortalError):
+            cause, probe = "portal", functools.partial(self.probe, request.model_id)
+        self.breaker.trip(str(error), cause=cause, probe=probe, retry_after=getattr(error, "retry_after", None))
+        self._requeue(message, max(1.0, self.breaker.wait_hint()))
 
     def _message_failed(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
         """Count a failure that is the message's, not an outage's; dead-letter it after MAX_DELIVERIES of them."""
@@ -215,16 +219,41 @@ class Intake:
         most = self.settings.max_deliveries
         # A process that is restarted again and again forgets; the queue's own count ends that.
         if failures >= most or (failures > 1 and message.delivery_count >= _FORGETFUL * most):
-            self._poison(message, code, f"{sentence} (after {message.delivery_count} deliveries)")
+            if code != _JOB_REFUSED or self._tell_refused(message, request, sentence):
+                self._poison(message, code, f"{sentence} (after {message.delivery_count} deliveries)")
+            else:
+                self._remember(message, failures)
             return
-        self._failures[message.id] = failures
-        if len(self._failures) > _REMEMBERED:
-            del self._failures[next(iter(self._failures))]
+        self._remember(message, failures)
         self.metrics.messages.labels("retry").inc()
         pause = exponential(failures, _LATER, _BACK_OFF_MAX)
         what = f"Model {request.model_id}: message {message.id} failed (attempt {failures} of {most})"
         log.warning("%s: %s. It is redelivered in %.0f s", what, sentence, pause)
         self._requeue(message, pause)
+
+    def _remember(self, message: QueueMessage, failures: int) -> None:
+        self._failures[message.id] = failures
+        if len(self._failures) > _REMEMBERED:
+            del self._failures[next(iter(self._failures))]
+
+    def _tell_refused(self, message: QueueMessage, request: TrainingRequest, sentence: str) -> bool:
+        """Whether the portal was told, or never will be: False where the message has to come again for it.
+
+        Before the poison entry: a crash between loses the entry alone, and a person has to act at the portal anyway.
+        """
+        words = f"The cluster refuses this training. {sentence}. Change the request, or ask the operator"
+        try:
+            with self.locks.hold(request.model_id):
+                self.launcher.tell_refused(_delivery(message), request, words)
+        except OutOfTime:
+            self._requeue(message, 0.0)
+            return False
+        except PortalRefused as error:
+            log.warning("Model %s: the portal is not told that its Job was refused: %s", request.model_id, error)
+        except (PortalError, ClusterError) as error:
+            self._outage(message, request, error)
+            return False
+        return True
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
         """Poison queue first, delete then. A crash between: redelivered, and a second entry of the same message id."""
@@ -253,3 +282,7 @@ class Intake:
             self.queue.requeue(message, after)
         except QueueError as error:
             log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
+
+
+def _delivery(message: QueueMessage) -> Delivery:
+    return Delivery(message.id, message.queued_at, message.remaining)

@@ -19,7 +19,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict, ObjectInvalid, ObjectNotFound
+from dispatcher.cluster.errors import (
+    ClusterUnavailable,
+    ObjectConflict,
+    ObjectInvalid,
+    ObjectNotFound,
+    RequestDenied,
+)
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
@@ -123,6 +129,19 @@ class Launcher:
         decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")
         return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
+    def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:
+        """PUT Failed for a model whose Job the API server refuses, unless somebody else speaks for the model.
+
+        The caller holds the model's lock. A crash after it: redelivered, and rejected by the status.
+        Raises PortalError and ClusterError, after which it may be repeated; OutOfTime.
+        """
+        # The Job first, then the status: as at a launch, "Created" means then that nobody has begun.
+        if self.portal is None or self.cluster.get_job(request.model_container) is not None:
+            return
+        if self._status(request.model_id).may_start:
+            self._check_time(delivery)
+            self.portal.update_model_status(request.model_id, ProcessingStatus.FAILED, sentence)
+
     def probe_template(self) -> None:
         """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
         name = "dispatcher-dry-run"
@@ -173,6 +192,9 @@ class Launcher:
             # Is it the message or the template? A dry run of the template without the message's wishes decides.
             try:
                 self.probe_template()
+            except RequestDenied as bare:
+                hint = "It denies every Job of this template: change the template, or have who runs the policy admit it"
+                raise TemplateRefused(f"{bare}. {hint}") from None
             except ObjectInvalid:
                 raise TemplateRefused(f"{error}. Fix the Job template; `dispatcher check` shows more") from None
             raise

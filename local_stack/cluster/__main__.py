@@ -22,6 +22,7 @@ Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/cli
     DELETE /_stub/faults            all
     GET    /_stub/calls             {"calls": {"create jobs": 3, …}, "faults": {"status 500": 2, …}};  DELETE: from zero
     PUT    /_stub/denied            {"rules": [{"verb", "resource", "namespace", "group"}]} ("*" or absent: any) -> 403
+    PUT    /_stub/policies          {"policies": [{"name" (part of a Job's), "code", "message"}]}: not created
     POST   /_stub/compact           forget history: older watches get 410, continue tokens too
     POST   /_stub/watches/cut       {"resource"}: close the open watches' connections
     POST   /_stub/watches/silence   {"resource"}: they stay open and send nothing more

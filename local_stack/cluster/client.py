@@ -138,6 +138,11 @@ class StandInCluster(Stoppable):
         """Forbid what these rules name ({"verb", "resource", "namespace", "group"}); without rules: nothing."""
         self.control("PUT", "denied", {"rules": [dict(rule) for rule in rules]})
 
+    def refuse_jobs(self, message: str = "", *, name: str = "", code: int = 403) -> None:
+        """Deny the creation of Jobs with `name` in their name, in a webhook's or policy's words; without: of none."""
+        policies = [{"name": name, "code": code, "message": message}] if message else []
+        self.control("PUT", "policies", {"policies": policies})
+
     def compact(self) -> None:
         """Forget history: a watch from an older version, or an older continue token, gets a 410."""
         self.control("POST", "compact", {})

@@ -31,7 +31,9 @@ def _own() -> dict[str, set[str]]:
 
 
 def test_every_known_failure_has_its_row() -> None:
-    assert [row[0] for row in ROWS] == [f"F{number}" for number in range(1, 43)]
+    numbers = [int(row[0].removeprefix("F")) for row in ROWS]
+    assert numbers[:42] == list(range(1, 43))
+    assert numbers == sorted(set(numbers))
 
 
 def test_every_row_names_its_tests_of_failure_modes_and_no_other() -> None:

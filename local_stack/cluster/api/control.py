@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from local_stack.cluster.api.answers import respond
-from local_stack.cluster.api.faults import Fault, Faults
+from local_stack.cluster.api.faults import Fault, Faults, Policy
 from local_stack.cluster.api.verbs import Verbs
 from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.node.agent import NodeAgent
@@ -54,7 +54,7 @@ class ControlApi:
 
     def _act(self, method: str, parts: list[str], body: dict[str, Any]) -> dict[str, Any] | None:
         match parts:
-            case ["faults" | "calls" | "denied" as what]:
+            case ["faults" | "calls" | "denied" | "policies" as what]:
                 return self._faults(method, what, body)
             case ["watches", *action]:
                 return self._watch(action, body)
@@ -87,6 +87,8 @@ class ControlApi:
                 faults.suffered.clear()
             case "PUT", "denied":
                 faults.denied = list(body["rules"])
+            case "PUT", "policies":
+                faults.policies = [Policy(str(p["name"]), int(p["code"]), str(p["message"])) for p in body["policies"]]
             case _:
                 return None
         return {}

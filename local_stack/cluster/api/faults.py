@@ -78,11 +78,26 @@ class Fault:
         return ApiError(self.status, reason, message, {"retryAfterSeconds": wait}, {"Retry-After": str(wait)})
 
 
+@dataclass(frozen=True)
+class Policy:
+    """Denies the creation of Jobs with `name` in their name, as a webhook or a policy does: with these words."""
+
+    name: str
+    code: int
+    message: str
+
+    def check(self, body: Any) -> None:
+        name = (body.get("metadata") or {}).get("name") if isinstance(body, dict) else None
+        if self.name in str(name or ""):
+            raise ApiError(self.code, _REASONS.get(self.code, ("Invalid", ""))[0], self.message)
+
+
 @dataclass
 class Faults:
-    """Faults in the order they were asked for, denied permissions, and how often what was called and suffered."""
+    """Faults in the order they were asked for, policies, denied permissions, and what was called and suffered."""
 
     scripted: list[Fault] = field(default_factory=list)
+    policies: list[Policy] = field(default_factory=list)
     denied: list[dict[str, str]] = field(default_factory=list)
     calls: Counter[str] = field(default_factory=Counter)
     suffered: Counter[str] = field(default_factory=Counter)

@@ -23,7 +23,7 @@ from local_stack.cluster.api.watch import Watches
 from local_stack.cluster.node.agent import NodeAgent
 from local_stack.cluster.registry import errors
 from local_stack.cluster.registry.objects import has_ended
-from local_stack.cluster.registry.resources import ACCESS_REVIEWS, GROUPS, PODS
+from local_stack.cluster.registry.resources import ACCESS_REVIEWS, GROUPS, JOBS, PODS
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,9 @@ class ClusterApi:
         if not isinstance(body, dict):
             raise errors.bad_request("the body of the request is not an object")
         if verb == "create":
+            if target.resource is JOBS:
+                for policy in self.faults.policies:
+                    policy.check(body)
             return verbs.create(target, query, body, user, form)
         if verb == "update":
             return verbs.update(target, query, body, form)
