@@ -1,4 +1,4 @@
-"""The portal's status API over HTTP: the only importer of requests.
+"""The portal's status API over HTTP; with `connections` below it the only importer of requests.
 
     PUT {API_BASE_URL}/api/external/models/status          {"ModelId", "Status": number, "Message"}
     GET {API_BASE_URL}/api/external/models/{id}/status     {"status": word or number, "message"}
@@ -20,11 +20,11 @@ from typing import TypeVar
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from portal_client import auth, log_lines, settings
 from portal_client.address import PortalAddress, check_model_id
 from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
+from portal_client.connections import Attempt, BoundedAdapter
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
 from portal_client.log_lines import AnyLogger, Wording
 from portal_client.messages import portal_message
@@ -48,7 +48,8 @@ class PortalClient:
     auth_method: auto, x-api-key or bearer
     ca_bundle:   file of CA certificates in PEM, instead of the system's. TLS is verified everywhere but on
                  loopback hosts; a bundle turns it on there too
-    timeout:     seconds, for connecting and for each wait for data
+    timeout:     seconds for one whole call, from the look-up of the host's name to the last byte of the answer, the
+                 fall-back to the other header included
     pool_size:   connections kept open; more threads than that work, at the price of new connections
     on_call:     see CallObserver; it must not raise
     Raises ValueError, with a sentence that names the setting, for settings that cannot work.
@@ -121,7 +122,7 @@ class PortalClient:
             self._log.info(log_lines.PAYLOAD, payload)
         began = time.monotonic()
         try:
-            answer, method = self._exchange(call, payload)
+            answer, method = self._exchange(call, payload, began + self._timeout)
             found = read(answer, call, time.time())
         except PortalError as error:
             self._on_call(call.method, error.status_code, error, time.monotonic() - began)
@@ -135,7 +136,7 @@ class PortalClient:
             self._log.info(wording.successful, answer.status)
         return found
 
-    def _exchange(self, call: Call, payload: Mapping[str, object] | None) -> tuple[Answer, str]:
+    def _exchange(self, call: Call, payload: Mapping[str, object] | None, deadline: float) -> tuple[Answer, str]:
         """The portal's answer, whatever its status, and the authentication method that got it."""
         if not self._api_key:
             self._log.warning(log_lines.KEY_MISSING_WARNING)
@@ -148,7 +149,7 @@ class PortalClient:
             spoken = auth.SPOKEN[method]
             if self._auth.is_auto:
                 self._log.info(log_lines.TRYING, spoken)
-            answer = self._send(call, payload, method)
+            answer = self._send(call, payload, method, deadline)
             self._log.info(log_lines.RESPONSE_CODE, answer.status)
             if answer.status != 401:
                 break
@@ -161,39 +162,35 @@ class PortalClient:
             self._auth.worked(method)
         return answer, method
 
-    def _send(self, call: Call, payload: Mapping[str, object] | None, method: str) -> Answer:
-        try:
-            with self._session.request(
-                call.method,
-                call.url,
-                json=payload,
-                auth=_key_header(*auth.header(method, self._api_key)),
-                timeout=(self._timeout, self._timeout),
-                allow_redirects=False,
-                stream=True,
-                # Given with each request: the session's own value loses against REQUESTS_CA_BUNDLE.
-                verify=self._verify,
-            ) as response:
-                self.server_date = response.headers.get("Date")
-                body, too_large = self._read(response)
-                return Answer(response.status_code, response.headers, self._without_key(body), too_large)
-        except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-            failure = self._without_answer(error, call)
+    def _send(self, call: Call, payload: Mapping[str, object] | None, method: str, deadline: float) -> Answer:
+        for fresh in (False, True):
+            attempt = Attempt(deadline, fresh=fresh)
+            try:
+                with attempt.running():
+                    return self._ask(call, payload, method)
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                failure = self._without_answer(error, call)
+            if not attempt.may_repeat(reads=not call.writes):
+                break
         # Outside the handler: requests' exception holds the request's headers, and is not to be chained.
         raise failure
 
-    def _read(self, response: requests.Response) -> tuple[bytes, bool]:
-        """At most MAX_BODY_BYTES of the body, in about the time-out at most however slowly it drips."""
-        deadline = time.monotonic() + self._timeout
-        body = b""
-        # What one read of the socket brings: waiting for a full chunk of a drip would take each byte's time-out.
-        while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                return body[:MAX_BODY_BYTES], True
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout(f"The answer was not complete after {self._timeout:g} s")
-        return body, False
+    def _ask(self, call: Call, payload: Mapping[str, object] | None, method: str) -> Answer:
+        with self._session.request(
+            call.method,
+            call.url,
+            json=payload,
+            auth=_key_header(*auth.header(method, self._api_key)),
+            # The attempt bounds all of it; this is what an error's text quotes.
+            timeout=(self._timeout, self._timeout),
+            allow_redirects=False,
+            stream=True,
+            # Given with each request: the session's own value loses against REQUESTS_CA_BUNDLE.
+            verify=self._verify,
+        ) as response:
+            self.server_date = response.headers.get("Date")
+            body, too_large = _read(response)
+            return Answer(response.status_code, response.headers, self._without_key(body), too_large)
 
     def _without_key(self, body: bytes) -> bytes:
         """A portal that repeats the key in its answer must not bring it into sentences and logs."""
@@ -224,6 +221,24 @@ class PortalClient:
         return redact(text, (self._api_key,))
 
 
+class _Session(requests.Session):
+    """Looks at no redirect: requests would read the whole body of one, and trip over a Location that is no URL."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
+def _read(response: requests.Response) -> tuple[bytes, bool]:
+    """At most MAX_BODY_BYTES of the body, and whether there was more."""
+    body = b""
+    # What one read of the socket brings: waiting for a full chunk of a drip would take all the time there is.
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return body[:MAX_BODY_BYTES], True
+    return body, False
+
+
 def _key_header(name: str, value: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """Sends the key as one header. Being an `auth`, it keeps requests from using a .netrc entry instead."""
 
@@ -243,8 +258,8 @@ def _checked(name: str, parse: Callable[[str], _Found], value: str) -> _Found:
 
 
 def _session(address: PortalAddress, pool_size: int) -> requests.Session:
-    session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=1, pool_maxsize=pool_size)
+    session = _Session()
+    adapter = BoundedAdapter(pool_connections=1, pool_maxsize=pool_size)
     session.mount("http://", adapter)
     session.mount("https://", adapter)
     session.headers["Accept"] = "application/json"
@@ -276,7 +291,8 @@ def _failure(error: Exception, host: str, timeout: float) -> tuple[str, bool]:
     if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
         # Network failures come wrapped; this one is of our own machine, e.g. a CA file that has gone.
         return f"cannot be called from here: {error}", False
-    if isinstance(error, requests.exceptions.ProxyError):
+    # InvalidSchema: a proxy that speaks SOCKS.
+    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.InvalidSchema):
         return "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY", False
     if isinstance(error, requests.ConnectTimeout):
         return f"did not take a connection within {timeout:g} s: check the network and API_BASE_URL", False
