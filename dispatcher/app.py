@@ -29,7 +29,7 @@ from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.intake.circuit_breaker import CircuitBreakers, State
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Launcher
@@ -61,7 +61,7 @@ class App:
         self._died: str | None = None
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
-        self._breaker = CircuitBreaker(settings.outage_pause)
+        self._breakers = CircuitBreakers(settings.outage_pause)
         self._work = WorkQueue()
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
@@ -122,7 +122,7 @@ class App:
             self._poison_queue,
             self._launcher,
             self._locks,
-            self._breaker,
+            self._breakers,
             self._metrics,
             self._settings,
             bounds=factories.bounds_of(self._settings),
@@ -215,8 +215,7 @@ class App:
             reasons.append("API_KEY not configured")
         if not self._cache.ready:
             reasons.append("Jobs and pods were not listed yet")
-        if self._breaker.reason:
-            reasons.append(f"intake pauses: {self._breaker.reason}")
+        reasons += [f"intake pauses: {reason}" for reason in self._breakers.reasons]
         if self._stopping.is_set():
             reasons.append("stopping")
         return reasons
@@ -228,12 +227,17 @@ class App:
         metrics.work_queue.set_function(lambda: len(self._work))
         for cause in CAUSES:
             metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
+            for state in State:
+                metrics.breaker_is(cause, state, functools.partial(self._breaker_is, cause, state))
         metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
         metrics.pauses("starting", lambda: not self._cache.ready)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
 
     def _is_out_of_reach(self, cause: str) -> bool:
-        return self._breaker.cause == cause
+        return self._breakers[cause].state is not State.CLOSED
+
+    def _breaker_is(self, cause: str, state: State) -> bool:
+        return self._breakers[cause].state is state
 
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""

@@ -1,8 +1,11 @@
-"""A circuit breaker around the portal, the cluster and the queue: whether, and how many, messages are received.
+"""Circuit breakers, one for each of queue, portal, cluster and template: whether, and how many, messages are received.
 
 closed      working: as many messages as there is room for
 open        something is out of reach: no message, so that an outage costs each message at most one delivery
-half-open   the pause is over: one message at a time, until a launch succeeds
+half-open   the pause is over and the probe has answered: one message at a time
+
+What closes a breaker is a success of what had failed: a message that went through it, or, where none comes, the probe a
+second time, after the longest pause. A queue without messages proves nothing.
 """
 
 from __future__ import annotations
@@ -11,85 +14,145 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from enum import StrEnum
 
+from dispatcher.decisions.codes import CAUSES
 from training_common.backoff import exponential, jittered
 
 log = logging.getLogger(__name__)
 
+Probe = Callable[[], object]
+"""Does what had failed, without an effect. Raises while it fails; the error may have `retry_after` (seconds)."""
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
 
 class CircuitBreaker:
-    """Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
+    """One of the four. Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
 
     def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._pause_max = pause_max
-        self._failures = 0  # 0: closed
+        self._failures = 0  # since it was closed
         self._open_until = 0.0
-        self.reason = ""  # why it is open or half-open; "" while closed
-        self.cause = ""  # the reason in one word, one of `codes.CAUSES`: who is out of reach
-        self._probe: Callable[[], object] | None = None
+        self._answered_at: float | None = None  # when the probe answered: half-open since then
+        self._asking = False  # the probe is under way
+        self._probes: dict[str, Probe] = {}  # of what has failed and not succeeded since
+        self.reason = ""  # why it is not closed; "" while it is
 
-    def trip(
-        self,
-        reason: str,
-        *,
-        cause: str = "",
-        probe: Callable[[], object] | None = None,
-        retry_after: float | None = None,
-    ) -> None:
-        """Open. reason: a sentence; cause: a word for metrics, "" to keep the one before.
-
-        probe: raises while the outage lasts; retry_after: the seconds that the failing service asked for.
-        """
+    @property
+    def state(self) -> State:
         with self._lock:
-            now = self._clock()
-            if now < self._open_until:
-                return  # several launches in flight met the same outage
-            self._failures += 1
-            pause = jittered(exponential(self._failures, self._pause_max / 100, self._pause_max), 0.75, 1.0)
-            wait = max(pause, min(retry_after or 0.0, self._pause_max))
-            self._open_until = now + wait
-            self._probe = probe or self._probe
-            self.cause = cause or self.cause
-            if reason != self.reason:
-                log.warning("Intake pauses: %s. Messages stay on the queue; next try in %.1f s", reason, wait)
-            else:
-                log.debug("Intake still pauses: %s. Next try in %.1f s", reason, wait)
-            self.reason = reason
+            if not self._failures:
+                return State.CLOSED
+            return State.OPEN if self._answered_at is None else State.HALF_OPEN
 
-    def limit(self, most: int) -> int:
-        """How many messages may be received: 0 while open, 1 while half-open, else `most`. Runs the probe when due."""
+    def trip(self, reason: str, probe: Probe, *, what: str = "", retry_after: float | None = None) -> None:
+        """Open. reason: a sentence; what: of several things that may fail; retry_after: seconds, the service's wish."""
         with self._lock:
-            if self._clock() < self._open_until:
-                return 0
-            probe = self._probe
-        if probe is not None:
-            try:
-                probe()
-            except Exception as error:  # whatever it is, the outage goes on
-                self.trip(str(error) or type(error).__name__, retry_after=getattr(error, "retry_after", None))
-                return 0
-            with self._lock:
-                self._probe = None
-        return min(most, 1) if self._failures else most
+            self._probes[what] = probe
+            if not self._failures or self._clock() >= self._open_until:
+                self._open(reason, retry_after)
+            # Else several launches in flight have met the same outage.
 
-    def record_success(self) -> None:
-        """A launch went through: close, unless it was in flight when the breaker opened and so proves nothing."""
+    def record_success(self, what: str = "") -> None:
+        """What had failed went through. While it is open that proves nothing: it was in flight before."""
         with self._lock:
-            if not self._failures or self._clock() < self._open_until:
+            if self._answered_at is None:
                 return
-            self._failures = 0
-            self._probe = None
-            log.info("Intake continues; it had paused: %s", self.reason)
-            self.reason = self.cause = ""
+            self._probes.pop(what, None)
+            if not self._probes:
+                self._close()
 
-    def record_idle(self) -> None:
-        """The queue is empty: close if the probe has answered, as there is no message that could prove more."""
-        if self._probe is None:
-            self.record_success()
+    def ask(self) -> State:
+        """The state now. Runs the probes where they are due; several threads run them once."""
+        with self._lock:
+            if not self._failures:
+                return State.CLOSED
+            if self._answered_at is not None and self._clock() < self._answered_at + self._pause_max:
+                return State.HALF_OPEN
+            if self._asking or self._clock() < self._open_until:
+                return State.OPEN
+            self._asking = True
+            probes = tuple(self._probes.values())
+        error = _first_error(probes)
+        with self._lock:
+            self._asking = False
+            if error is not None:
+                self._open(str(error) or type(error).__name__, getattr(error, "retry_after", None))
+                return State.OPEN
+            if self._clock() < self._open_until:  # it has failed again meanwhile
+                return State.OPEN
+            if self._answered_at is not None:
+                self._close()
+                return State.CLOSED
+            self._answered_at = self._clock()
+            log.debug("Intake tries one message at a time; it had paused: %s", self.reason)
+            return State.HALF_OPEN
 
     def wait_hint(self) -> float:
         """Seconds until the next probe; 0 unless open."""
         with self._lock:
             return max(0.0, self._open_until - self._clock())
+
+    def _open(self, reason: str, retry_after: float | None) -> None:
+        self._failures += 1
+        self._answered_at = None
+        pause = jittered(exponential(self._failures, self._pause_max / 100, self._pause_max), 0.75, 1.0)
+        wait = max(pause, min(retry_after or 0.0, self._pause_max))
+        self._open_until = self._clock() + wait
+        if reason != self.reason:
+            log.warning("Intake pauses: %s. Messages stay on the queue; next try in %.1f s", reason, wait)
+        else:
+            log.debug("Intake still pauses: %s. Next try in %.1f s", reason, wait)
+        self.reason = reason
+
+    def _close(self) -> None:
+        log.info("Intake continues; it had paused: %s", self.reason)
+        self._failures, self._open_until, self._answered_at, self.reason = 0, 0.0, None, ""
+        self._probes.clear()
+
+
+class CircuitBreakers:
+    """All four; each opens and closes by itself. One that is not closed holds back the intake."""
+
+    def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._all = {cause: CircuitBreaker(pause_max, clock) for cause in CAUSES}
+
+    def __getitem__(self, cause: str) -> CircuitBreaker:
+        """cause: one of `codes.CAUSES`."""
+        return self._all[cause]
+
+    def limit(self, most: int) -> int:
+        """How many messages may be received now: 0 where one is open, 1 where one is half-open, else `most`."""
+        states = {breaker.ask() for breaker in self._all.values()}
+        if State.OPEN in states:
+            return 0
+        return min(most, 1) if State.HALF_OPEN in states else most
+
+    @property
+    def is_open(self) -> bool:
+        return any(breaker.state is State.OPEN for breaker in self._all.values())
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why they are not closed; empty while all are."""
+        return [reason for breaker in self._all.values() if (reason := breaker.reason)]
+
+    def wait_hint(self) -> float:
+        """Seconds until the last of the open ones is probed; 0 unless one is open."""
+        return max(breaker.wait_hint() for breaker in self._all.values())
+
+
+def _first_error(probes: tuple[Probe, ...]) -> Exception | None:
+    for probe in probes:
+        try:
+            probe()
+        except Exception as error:  # whatever it is, the outage goes on
+            return error
+    return None

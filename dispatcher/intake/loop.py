@@ -16,8 +16,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound, RequestDenied
 from dispatcher.config.settings import Settings
-from dispatcher.decisions.admission import Action, Decision, MessageEffect
-from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
+from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
 from dispatcher.launch.model_locks import ModelLocks
@@ -64,7 +64,7 @@ class Intake:
     poison_queue: Queue
     launcher: Launcher
     locks: ModelLocks
-    breaker: CircuitBreaker
+    breakers: CircuitBreakers
     metrics: Metrics
     settings: Settings
     _: KW_ONLY
@@ -104,7 +104,7 @@ class Intake:
                     # Prompt while there is work: receive again as soon as a thread is free.
                     wait(in_flight, timeout=pause, return_when=FIRST_COMPLETED)
                 else:
-                    self.stopping.wait(max(pause, min(self.breaker.wait_hint(), 1.0)))
+                    self.stopping.wait(max(pause, min(self.breakers.wait_hint(), 1.0)))
         finally:
             self._stop(pool, in_flight)
 
@@ -115,16 +115,15 @@ class Intake:
             why = "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended"
             log.info("Intake %s", why)
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
-        most = self.breaker.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
-        if most <= 0 or (in_flight and self.breaker.reason):  # half-open: one probe at a time
+        most = self.breakers.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
+        if most <= 0 or (in_flight and self.breakers.reasons):  # half-open: one message at a time
             return []
         try:
             messages = self.queue.receive(most, self.settings.visibility_timeout)
         except QueueError as error:
-            self.breaker.trip(str(error), cause="queue", probe=self.queue.depth)
+            self.breakers["queue"].trip(str(error), self.queue.depth, what="receive")
             return []
-        if not messages and not in_flight:
-            self.breaker.record_idle()
+        self.breakers["queue"].record_success("receive")
         return messages
 
     def _stop(self, pool: ThreadPoolExecutor, in_flight: dict[Future[None], QueueMessage]) -> None:
@@ -150,7 +149,10 @@ class Intake:
                 self._poison(message, error.code, error.sentence)
                 return
             with logs.bind(model=request.model_id, job=request.model_container):
-                self._launch(message, request)
+                if self.breakers.is_open:  # since this message was received: it would only meet the same outage
+                    self._wait_for_end(message)
+                else:
+                    self._launch(message, request)
 
     def _launch(self, message: QueueMessage, request: TrainingRequest) -> None:
         started = time.monotonic()
@@ -171,7 +173,7 @@ class Intake:
             self._message_failed(message, request, "InternalError", sentence)
         else:
             self.metrics.messages.labels(decision.action.value).inc()
-            self.breaker.record_success()  # portal and cluster have answered
+            self._went_through(decision)
             self._settle(message, request, decision)
             if decision.action is Action.LAUNCH:
                 self.metrics.launch_seconds.observe(time.monotonic() - started)
@@ -204,14 +206,31 @@ class Intake:
         else:
             self._outage(message, request, error)
 
-    def _outage(self, message: QueueMessage, request: TrainingRequest, error: Exception) -> None:
+    def _outage(self, message: QueueMessage, request: TrainingRequest, error: Exception, what: str = "") -> None:
+        """what: see `CircuitBreaker.trip`."""
+        cause: str
+        probe: Probe
+        match error:
+            case PortalError():
+                cause, probe = "portal", functools.partial(self.probe, request.model_id)
+            case TemplateRefused():
+                cause, probe = "template", self.launcher.require_template
+            case _:
+                cause, probe = "cluster", functools.partial(self.launcher.probe_cluster, request.model_container)
+        self.breakers[cause].trip(str(error), probe, what=what, retry_after=getattr(error, "retry_after", None))
+        self._wait_for_end(message)
+
+    def _wait_for_end(self, message: QueueMessage) -> None:
         self.metrics.messages.labels("outage").inc()
-        cause = "template" if isinstance(error, TemplateRefused) else "cluster"
-        probe = None
-        if isinstance(error, PortalError):
-            cause, probe = "portal", functools.partial(self.probe, request.model_id)
-        self.breaker.trip(str(error), cause=cause, probe=probe, retry_after=getattr(error, "retry_after", None))
-        self._requeue(message, max(1.0, self.breaker.wait_hint()))
+        self._requeue(message, max(1.0, self.breakers.wait_hint()))
+
+    def _went_through(self, decision: Decision) -> None:
+        """Tell the breakers what a launch has proved: a refused one has only asked the portal."""
+        self.breakers["portal"].record_success()
+        if decision.action.job in (JobEffect.CREATE, JobEffect.CONTINUE):
+            self.breakers["cluster"].record_success()
+        if decision.action.job is JobEffect.CREATE:
+            self.breakers["template"].record_success()
 
     def _message_failed(self, message: QueueMessage, request: TrainingRequest, code: str, sentence: str) -> None:
         """Count a failure that is the message's, not an outage's; dead-letter it after MAX_DELIVERIES of them."""
@@ -251,8 +270,9 @@ class Intake:
         except PortalRefused as error:
             log.warning("Model %s: the portal is not told that its Job was refused: %s", request.model_id, error)
         except (PortalError, ClusterError) as error:
-            self._outage(message, request, error)
+            self._outage(message, request, error, "tell")
             return False
+        self.breakers["portal"].record_success("tell")
         return True
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
@@ -262,8 +282,9 @@ class Intake:
         try:
             self.poison_queue.send(make_entry(entry))
         except QueueError as error:
-            self.breaker.trip(str(error), cause="queue", probe=self.poison_queue.depth)
+            self.breakers["queue"].trip(str(error), self.poison_queue.try_rights, what="send")
             return  # redelivered when its visibility timeout expires
+        self.breakers["queue"].record_success("send")
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self.metrics.messages.labels("poison").inc()
         self.metrics.poisoned.labels(code).inc()

@@ -142,6 +142,24 @@ class Launcher:
             self._check_time(delivery)
             self.portal.update_model_status(request.model_id, ProcessingStatus.FAILED, sentence)
 
+    def probe_cluster(self, name: str) -> None:
+        """Do without an effect what a launch asks of the API server, for the Job `name`. Raises ClusterError."""
+        self.cluster.get_job(name)
+        with suppress(ObjectInvalid, ObjectNotFound):  # these are answers
+            self.probe_template()
+
+    def require_template(self) -> None:
+        """Raises TemplateRefused where the API server takes no Job of the template at all, ClusterError as usual."""
+        try:
+            self.probe_template()
+        except RequestDenied as error:
+            hint = "It denies every Job of this template: change the template, or have who runs the policy admit it"
+            raise TemplateRefused(f"{error}. {hint}") from None
+        except ObjectInvalid as error:
+            raise TemplateRefused(f"{error}. Fix the Job template; `dispatcher check` shows more") from None
+        except ObjectNotFound as error:
+            raise TemplateRefused(f"{error}; NAMESPACE must exist") from None
+
     def probe_template(self) -> None:
         """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
         name = "dispatcher-dry-run"
@@ -186,17 +204,9 @@ class Launcher:
                 return self.cluster.create_job(job)
         except ObjectConflict:
             return None
-        except ObjectNotFound as error:
-            raise TemplateRefused(f"{error}; NAMESPACE must exist") from None
-        except ObjectInvalid as error:
+        except (ObjectNotFound, ObjectInvalid):
             # Is it the message or the template? A dry run of the template without the message's wishes decides.
-            try:
-                self.probe_template()
-            except RequestDenied as bare:
-                hint = "It denies every Job of this template: change the template, or have who runs the policy admit it"
-                raise TemplateRefused(f"{bare}. {hint}") from None
-            except ObjectInvalid:
-                raise TemplateRefused(f"{error}. Fix the Job template; `dispatcher check` shows more") from None
+            self.require_template()
             raise
         except ClusterUnavailable as error:
             if not error.ambiguous:

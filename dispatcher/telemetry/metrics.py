@@ -39,6 +39,7 @@ OTHER_RESULTS = ("outage", "retry", "poison")
 LAUNCH_STEPS = ("status", "create", "mark", "resume", "delete")
 # Why no message is received: the outages that the circuit breaker distinguishes, and our own reasons.
 PAUSES = (*CAUSES, "full", "starting", "api_key")
+BREAKER_STATES = ("closed", "open", "half_open")
 WATCHED = ("jobs", "pods")
 # How a watch ended: by its timer, too far behind (410), or broken.
 WATCH_ENDS = ("resync", "expired", "error")
@@ -76,6 +77,8 @@ class Metrics:
         self.poisoned = self._new(Counter, "poison_entries", what, code=codes.POISON)
         what = "1 while no message is received, by reason"
         self.intake_paused = self._new(Gauge, "intake_paused", what, reason=PAUSES)
+        what = "1 for the state that each circuit breaker is in"
+        self.breaker_state = self._new(Gauge, "circuit_breaker_state", what, breaker=CAUSES, state=BREAKER_STATES)
         what = "From a received message to its resumed Job, and the message deleted"
         self.launch_seconds = self._new(Histogram, "launch_seconds", what, _LAUNCH_BUCKETS)
         what = "One step of a launch, however it ended"
@@ -154,6 +157,10 @@ class Metrics:
     def pauses(self, reason: str, is_paused: Callable[[], bool]) -> None:
         """Evaluate `is_paused` at each scrape. reason: one of PAUSES."""
         self.intake_paused.labels(reason).set_function(lambda: float(is_paused()))
+
+    def breaker_is(self, breaker: str, state: str, is_it: Callable[[], bool]) -> None:
+        """Evaluate `is_it` at each scrape. breaker: one of CAUSES; state: one of BREAKER_STATES."""
+        self.breaker_state.labels(breaker, state).set_function(lambda: float(is_it()))
 
     def _new(
         self,

@@ -134,7 +134,16 @@ def late_crash(world: World, process: str, call: str) -> None:
 
 
 def is_read(call: str) -> bool:
-    return call in ("portal.get", "cluster.get", "cluster.list", "cluster.events", "queue.depth", "queue.receive")
+    reads = (
+        "portal.get",
+        "cluster.get",
+        "cluster.list",
+        "cluster.events",
+        "cluster.dry-run",
+        "queue.depth",
+        "queue.try",
+    )
+    return call in (*reads, "queue.receive")
 
 
 def deleted(world: World, process: str, call: str) -> None:

@@ -14,8 +14,18 @@ from pydantic_core import PydanticUndefined
 
 from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
+from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.phases import Phase
-from dispatcher.telemetry.metrics import LAUNCH_STEPS, OTHER_RESULTS, PAUSES, PREFIX, QUEUES, WATCH_ENDS, Metrics
+from dispatcher.telemetry.metrics import (
+    BREAKER_STATES,
+    LAUNCH_STEPS,
+    OTHER_RESULTS,
+    PAUSES,
+    PREFIX,
+    QUEUES,
+    WATCH_ENDS,
+    Metrics,
+)
 from tests.world.pages import blocks, section, table_rows
 from tests.world.repository import JOB_TEMPLATE, ROOT, read
 from trainer_image.config.model_config import Config, format_duration
@@ -145,6 +155,7 @@ def test_every_reason_of_a_pause_and_every_end_of_a_watch_is_documented() -> Non
     rows = {row[0].strip("`"): row[3] for row in table_rows(section(OPERATE, "Probes and metrics")) if len(row) == 4}
     for metric, known in (
         ("intake_paused", PAUSES),
+        ("circuit_breaker_state", (*CAUSES, *BREAKER_STATES)),
         ("launch_step_seconds", LAUNCH_STEPS),
         ("watch_restarts_total", WATCH_ENDS),
         ("queue_messages", QUEUES),

@@ -2,13 +2,193 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, QuotaExceeded, RequestDenied
+from dispatcher.intake.circuit_breaker import State
+from dispatcher.queue.messages import QueueForbidden
+from portal_client.errors import PortalUnavailable
+from portal_client.statuses import ProcessingStatus
+from tests.failure_modes.bench import calls, live, statuses
 from tests.world.dispatcher_process import Stage
+from tests.world.simulated.dispatcher import SETTINGS, Process
+from tests.world.simulated.faults import Fail
+from tests.world.simulated.world import World
+
+MINUTE = 60.0
 
 POLICY = "jobs.batch is forbidden: ValidatingAdmissionPolicy 'names' with binding 'all' denied request: not this name"
 WEBHOOK = 'admission webhook "validation.gatekeeper.sh" denied the request: every Job needs a cost centre'
 DOWN = 'Internal error occurred: failed calling webhook "v.kyverno.svc": failed to call webhook: connection refused'
+
+
+def requests(count: int) -> World:
+    world = World({str(number): ["complete"] for number in range(count)})
+    for number in range(count):
+        world.set_status(str(number), ProcessingStatus.CREATED)
+        world.enqueue(str(number))
+    return world
+
+
+def failing(action: Callable[..., Any], error: Exception, world: World, until: float) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if world.now < until:
+            raise error
+        return action(*arguments, **options)
+
+    return call
+
+
+def deliveries(world: World) -> list[int]:
+    return [message.deliveries for message in world.messages.values()]
+
+
+def intake_alone(process: Process, seconds: float) -> list[State]:
+    """The intake's turns, one a second; returns the states of the cluster's breaker."""
+    seen = []
+    for _ in range(int(seconds)):
+        process.take()
+        process.world.now += 1
+        seen.append(process.intake.breakers["cluster"].state)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        QuotaExceeded("Cannot create jobs: exceeded quota: jobs"),
+        ClusterForbidden("Cannot create jobs: The Role must allow the verb"),
+        ClusterUnavailable("Cannot create jobs: HTTP 503"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("count", [1, 1000])
+def test_f43_an_outage_costs_each_message_one_delivery_however_few_there_are(error: ClusterError, count: int) -> None:
+    world = requests(count)
+    process = Process(world)
+    process.cluster.create_job = failing(process.cluster.create_job, error, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    states = intake_alone(process, 10 * MINUTE - 1)
+    assert set(states) == {State.OPEN}, "no pause ends before a Job can be created"
+    assert max(deliveries(world)) == 1
+    assert process.intake.breakers["cluster"].wait_hint() <= 30
+    assert not world.poison
+    if count == 1:
+        live(world, process)
+        world.check_end()
+        assert statuses(world, "0")[-1] == "Completed"
+
+
+def test_f43_a_step_that_no_probe_can_try_is_tried_with_growing_pauses() -> None:
+    world = requests(1)
+    process = Process(world)
+    denied = ClusterForbidden('Cannot patch jobs: The Role must allow the verb "patch"')
+    process.cluster.patch_job = failing(process.cluster.patch_job, denied, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    states = intake_alone(process, 10 * MINUTE - 1)
+    assert State.CLOSED not in states[1:]
+    assert deliveries(world)[0] <= 10 * MINUTE / 22 + 8, "one for each pause, which grow to half a minute"
+    live(world, process)
+    assert statuses(world, "0")[-1] == "Completed"
+
+
+def test_f43_an_empty_queue_closes_nothing() -> None:
+    world = requests(1)
+    process = Process(world)
+    error = QuotaExceeded("Cannot create jobs: exceeded quota")
+    process.cluster.create_job = failing(process.cluster.create_job, error, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    process.take()
+    world.messages.clear()
+    assert set(intake_alone(process, 9 * MINUTE)) == {State.OPEN}
+    assert State.CLOSED in intake_alone(process, 3 * MINUTE), "Jobs can be created again, and no message has to come"
+
+
+def test_f43_several_outages_at_once_are_waited_for_each_by_itself() -> None:
+    world = requests(20)
+    process = Process(world)
+    began = world.now
+    process.queue.receive = failing(process.queue.receive, QueueForbidden("expired"), world, began + MINUTE)  # type: ignore[method-assign]
+    process.queue.depth = failing(process.queue.depth, QueueForbidden("expired"), world, began + MINUTE)  # type: ignore[method-assign]
+    portal = process.launcher.portal
+    assert portal is not None
+    away = PortalUnavailable("away")
+    portal.get_model_status = failing(portal.get_model_status, away, world, began + 3 * MINUTE)  # type: ignore[method-assign]
+    process.intake.probe = portal.get_model_status
+    full = QuotaExceeded("exceeded quota")
+    process.cluster.create_job = failing(process.cluster.create_job, full, world, began + 5 * MINUTE)  # type: ignore[method-assign]
+    intake_alone(process, 2 * MINUTE)
+    breakers = process.intake.breakers
+    assert [breakers[name].state for name in ("queue", "portal", "cluster")] == [State.CLOSED, State.OPEN, State.CLOSED]
+    intake_alone(process, 2 * MINUTE)
+    assert breakers["cluster"].state is State.OPEN
+    assert breakers["portal"].state is not State.OPEN
+    live(world, process)
+    world.check_end()
+    assert all(model.status is ProcessingStatus.COMPLETED for model in world.models.values())
+
+
+def test_f43_a_poison_queue_that_takes_no_message_is_no_success_of_the_other_queue() -> None:
+    world = requests(1)
+    next(iter(world.messages.values())).text = "no JSON"
+    process = Process(world)
+    refused = QueueForbidden("Cannot send to queue requests-poison")
+    poison = process.intake.poison_queue
+    poison.send = failing(poison.send, refused, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    poison.try_rights = failing(poison.try_rights, refused, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    intake_alone(process, 10 * MINUTE - 1)
+    assert process.intake.breakers["queue"].state is State.OPEN
+    assert deliveries(world) == [1]
+    intake_alone(process, 5 * MINUTE)
+    assert process.intake.breakers["queue"].state is State.CLOSED
+    assert len(world.poison) == 1
+
+
+@pytest.mark.parametrize("fault", ["before", "after"])
+def test_f44_a_refusal_that_the_portal_does_not_take_is_told_when_it_does(fault: str) -> None:
+    world = requests(1)
+    process = Process(world)
+    denied = RequestDenied("Cannot create jobs model-0: admission webhook denied the request: no")
+    create = process.cluster.create_job
+    process.cluster.create_job = lambda job, dry_run=False: create(job, dry_run=True) if dry_run else _raise(denied)  # type: ignore[method-assign,assignment]
+    cut = iter(range(3))
+
+    def director(name: str, call: str, side: str) -> None:
+        if (call, side) == ("portal.put", fault) and next(cut, None) is not None:
+            raise Fail("away")
+
+    world.director = director
+    for _ in range(60):
+        process.take()
+        world.now += 15
+    assert not world.messages
+    assert statuses(world, "0") == ["Created", "Failed"]
+    assert "denied the request: no" in world.models["0"].message
+    assert len(world.poison) == (1 if fault == "before" else 0), "after it the status rejects the message"
+
+
+def test_f44_a_model_that_somebody_else_has_begun_is_not_called_failed() -> None:
+    world = requests(1)
+    process = Process(world)
+    denied = RequestDenied("Cannot create jobs model-0: admission webhook denied the request: no")
+    create = process.cluster.create_job
+
+    def refused(job: dict[str, Any], *, dry_run: bool = False) -> Any:
+        if not dry_run:
+            world.set_status("0", ProcessingStatus.PROCESSING)
+            raise denied
+        return create(job, dry_run=True)
+
+    process.cluster.create_job = refused  # type: ignore[method-assign,assignment]
+    process.intake.settings = replace(SETTINGS, max_deliveries=1)
+    process.take()
+    assert statuses(world, "0")[-1] == "Processing"
+    assert "portal.put" not in calls(world)
+
+
+def _raise(error: Exception) -> Any:
+    raise error
 
 
 @pytest.mark.parametrize("code", [400, 403, 422])

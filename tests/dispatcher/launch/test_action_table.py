@@ -11,7 +11,7 @@ import pytest
 from dispatcher.cluster import names, objects
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
-from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.job_spec import JobDefaults
@@ -96,7 +96,7 @@ def test_the_intake_carries_out_the_effect_on_the_message(action: Action) -> Non
         poison,
         launcher,
         ModelLocks(),
-        CircuitBreaker(30),
+        CircuitBreakers(30),
         metrics,
         SETTINGS,
         bounds=BOUNDS,

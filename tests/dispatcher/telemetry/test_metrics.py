@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, Listing, WatchExpired
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, WatchExpired
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.job_gauges import set_job_gauges
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.intake.circuit_breaker import State
 from dispatcher.queue.messages import QueueUnavailable
-from dispatcher.telemetry.metrics import PREFIX, Metrics
+from dispatcher.telemetry.metrics import BREAKER_STATES, PREFIX, Metrics
 from portal_client.errors import ModelUnknown, PortalError, PortalUnavailable
-from tests.world.builders import T0, FakeClock, a_condition, a_job, a_pod, failed, failing, running
+from tests.world.builders import T0, a_condition, a_job, a_pod, failed, failing, running
 
 NOW = T0 + 1000
 
@@ -166,23 +166,8 @@ def test_how_a_watch_ended_and_when_it_last_said_something_is_told(metrics: Metr
     assert value(metrics, "last_event_timestamp_seconds", kind="pods") == 0
 
 
-def test_an_outage_says_who_is_out_of_reach_until_work_goes_on() -> None:
-    clock = FakeClock()
-    breaker = CircuitBreaker(30, clock=clock)
-    assert breaker.cause == ""
-    breaker.trip("The portal cannot answer now", cause="portal")
-    assert breaker.cause == "portal"
-    clock.advance(60)
-
-    def still_down() -> None:
-        raise ClusterError("down")
-
-    breaker.trip("down", probe=still_down)
-    assert breaker.limit(5) == 0
-    assert breaker.cause == "portal"
-    clock.advance(60)
-    breaker.record_success()
-    assert breaker.cause == ""
+def test_the_states_of_the_breakers_are_those_of_the_metric() -> None:
+    assert tuple(State) == BREAKER_STATES
 
 
 def test_a_queue_that_cannot_be_asked_has_no_number(metrics: Metrics) -> None:

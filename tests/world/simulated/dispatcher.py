@@ -16,7 +16,7 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
-from dispatcher.intake.circuit_breaker import CircuitBreaker
+from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
@@ -128,7 +128,7 @@ class Process:
             FakeQueue(world, self.name),
             self.launcher,
             locks,
-            CircuitBreaker(30, clock=monotonic),
+            CircuitBreakers(30, clock=monotonic),
             METRICS,
             SETTINGS,
             bounds=Bounds(8, 600),

@@ -79,6 +79,9 @@ class FakeQueue:
     def depth(self) -> int:
         return self._call("depth", lambda: len(self._world.messages))
 
+    def try_rights(self) -> None:
+        self._call("try", lambda: None)
+
     def _held(self, message_id: str, receipt: str) -> Message | None:
         held = self._world.messages.get(message_id)
         return held if held is not None and str(held.receipt) == receipt else None
@@ -105,6 +108,8 @@ class FakeCluster:
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
         made = copied(dict(job))
+        if dry_run:
+            return self._call("dry-run", lambda: made)
 
         def action() -> KubeObject:
             world, name = self._world, objects.name_of(made)
