@@ -1,26 +1,53 @@
-"""Parquet in batches. Dictionaries stay packed until it is known how much text they stand for."""
+"""Parquet in batches, read in a process of its own: some damage makes the library abort the process that reads it.
+
+Dictionaries stay packed until it is known how much text they stand for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainer_image.data import cells
+from trainer_image.data import apart, cells
 from trainer_image.data.cells import TEXT, batch_rows, check_header, check_lengths, empty, finished
-from trainer_image.errors import LimitExceeded, invalid
+from trainer_image.errors import LimitExceeded, TrainerError, invalid
 from trainer_image.limits import Limits
 from trainer_image.units import format_bytes
+from training_common.text import one_line
 
 # A column of a row group is decoded page by page, and a page may be as large as the column.
 COLUMN_CHUNK_BYTES = 2 * 1024**3
 
 
 def read_parquet(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
-    """The rows in batches of text. Raises DatasetInvalid with the column, LimitExceeded."""
+    """The rows in batches of text. Raises DatasetInvalid with the column, LimitExceeded, OutOfMemory."""
+    request = {"name": name, "path": str(path.absolute()), "limits": asdict(limits)}
+    for part in apart.asked(__name__, name, request):
+        try:
+            batch = pa.ipc.open_stream(part).read_next_batch()
+            batch.validate(full=True)  # what damaged its reader may have made it answer nonsense
+            if any(kind != TEXT for kind in batch.schema.types):
+                raise pa.ArrowInvalid("its cells are no text")
+        except pa.ArrowInvalid as error:
+            raise invalid(name, _unreadable(error)) from None
+        yield batch
+
+
+def _answer(request: dict[str, Any]) -> Iterator[pa.Buffer]:
+    for batch in _decoded(request["name"], Path(request["path"]), Limits(**request["limits"])):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as stream:
+            stream.write_batch(batch)
+        yield sink.getvalue()
+
+
+def _decoded(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
     try:
         schema = pq.read_schema(path)
         check_header(name, schema.names, limits)
@@ -32,8 +59,14 @@ def read_parquet(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBat
             for batch in file.iter_batches(batch_size=batch_rows(len(schema))):
                 for part in _bounded(name, batch, limits):
                     yield from finished(name, _as_text(name, part), limits)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, OSError) as error:
-        raise invalid(name, f"is no readable Parquet ({str(error).splitlines()[0][:200]})") from None
+    except (TrainerError, MemoryError):
+        raise
+    except Exception as error:  # the library raises whatever a broken header makes it stumble over
+        raise invalid(name, _unreadable(error)) from None
+
+
+def _unreadable(error: Exception) -> str:
+    return f"is no readable Parquet ({one_line(str(error))[:200] or type(error).__name__})"
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -90,3 +123,7 @@ def _as_text(name: str, batch: pa.RecordBatch) -> pa.RecordBatch:
                 name, f"column '{column}' holds {values.type}, not numbers, text, dates or booleans"
             ) from None
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+if __name__ == "__main__":
+    apart.serve(_answer)

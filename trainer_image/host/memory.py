@@ -78,6 +78,10 @@ def _below_ulimit() -> float:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
         return math.inf
+    return limit - in_use()
+
+
+def in_use() -> int:
+    """Bytes of this process that `ulimit -d` counts."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    used = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
-    return limit - used
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
