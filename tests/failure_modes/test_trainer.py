@@ -66,3 +66,26 @@ def test_f29_the_dispatcher_reports_it_when_the_portal_is_back() -> None:
     live(world, process)
     world.check_end()
     assert statuses(world) == ["Created", "Processing", "Completed"]
+
+
+def test_f63_a_damaged_parquet_file_is_named_and_the_training_keeps_its_last_words(tmp_path: Path) -> None:
+    """Every third byte of the footer in turn, which has aborted the library that reads it: here, its process only."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from trainer_image.tasks.base import TaskSettings
+    from trainer_image.tasks.tabular.task import Tabular
+
+    path = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"a": [1.5, 2.5] * 20, "y": ["yes", "no"] * 20}), path, row_group_size=10)
+    sound = path.read_bytes()
+    footer = len(sound) - 8 - int.from_bytes(sound[-8:-4], "little")
+    told = []
+    for place in range(footer, len(sound), 3):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0x5A]) + sound[place + 1 :])
+        try:
+            Tabular().prepare(tmp_path, TaskSettings(target="y"))
+        except (errors.DatasetInvalid, errors.LimitExceeded) as error:
+            told.append(error.sentence)
+    assert len(told) > 100
+    assert all("train.parquet" in sentence for sentence in told)
