@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
 import logging
 import mimetypes
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from azure.core import MatchConditions
 from azure.core.exceptions import AzureError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
-from trainer_image.errors import UsageError
-from trainer_image.storage.azure_faults import fault_of, retry_after
-from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader
+from trainer_image.errors import ConfigInvalid
+from trainer_image.storage.azure_faults import ARCHIVED, REHYDRATED, Accepted, Asked, fault_of, no_token, retry_after
+from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader, only_our_credentials
+from trainer_image.storage.blob_names import printable
 from trainer_image.storage.container import (
     ANY,
     BlobChanged,
@@ -39,6 +45,10 @@ READ_TIMEOUT = 60
 CONNECT_TIMEOUT = 20
 RETRIES = 6
 _CHUNK = 16 * 1024 * 1024
+_BLOCK = 256 * 1024  # read from the socket at a time, as the SDK does by itself
+SCOPE = "https://storage.azure.com/.default"
+# Of the whole process: a container is opened anew for each of its uses.
+_ACCEPTED = Accepted()
 
 _T = TypeVar("_T")
 
@@ -68,18 +78,42 @@ def open_container(connection_string: str | None, account_url: str | None, name:
         "max_single_get_size": _CHUNK,
         "max_chunk_get_size": _CHUNK,
         "max_block_size": _CHUNK,
+        "transport": options.get("transport") or _transport(),
     }
+    setting = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
     try:
         if connection_string:
             service = BlobServiceClient.from_connection_string(connection_string, **options)
         else:
             from azure.identity import DefaultAzureCredential
 
-            service = BlobServiceClient(account_url or "", credential=DefaultAzureCredential(), **options)
+            credential = DefaultAzureCredential(transport=_transport())
+            service = BlobServiceClient(account_url or "", credential=credential, **options)
+        client = service.get_container_client(name)
+        base64.b64decode(getattr(client.credential, "account_key", ""), validate=True)
     except ValueError:
-        setting = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
-        raise UsageError(f"{setting} is malformed: no storage account can be read from it") from None
-    return AzureContainer(service.get_container_client(name), name)
+        raise ConfigInvalid(f"{setting} is malformed: no storage account can be read from it") from None
+    return AzureContainer(client, name)
+
+
+def _transport() -> RequestsTransport:
+    """The SDK's own, with the environment's proxies and without a machine's .netrc: an entry for storage, or for
+    everything, would take the place of our signature or token."""
+    transport = RequestsTransport(
+        connection_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, connection_data_block_size=_BLOCK
+    )
+    transport.open()
+    only_our_credentials(transport.session)
+    return transport
+
+
+def _identity() -> str:
+    """Whom azure-identity asks a token for, as far as the environment says it."""
+    client = os.environ.get("AZURE_CLIENT_ID", "")
+    kind = "the workload identity" if os.environ.get("AZURE_FEDERATED_TOKEN_FILE") else "the managed identity"
+    if not client:
+        return f"{kind} of this pod (AZURE_CLIENT_ID is not set)"
+    return f"{kind} {printable(client)} (AZURE_CLIENT_ID)"
 
 
 class AzureContainer:
@@ -88,18 +122,32 @@ class AzureContainer:
     def __init__(self, client: ContainerClient, name: str) -> None:
         self._client = client
         self.name = name
-        self._ranges = RangeReader(client.url, client.credential, connect_timeout=CONNECT_TIMEOUT, silence=READ_TIMEOUT)
+        parts = urlsplit(client.url)
+        self._host = parts.netloc
+        key = getattr(client.credential, "account_key", "")
+        # Never the secret itself: what is kept for the life of the process may show up in a traceback.
+        text = "\0".join((self._host, key, parts.query, name if parts.query else ""))
+        self._caller = hashlib.sha256(text.encode()).hexdigest()
+        self._identity = _identity() if hasattr(client.credential, "get_token") else ""
+        self._ranges = RangeReader(
+            client.url,
+            client.credential,
+            self._token if self._identity else None,
+            connect_timeout=CONNECT_TIMEOUT,
+            silence=READ_TIMEOUT,
+        )
 
     def list(self, prefix: str = "") -> Iterator[BlobInfo]:
         pages = iter(self._client.list_blobs(name_starts_with=prefix or None, include=["metadata"]).by_page())
-        while page := self._do(lambda: list(next(pages, []))):
+        # A page may be empty and not the last one: only the marker says that there are no more.
+        while (page := self._do("list", "", lambda: _page(pages))) is not None:
             for blob in page:
                 # Accounts with a hierarchical namespace list their folders as empty blobs.
                 marker = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
                 if marker or (blob.size == 0 and blob.name.endswith("/")):
                     continue
                 md5 = blob.content_settings.content_md5
-                yield BlobInfo(blob.name, blob.size, _bare(blob.etag), bytes(md5) if md5 else None)
+                yield BlobInfo(blob.name, blob.size, _bare(blob.etag), bytes(md5) if md5 else None, _unreadable(blob))
 
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
         def get() -> tuple[bytes, str]:
@@ -107,24 +155,27 @@ class AzureContainer:
             return stream.readall(), stream.properties.etag
 
         try:
-            content, etag = self._do(get)
+            content, etag = self._do("read", name, get)
         except StorageFault as fault:
             # A range of an empty blob is refused as 416 by services that are strict about it.
             if "InvalidRange" not in fault.why:
                 raise
-            return b"", _bare(self._do(lambda: self._client.get_blob_client(name).get_blob_properties().etag))
+            properties = self._client.get_blob_client(name).get_blob_properties
+            return b"", _bare(self._do("read", name, lambda: properties().etag))
         if len(content) > limit:
             raise TooLarge(f"it is larger than {limit} bytes", _bare(etag))
         return content, _bare(etag)
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
-        return self._ranges.pieces(blob, offset, length)
+        return self._ranges.pieces(blob, offset, length, self._asked("read", blob.name))
 
     def write(self, name: str, content: bytes) -> None:
-        self._do(lambda: self._client.upload_blob(name, content, overwrite=True, content_settings=_type(name)))
+        put = functools.partial(self._client.upload_blob, name, content, overwrite=True, content_settings=_type(name))
+        self._do("write", name, put)
 
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
-        self._do(lambda: self._client.upload_blob(name, content, content_settings=_type(name), **_only_if(etag)))
+        put = functools.partial(self._client.upload_blob, name, content, content_settings=_type(name), **_only_if(etag))
+        self._do("write", name, put)
 
     def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
         with file.open("rb") as content:
@@ -141,57 +192,87 @@ class AzureContainer:
                 )
             return _bare(answer["etag"])
 
-        return self._do(put)
+        return self._do("write", name, put)
 
     def delete(self, name: str) -> None:
         with contextlib.suppress(BlobMissing):
-            self._do(lambda: self._client.delete_blob(name, delete_snapshots="include"))
+            self._do("delete", name, lambda: self._client.delete_blob(name, delete_snapshots="include"))
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> AzureLease:
         blob = self._client.get_blob_client(name)
+        acquire = functools.partial(blob.acquire_lease, lease_duration=LEASE_SECONDS)
         with contextlib.suppress(BlobChanged, LeaseHeld):
             self.write_if(name, b"{}", None)
         try:
-            lease = self._do(lambda: blob.acquire_lease(lease_duration=LEASE_SECONDS))
+            lease = self._do("write", name, acquire)
         except LeaseHeld:
             if not take_over:
                 raise
-            self._do(lambda: BlobLeaseClient(blob).break_lease(lease_break_period=0))
-            lease = self._do(lambda: blob.acquire_lease(lease_duration=LEASE_SECONDS))
+            self._do("write", name, lambda: BlobLeaseClient(blob).break_lease(lease_break_period=0))
+            lease = self._do("write", name, acquire)
         note = json.dumps({"owner": owner}).encode()
-        self._do(lambda: blob.upload_blob(note, overwrite=True, lease=lease))
-        return AzureLease(self, lease)
+        self._do("write", name, lambda: blob.upload_blob(note, overwrite=True, lease=lease))
+        return AzureLease(self, lease, name)
 
-    def _do(self, call: Callable[[], _T]) -> _T:
+    def _token(self) -> str:
+        try:
+            return str(self._client.credential.get_token(SCOPE).token)
+        except AzureError as error:
+            raise no_token(error, self._identity) from None
+
+    def _asked(self, kind: str, name: str) -> Asked:
+        return Asked(self._caller, self.name, kind, name, _ACCEPTED)
+
+    def _do(self, kind: str, name: str, call: Callable[[], _T]) -> _T:
+        """kind: what an identity needs a right of its own for; name: of the blob, "" for the container."""
+        asked = self._asked(kind, name)
         for failures in itertools.count(1):
             try:
-                return call()
-            except AzureError as error:
+                found = call()
+            except Exception as error:
                 # The SDK's policy knows 503 as "slow down"; gateways in front of storage say 429.
-                if getattr(error, "status_code", None) != 429 or failures > 4:
-                    raise fault_of(error) from None
-                time.sleep(min(retry_after(error) or exponential(failures, 1.0, 8.0), LONGEST_WAIT))
+                if isinstance(error, AzureError) and getattr(error, "status_code", None) == 429 and failures < 5:
+                    time.sleep(min(retry_after(error) or exponential(failures, 1.0, 8.0), LONGEST_WAIT))
+                    continue
+                if (fault := fault_of(error, asked, self._host, self._identity)) is None:
+                    raise
+                raise fault from None
+            asked.granted()
+            return found
         raise AssertionError("it returns or raises")
 
 
 class AzureLease:
     """A blob lease, renewed by its holder."""
 
-    def __init__(self, container: AzureContainer, lease: BlobLeaseClient) -> None:
+    def __init__(self, container: AzureContainer, lease: BlobLeaseClient, name: str) -> None:
         self._container = container
         self._lease = lease
+        self._name = name
 
     def renew(self) -> None:
         try:
-            self._container._do(self._lease.renew)
+            self._container._do("write", self._name, self._lease.renew)
         except (BlobMissing, BlobChanged) as fault:
             raise LeaseHeld(fault.why) from None
 
     def release(self) -> None:
         try:
-            self._container._do(self._lease.release)
+            self._container._do("write", self._name, self._lease.release)
         except StorageFault as fault:
             logging.getLogger(__name__).debug("The lease was not released: %s", fault.why)
+
+
+def _page(pages: Iterator[Any]) -> list[Any] | None:
+    """The next page of a listing; None behind the last one."""
+    page = next(pages, None)
+    return None if page is None else list(page)
+
+
+def _unreadable(blob: Any) -> str | None:
+    if str(blob.blob_tier or "").lower() != "archive":
+        return None
+    return REHYDRATED if blob.archive_status else ARCHIVED
 
 
 def _only_if(etag: str | None) -> dict[str, Any]:

@@ -1,8 +1,11 @@
-"""The Azure SDK's errors → storage faults (pure): codes and statuses only, never the SDK's own texts."""
+"""What went wrong at Azure → storage faults (pure): codes and statuses only, never the SDK's or storage's own texts."""
 
 from __future__ import annotations
 
+import re
 import time
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import (
     AzureError,
@@ -12,12 +15,18 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 
+from trainer_image.errors import causes
+from trainer_image.storage.blob_names import printable
 from trainer_image.storage.container import (
     AccessDenied,
+    AccessWithdrawn,
+    BeingDeleted,
     BlobChanged,
     BlobMissing,
     ContainerMissing,
     LeaseHeld,
+    NoToken,
+    Refused,
     StorageFault,
     Unavailable,
 )
@@ -25,6 +34,92 @@ from training_common.retry_after import parse_retry_after
 
 _GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
 _CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}
+# Storage does not know who asks: the key, the signature or the token. Of an identity that it knows it says other codes.
+_UNKNOWN_CALLER = {"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"}
+ARCHIVED = "it is in the archive tier: bring it back to the hot or cool tier, which takes hours"
+REHYDRATED = "it is on its way out of the archive tier, which takes hours"
+# What is behind some of the codes that storage refuses by.
+_STATES = {
+    "BlobArchived": ARCHIVED,
+    "BlobBeingRehydrated": REHYDRATED,
+    "BlobImmutableDueToPolicy": "its container has an immutability policy or a legal hold",
+    "ContainerImmutabilityPolicyFailure": "its container has an immutability policy",
+    "SnapshotsPresent": "it has snapshots that are kept",
+}
+_CODE = re.compile(r"[A-Za-z0-9]{1,64}", re.ASCII)
+_TOKEN_CODE = re.compile(r"AADSTS[0-9]{1,10}", re.ASCII)
+
+
+class Accepted:
+    """What storage has let this process do: what it refuses later was not forbidden from the start. Thread-safe.
+
+    credential: one key, signature or identity at one account. A signature may be for one container only, so that it is
+    another credential at each.
+    """
+
+    def __init__(self) -> None:
+        self._done: set[tuple[str, ...]] = set()
+
+    def note(self, credential: str, container: str, kind: str) -> None:
+        """kind: reading, writing and so on, each of which an identity may be allowed by itself."""
+        self._done |= {(credential,), (credential, container, kind)}
+
+    def before(self, credential: str, container: str, kind: str, code: str, status: int) -> bool:
+        """Whether storage has accepted this before which it refuses with this answer now."""
+        stranger = code in _UNKNOWN_CALLER or status == 401
+        return ((credential,) if stranger else (credential, container, kind)) in self._done
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What one call asks of storage. what: the blob's name, for sentences, "" for the container itself."""
+
+    credential: str
+    container: str
+    kind: str
+    what: str
+    accepted: Accepted
+
+    def granted(self) -> None:
+        self.accepted.note(self.credential, self.container, self.kind)
+
+    def fault(self, status: int, code: str) -> StorageFault:
+        """The fault that an HTTP answer of storage's means. code: its x-ms-error-code, "" where it gave none."""
+        code = code if _CODE.fullmatch(code) else ""
+        said = f" ({code})" if code else ""
+        if status in (304, 404, 409, 412):
+            self.granted()  # storage knows us, and may say no to this one thing
+        if code in _GONE:
+            return (BeingDeleted if status == 409 else ContainerMissing)("the container does not exist")
+        if code.startswith("Lease"):  # LeaseAlreadyPresent, LeaseLost, LeaseIdMismatchWithBlobOperation…
+            return LeaseHeld(f"another holder has it{said}")
+        if code in _CHANGED or status in (304, 412):
+            return BlobChanged("it has changed meanwhile")
+        if status == 404:
+            return BlobMissing("it does not exist")
+        if status == 409:
+            what = f"{printable(self.what)}: " if self.what else ""
+            return Refused(f"{what}{_STATES.get(code, 'its state forbids it')}{said or ' (409)'}")
+        if status < 400:
+            return Unavailable(f"what answers for storage speaks another language ({status}): is a proxy between?")
+        if status not in (401, 403):
+            return Unavailable(f"storage answers {status}{said}")
+        said = said or f" ({status})"
+        if self.accepted.before(self.credential, self.container, self.kind, code, status):
+            return AccessWithdrawn(
+                f"storage has accepted this before and refuses access now{said}: was the key changed, has the SAS run"
+                " out, or was the right taken away? A new attempt takes the credential as it is then"
+            )
+        return AccessDenied(f"storage refuses access{said}")
+
+
+def no_token(error: Exception, identity: str) -> NoToken:
+    """The error of whoever should have given a token. identity: whom it was asked for, in words."""
+    code = _TOKEN_CODE.search(str(error))
+    return NoToken(
+        f"there is no token for {identity}{f' ({code[0]})' if code else ''}: is it federated with this pod's service"
+        " account, and does what gives out its tokens answer? It may only be late"
+    )
 
 
 def retry_after(error: AzureError) -> float | None:
@@ -33,26 +128,31 @@ def retry_after(error: AzureError) -> float | None:
     return parse_retry_after(asked, time.time())
 
 
-def fault_of(error: AzureError) -> StorageFault:
-    """Takes over codes and statuses only: the SDK's texts quote URLs and the string that was signed."""
-    status = getattr(error, "status_code", None)
-    code = getattr(error, "error_code", None)
-    code = getattr(code, "value", code)
-    said = f" ({code})" if code else ""
-    if code in _GONE:
-        return ContainerMissing("the container does not exist")
-    if str(code).startswith("Lease"):  # LeaseAlreadyPresent, LeaseLost, LeaseIdMismatchWithBlobOperation…
-        return LeaseHeld(f"another holder has it{said}")
-    if code in _CHANGED or status in (304, 412):
-        return BlobChanged("it has changed meanwhile")
-    if status == 404:
-        return BlobMissing("it does not exist")
-    if isinstance(error, ClientAuthenticationError) or status in (401, 403):
-        return AccessDenied(f"storage refuses access{said}")
-    if isinstance(error, ServiceRequestError):
+def fault_of(error: Exception, asked: Asked, host: str, identity: str) -> StorageFault | None:
+    """Takes over codes and statuses only: the SDK's texts quote URLs and the string that was signed.
+
+    None for an error that is neither the SDK's nor met while it read an answer of storage's.
+    host: storage's, with its port; an answer of another one is of whoever gives out tokens
+    identity: whom a token is asked for, in words; "" where none is
+    """
+    # The SDK stumbles over a refusal without words: what it stumbled over has the answer.
+    known = [seen for seen in causes(error) if isinstance(seen, AzureError)]
+    answered = next((seen for seen in known if isinstance(seen, HttpResponseError) and seen.response), None)
+    if any(isinstance(seen, ClientAuthenticationError) for seen in known) and not _is_from(answered, host):
+        return no_token(error, identity) if identity else AccessDenied("what asks for access cannot be signed")
+    if answered is not None and answered.status_code is not None:
+        headers = getattr(answered.response, "headers", {})
+        code = getattr(answered, "error_code", None) or headers.get("x-ms-error-code") or ""
+        return asked.fault(answered.status_code, str(getattr(code, "value", code)))
+    if not known:
+        return None
+    if isinstance(known[0], ServiceRequestError):
         return Unavailable("storage cannot be reached")
-    if isinstance(error, ServiceResponseError):
+    if isinstance(known[0], ServiceResponseError):
         return Unavailable("storage does not answer")
-    if isinstance(error, HttpResponseError) and status is not None:
-        return Unavailable(f"storage answers {status}{said}")
-    return Unavailable(f"storage fails with {type(error).__name__}")
+    return Unavailable(f"storage fails with {type(known[0]).__name__}")
+
+
+def _is_from(answered: HttpResponseError | None, host: str) -> bool:
+    request = getattr(getattr(answered, "response", None), "request", None)
+    return urlsplit(getattr(request, "url", "")).netloc == host

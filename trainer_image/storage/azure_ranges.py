@@ -15,19 +15,19 @@ import hashlib
 import hmac
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
 import urllib3
 
-from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, BlobMissing, StorageFault, Unavailable
+from trainer_image.storage.azure_faults import Asked
+from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, StorageFault, Unavailable
 from training_common.backoff import exponential
 from training_common.retry_after import parse_retry_after
 
 VERSION = "2021-12-02"
-SCOPE = "https://storage.azure.com/.default"
 # Read from the socket at a time, and so the memory that a connection takes.
 PIECE_BYTES = 1024**2
 ATTEMPTS = 6
@@ -42,23 +42,26 @@ PASSING = (408, 416, 429, 500, 502, 503, 504)
 class RangeReader:
     """Reads ranges of the blobs of one container.
 
-    url: the container's, with its SAS where it has one; credential: the SDK client's (`account_name` and `account_key`,
-    or `get_token`), or None
+    url: the container's, with its SAS where it has one; credential: the SDK client's, of which `account_name` and
+    `account_key` are used; token: gives the one of azure-identity, where there is no key, raises StorageFault
     connect_timeout, silence: seconds until a connection is there; without a single byte before it is given up
     """
 
-    def __init__(self, url: str, credential: Any, *, connect_timeout: float, silence: float) -> None:
+    def __init__(
+        self, url: str, credential: Any, token: Callable[[], str] | None, *, connect_timeout: float, silence: float
+    ) -> None:
         parts = urlsplit(url)
         self._base, self._sas = f"{parts.scheme}://{parts.netloc}{parts.path}", parts.query
         self._credential = credential
+        self._token = token
         self._timeouts = (connect_timeout, silence)
         self._connection = _Connection()
 
-    def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+    def pieces(self, blob: BlobInfo, offset: int, length: int, asked: Asked) -> Iterator[bytes]:
         """Exactly `length` bytes of the content that has the blob's ETag, in pieces.
 
         Where a connection breaks or stalls, or storage asks to wait, the rest is asked for again, from where it stood.
-        Raises BlobMissing, BlobChanged, AccessDenied; Unavailable after ATTEMPTS without a byte of progress.
+        Raises BlobMissing, BlobChanged, AccessDenied, Refused; Unavailable after ATTEMPTS without a byte of progress.
         """
         failures = 0
         while length:
@@ -69,7 +72,7 @@ class RangeReader:
                 with self._ask(blob, offset, length) as response:
                     if response.status_code in PASSING:
                         wait = parse_retry_after(response.headers.get("Retry-After"), time.time())
-                    _check(response, offset, length)
+                    _check(response, offset, length, asked)
                     while came < length and (piece := response.raw.read(min(PIECE_BYTES, length - came))):
                         came += len(piece)
                         yield piece
@@ -99,8 +102,8 @@ class RangeReader:
         }
         if hasattr(self._credential, "account_key"):
             headers["Authorization"] = _shared_key(self._credential, url, headers)
-        elif hasattr(self._credential, "get_token"):
-            headers["Authorization"] = f"Bearer {self._credential.get_token(SCOPE).token}"
+        elif self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token()}"
         address = f"{url}?{self._sas}" if self._sas else url
         return self._connection.session.get(
             address, headers=headers, stream=True, timeout=self._timeouts, allow_redirects=False
@@ -112,32 +115,29 @@ class _Connection(threading.local):
 
     def __init__(self) -> None:
         self.session = requests.Session()
-        # Without it a machine's .netrc would replace the signature.
-        self.session.auth = lambda request: request
+        only_our_credentials(self.session)
 
 
-def _check(response: requests.Response, offset: int, length: int) -> None:
+def only_our_credentials(session: requests.Session) -> None:
+    """Keeps requests from putting a machine's .netrc, an entry for this host or for all, in place of our signature or
+    token. The environment's proxies stay."""
+    session.auth = lambda request: request
+
+
+def _check(response: requests.Response, offset: int, length: int, asked: Asked) -> None:
     """Raises what an answer says that is not the range that was asked for."""
-    code = response.headers.get("x-ms-error-code", "")
-    said = f" ({code})" if code.isalnum() else ""
     status = response.status_code
     if status == 206:
         given = response.headers.get("Content-Range", "")
         if not given.startswith(f"bytes {offset}-{offset + length - 1}/"):
             raise BlobChanged("another range of it came than the one that was asked for")
+        asked.granted()
         return
-    if status in (304, 412):
-        raise BlobChanged("it has changed meanwhile")
-    if status == 404:
-        raise BlobMissing("it does not exist")
-    if status in (401, 403):
-        raise AccessDenied(f"storage refuses access{said}")
-    if status in PASSING:
-        raise Unavailable(f"storage answers {status}{said}")
     if status == 200:
         # What ignores ranges gives the whole blob each time: not storage, and not worth its traffic.
         raise _Final("what answers for storage ignores ranges (200 instead of 206): is a proxy between?")
-    raise _Final(f"storage answers {status}{said}")
+    fault = asked.fault(status, response.headers.get("x-ms-error-code", ""))
+    raise fault if status in PASSING or type(fault) is not Unavailable else _Final(fault.why)
 
 
 class _Final(StorageFault):

@@ -46,6 +46,14 @@ class AccessDenied(StorageFault):
     """Our identity may not do this."""
 
 
+class Refused(StorageFault):
+    """It contradicts the state of the blob or its container: an archive tier, an immutability policy, a legal hold."""
+
+
+class BeingDeleted(ContainerMissing, Refused):
+    """Somebody is deleting the container."""
+
+
 class LeaseHeld(StorageFault):
     """Another holder has the lease."""
 
@@ -58,14 +66,26 @@ class Unavailable(StorageFault):
     """Throttled, unreachable or broken, after all retries."""
 
 
+class NoToken(StorageFault):
+    """Nobody vouches for our identity, at least not yet: storage was not even asked."""
+
+
+class AccessWithdrawn(StorageFault):
+    """Storage let this process do it before and refuses it now: another process may read a newer credential."""
+
+
 @dataclass(frozen=True)
 class BlobInfo:
-    """One line of a listing. size: bytes; etag: opaque, changes with the content; md5: 16 bytes, if known."""
+    """One line of a listing. size: bytes; etag: opaque, changes with the content; md5: 16 bytes, if known.
+
+    unreadable: why storage would not hand it out, a clause for a sentence; None where it would
+    """
 
     name: str
     size: int
     etag: str
     md5: bytes | None = None
+    unreadable: str | None = None
 
 
 class Lease(Protocol):
@@ -79,7 +99,7 @@ class Lease(Protocol):
 
 
 class Container(Protocol):
-    """A container of blobs. Every method may raise ContainerMissing, AccessDenied and Unavailable.
+    """A container of blobs. Every method may raise ContainerMissing, AccessDenied, Refused and Unavailable.
 
     name: as sentences for users call it, and what they would type to find it.
     """

@@ -18,10 +18,18 @@ from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer_image.errors import DatasetMissing, LimitExceeded, Terminated, invalid
+from trainer_image.errors import DatasetInvalid, DatasetMissing, LimitExceeded, Terminated, invalid
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.storage.container import BlobChanged, BlobInfo, BlobMissing, Container, ContainerMissing, Unavailable
+from trainer_image.storage.container import (
+    BlobChanged,
+    BlobInfo,
+    BlobMissing,
+    Container,
+    ContainerMissing,
+    Refused,
+    Unavailable,
+)
 from trainer_image.transfer.failures import failing_as
 from trainer_image.units import HEADROOM_BYTES, format_bytes
 
@@ -57,7 +65,7 @@ class DatasetLock:
 
 def _failing(container: Container) -> AbstractContextManager[None]:
     sentence = f"Failed to download dataset from container: {container.name}"
-    return failing_as(sentence, {ContainerMissing: DatasetMissing})
+    return failing_as(sentence, {ContainerMissing: DatasetMissing, Refused: DatasetInvalid})
 
 
 def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
@@ -81,6 +89,9 @@ def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
     found = first_problem(blob.name for blob in blobs)
     if found:
         raise invalid(printable(found[0]), found[1])
+    for blob in blobs:
+        if blob.unreadable:
+            raise invalid(printable(blob.name), blob.unreadable)
     return DatasetLock(container.name, tuple(sorted(blobs, key=lambda blob: blob.name)))
 
 

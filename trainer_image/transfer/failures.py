@@ -6,11 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from trainer_image.errors import LimitExceeded, PermissionDenied, StorageUnavailable, TrainerError
-from trainer_image.storage.container import AccessDenied, Full, StorageFault
+from trainer_image.storage.container import AccessDenied, Full, Refused, StorageFault
 
 Meanings = Mapping[type[StorageFault], type[TrainerError]]
 
-_USUAL: Meanings = {AccessDenied: PermissionDenied, Full: LimitExceeded, StorageFault: StorageUnavailable}
+_USUAL: Meanings = {
+    AccessDenied: PermissionDenied,
+    Refused: PermissionDenied,
+    Full: LimitExceeded,
+    StorageFault: StorageUnavailable,
+}
 
 
 @contextmanager

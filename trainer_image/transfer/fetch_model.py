@@ -17,7 +17,7 @@ from portal_client.model_ids import is_container_name
 from trainer_image.config import settings
 from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, StorageFault
+from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused, StorageFault
 from trainer_image.storage.local import LocalContainer
 from trainer_image.storage.manifest import MANIFEST, entries, fetch_all, fingerprint
 from trainer_image.transfer.failures import failing_as
@@ -97,7 +97,7 @@ def _check(folder: Path, digest: str | None) -> None:
 def fetched(container: Container, folder: Path) -> Path:
     """The container's latest model, verified, in `folder`."""
     sentence = f"Failed to read the model in container: {container.name}"
-    with failing_as(sentence, {ContainerMissing: ConfigInvalid}):
+    with failing_as(sentence, dict.fromkeys((ContainerMissing, Refused), ConfigInvalid)):
         latest = read_latest(container)
     if latest.run_id is None:
         why = "there is no latest.json: nothing was published" if latest.etag is None else f"{LATEST} is not readable"
@@ -113,7 +113,7 @@ def fetch_model(container: Container, latest: Latest, folder: Path, sentence: st
     """
     sentence = sentence or f"Failed to read the model to start from (init.from: latest) in container: {container.name}"
     where = f"runs/{latest.run_id}/"
-    with failing_as(sentence, {BlobMissing: ConfigInvalid, BlobChanged: ConfigInvalid}):
+    with failing_as(sentence, dict.fromkeys((BlobMissing, BlobChanged, Refused), ConfigInvalid)):
         content, _ = container.read(where + MANIFEST, _MANIFEST_BYTES)
         if hashlib.sha256(content).hexdigest() != latest.manifest_sha256:
             raise ConfigInvalid(f"{sentence} ({MANIFEST} is not the one that {LATEST} names)")

@@ -16,7 +16,7 @@ from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
 from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.stop import Stop
-from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing
+from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
 from trainer_image.transfer.failures import failing_as
@@ -170,4 +170,4 @@ class Dataset:
 def unreadable(container: Container) -> AbstractContextManager[None]:
     """What goes wrong within is that the model's container cannot be read."""
     sentence = f"Failed to read configuration from container: {container.name}"
-    return failing_as(sentence, {ContainerMissing: ConfigInvalid, BlobMissing: ConfigInvalid})
+    return failing_as(sentence, dict.fromkeys((ContainerMissing, BlobMissing, Refused), ConfigInvalid))

@@ -6,7 +6,6 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from trainer_image.errors import DatasetInvalid, PermissionDenied, StorageUnavai
 from trainer_image.limits import Limits
 from trainer_image.storage import azure, azure_ranges
 from trainer_image.storage.azure import open_container
+from trainer_image.storage.azure_faults import Accepted, Asked
 from trainer_image.storage.container import BlobInfo, Unavailable
 from trainer_image.transfer.download import Download, lock_dataset
 
@@ -176,11 +176,6 @@ def test_a_sas_in_the_connection_string_reads_ranges_and_shows_up_nowhere(
 
 
 def test_a_token_is_sent_as_bearer(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Credential:
-        def get_token(self, scope: str) -> Any:
-            assert scope == "https://storage.azure.com/.default"
-            return SimpleNamespace(token="abc")
-
     sent: list[requests.PreparedRequest] = []
 
     def send(self: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
@@ -188,7 +183,8 @@ def test_a_token_is_sent_as_bearer(monkeypatch: pytest.MonkeyPatch) -> None:
         raise requests.ConnectionError
 
     monkeypatch.setattr(requests.Session, "send", send)
-    reader = azure_ranges.RangeReader("http://127.0.0.1:9/c", Credential(), connect_timeout=1, silence=1)
+    reader = azure_ranges.RangeReader("http://127.0.0.1:9/c", None, lambda: "abc", connect_timeout=1, silence=1)
+    asked = Asked("caller", "c", "read", "a", Accepted())
     with pytest.raises(Unavailable, match="storage cannot be reached"):
-        list(reader.pieces(BlobInfo("a", 1, "e"), 0, 1))
+        list(reader.pieces(BlobInfo("a", 1, "e"), 0, 1, asked))
     assert [request.headers["Authorization"] for request in sent] == ["Bearer abc"] * azure_ranges.ATTEMPTS

@@ -14,7 +14,7 @@ from azure.core.exceptions import ServiceRequestError
 from azure.core.pipeline.transport import HttpTransport, RequestsTransport
 from azure.storage.blob import BlobServiceClient
 
-from trainer_image.errors import UsageError
+from trainer_image.errors import ConfigInvalid
 from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import (
     AccessDenied,
@@ -169,10 +169,12 @@ def test_a_wrong_key_is_access_denied_and_never_told(azurite: Any) -> None:
     assert "http" not in str(told.value)
 
 
-def test_a_malformed_connection_string_is_a_usage_error_without_its_content() -> None:
-    with pytest.raises(UsageError) as told:
-        open_container("AccountName=x;AccountKey", None, "anything")
+@pytest.mark.parametrize("text", ["AccountName=x;AccountKey", "AccountName=x;AccountKey=not base64!", "x"])
+def test_a_malformed_connection_string_is_named_without_its_content(text: str) -> None:
+    with pytest.raises(ConfigInvalid) as told:
+        open_container(text, None, "anything")
     assert "AccountName" not in told.value.sentence
+    assert "not base64" not in told.value.sentence
     assert "AZURE_STORAGE_CONNECTION_STRING" in told.value.sentence
 
 
