@@ -9,10 +9,9 @@ import logging
 import re
 from collections.abc import Iterable
 
-REDACTED = "[redacted]"
+from training_common.secret_forms import MIN_SECRET_LENGTH, REDACTED, hide
 
-MIN_SECRET_LENGTH = 6
-"""A shorter literal secret would hide ordinary words; no real key is that short."""
+__all__ = ["MIN_SECRET_LENGTH", "REDACTED", "RedactSecrets", "redact"]
 
 # What stands already redacted is left alone: a record passes one filter for each handler.
 _VALUE = r"(?!\[redacted\])[^\s'\",;)}\]&]+"
@@ -43,10 +42,10 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """`text` without account keys, SAS signatures, API keys, Authorization headers and passwords in URLs.
 
-    secrets: literals to replace as well, where they have at least MIN_SECRET_LENGTH characters.
+    secrets: literals to hide as well, in every form that they may have taken on the way (see secret_forms)
     """
-    for secret in sorted((s for s in secrets if len(s) >= MIN_SECRET_LENGTH), key=len, reverse=True):
-        text = text.replace(secret, REDACTED)
+    for secret in sorted(set(secrets), key=len, reverse=True):
+        text = hide(text, secret)
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text
