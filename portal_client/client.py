@@ -1,4 +1,4 @@
-"""The portal's status API over HTTP; with `connections` below it the only importer of requests.
+"""The portal's status API over HTTP; with `connections` and `failures` below it the only importer of requests.
 
     PUT {API_BASE_URL}/api/external/models/status          {"ModelId", "Status": number, "Message"}
     GET {API_BASE_URL}/api/external/models/{id}/status     {"status": word or number, "message"}
@@ -10,11 +10,10 @@ when to retry: they know what waits.
 from __future__ import annotations
 
 import logging
-import ssl
+import threading
 import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,19 +22,29 @@ import urllib3
 
 from portal_client import auth, log_lines, settings
 from portal_client.address import PortalAddress, check_model_id
-from portal_client.answers import MAX_BODY_BYTES, Answer, Call, check_accepted, read_status
-from portal_client.connections import Attempt, BoundedAdapter
-from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
+from portal_client.answers import check_accepted, read_status
+from portal_client.connections import Attempt, open_session, read_body
+from portal_client.errors import (
+    NotAcknowledged,
+    NotFoundUnexplained,
+    PortalError,
+    PortalUnauthorized,
+    PortalUnavailable,
+)
+from portal_client.exchange import Answer, Call
+from portal_client.failures import failure_of
 from portal_client.log_lines import AnyLogger, Wording
 from portal_client.messages import portal_message
+from portal_client.refusals import known_elsewhere
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from portal_client.tls import MISMATCH_REASONS, tls_verification
-from training_common.redaction import MIN_SECRET_LENGTH, REDACTED, redact
+from portal_client.tls import tls_verification
+from training_common.redaction import redact
 
 CallObserver = Callable[[str, int | None, PortalError | None, float], None]
 """Called after every call: method, the last HTTP status (None: no answer), the error it ended with, seconds."""
 
-_CHUNK_BYTES = 1024
+# Models that are asked for again to learn whether a portal without words knows models at all.
+_WITNESSES = 2
 _Found = TypeVar("_Found")
 
 
@@ -75,7 +84,9 @@ class PortalClient:
             raise ValueError(f"The portal's time-out is {timeout} s: expected more than 0")
         self._timeout = timeout
         self._log: AnyLogger = logger if logger is not None else logging.getLogger("portal_client")
-        self._session = _session(self._address, pool_size)
+        self._session = open_session(pool_size, is_loopback=self._address.is_loopback)
+        self._guard = threading.Lock()
+        self._known: list[str] = []  # models that the portal has answered for, the latest first
         self._on_call = on_call or (lambda method, status, error, seconds: None)
         self.server_date: str | None = None  # the Date of the newest answer: `dispatcher check` compares clocks
         self._log_settings()
@@ -83,23 +94,53 @@ class PortalClient:
     def get_model_status(self, model_id: str) -> ModelStatus:
         """The model's status and message at the portal now. Raises PortalError."""
         call = Call("GET", self._address.status_url(model_id), f"model {model_id}")
-        found = self._call(call, None, read_status, log_lines.GET, log_lines.NOT_RETRIEVED, model_id)
-        self._log.info(log_lines.RETRIEVED, model_id, found.status.title)
-        return found
+        try:
+            found = self._read_status(call, model_id)
+        except NotFoundUnexplained as error:
+            witness = self._another_known(model_id)
+            if witness is None:
+                raise
+            failure = known_elsewhere(error, call, witness)
+        else:
+            with self._guard:
+                self._known = [model_id, *(known for known in self._known if known != model_id)][:_WITNESSES]
+            self._log.info(log_lines.RETRIEVED, model_id, found.status.title)
+            return found
+        raise failure
+
+    def _read_status(self, call: Call, model_id: str) -> ModelStatus:
+        return self._call(call, None, read_status, log_lines.GET, log_lines.NOT_RETRIEVED, model_id)
+
+    def _another_known(self, model_id: str) -> str | None:
+        """A model for which the portal answers right now: what it answered before its last roll-out proves nothing."""
+        with self._guard:
+            known = [known for known in self._known if known != model_id]
+        for witness in known:
+            with suppress(PortalError):
+                self._read_status(Call("GET", self._address.status_url(witness), f"model {witness}"), witness)
+                return witness
+        return None
 
     def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
         """Sets the model's status. Raises PortalError; `.ambiguous`: it may have been set all the same.
 
-        message: for the portal's users; secrets are redacted, and it is cut at messages.MESSAGE_LIMIT.
+        message: for the portal's users; secrets are redacted, and it is cut at messages.MESSAGE_LIMIT. The end of a
+        training (Completed, Failed) is read back where the portal's answer leaves a doubt whether it was taken.
         """
         check_model_id(model_id)
-        call = Call("PUT", self._address.update_url, f"model {model_id}")
+        call = Call("PUT", self._address.update_url, f"model {model_id}", status)
         payload = {
             "ModelId": model_id,
             "Status": int(status),
             "Message": self._clean(portal_message(message)),
         }
-        self._call(call, payload, check_accepted, log_lines.PUT, log_lines.NOT_UPDATED, model_id, status.title)
+        sure = self._call(call, payload, check_accepted, log_lines.PUT, log_lines.NOT_UPDATED, model_id, status.title)
+        if status.is_terminal and not sure:
+            shown = self.get_model_status(model_id).status
+            if shown is not status:
+                raise NotAcknowledged(
+                    f"The portal took {status.title} for model {model_id} and still shows {shown.title}", ambiguous=True
+                )
         self._log.info(log_lines.UPDATED, model_id, status.title)
 
     def close(self) -> None:
@@ -147,15 +188,14 @@ class PortalClient:
         order = self._auth.order()
         for position, method in enumerate(order):
             spoken = auth.SPOKEN[method]
-            if self._auth.is_auto:
-                self._log.info(log_lines.TRYING, spoken)
+            self._log.info(log_lines.TRYING, spoken)
             answer = self._send(call, payload, method, deadline)
             self._log.info(log_lines.RESPONSE_CODE, answer.status)
-            if answer.status != 401:
+            if not answer.refuses_key(call):
                 break
             self._auth.refused(method)
             if self._auth.is_auto:
-                self._log.warning(log_lines.AUTH_FAILED, spoken)
+                self._log.warning(log_lines.AUTH_FAILED, spoken, answer.status)
                 if position + 1 < len(order):
                     self._log.warning(log_lines.FALLING_BACK, auth.SPOKEN[order[position + 1]])
         if answer.is_success:
@@ -180,6 +220,8 @@ class PortalClient:
             call.method,
             call.url,
             json=payload,
+            # A status that some cache on the way has kept may be older than our own write.
+            headers=None if call.writes else {"Cache-Control": "no-cache", "Pragma": "no-cache"},
             auth=_key_header(*auth.header(method, self._api_key)),
             # The attempt bounds all of it; this is what an error's text quotes.
             timeout=(self._timeout, self._timeout),
@@ -189,17 +231,11 @@ class PortalClient:
             verify=self._verify,
         ) as response:
             self.server_date = response.headers.get("Date")
-            body, too_large = _read(response)
-            return Answer(response.status_code, response.headers, self._without_key(body), too_large)
-
-    def _without_key(self, body: bytes) -> bytes:
-        """A portal that repeats the key in its answer must not bring it into sentences and logs."""
-        if len(self._api_key) < MIN_SECRET_LENGTH:
-            return body
-        return body.replace(self._api_key.encode(), REDACTED.encode())
+            body, too_large = read_body(response)
+            return Answer(response.status_code, response.headers, body, too_large, self._clean)
 
     def _without_answer(self, error: Exception, call: Call) -> PortalUnavailable:
-        what, may_have_arrived = _failure(error, self._address.host, self._timeout)
+        what, may_have_arrived = failure_of(error, self._address.host, self._timeout)
         return PortalUnavailable(
             f"The portal at {self._address.base_url} {what} ({call})",
             detail=self._clean(" ".join(str(error).split())),
@@ -221,24 +257,6 @@ class PortalClient:
         return redact(text, (self._api_key,))
 
 
-class _Session(requests.Session):
-    """Looks at no redirect: requests would read the whole body of one, and trip over a Location that is no URL."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        return None
-
-
-def _read(response: requests.Response) -> tuple[bytes, bool]:
-    """At most MAX_BODY_BYTES of the body, and whether there was more."""
-    body = b""
-    # What one read of the socket brings: waiting for a full chunk of a drip would take all the time there is.
-    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            return body[:MAX_BODY_BYTES], True
-    return body, False
-
-
 def _key_header(name: str, value: str) -> Callable[[requests.PreparedRequest], requests.PreparedRequest]:
     """Sends the key as one header. Being an `auth`, it keeps requests from using a .netrc entry instead."""
 
@@ -255,68 +273,3 @@ def _checked(name: str, parse: Callable[[str], _Found], value: str) -> _Found:
         return parse(value)
     except ValueError as error:
         raise ValueError(f"{name} {error}") from None
-
-
-def _session(address: PortalAddress, pool_size: int) -> requests.Session:
-    session = _Session()
-    adapter = BoundedAdapter(pool_connections=1, pool_maxsize=pool_size)
-    session.mount("http://", adapter)
-    session.mount("https://", adapter)
-    session.headers["Accept"] = "application/json"
-    session.headers["Accept-Encoding"] = "identity"
-    # The key alone says who calls; a load balancer's cookie would tie all threads to one back end.
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    if address.is_loopback:
-        # A proxy of the environment cannot reach our own loopback.
-        session.trust_env = False
-        # urllib3 warns at every unverified request. Only these hosts' warning is muted.
-        warnings.filterwarnings(
-            "ignore",
-            message=r"Unverified HTTPS request is being made to host '(localhost|127\.[0-9.]+|\[?::1\]?)'",
-            category=urllib3.exceptions.InsecureRequestWarning,
-        )
-    return session
-
-
-def _failure(error: Exception, host: str, timeout: float) -> tuple[str, bool]:
-    """What happened, as the end of a sentence about the portal, and whether the portal may have got the call."""
-    causes = list(_causes(error))
-    tls = next((cause for cause in causes if isinstance(cause, ssl.SSLError)), None)
-    if isinstance(tls, ssl.SSLCertVerificationError):
-        why = tls.verify_message or tls.reason
-        remedy = "put the CA that signed it into API_CA_BUNDLE, and use the host name it is made out to"
-        return f"does not show a trusted certificate ({why}): {remedy}", False
-    if tls is not None and tls.reason in MISMATCH_REASONS:
-        return f"does not speak TLS as expected ({tls.reason}): check https and the port in API_BASE_URL", False
-    if not isinstance(error, requests.RequestException | urllib3.exceptions.HTTPError):
-        # Network failures come wrapped; this one is of our own machine, e.g. a CA file that has gone.
-        return f"cannot be called from here: {error}", False
-    # InvalidSchema: a proxy that speaks SOCKS.
-    if isinstance(error, requests.exceptions.ProxyError | requests.exceptions.InvalidSchema):
-        return "cannot be reached through the environment's proxy: check HTTPS_PROXY and NO_PROXY", False
-    if isinstance(error, requests.ConnectTimeout):
-        return f"did not take a connection within {timeout:g} s: check the network and API_BASE_URL", False
-    if isinstance(error, requests.ReadTimeout) or _has(causes, TimeoutError, urllib3.exceptions.ReadTimeoutError):
-        return f"did not answer within {timeout:g} s: it will be tried again", True
-    if _has(causes, urllib3.exceptions.NameResolutionError):
-        return f"has a host name that cannot be resolved ({host}): check API_BASE_URL and DNS", False
-    if _has(causes, urllib3.exceptions.NewConnectionError):
-        return "cannot be connected to: check that the portal runs, and API_BASE_URL", False
-    return "cut the connection before its answer was complete: it will be tried again", True
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what it wraps: requests and urllib3 keep that in args, `reason` or the chain."""
-    seen: list[BaseException] = []
-    waiting: list[object] = [error]
-    while waiting:
-        current = waiting.pop(0)
-        if not isinstance(current, BaseException) or any(current is known for known in seen):
-            continue
-        seen.append(current)
-        yield current
-        waiting += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
-
-
-def _has(causes: list[BaseException], *kinds: type[BaseException]) -> bool:
-    return any(isinstance(cause, kinds) for cause in causes)

@@ -13,23 +13,28 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
+import requests
 import urllib3.connection
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context, resolve_cert_reqs
 
+from portal_client.exchange import MAX_BODY_BYTES
 from training_common.keep_alive import SOCKET_OPTIONS
 
 # Below this a socket's time-out would be read as "do not block".
 _LEAST = 0.001
+_CHUNK_BYTES = 1024
 
 
 @dataclass
@@ -170,8 +175,8 @@ class HTTPSConnectionPool(urllib3.HTTPSConnectionPool):
 _POOLS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 
 
-class BoundedAdapter(HTTPAdapter):
-    """For a requests.Session: what it sends has to run in an Attempt."""
+class _Adapter(HTTPAdapter):
+    """`requests` over the connections above."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
@@ -181,6 +186,46 @@ class BoundedAdapter(HTTPAdapter):
         manager = super().proxy_manager_for(*arguments, **options)
         manager.pool_classes_by_scheme = _POOLS
         return manager
+
+
+class _Session(requests.Session):
+    """Looks at no redirect: requests would read the whole body of one, and trip over a Location that is no URL."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
+def open_session(pool_size: int, *, is_loopback: bool) -> requests.Session:
+    """pool_size: connections that are kept. Each request has to run in an Attempt."""
+    session = _Session()
+    adapter = _Adapter(pool_connections=1, pool_maxsize=pool_size)
+    session.mount("http://", adapter)
+    session.mount("https://", adapter)
+    session.headers["Accept"] = "application/json"
+    session.headers["Accept-Encoding"] = "identity"
+    # The key alone says who calls; a load balancer's cookie would tie all threads to one back end.
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    if is_loopback:
+        # A proxy of the environment cannot reach our own loopback.
+        session.trust_env = False
+        # urllib3 warns at every unverified request. Only these hosts' warning is muted.
+        warnings.filterwarnings(
+            "ignore",
+            message=r"Unverified HTTPS request is being made to host '(localhost|127\.[0-9.]+|\[?::1\]?)'",
+            category=urllib3.exceptions.InsecureRequestWarning,
+        )
+    return session
+
+
+def read_body(response: requests.Response) -> tuple[bytes, bool]:
+    """At most MAX_BODY_BYTES of the body, and whether there was more."""
+    body = b""
+    # What one read of the socket brings: waiting for a full chunk of a drip would take all the time there is.
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            return body[:MAX_BODY_BYTES], True
+    return body, False
 
 
 def _current() -> Attempt:

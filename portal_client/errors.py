@@ -38,8 +38,22 @@ class PortalUnavailable(PortalError):
     retryable = True
 
 
+class NotFoundUnexplained(PortalUnavailable):
+    """404 in nobody's words, from a portal that has not shown that it knows models: the model may be unknown, or
+    API_BASE_URL wrong, or the portal being rolled out. Only this model's calls may be concerned.
+    """
+
+
+class WriteConflict(PortalUnavailable):
+    """409, 412, 423: somebody else writes this model's status. Read it, compare, write again."""
+
+
+class NotAcknowledged(PortalUnavailable):
+    """A write was answered with success, and not confirmed: by the answer's own words, or by the status afterwards."""
+
+
 class PortalUnauthorized(PortalError):
-    """401, 403: calls succeed again once a person has corrected API_KEY; until then nothing is lost."""
+    """401, 403, a redirect to a login: calls succeed once a person has corrected API_KEY. Nothing is lost meanwhile."""
 
     retryable = True
 
@@ -49,8 +63,8 @@ class PortalRefused(PortalError):
 
 
 class ModelUnknown(PortalRefused):
-    """404: the portal has no model of this id."""
+    """404 in the API's words, or from a portal that knows other models: it has no model of this id."""
 
 
 class StatusUnreadable(PortalError):
-    """The portal answered, with a status that is none of the documented ones."""
+    """The portal answered with a status that is none of the documented ones, or with two that contradict each other."""

@@ -27,7 +27,7 @@ PAYLOAD = "Payload: %s"
 USING_METHOD = "Using authentication method: %s"
 TRYING = "Trying %s authentication..."
 RESPONSE_CODE = "Response status code: %d"
-AUTH_FAILED = "%s authentication failed (401)"
+AUTH_FAILED = "%s authentication failed (%d)"
 FALLING_BACK = "Falling back to %s authentication..."
 
 UPDATED = "Model %s status updated to %s"

@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from urllib.parse import quote, unquote
 
 import pytest
+import requests
 import responses
 
+from portal_client.client import PortalClient
 from portal_client.errors import (
     ModelUnknown,
+    NotAcknowledged,
+    NotFoundUnexplained,
     PortalError,
     PortalRefused,
     PortalUnauthorized,
     PortalUnavailable,
     StatusUnreadable,
+    WriteConflict,
 )
-from tests.portal_client.portal_calls import GET_URL, HTML, KEY, PUT_URL, error_of_get, error_of_put
+from portal_client.statuses import ProcessingStatus
+from tests.portal_client.portal_calls import (
+    BASE,
+    GET_URL,
+    HTML,
+    KEY,
+    PUT_URL,
+    a_client,
+    error_of_get,
+    error_of_put,
+    get,
+    put,
+)
 
 
 @pytest.mark.parametrize(
@@ -27,11 +48,13 @@ from tests.portal_client.portal_calls import GET_URL, HTML, KEY, PUT_URL, error_
         (400, PortalRefused, False, False, "refuses"),
         (401, PortalUnauthorized, True, False, "API_KEY and MODEL_API_AUTH_METHOD"),
         (403, PortalUnauthorized, True, False, "right to read and write"),
-        (404, ModelUnknown, False, False, "does not know model 123"),
+        (404, NotFoundUnexplained, True, False, "it may not know model 123, or API_BASE_URL leads elsewhere"),
         (405, PortalRefused, False, False, "refuses"),
         (407, PortalUnavailable, True, False, "cannot answer now"),
         (408, PortalUnavailable, True, True, "cannot answer now"),
-        (409, PortalRefused, False, False, "Conflict"),
+        (409, WriteConflict, True, False, "Conflict"),
+        (412, WriteConflict, True, False, "somebody else may be writing"),
+        (423, WriteConflict, True, False, "Locked"),
         (410, PortalRefused, False, False, "Gone"),
         (418, PortalRefused, False, False, "refuses"),
         (422, PortalRefused, False, False, "refuses"),
@@ -77,9 +100,275 @@ def test_a_router_without_a_route_condemns_no_model(api: responses.RequestsMock,
     assert type(error_of_get(api, status=404, body=body, content_type="text/plain")) is PortalUnavailable
 
 
-@pytest.mark.parametrize("body", ["", '{"title": "Not Found"}', "There is no model 123"])
-def test_the_portals_own_404_is_an_unknown_model(api: responses.RequestsMock, body: str) -> None:
-    assert type(error_of_put(api, status=404, body=body, content_type="text/plain")) is ModelUnknown
+@pytest.mark.parametrize(
+    "body",
+    [
+        "There is no model 123",
+        '{"detail": "There is no model 123"}',
+        '{"title": "Not Found", "status": 404, "detail": "Model not found"}',
+        '{"error": {"message": "unknown model"}}',
+        '{"path": "/api/external/models/123/status", "error": "No such model"}',
+    ],
+)
+def test_a_404_about_the_model_is_an_unknown_model(api: responses.RequestsMock, body: str) -> None:
+    for error in (error_of_get, error_of_put):
+        assert type(error(api, status=404, body=body, content_type="text/plain")) is ModelUnknown
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        " \r\n",
+        "{}",
+        "null",
+        "Not Found",
+        '{"detail": "Not Found"}',
+        '{"type": "https://tools.ietf.org/html/rfc9110#section-15.5.5", "title": "Not Found", "status": 404}',
+        '{"message": "no Route matched with those values"}',
+        '{"timestamp": 1, "status": 404, "error": "Not Found", "path": "/api/external/models/123/status"}',
+        "Cannot GET /api/external/models/123/status",
+    ],
+)
+def test_a_404_in_nobodys_words_condemns_no_model(api: responses.RequestsMock, body: str) -> None:
+    for error in (error_of_get, error_of_put):
+        found = error(api, status=404, body=body, content_type="application/json")
+        assert type(found) is NotFoundUnexplained
+        assert found.retryable
+        assert "check" not in str(found) or "API_BASE_URL" in str(found)
+
+
+def test_a_404_without_words_is_an_unknown_model_where_the_portal_answers_for_another_one_now(
+    api: responses.RequestsMock,
+) -> None:
+    client = a_client()
+    known = api.get(f"{BASE}/api/external/models/7/status", json={"status": "Created"})
+    api.get(GET_URL, status=404)
+    client.get_model_status("7")
+
+    with pytest.raises(ModelUnknown, match="it knows model 7"):
+        client.get_model_status("123")
+    assert known.call_count == 2, "what it knew before proves nothing about now"
+
+    api.replace(responses.GET, f"{BASE}/api/external/models/7/status", status=404)
+    for _ in range(2):
+        with pytest.raises(NotFoundUnexplained):
+            client.get_model_status("123")
+
+
+def test_a_model_that_was_known_is_no_proof_of_itself(api: responses.RequestsMock) -> None:
+    client = a_client()
+    api.get(GET_URL, json={"status": "Created"})
+    get(client)
+    api.replace(responses.GET, GET_URL, status=404)
+
+    with pytest.raises(NotFoundUnexplained):
+        get(client)
+
+
+# --- a refused key, and a firewall's word -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    "location",
+    [
+        "/Account/Login?ReturnUrl=%2Fapi%2Fexternal%2Fmodels%2F123%2Fstatus",
+        "https://login.microsoftonline.com/tenant/oauth2/v2.0/authorize?client_id=1",
+        "/signin",
+        "/",
+        "https://portal.example.com/",
+        "https://accounts.example.com/api/external/models/123/status",
+        "../../../../Identity/Account/Login",
+    ],
+)
+def test_a_redirect_to_a_login_is_a_refused_key_and_the_other_header_is_tried(
+    api: responses.RequestsMock, status: int, location: str
+) -> None:
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        if request.headers.get("Authorization") == f"Bearer {KEY}":
+            return 200, {}, '{"status": "Created"}'
+        return status, {"Location": location}, ""
+
+    api.add_callback(responses.GET, GET_URL, callback=answer)
+
+    assert get(a_client("auto")).status.title == "Created"
+    with pytest.raises(PortalUnauthorized, match=r"API_KEY and MODEL_API_AUTH_METHOD"):
+        get(a_client("x-api-key"))
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "https://portal.example.com/api/external/models/123/status",
+        "https://www.example.com/portal/api/external/models/123/status/",
+        "http://[",
+        "",
+    ],
+)
+def test_the_same_path_elsewhere_is_another_address_and_no_refused_key(
+    api: responses.RequestsMock, location: str
+) -> None:
+    error = error_of_get(api, status=301, headers={"Location": location})
+
+    assert type(error) is PortalUnavailable
+    assert "API_BASE_URL" in str(error)
+
+
+def test_a_forbidding_web_page_is_a_firewalls_word_and_not_the_keys_rights(api: responses.RequestsMock) -> None:
+    error = error_of_put(api, status=403, body=HTML, content_type="text/html")
+
+    assert type(error) is PortalUnavailable
+    assert "gateway or firewall" in str(error)
+    assert "the key needs" not in str(error)
+
+
+# --- what is no acknowledgement -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"success": false, "error": "Model is archived"}', "Model is archived"),
+        ('{"Success": "False", "Message": "no"}', "no"),
+        ('{"result": null, "success": false, "error": {"code": 0, "message": "Busy"}, "__abp": true}', "Busy"),
+        ('{"isSuccess": false, "errors": ["a", "b"]}', "a"),
+        ('{"ok": 0}', "ok: 0"),
+        ('{"error": "Model is archived"}', "Model is archived"),
+        ('{"errors": {"Message": ["too long"]}}', "too long"),
+        ('{"statusCode": 500, "message": "Oops"}', "Oops"),
+        ('{"status": 404, "title": "Not Found"}', "Not Found"),
+        ('{"status": "error", "message": "Oops"}', "Oops"),
+        ('{"data": {"success": false, "message": "Deep"}}', "Deep"),
+        ("false", "false"),
+        ("Error: could not save", "could not save"),
+    ],
+)
+def test_a_success_that_its_body_denies_is_none(api: responses.RequestsMock, body: str, words: str) -> None:
+    error = error_of_put(api, body=body, content_type="application/json")
+
+    assert type(error) is NotAcknowledged
+    assert (error.retryable, error.ambiguous) == (True, True)
+    assert words in str(error)
+
+
+CLEAR = [
+    "",
+    "{}",
+    '{"success": true}',
+    '{"success": true, "error": null}',
+    '{"status": "Completed"}',
+    '{"Status": 2}',
+    '{"error": "", "errors": []}',
+    '{"status": "ok"}',
+    '{"code": 0}',
+    '{"error": "a warning", "success": true}',
+]
+
+
+@pytest.mark.parametrize("body", CLEAR)
+def test_an_end_that_is_taken_without_a_doubt_is_not_asked_for(api: responses.RequestsMock, body: str) -> None:
+    api.put(PUT_URL, body=body)
+
+    a_client().update_model_status("123", ProcessingStatus.COMPLETED, "m")
+
+    assert len(api.calls) == 1
+
+
+@pytest.mark.parametrize(("status", "body"), [(202, ""), (200, "OK"), (200, "[]"), (200, '{"status": "Processing"}')])
+def test_an_end_that_may_not_have_been_taken_counts_when_it_is_shown(
+    api: responses.RequestsMock, status: int, body: str
+) -> None:
+    api.put(PUT_URL, status=status, body=body)
+    api.get(GET_URL, json={"status": "Processing"})
+    with pytest.raises(NotAcknowledged, match="still shows Processing"):
+        a_client().update_model_status("123", ProcessingStatus.COMPLETED, "m")
+
+    put(a_client())  # Processing is looked at later anyway
+
+    api.replace(responses.GET, GET_URL, json={"status": "Completed"})
+    a_client().update_model_status("123", ProcessingStatus.COMPLETED, "m")
+
+
+# --- statuses that differ -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"status": "Created", "Status": "Failed"}',
+        '{"status": "Created", "status": "Failed"}',
+        '{"STATUS": 0, "message": "", "status": "3"}',
+        '{"status": "Created", "Status": "Paused"}',
+    ],
+)
+def test_statuses_that_contradict_each_other_are_told_both(api: responses.RequestsMock, body: str) -> None:
+    error = error_of_get(api, body=body)
+
+    assert type(error) is StatusUnreadable
+    given = [value for name, value in json.loads(body, object_pairs_hook=list) if name.lower() == "status"]
+    assert all(repr(value) in str(error) for value in given)
+
+
+def test_one_status_said_twice_is_one(api: responses.RequestsMock) -> None:
+    api.get(GET_URL, body='{"status": "Created", "Status": 0, "STATUS": "0", "Message": "m"}')
+
+    assert get(a_client()).message == "m"
+
+
+def test_a_read_asks_for_no_cached_answer(api: responses.RequestsMock) -> None:
+    api.get(GET_URL, json={"status": 0})
+    api.put(PUT_URL)
+    client = a_client()
+
+    get(client)
+    put(client)
+
+    assert api.calls[0].request.headers["Cache-Control"] == "no-cache"
+    assert "Cache-Control" not in api.calls[1].request.headers
+
+
+# --- the key in the portal's words --------------------------------------------------------------------------------
+
+
+ODD_KEY = "Ab+/9=&x-0123456789"
+
+
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        ODD_KEY.replace("+", "\\u002B").replace("&", "\\u0026"),
+        quote(ODD_KEY, safe=""),
+        base64.b64encode(f"Bearer {ODD_KEY}".encode()).decode(),
+        html.escape(ODD_KEY),
+        f"Bearer {ODD_KEY}",
+        ODD_KEY[:12] + "...",
+    ],
+)
+def test_the_key_is_in_no_sentence_however_the_portal_spells_it(api: responses.RequestsMock, spelt: str) -> None:
+    client = PortalClient(BASE, ODD_KEY, "x-api-key")
+    for body in (
+        f'{{"detail": "{"x" * 150} you sent {spelt}"}}',
+        f'{{"status": "{spelt}"}}',
+        f'{{"error": "{spelt}"}}',
+    ):
+        for status in (200, 400, 401, 403, 404, 500):
+            api.reset()
+            api.get(GET_URL, status=status, body=body)
+            api.put(PUT_URL, status=status, body=body)
+            for call in (get, put):
+                try:
+                    call(client)
+                except PortalError as error:
+                    said = str(error) + error.detail
+                    assert ODD_KEY not in html.unescape(unquote(said).encode().decode("unicode_escape"))
+                    assert spelt.rstrip(".") not in said
+
+
+def test_the_key_in_a_models_message_is_not_passed_on(api: responses.RequestsMock) -> None:
+    api.get(GET_URL, body='{"status": 1, "message": "by \\u004bey-0123456789 at noon"}')
+
+    assert get(PortalClient(BASE, "Key-0123456789")).message == "by [redacted] at noon"
 
 
 @pytest.mark.parametrize(
@@ -170,9 +459,17 @@ def test_an_unreadable_retry_after_is_none(api: responses.RequestsMock, value: s
     assert error.retry_after is None
 
 
-@pytest.mark.parametrize("body", [{"detail": "Model is locked"}, {"Message": "Model is locked"}, "Model is locked"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"detail": "Model is locked"},
+        {"Message": "Model is locked"},
+        {"error": {"message": "Model is locked"}},
+        "Model is locked",
+    ],
+)
 def test_the_portals_own_words_are_passed_on(api: responses.RequestsMock, body: object) -> None:
-    assert "saying 'Model is locked'" in str(error_of_put(api, status=409, json=body))
+    assert "saying 'Model is locked'" in str(error_of_put(api, status=422, json=body))
 
 
 def test_a_portal_that_repeats_the_key_does_not_put_it_into_the_sentence(

@@ -159,7 +159,7 @@ def test_a_netrc_entry_does_not_replace_the_key(
 
 def test_an_observer_is_told_of_every_call_and_how_it_ended(api: responses.RequestsMock) -> None:
     api.get(GET_URL, json={"status": "Created"})
-    api.get(GET_URL, status=404, json={})
+    api.get(GET_URL, status=404, json={"detail": "There is no model 123"})
     api.put(PUT_URL, status=204)
     api.put(PUT_URL, body=requests.ConnectionError("cut"))
     calls: list[tuple[str, int | None, str]] = []

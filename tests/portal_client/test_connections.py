@@ -374,7 +374,7 @@ def test_a_write_of_which_nothing_could_be_sent_goes_out_once_more(monkeypatch: 
     with serving(serve) as port:
         client = PortalClient(f"http://127.0.0.1:{port}", KEY, timeout=20)
         client.get_model_status("1")
-        client.update_model_status("1", ProcessingStatus.COMPLETED, "m")
+        client.update_model_status("1", ProcessingStatus.PROCESSING, "m")
 
     assert [request[:3] for request in writes] == [b"GET", b"PUT"]
 

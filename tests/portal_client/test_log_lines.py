@@ -145,6 +145,29 @@ def test_the_whole_output_of_an_update_by_auto(api: responses.RequestsMock, capl
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
+@pytest.mark.parametrize(("method", "spoken"), [("x-api-key", "x-api-key"), ("bearer", "Bearer token")])
+def test_the_whole_output_of_an_update_by_a_fixed_method(
+    api: responses.RequestsMock, caplog: pytest.LogCaptureFixture, method: str, spoken: str
+) -> None:
+    api.put(PUT_URL, status=200)
+
+    start(method, "model-123")
+
+    assert caplog.messages == [
+        "API Client initialized with base URL: https://localhost:44302",
+        "API Key configured: Yes (length: 32)",
+        f"Model API auth method: {method}",
+        "Extracted model ID '123' from container name 'model-123'",
+        "Making API PUT request to: https://localhost:44302/api/external/models/status",
+        "Payload: {'ModelId': '123', 'Status': 1, 'Message': 'Model training started'}",
+        f"Using authentication method: {method}",
+        f"Trying {spoken} authentication...",
+        "Response status code: 200",
+        "Model status update successful: 200",
+        "Model 123 status updated to Processing",
+    ]
+
+
 def test_the_whole_output_of_a_status_check(api: responses.RequestsMock, caplog: pytest.LogCaptureFixture) -> None:
     api.get(f"{BASE}/api/external/models/123/status", status=401)
     api.get(f"{BASE}/api/external/models/123/status", json={"status": 0})
