@@ -19,6 +19,9 @@ MAX_BYTES = 64 * 1024
 # White space and byte order marks, in whatever order they come.
 _EDGES = "\ufeff \t\r\n"
 _MAX_DEPTH = 32
+# How the JSON text of an object or array begins.
+_OPENINGS = ("{", "[")
+_IN_TEXT = ('"{', '"[')
 
 
 class MalformedRequest(ValueError):
@@ -123,7 +126,10 @@ def _object(text: str) -> dict[str, Any]:
     if not stripped:
         _bad("NotJson", "The message is empty; a JSON object would be right")
     # An object begins with "{", which is not in base64's alphabet: nothing is both.
-    body = _parse(stripped if stripped.startswith("{") else _base64(stripped) or stripped)
+    json_text = stripped if stripped.startswith("{") else _base64(stripped)
+    if looks := _looks_like(stripped, known=json_text is not None):
+        _bad("NotJson", f"The message is neither JSON nor base64 of JSON: it looks like {looks}")
+    body = _parse(json_text or stripped)
     if not isinstance(body, dict):
         _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
     _check_tree(body)
@@ -137,7 +143,45 @@ def _base64(text: str) -> str | None:
     except ValueError:  # neither base64 nor UTF-8
         return None
     # "1234" and "true" are base64 as well; what they decode to is no JSON document.
-    return decoded if decoded.startswith(("{", "[")) else None
+    return decoded if decoded.startswith(_OPENINGS) else None
+
+
+def _looks_like(text: str, *, known: bool) -> str:
+    """What a sender most likely did to the JSON, for the person who has to find it; "" where nothing is recognised.
+
+    known: the text is JSON, or base64 of it, by its opening.
+    """
+    opening = text.replace("\x00", "").lstrip("\ufeff\ufffd\xff\xfe").startswith(_OPENINGS)
+    if 3 * text.count("\x00") > len(text) and opening:
+        return "UTF-16 that was read as UTF-8; send UTF-8"
+    return "" if known else _looks_encoded("".join(text.split()))
+
+
+def _looks_encoded(packed: str) -> str:
+    """The same for text without white space that may be some kind of base64, also of base64."""
+    standard = packed.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except ValueError:
+        return ""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        if raw.removeprefix("\ufeff".encode(encoding)).startswith(tuple(o.encode(encoding) for o in _OPENINGS)):
+            return "base64 of JSON in UTF-16; encode it in UTF-8"
+    if raw.startswith(b"\x1f\x8b"):
+        return "base64 of gzip; send the JSON uncompressed"
+    inner = raw.decode("utf-8", "replace").strip(_EDGES)
+    if inner.startswith(_IN_TEXT):
+        return "base64 of JSON that was encoded twice, as a text; encode the object itself"
+    if not inner.startswith(_OPENINGS):
+        nested = inner.strip('"')
+        return "base64 of base64; encode it once" if nested and (_base64(nested) or _looks_encoded(nested)) else ""
+    if "\ufffd" in inner:
+        return "base64 of JSON that is not in UTF-8; encode it in UTF-8"
+    if standard != packed.rstrip("="):
+        return 'base64 of the kind for URLs, with "-" and "_"; use standard base64'
+    if not inner.endswith(("}", "]")):
+        return "base64 of JSON that is cut off"
+    return 'base64 of JSON with the wrong padding; it ends with as many "=" as make its length a multiple of four'
 
 
 def _parse(text: str) -> Any:
@@ -210,6 +254,8 @@ def _priority(body: Mapping[str, Any], bounds: Bounds) -> str | None:
 
 
 def _kind(value: object) -> str:
+    if isinstance(value, str) and (value.strip(_EDGES).startswith(_OPENINGS) or _base64(value)):
+        return "a text that holds JSON, encoded twice"
     names = {bool: "true or false", list: "an array", str: "a text", int: "a number", float: "a number"}
     return names.get(type(value), "null")
 

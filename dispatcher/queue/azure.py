@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import suppress
 from typing import Any
 
 from azure.core.exceptions import (
@@ -12,7 +11,6 @@ from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,
     ResourceExistsError,
-    ResourceNotFoundError,
 )
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.queue import QueueClient
@@ -26,6 +24,7 @@ from dispatcher.queue.messages import (
     QueueMessage,
     QueueUnavailable,
 )
+from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
 from training_common.text import one_line
 
@@ -44,7 +43,7 @@ class TrainingQueue:
         self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         options: dict[str, Any] = {
             "transport": _transport(pool_size),
-            "raw_response_hook": self._note_date,
+            "raw_response_hook": self._look_at,
             "connection_timeout": 10,
             "read_timeout": 30,
             # One prompt retry: the circuit breaker waits out an outage, and the SDK's default of 15 seconds would hold
@@ -137,16 +136,25 @@ class TrainingQueue:
         """Create the queue where it is missing."""
 
         def create() -> None:
-            with suppress(ResourceExistsError):
+            try:
                 self._client.create_queue()
+            except ResourceExistsError as error:
+                if _code(error) == "QueueBeingDeleted":
+                    raise
 
         self._call("create", create)
 
     def close(self) -> None:
         self._client.close()
 
-    def _note_date(self, response: Any) -> None:
-        self.server_date = response.http_response.headers.get("Date")
+    def _look_at(self, response: Any) -> None:
+        """Every answer passes here before the SDK reads it: a page for people would read as an empty queue."""
+        answer = response.http_response
+        self.server_date = answer.headers.get("Date")
+        # A list of messages, or nothing; another service's XML would read as an empty queue, too.
+        body = answer.text()[:300] if answer.status_code < 400 else ""
+        if answer.status_code < 400 and not ("<QueueMessagesList" in body if body else _is_storages(answer)):
+            raise _Foreign(answer)
 
     def _owned(self, verb: str, call: Any) -> bool:
         try:
@@ -156,21 +164,29 @@ class TrainingQueue:
         return True
 
     def _call(self, verb: str, call: Any) -> Any:
+        cannot = f"Cannot {verb} queue {self.name}"
         try:
             return call()
-        except ResourceNotFoundError as error:
-            if _code(error) == "QueueNotFound":
-                raise QueueForbidden(f"Cannot {verb} queue {self.name}: it does not exist; create it") from None
-            raise _Lost(_code(error)) from None
-        except ClientAuthenticationError as error:
-            raise QueueForbidden(f"Cannot {verb} queue {self.name}: {_why(error)}; check the credentials") from None
+        except _Foreign as foreign:
+            raise QueueUnavailable(f"{cannot}: {foreign}") from None
         except HttpResponseError as error:
-            if _code(error) == "PopReceiptMismatch":
-                raise _Lost(_code(error)) from None
-            kind = QueueForbidden if error.status_code in (400, 401, 403) else QueueUnavailable
-            raise kind(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
+            code, answer = _code(error), error.response
+            said = f"{cannot}: {_why(error)}"
+            if code in _LOST:
+                raise _Lost(said) from None
+            if code == "QueueNotFound":
+                raise QueueForbidden(f"{cannot}: it does not exist; create it") from None
+            if answer is not None and not code and not _is_storages(answer):
+                raise QueueUnavailable(f"{cannot}: {_Foreign(answer)}") from None
+            if answer is None and isinstance(error, ClientAuthenticationError):
+                # Storage was not asked: the identity has no token (yet).
+                raise QueueForbidden(f"{said}; look at the identity that this runs as") from None
+            if isinstance(error, ClientAuthenticationError):
+                raise QueueForbidden(f"{said}; check the credentials") from None
+            kind = QueueForbidden if error.status_code in (400, 401, 403, 404) else QueueUnavailable
+            raise kind(f"{said}; {_HINTS[code]}" if code in _HINTS else said) from None
         except AzureError as error:
-            raise QueueUnavailable(f"Cannot {verb} queue {self.name}: {_why(error)}") from None
+            raise QueueUnavailable(f"{cannot}: {_why(error)}") from None
 
 
 def _facts(message: Any) -> tuple[str, str, int, float]:
@@ -184,12 +200,47 @@ def _transport(pool_size: int) -> Any:
     transport: Any = RequestsTransport()
     transport.open()
     for adapter in transport.session.adapters.values():
-        adapter.init_poolmanager(pool_size, pool_size)
+        adapter.init_poolmanager(pool_size, pool_size, socket_options=SOCKET_OPTIONS)
+    # Otherwise a ~/.netrc that knows the host would replace our credentials.
+    transport.session.auth = lambda request: request
     return transport
+
+
+def _is_storages(answer: Any) -> bool:
+    """Whether a response is an Azure Storage's, which has headers of its own."""
+    return any(name.lower().startswith("x-ms-") for name in answer.headers)
 
 
 class _Lost(QueueError):
     """The message is gone, or another dispatcher has received it."""
+
+
+# How the service says so.
+_LOST = ("MessageNotFound", "PopReceiptMismatch")
+
+
+class _Foreign(Exception):
+    """An answer that is no Azure Storage's: a proxy's, a login page. The text: what answered, and what to look at."""
+
+    def __init__(self, answer: Any) -> None:
+        kind = one_line(answer.headers.get("Content-Type", "")).split(";")[0] or "no content type"
+        server = one_line(answer.headers.get("Server", "")) or "a server without a name"
+        host = redact(answer.request.url).split("?")[0]
+        super().__init__(
+            f"{server[:80]} answered HTTP {answer.status_code} ({kind[:80]}) at {host}, which is no word of an Azure "
+            "Storage Queue; is it the queue endpoint of the account, and does a proxy or a login page answer for it?"
+        )
+
+
+# What to look at where the service's own words do not say it.
+_HINTS = {
+    "AuthorizationFailure": "look at the account's network rules (firewall, private endpoint), then at the rights",
+    "AuthorizationPermissionMismatch": "the role Storage Queue Data Contributor, or more rights in the SAS, would do",
+    "AuthorizationSourceIPMismatch": "the SAS is for other addresses than the one that this runs at",
+    "KeyBasedAuthenticationNotPermitted": "the account takes no keys: set AZURE_STORAGE_QUEUE_URL and use an identity",
+    "QueueBeingDeleted": "somebody has deleted it: create it anew once it is gone, in half a minute or so",
+    "ResourceNotFound": "is it the queue endpoint of the account, https://ACCOUNT.queue.core.windows.net?",
+}
 
 
 def _code(error: AzureError) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, QuotaExceeded, RequestDenied
 from dispatcher.intake.circuit_breaker import State
+from dispatcher.launch.request import Bounds, MalformedRequest, decode
 from dispatcher.queue.messages import QueueForbidden
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
@@ -185,6 +189,49 @@ def test_f44_a_model_that_somebody_else_has_begun_is_not_called_failed() -> None
     process.take()
     assert statuses(world, "0")[-1] == "Processing"
     assert "portal.put" not in calls(world)
+
+
+JSON = '{"task": "train", "model_container_name": "model-1", "x": "é???>>>"}'
+UTF8 = JSON.encode()
+
+
+def packed(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (JSON.encode("utf-16-le").decode("utf-8", "replace"), "UTF-16 that was read as UTF-8"),
+        (JSON.encode("utf-16").decode("utf-8", "replace"), "UTF-16 that was read as UTF-8"),
+        (packed(JSON.encode("utf-16")), "base64 of JSON in UTF-16"),
+        (packed(JSON.encode("utf-16-le")), "base64 of JSON in UTF-16"),
+        (packed(JSON.encode("utf-16-be")), "base64 of JSON in UTF-16"),
+        (packed(packed(UTF8).encode()), "base64 of base64"),
+        (packed(packed(packed(UTF8).encode()).encode()), "base64 of base64"),
+        (packed(packed(UTF8 + b" ").rstrip("=").encode()).rstrip("="), "base64 of base64"),
+        (packed(UTF8 + b" " * ((1 - len(UTF8)) % 3)).rstrip("="), "wrong padding"),
+        (base64.urlsafe_b64encode(UTF8).decode(), "the kind for URLs"),
+        (packed(UTF8)[:-9], "cut off"),
+        (packed(JSON.encode("latin-1")), "not in UTF-8"),
+        (packed(gzip.compress(UTF8)), "gzip"),
+        (packed(json.dumps(JSON).encode()), "encoded twice"),
+        (json.dumps(JSON), "encoded twice"),
+        (json.dumps(packed(UTF8)), "encoded twice"),
+    ],
+)
+def test_f57_a_message_that_was_encoded_in_another_way_is_told_which(text: str, words: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        decode(text, Bounds(1, 60))
+    assert words in caught.value.sentence
+    assert caught.value.code in ("NotJson", "NotAnObject")
+
+
+@pytest.mark.parametrize("text", ["hello", "abcd", '{"task": "tr\x00ain"}', "<QueueMessage/>", packed(b"a picture")])
+def test_f57_what_looks_like_nothing_known_is_not_guessed_at(text: str) -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        decode(text, Bounds(1, 60))
+    assert "looks like" not in caught.value.sentence
 
 
 def _raise(error: Exception) -> Any:
