@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AZURITE := local_stack/azurite/node_modules/.installed
 
-.PHONY: help install demo demo-down test lint bench quality storm clean
+.PHONY: help install demo demo-down test lint bench scale quality storm clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -49,6 +49,9 @@ test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azu
 
 bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+scale: $(INSTALLED) $(AZURITE) ## memory, CPU and calls of a dispatcher beside 100 to 10,000 trainings (KUBECONFIG=F NAMESPACE=N: on a cluster)
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz; fails under a gate (an hour on two cores)
 	@$(BIN)/python -m benchmarks.quality $(ARGS)

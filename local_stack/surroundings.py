@@ -21,10 +21,12 @@ class Surroundings(Stoppable):
     """Azurite, a stand-in portal and a stand-in cluster in one folder: logs, data, kubeconfig, Job template.
 
     services: all that was started after Azurite, dispatchers too, by name. `stop` ends it all, the last one first.
+    kubeconfig: the stand-in's once it is started; whoever works on another cluster sets it.
     """
 
     portal: StandInPortal
     cluster: StandInCluster
+    kubeconfig: Path | str
 
     def __init__(self, folder: Path, storage: Path | None = None) -> None:
         """storage: where Azurite keeps its data; None: in memory."""
@@ -36,12 +38,17 @@ class Surroundings(Stoppable):
 
     def start_parts(self, *options: str, images: Mapping[str, Sequence[str] | None] | None = None) -> None:
         """options, images: the cluster's. Whoever calls it calls `stop` if it fails."""
+        self.start_without_cluster()
+        self.cluster = start_cluster(self.folder, *options, images=images)
+        self.services["cluster"] = self.cluster.service
+        self.kubeconfig = self.cluster.kubeconfig
+
+    def start_without_cluster(self) -> None:
+        """Storage and portal alone. Whoever calls it calls `stop` if it fails."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.storage.start()
         self.portal = start_portal(self.folder, secrets.token_hex(24))
         self.services["portal"] = self.portal.service
-        self.cluster = start_cluster(self.folder, *options, images=images)
-        self.services["cluster"] = self.cluster.service
 
     def stop(self) -> dict[str, int | None]:
         """End all, the last one started first: name → exit code. Harmless twice."""
@@ -56,6 +63,10 @@ class Surroundings(Stoppable):
     def create(self, queue: str, namespace: str) -> None:
         """A namespace, a queue and its poison queue."""
         self.cluster.create_namespace(namespace)
+        self.create_queue(queue)
+
+    def create_queue(self, queue: str) -> None:
+        """A queue and its poison queue. Harmless where they exist."""
         for name in (queue, f"{queue}-poison"):
             with contextlib.suppress(ResourceExistsError):
                 self.queue(name).create_queue()
@@ -67,7 +78,7 @@ class Surroundings(Stoppable):
             "AZURE_STORAGE_CONNECTION_STRING": self.storage.connection_string,
             "API_BASE_URL": self.portal.url,
             "API_KEY": self.portal.api_key,
-            "KUBECONFIG": str(self.cluster.kubeconfig),
+            "KUBECONFIG": str(self.kubeconfig),
             "NAMESPACE": namespace,
             "JOB_TEMPLATE": str(self.job_template),
         }

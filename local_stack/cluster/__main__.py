@@ -13,6 +13,9 @@ An image named with `--image NAME=["argv"…]` has that entry point, `--image NA
 request itself asks for: `"stand-in": [{"exit", "seconds", "message"}, …]`, an entry for each attempt of the Job. Any
 other image fails to be pulled.
 
+With `--idle` there is no controller, no scheduler and no kubelet: objects stay as they were written, and tens of
+thousands of them, put by /_stub/objects, cost little.
+
 Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/client.py):
 
     POST   /_stub/faults            {"verb", "resource" ("jobs", "pods/log"), "name" (absent: any),
@@ -23,6 +26,7 @@ Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/cli
     GET    /_stub/calls             {"calls": {"create jobs": 3, …}, "faults": {"status 500": 2, …}};  DELETE: from zero
     PUT    /_stub/denied            {"rules": [{"verb", "resource", "namespace", "group"}]} ("*" or absent: any) -> 403
     PUT    /_stub/policies          {"policies": [{"name" (part of a Job's), "code", "message"}]}: not created
+    POST   /_stub/objects           {"resource": "jobs", "objects": [whole ones, uid and status too]}: stored as is
     POST   /_stub/compact           forget history: older watches get 410, continue tokens too
     POST   /_stub/watches/cut       {"resource"}: close the open watches' connections
     POST   /_stub/watches/silence   {"resource"}: they stay open and send nothing more
@@ -111,11 +115,12 @@ class Cluster:
 
     async def start(self) -> None:
         """Listen, then write the kubeconfig and the ready file."""
-        self.jobs.start()
-        self.garbage.start()
-        self.scheduler.start()
-        for agent in self.agents.values():
-            agent.start()
+        if not self._options.idle:
+            self.jobs.start()
+            self.garbage.start()
+            self.scheduler.start()
+            for agent in self.agents.values():
+                agent.start()
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._options.port, shutdown_timeout=0.5, backlog=512)
         await site.start()
@@ -158,6 +163,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--node", type=_node, action="append", metavar="NAME=GPUS", help="instead: several nodes")
     parser.add_argument("--image", type=_image, action="append", default=[], metavar="NAME[=JSONARGV|@instant]")
     parser.add_argument("--no-run", action="store_true", help="start no process for any image")
+    parser.add_argument("--idle", action="store_true", help="no controller, no scheduler, no kubelet")
     parser.add_argument("--kubeconfig", type=Path)
     parser.add_argument("--ready-file", type=Path)
     parser.add_argument("--namespace", default="default", help="created at start; the kubeconfig's")

@@ -10,6 +10,7 @@ The status API (key needed):
 
 Control (no key):
     PUT    /_stub/models/{id}   {"status": "Created", "message": ""}: creates or sets a model
+    PUT    /_stub/models        {"models": [id, ...], "status": "Created"}: many at once
     GET    /_stub/models        {id: {"status", "message", "history": [...]}}, an entry of the history
                                 being {"status", "message", "by": "control" or "api", "wall", "monotonic"}
     DELETE /_stub/models/{id}

@@ -10,7 +10,7 @@ with start_portal(folder, "secret-key") as portal:
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,11 @@ class StandInPortal(Stoppable):
 
     def set_model(self, model_id: str, status: str = "Created", message: str = "") -> None:
         self._control("PUT", f"models/{quote(model_id, safe='')}", {"status": status, "message": message})
+
+    def set_models(self, model_ids: Sequence[str], status: str = "Created") -> None:
+        """Many at once."""
+        for at in range(0, len(model_ids), 10_000):
+            self._control("PUT", "models", {"models": model_ids[at : at + 10_000], "status": status})
 
     def delete_model(self, model_id: str) -> None:
         self._control("DELETE", f"models/{quote(model_id, safe='')}")

@@ -34,6 +34,7 @@ class PortalServer:
                 web.put("/api/external/models/status", self._api),
                 web.get("/api/external/models/{id}/status", self._api),
                 web.put("/_stub/models/{id}", self._set_model),
+                web.put("/_stub/models", self._set_models),
                 web.get("/_stub/models", self._list_models),
                 web.delete("/_stub/models/{id}", self._delete_model),
                 web.get("/_stub/calls", self._list_calls),
@@ -136,6 +137,16 @@ class PortalServer:
             return problem(400, "Bad Request", str(error))
         history = self._models.setdefault(request.match_info["id"], [])
         history.append(Entry(status.title, str(given.get("message", "")), "control"))
+        return web.json_response({"status": status.title})
+
+    async def _set_models(self, request: web.Request) -> web.Response:
+        try:
+            given = await _json_object(request)
+            status = ProcessingStatus.parse(given.get("status", "Created"))
+        except ValueError as error:
+            return problem(400, "Bad Request", str(error))
+        for model in given.get("models", ()):
+            self._models.setdefault(str(model), []).append(Entry(status.title, "", "control"))
         return web.json_response({"status": status.title})
 
     async def _list_models(self, _: web.Request) -> web.Response:

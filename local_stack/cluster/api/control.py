@@ -65,6 +65,8 @@ class ControlApi:
                 return self._node(agent, action, body)
             case ["pods", namespace, name, "evict"]:
                 return self._evict(namespace, name, body)
+            case ["objects"]:
+                return self._park(body)
             case ["compact"]:
                 return self._compact()
             case ["images"]:
@@ -106,6 +108,14 @@ class ControlApi:
     def _compact(self) -> dict[str, Any]:
         self.registry.store.compact()
         self.verbs.forget_moments()
+        return {"resourceVersion": str(self.registry.store.version)}
+
+    def _park(self, body: dict[str, Any]) -> dict[str, Any]:
+        resource = RESOURCES[body["resource"]]
+        for obj in body["objects"]:
+            self.registry.store.park(
+                resource.plural, {**obj, "kind": resource.kind, "apiVersion": resource.api_version}
+            )
         return {"resourceVersion": str(self.registry.store.version)}
 
     def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:

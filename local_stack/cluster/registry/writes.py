@@ -131,12 +131,11 @@ class Registry:
             causes = Causes()
             causes.invalid("metadata.resourceVersion", 0, "must be specified for an update")
             raise errors.invalid(resource, name, causes)
-        for key in ("name", "namespace", "generation", "generateName", *_SERVER_OWNED):
+        for key in ("name", "namespace", "generation", "generateName", "managedFields", *_SERVER_OWNED):
             if key in before:
                 meta[key] = before[key]
             else:
                 meta.pop(key, None)
-        meta.pop("managedFields", None)
         meta["resourceVersion"] = before["resourceVersion"]
         for key in ("finalizers", "ownerReferences", "labels", "annotations"):
             if not meta.get(key):

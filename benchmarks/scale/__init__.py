@@ -1,0 +1,1 @@
+"""`make scale`: what thousands of trainings cost one dispatcher."""

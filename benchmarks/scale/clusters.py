@@ -1,0 +1,153 @@
+"""Where the trainings are put: the stand-in, which keeps them as they are, or a real cluster, by its API."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import Any, Protocol
+from urllib.parse import urlencode
+
+from kubernetes import client
+from kubernetes import config as _config
+
+from benchmarks.scale.objects import RUN_LABEL, Obj, Trainings
+from local_stack.http_json import OPENER
+
+# Bytes of one call to the stand-in, which reads no more than a MiB.
+_BATCH = 500_000
+_THREADS = 16
+_PATHS = {"jobs": "/apis/batch/v1/namespaces/{}/jobs", "pods": "/api/v1/namespaces/{}/pods"}
+# The built-in Job controller leaves such Jobs alone, and no scheduler such pods: they stay as they are written.
+_NOBODY = "training-dispatcher-benchmark/nobody"
+
+
+class Cluster(Protocol):
+    """What is measured on."""
+
+    def fill(self, trainings: Trainings, numbers: range) -> None:
+        """Put the trainings of these numbers there."""
+
+    def clear(self) -> None:
+        """Remove what was put there."""
+
+
+class StandIn:
+    """A stand-in cluster that was started with --idle. It is thrown away as a whole."""
+
+    def __init__(self, url: str) -> None:
+        self._url = f"{url}/_stub/objects"
+
+    def fill(self, trainings: Trainings, numbers: range) -> None:
+        pairs = (trainings.whole(number) for number in numbers)
+        for batch in _batches(pairs):
+            for resource, texts in zip(("jobs", "pods"), zip(*batch, strict=True), strict=True):
+                body = f'{{"resource":"{resource}","objects":[{",".join(texts)}]}}'.encode()
+                request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
+                with OPENER.open(request, timeout=60) as reply:
+                    reply.read()
+
+    def clear(self) -> None:
+        pass
+
+
+def _batches(pairs: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Pairs of texts, as many at a time as fit into one call each."""
+    for first in pairs:
+        size = max(1, _BATCH // max(len(text) for text in first))
+        yield [first, *islice(pairs, size - 1)]
+
+
+class Real:
+    """A namespace of the cluster that KUBECONFIG names, for objects with the label of this run.
+
+    Jobs, pods and their status are written by us: no controller, scheduler or kubelet has to take part. Of ended pods a
+    cluster may remove some (terminated-pod-gc-threshold of its controller manager, 12,500 by default).
+    """
+
+    def __init__(self, namespace: str, run: str) -> None:
+        config: Any = _config
+        settings = client.Configuration()
+        settings.connection_pool_maxsize = _THREADS
+        config.load_kube_config(client_configuration=settings)
+        self._api = client.ApiClient(settings)
+        self._paths = {resource: path.format(namespace) for resource, path in _PATHS.items()}
+        self._run = run
+
+    def fill(self, trainings: Trainings, numbers: range) -> None:
+        job, pod = json.loads(json.dumps([trainings.job, trainings.pod]))
+        job["spec"]["managedBy"] = pod["spec"]["schedulerName"] = _NOBODY
+        # The Job controller would not remove it.
+        pod["metadata"].pop("finalizers", None)
+        texts = [json.dumps(each) for each in (job, trainings.job_status(), pod, trainings.pod_status())]
+
+        def create(number: int) -> None:
+            made = self._call("POST", "jobs", body=json.loads(trainings.filled_in(texts[0], number)))
+            uid = made["metadata"]["uid"]
+            for resource, text, status in (("jobs", "", texts[1]), ("pods", texts[2], texts[3])):
+                if text:
+                    made = self._call("POST", resource, body=json.loads(trainings.filled_in(text, number, uid)))
+                patch = {"status": json.loads(trainings.filled_in(status, number, uid))}
+                self._call("PATCH", resource, f"/{made['metadata']['name']}/status", patch)
+
+        self._each(create, numbers)
+
+    def clear(self) -> None:
+        """Jobs lose their finalizers, then Jobs and pods are deleted, until none is left."""
+        query = {"labelSelector": f"{RUN_LABEL}={self._run}"}
+        free = {"metadata": {"finalizers": None}}
+        names = [job["metadata"]["name"] for job in self._list("jobs", query)]
+        self._each(lambda name: self._call("PATCH", "jobs", f"/{name}", free), names)
+        for resource in ("jobs", "pods"):
+            while self._list(resource, {**query, "limit": "1"}):
+                options = {"propagationPolicy": "Background", "gracePeriodSeconds": "0"}
+                self._call("DELETE", resource, query={**query, **options}, seconds=120)
+                time.sleep(0.5)
+
+    def _list(self, resource: str, query: dict[str, str]) -> list[Obj]:
+        found: list[Obj] = []
+        asked = {"limit": "500", **query}
+        while True:
+            page = self._call("GET", resource, query=asked)
+            found += page["items"]
+            proceed = page["metadata"].get("continue")
+            if not proceed or "limit" in query:
+                return found
+            asked["continue"] = proceed
+
+    def _each(self, act: Callable[[Any], object], items: Iterable[object]) -> None:
+        with ThreadPoolExecutor(_THREADS) as pool:
+            try:
+                for done in [pool.submit(act, item) for item in items]:
+                    done.result()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _call(
+        self, method: str, resource: str, path: str = "", body: object = None, query: Any = None, seconds: float = 30
+    ) -> Obj:
+        """One call. Raises the client's ApiException; a Job that is gone meanwhile is no error of a patch."""
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = f"application/{'merge-patch+json' if method == 'PATCH' else 'json'}"
+        words = self._api.param_serialize(
+            method=method,
+            resource_path=self._paths[resource] + path + (f"?{urlencode(query)}" if query else ""),
+            header_params=headers,
+            body=body,
+            auth_settings=["BearerToken"],
+        )
+        response = self._api.call_api(*words, _request_timeout=(5, seconds)).response
+        data = response.read()
+        if response.status == 404 and method == "PATCH":
+            return {}
+        if response.status >= 400:
+            raise SystemExit(
+                f"{method} {resource}{path}: the API server answers {response.status}: {data[:500].decode()}"
+            )
+        answer: Obj = json.loads(data)
+        return answer
