@@ -1,5 +1,8 @@
 """`dispatcher poison list | show | requeue | purge`: the dead-letter queue of messages that cannot be launched.
 
+Whoever may send to the queue may put anything there: what is printed of it is made printable, and only entries that
+prove to be the dispatcher's own are requeued by code or all together.
+
 A queue can only be read by receiving from it: a command hides the entries that it reads and makes them visible again at
 its end; after a crash that happens by itself within a minute. Every command is idempotent: requeueing sends first and
 deletes then, and a request that is on the queue twice is launched once.
@@ -10,7 +13,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from email.utils import parsedate_to_datetime
 
 import click
 
@@ -27,9 +31,12 @@ from dispatcher.cli.support import (
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import MAX_BATCH, QueueMessage
 from dispatcher.queue.poison import PoisonEntry, parse_entry
+from training_common.text import one_line
 
 # The visibility timeout of a received entry, in seconds.
 _HIDDEN = 60.0
+# Characters shown of what an entry says.
+_SHOWN = 500
 
 Chosen = Callable[[PoisonEntry], bool]
 Entries = Iterator[tuple[QueueMessage, PoisonEntry]]
@@ -60,7 +67,7 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
             if as_json:
                 click.echo(json.dumps(asdict(entry)))
             else:
-                click.echo(f"{entry.message_id or '-'}  {entry.poisoned_at or '-'}  {entry.code}: {entry.sentence}")
+                click.echo(f"{_shown(entry.message_id)}  {_shown(entry.poisoned_at)}  {_reason(entry)}")
         if not as_json:
             click.echo(f"{count} entr{'y' if count == 1 else 'ies'} in {queue.name}")
 
@@ -69,12 +76,13 @@ def list_(environ: Environment, code: str | None, as_json: bool) -> None:
 @click.argument("message_id")
 @click.pass_obj
 def show(environ: Environment, message_id: str) -> None:
-    """Print one entry in full, with the original message."""
+    """Print one entry in full, with the original message; where several have the id, the proven ones first."""
     with _entries(environ, lambda entry: entry.message_id == message_id) as (queue, _, entries):
-        found = next((entry for _, entry in entries), None)
-    if found is None:
+        found = [entry for _, entry in entries]
+    if not found:
         fail(EXIT_FAILED, f"No entry {message_id} in {queue.name}; `dispatcher poison list` shows the ids")
-    click.echo(json.dumps(asdict(found), indent=2))
+    for entry in sorted(found, key=_proven_first):
+        click.echo(json.dumps(asdict(entry), indent=2))
 
 
 @poison.command(
@@ -87,20 +95,33 @@ def show(environ: Environment, message_id: str) -> None:
 @click.argument("message_id", required=False)
 @click.option("--code", help="Every entry with this code.")
 @click.option("--all", "everything", is_flag=True, help="Every entry.")
+@click.option("--unproven", is_flag=True, help="With --code or --all: also entries that do not prove to be our own.")
 @click.pass_obj
-def requeue(environ: Environment, message_id: str | None, code: str | None, everything: bool) -> None:
-    """Put the original messages back on the queue, once their cause is fixed."""
+def requeue(environ: Environment, message_id: str | None, code: str | None, everything: bool, unproven: bool) -> None:
+    """Put the original messages back on the queue, once their cause is fixed.
+
+    Entries that do not prove to be the dispatcher's own stay, unless one is named by its id: anybody who may send to
+    the poison queue could have written them. Those from before a change of API_KEY are among them.
+    """
     chosen = _choice(message_id, code, everything)
     sent: set[str] = set()
+    left = 0
     with _entries(environ, chosen) as (queue, requests, entries):
-        for message, entry in entries:
+        # By its id there are few, and a forged one must not stand for ours.
+        for message, entry in sorted(entries, key=lambda found: _proven_first(found[1])) if message_id else entries:
+            if not (entry.proven or unproven or message_id):
+                left += 1
+                continue
             # A crash of the dispatcher may have left two entries of one message.
             if not entry.message_id or entry.message_id not in sent:
                 requests.send(entry.original)
                 sent.add(entry.message_id)
             # A crash here leaves the entry, and its request on the queue: requeued again, it is still launched once.
             queue.delete(message)
-            click.echo(f"requeued {entry.message_id or 'an entry without an id'} ({entry.code})")
+            click.echo(f"requeued {_shown(entry.message_id, 'an entry without an id')} ({_shown(entry.code)})")
+    if left:
+        sentence = f"{left} left: not proven to be the dispatcher's; look at them, then name one, or use --unproven"
+        click.echo(sentence) if sent else fail(EXIT_FAILED, sentence)
     _none_found(bool(sent), queue.name)
 
 
@@ -120,7 +141,7 @@ def purge(environ: Environment, message_id: str | None, code: str | None, everyt
         for message, entry in entries:
             queue.delete(message)
             count += 1
-            click.echo(f"purged {entry.message_id or 'an entry without an id'} ({entry.code})")
+            click.echo(f"purged {_shown(entry.message_id, 'an entry without an id')} ({_shown(entry.code)})")
     _none_found(count > 0, queue.name)
 
 
@@ -135,6 +156,20 @@ def _none_found(found: bool, name: str) -> None:
         fail(EXIT_FAILED, f"No such entry in {name}; `dispatcher poison list` shows what is there")
 
 
+def _proven_first(entry: PoisonEntry) -> bool:
+    return not entry.proven
+
+
+def _reason(entry: PoisonEntry) -> str:
+    doubt = "" if entry.proven or entry.code == "Unknown" else " (not proven)"
+    return f"{_shown(entry.code)}{doubt}: {_shown(entry.sentence)}"
+
+
+def _shown(text: str, empty: str = "-") -> str:
+    """For a terminal."""
+    return one_line(text)[:_SHOWN] or empty
+
+
 @contextmanager
 def _entries(environ: Environment, chosen: Chosen) -> Iterator[tuple[TrainingQueue, TrainingQueue, Entries]]:
     """The poison queue, the queue of requests, and every chosen entry once.
@@ -142,19 +177,41 @@ def _entries(environ: Environment, chosen: Chosen) -> Iterator[tuple[TrainingQue
     All that were not deleted are visible again afterwards.
     """
     settings = settings_for_printing(environ)
-    held: list[QueueMessage] = []
+    secret = settings.envelope_secret
+    held: dict[str, QueueMessage] = {}  # by id, with the newest receipt and without the text
+
+    def read(text: str) -> PoisonEntry:
+        entry = parse_entry(text, secret)
+        return entry if secret else replace(entry, proven=entry.code != "Unknown")  # there is nothing to prove it by
 
     def each() -> Entries:
-        while batch := queue.receive(MAX_BATCH, _HIDDEN):
-            held.extend(batch)
+        # Entries become visible again while a long queue is read, and others are added. What has come before, or came
+        # only after the walk began, is no news; as many of those in a row as there are entries, and all have been seen.
+        began: float | None = None
+        old = 0
+        while old <= len(held) and (batch := queue.receive(MAX_BATCH, _HIDDEN)):
+            began = began or _time(queue.server_date)
             for message in batch:
-                if chosen(entry := parse_entry(message.text)):
-                    yield message, entry
+                is_new = message.id not in held and not (began and message.queued_at > began)
+                kept = held.setdefault(message.id, replace(message, text=""))
+                kept.pop_receipt, kept.hidden_until = message.pop_receipt, message.hidden_until
+                old = 0 if is_new else old + 1
+                if is_new and chosen(entry := read(message.text)):
+                    yield kept, entry
 
     with outside_calls("What was not done is still in the poison queue"):
         queue = factories.open_queue(settings, settings.poison_queue_name)
         try:
             yield queue, factories.open_queue(settings, settings.queue_name), each()
         finally:
-            for message in held:
-                queue.requeue(message, 0.0)  # no effect on a deleted one
+            for message in held.values():
+                if message.remaining() > 0:  # else it is visible already
+                    queue.requeue(message, 0.0)  # no effect on a deleted one
+
+
+def _time(date: str | None) -> float | None:
+    """Epoch seconds of a Date header, by the clock that also dates the messages."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None

@@ -26,6 +26,7 @@ from dispatcher.queue.poison import parse_entry
 from portal_client.client import PortalClient
 from portal_client.errors import ModelUnknown, PortalError
 from portal_client.model_ids import MODEL_PREFIX, extract_model_id
+from training_common.text import plain
 
 Found = Mapping[str, Any]
 
@@ -131,7 +132,8 @@ def as_text(found: Found, model: str | None) -> str:
             f"  cluster: {_job_line(job)}",
             f"  queue:   {entry['messages'] or 'no'} visible message{'' if entry['messages'] == 1 else 's'}",
         ]
-    return "\n".join(lines)
+    # Much of it is of other people's making: messages, annotations, entries of the poison queue.
+    return "\n".join(plain(line).replace("\n", " ") for line in lines)
 
 
 def _job_line(job: Mapping[str, Any] | None) -> str:

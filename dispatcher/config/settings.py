@@ -271,6 +271,15 @@ class Settings:
         return f"{self.queue_name}-poison"
 
     @property
+    def envelope_secret(self) -> str:
+        """What the dispatchers of a queue know and its senders do not; "" where the settings have no secret at all.
+
+        It changes with API_KEY: entries from before are then no longer proven.
+        """
+        known = self.api_key or self.storage_connection_string
+        return known and f"{self.poison_queue_name} {known}"
+
+    @property
     def put_budget(self) -> float:
         """Seconds of a message's visibility timeout that must be left for a PUT to the portal to begin.
 

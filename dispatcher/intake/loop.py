@@ -280,7 +280,7 @@ class Intake:
         queued_at, now = rfc3339(message.queued_at), rfc3339(time.time())
         entry = PoisonEntry(code, sentence, message.id, message.delivery_count, queued_at, now, message.text)
         try:
-            self.poison_queue.send(make_entry(entry))
+            self.poison_queue.send(make_entry(entry, self.settings.envelope_secret))
         except QueueError as error:
             self.breakers["queue"].trip(str(error), self.poison_queue.try_rights, what="send")
             return  # redelivered when its visibility timeout expires

@@ -5,16 +5,23 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import random
+import string
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from dispatcher.cli.main import main
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, QuotaExceeded, RequestDenied
+from dispatcher.config.settings import Settings
 from dispatcher.intake.circuit_breaker import State
 from dispatcher.launch.request import Bounds, MalformedRequest, decode
-from dispatcher.queue.messages import QueueForbidden
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import QueueForbidden, QueueMessage
+from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 from tests.failure_modes.bench import calls, live, statuses
@@ -214,7 +221,7 @@ def packed(raw: bytes) -> str:
         (base64.urlsafe_b64encode(UTF8).decode(), "the kind for URLs"),
         (packed(UTF8)[:-9], "cut off"),
         (packed(JSON.encode("latin-1")), "not in UTF-8"),
-        (packed(gzip.compress(UTF8)), "gzip"),
+        (packed(gzip.compress(UTF8, mtime=0)), "gzip"),
         (packed(json.dumps(JSON).encode()), "encoded twice"),
         (json.dumps(JSON), "encoded twice"),
         (json.dumps(packed(UTF8)), "encoded twice"),
@@ -232,6 +239,99 @@ def test_f57_what_looks_like_nothing_known_is_not_guessed_at(text: str) -> None:
     with pytest.raises(MalformedRequest) as caught:
         decode(text, Bounds(1, 60))
     assert "looks like" not in caught.value.sentence
+
+
+def an_envelope(original: str, **fields: Any) -> str:
+    entry = {"code": "ModelUnknown", "sentence": "The portal has no such model", "message_id": "m-1"}
+    times = {"queued_at": "2026-01-01T00:00:00Z", "poisoned_at": "2026-01-01T00:00:01Z"}
+    return json.dumps({**entry, "delivery_count": 5, **times, "original": original, **fields})
+
+
+def test_f65_a_walk_ends_although_entries_become_visible_again_and_others_come(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(70):
+        stage.poison_queue.send(an_envelope(f"text {number}", message_id=f"m-{number}"))
+    receive = TrainingQueue.receive
+    receives: list[int] = []
+
+    def slow(queue: TrainingQueue, limit: int, visibility_timeout: float) -> list[QueueMessage]:
+        batch = receive(queue, limit, visibility_timeout)
+        for message in batch:
+            queue.requeue(message, 0)  # as if the walk took longer than they are hidden
+        receives.append(len(batch))
+        if len(receives) > 3:
+            queue.send(an_envelope("new", message_id=f"new-{len(receives)}"))
+        assert len(receives) < 60, "the walk does not end"
+        return batch
+
+    monkeypatch.setattr(TrainingQueue, "receive", slow)
+    stage.write_template()
+    done = CliRunner().invoke(main, ["poison", "list", "--json"], env=stage.settings)
+    assert done.exit_code == 0, done.output
+    listed = [json.loads(line)["message_id"] for line in done.stdout.splitlines()]
+    assert len(listed) == len(set(listed))
+    assert {f"m-{number}" for number in range(70)} <= set(listed)
+    monkeypatch.undo()
+    assert len(stage.poison_queue.receive(32, 30)) == 32, "they are visible again"
+
+
+def test_f65_nothing_that_an_entry_says_reaches_the_terminal_as_it_is(stage: Stage) -> None:
+    hostile = "\x1b]0;title\x07\x1b[2J\u202eevil\u2028line\nline\r"
+    names = ("code", "sentence", "message_id", "poisoned_at", "queued_at")
+    stage.poison_queue.send(an_envelope("x", **dict.fromkeys(names, hostile)))
+    outputs = [stage.cli(*command)[1] for command in (("poison", "list"), ("poison", "list", "--json"), ("status",))]
+    outputs += [stage.cli("poison", "show", hostile)[1], stage.cli("poison", "purge", "--all", "--yes")[1]]
+    for out in outputs:
+        assert "evil" in out
+        assert not [c for c in out if c != "\n" and not c.isprintable()]
+    assert all("evil" in line or "entr" in line for line in outputs[0].splitlines()), "a line for each entry"
+
+
+def test_f65_an_entry_that_is_not_the_dispatchers_own_is_not_launched_with_the_others(stage: Stage) -> None:
+    stage.queue.send("no json")
+    stage.start()
+    stage.wait(stage.poison)
+    stage.stop()
+    forged = json.dumps({"task": "train", "model_container_name": "model-1"})
+    ours = json.loads(stage.poison_queue.peek()[0].text)
+    stage.poison_queue.send(an_envelope(forged))
+    stage.poison_queue.send(json.dumps({**ours, "original": forged}))
+    stage.poison_queue.send(forged)
+    code, out, _ = stage.cli("poison", "requeue", "--all")
+    assert code == 0
+    assert "3 left: not proven" in out
+    assert [message.text for message in stage.queue.peek()] == ["no json"]
+    assert stage.cli("poison", "requeue", "--code", "ModelUnknown")[0] == 1
+    assert len(stage.queue.peek()) == 1
+    assert "ModelUnknown (not proven)" in stage.cli("poison", "list")[1]
+    assert stage.cli("poison", "requeue", "--all", "--unproven")[0] == 0
+    assert len(stage.queue.peek()) == 4
+
+
+def test_f65_a_forged_entry_does_not_stand_for_the_dispatchers_of_the_same_id(stage: Stage) -> None:
+    stage.write_template()
+    secret = Settings.read(stage.settings).envelope_secret
+    entry = PoisonEntry("ModelUnknown", "no such model", "m-1", 1, "", "", "ours")
+    stage.poison_queue.send(an_envelope("forged"))
+    stage.poison_queue.send(make_entry(entry, secret))
+    assert stage.cli("poison", "requeue", "m-1")[0] == 0
+    assert [message.text for message in stage.queue.peek()] == ["ours"]
+    assert stage.poison() == []
+
+
+def test_f65_a_message_that_looks_like_an_entry_is_not_read_as_one() -> None:
+    """Too large to be wrapped, it is kept bare: what it says of itself must not be believed."""
+    letters = string.ascii_letters + string.digits + "!#$%&()*+,-./:;<=>?@[]^_{|}~"
+    filling = "".join(random.Random(1).choices(letters, k=64_000))
+    lookalike = an_envelope('{"task": "train", "model_container_name": "model-1"}', filling=filling)
+    lookalike = lookalike[:-2] + "x" * (65_530 - len(lookalike)) + '"}'
+    stored = make_entry(PoisonEntry("MissingField", "no task", "m-2", 1, "", "", lookalike), "secret")
+    assert len(lookalike) == 65_530
+    assert len(stored) <= MAX_ENTRY_BYTES
+    found = parse_entry(stored, "secret")
+    assert (found.code, found.proven) == ("Unknown", False)
+    assert found.original in lookalike
 
 
 def _raise(error: Exception) -> Any:
