@@ -1,0 +1,161 @@
+"""When a report to the portal counts as acknowledged, superseded or refused: the one table, for both images (pure).
+
+Before a write the portal is asked what it has (`before_write`); after it, how it ended decides (`after_failure`). The
+portal has no compare-and-set, its answers may come from a cache or a replica that lags behind, and gateways answer in
+its name: what a status or a refusal proves depends on what stood before our own write, and on what else is taken.
+
+    shown                 our Processing was    it                                        then
+    Completed, Failed     -                     -                                         ACKNOWLEDGED
+    Processing            -                     -                                         WRITE
+    Created, Reconfigure  never acknowledged    -                                         WRITE
+    Created, Reconfigure  acknowledged          cannot have stood there before            SUPERSEDED
+    Created, Reconfigure  acknowledged          may, or the first look is too recent      LOOK_AGAIN
+    Created, Reconfigure  acknowledged          is still there after any plausible lag    SUPERSEDED
+
+    a failed write                                                                        then
+    409, 412, 423; no answer; 5xx; not confirmed                                          AGAIN, from the look on
+    400, 413, 414, 422, a firewall's 403, denied by its body, with words left             SHORTER
+    refused for less than a day                                                           AGAIN
+    refused for a day, and no other model's outcome was taken in that time                AGAIN: the portal's outage
+    refused for a day, while other models' outcomes were taken                            GIVEN_UP
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from portal_client.errors import NotAcknowledged, PortalError, PortalUnauthorized
+from portal_client.protocol import Portal
+from portal_client.statuses import ProcessingStatus
+
+PLAUSIBLE_LAG = 60.0
+"""Seconds by which a cache or a replica of the portal may be behind a write."""
+
+GIVEN_UP_AFTER = 86_400.0
+"""Seconds for which an outcome that the portal refuses is kept at least."""
+
+_SHORT = 200  # characters
+_PERHAPS_THE_WORDS = {400, 413, 414, 422}
+# What rules of web application firewalls look for: quotes, tags, paths, code.
+_PLAIN = re.compile(r"[^A-Za-z0-9 .,:-]+")
+
+
+class Step(Enum):
+    WRITE = auto()
+    ACKNOWLEDGED = auto()  # an end stands there: nothing is left to report
+    LOOK_AGAIN = auto()  # what is shown may be older than our own write
+    SUPERSEDED = auto()  # somebody has moved on: nobody asks for this outcome any more
+    SHORTER = auto()  # the same status with fewer words
+    AGAIN = auto()  # later, from the look on
+    GIVEN_UP = auto()
+
+
+@dataclass(frozen=True)
+class OwnWrites:
+    """What we have written for the model so far.
+
+    acknowledged: the portal has taken our Processing. before: what it showed before that; None where nobody knows.
+    since: seconds since the last of our writes that it took.
+    """
+
+    acknowledged: bool
+    before: ProcessingStatus | None = None
+    since: float = float("inf")
+
+
+def before_write(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None) -> Step:
+    """The table's first half. doubted_for: seconds since a look first contradicted our writes; None: none has yet."""
+    if shown.is_terminal:
+        return Step.ACKNOWLEDGED
+    if shown is ProcessingStatus.PROCESSING or not own.acknowledged:
+        return Step.WRITE
+    return Step.SUPERSEDED if is_proof(shown, own, doubted_for) else Step.LOOK_AGAIN
+
+
+def is_proof(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None) -> bool:
+    """Whether somebody must have set the status after our own write: else it may be what stood there before."""
+    if own.before is ProcessingStatus.CREATED and shown is not ProcessingStatus.CREATED:
+        return True
+    return doubted_for is not None and min(own.since, doubted_for) >= PLAUSIBLE_LAG
+
+
+def after_failure(error: PortalError, *, words_left: bool, refused_for: float, others_taken: bool) -> Step:
+    """The table's second half. refused_for: seconds since the portal first refused this outcome for good."""
+    if words_left and _may_be_the_words(error):
+        return Step.SHORTER
+    if error.retryable or refused_for < GIVEN_UP_AFTER or not others_taken:
+        return Step.AGAIN
+    return Step.GIVEN_UP
+
+
+def _may_be_the_words(error: PortalError) -> bool:
+    if isinstance(error, NotAcknowledged):
+        return error.status_code is not None  # its body says no; else it was taken and is not shown yet
+    forbidden = error.status_code == 403 and not isinstance(error, PortalUnauthorized)
+    return forbidden or error.status_code in _PERHAPS_THE_WORDS
+
+
+def wordings(sentence: str, code: str) -> tuple[str, ...]:
+    """What may stand as `Message` under an outcome, the fullest first: a column is too short, or a firewall dislikes
+    a word.
+    """
+    short = " ".join(_PLAIN.sub(" ", sentence[: 2 * _SHORT]).split())[:_SHORT].rstrip()
+    return tuple(dict.fromkeys((sentence, short or code, code)))
+
+
+def write(
+    portal: Portal, model_id: str, status: ProcessingStatus, texts: tuple[str, ...], server_errors: int = 0
+) -> str:
+    """PUT with the fullest of `texts` that the portal takes, which is returned. Raises PortalError: that of the last.
+
+    server_errors: how often in a row it has answered 500 to this outcome before. Once may be an outage; then it may be
+    a text that is longer than its column, and each try begins with the next text.
+    """
+    first = max(0, server_errors % (len(texts) + 1) - 1)
+    for number, text in enumerate(texts[first:], first + 1):
+        try:
+            portal.update_model_status(model_id, status, text)
+        except PortalError as error:
+            step = after_failure(error, words_left=number < len(texts), refused_for=0.0, others_taken=False)
+            if step is not Step.SHORTER:
+                raise
+        else:
+            return text
+    raise AssertionError("the last text is returned or raises")
+
+
+@dataclass(eq=False)
+class OutcomeWrites:
+    """Which models' outcomes the portal takes and refuses: one refused model is its own matter, several without one
+    that is taken are the portal's. Thread-safe; times in seconds, by the callers' clock.
+    """
+
+    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _taken: dict[str, float] = field(default_factory=dict, init=False)  # the last two models
+    _refused: dict[str, str] = field(default_factory=dict, init=False)  # by model, in its words, since one was taken
+
+    def taken(self, model_id: str, now: float) -> None:
+        with self._guard:
+            self._refused.clear()
+            self._taken.pop(model_id, None)
+            self._taken[model_id] = now
+            while len(self._taken) > 2:
+                del self._taken[next(iter(self._taken))]
+
+    def refused(self, model_id: str, words: str) -> None:
+        with self._guard:
+            if model_id in self._refused or len(self._refused) < 2:
+                self._refused[model_id] = words
+
+    def others_taken(self, model_id: str, since: float) -> bool:
+        """Whether the outcome of another model was taken at `since` or later."""
+        with self._guard:
+            return any(at >= since for model, at in self._taken.items() if model != model_id)
+
+    def outage(self) -> str:
+        """What the portal says where it takes no model's outcome; "" where it takes some, or one alone is refused."""
+        with self._guard:
+            return next(iter(self._refused.values())) if len(self._refused) > 1 else ""
