@@ -41,7 +41,7 @@ from dispatcher.web.listen import listen
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_page import Process, StatusPage, running
 from dispatcher.web.status_rows import Rules
-from portal_client.errors import PortalRefused, StatusUnreadable
+from portal_client.errors import NotFoundUnexplained, PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
 
@@ -130,6 +130,8 @@ class App:
             probe=self._probe_portal,
             stopping=self._stopping,
             refusals=self._refusals,
+            # What a launch may take is bounded by its message's visibility timeout: it begins nothing after that.
+            working=lambda: self._heartbeats.work("launch", self._settings.visibility_timeout),
         )
 
     def _make_page(self) -> StatusPage:
@@ -225,6 +227,7 @@ class App:
         metrics, settings = self._metrics, self._settings
         metrics.max_active_jobs.set(settings.max_active_jobs)
         metrics.work_queue.set_function(lambda: len(self._work))
+        metrics.loop_silent.labels("launch").set_function(lambda: self._heartbeats.silence("launch"))
         for cause in CAUSES:
             metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
             for state in State:
@@ -260,8 +263,9 @@ class App:
 
     def _probe_portal(self, model_id: str) -> None:
         """Ask for the status of the model that met the outage: any real answer ends it."""
-        # A refusal is an answer, too: this model's status concerns its message alone.
-        with suppress(PortalRefused, StatusUnreadable):
+        # A refusal is an answer, too: this model's status concerns its message alone. So is a 404 without words: the
+        # next message may be of a model that the portal knows.
+        with suppress(PortalRefused, StatusUnreadable, NotFoundUnexplained):
             if self._portal is not None:
                 self._portal.get_model_status(model_id)
 

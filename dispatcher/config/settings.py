@@ -283,8 +283,8 @@ class Settings:
     def put_budget(self) -> float:
         """Seconds of a message's visibility timeout that must be left for a PUT to the portal to begin.
 
-        65 is what a PUT may take at worst: two authentication methods, connecting and reading. Where the visibility
-        timeout is too short for that, 60 % of it.
+        65 is what a PUT and the look before it may take at worst, 30 each. Where the visibility timeout is too short
+        for that, 60 % of it.
         """
         return min(65.0, self.visibility_timeout * 0.6)
 

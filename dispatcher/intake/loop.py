@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound, RequestDenied
@@ -57,7 +58,8 @@ _POISON_CODES: dict[type[Exception], str] = {
 class Intake:
     """Receives and handles messages with a bounded pool.
 
-    free_slots(): how many more Jobs may exist now. probe(model_id): raises while the portal is out of reach.
+    free_slots(): how many more Jobs may exist now. probe(model_id): raises while the portal is out of reach. working():
+    held while one message is in hand, so that liveness sees a launch that never returns.
     """
 
     queue: Queue
@@ -73,6 +75,7 @@ class Intake:
     probe: Callable[[str], object]
     stopping: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
+    working: Callable[[], AbstractContextManager[object]] = nullcontext
 
     _full: bool = field(default=False, init=False)
     _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
@@ -139,7 +142,7 @@ class Intake:
 
     def handle(self, message: QueueMessage) -> None:
         """Everything that happens to one message. Never raises for what a message, the portal or the cluster does."""
-        with logs.bind(message_id=message.id, attempt=message.delivery_count):
+        with self.working(), logs.bind(message_id=message.id, attempt=message.delivery_count):
             if self.stopping.is_set():
                 self._requeue(message, 0.0)
                 return

@@ -118,3 +118,19 @@ def test_probes_are_served_where_pods_have_ipv6_addresses_only() -> None:
 def test_a_host_that_is_none_is_an_error_of_the_operating_systems_kind() -> None:
     with pytest.raises(OSError, match="is no host"):
         HealthServer("h\u2603..", 0, Heartbeats(), list, CollectorRegistry())
+
+
+def test_work_that_never_ends_is_stuck_and_work_that_ended_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("dispatcher.web.health.time.monotonic", lambda: now[0])
+    hearts = Heartbeats(silence=180.0)
+    with hearts.work("launch", 60.0):
+        pass
+    with hearts.work("launch", 60.0):
+        now[0] = 200.0
+        assert hearts.silence("launch") == 200.0
+        assert hearts.stuck() == []
+        now[0] = 241.0
+        assert hearts.stuck() == ["launch-1"]
+    assert hearts.stuck() == []
+    assert hearts.silence("launch") == 0.0
