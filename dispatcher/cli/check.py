@@ -16,7 +16,7 @@ from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
 from dispatcher.launch.launcher import Launcher
 from dispatcher.queue.messages import QueueError
-from portal_client.errors import ModelUnknown, PortalError
+from portal_client.errors import ModelUnknown, NotFoundUnexplained, PortalError
 
 # What the Role must allow; manifests/base/role.yaml is held equal to it by a test.
 NEEDED = (
@@ -30,7 +30,7 @@ WANTED_WITH_KUEUE = (("workloads", ("list",)),)
 # The line that `--in-pod` replaces.
 BLOBS = "blobs"
 
-# No model has this id; any answer but "unauthorized" proves that the key is accepted.
+# No model has this id. A 404 about the model proves that the key is accepted; one without words proves nothing.
 _NO_MODEL = "dispatcher-check"
 
 Result = Literal["ok", "warning", "failed", "skipped"]
@@ -117,10 +117,17 @@ def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
     try:
         with contextlib.suppress(ModelUnknown):
             portal.get_model_status(_NO_MODEL)
+    except NotFoundUnexplained:
+        raise _Otherwise(
+            "warning",
+            f"{settings.api_base_url} does not refuse the key, and answers 404 without a word about a model: a portal"
+            " that is as it should be, a wrong path in API_BASE_URL and a portal that is being rolled out look alike"
+            " here. Until it has answered for some model, such an answer counts as an outage",
+        ) from None
     finally:
         skews["portal"] = clock_skew.skew(portal.server_date, began, time.time())
         portal.close()
-    return f"{settings.api_base_url} accepts the key"
+    return f"{settings.api_base_url} accepts the key and knows models; whether it may write them was not tried"
 
 
 def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:

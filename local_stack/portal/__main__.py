@@ -18,7 +18,7 @@ Control (no key):
                                 "wall", "monotonic"}]; auth names the header that carried a key ("x-api-key",
                                 "bearer", "none"), never the key; status is null for a call without an answer
     DELETE /_stub/calls
-    POST   /_stub/faults        {"kind", "method", "model", "status", "headers", "count", "after", "seconds"}
+    POST   /_stub/faults        {"kind", "method", "model", "status", "headers", "count", "after", "seconds", "most"}
                                 -> {"id"}
     DELETE /_stub/faults        also ends the hangs
 
@@ -29,6 +29,11 @@ anyway does not use it up. Kinds:
     html      a login page; empty: no body; garbage: no JSON although its content type is; `status` default 200
     cut       the connection ends without an answer
     hang      no answer until the faults are deleted, then a cut; with `seconds`: a proper answer, that late
+    drip      a header that never ends, a byte at a time, until the faults are deleted
+    stale     a GET answers with what stood there `seconds` (default 60) ago, as a cache or a replica does
+    denied    200 with {"success": false}
+    login     `status` (default 302) to a login page, as some portals refuse a key
+    longer    `status` (default 400) to a PUT whose Message has more than `most` characters
 """
 
 from __future__ import annotations

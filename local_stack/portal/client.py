@@ -95,10 +95,12 @@ class StandInPortal(Stoppable):
         count: int | None = 1,
         after: bool = False,
         seconds: float | None = None,
+        most: int | None = None,
     ) -> int:
         """Scripts a failure (see portal/__main__) and returns its id. count: None for until cleared."""
         fault = {"kind": kind, "method": method, "model": model, "status": status, "headers": dict(headers or {})}
-        return int(self._control("POST", "faults", {**fault, "count": count, "after": after, "seconds": seconds})["id"])
+        when = {"count": count, "after": after, "seconds": seconds, "most": most}
+        return int(self._control("POST", "faults", {**fault, **when})["id"])
 
     def clear_faults(self) -> None:
         """Also ends the hangs: those connections are cut."""

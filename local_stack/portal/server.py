@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -58,6 +59,9 @@ class PortalServer:
         fault = next((fault for fault in self._faults if fault.matches(call)), None)
         if fault is None:
             answer = self._answer(request, call)
+        elif fault.kind == "stale":
+            await fault.carry_out(request, call)
+            answer = self._answer(request, call, behind=60.0 if fault.seconds is None else fault.seconds)
         elif fault.after:
             answer = self._answer(request, call)
             if answer.status < 300:
@@ -82,19 +86,20 @@ class PortalServer:
         self._calls.append(call)
         return call
 
-    def _answer(self, request: web.Request, call: Call) -> web.Response:
-        """What the portal would answer."""
+    def _answer(self, request: web.Request, call: Call, behind: float = 0.0) -> web.Response:
+        """What the portal would answer; behind: with what it knew so many seconds ago."""
         if not self._is_authorised(request):
             return problem(401, "Unauthorized", "The API key is missing or wrong")
         if call.method == "GET":
-            return self._get_status(call)
+            return self._get_status(call, behind)
         return self._put_status(request, call)
 
-    def _get_status(self, call: Call) -> web.Response:
+    def _get_status(self, call: Call, behind: float) -> web.Response:
         history = self._models.get(call.model or "")
         if history is None:
             return problem(404, "Not Found", f"There is no model {call.model}")
-        now = history[-1]
+        known = [entry for entry in history if entry.monotonic <= time.monotonic() - behind]
+        now = known[-1] if known else history[0]
         status: str | int = ProcessingStatus.parse(now.status).value if self._numeric else now.status
         return web.json_response({"status": status, "message": now.message})
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
+from contextlib import suppress
 from http.client import HTTPException
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -102,6 +106,44 @@ def test_a_slow_answer_is_a_proper_one(portal: StandInPortal, model_id: str) -> 
     assert get(portal, model_id) == (200, {"status": "Created", "message": ""})
     assert put(portal, an_update(model_id))[0] == 200
     assert put(portal, an_update(model_id, 2)) == (200, {"modelId": model_id, "status": "Completed"})
+
+
+def test_a_drip_never_ends_by_itself(portal: StandInPortal, model_id: str) -> None:
+    portal.set_model(model_id)
+    portal.add_fault("drip")
+    with socket.create_connection(("127.0.0.1", urlsplit(portal.url).port or 0)) as connection:
+        path = f"/api/external/models/{model_id}/status"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nx-api-key: {portal.api_key}\r\n\r\n".encode())
+        seen = b""
+        while not seen.endswith(b"X-Slow: xxx"):
+            seen += connection.recv(1)
+        portal.clear_faults()
+        with suppress(ConnectionResetError):
+            while connection.recv(100):
+                continue
+
+
+def test_a_stale_read_shows_what_stood_there(portal: StandInPortal, model_id: str) -> None:
+    portal.set_model(model_id)
+    portal.add_fault("stale", count=2, seconds=60)
+    assert put(portal, an_update(model_id))[0] == 200
+
+    assert [get(portal, model_id)[1]["status"] for _ in range(3)] == ["Created", "Created", "Processing"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "said"),
+    [("denied", 200, b'{"success": false'), ("login", 302, b""), ("longer", 400, b'{"title": "One or more validation')],
+)
+def test_refusals_of_other_portals(portal: StandInPortal, model_id: str, kind: str, status: int, said: bytes) -> None:
+    portal.set_model(model_id)
+    portal.add_fault(kind, method="PUT", most=5, count=None)
+
+    answered, body = put(portal, an_update(model_id) | {"Message": "longer than that"})
+    assert answered == status
+    assert (body if isinstance(body, bytes) else json.dumps(body).encode()).startswith(said)
+    assert portal.model(model_id).status == "Created"
+    assert put(portal, an_update(model_id) | {"Message": "short"})[0] == (200 if kind == "longer" else status)
 
 
 @pytest.mark.parametrize(
