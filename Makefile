@@ -18,7 +18,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 AZURITE := local_stack/azurite/node_modules/.installed
 
-.PHONY: help install demo demo-down test lint bench scale quality storm clean
+.PHONY: help install demo demo-down test lint bench scale quality fuzz storm clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -55,6 +55,9 @@ scale: $(INSTALLED) $(AZURITE) ## memory, CPU and calls of a dispatcher beside 1
 
 quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz; fails under a gate (an hour on two cores)
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
+
+fuzz: $(INSTALLED) ## read damaged files of every format, a minute each (ARGS="--seconds 10 parquet csv" narrows it)
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 storm: $(INSTALLED) $(AZURITE) ## kill dispatchers and fail everything around them: nothing lost, nothing doubled
 	@$(BIN)/python -m local_stack.storm $(ARGS)

@@ -199,6 +199,10 @@ def _continue_text(folder: Path, prompt: str, chosen: dict[str, Any]) -> None:
 
 def _prompt(given: str) -> str:
     if given != "-":
+        try:
+            given.encode()
+        except UnicodeEncodeError:
+            raise UsageError("The prompt is not UTF-8") from None
         return given
     content = sys.stdin.buffer.read(MOST_PROMPT_BYTES + 1)
     if len(content) > MOST_PROMPT_BYTES:

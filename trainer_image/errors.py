@@ -12,7 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from training_common.text import plain
+
 EXIT_TERMINATED = 143
+
+
+# What a person reads of it, and less than Kubernetes keeps.
+MOST_CHARACTERS = 3000
+
+
+def shown(sentence: str) -> str:
+    """The sentence as one line that can be printed: names, cells and labels in it come from strangers."""
+    line = plain(sentence).replace("\n", " ").replace("\t", " ")
+    return line if len(line) <= MOST_CHARACTERS else f"{line[: MOST_CHARACTERS - 1]}…"
 
 
 class TrainerError(Exception):
@@ -33,8 +45,8 @@ class TrainerError(Exception):
             cls.code, cls.exit_code = cls.__name__, exit_code
 
     def __init__(self, sentence: str, *, step: int | None = None) -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
+        self.sentence = shown(sentence)
+        super().__init__(self.sentence)
         self.step = step
 
     @property

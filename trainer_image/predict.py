@@ -9,21 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from trainer_image.engine.step import evaluate
-from trainer_image.errors import UsageError
+from trainer_image.errors import TrainerError, UsageError
 from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import printable
-from trainer_image.tasks import plugins, task_named
+from trainer_image.tasks import BUILT_IN, plugins, task_named
 from trainer_image.tasks.base import Predictor, Task
+from trainer_image.units import format_bytes
+
+# What model.json may have beside four times what the tensors have: a category's name belongs to a row of a tensor. As
+# Python's objects JSON may take twenty times the memory.
+DESCRIPTION_BYTES = 16 * 1024**2
 
 
 def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
     """The task that trained the model. The description comes from a stranger: it imports nothing by itself."""
+    if description["task"] not in (*BUILT_IN, "command", "custom"):
+        raise UsageError(
+            f"The model in {model_dir.name} is of task {printable(description['task'])[:40]}, which this trainer does"
+            " not know"
+        )
     if description["task"] == "command":
         raise UsageError(
             f"The model in {model_dir.name} is what a program left (task command): only a program of its author's"
@@ -43,10 +52,7 @@ def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
 def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
     """(model.json, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
     try:
-        description: dict[str, Any] = untrusted_json.loads((model_dir / "model.json").read_text(encoding="utf-8"))
-        if description["format"] != 1:
-            found = printable(str(description["format"]))[:40]
-            raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1")
+        description = _described(model_dir)
         task = task_of(model_dir, description)
         tensors = load_file(model_dir / "model.safetensors")
         predictor = task.restore(description["model"])
@@ -56,12 +62,37 @@ def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
         model = predictor.build_model()
         _compare(model.state_dict(), tensors)
         model.load_state_dict(tensors)
-    except OSError as error:
+    except FileNotFoundError as error:
         raise UsageError(f"No model in {model_dir.name}: {Path(str(error.filename)).name} is missing") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError, SafetensorError) as error:
+    except TrainerError:
+        raise
+    except KeyError as error:
+        raise UsageError(f"The model in {model_dir.name} cannot be read: model.json lacks {error}") from None
+    except Exception as error:  # whatever a stranger's description makes a network stumble over
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(f"The model in {model_dir.name} cannot be read: {why}") from None
     return description, predictor, model.eval()
+
+
+def _described(model_dir: Path) -> dict[str, Any]:
+    """model.json, as far as every task's is the same. Raises UsageError, ValueError."""
+    tensors = (model_dir / "model.safetensors").stat().st_size
+    with (model_dir / "model.json").open("rb") as file:
+        content = file.read(most := DESCRIPTION_BYTES + 4 * tensors)
+    if len(content) == most:
+        raise ValueError(f"model.json is far too long for {format_bytes(tensors)} of tensors")
+    try:
+        description = untrusted_json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"model.json: {error}") from None
+    if not isinstance(description, dict):
+        raise ValueError("model.json is no JSON object")
+    if description["format"] != 1:
+        found = printable(str(description["format"]))[:40]
+        raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1")
+    if not isinstance(description["task"], str):
+        raise ValueError("model.json names no task")
+    return description
 
 
 def _compare(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:

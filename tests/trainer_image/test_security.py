@@ -11,6 +11,7 @@ import io
 import json
 import os
 import pickle
+import re
 import resource
 import shutil
 import struct
@@ -28,6 +29,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from tests.fuzz.formats import model
 from tests.world.training_data import IMAGES, TABULAR, class_rows, class_table, image_folder, write_csv
 from trainer_image import cli, predict
 from trainer_image.data import gzip_stream
@@ -204,14 +206,14 @@ def test_a_pickle_in_a_table_s_metadata_is_not_unpacked(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["model.safetensors", "model.json"])
 def test_a_pickle_in_the_place_of_a_model_is_not_unpacked(tmp_path: Path, where: str) -> None:
-    model = tmp_path / "m"
-    model.mkdir()
-    (model / "model.json").write_text(json.dumps({"format": 1, "task": "tabular", "model": {}}))
-    (model / where).write_bytes(pickle.dumps(Touch(tmp_path / "harmed")))
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "model.json").write_text(json.dumps({"format": 1, "task": "tabular", "model": {}}))
+    (folder / where).write_bytes(pickle.dumps(Touch(tmp_path / "harmed")))
     with pytest.raises(UsageError, match=r"The model in m cannot be read|No model in m"):
-        predict.load(model)
+        predict.load(folder)
     assert not (tmp_path / "harmed").exists()
-    pickle.loads((model / where).read_bytes())
+    pickle.loads((folder / where).read_bytes())
     assert (tmp_path / "harmed").exists()
 
 
@@ -244,27 +246,93 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_description_that_lies_takes_no_memory_for_it(
     trained: Path, tmp_path: Path, lie: dict[str, Any], told: str
 ) -> None:
-    model = tmp_path / "m"
-    shutil.copytree(trained, model)
-    description = json.loads((model / "model.json").read_text())
+    folder = tmp_path / "m"
+    shutil.copytree(trained, folder)
+    description = json.loads((folder / "model.json").read_text())
     for name, change in lie.items():
         whole = change if change is None else description["model"][name] | change
         description["model"][name] = whole
-    (model / "model.json").write_text(json.dumps(description))
+    (folder / "model.json").write_text(json.dumps(description))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UsageError, match=told):
-        predict.load(model)
+        predict.load(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
 
 
+LIES = {
+    "no number": ("image_classification", ("preprocessing", "mean"), [float("nan")] * 3, "NaN is no number"),
+    "an infinity": ("tabular_values", ("target", "spread"), float("inf"), "Infinity is no number"),
+    "half a character": ("text_classification", ("labels",), ["a", "\ud800"], "half of a surrogate pair"),
+    "a window without an end": ("language_model", ("architecture", "context"), 10**9, "less than or equal to 1024"),
+    "no heads": ("language_model", ("architecture", "heads"), 0, "greater than or equal to 1"),
+    "heads that do not fit": ("language_model", ("architecture", "heads"), 3, "no even multiple of the heads"),
+    "an endless context": ("language_model", ("architecture", "orders"), [2, 10**9], "less than or equal to 64"),
+    "endless blocks": ("language_model", ("architecture", "depth"), 10**9, "less than or equal to 256"),
+    "a wall of pixels": ("image_classification", ("architecture", "height"), 10**18, "less than or equal to 160"),
+    "two channels": ("image_classification", ("architecture", "channels"), 2, "one channel or three"),
+    "a scaling too few": ("image_classification", ("preprocessing", "spread"), [1.0], "each of 3 channels"),
+    "division by nothing": ("image_classification", ("preprocessing", "spread"), [0, 1, 1], "greater than 0"),
+    "no stages": ("image_classification", ("architecture", "widths"), [], "at least 1 item"),
+    "endless texts": ("text_classification", ("architecture", "longest"), 10**9, "less than or equal to 4096"),
+    "odd filters": ("text_classification", ("architecture", "filters"), 7, "multiple of 2"),
+    "labels that are a word": ("text_classification", ("labels",), "ab", "valid"),
+    "a field that is none": ("text_classification", ("fields", "text"), ["text"], "valid string"),
+    "no labels": ("tabular", ("target", "labels"), [], "at least 1 item"),
+    "a truth for a size": ("tabular", ("architecture", "width"), True, "valid integer"),
+    "layers below nothing": ("tabular", ("architecture", "depth"), -1, "greater than or equal to 1"),
+    "an unknown form": ("tabular", ("preprocessing", "dates", 0, "form"), "(.*)+", "match pattern"),
+    "a decimal sign": ("tabular", ("preprocessing", "numbers", 0, "notation", "decimal"), "[", "match pattern"),
+    "a missing part": ("tabular", ("architecture",), None, "lacks 'architecture'"),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lie_about_any_task_is_a_sentence_and_takes_no_memory(tmp_path: Path, lie: str) -> None:
+    task, place, value, told = LIES[lie]
+    published = model(task)
+    description = json.loads(json.dumps(published.description))
+    part = description["model"]
+    for key in place[:-1]:
+        part = part[key]
+    if value is None:
+        del part[place[-1]]
+    else:
+        part[place[-1]] = value
+    (tmp_path / "model.json").write_text(json.dumps(description))
+    (tmp_path / "model.safetensors").write_bytes(published.tensors)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UsageError, match=f"The model in {tmp_path.name} cannot be read: .*{told}"):
+        predict.load(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 * 1024
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"format": 1, "format": 1}', "model.json: a key stands there twice"),
+        (b"[]", "model.json is no JSON object"),
+        (b'{"format": 1, "task": ["tabular"]}', "model.json names no task"),
+        (b'{"format": 1, "task": "sorcery"}', "is of task sorcery, which this trainer does not know"),
+        (b'{"format": 1}', "model.json lacks 'task'"),
+        (b'{"format": 1e999}', "1e999 is no number"),
+        (b"[" + b"{}," * 6_000_000 + b"{}]", "model.json is far too long for"),
+    ],
+)
+def test_a_description_that_is_none_is_a_sentence(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "model.json").write_bytes(content)
+    (tmp_path / "model.safetensors").write_bytes(model("tabular").tensors)
+    with pytest.raises(UsageError, match=re.escape(told)):
+        predict.load(tmp_path)
+
+
 def test_weights_of_another_network_are_named(trained: Path, tmp_path: Path) -> None:
-    model = tmp_path / "m"
-    shutil.copytree(trained, model)
-    tensors = load_file(model / "model.safetensors")
+    folder = tmp_path / "m"
+    shutil.copytree(trained, folder)
+    tensors = load_file(folder / "model.safetensors")
     tensors["more"] = tensors.pop("skip.bias")[:1].clone()
-    save_file(tensors, model / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UsageError, match=r"holds a tensor of shape \(1,\) 'more'; model.json describes none"):
-        predict.load(model)
+        predict.load(folder)
 
 
 NESTED = "[" * 30_000 + "]" * 30_000
@@ -272,20 +340,20 @@ NESTED = "[" * 30_000 + "]" * 30_000
 
 @pytest.mark.parametrize("name", ["model.json", "MANIFEST.json", "latest.json"])
 def test_json_nested_deeper_than_the_stack_is_a_sentence(trained: Path, tmp_path: Path, name: str) -> None:
-    model = tmp_path / "m"
-    shutil.copytree(trained, model)
-    (model / name).write_text(NESTED)
-    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(model), "--data", str(tmp_path)])
+    folder = tmp_path / "m"
+    shutil.copytree(trained, folder)
+    (folder / name).write_text(NESTED)
+    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(folder), "--data", str(tmp_path)])
     assert result.exit_code in (64, 78)
     assert "read" in result.output
     assert "Traceback" not in result.output
 
 
 def test_a_latest_json_of_any_size_is_a_sentence(trained: Path, tmp_path: Path) -> None:
-    model = tmp_path / "m"
-    shutil.copytree(trained, model)
-    (model / "latest.json").write_text(" " * 100_000)
-    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(model), "--data", str(tmp_path)])
+    folder = tmp_path / "m"
+    shutil.copytree(trained, folder)
+    (folder / "latest.json").write_text(" " * 100_000)
+    result = CliRunner().invoke(cli.cli, ["predict", "--model", str(folder), "--data", str(tmp_path)])
     assert result.exit_code == 78
     assert "latest.json is not readable: no model can be found by it" in result.output
 

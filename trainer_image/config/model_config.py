@@ -28,7 +28,7 @@ from trainer_image.config.sections import (
     TrainConfig,
     format_duration,
 )
-from trainer_image.errors import ConfigInvalid
+from trainer_image.errors import ConfigInvalid, shown
 
 __all__ = ["TASKS", "Config", "ConfigProblems", "format_duration", "json_schema", "parse_config", "run_key"]
 
@@ -56,7 +56,7 @@ class ConfigProblems(ConfigInvalid):
     """Everything that is wrong with one config.yaml; `problems` holds one sentence for each."""
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = tuple(f"Invalid configuration: {problem}" for problem in problems)
+        self.problems = tuple(shown(f"Invalid configuration: {problem}") for problem in problems)
         super().__init__("; ".join(self.problems))
 
 

@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from trainer_image.data.cells import TEXT
 
@@ -42,7 +43,7 @@ class Notation:
              nothing
     """
 
-    decimal: str = ""
+    decimal: Annotated[str, Field(pattern=r"^[.,]?$")] = ""
     unit: str = ""
 
 

@@ -25,8 +25,7 @@ def task_named(name: str) -> Task:
     """The built-in task; ConfigInvalid when there is none of that name. Imports only what that task needs."""
     if name not in BUILT_IN:
         *others, last = BUILT_IN
-        raise ConfigInvalid(
-            f"Invalid configuration: task: '{name}' is not built in; {', '.join(others)} or {last} would be right"
-        )
+        right = f"{', '.join(others)} or {last} would be right"
+        raise ConfigInvalid(f"Invalid configuration: task: '{name}' is not built in; {right}")
     module, _, kind = BUILT_IN[name].partition(":")
     return cast("Task", getattr(import_module(f"{__name__}.{module}"), kind)())

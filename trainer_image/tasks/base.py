@@ -11,15 +11,16 @@ moves tensors, opens no checkpoint, reads no environment and takes no random num
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trainer_image.data.spill import Scratch
@@ -31,6 +32,11 @@ Batch = Mapping[str, Tensor]
 Figures = dict[str, float]
 Json = dict[str, Any]
 T = TypeVar("T")
+_STRICTLY = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+# The sizes of a layer, of which the model's tensors show how large it really is; and shares, such as a dropout's.
+Size = Annotated[int, Field(ge=1, le=2**24)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Labels = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -262,15 +268,20 @@ def matrices_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> l
     ]
 
 
-def restored(kind: type[T], value: Json) -> T:
-    """The dataclass, and those within it, of which `asdict` made this JSON. Raises ValueError for any other JSON."""
+def restored(kind: type[T], value: Any) -> T:
+    """The dataclass, and those within it, of which `asdict` made this JSON; or another type, `tuple[str, ...]` say.
+
+    Raises ValueError for any other JSON: it is a stranger's. What the fields are annotated with is checked (bounds that
+    no tensor of the model shows: `Annotated[int, Field(ge=1, le=64)]`), and what `__post_init__` raises is told.
+    """
     try:
-        # In a tuple, because pydantic takes no configuration beside a dataclass itself.
-        [made] = TypeAdapter(tuple[kind], config=ConfigDict(extra="forbid")).validate_python([value])  # type: ignore[valid-type]
+        # In a tuple, because pydantic takes no configuration beside a dataclass itself; as JSON, because strictly it
+        # takes no list for a tuple otherwise.
+        [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([value]))  # type: ignore[valid-type]
     except ValidationError as error:
         *_, last = error.errors()
         place = ".".join(map(str, last["loc"][1:]))
-        raise ValueError(f"{kind.__name__}: {last['msg'].lower()} '{place}'") from None
+        raise ValueError(f"{kind.__name__}: {last['msg'].lower()}" + (f" '{place}'" if place else "")) from None
     return cast("T", made)
 
 

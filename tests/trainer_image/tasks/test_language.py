@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -268,11 +268,22 @@ def test_a_prompt_is_continued_the_same_with_the_same_seed(untrained: Path) -> N
     assert likeliest[0] == written(untrained, *prompt, "--temperature", "0.00000001")
 
 
+@pytest.mark.parametrize("prompt", ["", "a", "ab", "abcde", "abcdefg", "abcdefgh", "\0", "ö"])
+def test_a_prompt_shorter_than_any_context_is_continued(untrained: Path, prompt: str) -> None:
+    longer = replace(SIZES, matches=(1, 5, 16), orders=(2, 8))
+    save_file(dict(LanguagePredictor(longer, "text").build_model().state_dict()), untrained / "model.safetensors")
+    content = json.loads((untrained / "model.json").read_text())
+    content["model"]["architecture"] = asdict(longer)
+    (untrained / "model.json").write_text(json.dumps(content))
+    assert written(untrained, "--prompt", "-", "--length", "20", given=prompt.encode()).startswith(prompt)
+
+
 def test_what_cannot_be_continued_is_a_sentence(untrained: Path, tmp_path: Path) -> None:
     assert "takes either --data or --prompt" in written(untrained, code=64)
     assert "takes either --data or --prompt" in written(untrained, "--prompt", "a", "--data", str(tmp_path), code=64)
     assert "--seed does not go with --data" in written(untrained, "--data", str(tmp_path), "--seed", "1", code=64)
     assert "--out does not go with --prompt" in written(untrained, "--prompt", "a", "--out", "b.csv", code=64)
+    assert "The prompt is not UTF-8" in written(untrained, "--prompt", "a\udcff", code=64)
     assert "stdin is not UTF-8" in written(untrained, "--prompt", "-", given=b"\xff", code=64)
     assert "longer than 1048576 bytes" in written(untrained, "--prompt", "-", given=b"a" * 2**20 + b"b", code=64)
     train(run_inputs(class_table(tmp_path / "table"), tmp_path / "out"))

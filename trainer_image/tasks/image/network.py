@@ -9,23 +9,47 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from trainer_image.tasks.base import Share, Size
+
+# Pixels of an image's side, and places that the stem leaves of it: presets come to this, and so does the memory that a
+# model takes to be applied.
+MOST_SIDE = 160
+MOST_PLACES = MOST_SIDE * 64
 
 
 @dataclass(frozen=True)
 class ImageSizes:
-    """height, width: pixels of the input; widths: channels of each stage; blocks: in each; stride: the stem's."""
+    """height, width: pixels of the input, which no tensor of the network shows; widths: channels of each stage; blocks:
+    in each; stride: the stem's."""
 
-    height: int
-    width: int
+    height: Annotated[int, Field(ge=1, le=MOST_SIDE)]
+    width: Annotated[int, Field(ge=1, le=MOST_SIDE)]
     channels: int
-    widths: tuple[int, ...]
-    blocks: int
-    stride: int
-    dropout: float
+    widths: Annotated[tuple[Size, ...], Field(min_length=1, max_length=16)]
+    blocks: Annotated[int, Field(ge=1, le=64)]
+    stride: Annotated[int, Field(ge=1, le=8)]
+    dropout: Share
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise ValueError("images have one channel or three")
+        if self.height * self.width > MOST_PLACES * self.stride**2:
+            raise ValueError(f"{self.height} x {self.width} pixels want a larger stride than {self.stride}")
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and spread of each channel over the training images: what pixels are scaled by."""
+
+    mean: tuple[float, ...]
+    spread: tuple[Annotated[float, Field(gt=0)], ...]
 
 
 class Block(nn.Module):

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from trainer_image.tasks.base import Recipe
 from trainer_image.tasks.image.files import Header
-from trainer_image.tasks.image.network import Augmentation, ImageSizes
+from trainer_image.tasks.image.network import MOST_SIDE, Augmentation, ImageSizes
 
-LARGEST_SIDE = {"fast": 48, "auto": 96, "best": 160}
+LARGEST_SIDE = {"fast": 48, "auto": 96, "best": MOST_SIDE}
 SMALLEST_SIDE = 8
 SMALL_COUNT = 5_000
 # Values in the first stage's activations up to which one CPU thread is as fast as two, and far faster where

@@ -21,6 +21,7 @@ from trainer_image.tasks.base import (
     Example,
     Figures,
     Json,
+    Labels,
     Predictor,
     Problem,
     RowGroups,
@@ -39,7 +40,7 @@ from trainer_image.tasks.image.files import (
     read_pixels,
     unread_images,
 )
-from trainer_image.tasks.image.network import ImageNetwork, ImageSizes
+from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import input_size, preset
 from trainer_image.tasks.image.sources import find_images
 
@@ -55,8 +56,13 @@ class ImageClassification(Task):
         return ImageProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        sizes, scaling = restored(ImageSizes, description["architecture"]), description["preprocessing"]
-        return ImagePredictor(sizes, tuple(description["labels"]), scaling["mean"], scaling["spread"])
+        sizes, scaling = (
+            restored(ImageSizes, description["architecture"]),
+            restored(Scaling, description["preprocessing"]),
+        )
+        if not len(scaling.mean) == len(scaling.spread) == sizes.channels:
+            raise ValueError(f"Scaling: a mean and a spread for each of {sizes.channels} channels are expected")
+        return ImagePredictor(sizes, restored(Labels, description["labels"]), scaling.mean, scaling.spread)
 
 
 class ImagePredictor(ClassPredictor):

@@ -52,6 +52,7 @@ def continue_texts(
 
 
 def _drawn(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    logits = torch.nan_to_num(logits, nan=-1e30)  # a stranger's weights may compute no number
     if temperature == 0:
         return logits.argmax(-1)
     # From the likeliest on: a low temperature must not make infinities of which a difference is no number.

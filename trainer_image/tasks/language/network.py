@@ -10,14 +10,23 @@ decides: copying over any distance at the price of one addition (compare pointer
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.tasks.base import Share, Size
 from trainer_image.tasks.language.windows import MARK, VOCABULARY
 
 _MASK = 2**31 - 1
+
+
+# Tokens of a window at most, which no tensor shows; presets come to it, and so the memory that applying a model takes.
+MOST_CONTEXT = 1024
+# Bytes that an n-gram or a match has.
+Order = Annotated[int, Field(ge=1, le=64)]
 
 
 @dataclass(frozen=True)
@@ -25,15 +34,19 @@ class LanguageSizes:
     """context: tokens of a window; orders, buckets, hashed: n-gram lengths, hash buckets and width of each; matches:
     context lengths by which earlier occurrences are sought."""
 
-    context: int
-    width: int
-    depth: int
-    heads: int
-    orders: tuple[int, ...]
-    buckets: int
-    hashed: int
-    matches: tuple[int, ...]
-    dropout: float
+    context: Annotated[int, Field(ge=2, le=MOST_CONTEXT)]
+    width: Size
+    depth: Annotated[int, Field(ge=1, le=256)]
+    heads: Size
+    orders: Annotated[tuple[Order, ...], Field(min_length=1, max_length=64)]
+    buckets: Size
+    hashed: Size
+    matches: Annotated[tuple[Order, ...], Field(max_length=64)]
+    dropout: Share
+
+    def __post_init__(self) -> None:
+        if self.width % (2 * self.heads):
+            raise ValueError("the width is no even multiple of the heads")
 
 
 class Block(nn.Module):

@@ -8,7 +8,7 @@ text, each after 180 seconds of one CPU core; everything else, and everything la
 from __future__ import annotations
 
 from trainer_image.tasks.base import Recipe
-from trainer_image.tasks.language.network import LanguageSizes
+from trainer_image.tasks.language.network import MOST_CONTEXT, LanguageSizes
 
 SMALL_BYTES = 32 * 1024**2
 MEDIUM_BYTES = 512 * 1024**2
@@ -27,8 +27,8 @@ def preset(name: str, size: int) -> tuple[LanguageSizes, Recipe]:
         (256, 96, 1, 2, 16),
         (256, 128, 2, 2, 16),
         (512, 384, 6, 6, 32),
-        (1024, 512, 8, 8, 64),
-        (1024, 768, 12, 12, 128),
+        (MOST_CONTEXT, 512, 8, 8, 64),
+        (MOST_CONTEXT, 768, 12, 12, 128),
     ][step]
     # Buckets: one for every hundred bytes or so, a power of two.
     buckets = min(2**20, max(2**12, 1 << (max(1, size // 96).bit_length() - 1)))

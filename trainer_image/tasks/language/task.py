@@ -62,7 +62,9 @@ class LanguageModel(Task):
         return LanguageProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        return LanguagePredictor(restored(LanguageSizes, description["architecture"]), description["text"])
+        return LanguagePredictor(
+            restored(LanguageSizes, description["architecture"]), restored(str, description["text"])
+        )
 
 
 class LanguagePredictor(Predictor):

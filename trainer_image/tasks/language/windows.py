@@ -59,7 +59,7 @@ def find_matches(tokens: Tokens, starts: Ints, orders: Sequence[int], first: int
     for column, order in enumerate(orders):
         key = (document + np.uint64(1)) * _FACTOR
         for back in range(order):
-            key[back:] = (key[back:] + values[: count - back]) * _FACTOR
+            key[back:] = (key[back:] + values[: max(0, count - back)]) * _FACTOR
             key ^= key >> np.uint64(29)
         sorted_positions = np.argsort(key, kind="stable")
         same = np.empty(count, bool)

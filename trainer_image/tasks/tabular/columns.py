@@ -7,13 +7,15 @@ own. The smooth clip is the network's first layer, because its linear part is be
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
 
 from trainer_image.data.cells import TEXT
 from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
@@ -67,7 +69,7 @@ class DateColumn:
     """A date: days passed, scaled as a number is, and its place in year, week and (`clock`) day as sine and cosine."""
 
     name: str
-    form: str
+    form: Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, tabular_dates.FORMS))})$")]
     centre: float
     scale: float
     indicator: bool

@@ -11,21 +11,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
+
+from trainer_image.tasks.base import Share, Size
 
 
 @dataclass(frozen=True)
 class TabularSizes:
     """members: k; width and depth: of the hidden layers; embedding: width of a category's embedding."""
 
-    members: int
-    width: int
-    depth: int
-    dropout: float
-    embedding: int = 8
+    members: Size
+    width: Size
+    depth: Annotated[int, Field(ge=1, le=64)]
+    dropout: Share
+    embedding: Size = 8
 
 
 class SharedLinear(nn.Module):

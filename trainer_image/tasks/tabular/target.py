@@ -14,7 +14,7 @@ from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, number
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
-from trainer_image.tasks.base import Json, restored
+from trainer_image.tasks.base import Json, Labels, restored
 from trainer_image.tasks.classes import in_short, unfit
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
 
@@ -30,7 +30,7 @@ class ClassTarget:
     """Class labels in sorted order (numbers by value); `encode` gives their positions, int64 (rows,)."""
 
     column: str
-    labels: tuple[str, ...]
+    labels: Labels
 
     @property
     def outputs(self) -> int:

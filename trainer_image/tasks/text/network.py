@@ -7,12 +7,18 @@ The bag is a linear model on weighted n-grams, of few dimensions where there are
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.tasks.base import Share
 from trainer_image.tasks.text import features
+
+# Of a text at most; presets come to it, and so the memory that applying a model takes.
+MOST_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,11 @@ class TextSizes:
     """longest: bytes of a text that are read; buckets, width: of the bag's table, width 0: one column for each class;
     filters: of the byte network, 0: none."""
 
-    longest: int
-    buckets: int
-    width: int
-    filters: int
-    dropout: float
+    longest: Annotated[int, Field(ge=8, le=MOST_BYTES)]
+    buckets: Annotated[int, Field(ge=4, le=2**24)]
+    width: Annotated[int, Field(ge=0, le=65_536)]
+    filters: Annotated[int, Field(ge=0, le=65_536, multiple_of=2)]
+    dropout: Share
 
 
 class ByteNetwork(nn.Module):

@@ -9,9 +9,9 @@ that began at random had 0.721 (`benchmarks.quality_texts`). Many texts are trai
 from __future__ import annotations
 
 from trainer_image.tasks.base import Recipe
-from trainer_image.tasks.text.network import TextSizes
+from trainer_image.tasks.text.network import MOST_BYTES, TextSizes
 
-LONGEST = {"fast": 1024, "auto": 2048, "best": 4096}
+LONGEST = {"fast": 1024, "auto": 2048, "best": MOST_BYTES}
 SMALL_TEXTS = 20_000
 # Up to here a number for each class and bucket is worth its memory, and a linear model is quickly fitted.
 FEW_CLASSES = 64

@@ -22,6 +22,7 @@ from trainer_image.tasks.base import (
     Example,
     Figures,
     Json,
+    Labels,
     Predictor,
     Problem,
     RowGroups,
@@ -61,11 +62,10 @@ class TextClassification(Task):
         return TextProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        fields = description["fields"]
         return TextPredictor(
             restored(TextSizes, description["architecture"]),
-            description["labels"],
-            Fields(fields["text"], fields["label"]),
+            restored(Labels, description["labels"]),
+            restored(Fields, description["fields"]),
         )
 
 
