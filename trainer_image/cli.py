@@ -1,7 +1,8 @@
-"""The command line: train (what a pod runs), validate, schema, predict."""
+"""The command line: train (what a pod runs), report, validate, schema, predict."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,15 +15,18 @@ from typing import Any
 import click
 
 from portal_client.messages import COMPLETED
+from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id, is_container_name
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
 from trainer_image.host.child_environment import secret_values
-from trainer_image.run import attempt, lifecycle
+from trainer_image.limits import Limits
+from trainer_image.run import attempt, late_report, lifecycle
 from trainer_image.run.outcome import Outcome
 from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
+from training_common import env_file
 from training_common.redaction import RedactSecrets
 from training_common.settings import settings_of
 
@@ -39,7 +43,7 @@ Exit codes (up to 127 no retry helps, from 128 one may):
    65  dataset invalid                137  killed
    66  dataset missing or empty       143  SIGTERM, state saved
    70  internal error                 201  storage throttled or unreachable
-   77  permission denied              202  portal not reachable (standalone)
+   77  permission denied              202  portal not reachable: not begun, or published and not told (standalone)
    78  configuration invalid          203  GPU fault, no GPU, or a hang
    79  the user's code raised         204  fenced: another pod owns the run
    80  training diverged
@@ -51,6 +55,7 @@ EXAMPLES = """\b
 Examples:
   python -m trainer_image train --data ./houses --config config.yaml --out ./model --device cpu
   python -m trainer_image train --model-container model-123 --dataset-container houses
+  python -m trainer_image report --out ./model
   python -m trainer_image validate --data ./houses --config config.yaml
   python -m trainer_image predict --model ./model --data new.csv --out predictions.csv
   python -m trainer_image predict --model model-123 --data new.csv --out predictions.jsonl
@@ -110,7 +115,11 @@ class _Commands(click.Group):
 @click.version_option(_version(), prog_name="trainer_image")
 @click.pass_context
 def cli(context: click.Context) -> None:
-    """Trains one model from a dataset and publishes it. Without a command: train, as the environment says."""
+    """Trains one model from a dataset and publishes it. Without a command: train, as the environment says.
+
+    Standalone, settings that the environment lacks are taken from config.env in the working folder.
+    """
+    _take_config_env()
     if context.invoked_subcommand is None:
         context.exit(train_command({}))
 
@@ -126,10 +135,24 @@ def train(context: click.Context, /, **flags: Any) -> None:
 
 
 @cli.command()
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The training's model folder.")
+@_overriding("model_container")
+@_overriding("run_id")
+def report(**flags: Any) -> None:
+    """Tell the portal how a standalone training ended, where it could not be told then."""
+    _log_to_stderr("INFO", ())
+    chosen = settings.from_mapping(os.environ, _flags(flags), purpose="report")
+    _log_to_stderr(chosen.log_level, chosen.secrets)
+    stop = Stop()
+    with stops_on_signals(stop):
+        click.echo(late_report.report(chosen, stop))
+
+
+@cli.command()
 @_common
 def validate(**flags: Any) -> None:
     """Check configuration and dataset without training."""
-    chosen = settings.from_mapping(os.environ, _flags(flags), training=False)
+    chosen = settings.from_mapping(os.environ, _flags(flags), purpose="read")
     _log_to_stderr(chosen.log_level, chosen.secrets)
     stop = Stop()
     with stops_on_signals(stop):
@@ -219,30 +242,63 @@ def train_command(flags: Mapping[str, str | None]) -> int:
         from trainer_image.engine import worker
 
         return worker.main()
-    try:
-        chosen = settings.from_mapping(os.environ, flags)
-        _log_to_stderr(chosen.log_level, chosen.secrets)
-        log.info("Trainer %s: %s", _version(), chosen)
-        stop = Stop()
-        with stops_on_signals(stop):
+    stop = Stop()
+    # A second signal is the deadline's, which reports before it ends the process.
+    with stops_on_signals(stop, insisted=lambda: None):
+        try:
+            _log_to_stderr("INFO", ())
+            chosen = settings.from_mapping(os.environ, flags)
+            _log_to_stderr(chosen.log_level, chosen.secrets)
+            log.info("Trainer %s: %s", _version(), chosen)
             outcome = lifecycle.run(chosen, stop)
-    except TrainerError as error:
-        return _before_it_began(error)
-    _summary(outcome)
+        except TrainerError as error:
+            _tell_the_name(flags)
+            return _before_it_began(Outcome(error.exit_code, error.code, error.sentence))
+        except Exception as error:
+            log.exception("The trainer itself failed")
+            return _before_it_began(Outcome(70, "InternalError", f"Internal error: {type(error).__name__}"))
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            _summary(outcome, chosen)
+        return outcome.exit_code
+
+
+def _before_it_began(outcome: Outcome) -> int:
+    """Settings that cannot be used: there is no run yet, but the termination message says why."""
+    with contextlib.suppress(OSError):
+        click.echo(f"error: {outcome.sentence}", err=True)
+    path = os.environ.get("TERMINATION_MESSAGE_PATH") or settings.Settings.termination_path
+    secrets = secret_values(os.environ.get("API_KEY"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING"))
+    write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, secrets))
     return outcome.exit_code
 
 
-def _before_it_began(error: TrainerError) -> int:
-    """Settings that cannot be used: there is no run yet, but the termination message says why."""
-    click.echo(f"error: {error.sentence}", err=True)
-    path = os.environ.get("TERMINATION_MESSAGE_PATH") or settings.Settings.termination_path
-    outcome = Outcome(error.exit_code, error.code, error.sentence)
-    secrets = secret_values(os.environ.get("API_KEY"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING"))
-    write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, secrets))
-    return error.exit_code
+def _tell_the_name(flags: Mapping[str, str | None]) -> None:
+    """The documented line for a container's name that no model can have, where the settings themselves refuse it."""
+    name = (flags.get("MODEL_CONTAINER") or os.environ.get("MODEL_CONTAINER", "")).strip()
+    if name and not is_container_name(name):
+        with contextlib.suppress(InvalidContainerName):
+            extract_and_log_model_id(name, log)
 
 
-def _summary(outcome: Outcome) -> None:
+def _take_config_env() -> None:
+    """What the environment lacks of the trainer's settings and azure-identity's, from config.env in the working folder.
+
+    Into the environment, where azure-identity looks and whence programs get theirs, without credentials. A pod's
+    settings are its Job's alone.
+    """
+    if os.environ.get("LAUNCHED_BY"):
+        return
+    try:
+        given = env_file.read(Path(env_file.NAME)) or {}
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    known = {said.env for kind in (settings.Settings, Limits) for said in settings_of(kind).values()}
+    for name, value in given.items():
+        if (name in known or name.startswith("AZURE_")) and not os.environ.get(name, "").strip():
+            os.environ[name] = value
+
+
+def _summary(outcome: Outcome, chosen: settings.Settings) -> None:
     """Prints how it ended, on stdout."""
     click.echo(outcome.sentence if outcome.exit_code else COMPLETED)
     result = outcome.result
@@ -255,8 +311,10 @@ def _summary(outcome: Outcome) -> None:
         click.echo(f"  trained {result.steps} steps in {result.seconds:.1f} s")
     if outcome.location:
         click.echo(f"  model: {outcome.location}")
-    if not outcome.reported:
-        click.echo("  The portal could not be updated.", err=True)
+    if outcome.untold is not None and not chosen.dispatched:
+        where = f"--out {chosen.out}" if chosen.out else f"--model-container {chosen.model_container}"
+        click.echo(f"  The portal was not told: {outcome.untold}", err=True)
+        click.echo(f"  To tell it later: python -m trainer_image report {where}", err=True)
 
 
 def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:
@@ -285,6 +343,7 @@ def main() -> None:
         logging.getLogger(__name__).exception("The trainer itself failed")
         click.echo(f"error: Internal error: {type(error).__name__}", err=True)
         code = 70
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(code if isinstance(code, int) else 0)

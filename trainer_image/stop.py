@@ -8,19 +8,30 @@ import threading
 class Stop:
     """Asks a training to end. The first reason stays.
 
-    reasons: "terminated" (SIGTERM), "cancelled" (the portal took the model away), "fenced" (another pod owns the run)
+    reasons: "terminated" (a signal), "cancelled" (the portal took the model away), "fenced" (another pod owns the run)
+    requests: how many there were so far; signals: those of them that were signals
     """
 
     def __init__(self) -> None:
         self.event = threading.Event()
         self.reason: str | None = None
-        self._lock = threading.Lock()
+        self.requests = 0
+        self.signals = 0
+        self._another = threading.Condition()
 
     def set(self, reason: str) -> None:
-        with self._lock:
+        with self._another:
             if self.reason is None:
                 self.reason = reason
+            self.requests += 1
+            self.signals += reason == "terminated"
             self.event.set()
+            self._another.notify_all()
 
     def is_set(self) -> bool:
         return self.event.is_set()
+
+    def wait_for_another(self, seen: int, seconds: float) -> bool:
+        """Whether there is a further request than the `seen` first ones within so many seconds."""
+        with self._another:
+            return self._another.wait_for(lambda: self.requests > seen, seconds)

@@ -7,12 +7,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from io import StringIO
 from pathlib import Path
 from typing import NoReturn
 
 import click
-from dotenv.parser import Binding, parse_stream
 
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings, SettingsError
@@ -20,6 +18,7 @@ from dispatcher.queue.messages import ConnectionStringInvalid, QueueError
 from dispatcher.telemetry import logs
 from portal_client.errors import PortalError
 from portal_client.model_ids import MODEL_PREFIX, extract_model_id
+from training_common import env_file
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -36,34 +35,20 @@ def examples(*lines: str) -> str:
 def read_environment(config_file: Path | None) -> dict[str, str]:
     """The settings file's values under the environment's. Ends the process where the file cannot be read."""
     named = os.environ.get("DISPATCHER_CONFIG")
-    path = config_file or Path(named or "config.env")
+    path = config_file or Path(named or env_file.NAME)
     try:
-        text = path.read_text(encoding="utf-8-sig") if path.exists() else None
-    except (OSError, UnicodeDecodeError) as error:
-        fail(EXIT_USAGE, f"{path} cannot be read as a settings file: {error}")
-    if text is None and (config_file or named):
+        given = env_file.read(path)
+    except ValueError as error:
+        fail(EXIT_USAGE, str(error))
+    if given is None and (config_file or named):
         # Ignoring a misspelt name would start the dispatcher with other settings, or with none.
         fail(EXIT_USAGE, f"{'--config' if config_file else 'DISPATCHER_CONFIG'} names a file that is not there: {path}")
-    given = _parse(path, text or "")
+    given = given or {}
     for name, value in given.items():
         # The client libraries of Kubernetes and of Azure's identity service read the process's environment.
         if name == "KUBECONFIG" or name.startswith("AZURE_"):
             os.environ.setdefault(name, value)
     return {**given, **os.environ}
-
-
-def _parse(path: Path, text: str) -> dict[str, str]:
-    """NAME=value lines, as python-dotenv reads them; except that a line it cannot read ends the process."""
-    bindings = list(parse_stream(StringIO(text)))
-    if wrong := [str(_line(binding)) for binding in bindings if binding.error]:
-        fail(EXIT_USAGE, f"{path} is no settings file: no NAME=value in line {', '.join(wrong[:10])}")
-    return {binding.key: binding.value for binding in bindings if binding.key and binding.value is not None}
-
-
-def _line(binding: Binding) -> int:
-    """The empty lines before a binding are part of it."""
-    text = binding.original.string
-    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def read_settings(environ: Environment) -> Settings:

@@ -12,15 +12,17 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from portal_client import settings as portal
-from trainer_image.errors import UsageError
+from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits
 from training_common.parsers import choice, file, matching, seconds, url, whole, word
 from training_common.settings import broken, read, safe_repr, setting
 from training_common.times import run_stamp
+
+Purpose = Literal["train", "read", "report"]
 
 
 def _request(value: str) -> Mapping[str, Any]:
@@ -84,7 +86,7 @@ class Settings:
     tracking: bool | None = setting(
         "STATUS_TRACKING",
         word({"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}, "on or off"),
-        "off: the status is neither checked nor updated; empty: on with API_BASE_URL and a model container",
+        "off: the status is neither checked nor updated; empty: on where a model container or the portal is given",
     )
     api_base_url: str | None = setting("API_BASE_URL", portal.portal_url, "Base URL of the portal's API")
     api_key: str | None = setting("API_KEY", portal.api_key, "Key of the portal's API", secret=True)
@@ -176,45 +178,55 @@ class Settings:
         return f"{safe_repr(self)} {safe_repr(self.limits)}{local}"
 
 
-def from_mapping(
-    environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None, *, training: bool = True
-) -> Settings:
-    """Settings from environment names; `flags` uses the same names and wins. Raises UsageError with all problems.
+# What a Secret or a volume brings. A sentence about a setting begins with its name.
+_CREDENTIALS = ("API_KEY", "API_CA_BUNDLE", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")
 
-    `flags` also knows DATA, OUT and CONFIG, which have no environment name. training: False for `validate`,
-    which needs no place for a model and talks to no portal.
+
+def from_mapping(
+    environment: Mapping[str, str], flags: Mapping[str, str | None] | None = None, *, purpose: Purpose = "train"
+) -> Settings:
+    """Settings from environment names; `flags` uses the same names and wins.
+
+    `flags` also knows DATA, OUT and CONFIG, which have no environment name. purpose: to "read", for `validate` and
+    `predict`, needs no place for a model and talks to no portal; to "report" needs only that place.
+
+    Raises UsageError with all problems; ConfigInvalid where what is wrong are secrets and files that cannot be used.
     """
     overrides = {name: value for name, value in (flags or {}).items() if value is not None}
     values, problems = read(Settings, {**environment, **overrides})
     limits, malformed = read(Limits, {**environment, **overrides})
     for name in ("DATA", "OUT", "CONFIG"):
         values[name.lower()] = Path(overrides[name]) if name in overrides else None
-    _fill_in(values, training)
-    problems += malformed + broken(_RULES, {**values, "training": training})
+    _fill_in(values, purpose)
+    problems += malformed + broken(_RULES, {**values, "purpose": purpose})
     if problems:
-        raise UsageError("; ".join(problems))
+        unusable = all(problem.split()[0] in _CREDENTIALS for problem in problems)
+        raise (ConfigInvalid if unusable else UsageError)("; ".join(problems))
     return Settings(**values, limits=Limits(**limits))
 
 
-def _fill_in(values: dict[str, Any], training: bool) -> None:
+def _fill_in(values: dict[str, Any], purpose: Purpose) -> None:
     """What a setting that is empty follows from others."""
     dispatched = values.get("dispatched")
     if values.get("tracking") is None:
-        values["tracking"] = bool(dispatched or (values.get("api_base_url") and values.get("model_container")))
-    values["tracking"] = values["tracking"] and training
+        given = (values.get(name) for name in ("model_container", "api_base_url", "api_key"))
+        values["tracking"] = bool(dispatched or any(given))
+    values["tracking"] = values["tracking"] and purpose == "train"
     if dispatched and values["work_dir"] is None:
         values["work_dir"] = Path("/work")  # the volume of the Job template
-    if values.get("run_id") == "":
+    if values.get("run_id") == "" and purpose != "report":
         values["run_id"] = f"{run_stamp(time.time())}-{secrets.token_hex(4)}"
 
 
 def _place_for_the_model(
-    training: bool, model_container: str | None, out: Path | None, config: Path | None
+    purpose: Purpose, model_container: str | None, out: Path | None, config: Path | None
 ) -> Iterator[str]:
-    if training and model_container is None and out is None:
+    if purpose != "read" and model_container is None and out is None:
         yield "MODEL_CONTAINER is not set, nor is a local folder given (--out)"
-    if not training and model_container is None and config is None:
+    if purpose == "read" and model_container is None and config is None:
         yield "MODEL_CONTAINER is not set, nor is a configuration file given (--config)"
+    if purpose == "report":
+        return
     if model_container is None and config is None and out is not None and not (out / "config.yaml").exists():
         yield "a local training needs its configuration (--config)"
 
@@ -227,6 +239,7 @@ def _local_paths(data: Path | None, config: Path | None) -> Iterator[str]:
 
 
 def _way_into_storage(
+    purpose: Purpose,
     dataset_container: str | None,
     model_container: str | None,
     out: Path | None,
@@ -234,7 +247,8 @@ def _way_into_storage(
     connection_string: str | None,
     account_url: str | None,
 ) -> Iterator[str]:
-    remote = dataset_container or (model_container and (out is None or config is None))
+    needed = out is None if purpose == "report" else out is None or config is None
+    remote = (dataset_container and purpose != "report") or (model_container and needed)
     if remote and not (connection_string or account_url):
         yield "neither AZURE_STORAGE_CONNECTION_STRING nor AZURE_STORAGE_ACCOUNT_URL is set"
 
@@ -245,18 +259,4 @@ def _request_is_for_this_model(request: Mapping[str, Any] | None, model_containe
         yield f"TRAINING_REQUEST is for {asked!r}, but MODEL_CONTAINER is {model_container!r}"
 
 
-def _needed_to_track(
-    tracking: bool, dispatched: bool, model_container: str | None, api_base_url: str | None, api_key: str | None
-) -> Iterator[str]:
-    if not tracking or dispatched:
-        return
-    off = "; STATUS_TRACKING=off trains without the portal"
-    if model_container is None:
-        yield f"STATUS_TRACKING is on, but MODEL_CONTAINER does not say which model{off}"
-    if api_base_url is None:
-        yield f"STATUS_TRACKING is on, but API_BASE_URL is not set{off}"
-    if api_key is None:
-        yield f"API_KEY not configured: the portal cannot be asked{off}"
-
-
-_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model, _needed_to_track)
+_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -18,14 +19,19 @@ from portal_client.statuses import ProcessingStatus
 from trainer_image.config.settings import Settings
 from trainer_image.errors import Cancelled, Fenced, StatusRefused, StatusUnavailable, Terminated, TrainerError
 from trainer_image.host import exhaustion, memory
+from trainer_image.run import unreported
 from trainer_image.run.attempt import Attempt
 from trainer_image.run.backend import Backend
 from trainer_image.run.deadline import deadline
-from trainer_image.run.outcome import Outcome, completed, failed, with_reason
+from trainer_image.run.outcome import Outcome, completed, failed, published_untold, with_reason
 from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.stop import Stop
+from trainer_image.storage.container import StorageFault
+from trainer_image.transfer import lease
+from trainer_image.transfer.publish import read_latest
+from trainer_image.transfer.sources import open_models
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +62,8 @@ class _Run:
         self._attempt = Attempt(settings, stop, tracker, backend, self._end_now)
         self._deciding = threading.Lock()
         self._decided: Outcome | None = None
+        # Of this run, for the portal, in the model's container.
+        self._kept: unreported.Unreported | None = None
 
     def outcome(self) -> Outcome:
         with deadline(self._stop, self._settings.grace_seconds, self._out_of_time):
@@ -65,14 +73,46 @@ class _Run:
                 self._write_termination(outcome)
             return self._report(outcome)
 
+    def _begun(self) -> Outcome | None:
+        """Asks the portal for leave. What this run ended with before, where the portal had not been told.
+
+        Raises TrainerError where it may not begin.
+        """
+        try:
+            return None if self._tracker.begin() else completed()
+        except (StatusRefused, StatusUnavailable):
+            if (left := self._left_before()) is None:
+                raise
+            log.warning("Run %s has ended before, and the portal was not told: it is told now", self._settings.run_id)
+            return left
+
+    def _left_before(self) -> Outcome | None:
+        run_id = self._settings.run_id
+        try:
+            models = open_models(self._settings)
+            if (newer := lease.owner_of(models)) not in (None, run_id):
+                log.warning("Run %s has taken this model over: run %s has nothing to report any more", newer, run_id)
+                return None
+            if (left := unreported.of_run(models, run_id)) is not None:
+                self._kept = left
+                if left.outcome is ProcessingStatus.FAILED:
+                    return Outcome(left.exit, left.code, left.message)
+                return completed(f"{models.name}/runs/{run_id}")
+            # Killed before it could tell or keep anything.
+            return completed(f"{models.name}/runs/{run_id}") if read_latest(models).run_id == run_id else None
+        except (StorageFault, TrainerError) as error:
+            log.warning("Whether run %s has ended before is not known: %s", run_id, error)
+            return None
+
     def _tried(self) -> Outcome:
         """Trains and publishes; whatever goes wrong is in what is returned."""
         killed_before = memory.kills()
         try:
-            if self._tracker.begin():
+            ended_before = self._begun()
+            if ended_before is None:
                 return self._attempt.train()
-            log.info("The model is Completed at the portal: nothing to do")
-            return completed()
+            log.info("%s: nothing to do", ended_before.code)
+            return ended_before
         except Exception as error:
             step = self._attempt.last_step
             if lack := exhaustion.found(error, killed_before):
@@ -89,23 +129,25 @@ class _Run:
         """
         outcome = failed(error, self._attempt.last_step)
         self._write_termination(outcome)
-        self._report(outcome)
-        os._exit(outcome.exit_code)
+        os._exit(self._report(outcome).exit_code)
 
     def _out_of_time(self) -> None:
         # Held until the process ends: the main thread, should it come through after all, writes nothing else.
         with self._deciding:
             outcome = self._decided
+            if outcome is not None and not self._settings.dispatched:
+                return  # the main thread reports it, within a time of its own
             if outcome is None:
-                error = Terminated(
-                    f"Stopped on request; the training did not end within {self._settings.grace_seconds:g} s and was"
-                    " ended; its last stored checkpoint stays"
-                )
-                outcome = self._attempt.published or failed(error, self._attempt.last_step)
+                grace = self._settings.grace_seconds
+                how = f"the training did not end within {grace:g} s and was ended"
+                if self._stop.signals > 1:
+                    how = "the training was ended at once when that was repeated"
+                error = Terminated(f"Stopped on request; {how}; its last stored checkpoint stays")
+                outcome = self._attempt.published or failed(with_reason(error, self._stop), self._attempt.last_step)
                 self._write_termination(outcome)
                 # The dispatcher tells the portal itself, from the termination message.
                 if not self._settings.dispatched:
-                    self._report(outcome)
+                    outcome = self._report(outcome)
             os._exit(outcome.exit_code)
 
     def _write_termination(self, outcome: Outcome) -> None:
@@ -118,4 +160,36 @@ class _Run:
             self._tracker.close()
             return outcome
         status = ProcessingStatus.COMPLETED if outcome.exit_code == 0 else ProcessingStatus.FAILED
-        return replace(outcome, reported=self._tracker.report(status, outcome.sentence))
+        if self._settings.dispatched:
+            return replace(outcome, untold=self._tracker.report(status, outcome.sentence))
+        why = self._tracker.report(status, outcome.sentence, lambda: self._keep(status, outcome))
+        if why is None:
+            self._forget()
+            return outcome
+        if status is ProcessingStatus.FAILED:
+            return replace(outcome, untold=why)
+        untold = published_untold(outcome, why)
+        self._write_termination(untold)
+        return untold
+
+    def _keep(self, status: ProcessingStatus, outcome: Outcome) -> None:
+        """For a rerun, or for the command `report`."""
+        try:
+            models = open_models(self._settings)
+        except TrainerError:
+            return  # it is what this training failed by
+        self._kept = unreported.Unreported(
+            run_id=self._settings.run_id,
+            model_container=self._settings.model_container or "",
+            status=status.title,
+            message=outcome.sentence,
+            code=outcome.code,
+            exit=outcome.exit_code,
+            acknowledged=self._tracker.acknowledged,
+            ended=time.time(),
+        )
+        unreported.keep(models, self._kept)
+
+    def _forget(self) -> None:
+        if self._kept is not None:
+            unreported.forget(open_models(self._settings), self._kept.run_id)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from portal_client.messages import COMPLETED
 from trainer_image.contract import RunResult
-from trainer_image.errors import Cancelled, Fenced, Terminated, TrainerError
+from trainer_image.errors import Cancelled, Fenced, StatusUnavailable, Terminated, TrainerError
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended. `location`: where the published model is; `reported`: the portal knows, or need not."""
+    """How it ended.
+
+    location: where the published model is; untold: why the portal does not know, None where it does, or need not
+    """
 
     exit_code: int
     code: str
@@ -23,12 +26,18 @@ class Outcome:
     step: int | None = None
     result: RunResult | None = None
     location: str | None = None
-    reported: bool = True
+    untold: str | None = None
 
 
 def completed(location: str | None = None, result: RunResult | None = None) -> Outcome:
     """result: None where another attempt has trained it"""
     return Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
+
+
+def published_untold(outcome: Outcome, why: str) -> Outcome:
+    """A standalone training that published its model, while the portal was out of reach."""
+    sentence = f"The model is published, but the portal was not told that it is Completed: {why}"
+    return replace(outcome, exit_code=StatusUnavailable.exit_code, sentence=sentence, untold=why)
 
 
 def failed(error: TrainerError, last_step: int | None = None) -> Outcome:

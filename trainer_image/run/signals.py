@@ -1,37 +1,71 @@
-"""SIGTERM: end the step, save, exit 143. A second one: exit at once."""
+"""Signals that end a process: end the step, save, report, exit 143. Whoever asks again need not wait for the saving."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 from trainer_image.errors import EXIT_TERMINATED
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
 
+# All that people, terminals, batch systems and container engines end a process with, and that a process can see.
+ENDING = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
+
+
+def _at_once() -> None:
+    os._exit(EXIT_TERMINATED)
+
 
 @contextmanager
-def stops_on_signals(stop: Stop) -> Iterator[None]:
-    """SIGTERM and Ctrl-C set `stop` to "terminated" while this lasts; main thread only."""
-    received = False
+def stops_on_signals(stop: Stop, insisted: Callable[[], None] = _at_once) -> Iterator[None]:
+    """Each of them sets `stop` to "terminated" while this lasts; main thread only. insisted: called for a second one.
 
-    def handle(number: int, frame: FrameType | None) -> None:
-        nonlocal received
-        if received:
-            # Without clean-up: whoever asks twice wants it gone. Exit 0 would make the Job complete.
-            os._exit(EXIT_TERMINATED)
-        received = True
-        log.warning("%s: the training stops and saves its state", signal.Signals(number).name)
-        stop.set("terminated")
+    A thread of its own does it, as soon as the signal comes: a handler has to wait until the main thread comes back to
+    Python, and must take no lock that the main thread may hold.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    # One that is ignored stays so: `nohup` asks for that.
+    numbers = [number for number in ENDING if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: None) for number in numbers}
+    notified = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    def follow() -> None:
+        while received := os.read(reading, 64):
+            for number in received:
+                if number in before:
+                    _received(signal.Signals(number), stop, insisted)
+        os.close(reading)
+
+    threading.Thread(target=follow, name="signals", daemon=True).start()
     try:
         yield
     finally:
+        signal.set_wakeup_fd(notified)
+        os.close(writing)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _received(number: signal.Signals, stop: Stop, insisted: Callable[[], None]) -> None:
+    again = stop.signals > 0
+    stop.set("terminated")
+    if again:
+        log.warning("%s again: the training ends at once", number.name)
+        insisted()
+    else:
+        log.warning("%s: the training stops and saves its state", number.name)

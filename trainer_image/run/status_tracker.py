@@ -32,8 +32,18 @@ START_SECONDS = 30.0
 LONGEST_PAUSE = 15.0
 
 
+class _Unseen(Exception):
+    """The status that an outcome is to replace could not be read."""
+
+    def __init__(self, error: PortalError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class Tracker:
     """Reports how a training goes, and here to nobody: STATUS_TRACKING=off."""
+
+    acknowledged = False
 
     def begin(self) -> bool:
         """False: the model is Completed already. Raises Cancelled, StatusRefused, StatusUnavailable."""
@@ -43,9 +53,12 @@ class Tracker:
         """Cheap and non-blocking, from any thread."""
         log.debug("%s", progress.message)
 
-    def report(self, status: ProcessingStatus, message: str) -> bool:
-        """The end; ends progress first. Whether nothing is left to report to the portal."""
-        return True
+    def report(self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None) -> str | None:
+        """The end; ends progress first. None, or why the portal does not know it, as the rest of a sentence.
+
+        untold: called where the first try fails, before the next ones
+        """
+        return None
 
     def close(self) -> None:
         """Ends progress without a report."""
@@ -56,8 +69,9 @@ class StatusTracker(Tracker):
     """Tracks one model. Times in seconds.
 
     dispatched:     the dispatcher has validated the model and marked it Processing
+    acknowledged:   the portal has taken this training's Processing
     interval:       at most one progress report in this time
-    report_seconds: how long the terminal report is retried; a retry ends at once when `stop` is set meanwhile
+    report_seconds: how long the terminal report is retried; a request to stop that comes meanwhile leaves one more try
     """
 
     portal: Portal
@@ -68,7 +82,7 @@ class StatusTracker(Tracker):
     interval: float
     report_seconds: float
     start_seconds: float = START_SECONDS
-    _seen_processing: bool = field(default=False, init=False)
+    acknowledged: bool = False
     _given_up: bool = field(default=False, init=False)
     _latest: str = field(default=STARTED, init=False)
     _sent: str | None = field(default=None, init=False)
@@ -98,14 +112,21 @@ class StatusTracker(Tracker):
     def progress(self, progress: Progress) -> None:
         self._latest = progress.message
 
-    def report(self, status: ProcessingStatus, message: str) -> bool:
+    def report(self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None) -> str | None:
         self.close()
         try:
-            self._retry(lambda: self._report_once(status, message), self.report_seconds)
+            try:
+                self._retry(lambda: self._report_once(status, message), self.report_seconds, untold)
+            except _Unseen as unseen:
+                # A portal that only cannot be read takes the outcome all the same; the dispatcher's pods leave it to
+                # the dispatcher, which has the time to look first.
+                if self.dispatched:
+                    raise unseen.error from None
+                self.portal.update_model_status(self.model_id, status, message)
         except PortalError as error:
             log.warning("%s was not reported to the portal: %s", status.title, error)
-            return False
-        return True
+            return str(error)
+        return None
 
     def close(self) -> None:
         self._ended.set()
@@ -124,7 +145,7 @@ class StatusTracker(Tracker):
                 " it must be Created or Reconfigure"
             )
         if status is ProcessingStatus.PROCESSING:
-            self._seen_processing = True
+            self.acknowledged = True
             return True
         try:
             self._put(STARTED)
@@ -147,13 +168,13 @@ class StatusTracker(Tracker):
 
     def _tick(self) -> None:
         status = self.portal.get_model_status(self.model_id).status
-        if status.is_terminal or (self._seen_processing and status is not ProcessingStatus.PROCESSING):
+        if status.is_terminal or (self.acknowledged and status is not ProcessingStatus.PROCESSING):
             log.warning("Model %s is %s at the portal: training stops", self.model_id, status.title)
             self.stop.set("cancelled")
             return
         message = self._latest
         if status is ProcessingStatus.PROCESSING:
-            self._seen_processing = True
+            self.acknowledged = True
             if message in (self._sent, STARTED):
                 return
         if not self._ended.is_set():
@@ -161,14 +182,17 @@ class StatusTracker(Tracker):
 
     def _put(self, message: str) -> None:
         self.portal.update_model_status(self.model_id, ProcessingStatus.PROCESSING, message)
-        self._seen_processing = True
+        self.acknowledged = True
         self._sent = message
 
     def _report_once(self, status: ProcessingStatus, message: str) -> None:
-        there = self.portal.get_model_status(self.model_id).status
+        try:
+            there = self.portal.get_model_status(self.model_id).status
+        except PortalError as error:
+            raise _Unseen(error) from error
         if there is status:
             return
-        if there.is_terminal or (there.may_start and self._seen_processing):
+        if there.is_terminal or (there.may_start and self.acknowledged):
             log.warning(
                 "Model %s is %s at the portal: someone has moved on, %s is not reported",
                 self.model_id,
@@ -178,20 +202,24 @@ class StatusTracker(Tracker):
             return
         self.portal.update_model_status(self.model_id, status, message)
 
-    def _retry(self, call: Callable[[], _T], seconds: float) -> _T:
-        """Repeats what may succeed later, for `seconds`; a stop that comes meanwhile ends it too."""
+    def _retry(self, call: Callable[[], _T], seconds: float, failed: Callable[[], None] = lambda: None) -> _T:
+        """Repeats what may succeed later, for `seconds`; a request to stop that comes meanwhile leaves one more try.
+
+        failed: called after the first failure
+        """
         deadline = time.monotonic() + seconds
-        stopped_before = self.stop.is_set()
+        requests = self.stop.requests
         for failures in itertools.count(1):
             try:
                 return call()
-            except PortalError as error:
-                wait = max(exponential(failures, 0.5, LONGEST_PAUSE), min(error.retry_after or 0.0, LONGEST_PAUSE))
-                if not error.retryable or time.monotonic() + wait > deadline:
+            except (PortalError, _Unseen) as raised:
+                if failures == 1:
+                    failed()
+                error = raised.error if isinstance(raised, _Unseen) else raised
+                left = deadline - time.monotonic()
+                if not error.retryable or left <= 0 or self.stop.requests > requests:
                     raise
-                log.info("The portal is asked again in %.1f s: %s", wait, error)
-                if stopped_before:
-                    time.sleep(wait)
-                elif self.stop.event.wait(wait):
-                    return call()
+                wait = max(exponential(failures, 0.5, LONGEST_PAUSE), min(error.retry_after or 0.0, LONGEST_PAUSE))
+                log.info("The portal is asked again in %.1f s: %s", min(wait, left), error)
+                self.stop.wait_for_another(requests, min(wait, left))
         raise AssertionError("it returns or raises")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+from portal_client.log_lines import KEY_MISSING_WARNING
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id
 from portal_client.protocol import Portal
 from trainer_image.config.settings import Settings
-from trainer_image.errors import UsageError
+from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.run.status_tracker import StatusTracker, Tracker
 from trainer_image.stop import Stop
 
 log = logging.getLogger(__name__)
+
+_OFF = "; STATUS_TRACKING=off trains without the portal"
 
 
 def connect_portal(settings: Settings) -> Portal:
@@ -27,24 +30,46 @@ def connect_portal(settings: Settings) -> Portal:
     )
 
 
-def make_tracker(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]) -> Tracker:
-    """Raises UsageError where the model's container has no model id to track."""
+def make_tracker(
+    settings: Settings, stop: Stop, connect: Callable[[Settings], Portal], *, acknowledged: bool = False
+) -> Tracker:
+    """acknowledged: see StatusTracker.
+
+    Raises UsageError where it is not known which model is to be tracked and where, ConfigInvalid for a setting of the
+    portal's that cannot be used.
+    """
     if not settings.tracking:
         log.warning("STATUS_TRACKING is off: the model's status is neither checked nor updated")
         return Tracker()
+    if settings.model_container is None:
+        raise UsageError(f"STATUS_TRACKING is on, but MODEL_CONTAINER does not say which model{_OFF}")
     try:
         model_id = extract_and_log_model_id(settings.model_container, log)
     except InvalidContainerName as error:
         raise UsageError(f"MODEL_CONTAINER: {error}") from None
-    if not settings.api_key or not settings.api_base_url:
-        log.warning("%s not configured", "API_KEY" if not settings.api_key else "API_BASE_URL")
+    if missing := _missing(settings):
+        for line in missing:
+            log.warning("%s", line)
+        if not settings.dispatched:
+            raise UsageError(f"{', '.join(missing)}: the portal cannot be asked whether the training may start{_OFF}")
         log.warning("The dispatcher reports this training: the trainer cannot")
         return Tracker()
+    try:
+        portal = connect(settings)
+    except ValueError as error:
+        raise ConfigInvalid(str(error)) from None
     return StatusTracker(
-        connect(settings),
+        portal,
         model_id,
         stop,
         dispatched=settings.dispatched,
         interval=settings.progress_seconds,
         report_seconds=settings.report_retry_seconds,
+        acknowledged=acknowledged,
     )
+
+
+def _missing(settings: Settings) -> list[str]:
+    """A line for each setting that the portal cannot be called without."""
+    lines = [] if settings.api_base_url else ["API_BASE_URL not configured"]
+    return lines if settings.api_key else [*lines, KEY_MISSING_WARNING]

@@ -45,7 +45,7 @@ def model_folder(model: str) -> Iterator[Path]:
             f"--model {model}: there is no such folder; for a container of that name set"
             " AZURE_STORAGE_CONNECTION_STRING or AZURE_STORAGE_ACCOUNT_URL"
         )
-    chosen = settings.from_mapping(os.environ, {"MODEL_CONTAINER": model}, training=False)
+    chosen = settings.from_mapping(os.environ, {"MODEL_CONTAINER": model}, purpose="read")
     from trainer_image.storage.azure import open_container
 
     container = open_container(chosen.connection_string, chosen.account_url, model)

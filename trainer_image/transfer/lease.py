@@ -86,7 +86,7 @@ def take(
     deadline = time.monotonic() + wait_seconds
     waited = False
     while True:
-        owner = _owner(container)
+        owner = owner_of(container)
         if owner is not None and _newer(owner, run_id):
             raise Fenced(f"A newer run ({owner}) has taken over this model")
         try:
@@ -103,7 +103,7 @@ def take(
             stop.event.wait(1.0)
 
 
-def _owner(container: Container) -> str | None:
+def owner_of(container: Container) -> str | None:
     """Who took the lease last, whether or not it is still held."""
     try:
         owner = untrusted_json.loads(container.read(LEASE, 4096)[0])["owner"]

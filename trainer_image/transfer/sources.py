@@ -46,13 +46,7 @@ class Sources:
     @property
     def models(self) -> Container:
         """Where the model goes."""
-        if self._settings.out is not None:
-            try:
-                self._settings.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise UsageError(f"--out {self._settings.out}: {error.strerror}") from None
-            return LocalContainer(self._settings.out)
-        return self._open(self._settings.model_container or "")
+        return open_models(self._settings)
 
     def config(self) -> Config:
         """From --config, else config.yaml in the model's container. Raises ConfigInvalid and access errors."""
@@ -75,7 +69,7 @@ class Sources:
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
         """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
         local = self._settings.data
-        container = LocalContainer(local) if local else self._open(self._dataset_name(config))
+        container = LocalContainer(local) if local else _open(self._settings, self._dataset_name(config))
         self._dataset = Dataset(container, local or self._work / "dataset", self._settings, self._stop, progress)
         return self._dataset
 
@@ -91,16 +85,27 @@ class Sources:
             )
         return name
 
-    def _open(self, name: str) -> Container:
-        settings = self._settings
-        if not (settings.connection_string or settings.account_url):
-            raise UsageError(
-                f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"
-                " AZURE_STORAGE_ACCOUNT_URL is set; --data and --out name local folders"
-            )
-        from trainer_image.storage.azure import open_container
 
-        return open_container(settings.connection_string, settings.account_url, name)
+def open_models(settings: Settings) -> Container:
+    """Where a run's model goes, and what else it leaves. Raises UsageError, ConfigInvalid."""
+    if settings.out is not None:
+        try:
+            settings.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--out {settings.out}: {error.strerror}") from None
+        return LocalContainer(settings.out)
+    return _open(settings, settings.model_container or "")
+
+
+def _open(settings: Settings, name: str) -> Container:
+    if not (settings.connection_string or settings.account_url):
+        raise UsageError(
+            f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"
+            " AZURE_STORAGE_ACCOUNT_URL is set; --data and --out name local folders"
+        )
+    from trainer_image.storage.azure import open_container
+
+    return open_container(settings.connection_string, settings.account_url, name)
 
 
 class Dataset:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_image.config.settings import Settings, from_mapping
-from trainer_image.errors import UsageError
+from trainer_image.config.settings import Purpose, Settings, from_mapping
+from trainer_image.errors import ConfigInvalid, UsageError
 
 KEY = "AccountKey=c2VjcmV0LXNlY3JldA=="
 POD = {
@@ -25,9 +25,9 @@ POD = {
 }
 
 
-def refused(environment: dict[str, str], flags: dict[str, str | None] | None = None, training: bool = True) -> str:
+def refused(environment: dict[str, str], flags: dict[str, str | None] | None = None, purpose: Purpose = "train") -> str:
     with pytest.raises(UsageError) as error:
-        from_mapping(environment, flags, training=training)
+        from_mapping(environment, flags, purpose=purpose)
     return error.value.sentence
 
 
@@ -46,7 +46,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
         {"MODEL_CONTAINER": "model-1", "AZURE_STORAGE_ACCOUNT_URL": "https://a.blob.core.windows.net"}
     )
     assert not settings.dispatched
-    assert not settings.tracking, "off without an API_BASE_URL"
+    assert settings.tracking, "only STATUS_TRACKING=off is off where there is a model to track"
     assert (settings.grace_seconds, settings.progress_seconds, settings.report_retry_seconds) == (30, 30, 120)
     assert (settings.device, settings.auth_method, settings.work_dir) == ("auto", "auto", None)
 
@@ -88,8 +88,6 @@ def test_every_problem_is_named_in_one_error() -> None:
         ({}, {"OUT": "/nowhere"}, "--config"),
         ({}, {"OUT": "/nowhere", "CONFIG": "/nowhere.yaml"}, "--config /nowhere.yaml is no file"),
         ({**POD, "TRAINING_REQUEST": '{"model_container_name": "model-2"}'}, {}, "TRAINING_REQUEST is for 'model-2'"),
-        ({**POD, "LAUNCHED_BY": "", "API_KEY": ""}, {}, "API_KEY not configured"),
-        ({**POD, "LAUNCHED_BY": "", "API_BASE_URL": "", "STATUS_TRACKING": "on"}, {}, "API_BASE_URL is not set"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(environment: dict[str, str], flags: dict[str, str | None], named: str) -> None:
@@ -109,14 +107,31 @@ def test_flags_win_over_the_environment() -> None:
     assert (settings.dataset_container, settings.device, settings.run_id) == ("another", "cpu", POD["RUN_ID"])
 
 
-def test_local_folders_need_neither_azure_nor_portal(tmp_path: Path) -> None:
+def test_tracking_is_off_by_itself_where_there_is_nothing_to_track_and_nowhere(tmp_path: Path) -> None:
     config = tmp_path / "config.yaml"
     config.write_text("task: tabular")
-    settings = from_mapping(
-        {"API_BASE_URL": "https://portal.example.com"},
-        {"DATA": str(tmp_path), "OUT": str(tmp_path / "out"), "CONFIG": str(config)},
-    )
-    assert not settings.tracking, "there is no model whose status could be tracked"
+    local = {"DATA": str(tmp_path), "OUT": str(tmp_path / "out"), "CONFIG": str(config)}
+    assert not from_mapping({}, local).tracking
+    for name in ("MODEL_CONTAINER", "API_BASE_URL", "API_KEY"):
+        assert from_mapping({name: POD[name]}, local).tracking, name
+        assert not from_mapping({name: POD[name], "STATUS_TRACKING": "off"}, local).tracking
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("API_KEY", "with a blank"),
+        ("API_KEY", "with\x07bell"),
+        ("API_KEY", "ключ"),
+        ("API_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("AZURE_STORAGE_ACCOUNT_URL", "https://a.blob.core.windows.net/?sig=abc"),
+    ],
+)
+def test_a_credential_that_cannot_be_used_is_exit_78_and_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigInvalid, match=f"^{name} ") as told:
+        from_mapping({**POD, name: value})
+    assert told.value.exit_code == 78
+    assert name == "API_CA_BUNDLE" or value not in told.value.sentence
 
 
 def test_two_standalone_runs_have_different_ids() -> None:
@@ -142,5 +157,5 @@ def test_a_problem_with_a_secret_does_not_show_it() -> None:
 
 
 def test_validating_needs_a_configuration_but_no_place_for_a_model() -> None:
-    assert "--config" in refused({}, training=False)
-    assert isinstance(from_mapping({**POD, "LAUNCHED_BY": ""}, training=False), Settings)
+    assert "--config" in refused({}, purpose="read")
+    assert isinstance(from_mapping({**POD, "LAUNCHED_BY": ""}, purpose="read"), Settings)

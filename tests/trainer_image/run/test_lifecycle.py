@@ -329,7 +329,7 @@ def test_a_portal_away_at_the_end_keeps_the_outcome(settings: Settings) -> None:
         portal.down = PortalUnavailable("The portal does not answer")
 
     outcome = start(settings, portal, during)
-    assert (outcome.exit_code, outcome.reported) == (0, False)
+    assert (outcome.exit_code, outcome.untold) == (0, "The portal does not answer")
     assert termination(settings)["code"] == "Completed"
     assert settings.out is not None
     assert json.loads((settings.out / "latest.json").read_text())["run_id"] == RUN

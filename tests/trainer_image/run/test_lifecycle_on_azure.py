@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
+from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
 from tests.trainer_image.run.local_runs import RUN, start, write_metrics
+from tests.trainer_image.storage.blob_proxy import BlobProxy
 from tests.world.trainer_fakes import FakePortal
 from trainer_image import errors
 from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
+from trainer_image.run import late_report
+from trainer_image.stop import Stop
 from trainer_image.transfer import lease
 
 S = ProcessingStatus
@@ -154,3 +158,53 @@ def test_a_checkpoint_outlives_its_pod(pod: Settings) -> None:
     assert start(pod, FakePortal(S.PROCESSING), save).exit_code == 143
     assert start(pod, FakePortal(S.PROCESSING), resume).exit_code == 0
     assert found == ["step-7"]
+
+
+def test_a_standalone_training_that_storage_refuses_without_words_is_told(pod: Settings) -> None:
+    portal = FakePortal(S.CREATED)
+    with BlobProxy(pod.connection_string or "", instead=lambda method, path: (403, "", b"")) as proxy:
+        outcome = start(replace(pod, dispatched=False, connection_string=proxy.connection_string), portal)
+    assert (outcome.exit_code, outcome.code) == (77, "PermissionDenied")
+    assert portal.puts[-1] == ("Failed", outcome.sentence)
+
+
+def test_what_the_portal_was_not_told_is_kept_in_the_container(pod: Settings, service: BlobServiceClient) -> None:
+    standalone = replace(pod, dispatched=False)
+    portal = FakePortal(S.CREATED)
+
+    def gone(inputs: RunInputs) -> None:
+        portal.down = PortalUnavailable("The portal does not answer")
+
+    assert start(standalone, portal, gone).exit_code == 202
+    left = service.get_blob_client(pod.model_container or "", f"runs/{RUN}/unreported.json")
+    assert left.exists()
+    portal.down = None
+    asked = replace(standalone, run_id="", model_container=pod.model_container)
+    assert "Completed" in late_report.report(asked, Stop(), lambda settings: portal)
+    assert (portal.status, left.exists()) == (S.COMPLETED, False)
+    assert "No run in" in late_report.report(asked, Stop(), lambda settings: portal)
+
+
+def test_a_run_that_was_killed_after_it_had_published_is_told_by_its_rerun(pod: Settings) -> None:
+    assert start(pod, FakePortal(S.PROCESSING)).exit_code == 0
+    portal = FakePortal(S.PROCESSING)
+    outcome = start(replace(pod, dispatched=False), portal)
+    assert (outcome.exit_code, outcome.location) == (0, f"{pod.model_container}/runs/{RUN}")
+    assert portal.puts == [("Completed", "Model training completed successfully")]
+
+
+def test_what_a_run_left_is_not_told_once_another_has_taken_the_model_over(pod: Settings) -> None:
+    standalone = replace(pod, dispatched=False)
+    portal = FakePortal(S.CREATED)
+
+    def gone(inputs: RunInputs) -> None:
+        portal.down = PortalUnavailable("The portal does not answer")
+
+    assert start(standalone, portal, gone).exit_code == 202
+    assert start(replace(pod, run_id="20261124t000000-00000000"), FakePortal(S.PROCESSING)).exit_code == 0
+    portal.down = None
+    assert start(standalone, portal).exit_code == 84
+    assert portal.puts == [("Processing", "Model training started")]
+    said = late_report.report(replace(standalone, run_id=""), Stop(), lambda settings: portal)
+    assert "has taken the model over" in said
+    assert portal.puts == [("Processing", "Model training started")]

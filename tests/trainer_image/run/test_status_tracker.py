@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -93,7 +94,7 @@ def test_a_dispatched_training_goes_on_without_the_portal() -> None:
     portal.down = DOWN
     with tracking(portal) as it:
         portal.down = None
-        assert it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED) is None
     assert portal.status is S.COMPLETED
 
 
@@ -168,7 +169,7 @@ def test_a_late_processing_never_covers_the_end() -> None:
         it.progress(Progress("Epoch 1", step=1))
         assert entered.wait(10)
         threading.Timer(0.05, go_on.set).start()
-        assert it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED) is None
     assert [status for status, _ in portal.puts] == ["Processing", "Completed"]
 
 
@@ -196,7 +197,7 @@ def test_the_end_is_repeated_until_the_portal_answers() -> None:
     portal = FakePortal(S.PROCESSING)
     with tracking(portal, report_seconds=60.0) as it:
         portal.faults = [DOWN, None, PortalUnavailable("cut", ambiguous=True)]
-        assert it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED) is None
     assert portal.puts == [("Completed", COMPLETED)]
 
 
@@ -204,7 +205,7 @@ def test_a_portal_that_stays_away_is_given_up() -> None:
     portal = FakePortal(S.PROCESSING)
     with tracking(portal) as it:
         portal.down = DOWN
-        assert not it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED)
 
 
 def test_a_refusal_is_not_repeated() -> None:
@@ -212,7 +213,7 @@ def test_a_refusal_is_not_repeated() -> None:
     with tracking(portal, report_seconds=60.0) as it:
         portal.calls.clear()
         portal.down = ModelUnknown("unknown")
-        assert not it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED)
     assert portal.calls == ["GET"]
 
 
@@ -221,4 +222,19 @@ def test_a_stop_cuts_the_repetition_short() -> None:
     with tracking(portal, stop, report_seconds=3600.0) as it:
         portal.down = PortalUnavailable("busy", retry_after=3600.0)
         threading.Timer(0.05, lambda: stop.set("terminated")).start()
-        assert not it.report(S.COMPLETED, COMPLETED)
+        assert it.report(S.COMPLETED, COMPLETED)
+
+
+def test_the_whole_patience_is_used() -> None:
+    """With growing pauses alone the last try came after half of it."""
+    asked: list[float] = []
+
+    class Away(FakePortal):
+        def get_model_status(self, model_id: str) -> ModelStatus:
+            asked.append(time.monotonic())
+            raise DOWN
+
+    with pytest.raises(StatusUnavailable):
+        tracker(Away(), dispatched=False, report_seconds=60.0, start_seconds=1.0).begin()
+    assert 1.0 <= asked[-1] - asked[0] < 3.0
+    assert len(asked) == 3
