@@ -140,8 +140,12 @@ def _row(name: str, found: Figures) -> str:
         f"| {name} | {found.peak:.0f} MiB | {found.memory:.0f} MiB | {found.cpu:.1f} % | {found.ready:.1f} s"
         f" | {found.settled:.0f} s | {found.cluster_calls:.0f} | {found.portal_calls:.0f} |"
     )
-    asked = "; ".join(f"{path}: {seconds:.2f} s, {size:,} bytes" for path, (seconds, size) in found.page.items())
-    return f"{row}\n{asked}" if asked else row
+    until = (
+        f"until at rest: {found.first_cluster:.0f} calls to the API server, {found.first_portal:.0f} to the portal, "
+        f"of which at most {found.first_pace:.0f} a second changed something"
+    )
+    asked = (f"{path}: {seconds:.2f} s, {size:,} bytes" for path, (seconds, size) in found.page.items())
+    return "\n".join([row, "; ".join([until, *asked])])
 
 
 def _options() -> argparse.Namespace:

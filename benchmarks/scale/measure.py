@@ -22,7 +22,10 @@ _CALLS = re.compile(r"^training_dispatcher_(portal|cluster)_calls_total\{(.*)\} 
 
 @dataclass(frozen=True)
 class Figures:
-    """Memory in MiB, CPU in percent of a core, calls a minute; page: path → (seconds, bytes)."""
+    """Memory in MiB, CPU in percent of a core, seconds from the start to ready and to rest, calls a minute at rest.
+
+    first_*: calls until then, and the most that changed something in a second. page: path → (seconds, bytes).
+    """
 
     peak: float
     memory: float
@@ -31,6 +34,9 @@ class Figures:
     settled: float
     cluster_calls: float
     portal_calls: float
+    first_cluster: float
+    first_portal: float
+    first_pace: float
     page: dict[str, tuple[float, int]]
 
 
@@ -41,7 +47,7 @@ def measure(start: Callable[[], Service], url: str, seconds: float, paths: tuple
     try:
         service.wait_ready(lambda: _answers(f"{url}/readyz"), 600)
         ready = time.monotonic() - began
-        settled = _settle(url, began, min(_QUIET, seconds))
+        settled, pace = _settle(url, began, min(_QUIET, seconds))
         calls, cpu, since = _calls(url), _cpu(service.pid), time.monotonic()
         time.sleep(seconds)
         length = time.monotonic() - since
@@ -52,24 +58,40 @@ def measure(start: Callable[[], Service], url: str, seconds: float, paths: tuple
     finally:
         service.stop()
     minutes = length / 60
-    return Figures(peak, memory, busy * 100, ready, settled, made["cluster"] / minutes, made["portal"] / minutes, page)
+    return Figures(
+        peak=peak,
+        memory=memory,
+        cpu=busy * 100,
+        ready=ready,
+        settled=settled,
+        cluster_calls=made["cluster"] / minutes,
+        portal_calls=made["portal"] / minutes,
+        first_cluster=calls["cluster"],
+        first_portal=calls["portal"],
+        first_pace=pace,
+        page=page,
+    )
 
 
-def _settle(url: str, began: float, length: float) -> float:
-    """Wait until nothing was written for a while; seconds from `began` to the last write, about."""
-    last = _calls(url)["writes"]
+def _settle(url: str, began: float, length: float) -> tuple[float, float]:
+    """Wait until nothing was written for a while; seconds from `began` to the last write, and the most a second."""
+    last, seen, most = 0.0, began, 0.0
     since = time.monotonic()
 
     def quiet() -> bool:
-        nonlocal last, since
+        nonlocal last, seen, since, most
+        written, now = _calls(url)["writes"], time.monotonic()
+        if written != last:
+            most = max(most, (written - last) / (now - seen))
+            last, since = written, now
+        seen = now
+        if now - since >= length:
+            return True
         time.sleep(min(2.0, length))
-        now = _calls(url)["writes"]
-        if now != last:
-            last, since = now, time.monotonic()
-        return time.monotonic() - since >= length
+        return False
 
     wait_until(quiet, _LONGEST_SETTLING, what="the dispatcher to come to rest")
-    return since - began
+    return since - began, most
 
 
 def _calls(url: str) -> dict[str, float]:

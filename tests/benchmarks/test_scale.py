@@ -96,9 +96,10 @@ def test_a_run_on_the_stand_in_prints_a_row_for_each_size(azurite: Azurite) -> N
     process = _scale("--sizes", "2", "6", "--reported", "3", "--request-bytes", "2000", "--page")
     said, complaints = process.communicate(timeout=100)
     assert process.returncode == 0, complaints
-    row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\n/api/status: [\d.]+ s, \d"
+    row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\nuntil at rest: \d+ calls to"
     for size in (2, 6):
         assert re.search(row.format(size), said), said
+    assert re.search(r"; /api/status: [\d.]+ s, [\d,]+ bytes; /metrics: [\d.]+ s, [\d,]+ bytes$", said), said
 
 
 @pytest.fixture(scope="module")
@@ -116,23 +117,36 @@ def test_on_a_cluster_nothing_is_left_of_a_run_and_nothing_else_is_touched(
     del azurite  # installed
     kube = Kube(cluster.kubeconfig, "training", "any:1")
     if not kube.get("jobs", "model-1"):
-        kube.start("model-1", "exit 0", finalizer=True)
+        kube.start("model-1", "exit 0")
     cluster.clear_calls()
     sizes = ("3", "20000") if interrupted else ("3", "5")
     process = _scale("--waiting", "--sizes", *sizes, KUBECONFIG=str(cluster.kubeconfig), NAMESPACE="training")
     if interrupted:
-        wait_until(lambda: cluster.calls().get("create pods", 0) > 30, 60)
+        wait_until(lambda: cluster.calls().get("create pods", 0) > 30 or process.poll() is not None, 60)
         process.send_signal(signal.SIGINT)
     said, complaints = process.communicate(timeout=100)
     assert process.returncode == int(interrupted), complaints
-    assert "| 3 | " in said
+    assert "| 3 | " in said, complaints
     if not interrupted:
         calls = cluster.calls()
-        assert calls["create jobs"] - calls.get("create jobs (dry run)", 0) >= 5
+        assert calls["create jobs"] >= 5
         assert (calls["create pods"], calls["patch pods/status"]) == (5, 5)
         assert "| 5 | " in said
     assert [job["metadata"]["name"] for job in kube.list_all("jobs")] == ["model-1"]
     assert kube.list_all("pods") == []
+
+
+def test_a_namespace_in_which_a_dispatcher_trains_is_not_measured_in(cluster: StandInCluster) -> None:
+    cluster.create_namespace("busy")
+    kube = Kube(cluster.kubeconfig, "busy", "any:1")
+    body = kube.job_body("model-2", "exit 0")
+    body["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "training-dispatcher"
+    kube.create("jobs", body)
+    process = _scale("--sizes", "1", KUBECONFIG=str(cluster.kubeconfig), NAMESPACE="busy")
+    complaints = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "namespace busy has trainings of a dispatcher" in complaints
+    assert [job["metadata"]["name"] for job in kube.list_all("jobs")] == ["model-2"]
 
 
 def test_the_page_gets_its_table_and_a_picture_for_light_and_dark(
@@ -142,7 +156,9 @@ def test_the_page_gets_its_table_and_a_picture_for_light_and_dark(
     page.write_text("before\n<!-- scale -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(docs, "PAGE", page)
     monkeypatch.setattr(docs, "PICTURE", drawing)
-    figures = {size: Figures(50 + size / 100, 48, size / 5000, 1.5, 2, 4, 1, {}) for size in (100, 1000, 10_000)}
+    figures = {
+        size: Figures(50 + size / 100, 48, size / 5000, 1.5, 2, 4, 1, 0, 0, 0, {}) for size in (100, 1000, 10_000)
+    }
     assert docs.write_docs(figures) == [page, drawing]
     assert "| 10,000 | 150 MiB | 48 MiB | 2.0 % | 1.5 s | 4 | 1 |\n<!-- end -->\nafter" in page.read_text()
     assert "old" not in page.read_text()
