@@ -66,6 +66,8 @@ class App:
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
         template = factories.read_template(settings)
+        self._bounds = factories.bounds_of(settings, template)
+        self._gpu_resource = factories.gpu_resource_of(settings, template)
         self._cluster = KubernetesJobs(
             settings.namespace,
             pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
@@ -125,7 +127,7 @@ class App:
             self._breakers,
             self._metrics,
             self._settings,
-            bounds=factories.bounds_of(self._settings),
+            bounds=self._bounds,
             free_slots=lambda: self._settings.max_active_jobs - self._cache.unfinished(),
             probe=self._probe_portal,
             stopping=self._stopping,
@@ -149,7 +151,7 @@ class App:
             self._cache,
             feeds,
             self._refusals,
-            rules=Rules(factories.limits_of(settings), factories.bounds_of(settings), settings.gpu_resource),
+            rules=Rules(factories.limits_of(settings), self._bounds, self._gpu_resource),
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.not_ready,

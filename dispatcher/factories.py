@@ -5,10 +5,12 @@ commands build the one or two parts that they need.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.waiting import Limits
+from dispatcher.launch import gpus
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds
@@ -21,8 +23,16 @@ log = logging.getLogger(__name__)
 _PAGE_TIMEOUT = 10.0
 
 
-def bounds_of(settings: Settings) -> Bounds:
-    return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes)
+def bounds_of(settings: Settings, template: Mapping[str, Any] | None = None) -> Bounds:
+    """template: where it is not known, what it forbids is only found later."""
+    trainer = gpus.trainer_of(template) if template is not None else {}
+    by_claims = 0 if gpus.kinds(trainer, settings.gpu_resource) else gpus.claims(trainer)
+    return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes, by_claims)
+
+
+def gpu_resource_of(settings: Settings, template: Mapping[str, Any]) -> str:
+    """The extended resource by which a training of this template has its GPUs."""
+    return gpus.resource(gpus.trainer_of(template), settings.gpu_resource)
 
 
 def defaults_of(settings: Settings) -> JobDefaults:
@@ -95,4 +105,4 @@ def read_template(settings: Settings) -> dict[str, Any]:
         text = settings.job_template.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"JOB_TEMPLATE {settings.job_template} cannot be read: {error}") from None
-    return load_template(text, settings.trainer_image)
+    return load_template(text, settings.trainer_image, settings.gpu_resource)

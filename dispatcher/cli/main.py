@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 from click import shell_completion
 
 from dispatcher import app, factories
@@ -19,6 +18,7 @@ from dispatcher.cli import cancel as cancelling
 from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check
 from dispatcher.cli import status as statuses
+from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.poison import poison
 from dispatcher.cli.support import (
     EXIT_FAILED,
@@ -181,7 +181,7 @@ def render(environ: Environment, message: str) -> None:
     settings = read_settings({**anything, **environ})
     try:
         template = factories.read_template(settings)
-        request = decode(read_text(message), factories.bounds_of(settings))
+        request = decode(read_text(message), factories.bounds_of(settings, template))
     except ValueError as error:
         fail(EXIT_USAGE, str(error))
     job = build_job(
@@ -191,7 +191,7 @@ def render(environ: Environment, message: str) -> None:
         queued_at=0.0,
         defaults=factories.defaults_of(settings),
     )
-    click.echo(yaml.safe_dump(job, sort_keys=False, allow_unicode=True, width=120), nl=False)
+    click.echo(yaml_for_kubectl(job), nl=False)
 
 
 @main.command(

@@ -234,7 +234,7 @@ class Settings:
             r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
             "an extended resource such as nvidia.com/gpu",
         ),
-        "Extended resource that `resources.gpus` of a request asks for",
+        "Extended resource that `resources.gpus` of a request asks for where the template has no GPU of its own",
         "nvidia.com/gpu",
     )
     health_host: str = setting("HEALTH_HOST", text, "Address that the probes and metrics are served on", "0.0.0.0")

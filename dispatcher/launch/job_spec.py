@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.cluster import names
+from dispatcher.launch import gpus
 from dispatcher.launch.request import TrainingRequest
 from training_common.times import rfc3339, run_stamp
 
@@ -104,6 +105,8 @@ def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
 def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run: str, defaults: JobDefaults) -> None:
     container = next(c for c in pod_spec["containers"] if c.get("name") == names.TRAINER_CONTAINER)
     container["image"] = container.get("image") or defaults.image
+    if request.gpus is not None:
+        _set_gpus(pod_spec, container, request.gpus, defaults.gpu_resource)
     container["terminationMessagePath"] = "/dev/termination-log"
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     theirs = container.get("env") or []
@@ -115,7 +118,7 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         "TRAINER_IMAGE": container["image"],
         "TRAINING_REQUEST": request.to_json(),
         "GRACE_SECONDS": str(pod_spec.get("terminationGracePeriodSeconds", 30)),
-        "GPUS": _gpus(container, request, defaults.gpu_resource),
+        "GPUS": str(gpus.promised(container, defaults.gpu_resource)),
         **{name: value for name, value in defaults.env.items() if name not in taken},
     }
     if request.dataset_container is not None:
@@ -127,22 +130,26 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         *({"name": name, "value": value.replace("$", "$$")} for name, value in ours.items()),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     ]
-    if request.gpus is not None:
-        resources = _child(container, "resources")
-        for kind in ("requests", "limits"):
-            # A copy: by YAML's aliases the two may be one object.
-            resources[kind] = {k: v for k, v in (resources.get(kind) or {}).items() if k != defaults.gpu_resource}
-        if request.gpus:
-            resources["limits"][defaults.gpu_resource] = str(request.gpus)
 
 
-def _gpus(container: Mapping[str, Any], request: TrainingRequest, resource: str) -> str:
-    """How many GPUs the container will have: with it a trainer that sees none knows that something is wrong."""
-    if request.gpus is not None:
-        return str(request.gpus)
-    limits = (container.get("resources") or {}).get("limits") or {}
-    limit = str(limits.get(resource, 0))
-    return limit if limit.isascii() and limit.isdigit() else "0"
+def _set_gpus(pod_spec: dict[str, Any], container: dict[str, Any], number: int, configured: str) -> None:
+    """The message's number in place of the template's, of the template's own kind. Claims stay, or all go with 0."""
+    kinds = gpus.kinds(container, configured)
+    if gpus.claims(container) and not kinds:
+        if number == 0:
+            dropped = {claim.get("name") for claim in container["resources"].pop("claims")}
+            everybody = [*pod_spec["containers"], *(pod_spec.get("initContainers") or ())]
+            others = [other for other in everybody if other is not container]
+            kept = {claim.get("name") for c in others for claim in (c.get("resources") or {}).get("claims") or ()}
+            pod_claims = pod_spec.get("resourceClaims") or ()
+            pod_spec["resourceClaims"] = [c for c in pod_claims if c.get("name") not in dropped - kept]
+        return
+    resources = _child(container, "resources")
+    for kind in ("requests", "limits"):
+        # A copy: by YAML's aliases the two may be one object.
+        resources[kind] = {k: v for k, v in (resources.get(kind) or {}).items() if k not in {*kinds, configured}}
+    if number:
+        resources["limits"][next(iter(kinds), configured)] = str(number)
 
 
 def _child(parent: dict[str, Any], key: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from dispatcher.cluster import names
+from dispatcher.launch import gpus
 
 # Written for each Job; a template that sets one itself would train the wrong model.
 RESERVED_ENV = frozenset(
@@ -53,22 +54,47 @@ class TemplateError(ValueError):
         super().__init__("The Job template cannot work:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def load_template(text: str, image: str = "") -> dict[str, Any]:
+def load_template(text: str, image: str = "", gpu_resource: str = names.GPU_RESOURCE) -> dict[str, Any]:
     """Parse and check the template. image: used where the template leaves the trainer's image out.
 
-    Raises TemplateError.
+    gpu_resource: what a message's number of GPUs means where the template asks for none. Raises TemplateError.
     """
     try:
+        twice = [problem for node in yaml.compose_all(text, yaml.SafeLoader) for problem in _twice(node)]
         documents = [document for document in yaml.safe_load_all(text) if document is not None]
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-02-30
         raise TemplateError([f"it is no YAML: {' '.join(str(error).split())}"]) from None
+    if twice:
+        raise TemplateError(twice)
     if len(documents) != 1 or not isinstance(documents[0], dict):
         raise TemplateError(["it must be one YAML document: a Job of apiVersion batch/v1"])
     template: dict[str, Any] = documents[0]
     # What is not JSON cannot be searched safely, either.
-    if problems := list(_no_json(template, "", 0)) or list(_problems(template, image)):
+    if problems := list(_no_json(template, "", 0)) or list(_problems(template, image, gpu_resource)):
         raise TemplateError(problems)
     return template
+
+
+def _twice(root: yaml.Node | None) -> Iterator[str]:
+    """Keys that stand in one mapping twice: YAML's readers silently take the last one."""
+    seen: set[int] = set()  # an alias may contain itself
+    left = [(root, "")] if root is not None else []
+    while left:
+        node, path = left.pop(0)
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += [(item, f"{path}[{number}]") for number, item in enumerate(node.value)]
+        elif isinstance(node, yaml.MappingNode):
+            lines: dict[tuple[str, str], int] = {}
+            for key, item in node.value:
+                where, name = f"{path}.{key.value}" if path else str(key.value), (key.tag, str(key.value))
+                line = key.start_mark.line + 1
+                if name in lines:
+                    yield f"{where[:200]} stands there twice, in lines {lines[name]} and {line}: keep one"
+                lines[name] = line
+                left.append((item, where))
 
 
 def _no_json(value: object, path: str, depth: int) -> Iterator[str]:
@@ -90,7 +116,7 @@ def _no_json(value: object, path: str, depth: int) -> Iterator[str]:
         yield f"{path} is {value!s:.80}, a {type(value).__name__} to YAML: put it in quotes"
 
 
-def _problems(template: Mapping[str, Any], image: str) -> Iterator[str]:
+def _problems(template: Mapping[str, Any], image: str, gpu_resource: str) -> Iterator[str]:
     """Every reason why no Job made of this template could keep our promises."""
     if template.get("apiVersion") != "batch/v1" or template.get("kind") != "Job":
         yield "apiVersion and kind must be batch/v1 and Job"
@@ -109,7 +135,7 @@ def _problems(template: Mapping[str, Any], image: str) -> Iterator[str]:
     elif names.FINALIZER in finalizers:
         yield f"metadata.finalizers[{names.FINALIZER}] must be left out: it is written for each Job"
     yield from _spec_problems(_mapping(template, "spec"))
-    yield from _pod_problems(_mapping(template, "spec.template.spec"), "spec.template.spec", image)
+    yield from _pod_problems(_mapping(template, "spec.template.spec"), "spec.template.spec", image, gpu_resource)
 
 
 def _metadata_problems(template: Mapping[str, Any], where: str) -> Iterator[str]:
@@ -146,7 +172,7 @@ def _spec_problems(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"spec.{key} is {value!r}; a whole number would be right"
 
 
-def _pod_problems(pod: Mapping[str, Any], where: str, image: str) -> Iterator[str]:
+def _pod_problems(pod: Mapping[str, Any], where: str, image: str, gpu_resource: str) -> Iterator[str]:
     if pod.get("restartPolicy") != "Never":
         yield f"{where}.restartPolicy must be Never: retries are the Job's, by exit code"
     if "activeDeadlineSeconds" in pod:
@@ -162,16 +188,38 @@ def _pod_problems(pod: Mapping[str, Any], where: str, image: str) -> Iterator[st
     if len(trainers) != 1:
         yield f"{where}.containers must have one container named {names.TRAINER_CONTAINER}"
         return
-    for problem in _trainer_problems(trainers[0], image):
+    yield from _restart_problems(pod, where)
+    for problem in _trainer_problems(trainers[0], image, gpu_resource):
         yield f"{where}.containers[{names.TRAINER_CONTAINER}].{problem}"
 
 
-def _trainer_problems(trainer: Mapping[str, Any], image: str) -> Iterator[str]:
+def _restart_problems(pod: Mapping[str, Any], where: str) -> Iterator[str]:
+    """A trainer that the kubelet restarts in place is counted by nobody, and looks ended in between (1.35)."""
+    for kind in ("containers", "initContainers"):
+        for container in pod.get(kind) or ():
+            if not isinstance(container, dict):
+                continue
+            at, rules = f"{where}.{kind}[{container.get('name')}]", container.get("restartPolicyRules") or ()
+            if container.get("name") == names.TRAINER_CONTAINER and kind == "containers":
+                for key in ("restartPolicy", "restartPolicyRules"):
+                    if key in container:
+                        yield f"{at}.{key} must be left out: retries are the Job's, by exit code"
+            elif any(isinstance(rule, dict) and rule.get("action") == "RestartAllContainers" for rule in rules):
+                yield f"{at}.restartPolicyRules must not restart all containers: the trainer is one of them"
+
+
+def _trainer_problems(trainer: Mapping[str, Any], image: str, gpu_resource: str) -> Iterator[str]:
     if not isinstance(trainer.get("image") or "", str):
         yield "image must be a text"
     elif not trainer.get("image") and not image:
         yield "image is missing: name one, or set TRAINER_IMAGE"
-    yield from _no_mappings(trainer, "resources", "resources.requests", "resources.limits")
+    shapeless = list(_no_mappings(trainer, "resources", "resources.requests", "resources.limits"))
+    if shapeless:
+        yield from shapeless
+    elif not isinstance(_mapping(trainer, "resources").get("claims") or [], list):
+        yield "resources.claims must be a list"
+    elif len(kinds := gpus.kinds(trainer, gpu_resource)) > 1:
+        yield f"resources asks for several kinds of GPU: {', '.join(kinds)}; keep one"
     env = trainer.get("env") or []
     if not isinstance(env, list) or not all(isinstance(e, dict) and isinstance(e.get("name"), str) for e in env):
         yield "env must be a list of entries with a name"

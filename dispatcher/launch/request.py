@@ -61,6 +61,7 @@ class Bounds:
     max_gpus: int
     max_time_limit: float
     priority_classes: tuple[str, ...] = ()
+    claimed_gpus: int = 0  # those of a template that asks for them by claims; a message can only do without them
 
 
 def decode(text: str, bounds: Bounds) -> TrainingRequest:
@@ -234,7 +235,11 @@ def _gpus(body: Mapping[str, Any], bounds: Bounds) -> int | None:
         _bad("InvalidField", f'The field "resources" is {_shown(resources)}; {{"gpus": 1}} would be right')
     if unknown := sorted(set(resources) - {"gpus"}):
         _bad("InvalidField", f'The field {_shown("resources." + unknown[0])} is not known; only "resources.gpus" is')
-    return _whole(resources.get("gpus"), "resources.gpus", 0, bounds.max_gpus, "MAX_GPUS")
+    number = _whole(resources.get("gpus"), "resources.gpus", 0, bounds.max_gpus, "MAX_GPUS")
+    if bounds.claimed_gpus and number not in (None, 0, bounds.claimed_gpus):
+        right = "no such field, or 0 for none, would be right: the operator's template gives GPUs by claims"
+        _bad("InvalidField", f'The field "resources.gpus" is {number}; {right}')
+    return number
 
 
 def _whole(value: Any, name: str, low: int, high: int, setting: str) -> int | None:
