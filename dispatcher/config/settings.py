@@ -49,6 +49,14 @@ def _priority_classes(value: str) -> tuple[str, ...]:
     return found
 
 
+def _hostnames(value: str) -> tuple[str, ...]:
+    found = tuple(name.strip().lower() for name in value.split(",") if name.strip())
+    for name in found:
+        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
+            raise ValueError(f"must be host names separated by commas, without ports; {redact(name)[:80]!r} is none")
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the operator decides. Durations are seconds. `Settings.read(os.environ)` is the only way in."""
@@ -237,7 +245,12 @@ class Settings:
         "Extended resource that `resources.gpus` of a request asks for where the template has no GPU of its own",
         "nvidia.com/gpu",
     )
-    health_host: str = setting("HEALTH_HOST", text, "Address that the probes and metrics are served on", "0.0.0.0")
+    health_host: str = setting(
+        "HEALTH_HOST",
+        text,
+        "Address that probes and metrics are served on; :: is every one, of IPv6 and IPv4",
+        "::",
+    )
     health_port: int = setting(
         "HEALTH_PORT", whole(0, 65535), "Port of /livez, /readyz and /metrics; 0 switches them off", "8080"
     )
@@ -248,6 +261,13 @@ class Settings:
         "STATUS_PORT",
         whole(0, 65535),
         "Port of the status page; empty, or the same as HEALTH_PORT: beside the probes; 0 switches it off",
+    )
+    status_hostnames: tuple[str, ...] = setting(
+        "STATUS_HOSTNAMES",
+        _hostnames,
+        "Names, separated by commas, that browsers may open the status page under, such as an Ingress's; addresses, "
+        "names without a dot and those of the cluster need not be listed",
+        empty=(),
     )
     log_level: str = setting(
         "LOG_LEVEL", choice("debug", "info", "warning", "error"), "Least level that is logged", "info"

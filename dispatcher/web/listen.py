@@ -8,8 +8,11 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.config.settings import Settings
 from dispatcher.web.health import HealthServer, Heartbeats
-from dispatcher.web.server import HttpServer, for_loopback, is_loopback
+from dispatcher.web.server import HttpServer, Route, at_most, for_loopback, for_network, is_loopback
 from dispatcher.web.status_page import StatusPage
+
+# Pages and rows that are put together at a time.
+_PAGES = 8
 
 
 class CannotListen(Exception):
@@ -25,17 +28,17 @@ def listen(
 ) -> list[HttpServer]:
     """The servers that the settings ask for, started. Raises CannotListen: none was started."""
     health, own = settings.health_port, settings.status_port
+    route = at_most(_PAGES, page.route)
     servers: list[HttpServer] = []
     trying = f"HEALTH_PORT {health} on {settings.health_host}"
     try:
         if health:
-            beside = [page.route] if own in (None, health) else []
+            beside = [_guarded(route, settings, settings.health_host)] if own in (None, health) else []
             servers.append(HealthServer(settings.health_host, health, heartbeats, not_ready, registry, beside))
         if own and own != health:
             trying = f"STATUS_PORT {own} on {settings.status_host}"
-            route = for_loopback(page.route) if is_loopback(settings.status_host) else page.route
-            paths = "/ or /api/status"
-            servers.append(HttpServer(settings.status_host, own, [route], name="status-page", paths=paths))
+            paths, only = "/ or /api/status", [_guarded(route, settings, settings.status_host)]
+            servers.append(HttpServer(settings.status_host, own, only, name="status-page", paths=paths))
     except OSError as error:
         for server in servers:
             server.server_close()
@@ -43,3 +46,7 @@ def listen(
     for server in servers:
         server.start()
     return servers
+
+
+def _guarded(route: Route, settings: Settings, host: str) -> Route:
+    return (for_loopback if is_loopback(host) else for_network)(route, settings.status_hostnames)
