@@ -48,6 +48,10 @@ class WriteConflict(PortalUnavailable):
     """409, 412, 423: somebody else writes this model's status. Read it, compare, write again."""
 
 
+class StatusInDoubt(PortalUnavailable):
+    """The portal shows what may have stood there before our own write: a cache or a replica may lag behind."""
+
+
 class NotAcknowledged(PortalUnavailable):
     """A write was answered with success, and not confirmed: by the answer's own words, or by the status afterwards."""
 

@@ -76,8 +76,13 @@ def before_write(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | N
 
 
 def is_proof(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None) -> bool:
-    """Whether somebody must have set the status after our own write: else it may be what stood there before."""
+    """Whether somebody must have set the status after our own write: else it may be what stood there before.
+
+    Before a launch there stands Created or Reconfigure; before Reconfigure, the end of the training before.
+    """
     if own.before is ProcessingStatus.CREATED and shown is not ProcessingStatus.CREATED:
+        return True
+    if own.before is None and shown.is_terminal:
         return True
     return doubted_for is not None and min(own.since, doubted_for) >= PLAUSIBLE_LAG
 

@@ -17,6 +17,9 @@ REQUEST = "training-dispatcher/request"
 RUN_ID = "training-dispatcher/run-id"
 QUEUED_AT = "training-dispatcher/queued-at"  # when the message was put on the queue (RFC 3339)
 
+# Written with the Job: what the portal showed before the launch, which is no news if it shows it again soon after.
+STATUS_BEFORE = "training-dispatcher/status-before"
+
 # Written with the resume patch: the launch is over. Its absence means half-launched.
 LAUNCHED_AT = "training-dispatcher/launched-at"
 LAUNCHED_BY = "training-dispatcher/launched-by"  # an id of that process

@@ -30,6 +30,7 @@ from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, StatusUnreadable
+from portal_client.model_ids import InvalidContainerName
 from training_common.backoff import exponential
 from training_common.times import rfc3339
 
@@ -149,6 +150,8 @@ class Intake:
             try:
                 request = decode(message.text, self.bounds)
             except MalformedRequest as error:
+                if error.code == InvalidContainerName.__name__:
+                    log.warning(log_lines.NOT_EXTRACTED, error.sentence)
                 self._poison(message, error.code, error.sentence)
                 return
             with logs.bind(model=request.model_id, job=request.model_container):

@@ -16,6 +16,7 @@ from typing import Any
 from dispatcher.cluster import names
 from dispatcher.launch import gpus
 from dispatcher.launch.request import TrainingRequest
+from portal_client.statuses import ProcessingStatus
 from training_common.times import rfc3339, run_stamp
 
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
@@ -45,8 +46,12 @@ def build_job(
     message_id: str,
     queued_at: float,
     defaults: JobDefaults,
+    shown: ProcessingStatus | None = None,
 ) -> dict[str, Any]:
-    """The suspended Job for one request. queued_at: seconds since the epoch. The template is not changed."""
+    """The suspended Job for one request. The template is not changed.
+
+    queued_at: seconds since the epoch; shown: what the portal showed for the model, None where it was not asked.
+    """
     job = copy.deepcopy(dict(template))
     run = run_id(message_id, queued_at)
     labels = {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: request.model_id}
@@ -60,6 +65,7 @@ def build_job(
         names.REQUEST: request.to_json(),
         names.RUN_ID: run,
         names.QUEUED_AT: rfc3339(queued_at),
+        **({} if shown is None else {names.STATUS_BEFORE: shown.title}),
     }
     metadata["finalizers"] = [*(metadata.get("finalizers") or ()), names.FINALIZER]
 
@@ -84,7 +90,7 @@ def build_job(
     if request.priority is not None:
         pod["spec"]["priorityClassName"] = request.priority
     _tolerate_flapping_nodes(pod["spec"])
-    _complete_container(pod["spec"], request, run, defaults)
+    _complete_container(pod["spec"], request, run, defaults, shown)
     return job
 
 
@@ -102,7 +108,13 @@ def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
         pod_spec["tolerations"] = [*theirs, *ours]
 
 
-def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run: str, defaults: JobDefaults) -> None:
+def _complete_container(
+    pod_spec: dict[str, Any],
+    request: TrainingRequest,
+    run: str,
+    defaults: JobDefaults,
+    shown: ProcessingStatus | None,
+) -> None:
     container = next(c for c in pod_spec["containers"] if c.get("name") == names.TRAINER_CONTAINER)
     container["image"] = container.get("image") or defaults.image
     if request.gpus is not None:
@@ -121,6 +133,8 @@ def _complete_container(pod_spec: dict[str, Any], request: TrainingRequest, run:
         "GPUS": str(gpus.promised(container, defaults.gpu_resource)),
         **{name: value for name, value in defaults.env.items() if name not in taken},
     }
+    if shown is not None:
+        ours["STATUS_BEFORE"] = shown.title
     if request.dataset_container is not None:
         ours["DATASET_CONTAINER"] = request.dataset_container
     container["env"] = [

@@ -26,6 +26,7 @@ RESERVED_ENV = frozenset(
         "TRAINING_REQUEST",
         "POD_NAME",
         "GRACE_SECONDS",
+        "STATUS_BEFORE",
         "GPUS",
     }
 )

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from dispatcher.cluster import names, objects
@@ -33,7 +33,7 @@ from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
-from portal_client import messages
+from portal_client import messages, reporting
 from portal_client.errors import PortalError
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
@@ -57,12 +57,14 @@ class TemplateRefused(Exception):
 class Delivery:
     """A message that was received. queued_at: epoch seconds; remaining(): seconds until its visibility timeout expires.
 
-    message_id: "" where the sweep takes on a half-launched Job whose message is gone.
+    message_id: "" where the sweep takes on a half-launched Job whose message is gone. shown: what the portal showed
+    when the launch began.
     """
 
     message_id: str
     queued_at: float
     remaining: Callable[[], float]
+    shown: ProcessingStatus | None = None
 
 
 @dataclass(eq=False)
@@ -106,7 +108,7 @@ class Launcher:
                 with suppress(ObjectNotFound, ObjectConflict):
                     self._delete(job)
             self._check_time(delivery)
-            created = self._create(delivery, request)
+            created = self._create(replace(delivery, shown=status), request)
             if created is not None:
                 text = f"Created, suspended, for message {delivery.message_id}; Processing is sent next"
                 self.events.record(created, "Created", text)
@@ -140,7 +142,8 @@ class Launcher:
             return
         if self._status(request.model_id).may_start:
             self._check_time(delivery)
-            self.portal.update_model_status(request.model_id, ProcessingStatus.FAILED, sentence)
+            texts = reporting.wordings(sentence, "JobRefused")
+            reporting.write(self.portal, request.model_id, ProcessingStatus.FAILED, texts)
 
     def probe_cluster(self, name: str) -> None:
         """Do without an effect what a launch asks of the API server, for the Job `name`. Raises ClusterError."""
@@ -291,8 +294,14 @@ class Launcher:
         return self.portal.get_model_status(model_id).status
 
     def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        message_id, queued_at = delivery.message_id, delivery.queued_at
-        return build_job(self.template, request, message_id=message_id, queued_at=queued_at, defaults=self.defaults)
+        return build_job(
+            self.template,
+            request,
+            message_id=delivery.message_id,
+            queued_at=delivery.queued_at,
+            defaults=self.defaults,
+            shown=delivery.shown if self.portal is not None else None,
+        )
 
     def _check_time(self, delivery: Delivery) -> None:
         if delivery.remaining() < self.put_budget:

@@ -23,6 +23,7 @@ from portal_client.reporting import (
     Step,
     after_failure,
     before_write,
+    is_proof,
     wordings,
     write,
 )
@@ -70,6 +71,23 @@ def test_what_the_portal_shows_decides_before_a_write(
     shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None, step: Step
 ) -> None:
     assert before_write(shown, own, doubted_for) is step
+
+
+@pytest.mark.parametrize(
+    ("before", "proofs"),
+    [
+        (S.CREATED, {S.RECONFIGURE, S.COMPLETED, S.FAILED}),
+        (S.RECONFIGURE, set()),
+        (None, {S.COMPLETED, S.FAILED}),
+    ],
+)
+def test_what_cannot_have_stood_there_before_proves_at_once_that_somebody_has_moved_on(
+    before: ProcessingStatus | None, proofs: set[ProcessingStatus]
+) -> None:
+    own = OwnWrites(True, before, since=1.0)
+    assert {shown for shown in S if shown is not S.PROCESSING and is_proof(shown, own, None)} == proofs
+    later = OwnWrites(True, before, since=PLAUSIBLE_LAG)
+    assert all(is_proof(shown, later, PLAUSIBLE_LAG) for shown in S if shown is not S.PROCESSING)
 
 
 DAY = GIVEN_UP_AFTER

@@ -32,6 +32,7 @@ def test_bad_messages_go_to_the_poison_queue_and_spoil_nothing_else(stage: Stage
     found = {entry.original: entry for entry in stage.poison()}
     assert {text: entry.code for text, entry in found.items()} == bad
     assert all(entry.sentence and entry.poisoned_at and entry.delivery_count == 1 for entry in found.values())
+    assert "No model ID extracted: Model container name 'training-1' does not start with 'model-'" in stage.log()
 
 
 def test_a_model_that_the_portal_does_not_know_is_tried_again_and_then_told(stage: Stage) -> None:

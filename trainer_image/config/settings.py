@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from portal_client import settings as portal
+from portal_client.statuses import ProcessingStatus
 from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits
@@ -65,6 +66,11 @@ class Settings:
         word({"dispatcher": True}, "dispatcher"),
         "`dispatcher`: the model is validated and marked Processing already",
         empty=False,
+    )
+    before: ProcessingStatus | None = setting(
+        "STATUS_BEFORE",
+        ProcessingStatus.parse,
+        "What the portal showed before Processing: the same soon afterwards may only be an answer that lags behind",
     )
     model_container: str | None = setting(
         "MODEL_CONTAINER", portal.container_name, "Container with config.yaml; gets the model", flag="--model-container"

@@ -161,8 +161,8 @@ class _Run:
             return outcome
         status = ProcessingStatus.COMPLETED if outcome.exit_code == 0 else ProcessingStatus.FAILED
         if self._settings.dispatched:
-            return replace(outcome, untold=self._tracker.report(status, outcome.sentence))
-        why = self._tracker.report(status, outcome.sentence, lambda: self._keep(status, outcome))
+            return replace(outcome, untold=self._tracker.report(status, outcome.sentence, code=outcome.code))
+        why = self._tracker.report(status, outcome.sentence, lambda: self._keep(status, outcome), code=outcome.code)
         if why is None:
             self._forget()
             return outcome

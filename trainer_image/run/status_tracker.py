@@ -14,9 +14,11 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
-from portal_client.errors import PortalError
+from portal_client import reporting
+from portal_client.errors import PortalError, StatusInDoubt
 from portal_client.messages import STARTED
 from portal_client.protocol import Portal
+from portal_client.reporting import OwnWrites
 from portal_client.statuses import ProcessingStatus
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
@@ -30,6 +32,8 @@ _T = TypeVar("_T")
 # How long a start may wait for the portal. The dispatcher has already checked: its trainer goes on after it.
 START_SECONDS = 30.0
 LONGEST_PAUSE = 15.0
+# Between two looks at a status that may be older than our own write.
+LOOK_AGAIN = 5.0
 
 
 class _Unseen(Exception):
@@ -53,10 +57,12 @@ class Tracker:
         """Cheap and non-blocking, from any thread."""
         log.debug("%s", progress.message)
 
-    def report(self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None) -> str | None:
+    def report(
+        self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None, *, code: str = ""
+    ) -> str | None:
         """The end; ends progress first. None, or why the portal does not know it, as the rest of a sentence.
 
-        untold: called where the first try fails, before the next ones
+        untold: called where the first try fails, before the next ones; code: stands for a message that is not taken
         """
         return None
 
@@ -70,6 +76,7 @@ class StatusTracker(Tracker):
 
     dispatched:     the dispatcher has validated the model and marked it Processing
     acknowledged:   the portal has taken this training's Processing
+    before:         what the portal showed before that; None where nobody knows
     interval:       at most one progress report in this time
     report_seconds: how long the terminal report is retried; a request to stop that comes meanwhile leaves one more try
     """
@@ -83,6 +90,10 @@ class StatusTracker(Tracker):
     report_seconds: float
     start_seconds: float = START_SECONDS
     acknowledged: bool = False
+    before: ProcessingStatus | None = None
+    _wrote_at: float = field(default_factory=time.monotonic, init=False)  # or the dispatcher, before this process began
+    _doubted_at: float | None = field(default=None, init=False)
+    _server_errors: int = field(default=0, init=False)
     _given_up: bool = field(default=False, init=False)
     _latest: str = field(default=STARTED, init=False)
     _sent: str | None = field(default=None, init=False)
@@ -103,7 +114,7 @@ class StatusTracker(Tracker):
             log.warning("Training goes on without the status check: %s", error)
             self._given_up = not error.retryable
         else:
-            if not self._may_train(status):
+            if not self._may_train(self._settled(status) if self.dispatched else status):
                 return False
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
         self._thread.start()
@@ -112,17 +123,20 @@ class StatusTracker(Tracker):
     def progress(self, progress: Progress) -> None:
         self._latest = progress.message
 
-    def report(self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None) -> str | None:
+    def report(
+        self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None, *, code: str = ""
+    ) -> str | None:
         self.close()
+        texts = reporting.wordings(message, code or status.title)
         try:
             try:
-                self._retry(lambda: self._report_once(status, message), self.report_seconds, untold)
+                self._retry(lambda: self._report_once(status, texts), self.report_seconds, untold)
             except _Unseen as unseen:
                 # A portal that only cannot be read takes the outcome all the same; the dispatcher's pods leave it to
                 # the dispatcher, which has the time to look first.
                 if self.dispatched:
                     raise unseen.error from None
-                self.portal.update_model_status(self.model_id, status, message)
+                self._write(status, texts)
         except PortalError as error:
             log.warning("%s was not reported to the portal: %s", status.title, error)
             return str(error)
@@ -147,6 +161,8 @@ class StatusTracker(Tracker):
         if status is ProcessingStatus.PROCESSING:
             self.acknowledged = True
             return True
+        if not self.dispatched:
+            self.before = status
         try:
             self._put(STARTED)
         except PortalError as error:
@@ -166,26 +182,54 @@ class StatusTracker(Tracker):
                 # A fault of the reporter never ends a healthy training.
                 log.exception("No progress report")
 
+    def _settled(self, status: ProcessingStatus) -> ProcessingStatus:
+        """The status at the start of a dispatched training, looked at again for as long as an end that stands there may
+        be that of the training before.
+        """
+        while status.is_terminal and not self._is_proof(status):
+            log.info("Model %s is %s at the portal, which may lag behind: asked again", self.model_id, status.title)
+            if self.stop.event.wait(min(LOOK_AGAIN, reporting.PLAUSIBLE_LAG)):
+                return ProcessingStatus.PROCESSING  # the training sees the stop
+            try:
+                status = self.portal.get_model_status(self.model_id).status
+            except PortalError as error:
+                log.warning("Training goes on without the status check: %s", error)
+                return ProcessingStatus.PROCESSING
+        return status
+
     def _tick(self) -> None:
         status = self.portal.get_model_status(self.model_id).status
-        if status.is_terminal or (self.acknowledged and status is not ProcessingStatus.PROCESSING):
-            log.warning("Model %s is %s at the portal: training stops", self.model_id, status.title)
-            self.stop.set("cancelled")
-            return
         message = self._latest
         if status is ProcessingStatus.PROCESSING:
             self.acknowledged = True
+            self._doubted_at = None
             if message in (self._sent, STARTED):
                 return
+        elif status.is_terminal or self.acknowledged:
+            if self._is_proof(status):
+                log.warning("Model %s is %s at the portal: training stops", self.model_id, status.title)
+                self.stop.set("cancelled")
+            return
         if not self._ended.is_set():
             self._put(message)
 
     def _put(self, message: str) -> None:
-        self.portal.update_model_status(self.model_id, ProcessingStatus.PROCESSING, message)
+        reporting.write(self.portal, self.model_id, ProcessingStatus.PROCESSING, reporting.wordings(message, STARTED))
         self.acknowledged = True
+        self._wrote_at = time.monotonic()
         self._sent = message
 
-    def _report_once(self, status: ProcessingStatus, message: str) -> None:
+    def _is_proof(self, shown: ProcessingStatus) -> bool:
+        """Whether somebody has set this status after our Processing; a first look that may be late is remembered."""
+        now = time.monotonic()
+        own = OwnWrites(True, self.before, now - self._wrote_at)
+        if reporting.is_proof(shown, own, None if self._doubted_at is None else now - self._doubted_at):
+            return True
+        if self._doubted_at is None:
+            self._doubted_at = now
+        return False
+
+    def _report_once(self, status: ProcessingStatus, texts: tuple[str, ...]) -> None:
         try:
             there = self.portal.get_model_status(self.model_id).status
         except PortalError as error:
@@ -193,6 +237,8 @@ class StatusTracker(Tracker):
         if there is status:
             return
         if there.is_terminal or (there.may_start and self.acknowledged):
+            if not self._is_proof(there):
+                raise StatusInDoubt(f"The portal shows {there.title} for model {self.model_id}: it may lag behind")
             log.warning(
                 "Model %s is %s at the portal: someone has moved on, %s is not reported",
                 self.model_id,
@@ -200,7 +246,16 @@ class StatusTracker(Tracker):
                 status.title,
             )
             return
-        self.portal.update_model_status(self.model_id, status, message)
+        self._write(status, texts)
+
+    def _write(self, status: ProcessingStatus, texts: tuple[str, ...]) -> None:
+        try:
+            taken = reporting.write(self.portal, self.model_id, status, texts, self._server_errors)
+        except PortalError as error:
+            self._server_errors += error.status_code == 500
+            raise
+        if taken != texts[0]:
+            log.warning("The portal did not take the whole sentence, only %r", taken)
 
     def _retry(self, call: Callable[[], _T], seconds: float, failed: Callable[[], None] = lambda: None) -> _T:
         """Repeats what may succeed later, for `seconds`; a request to stop that comes meanwhile leaves one more try.

@@ -43,11 +43,8 @@ def make_tracker(
         return Tracker()
     if settings.model_container is None:
         raise UsageError(f"STATUS_TRACKING is on, but MODEL_CONTAINER does not say which model{_OFF}")
-    try:
-        model_id = extract_and_log_model_id(settings.model_container, log)
-    except InvalidContainerName as error:
-        raise UsageError(f"MODEL_CONTAINER: {error}") from None
     if missing := _missing(settings):
+        _model_id(settings.model_container)
         for line in missing:
             log.warning("%s", line)
         if not settings.dispatched:
@@ -55,9 +52,11 @@ def make_tracker(
         log.warning("The dispatcher reports this training: the trainer cannot")
         return Tracker()
     try:
+        # Before the model's id is told: the documented order of the lines.
         portal = connect(settings)
     except ValueError as error:
         raise ConfigInvalid(str(error)) from None
+    model_id = _model_id(settings.model_container)
     return StatusTracker(
         portal,
         model_id,
@@ -66,7 +65,15 @@ def make_tracker(
         interval=settings.progress_seconds,
         report_seconds=settings.report_retry_seconds,
         acknowledged=acknowledged,
+        before=settings.before,
     )
+
+
+def _model_id(container: str) -> str:
+    try:
+        return extract_and_log_model_id(container, log)
+    except InvalidContainerName as error:
+        raise UsageError(f"MODEL_CONTAINER: {error}") from None
 
 
 def _missing(settings: Settings) -> list[str]:

@@ -10,6 +10,7 @@ import yaml
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
+from portal_client.statuses import ProcessingStatus
 from tests.world.builders import T0
 
 DEFAULTS = JobDefaults(env={"API_BASE_URL": "https://portal.example.com", "STATUS_TRACKING": "on"}, time_limit=3600)
@@ -28,11 +29,15 @@ def a_request(**fields: Any) -> TrainingRequest:
 
 
 def built(
-    template: dict[str, Any] | None = None, request: TrainingRequest | None = None, defaults: JobDefaults = DEFAULTS
+    template: dict[str, Any] | None = None,
+    request: TrainingRequest | None = None,
+    defaults: JobDefaults = DEFAULTS,
+    shown: ProcessingStatus | None = None,
 ) -> dict[str, Any]:
     template = template or a_template()
     load_template(yaml.safe_dump(template), defaults.image)
-    return build_job(template, request or a_request(), message_id="message-1", queued_at=T0, defaults=defaults)
+    request = request or a_request()
+    return build_job(template, request, message_id="message-1", queued_at=T0, defaults=defaults, shown=shown)
 
 
 def trainer_of(job: dict[str, Any]) -> dict[str, Any]:

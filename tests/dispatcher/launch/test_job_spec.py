@@ -12,6 +12,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
 from dispatcher.launch.job_template import RESERVED_ENV, load_template
+from portal_client.statuses import ProcessingStatus
 from tests.dispatcher.launch.built_jobs import DEFAULTS, POD, a_request, a_template, built, changed, trainer_of
 from tests.world.builders import T0
 from tests.world.repository import read
@@ -74,7 +75,8 @@ def test_without_a_dataset_the_trainers_own_configuration_names_it() -> None:
 
 
 def test_every_reserved_variable_is_written() -> None:
-    assert set(env_of(built(request=a_request(dataset_container_name="dataset-xyz")))) >= RESERVED_ENV
+    job = built(request=a_request(dataset_container_name="dataset-xyz"), shown=ProcessingStatus.CREATED)
+    assert set(env_of(job)) >= RESERVED_ENV
 
 
 def test_the_template_keeps_what_is_its_own() -> None:
@@ -214,3 +216,9 @@ def test_a_message_chooses_no_image_command_volume_account_or_namespace() -> Non
         del made["metadata"]["annotations"][names.REQUEST]
         trainer_of(made)["env"] = [e for e in trainer_of(made)["env"] if e["name"] != "TRAINING_REQUEST"]
     assert job == plain
+
+
+def test_what_the_portal_showed_before_is_noted_and_handed_to_the_trainer() -> None:
+    job = built(shown=ProcessingStatus.RECONFIGURE)
+    assert job["metadata"]["annotations"][names.STATUS_BEFORE] == "Reconfigure"
+    assert env_of(job)["STATUS_BEFORE"] == "Reconfigure"

@@ -268,8 +268,9 @@ def test_the_operator_says_how_often_a_checkpoint_is_due_unless_the_model_does(
 
 @pytest.mark.parametrize("moved", [S.FAILED, S.CREATED, S.RECONFIGURE, S.COMPLETED])
 def test_a_model_taken_away_while_it_trains_is_cancelled_and_not_reported(
-    settings: Settings, moved: ProcessingStatus
+    settings: Settings, moved: ProcessingStatus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("portal_client.reporting.PLAUSIBLE_LAG", 0.05)
     portal = FakePortal(S.PROCESSING)
 
     def during(inputs: RunInputs) -> None:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from local_stack.processes import wait_until
-from portal_client.errors import ModelUnknown, PortalError, PortalUnauthorized, PortalUnavailable
+from portal_client import reporting
+from portal_client.errors import ModelUnknown, PortalError, PortalRefused, PortalUnauthorized, PortalUnavailable
 from portal_client.messages import COMPLETED, STARTED
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world.trainer_fakes import FakePortal
@@ -24,7 +25,13 @@ DOWN = PortalUnavailable("The portal does not answer")
 
 
 def tracker(portal: FakePortal, stop: Stop | None = None, **options: object) -> StatusTracker:
-    defaults: dict[str, object] = {"dispatched": True, "interval": 3600.0, "report_seconds": 0.0, "start_seconds": 0.0}
+    defaults: dict[str, object] = {
+        "dispatched": True,
+        "interval": 3600.0,
+        "report_seconds": 0.0,
+        "start_seconds": 0.0,
+        "before": S.CREATED,
+    }
     return StatusTracker(portal, "123", stop or Stop(), **{**defaults, **options})  # type: ignore[arg-type]
 
 
@@ -120,7 +127,10 @@ def test_progress_is_reported_once_and_only_when_it_changed() -> None:
 
 
 @pytest.mark.parametrize("status", [S.CREATED, S.RECONFIGURE, S.FAILED, S.COMPLETED])
-def test_a_model_that_left_processing_stops_the_training(status: ProcessingStatus) -> None:
+def test_a_model_that_left_processing_stops_the_training(
+    status: ProcessingStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "PLAUSIBLE_LAG", 0.05)
     portal, stop = FakePortal(S.PROCESSING), Stop()
     with tracking(portal, stop, interval=0.01) as it:
         it.progress(Progress("Epoch 1", step=1))
@@ -128,6 +138,40 @@ def test_a_model_that_left_processing_stops_the_training(status: ProcessingStatu
         portal.status = status
         wait_until(lambda: stop.reason == "cancelled", timeout=10)
     assert portal.status is status
+
+
+@pytest.mark.parametrize("before", [S.CREATED, S.RECONFIGURE, None])
+def test_an_old_answer_after_our_processing_stops_no_healthy_training(before: ProcessingStatus | None) -> None:
+    """What stood before our own write comes once more, from a cache or a replica."""
+    portal, stop = FakePortal(S.PROCESSING), Stop()
+    with tracking(portal, stop, interval=0.01, before=before) as it:
+        for number in range(3):
+            it.progress(Progress(f"Epoch {number}", step=number))
+            wait_until(lambda n=number: portal.puts[-1:] == [("Processing", f"Epoch {n}")], timeout=10)  # type: ignore[misc]
+            portal.status = before or S.CREATED
+            looks = len(portal.calls)
+            wait_until(lambda n=looks: len(portal.calls) > n + 3, timeout=10)  # type: ignore[misc]
+            portal.status = S.PROCESSING
+    assert not stop.is_set()
+    assert len(portal.puts) == 3, "and nothing is written over what may be somebody's"
+
+
+@pytest.mark.parametrize("old", [S.COMPLETED, S.FAILED])
+def test_the_end_of_the_training_before_is_no_end_of_this_one(
+    old: ProcessingStatus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer_image.run.status_tracker.LOOK_AGAIN", 0.02)
+    portal = FakePortal(old)
+    threading.Timer(0.1, lambda: setattr(portal, "status", S.PROCESSING)).start()
+    with tracking(portal, before=S.RECONFIGURE) as it:
+        assert it.report(S.COMPLETED, COMPLETED) is None
+    assert portal.puts == [("Completed", COMPLETED)]
+
+
+def test_an_end_that_stays_there_is_believed_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer_image.run.status_tracker.LOOK_AGAIN", 0.02)
+    monkeypatch.setattr(reporting, "PLAUSIBLE_LAG", 0.1)
+    assert tracker(FakePortal(S.COMPLETED), before=S.RECONFIGURE).begin() is False
 
 
 def test_an_outage_while_training_stops_nothing() -> None:
@@ -177,12 +221,42 @@ def test_a_late_processing_never_covers_the_end() -> None:
     ("there", "reported"),
     [(S.PROCESSING, True), (S.CREATED, False), (S.RECONFIGURE, False), (S.COMPLETED, False), (S.FAILED, False)],
 )
-def test_the_end_is_reported_only_where_nobody_has_moved_on(there: ProcessingStatus, reported: bool) -> None:
+def test_the_end_is_reported_only_where_nobody_has_moved_on(
+    there: ProcessingStatus, reported: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reporting, "PLAUSIBLE_LAG", 0.1)
     portal = FakePortal(S.PROCESSING)
-    with tracking(portal) as it:
+    with tracking(portal, report_seconds=60.0) as it:
         portal.status = there
         it.report(S.FAILED, "why")
     assert portal.puts == ([("Failed", "why")] if reported else [])
+
+
+def test_the_end_is_reported_when_an_old_answer_has_gone() -> None:
+    portal = FakePortal(S.PROCESSING)
+    with tracking(portal, report_seconds=60.0) as it:
+        portal.status = S.CREATED
+        threading.Timer(0.2, lambda: setattr(portal, "status", S.PROCESSING)).start()
+        assert it.report(S.COMPLETED, COMPLETED) is None
+    assert portal.puts == [("Completed", COMPLETED)]
+
+
+def test_an_end_whose_words_are_refused_is_reported_by_its_code() -> None:
+    portal = FakePortal(S.PROCESSING)
+    with tracking(portal) as it:
+        portal.faults = [None, PortalRefused("too long", status_code=400), PortalRefused("too long", status_code=400)]
+        assert it.report(S.FAILED, "Failed to read <x>", code="DatasetInvalid") is None
+    assert portal.puts == [("Failed", "DatasetInvalid")]
+
+
+def test_progress_whose_words_are_refused_ends_no_later_progress() -> None:
+    portal = FakePortal(S.PROCESSING)
+    with tracking(portal, interval=0.01) as it:
+        portal.faults = [None, PortalRefused("a firewall", status_code=400)]
+        it.progress(Progress("Epoch <1>", step=1))
+        wait_until(lambda: portal.puts == [("Processing", "Epoch 1")], timeout=10)
+        it.progress(Progress("Epoch 2", step=2))
+        wait_until(lambda: portal.puts[-1] == ("Processing", "Epoch 2"), timeout=10)
 
 
 def test_the_end_is_reported_when_processing_was_never_acknowledged() -> None:
