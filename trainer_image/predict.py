@@ -76,8 +76,8 @@ def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
 
 def _described(model_dir: Path) -> dict[str, Any]:
     """model.json, as far as every task's is the same. Raises UsageError, ValueError."""
-    tensors = (model_dir / "model.safetensors").stat().st_size
     with (model_dir / "model.json").open("rb") as file:
+        tensors = (model_dir / "model.safetensors").stat().st_size
         content = file.read(most := DESCRIPTION_BYTES + 4 * tensors)
     if len(content) == most:
         raise ValueError(f"model.json is far too long for {format_bytes(tensors)} of tensors")

@@ -533,7 +533,8 @@ def _training_state() -> Any:
     state = TrainingState(model, optimizer, average=True)
     state.keep_best()
     state.at.step = state.at.phase_step = 1
-    state.at.history.append({"epoch": 1, "loss": 0.5})
+    epoch = {"phase": "search", "epoch": 1, "step": 1, "seconds": 0.1, "loss": 0.5, "validation": {"accuracy": 0.9}}
+    state.at.history.append(epoch)
     return state
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -28,6 +29,8 @@ from training_common.text import one_line
 
 # Each file is a few kilobytes.
 MOST_SECONDS = 20
+# A split may have many files.
+OF_A_SPLIT = re.compile(r"Invalid dataset: \d+ rows are too few")
 MOST_BYTES = 1536 * 1024**2
 SAME = 3
 
@@ -156,7 +159,7 @@ def _trial(form: Format, folder: Path, content: bytes) -> dict[str, str]:
 def _wrong(error: TrainerError, named: str) -> dict[str, str]:
     sentence = error.sentence
     why = None
-    if named not in sentence:
+    if named not in sentence and not OF_A_SPLIT.match(sentence):
         why = f"names no {named}"
     elif one_line(sentence) != " ".join(sentence.split()):
         why = "is no line of printable text"

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import os
 import stat
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+from trainer_image.data import zip_directory
 from trainer_image.data.gzip_stream import MOST_RATIO, open_unpacked
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import LimitExceeded, invalid
@@ -31,6 +30,8 @@ MEMBER_BYTES = 256 * 1024**2
 FREE_MEMBER_BYTES = 1024**2
 BLOCK = 512
 HEADER_BYTES = 64 * 1024
+# A zip's flags of encryption, of any kind.
+ENCRYPTED = 0x2041
 
 _KINDS = {
     b"1": "a hard link",
@@ -111,6 +112,11 @@ def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Mem
     problem = first_problem(member.name for member in listed)
     if problem:
         raise invalid(name, f"'{printable(problem[0])}': {problem[1]}")
+    names: set[str] = set()
+    for member in listed:
+        if member.name in names:
+            raise invalid(name, f"'{printable(member.name)}' stands there twice; which of the two is meant?")
+        names.add(member.name)
     return listed
 
 
@@ -122,53 +128,49 @@ def _plain(name: str) -> str:
 
 
 def _zip(name: str, path: Path, limits: Limits) -> Iterator[Member]:
-    try:
-        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-            yield from _zip_members(name, path, file, archive.infolist(), limits)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, OSError) as error:
-        raise invalid(name, f"is no readable zip archive ({error})") from None
-
-
-def _zip_members(
-    name: str, path: Path, file: BinaryIO, entries: list[zipfile.ZipInfo], limits: Limits
-) -> Iterator[Member]:
     end = total = 0
     packed_bytes = path.stat().st_size
-    for entry in sorted(entries, key=lambda entry: entry.header_offset):
-        shown = printable(entry.orig_filename)
-        if entry.is_dir():
-            continue
-        if why := _zip_problem(entry, end):
-            raise invalid(name, f"'{shown}' {why}")
-        header = os.pread(file.fileno(), 30, entry.header_offset)
-        if len(header) < 30 or not header.startswith(b"PK\3\4"):
-            raise invalid(name, f"'{shown}' is not where the archive's list says")
-        names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-        offset = entry.header_offset + 30 + names
-        end = offset + entry.compress_size
-        stored = entry.compress_type == zipfile.ZIP_STORED
-        if end > packed_bytes or (stored and entry.compress_size != entry.file_size):
-            raise invalid(name, f"'{shown}' is cut off")
-        total += entry.file_size
-        if entry.file_size > max(FREE_MEMBER_BYTES, MOST_RATIO * entry.compress_size):
-            raise LimitExceeded(f"{name}: '{shown}' unpacks to more than {MOST_RATIO} times its size")
-        if limits.dataset_bytes and total > limits.dataset_bytes:
-            raise LimitExceeded(f"{name} unpacks to more than {format_bytes(limits.dataset_bytes)} (MAX_DATASET_BYTES)")
-        packed = None if stored else entry.compress_size
-        yield Member(name, _plain(entry.orig_filename), path, offset, entry.file_size, packed)
+    with path.open("rb") as file:
+        entries = zip_directory.read(name, file, packed_bytes, limits)
+        for entry in sorted(entries, key=lambda entry: entry.offset):
+            shown = printable(entry.name)
+            if why := _zip_problem(entry, end):
+                raise invalid(name, f"'{shown}' {why}")
+            if entry.name.endswith("/"):
+                continue
+            header = os.pread(file.fileno(), 30, entry.offset)
+            if len(header) < 30 or not header.startswith(b"PK\3\4"):
+                raise invalid(name, f"'{shown}' is not where the archive's list says")
+            names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+            offset = entry.offset + 30 + names
+            end = offset + entry.packed
+            stored = entry.method == zip_directory.STORED
+            if end > packed_bytes or (stored and entry.packed != entry.size):
+                raise invalid(name, f"'{shown}' is cut off")
+            total += entry.size
+            if entry.size > max(FREE_MEMBER_BYTES, MOST_RATIO * entry.packed):
+                raise LimitExceeded(f"{name}: '{shown}' unpacks to more than {MOST_RATIO} times its size")
+            if limits.dataset_bytes and total > limits.dataset_bytes:
+                most = format_bytes(limits.dataset_bytes)
+                raise LimitExceeded(f"{name} unpacks to more than {most} (MAX_DATASET_BYTES)")
+            yield Member(name, _plain(entry.name), path, offset, entry.size, None if stored else entry.packed)
 
 
-def _zip_problem(entry: zipfile.ZipInfo, end: int) -> str | None:
+def _zip_problem(entry: zip_directory.Entry, end: int) -> str | None:
     """Why the entry is not read, None where nothing is wrong. end: of the one before it"""
-    kind = stat.S_IFMT(entry.external_attr >> 16)
+    kind = stat.S_IFMT(entry.attributes >> 16)
+    if entry.name.endswith("/"):
+        return "is a folder that has content" if entry.size else None
     if kind not in (0, stat.S_IFREG):
         what = "a symbolic link" if kind == stat.S_IFLNK else "no regular file"
         return f"is {what}; regular files are read and nothing else"
-    if entry.flag_bits & 1:
+    if entry.flags & ENCRYPTED:
         return "is encrypted"
-    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+    if entry.method not in (zip_directory.STORED, zip_directory.DEFLATED):
         return "is packed by another method than deflate; pack it as usual"
-    if entry.header_offset < end:
+    if entry.packed > entry.size + entry.size // 8 + FREE_MEMBER_BYTES:
+        return "has far more bytes packed than unpacked: the archive is damaged or made to harm"
+    if entry.offset < end:
         return "overlaps the file before it: the archive is damaged or made to harm"
     return None
 

@@ -20,6 +20,8 @@ from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 SEARCH: Final = "search"
 REFIT: Final = "refit"
 DONE: Final = "done"
+# What AdamW keeps of each parameter.
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 @dataclass
@@ -136,16 +138,23 @@ class TrainingState:
         if not given["best"] and (position["best"] is not None or position["phase"] == DONE):
             raise CheckpointInvalid(f"{name} lacks the best weights")
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        fits = {f"{n}/{moment}": p.shape for n, p in enumerate(parameters) for moment in ("exp_avg", "exp_avg_sq")}
-        moments = {k: t.shape for k, t in _under("optimizer", snapshot.tensors).items() if not k.endswith("/step")}
+        fits = {
+            f"{n}/{part}": torch.Size() if part == "step" else p.shape
+            for n, p in enumerate(parameters)
+            for part in _MOMENTS
+        }
+        moments = {key: tensor.shape for key, tensor in _under("optimizer", snapshot.tensors).items()}
         # A parameter that no row has needed yet has no moments.
         if not moments.items() <= fits.items() or (not moments and position["phase_step"]):
             raise CheckpointInvalid(f"{name} is of another optimizer")
+        if any({f"{key.partition('/')[0]}/{part}" for part in _MOMENTS} - moments.keys() for key in moments):
+            raise CheckpointInvalid(f"{name} lacks a part of its optimizer")
         generator, loss = snapshot.tensors.get("generator/cpu"), snapshot.tensors.get("loss/sum")
-        if generator is None or loss is None or generator.shape != torch.get_rng_state().shape or loss.shape:
+        if generator is None or loss is None or loss.shape or not _starts(generator):
             raise CheckpointInvalid(f"{name} lacks the random generator or the loss")
         weights = dict(self.model.named_parameters())
-        if not all(torch.isfinite(groups["model"][key]).all() for key in weights):
+        found = [group[key] for group in groups.values() if group for key in weights]
+        if not all(map(_finite, found)):
             raise CheckpointInvalid(f"{name} has weights that are no numbers")
 
     def load(self, snapshot: Snapshot) -> None:
@@ -182,11 +191,40 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
 
 
+def _finite(tensor: Tensor) -> bool:
+    """In float32, which every type that a file can hold becomes; what is complex is none."""
+    return not tensor.is_complex() and bool(torch.isfinite(tensor.float()).all())
+
+
+def _starts(generator: Tensor) -> bool:
+    """Whether a generator can go on from this state."""
+    try:
+        torch.Generator().set_state(generator)
+    except (RuntimeError, TypeError):
+        return False
+    return True
+
+
+@dataclass
+class _Epoch:
+    """What a position's history has of an epoch, and the report shows."""
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    phase: Literal["search", "refit"]
+    epoch: PositiveInt
+    step: NonNegativeInt
+    seconds: float
+    loss: float
+    validation: dict[str, float] = field(default_factory=dict)
+
+
 def _is_position(given: Any) -> bool:
     """Whether these are the fields of a Position, each of its kind: another version's may mean other things."""
     try:
         # As JSON: strictly, pydantic takes no dict for a dataclass.
-        TypeAdapter(Position).validate_json(json.dumps(given))
+        position = TypeAdapter(Position).validate_json(json.dumps(given))
+        TypeAdapter(list[_Epoch]).validate_json(json.dumps(position.history))
     except ValidationError:
         return False
     return isinstance(given, dict) and set(given) == {f.name for f in fields(Position)}
@@ -203,7 +241,11 @@ def warm_start(model: nn.Module, folder: Path) -> list[str]:
         # A program of the user's may have left anything under this name.
         return ["Warm start: the previous model's model.safetensors is not readable; training starts afresh."]
     own = model.state_dict()
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    fitting = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in own and own[name].shape == tensor.shape and _finite(tensor)
+    }
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(set(own) - set(fitting))
     note = f"Warm start: {len(fitting)} of {len(own)} tensors were taken from the previous model"

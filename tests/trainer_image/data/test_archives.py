@@ -244,14 +244,89 @@ HOSTILE_ZIPS: dict[str, tuple[Callable[[zipfile.ZipInfo], None], str]] = {
     "drive": (named("C:/x.png"), "the name is an absolute path"),
     "link": (link, "is a symbolic link"),
     "method": (by_lzma, "is packed by another method than deflate"),
+    "no name": (named(""), "the name is empty"),
+    "a name with an end": (named("a/x.png\0.txt"), "the name contains a control character"),
+    "absolute": (named("/x.png"), "the name is an absolute path"),
+    "a folder with content": (named("a/"), "is a folder that has content"),
+    "a file that is a folder": (named("a/x.png/y.png"), "the name is that of a file and of a folder"),
 }
 
 
 @pytest.mark.parametrize("case", HOSTILE_ZIPS)
 def test_a_hostile_zip_is_refused_by_member(tmp_path: Path, case: str) -> None:
     change, why = HOSTILE_ZIPS[case]
+    path = zipped(tmp_path / "a.zip", change)
+    if case == "a file that is a folder":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a/x.png", PNG)
     with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: a\.zip: .*{why}"):
-        found(zipped(tmp_path / "a.zip", change))
+        found(path)
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar"])
+def test_a_file_that_stands_in_an_archive_twice_is_refused(tmp_path: Path, name: str) -> None:
+    if name == "a.tar":
+        tar(tmp_path / name, ("a/x.png", PNG), ("./a/x.png", PNG))
+    else:
+        with zipfile.ZipFile(zipped(tmp_path / name), "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a/x.png", PNG)
+    with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: {name}: 'a/x\.png' stands there twice"):
+        found(tmp_path / name)
+
+
+# Where they stand in an entry of a zip's list.
+FLAGS, PACKED, OFFSET = 8, 20, 42
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "why"),
+    [
+        (FLAGS, b"\1\0", "is encrypted"),
+        (PACKED, (10**9).to_bytes(4, "little"), "has far more bytes packed than unpacked"),
+        (PACKED, b"\xff" * 4, "the size of a file in it is missing"),
+        (OFFSET, (10**9).to_bytes(4, "little"), "is not where the archive's list says"),
+        (0, b"PK\1\3", "its list of files is broken"),
+        (28, b"\xff\xff", "its list of files is cut off"),
+    ],
+)
+def test_a_zip_whose_list_is_wrong_is_refused(tmp_path: Path, at: int, value: bytes, why: str) -> None:
+    whole = bytearray(zipped(tmp_path / "a.zip").read_bytes())
+    entry = whole.index(b"PK\1\2")
+    whole[entry + at : entry + at + len(value)] = value
+    (tmp_path / "a.zip").write_bytes(whole)
+    with pytest.raises(DatasetInvalid, match=rf"^Invalid dataset: a\.zip: .*{why}"):
+        found(tmp_path / "a.zip")
+
+
+def test_zips_as_other_programs_write_them_are_read(tmp_path: Path) -> None:
+    """Streamed, with a zip64 part and end, names in the encoding of DOS, a comment, a program before the archive."""
+    stream = io.BytesIO()
+    stream.seekable = lambda: False  # type: ignore[method-assign]
+    with zipfile.ZipFile(stream, "w") as archive:
+        with archive.open("a/x.png", "w", force_zip64=True) as file:
+            file.write(PNG)
+        archive.writestr("b/y.png", PNG, zipfile.ZIP_DEFLATED)
+        archive.writestr("c/z.png", PNG)
+        archive.comment = b"PK\5\6 is how an archive ends"
+    content = stream.getvalue().replace(b"c/z.png", "c/\xfc.png".encode("cp437"))
+    (tmp_path / "a.zip").write_bytes(b"#!/bin/unzip\n" + content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+            for name in ("a/x.png", "b/y.png"):
+                archive.writestr(name, PNG)
+    assert [member.read() for member in found(tmp_path / "b.zip")] == [PNG] * 2
+    members = found(tmp_path / "a.zip")
+    assert [member.read() for member in members] == [PNG] * 3
+    assert [member.name for member in members] == ["a/x.png", "b/y.png", "c/\xfc.png"]
+
+
+def test_the_list_of_a_zip_is_counted_while_it_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for number in range(5):
+            archive.writestr(f"{number}.png", PNG)
+    with pytest.raises(LimitExceeded, match=r"a\.zip holds more than 3 files"):
+        found(tmp_path / "a.zip", Limits(dataset_files=3))
 
 
 def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

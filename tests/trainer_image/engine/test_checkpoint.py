@@ -132,10 +132,12 @@ def trained_state() -> TrainingState:
     state.optimizer.step()
     state.at.step = state.at.phase_step = state.at.micro_batch = 1
     state.at.best = 0.5
+    state.at.history.append(EPOCH)
     state.keep_best()
     return state
 
 
+EPOCH = {"phase": "search", "epoch": 1, "step": 3, "seconds": 0.5, "loss": 0.5, "validation": {"accuracy": 0.9}}
 Change = Callable[[dict[str, Any], dict[str, Any]], object]
 FOREIGN: dict[str, Change] = {
     "another kind of weight": lambda t, p: t.update({"model/weight": t["model/weight"].half()}),
@@ -155,6 +157,13 @@ FOREIGN: dict[str, Change] = {
     "no time": lambda t, p: p.update(seconds=None),
     "no history": lambda t, p: p.update(history=5),
     "a phase that nobody knows": lambda t, p: p.update(phase="distil"),
+    "a history of something else": lambda t, p: p.update(history=[{"epoch": 1}]),
+    "a history of no figures": lambda t, p: p.update(history=[EPOCH | {"validation": {"accuracy": "high"}}]),
+    "no numbers in the average": lambda t, p: t["average/bias"].fill_(float("inf")),
+    "a number of steps for each weight": lambda t, p: t.update({"optimizer/0/step": torch.zeros(2, 3)}),
+    "half of the moments": lambda t, p: t.pop("optimizer/1/exp_avg_sq"),
+    "a counter of a parameter that is not there": lambda t, p: t.update({"optimizer/x/step": torch.zeros(())}),
+    "a generator's state that is none": lambda t, p: t["generator/cpu"].fill_(255),
     "nothing at a time": lambda t, p: p.update(micro_batch=0),
 }
 

@@ -174,10 +174,11 @@ def test_metadata_written_on_windows_finds_its_files(tmp_path: Path) -> None:
     assert "in 2 classes (a, b)" in validate_dataset(run_inputs(tmp_path, tmp_path / "out", IMAGES))
 
 
-def test_metadata_that_points_outside_its_folder_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", ["../../secret.png", ".", "/secret.png", "..", "\\\\server\\secret.png"])
+def test_metadata_that_points_outside_its_folder_is_refused(tmp_path: Path, named: str) -> None:
     image_folder(tmp_path)
-    (tmp_path / "train" / "metadata.csv").write_text("file_name,label\n../../secret.png,a\n")
-    assert "row 2: file_name '../../secret.png' leaves the folder" in refusal(tmp_path)
+    (tmp_path / "train" / "metadata.csv").write_text(f"file_name,label\n{named},a\n")
+    assert f"row 2: file_name '{named}' leaves the folder" in refusal(tmp_path)
 
 
 def test_mixed_sizes_and_modes_become_one(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def _from_metadata(
         named = str(cells["file_name"])
         # As Windows writes it; a backslash is in no name of a dataset's file.
         place = tuple(part for part in named.replace("\\", "/").split("/") if part != ".")
-        if not place[0] or ".." in place:
+        if not place or not place[0] or ".." in place:
             raise invalid(given.name, f"row {row}: file_name '{named}' leaves the folder")
         if place not in inside:
             raise invalid(given.name, f"row {row}: there is no file '{named}'")
