@@ -142,6 +142,8 @@ class AzureContainer:
         # A page may be empty and not the last one: only the marker says that there are no more.
         while (page := self._do("list", "", lambda: _page(pages))) is not None:
             for blob in page:
+                if not (isinstance(blob.name, str) and isinstance(blob.size, int) and blob.size >= 0):
+                    raise self._asked("list", "").fault(200, "")
                 # Accounts with a hierarchical namespace list their folders as empty blobs.
                 marker = (blob.metadata or {}).get("hdi_isfolder", "").lower() == "true"
                 if marker or (blob.size == 0 and blob.name.endswith("/")):
@@ -234,9 +236,11 @@ class AzureContainer:
                 if isinstance(error, AzureError) and getattr(error, "status_code", None) == 429 and failures < 5:
                     time.sleep(min(retry_after(error) or exponential(failures, 1.0, 8.0), LONGEST_WAIT))
                     continue
-                if (fault := fault_of(error, asked, self._host, self._identity)) is None:
-                    raise
-                raise fault from None
+                fault = fault_of(error, asked, self._host, self._identity)
+                if fault is None and isinstance(error, (OSError, MemoryError)):
+                    raise  # this machine's
+                # The SDK raises whatever an answer that is none of storage's makes it stumble over.
+                raise fault or asked.fault(200, "") from None
             asked.granted()
             return found
         raise AssertionError("it returns or raises")

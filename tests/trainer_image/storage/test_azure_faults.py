@@ -28,11 +28,12 @@ from trainer_image.limits import Limits
 from trainer_image.stop import Stop
 from trainer_image.storage.azure import open_container
 from trainer_image.storage.azure_faults import no_token
-from trainer_image.storage.container import BlobInfo, Container, NoToken
+from trainer_image.storage.container import BlobInfo, Container, NoToken, StorageFault
 from trainer_image.transfer import lease, publish
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 from trainer_image.transfer.download import Download, lock_dataset
 from trainer_image.transfer.failures import failing_as
+from trainer_image.transfer.fetch_model import fetched
 from trainer_image.transfer.sources import unreadable
 
 
@@ -151,6 +152,39 @@ def test_a_refusal_without_words_is_a_refusal(
     refusals.answer = (403, "", body)
     with pytest.raises(PermissionDenied, match="storage refuses access"):
         read_config(storage, tmp_path)
+
+
+LISTING = b"<EnumerationResults><Blobs><Blob><Name>a.csv</Name>%b</Blob></Blobs><NextMarker/></EnumerationResults>"
+SIZELESS = b"<Properties><BlobType>BlockBlob</BlobType>%b</Properties>"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Please sign in</html>",
+        b"\xff\xfe",
+        b'{"run_id": "r", "manifest_sha256": "00"}',
+        b"<EnumerationResults></EnumerationResults>",
+        LISTING % b"",
+        LISTING % SIZELESS % b"",
+        LISTING % SIZELESS % b"<Content-Length>-5</Content-Length>",
+        LISTING % SIZELESS % b"<Content-Length>many</Content-Length>",
+    ],
+)
+@pytest.mark.parametrize("step", ["list", "read", "fetch the model", "pieces"])
+def test_an_answer_that_is_none_of_storage_s_is_a_sentence(
+    storage: Container, refusals: Refusals, tmp_path: Path, body: bytes, step: str
+) -> None:
+    refusals.answer = (200, "", body)
+    steps: dict[str, Callable[[], object]] = {
+        "list": lambda: list(storage.list()),
+        "read": lambda: storage.read("latest.json", 1000),
+        "fetch the model": lambda: fetched(storage, tmp_path),
+        "pieces": lambda: list(storage.pieces(BlobInfo("a.csv", 40, "etag"), 0, 40)),
+    }
+    with pytest.raises((StorageFault, TrainerError), match="what answers for storage"):
+        steps[step]()
 
 
 CONFLICTS = ["BlobArchived", "BlobImmutableDueToPolicy", "PendingCopyOperation", "SomethingNewOfNextYear", ""]
