@@ -118,16 +118,17 @@ def _measure(parts: Surroundings, settings: dict[str, str], options: argparse.Na
     return measure(
         lambda: parts.run_dispatcher(f"dispatcher-{name}", {**settings, "HEALTH_PORT": port}),
         f"http://127.0.0.1:{port}",
-        options.seconds,
-        _PAGES if options.page else (),
+        seconds=options.seconds,
+        patience=options.patience,
+        paths=_PAGES if options.page else (),
     )
 
 
 def _median(rounds: list[Figures]) -> Figures:
-    numbers = {
-        name: statistics.median(getattr(each, name) for each in rounds) for name in vars(rounds[0]) if name != "page"
-    }
-    return replace(rounds[0], **numbers)
+    names = [name for name in vars(rounds[0]) if name not in ("page", "settled")]
+    numbers = {name: statistics.median(getattr(each, name) for each in rounds) for name in names}
+    settled = [each.settled for each in rounds if each.settled is not None]
+    return replace(rounds[0], **numbers, settled=statistics.median(settled) if len(settled) == len(rounds) else None)
 
 
 _HEAD = """\
@@ -136,12 +137,13 @@ _HEAD = """\
 
 
 def _row(name: str, found: Figures) -> str:
+    settled = "not yet" if found.settled is None else f"{found.settled:.0f} s"
     row = (
         f"| {name} | {found.peak:.0f} MiB | {found.memory:.0f} MiB | {found.cpu:.1f} % | {found.ready:.1f} s"
-        f" | {found.settled:.0f} s | {found.cluster_calls:.0f} | {found.portal_calls:.0f} |"
+        f" | {settled} | {found.cluster_calls:.0f} | {found.portal_calls:.0f} |"
     )
     until = (
-        f"until at rest: {found.first_cluster:.0f} calls to the API server, {found.first_portal:.0f} to the portal, "
+        f"until then: {found.first_cluster:.0f} calls to the API server, {found.first_portal:.0f} to the portal, "
         f"of which at most {found.first_pace:.0f} a second changed something"
     )
     asked = (f"{path}: {seconds:.2f} s, {size:,} bytes" for path, (seconds, size) in found.page.items())
@@ -157,7 +159,9 @@ def _options() -> argparse.Namespace:
     text = "length of each request, on the Job and in its environment, up to 65536 (about 100)"
     parser.add_argument("--request-bytes", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--page", action="store_true", help=f"ask for {' and '.join(_PAGES)} once at each size")
-    parser.add_argument("--seconds", type=float, default=60, help="at rest that are measured (60)")
+    parser.add_argument("--seconds", type=float, default=60, metavar="SECONDS", help="at rest that are measured (60)")
+    text = "in which it is to come to rest; measured after them all the same (300)"
+    parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help=text)
     parser.add_argument("--rounds", type=int, default=1, help="of each size, of which the median is taken (1)")
     parser.add_argument("--no-docs", action="store_true", help="leave docs/scale.svg and docs/performance.md alone")
     options = parser.parse_args()

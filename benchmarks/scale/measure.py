@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_stack.http_json import OPENER
-from local_stack.processes import Service, wait_until
+from local_stack.processes import Service
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Seconds, or as long as is measured if that is less. It is at rest when it has written nothing for so long: neither to
 # the portal nor to the API server.
 _QUIET = 20.0
-_LONGEST_SETTLING = 1800.0
 _CALLS = re.compile(r"^training_dispatcher_(portal|cluster)_calls_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 
@@ -24,6 +23,7 @@ _CALLS = re.compile(r"^training_dispatcher_(portal|cluster)_calls_total\{(.*)\} 
 class Figures:
     """Memory in MiB, CPU in percent of a core, seconds from the start to ready and to rest, calls a minute at rest.
 
+    settled: None where it did not come to rest in time; the others are then those of its work.
     first_*: calls until then, and the most that changed something in a second. page: path → (seconds, bytes).
     """
 
@@ -31,7 +31,7 @@ class Figures:
     memory: float
     cpu: float
     ready: float
-    settled: float
+    settled: float | None
     cluster_calls: float
     portal_calls: float
     first_cluster: float
@@ -40,14 +40,19 @@ class Figures:
     page: dict[str, tuple[float, int]]
 
 
-def measure(start: Callable[[], Service], url: str, seconds: float, paths: tuple[str, ...]) -> Figures:
-    """Start a dispatcher that serves its probes at `url`, watch it for `seconds` at rest, and stop it."""
+def measure(
+    start: Callable[[], Service], url: str, *, seconds: float, patience: float, paths: tuple[str, ...]
+) -> Figures:
+    """Start a dispatcher that serves its probes at `url`, watch it for `seconds` at rest, and stop it.
+
+    patience: seconds for which it is waited until it comes to rest.
+    """
     began = time.monotonic()
     service = start()
     try:
         service.wait_ready(lambda: _answers(f"{url}/readyz"), 600)
         ready = time.monotonic() - began
-        settled, pace = _settle(url, began, min(_QUIET, seconds))
+        settled, pace = _settle(url, began, min(_QUIET, seconds), patience)
         calls, cpu, since = _calls(url), _cpu(service.pid), time.monotonic()
         time.sleep(seconds)
         length = time.monotonic() - since
@@ -73,25 +78,23 @@ def measure(start: Callable[[], Service], url: str, seconds: float, paths: tuple
     )
 
 
-def _settle(url: str, began: float, length: float) -> tuple[float, float]:
-    """Wait until nothing was written for a while; seconds from `began` to the last write, and the most a second."""
-    last, seen, most = 0.0, began, 0.0
-    since = time.monotonic()
+def _settle(url: str, began: float, length: float, patience: float) -> tuple[float | None, float]:
+    """Wait until nothing was written for `length` seconds.
 
-    def quiet() -> bool:
-        nonlocal last, seen, since, most
-        written, now = _calls(url)["writes"], time.monotonic()
-        if written != last:
-            most = max(most, (written - last) / (now - seen))
-            last, since = written, now
-        seen = now
-        if now - since >= length:
-            return True
+    Seconds from `began` to the last write, None when that took longer than `patience`; and the most writes a second.
+    """
+    written, most = _calls(url)["writes"], 0.0
+    seen = last = time.monotonic()
+    while seen - last < length:
+        if seen - began > patience:
+            return None, most
         time.sleep(min(2.0, length))
-        return False
-
-    wait_until(quiet, _LONGEST_SETTLING, what="the dispatcher to come to rest")
-    return since - began, most
+        before, at = written, seen
+        written, seen = _calls(url)["writes"], time.monotonic()
+        if written != before:
+            last = seen
+            most = max(most, (written - before) / (seen - at))
+    return last - began, most
 
 
 def _calls(url: str) -> dict[str, float]:

@@ -96,7 +96,7 @@ def test_a_run_on_the_stand_in_prints_a_row_for_each_size(azurite: Azurite) -> N
     process = _scale("--sizes", "2", "6", "--reported", "3", "--request-bytes", "2000", "--page")
     said, complaints = process.communicate(timeout=100)
     assert process.returncode == 0, complaints
-    row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\nuntil at rest: \d+ calls to"
+    row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\nuntil then: \d+ calls to"
     for size in (2, 6):
         assert re.search(row.format(size), said), said
     assert re.search(r"; /api/status: [\d.]+ s, [\d,]+ bytes; /metrics: [\d.]+ s, [\d,]+ bytes$", said), said
