@@ -38,6 +38,7 @@ def test_f21_a_gpu_that_was_given_and_is_gone_is_not_replaced_by_the_cpu(monkeyp
     from trainer_image.host.devices import choose_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
     assert choose_device("auto").type == "cpu", "a laptop"
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "GPU-8d2f1e90-0000-0000-0000-000000000000")
     with pytest.raises(errors.GpuFault):
@@ -46,6 +47,21 @@ def test_f21_a_gpu_that_was_given_and_is_gone_is_not_replaced_by_the_cpu(monkeyp
     with pytest.raises(errors.GpuFault, match="The pod was promised 2 GPUs, but none is visible"):
         choose_device("auto", promised=2)
     assert choose_device("cpu", promised=2).type == "cpu", "whoever says cpu gets it"
+
+
+@pytest.mark.parametrize(("wanted", "promised"), [("auto", 2), ("cuda", 0), ("cuda:1", 1)])
+def test_f71_an_image_that_can_never_see_a_gpu_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, promised: int
+) -> None:
+    import torch
+
+    from trainer_image.host.devices import choose_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    with pytest.raises(errors.ConfigInvalid, match="the image's PyTorch is built without CUDA; use") as told:
+        choose_device(wanted, promised)
+    assert told.value.exit_code == 78
 
 
 def test_f27_every_template_asks_for_its_disk_and_limits_it() -> None:

@@ -14,6 +14,7 @@ import logging
 import shlex
 import shutil
 import signal
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -111,6 +112,7 @@ def train(inputs: RunInputs) -> RunResult:
     hide_own_memory()
     inputs.progress(Progress(f"Running {_shown(inputs.config.command.argv)}", progress.step))
     left = max(1.0, float(inputs.config.train.time_budget) - spent)
+    place = _identity(inputs.output)
     program = Program(inputs.config.command.argv, environment(_given(inputs, work, saved, progress, left)))
     # A program that keeps to the time has that of a stop besides, to write its model.
     latest = began + left + inputs.grace_seconds / 2 if _budgeted(inputs) else None
@@ -119,6 +121,8 @@ def train(inputs: RunInputs) -> RunResult:
     finally:
         program.close()
         checkpoints.close()
+    if _identity(inputs.output) != place:
+        raise UserCodeFailed("The program put something else in the place of its folder OUTPUT_DIR")
     checkpoints.seconds = seconds = spent + time.monotonic() - began
     if overdue:
         if code != 0:
@@ -129,6 +133,15 @@ def train(inputs: RunInputs) -> RunResult:
         error = _failure(inputs.config.command.argv, code, program.tail(), progress.step)
         raise (None if code in MEANT else memory.out_of_memory(error, kills_before)) or error
     return output.finish(inputs, progress, seconds, checkpoints)
+
+
+def _identity(folder: Path) -> tuple[int, int, bool] | None:
+    """Device, inode, and whether it is a folder and no link to one; None where there is nothing."""
+    try:
+        found = folder.lstat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, stat.S_ISDIR(found.st_mode)
 
 
 def _watch(

@@ -8,6 +8,7 @@ copied nothing is kept.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -20,6 +21,8 @@ from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
 from trainer_image.contract import CheckpointStore
+from trainer_image.host import beneath
+from trainer_image.host.exhaustion import DISK_FULL
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.storage.manifest import MANIFEST, of_folder
@@ -157,15 +160,16 @@ class CheckpointFolder:
             target = folder / FILES / name
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copyfile(self._folder / name, target, follow_symlinks=False)
-            except FileNotFoundError:
-                raise NotWhole("the program removed a file meanwhile") from None
-            if target.is_symlink():
-                raise NotWhole("the program put a link in a file's place meanwhile")
+                with beneath.open_file(self._folder, name) as source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+            except OSError as error:
+                if error.errno in DISK_FULL:
+                    raise
+                raise NotWhole("the program removed a file meanwhile, or put something else in its place") from None
         if look(self._folder) != seen:
             raise NotWhole("the program wrote to it meanwhile")
-        if self._history.exists():
-            shutil.copyfile(self._history, folder / HISTORY)
+        with contextlib.suppress(OSError), beneath.open_file(self._history.parent, self._history.name) as source:
+            (folder / HISTORY).write_bytes(source.read())
         spent = self.seconds + time.monotonic() - self._began
         state = {"format": FORMAT, "step": step, "seconds": round(spent, 3)}
         (folder / STATE).write_text(json.dumps(state), encoding="utf-8")

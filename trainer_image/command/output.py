@@ -6,6 +6,7 @@ import io
 import json
 import os
 import platform
+import secrets
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from trainer_image.command.process import plain_line
 from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import LimitExceeded, UserCodeFailed
+from trainer_image.host import beneath
 from trainer_image.limits import Limits
 from trainer_image.report import program
 from trainer_image.storage.blob_names import first_problem, printable
@@ -101,6 +103,8 @@ def published(folder: Path, limits: Limits) -> list[str]:
                 )
             names.append(name)
             size += target.stat().st_size
+            if path.is_symlink():
+                _become(path, target)
     if not set(names) - {HISTORY}:
         raise UserCodeFailed("The program ended with exit code 0, but left nothing in OUTPUT_DIR: there is no model")
     if len(names) > MOST_FILES:
@@ -118,14 +122,21 @@ def published(folder: Path, limits: Limits) -> list[str]:
     return sorted(names)
 
 
+def _become(link: Path, target: Path) -> None:
+    """Puts the file in place of a link to it: what is published is read without following any."""
+    new = link.with_name(f".{secrets.token_hex(8)}")
+    os.link(target, new)
+    new.replace(link)
+
+
 def read_metrics(path: Path) -> tuple[dict[str, float], list[str]]:
     """(figures, the headline first; a note for what is wrong). Hours of training are not lost for a figure."""
     if not path.is_file():
         return {}, []
     try:
-        with path.open("rb") as file:
+        with beneath.open_file(path.parent, path.name) as file:
             reported = json.loads(file.read(METRICS_BYTES + 1))
-    except (ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return {}, [f"{METRICS} was not read: it is not JSON of at most {METRICS_BYTES} bytes."]
     if not isinstance(reported, dict):
         return {}, [f"{METRICS} was not read: it is not an object of names and numbers."]

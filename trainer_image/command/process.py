@@ -11,9 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+from trainer_image.command import keeper
+from trainer_image.errors import UserCodeKilled
 from trainer_image.host import child_environment
 from training_common.redaction import redact
 from training_common.text import plain
@@ -22,23 +25,9 @@ log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
-# Runs before the program, in its process. The program dies with a trainer that is killed: an orphan would go on
-# writing, and hold a GPU. Python ignores SIGPIPE, and what is ignored stays so in a program that is executed.
-_LAUNCH = f"""
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    os._exit(137)
-for number in (signal.SIGPIPE, signal.SIGXFSZ):
-    signal.signal(number, signal.SIG_DFL)
-try:
-    os.execvp(sys.argv[2], sys.argv[2:])
-except OSError as error:
-    print(f"{{sys.argv[2]}} cannot be started: {{error.strerror}}")
-    sys.stdout.flush()
-    os._exit(126)
-"""
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 4, 36, 37
+# Longer than the keeper takes to give up what cannot be ended.
+_PATIENCE = keeper.PATIENCE + 10.0
 
 
 def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -56,46 +45,75 @@ def hide_own_memory() -> None:
 
 
 class Program:
-    """A running program in a process group of its own. Its output becomes lines of the log.
+    """A running program with a keeper between it and this process: see keeper.py. Its output becomes lines of the log.
 
-    Made and closed in the main thread: Linux ties the program's life to the thread that started it.
+    Made and closed in the main thread: Linux ties the keeper's life to the thread that started it.
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        launcher = [sys.executable, "-I", "-S", "-c", _LAUNCH, str(os.getpid())]
-        self._process = subprocess.Popen(  # noqa: S603 (what may run was checked, and no shell reads it)
-            [*launcher, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        # Should the program end its keeper, what it started is handed to this process.
+        self._orphans = _Orphans()
+        self._status, status = os.pipe()
+        script = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(status)]
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (what may run was checked, and no shell reads it)
+                [*script, *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(environment),
+                pass_fds=(status,),
+                start_new_session=True,
+            )
+        finally:
+            os.close(status)
+        self._ended: int | None = None
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._reader = threading.Thread(target=self._read, name="program", daemon=True)
         self._reader.start()
 
     def wait(self, seconds: float) -> int | None:
-        """Its exit code, negative for a signal; None when it still runs after `seconds`."""
-        try:
-            return self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
+        """Its exit code, negative for a signal, once nothing of it is left; None when it still runs after `seconds`.
+
+        Raises UserCodeKilled where something of it cannot be ended.
+        """
+        if self._ended is None:
+            try:
+                self._process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                return None
+            self._ended = self._how_it_ended()
+        return self._ended
 
     def terminate(self) -> None:
         """SIGTERM to the program alone: what it started is its own to end, data-loading processes for instance."""
         self._process.terminate()
 
     def kill(self) -> None:
-        """SIGKILL to the program and all that it started in its process group."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """Ends the program and all that it started. Raises UserCodeKilled where something of it cannot be ended."""
+        if self._ended is None and self._process.poll() is None:
+            self._process.send_signal(keeper.END)
+            self._process.send_signal(signal.SIGCONT)  # the program may have stopped it
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
+            self._process.kill()
         self._process.wait()
+        self.wait(0)
+
+    def _how_it_ended(self) -> int:
+        said = os.read(self._status, 64).decode().split()
+        os.close(self._status)
+        gone = len(said) == 1
+        if not said:  # the keeper was killed: by the program, or for memory
+            gone = self._orphans.end()
+        self._orphans.release()
+        if not gone:
+            raise UserCodeKilled("The program left a process behind that the kernel cannot end: nothing is published")
+        return int(said[0]) if said else -signal.SIGKILL
 
     def close(self) -> None:
-        """Ends what is left of its group, and reads what it printed last."""
+        """Ends what is left of it, and reads what it printed last."""
         self.kill()
-        # A process that left the group may hold the pipe open: its output is not waited for.
         self._reader.join(timeout=5)
 
     def tail(self) -> str:
@@ -113,6 +131,44 @@ class Program:
             log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
                 self._tail.append(clean)
+
+
+class _Orphans:
+    """Processes that this one is handed while it asks for them: of a program whose keeper is gone."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        asked = ctypes.c_int()
+        self._libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(asked), 0, 0, 0)
+        self._asked_before = asked.value
+        self._others = set(keeper.children())
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+    def end(self) -> bool:
+        """Ends those that came since, and are of another session: children of this process's own stay in its session.
+
+        Whether none is left.
+        """
+        latest = time.monotonic() + keeper.PATIENCE
+        while left := [child for child in keeper.children() if child not in self._others and _is_elsewhere(child)]:
+            if time.monotonic() > latest:
+                return False
+            for child in left:
+                with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                    os.kill(child, signal.SIGKILL)
+                    os.waitpid(child, os.WNOHANG)
+            time.sleep(0.002)
+        return True
+
+    def release(self) -> None:
+        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, self._asked_before, 0, 0, 0)
+
+
+def _is_elsewhere(process: int) -> bool:
+    try:
+        return os.getsid(process) != os.getsid(0)
+    except ProcessLookupError:
+        return False
 
 
 def plain_line(text: str) -> str:

@@ -17,6 +17,8 @@ from typing import Any
 
 from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
+from trainer_image.host import beneath
+from trainer_image.host.exhaustion import DISK_FULL
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +102,17 @@ class ProgressFile:
     def _keep(self, record: dict[str, Any]) -> None:
         if self._full:
             return
-        with self.history.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-            self._full = file.tell() > HISTORY_BYTES
+        try:
+            with beneath.open_to_append(self.history) as file:
+                file.write(json.dumps(record).encode() + b"\n")
+                self._full = file.tell() > HISTORY_BYTES
+            why = "is full"
+        except OSError as error:
+            if error.errno in DISK_FULL:
+                raise
+            self._full, why = True, "was replaced by the program"
         if self._full:
-            log.warning("metrics.jsonl is full: what the program reports from now on is not kept in it")
+            log.warning("metrics.jsonl %s: what the program reports from now on is not kept in it", why)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

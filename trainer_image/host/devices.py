@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from trainer_image.errors import GpuFault, UsageError
+from trainer_image.errors import ConfigInvalid, GpuFault, UsageError
 
 
 def choose_device(wanted: str, promised: int = 0) -> torch.device:
     """The device for "auto", "cpu", "cuda" or "cuda:N". promised: GPUs that the pod was given by its limits.
 
     Raises GpuFault when a GPU was asked for or promised and none is visible: a training that fell back to the CPU
-    unasked would take days and look healthy.
+    unasked would take days and look healthy. ConfigInvalid where the image could not see any, on whatever node.
     """
     # The device plugin names the GPUs that it gave to this container; an image's own default is "all" or "none".
     given = os.environ.get("NVIDIA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-"))
@@ -33,7 +33,8 @@ def choose_device(wanted: str, promised: int = 0) -> torch.device:
         asked = f"Device '{wanted}' was asked for"
         if promised and wanted == "auto":
             asked = f"The pod was promised {promised} GPU{'s' if promised > 1 else ''}"
-        raise GpuFault(f"{asked}, but none is visible in this container: {why_no_gpu()}")
+        kind = GpuFault if torch.backends.cuda.is_built() else ConfigInvalid  # type: ignore[no-untyped-call]
+        raise kind(f"{asked}, but none is visible in this container: {why_no_gpu()}")
     number = int(match[1] or 0)
     if number >= torch.cuda.device_count():
         raise GpuFault(f"Device '{wanted}' was asked for, but {torch.cuda.device_count()} GPU(s) are visible")

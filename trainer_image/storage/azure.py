@@ -13,7 +13,7 @@ import mimetypes
 import os
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from io import BufferedIOBase
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -179,19 +179,16 @@ class AzureContainer:
         put = functools.partial(self._client.upload_blob, name, content, content_settings=_type(name), **_only_if(etag))
         self._do("write", name, put)
 
-    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
-        with file.open("rb") as content:
-            md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).digest()
+    def upload(self, name: str, content: BufferedIOBase, etag: str | None = ANY) -> str:
+        content.seek(0)
+        md5 = hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).digest()
+        size = content.seek(0, os.SEEK_END)
 
         def put() -> str:
-            with file.open("rb") as content:
-                answer = self._client.get_blob_client(name).upload_blob(
-                    content,
-                    length=file.stat().st_size,
-                    max_concurrency=4,
-                    content_settings=_type(name, md5),
-                    **_only_if(etag),
-                )
+            content.seek(0)
+            answer = self._client.get_blob_client(name).upload_blob(
+                content, length=size, max_concurrency=4, content_settings=_type(name, md5), **_only_if(etag)
+            )
             return _bare(answer["etag"])
 
         return self._do("write", name, put)

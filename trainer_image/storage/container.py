@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from io import BufferedIOBase
 from typing import Protocol
 
 # In place of an ETag: whatever is there now, or nothing.
@@ -122,8 +122,8 @@ class Container(Protocol):
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
         """Replaces the blob that has this ETag; None: creates it. Raises BlobChanged when that is past."""
 
-    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
-        """Creates or replaces a blob of any size. Returns its ETag in a listing.
+    def upload(self, name: str, content: BufferedIOBase, etag: str | None = ANY) -> str:
+        """Creates or replaces a blob of any size by what a file holds, from its start. Returns its ETag in a listing.
 
         etag: replaces the blob that a listing had with this ETag; None: creates it. Raises BlobChanged when that is
         past.

@@ -12,6 +12,7 @@ import shutil
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from io import BufferedIOBase
 from pathlib import Path
 from typing import IO
 
@@ -107,10 +108,10 @@ class LocalContainer:
                 raise BlobChanged("it has changed meanwhile")
             self._replace(name, lambda file: file.write(content))
 
-    def upload(self, name: str, file: Path, etag: str | None = ANY) -> str:
+    def upload(self, name: str, content: BufferedIOBase, etag: str | None = ANY) -> str:
         def copy(target: IO[bytes]) -> None:
-            with file.open("rb") as source:
-                shutil.copyfileobj(source, target, _COPY_BYTES)
+            content.seek(0)
+            shutil.copyfileobj(content, target, _COPY_BYTES)
 
         path = self.root / name
         with self._faults(), nullcontext() if etag == ANY else self._locked():

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
+from trainer_image.host import beneath
 from trainer_image.storage.blob_names import problem_of
 from trainer_image.storage.container import BlobInfo, Container
 
@@ -17,13 +20,18 @@ MANIFEST = "MANIFEST.json"
 def fingerprint(path: Path) -> dict[str, Any]:
     """The file's {size, sha256} as a manifest lists it."""
     with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        return fingerprint_of(file)
+
+
+def fingerprint_of(file: BufferedIOBase) -> dict[str, Any]:
+    """Of an open file, from where it stands."""
+    digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"size": file.seek(0, os.SEEK_END), "sha256": digest}
 
 
 def of_folder(folder: Path) -> dict[str, dict[str, Any]]:
     """name → fingerprint of every file below the folder, by name, but for its manifest."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {name: fingerprint(folder / name) for name in names if name != MANIFEST}
+    return {name: fingerprint(folder / name) for name in beneath.names(folder) if name != MANIFEST}
 
 
 def entries(listed: Any) -> dict[str, dict[str, Any]]:

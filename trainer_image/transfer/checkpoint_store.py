@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from trainer_image.errors import StorageUnavailable
+from trainer_image.host import beneath
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.container import AccessDenied, BlobInfo, Container, ContainerMissing, Full
 from trainer_image.storage.manifest import MANIFEST, entries, fetch_all
@@ -68,12 +69,12 @@ class ContainerCheckpoints:
         return failing_as(f"Failed to {what} container: {self._container.name}", meanings)
 
     def _store(self, folder: Path) -> None:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        files.sort(key=lambda path: path.name == MANIFEST)
+        files = sorted(beneath.names(folder), key=lambda name: name.rpartition("/")[2] == MANIFEST)
         # An older attempt's manifest must not vouch for the new files while they arrive.
         self._container.delete(f"{self._prefix}{folder.name}/{MANIFEST}")
-        for path in files:
-            self._container.upload(f"{self._prefix}{folder.name}/{path.relative_to(folder).as_posix()}", path)
+        for name in files:
+            with beneath.open_file(folder, name) as content:
+                self._container.upload(f"{self._prefix}{folder.name}/{name}", content)
 
     def _prune(self) -> None:
         stored = self._stored()

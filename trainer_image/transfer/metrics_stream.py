@@ -8,10 +8,12 @@ up to the end.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from pathlib import Path
 from typing import Self
 
+from trainer_image.host import beneath
 from trainer_image.stop import Stop
 from trainer_image.storage.container import Container, StorageFault
 
@@ -72,12 +74,13 @@ class MetricsStream:
 
     def _copy(self) -> None:
         try:
-            size = self._file.stat().st_size
+            lines = beneath.open_file(self._file.parent, self._file.name)
         except FileNotFoundError:
             return  # nothing was measured yet, or this kind of task measures nothing
-        if size in (0, self._seen):
-            return
-        with self._file.open("rb") as lines:
+        with lines:
+            size = os.fstat(lines.fileno()).st_size
+            if size in (0, self._seen):
+                return
             start = max(0, size - MOST_BYTES)
             lines.seek(start)
             content = lines.read(size - start)

@@ -10,17 +10,22 @@ ETag it had when the run started.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
+from typing import Any
 
-from trainer_image.errors import Fenced, UploadFailed
+from trainer_image.errors import Fenced, UploadFailed, UserCodeFailed
+from trainer_image.host import beneath
 from trainer_image.storage import untrusted_json
+from trainer_image.storage.blob_names import printable
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, StorageFault, TooLarge
-from trainer_image.storage.manifest import MANIFEST, fingerprint, of_folder
+from trainer_image.storage.manifest import MANIFEST, fingerprint_of
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
@@ -99,13 +104,30 @@ def publish(
 def _upload(container: Container, folder: Path, where: str) -> str:
     """The folder's files, then their manifest; its SHA-256. Raises BlobChanged where others wrote there meanwhile."""
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
-    manifest = of_folder(folder)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
     stored: dict[str, str] = {}
-    for name in (*manifest, MANIFEST):
+
+    def store(name: str, content: BufferedIOBase) -> dict[str, Any]:
+        # One open file for both: what the manifest vouches for is what was stored, whatever has the name by now.
+        entry = fingerprint_of(content)
         blob = f"{where}/{name}"
-        stored[blob] = container.upload(blob, folder / name, listed.get(blob))
+        stored[blob] = container.upload(blob, content, listed.get(blob))
+        return entry
+
+    manifest = {}
+    for name in beneath.names(folder):
+        if name != MANIFEST:
+            with _opened(folder, name) as content:
+                manifest[name] = store(name, content)
+    digest = store(MANIFEST, io.BytesIO(json.dumps(manifest, indent=1, sort_keys=True).encode()))["sha256"]
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
     if any(listed.get(blob) != etag for blob, etag in stored.items()):
         raise BlobChanged("another pod has written to it")
-    return str(fingerprint(folder / MANIFEST)["sha256"])
+    return str(digest)
+
+
+def _opened(folder: Path, name: str) -> BufferedIOBase:
+    try:
+        return beneath.open_file(folder, name)
+    except OSError as error:
+        why = f"{printable(name)} is no file of its own, or not any more ({error.strerror}); links are not followed"
+        raise UserCodeFailed(f"Nothing is published: {why}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,13 +56,13 @@ def test_a_folder_that_changes_while_it_is_copied_is_not_kept(
     store = FolderStore(tmp_path / "store")
     folder = keeper(tmp_path, store)
     (folder._folder / "a").write_text("1")
-    copyfile = command.checkpoints.shutil.copyfile  # type: ignore[attr-defined]
+    copy = command.checkpoints.shutil.copyfileobj  # type: ignore[attr-defined]
 
-    def busy(source: Path, target: Path, **options: bool) -> None:
-        copyfile(source, target, **options)
+    def busy(source: Any, target: Any) -> None:
+        copy(source, target)
         (folder._folder / "b").write_text("written meanwhile")
 
-    monkeypatch.setattr(command.checkpoints.shutil, "copyfile", busy)  # type: ignore[attr-defined]
+    monkeypatch.setattr(command.checkpoints.shutil, "copyfileobj", busy)  # type: ignore[attr-defined]
     assert not folder.save_now(step=1, within=10)
     assert store.kept == []
     assert "Checkpoint put off: the program wrote to it meanwhile" in caplog.text

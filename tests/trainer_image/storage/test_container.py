@@ -115,7 +115,8 @@ def test_an_upload_keeps_the_md5_with_the_blob(container: Container, tmp_path: P
     file = tmp_path / "model.bin"
     file.write_bytes(secrets.token_bytes(100_000))
     md5 = hashlib.md5(file.read_bytes()).digest()
-    container.upload("runs/1/model.bin", file)
+    with file.open("rb") as content:
+        container.upload("runs/1/model.bin", content)
     (blob,) = container.list("runs/")
     assert blob.size == 100_000
     assert blob.md5 in (md5, None)

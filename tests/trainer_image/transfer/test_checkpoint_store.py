@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +153,10 @@ def test_a_manifest_s_names_stay_in_the_folder(tmp_path: Path) -> None:
 
 def test_an_interrupted_upload_is_no_checkpoint(tmp_path: Path) -> None:
     class Interrupted(LocalContainer):
-        def upload(self, name: str, file: Path) -> None:
+        def upload(self, name: str, content: BufferedIOBase, etag: str | None = "*") -> str:
             if name.endswith("MANIFEST.json"):
                 raise Unavailable("storage answers 503")
-            super().upload(name, file)
+            return super().upload(name, content, etag)
 
     checkpoints = store(Interrupted(tmp_path / "c"), tmp_path)
     with pytest.raises(StorageUnavailable, match="step-1"):

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,8 @@ class Beside(Breaking):
         self.after: str | None = after
         self.other = other
 
-    def upload(self, name: str, file: Path, etag: str | None = "*") -> str:
-        answer = self._inner.upload(name, file, etag)
+    def upload(self, name: str, content: BufferedIOBase, etag: str | None = "*") -> str:
+        answer = self._inner.upload(name, content, etag)
         if self.after and name.endswith(self.after):
             self.after = None
             publish(self._inner, self.other, "run-1", Latest(None))
