@@ -153,8 +153,8 @@ def test_f66_an_untold_outcome_does_not_cover_what_a_person_has_set_since(person
     assert person.ended(person.train())[0] == 202
     person.portal.clear_faults()
     person.portal.set_model(person.model, "Reconfigure")
-    assert person.ended(person.start("report", "--out", "out"))[0] == 0
-    assert person.status()[0] == "Reconfigure"
+    code, said = person.ended(person.start("report", "--out", "out"))
+    assert (code, person.status()[0]) == (0, "Reconfigure"), said
 
 
 def test_f66_a_status_that_cannot_be_read_at_the_end_does_not_keep_the_outcome_back(person: Standalone) -> None:

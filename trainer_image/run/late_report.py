@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
 from portal_client.protocol import Portal
+from portal_client.statuses import ProcessingStatus
 from trainer_image.config.settings import Settings
 from trainer_image.errors import StatusUnavailable, UsageError
 from trainer_image.run import unreported
@@ -32,9 +34,11 @@ def report(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]
     if newer not in (None, left.run_id):
         unreported.forget(models, left.run_id)
         return f"Run {newer} has taken the model over from run {left.run_id}, whose outcome is not reported any more"
-    settings = replace(settings, model_container=left.model_container, tracking=True, dispatched=False)
-    tracker = make_tracker(settings, stop, connect, acknowledged=left.acknowledged)
-    if (why := tracker.report(left.outcome, left.message)) is not None:
+    before = ProcessingStatus.parse(left.before) if left.before else None
+    settings = replace(settings, model_container=left.model_container, tracking=True, dispatched=False, before=before)
+    age = max(0.0, time.time() - left.ended)
+    tracker = make_tracker(settings, stop, connect, acknowledged=left.acknowledged, age=age)
+    if (why := tracker.report(left.outcome, left.message, code=left.code)) is not None:
         raise StatusUnavailable(f"The portal was not told that {left.model_container} is {left.status}: {why}")
     unreported.forget(models, left.run_id)
     return f"The portal knows how run {left.run_id} of {left.model_container} ended: {left.status}, {left.message}"

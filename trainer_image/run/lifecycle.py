@@ -186,6 +186,7 @@ class _Run:
             code=outcome.code,
             exit=outcome.exit_code,
             acknowledged=self._tracker.acknowledged,
+            before=None if self._tracker.before is None else self._tracker.before.title,
             ended=time.time(),
         )
         unreported.keep(models, self._kept)

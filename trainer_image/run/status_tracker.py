@@ -48,6 +48,7 @@ class Tracker:
     """Reports how a training goes, and here to nobody: STATUS_TRACKING=off."""
 
     acknowledged = False
+    before: ProcessingStatus | None = None
 
     def begin(self) -> bool:
         """False: the model is Completed already. Raises Cancelled, StatusRefused, StatusUnavailable."""
@@ -77,6 +78,7 @@ class StatusTracker(Tracker):
     dispatched:     the dispatcher has validated the model and marked it Processing
     acknowledged:   the portal has taken this training's Processing
     before:         what the portal showed before that; None where nobody knows
+    age:            how long ago the training ended whose outcome is reported late
     interval:       at most one progress report in this time
     report_seconds: how long the terminal report is retried; a request to stop that comes meanwhile leaves one more try
     """
@@ -91,6 +93,7 @@ class StatusTracker(Tracker):
     start_seconds: float = START_SECONDS
     acknowledged: bool = False
     before: ProcessingStatus | None = None
+    age: float = 0.0
     _wrote_at: float = field(default_factory=time.monotonic, init=False)  # or the dispatcher, before this process began
     _doubted_at: float | None = field(default=None, init=False)
     _server_errors: int = field(default=0, init=False)
@@ -99,6 +102,10 @@ class StatusTracker(Tracker):
     _sent: str | None = field(default=None, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.age:  # what is shown now has had that time to become true
+            self._wrote_at = self._doubted_at = time.monotonic() - self.age
 
     def begin(self) -> bool:
         patience = min(self.start_seconds, self.report_seconds)

@@ -31,9 +31,14 @@ def connect_portal(settings: Settings) -> Portal:
 
 
 def make_tracker(
-    settings: Settings, stop: Stop, connect: Callable[[Settings], Portal], *, acknowledged: bool = False
+    settings: Settings,
+    stop: Stop,
+    connect: Callable[[Settings], Portal],
+    *,
+    acknowledged: bool = False,
+    age: float = 0.0,
 ) -> Tracker:
-    """acknowledged: see StatusTracker.
+    """acknowledged, age: see StatusTracker.
 
     Raises UsageError where it is not known which model is to be tracked and where, ConfigInvalid for a setting of the
     portal's that cannot be used.
@@ -65,6 +70,7 @@ def make_tracker(
         interval=settings.progress_seconds,
         report_seconds=settings.report_retry_seconds,
         acknowledged=acknowledged,
+        age=age,
         before=settings.before,
     )
 

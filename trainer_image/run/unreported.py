@@ -31,7 +31,8 @@ class Unreported:
     """An outcome that the portal does not know.
 
     status: Completed or Failed; message: for the portal's users; code, exit: of the run
-    acknowledged: whether the portal had taken Processing; ended: epoch seconds
+    acknowledged: whether the portal had taken Processing; before: its status before that, None where nobody knows
+    ended: epoch seconds
     """
 
     run_id: str
@@ -41,6 +42,7 @@ class Unreported:
     code: str
     exit: int
     acknowledged: bool
+    before: str | None
     ended: float
 
     @property
@@ -98,6 +100,7 @@ def _parsed(body: Any, name: str) -> Unreported:
         code=str(body["code"]),
         exit=int(body["exit"]),
         acknowledged=body["acknowledged"] is True,
+        before=None if body["before"] is None else ProcessingStatus.parse(body["before"]).title,
         ended=float(body["ended"]),
     )
     extract_model_id(left.model_container)
