@@ -72,6 +72,13 @@ def conflict(resource: Resource, name: str, why: str | None = None) -> ApiError:
     )
 
 
+def conflict_of_kind(resource: Resource, name: str, why: str) -> ApiError:
+    """409 Conflict of a deletion, which names the kind where other calls name the resource."""
+    kind = f"{resource.kind}.{resource.group}" if resource.group else resource.kind
+    details = {**_details(resource, name), "kind": resource.kind}
+    return ApiError(409, "Conflict", f'Operation cannot be fulfilled on {kind} "{name}": {why}', details)
+
+
 def invalid(resource: Resource, name: str, causes: Sequence[Cause]) -> ApiError:
     """422 Invalid, with every cause."""
     sentences = [f"{cause.field}: {cause.message}" for cause in causes]

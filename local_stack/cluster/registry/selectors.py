@@ -95,14 +95,20 @@ def field_matcher(resource: Resource, text: str) -> Matcher | None:
         if not separator:
             raise bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         if path not in _COMMON and path not in _FIELDS.get(resource.plural, ()):
-            raise bad_request(
-                f'Unable to find "{resource.api_version}, Resource={resource.plural}" that match label '
-                f'selector "", field selector "{text}": field label not supported: {path}'
-            )
+            raise bad_request(_unknown_label(resource, path))
         tests.append(_field_test(path, value, equal))
     if not tests:
         return None
     return lambda obj: all(test(obj) for test in tests)
+
+
+def _unknown_label(resource: Resource, path: str) -> str:
+    """As each kind's own conversion of field labels says it."""
+    if resource.plural == "jobs":
+        return f'field label "{path}" not supported for Job'
+    if not resource.group:
+        return f"field label not supported: {path}"
+    return f'"{path}" is not a known field selector: only "metadata.name", "metadata.namespace"'
 
 
 def _field_test(path: str, value: str, equal: bool) -> Matcher:

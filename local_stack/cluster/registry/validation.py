@@ -64,10 +64,10 @@ def metadata_causes(resource: Resource, meta: Obj) -> Causes:
     if sum(len(key) + len(value) for key, value in annotations.items()) > _ANNOTATIONS_LIMIT:
         text = f"Too long: may not be more than {_ANNOTATIONS_LIMIT} bytes"
         causes.append(Cause("metadata.annotations", "FieldValueTooLong", text))
-    for finalizer in meta.get("finalizers") or ():
+    for number, finalizer in enumerate(meta.get("finalizers") or ()):
         if "/" not in finalizer and finalizer not in _FINALIZERS:
             text = "name is neither a standard finalizer name nor is it fully qualified"
-            causes.invalid("metadata.finalizers", finalizer, text)
+            causes.invalid(f"metadata.finalizers[{number}]", finalizer, text)
     return causes
 
 

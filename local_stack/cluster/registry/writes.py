@@ -213,8 +213,8 @@ class Registry:
         """The object as it was left, and whether it is gone."""
         old = self.get(resource, namespace, name)
         meta = old["metadata"]
-        _check_precondition(resource, name, "UID", options.uid, meta["uid"])
-        _check_precondition(resource, name, "ResourceVersion", options.version, meta["resourceVersion"])
+        _check_record(resource, name, "UID", options.uid, meta["uid"])
+        _check_record(resource, name, "ResourceVersion", options.version, meta["resourceVersion"])
         if options.dry_run:
             return old, True
         if resource is PODS:
@@ -260,6 +260,14 @@ class Registry:
         if grace or meta.get("finalizers"):
             return stored, False
         return self.store.remove("pods", meta["namespace"], meta["name"]), True
+
+
+def _check_record(resource: Resource, name: str, what: str, given: str | None, found: str) -> None:
+    """409 when a deletion's precondition does not hold; in other words than an update's."""
+    if given and given != found:
+        text = f"the {what} in the precondition ({given}) does not match the {what} in record ({found})"
+        since = "deleted and then recreated" if what == "UID" else "modified"
+        raise errors.conflict_of_kind(resource, name, f"{text}. The object might have been {since}")
 
 
 def _check_precondition(resource: Resource, name: str, what: str, given: str | None, found: str) -> None:
