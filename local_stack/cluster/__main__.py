@@ -4,8 +4,9 @@
         --image 'trainer:1=["python","-m","trainer_image"]' --image busybox:1
 
 It serves the API over HTTP with real semantics (versions, watches, patches, finalizers, validation), controls Jobs,
-schedules pods by GPUs and runs their containers as local processes. A wrong token is a 401; requests without a token
-are the administrator's, because kubectl sends none over plain HTTP.
+schedules pods by GPUs and runs their containers as local processes. Its URL has its token as a path, as kubectl sends
+none over plain HTTP: who uses that is the administrator, who has it as a bearer token the dispatcher. Without it, or
+with another one, the answer is 401; a browser's requests are refused.
 
 An image named with `--image NAME=["argv"…]` has that entry point, `--image NAME` has none, `--image NAME=@instant`
 (or `--no-run`: every image) starts no process: its pods end by the annotations on the pod template `stand-in/exit`
@@ -16,7 +17,7 @@ other image fails to be pulled.
 With `--idle` there is no controller, no scheduler and no kubelet: objects stay as they were written, and tens of
 thousands of them, put by /_stub/objects, cost little.
 
-Control, for tests (no token; JSON bodies; typed helper: local_stack/cluster/client.py):
+Control, for tests (below the URL; JSON bodies; typed helper: local_stack/cluster/client.py):
 
     POST   /_stub/faults            {"verb", "resource" ("jobs", "pods/log"), "name" (absent: any),
                                      "kind": "status"|"delay"|"cut"|"hang", "status": 500, "retry_after",
@@ -124,7 +125,7 @@ class Cluster:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._options.port, shutdown_timeout=0.5, backlog=512)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/{self._token}"
         if self._options.kubeconfig:
             write_private(self._options.kubeconfig, yaml.safe_dump(self._kubeconfig(), sort_keys=False))
         if self._options.ready_file:

@@ -30,7 +30,7 @@ _NO_GPU = (
 
 @dataclass(frozen=True)
 class ControlApi:
-    """Answers /_stub requests; needs no token."""
+    """Answers /_stub requests."""
 
     registry: Registry
     verbs: Verbs

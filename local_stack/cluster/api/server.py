@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
 import logging
 from collections.abc import Mapping
@@ -38,7 +39,11 @@ class CutError(Exception):
 
 @dataclass(frozen=True)
 class ClusterApi:
-    """Answers every request. `token`: the dispatcher's bearer token; no token is the administrator."""
+    """Answers every request that has `token` and comes from no browser.
+
+    As a bearer token it is the dispatcher's. As the first part of the path it is the administrator's: kubectl sends no
+    header over plain HTTP.
+    """
 
     verbs: Verbs
     faults: Faults
@@ -70,10 +75,10 @@ class ClusterApi:
             return respond(status.status(), 500)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path, _, text = request.raw_path.partition("?")
+        raw_path, _, text = request.raw_path.partition("?")
+        path, user = self._admit(request, raw_path)
         if path.startswith("/_stub/"):
             return await self.control.handle(request, path.removeprefix("/_stub/"))
-        user = self._user(request)
         target = _target(path)
         if target is None:
             found = discover(path)
@@ -106,13 +111,17 @@ class ClusterApi:
             await self._apply_fault(fault)
         return answer
 
-    def _user(self, request: web.BaseRequest) -> str:
+    def _admit(self, request: web.BaseRequest, path: str) -> tuple[str, str]:
+        """The path without the token, and who asks. We start programs: not for whoever finds the port."""
+        # A page that somebody views on this machine may call servers on loopback.
+        if any(name.lower() == "origin" or name.lower().startswith("sec-fetch-") for name in request.headers):
+            raise errors.ApiError(403, "Forbidden", "the stand-in cluster answers no browser")
         header = request.headers.get("Authorization")
-        if header is None:
-            return _ADMIN
-        if header != f"Bearer {self.token}":
+        first, slash, rest = path.lstrip("/").partition("/")
+        known = hmac.compare_digest(first.encode(), self.token.encode())
+        if (header is None and not known) or (header is not None and header != f"Bearer {self.token}"):
             raise errors.ApiError(401, "Unauthorized", "Unauthorized")
-        return USER
+        return (slash + rest if known else path), (_ADMIN if header is None else USER)
 
     async def _apply_fault(self, fault: Fault) -> None:
         if fault.seconds:
