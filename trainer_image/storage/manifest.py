@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.host import beneath
-from trainer_image.storage.blob_names import problem_of
+from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.storage.container import BlobInfo, Container
 
 MANIFEST = "MANIFEST.json"
@@ -62,10 +62,11 @@ def fetch_all(
 
     blobs: by the names that the manifest has for them. Raises StorageFault.
     """
+    if found := first_problem(listed):
+        return printable(found[0])
     for name, entry in listed.items():
         blob = blobs.get(name)
-        sound = blob is not None and blob.size == entry["size"] and not problem_of(name)
-        if blob is None or not sound or fetch(container, blob, folder / name) != entry:
+        if blob is None or blob.size != entry["size"] or fetch(container, blob, folder / name) != entry:
             return name
     return None
 
