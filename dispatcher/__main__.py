@@ -21,6 +21,10 @@ def main() -> None:
     from dispatcher.cli import main as cli  # half a second of libraries
 
     signal.signal(signal.SIGINT, _interrupt)
+    if "run" not in sys.argv:
+        # A terminal that is closed, a container that is stopped: the same as Ctrl-C.
+        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGHUP, _interrupt)
     cli.main(prog_name="dispatcher")
 
 

@@ -129,6 +129,27 @@ def cancelled() -> World:
     return world
 
 
+def denied() -> World:
+    """A policy denies its Job, whoever asks and however often."""
+    world = _one(["complete"])
+    world.policy["1"] = 10**9
+    return world
+
+
+def denied_twice() -> World:
+    """The same, and two messages."""
+    world = denied()
+    world.enqueue("1")
+    return world
+
+
+def denied_at_first() -> World:
+    """The policy is corrected before the message has used up its attempts."""
+    world = _one(["complete"])
+    world.policy["1"] = 3
+    return world
+
+
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,
@@ -148,5 +169,8 @@ SINGLE: list[Scenario] = [
     again_unacknowledged,
     again_while_running,
     cancelled,
+    denied,
+    denied_twice,
+    denied_at_first,
 ]
 SMALL: list[Scenario] = [completes, invalid_unreported, twice_apart]

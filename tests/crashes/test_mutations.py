@@ -225,6 +225,13 @@ class NeverLooksUp(Launcher):
             return {**job, "metadata": {**job["metadata"], "uid": "unknown"}}
 
 
+class TellsNobody(Launcher):
+    """A Job that a policy denies is dead-lettered, and the portal goes on showing Created."""
+
+    def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:
+        return
+
+
 MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=CreatedRunning), crashes, "before Processing was attempted"),
     (Parts(launcher=ResumedFirst), crashes, "before Processing was attempted"),
@@ -242,6 +249,7 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=OldStatus), two, "nobody asked"),
     (Parts(intake=DeletedBeforePoison), calm, "was deleted without"),
     (Parts(launcher=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
+    (Parts(launcher=TellsNobody), calm, "ends as Created"),
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound, RequestDenied
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.queue.messages import QueueMessage, QueueUnavailable
 from portal_client.errors import ModelUnknown, PortalUnavailable
@@ -113,9 +113,14 @@ class FakeCluster:
 
         def action() -> KubeObject:
             world, name = self._world, objects.name_of(made)
+            model_id = objects.model_id_of(made)
+            if world.policy.get(model_id, 0):  # admission comes before the name is looked up
+                world.policy[model_id] -= 1
+                world.excuse(model_id)
+                world.models[model_id].refused = True
+                raise RequestDenied('admission webhook "policy" denied the request: not this one')
             if name in world.jobs:
                 raise ObjectConflict(f"{name} already exists")
-            model_id = objects.model_id_of(made)
             uid = f"job-{next(world._numbers)}"
             made["metadata"] |= {"uid": uid, "creationTimestamp": rfc3339(world.epoch())}
             made["status"] = {}

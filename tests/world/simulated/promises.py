@@ -129,4 +129,5 @@ class Promises:
         if model.requested:
             return {failed} if model.excused else set()
         last = next((status for author, status, _ in reversed(model.history) if author == USER), model.status)
-        return {last}
+        # A message that is purged while its refusal is on its way to the portal: either is true.
+        return {last, failed} if model.refused else {last}

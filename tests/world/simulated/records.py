@@ -32,6 +32,7 @@ class Model:
     published: bool = False  # by a trainer, since the last time that it was made ready
     requested: bool = False  # a message came since then
     excused: bool = False  # something happened since then that makes a training fail
+    refused: bool = False  # a policy has denied its Job since then
     raced: bool = False
     unclear: bool = False  # a word of its trainer may be gone, or belong to the request before
     covered: int = 0

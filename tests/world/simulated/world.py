@@ -58,6 +58,7 @@ class World(Promises, Kubernetes):
         self.plans: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.processes = 0
         self.denied = 0  # how many PUTs of Processing the portal does not take
+        self.policy: dict[str, int] = {}  # model → how many creations of its Job a policy still denies
         self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
         self._numbers = itertools.count(1)
 
@@ -76,7 +77,7 @@ class World(Promises, Kubernetes):
         model = self.models.setdefault(model_id, Model(status))
         model.write(USER, status, "")
         model.moved_at = model.version
-        model.published = model.requested = model.excused = False
+        model.published = model.requested = model.excused = model.refused = False
         if status.may_start:
             model.asked += 1
 
