@@ -18,6 +18,7 @@ from portal_client.messages import COMPLETED
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id, is_container_name
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
+from trainer_image.host import exhaustion, memory
 from trainer_image.host.child_environment import secret_values
 from trainer_image.limits import Limits
 from trainer_image.run import attempt, late_report, lifecycle
@@ -97,13 +98,18 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 
 class _Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
-        """A TrainerError becomes its sentences on stderr and its exit code."""
+        """A TrainerError, and a want of memory or disk, become their sentences on stderr and their exit code."""
         try:
             return super().invoke(ctx)
         except TrainerError as error:
             for sentence in getattr(error, "problems", None) or (error.sentence,):
                 click.echo(f"error: {sentence}", err=True)
             ctx.exit(error.exit_code)
+        except (OSError, MemoryError, RuntimeError) as error:
+            if (lack := exhaustion.found(error, memory.kills())) is None:
+                raise
+            click.echo(f"error: {lack.sentence}", err=True)
+            ctx.exit(lack.exit_code)
 
 
 @click.group(

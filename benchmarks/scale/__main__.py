@@ -146,7 +146,9 @@ def _row(name: str, found: Figures) -> str:
         f"until then: {found.first_cluster:.0f} calls to the API server, {found.first_portal:.0f} to the portal, "
         f"of which at most {found.first_pace:.0f} a second changed something"
     )
-    asked = (f"{path}: {seconds:.2f} s, {size:,} bytes" for path, (seconds, size) in found.page.items())
+    asked = [f"{path}: {seconds:.2f} s, {size:,} bytes" for path, (seconds, size) in found.page.items()]
+    if asked:
+        asked.append(f"after them peak {found.page_peak:.0f} MiB")
     return "\n".join([row, "; ".join([until, *asked])])
 
 

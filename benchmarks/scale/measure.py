@@ -24,7 +24,8 @@ class Figures:
     """Memory in MiB, CPU in percent of a core, seconds from the start to ready and to rest, calls a minute at rest.
 
     settled: None where it did not come to rest in time; the others are then those of its work.
-    first_*: calls until then, and the most that changed something in a second. page: path → (seconds, bytes).
+    first_*: calls until then, and the most that changed something in a second. page: path → (seconds, bytes),
+    page_peak: the peak after that.
     """
 
     peak: float
@@ -38,6 +39,7 @@ class Figures:
     first_portal: float
     first_pace: float
     page: dict[str, tuple[float, int]]
+    page_peak: float
 
 
 def measure(
@@ -60,6 +62,7 @@ def measure(
         memory, peak = (_memory(service.pid, name) for name in ("VmRSS", "VmHWM"))
         made = {what: number - calls[what] for what, number in _calls(url).items()}
         page = {path: _ask(f"{url}{path}") for path in paths}
+        page_peak = _memory(service.pid, "VmHWM")
     finally:
         service.stop()
     minutes = length / 60
@@ -75,6 +78,7 @@ def measure(
         first_portal=calls["portal"],
         first_pace=pace,
         page=page,
+        page_peak=page_peak,
     )
 
 

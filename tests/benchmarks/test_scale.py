@@ -99,7 +99,9 @@ def test_a_run_on_the_stand_in_prints_a_row_for_each_size(azurite: Azurite) -> N
     row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\nuntil then: \d+ calls to"
     for size in (2, 6):
         assert re.search(row.format(size), said), said
-    assert re.search(r"; /api/status: [\d.]+ s, [\d,]+ bytes; /metrics: [\d.]+ s, [\d,]+ bytes$", said), said
+    assert re.search(
+        r"; /api/status: [\d.]+ s, [\d,]+ bytes; /metrics: [\d.]+ s, [\d,]+ bytes; after them peak \d+ MiB$", said
+    ), said
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +159,7 @@ def test_the_page_gets_its_table_and_a_picture_for_light_and_dark(
     monkeypatch.setattr(docs, "PAGE", page)
     monkeypatch.setattr(docs, "PICTURE", drawing)
     figures = {
-        size: Figures(50 + size / 100, 48, size / 5000, 1.5, 2, 4, 1, 0, 0, 0, {}) for size in (100, 1000, 10_000)
+        size: Figures(50 + size / 100, 48, size / 5000, 1.5, 2, 4, 1, 0, 0, 0, {}, 0) for size in (100, 1000, 10_000)
     }
     assert docs.write_docs(figures) == [page, drawing]
     assert "| 10,000 | 150 MiB | 48 MiB | 2.0 % | 1.5 s | 4 | 1 |\n<!-- end -->\nafter" in page.read_text()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from trainer_image import cli
 from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.predict import inert, predict
+from trainer_image.storage import manifest
+from trainer_image.storage.container import BlobInfo
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import fetch_model, publish
 
@@ -128,6 +132,54 @@ def test_a_model_that_is_not_the_published_one_is_refused(container: LocalContai
     with pytest.raises(ConfigInvalid) as refused:
         fetch_model.local_folder(container.root)
     assert why in refused.value.sentence
+
+
+@pytest.mark.parametrize("name", ["latest.json", f"runs/{RUN}/MANIFEST.json", f"runs/{RUN}/model.json", f"runs/{RUN}"])
+@pytest.mark.parametrize("instead", ["a folder", "a link to itself", "a sparse giant"])
+def test_what_is_no_file_of_a_model_is_a_sentence(container: LocalContainer, name: str, instead: str) -> None:
+    path = container.root / name
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    if instead == "a folder":
+        path.mkdir()
+    elif instead == "a link to itself":
+        path.symlink_to(path)
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)
+    result = call("predict", "--model", container.root, "--data", container.root)
+    assert result.exit_code in (64, 78), result.output
+    assert result.stderr.count("error: ") == 1
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("names", [["a", "a/b"], ["a/b", "a"], ["../a"], ["a/../../b"], [""], ["a\n"]])
+def test_a_manifest_whose_names_lead_elsewhere_or_collide_is_not_followed(tmp_path: Path, names: list[str]) -> None:
+    content = b"{}"
+    blobs = {name: BlobInfo(name, len(content), "e") for name in names}
+    listed = {name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name in names}
+
+    class Blobs(LocalContainer):
+        def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
+            yield content
+
+    wrong = manifest.fetch_all(Blobs(tmp_path / "c"), blobs, listed, tmp_path / "folder")
+    assert wrong is not None
+    assert wrong.isprintable()
+    assert not any((tmp_path / "folder" / "..").glob("a*"))
+
+
+def test_a_full_disk_on_the_way_is_a_sentence(
+    container: LocalContainer, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(fetch_model, "local_folder", full)
+    result = call("predict", "--model", container.root, "--data", trained.parent / "rows.csv")
+    assert (result.exit_code, "The disk of the training is full" in result.stderr) == (82, True)
 
 
 def test_a_run_whose_report_was_edited_still_predicts(container: LocalContainer, trained: Path) -> None:

@@ -5,7 +5,7 @@ that it was started with, has no credentials and a bound on its memory, and answ
 the kind, eight for the length, then the content.
 
     stdin   one request a line, JSON
-    stdout  A  a part of the answer       D  that was all       E  {"code", "sentence"}: a TrainerError
+    stdout  H  it has started     A  a part of the answer     D  that was all     E  {"code", "sentence"}: TrainerError
 """
 
 from __future__ import annotations
@@ -50,23 +50,26 @@ os.register_at_fork(after_in_child=_idle.clear)
 def asked(module: str, name: str, request: Json) -> Iterator[memoryview]:
     """The parts of what a child that runs `module` answers, see `serve`. name: of the file, for sentences.
 
-    Raises what it raised; DatasetInvalid where it died or fell silent, OutOfMemory where the kernel killed it.
+    Raises what it raised; DatasetInvalid where it died or fell silent, OutOfMemory where the kernel killed it or starts
+    no process, RuntimeError where it does not start by its own fault.
     """
+    child, used = _ready(module)
     try:
-        while True:
-            child, used = _ready(module)
+        child.ask(request)
+        try:
+            part = child.answer()
+        except _Lost as lost:
+            if not used or lost.status:
+                raise
+            child = _Child(module)  # the other one ended for want of requests just when this one came
             child.ask(request)
-            try:
-                part = child.answer()
-                break
-            except _Lost as lost:
-                if not used or lost.status:
-                    raise
-                # It ended for want of requests just when this one came.
+            part = child.answer()
         while part is not None:
             yield part
             part = child.answer()
     except _Lost as lost:
+        if not child.started and lost.status > 0:
+            raise RuntimeError(f"{module} does not start (exit code {lost.status})") from None
         raise _why(name, lost) from None
     except TrainerError:
         _waits(child)
@@ -89,6 +92,7 @@ def serve(answer: Callable[[Json], Iterable[bytes | memoryview]]) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (memory.in_use() + room, hard))
     with contextlib.suppress(BrokenPipeError):
+        _send(answers, b"H", b"")
         while select.select([0], [], [], IDLE_SECONDS)[0] and (line := sys.stdin.buffer.readline()):
             request = json.loads(line)
             try:
@@ -131,16 +135,21 @@ class _Child:
 
     def __init__(self, module: str) -> None:
         self.module = module
+        self.started = False
         # Away from the terminal's signals: an interrupt is the training's to answer.
-        self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-            [sys.executable, "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=without_credentials() | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
-            bufsize=0,
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+                [sys.executable, "-m", module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=without_credentials() | {"ARROW_DEFAULT_MEMORY_POOL": "system"},
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError as error:
+            why = f"no process can be started to read the dataset ({error.strerror})"
+            raise OutOfMemory(f"Out of memory: {why}") from None
         fcntl.fcntl(self._from, fcntl.F_SETPIPE_SZ, 1024**2)
         self._waiting = select.poll()
         self._waiting.register(self._from, select.POLLIN)
@@ -160,6 +169,9 @@ class _Child:
     def answer(self) -> memoryview | None:
         """The next part, None after the last. Raises _Lost, and what the child raised."""
         kind, length = _FRAME.unpack(self._exactly(_FRAME.size))
+        if kind == b"H":
+            self.started = True
+            return self.answer()
         # A damaged file may have damaged its reader before it answers.
         if kind not in (b"A", b"D", b"E") or length > MEMORY_BYTES:
             self.end()

@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 TENSORS, STATE = "tensors.safetensors", "state.json"
 FORMAT = 1
+# Of scalars and an epoch's figures each: some hundred thousand epochs.
+STATE_BYTES = 64 * 1024**2
 # A first guess of what storing takes, bytes a second, until a save has been measured.
 ASSUMED_RATE = 50e6
 
@@ -76,6 +78,8 @@ def read(folder: Path) -> Snapshot:
         for name in (TENSORS, STATE):
             if manifest["files"][name] != fingerprint(folder / name):
                 raise CheckpointInvalid(f"{folder.name}/{name} is not what its manifest says")
+        if (folder / STATE).stat().st_size > STATE_BYTES:
+            raise CheckpointInvalid(f"{folder.name}/{STATE} is larger than any of ours")
         state = untrusted_json.loads((folder / STATE).read_text(encoding="utf-8"))
         if state.pop("format") != FORMAT:
             raise CheckpointInvalid(f"{folder.name} has another format than {FORMAT}")

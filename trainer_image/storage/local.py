@@ -33,6 +33,8 @@ from trainer_image.storage.container import (
 
 _WRITE_LOCK = ".write.lock"
 _COPY_BYTES = 1024 * 1024
+# What is larger is no small blob, and may be as large as the disk: its ETag is that of a listing.
+_MOST_HASHED = 64 * 1024**2
 
 
 class LocalContainer:
@@ -81,8 +83,7 @@ class LocalContainer:
         with self._faults(), (self.root / name).open("rb") as file:
             content = file.read(limit + 1)
             if len(content) > limit:
-                file.seek(0)
-                raise TooLarge(f"it is larger than {limit} bytes", hashlib.file_digest(file, "sha256").hexdigest())
+                raise TooLarge(f"it is larger than {limit} bytes", _etag(self.root / name))
         return content, hashlib.sha256(content).hexdigest()
 
     def pieces(self, blob: BlobInfo, offset: int, length: int) -> Iterator[bytes]:
@@ -101,7 +102,7 @@ class LocalContainer:
     def write_if(self, name: str, content: bytes, etag: str | None) -> None:
         with self._faults(), self._locked():
             try:
-                now: str | None = hashlib.sha256((self.root / name).read_bytes()).hexdigest()
+                now: str | None = _etag(self.root / name)
             except FileNotFoundError:
                 now = None
             if now != etag:
@@ -192,6 +193,14 @@ class LocalLease:
 
     def release(self) -> None:
         self._file.close()
+
+
+def _etag(path: Path) -> str:
+    """As `read` and `write_if` have it."""
+    with path.open("rb") as file:
+        if (info := os.fstat(file.fileno())).st_size > _MOST_HASHED:
+            return _quick_etag(info)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _quick_etag(info: os.stat_result) -> str:

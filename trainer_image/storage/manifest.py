@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.host import beneath
-from trainer_image.storage.blob_names import problem_of
+from trainer_image.storage.blob_names import printable, problem_of
 from trainer_image.storage.container import BlobInfo, Container
 
 MANIFEST = "MANIFEST.json"
@@ -64,9 +64,14 @@ def fetch_all(
     """
     for name, entry in listed.items():
         blob = blobs.get(name)
-        sound = blob is not None and blob.size == entry["size"] and not problem_of(name)
-        if blob is None or not sound or fetch(container, blob, folder / name) != entry:
-            return name
+        if blob is None or blob.size != entry["size"] or problem_of(name):
+            return printable(name)
+        try:
+            sound = fetch(container, blob, folder / name) == entry
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            sound = False  # a file's name is a folder's, too
+        if not sound:
+            return printable(name)
     return None
 
 

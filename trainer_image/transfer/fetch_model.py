@@ -73,24 +73,31 @@ def local_folder(path: Path) -> Path:
 def _check(folder: Path, digest: str | None) -> None:
     """Against the manifest, where there is one. digest: the manifest's SHA-256 in latest.json."""
     try:
-        content = (folder / MANIFEST).read_bytes()
+        with (folder / MANIFEST).open("rb") as file:
+            content = file.read(_MANIFEST_BYTES + 1)
     except FileNotFoundError:
         if digest is not None:
             raise ConfigInvalid(f"{folder} holds no {MANIFEST}, which {LATEST} names: copy the whole folder") from None
         return
+    except OSError as error:
+        raise ConfigInvalid(f"{folder / MANIFEST} is not readable: {error.strerror}") from None
     if digest is not None and hashlib.sha256(content).hexdigest() != digest:
         raise ConfigInvalid(f"{folder / MANIFEST} is not the one that {LATEST} names")
     try:
+        if len(content) > _MANIFEST_BYTES:
+            raise ValueError
         listed = entries(untrusted_json.loads(content))
         expected = {name: listed[name] for name in NEEDED}
     except (ValueError, KeyError):
         raise ConfigInvalid(f"{folder / MANIFEST} is not readable") from None
     for name, entry in expected.items():
         try:
-            found = fingerprint(folder / name)
+            sound = (folder / name).stat().st_size == entry["size"] and fingerprint(folder / name) == entry
         except FileNotFoundError:
             raise ConfigInvalid(f"{folder} lacks {name}: copy the whole folder") from None
-        if found != entry:
+        except OSError as error:
+            raise ConfigInvalid(f"{folder / name} is not readable: {error.strerror}") from None
+        if not sound:
             raise ConfigInvalid(f"{folder / name} is not what {MANIFEST} says: it was changed, or copied badly")
 
 

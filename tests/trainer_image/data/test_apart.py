@@ -35,6 +35,18 @@ def test_whatever_becomes_of_the_parser_is_a_sentence_that_names_the_file(
     assert ask("nothing")[-1] == b"end", "the next file has a parser again"
 
 
+def test_a_parser_that_does_not_start_is_no_fault_of_the_file() -> None:
+    with pytest.raises(RuntimeError, match=r"tests\.world\.no_such_parser does not start \(exit code 1\)"):
+        list(apart.asked("tests.world.no_such_parser", "x.bin", {}))
+
+
+def test_a_machine_that_starts_no_process_is_no_fault_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apart, "_idle", {})
+    monkeypatch.setattr(apart.sys, "executable", "/no/such/python")
+    with pytest.raises(OutOfMemory, match=r"no process can be started to read the dataset \(No such file"):
+        ask("nothing")
+
+
 def test_a_parser_that_falls_silent_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     pid = int(ask("nothing")[0])  # it has started: only what it does now is waited for
     monkeypatch.setattr(apart, "SILENT_SECONDS", 0.2)

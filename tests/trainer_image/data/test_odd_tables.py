@@ -148,6 +148,14 @@ def test_excel_s_line_about_the_delimiter_is_no_header(tmp_path: Path, told: str
     assert table.locate_all([0, 1]) == [("t.csv", 3), ("t.csv", 5)]
 
 
+@pytest.mark.parametrize("sign", ["\xe9", "\0", "\u2028", "\U0001f600", '"', "\x7f", "\x1b"])
+def test_a_named_delimiter_that_no_reader_takes_is_a_sentence(tmp_path: Path, sign: str) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(f"sep={sign}\na{sign}y\n" + f"1{sign}yes\n2{sign}no\n" * 20, encoding="utf-8", newline="")
+    with pytest.raises(DatasetInvalid, match=r"Invalid dataset: train\.csv: "):
+        Tabular().prepare(tmp_path, TaskSettings(target="y"))
+
+
 def test_a_delimiter_at_the_rows_ends_makes_no_column(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a;y;;\n1;x;;\n2;z; ;NA\n")
     table = read(tmp_path / "t.csv")

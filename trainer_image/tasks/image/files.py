@@ -7,9 +7,11 @@ does not decode is an error that names the file.
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp"}
 OTHER_SUFFIXES = frozenset({".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".svg", ".psd", ".dng", ".cr2", ".nef"})
 GREY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I", "LA"})
 READERS = 4
+# A decoded image takes up to 20 bytes a pixel for a moment: of those with more pixels one is decoded at a time.
+LARGE_PIXELS = 16_000_000
+_one_at_a_time = threading.Lock()
 # A label beside an image; what is longer is none.
 LABEL_BYTES = 64 * 1024
 
@@ -196,7 +201,8 @@ def read_pixels(
     def decode(index: int) -> None:
         with _opened(samples[index], limits) as image:
             try:
-                pixels[index] = _array(image, size, channels)
+                with _one_at_a_time if image.width * image.height > LARGE_PIXELS else nullcontext():
+                    pixels[index] = _array(image, size, channels)
             except Exception as error:
                 raise invalid(samples[index].name, _why(error)) from None
 
