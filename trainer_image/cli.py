@@ -18,8 +18,7 @@ from portal_client.messages import COMPLETED
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id, is_container_name
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
-from trainer_image.host import exhaustion, memory
-from trainer_image.host.child_environment import secret_values
+from trainer_image.host import exhaustion, hidden, memory
 from trainer_image.limits import Limits
 from trainer_image.run import attempt, late_report, lifecycle
 from trainer_image.run.outcome import Outcome
@@ -28,7 +27,6 @@ from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
 from training_common import env_file
-from training_common.redaction import RedactSecrets
 from training_common.settings import settings_of
 
 log = logging.getLogger(__name__)
@@ -126,6 +124,7 @@ def cli(context: click.Context) -> None:
     Standalone, settings that the environment lacks are taken from config.env in the working folder.
     """
     _take_config_env()
+    hidden.guard_streams()
     if context.invoked_subcommand is None:
         context.exit(train_command({}))
 
@@ -146,9 +145,9 @@ def train(context: click.Context, /, **flags: Any) -> None:
 @_overriding("run_id")
 def report(**flags: Any) -> None:
     """Tell the portal how a standalone training ended, where it could not be told then."""
-    _log_to_stderr("INFO", ())
+    _log_to_stderr("INFO")
     chosen = settings.from_mapping(os.environ, _flags(flags), purpose="report")
-    _log_to_stderr(chosen.log_level, chosen.secrets)
+    _log_to_stderr(chosen.log_level)
     stop = Stop()
     with stops_on_signals(stop):
         click.echo(late_report.report(chosen, stop))
@@ -159,7 +158,7 @@ def report(**flags: Any) -> None:
 def validate(**flags: Any) -> None:
     """Check configuration and dataset without training."""
     chosen = settings.from_mapping(os.environ, _flags(flags), purpose="read")
-    _log_to_stderr(chosen.log_level, chosen.secrets)
+    _log_to_stderr(chosen.log_level)
     stop = Stop()
     with stops_on_signals(stop):
         lock, description = attempt.check(chosen, stop)
@@ -194,7 +193,7 @@ def schema() -> None:
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same seed writes the same text (0).")
 def predict(model: str, data: Path | None, out: Path | None, prompt: str | None, **writing: Any) -> None:
     """Apply a trained model to a file or folder, or let it continue a text."""
-    _log_to_stderr("WARNING", ())
+    _log_to_stderr("WARNING")
     if (data is None) == (prompt is None):
         raise UsageError("predict takes either --data or --prompt")
     for name, value in (writing if prompt is None else {"out": out}).items():
@@ -252,9 +251,9 @@ def train_command(flags: Mapping[str, str | None]) -> int:
     # A second signal is the deadline's, which reports before it ends the process.
     with stops_on_signals(stop, insisted=lambda: None):
         try:
-            _log_to_stderr("INFO", ())
+            _log_to_stderr("INFO")
             chosen = settings.from_mapping(os.environ, flags)
-            _log_to_stderr(chosen.log_level, chosen.secrets)
+            _log_to_stderr(chosen.log_level)
             log.info("Trainer %s: %s", _version(), chosen)
             outcome = lifecycle.run(chosen, stop)
         except TrainerError as error:
@@ -273,8 +272,7 @@ def _before_it_began(outcome: Outcome) -> int:
     with contextlib.suppress(OSError):
         click.echo(f"error: {outcome.sentence}", err=True)
     path = os.environ.get("TERMINATION_MESSAGE_PATH") or settings.Settings.termination_path
-    secrets = secret_values(os.environ.get("API_KEY"), os.environ.get("AZURE_STORAGE_CONNECTION_STRING"))
-    write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, secrets))
+    write_termination(Path(path), termination_message(os.environ.get("RUN_ID", ""), outcome, hidden.secrets()))
     return outcome.exit_code
 
 
@@ -327,10 +325,9 @@ def _flags(flags: Mapping[str, Any]) -> dict[str, str | None]:
     return {name.upper(): None if value is None else str(value) for name, value in flags.items()}
 
 
-def _log_to_stderr(level: str, secrets: tuple[str, ...]) -> None:
+def _log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    handler.addFilter(RedactSecrets(secrets))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -11,12 +11,19 @@ from collections.abc import Iterable
 
 from training_common.secret_forms import MIN_SECRET_LENGTH, REDACTED, hide
 
-__all__ = ["MIN_SECRET_LENGTH", "REDACTED", "RedactSecrets", "redact"]
+__all__ = ["MIN_SECRET_LENGTH", "REDACTED", "SECRET_OPTION", "RedactSecrets", "redact"]
 
 # What stands already redacted is left alone: a record passes one filter for each handler.
 _VALUE = r"(?!\[redacted\])[^\s'\",;)}\]&]+"
 # A comma separates only after a quoted name, as in a tuple; in prose it begins the next word.
 _SEPARATOR = r"(?:['\"]?\s*[:=]|['\"]\s*,)\s*(?:b?['\"])?+"
+_OPTION = (
+    r"--?(?:[a-z0-9]+[-_])*(?:api[-_]?key|access[-_]?key|account[-_]?key|secret|secret[-_]?key|token|password|passwd|pwd"
+    r"|connection[-_]?string|sas)"
+)
+SECRET_OPTION = re.compile(_OPTION, re.IGNORECASE)
+"""An option of a command line whose value is a secret, such as --api-key."""
+
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
     for pattern, replacement in (
@@ -33,6 +40,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ),
         (r"(\bbearer\s+)[A-Za-z0-9_+/=~-][A-Za-z0-9._~+/=-]{15,}", rf"\1{REDACTED}"),
         (rf"(\b(?:api_key|password|pwd|client_secret){_SEPARATOR}){_VALUE}", rf"\1{REDACTED}"),
+        # An option with its value, as a usage or a shell shows it.
+        (rf"((?:^|(?<=[\s'\"])){_OPTION}(?:=|['\"]?\s+)['\"]?){_VALUE}", rf"\1{REDACTED}"),
         # User and password in a URL.
         (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
     )

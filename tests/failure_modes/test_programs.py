@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ import pytest
 from local_stack.processes import wait_until
 from tests.trainer_image.command.conftest import _visible
 from tests.trainer_image.command.programs import LEAVE, inputs_for, python
+from tests.world.repository import ROOT
+from tests.world.trainer_fakes import write_dataset
 from trainer_image import command, errors
 from trainer_image.stop import Stop
 from trainer_image.storage.local import LocalContainer
@@ -174,3 +178,86 @@ def test_f74_a_link_in_the_place_of_the_curve_is_neither_read_nor_written_throug
     with MetricsStream(container, "run-1", tmp_path / "metrics.jsonl", Stop(), 3600):
         pass
     assert not container.root.exists()
+
+
+KEY = "key/of+the=portal/0123456789"
+SIGNATURE = "aB3dE5%2FgH7iJ9kL1mN3oP5qR7sT9uV1wX3yZ5%3D"
+
+
+def trainer(folder: Path, words: str, *arguments: str, **settings: str) -> tuple[int, str]:
+    """(exit code, all that a trainer in this folder showed: both streams and the last words)"""
+    reply = subprocess.run(
+        [sys.executable, "-m", "trainer_image", *arguments],
+        cwd=folder,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "STATUS_TRACKING": "off",
+            "TERMINATION_MESSAGE_PATH": str(folder / words),
+            **settings,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return reply.returncode, reply.stdout + reply.stderr + (folder / words).read_text()
+
+
+def test_f73_no_stream_and_no_file_shows_a_secret(tmp_path: Path) -> None:
+    """In the program's command line, in what it prints, in its progress, in a setting that is refused."""
+    write_dataset(tmp_path)
+    says = (
+        "import os, sys; print('by', sys.argv[2], flush=True); sys.stderr.write(sys.argv[2][:20] + '\\n');"
+        "open(os.environ['PROGRESS_FILE'], 'a').write('with ' + sys.argv[2] + '\\n');"
+        "open(os.environ['OUTPUT_DIR'] + '/weights', 'w').write('w'); sys.exit(int(sys.argv[3]))"
+    )
+    shown = ""
+    for code in ("0", "1"):
+        argv = [sys.executable, "-c", says, "--api-key", KEY, code, "--token", "of-another-service"]
+        config = {"task": "command", "command": {"argv": argv}}
+        (tmp_path / "config.yaml").write_text(json.dumps(config))
+        flags = ["--data", "data", "--config", "config.yaml", "--out", "out"]
+        settings = {"API_KEY": KEY, "ALLOW_COMMAND": "on", "LOG_LEVEL": "DEBUG"}
+        ended, said = trainer(tmp_path, f"words-{code}", "train", *flags, **settings)
+        assert ended == (79 if code == "1" else 0), said
+        shown += said
+    assert "program: by [redacted]" in shown
+    published = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != "weights"]
+    assert {"report.json", "report.html", "config.resolved.yaml", "model.json"} <= {path.name for path in published}
+    for text in (shown, *(path.read_text() for path in published)):
+        for secret in (KEY, KEY[:20], "of-another-service"):
+            assert secret not in text
+
+
+def test_f73_a_signature_in_the_account_s_address_is_shown_nowhere(tmp_path: Path) -> None:
+    address = f"https://a.blob.core.windows.net/?sv=2022&sig={SIGNATURE}"
+    ended, shown = trainer(tmp_path, "words", MODEL_CONTAINER="model-1", AZURE_STORAGE_ACCOUNT_URL=address)
+    assert ended == 78
+    assert "AZURE_STORAGE_ACCOUNT_URL" in shown
+    assert SIGNATURE not in shown
+
+
+def test_f73_whatever_writes_to_a_stream_goes_through_the_same_hands(tmp_path: Path) -> None:
+    code = f"""
+import logging, os, sys
+from trainer_image.host import hidden
+os.environ["API_KEY"] = {KEY!r}
+hidden.guard_streams()
+hidden.guard_streams()
+key = os.environ["API_KEY"]
+print("printed", key)
+sys.stdout.write("in " + key[:10]); sys.stdout.write(key[10:] + " pieces\\n")
+sys.stdout.buffer.write(b"bytes " + key.encode() + b"\\xff\\n")
+print("a bar", key, end="\\r")
+print("unfinished", key, end="", flush=True)
+logging.basicConfig(stream=sys.stderr)
+logging.getLogger("x").error("logged %s", key, exc_info=ValueError(key))
+raise RuntimeError(key)
+"""
+    reply = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False)
+    said = reply.stdout + reply.stderr
+    assert KEY.encode() not in said
+    for words in (b"printed [redacted]\n", b"in [redacted] pieces\n", b"bytes [redacted]\xff\n", b"a bar [redacted]\r"):
+        assert words in said
+    assert said.count(b"[redacted]") >= 8
+    assert b"RuntimeError: [redacted]" in said

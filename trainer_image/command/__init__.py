@@ -41,7 +41,7 @@ from trainer_image.errors import (
     UserCodeFailed,
     UserCodeKilled,
 )
-from trainer_image.host import memory
+from trainer_image.host import hidden, memory
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import printable
 
@@ -245,5 +245,5 @@ def _failure(argv: Sequence[str], code: int, tail: str, step: int) -> TrainerErr
 
 
 def _shown(argv: Sequence[str]) -> str:
-    text = printable(shlex.join(argv))
+    text = printable(shlex.join(hidden.command(argv)))
     return text if len(text) <= 80 else text[:79] + "…"

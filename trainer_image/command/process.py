@@ -17,8 +17,7 @@ from collections.abc import Mapping, Sequence
 
 from trainer_image.command import keeper
 from trainer_image.errors import UserCodeKilled
-from trainer_image.host import child_environment
-from training_common.redaction import redact
+from trainer_image.host import child_environment, hidden
 from training_common.text import plain
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ class Program:
 
     def tail(self) -> str:
         """The last lines that it printed, as one, without credentials; for a sentence."""
-        text = redact(" / ".join(self._tail))
+        text = hidden.text(" / ".join(self._tail))
         return text if len(text) <= TAIL_CHARACTERS else "…" + text[1 - TAIL_CHARACTERS :]
 
     def _read(self) -> None:

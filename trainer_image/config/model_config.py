@@ -82,7 +82,12 @@ class Config(Section):
         return self.model_dump(mode="json", by_alias=True, exclude=set(USER_TASKS) - {self.task})
 
     def resolved_yaml(self) -> str:
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return as_yaml(self.resolved())
+
+
+def as_yaml(resolved: dict[str, Any]) -> str:
+    """As config.resolved.yaml is written."""
+    return yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
 
 
 def parse_config(text: bytes) -> Config:

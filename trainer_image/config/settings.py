@@ -17,7 +17,7 @@ from typing import Any, Literal
 from portal_client import settings as portal
 from portal_client.statuses import ProcessingStatus
 from trainer_image.errors import ConfigInvalid, UsageError
-from trainer_image.host.child_environment import secret_values
+from trainer_image.host.hidden import secret_values
 from trainer_image.limits import Limits
 from training_common.parsers import choice, file, matching, seconds, url, whole, word
 from training_common.settings import broken, read, safe_repr, setting
@@ -176,7 +176,7 @@ class Settings:
     @property
     def secrets(self) -> tuple[str, ...]:
         """Literals that no log line and no message may hold."""
-        return secret_values(self.api_key, self.connection_string)
+        return secret_values(self.api_key, self.connection_string, self.account_url)
 
     def __repr__(self) -> str:
         """One line for the log, without secrets."""

@@ -32,6 +32,7 @@ from trainer_image.storage.container import StorageFault
 from trainer_image.transfer import lease
 from trainer_image.transfer.publish import read_latest
 from trainer_image.transfer.sources import open_models
+from training_common.redaction import redact
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +183,7 @@ class _Run:
             run_id=self._settings.run_id,
             model_container=self._settings.model_container or "",
             status=status.title,
-            message=outcome.sentence,
+            message=redact(outcome.sentence, self._settings.secrets),
             code=outcome.code,
             exit=outcome.exit_code,
             acknowledged=self._tracker.acknowledged,

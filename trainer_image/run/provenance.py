@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer_image.config.model_config import Config
+from trainer_image.config.model_config import Config, as_yaml
 from trainer_image.config.settings import Settings
+from trainer_image.host import hidden
 from trainer_image.storage.manifest import write_json
 from trainer_image.transfer.download import DatasetLock
 
 
 def write(output: Path, config: Config, lock: DatasetLock, settings: Settings) -> None:
     """config.resolved.yaml, dataset.lock.json and environment.json in the folder `output`."""
-    (output / "config.resolved.yaml").write_text(config.resolved_yaml(), encoding="utf-8")
+    (output / "config.resolved.yaml").write_text(as_yaml(hidden.value(config.resolved())), encoding="utf-8")
     write_json(output / "dataset.lock.json", lock.as_json())
     write_json(output / "environment.json", environment(settings.device, settings.image, settings.run_id))
 

@@ -78,6 +78,7 @@ class StatusTracker(Tracker):
     dispatched:     the dispatcher has validated the model and marked it Processing
     acknowledged:   the portal has taken this training's Processing
     before:         what the portal showed before that; None where nobody knows
+    clean:          takes out of a text what no portal may show
     age:            how long ago the training ended whose outcome is reported late
     interval:       at most one progress report in this time
     report_seconds: how long the terminal report is retried; a request to stop that comes meanwhile leaves one more try
@@ -94,6 +95,7 @@ class StatusTracker(Tracker):
     acknowledged: bool = False
     before: ProcessingStatus | None = None
     age: float = 0.0
+    clean: Callable[[str], str] = str
     _wrote_at: float = field(default_factory=time.monotonic, init=False)  # or the dispatcher, before this process began
     _doubted_at: float | None = field(default=None, init=False)
     _server_errors: int = field(default=0, init=False)
@@ -134,7 +136,7 @@ class StatusTracker(Tracker):
         self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None, *, code: str = ""
     ) -> str | None:
         self.close()
-        texts = reporting.wordings(message, code or status.title)
+        texts = reporting.wordings(self.clean(message), code or status.title)
         try:
             try:
                 self._retry(lambda: self._report_once(status, texts), self.report_seconds, untold)
@@ -221,7 +223,8 @@ class StatusTracker(Tracker):
             self._put(message)
 
     def _put(self, message: str) -> None:
-        reporting.write(self.portal, self.model_id, ProcessingStatus.PROCESSING, reporting.wordings(message, STARTED))
+        texts = reporting.wordings(self.clean(message), STARTED)
+        reporting.write(self.portal, self.model_id, ProcessingStatus.PROCESSING, texts)
         self.acknowledged = True
         self._wrote_at = time.monotonic()
         self._sent = message

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from trainer_image.run.outcome import Outcome
 from training_common.redaction import redact
+from training_common.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,7 @@ KUBERNETES_FILE = Path("/dev/termination-log")
 
 def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = ()) -> bytes:
     """UTF-8 JSON of at most MAX_BYTES; metrics are left out, then the message is cut, where it would be more."""
-    message = " ".join(redact(outcome.sentence, secrets).split())
+    message = one_line(redact(outcome.sentence, secrets))
     body: dict[str, object] = {
         "message": message,
         "code": outcome.code,

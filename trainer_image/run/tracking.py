@@ -12,6 +12,8 @@ from trainer_image.config.settings import Settings
 from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.run.status_tracker import StatusTracker, Tracker
 from trainer_image.stop import Stop
+from training_common.redaction import redact
+from training_common.text import one_line
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ def make_tracker(
         report_seconds=settings.report_retry_seconds,
         acknowledged=acknowledged,
         age=age,
+        clean=lambda text: one_line(redact(text, settings.secrets)),
         before=settings.before,
     )
 

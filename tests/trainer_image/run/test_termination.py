@@ -42,7 +42,7 @@ def test_any_message_is_valid_json_of_at_most_4096_bytes(text: str) -> None:
     assert "\n" not in kept
 
 
-@pytest.mark.parametrize("character", ["x", "ü", "€", "😀", '"', "\x01"])
+@pytest.mark.parametrize("character", ["x", "ü", "€", "😀", '"', "\\"])
 def test_as_much_of_a_long_message_is_kept_as_fits(character: str) -> None:
     content = message(character * 10_000)
     assert MAX_BYTES - 8 < len(content) <= MAX_BYTES
@@ -102,3 +102,9 @@ def test_a_laptop_without_the_file_is_no_error(tmp_path: Path) -> None:
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
     write_termination(locked / "termination-log", b"{}")
     locked.chmod(stat.S_IRWXU)
+
+
+def test_nothing_in_the_last_words_breaks_a_line_or_turns_the_writing_round() -> None:
+    odd = "\u2028one\u2029\u202etwo\u2066\u200f\u061cthree\x1b[31m\x85\ufefffour\r\n"
+    words = json.loads(termination_message("run", Outcome(65, "DatasetInvalid", f"Invalid dataset: {odd}: x")))
+    assert words["message"] == "Invalid dataset: one two three four : x"
