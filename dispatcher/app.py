@@ -2,7 +2,7 @@
 
 queue ──intake──▶ launcher ──▶ Job (suspended ▶ resumed)
                      │            │ list + watch
-                   portal ◀── reporter ◀── reconciler ◀── cache ◀── sweep
+                   portal ◀── reporter ◀── reconciler ◀── cache
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from contextlib import suppress
 from types import FrameType
 
 from dispatcher import factories
-from dispatcher.cluster import objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
-from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
@@ -67,7 +68,6 @@ class App:
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
         template = factories.read_template(settings)
         self._bounds = factories.bounds_of(settings, template)
-        self._gpu_resource = factories.gpu_resource_of(settings, template)
         self._cluster = KubernetesJobs(
             settings.namespace,
             pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
@@ -78,7 +78,8 @@ class App:
         self._portal = factories.open_portal(settings, self._metrics.portal_call)
         self._locks = ModelLocks()
         self._events = JobEvents(self._cluster)
-        self._repair = MetadataRepair(self._cluster, self._events, self._stopping)
+        self._ended = EndedJobs(settings.ttl_after_report)
+        self._repair = MetadataRepair(self._cluster, self._ended, self._events, self._stopping)
         self._refusals = Refusals()
         self._launcher = Launcher(
             self._cluster,
@@ -110,8 +111,10 @@ class App:
             reporter,
             self._locks,
             self._repair,
+            self._ended,
             limits=factories.limits_of(settings),
             progress_every=settings.progress,
+            pace=Pace(settings.progress_rate),
             take_on_after=settings.take_on_after,
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
@@ -143,15 +146,16 @@ class App:
             self._poison_queue,
             factories.open_page_portal(settings),
             running=lambda: running(self._cache),
-            known=lambda: {objects.uid_of(job) for job in self._cache.jobs()},
+            known=lambda: {job.uid for job in self._cache.jobs()},
             progress_every=settings.progress,
             stopping=self._stopping,
         )
         return StatusPage(
             self._cache,
+            self._ended,
             feeds,
             self._refusals,
-            rules=Rules(factories.limits_of(settings), self._bounds, self._gpu_resource),
+            rules=Rules(factories.limits_of(settings), self._bounds),
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.not_ready,
@@ -191,17 +195,17 @@ class App:
         reconcilers = [self._start(name, self._reconciler.run) for name in names]
         events = self._start("events", self._events.run)
         self._start("mend", self._repair.run)
-        sweep = Sweep(
+        gauges = JobGauges(
             self._cache,
-            self._work,
+            self._reconciler.summaries,
+            self._ended,
             self._metrics,
-            every=settings.sweep,
             stopping=self._stopping,
             tracking=self._portal is not None,
             oldest_message=self._queue.oldest,
             depths={"requests": self._queue.depth, "poison": self._poison_queue.depth},
         )
-        self._start("sweep", sweep.run)
+        self._start("gauges", gauges.run)
         intake = self._start("intake", self._intake.run)
         self._stopping.wait()
         deadline = time.monotonic() + settings.shutdown_grace

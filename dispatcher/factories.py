@@ -30,11 +30,6 @@ def bounds_of(settings: Settings, template: Mapping[str, Any] | None = None) -> 
     return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes, by_claims)
 
 
-def gpu_resource_of(settings: Settings, template: Mapping[str, Any]) -> str:
-    """The extended resource by which a training of this template has its GPUs."""
-    return gpus.resource(gpus.trainer_of(template), settings.gpu_resource)
-
-
 def defaults_of(settings: Settings) -> JobDefaults:
     """What every trainer gets from the dispatcher's own settings."""
     env = {

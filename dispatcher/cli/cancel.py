@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import time
 
-from dispatcher.cluster import objects
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.decisions.outcome import stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
@@ -33,15 +32,15 @@ def cancel(cluster: Cluster, model_container: str) -> str:
             f"There is no Job {model_container}. A request that still waits on the queue is rejected if its model's "
             "status at the portal is anything but Created or Reconfigure by then"
         )
-    if not objects.is_managed(job):
+    if not job.is_managed:
         raise NothingToCancel(f"The Job {model_container} is not the dispatcher's; `kubectl delete job` ends it")
-    if objects.is_finished(job):
+    if job.is_finished:
         raise NothingToCancel(f"The Job {model_container} has ended already; `dispatcher status` shows how")
-    patch = {"metadata": {"uid": objects.uid_of(job), "annotations": stop_annotations(VERDICT)}}
-    if objects.is_suspended(job):
+    patch = {"metadata": {"uid": job.uid, "annotations": stop_annotations(VERDICT)}}
+    if job.is_suspended:
         # No deadline runs while a Job is suspended. After a crash between the two it goes on until this is repeated.
         cluster.patch_job(model_container, patch)
-        cluster.delete_job(model_container, objects.uid_of(job))
+        cluster.delete_job(model_container, job.uid)
     else:
         cluster.patch_job(model_container, {**patch, "spec": {"activeDeadlineSeconds": 1}})
     with contextlib.suppress(ClusterError):  # a missing Event is no failure to cancel

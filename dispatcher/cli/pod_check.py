@@ -19,10 +19,10 @@ from typing import Any
 
 from dispatcher import factories
 from dispatcher.cli.check import CheckResult
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
 from dispatcher.config.settings import Settings
 from dispatcher.controller.reconciler import decide
 from dispatcher.decisions.outcome import Ended, Going, Stop
@@ -58,10 +58,10 @@ def check_in_pod(
             if live is None:
                 return CheckResult(NAME, "failed", f"the Job {name} was deleted before it ended")
             lease.renew(live)
-            pods = cluster.list_pods(f"{names.POD_OF}={objects.uid_of(job)}").items
+            pods = list(cluster.list_pods(f"{names.POD_OF}={job.uid}"))
             match decide(cluster, live, pods, time.time(), factories.limits_of(settings)):
                 case Ended(completed=True):
-                    nodes = ", ".join(sorted({(pod.get("spec") or {}).get("nodeName") or "?" for pod in pods}))
+                    nodes = ", ".join(sorted({pod.node or "?" for pod in pods}))
                     return CheckResult(
                         NAME,
                         "ok",
@@ -90,17 +90,17 @@ class _Lease:
         self._started: float | None = None  # when it was first seen to have started, by our own clock
         self._renewed = 0.0
 
-    def renew(self, live: KubeObject) -> None:
+    def renew(self, live: Job) -> None:
         """A failure is left to the next time."""
         now = time.monotonic()
-        if self._started is None and (live.get("status") or {}).get("startTime"):
+        if self._started is None and live.status.start_time:
             self._started = self._renewed = now
-        if self._started is None or objects.is_finished(live) or now - self._renewed < _RENEW:
+        if self._started is None or live.is_finished or now - self._renewed < _RENEW:
             return
         deadline = int(now - self._started) + _LEASE
-        patch = {"metadata": {"uid": objects.uid_of(live)}, "spec": {"activeDeadlineSeconds": deadline}}
+        patch = {"metadata": {"uid": live.uid}, "spec": {"activeDeadlineSeconds": deadline}}
         with suppress(ClusterError):
-            self._cluster.patch_job(objects.name_of(live), patch)
+            self._cluster.patch_job(live.name, patch)
             self._renewed = now
 
 
@@ -111,7 +111,7 @@ def _remove(cluster: KubernetesJobs, name: str, show: Callable[[str], None]) -> 
         if job is None:
             show(f"Job {name} is gone already")
         else:
-            cluster.delete_job(name, objects.uid_of(job))
+            cluster.delete_job(name, job.uid)
     except (ObjectNotFound, ObjectConflict):
         show(f"Job {name} is gone already")
     except ClusterError as error:

@@ -11,9 +11,9 @@ from typing import Any
 
 from dispatcher import factories
 from dispatcher.cli.support import container_of
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import outcome
@@ -43,8 +43,9 @@ def inspect(settings: Settings, model: str | None) -> Found:
     poisoned = factories.open_queue(settings, settings.poison_queue_name)
 
     waiting = _visible(queue, settings)
-    jobs = {objects.model_id_of(job): job for job in cluster.list_jobs(names.SELECTOR).items}
-    pods = cluster.list_pods(names.SELECTOR).items
+    selector = names.SELECTOR if wanted is None else f"{names.SELECTOR},{names.MODEL_ID}={wanted}"
+    jobs = {job.model_id: job for job in cluster.list_jobs(selector)}
+    pods = list(cluster.list_pods(selector))
     queued = KueueWorkloads(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
     models: list[dict[str, Any]] = [
@@ -78,10 +79,8 @@ def _visible(queue: TrainingQueue, settings: Settings) -> Counter[str]:
     return counts
 
 
-def _job(
-    job: KubeObject, pods: Sequence[KubeObject], settings: Settings, queued: KueueWorkloads | None
-) -> dict[str, Any]:
-    own = [pod for pod in pods if objects.owner_uid(pod) == objects.uid_of(job)]
+def _job(job: Job, pods: Sequence[Pod], settings: Settings, queued: KueueWorkloads | None) -> dict[str, Any]:
+    own = [pod for pod in pods if pod.owner_uid == job.uid]
     decided = outcome.decide(job, own, (), time.time(), factories.limits_of(settings))
     phase = phase_of(job, own)
     if isinstance(decided, Ended):
@@ -92,13 +91,13 @@ def _job(
         place = queued.progress(job) if queued is not None else None
         state, sentence = phase.title(), place or decided.progress or DESCRIPTIONS[phase]
     return {
-        "name": objects.name_of(job),
+        "name": job.name,
         "phase": phase.value,
         "state": state,
         "sentence": sentence,
-        "created": objects.meta(job).get("creationTimestamp"),
-        "reported": objects.is_reported(job),
-        "pods": [objects.name_of(pod) for pod in own],
+        "created": job.metadata.creation_timestamp,
+        "reported": job.is_reported,
+        "pods": [pod.name for pod in own],
     }
 
 

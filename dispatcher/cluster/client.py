@@ -1,49 +1,49 @@
 """Jobs, pods and Events of one namespace: the only importer of kubernetes.
 
-Objects are plain dicts of the API server's JSON: turning replies into the client's model objects would double the CPU
-of a launch. Every call is bounded on the client's side, too, since a half-open connection stays silent for ever.
+Replies are decoded into our own few fields (`objects`): the client's model objects would double the CPU of a launch.
+Every call is bounded on the client's side, too, since a half-open connection stays silent for ever.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
+import msgspec
 import urllib3
 import yaml
 from kubernetes import client
 from kubernetes import config as _config
 from kubernetes.config.config_exception import ConfigException
 
+from dispatcher.cluster import names
+from dispatcher.cluster.answers import error_of
 from dispatcher.cluster.errors import (
-    ClusterError,
     ClusterForbidden,
     ClusterUnavailable,
     Listing,
-    ObjectConflict,
-    ObjectInvalid,
     ObjectNotFound,
-    QuotaExceeded,
-    RequestDenied,
-    WatchExpired,
+    WatchEvent,
 )
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Event, Job, KubeObject, Pod, Workload
 from training_common.redaction import redact
-from training_common.retry_after import parse_retry_after
 from training_common.text import one_line
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
 # A watch that is silent for so long after its end is a half-open connection.
 _WATCH_SLACK = 15.0
-_PAGE = 500
+# Objects of a list's first page, and of any at most; and the bytes that a page should have: a Job with a large request
+# is 200 KiB, and a page is in memory as a whole.
+_FIRST_PAGE, _LARGEST_PAGE = 50, 500
+_PAGE_BYTES = 4 << 20
+_JSON = "application/json"
+_METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
@@ -55,6 +55,35 @@ _PATHS = {
 
 config: Any = _config  # its functions are not annotated
 
+
+T = TypeVar("T")
+Kind = TypeVar("Kind", bound=KubeObject)
+
+
+class _ListMetadata(msgspec.Struct, rename="camel"):
+    resource_version: str = ""
+    continue_: str | None = msgspec.field(name="continue", default=None)
+
+
+class _Page(msgspec.Struct, Generic[Kind]):
+    items: tuple[Kind, ...] | None = None
+    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
+
+
+class _Line(msgspec.Struct):
+    """Of a watch. object: decoded by its type."""
+
+    type: str
+    object: msgspec.Raw
+
+
+_job = msgspec.json.Decoder(Job)
+_watched: Mapping[str, msgspec.json.Decoder[Any]] = {"jobs": _job, "pods": msgspec.json.Decoder(Pod)}
+_any = msgspec.json.Decoder(dict[str, Any])
+_bookmark = msgspec.json.Decoder(KubeObject)
+_line = msgspec.json.Decoder(_Line)
+# What reading an answer raises: its connection's end, or JSON that is none, or not Kubernetes'.
+_UNREADABLE = (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
 
 CallObserver = Callable[[str, str, int | None, float], None]
 """Called after every request: verb, resource, HTTP status (None: no answer), seconds. It must not raise."""
@@ -72,46 +101,57 @@ class KubernetesJobs:
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
 
-    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
+    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job:
         query = {"fieldValidation": "Strict", "dryRun": "All"} if dry_run else {}
-        return self._json("create", "jobs", body=job, query=query)
+        return self._object(_job, "create", "jobs", body=job, query=query)
 
-    def get_job(self, name: str) -> KubeObject | None:
+    def get_job(self, name: str) -> Job | None:
         """The Job, or None where the API server answers that there is none."""
         try:
-            return self._json("get", "jobs", name)
+            return self._object(_job, "get", "jobs", name)
         except ObjectNotFound:
             return None
 
-    def patch_job(self, name: str, patch: Mapping[str, Any]) -> KubeObject:
+    def get_environment(self, name: str) -> Mapping[str, str]:
+        """The variables with a value of the Job's trainer container, as they stand in its pod template."""
+        job = self._object(_any, "get", "jobs", name)
+        containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
+        variables = next((c.get("env", ()) for c in containers if c["name"] == names.TRAINER_CONTAINER), ())
+        return {variable["name"]: variable["value"] for variable in variables if "value" in variable}
+
+    def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job:
         """A JSON merge patch. `metadata.uid` in it makes sure that it is still the same Job (409 else)."""
-        return self._json("patch", "jobs", name, body=patch)
+        return self._object(_job, "patch", "jobs", name, body=patch)
 
     def delete_job(self, name: str, uid: str) -> None:
         """Delete in the background, if it is still the Job with this uid. Raises ObjectNotFound, ObjectConflict."""
         self._delete("jobs", name, {"propagationPolicy": "Background", "preconditions": {"uid": uid}})
 
-    def list_jobs(self, selector: str) -> Listing:
-        return self._list("jobs", selector)
+    def list_jobs(self, selector: str) -> Listing[Job]:
+        return self._list(_Page[Job], "jobs", {"labelSelector": selector})
 
-    def list_pods(self, selector: str) -> Listing:
-        return self._list("pods", selector)
+    def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
+        """fields: a field selector."""
+        return self._list(_Page[Pod], "pods", {"labelSelector": selector, "fieldSelector": fields})
+
+    def list_metadata(self, kind: str, selector: str) -> Listing[KubeObject]:
+        """`jobs` or `pods` by their metadata alone, which is all that the API server sends of them."""
+        return self._list(_Page[KubeObject], kind, {"labelSelector": selector}, accept=_METADATA_ONLY)
 
     def delete_pod(self, name: str, uid: str) -> None:
         """Delete with the pod's own grace period, if it is still the pod with this uid."""
         self._delete("pods", name, {"preconditions": {"uid": uid}})
 
-    def list_events(self, uid: str) -> list[KubeObject]:
+    def list_events(self, uid: str) -> list[Event]:
         """The Events about the object with this uid."""
-        query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": str(_PAGE)}
-        return cast(list[KubeObject], self._json("list", "events", query=query).get("items") or [])
+        return list(self._list(_Page[Event], "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
 
     def create_event(self, event: Mapping[str, Any]) -> None:
-        self._json("create", "events", body=event)
+        self._request("create", "events", body=event)
 
-    def list_workloads(self) -> list[KubeObject]:
+    def list_workloads(self) -> list[Workload]:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
-        return self._list("workloads", "").items
+        return list(self._list(_Page[Workload], "workloads", {}))
 
     def may(self, verb: str, resource: str) -> bool:
         """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
@@ -124,11 +164,11 @@ class KubernetesJobs:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        answer = self._json("create", "selfsubjectaccessreviews", body=review)
+        answer = self._object(_any, "create", "selfsubjectaccessreviews", body=review)
         return bool((answer.get("status") or {}).get("allowed"))
 
-    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
-        """Events {type, object} of `jobs` or `pods` from `resource_version` on, for at most `seconds`.
+    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
+        """Events of `jobs` or `pods` from `resource_version` on, for at most `seconds`.
 
         Ends when the server ends it. Raises WatchExpired (410, also as an ERROR event inside a 200 response) and
         ClusterUnavailable; a read that stays silent for longer than the watch may last is cut.
@@ -143,51 +183,56 @@ class KubernetesJobs:
         response = self._request("watch", kind, query=query, read_seconds=seconds + _WATCH_SLACK)
         try:
             yield from self._events(response, kind)
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise ClusterUnavailable(f"The watch of {kind} broke off: {_why(error)}") from None
         finally:
             response.close()
 
-    def _events(self, response: Any, kind: str) -> Iterator[KubeObject]:
+    def _events(self, response: Any, kind: str) -> Iterator[WatchEvent]:
         buffer = b""
         for chunk in response.stream(65536):
             buffer += chunk
             *lines, buffer = buffer.split(b"\n")
-            for line in lines:
-                if not line.strip():
-                    continue
-                event = json.loads(line)
-                if event.get("type") == "ERROR":
-                    status = event.get("object") or {}
-                    raise _error("watch", kind, "", int(status.get("code") or 500), status, {})
-                yield event
+            for line in filter(bytes.strip, lines):
+                event = _line.decode(line)
+                if event.type == "ERROR":
+                    status = _any.decode(event.object)
+                    raise error_of("watch", kind, "", int(status.get("code") or 500), status, {})
+                decoder = _watched[kind] if event.type != "BOOKMARK" else _bookmark
+                yield WatchEvent(event.type, decoder.decode(event.object))
 
-    def _list(self, kind: str, selector: str) -> Listing:
-        items: list[KubeObject] = []
-        query = {"labelSelector": selector, "limit": str(_PAGE)}
-        while True:
-            page = self._json("list", kind, query=query)
-            items += page.get("items") or []
-            metadata = page.get("metadata") or {}
-            if not metadata.get("continue"):
-                return Listing(items, str(metadata.get("resourceVersion") or ""))
-            query = {**query, "continue": metadata["continue"]}
+    def _list(
+        self, page: type[_Page[Kind]], kind: str, selectors: Mapping[str, str], accept: str = _JSON
+    ) -> Listing[Kind]:
+        decoder = msgspec.json.Decoder(page)
+
+        def pages() -> Iterator[tuple[tuple[Kind, ...], str]]:
+            query, limit = {key: value for key, value in selectors.items() if value}, _FIRST_PAGE
+            while True:
+                response = self._request("list", kind, query={**query, "limit": str(limit)}, accept=accept)
+                read, size = self._decode(decoder, response, f"list {kind}"), len(response.data)
+                items = read.items or ()
+                del response  # the text of a page and the next one need not be in memory together
+                yield items, read.metadata.resource_version
+                if not read.metadata.continue_:
+                    return
+                query["continue"] = read.metadata.continue_
+                limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * len(items) // size))
+
+        return Listing(pages())
+
+    def _object(self, decoder: msgspec.json.Decoder[T], verb: str, kind: str, name: str = "", **options: Any) -> T:
+        """The answer. options: `_request`'s."""
+        return self._decode(decoder, self._request(verb, kind, name, **options), f"{verb} {kind}")
+
+    def _decode(self, decoder: msgspec.json.Decoder[T], response: Any, what: str) -> T:
+        try:
+            return decoder.decode(response.data)
+        except _UNREADABLE as error:
+            raise ClusterUnavailable(f"The API server's answer to {what} cannot be read: {_why(error)}") from None
 
     def _delete(self, kind: str, name: str, options: Mapping[str, Any]) -> None:
-        self._json("delete", kind, name, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
-
-    def _json(self, verb: str, kind: str, name: str = "", **options: Any) -> dict[str, Any]:
-        """The answer's JSON object. options: `_request`'s."""
-        response = self._request(verb, kind, name, **options)
-        try:
-            parsed = json.loads(response.data)
-        except (ValueError, urllib3.exceptions.HTTPError, OSError) as error:
-            raise ClusterUnavailable(
-                f"The API server's answer to {verb} {kind} cannot be read: {_why(error)}"
-            ) from None
-        if not isinstance(parsed, dict):
-            raise ClusterUnavailable(f"The API server's answer to {verb} {kind} is no object")
-        return parsed
+        self._request("delete", kind, name, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
     def _request(
         self,
@@ -198,45 +243,54 @@ class KubernetesJobs:
         body: Mapping[str, Any] | None = None,
         query: Mapping[str, str] | None = None,
         read_seconds: float = _READ_SECONDS,
+        accept: str = _JSON,
     ) -> Any:
         """One call, bounded in time. Raises ClusterError for everything but a 2xx answer."""
         path = _PATHS[kind].format(self.namespace) + (f"/{quote(name, safe='')}" if name else "")
         if query:
             path += f"?{urlencode(query)}"
         api = self._api
-        response = self._send(api, verb, kind, path, body, read_seconds)
+        response = self._send(api, verb, kind, path, body, read_seconds, accept)
         if response.status == 401:
             # A rotated service account token: read it anew, once (F39).
-            response = self._send(self._reconnect(api), verb, kind, path, body, read_seconds)
+            response = self._send(self._reconnect(api), verb, kind, path, body, read_seconds, accept)
         self.server_date = response.headers.get("Date")
         if 200 <= response.status < 300:
             return response
         try:
-            status = json.loads(response.data)
-        except (ValueError, urllib3.exceptions.HTTPError, OSError):
+            status = _any.decode(response.data)
+        except _UNREADABLE:
             status = {}
-        raise _error(verb, kind, name, response.status, status if isinstance(status, dict) else {}, response.headers)
+        raise error_of(verb, kind, name, response.status, status, response.headers)
 
-    def _send(
-        self, api: Any, verb: str, kind: str, path: str, body: Mapping[str, Any] | None, read_seconds: float
-    ) -> Any:
+    def _send(self, api: Any, verb: str, kind: str, path: str, body: object, read_seconds: float, accept: str) -> Any:
         method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
-        headers = {"Accept": "application/json", "User-Agent": "training-dispatcher"}
+        headers = {"Accept": accept, "User-Agent": "training-dispatcher"}
         if body is not None:
             headers["Content-Type"] = "application/merge-patch+json" if verb == "patch" else "application/json"
         api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
+        data = None if body is None else msgspec.json.encode(body)
         began = time.monotonic()
         answered: int | None = None
-        try:
-            response = api.rest_client.pool_manager.request(
+
+        def send() -> Any:
+            return api.rest_client.pool_manager.request(
                 method,
                 f"{api.configuration.host}{path}",
-                body=None if body is None else json.dumps(body, separators=(",", ":")).encode(),
+                body=data,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
                 preload_content=verb != "watch",
                 retries=False,
             )
+
+        try:
+            try:
+                response = send()
+            except urllib3.exceptions.ProtocolError:
+                # A pooled connection that the other side had closed while it was idle is no outage (F56). Each of our
+                # calls may be repeated: should the first have been carried out, the second finds that.
+                response = send()
             answered = response.status
         except (urllib3.exceptions.HTTPError, OSError) as error:
             # A connection that was never made cannot have changed anything.
@@ -291,61 +345,6 @@ def _connect(pool_size: int) -> tuple[Any, str]:
             f"No way to a Kubernetes API server: {_why(error)}; run in a pod, or set KUBECONFIG to a kubeconfig file"
         ) from None
     return client.ApiClient(configuration), namespace
-
-
-# A denial is known by its words alone: a webhook chooses its status code, a policy is one of 401, 403, 413 and 422.
-_DENIED = re.compile(
-    r'(?:.* is forbidden: )?(?:admission webhook ".*" denied the request|[A-Z]\w+AdmissionPolicy .* denied request)'
-)
-_RBAC = re.compile(r'User ".*" cannot [a-z]+ resource "')
-
-
-def _error(
-    verb: str, kind: str, name: str, code: int, status: Mapping[str, Any], headers: Mapping[str, str]
-) -> ClusterError:
-    """The API server's Status object → our error."""
-    text = redact(one_line(str(status.get("message") or f"HTTP {code}")))[:1000]
-    cannot = f"Cannot {verb} {kind}" + (f" {name}" if name else "")
-    said = f"{cannot}: {text}"
-    retry_after = parse_retry_after(headers.get("Retry-After"), time.time())
-    if status.get("kind") != "Status" and code not in (401, 408, 429) and code < 500:
-        # A proxy's page, or another server's: it knows nothing about our objects, so it is no proof that one is absent,
-        # nor about our rights.
-        return ClusterUnavailable(f"{cannot}: HTTP {code} without a Status of Kubernetes; is it an API server?")
-    if _DENIED.match(text) and code not in (408, 429) and code < 500:  # these are a webhook's own trouble
-        return RequestDenied(said)
-    if "failed calling webhook" in text:
-        # Admission comes before storage: nothing was changed.
-        why = "The cluster's admission webhook does not answer: tell who runs it"
-        return ClusterUnavailable(f"{said}. {why}", retry_after=retry_after, ambiguous=False)
-    match code:
-        case 404:
-            return ObjectNotFound(said)
-        case 409:
-            return ObjectConflict(said)
-        case 410:
-            return WatchExpired(said)
-        case 401:
-            return ClusterForbidden(f"{cannot}: the API server does not accept our credentials")
-        case 403:
-            return _forbidden(said, verb, kind, status)
-        case 408 | 429:
-            return ClusterUnavailable(said, retry_after=retry_after, ambiguous=code != 429)
-    return ClusterUnavailable(said, retry_after=retry_after) if code >= 500 else ObjectInvalid(said)
-
-
-def _forbidden(said: str, verb: str, kind: str, status: Mapping[str, Any]) -> ClusterError:
-    """A 403 is RBAC's or an admission plug-in's; only their words tell which."""
-    details = status.get("details")
-    causes = (details.get("causes") if isinstance(details, dict) else None) or []
-    reasons = [cause.get("reason") for cause in causes if isinstance(cause, dict)]
-    if "NamespaceTerminating" in reasons or "because it is being terminated" in said:
-        return ClusterForbidden(f"{said}. The namespace is being deleted: create it anew, or set NAMESPACE to another")
-    if _RBAC.search(said) or verb not in ("create", "patch", "delete"):
-        return ClusterForbidden(f'{said}. The Role must allow the verb "{verb}" on "{kind}"')
-    # A quota that was just made has no status yet.
-    is_quota = "exceeded quota" in said or "status unknown for quota" in said
-    return QuotaExceeded(said) if is_quota else RequestDenied(said)
 
 
 def _why(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from dispatcher.cluster.objects import KubeObject
 
@@ -48,9 +50,28 @@ class WatchExpired(ClusterError):
     """410: the resource version is too old to continue from; list anew."""
 
 
-@dataclass(frozen=True)
-class Listing:
-    """All objects of one kind, and the resource version to watch from."""
+Item = TypeVar("Item", bound=KubeObject)
 
-    items: list[KubeObject]
-    resource_version: str
+
+@dataclass
+class Listing(Generic[Item]):
+    """A list that is read page by page: iterate over it once, and keep what is needed. That raises ClusterError.
+
+    pages: (objects, resource version). resource_version: to watch from; known from the first page on, the same in all.
+    """
+
+    pages: Iterator[tuple[Sequence[Item], str]]
+    resource_version: str = ""
+
+    def __iter__(self) -> Iterator[Item]:
+        for items, version in self.pages:
+            self.resource_version = version
+            yield from items
+
+
+@dataclass(frozen=True)
+class WatchEvent:
+    """type: ADDED, MODIFIED, DELETED, or BOOKMARK, whose object has a resource version and nothing else."""
+
+    type: str
+    object: KubeObject

@@ -1,6 +1,6 @@
 """Names that other programs see: label and annotation keys, the finalizer, reasons. Changing one is a migration."""
 
-# On every Job and pod that we launch; the watch selects by it.
+# On every Job and pod that we launch; lists and watches select by it.
 MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "training-dispatcher"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
@@ -30,9 +30,16 @@ ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
 DISRUPTED = "training-dispatcher/disrupted-pods"
 # Written with the stop: the verdict on a Job that would otherwise run on, as JSON {code, sentence}.
 STOPPED = "training-dispatcher/stopped"
-# Written with the one patch after the portal's acknowledgement.
+# The progress message that the portal was last sent for the Job, so that a restart sends none of them again.
+TOLD = "training-dispatcher/told"
+# Written with the one patch after the portal's acknowledgement: what was reported, as JSON; and a label of this name,
+# by which the Job leaves our lists and watches.
 REPORTED = "training-dispatcher/reported"
 REPORTED_AT = "training-dispatcher/reported-at"
+
+# The Jobs that may need work, and those that only their users and TTL still need.
+UNREPORTED_JOBS = f"{SELECTOR},!{REPORTED}"
+REPORTED_JOBS = f"{SELECTOR},{REPORTED}"
 
 TRAINER_CONTAINER = "trainer"
 KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"

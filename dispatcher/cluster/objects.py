@@ -1,156 +1,466 @@
-"""Reading Jobs and pods as the API server writes them: plain dicts of JSON. Pure.
+"""What is read of Jobs, pods, Events and Workloads: these fields are decoded, and nothing else of an object. Pure.
 
-A condition counts by its *status*, never by its presence: a resumed Job keeps Suspended with status False.
+A Job is 9 KB of JSON, its request up to 64 KiB more, and there may be ten thousand: what is not declared here never
+becomes a Python object. What is needed once (a Job's environment) is fetched then.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
+
+import msgspec
 
 from dispatcher.cluster import names
 
 # What no datetime can hold any more (epoch seconds).
 _YEAR_10000 = 253402300800.0
-
-KubeObject = Mapping[str, Any]
-"""A Job, pod or Event as decoded from the API server's JSON."""
-
-
-def meta(obj: KubeObject) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], obj.get("metadata") or {})
+# Characters kept of a condition's message: sentences quote at most 500.
+_MESSAGE_LIMIT = 1024
+# Variables that are read of the trainer's environment; others may hold secrets.
+_DATASET, _GPUS = "DATASET_CONTAINER", "GPUS"
 
 
-def name_of(obj: KubeObject) -> str:
-    return cast(str, meta(obj).get("name", ""))
+class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """Kubernetes' JSON names fields in camel case. Nothing here can be part of a cycle: the collector skips it."""
 
 
-def uid_of(obj: KubeObject) -> str:
-    return cast(str, meta(obj).get("uid", ""))
+def _share(part: _Part, *fields: str) -> None:
+    """Have one string in place of ten thousand equal ones."""
+    for field in fields:
+        if text := getattr(part, field):
+            msgspec.structs.force_setattr(part, field, sys.intern(text))
 
 
-def annotation(obj: KubeObject, key: str) -> str | None:
-    return (meta(obj).get("annotations") or {}).get(key)
+class Labels(_Part, frozen=True):
+    managed_by: str | None = msgspec.field(name=names.MANAGED_BY, default=None)
+    model_id: str | None = msgspec.field(name=names.MODEL_ID, default=None)
+    reported: str | None = msgspec.field(name=names.REPORTED, default=None)
+    pod_of: str | None = msgspec.field(name=names.POD_OF, default=None)
+    kueue_queue: str | None = msgspec.field(name=names.KUEUE_QUEUE_LABEL, default=None)
+
+    def __post_init__(self) -> None:
+        _share(self, "managed_by", "kueue_queue")
 
 
-def json_annotation(obj: KubeObject, key: str) -> Any:
+class Annotations(_Part, frozen=True):
+    message_id: str | None = msgspec.field(name=names.MESSAGE_ID, default=None)
+    run_id: str | None = msgspec.field(name=names.RUN_ID, default=None)
+    queued_at: str | None = msgspec.field(name=names.QUEUED_AT, default=None)
+    launched_at: str | None = msgspec.field(name=names.LAUNCHED_AT, default=None)
+    launched_by: str | None = msgspec.field(name=names.LAUNCHED_BY, default=None)
+    acknowledged: str | None = msgspec.field(name=names.ACKNOWLEDGED, default=None)
+    told: str | None = msgspec.field(name=names.TOLD, default=None)
+    disrupted: str | None = msgspec.field(name=names.DISRUPTED, default=None)
+    stopped: str | None = msgspec.field(name=names.STOPPED, default=None)
+    reported: str | None = msgspec.field(name=names.REPORTED, default=None)
+    reported_at: str | None = msgspec.field(name=names.REPORTED_AT, default=None)
+
+
+class Owner(_Part, frozen=True):
+    kind: str = ""
+    uid: str = ""
+    controller: bool = False
+
+    def __post_init__(self) -> None:
+        _share(self, "kind")
+
+
+class Metadata(_Part, frozen=True):
+    name: str = ""
+    namespace: str | None = None
+    uid: str = ""
+    resource_version: str = ""
+    creation_timestamp: str | None = None
+    deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int = 0
+    labels: Labels | None = None
+    annotations: Annotations | None = None
+    finalizers: tuple[str, ...] = ()
+    owner_references: tuple[Owner, ...] = ()
+
+    def __post_init__(self) -> None:
+        _share(self, "namespace")
+
+
+_NO_LABELS, _NO_ANNOTATIONS = Labels(), Annotations()
+
+
+class KubeObject(_Part, frozen=True):
+    """Any object, by its metadata alone."""
+
+    metadata: Metadata = Metadata()
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+    @property
+    def uid(self) -> str:
+        return self.metadata.uid
+
+    @property
+    def labels(self) -> Labels:
+        return self.metadata.labels or _NO_LABELS
+
+    @property
+    def annotations(self) -> Annotations:
+        return self.metadata.annotations or _NO_ANNOTATIONS
+
+    @property
+    def model_id(self) -> str:
+        return self.labels.model_id or self.name.removeprefix("model-")
+
+    @property
+    def is_managed(self) -> bool:
+        return self.labels.managed_by == names.MANAGER and self.annotations.message_id is not None
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the portal acknowledged its outcome, as we noted. A removed finalizer proves nothing."""
+        return self.annotations.reported is not None
+
+    @property
+    def has_finalizer(self) -> bool:
+        return names.FINALIZER in self.metadata.finalizers
+
+    @property
+    def report(self) -> Mapping[str, Any]:
+        """As noted on the Job: status, code, sentence, portal. Where somebody edited it, some may be missing."""
+        report = decoded(self.annotations.reported)
+        return report if isinstance(report, dict) else {}
+
+    @property
+    def created_at(self) -> float | None:
+        """creationTimestamp (epoch seconds)."""
+        return timestamp(self.metadata.creation_timestamp)
+
+    @property
+    def is_deleting(self) -> bool:
+        return bool(self.metadata.deletion_timestamp)
+
+    @property
+    def gone_at(self) -> float | None:
+        """deletionTimestamp (epoch seconds): when deletion was requested, plus the grace period (API, ObjectMeta)."""
+        return timestamp(self.metadata.deletion_timestamp)
+
+
+class Condition(_Part, frozen=True):
+    """It counts by its *status*, never by its presence: a resumed Job keeps Suspended with status False."""
+
+    type: str = ""
+    status: str = ""
+    reason: str = ""
+    message: str = ""
+    last_transition_time: str | None = None
+
+    def __post_init__(self) -> None:
+        _share(self, "type", "status", "reason")
+        if len(self.message) > _MESSAGE_LIMIT:
+            msgspec.structs.force_setattr(self, "message", self.message[:_MESSAGE_LIMIT])
+
+    @property
+    def since(self) -> float | None:
+        """When it came to this status (epoch seconds)."""
+        return timestamp(self.last_transition_time)
+
+
+class Status(_Part, frozen=True):
+    conditions: tuple[Condition, ...] = ()
+
+
+class Conditioned(KubeObject, frozen=True):
+    """An object whose status has conditions."""
+
+    status: Status = Status()
+
+    def condition(self, kind: str, status: str = "True") -> Condition | None:
+        """The condition of type `kind` if it has this status (True, False or Unknown), else None."""
+        return next((c for c in self.status.conditions if c.type == kind and c.status == status), None)
+
+    def changed_at(self, kind: str, status: str = "True") -> float | None:
+        """When the condition came to this status (epoch seconds); None where it has another, or none."""
+        found = self.condition(kind, status)
+        return found.since if found else None
+
+
+class Variable(_Part, frozen=True):
+    name: str = ""
+    value: str | None = None
+
+
+class TemplateContainer(_Part, frozen=True):
+    """Of a Job's pod template: read for two of its variables. A request is a variable, too, and may be 64 KiB."""
+
+    name: str = ""
+    env: tuple[Variable, ...] = ()
+
+    def __post_init__(self) -> None:
+        kept = tuple(variable for variable in self.env if variable.name in (_DATASET, _GPUS))
+        msgspec.structs.force_setattr(self, "env", kept)
+
+
+class Limits(_Part, frozen=True):
+    memory: str | None = None
+
+
+class Resources(_Part, frozen=True):
+    limits: Limits | None = None
+
+
+class Container(_Part, frozen=True):
+    """As a pod specifies it."""
+
+    name: str = ""
+    image: str = "?"
+    restart_policy: str | None = None
+    resources: Resources = Resources()
+
+    def __post_init__(self) -> None:
+        _share(self, "name", "image")
+
+
+class PodSpec(_Part, frozen=True):
+    node_name: str | None = None
+    init_containers: tuple[Container, ...] = ()
+    containers: tuple[Container, ...] = ()
+
+    def __post_init__(self) -> None:
+        _share(self, "node_name")
+
+
+class Waiting(_Part, frozen=True):
+    reason: str = ""
+    message: str = ""
+
+
+class Running(_Part, frozen=True):
+    started_at: str | None = None
+
+
+class Terminated(_Part, frozen=True):
+    exit_code: int | None = None
+    signal: int | None = None
+    reason: str = ""
+    message: str = ""
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+class ContainerState(_Part, frozen=True):
+    """One of the three; none before the kubelet wrote one."""
+
+    waiting: Waiting | None = None
+    running: Running | None = None
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(_Part, frozen=True):
+    name: str = ""
+    state: ContainerState = ContainerState()
+
+    def __post_init__(self) -> None:
+        _share(self, "name")
+
+
+class PodStatus(Status, frozen=True):
+    phase: str = "Pending"
+    reason: str = ""
+    message: str = ""
+    init_container_statuses: tuple[ContainerStatus, ...] = ()
+    container_statuses: tuple[ContainerStatus, ...] = ()
+
+    def __post_init__(self) -> None:
+        kept = tuple(entry for entry in self.conditions if entry.type in ("PodScheduled", "DisruptionTarget"))
+        msgspec.structs.force_setattr(self, "conditions", kept)
+
+
+_NO_CONTAINER, _NO_STATE, _NOT_ENDED = Container(), ContainerState(), Terminated()
+
+
+class Pod(Conditioned, frozen=True):
+    spec: PodSpec = PodSpec()
+    status: PodStatus = PodStatus()
+
+    @property
+    def owner_uid(self) -> str | None:
+        """uid of the Job that controls the pod, or did until `kubectl delete job --cascade=orphan` took it away."""
+        for owner in self.metadata.owner_references:
+            if owner.controller and owner.kind == "Job":
+                return owner.uid
+        return self.labels.pod_of
+
+    @property
+    def phase(self) -> str:
+        return self.status.phase
+
+    @property
+    def is_over(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def node(self) -> str | None:
+        return self.spec.node_name
+
+    @property
+    def trainer(self) -> Container:
+        """Its trainer container; empty where there is none."""
+        return next((c for c in self.spec.containers if c.name == names.TRAINER_CONTAINER), _NO_CONTAINER)
+
+    @property
+    def trainer_state(self) -> ContainerState:
+        for status in self.status.container_statuses:
+            if status.name == names.TRAINER_CONTAINER:
+                return status.state
+        return _NO_STATE
+
+    @property
+    def waits(self) -> Waiting:
+        """What its trainer container waits for; nothing where it does not."""
+        return self.trainer_state.waiting or Waiting()
+
+    @property
+    def runs(self) -> bool:
+        return self.trainer_state.running is not None
+
+    @property
+    def trainer_end(self) -> Terminated:
+        """How the trainer container ended; its exit code is None while it has not."""
+        return self.trainer_state.terminated or _NOT_ENDED
+
+    @property
+    def has_ended(self) -> bool:
+        return self.trainer_state.terminated is not None
+
+
+class TemplateSpec(_Part, frozen=True):
+    containers: tuple[TemplateContainer, ...] = ()
+
+
+class PodTemplate(_Part, frozen=True):
+    spec: TemplateSpec = TemplateSpec()
+
+
+class JobSpec(_Part, frozen=True):
+    suspend: bool = False
+    active_deadline_seconds: int | None = None
+    backoff_limit: int | None = None
+    template: PodTemplate = PodTemplate()
+
+
+class Uncounted(_Part, frozen=True):
+    failed: tuple[str, ...] = ()
+
+
+class JobStatus(Status, frozen=True):
+    start_time: str | None = None
+    active: int = 0
+    failed: int = 0
+    succeeded: int = 0
+    uncounted_terminated_pods: Uncounted = Uncounted()
+
+
+class Job(Conditioned, frozen=True):
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.ended is not None
+
+    @property
+    def ended(self) -> Condition | None:
+        """Complete or Failed, once it is true."""
+        return self.condition("Complete") or self.condition("Failed")
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.spec.suspend
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether launch step 5 happened; a suspended Job without it is half-launched, one with it waits for Kueue."""
+        return self.annotations.launched_at is not None
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.annotations.acknowledged == "true"
+
+    @property
+    def started_at(self) -> float | None:
+        """status.startTime (epoch seconds)."""
+        return timestamp(self.status.start_time)
+
+    @property
+    def dataset(self) -> str | None:
+        return self._variable(_DATASET)
+
+    @property
+    def gpus(self) -> int | None:
+        """How many it asks for; None where that is no plain number."""
+        amount = self._variable(_GPUS) or "0"
+        return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
+
+    def _variable(self, name: str) -> str | None:
+        containers = self.spec.template.spec.containers
+        trainer = (container for container in containers if container.name == names.TRAINER_CONTAINER)
+        return next((entry.value for container in trainer for entry in container.env if entry.name == name), None)
+
+
+class Series(_Part, frozen=True):
+    last_observed_time: str | None = None
+
+
+class Event(KubeObject, frozen=True):
+    reason: str = ""
+    message: str = ""
+    series: Series | None = None
+    last_timestamp: str | None = None
+    event_time: str | None = None
+
+    @property
+    def seen_at(self) -> float:
+        """When it was last seen (epoch seconds)."""
+        last = (self.series and self.series.last_observed_time) or self.last_timestamp or self.event_time
+        return (timestamp(last) if last else self.created_at) or 0.0
+
+
+class AdmissionCheck(_Part, frozen=True):
+    name: str = ""
+    state: str = ""
+    message: str = ""
+
+
+class WorkloadSpec(_Part, frozen=True):
+    queue_name: str = ""
+    priority: int | None = None
+    active: bool | None = None
+
+
+class WorkloadStatus(Status, frozen=True):
+    admission_checks: tuple[AdmissionCheck, ...] = ()
+
+
+class Workload(Conditioned, frozen=True):
+    """Kueue's, kueue.x-k8s.io/v1beta2."""
+
+    spec: WorkloadSpec = WorkloadSpec()
+    status: WorkloadStatus = WorkloadStatus()
+
+
+def oldest_first(pods: Iterable[Pod]) -> list[Pod]:
+    return sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.name))
+
+
+def decoded(annotation: str | None) -> Any:
     """The value of an annotation that holds JSON; None where it is missing, or somebody made it unreadable."""
     try:
-        return json.loads(annotation(obj, key) or "null")
+        return json.loads(annotation or "null")
     except (ValueError, RecursionError):
         return None
-
-
-def report_of(job: KubeObject) -> Mapping[str, Any]:
-    """The report as noted on the Job: status, code, sentence, portal. Where somebody edited it, some may be missing."""
-    report = json_annotation(job, names.REPORTED)
-    return report if isinstance(report, dict) else {}
-
-
-def label(obj: KubeObject, key: str) -> str | None:
-    return (meta(obj).get("labels") or {}).get(key)
-
-
-def model_id_of(obj: KubeObject) -> str:
-    return label(obj, names.MODEL_ID) or name_of(obj).removeprefix("model-")
-
-
-def is_managed(job: KubeObject) -> bool:
-    return label(job, names.MANAGED_BY) == names.MANAGER and annotation(job, names.MESSAGE_ID) is not None
-
-
-def is_deleting(obj: KubeObject) -> bool:
-    return bool(meta(obj).get("deletionTimestamp"))
-
-
-def condition(obj: KubeObject, kind: str, status: str = "True") -> Mapping[str, Any] | None:
-    """The condition of type `kind` if it has this status (True, False or Unknown), else None."""
-    for entry in (obj.get("status") or {}).get("conditions") or ():
-        if entry.get("type") == kind and entry.get("status") == status:
-            return cast(Mapping[str, Any], entry)
-    return None
-
-
-def changed_at(obj: KubeObject, kind: str, status: str = "True") -> float | None:
-    """When the condition came to this status (epoch seconds); None where it has another, or none."""
-    return timestamp((condition(obj, kind, status) or {}).get("lastTransitionTime"))
-
-
-def created_at(obj: KubeObject) -> float | None:
-    """creationTimestamp (epoch seconds)."""
-    return timestamp(meta(obj).get("creationTimestamp"))
-
-
-def gone_at(obj: KubeObject) -> float | None:
-    """deletionTimestamp (epoch seconds): when deletion was requested, plus the grace period (API, ObjectMeta)."""
-    return timestamp(meta(obj).get("deletionTimestamp"))
-
-
-def oldest_first(pods: Iterable[KubeObject]) -> list[KubeObject]:
-    return sorted(pods, key=lambda pod: (meta(pod).get("creationTimestamp") or "", name_of(pod)))
-
-
-def is_finished(job: KubeObject) -> bool:
-    return condition(job, "Complete") is not None or condition(job, "Failed") is not None
-
-
-def is_suspended(job: KubeObject) -> bool:
-    return bool((job.get("spec") or {}).get("suspend"))
-
-
-def is_launched(job: KubeObject) -> bool:
-    """Whether launch step 5 happened; a suspended Job without it is half-launched, one with it waits for Kueue."""
-    return annotation(job, names.LAUNCHED_AT) is not None
-
-
-def is_acknowledged(job: KubeObject) -> bool:
-    return annotation(job, names.ACKNOWLEDGED) == "true"
-
-
-def is_reported(job: KubeObject) -> bool:
-    """Whether the portal acknowledged its outcome, which we note. A finalizer that somebody removed proves nothing."""
-    return annotation(job, names.REPORTED) is not None
-
-
-def owner_uid(pod: KubeObject) -> str | None:
-    """uid of the Job that controls the pod, or that did until `kubectl delete job --cascade=orphan` took it away."""
-    for owner in meta(pod).get("ownerReferences") or ():
-        if owner.get("controller") and owner.get("kind") == "Job":
-            return cast(str, owner.get("uid"))
-    return label(pod, names.POD_OF)
-
-
-def pod_phase(pod: KubeObject) -> str:
-    return cast(str, (pod.get("status") or {}).get("phase") or "Pending")
-
-
-def pod_is_over(pod: KubeObject) -> bool:
-    return pod_phase(pod) in ("Succeeded", "Failed")
-
-
-def pod_template(job: KubeObject) -> KubeObject:
-    return cast(KubeObject, (job.get("spec") or {}).get("template") or {})
-
-
-def trainer_container(pod: KubeObject) -> Mapping[str, Any]:
-    """The trainer container as a pod or a pod template specifies it; empty where there is none."""
-    containers = (pod.get("spec") or {}).get("containers") or ()
-    return next((c for c in containers if c.get("name") == names.TRAINER_CONTAINER), {})
-
-
-def trainer_state(pod: KubeObject) -> Mapping[str, Any]:
-    """The trainer container's `state`: one of waiting, running, terminated; empty before the kubelet wrote one."""
-    for status in (pod.get("status") or {}).get("containerStatuses") or ():
-        if status.get("name") == names.TRAINER_CONTAINER:
-            return cast(Mapping[str, Any], status.get("state") or {})
-    return {}
-
-
-def trainer_end(pod: KubeObject) -> Mapping[str, Any]:
-    """How the trainer container ended (`state.terminated`); empty while it has not."""
-    return trainer_state(pod).get("terminated") or {}
 
 
 def timestamp(text: str | None) -> float | None:

@@ -152,7 +152,7 @@ class Settings:
     )
     poll_min: float = setting("POLL_MIN_SECONDS", seconds(0.05, 60), "Pause between polls after work was found", "0.2")
     poll_max: float = setting(
-        "POLL_MAX_SECONDS", seconds(0.1, _PROBE_MAX), "Longest pause between polls of an idle queue", "5"
+        "POLL_MAX_SECONDS", seconds(0.1, _PROBE_MAX), "Longest pause between polls of an idle queue", "1"
     )
     outage_pause: float = setting(
         "OUTAGE_PAUSE_SECONDS",
@@ -168,15 +168,21 @@ class Settings:
     )
     resync: float = setting(
         "RESYNC_SECONDS",
-        seconds(1, _PROBE_MAX),
-        "How often Jobs and pods are listed again whatever the watch has delivered",
-        "60",
+        seconds(1, 86400),
+        "How often the names and versions of Jobs and pods are compared, whatever the watch has delivered",
+        "600",
     )
     progress: float = setting(
         "STATUS_PROGRESS_SECONDS",
         seconds(1, 86400),
         "Shortest time between two progress messages of a model at the portal",
         "30",
+    )
+    progress_rate: int = setting(
+        "STATUS_PROGRESS_PER_SECOND",
+        whole(1, 1000),
+        "Most progress messages sent to the portal in a second, of all models together",
+        "5",
     )
     image_pull_grace: float = setting(
         "IMAGE_PULL_GRACE_SECONDS",
@@ -228,12 +234,6 @@ class Settings:
     )
     shutdown_grace: float = setting(
         "SHUTDOWN_GRACE_SECONDS", seconds(1, 600), "Time after SIGTERM to finish what has begun", "25"
-    )
-    sweep: float = setting(
-        "SWEEP_SECONDS",
-        seconds(1, _PROBE_MAX),
-        "How often every unreported Job is reconciled whether or not it has changed",
-        "15",
     )
     report_concurrency: int = setting("REPORT_CONCURRENCY", whole(1, 64), "Jobs reconciled at the same time", "8")
     gpu_resource: str = setting(

@@ -1,16 +1,18 @@
 """The informer's store: what this process knows of its Jobs and pods, filled by a list and kept fresh by a watch.
 
-It may be minutes stale. Whatever cannot be undone asks the API server first.
+It may be minutes stale. Whatever cannot be undone asks the API server first. It holds the Jobs that are not reported,
+and of the others nothing but pods that still run.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from msgspec.structs import replace as changed
+
+from dispatcher.cluster.objects import Job, KubeObject, Pod
 
 
 class ClusterCache:
@@ -20,123 +22,145 @@ class ClusterCache:
         self._lock = threading.Lock()
         self._changed = changed
         self._clock = clock
-        self._jobs: dict[str, KubeObject] = {}
-        self._pods: dict[str, KubeObject] = {}
-        self._pods_of: dict[str, dict[str, KubeObject]] = {}  # pods and their tombstones, by their Job's uid
+        self._jobs: dict[str, Job] = {}
+        self._unfinished: set[str] = set()  # names
+        self._pods: dict[str, Pod] = {}
+        self._pods_of: dict[str, dict[str, Pod]] = {}  # pods and their tombstones, by their Job's uid
         self._first_seen: dict[str, float] = {}  # by the Job's uid
-        self._tombstones: dict[str, KubeObject] = {}  # Jobs deleted before their outcome was reported, by name
+        self._tombstones: dict[str, Job] = {}  # Jobs deleted before their outcome was reported, by name
         self._released: set[str] = set()  # uids of Jobs that were reported
-        self._listed: set[str] = set()
-        self._ready = threading.Event()
+        self._listed = {"jobs": threading.Event(), "pods": threading.Event()}
 
     def replace(self, kind: str, items: Iterable[KubeObject]) -> None:
-        """Take a fresh list of `jobs` or `pods`: what is not in it is gone."""
-        fresh = {_key(kind, item): item for item in items}
+        """Take a fresh list of `jobs` or `pods`: what is not in it is gone. It is read outside the lock."""
+        fresh = {_key(item): item for item in items if self._is_wanted(item)}
         with self._lock:
             known = dict(self._known(kind))
             touched = {
-                _job_name(kind, item)
+                _job_name(item)
                 for key, item in (known | fresh).items()
                 if _version(known.get(key)) != _version(fresh.get(key))
             }
             for key, item in known.items():
                 if key not in fresh:
-                    self._remove(kind, item)
+                    self._remove(item)
             for item in fresh.values():
-                self._put(kind, item)
-            self._listed.add(kind)
-            if self._listed == {"jobs", "pods"}:
-                self._ready.set()
+                self._put(item)
+        self._listed[kind].set()
         for name in touched:
             self._changed(name)
 
-    def apply(self, kind: str, event_type: str, item: KubeObject) -> None:
+    def apply(self, event_type: str, item: KubeObject) -> None:
         """Take one watch event: ADDED, MODIFIED or DELETED."""
         with self._lock:
-            if event_type == "DELETED":
-                self._remove(kind, item)
+            if event_type == "DELETED" or not self._is_wanted(item):
+                self._remove(item)
             else:
-                self._put(kind, item)
-        self._changed(_job_name(kind, item))
+                self._put(item)
+        self._changed(_job_name(item))
 
-    def _known(self, kind: str) -> dict[str, KubeObject]:
+    def differing(self, kind: str, items: Iterable[KubeObject]) -> Sequence[KubeObject]:
+        """What a fresh list of metadata has in another version than the cache, or one of the two has not at all."""
+        fresh = {item.uid: item for item in items}
+        with self._lock:
+            known = {item.uid: item for item in self._known(kind).values()}
+            # Ended pods of Jobs that are not known are not wanted.
+            missing = [
+                item
+                for uid, item in fresh.items()
+                if uid not in known and (kind == "jobs" or _owner(item) in self._first_seen)
+            ]
+            return [item for uid, item in known.items() if _version(item) != _version(fresh.get(uid))] + missing
+
+    def _known(self, kind: str) -> Mapping[str, KubeObject]:
         return self._jobs if kind == "jobs" else self._pods
 
-    def _put(self, kind: str, item: KubeObject) -> None:
-        known, key = self._known(kind), _key(kind, item)
-        before = known.get(key)
-        known[key] = item
-        if kind == "pods":
-            self._index(item, before)
-        else:
-            self._forget_other(before, item)
-            self._first_seen.setdefault(objects.uid_of(item), self._clock())
+    def _is_wanted(self, item: KubeObject) -> bool:
+        """No pod that has ended, unless its Job is known: there are as many as there are reported Jobs.
 
-    def _remove(self, kind: str, item: KubeObject) -> None:
-        before = self._known(kind).pop(_key(kind, item), None)
-        if kind == "pods":
-            self._leave_tombstone(item, before)
-        else:
-            self._forget_other(before, item)
+        Its Job may become known later: that is found incomplete when it ends, and its pods are asked for.
+        """
+        return not isinstance(item, Pod) or not item.is_over or item.owner_uid in self._first_seen
+
+    def _put(self, item: KubeObject) -> None:
+        if isinstance(item, Pod):
+            before, self._pods[item.uid] = self._pods.get(item.uid), item
+            self._index(item, before)
+        elif isinstance(item, Job):
+            self._forget_other(item)
+            self._jobs[item.name] = item
+            self._first_seen.setdefault(item.uid, self._clock())
+            (self._unfinished.discard if item.is_finished else self._unfinished.add)(item.name)
+
+    def _remove(self, item: KubeObject) -> None:
+        if isinstance(item, Pod):
+            self._leave_tombstone(item, self._pods.pop(item.uid, None))
+        elif isinstance(item, Job):
+            self._forget_other(item)
+            self._jobs.pop(item.name, None)
+            self._unfinished.discard(item.name)
             self._forget(item)
 
-    def _forget_other(self, before: KubeObject | None, job: KubeObject) -> None:
+    def _forget_other(self, job: Job) -> None:
         """A Job of the same name whose deletion was missed, and so was the creation of its successor."""
-        if before is not None and objects.uid_of(before) != objects.uid_of(job):
+        before = self._jobs.get(job.name)
+        if before is not None and before.uid != job.uid:
             self._forget(before)
 
-    def _index(self, pod: KubeObject, before: KubeObject | None) -> None:
+    def _index(self, pod: Pod, before: Pod | None) -> None:
         """before: the last known state of the same pod."""
         # A Job releases a pod whose labels no longer match: a state of it that stayed in the index would never end.
-        if before is not None and objects.owner_uid(before) != objects.owner_uid(pod):
+        if before is not None and before.owner_uid != pod.owner_uid:
             self._drop(before)
-        self._pods_of.setdefault(objects.owner_uid(pod) or "", {})[objects.uid_of(pod)] = pod
+        self._pods_of.setdefault(pod.owner_uid or "", {})[pod.uid] = pod
 
-    def _drop(self, pod: KubeObject) -> None:
-        owner = objects.owner_uid(pod) or ""
+    def _drop(self, pod: Pod) -> None:
+        owner = pod.owner_uid or ""
         kept = self._pods_of.get(owner, {})
-        kept.pop(objects.uid_of(pod), None)
+        kept.pop(pod.uid, None)
         if not kept:
             self._pods_of.pop(owner, None)  # usually the Job goes first, and nothing else would remove the entry
 
-    def _leave_tombstone(self, pod: KubeObject, before: KubeObject | None) -> None:
+    def _leave_tombstone(self, pod: Pod, before: Pod | None) -> None:
         """Keep a deleted pod's last state as long as its Job is known: an eviction, for one, deletes the pod."""
-        if objects.owner_uid(pod) not in self._first_seen:
+        if pod.owner_uid not in self._first_seen:
             for state in (before, pod):
                 if state is not None:
                     self._drop(state)
             return
-        if not objects.pod_is_over(pod):
-            metadata = {**objects.meta(pod)}
-            metadata.setdefault("deletionTimestamp", metadata.get("creationTimestamp"))
-            pod = {**pod, "metadata": metadata, "status": {**(pod.get("status") or {}), "phase": "Failed"}}
+        if not pod.is_over:
+            when = pod.metadata.deletion_timestamp or pod.metadata.creation_timestamp
+            metadata = changed(pod.metadata, deletion_timestamp=when)
+            pod = changed(pod, metadata=metadata, status=changed(pod.status, phase="Failed"))
         self._index(pod, before)
 
-    def _forget(self, job: KubeObject) -> None:
-        uid = objects.uid_of(job)
+    def _forget(self, job: Job) -> None:
+        uid = job.uid
         self._first_seen.pop(uid, None)
-        # The pods' tombstones go with their Job; pods that the API server still has stay.
-        if kept := {key: pod for key, pod in self._pods_of.pop(uid, {}).items() if key in self._pods}:
-            self._pods_of[uid] = kept
-        # A Job that was being deleted when its finalizer was taken off arrives as DELETED in the state *before* that
-        # patch (measured on 1.36): whether it was reported, only the reporter knows.
+        # Its ended pods and the tombstones go with it; what still runs stays until it ends.
+        for key, pod in self._pods_of.pop(uid, {}).items():
+            if pod.is_over:
+                self._pods.pop(key, None)
+            elif key in self._pods:
+                self._index(pod, None)
+        # A Job that leaves the selection, or was being deleted, by the patch that reports it arrives as DELETED in the
+        # state *before* that patch (measured on 1.36): whether it was reported, only the reporter knows.
         if uid in self._released:
             self._released.discard(uid)
-        elif not objects.is_reported(job):
-            self._tombstones[objects.name_of(job)] = job
+        elif not job.is_reported:
+            self._tombstones[job.name] = job
 
-    def job(self, name: str) -> KubeObject | None:
+    def job(self, name: str) -> Job | None:
         with self._lock:
             return self._jobs.get(name)
 
-    def pods_of(self, job: KubeObject) -> list[KubeObject]:
+    def pods_of(self, job: Job) -> list[Pod]:
         """The pods that this very Job (by uid) controls, with the tombstones of those that are gone."""
-        uid = objects.uid_of(job)
         with self._lock:
-            return list(self._pods_of.get(uid, {}).values())
+            return list(self._pods_of.get(job.uid, {}).values())
 
-    def tombstone(self, name: str) -> KubeObject | None:
-        """The last state of a Job that was deleted, by force, before its outcome was reported."""
+    def tombstone(self, name: str) -> Job | None:
+        """The last state of a Job that was deleted by force before its outcome was reported, or left the selection."""
         with self._lock:
             return self._tombstones.get(name)
 
@@ -144,52 +168,56 @@ class ClusterCache:
         with self._lock:
             self._tombstones.pop(name, None)
 
-    def released(self, job: KubeObject) -> None:
-        """The Job was reported and its finalizer is off: its deletion leaves no tombstone."""
-        name, uid = objects.name_of(job), objects.uid_of(job)
-        with self._lock:
-            if name in self._jobs and objects.uid_of(self._jobs[name]) == uid:
-                self._released.add(uid)
-            elif name in self._tombstones and objects.uid_of(self._tombstones[name]) == uid:
-                del self._tombstones[name]
+    def tombstones(self) -> int:
+        """The number of Jobs whose deletion is not reconciled yet."""
+        return len(self._tombstones)
 
-    def jobs(self) -> list[KubeObject]:
+    def released(self, job: Job) -> None:
+        """The Job was reported and its finalizer is off: its deletion leaves no tombstone."""
+        with self._lock:
+            if job.name in self._jobs and self._jobs[job.name].uid == job.uid:
+                self._released.add(job.uid)
+            elif job.name in self._tombstones and self._tombstones[job.name].uid == job.uid:
+                del self._tombstones[job.name]
+
+    def jobs(self) -> list[Job]:
         with self._lock:
             return list(self._jobs.values())
 
-    def names(self) -> list[str]:
-        """Every Job that may need work: those that exist, and tombstones."""
-        with self._lock:
-            return [*self._jobs, *(name for name in self._tombstones if name not in self._jobs)]
-
     def unfinished(self) -> int:
-        """The number of Jobs that hold or wait for a GPU: derived from the list, never counted up and down."""
-        return sum(not objects.is_finished(job) for job in self.jobs())
+        """The number of Jobs that hold or wait for a GPU: a set's size, never a number counted up and down."""
+        return len(self._unfinished)
 
-    def seconds_known(self, job: KubeObject) -> float:
+    def seconds_known(self, job: Job) -> float:
         """For how long this process has known the Job, by its own clock: no clock of another machine is compared."""
         with self._lock:
-            seen = self._first_seen.get(objects.uid_of(job))
+            seen = self._first_seen.get(job.uid)
         return 0.0 if seen is None else self._clock() - seen
 
+    def wait_listed(self, kind: str, timeout: float | None = None) -> bool:
+        """Whether `jobs` or `pods` were listed once."""
+        return self._listed[kind].wait(timeout)
+
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Whether Jobs and pods were both listed once."""
-        return self._ready.wait(timeout)
+        """Whether Jobs and pods were both listed once: pods are listed last."""
+        return self._listed["pods"].wait(timeout) and self._listed["jobs"].is_set()
 
     @property
     def ready(self) -> bool:
-        return self._ready.is_set()
+        return all(listed.is_set() for listed in self._listed.values())
 
 
-def _key(kind: str, item: KubeObject) -> str:
-    return objects.name_of(item) if kind == "jobs" else objects.uid_of(item)
+def _key(item: KubeObject) -> str:
+    return item.uid if isinstance(item, Pod) else item.name
 
 
-def _job_name(kind: str, item: KubeObject) -> str:
-    if kind == "jobs":
-        return objects.name_of(item)
-    return f"model-{objects.label(item, names.MODEL_ID)}"
+def _owner(item: KubeObject) -> str | None:
+    return next((owner.uid for owner in item.metadata.owner_references if owner.controller), item.labels.pod_of)
 
 
-def _version(item: KubeObject | None) -> object:
-    return None if item is None else objects.meta(item).get("resourceVersion")
+def _job_name(item: KubeObject) -> str:
+    return f"model-{item.labels.model_id}" if isinstance(item, Pod) else item.name
+
+
+def _version(item: KubeObject | None) -> str | None:
+    return None if item is None else item.metadata.resource_version

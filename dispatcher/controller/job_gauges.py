@@ -1,46 +1,98 @@
-"""The gauges about Jobs, computed anew from the cache: nothing is counted up and down, so no number can drift.
+"""The gauges about Jobs and queues, set anew on a timer: nothing is counted up and down, so no number can drift.
 
 Every replica measures the same cluster; whoever adds them up has to take the largest, not the sum.
 """
 
 from __future__ import annotations
 
+import logging
+import math
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 
-from dispatcher.cluster import names, objects
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.summaries import Summaries
 from dispatcher.decisions import phases
 from dispatcher.decisions.phases import ENDED, Phase
+from dispatcher.queue.messages import QueueError
 from dispatcher.telemetry.metrics import Metrics
 
+log = logging.getLogger(__name__)
 
-def set_job_gauges(cache: ClusterCache, metrics: Metrics, now: float, *, tracking: bool = True) -> None:
-    """Set every gauge about Jobs. now: epoch seconds; tracking: False with STATUS_TRACKING=off."""
-    count: Counter[Phase] = Counter()
-    longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
-    overdue = 0.0
-    unacknowledged: list[float] = []
-    for job in cache.jobs():
-        pods = cache.pods_of(job)
-        phase = phases.phase(job, pods)
-        count[phase] += 1
-        if phase in longest:
-            longest[phase] = max(longest[phase], age(phases.since(phase, job, pods), now))
-        overdue = max(overdue, age(phases.overdue_since(phase, job), now))
-        if tracking and phase in (Phase.QUEUED, Phase.WAITING, Phase.RUNNING) and not objects.is_acknowledged(job):
-            unacknowledged.append(age(objects.timestamp(objects.annotation(job, names.LAUNCHED_AT)), now))
-    for phase in Phase:
-        metrics.jobs.labels(phase).set(count[phase])
-    for phase, seconds in longest.items():
-        metrics.longest_in_phase.labels(phase).set(seconds)
-    metrics.active_jobs.set(cache.unfinished())
-    # Jobs that somebody deleted by force are still to be reported, too.
-    tombstones = sum(cache.tombstone(name) is not None for name in cache.names())
-    metrics.unreported_jobs.set(count[Phase.REPORTING] + tombstones)
-    metrics.longest_overdue.set(overdue)
-    metrics.unacknowledged_jobs.set(len(unacknowledged))
-    metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
+_EVERY = 15.0
+
+
+@dataclass(eq=False)
+class JobGauges:
+    """tracking: False with STATUS_TRACKING=off.
+
+    oldest_message(): epoch seconds, None on an empty queue. depths: the number of messages, by metrics.QUEUES. Both
+    raise QueueError.
+    """
+
+    cache: ClusterCache
+    summaries: Summaries
+    ended: EndedJobs
+    metrics: Metrics
+    _: KW_ONLY
+    stopping: threading.Event
+    tracking: bool = True
+    oldest_message: Callable[[], float | None] = lambda: None
+    depths: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+
+    def run(self, alive: Callable[[], None]) -> None:
+        while not self.stopping.is_set():
+            self.set_job_gauges()
+            alive()
+            self.set_queue_gauges()
+            alive()
+            self.stopping.wait(_EVERY)
+
+    def set_job_gauges(self) -> None:
+        now, metrics = self.clock(), self.metrics
+        count: Counter[Phase] = Counter(phases.reported_phase(job) for job, _ in self.ended.latest(now))
+        longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
+        overdue = 0.0
+        unacknowledged: list[float] = []
+        for summary in self.summaries.all().values():
+            count[summary.phase] += 1
+            longest[summary.phase] = max(longest[summary.phase], age(summary.since, now))
+            overdue = max(overdue, age(summary.overdue_since, now))
+            if self.tracking and summary.unacknowledged_since is not None:
+                unacknowledged.append(age(summary.unacknowledged_since, now))
+        for phase in Phase:
+            metrics.jobs.labels(phase).set(count[phase])
+        for phase, seconds in longest.items():
+            metrics.longest_in_phase.labels(phase).set(seconds)
+        metrics.active_jobs.set(self.cache.unfinished())
+        # Jobs that somebody deleted by force are still to be reported, too.
+        metrics.unreported_jobs.set(count[Phase.REPORTING] + self.cache.tombstones())
+        metrics.longest_overdue.set(overdue)
+        metrics.unacknowledged_jobs.set(len(unacknowledged))
+        metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
+
+    def set_queue_gauges(self) -> None:
+        """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""
+        self.metrics.oldest_message.set(
+            _or_nan(lambda: age(self.oldest_message(), self.clock()), "the age of the oldest message")
+        )
+        for queue, depth in self.depths.items():
+            self.metrics.queue_messages.labels(queue).set(_or_nan(depth, "the number of messages"))
 
 
 def age(since: float | None, now: float) -> float:
     return 0.0 if since is None else max(0.0, now - since)
+
+
+def _or_nan(read: Callable[[], float], what: str) -> float:
+    """NaN while the queue cannot be read: the last known value would be shown as if it were true."""
+    try:
+        return read()
+    except QueueError as error:
+        log.debug("%s; %s is not known", error, what)
+        return math.nan

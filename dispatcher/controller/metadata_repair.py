@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, KubeObject
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.model_ids import MODEL_PREFIX
@@ -35,42 +36,44 @@ _UNKNOWN = "unknown"
 
 
 def is_damaged(job: KubeObject) -> bool:
-    """Whether it has our finalizer, and lacks what we identify it by."""
-    return names.FINALIZER in (objects.meta(job).get("finalizers") or ()) and bool(_lost(job))
+    """Whether it has our finalizer, and lacks what we identify it by, or has the label that hides it from us."""
+    return job.has_finalizer and bool(_lost(job))
 
 
-def repaired_metadata(job: KubeObject, now: float) -> dict[str, Any]:
-    """The metadata to merge into a damaged Job. now: epoch seconds."""
+def repaired_metadata(job: Job, environment: Mapping[str, str], now: float) -> dict[str, Any]:
+    """The metadata to merge into a damaged Job. environment: its trainer's, as launch/job_spec wrote it.
+
+    now: epoch seconds.
+    """
     annotations: dict[str, str] = {}
     # Suspended and without Kueue's label its launch is not over, and is continued.
-    began = (job.get("status") or {}).get("startTime")
+    began = job.status.start_time
     launched = bool(_half_a_launch(job))
-    if objects.annotation(job, names.MESSAGE_ID) is None:
+    if job.annotations.message_id is None:
         annotations[names.MESSAGE_ID] = _UNKNOWN
-        environment = _environment(job)
+        # In a pod's environment "$$" is a dollar sign. The request is not kept of a Job: written again it is the same.
         for key, variable in ((names.RUN_ID, "RUN_ID"), (names.REQUEST, "TRAINING_REQUEST")):
-            if objects.annotation(job, key) is None and variable in environment:
-                annotations[key] = environment[variable]
-        launched = bool(
-            launched or began or not objects.is_suspended(job) or objects.label(job, names.KUEUE_QUEUE_LABEL)
-        )
-    if launched and not objects.is_launched(job):
+            if variable in environment and (key is names.REQUEST or job.annotations.run_id is None):
+                annotations[key] = environment[variable].replace("$$", "$")
+        launched = bool(launched or began or not job.is_suspended or job.labels.kueue_queue)
+    if launched and not job.is_launched:
         annotations[names.LAUNCHED_AT] = began or rfc3339(now)
     # A launch always tries Processing; sent once more it could overwrite a Reconfigure that came since then.
-    if launched and objects.annotation(job, names.ACKNOWLEDGED) is None:
+    if launched and job.annotations.acknowledged is None:
         annotations[names.ACKNOWLEDGED] = "true"
     return {
-        "uid": objects.uid_of(job),
-        "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: _model_id(job)},
+        "uid": job.uid,
+        "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: _model_id(job), names.REPORTED: None},
         "annotations": annotations,
     }
 
 
 def _lost(job: KubeObject) -> list[str]:
     """Keys that are gone, or have another value than ours. A changed model id would report to another model."""
-    lost = [] if objects.label(job, names.MANAGED_BY) == names.MANAGER else [names.MANAGED_BY]
-    lost += [] if objects.label(job, names.MODEL_ID) == _model_id(job) else [names.MODEL_ID]
-    lost += [] if objects.annotation(job, names.MESSAGE_ID) is not None else [names.MESSAGE_ID]
+    lost = [] if job.labels.managed_by == names.MANAGER else [names.MANAGED_BY]
+    lost += [] if job.labels.model_id == _model_id(job) else [names.MODEL_ID]
+    lost += [] if job.annotations.message_id is not None else [names.MESSAGE_ID]
+    lost += [] if job.labels.reported is None else [names.REPORTED]
     return lost + _half_a_launch(job)
 
 
@@ -79,32 +82,30 @@ def _half_a_launch(job: KubeObject) -> list[str]:
 
     Left so, the launch would be repeated, or Processing sent once more: over whatever status the portal has by then.
     """
-    lost = [key for key in (names.LAUNCHED_AT, names.ACKNOWLEDGED) if objects.annotation(job, key) is None]
+    notes = {names.LAUNCHED_AT: job.annotations.launched_at, names.ACKNOWLEDGED: job.annotations.acknowledged}
+    lost = [key for key, value in notes.items() if value is None]
     return lost if len(lost) == 1 else []
 
 
 def _model_id(job: KubeObject) -> str:
-    return objects.name_of(job).removeprefix(MODEL_PREFIX)
-
-
-def _environment(job: KubeObject) -> dict[str, str]:
-    """The trainer's, as launch/job_spec wrote it: the pod template of a Job cannot be changed."""
-    trainer = objects.trainer_container(objects.pod_template(job))
-    return {
-        entry["name"]: str(entry["value"]).replace("$$", "$") for entry in trainer.get("env") or () if "value" in entry
-    }
+    return job.name.removeprefix(MODEL_PREFIX)
 
 
 @dataclass(eq=False)
 class MetadataRepair:
-    """Repairs on sight, and looks for the damaged Jobs that no watch shows. Thread-safe."""
+    """Repairs on sight, and looks for the Jobs that no watch shows. Thread-safe.
+
+    ended: filled once with the reported Jobs that the cluster has. look_at(name): called for each of them.
+    """
 
     cluster: Cluster
+    ended: EndedJobs
     events: EventRecorder = NULL_RECORDER
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
+    look_at: Callable[[str], None] = field(default=lambda name: None, init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _repaired: dict[str, float] = field(default_factory=dict, init=False)  # uid → when, within _REPAIR_EVERY
 
@@ -113,10 +114,10 @@ class MetadataRepair:
 
         Raises ClusterError.
         """
-        live = self.cluster.get_job(objects.name_of(job))
-        if live is None or objects.uid_of(live) != objects.uid_of(job) or not is_damaged(live):
+        live = self.cluster.get_job(job.name)
+        if live is None or live.uid != job.uid or not is_damaged(live):
             return 0.0  # the cache was stale
-        now, uid = self.monotonic(), objects.uid_of(live)
+        now, uid = self.monotonic(), live.uid
         with self._guard:
             self._repaired = {key: at for key, at in self._repaired.items() if now - at < _REPAIR_EVERY}
             if uid in self._repaired:
@@ -124,21 +125,22 @@ class MetadataRepair:
             self._repaired[uid] = now
         text = f"Somebody removed or changed {', '.join(_lost(live))} of this Job; they are put back"
         try:
-            self.cluster.patch_job(objects.name_of(live), {"metadata": repaired_metadata(live, self.clock())})
+            environment = self.cluster.get_environment(live.name) if live.annotations.message_id is None else {}
+            self.cluster.patch_job(live.name, {"metadata": repaired_metadata(live, environment, self.clock())})
         except (ObjectNotFound, ObjectConflict):
             return 0.0  # deleted, or replaced by another Job
-        log.warning(
-            "Job %s: %s. `kubectl delete job` or `dispatcher cancel` end a training", objects.name_of(live), text
-        )
+        log.warning("Job %s: %s. `kubectl delete job` or `dispatcher cancel` end a training", live.name, text)
         self.events.record(live, "Mended", text, "Warning")
         return 0.0
 
     def run(self, alive: Callable[[], None]) -> None:
         """Look for damaged Jobs until `stopping`; first at once: no dispatcher may have run when it happened."""
         due = self.monotonic()
+        filled = False
         while not self.stopping.is_set():
             if self.monotonic() >= due:
                 self.once(alive)
+                filled = filled or self.fill_ended(alive)
                 # Spread: every replica looks, and one is enough.
                 due = self.monotonic() + backoff.jittered(_LIST_EVERY, 0.75, 1.25)
             alive()
@@ -147,12 +149,31 @@ class MetadataRepair:
     def once(self, alive: Callable[[], None] = lambda: None) -> None:
         """Look once at every Job of the namespace that lacks our label."""
         try:
-            for job in self.cluster.list_jobs(_WITHOUT_LABEL).items:
+            for job in self.cluster.list_metadata("jobs", _WITHOUT_LABEL):
                 alive()
                 if is_damaged(job):
                     self._try(job)
         except ClusterError as error:
             log.warning("%s. Jobs without our label are looked for again later", error)
+
+    def fill_ended(self, alive: Callable[[], None] = lambda: None) -> bool:
+        """Learn of the reported Jobs, which lists and watches leave out; returns whether that succeeded."""
+
+        def found() -> Iterator[KubeObject]:
+            for job in self.cluster.list_metadata("jobs", names.REPORTED_JOBS):
+                alive()
+                if is_damaged(job):
+                    self._try(job)  # somebody hid it from us
+                elif job.is_reported:
+                    yield job
+
+        try:
+            for name in self.ended.fill(found()):
+                self.look_at(name)
+        except ClusterError as error:
+            log.warning("%s. The reported Jobs are looked for again later", error)
+            return False
+        return True
 
     def _try(self, job: KubeObject) -> None:
         """What forbids one repair (a policy, a webhook) need not forbid the next. Raises ClusterUnavailable."""
@@ -161,4 +182,4 @@ class MetadataRepair:
         except ClusterUnavailable:
             raise
         except ClusterError as error:
-            log.warning("%s. The end of Job %s is not reported until it is repaired", error, objects.name_of(job))
+            log.warning("%s. The end of Job %s is not reported until it is repaired", error, job.name)

@@ -1,4 +1,8 @@
-"""When to send the portal what a training waits for: only what lasts, not too often, and nothing that is outdated."""
+"""When to send the portal what a training waits for: only what lasts, not too often, and nothing that is outdated.
+
+All models share one pace: ten thousand that wait cost the portal no more than a hundred, and outcomes come first.
+What was sent last stands on the Job: a restart sends none of it again.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dispatcher.cluster import objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
@@ -33,42 +37,51 @@ class _Shown:
 
 @dataclass(eq=False)
 class Progress:
-    """The caller holds the model's lock. every: seconds between two progress messages of a model."""
+    """The caller holds the model's lock. every: seconds between two progress messages of a model; pace: of all."""
 
     work: WorkQueue
     reporter: Reporter
     every: float
+    pace: Pace
     monotonic: Callable[[], float]
     events: EventRecorder = NULL_RECORDER
 
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _shown: dict[str, _Shown] = field(default_factory=dict, init=False)  # by the Job's uid
 
-    def waits(self, name: str, job: KubeObject, message: str) -> None:
-        """Send the message if it has lasted and has changed, at most once in `every` seconds."""
+    def waits(self, name: str, job: Job, message: str) -> None:
+        """Send the message if it has lasted and has changed, at most once in `every` seconds, in its turn."""
         now = self.monotonic()
         with self._guard:
-            shown = self._shown.setdefault(objects.uid_of(job), _Shown())
+            shown = self._shown.setdefault(job.uid, _Shown())
             if message != shown.seen:
                 shown.seen, shown.since = message, now
             due = max(shown.since + min(_LASTING, self.every), shown.sent_at + self.every)
-        if message == shown.sent:
+            # What stands on the Job may be another replica's, and newer than our own memory unless the watch is behind.
+            behind = now < shown.sent_at + self.every
+            told = shown.sent if behind else job.annotations.told or shown.sent
+        if message == told:
             return
-        if now < due:
-            self.work.add_after(name, due - now)
+        wait = due - now if now < due else self.pace.wait(job.uid)
+        if wait > 0:
+            self.work.add_after(name, wait)
             return
-        # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
-        self.events.record(job, "Waiting", message, once=message.partition(":")[0])
-        try:
-            self.reporter.progress(job, message)
-        except PortalError as error:
-            log.info("Model %s: progress not sent: %s", objects.model_id_of(job), error)
-            self.work.add_after(name, self.every)
-            return
+        with self.pace.turn(job.uid) as mine:
+            if not mine:
+                self.work.add_after(name, 1.0)
+                return
+            # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
+            self.events.record(job, "Waiting", message, once=message.partition(":")[0])
+            try:
+                self.reporter.progress(job, message)
+            except PortalError as error:
+                log.info("Model %s: progress not sent: %s", job.model_id, error)
+                self.work.add_after(name, self.every)
+                return
         with self._guard:
             shown.sent, shown.sent_at = message, now
 
-    def runs(self, name: str, job: KubeObject) -> None:
+    def runs(self, name: str, job: Job) -> None:
         """The trainer runs: replace what we last wrote about its waiting. Not every trainer sends progress itself.
 
         The trainer has the time of two progress messages to send its own first; only our own message is replaced, if it
@@ -76,25 +89,37 @@ class Progress:
         """
         now = self.monotonic()
         with self._guard:
-            shown = self._shown.get(objects.uid_of(job))
-            if shown is None or not shown.sent:
+            shown = self._shown.get(job.uid)
+            sent = (shown and shown.sent) or job.annotations.told
+            if not sent:
                 return
+            if shown is None:
+                shown = self._shown[job.uid] = _Shown(seen="?")
             if shown.seen:
                 shown.seen, shown.since = "", now
             left = shown.since + 2 * self.every - now
-        if left > 0:
+        if left > 0 or (left := self.pace.wait(job.uid)) > 0:
             self.work.add_after(name, left)
             return
-        self.reporter.progress(job, messages.STARTED, instead_of=shown.sent)
+        with self.pace.turn(job.uid) as mine:
+            if not mine:
+                self.work.add_after(name, 1.0)
+                return
+            self.reporter.progress(job, messages.STARTED, instead_of=sent)
         with self._guard:
             shown.sent = ""
+
+    def round(self) -> float:
+        """Seconds in which every model that waits has had a turn."""
+        return max(self.every, len(self._shown) / self.pace.rate)
 
     def seen(self) -> dict[str, str]:
         """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue show."""
         with self._guard:
             return {uid: shown.seen for uid, shown in self._shown.items()}
 
-    def forget(self, job: KubeObject) -> None:
+    def forget(self, job: Job) -> None:
         """The Job has ended."""
+        self.pace.forget(job.uid)
         with self._guard:
-            self._shown.pop(objects.uid_of(job), None)
+            self._shown.pop(job.uid, None)

@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.second_looks import SecondLooks
+from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import disruptions, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 
 # Seconds for which the end of a Job is left to the replica that launched it: otherwise every replica would report it.
 _DEFERENCE = 2.0
+# Seconds after which a Job is looked at again although nothing has happened to it and no limit of it has passed.
+_LOOK_EVERY = 600.0
+# Seconds until a half-launched Job is looked at again that could not be taken on for now.
+_TAKE_ON_AGAIN = 30.0
 # A portal that asks for more patience than this (seconds) is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
@@ -42,8 +49,9 @@ _RETRY_AFTER_MAX = 300.0
 class Reconciler:
     """Level-triggered: what it does depends on what is, not on which event came.
 
-    progress_every: seconds between two progress messages of a model. take_on_after: seconds after which a half-launched
-    Job is believed to have lost its message. on_defect: called for an error of our own. kueue: None without Kueue.
+    progress_every: seconds between two progress messages of a model; pace: of all of them. take_on_after: seconds after
+    which a half-launched Job is believed to have lost its message. on_defect: called for an error of our own. kueue:
+    None without Kueue.
     """
 
     work: WorkQueue
@@ -53,9 +61,11 @@ class Reconciler:
     reporter: Reporter
     locks: ModelLocks
     repair: MetadataRepair
+    ended: EndedJobs
     _: KW_ONLY
     limits: Limits
     progress_every: float
+    pace: Pace
     take_on_after: float
     events: EventRecorder = NULL_RECORDER
     on_defect: Callable[[], None] = lambda: None
@@ -68,8 +78,10 @@ class Reconciler:
     _deferred: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
 
     def __post_init__(self) -> None:
-        self.progress = Progress(self.work, self.reporter, self.progress_every, self.monotonic, self.events)
-        self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.monotonic)
+        self.summaries = Summaries()
+        self.progress = Progress(self.work, self.reporter, self.progress_every, self.pace, self.monotonic, self.events)
+        self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.clock, self.monotonic)
+        self.repair.look_at = self._look_again
 
     def run(self, alive: Callable[[], None]) -> None:
         """Work until the queue is closed."""
@@ -108,9 +120,9 @@ class Reconciler:
         if job is None:
             return {"job": name}
         pods = len(self.cache.pods_of(job))
-        message_id = objects.annotation(job, names.MESSAGE_ID)
+        message_id = job.annotations.message_id
         return {
-            "model": objects.model_id_of(job),
+            "model": job.model_id,
             "job": name,
             **({"message_id": message_id} if message_id else {}),
             **({"attempt": pods} if pods else {}),
@@ -123,24 +135,40 @@ class Reconciler:
             self._forget(gone)
         job = self.cache.job(name)
         if job is None:
-            self._second_looks.forget(name)
-        elif is_damaged(job):
+            if (ended := self.ended.get(name)) is None:
+                self._second_looks.forget(name)
+            else:
+                self._second_looks.look(name, ended)
+            return
+        self.ended.drop(name)
+        if is_damaged(job):
             if (wait := self.repair.repair(job)) > 0:
                 self.work.add_after(name, wait)
             # Otherwise the watch brings it as it is after the patch.
-        elif not objects.is_managed(job):
+        elif not job.is_managed:
             self._forget(job)
-        elif objects.is_reported(job):
+        elif job.is_reported:
+            # By an older version, which left it in our selection, or launched once more after its report.
             self._forget(job)
-            self._second_looks.look(name, job)
+            self._second_looks.expect(name, job)
+            if self._second_looks.look(name, job):
+                self.ended.add(self.reporter.hide(job), self.cache.pods_of(job))
         else:
-            with self.locks.hold(objects.model_id_of(job)):
+            with self.locks.hold(job.model_id):
                 self._step(name, job)
 
-    def _step(self, name: str, job: KubeObject) -> None:
+    def _look_again(self, name: str) -> None:
+        """Of the Jobs that were reported before this process began: some Processing may be on its way still."""
+        if (ended := self.ended.get(name)) is not None:
+            self._second_looks.expect(name, ended)
+
+    def _step(self, name: str, job: Job) -> None:
         pods = self.cache.pods_of(job)
         now = self.clock()
         job = self._record_disruptions(job, pods)
+        if job.is_reported:
+            return  # by another replica; the watch is behind
+        self.summaries.note(name, summarise(job, pods))
         decided = self._decide(job, pods, now)
         if isinstance(decided, Ended):
             if (wait := self._deference(job)) > 0:
@@ -151,16 +179,24 @@ class Reconciler:
                 decided = outcome.decide(job, pods, (), now, self.limits)
         match decided:
             case Ended() as ended:
-                self.reporter.report(job, ended)
+                released = self.reporter.report(job, ended)
                 self.cache.released(job)
-                # A Job that is being deleted disappears with this report: no event shows it as reported.
                 self._forget(job)
+                self._let_go(released, pods)
+                return
             case Stop():
                 self._stop(name, job, now)
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
+        self.work.add_after(name, backoff.jittered(_LOOK_EVERY, 0.75, 1.25))
 
-    def _record_disruptions(self, job: KubeObject, pods: Sequence[KubeObject]) -> KubeObject:
+    def _let_go(self, released: Job | None, pods: Sequence[Pod]) -> None:
+        """The Job is reported, and leaves the cache: it is remembered for a second look, and for the status page."""
+        if released is not None and released.is_reported:
+            self.ended.add(released, pods)
+            self._second_looks.expect(released.name, released)
+
+    def _record_disruptions(self, job: Job, pods: Sequence[Pod]) -> Job:
         """Note on the Job which pods Kubernetes took away, since the pods themselves do not last.
 
         A crash before the patch: the pods are still there, or their Job has ended without them.
@@ -169,71 +205,74 @@ class Reconciler:
         if not taken:
             return job
         note = {names.DISRUPTED: disruptions.annotation(job, pods)}
-        patch = {"metadata": {"uid": objects.uid_of(job), "annotations": note}}
-        job = self.cluster.patch_job(objects.name_of(job), patch)
-        gone = " ".join(objects.name_of(pod) for pod in pods if objects.uid_of(pod) in taken)
+        patch = {"metadata": {"uid": job.uid, "annotations": note}}
+        job = self.cluster.patch_job(job.name, patch)
+        gone = " ".join(pod.name for pod in pods if pod.uid in taken)
         count = len(disruptions.recorded(job))
         self.events.record(job, "Disrupted", f"Kubernetes took away {gone}; {count} of this Job so far", "Warning")
         return job
 
-    def _go_on(self, name: str, job: KubeObject, pods: list[KubeObject], going: Going, now: float) -> None:
+    def _go_on(self, name: str, job: Job, pods: list[Pod], going: Going, now: float) -> None:
         """The Job has not ended: do what its launch or deletion lacks, and report what it waits for."""
         if going.remove_pods:
             self.events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
             self._remove_pods(pods)
         if going.check_at is not None:
             self.work.add_after(name, max(1.0, going.check_at - now))
-        if not objects.is_launched(job):
+        if not job.is_launched:
             self._half_launched(name, job)
-        elif not objects.is_acknowledged(job):
+        elif not job.is_acknowledged:
             self.reporter.acknowledge(job)
         elif going.progress:
             place = self.kueue.progress(job) if self.kueue is not None else None
             self.progress.waits(name, job, place or going.progress)
-        elif any("running" in objects.trainer_state(pod) for pod in pods if not objects.pod_is_over(pod)):
+            if self.kueue is not None and job.is_suspended:
+                # No event of the Job tells that its place in the queue has changed.
+                self.work.add_after(name, self.progress.round())
+        elif any(pod.runs for pod in pods if not pod.is_over):
             self.progress.runs(name, job)
 
-    def _stop(self, name: str, job: KubeObject, now: float) -> None:
+    def _stop(self, name: str, job: Job, now: float) -> None:
         """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
         live = self.cluster.get_job(name)
-        if live is None or objects.uid_of(live) != objects.uid_of(job):
+        if live is None or live.uid != job.uid:
             return  # the watch will update the cache
         # Of pods that are gone only their end counts; their last state while they ran may be outdated.
-        pods = self._refresh_pods(live, [pod for pod in self.cache.pods_of(live) if objects.pod_is_over(pod)])
+        pods = self._refresh_pods(live, [pod for pod in self.cache.pods_of(live) if pod.is_over])
         decided = self._decide(live, pods, now)
         if isinstance(decided, Stop):
             self.reporter.stop(live, decided.verdict)
 
-    def _decide(self, job: KubeObject, pods: list[KubeObject], now: float) -> Outcome:
+    def _decide(self, job: Job, pods: list[Pod], now: float) -> Outcome:
         return decide(self.cluster, job, pods, now, self.limits, self._failing_since(job, pods, now))
 
-    def _deference(self, job: KubeObject) -> float:
+    def _deference(self, job: Job) -> float:
         """Seconds still to wait for the launching replica to report the Job; few, since it may be gone."""
-        if objects.annotation(job, names.LAUNCHED_BY) in (None, self.launcher.identity):
+        if job.annotations.launched_by in (None, self.launcher.identity):
             return 0.0
         now = self.monotonic()
         with self._guard:
-            due = self._deferred.setdefault(objects.uid_of(job), now + backoff.jittered(_DEFERENCE, 1.0, 1.5))
+            due = self._deferred.setdefault(job.uid, now + backoff.jittered(_DEFERENCE, 1.0, 1.5))
         return due - now
 
-    def _refresh_pods(self, job: KubeObject, known: list[KubeObject]) -> list[KubeObject]:
+    def _refresh_pods(self, job: Job, known: list[Pod]) -> list[Pod]:
         """The Job's pods as the API server has them now, after the last known states of those that are gone."""
-        selector = f"{names.SELECTOR},{names.MODEL_ID}={objects.model_id_of(job)}"
-        uid = objects.uid_of(job)
-        live = {objects.uid_of(p): p for p in self.cluster.list_pods(selector).items if objects.owner_uid(p) == uid}
-        return [*(pod for pod in known if objects.uid_of(pod) not in live), *live.values()]
+        selector = f"{names.SELECTOR},{names.MODEL_ID}={job.model_id}"
+        uid = job.uid
+        live = {p.uid: p for p in self.cluster.list_pods(selector) if p.owner_uid == uid}
+        return [*(pod for pod in known if pod.uid not in live), *live.values()]
 
-    def _failing_since(self, job: KubeObject, pods: list[KubeObject], now: float) -> float | None:
+    def _failing_since(self, job: Job, pods: list[Pod], now: float) -> float | None:
         """When its container began to fail to start, as far as this process knows; a restart begins the grace anew."""
         with self._guard:
             if not any(waiting.is_failing(pod) for pod in pods):
-                self._failing.pop(objects.uid_of(job), None)
+                self._failing.pop(job.uid, None)
                 return None
-            return self._failing.setdefault(objects.uid_of(job), now)
+            return self._failing.setdefault(job.uid, now)
 
-    def _half_launched(self, name: str, job: KubeObject) -> None:
+    def _half_launched(self, name: str, job: Job) -> None:
         """The next delivery of its message continues the launch, unless the message is gone (expired, purged)."""
-        if objects.is_deleting(job):
+        if job.is_deleting:
             return
         left = self.take_on_after - self.cache.seconds_known(job)
         if left > 0:
@@ -241,44 +280,48 @@ class Reconciler:
             return
         log.warning("Job %s was created but never launched, and no message came for it: taking it on", name)
         log.info("Job %s: %s", name, self.launcher.take_on(job).sentence)
+        self.work.add_after(name, _TAKE_ON_AGAIN)
 
-    def _remove_pods(self, pods: list[KubeObject]) -> None:
+    def _remove_pods(self, pods: list[Pod]) -> None:
         for pod in pods:
-            if objects.pod_is_over(pod) or objects.is_deleting(pod):
+            if pod.is_over or pod.is_deleting:
                 continue
             with contextlib.suppress(ObjectNotFound, ObjectConflict):
-                self.cluster.delete_pod(objects.name_of(pod), objects.uid_of(pod))
+                self.cluster.delete_pod(pod.name, pod.uid)
 
-    def _deleted_unobserved(self, name: str, job: KubeObject) -> None:
+    def _deleted_unobserved(self, name: str, job: Job) -> None:
         """Report a Job whose finalizer somebody removed, if the API server confirms that it is gone (F30)."""
         live = self.cluster.get_job(name)
-        if live is not None and objects.uid_of(live) == objects.uid_of(job):
-            # It exists: its label is gone, or the watch was wrong.
+        if live is not None and live.uid == job.uid:
+            # It exists: it has left the selection, or the watch was wrong.
             if is_damaged(live):
                 if (wait := self.repair.repair(live)) > 0:
                     self.work.add_after(name, wait)
                     return
-            elif not objects.is_managed(live):
+            elif live.is_reported:
+                self._let_go(live, self.cache.pods_of(job))  # by another replica
+            elif not live.is_managed:
                 log.warning("Job %s lost the dispatcher's label and finalizer: its end is not reported", name)
-        elif objects.is_launched(job):  # else nothing had begun; its message, if any, begins anew
+        elif job.is_launched:  # else nothing had begun; its message, if any, begins anew
             ended = outcome.decide(job, self.cache.pods_of(job), (), self.clock(), self.limits)
             if not isinstance(ended, Ended):
                 ended = Ended(False, outcome.JOB_VANISHED)
-            with self.locks.hold(objects.model_id_of(job)):
+            with self.locks.hold(job.model_id):
                 self.reporter.report_deleted(job, ended)
         self.cache.drop_tombstone(name)
 
-    def _forget(self, job: KubeObject) -> None:
+    def _forget(self, job: Job) -> None:
+        self.summaries.forget(job.name)
         self.progress.forget(job)
         with self._guard:
-            self._failing.pop(objects.uid_of(job), None)
-            self._deferred.pop(objects.uid_of(job), None)
+            self._failing.pop(job.uid, None)
+            self._deferred.pop(job.uid, None)
 
 
 def decide(
     cluster: Cluster,
-    job: KubeObject,
-    pods: Sequence[KubeObject],
+    job: Job,
+    pods: Sequence[Pod],
     now: float,
     limits: Limits,
     failing_since: float | None = None,

@@ -10,12 +10,13 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.ports import Cluster
@@ -51,8 +52,10 @@ class Reporter:
 
     _refusals: dict[str, int] = field(default_factory=dict, init=False)  # by the Job's uid
 
-    def report(self, job: KubeObject, ended: Ended) -> None:
-        """Send the outcome to the portal, then release the Job. Raises PortalError (retryable) and ClusterError.
+    def report(self, job: Job, ended: Ended) -> Job | None:
+        """Send the outcome to the portal, then release the Job; returns it, if it is still there.
+
+        Raises PortalError (retryable) and ClusterError.
 
         A crash between the two: the next one GETs, finds its own status there, and only patches.
         """
@@ -62,33 +65,38 @@ class Reporter:
             sentence = f"{_status_of(ended).title} is not reported yet, and tried again: {error}"
             self.events.record(job, "ReportDelayed", sentence, "Warning", once="")
             raise
-        self._release(job, ended, result)
+        released = self._release(job, ended, result)
         title, verdict = _status_of(ended).title, ended.verdict
         self.metrics.outcome(verdict.code)
         sentence = f"{verdict.code}: {verdict.sentence} ({result})"
         self.events.record(job, title, sentence, "Normal" if ended.completed else "Warning")
-        log.info("Model %s: %s (%s), %s: %s", objects.model_id_of(job), title, verdict.code, result, verdict.sentence)
+        log.info("Model %s: %s (%s), %s: %s", job.model_id, title, verdict.code, result, verdict.sentence)
+        return released
 
-    def report_deleted(self, job: KubeObject, ended: Ended) -> None:
+    def hide(self, job: Job) -> Job:
+        """Take a reported Job out of the lists and watches. Raises ClusterError."""
+        return self.cluster.patch_job(job.name, {"metadata": {"uid": job.uid, "labels": {names.REPORTED: "true"}}})
+
+    def report_deleted(self, job: Job, ended: Ended) -> None:
         """The Job was deleted by force before it was reported: there is nothing left to patch."""
         result = self._send(job, ended)
         self.metrics.outcome(ended.verdict.code)
-        model_id, name = objects.model_id_of(job), objects.name_of(job)
+        model_id, name = job.model_id, job.name
         log.warning("Model %s: Job %s was deleted before its outcome was reported; %s", model_id, name, result)
 
-    def repair(self, job: KubeObject) -> None:
+    def repair(self, job: Job) -> None:
         """If a late Processing has overwritten the outcome that was reported, report that again. Raises as `report`.
 
         The portal has no compare-and-set: a Processing that was on its way when its sender gave up or died, or whose
         sender stood still between its GET and its PUT, overwrites whatever is there.
         """
-        report = objects.report_of(job)
+        report = job.report
         if not {"status", "code", "sentence"} <= report.keys():
             return
         ended = Ended(report["status"] == "Completed", Verdict(str(report["code"]), str(report["sentence"])))
         if self.portal is None or report.get("portal") != "reported":
             return
-        model_id = objects.model_id_of(job)
+        model_id = job.model_id
         if self.portal.get_model_status(model_id).status is not ProcessingStatus.PROCESSING:
             return
         # Read after the status: still the same Job, so this Processing is not that of a next training.
@@ -100,42 +108,42 @@ class Reporter:
         sentence = f"A late Processing had overwritten {_status_of(ended).title} at the portal: reported again"
         self.events.record(job, "Repaired", sentence, "Warning")
 
-    def stop(self, job: KubeObject, verdict: Verdict) -> KubeObject:
+    def stop(self, job: Job, verdict: Verdict) -> Job:
         """End a Job that would go on for ever: the verdict and a deadline in the past, in one patch.
 
         The Job controller then fails the Job and ends its pods; a crash here leaves the verdict on the Job.
         """
-        log.warning("Model %s: stopping its Job: %s: %s", objects.model_id_of(job), verdict.code, verdict.sentence)
+        log.warning("Model %s: stopping its Job: %s: %s", job.model_id, verdict.code, verdict.sentence)
         self.events.record(job, "Stopping", f"{verdict.code}: {verdict.sentence}", "Warning")
-        metadata = {"uid": objects.uid_of(job), "annotations": stop_annotations(verdict)}
-        return self.cluster.patch_job(
-            objects.name_of(job), {"metadata": metadata, "spec": {"activeDeadlineSeconds": 1}}
-        )
+        metadata = {"uid": job.uid, "annotations": stop_annotations(verdict)}
+        return self.cluster.patch_job(job.name, {"metadata": metadata, "spec": {"activeDeadlineSeconds": 1}})
 
-    def progress(self, job: KubeObject, message: str, *, instead_of: str | None = None) -> None:
+    def progress(self, job: Job, message: str, *, instead_of: str | None = None) -> None:
         """Write under Processing what the model waits for, if the portal has Processing. Raises PortalError.
 
         instead_of: only where this message of ours still stands there. A pod may have started meanwhile and its Job
         have been reported: its outcome is repaired then.
         """
-        model_id = objects.model_id_of(job)
         if self.portal is None:
             return
-        now = self.portal.get_model_status(model_id)
-        if now.status is not ProcessingStatus.PROCESSING or instead_of not in (None, now.message):
+        now = self.portal.get_model_status(job.model_id)
+        if now.status is ProcessingStatus.PROCESSING and instead_of in (None, now.message):
+            if now.message != message:  # else another replica has written it
+                self.portal.update_model_status(job.model_id, ProcessingStatus.PROCESSING, message)
+        elif instead_of is None:
             return
-        if now.message == message:
-            return  # another replica has written it
-        self.portal.update_model_status(model_id, ProcessingStatus.PROCESSING, message)
-        current = self.cluster.get_job(objects.name_of(job))
-        if current is not None and objects.is_reported(current):
-            self.repair(current)
+        # A crash before the note: it is asked for once more, and found to stand there.
+        note = {names.TOLD: message if instead_of is None else None}
+        with suppress(ObjectNotFound, ObjectConflict):
+            current = self.cluster.patch_job(job.name, {"metadata": {"uid": job.uid, "annotations": note}})
+            if current.is_reported:
+                self.repair(current)
 
-    def acknowledge(self, job: KubeObject) -> None:
+    def acknowledge(self, job: Job) -> None:
         """Send the Processing that the portal did not take at the launch, unless it has a later status by now."""
         if self.portal is None:
             return
-        model_id = objects.model_id_of(job)
+        model_id = job.model_id
         status = self.portal.get_model_status(model_id).status
         if status.is_terminal:
             return
@@ -143,23 +151,23 @@ class Reporter:
             # The cache may be minutes old: another replica may have acknowledged and reported this Job meanwhile, and
             # a user may ask for a new training by now. None of that may be overwritten.
             live = self._live(job)
-            if live is None or objects.is_finished(live) or objects.is_deleting(live) or objects.is_acknowledged(live):
+            if live is None or live.is_finished or live.is_deleting or live.is_acknowledged:
                 return
             self.portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
-        patch = {"metadata": {"uid": objects.uid_of(job), "annotations": {names.ACKNOWLEDGED: "true"}}}
-        current = self.cluster.patch_job(objects.name_of(job), patch)
+        patch = {"metadata": {"uid": job.uid, "annotations": {names.ACKNOWLEDGED: "true"}}}
+        current = self.cluster.patch_job(job.name, patch)
         self.events.record(job, "Processing", "The portal has acknowledged Processing")
-        if objects.is_reported(current):
+        if current.is_reported:
             self.repair(current)
 
-    def _live(self, job: KubeObject) -> KubeObject | None:
+    def _live(self, job: Job) -> Job | None:
         """This very Job (by uid) as the API server has it now; None where it is gone or another has its name."""
-        live = self.cluster.get_job(objects.name_of(job))
-        return live if live is not None and objects.uid_of(live) == objects.uid_of(job) else None
+        live = self.cluster.get_job(job.name)
+        return live if live is not None and live.uid == job.uid else None
 
-    def _send(self, job: KubeObject, ended: Ended) -> str:
+    def _send(self, job: Job, ended: Ended) -> str:
         """GET before PUT; returns the result as one word for the annotation and the log."""
-        model_id = objects.model_id_of(job)
+        model_id = job.model_id
         if self.portal is None:
             return "untracked"
         try:
@@ -167,12 +175,12 @@ class Reporter:
             if status.is_terminal:
                 return "reported"  # by the trainer, or by an earlier try of ours
             # Read after the status. The cache may be minutes old, and this the status of a next training.
-            live = self.cluster.get_job(objects.name_of(job))
-            if live is not None and objects.uid_of(live) != objects.uid_of(job):
+            live = self.cluster.get_job(job.name)
+            if live is not None and live.uid != job.uid:
                 return "superseded"
-            if live is not None and objects.is_reported(live):
+            if live is not None and live.is_reported:
                 return "reported"  # by another replica
-            if status.may_start and objects.is_acknowledged(live or job):
+            if status.may_start and (live or job).is_acknowledged:
                 return "superseded"  # the user has moved on: nobody asks for this Job's outcome any more
             self.portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
             return "reported"
@@ -185,17 +193,17 @@ class Reporter:
             self.events.record(job, "ReportRefused", str(error), "Warning")
             return "refused"
 
-    def _may_pass(self, job: KubeObject) -> bool:
+    def _may_pass(self, job: Job) -> bool:
         """A refusal counts only when it is repeated: a gateway without its portal answers 404, too."""
-        uid = objects.uid_of(job)
+        uid = job.uid
         count = self._refusals.pop(uid, 0) + 1
         if count < _REFUSALS:
             self._refusals[uid] = count
         return count < _REFUSALS
 
-    def _release(self, job: KubeObject, ended: Ended, result: str) -> None:
-        """The one patch: finalizer off, what was reported, and the time to live."""
-        name = objects.name_of(job)
+    def _release(self, job: Job, ended: Ended, result: str) -> Job | None:
+        """The one patch: finalizer off, what was reported, and the time to live. Returns the Job; None: it is gone."""
+        name = job.name
         report = {
             "status": _status_of(ended).title,
             "code": ended.verdict.code,
@@ -204,21 +212,22 @@ class Reporter:
         }
         for _ in range(_PATCH_ATTEMPTS):
             metadata: dict[str, Any] = {
-                "uid": objects.uid_of(job),
+                "uid": job.uid,
                 # The list of finalizers is replaced as a whole: only in the version that was read.
-                "resourceVersion": objects.meta(job).get("resourceVersion"),
-                "finalizers": [f for f in objects.meta(job).get("finalizers") or () if f != names.FINALIZER],
+                "resourceVersion": job.metadata.resource_version,
+                "finalizers": [f for f in job.metadata.finalizers if f != names.FINALIZER],
+                "labels": {names.REPORTED: "true"},
                 "annotations": {names.REPORTED: json.dumps(report), names.REPORTED_AT: rfc3339(self.clock())},
             }
             try:
-                self.cluster.patch_job(name, {"metadata": metadata, "spec": {"ttlSecondsAfterFinished": self.ttl}})
-                return
+                patch = {"metadata": metadata, "spec": {"ttlSecondsAfterFinished": self.ttl}}
+                return self.cluster.patch_job(name, patch)
             except ObjectNotFound:
-                return
+                return None
             except ObjectConflict:
                 current = self._live(job)
-                if current is None or objects.is_reported(current):
-                    return
+                if current is None or current.is_reported:
+                    return current
                 job = current
         raise ObjectConflict(f"Job {name} changes faster than it can be patched")
 

@@ -6,8 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, timestamp
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
@@ -16,6 +15,8 @@ from training_common import backoff
 # Seconds after a report by which a Processing that was on its way to the portal has landed: twice the time that the
 # client waits for an answer.
 _LATE_WRITE = 60.0
+# Seconds after a report for which a process that was started since looks at it: whoever reported it did so before.
+_SETTLED = 1800.0
 
 
 @dataclass
@@ -34,36 +35,55 @@ class SecondLooks:
     work: WorkQueue
     reporter: Reporter
     locks: ModelLocks
+    clock: Callable[[], float]
     monotonic: Callable[[], float]
 
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _looks: dict[str, _Look] = field(default_factory=dict, init=False)  # by the Job's name
 
-    def look(self, name: str, job: KubeObject) -> None:
-        """Look once, a while after the report. Raises PortalError and ClusterError.
+    def expect(self, name: str, job: Job) -> None:
+        """Have the Job looked at a while after its report, unless this process began long after that.
 
-        A launch that stood still and wakes up resumes the Job once more; that is seen here, too.
+        A launch that stood still and wakes up resumes a reported Job once more: its Processing has landed already.
         """
         now = self.monotonic()
-        launched, reported = (objects.annotation(job, key) or "" for key in (names.LAUNCHED_AT, names.REPORTED_AT))
-        seen = (objects.uid_of(job), launched)
-        # Spread: a restarted dispatcher sees all of them at once.
-        late = backoff.jittered(_LATE_WRITE, 1.0, 1.5)
+        launched, reported = job.annotations.launched_at or "", job.annotations.reported_at or ""
+        if late := launched > reported:
+            look = _Look((job.uid, launched), now, 2)
+        else:
+            # Spread: a restarted dispatcher sees all of them at once.
+            look = _Look((job.uid, launched), now + backoff.jittered(_LATE_WRITE, 1.0, 1.5), 1)
+        with self._guard:
+            known = self._looks.get(name)
+            if known is not None and known.seen == look.seen:
+                return
+            if known is None and not late and self.clock() - (timestamp(reported) or 0.0) > _SETTLED:
+                return
+            self._looks[name] = look
+        self.work.add_after(name, look.due - now)
+
+    def look(self, name: str, job: Job) -> bool:
+        """Look if it is expected and due; returns whether no more looks are to come.
+
+        Raises PortalError and ClusterError.
+        """
+        now = self.monotonic()
         with self._guard:
             look = self._looks.get(name)
-            if look is None or look.seen != seen:
-                # Launched after it was reported: that launch's Processing has landed already.
-                look = _Look(seen, now, 2) if launched > reported else _Look(seen, now + late, 1)
-                self._looks[name] = look
-        if look.left and now >= look.due:
-            with self.locks.hold(objects.model_id_of(job)):
+        if look is None:
+            return True
+        if now >= look.due:
+            with self.locks.hold(job.model_id):
                 self.reporter.repair(job)
             look.left -= 1
-            look.due = now + late
+            look.due = now + backoff.jittered(_LATE_WRITE, 1.0, 1.5)
         if look.left:
             self.work.add_after(name, look.due - now)
+            return False
+        self.forget(name)
+        return True
 
     def forget(self, name: str) -> None:
-        """There is no Job of this name."""
+        """There is no reported Job of this name any more."""
         with self._guard:
             self._looks.pop(name, None)

@@ -1,19 +1,22 @@
-"""The informer's loop: list, then watch, then list again, on every gap and on a timer even when nothing seems wrong.
+"""The informer's loop: one list, then watch after watch, each from where the last one ended.
 
-A watch is only a wake-up call. However it ends (410, a cut or half-open connection, the timer), a fresh list repairs
-what was missed. Watch events change only the cache and the work queue, so one bad object cannot stop the stream.
+A watch is only a wake-up call. After a gap (410, or an API server that was away for long) everything is listed anew;
+on a timer the names and versions alone are compared, and what differs is fetched. Watch events change only the cache
+and the work queue, so one bad object cannot stop the stream.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterError, WatchExpired
+from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, Item, WatchExpired
+from dispatcher.cluster.objects import KubeObject, Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.metrics import Metrics
@@ -21,13 +24,21 @@ from training_common import backoff
 
 log = logging.getLogger(__name__)
 
-# Seconds between two tries to list, at least and at most.
+# Seconds between two tries, at least and at most.
 _BACK_OFF = (1.0, 30.0)
+# Failures in a row after which everything is listed anew.
+_GAP = 3
+# Seconds that one watch lasts: so long a half-open connection may stay unnoticed.
+_WATCH = 60.0
+# A resync that finds more differences than this has missed too much to ask for each.
+_MANY = 100
+_SELECTORS = {"jobs": names.UNREPORTED_JOBS, "pods": names.SELECTOR}
+_PHASES = ("status.phase!=Succeeded,status.phase!=Failed", "status.phase=Failed", "status.phase=Succeeded")
 
 
 @dataclass(eq=False)
 class Watcher:
-    """Keeps the cache of one kind (`jobs` or `pods`) fresh. resync: seconds between two lists at most."""
+    """Keeps the cache of one kind (`jobs` or `pods`) fresh. resync: seconds between two comparisons."""
 
     kind: str
     cluster: Cluster
@@ -35,6 +46,10 @@ class Watcher:
     resync: float
     stopping: threading.Event
     metrics: Metrics = field(default_factory=Metrics)
+    monotonic: Callable[[], float] = time.monotonic
+
+    _version: str = field(default="", init=False)  # to watch from; "": everything has to be listed
+    _resync_due: float = field(default=0.0, init=False)
 
     def run(self, alive: Callable[[], None]) -> None:
         """Loop until `stopping`. alive: called whenever progress is made."""
@@ -42,34 +57,93 @@ class Watcher:
         while not self.stopping.is_set():
             try:
                 self.once(alive)
-                self._ended("resync")
                 failures = 0
+                continue
             except WatchExpired:
                 self._ended("expired")
                 log.info("The watch of %s expired; listing anew", self.kind)
+                self._version = ""
             except ClusterError as error:
                 self._ended("error")
-                failures += 1
-                wait = backoff.jittered(backoff.exponential(failures, *_BACK_OFF))
-                log.warning("%s. Running Jobs go on; listing %s anew in %.1f s", error, self.kind, wait)
-                alive()  # an outage is the cluster's, not a hanging loop of ours
-                self.stopping.wait(wait)
+                log.warning("%s. Running Jobs go on; watching %s again soon", error, self.kind)
+            failures += 1
+            if failures >= _GAP:
+                self._version = ""
+            alive()  # an outage is the cluster's, not a hanging loop of ours
+            self.stopping.wait(backoff.jittered(backoff.exponential(failures, *_BACK_OFF)))
 
     def once(self, alive: Callable[[], None]) -> None:
-        """One list and the watch after it. Raises ClusterError."""
-        list_kind = self.cluster.list_jobs if self.kind == "jobs" else self.cluster.list_pods
-        listing = list_kind(names.SELECTOR)
-        self.cache.replace(self.kind, listing.items)
-        self.metrics.last_list.labels(self.kind).set(time.time())
-        alive()
-        for event in self.cluster.watch(self.kind, names.SELECTOR, listing.resource_version, self.resync):
+        """The list or comparison that is due, and a watch after it. Raises ClusterError."""
+        if not self._version:
+            self._list(alive)
+        elif self.monotonic() >= self._resync_due:
+            self._compare(alive)
+        for event in self.cluster.watch(self.kind, _SELECTORS[self.kind], self._version, min(_WATCH, self.resync)):
             if self.stopping.is_set():
                 return
-            if event.get("type") in ("ADDED", "MODIFIED", "DELETED") and isinstance(event.get("object"), dict):
-                self.cache.apply(self.kind, event["type"], event["object"])
-            # A bookmark counts, too: it shows that the stream is alive.
+            if event.type in ("ADDED", "MODIFIED", "DELETED"):
+                self.cache.apply(event.type, event.object)
+            # A bookmark counts, too: it shows that the stream is alive, and where the next watch begins.
+            self._version = event.object.metadata.resource_version or self._version
             self.metrics.last_event.labels(self.kind).set(time.time())
             alive()
+        self._ended("resync")
+
+    def _list(self, alive: Callable[[], None]) -> None:
+        if self.kind == "jobs":
+            listing = self.cluster.list_jobs(_SELECTORS["jobs"])
+            self.cache.replace("jobs", _beating(listing, alive))
+            self._version = listing.resource_version
+        else:
+            living, *ended = (self.cluster.list_pods(names.SELECTOR, phase) for phase in _PHASES)
+            # The cache wants ended pods of unreported Jobs alone: it has to know these first.
+            pods = itertools.chain(living, self._when_jobs_are_listed(alive), *ended)
+            self.cache.replace("pods", _beating(pods, alive))
+            # The oldest of the three: what came since is told once more.
+            self._version = living.resource_version
+        self._listed()
+
+    def _when_jobs_are_listed(self, alive: Callable[[], None]) -> Iterator[Pod]:
+        while not self.cache.wait_listed("jobs", 1.0):
+            if self.stopping.is_set():
+                raise ClusterUnavailable("Stopping before Jobs were listed")
+            alive()
+        yield from ()
+
+    def _compare(self, alive: Callable[[], None]) -> None:
+        """Fetch what the cache has otherwise than the API server. A watch that loses events is a defect of somebody."""
+        listing = self.cluster.list_metadata(self.kind, _SELECTORS[self.kind])
+        differing = self.cache.differing(self.kind, _beating(listing, alive))
+        if len(differing) > _MANY:
+            log.warning("%d %s are not as the watch has told; listing them anew", len(differing), self.kind)
+            self._list(alive)
+            return
+        for item in differing:
+            self._fetch(item)
+            alive()
+        # What the cache has by now, the next watch tells once more: it begins where the last one ended.
+        self._listed()
+
+    def _fetch(self, item: KubeObject) -> None:
+        live: KubeObject | None
+        if self.kind == "jobs":
+            live = self.cluster.get_job(item.name)
+            gone = live is None or live.uid != item.uid or live.labels.reported is not None
+        else:
+            selector = f"{names.SELECTOR},{names.MODEL_ID}={item.labels.model_id}"
+            live = next((pod for pod in self.cluster.list_pods(selector) if pod.uid == item.uid), None)
+            gone = live is None
+        self.cache.apply("DELETED" if gone else "MODIFIED", item if live is None or gone else live)
+
+    def _listed(self) -> None:
+        self._resync_due = self.monotonic() + backoff.jittered(self.resync, 0.75, 1.0)
+        self.metrics.last_list.labels(self.kind).set(time.time())
 
     def _ended(self, reason: str) -> None:
         self.metrics.watch_restarts.labels(self.kind, reason).inc()
+
+
+def _beating(items: Iterable[Item], alive: Callable[[], None]) -> Iterator[Item]:
+    for item in items:
+        alive()
+        yield item

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from dispatcher.cluster import objects
-from dispatcher.cluster.names import MESSAGE_ID
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
 from portal_client.statuses import ProcessingStatus
 
 
@@ -66,7 +64,7 @@ class Decision:
     sentence: str
 
 
-def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) -> Decision:
+def decide(status: ProcessingStatus, job: Job | None, message_id: str) -> Decision:
     """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name."""
     if job is None:
         if status.may_start:
@@ -74,33 +72,33 @@ def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) ->
         # Something else trains it (a trainer started by hand, another cluster), or nothing does and it would stay so.
         lost = "; there is no Job of it here: if nothing trains it, set it to Reconfigure"
         return Decision(Action.REFUSE, _refusal(status) + (lost if status is ProcessingStatus.PROCESSING else ""))
-    if not objects.is_managed(job):
+    if not job.is_managed:
         if not status.may_start:
             return Decision(Action.REFUSE, _refusal(status))
-        return Decision(Action.BLOCKED, f"a Job named {objects.name_of(job)} exists that the dispatcher did not create")
-    if objects.annotation(job, MESSAGE_ID) == message_id:
+        return Decision(Action.BLOCKED, f"a Job named {job.name} exists that the dispatcher did not create")
+    if job.annotations.message_id == message_id:
         return _own(status, job)
     return _other(status, job)
 
 
-def _own(status: ProcessingStatus, job: KubeObject) -> Decision:
-    if objects.is_launched(job) or objects.is_finished(job) or objects.is_deleting(job):
+def _own(status: ProcessingStatus, job: Job) -> Decision:
+    if job.is_launched or job.is_finished or job.is_deleting:
         return Decision(Action.DONE, "this message's Job was launched before")
     if status.is_terminal:
         return Decision(Action.ABANDON, _refusal(status))
     return Decision(Action.ADOPT, "this message's Job is half-launched")
 
 
-def _other(status: ProcessingStatus, job: KubeObject) -> Decision:
+def _other(status: ProcessingStatus, job: Job) -> Decision:
     if not status.may_start:
         return Decision(Action.REFUSE, _refusal(status))
-    if objects.is_finished(job):
-        if objects.is_reported(job):
+    if job.is_finished:
+        if job.is_reported:
             return Decision(Action.LAUNCH, f"status {status.title}; the Job before has ended and is reported")
         return Decision(Action.LATER, "the Job before has ended; its outcome is reported first")
-    if objects.is_deleting(job):
+    if job.is_deleting:
         return Decision(Action.LATER, "the Job before is being deleted")
-    if objects.is_acknowledged(job):
+    if job.is_acknowledged:
         return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is requested")
     return Decision(Action.DUPLICATE, "a training of this model is already being launched for another message")
 

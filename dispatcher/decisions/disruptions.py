@@ -9,30 +9,30 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import pod_failure
 from dispatcher.decisions.pod_failure import Verdict
 
 
-def recorded(job: KubeObject) -> list[str]:
+def recorded(job: Job) -> list[str]:
     """uids of the disrupted pods that are noted on the Job."""
-    uids = objects.json_annotation(job, names.DISRUPTED)
+    uids = objects.decoded(job.annotations.disrupted)
     return [uid for uid in uids if isinstance(uid, str)] if isinstance(uids, list) else []
 
 
-def unrecorded(job: KubeObject, pods: Sequence[KubeObject]) -> list[str]:
+def unrecorded(job: Job, pods: Sequence[Pod]) -> list[str]:
     """uids of disrupted pods that are not yet noted, oldest first."""
     known = set(recorded(job))
-    return [objects.uid_of(pod) for pod in _disrupted(pods) if objects.uid_of(pod) not in known]
+    return [pod.uid for pod in _disrupted(pods) if pod.uid not in known]
 
 
-def annotation(job: KubeObject, pods: Sequence[KubeObject]) -> str:
+def annotation(job: Job, pods: Sequence[Pod]) -> str:
     """The note with the new ones added."""
     return json.dumps(recorded(job) + unrecorded(job, pods))
 
 
-def verdict(job: KubeObject, pods: Sequence[KubeObject], limit: int) -> Verdict | None:
+def verdict(job: Job, pods: Sequence[Pod], limit: int) -> Verdict | None:
     """Why the Job has to be stopped, None while it may be disrupted again. limit: 0 for no limit."""
     count = len(recorded(job)) + len(unrecorded(job, pods))
     if not limit or count <= limit:
@@ -42,7 +42,7 @@ def verdict(job: KubeObject, pods: Sequence[KubeObject], limit: int) -> Verdict 
     return Verdict(why.code, f"{why.sentence.rstrip('.')} (disrupted {count} times; the limit is {limit})")
 
 
-def _disrupted(pods: Sequence[KubeObject]) -> list[KubeObject]:
+def _disrupted(pods: Sequence[Pod]) -> list[Pod]:
     # The condition is written before the deletion, and the deletion may never come (a taint that is lifted again).
-    away = [pod for pod in pods if objects.is_deleting(pod) or objects.pod_phase(pod) == "Failed"]
+    away = [pod for pod in pods if pod.is_deleting or pod.phase == "Failed"]
     return objects.oldest_first(pod for pod in away if pod_failure.disruption(pod) is not None)

@@ -7,10 +7,11 @@ higher priority comes first, then who has waited longer (Kueue's concepts, "Work
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, Workload
 from dispatcher.decisions.pod_failure import quoted
 from training_common.times import rfc3339
 
@@ -20,80 +21,78 @@ STUCK_AFTER = 600.0
 _BACK_OF_QUEUE = frozenset({"PodsReadyTimeout", "AdmissionCheck"})
 
 
-def workload_of(job: KubeObject, workloads: Sequence[KubeObject]) -> KubeObject | None:
-    """The newest that the Job owns. By uid: a Job of the same name before it may have left one behind."""
-    uid = objects.uid_of(job)
-    own = [
-        workload
-        for workload in workloads
-        if any(owner.get("uid") == uid for owner in objects.meta(workload).get("ownerReferences") or ())
-    ]
-    return max(own, key=lambda workload: objects.meta(workload).get("creationTimestamp") or "", default=None)
+class Workloads:
+    """A list of Workloads, sorted once: each of the many Jobs that wait finds its own and its place without a walk."""
+
+    def __init__(self, found: Iterable[Workload]) -> None:
+        self.uids: set[str] = set()
+        self._of: dict[str, Workload] = {}  # by the uid of the Job
+        self._orders: defaultdict[str, list[tuple[int, float, str]]] = defaultdict(list)  # by the LocalQueue
+        for workload in sorted(found, key=lambda workload: workload.metadata.creation_timestamp or ""):
+            self.uids.add(workload.uid)
+            self._of |= {owner.uid: workload for owner in workload.metadata.owner_references}
+            if _waits(workload):
+                self._orders[workload.spec.queue_name].append(_order(workload))
+        for orders in self._orders.values():
+            orders.sort()
+
+    def of(self, job: Job) -> Workload | None:
+        """The newest that the Job owns. By uid: a Job of the same name before it may have left one behind."""
+        return self._of.get(job.uid)
+
+    def ahead(self, own: Workload) -> int:
+        """The number of Workloads of the same LocalQueue that wait for quota and come first."""
+        return bisect_left(self._orders.get(own.spec.queue_name, []), _order(own))
 
 
-def sentence(own: KubeObject, workloads: Sequence[KubeObject], now: float) -> str:
+def sentence(own: Workload, workloads: Workloads, now: float) -> str:
     """What the user of the Workload's model reads."""
     since = stuck_since(own, now)
     if since is not None:
         return f"Kueue has admitted the training at {rfc3339(since)} and not started it. Tell the operator"
-    if objects.condition(own, "Admitted"):
+    if own.condition("Admitted"):
         return "Admitted by Kueue, about to start"
     if not is_active(own):
-        why = quoted((objects.condition(own, "Evicted") or {}).get("message"))
+        evicted = own.condition("Evicted")
+        why = quoted(evicted.message if evicted else "")
         return f"Kueue has deactivated the training{': ' + why if why else ''}. Tell the operator"
-    if objects.condition(own, "QuotaReserved"):
+    if own.condition("QuotaReserved"):
         checks = [
-            f"{check.get('name')}{': ' + text if (text := quoted(check.get('message'))) else ''}"
-            for check in (own.get("status") or {}).get("admissionChecks") or ()
-            if check.get("state") != "Ready"
+            f"{check.name}{': ' + text if (text := quoted(check.message)) else ''}"
+            for check in own.status.admission_checks
+            if check.state != "Ready"
         ]
         return f"Kueue has a place for the training and waits for {', '.join(checks) or 'its admission'}"
-    place = f"Queued by Kueue: {ahead(own, workloads)} ahead"
+    place = f"Queued by Kueue: {workloads.ahead(own)} ahead"
     # Kueue's own reason why there is no quota yet; empty before it has tried.
-    why = quoted((objects.condition(own, "QuotaReserved", "False") or {}).get("message"))
+    unreserved = own.condition("QuotaReserved", "False")
+    why = quoted(unreserved.message if unreserved else "")
     return f"{place} ({why})" if why else place
 
 
-def ahead(own: KubeObject, workloads: Sequence[KubeObject]) -> int:
-    """The number of Workloads of the same LocalQueue that wait for quota and come first."""
-    queue, place = _queue(own), _order(own)
-    return sum(_queue(other) == queue and _waits(other) and _order(other) < place for other in workloads)
+def is_active(workload: Workload) -> bool:
+    return workload.spec.active is not False
 
 
-def is_active(workload: KubeObject) -> bool:
-    return (workload.get("spec") or {}).get("active") is not False
-
-
-def stuck_since(workload: KubeObject, now: float) -> float | None:
+def stuck_since(workload: Workload, now: float) -> float | None:
     """When it was admitted (epoch seconds), if that is too long ago for a Job that is still suspended."""
-    since = objects.changed_at(workload, "Admitted")
+    since = workload.changed_at("Admitted")
     return since if since is not None and now - since > STUCK_AFTER else None
 
 
-def _waits(workload: KubeObject) -> bool:
+def _waits(workload: Workload) -> bool:
     return is_active(workload) and not any(
-        objects.condition(workload, kind) for kind in ("QuotaReserved", "Admitted", "Finished")
+        workload.condition(kind) for kind in ("QuotaReserved", "Admitted", "Finished")
     )
 
 
-def _queue(workload: KubeObject) -> str:
-    return str((workload.get("spec") or {}).get("queueName") or "")
-
-
-def _order(workload: KubeObject) -> tuple[int, float, str]:
+def _order(workload: Workload) -> tuple[int, float, str]:
     """Smaller comes first. The uid only makes two of the same second different."""
-    priority = (workload.get("spec") or {}).get("priority") or 0
-    evicted = objects.condition(workload, "Evicted") or {}
-    since = objects.meta(workload).get("creationTimestamp")
-    if evicted.get("reason") in _BACK_OF_QUEUE:
-        since = evicted.get("lastTransitionTime")
-    return -int(priority), objects.timestamp(since) or 0.0, objects.uid_of(workload)
+    evicted = workload.condition("Evicted")
+    since = evicted.since if evicted and evicted.reason in _BACK_OF_QUEUE else workload.created_at
+    return -(workload.spec.priority or 0), since or 0.0, workload.uid
 
 
-def waits_in_queue(job: KubeObject) -> bool:
+def waits_in_queue(job: Job) -> bool:
     """Launched, and suspended until Kueue resumes it."""
-    return (
-        objects.is_suspended(job)
-        and objects.is_launched(job)
-        and objects.label(job, names.KUEUE_QUEUE_LABEL) is not None
-    )
+    return job.is_suspended and job.is_launched and job.labels.kueue_queue is not None

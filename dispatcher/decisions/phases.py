@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import waiting
 
 
@@ -42,64 +42,62 @@ ENDED = frozenset({Phase.COMPLETED, Phase.FAILED})
 """Reported: nothing is left to do."""
 
 
-def phase(job: KubeObject, pods: Sequence[KubeObject]) -> Phase:
+def phase(job: Job, pods: Sequence[Pod]) -> Phase:
     """The phase of one of our Jobs. pods: all that are known of this very Job (by uid)."""
-    if objects.is_reported(job):
-        return _reported(job)
-    if objects.is_finished(job):
+    if job.is_reported:
+        return reported_phase(job)
+    if job.is_finished:
         return Phase.REPORTING
-    if objects.is_deleting(job):
+    if job.is_deleting:
         # Our finalizer holds it: without a pod that runs on, only its report is missing.
-        return Phase.REPORTING if all(map(objects.pod_is_over, pods)) else Phase.STOPPING
-    if objects.annotation(job, names.STOPPED) or objects.condition(job, "FailureTarget"):
+        return Phase.REPORTING if all(pod.is_over for pod in pods) else Phase.STOPPING
+    if job.annotations.stopped or job.condition("FailureTarget"):
         return Phase.STOPPING
-    if not objects.is_launched(job):
+    if not job.is_launched:
         return Phase.LAUNCHING
-    if objects.is_suspended(job):
+    if job.is_suspended:
         return Phase.QUEUED
-    return Phase.RUNNING if any("running" in objects.trainer_state(pod) for pod in pods) else Phase.WAITING
+    return Phase.RUNNING if any(pod.runs for pod in pods) else Phase.WAITING
 
 
-def since(phase: Phase, job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+def since(phase: Phase, job: Job, pods: Sequence[Pod]) -> float | None:
     """When the Job came into its `phase` (epoch seconds, by the cluster's clock), None where nothing shows it.
 
     For people: clocks of two machines are compared, so nothing is decided by it.
     """
-    launched = objects.timestamp(objects.annotation(job, names.LAUNCHED_AT))
+    launched = objects.timestamp(job.annotations.launched_at)
     times: list[float | None] = []
     match phase:
         case Phase.LAUNCHING:
-            times = [objects.created_at(job)]
+            times = [job.created_at]
         case Phase.QUEUED:
-            times = [launched, objects.changed_at(job, "Suspended")]
+            times = [launched, job.changed_at("Suspended")]
         case Phase.WAITING:
             times = [launched, waiting.restarted(job, pods)]
         case Phase.RUNNING:
-            running = [objects.trainer_state(pod).get("running") or {} for pod in pods]
-            times = [objects.timestamp(state.get("startedAt")) for state in running]
+            running = [pod.trainer_state.running for pod in pods]
+            times = [objects.timestamp(state.started_at) for state in running if state is not None]
         case Phase.STOPPING:
-            times = [objects.gone_at(job), objects.changed_at(job, "FailureTarget")]
+            times = [job.gone_at, job.changed_at("FailureTarget")]
         case Phase.REPORTING:
-            ends = [objects.changed_at(job, "Complete"), objects.changed_at(job, "Failed")]
-            times = ends if any(ends) else [objects.gone_at(job)]
+            times = [job.ended.since if job.ended else job.gone_at]
         case Phase.COMPLETED | Phase.FAILED:
-            times = [objects.timestamp(objects.annotation(job, names.REPORTED_AT))]
+            times = [objects.timestamp(job.annotations.reported_at)]
     return max((time for time in times if time is not None), default=None)
 
 
-def overdue_since(phase: Phase, job: KubeObject) -> float | None:
+def overdue_since(phase: Phase, job: Job) -> float | None:
     """When Kubernetes should have ended the Job (epoch seconds), None where no time limit runs.
 
     A stop of ours is a deadline in the past, which does not show when it was written.
     """
     if phase not in (Phase.WAITING, Phase.RUNNING):
         return None
-    started = objects.timestamp((job.get("status") or {}).get("startTime"))
-    limit = (job.get("spec") or {}).get("activeDeadlineSeconds")
-    return None if started is None or limit is None else started + float(limit)
+    started, limit = job.started_at, job.spec.active_deadline_seconds
+    return None if started is None or limit is None else started + limit
 
 
-def _reported(job: KubeObject) -> Phase:
+def reported_phase(job: Job) -> Phase:
     """By what was reported: a program that exits 0 when it is evicted leaves a complete Job, and is reported Failed."""
-    status = objects.report_of(job).get("status", "Completed" if objects.condition(job, "Complete") else "Failed")
+    status = job.report.get("status", "Completed" if job.condition("Complete") else "Failed")
     return Phase.COMPLETED if status == "Completed" else Phase.FAILED

@@ -8,10 +8,8 @@ from __future__ import annotations
 import json
 import signal
 from dataclasses import dataclass
-from typing import Any
 
-from dispatcher.cluster import objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
 from training_common.redaction import redact
 from training_common.text import one_line, plain
@@ -35,9 +33,9 @@ class Verdict:
     sentence: str
 
 
-def trainer_word(pod: KubeObject) -> Verdict | None:
+def trainer_word(pod: Pod) -> Verdict | None:
     """The trainer's own termination message, None where it left none, or one that is not of the trainer's contract."""
-    text = objects.trainer_end(pod).get("message")
+    text = pod.trainer_end.message
     try:
         word = json.loads(text) if text else None
     except (ValueError, RecursionError):
@@ -52,64 +50,62 @@ def trainer_word(pod: KubeObject) -> Verdict | None:
     return Verdict(code, redact(plain(sentence).strip()))
 
 
-def disruption(pod: KubeObject) -> str | None:
+def disruption(pod: Pod) -> str | None:
     """The reason of a true DisruptionTarget condition."""
-    found = objects.condition(pod, "DisruptionTarget")
-    return str(found.get("reason", "")) if found else None
+    found = pod.condition("DisruptionTarget")
+    return found.reason if found else None
 
 
-def explain(pod: KubeObject) -> Verdict:
+def explain(pod: Pod) -> Verdict:
     """The verdict on a pod that is over without success, or was taken away while it ran."""
-    status = pod.get("status") or {}
-    ended = objects.trainer_end(pod)
-    exit_code = ended.get("exitCode")
-    if ended.get("reason") == "OOMKilled":
+    ended = pod.trainer_end
+    if ended.reason == "OOMKilled":
         return Verdict("OutOfMemory", _out_of_memory(pod))
     word, disrupted = trainer_word(pod), disruption(pod)
-    taken_away = status.get("reason") == "Evicted" or disrupted is not None
+    taken_away = pod.status.reason == "Evicted" or disrupted is not None
     # "Terminated" only means that SIGTERM came; Kubernetes knows why. "Completed" is no reason to have failed.
     if word is not None and word.code != "Completed" and not (word.code == "Terminated" and taken_away):
         return word
-    if status.get("reason") == "Evicted":
-        text = quoted(status.get("message") or "no text")
+    if pod.status.reason == "Evicted":
+        text = quoted(pod.status.message or "no text")
         return Verdict("Evicted", f"The node evicted the training pod: {text}. Ask the operator for more of it")
     if disrupted is not None:
         code, why = _DISRUPTIONS.get(disrupted, ("Disrupted", f"Kubernetes disrupted it ({disrupted or 'no reason'})"))
         return Verdict(code, f"The training pod was stopped on {node_of(pod)}: {why}. {AGAIN}")
-    if not ended:
+    if not pod.has_ended:
         return _never_ran(pod)
-    return _by_exit_code(exit_code, ended)
+    return _by_exit_code(ended)
 
 
-def _never_ran(pod: KubeObject) -> Verdict:
+def _never_ran(pod: Pod) -> Verdict:
     """Phase Failed without a container status: the node refused the pod, or lost it."""
-    status = pod.get("status") or {}
-    reason, text = status.get("reason"), quoted(status.get("message") or "")
-    for container in status.get("initContainerStatuses") or ():
-        ended = (container.get("state") or {}).get("terminated") or {}
-        if ended.get("exitCode"):
+    reason, text = pod.status.reason, quoted(pod.status.message)
+    for container in pod.status.init_container_statuses:
+        ended = container.state.terminated
+        if ended and ended.exit_code:
             return Verdict(
                 "InitFailed",
-                f"The init container {container.get('name')} of the training pod ended with exit code "
-                f"{ended['exitCode']}: {_tail(ended.get('message')) or 'it left no message'}. Tell the operator",
+                f"The init container {container.name} of the training pod ended with exit code "
+                f"{ended.exit_code}: {_tail(ended.message) or 'it left no message'}. Tell the operator",
             )
     if reason:
         return Verdict("NodeRejected", f"{node_of(pod)} refused the training pod ({reason}): {text}. {AGAIN}")
-    if objects.is_deleting(pod):
+    if pod.is_deleting:
         return Verdict("PodDeleted", f"The training pod was deleted before it ended. {AGAIN}")
     return Verdict("PodLost", f"The training pod ended on {node_of(pod)} without a word of why. {AGAIN}")
 
 
-def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
+def _by_exit_code(ended: Terminated) -> Verdict:
+    exit_code = ended.exit_code
     if exit_code == 137:
         sentence = (
             "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes knows; "
             f"memory is the usual one. {AGAIN}, with a smaller batch or a larger memory limit"
         )
         return Verdict("Killed", sentence)
-    tail = _tail(ended.get("message"))
+    tail = _tail(ended.message)
     said = f": {tail}" if tail else "; it left no message"
-    if not isinstance(exit_code, int):
+    if exit_code is None:
         return Verdict("TrainerFailed", f"The training ended without an exit code{said}")
     if exit_code in EXIT_CODES:
         return Verdict(EXIT_CODES[exit_code], f"The training ended with exit code {exit_code}{said}")
@@ -123,16 +119,16 @@ def _by_exit_code(exit_code: Any, ended: KubeObject) -> Verdict:
     return Verdict("TrainerFailed", f"The training ended with exit code {exit_code}{said}")
 
 
-def _out_of_memory(pod: KubeObject) -> str:
-    limit = ((objects.trainer_container(pod).get("resources") or {}).get("limits") or {}).get("memory")
+def _out_of_memory(pod: Pod) -> str:
+    limits = pod.trainer.resources.limits
+    limit = limits.memory if limits else None
     of = f"its memory limit of {limit}" if limit else "the memory of its node"
     do = "Use a smaller batch size, or ask the operator for a larger memory limit"
     return f"Out of memory: the training used more than {of}. {do}"
 
 
-def node_of(pod: KubeObject) -> str:
-    node = (pod.get("spec") or {}).get("nodeName")
-    return f"node {node}" if node else "its node"
+def node_of(pod: Pod) -> str:
+    return f"node {pod.node}" if pod.node else "its node"
 
 
 def quoted(text: str | None) -> str:

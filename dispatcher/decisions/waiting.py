@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted
 
 _IMAGE_REASONS = frozenset(
@@ -54,9 +55,9 @@ class Waiting:
 
 
 def look(
-    job: KubeObject,
-    pods: Sequence[KubeObject],
-    events: Sequence[KubeObject],
+    job: Job,
+    pods: Sequence[Pod],
+    events: Sequence[Event],
     now: float,
     limits: Limits,
     failing_since: float | None = None,
@@ -66,20 +67,18 @@ def look(
     failing_since: when its container was first seen to fail to start, which Kubernetes does not record: a slow pull
     that fails once at its end still has its whole grace period.
     """
-    current = [pod for pod in pods if not objects.pod_is_over(pod)]
+    current = [pod for pod in pods if not pod.is_over]
     if not current:
         return _no_pod(job, pods, events, now, limits)
     pod = current[-1]
-    state = objects.trainer_state(pod)
-    if objects.is_deleting(pod):
+    if pod.is_deleting:
         return _leaving(pod, limits)
-    if "running" in state or "terminated" in state:
+    if pod.runs or pod.has_ended:
         return Waiting()
-    since = objects.created_at(pod) or now
-    waiting = state.get("waiting") or {}
-    reason, text = waiting.get("reason", ""), quoted(waiting.get("message"))
+    since = pod.created_at or now
+    reason, text = pod.waits.reason, quoted(pod.waits.message)
     if reason == "InvalidImageName":
-        sentence = f"The trainer image has an invalid name: {_image(pod)}. Tell the operator: {text}"
+        sentence = f"The trainer image has an invalid name: {pod.trainer.image}. Tell the operator: {text}"
         return Waiting(None, now, Verdict("ImagePull", sentence))
     if reason in _IMAGE_REASONS:
         return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
@@ -87,22 +86,22 @@ def look(
         limit = max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config
         sentence = f"The trainer container cannot be started ({reason}): {text}. Tell the operator"
         return Waiting(f"Waiting for the trainer's configuration: {text}", limit, Verdict("ContainerConfig", sentence))
-    if (stuck := _stuck_events(events)) and waiting:
-        text = quoted(stuck[-1].get("message"))
+    if (stuck := _stuck_events(events)) and pod.trainer_state.waiting:
+        text = quoted(stuck[-1].message)
         limit = _since_scheduled(pod, since) + limits.container_config
         sentence = f"The trainer pod cannot be set up on its node: {text}. Tell the operator"
         return Waiting(
             f"Waiting for the pod's volumes and network: {text}", limit, Verdict("ContainerConfig", sentence)
         )
-    return _scheduling(pod, since, limits)
+    return _scheduling(pod, since, now, limits)
 
 
-def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
+def _leaving(pod: Pod, limits: Limits) -> Waiting:
     """It is being deleted. If its node is lost it never ends, and no other pod takes its place (F22).
 
     Nothing is reported meanwhile: the trainer may still run, and report itself.
     """
-    due = objects.gone_at(pod)
+    due = pod.gone_at
     if due is None or not limits.lost_node:
         return Waiting()
     late = f"The training pod should have stopped {limits.lost_node:.0f} seconds ago"
@@ -110,51 +109,50 @@ def _leaving(pod: KubeObject, limits: Limits) -> Waiting:
     return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence))
 
 
-def _stuck_events(events: Sequence[KubeObject]) -> list[KubeObject]:
+def _stuck_events(events: Sequence[Event]) -> list[Event]:
     """The pod's Events with the reason why it has not got as far as its image; none once it has."""
-    if any(event.get("reason") in _SET_UP for event in events):
+    if any(event.reason in _SET_UP for event in events):
         return []
-    return sorted((event for event in events if event.get("reason") in _STUCK), key=_seen)
+    return sorted((event for event in events if event.reason in _STUCK), key=attrgetter("seen_at"))
 
 
-def is_failing(pod: KubeObject) -> bool:
+def is_failing(pod: Pod) -> bool:
     """Whether its container fails to start, for a reason that may or may not pass."""
-    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
-    return reason in _IMAGE_REASONS or reason in _CONFIG_REASONS
+    return pod.waits.reason in _IMAGE_REASONS or pod.waits.reason in _CONFIG_REASONS
 
 
-def _image_pull(pod: KubeObject, text: str, since: float, limits: Limits) -> Waiting:
+def _image_pull(pod: Pod, text: str, since: float, limits: Limits) -> Waiting:
     limit = None if any(word in text.lower() for word in _RATE_LIMIT) else since + limits.image_pull
-    sentence = f"The trainer image {_image(pod)} cannot be pulled: {text or 'no text'}. Tell the operator"
+    sentence = f"The trainer image {pod.trainer.image} cannot be pulled: {text or 'no text'}. Tell the operator"
     progress = f"Pulling the trainer image: {text}" if text else "Pulling the trainer image"
     return Waiting(progress, limit, Verdict("ImagePull", sentence))
 
 
-def _scheduling(pod: KubeObject, since: float, limits: Limits) -> Waiting:
-    if objects.condition(pod, "PodScheduled"):
-        return Waiting("Pulling the trainer image")
-    unscheduled = objects.condition(pod, "PodScheduled", "False") or objects.condition(pod, "PodScheduled", "Unknown")
+def _scheduling(pod: Pod, since: float, now: float, limits: Limits) -> Waiting:
+    if pod.condition("PodScheduled"):
+        # Its Events tell more once this has lasted; look then, and every so often while it lasts.
+        explained_at = _since_scheduled(pod, since) + _CREATING_PATIENCE
+        return Waiting("Pulling the trainer image", explained_at if now < explained_at else now + _CREATING_PATIENCE)
+    unscheduled = pod.condition("PodScheduled", "False") or pod.condition("PodScheduled", "Unknown")
     if unscheduled is None:
         return Waiting("Waiting to be scheduled")
-    text = quoted(unscheduled.get("message"))
-    if unscheduled.get("reason") != "Unschedulable":
-        return Waiting(f"Waiting to be scheduled: {text or unscheduled.get('reason', '')}")
+    text = quoted(unscheduled.message)
+    if unscheduled.reason != "Unschedulable":
+        return Waiting(f"Waiting to be scheduled: {text or unscheduled.reason}")
     limit = since + limits.unschedulable if limits.unschedulable else None
     sentence = f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
     return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
 
 
-def _no_pod(
-    job: KubeObject, pods: Sequence[KubeObject], events: Sequence[KubeObject], now: float, limits: Limits
-) -> Waiting:
+def _no_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, limits: Limits) -> Waiting:
     """Between two pods, or the API server refuses to make one."""
     since = restarted(job, pods) or now
     # Times have whole seconds.
-    refused = [event for event in events if event.get("reason") == "FailedCreate" and _seen(event) >= since - 1]
+    refused = [event for event in events if event.reason == "FailedCreate" and event.seen_at >= since - 1]
     if not refused:
         # Look again: the Event may come later than the pause between two pods.
         return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
-    text = quoted(max(refused, key=_seen).get("message"))
+    text = quoted(max(refused, key=attrgetter("seen_at")).message)
     if "exceeded quota" in text:
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
@@ -163,41 +161,29 @@ def _no_pod(
     return Waiting(f"Waiting for the cluster: {text}", since + limits.pod_create, Verdict("PodCreateDenied", sentence))
 
 
-def needs_events(job: KubeObject, pods: Sequence[KubeObject], now: float) -> str | None:
+def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:
     """uid of the object whose Events are worth a call, None where nothing is unexplained.
 
     The Job, when it has been without a pod for a while; its pod, when a node has it and does not get to its image.
     """
-    if objects.is_suspended(job) or objects.is_finished(job) or objects.is_deleting(job):
+    if job.is_suspended or job.is_finished or job.is_deleting:
         return None
-    living = [pod for pod in pods if not objects.pod_is_over(pod)]
+    living = [pod for pod in pods if not pod.is_over]
     if not living:
         since = restarted(job, pods)
-        return objects.uid_of(job) if since is not None and now >= since + _NO_POD_PATIENCE else None
+        return job.uid if since is not None and now >= since + _NO_POD_PATIENCE else None
     pod = living[-1]
-    reason = (objects.trainer_state(pod).get("waiting") or {}).get("reason")
-    if reason not in ("ContainerCreating", "PodInitializing") or now < _since_scheduled(pod, now) + _CREATING_PATIENCE:
-        return None
-    return objects.uid_of(pod)
+    creating = pod.waits.reason in ("ContainerCreating", "PodInitializing")
+    return pod.uid if creating and now >= _since_scheduled(pod, now) + _CREATING_PATIENCE else None
 
 
-def restarted(job: KubeObject, pods: Sequence[KubeObject]) -> float | None:
+def restarted(job: Job, pods: Sequence[Pod]) -> float | None:
     """When the Job last began to want a pod: its start, its last resume, or the end of its last pod."""
-    started = objects.timestamp((job.get("status") or {}).get("startTime"))
-    times = [started, objects.changed_at(job, "Suspended", "False")]
-    times += [objects.timestamp(objects.trainer_end(pod).get("finishedAt")) for pod in pods]
+    times = [job.started_at, job.changed_at("Suspended", "False")]
+    times += [objects.timestamp(pod.trainer_end.finished_at) for pod in pods]
     return max((time for time in times if time is not None), default=None)
 
 
-def _since_scheduled(pod: KubeObject, fallback: float) -> float:
+def _since_scheduled(pod: Pod, fallback: float) -> float:
     """The image and the Secrets are first looked for when a node was found."""
-    return objects.changed_at(pod, "PodScheduled") or fallback
-
-
-def _seen(event: KubeObject) -> float:
-    last = (event.get("series") or {}).get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-    return (objects.timestamp(last) if last else objects.created_at(event)) or 0.0
-
-
-def _image(pod: KubeObject) -> str:
-    return str(objects.trainer_container(pod).get("image", "?"))
+    return pod.changed_at("PodScheduled") or fallback

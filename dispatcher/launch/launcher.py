@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import (
     ClusterUnavailable,
     ObjectConflict,
@@ -26,7 +26,7 @@ from dispatcher.cluster.errors import (
     ObjectNotFound,
     RequestDenied,
 )
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
 from dispatcher.launch.job_spec import JobDefaults, build_job
@@ -120,15 +120,15 @@ class Launcher:
             decision = admission.decide(status, job, delivery.message_id)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
-    def take_on(self, cached: KubeObject) -> Decision:
+    def take_on(self, cached: Job) -> Decision:
         """Launch a half-launched Job whose message is gone, from its annotations. Raises as `launch`."""
         # As it is now, not as the cache has it: another dispatcher may have launched it, and its user have moved on.
-        job = self.cluster.get_job(objects.name_of(cached))
-        if job is None or objects.uid_of(job) != objects.uid_of(cached):
+        job = self.cluster.get_job(cached.name)
+        if job is None or job.uid != cached.uid:
             return Decision(Action.DONE, "it is gone")
-        model_id = objects.model_id_of(job)
+        model_id = job.model_id
         status = self._status(model_id)
-        decision = admission.decide(status, job, objects.annotation(job, names.MESSAGE_ID) or "")
+        decision = admission.decide(status, job, job.annotations.message_id or "")
         return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
     def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:
@@ -171,7 +171,7 @@ class Launcher:
             self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
 
     def _apply(
-        self, decision: Decision, job: KubeObject | None, model_id: str, status: ProcessingStatus, delivery: Delivery
+        self, decision: Decision, job: Job | None, model_id: str, status: ProcessingStatus, delivery: Delivery
     ) -> Decision:
         """Carry out what was decided about a Job that exists. Returns the decision."""
         if job is None:
@@ -186,7 +186,7 @@ class Launcher:
                 self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
             case JobEffect.REMOVE:
                 # A crash after it: the watcher finds a deleted Job, the portal's status is terminal, and it is let go.
-                log.warning("Job %s was never launched and its model has ended: removing it", objects.name_of(job))
+                log.warning("Job %s was never launched and its model has ended: removing it", job.name)
                 text = "It was never launched and its model has ended: removed"
                 self.events.record(job, "Abandoned", text, "Warning")
                 self._delete(job)
@@ -199,7 +199,7 @@ class Launcher:
                 self._delete(job)
         return decision
 
-    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
+    def _create(self, delivery: Delivery, request: TrainingRequest) -> Job | None:
         """Step 3. None: the name is taken. A crash right after it: redelivered, the Job is found, on to step 4."""
         job = self._build(delivery, request)
         try:
@@ -216,11 +216,11 @@ class Launcher:
                 raise
             # The create may have been carried out although its answer was lost (F3).
             found = self.cluster.get_job(request.model_container)
-            if found is not None and objects.annotation(found, names.MESSAGE_ID) == delivery.message_id:
+            if found is not None and found.annotations.message_id == delivery.message_id:
                 return found
             raise
 
-    def _go_on(self, job: KubeObject, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
+    def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
         """Steps 4 and 5."""
         if not acknowledged:
             self._check_time(delivery)
@@ -235,9 +235,9 @@ class Launcher:
         with self.timed("resume"):
             self._resume(job, acknowledged)
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
-        log.info("Model %s: Job %s launched", model_id, objects.name_of(job))
+        log.info("Model %s: Job %s launched", model_id, job.name)
         whose = f"queued by Kueue in {self.kueue_queue}" if self.kueue_queue else "resumed"
-        message_id = objects.annotation(job, names.MESSAGE_ID)
+        message_id = job.annotations.message_id
         self.events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
 
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
@@ -271,22 +271,25 @@ class Launcher:
         log.warning("Model %s: the portal did not accept Processing; training starts, it is sent again later", model_id)
         return False
 
-    def _resume(self, job: KubeObject, acknowledged: bool) -> None:
+    def _resume(self, job: Job, acknowledged: bool) -> None:
         """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it."""
         annotations = {
             names.LAUNCHED_AT: rfc3339(self.clock()),
             names.LAUNCHED_BY: self.identity,
             names.ACKNOWLEDGED: "true" if acknowledged else "false",
         }
-        patch: dict[str, Any] = {"metadata": {"uid": objects.uid_of(job), "annotations": annotations}}
+        # Should a redelivery have had it reported while this process stood still, it has to be looked at once more:
+        # without the label it comes back into everybody's lists.
+        labels: dict[str, str | None] = {names.REPORTED: None}
+        patch: dict[str, Any] = {"metadata": {"uid": job.uid, "annotations": annotations, "labels": labels}}
         if self.kueue_queue:
-            patch["metadata"]["labels"] = {names.KUEUE_QUEUE_LABEL: self.kueue_queue}
+            labels[names.KUEUE_QUEUE_LABEL] = self.kueue_queue
         else:
             patch["spec"] = {"suspend": False}
-        self.cluster.patch_job(objects.name_of(job), patch)
+        self.cluster.patch_job(job.name, patch)
 
-    def _delete(self, job: KubeObject) -> None:
-        self.cluster.delete_job(objects.name_of(job), objects.uid_of(job))
+    def _delete(self, job: Job) -> None:
+        self.cluster.delete_job(job.name, job.uid)
 
     def _status(self, model_id: str) -> ProcessingStatus:
         if self.portal is None:

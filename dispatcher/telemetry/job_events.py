@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Literal
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job
 from dispatcher.ports import Cluster
 from training_common.times import rfc3339
 
@@ -36,9 +36,7 @@ _MESSAGE_LIMIT = 1024
 class EventRecorder:
     """Records what happens to a Job. This one keeps nothing; `JobEvents` writes Kubernetes Events."""
 
-    def record(
-        self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
-    ) -> None:
+    def record(self, job: Job, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None) -> None:
         """Record an Event of the Job. reason: one word in CamelCase. Never raises, never waits.
 
         once: what identifies the Event in place of its message, where the text changes a little each time.
@@ -57,13 +55,11 @@ class JobEvents(EventRecorder):
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST)
         self._written: dict[str, None] = {}  # names, the latest last; only the writing thread uses it
 
-    def record(
-        self, job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None
-    ) -> None:
+    def record(self, job: Job, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None) -> None:
         try:
             self._waiting.put_nowait(make_event(job, reason, message, kind, now=self._clock(), once=once))
         except queue.Full:
-            log.debug("The Event %s of Job %s is dropped: too many wait", reason, objects.name_of(job))
+            log.debug("The Event %s of Job %s is dropped: too many wait", reason, job.name)
 
     def run(self, alive: Callable[[], None]) -> None:
         """Write Events until `close`."""
@@ -96,21 +92,21 @@ class JobEvents(EventRecorder):
 
 
 def make_event(
-    job: KubeObject, reason: str, message: str, kind: Kind = "Normal", *, now: float, once: str | None = None
+    job: Job, reason: str, message: str, kind: Kind = "Normal", *, now: float, once: str | None = None
 ) -> dict[str, Any]:
     """The Event as the API server takes it. now: epoch seconds; the others as for `EventRecorder.record`."""
-    identity = "\0".join((objects.uid_of(job), reason, message if once is None else once))
+    identity = "\0".join((job.uid, reason, message if once is None else once))
     when = rfc3339(now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{objects.name_of(job)}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"},
+        "metadata": {"name": f"{job.name}.{hashlib.sha256(identity.encode()).hexdigest()[:16]}"},
         "involvedObject": {
             "apiVersion": "batch/v1",
             "kind": "Job",
-            "name": objects.name_of(job),
-            "namespace": objects.meta(job).get("namespace"),
-            "uid": objects.uid_of(job),
+            "name": job.name,
+            "namespace": job.metadata.namespace,
+            "uid": job.uid,
         },
         "type": kind,
         "reason": reason,

@@ -20,8 +20,9 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Pod
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import Ended, EndedJobs
 from dispatcher.decisions.phases import Phase, phase
 from dispatcher.intake.refusals import Refusals
 from dispatcher.web import status_rows
@@ -88,6 +89,7 @@ class StatusPage:
     """
 
     cache: ClusterCache
+    ended: EndedJobs
     feeds: StatusFeeds
     refusals: Refusals
     _: KW_ONLY
@@ -147,7 +149,7 @@ class StatusPage:
         rows = [row for rows in found.values() for row in rows if row["model"] == container]
         if not rows:
             return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
-        pods = [_pod(pod) for job, own in world.jobs if objects.name_of(job) == container for pod in own]
+        pods = [_pod(pod) for job, own in world.jobs if job.name == container for pod in own]
         return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
 
     def _sections(self) -> tuple[World, Sections]:
@@ -155,8 +157,14 @@ class StatusPage:
         with self._lock:
             began = self.monotonic()
             if began >= self._good_until:
-                jobs = [(job, self.cache.pods_of(job)) for job in self.cache.jobs() if objects.is_managed(job)]
-                world = World(jobs, facts, self.refusals.latest(), progress, self.waiting_for())
+                jobs: list[Ended] = [(job, self.cache.pods_of(job)) for job in self.cache.jobs() if job.is_managed]
+                world = World(
+                    [*jobs, *self.ended.latest(self.clock())],
+                    facts,
+                    self.refusals.latest(),
+                    progress,
+                    self.waiting_for(),
+                )
                 self._made = world, status_rows.sections(world, self.rules, self.clock())
                 ended = self.monotonic()
                 self._good_until = ended + max(self.fresh, _SHARE * (ended - began) if self.fresh else 0.0)
@@ -166,24 +174,23 @@ class StatusPage:
 def running(cache: ClusterCache) -> list[tuple[str, str]]:
     """(uid, model id) of every Job whose trainer runs: the portal has progress messages of these."""
     return [
-        (objects.uid_of(job), objects.model_id_of(job))
+        (job.uid, job.model_id)
         for job in cache.jobs()
-        if objects.is_managed(job) and phase(job, cache.pods_of(job)) is Phase.RUNNING
+        if job.is_managed and phase(job, cache.pods_of(job)) is Phase.RUNNING
     ]
 
 
-def _pod(pod: objects.KubeObject) -> dict[str, Any]:
-    state = objects.trainer_state(pod)
-    ended = state.get("terminated") or {}
+def _pod(pod: Pod) -> dict[str, Any]:
+    running, ended = pod.trainer_state.running, pod.trainer_end
     return {
-        "name": objects.name_of(pod),
-        "phase": objects.pod_phase(pod),
-        "node": (pod.get("spec") or {}).get("nodeName"),
-        "created_at": objects.meta(pod).get("creationTimestamp"),
-        "started_at": (state.get("running") or ended).get("startedAt"),
-        "finished_at": ended.get("finishedAt"),
-        "exit_code": ended.get("exitCode"),
-        "reason": ended.get("reason") or (state.get("waiting") or {}).get("reason"),
+        "name": pod.name,
+        "phase": pod.phase,
+        "node": pod.node,
+        "created_at": pod.metadata.creation_timestamp,
+        "started_at": running.started_at if running else ended.started_at,
+        "finished_at": ended.finished_at,
+        "exit_code": ended.exit_code,
+        "reason": ended.reason or pod.waits.reason or None,
     }
 
 

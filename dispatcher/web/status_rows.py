@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from dispatcher.decisions.phases import DESCRIPTIONS, Phase, since
@@ -52,7 +52,7 @@ class World:
     waiting_for: what a Job waits for according to the reconciler, which reads Events and Workloads; this does not.
     """
 
-    jobs: Sequence[tuple[KubeObject, Sequence[KubeObject]]]
+    jobs: Sequence[tuple[Job, Sequence[Pod]]]
     queue: QueueFacts = field(default_factory=QueueFacts)
     refusals: Sequence[Refusal] = ()
     progress: Mapping[str, PortalProgress] = field(default_factory=dict)
@@ -65,7 +65,6 @@ class Rules:
 
     limits: Limits
     bounds: Bounds
-    gpu_resource: str = names.GPU_RESOURCE
 
 
 def sections(world: World, rules: Rules, now: float) -> Sections:
@@ -102,42 +101,40 @@ def gpus_in_use(found: Sections) -> int:
     return sum(row["gpus"] or 0 for row in found["running"])
 
 
-def job_row(phase: Phase, job: KubeObject, pods: Sequence[KubeObject], world: World, rules: Rules, now: float) -> Row:
+def job_row(phase: Phase, job: Job, pods: Sequence[Pod], world: World, rules: Rules, now: float) -> Row:
     """One Job as a row. pods: all that are known of this very Job."""
-    ordered = sorted(pods, key=lambda pod: objects.meta(pod).get("creationTimestamp") or "")
+    ordered = objects.oldest_first(pods)
     current = ordered[-1] if ordered else None
-    uid = objects.uid_of(job)
+    uid = job.uid
     progress = world.progress.get(uid)
     waits_for = world.waiting_for.get(uid, "")
     code, sentence = _explanation(phase, job, pods, progress, waits_for, rules, now)
-    status = job.get("status") or {}
-    ended = objects.condition(job, "Complete") or objects.condition(job, "Failed") or {}
     return {
-        "model": objects.name_of(job),
+        "model": job.name,
         "phase": str(phase),
         "code": code,
         "sentence": redact(sentence),
-        "since": epoch(since(phase, job, pods) or 0.0) or time_in(objects.meta(job).get("creationTimestamp")),
-        "queued_at": time_in(objects.annotation(job, names.QUEUED_AT)),
-        "created_at": time_in(objects.meta(job).get("creationTimestamp")),
+        "since": epoch(since(phase, job, pods) or 0.0) or time_in(job.metadata.creation_timestamp),
+        "queued_at": time_in(job.annotations.queued_at),
+        "created_at": time_in(job.metadata.creation_timestamp),
         "started_at": _started(ordered),
-        "ended_at": time_in(ended.get("lastTransitionTime")),
-        "gpus": _gpus(job, rules.gpu_resource),
-        "node": ((current or {}).get("spec") or {}).get("nodeName"),
-        "pod": objects.name_of(current) if current else None,
-        "attempts": sum(status.get(count) or 0 for count in ("active", "failed", "succeeded")),
+        "ended_at": time_in(job.ended.last_transition_time) if job.ended else None,
+        "gpus": job.gpus,
+        "node": current.node if current else None,
+        "pod": current.name if current else None,
+        "attempts": job.status.active + job.status.failed + job.status.succeeded,
         "disruptions": len(disruptions.recorded(job)) + len(disruptions.unrecorded(job, pods)),
-        "dataset": _dataset(job),
-        "run_id": objects.annotation(job, names.RUN_ID),
-        "message_id": objects.annotation(job, names.MESSAGE_ID),
+        "dataset": job.dataset,
+        "run_id": job.annotations.run_id,
+        "message_id": job.annotations.message_id,
         "progress": _progress(progress),
     }
 
 
 def _explanation(
     phase: Phase,
-    job: KubeObject,
-    pods: Sequence[KubeObject],
+    job: Job,
+    pods: Sequence[Pod],
     progress: PortalProgress | None,
     waits_for: str,
     rules: Rules,
@@ -161,31 +158,17 @@ def _explanation(
             return None, known[0] or known[1] or DESCRIPTIONS[phase]
 
 
-def _reported(job: KubeObject) -> tuple[str | None, str]:
-    report = objects.report_of(job)
+def _reported(job: Job) -> tuple[str | None, str]:
+    report = job.report
     if "code" in report and "sentence" in report:
         return str(report["code"]), str(report["sentence"])
     return None, "Reported; the record of it cannot be read"  # somebody else wrote the annotation
 
 
-def _started(pods: Sequence[KubeObject]) -> str | None:
+def _started(pods: Sequence[Pod]) -> str | None:
     """When a trainer first ran, as far as its pods are still in the cache."""
-    begun = (objects.trainer_state(pod).get("running") or objects.trainer_end(pod) for pod in pods)
-    return min(filter(None, (time_in(state.get("startedAt")) for state in begun)), default=None)
-
-
-def _gpus(job: KubeObject, resource: str) -> int | None:
-    """None where the Job does not have it as a plain number."""
-    resources = objects.trainer_container(objects.pod_template(job)).get("resources") or {}
-    amount = str((resources.get("limits") or resources.get("requests") or {}).get(resource, 0))
-    return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
-
-
-def _dataset(job: KubeObject) -> str | None:
-    """The one variable that is read: others may hold secrets."""
-    environment = objects.trainer_container(objects.pod_template(job)).get("env") or ()
-    value = next((entry.get("value") for entry in environment if entry.get("name") == "DATASET_CONTAINER"), None)
-    return None if value is None else str(value)
+    begun = (pod.trainer_state.running or pod.trainer_end for pod in pods)
+    return min(filter(None, (time_in(state.started_at) for state in begun)), default=None)
 
 
 def _progress(progress: PortalProgress | None) -> dict[str, Any] | None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 
-from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore
 from tests.crashes.players import Table
 from tests.crashes.scenarios import Scenario
+from tests.world import json_objects as objects
 from tests.world.simulated.dispatcher import VISIBILITY, Parts, Process
 from tests.world.simulated.faults import Crash, Fail, Late
 from tests.world.simulated.world import World

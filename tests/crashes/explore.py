@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from dispatcher.cluster import objects
 from tests.crashes.players import Table
 from tests.crashes.scenarios import Scenario
+from tests.world import json_objects as objects
 from tests.world.simulated.dispatcher import VISIBILITY, Disturb, Parts, Process
 from tests.world.simulated.faults import Crash, Fail, Late, Violation
 from tests.world.simulated.world import World

@@ -8,9 +8,9 @@ from unittest import mock
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.objects import Job, Metadata
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.decisions import admission
@@ -84,9 +84,9 @@ class ResumedFirst(Launcher):
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         return False
 
-    def _resume(self, job: KubeObject, acknowledged: bool) -> None:
+    def _resume(self, job: Job, acknowledged: bool) -> None:
         super()._resume(job, acknowledged)
-        super()._mark_processing(objects.model_id_of(job), Delivery("", 0.0, lambda: 1000.0))
+        super()._mark_processing(job.model_id, Delivery("", 0.0, lambda: 1000.0))
 
 
 class DeletedFirst(Intake):
@@ -110,8 +110,8 @@ class AnyMessage(Launcher):
     """The message's id is not compared: every Job of the model counts as its own."""
 
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
-        def decide(status: ProcessingStatus, job: KubeObject | None, message_id: str) -> Decision:
-            return DECIDE(status, job, message_id if job is None else objects.annotation(job, names.MESSAGE_ID) or "")
+        def decide(status: ProcessingStatus, job: Job | None, message_id: str) -> Decision:
+            return DECIDE(status, job, message_id if job is None else job.annotations.message_id or "")
 
         with mock.patch.object(admission, "decide", decide):
             return super().launch(delivery, request)
@@ -138,19 +138,20 @@ class EarlyTtl(Launcher):
 class BlindReport(Reporter):
     """PUT without GET."""
 
-    def _send(self, job: KubeObject, ended: Ended) -> str:
+    def _send(self, job: Job, ended: Ended) -> str:
         wanted = S.COMPLETED if ended.completed else S.FAILED
         if self.portal is not None:
-            self.portal.update_model_status(objects.model_id_of(job), wanted, ended.verdict.sentence)
+            self.portal.update_model_status(job.model_id, wanted, ended.verdict.sentence)
         return "reported"
 
 
 class EarlyRelease(Reporter):
     """The finalizer goes before the PUT."""
 
-    def report(self, job: KubeObject, ended: Ended) -> None:
-        self._release(job, ended, "reported")
+    def report(self, job: Job, ended: Ended) -> Job | None:
+        released = self._release(job, ended, "reported")
         self._send(job, ended)
+        return released
 
 
 class NoAdoption(Launcher):
@@ -161,22 +162,22 @@ class NoAdoption(Launcher):
             return Decision(Action.DUPLICATE, "taken")
         return super()._apply(decision, *rest)
 
-    def take_on(self, cached: KubeObject) -> Decision:
+    def take_on(self, cached: Job) -> Decision:
         return Decision(Action.LATER, "never")
 
 
 class AnyJob(Launcher):
     """Resume and deletion of whatever has the name now."""
 
-    def _resume(self, job: KubeObject, acknowledged: bool) -> None:
+    def _resume(self, job: Job, acknowledged: bool) -> None:
         stamped = {names.LAUNCHED_AT: "2026-11-23T08:00:00Z", names.ACKNOWLEDGED: "true"}
-        self.cluster.patch_job(objects.name_of(job), {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
+        self.cluster.patch_job(job.name, {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
 
 
 class NeverTakesOn(Reconciler):
     """A half-launched Job waits for its message for ever."""
 
-    def _half_launched(self, name: str, job: KubeObject) -> None:
+    def _half_launched(self, name: str, job: Job) -> None:
         return
 
 
@@ -185,7 +186,7 @@ class NeverLooksAgain(Reconciler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._second_looks.look = lambda name, job: None  # type: ignore[method-assign]
+        self._second_looks.look = lambda name, job: True  # type: ignore[method-assign]
 
 
 class OldStatus(Launcher):
@@ -215,14 +216,14 @@ class DeletedBeforePoison(Intake):
 class NeverLooksUp(Launcher):
     """An ambiguous create counts as done."""
 
-    def _create(self, delivery: Delivery, request: TrainingRequest) -> KubeObject | None:
+    def _create(self, delivery: Delivery, request: TrainingRequest) -> Job | None:
         job = self._build(delivery, request)
         try:
             return self.cluster.create_job(job)
         except ObjectConflict:
             return None
         except ClusterError:
-            return {**job, "metadata": {**job["metadata"], "uid": "unknown"}}
+            return Job(metadata=Metadata(name=job["metadata"]["name"], uid="unknown"))
 
 
 class TellsNobody(Launcher):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import scenarios
+from tests.world import json_objects as objects
 from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.records import copied
 from tests.world.simulated.world import World
@@ -28,7 +29,7 @@ def test_a_training_that_runs_is_not_stopped_for_what_its_pod_waited_for_once() 
     stale = copied(next(iter(world.pods.values())))
     waits = {"reason": "InvalidImageName", "message": "no"}
     stale["status"] = {"phase": "Pending", "containerStatuses": [{"name": "trainer", "state": {"waiting": waits}}]}
-    process.cache.apply("pods", "MODIFIED", stale)
+    process.cache.apply("MODIFIED", objects.pod(stale))
     process.reconciler.reconcile("model-1")
     assert world.jobs["model-1"]["spec"]["activeDeadlineSeconds"] == limit
     assert objects.annotation(world.jobs["model-1"], names.STOPPED) is None

@@ -16,6 +16,7 @@ import yaml
 from click.testing import CliRunner
 
 from dispatcher.cli.main import main as dispatcher
+from tests.world import json_objects
 from tests.world.pages import PAGES, blocks
 from tests.world.repository import ROOT, read
 from trainer_image.cli import cli as trainer
@@ -126,7 +127,8 @@ def test_the_termination_message_of_the_docs_is_understood() -> None:
     from dispatcher.decisions import pod_failure
 
     state = {"terminated": {"exitCode": json.loads(word)["exit"], "message": word}}
-    found = pod_failure.trainer_word({"status": {"containerStatuses": [{"name": "trainer", "state": state}]}})
+    pod = json_objects.pod({"status": {"containerStatuses": [{"name": "trainer", "state": state}]}})
+    found = pod_failure.trainer_word(pod)
     assert found is not None
     assert found.code == "TrainingDiverged"
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster import names
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 from tests.world.builders import T0
+from tests.world.json_objects import JsonObject
 from tests.world.repository import MANIFESTS
 from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Crash
@@ -96,7 +97,7 @@ class Bench:
             known = self.world.models.setdefault(model, Model(status))
             known.status = status
 
-    def job(self, model: str = "1") -> KubeObject:
+    def job(self, model: str = "1") -> JsonObject:
         return self.world.jobs[f"model-{model}"]
 
     def portal(self, model: str = "1") -> tuple[str, str]:
@@ -114,7 +115,7 @@ class Bench:
         self.world.now += seconds
 
 
-def released(job: KubeObject) -> bool:
+def released(job: JsonObject) -> bool:
     """The one patch has come: finalizer off, TTL set."""
     finalizers = objects.meta(job).get("finalizers") or ()
     return names.FINALIZER not in finalizers and job["spec"].get("ttlSecondsAfterFinished") is not None

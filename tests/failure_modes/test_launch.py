@@ -7,9 +7,10 @@ import copy
 import pytest
 import yaml
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, statuses, undisturbed
-from tests.world.builders import T0, a_job
+from tests.world import json_objects as objects
+from tests.world.builders import T0, job_json
 from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT, read
 from tests.world.simulated import dispatcher as explored
@@ -164,7 +165,7 @@ def test_f10_a_report_that_another_replica_has_made_is_not_made_again() -> None:
 def test_f11_no_clock_of_another_machine_decides_who_may_launch() -> None:
     bench = Bench()
     # Created a day ago by the API server's clock, which is wrong.
-    job = a_job(launched=False)
+    job = job_json(launched=False)
     job["metadata"]["creationTimestamp"] = rfc3339(T0 - 86400)
     job["metadata"]["annotations"][names.REQUEST] = '{"task": "train", "model_container_name": "model-1"}'
     bench.put(job, status=S.CREATED)

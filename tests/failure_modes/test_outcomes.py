@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import QuotaExceeded
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.sweep import Sweep
-from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
+from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Going, Stop
 from dispatcher.launch.job_spec import JobDefaults, build_job
@@ -21,15 +22,17 @@ from dispatcher.launch.request import Bounds, decode
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
 from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, released, statuses, templates
+from tests.world import json_objects as objects
 from tests.world.builders import (
     LIMITS,
     T0,
     TEMPLATE,
     a_condition,
     a_job,
-    a_pod,
     failed,
     failing,
+    job_json,
+    pod_json,
     running,
     terminated,
     waiting,
@@ -43,7 +46,8 @@ DISRUPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
 
 
 def decided(*pods: dict[str, Any], job: dict[str, Any] | None = None, now: float = T0, **more: Any) -> outcome.Outcome:
-    return outcome.decide(job or a_job(), pods, more.get("events", ()), now, LIMITS)
+    known = [objects.pod(pod) for pod in pods]
+    return outcome.decide(objects.job(job or job_json()), known, more.get("events", ()), now, LIMITS)
 
 
 def built(template: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -53,8 +57,8 @@ def built(template: dict[str, Any] | None = None) -> dict[str, Any]:
 
 def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported() -> None:
     bench = Bench(image_pull=600)
-    pod = a_pod(state=waiting("ImagePullBackOff", "no such image"), scheduled_at=T0)
-    bench.put(a_job(), pod)
+    pod = pod_json(state=waiting("ImagePullBackOff", "no such image"), scheduled_at=T0)
+    bench.put(job_json(), pod)
     bench.look()
     bench.pass_time(500)
     bench.look()
@@ -65,8 +69,8 @@ def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported(
     assert "portal.put" not in looked
     assert bench.job()["spec"]["activeDeadlineSeconds"] == 1
     assert bench.portal()[0] == "Processing", "nothing is said while it may still run"
-    ended = a_job(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
-    bench.put(ended, a_pod(phase="Failed", scheduled_at=T0))
+    ended = job_json(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
+    bench.put(ended, pod_json(phase="Failed", scheduled_at=T0))
     bench.look()
     status, message = bench.portal()
     assert (status, "cannot be pulled: no such image" in message) == ("Failed", True)
@@ -74,7 +78,7 @@ def test_f19_an_image_that_cannot_be_pulled_stops_the_job_before_it_is_reported(
 
 def test_f20_no_gpu_is_waited_for_generously_and_told_in_the_schedulers_words() -> None:
     text = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
-    pod = a_pod(a_condition("PodScheduled", "False", "Unschedulable", text), node=None)
+    pod = pod_json(a_condition("PodScheduled", "False", "Unschedulable", text), node=None)
     assert isinstance(decided(pod, now=T0 + LIMITS.unschedulable - 1), Going)
     stop = decided(pod, now=T0 + LIMITS.unschedulable)
     assert isinstance(stop, Stop)
@@ -91,14 +95,14 @@ def test_f21_a_lost_gpu_is_retried_and_a_users_mistake_is_not() -> None:
 def test_f22_a_lost_nodes_pod_does_not_hold_its_training_for_ever() -> None:
     bench = Bench(lost_node=3600)
     # The taint manager has asked for its deletion; the kubelet never answers, and no replacement may start.
-    bench.put(a_job(), a_pod(phase="Running", state=running(), deleted_at=T0, grace=120))
+    bench.put(job_json(), pod_json(phase="Running", state=running(), deleted_at=T0, grace=120))
     bench.pass_time(120 + 3500)
     bench.look()
     assert not objects.annotation(bench.job(), names.STOPPED)
     bench.pass_time(200)
     assert "cluster.patch" in bench.look()
     assert bench.portal()[0] == "Processing", "stopped first"
-    stopped = a_job(failing("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
+    stopped = job_json(failing("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
     bench.put(stopped)
     bench.look()
     status, message = bench.portal()
@@ -158,9 +162,9 @@ def test_f31_a_published_model_stays_completed_whatever_happens_afterwards() -> 
 def test_f31_a_report_is_for_this_very_job() -> None:
     """The portal takes no attempt's id; the Job's uid stands in for it: read again between the GET and the PUT."""
     bench = Bench()
-    bench.put(a_job(*failed()), a_pod(phase="Failed", state=terminated(65)))
+    bench.put(job_json(*failed()), pod_json(phase="Failed", state=terminated(65)))
     bench.process.refresh()
-    bench.put(a_job(uid="of-the-next-training"))
+    bench.put(job_json(uid="of-the-next-training"))
     bench.process.reconciler.reconcile("model-1")
     assert bench.portal()[0] == "Processing"
 
@@ -169,7 +173,7 @@ def test_f33_a_portal_that_refuses_for_good_is_asked_a_few_times_and_never_again
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench = Bench()
-    bench.put(a_job(*failed()), a_pod(phase="Failed", state=terminated(65)), status=None)
+    bench.put(job_json(*failed()), pod_json(phase="Failed", state=terminated(65)), status=None)
     tries = 0
     with caplog.at_level(logging.ERROR):
         while not released(bench.job()):
@@ -225,10 +229,12 @@ def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() 
 
 
 def test_f36_a_job_that_nobody_resumes_raises_an_alarm() -> None:
-    metrics, cache = Metrics(), ClusterCache(lambda name: None)
+    metrics, summaries = Metrics(), Summaries()
     job = a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"})
-    cache.replace("jobs", [job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)])
-    Sweep(cache, WorkQueue(), metrics, every=1, stopping=Event(), clock=lambda: T0 + 7200).once()
+    for known in (job, a_job(model_id="2", uid="2"), a_job(model_id="3", uid="3", launched=False)):
+        summaries.note(known.name, summarise(known, []))
+    cache, ended = ClusterCache(lambda name: None), EndedJobs(3600)
+    JobGauges(cache, summaries, ended, metrics, stopping=Event(), clock=lambda: T0 + 7200).set_job_gauges()
     longest = "training_dispatcher_longest_in_phase_seconds"
     assert metrics.registry.get_sample_value(longest, {"phase": "queued"}) == 7200
     assert any(f'{longest}{{phase="queued"}}' in expression for expression in ALERTS.values())

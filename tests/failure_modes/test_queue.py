@@ -9,18 +9,19 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from dispatcher.cluster import objects
 from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.sweep import Sweep
-from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
+from dispatcher.controller.summaries import Summaries
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import QueueMessage
 from dispatcher.queue.poison import parse_entry
 from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite
 from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
-from tests.world.builders import FakeClock, a_condition, a_job, a_pod, terminated
+from tests.world import json_objects as objects
+from tests.world.builders import FakeClock, a_condition, job_json, pod_json, terminated
 from tests.world.monitoring import ALERTS
 from tests.world.repository import MANIFESTS, read
 from tests.world.simulated.dispatcher import VISIBILITY, Process
@@ -101,11 +102,11 @@ def test_f07_a_trainer_that_crashes_is_given_up_after_its_attempts() -> None:
 
 def test_f07_disruptions_are_counted_on_the_job_and_end_it() -> None:
     bench = Bench(disruptions=2)
-    bench.put(a_job())
+    bench.put(job_json())
     disrupted = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
     for number in range(3):
         bench.world.pods.clear()  # a preempted pod does not stay
-        pod = a_pod(disrupted, name=f"p{number}", uid=f"p{number}", phase="Failed", state=terminated(137))
+        pod = pod_json(disrupted, name=f"p{number}", uid=f"p{number}", phase="Failed", state=terminated(137))
         bench.put(bench.job(), pod)  # type: ignore[arg-type]
         assert not bench.job()["spec"].get("activeDeadlineSeconds"), f"stopped after {number}"
         bench.process.refresh()
@@ -166,18 +167,18 @@ def test_f42_a_message_is_never_parked_for_long() -> None:
 def test_f42_the_age_of_the_oldest_message_is_told_and_raises_an_alarm(queue: TrainingQueue) -> None:
     metrics = Metrics()
     clock = FakeClock()
-    sweep = Sweep(
+    gauges = JobGauges(
         ClusterCache(lambda name: None),
-        WorkQueue(),
+        Summaries(),
+        EndedJobs(3600),
         metrics,
-        every=1,
         stopping=threading.Event(),
         oldest_message=queue.oldest,
         clock=clock,
     )
 
     def told() -> float | None:
-        sweep.set_queue_gauges()
+        gauges.set_queue_gauges()
         return metrics.registry.get_sample_value("training_dispatcher_oldest_message_seconds")
 
     assert told() == 0

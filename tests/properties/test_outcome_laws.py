@@ -8,8 +8,10 @@ from typing import Any
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import convert
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions import admission, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from portal_client.statuses import ProcessingStatus
@@ -64,12 +66,16 @@ def damaged(draw: st.DrawFn) -> World:
     return world
 
 
+def seen(world: World) -> tuple[Job, list[Pod], list[Event]]:
+    """As the dispatcher's client decodes them."""
+    return convert((world.job, list(world.pods.values()), world.events), tuple[Job, list[Pod], list[Event]])
+
+
 @settings(max_examples=150)
 @given(damaged(), st.sampled_from([-1e6, 0.0, 30.0, 1e6]))
 def test_missing_fields_never_stop_the_reconciler(world: World, later: float) -> None:
-    assert world.job is not None
-    pods = list(world.pods.values())
-    result = outcome.decide(world.job, pods, world.events, world.now + later, LIMITS)
+    job, pods, events = seen(world)
+    result = outcome.decide(job, pods, events, world.now + later, LIMITS)
     assert isinstance(result, Going | Stop | Ended)
     if isinstance(result, Stop | Ended):
         verdict = result.verdict
@@ -77,15 +83,14 @@ def test_missing_fields_never_stop_the_reconciler(world: World, later: float) ->
         assert verdict.sentence.strip()
         assert len(verdict.sentence.encode()) < 8192
     if isinstance(result, Ended):
-        job = world.job
-        conditions = [objects.condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget")]
-        assert objects.is_deleting(job) or any(conditions), "only positive evidence ends a Job"
-    waiting.needs_events(world.job, pods, world.now + later)
+        conditions = [job.condition(kind) for kind in ("Complete", "Failed", "FailureTarget")]
+        assert job.is_deleting or any(conditions), "only positive evidence ends a Job"
+    waiting.needs_events(job, pods, world.now + later)
 
 
 @given(damaged(), st.sampled_from(ProcessingStatus), st.sampled_from(["message-1", "another"]))
 def test_missing_fields_never_stop_the_intake(world: World, status: ProcessingStatus, message_id: str) -> None:
-    decision = admission.decide(status, world.job, message_id)
+    decision = admission.decide(status, seen(world)[0], message_id)
     assert decision.sentence
     if decision.action is admission.Action.LAUNCH:
         assert status.may_start, "nothing is launched that may not start"
@@ -98,7 +103,8 @@ def test_a_suspended_job_has_no_clock(world: World) -> None:
     job["spec"] = {**(job.get("spec") or {}), "suspend": True}
     job["status"] = {}
     job["metadata"] = {k: v for k, v in (job.get("metadata") or {}).items() if k != "deletionTimestamp"}
-    result = outcome.decide(job, list(world.pods.values()), world.events, 1e12, LIMITS)
+    _, pods, events = seen(world)
+    result = outcome.decide(convert(job, Job), pods, events, 1e12, LIMITS)
     assert isinstance(result, Going)
 
 
@@ -110,7 +116,7 @@ def test_no_termination_message_stops_the_reconciler(text: str) -> None:
     state = {"terminated": {"exitCode": 79, "message": text}}
     pod = {"status": {"phase": "Failed", "containerStatuses": [{"name": names.TRAINER_CONTAINER, "state": state}]}}
     job = {"status": {"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]}}
-    result = outcome.decide(job, [pod], (), 1e10, LIMITS)
+    result = outcome.decide(convert(job, Job), [convert(pod, Pod)], (), 1e10, LIMITS)
     assert isinstance(result, Ended)
     assert result.verdict.code == "UserCodeFailed"
     result.verdict.sentence.encode()  # fit for every log and every portal

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
+from tests.world import json_objects as objects
 from tests.world.builders import a_condition
 from tests.world.dispatcher_process import Stage
 

@@ -7,8 +7,9 @@ import urllib.error
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from local_stack.http_json import OPENER
+from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 
 
@@ -130,7 +131,8 @@ def test_watches_that_are_cut_expired_or_silent_do_not_hide_an_outcome(stage: St
     stage.wait(lambda: len(stage.cluster.open_watches()) >= 2)
     stage.cluster.silence_watches()
     first = stage.submit("done")
-    stage.wait_status(first, "Completed", 60)
+    # A watch lasts a minute, and is cut soon after; then names and versions are compared.
+    stage.wait_status(first, "Completed", 120)
     stage.cluster.compact()
     stage.cluster.cut_watches()
     second = stage.submit("invalid")

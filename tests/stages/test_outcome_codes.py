@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
+from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 
 

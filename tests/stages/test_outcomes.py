@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from local_stack.http_json import call_json
+from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 
 

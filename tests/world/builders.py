@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions.waiting import Limits
 from training_common.times import rfc3339
 
@@ -34,7 +37,7 @@ def a_condition(kind: str, status: str = "True", reason: str = "", message: str 
     }
 
 
-def a_job(
+def job_json(
     *conditions: dict[str, Any],
     model_id: str = "1",
     message_id: str | None = "message-1",
@@ -103,7 +106,7 @@ def failing(reason: str = "BackoffLimitExceeded", message: str = "") -> dict[str
     return a_condition("FailureTarget", "True", reason, message)
 
 
-def a_pod(
+def pod_json(
     *conditions: dict[str, Any],
     name: str = "model-1-aaaaa",
     uid: str = "",
@@ -175,7 +178,7 @@ def terminated(
     return {"terminated": state}
 
 
-def an_event(message: str, at: float, reason: str = "FailedCreate") -> dict[str, Any]:
+def event_json(message: str, at: float, reason: str = "FailedCreate") -> dict[str, Any]:
     """An Event about a Job."""
     return {
         "kind": "Event",
@@ -187,6 +190,19 @@ def an_event(message: str, at: float, reason: str = "FailedCreate") -> dict[str,
         "lastTimestamp": rfc3339(at),
         "count": 1,
     }
+
+
+def a_job(*conditions: dict[str, Any], **fields: Any) -> Job:
+    """`job_json` as the dispatcher reads it."""
+    return msgspec.convert(job_json(*conditions, **fields), Job)
+
+
+def a_pod(*conditions: dict[str, Any], **fields: Any) -> Pod:
+    return msgspec.convert(pod_json(*conditions, **fields), Pod)
+
+
+def an_event(message: str, at: float, reason: str = "FailedCreate") -> Event:
+    return msgspec.convert(event_json(message, at, reason), Event)
 
 
 class FakeClock:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import PoisonEntry, parse_entry
 from dispatcher.telemetry.metrics import PREFIX
@@ -27,6 +27,7 @@ from local_stack.cluster.client import StandInCluster
 from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import Service, WaitedTooLong, bare_environment, free_port, wait_until
+from tests.world import json_objects as objects
 
 SCRIPT_IMAGE = "script:local"
 
@@ -94,7 +95,6 @@ class Stage:
             "HEALTH_PORT": str(self.port),
             "POLL_MAX_SECONDS": "0.5",
             "OUTAGE_PAUSE_SECONDS": "1",
-            "SWEEP_SECONDS": "1",
             "STATUS_PROGRESS_SECONDS": "1",
         }
         self.processes: list[Service] = []

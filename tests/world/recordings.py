@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import timestamp
+from tests.world import json_objects as objects
 from tests.world.repository import RECORDED
 
 NAMES = sorted(path.name for path in RECORDED.iterdir() if path.is_dir())
@@ -117,6 +119,6 @@ def _times(value: Any, key: str = "") -> Iterator[float]:
             yield from _times(item)
     # A deletion's time lies in the future by the grace period.
     elif isinstance(value, str) and key.endswith(("Time", "Timestamp", "At")) and key != "deletionTimestamp":
-        at = objects.timestamp(value)
+        at = timestamp(value)
         if at is not None:
             yield at

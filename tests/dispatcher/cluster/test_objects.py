@@ -1,32 +1,47 @@
-"""objects: what a Job's annotations say may be anybody's text, and nobody's text may end the dispatcher."""
+"""objects: what a Job's annotations say may be anybody's text, which may not end the dispatcher; what is not read."""
 
 from __future__ import annotations
 
+import gc
+import json
+import threading
+import tracemalloc
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatcher.cluster import names, objects
+from dispatcher.cluster.objects import Job
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.job_gauges import set_job_gauges
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
+from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
-from tests.world.builders import T0, a_job, failed
+from tests.world.builders import T0, failed, job_json
 from training_common.times import rfc3339
 
 
-@pytest.mark.parametrize("job", [a_job(), a_job(suspended=True), a_job(*failed()), a_job(*failed(), reported=True)])
+@pytest.mark.parametrize(
+    "made", [job_json(), job_json(suspended=True), job_json(*failed()), job_json(*failed(), reported=True)]
+)
 @pytest.mark.parametrize("text", ["yesterday", "2026-13-45T00:00:00Z", "0001-01-01T00:00:00+23:59", "\N{SNOWMAN}"])
-def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_sweep_of_every_dispatcher(
-    job: dict[str, Any], text: str
+def test_a_time_that_somebody_wrote_by_hand_does_not_end_the_loops_of_every_dispatcher(
+    made: dict[str, Any], text: str
 ) -> None:
     hand_written = dict.fromkeys((names.LAUNCHED_AT, names.REPORTED_AT, names.QUEUED_AT), text)
-    job["metadata"]["annotations"] |= hand_written | {names.ACKNOWLEDGED: "false"}
-    cache = ClusterCache(lambda name: None)
+    annotations = made["metadata"]["annotations"] | hand_written | {names.ACKNOWLEDGED: "false"}
+    job = msgspec.convert(made | {"metadata": made["metadata"] | {"annotations": annotations}}, Job)
+    cache, summaries, ended = ClusterCache(lambda name: None), Summaries(), EndedJobs(ttl=60)
     cache.replace("jobs", [job])
-    set_job_gauges(cache, Metrics(), T0)
+    if job.is_reported:
+        ended.add(job)
+    else:
+        summaries.note(job.name, summarise(job, ()))
+    JobGauges(cache, summaries, ended, Metrics(), stopping=threading.Event(), clock=lambda: T0).set_job_gauges()
     since(phase(job, ()), job, ())
 
 
@@ -37,3 +52,64 @@ def test_every_time_that_is_read_can_be_written_again(text: str) -> None:
     seconds = objects.timestamp(text)
     if seconds is not None:
         assert objects.timestamp(rfc3339(seconds)) == seconds // 1
+
+
+def a_large_job() -> dict[str, Any]:
+    """With a request of 64 KiB in its environment, secrets, and 1 MiB of what only the API server needs."""
+    job = job_json(labels={"team": "x" * 9000})
+    job["metadata"]["managedFields"] = [{"manager": f"m{n}", "fieldsV1": {"f:spec": {}}} for n in range(32_000)]
+    job["metadata"]["annotations"][names.REQUEST] = json.dumps({"note": "y" * 65536})
+    variables = {
+        "TRAINING_REQUEST": "z" * 65536,
+        "DATASET_CONTAINER": "dataset-xyz",
+        "GPUS": "4",
+        "API_KEY": "hunter2secret",
+    }
+    env: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in variables.items()]
+    env.append({"name": "FROM_SECRET", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}})
+    job["spec"]["template"] = {"spec": {"containers": [{"name": names.TRAINER_CONTAINER, "env": env}], "new": [1]}}
+    return job
+
+
+def test_of_a_jobs_environment_two_variables_are_kept_and_no_secret() -> None:
+    job = msgspec.convert(a_large_job(), Job)
+    [trainer] = job.spec.template.spec.containers
+    assert [(variable.name, variable.value) for variable in trainer.env] == [
+        ("DATASET_CONTAINER", "dataset-xyz"),
+        ("GPUS", "4"),
+    ]
+    assert (job.dataset, job.gpus) == ("dataset-xyz", 4)
+    assert "hunter2secret" not in repr(job)
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus"),
+    [(None, 0), ("", 0), ("0", 0), ("16", 16), ("1k", None), ("-1", None), ("٣", None), ("9" * 99, None)],
+)
+def test_gpus_are_a_plain_number_or_not_known(text: str | None, gpus: int | None) -> None:
+    env = [] if text is None else [{"name": "GPUS", "value": text}]
+    containers = [{"name": "istio-proxy", "env": [{"name": "GPUS", "value": "7"}]}, {"name": "trainer", "env": env}]
+    job = msgspec.convert(job_json(spec={"template": {"spec": {"containers": containers}}}), Job)
+    assert job.gpus == gpus
+    assert job.dataset is None
+
+
+def test_what_nobody_reads_of_a_job_costs_no_memory() -> None:
+    text = msgspec.json.encode(a_large_job())
+    assert len(text) > 1 << 20
+    decoder = msgspec.json.Decoder(Job)
+    decoder.decode(text)
+    tracemalloc.start()
+    try:
+        job = decoder.decode(text)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert job.is_managed
+    assert kept < 8_000
+    # A variable is a string before it is thrown away; the rest is never anything.
+    assert peak < 80_000
+
+
+def test_a_job_that_waits_in_memory_is_no_work_for_the_garbage_collector() -> None:
+    assert not gc.is_tracked(msgspec.convert(a_large_job(), Job))

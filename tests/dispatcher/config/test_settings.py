@@ -124,6 +124,9 @@ def test_all_malformed_settings_are_named_in_one_error(environ: dict[str, str]) 
         ("POLL_MIN_SECONDS", "1e1", "seconds"),
         ("POLL_MIN_SECONDS", "inf", "seconds"),
         ("VISIBILITY_TIMEOUT_SECONDS", "5", "from 10"),
+        ("RESYNC_SECONDS", "86401", "86400"),
+        ("STATUS_PROGRESS_PER_SECOND", "0", "from 1 to 1000"),
+        ("STATUS_PROGRESS_PER_SECOND", "0.5", "whole number"),
         ("HEALTH_PORT", "65536", "65535"),
         ("LOG_LEVEL", "trace", "debug, info, warning, error"),
     ],
@@ -140,9 +143,13 @@ def test_a_malformed_setting_is_named_with_what_would_be_right(
     assert len(found[0]) < 600
 
 
-@pytest.mark.parametrize("name", ["POLL_MAX_SECONDS", "RESYNC_SECONDS", "SWEEP_SECONDS"])
-def test_no_loop_may_sleep_for_longer_than_the_liveness_probe_allows(environ: dict[str, str], name: str) -> None:
-    assert "120" in problems({**environ, name: "121"})[0]
+def test_no_loop_may_sleep_for_longer_than_the_liveness_probe_allows(environ: dict[str, str]) -> None:
+    assert "120" in problems({**environ, "POLL_MAX_SECONDS": "121"})[0]
+
+
+def test_the_comparison_with_the_api_server_is_no_loops_pause_and_may_be_rare(environ: dict[str, str]) -> None:
+    """A watcher wakes every minute, whatever RESYNC_SECONDS says."""
+    assert Settings.read({**environ, "RESYNC_SECONDS": "86400"}).resync == 86400.0
 
 
 @pytest.mark.parametrize(

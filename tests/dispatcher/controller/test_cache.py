@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
-from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Job, KubeObject, Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits
@@ -65,22 +66,22 @@ def test_a_list_of_pods_names_their_jobs(cache: ClusterCache, take: Callable[[],
 
 
 def test_every_watch_event_names_its_job(cache: ClusterCache, take: Callable[[], set[str]]) -> None:
-    cache.apply("jobs", "ADDED", a_job(model_id="1"))
-    cache.apply("pods", "ADDED", a_pod(model_id="1"))
+    cache.apply("ADDED", a_job(model_id="1"))
+    cache.apply("ADDED", a_pod(model_id="1"))
     assert take() == {"model-1"}
-    cache.apply("pods", "DELETED", a_pod(model_id="1"))
+    cache.apply("DELETED", a_pod(model_id="1"))
     assert take() == {"model-1"}
     # Its last word is still needed: an eviction deletes the pod before the Job's end is seen.
-    assert [objects.pod_is_over(pod) for pod in cache.pods_of(a_job())] == [True]
+    assert [pod.is_over for pod in cache.pods_of(a_job())] == [True]
 
 
 def test_a_pod_that_is_gone_is_remembered_no_longer_than_its_job(cache: ClusterCache) -> None:
-    cache.apply("jobs", "ADDED", a_job())
-    cache.apply("pods", "ADDED", a_pod())
-    cache.apply("pods", "DELETED", a_pod())
-    cache.apply("jobs", "DELETED", a_job(reported=True))
+    cache.apply("ADDED", a_job())
+    cache.apply("ADDED", a_pod())
+    cache.apply("DELETED", a_pod())
+    cache.apply("DELETED", a_job(reported=True))
     assert cache.pods_of(a_job()) == []
-    cache.apply("pods", "DELETED", a_pod(name="late"))
+    cache.apply("DELETED", a_pod(name="late"))
     assert cache.pods_of(a_job()) == []
 
 
@@ -89,7 +90,7 @@ def test_changes_are_called_without_the_lock(clock: FakeClock) -> None:
     seen: list[object] = []
     cache = ClusterCache(lambda name: seen.append(cache.job(name)), clock)
     cache.replace("jobs", [a_job()])
-    cache.apply("jobs", "MODIFIED", a_job(version="2"))
+    cache.apply("MODIFIED", a_job(version="2"))
     assert seen == [a_job(), a_job(version="2")]
 
 
@@ -108,7 +109,7 @@ def test_what_a_pod_last_said_is_known_as_long_as_its_job(cache: ClusterCache, h
     if how == "list":
         cache.replace("pods", [])
     else:
-        cache.apply("pods", "DELETED", pod)
+        cache.apply("DELETED", pod)
     assert cache.pods_of(a_job()) == [pod]
     cache.replace("jobs", [])
     assert cache.pods_of(a_job()) == []
@@ -117,29 +118,29 @@ def test_what_a_pod_last_said_is_known_as_long_as_its_job(cache: ClusterCache, h
 def test_a_pod_that_was_deleted_while_it_ran_is_over(cache: ClusterCache) -> None:
     pod = a_pod(phase="Running", state=running())
     cache.replace("jobs", [a_job()])
-    cache.apply("pods", "ADDED", pod)
-    cache.apply("pods", "DELETED", pod)
+    cache.apply("ADDED", pod)
+    cache.apply("DELETED", pod)
     (last,) = cache.pods_of(a_job())
-    assert objects.pod_is_over(last)
-    assert objects.is_deleting(last)
-    assert pod["status"]["phase"] == "Running", "what was received is not changed"
+    assert last.is_over
+    assert last.is_deleting
+    assert pod.phase == "Running", "what was received is not changed"
 
 
 def test_a_pod_of_a_job_that_is_not_known_leaves_nothing_behind(cache: ClusterCache) -> None:
-    cache.apply("pods", "ADDED", a_pod())
-    cache.apply("pods", "DELETED", a_pod())
+    cache.apply("ADDED", a_pod())
+    cache.apply("DELETED", a_pod())
     assert cache.pods_of(a_job()) == []
 
 
 def test_a_job_that_disappears_unreported_is_remembered(cache: ClusterCache) -> None:
-    cache.apply("jobs", "ADDED", a_job())
-    cache.apply("jobs", "DELETED", a_job(version="2"))
+    cache.apply("ADDED", a_job())
+    cache.apply("DELETED", a_job(version="2"))
     assert cache.job("model-1") is None
     assert cache.tombstone("model-1") == a_job(version="2")
-    assert cache.names() == ["model-1"]
+    assert cache.tombstones() == 1
     cache.drop_tombstone("model-1")
     assert cache.tombstone("model-1") is None
-    assert cache.names() == []
+    assert cache.tombstones() == 0
 
 
 def test_a_job_that_disappears_between_two_lists_is_remembered(cache: ClusterCache) -> None:
@@ -154,21 +155,21 @@ def test_a_job_replaced_by_another_of_its_name_is_remembered(cache: ClusterCache
     if how == "list":
         cache.replace("jobs", [a_job(uid="new")])
     else:
-        cache.apply("jobs", "ADDED", a_job(uid="new"))
+        cache.apply("ADDED", a_job(uid="new"))
     assert cache.tombstone("model-1") == a_job(uid="old")
     assert cache.job("model-1") == a_job(uid="new")
-    assert cache.names() == ["model-1"]
+    assert cache.tombstones() == 1
 
 
 def test_a_reported_job_may_disappear(cache: ClusterCache) -> None:
     cache.replace("jobs", [a_job(*complete(), reported=True)])
-    cache.apply("jobs", "DELETED", a_job(*complete(), reported=True))
+    cache.apply("DELETED", a_job(*complete(), reported=True))
     assert cache.tombstone("model-1") is None
 
 
 def test_a_job_whose_finalizer_was_taken_off_by_hand_is_missed_all_the_same(cache: ClusterCache) -> None:
     cache.replace("jobs", [a_job(finalizer=False)])
-    cache.apply("jobs", "DELETED", a_job(finalizer=False))
+    cache.apply("DELETED", a_job(finalizer=False))
     assert cache.tombstone("model-1") is not None
 
 
@@ -177,14 +178,14 @@ def test_a_deleted_job_that_was_released_is_not_missed(cache: ClusterCache) -> N
     job = a_job(*failed(), deleted_at=0.0)
     cache.replace("jobs", [job])
     cache.released(job)
-    cache.apply("jobs", "DELETED", job)
+    cache.apply("DELETED", job)
     assert cache.tombstone("model-1") is None
 
 
 def test_a_release_that_comes_after_the_deletion_settles_it(cache: ClusterCache) -> None:
     job = a_job(*failed(), deleted_at=0.0)
     cache.replace("jobs", [job])
-    cache.apply("jobs", "DELETED", job)
+    cache.apply("DELETED", job)
     assert cache.tombstone("model-1") is not None
     cache.released(job)
     assert cache.tombstone("model-1") is None
@@ -193,9 +194,9 @@ def test_a_release_that_comes_after_the_deletion_settles_it(cache: ClusterCache)
 def test_a_release_says_nothing_about_the_next_job_of_the_name(cache: ClusterCache) -> None:
     cache.replace("jobs", [a_job(uid="old")])
     cache.released(a_job(uid="old"))
-    cache.apply("jobs", "DELETED", a_job(uid="old"))
-    cache.apply("jobs", "ADDED", a_job(uid="new"))
-    cache.apply("jobs", "DELETED", a_job(uid="new"))
+    cache.apply("DELETED", a_job(uid="old"))
+    cache.apply("ADDED", a_job(uid="new"))
+    cache.apply("DELETED", a_job(uid="new"))
     assert cache.tombstone("model-1") == a_job(uid="new")
 
 
@@ -224,46 +225,91 @@ def test_unfinished_jobs_are_counted_from_the_list(cache: ClusterCache) -> None:
 
 def test_how_long_a_job_is_known_is_measured_by_our_own_clock(cache: ClusterCache, clock: FakeClock) -> None:
     assert cache.seconds_known(a_job()) == 0
-    cache.apply("jobs", "ADDED", a_job())
+    cache.apply("ADDED", a_job())
     clock.advance(5)
-    cache.apply("jobs", "MODIFIED", a_job(version="2"))
+    cache.apply("MODIFIED", a_job(version="2"))
     cache.replace("jobs", [a_job(version="3")])
     assert cache.seconds_known(a_job()) == 5
-    cache.apply("jobs", "DELETED", a_job())
-    cache.apply("jobs", "ADDED", a_job(uid="another"))
+    cache.apply("DELETED", a_job())
+    cache.apply("ADDED", a_job(uid="another"))
     assert cache.seconds_known(a_job(uid="another")) == 0
 
 
 def test_nothing_stays_of_a_job_whose_pods_go_after_it(cache: ClusterCache) -> None:
     # As the garbage collector does it; a dispatcher that runs for months would keep a little of each Job.
     job, pod = a_job(reported=True), a_pod()
-    cache.apply("jobs", "ADDED", job)
-    cache.apply("pods", "ADDED", pod)
-    cache.apply("jobs", "DELETED", job)
-    cache.apply("pods", "DELETED", pod)
-    assert [name for name, kept in vars(cache).items() if isinstance(kept, dict | set) and kept] == []
+    cache.apply("ADDED", job)
+    cache.apply("ADDED", pod)
+    cache.apply("DELETED", job)
+    cache.apply("DELETED", pod)
+    kept = {name for name, value in vars(cache).items() if isinstance(value, dict | set) and value}
+    assert kept == {"_listed"}, "two events, whatever is known"
 
 
-def orphaned(pod: objects.KubeObject, **labels: str) -> objects.KubeObject:
+def test_of_jobs_that_nobody_knows_only_pods_that_run_are_kept(
+    cache: ClusterCache, take: Callable[[], set[str]]
+) -> None:
+    """There are as many ended ones as there are reported Jobs, and no report needs them."""
+    living, ended = a_pod(name="a", phase="Running", state=running()), a_pod(name="b", phase="Failed")
+    cache.replace("pods", [living, ended])
+    assert cache.pods_of(a_job()) == [living]
+    cache.apply("ADDED", a_pod(name="c", phase="Succeeded"))
+    assert cache.pods_of(a_job()) == [living]
+    cache.apply("MODIFIED", a_pod(name="a", phase="Succeeded", version="2"))
+    assert cache.pods_of(a_job()) == []
+    cache.apply("ADDED", a_job())
+    cache.apply("ADDED", ended)
+    assert cache.pods_of(a_job()) == [ended]
+
+
+def test_the_pods_that_have_ended_go_with_their_job_and_what_runs_stays_until_it_ends(cache: ClusterCache) -> None:
+    living, ended = a_pod(name="a", phase="Running", state=running()), a_pod(name="b", phase="Failed")
+    cache.replace("jobs", [a_job()])
+    cache.replace("pods", [living, ended])
+    cache.apply("DELETED", a_job(reported=True))
+    assert cache.pods_of(a_job()) == [living]
+    cache.apply("MODIFIED", a_pod(name="a", phase="Failed", version="2"))
+    assert cache.pods_of(a_job()) == []
+
+
+def test_what_a_list_of_metadata_has_otherwise_is_named(cache: ClusterCache) -> None:
+    same, older, gone = (a_job(model_id=name, uid=name) for name in ("same", "older", "gone"))
+    newer, new = a_job(model_id="older", uid="older", version="2"), a_job(model_id="new", uid="new")
+    cache.replace("jobs", [same, older, gone])
+    found = cache.differing("jobs", [KubeObject(job.metadata) for job in (same, newer, new)])
+    assert {item.name: isinstance(item, Job) for item in found} == {
+        "model-older": True,
+        "model-gone": True,
+        "model-new": False,
+    }, "what is known of it can be dropped"
+
+
+def test_a_pod_of_a_reported_job_is_nothing_that_a_watch_has_lost(cache: ClusterCache) -> None:
+    mine, foreign = a_pod(name="a", job_uid="known"), a_pod(name="b", job_uid="reported", phase="Succeeded")
+    cache.replace("jobs", [a_job(uid="known")])
+    found = cache.differing("pods", [KubeObject(pod.metadata) for pod in (mine, foreign)])
+    assert [item.name for item in found] == ["a"]
+
+
+def orphaned(pod: Pod, pod_of: str | None = None) -> Pod:
     """As the garbage collector leaves it after `kubectl delete job --cascade=orphan`."""
-    metadata = {name: value for name, value in pod["metadata"].items() if name != "ownerReferences"}
-    metadata |= {"labels": {**metadata.get("labels", {}), **labels}, "resourceVersion": "99"}
-    return {**pod, "metadata": metadata}
+    labels = replace(pod.labels, pod_of=pod_of)
+    return replace(pod, metadata=replace(pod.metadata, owner_references=(), labels=labels, resource_version="99"))
 
 
 def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own(cache: ClusterCache) -> None:
     job = a_job(deleted_at=T0)
     pod = a_pod(phase="Running", state=running())
-    left = orphaned(pod, **{"batch.kubernetes.io/controller-uid": objects.uid_of(job)})
+    left = orphaned(pod, pod_of=job.uid)
     cache.replace("jobs", [job])
-    cache.apply("pods", "ADDED", pod)
-    cache.apply("pods", "MODIFIED", left)
+    cache.apply("ADDED", pod)
+    cache.apply("MODIFIED", left)
     [known] = cache.pods_of(job)
     decided = outcome.decide(job, [known], (), T0, LIMITS)
     assert isinstance(decided, outcome.Going)
     assert decided.remove_pods
 
-    cache.apply("pods", "DELETED", left)
+    cache.apply("DELETED", left)
     ended = outcome.decide(job, cache.pods_of(job), (), T0, LIMITS)
     assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
     assert ended.verdict.code == "JobDeleted"
@@ -276,7 +322,7 @@ def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str, cache
     cache.replace("jobs", [job])
     cache.replace("pods", [pod])
     if how == "watched":
-        cache.apply("pods", "MODIFIED", orphaned(pod))
+        cache.apply("MODIFIED", orphaned(pod))
     else:
         cache.replace("pods", [orphaned(pod)])
     assert cache.pods_of(job) == []

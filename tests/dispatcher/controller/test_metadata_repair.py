@@ -9,19 +9,22 @@ from unittest.mock import Mock
 import pytest
 import yaml
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid
+from dispatcher.cluster.objects import Job, KubeObject, Metadata
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, repaired_metadata
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds, decode
-from tests.world.builders import T0, TEMPLATE, FakeClock, a_job, complete
+from tests.world import json_objects as objects
+from tests.world.builders import T0, TEMPLATE, FakeClock, a_job, complete, job_json
 from training_common.times import rfc3339
 
 MESSAGE = '{"task": "train", "model_container_name": "model-1", "note": "$(API_KEY)"}'
 
 
-def _job(without: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
+def _json(without: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
     """A running Job as it was launched, without some of its labels and annotations."""
     request = decode(MESSAGE, Bounds(8, 3600))
     built = build_job(
@@ -31,7 +34,7 @@ def _job(without: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
         queued_at=T0,
         defaults=JobDefaults({}, 3600),
     )
-    job = a_job(**wishes)
+    job = job_json(**wishes)
     job["spec"]["template"] = built["spec"]["template"]
     job["metadata"]["annotations"] = built["metadata"]["annotations"] | job["metadata"]["annotations"]
     for kind in ("labels", "annotations"):
@@ -40,15 +43,26 @@ def _job(without: tuple[str, ...] = (), **wishes: Any) -> dict[str, Any]:
     return job
 
 
-def _merged(job: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+def _job(without: tuple[str, ...] = (), **wishes: Any) -> Job:
+    return objects.job(_json(without, **wishes))
+
+
+def _environment(job: dict[str, Any]) -> dict[str, str]:
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    return {entry["name"]: entry["value"] for entry in container["env"] if "value" in entry}
+
+
+def _repaired(job: dict[str, Any], now: float = T0) -> dict[str, Any]:
+    """Its metadata's repair merged into it."""
     metadata = {**job["metadata"]}
+    patch = repaired_metadata(objects.job(job), _environment(job), now)
     for kind in ("labels", "annotations"):
-        metadata[kind] = metadata[kind] | patch[kind]
+        metadata[kind] = {key: value for key, value in (metadata[kind] | patch[kind]).items() if value is not None}
     return {**job, "metadata": metadata}
 
 
 ALL = tuple(
-    key for key in (*_job()["metadata"]["labels"], *_job()["metadata"]["annotations"]) if key.startswith("training-")
+    key for key in (*_json()["metadata"]["labels"], *_json()["metadata"]["annotations"]) if key.startswith("training-")
 )
 
 
@@ -73,55 +87,62 @@ def test_a_job_is_ours_by_its_finalizer(without: tuple[str, ...], damaged: bool)
 
 @pytest.mark.parametrize("lost", [names.LAUNCHED_AT, names.ACKNOWLEDGED])
 def test_a_launch_of_which_a_hand_took_half_is_neither_begun_anew_nor_told_again(lost: str) -> None:
-    job = _job((lost,))
-    whole = _merged(job, repaired_metadata(job, T0 + 60.0))
-    assert objects.is_launched(whole)
-    assert objects.is_acknowledged(whole), "Processing sent now could cover a Reconfigure"
+    whole = objects.job(_repaired(_json((lost,)), T0 + 60.0))
+    assert whole.is_launched
+    assert whole.is_acknowledged, "Processing sent now could cover a Reconfigure"
     assert not is_damaged(whole)
 
 
 @pytest.mark.parametrize("without", [(names.MANAGED_BY,), (names.MODEL_ID,), (names.MESSAGE_ID,), ALL])
 def test_a_mended_job_is_reported_like_any_other(without: tuple[str, ...]) -> None:
-    damaged = _job(without)
-    job = _merged(damaged, repaired_metadata(damaged, T0 + 99))
+    mended = _repaired(_json(without), T0 + 99)
+    job = objects.job(mended)
     assert not is_damaged(job)
-    assert objects.is_managed(job)
-    assert objects.model_id_of(job) == "1"
-    assert objects.is_launched(job)
-    assert objects.is_acknowledged(job), "a Reconfigure since then must not be covered"
-    whole = _job()["metadata"]["annotations"]
+    assert job.is_managed
+    assert job.model_id == "1"
+    assert job.is_launched
+    assert job.is_acknowledged, "a Reconfigure since then must not be covered"
+    whole = _json()["metadata"]["annotations"]
     for key in (names.RUN_ID, names.REQUEST):
-        assert objects.annotation(job, key) == whole[key]
-    assert objects.annotation(job, names.LAUNCHED_AT) == rfc3339(T0)
+        assert objects.annotation(mended, key) == whole[key]
+    assert job.annotations.launched_at == rfc3339(T0)
 
 
 def test_what_is_still_there_stays_as_it_is() -> None:
     damaged = _job((names.MANAGED_BY,), acknowledged=False)
-    assert repaired_metadata(damaged, T0)["annotations"] == {}
+    assert repaired_metadata(damaged, {}, T0)["annotations"] == {}
 
 
 def test_an_id_that_was_changed_is_that_of_the_name_again() -> None:
-    job = _job()
-    job["metadata"]["labels"][names.MODEL_ID] = "another"
+    job = _job(labels={names.MODEL_ID: "another"})
     assert is_damaged(job)
-    assert repaired_metadata(job, T0)["labels"][names.MODEL_ID] == "1"
+    assert repaired_metadata(job, {}, T0)["labels"][names.MODEL_ID] == "1"
+
+
+def test_a_job_that_somebody_hid_from_us_while_it_runs_is_shown_again() -> None:
+    job = _json(labels={names.REPORTED: "true"})
+    assert is_damaged(objects.job(job))
+    assert objects.label(_repaired(job), names.REPORTED) is None
+    assert not is_damaged(_job(labels={names.REPORTED: "true"}, reported=True)), "it was reported"
 
 
 def test_a_job_that_was_never_started_is_launched_by_the_usual_way() -> None:
-    half = _job(ALL, launched=False)
-    assert not objects.is_launched(_merged(half, repaired_metadata(half, T0)))
-    queued = _job(ALL, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "training"})
-    assert objects.is_launched(_merged(queued, repaired_metadata(queued, T0))), "only Kueue resumes it"
+    assert not objects.is_launched(_repaired(_json(ALL, launched=False)))
+    queued = _json(ALL, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "training"})
+    assert objects.is_launched(_repaired(queued)), "only Kueue resumes it"
 
 
 class Bench:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.cluster = Mock()
-        self.events = Mock()
-        self.repairer = MetadataRepair(self.cluster, self.events, clock=lambda: T0, monotonic=self.clock)
+        self.cluster.get_environment.return_value = _environment(_json())
+        self.events, self.look_at = Mock(), Mock()
+        self.ended = EndedJobs(3600)
+        self.repairer = MetadataRepair(self.cluster, self.ended, self.events, clock=lambda: T0, monotonic=self.clock)
+        self.repairer.look_at = self.look_at
 
-    def repair(self, seen: dict[str, Any], live: dict[str, Any] | None = None) -> float:
+    def repair(self, seen: Job, live: Job | None = None) -> float:
         self.cluster.get_job.return_value = live or seen
         return self.repairer.repair(seen)
 
@@ -151,21 +172,37 @@ def test_nothing_is_put_back_that_is_there_by_now() -> None:
     assert not bench.cluster.patch_job.called
 
 
+def listed(*jobs: Job) -> Listing[KubeObject]:
+    """As a list of metadata has them."""
+    return Listing(iter([([KubeObject(job.metadata) for job in jobs], "1")]))
+
+
+def test_its_environment_is_asked_for_only_where_it_is_needed() -> None:
+    bench = Bench()
+    bench.repair(_job((names.MANAGED_BY,)))
+    assert not bench.cluster.get_environment.called
+    bench.clock.advance(60)
+    bench.repair(_job(ALL))
+    assert bench.cluster.get_environment.call_count == 1
+    (_, patch), _ = bench.cluster.patch_job.call_args
+    assert patch["metadata"]["annotations"][names.REQUEST] == objects.annotation(_json(), names.REQUEST)
+
+
 def test_at_its_start_a_dispatcher_looks_for_jobs_that_no_watch_shows() -> None:
     bench = Bench()
     lost, ended = _job((names.MANAGED_BY,)), a_job(*complete(), managed=False, finalizer=False, model_id="2")
-    bench.cluster.list_jobs.return_value = Listing([lost, ended, {"metadata": {"name": "foreign"}}], "1")
+    bench.cluster.list_metadata.return_value = listed(lost, ended, Job(Metadata(name="foreign")))
     bench.cluster.get_job.return_value = lost
     bench.repairer.once()
     assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == ["model-1"]
-    bench.cluster.list_jobs.side_effect = ClusterUnavailable("The API server cannot be reached")
+    bench.cluster.list_metadata.side_effect = ClusterUnavailable("The API server cannot be reached")
     bench.repairer.once()
 
 
 def test_one_that_cannot_be_mended_keeps_nobody_from_the_others_and_each_is_a_sign_of_life() -> None:
     bench = Bench()
     jobs = {f"model-{n}": _job((names.MANAGED_BY,), model_id=str(n), uid=f"u{n}") for n in (1, 2, 3)}
-    bench.cluster.list_jobs.return_value = Listing(list(jobs.values()), "1")
+    bench.cluster.list_metadata.return_value = listed(*jobs.values())
     bench.cluster.get_job.side_effect = jobs.get
     refused = ObjectInvalid("Cannot patch jobs model-1: admission webhook denied the request")
     bench.cluster.patch_job.side_effect = [refused, {}, ClusterUnavailable("The API server cannot be reached")]
@@ -173,3 +210,20 @@ def test_one_that_cannot_be_mended_keeps_nobody_from_the_others_and_each_is_a_si
     bench.repairer.once(alive)
     assert [call.args[0] for call in bench.cluster.patch_job.call_args_list] == list(jobs)
     assert alive.call_count == 3, "hundreds at a slow API server are no hang that /livez should end"
+
+
+def test_at_its_start_it_learns_of_the_reported_jobs_and_mends_those_that_somebody_hid() -> None:
+    bench = Bench()
+    label = {names.REPORTED: "true"}
+    reported = a_job(*complete(), model_id="2", reported=True, labels=label)
+    hidden = _job(labels=label)
+    bench.cluster.list_metadata.return_value = listed(reported, hidden)
+    bench.cluster.get_job.return_value = hidden
+    assert bench.repairer.fill_ended()
+    assert bench.cluster.list_metadata.call_args.args == ("jobs", names.REPORTED_JOBS)
+    assert [call.args for call in bench.look_at.call_args_list] == [("model-2",)]
+    assert bench.ended.get("model-1") is None
+    ((name, patch), _) = bench.cluster.patch_job.call_args
+    assert (name, patch["metadata"]["labels"][names.REPORTED]) == ("model-1", None)
+    bench.cluster.list_metadata.side_effect = ClusterUnavailable("The API server cannot be reached")
+    assert not bench.repairer.fill_ended(), "and tries again later"

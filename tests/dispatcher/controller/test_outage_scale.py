@@ -1,6 +1,6 @@
 """A portal that is away for an hour, at scale and on a simulated clock.
 
-The real WorkQueue, Reconciler, Reporter and Sweep with a thousand Jobs; only the ports and the clocks are simulated.
+The real WorkQueue, Reconciler and Reporter with a thousand Jobs; only the ports and the clocks are simulated.
 Workers are virtual: each call to the portal takes its time on the simulated clock.
 """
 
@@ -9,28 +9,29 @@ from __future__ import annotations
 import contextlib
 import heapq
 import random
-import threading
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from dispatcher.cluster.errors import Listing
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.metadata_repair import MetadataRepair
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
-from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from tests.world.builders import a_condition, a_job, a_pod, terminated
-from tests.world.simulated.records import copied
+from tests.world import json_objects as objects
+from tests.world.builders import a_condition, a_pod, job_json, terminated
 from tests.world.simulated.world import EPOCH
 from training_common.times import rfc3339
 
@@ -38,7 +39,6 @@ S = ProcessingStatus
 JOBS = 1000
 WORKERS = 8
 HOUR, QUARTER = 3600.0, 900.0
-SWEEP = 30.0
 # How long one call takes while the portal answers, and while it does not.
 ANSWER, TIME_OUT = 0.05, 30.0
 
@@ -83,21 +83,22 @@ class Sky:
         self.status[model_id] = status
         self.puts[model_id] += 1
 
-    def get_job(self, name: str) -> Any:
-        return copied(self.jobs[name])
+    def get_job(self, name: str) -> Job:
+        return objects.job(self.jobs[name])
 
-    def patch_job(self, name: str, patch: Any) -> Any:
+    def patch_job(self, name: str, patch: Any) -> Job:
         job = self.jobs[name]
         wanted = patch["metadata"]
         job["metadata"]["finalizers"] = wanted.get("finalizers", job["metadata"]["finalizers"])
-        job["metadata"]["annotations"] |= wanted.get("annotations", {})
+        for kind in ("annotations", "labels"):
+            job["metadata"][kind] |= wanted.get(kind, {})
         job["spec"] |= patch.get("spec", {})
         job["metadata"]["resourceVersion"] = str(int(job["metadata"]["resourceVersion"]) + 1)
-        return copied(job)
+        return objects.job(job)
 
-    def list_pods(self, selector: str) -> Listing:
+    def list_pods(self, selector: str) -> Listing[Pod]:
         model_id = selector.rsplit("=", 1)[1]
-        return Listing([pod for pod in self.pods if objects.model_id_of(pod) == model_id], "1")
+        return Listing(iter([([pod for pod in self.pods if pod.labels.model_id == model_id], "1")]))
 
     def list_events(self, uid: str) -> list[Any]:
         return []
@@ -110,8 +111,8 @@ class Workers:
         self.sky = sky
         self.work = _Work(clock=sky.clock)
         self.cache = ClusterCache(self.work.add, clock=sky.clock)
-        metrics = Metrics()
-        reporter = Reporter(sky, sky, metrics, ttl=86400, clock=sky.epoch)  # type: ignore[arg-type]
+        ended = EndedJobs(86400)
+        reporter = Reporter(sky, sky, Metrics(), ttl=86400, clock=sky.epoch)  # type: ignore[arg-type]
         self.reconciler = Reconciler(
             self.work,
             self.cache,
@@ -119,25 +120,22 @@ class Workers:
             SimpleNamespace(identity="this one"),  # type: ignore[arg-type] # nothing is launched
             reporter,
             ModelLocks(),
-            MetadataRepair(sky),  # type: ignore[arg-type]
+            MetadataRepair(sky, ended),  # type: ignore[arg-type]
+            ended,
             limits=Limits(600, 300, 3600, 300, 3600),
             progress_every=30,
+            pace=Pace(5, sky.clock),
             take_on_after=150,
             clock=sky.epoch,
             monotonic=sky.clock,
         )
-        self.sweep = Sweep(self.cache, self.work, metrics, every=SWEEP, stopping=threading.Event())
-        self.cache.replace("jobs", [copied(job) for job in sky.jobs.values()])
+        self.cache.replace("jobs", map(objects.job, sky.jobs.values()))
         self.cache.replace("pods", sky.pods)
         self.free_at = [0.0] * WORKERS
         self.most_at_once = 0
 
     def run(self, until: float) -> None:
-        next_sweep = self.sky.now
         while self.sky.now < until:
-            if self.sky.now >= next_sweep:
-                self.sweep.once()
-                next_sweep += SWEEP
             while self.free_at[0] <= self.sky.now and self._one():
                 continue
             self.most_at_once = max(self.most_at_once, sum(at > self.sky.now for at in self.free_at))
@@ -151,9 +149,11 @@ class Workers:
         if self.work.taken is None:
             return False
         name, self.work.taken = self.work.taken, None
-        known, job = self.cache.job(name), self.sky.jobs[name]
-        if known is None or objects.meta(known)["resourceVersion"] != job["metadata"]["resourceVersion"]:
-            self.cache.apply("jobs", "MODIFIED", copied(job))
+        known, job = self.cache.job(name), objects.job(self.sky.jobs[name])
+        if known is not None and known.metadata.resource_version != job.metadata.resource_version:
+            # With the label of a reported Job it leaves the selection, and is told of as it was before that.
+            gone = job.labels.reported is not None
+            self.cache.apply("DELETED" if gone else "MODIFIED", known if gone else job)
         heapq.heapreplace(self.free_at, self.sky.clock())
         self.sky.busy = 0.0
         return True
@@ -180,12 +180,12 @@ class _Work(WorkQueue):
 
 def _finished(number: int, now: float) -> dict[str, Any]:
     complete = a_condition("Complete", at=now - 60)
-    job = a_job(complete, model_id=str(number), uid=f"job-{number}", status={"succeeded": 1})
+    job = job_json(complete, model_id=str(number), uid=f"job-{number}", status={"succeeded": 1})
     job["metadata"]["annotations"][names.LAUNCHED_AT] = rfc3339(now - 60)
     return job
 
 
-def _pod(number: int, spoken: bool) -> dict[str, Any]:
+def _pod(number: int, spoken: bool) -> Pod:
     word = '{"code": "Completed", "message": "Model training completed successfully"}' if spoken else None
     ended = terminated(0, word, "Completed")
     return a_pod(name=f"pod-{number}", model_id=str(number), job_uid=f"job-{number}", phase="Succeeded", state=ended)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from unittest.mock import Mock, call
 
 import pytest
+from msgspec.structs import replace
 
+from dispatcher.cluster.objects import Job
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.workqueue import WorkQueue
 from portal_client import messages
@@ -16,18 +19,27 @@ JOB = a_job()
 SUSPENDED = "Suspended by an operator"
 
 
+def told(message: str) -> Job:
+    """The Job with the note of the message that the portal was sent last."""
+    return replace(JOB, metadata=replace(JOB.metadata, annotations=replace(JOB.annotations, told=message)))
+
+
 class Bench:
     def __init__(self) -> None:
         self.clock, self.reporter = FakeClock(), Mock()
-        self.progress = Progress(WorkQueue(clock=self.clock), self.reporter, 30, self.clock)
+        self.restart()
 
-    def waits(self, message: str, after: float = 0.0) -> None:
-        self.clock.advance(after)
-        self.progress.waits("model-1", JOB, message)
+    def restart(self) -> None:
+        self.work = WorkQueue(clock=self.clock)
+        self.progress = Progress(self.work, self.reporter, 30, Pace(5, self.clock), self.clock)
 
-    def runs(self, after: float = 0.0) -> None:
+    def waits(self, message: str, after: float = 0.0, job: Job = JOB) -> None:
         self.clock.advance(after)
-        self.progress.runs("model-1", JOB)
+        self.progress.waits(job.name, job, message)
+
+    def runs(self, after: float = 0.0, job: Job = JOB) -> None:
+        self.clock.advance(after)
+        self.progress.runs(job.name, job)
 
     @property
     def told(self) -> list[object]:
@@ -98,3 +110,61 @@ def test_an_outage_of_the_portal_costs_only_a_delay(bench: Bench) -> None:
     bench.reporter.progress.side_effect = None
     bench.runs(after=1)
     assert bench.told[-1] == call(JOB, messages.STARTED, instead_of=SUSPENDED)
+
+
+def test_a_restart_sends_nothing_again_that_the_job_notes_as_told(bench: Bench) -> None:
+    bench.waits(SUSPENDED, job=told(SUSPENDED))
+    bench.waits(SUSPENDED, after=10, job=told(SUSPENDED))
+    bench.waits(SUSPENDED, after=999, job=told(SUSPENDED))
+    assert bench.told == []
+    bench.waits("Pulling the trainer image", job=told(SUSPENDED))
+    bench.waits("Pulling the trainer image", after=10, job=told(SUSPENDED))
+    assert bench.told == [call(told(SUSPENDED), "Pulling the trainer image")]
+
+
+def test_what_was_told_before_a_restart_is_taken_back_when_the_trainer_runs(bench: Bench) -> None:
+    bench.runs(job=told(SUSPENDED))
+    bench.runs(after=59, job=told(SUSPENDED))
+    assert bench.told == [], "it has the time of two reports to speak itself"
+    bench.runs(after=1, job=told(SUSPENDED))
+    assert bench.told == [call(told(SUSPENDED), messages.STARTED, instead_of=SUSPENDED)]
+    bench.runs(after=999)
+    assert len(bench.told) == 1
+
+
+def test_many_that_wait_are_told_one_after_the_other(bench: Bench) -> None:
+    jobs = [a_job(model_id=str(number), uid=f"uid-{number}") for number in range(20)]
+    for wait in (0.0, 10.0):
+        bench.clock.advance(wait)
+        for job in jobs:
+            bench.waits(SUSPENDED, job=job)
+    assert len(bench.told) == 1, "five a second"
+    for _ in range(4):
+        bench.clock.advance(1.0)
+        for job in jobs:
+            bench.waits(SUSPENDED, job=job)
+    assert [entry.args[0] for entry in bench.told] == jobs, "each once, in their order"  # type: ignore[attr-defined]
+
+
+def test_two_at_most_are_told_at_once_however_slow_the_portal_is(bench: Bench) -> None:
+    jobs = [a_job(model_id=str(number), uid=f"uid-{number}") for number in range(3)]
+
+    def slow(job: Job, message: str) -> None:
+        """While the portal takes its time, the other workers come to theirs."""
+        following = jobs[jobs.index(job) + 1 :]
+        if following:
+            bench.waits(SUSPENDED, job=following[0])
+
+    bench.reporter.progress.side_effect = slow
+    for job in jobs:
+        bench.waits(SUSPENDED, job=job)
+    bench.clock.advance(10)
+    for job in jobs:
+        bench.progress.pace.wait(job.uid)
+    bench.clock.advance(1)
+    bench.waits(SUSPENDED, job=jobs[0])
+    assert [entry.args[0] for entry in bench.told] == jobs[:2]  # type: ignore[attr-defined]
+    bench.clock.advance(1)
+    assert bench.work.get(0) is not None, "the third comes again"
+    bench.waits(SUSPENDED, job=jobs[2])
+    assert [entry.args[0] for entry in bench.told] == jobs  # type: ignore[attr-defined]

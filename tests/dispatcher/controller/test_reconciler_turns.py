@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from msgspec.structs import replace
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import Listing
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.metadata_repair import MetadataRepair
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
-from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, terminated
+from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
+from training_common.times import rfc3339
 
 OURS, THEIRS = "0a0a0a0a", "0b0b0b0b"
 
@@ -28,26 +31,35 @@ class Bench:
         self.cache = ClusterCache(lambda name: None, clock=self.clock)
         self.cache.replace("pods", [])
         self.cluster = Mock()
-        self.cluster.list_pods.return_value = Listing([], "1")
+        self.have()
         self.reporter = Mock()
+        self.reporter.report.return_value = None
         launcher = Mock()
         launcher.identity = OURS
+        self.work = WorkQueue(clock=self.clock)
+        self.ended = EndedJobs(3600)
         self.reconciler = Reconciler(
-            WorkQueue(clock=self.clock),
+            self.work,
             self.cache,
             self.cluster,
             launcher,
             self.reporter,
             ModelLocks(),
-            MetadataRepair(self.cluster),
+            MetadataRepair(self.cluster, self.ended),
+            self.ended,
             limits=LIMITS,
             progress_every=30,
+            pace=Pace(5, self.clock),
             take_on_after=270,
             clock=lambda: T0 + self.clock.now,
             monotonic=self.clock,
         )
 
-    def see(self, job: Mapping[str, Any], *pods: Mapping[str, Any]) -> None:
+    def have(self, *pods: Pod) -> None:
+        """What the API server answers, whatever the cache has."""
+        self.cluster.list_pods.side_effect = lambda selector: Listing(iter([(pods, "1")]))
+
+    def see(self, job: Job, *pods: Pod) -> None:
         self.cache.replace("jobs", [job])
         self.cache.replace("pods", pods)
 
@@ -55,17 +67,26 @@ class Bench:
         self.reconciler.reconcile("model-1")
         return int(self.reporter.report.call_count)
 
+    def second(self) -> None:
+        """One passes, and what is due then is done."""
+        self.clock.advance(1)
+        while (name := self.work.get(0)) is not None:
+            self.reconciler.reconcile(name)
+            self.work.done(name)
+
 
 @pytest.fixture
 def bench() -> Bench:
     return Bench()
 
 
-def _ended(launched_by: str | None) -> dict[str, Any]:
+def noted(job: Job, **annotations: str) -> Job:
+    return replace(job, metadata=replace(job.metadata, annotations=replace(job.annotations, **annotations)))
+
+
+def _ended(launched_by: str | None) -> Job:
     job = a_job(*complete())
-    if launched_by is not None:
-        job["metadata"]["annotations"][names.LAUNCHED_BY] = launched_by
-    return job
+    return job if launched_by is None else noted(job, launched_by=launched_by)
 
 
 @pytest.mark.parametrize("launched_by", [OURS, None], ids=["ours", "nobody's"])
@@ -85,7 +106,7 @@ def test_an_end_whose_pods_were_not_heard_of_is_told_in_the_trainers_words(bench
     """The watch of pods is silent; the API server has them."""
     said = '{"message": "Invalid dataset: it is empty", "code": "DatasetInvalid", "exit": 65}'
     pod = a_pod(phase="Failed", state=terminated(65, said))
-    bench.cluster.list_pods.return_value = Listing([pod], "1")
+    bench.have(pod)
     bench.see(a_job(*failed("PodFailurePolicy", "Container trainer failed with exit code 65")))
     assert bench.reported() == 1
     ended = bench.reporter.report.call_args.args[1]
@@ -96,11 +117,10 @@ def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> 
     # Such a Job is never seen as reported: a dispatcher that runs for months would keep a little of each.
     kept = vars(bench.reconciler).values()
     for taken_away in (False, True):
-        waiting = a_job(suspended=True)
-        waiting["metadata"]["annotations"][names.LAUNCHED_BY] = THEIRS
+        waiting = noted(a_job(suspended=True), launched_by=THEIRS)
         bench.see(waiting)
         bench.reported()
-        deleted = waiting if taken_away else {**waiting, "metadata": waiting["metadata"] | {"deletionTimestamp": "x"}}
+        deleted = waiting if taken_away else noted(a_job(suspended=True, deleted_at=T0), launched_by=THEIRS)
         bench.see(deleted)
         bench.reported()
         bench.clock.advance(4)
@@ -109,6 +129,47 @@ def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> 
         bench.cache.replace("jobs", [])
         bench.reported()
         assert bench.reconciler.progress.seen() == {}
+        assert bench.reconciler.summaries.all() == {}
         assert [d for d in kept if isinstance(d, dict) and d] == []
     assert bench.reporter.report.call_count == 1
     assert bench.reporter.report_deleted.call_count == 1
+
+
+def test_a_job_of_which_nothing_is_heard_is_looked_at_again_all_the_same(bench: Bench) -> None:
+    bench.see(a_job(), a_pod(phase="Running", state=running()))
+    bench.reported()
+    bench.clock.advance(440)
+    assert bench.work.get(0) is None
+    bench.clock.advance(310)
+    assert bench.work.get(0) == "model-1", "600 seconds, more or less"
+
+
+def test_a_reported_job_is_looked_at_once_more_for_a_late_processing(bench: Bench) -> None:
+    bench.see(_ended(None), a_pod(phase="Succeeded"))
+    bench.reporter.report.return_value = noted(_ended(None), reported="{}", reported_at=rfc3339(T0 + bench.clock.now))
+    assert bench.reported() == 1
+    bench.cache.replace("jobs", [])
+    looks: list[int] = []
+    for second in range(3600):
+        bench.second()
+        if bench.reporter.repair.call_count > len(looks):
+            looks.append(second)
+    assert [60 <= second <= 91 for second in looks] == [True]
+    assert bench.reporter.report.call_count == 1
+    assert bench.cache.tombstones() == 0
+
+
+def test_a_place_in_kueues_queue_that_is_not_known_at_first_is_told_soon(bench: Bench) -> None:
+    """Its Workload is made after the Job, and no event of the Job tells of it."""
+    kueue = Mock()
+    kueue.progress.return_value = None
+    bench.reconciler.kueue = kueue
+    bench.see(a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"}))
+    bench.reconciler.reconcile("model-1")
+    for _ in range(20):
+        bench.second()
+    kueue.progress.return_value = "2 trainings are before this one"
+    for _ in range(90):
+        bench.second()
+    told = [call.args[1] for call in bench.reporter.progress.call_args_list]
+    assert told == ["Queued by Kueue in gpus", "2 trainings are before this one"]

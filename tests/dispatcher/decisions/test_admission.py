@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.cluster.objects import Job
 from dispatcher.decisions.admission import Action, decide
 from portal_client.statuses import ProcessingStatus
 from tests.world.builders import T0, a_job, complete, failed
@@ -33,7 +34,7 @@ ENDS: dict[str, tuple[tuple[dict[str, Any], ...], dict[str, Any]]] = {
 }
 
 
-def the_job(state: str, message_id: str) -> dict[str, Any]:
+def the_job(state: str, message_id: str) -> Job:
     if state in ENDS:
         conditions, arguments = ENDS[state]
         return a_job(*conditions, message_id=message_id, **arguments)

@@ -5,26 +5,32 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.outcome import Going, Stop
 from dispatcher.decisions.waiting import Limits
-from tests.world.builders import T0, a_condition, a_job, a_pod, running, terminated
+from tests.world.builders import T0, a_condition, a_job, a_pod, job_json, running, terminated
 from tests.world.recordings import after, recording
 
 PREEMPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
 
 
-def a_disrupted_pod(name: str, **arguments: Any) -> dict[str, Any]:
+def a_disrupted_pod(name: str, **arguments: Any) -> Pod:
     return a_pod(PREEMPTED, name=name, uid=name, phase="Failed", state=terminated(137), **arguments)
 
 
-def noted(*uids: str, job: dict[str, Any] | None = None) -> dict[str, Any]:
-    job = job or a_job()
-    job["metadata"]["annotations"][names.DISRUPTED] = json.dumps(uids)
-    return job
+def annotated(text: str) -> Job:
+    job = job_json()
+    job["metadata"]["annotations"][names.DISRUPTED] = text
+    return msgspec.convert(job, Job)
+
+
+def noted(*uids: str) -> Job:
+    return annotated(json.dumps(uids))
 
 
 def test_each_pod_is_counted_once_however_often_it_is_seen() -> None:
@@ -44,7 +50,7 @@ def test_each_pod_is_counted_once_however_often_it_is_seen() -> None:
     ],
     ids=["failed by itself", "marked, but still there", "not disrupted after all"],
 )
-def test_other_pods_are_not_counted(pod: dict[str, Any]) -> None:
+def test_other_pods_are_not_counted(pod: Pod) -> None:
     assert disruptions.unrecorded(a_job(), [pod]) == []
 
 
@@ -55,9 +61,7 @@ def test_a_pod_that_is_being_taken_away_counts() -> None:
 
 @pytest.mark.parametrize("text", ["", "no JSON", "{}", "5", "null", '[1, {"a": 2}]', "[" * 5000])
 def test_a_note_that_somebody_else_wrote_counts_nothing(text: str) -> None:
-    job = a_job()
-    job["metadata"]["annotations"][names.DISRUPTED] = text
-    assert disruptions.recorded(job) == []
+    assert disruptions.recorded(annotated(text)) == []
 
 
 @pytest.mark.parametrize(("limit", "stopped"), [(0, False), (2, True), (3, False), (20, False)])
@@ -79,7 +83,8 @@ def test_recorded_disruptions_are_counted_while_their_pod_is_known(name: str, co
     for number in range(1, len(events) + 1):
         world = after(events[:number])
         if world.job is not None:
-            seen += [uid for uid in disruptions.unrecorded(world.job, list(world.pods.values())) if uid not in seen]
-            verdict = disruptions.verdict(noted("x", job=a_job()), list(world.pods.values()), 1)
+            job, pods = msgspec.convert(world.job, Job), msgspec.convert(list(world.pods.values()), list[Pod])
+            seen += [uid for uid in disruptions.unrecorded(job, pods) if uid not in seen]
+            verdict = disruptions.verdict(noted("x"), pods, 1)
             assert verdict is None or verdict.code == code
     assert len(seen) == 1

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterForbidden, ObjectNotFound
+from dispatcher.cluster.objects import Job, Workload
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import kueue
+from dispatcher.decisions.kueue import Workloads
 from tests.world.builders import JOB_UID, T0, FakeClock, a_condition, a_job
 from training_common.times import rfc3339
 
@@ -28,10 +31,10 @@ def a_workload(
     created: float = T0,
     active: bool | None = None,
     checks: list[dict[str, str]] | None = None,
-) -> dict[str, Any]:
+) -> Workload:
     """As Kueue writes it; created: epoch seconds."""
     spec: dict[str, Any] = {"queueName": queue} | ({} if active is None else {"active": active})
-    return {
+    written = {
         "metadata": {
             "name": f"job-{owner}",
             "uid": f"uid-of-{owner}-{created}",
@@ -41,6 +44,7 @@ def a_workload(
         "spec": spec if priority is None else spec | {"priority": priority},
         "status": {"conditions": list(conditions), "admissionChecks": checks or []},
     }
+    return msgspec.convert(written, Workload)
 
 
 OURS = a_workload(PENDING, owner=JOB_UID)
@@ -66,9 +70,9 @@ OURS = a_workload(PENDING, owner=JOB_UID)
         (a_workload(PENDING, a_condition("Evicted", reason="AdmissionCheck", at=T0 - 1), created=T0 - 99), 1),
     ],
 )
-def test_ahead_are_those_of_the_queue_that_wait_and_come_first(other: dict[str, Any], ahead: int) -> None:
-    assert kueue.ahead(OURS, [OURS, other]) == ahead
-    assert kueue.sentence(OURS, [other, OURS], NOW) == f"Queued by Kueue: {ahead} ahead ({QUOTA} needed)"
+def test_ahead_are_those_of_the_queue_that_wait_and_come_first(other: Workload, ahead: int) -> None:
+    assert Workloads([OURS, other]).ahead(OURS) == ahead
+    assert kueue.sentence(OURS, Workloads([other, OURS]), NOW) == f"Queued by Kueue: {ahead} ahead ({QUOTA} needed)"
 
 
 CHECK = {"name": "capacity", "state": "Pending", "message": "a node is being made"}
@@ -96,15 +100,16 @@ CHECK = {"name": "capacity", "state": "Pending", "message": "a node is being mad
         ),
     ],
 )
-def test_the_sentence_says_what_kueue_waits_for(own: dict[str, Any], sentence: str) -> None:
-    assert kueue.sentence(own, [own], NOW) == sentence
+def test_the_sentence_says_what_kueue_waits_for(own: Workload, sentence: str) -> None:
+    assert kueue.sentence(own, Workloads([own]), NOW) == sentence
 
 
 def test_a_workload_that_a_job_of_the_same_name_left_behind_is_not_its_own() -> None:
     left_behind = a_workload(owner="the-job-before", created=T0 + 9)
-    assert kueue.workload_of(a_job(), [left_behind]) is None
+    assert Workloads([left_behind]).of(a_job()) is None
     newest = a_workload(owner=JOB_UID, created=T0 + 5)
-    assert kueue.workload_of(a_job(), [OURS, newest, left_behind]) == newest
+    for listed in ([OURS, newest, left_behind], [left_behind, newest, OURS]):
+        assert Workloads(listed).of(a_job()) == newest
 
 
 class Bench:
@@ -112,17 +117,17 @@ class Bench:
 
     def __init__(self) -> None:
         self.clock, self.lists = FakeClock(), 0
-        self.answer: list[Any] | Exception = [OURS]
+        self.answer: list[Workload] | Exception = [OURS]
         self.queue = KueueWorkloads(self._list, 30, clock=lambda: NOW, monotonic=self.clock)
 
-    def _list(self) -> list[Any]:
+    def _list(self) -> list[Workload]:
         self.lists += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
 
 
-def _queued(**wishes: Any) -> dict[str, Any]:
+def _queued(**wishes: Any) -> Job:
     return a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "training"}, **wishes)
 
 
@@ -138,7 +143,7 @@ def test_all_jobs_that_wait_share_one_list_in_a_while() -> None:
 
 
 @pytest.mark.parametrize("job", [a_job(), a_job(suspended=True), _queued(launched=False)])
-def test_no_list_is_made_for_a_job_that_does_not_wait_for_kueue(job: dict[str, Any]) -> None:
+def test_no_list_is_made_for_a_job_that_does_not_wait_for_kueue(job: Job) -> None:
     bench = Bench()
     assert bench.queue.progress(job) is None
     assert bench.lists == 0

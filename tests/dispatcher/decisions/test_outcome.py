@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from tests.world.builders import (
@@ -30,7 +31,7 @@ DATASET_WORD = json.dumps(
 )
 
 
-def decided(job: dict[str, Any], *pods: dict[str, Any], now: float = LATE) -> Outcome:
+def decided(job: Job, *pods: Pod, now: float = LATE) -> Outcome:
     return outcome.decide(job, pods, (), now, LIMITS)
 
 
@@ -44,7 +45,7 @@ def is_completed(result: Outcome) -> bool:
     return isinstance(result, Ended) and result.completed
 
 
-def a_failed_pod(exit_code: int, message: str | None = None, **arguments: Any) -> dict[str, Any]:
+def a_failed_pod(exit_code: int, message: str | None = None, **arguments: Any) -> Pod:
     return a_pod(phase="Failed", state=terminated(exit_code, message), **arguments)
 
 
@@ -90,7 +91,7 @@ def test_a_condition_counts_by_its_status(kind: str, status: str) -> None:
     ],
     ids=["deleted", "deleted, with a log", "the kubelet's last deletion", "preempted", "deleted, with another word"],
 )
-def test_a_program_that_exits_0_on_sigterm_has_not_completed(pod: dict[str, Any]) -> None:
+def test_a_program_that_exits_0_on_sigterm_has_not_completed(pod: Pod) -> None:
     code, sentence = failure(decided(a_job(*complete()), pod))
     assert code == "Interrupted"
     assert "before it finished" in sentence
@@ -105,7 +106,7 @@ def test_a_program_that_exits_0_on_sigterm_has_not_completed(pod: dict[str, Any]
     ],
     ids=["it said so", "deleted afterwards", "not disrupted after all"],
 )
-def test_a_pod_that_really_completed_is_not_called_interrupted(pod: dict[str, Any]) -> None:
+def test_a_pod_that_really_completed_is_not_called_interrupted(pod: Pod) -> None:
     assert is_completed(decided(a_job(*complete()), pod))
 
 
@@ -120,7 +121,7 @@ def test_a_pod_that_really_completed_is_not_called_interrupted(pod: dict[str, An
     ],
     ids=["deleted", "deadline announced", "deadline", "failed", "failed and deleted"],
 )
-def test_a_published_model_stays_completed_whatever_happens_to_its_job(job: dict[str, Any]) -> None:
+def test_a_published_model_stays_completed_whatever_happens_to_its_job(job: Job) -> None:
     assert is_completed(decided(job, a_pod(phase="Succeeded", state=terminated(0, DONE_WORD))))
 
 
@@ -168,7 +169,7 @@ def test_a_word_of_completion_with_another_exit_code_is_not_believed() -> None:
         ),
     ],
 )
-def test_a_failed_job_is_told_in_its_last_pods_words(reason: str, pod: dict[str, Any], code: str, words: str) -> None:
+def test_a_failed_job_is_told_in_its_last_pods_words(reason: str, pod: Pod, code: str, words: str) -> None:
     found, sentence = failure(decided(a_job(*failed(reason)), pod))
     assert found == code
     assert words in sentence
@@ -343,7 +344,7 @@ def test_a_stop_that_somebody_else_wrote_is_not_believed(text: str) -> None:
 
 
 @pytest.mark.parametrize("pods", [(), (a_pod(),)], ids=["no pod", "a pod"])
-def test_a_half_launched_job_is_not_ours_to_judge(pods: tuple[dict[str, Any], ...]) -> None:
+def test_a_half_launched_job_is_not_ours_to_judge(pods: tuple[Pod, ...]) -> None:
     assert decided(a_job(launched=False, acknowledged=None), *pods) == Going()
 
 
@@ -386,4 +387,4 @@ def test_the_order_of_pods_does_not_matter() -> None:
 
 
 def test_nothing_known_is_nothing_decided() -> None:
-    assert isinstance(outcome.decide({}, (), (), T0, LIMITS), Going)
+    assert isinstance(outcome.decide(Job(), (), (), T0, LIMITS), Going)

@@ -6,11 +6,13 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
 import pytest
 
+from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
-from dispatcher.decisions.waiting import needs_events
+from dispatcher.decisions.waiting import Limits, needs_events
 from tests.world.builders import LIMITS
 from tests.world.recordings import NAMES, Recorded, World, after, has_ended, recording
 
@@ -52,14 +54,15 @@ STOPPED = [name for name, expected in EXPECTED.items() if expected and expected.
 GOING_ON = [name for name, expected in EXPECTED.items() if expected is None]
 
 
-def decided(world: World, later: float = 0.0) -> Outcome:
+def decided(world: World, later: float = 0.0, limits: Limits = LIMITS) -> Outcome:
     """As the reconciler asks, `later` seconds after the last event."""
     if world.job is None:
         return Going()
     now = world.now + later
-    pods = list(world.pods.values())
-    events = world.events if needs_events(world.job, pods, now) else ()
-    return outcome.decide(world.job, pods, events, now, LIMITS)
+    job = msgspec.convert(world.job, Job)
+    pods = msgspec.convert(list(world.pods.values()), list[Pod])
+    events = msgspec.convert(world.events, list[Event]) if needs_events(job, pods, now) else ()
+    return outcome.decide(job, pods, events, now, limits)
 
 
 def outcomes(events: Iterable[Recorded]) -> list[tuple[Recorded, Outcome]]:
@@ -145,9 +148,7 @@ def test_a_job_that_would_wait_for_ever_is_stopped_after_its_limit_and_not_befor
 def test_a_limit_of_zero_waits_for_ever(name: str) -> None:
     world = after(recording(name))
     assert world.job is not None
-    never = replace(LIMITS, unschedulable=0, quota=0)
-    now = world.now + 1e7
-    result = outcome.decide(world.job, list(world.pods.values()), world.events, now, never)
+    result = decided(world, 1e7, replace(LIMITS, unschedulable=0, quota=0))
     assert isinstance(result, Going)
     assert result.check_at is None
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions.phases import Phase, overdue_since, phase, since
-from tests.world.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, running, terminated
+from tests.world.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, job_json, running, terminated
 
 RUNNING = a_pod(phase="Running", state={"running": {}})
 PENDING = a_pod(state={"waiting": {"reason": "ImagePullBackOff"}})
@@ -17,10 +19,10 @@ OVER = a_pod(phase="Failed", state={"terminated": {"exitCode": 130}})
 TOLD_FAILED = {"status": "Failed", "code": "Interrupted", "sentence": "It was stopped", "portal": "reported"}
 
 
-def a_reported(told: str, *conditions: dict[str, Any]) -> dict[str, Any]:
-    job = a_job(*conditions, reported=True)
+def a_reported(told: str, *conditions: dict[str, Any]) -> Job:
+    job = job_json(*conditions, reported=True)
     job["metadata"]["annotations"][names.REPORTED] = told
-    return job
+    return msgspec.convert(job, Job)
 
 
 @pytest.mark.parametrize(
@@ -54,9 +56,7 @@ def a_reported(told: str, *conditions: dict[str, Any]) -> dict[str, Any]:
         (a_reported(json.dumps({"status": "Completed"})), [], Phase.COMPLETED),
     ],
 )
-def test_a_job_is_in_the_phase_that_its_last_step_left_it_in(
-    job: dict[str, Any], pods: list[dict[str, Any]], wanted: Phase
-) -> None:
+def test_a_job_is_in_the_phase_that_its_last_step_left_it_in(job: Job, pods: list[Pod], wanted: Phase) -> None:
     assert phase(job, pods) is wanted
 
 
@@ -84,9 +84,7 @@ T1 = T0 + 600
         (a_job(deleted_at=T1), [], T1),
     ],
 )
-def test_the_age_of_a_phase_begins_with_it(
-    job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
-) -> None:
+def test_the_age_of_a_phase_begins_with_it(job: Job, pods: list[Pod], wanted: float | None) -> None:
     assert since(phase(job, pods), job, pods) == wanted
 
 
@@ -103,7 +101,5 @@ def test_the_age_of_a_phase_begins_with_it(
         (a_job(*complete(), spec={"activeDeadlineSeconds": 600}), [], None),
     ],
 )
-def test_a_job_is_overdue_from_its_own_deadline_on(
-    job: dict[str, Any], pods: list[dict[str, Any]], wanted: float | None
-) -> None:
+def test_a_job_is_overdue_from_its_own_deadline_on(job: Job, pods: list[Pod], wanted: float | None) -> None:
     assert overdue_since(phase(job, pods), job) == wanted

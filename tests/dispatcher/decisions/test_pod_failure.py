@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.cluster.objects import Pod
 from dispatcher.decisions import pod_failure
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import Verdict, explain, trainer_word
@@ -18,7 +19,7 @@ def word(code: object = "DatasetMissing", message: object = "No dataset", **more
     return json.dumps({"message": message, "code": code, **more})
 
 
-def a_failed(exit_code: int, said: str | None = None, *conditions: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+def a_failed(exit_code: int, said: str | None = None, *conditions: dict[str, Any], **arguments: Any) -> Pod:
     return a_pod(*conditions, phase="Failed", state=terminated(exit_code, said), **arguments)
 
 
@@ -153,7 +154,7 @@ def test_a_word_passes_no_secret_on() -> None:
         (a_failed(255), "TrainerFailed", "exit code 255"),
     ],
 )  # fmt: skip
-def test_a_failed_pod_is_explained(pod: dict[str, Any], code: str, words: str) -> None:
+def test_a_failed_pod_is_explained(pod: Pod, code: str, words: str) -> None:
     verdict = explain(pod)
     assert verdict.code == code
     assert words in verdict.sentence

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 
-from dispatcher.cluster import objects
+from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions.waiting import Waiting, look, needs_events
 from tests.world.builders import (
     LIMITS,
@@ -17,6 +18,7 @@ from tests.world.builders import (
     a_pod,
     an_event,
     complete,
+    event_json,
     running,
     terminated,
     waiting,
@@ -30,7 +32,7 @@ QUOTA = 'Error creating: pods "model-1-x" is forbidden: exceeded quota: gpus, re
 WEBHOOK = 'Error creating: admission webhook "policy" denied the request: no'
 
 
-def looked(*pods: dict[str, Any], now: float = T0 + 20, **arguments: Any) -> Waiting:
+def looked(*pods: Pod, now: float = T0 + 20, **arguments: Any) -> Waiting:
     return look(arguments.get("job", a_job()), pods, arguments.get("events", ()), now, arguments.get("limits", LIMITS))
 
 
@@ -99,20 +101,23 @@ def test_an_unschedulable_pod_may_wait_for_ever() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pod", "progress"),
+    ("pod", "progress", "again"),
     [
-        (a_pod(node=None), "Waiting to be scheduled"),
+        (a_pod(node=None), "Waiting to be scheduled", None),
         (
             a_pod(a_condition("PodScheduled", "False", "SchedulingGated", "gated"), node=None),
             "Waiting to be scheduled: gated",
+            None,
         ),
-        (a_pod(scheduled_at=T0), "Pulling the trainer image"),
-        (a_pod(scheduled_at=T0, state=waiting("ContainerCreating")), "Pulling the trainer image"),
-        (a_pod(scheduled_at=T0, state=waiting("PodInitializing")), "Pulling the trainer image"),
+        (a_pod(scheduled_at=T0), "Pulling the trainer image", 60),
+        (a_pod(scheduled_at=T0, state=waiting("ContainerCreating")), "Pulling the trainer image", 60),
+        (a_pod(scheduled_at=T0, state=waiting("PodInitializing")), "Pulling the trainer image", 60),
     ],
 )
-def test_a_pod_on_its_way_has_no_limit(pod: dict[str, Any], progress: str) -> None:
-    assert looked(pod) == Waiting(progress)
+def test_a_pod_on_its_way_has_no_limit(pod: Pod, progress: str, again: float | None) -> None:
+    """again: seconds after which its Events are worth a look, and after each further while."""
+    assert looked(pod) == Waiting(progress, again and T0 + again)
+    assert looked(pod, now=T0 + 90) == Waiting(progress, again and T0 + 90 + again)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +130,7 @@ def test_a_pod_on_its_way_has_no_limit(pod: dict[str, Any], progress: str) -> No
     ],
     ids=["running", "terminated", "unschedulable, being deleted", "image, being deleted"],
 )
-def test_while_the_trainer_runs_or_its_pod_goes_nobody_else_speaks(pod: dict[str, Any]) -> None:
+def test_while_the_trainer_runs_or_its_pod_goes_nobody_else_speaks(pod: Pod) -> None:
     assert looked(pod) == Waiting()
 
 
@@ -176,7 +181,7 @@ def test_a_refused_pod_is_told_in_the_api_servers_words() -> None:
     ],
     ids=["from before the resume", "another reason"],
 )
-def test_other_events_prove_nothing(events: list[dict[str, Any]]) -> None:
+def test_other_events_prove_nothing(events: list[Event]) -> None:
     assert looked(events=events).verdict is None
 
 
@@ -193,16 +198,16 @@ def test_the_clock_of_a_refused_pod_starts_with_the_last_resume() -> None:
 
 
 def test_an_event_repeated_in_a_series_counts_by_its_last_time() -> None:
-    event = an_event(QUOTA, T0 - 60)
+    event = event_json(QUOTA, T0 - 60)
     event["series"] = {"count": 5, "lastObservedTime": "2026-11-23T08:00:05.123456Z"}
-    assert looked(events=[event]).verdict is not None
+    assert looked(events=[msgspec.convert(event, Event)]).verdict is not None
 
 
 def test_an_event_of_the_new_api_has_its_time_elsewhere() -> None:
-    event = an_event(QUOTA, T0 + 5)
+    event = event_json(QUOTA, T0 + 5)
     del event["firstTimestamp"], event["lastTimestamp"]
     event["eventTime"] = "2026-11-23T08:00:05.123456Z"
-    assert looked(events=[event]).verdict is not None
+    assert looked(events=[msgspec.convert(event, Event)]).verdict is not None
 
 
 def test_secrets_in_anybodys_text_are_not_passed_on() -> None:
@@ -231,15 +236,15 @@ def test_a_long_text_is_cut() -> None:
     ids=["at once", "later", "with a pod", "soon after one", "later after one", "suspended", "ended", "not started"],
 )
 def test_events_cost_a_call_only_where_a_pod_is_missing(
-    job: dict[str, Any], pods: tuple[dict[str, Any], ...], now: float, expected: bool
+    job: Job, pods: tuple[Pod, ...], now: float, expected: bool
 ) -> None:
-    assert needs_events(job, pods, now) == (objects.uid_of(job) if expected else None)
+    assert needs_events(job, pods, now) == (job.uid if expected else None)
 
 
 def test_a_pod_that_does_not_get_to_its_image_is_asked_about_after_a_minute() -> None:
     pod = a_pod(state=waiting("ContainerCreating"), scheduled_at=T0)
     assert needs_events(a_job(), [pod], T0 + 59) is None
-    assert needs_events(a_job(), [pod], T0 + 60) == objects.uid_of(pod)
+    assert needs_events(a_job(), [pod], T0 + 60) == pod.uid
     assert needs_events(a_job(), [a_pod(state=running(), scheduled_at=T0)], T0 + 600) is None
 
 

@@ -8,7 +8,6 @@ from unittest.mock import Mock, create_autospec
 
 import pytest
 
-from dispatcher.cluster import names, objects
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
 from dispatcher.intake.circuit_breaker import CircuitBreakers
@@ -81,7 +80,7 @@ def test_take_on_carries_out_the_effect_on_the_job(monkeypatch: pytest.MonkeyPat
 def test_no_message_s_own_job_is_created_once_more() -> None:
     """take_on has a Job in front of it: to create one is never what becomes of it."""
     job = a_job(launched=False, acknowledged=None)
-    message_id = objects.annotation(job, names.MESSAGE_ID) or ""
+    message_id = job.annotations.message_id or ""
     decided = [admission.decide(status, job, message_id).action.job for status in ProcessingStatus]
     assert JobEffect.CREATE not in decided
 

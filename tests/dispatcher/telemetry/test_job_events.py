@@ -43,7 +43,7 @@ def test_an_event_speaks_of_its_job_and_is_no_longer_than_the_api_server_takes()
     job = a_job()
     events.record(job, "Failed", "x" * 5000, "Warning")
     [event] = written(recorder, events)
-    assert event["involvedObject"]["uid"] == job["metadata"]["uid"]
+    assert event["involvedObject"]["uid"] == job.uid
     assert event["involvedObject"]["kind"] == "Job"
     assert (event["reason"], event["type"], event["firstTimestamp"]) == ("Failed", "Warning", "1970-01-01T00:00:00Z")
     assert len(event["message"]) == 1024

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterUnavailable, Listing, WatchExpired
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, WatchEvent, WatchExpired
+from dispatcher.cluster.objects import Job, KubeObject, Pod
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.job_gauges import set_job_gauges
-from dispatcher.controller.sweep import Sweep
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
+from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.watcher import Watcher
-from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.intake.circuit_breaker import State
 from dispatcher.queue.messages import QueueUnavailable
 from dispatcher.telemetry.metrics import BREAKER_STATES, PREFIX, Metrics
@@ -34,14 +35,34 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     return metrics.registry.get_sample_value(f"{PREFIX}_{name}", labels)
 
 
-def measured(metrics: Metrics, *jobs: dict[str, Any], pods: tuple[dict[str, Any], ...] = (), **how: Any) -> None:
+def gauges(metrics: Metrics, cache: ClusterCache | None = None, **how: Any) -> JobGauges:
+    """Before nothing but this cache."""
+    return JobGauges(
+        cache or ClusterCache(lambda name: None),
+        Summaries(),
+        EndedJobs(ttl=3600),
+        metrics,
+        stopping=threading.Event(),
+        clock=lambda: NOW,
+        **how,
+    )
+
+
+def measured(metrics: Metrics, *jobs: Job, pods: tuple[Pod, ...] = (), **how: Any) -> None:
+    """As after a look at each Job: the reported ones have left the cache."""
     cache = ClusterCache(lambda name: None)
-    cache.replace("jobs", jobs)
+    measure = gauges(metrics, cache, **how)
+    cache.replace("jobs", [job for job in jobs if not job.is_reported])
     cache.replace("pods", pods)
-    set_job_gauges(cache, metrics, NOW, **how)
+    for job in jobs:
+        if job.is_reported:
+            measure.ended.add(job, cache.pods_of(job))
+        else:
+            measure.summaries.note(job.name, summarise(job, cache.pods_of(job)))
+    measure.set_job_gauges()
 
 
-def a(number: int, *conditions: dict[str, Any], **fields: Any) -> dict[str, Any]:
+def a(number: int, *conditions: dict[str, Any], **fields: Any) -> Job:
     return a_job(*conditions, model_id=str(number), uid=f"u{number}", **fields)
 
 
@@ -93,8 +114,8 @@ def test_a_job_that_was_taken_away_by_force_waits_for_its_report(metrics: Metric
     cache = ClusterCache(lambda name: None)
     job = a(1)
     cache.replace("jobs", [job])
-    cache.apply("jobs", "DELETED", job)
-    set_job_gauges(cache, metrics, NOW)
+    cache.apply("DELETED", job)
+    gauges(metrics, cache).set_job_gauges()
     assert value(metrics, "unreported_jobs") == 1
 
 
@@ -132,6 +153,13 @@ def test_a_call_to_the_portal_is_counted_by_what_came_of_it(
     assert value(metrics, "portal_call_seconds_sum", method="GET") == pytest.approx(0.2)
 
 
+class Impatient(threading.Event):
+    """Nobody waits for it."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self.is_set()
+
+
 class Stream:
     """A cluster whose watches end as `ends` says, one after the other; then the watcher is to stop."""
 
@@ -139,11 +167,11 @@ class Stream:
         self._stopping = stopping
         self._ends = list(ends)
 
-    def list_jobs(self, selector: str) -> Listing:
-        return Listing([], "1")
+    def list_jobs(self, selector: str) -> Listing[Job]:
+        return Listing(iter([((), "1")]))
 
-    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[dict[str, Any]]:
-        yield {"type": "BOOKMARK", "object": {}}
+    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
+        yield WatchEvent("BOOKMARK", KubeObject())
         end = self._ends.pop(0)
         if not self._ends:
             self._stopping.set()
@@ -152,9 +180,9 @@ class Stream:
 
 
 def test_how_a_watch_ended_and_when_it_last_said_something_is_told(metrics: Metrics) -> None:
-    stopping = threading.Event()
+    stopping = Impatient()
     cluster = Stream(stopping, None, WatchExpired("410"), None, ClusterUnavailable("broke off"))
-    watcher = Watcher("jobs", cluster, ClusterCache(lambda name: None), 1, stopping, metrics)  # type: ignore[arg-type]
+    watcher = Watcher("jobs", cluster, ClusterCache(lambda name: None), 600, stopping, metrics)  # type: ignore[arg-type]
     watcher.run(lambda: None)
     ends = {
         reason: value(metrics, "watch_restarts_total", kind="jobs", reason=reason) for reason in ("resync", "error")
@@ -180,17 +208,10 @@ def test_a_queue_that_cannot_be_asked_has_no_number(metrics: Metrics) -> None:
             raise answer
         return answer
 
-    sweep = Sweep(
-        ClusterCache(lambda name: None),
-        WorkQueue(),
-        metrics,
-        every=1,
-        stopping=threading.Event(),
-        depths={"poison": depth},
-    )
-    sweep.set_queue_gauges()
+    measure = gauges(metrics, depths={"poison": depth})
+    measure.set_queue_gauges()
     assert value(metrics, "queue_messages", queue="poison") == 7
-    sweep.set_queue_gauges()
+    measure.set_queue_gauges()
     assert math.isnan(value(metrics, "queue_messages", queue="poison") or 0)
 
 

@@ -9,8 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
+
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
@@ -20,18 +24,18 @@ from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import HttpServer
 from dispatcher.web.status_page import Process, StatusPage
 from dispatcher.web.status_rows import PortalProgress, Rules
-from tests.world.builders import a_condition, a_job, a_pod, complete, failed, running, waiting
+from tests.world.builders import a_condition, a_pod, complete, failed, job_json, running, waiting
 from training_common.times import rfc3339
 
-Job = dict[str, Any]
-Pair = tuple[Job, list[Job]]
+Condition = dict[str, Any]
+Pair = tuple[Job, list[Pod]]
 
 RULES = Rules(Limits(600, 300, 86400, 300, 86400), Bounds(8, 259200.0))
 
 
 def job(
     model_id: str,
-    *conditions: Job,
+    *conditions: Condition,
     at: float,
     gpus: int | None = 1,
     dataset: str | None = "dataset-houses",
@@ -39,7 +43,7 @@ def job(
     **more: Any,
 ) -> Job:
     """A Job with its trainer container; at: epoch seconds of its creation and launch."""
-    made = a_job(*conditions, model_id=model_id, uid=f"uid-{model_id}", message_id=f"message-{model_id}", **more)
+    made = job_json(*conditions, model_id=model_id, uid=f"uid-{model_id}", message_id=f"message-{model_id}", **more)
     made["metadata"]["creationTimestamp"] = rfc3339(at)
     made["metadata"]["annotations"] |= {
         names.QUEUED_AT: rfc3339(at - 4),
@@ -50,16 +54,16 @@ def job(
     made["metadata"]["annotations"] |= annotations or {}
     env = [{"name": "DATASET_CONTAINER", "value": dataset}] if dataset else []
     env.append({"name": "AZURE_STORAGE_CONNECTION_STRING", "value": "AccountKey=verysecretindeed"})
-    limits = {} if gpus is None else {"nvidia.com/gpu": str(gpus)}
-    trainer = {"name": names.TRAINER_CONTAINER, "env": env, "resources": {"limits": limits}}
-    made["spec"]["template"] = {"spec": {"containers": [trainer]}}
-    return made
+    if gpus is not None:
+        env.append({"name": "GPUS", "value": str(gpus)})
+    made["spec"]["template"] = {"spec": {"containers": [{"name": names.TRAINER_CONTAINER, "env": env}]}}
+    return msgspec.convert(made, Job)
 
 
-def pod(of: Job, at: float, **more: Any) -> Job:
-    model_id = of["metadata"]["labels"][names.MODEL_ID]
-    suffix = f"{zlib.crc32(f'{model_id} {at}'.encode()) & 0xFFFFF:05x}"
-    return a_pod(name=f"model-{model_id}-{suffix}", model_id=model_id, job_uid=f"uid-{model_id}", created_at=at, **more)
+def pod(of: Job, at: float, *conditions: Condition, **more: Any) -> Pod:
+    suffix = f"{zlib.crc32(f'{of.model_id} {at}'.encode()) & 0xFFFFF:05x}"
+    name = f"model-{of.model_id}-{suffix}"
+    return a_pod(*conditions, name=name, model_id=of.model_id, job_uid=of.uid, created_at=at, **more)
 
 
 def running_job(model_id: str, at: float, *, node: str = "gpu-a100-03", **more: Any) -> Pair:
@@ -101,6 +105,7 @@ class Shown:
 
     def __init__(self, **more: Any) -> None:
         self.cache = ClusterCache(lambda name: None)
+        self.ended = EndedJobs(ttl=float("inf"))
         self.feeds = Feeds()
         self.refused_at = time.time()
         self.refusals = Refusals(lambda: self.refused_at)
@@ -109,6 +114,7 @@ class Shown:
         self.url = ""
         self.page = StatusPage(
             self.cache,
+            self.ended,
             self.feeds,  # type: ignore[arg-type]
             self.refusals,
             rules=RULES,
@@ -122,10 +128,16 @@ class Shown:
         self._server: HttpServer | None = None
 
     def put(self, pairs: Iterable[Pair]) -> None:
-        """These are all the Jobs and pods that there are now."""
+        """These are all the Jobs and pods that there are now. The reported ones have left the cache."""
         listed = list(pairs)
-        self.cache.replace("jobs", [each for each, _ in listed])
-        self.cache.replace("pods", [each for _, pods in listed for each in pods])
+        unreported = [pair for pair in listed if not pair[0].is_reported]
+        self.cache.replace("jobs", [each for each, _ in unreported])
+        self.cache.replace("pods", [each for _, pods in unreported for each in pods])
+        for each, _ in self.ended.latest(0.0):
+            self.ended.drop(each.name)
+        for each, pods in listed:
+            if each.is_reported:
+                self.ended.add(each, pods)
 
     def start(self, port: int = 0) -> None:
         self._server = HttpServer("127.0.0.1", port, [self.page.route], name="test", paths="/ or /api/status")
@@ -181,15 +193,15 @@ def busy(shown: Shown, now: float) -> Sequence[Pair]:
     pull = 'Back-off pulling image "registry.example.com/team/trainer:2.1"'
     queued = job("parcels", at=now - 3 * hour, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"})
     half = job("leaflets", at=now - 2, launched=False)
-    reporting = job("invoices", *complete(), at=now - 2 * hour, status={"succeeded": 1})
-    reporting["status"]["conditions"][-1]["lastTransitionTime"] = rfc3339(now - 25)
+    done = a_condition("Complete", reason="CompletionsReached", at=now - 25)
+    reporting = job("invoices", a_condition("SuccessCriteriaMet"), done, at=now - 2 * hour, status={"succeeded": 1})
     pairs: list[Pair] = [
         tumours,
         language,
         custom,
         fresh,
         (leaving, [pod(leaving, now - 3 * hour, phase="Running", state=running(now - 2 * hour), deleted_at=now - 20)]),
-        (no_gpu, [pod(no_gpu, now - 40 * minute, node=None) | {"status": {"conditions": [unschedulable]}}]),
+        (no_gpu, [pod(no_gpu, now - 40 * minute, unschedulable, node=None)]),
         (pulling, [pod(pulling, now - 68, state=waiting("ImagePullBackOff", pull), scheduled_at=now - 66)]),
         (queued, []),
         (half, []),

@@ -85,9 +85,9 @@ def test_a_probe_that_breaks_is_an_answer_not_a_hang(heartbeats: Heartbeats) -> 
 
 def test_a_loop_that_is_silent_is_named(url: str) -> None:
     heartbeats = Heartbeats(silence=-1.0)
-    heartbeats.beat("sweep")
+    heartbeats.beat("reconcile")
     heartbeats.beat("intake")
-    assert heartbeats.stuck() == ["intake", "sweep"]
+    assert heartbeats.stuck() == ["intake", "reconcile"]
 
 
 def test_a_loop_that_beats_is_not_stuck(heartbeats: Heartbeats) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
+from dispatcher.cluster.objects import Job
 from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web import status_rows
@@ -41,7 +42,7 @@ def row_of(section: str, *pairs: Pair, **world: Any) -> dict[str, Any]:
     return row
 
 
-def _with(made: dict[str, Any], **pod_is: Any) -> Pair:
+def _with(made: Job, **pod_is: Any) -> Pair:
     return made, [pod(made, T0 + 5, **pod_is)]
 
 
@@ -63,7 +64,7 @@ SITUATIONS: list[tuple[str, Pair, str, str, str | None, str, float | None]] = [
     ("no pod yet", (job("1", at=T0), []), "waiting", "waiting", None, "No pod yet", 1),
     (
         "no node",
-        (job("1", at=T0), [pod(job("1", at=T0), T0 + 5, node=None) | {"status": {"conditions": [UNSCHEDULABLE]}}]),
+        (job("1", at=T0), [pod(job("1", at=T0), T0 + 5, UNSCHEDULABLE, node=None)]),
         *("waiting", "waiting", None, "Waiting for a GPU: 0/3 nodes are available", 1),
     ),
     (
@@ -152,7 +153,7 @@ def test_a_running_row_says_what_an_operator_asks_first() -> None:
         "attempts": 2,
         "disruptions": 1,
         "run_id": "run-7",
-        "pod": pair[1][0]["metadata"]["name"],
+        "pod": pair[1][0].name,
     }
     assert (row["queued_at"], row["created_at"], row["started_at"], row["ended_at"]) == (
         *(rfc3339(T0 - 4), rfc3339(T0), rfc3339(T0 + 20), None),

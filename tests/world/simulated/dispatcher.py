@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.metadata_repair import MetadataRepair
+from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
-from dispatcher.controller.sweep import Sweep
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.circuit_breaker import CircuitBreakers
@@ -23,6 +26,7 @@ from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds
 from dispatcher.telemetry.metrics import Metrics
+from tests.world import json_objects as objects
 from tests.world.builders import TEMPLATE
 from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
 from tests.world.simulated.world import World
@@ -87,6 +91,7 @@ class Process:
         self._disturb = disturb
         self._cursor = 0
         self._listed_at = float("-inf")
+        self._filled = False
         self.cluster = FakeCluster(world, self.name)
         portal = FakePortal(world, self.name)
         locks = ModelLocks()
@@ -107,6 +112,8 @@ class Process:
             clock=world.epoch,
         )
         self.reporter = parts.reporter(self.cluster, portal, METRICS, ttl=TTL, clock=world.epoch)
+        self.ended = EndedJobs(TTL)
+        self.repair = MetadataRepair(self.cluster, self.ended)
         self.reconciler = parts.reconciler(
             self.work,
             self.cache,
@@ -114,14 +121,23 @@ class Process:
             self.launcher,
             self.reporter,
             locks,
-            MetadataRepair(self.cluster),
+            self.repair,
+            self.ended,
             limits=Limits(600, 300, 3600, 300, 3600),
             progress_every=30,
+            pace=Pace(5, monotonic),
             take_on_after=SETTINGS.take_on_after,
             clock=world.epoch,
             monotonic=monotonic,
         )
-        self.sweep = Sweep(self.cache, self.work, METRICS, every=30, stopping=threading.Event())
+        self.gauges = JobGauges(
+            self.cache,
+            self.reconciler.summaries,
+            self.ended,
+            METRICS,
+            stopping=threading.Event(),
+            clock=world.epoch,
+        )
         self.queue = FakeQueue(world, self.name)
         self.intake = parts.intake(
             self.queue,
@@ -153,13 +169,17 @@ class Process:
             self.refresh()
         except ClusterError:
             return
-        self.sweep.once()
-        for name in self.cache.names():
+        self.gauges.set_job_gauges()
+        for name in self.known():
             self.work.add(name)
         try:
             self.reconciler.run(lambda: None)
         except _Idle:
             return
+
+    def known(self) -> set[str]:
+        """Every Job that may need work: those that exist, and tombstones."""
+        return {*self.cache._jobs, *self.cache._tombstones}
 
     def refresh(self) -> None:
         """A list, or the watch events since the last time."""
@@ -168,21 +188,25 @@ class Process:
         if self._disturb is not None and self._listed_at >= 0:
             self._receive(self._disturb)
         if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
-            self.cache.replace("jobs", self.cluster.list_jobs(names.SELECTOR).items)
-            self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR).items)
+            self.cache.replace("jobs", self.cluster.list_jobs(names.UNREPORTED_JOBS))
+            self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR))
+            self._filled = self._filled or self.repair.fill_ended()
             self._cursor = len(self.world.log)
             self._listed_at = self.world.now
 
     def _receive(self, disturb: Disturb) -> None:
         late = []
         while self._cursor < len(self.world.log):
-            kind, change, item = self.world.log[self._cursor]
+            change = self.world.log[self._cursor]
             self._cursor += 1
             fate = disturb()
             if fate == "later":
-                late.append((kind, change, item))
+                late.append(change)
             elif fate != "drop":
                 for _ in range(2 if fate == "double" else 1):
-                    self.cache.apply(kind, change, item)
-        for kind, change, item in late:
-            self.cache.apply(kind, change, item)
+                    self._apply(*change)
+        for change in late:
+            self._apply(*change)
+
+    def _apply(self, kind: str, change: str, item: dict[str, Any]) -> None:
+        self.cache.apply(change, objects.job(item) if kind == "jobs" else objects.pod(item))

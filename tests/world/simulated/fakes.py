@@ -6,12 +6,24 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectConflict, ObjectNotFound, RequestDenied
-from dispatcher.cluster.objects import KubeObject
+import msgspec
+
+from dispatcher.cluster import names
+from dispatcher.cluster.errors import (
+    ClusterUnavailable,
+    Item,
+    Listing,
+    ObjectConflict,
+    ObjectNotFound,
+    RequestDenied,
+    WatchEvent,
+)
+from dispatcher.cluster.objects import Event, Job, KubeObject, Pod
 from dispatcher.queue.messages import QueueMessage, QueueUnavailable
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
+from tests.world import json_objects as objects
+from tests.world.json_objects import JsonObject
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, Message, copied
 from tests.world.simulated.world import EPOCH, World
@@ -106,12 +118,12 @@ class FakeCluster:
     def _call(self, name: str, action: Callable[[], T]) -> T:
         return self._world.call(self._process, f"cluster.{name}", action, ClusterUnavailable)
 
-    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> KubeObject:
+    def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job:
         made = copied(dict(job))
         if dry_run:
-            return self._call("dry-run", lambda: made)
+            return self._call("dry-run", lambda: objects.job(made))
 
-        def action() -> KubeObject:
+        def action() -> Job:
             world, name = self._world, objects.name_of(made)
             model_id = objects.model_id_of(made)
             if world.policy.get(model_id, 0):  # admission comes before the name is looked up
@@ -129,17 +141,28 @@ class FakeCluster:
             world.jobs[name] = made
             world.launched[objects.annotation(made, names.MESSAGE_ID) or ""] = uid
             world.touch("jobs", made, "ADDED")
-            return copied(made)
+            return objects.job(made)
 
         return self._call("create", action)
 
-    def get_job(self, name: str) -> KubeObject | None:
-        return self._call("get", lambda: copied(self._world.jobs.get(name)))
+    def get_job(self, name: str) -> Job | None:
+        def action() -> Job | None:
+            job = self._world.jobs.get(name)
+            return None if job is None else objects.job(job)
 
-    def patch_job(self, name: str, patch: Mapping[str, Any]) -> KubeObject:
+        return self._call("get", action)
+
+    def get_environment(self, name: str) -> Mapping[str, str]:
+        def action() -> Mapping[str, str]:
+            containers = self._world.jobs[name]["spec"]["template"]["spec"]["containers"]
+            return {entry["name"]: entry["value"] for entry in containers[0].get("env", ()) if "value" in entry}
+
+        return self._call("get", action)
+
+    def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job:
         patch = copied(dict(patch))
 
-        def action() -> KubeObject:
+        def action() -> Job:
             job = self._world.jobs.get(name)
             if job is None:
                 raise ObjectNotFound(name)
@@ -157,7 +180,7 @@ class FakeCluster:
             self._world.touch("jobs", job)
             if objects.is_deleting(job) and not job["metadata"].get("finalizers"):
                 self._world.remove_job(job)
-            return copied(job)
+            return objects.job(job)
 
         return self._call("patch", action)
 
@@ -173,11 +196,15 @@ class FakeCluster:
 
         self._call("delete", action)
 
-    def list_jobs(self, selector: str) -> Listing:
-        return self._call("list", lambda: _listing(self._world.jobs, selector))
+    def list_jobs(self, selector: str) -> Listing[Job]:
+        return self._call("list", lambda: _listing(self._world.jobs, selector, Job))
 
-    def list_pods(self, selector: str) -> Listing:
-        return self._call("list", lambda: _listing(self._world.pods, selector))
+    def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
+        return self._call("list", lambda: _listing(self._world.pods, selector, Pod))
+
+    def list_metadata(self, kind: str, selector: str) -> Listing[KubeObject]:
+        items = self._world.jobs if kind == "jobs" else self._world.pods
+        return self._call("list", lambda: _listing(items, selector, KubeObject))
 
     def delete_pod(self, name: str, uid: str) -> None:
         def action() -> None:
@@ -188,13 +215,13 @@ class FakeCluster:
 
         self._call("delete-pod", action)
 
-    def list_events(self, uid: str) -> list[KubeObject]:
+    def list_events(self, uid: str) -> list[Event]:
         return self._call("events", list)
 
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._call("event", lambda: None)
 
-    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[KubeObject]:
+    def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
         return iter(())  # the processes are fed from the world's log
 
 
@@ -252,9 +279,21 @@ class VirtualEvent(threading.Event):
         return self.is_set()
 
 
-def _listing(items: Mapping[str, Any], selector: str) -> Listing:
-    wanted = [term.split("=", 1) for term in selector.split(",")]
-    return Listing([copied(i) for i in items.values() if all(objects.label(i, k) == v for k, v in wanted)], "1")
+def _listing(items: Mapping[str, Any], selector: str, kind: type[Item]) -> Listing[Item]:
+    found = [msgspec.convert(item, kind) for item in items.values() if selects(selector, item)]
+    return Listing(iter([(found, "1")]))
+
+
+def selects(selector: str, item: JsonObject) -> bool:
+    """Terms: `key=value`, `key!=value`, `key`, `!key`."""
+
+    def holds(term: str) -> bool:
+        key, equals, value = term.partition("=")
+        if equals:
+            return (objects.label(item, key.rstrip("!")) == value) is not key.endswith("!")
+        return (objects.label(item, key.lstrip("!")) is None) is key.startswith("!")
+
+    return all(map(holds, selector.split(",")))
 
 
 def _merge(target: dict[str, Any], patch: Mapping[str, Any]) -> None:

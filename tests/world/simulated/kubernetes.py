@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster import names
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
+from tests.world.json_objects import JsonObject
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, copied
 from tests.world.simulated.trainers import Trainers
@@ -37,6 +38,7 @@ class Kubernetes(Trainers):
         self.log: list[Change] = []
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
+        self._watched: dict[str, dict[str, Any]] = {}  # by uid, in the state that watches know
         self._began: set[str] = set()  # pods that have seen Processing
 
     def epoch(self) -> float:
@@ -56,6 +58,14 @@ class Kubernetes(Trainers):
     def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
         if change != "DELETED":
             item["metadata"]["resourceVersion"] = str(next(self._numbers))
+        before = self._watched.pop(objects.uid_of(item), None)
+        if kind == "jobs" and objects.label(item, names.REPORTED) is not None:
+            # It leaves the selection: the API server tells of its state before that.
+            if before is not None:
+                self.log.append((kind, "DELETED", before))
+            return
+        if change != "DELETED":
+            self._watched[objects.uid_of(item)] = copied(item)
         self.log.append((kind, change, copied(item)))
 
     def delete_job(self, name: str, by_hand: bool = True) -> None:
@@ -97,7 +107,7 @@ class Kubernetes(Trainers):
         if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
             self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
-    def _pods_of(self, job: KubeObject) -> list[dict[str, Any]]:
+    def _pods_of(self, job: JsonObject) -> list[dict[str, Any]]:
         return [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
 
     def _time(self) -> str:
@@ -211,5 +221,5 @@ class Kubernetes(Trainers):
         self.touch("pods", self.pods[uid], "ADDED")
 
 
-def _exit_code(pod: KubeObject) -> int:
+def _exit_code(pod: JsonObject) -> int:
     return int((objects.trainer_state(pod).get("terminated") or {}).get("exitCode", 255))

@@ -30,8 +30,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.cluster import names, objects
+from dispatcher.cluster import names
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, Message, Model
 

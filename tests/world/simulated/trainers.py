@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 
 S = ProcessingStatus
 COMPLETED = {"message": "Model training completed successfully", "code": "Completed"}

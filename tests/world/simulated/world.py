@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from dispatcher.cluster import objects
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 from tests.world.simulated.faults import Crash, Fail, Late, Violation
 from tests.world.simulated.kubernetes import Kubernetes
 from tests.world.simulated.promises import USER, Promises

@@ -1,0 +1,62 @@
+"""The latest Jobs whose outcome was reported: they have left the cache, and wait for their users and their TTL.
+
+Bounded, however many there are in the cluster: the status page shows these, and the newest are looked at once more.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections.abc import Iterable, Sequence
+
+from dispatcher.cluster.objects import Job, KubeObject, Pod, timestamp
+
+# The number that is kept: a few MiB.
+_MOST = 1000
+
+Ended = tuple[Job, Sequence[Pod]]
+
+
+class EndedJobs:
+    """Thread-safe. ttl: seconds after its report for which a Job exists."""
+
+    def __init__(self, ttl: float) -> None:
+        self._ttl = ttl
+        self._lock = threading.Lock()
+        self._ended: dict[str, Ended] = {}  # by name
+
+    def add(self, job: Job, pods: Sequence[Pod] = ()) -> None:
+        """A Job with the record of its report; pods: where they are known."""
+        with self._lock:
+            self._ended[job.name] = job, tuple(pods)
+            if len(self._ended) > _MOST + _MOST // 10:
+                newest = heapq.nlargest(_MOST, self._ended.values(), key=lambda ended: _reported_at(ended[0]))
+                self._ended = {ended[0].name: ended for ended in newest}
+
+    def fill(self, found: Iterable[KubeObject]) -> list[str]:
+        """Take the newest of all that the cluster has, which are known by their metadata alone; returns their names."""
+        newest = heapq.nlargest(_MOST, found, key=_reported_at)
+        for item in newest:
+            if self.get(item.name) is None:
+                self.add(Job(metadata=item.metadata))
+        return [item.name for item in newest]
+
+    def get(self, name: str) -> Job | None:
+        with self._lock:
+            return self._ended[name][0] if name in self._ended else None
+
+    def drop(self, name: str) -> None:
+        """The next training of its model has taken its place."""
+        with self._lock:
+            self._ended.pop(name, None)
+
+    def latest(self, now: float) -> list[Ended]:
+        """Those that still exist. now: epoch seconds."""
+        with self._lock:
+            kept = {name: ended for name, ended in self._ended.items() if now < _reported_at(ended[0]) + self._ttl}
+            self._ended = kept
+            return list(kept.values())
+
+
+def _reported_at(job: KubeObject) -> float:
+    return timestamp(job.annotations.reported_at) or job.created_at or 0.0
