@@ -20,6 +20,7 @@ from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import (
+    ClusterForbidden,
     ClusterUnavailable,
     ObjectConflict,
     ObjectInvalid,
@@ -232,8 +233,12 @@ class Launcher:
                 text = "The portal did not accept Processing; the training starts, and it is sent again later"
                 self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
-        with self.timed("resume"):
-            self._resume(job, acknowledged)
+        try:
+            with self.timed("resume"):
+                self._resume(job, acknowledged)
+        except ObjectInvalid as error:
+            # The Job was taken as it is: what is denied now is no fault of the message, for which it stands.
+            raise ClusterForbidden(f"{error}. The Job stays suspended until it may be resumed") from None
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
         log.info("Model %s: Job %s launched", model_id, job.name)
         whose = f"queued by Kueue in {self.kueue_queue}" if self.kueue_queue else "resumed"

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from dispatcher.cli import pod_check
-from dispatcher.cluster import objects
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterUnavailable
 from dispatcher.config.settings import Settings
@@ -65,7 +64,7 @@ def test_f75_a_check_that_was_killed_leaves_its_job_for_a_moment_only(stage: Sta
     assert job["spec"]["ttlSecondsAfterFinished"] <= 120
     stage.cluster.api(
         "PATCH",
-        f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/{objects.name_of(job)}",
+        f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/{job['metadata']['name']}",
         {"spec": {"activeDeadlineSeconds": 1, "ttlSecondsAfterFinished": 0}},
     )
     stage.wait(lambda: jobs(stage) == [])

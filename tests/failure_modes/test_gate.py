@@ -179,6 +179,20 @@ def test_f44_a_refusal_that_the_portal_does_not_take_is_told_when_it_does(fault:
     assert len(world.poison) == (1 if fault == "before" else 0), "after it the status rejects the message"
 
 
+def test_f44_a_policy_that_denies_the_start_of_a_job_that_it_took_costs_no_message() -> None:
+    world = requests(2)
+    process = Process(world)
+    denied = RequestDenied("Cannot patch jobs: admission webhook denied the request: no updates")
+    process.cluster.patch_job = failing(process.cluster.patch_job, denied, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
+    process.intake.settings = replace(SETTINGS, max_deliveries=1)
+    states = intake_alone(process, 10 * MINUTE - 1)
+    assert State.CLOSED not in states[1:]
+    assert not world.poison
+    live(world, process)
+    world.check_end()
+    assert {model.status for model in world.models.values()} == {ProcessingStatus.COMPLETED}
+
+
 def test_f44_a_model_that_somebody_else_has_begun_is_not_called_failed() -> None:
     world = requests(1)
     process = Process(world)
@@ -247,6 +261,13 @@ def an_envelope(original: str, **fields: Any) -> str:
     return json.dumps({**entry, "delivery_count": 5, **times, "original": original, **fields})
 
 
+def command(stage: Stage, *words: str) -> tuple[int, str]:
+    """(exit code, stdout) of `dispatcher` in this process: a new one costs a second."""
+    stage.write_template()
+    done = CliRunner().invoke(main, words, env=stage.settings)
+    return done.exit_code, done.stdout
+
+
 def test_f65_a_walk_ends_although_entries_become_visible_again_and_others_come(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,10 +287,9 @@ def test_f65_a_walk_ends_although_entries_become_visible_again_and_others_come(
         return batch
 
     monkeypatch.setattr(TrainingQueue, "receive", slow)
-    stage.write_template()
-    done = CliRunner().invoke(main, ["poison", "list", "--json"], env=stage.settings)
-    assert done.exit_code == 0, done.output
-    listed = [json.loads(line)["message_id"] for line in done.stdout.splitlines()]
+    code, out = command(stage, "poison", "list", "--json")
+    assert code == 0, out
+    listed = [json.loads(line)["message_id"] for line in out.splitlines()]
     assert len(listed) == len(set(listed))
     assert {f"m-{number}" for number in range(70)} <= set(listed)
     monkeypatch.undo()
@@ -280,8 +300,8 @@ def test_f65_nothing_that_an_entry_says_reaches_the_terminal_as_it_is(stage: Sta
     hostile = "\x1b]0;title\x07\x1b[2J\u202eevil\u2028line\nline\r"
     names = ("code", "sentence", "message_id", "poisoned_at", "queued_at")
     stage.poison_queue.send(an_envelope("x", **dict.fromkeys(names, hostile)))
-    outputs = [stage.cli(*command)[1] for command in (("poison", "list"), ("poison", "list", "--json"), ("status",))]
-    outputs += [stage.cli("poison", "show", hostile)[1], stage.cli("poison", "purge", "--all", "--yes")[1]]
+    outputs = [command(stage, *words)[1] for words in (("poison", "list"), ("poison", "list", "--json"), ("status",))]
+    outputs += [command(stage, "poison", "show", hostile)[1], command(stage, "poison", "purge", "--all", "--yes")[1]]
     for out in outputs:
         assert "evil" in out
         assert not [c for c in out if c != "\n" and not c.isprintable()]
@@ -298,14 +318,14 @@ def test_f65_an_entry_that_is_not_the_dispatchers_own_is_not_launched_with_the_o
     stage.poison_queue.send(an_envelope(forged))
     stage.poison_queue.send(json.dumps({**ours, "original": forged}))
     stage.poison_queue.send(forged)
-    code, out, _ = stage.cli("poison", "requeue", "--all")
+    code, out = command(stage, "poison", "requeue", "--all")
     assert code == 0
     assert "3 left: not proven" in out
     assert [message.text for message in stage.queue.peek()] == ["no json"]
-    assert stage.cli("poison", "requeue", "--code", "ModelUnknown")[0] == 1
+    assert command(stage, "poison", "requeue", "--code", "ModelUnknown")[0] == 1
     assert len(stage.queue.peek()) == 1
-    assert "ModelUnknown (not proven)" in stage.cli("poison", "list")[1]
-    assert stage.cli("poison", "requeue", "--all", "--unproven")[0] == 0
+    assert "ModelUnknown (not proven)" in command(stage, "poison", "list")[1]
+    assert command(stage, "poison", "requeue", "--all", "--unproven")[0] == 0
     assert len(stage.queue.peek()) == 4
 
 
@@ -315,7 +335,7 @@ def test_f65_a_forged_entry_does_not_stand_for_the_dispatchers_of_the_same_id(st
     entry = PoisonEntry("ModelUnknown", "no such model", "m-1", 1, "", "", "ours")
     stage.poison_queue.send(an_envelope("forged"))
     stage.poison_queue.send(make_entry(entry, secret))
-    assert stage.cli("poison", "requeue", "m-1")[0] == 0
+    assert command(stage, "poison", "requeue", "m-1")[0] == 0
     assert [message.text for message in stage.queue.peek()] == ["ours"]
     assert stage.poison() == []
 
