@@ -23,6 +23,7 @@ from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
 
 from trainer_image.errors import ConfigInvalid
+from trainer_image.storage import surroundings
 from trainer_image.storage.azure_faults import ARCHIVED, REHYDRATED, Accepted, Asked, fault_of, no_token, retry_after
 from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader, only_our_credentials
 from trainer_image.storage.blob_names import printable
@@ -65,7 +66,7 @@ class _PatientRetry(ExponentialRetry):
 
 
 def open_container(connection_string: str | None, account_url: str | None, name: str, **options: Any) -> AzureContainer:
-    """A container of one storage account. Raises UsageError for an address that cannot be one."""
+    """A container of one storage account. Raises ConfigInvalid for settings of the environment that cannot be used."""
     # Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them.
     for library in ("azure", "urllib3", "msal"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -80,6 +81,7 @@ def open_container(connection_string: str | None, account_url: str | None, name:
         "max_block_size": _CHUNK,
         "transport": options.get("transport") or _transport(),
     }
+    surroundings.check()
     setting = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
     try:
         if connection_string:
@@ -87,13 +89,21 @@ def open_container(connection_string: str | None, account_url: str | None, name:
         else:
             from azure.identity import DefaultAzureCredential
 
-            credential = DefaultAzureCredential(transport=_transport())
-            service = BlobServiceClient(account_url or "", credential=credential, **options)
+            service = BlobServiceClient(account_url or "", credential=_credential(DefaultAzureCredential), **options)
         client = service.get_container_client(name)
         base64.b64decode(getattr(client.credential, "account_key", ""), validate=True)
     except ValueError:
         raise ConfigInvalid(f"{setting} is malformed: no storage account can be read from it") from None
     return AzureContainer(client, name)
+
+
+def _credential(kind: Callable[..., Any]) -> Any:
+    try:
+        return kind(transport=_transport())
+    except ValueError:
+        raise ConfigInvalid(
+            "AZURE_TOKEN_CREDENTIALS, or another variable that azure-identity reads, has a value that it does not know"
+        ) from None
 
 
 def _transport() -> RequestsTransport:

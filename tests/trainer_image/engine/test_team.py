@@ -126,7 +126,11 @@ def two_processes(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]
     data = class_table(tmp_path / "data")
     flags = {"data": data, "config": tmp_path / "config.yaml", "out": tmp_path / "out", "processes": 2}
     flags |= {"device": "cpu", "work-dir": tmp_path, "run-id": "mine"}
-    secrets = {"API_KEY": "portal-secret", "AZURE_STORAGE_CONNECTION_STRING": "storage-secret"}
+    secrets = {
+        "API_KEY": "portal-secret",
+        "AZURE_STORAGE_CONNECTION_STRING": "storage-secret",
+        "STATUS_TRACKING": "off",
+    }
     more = {"TERMINATION_MESSAGE_PATH": str(tmp_path / "words"), "LOG_LEVEL": "INFO"}
     with subprocess.Popen(
         [sys.executable, "-m", "trainer_image", "train", *(f"--{name}={value}" for name, value in flags.items())],

@@ -179,6 +179,38 @@ def test_a_malformed_connection_string_is_named_without_its_content(text: str) -
     assert "AZURE_STORAGE_CONNECTION_STRING" in told.value.sentence
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem"),
+        ("REQUESTS_CA_BUNDLE", __file__),
+        ("CURL_CA_BUNDLE", "/nowhere"),
+        ("HTTPS_PROXY", "http://"),
+        ("HTTPS_PROXY", "user:hunter2@proxy :8080"),
+        ("https_proxy", "http://proxy:port"),
+    ],
+)
+def test_what_the_http_library_would_stumble_over_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigInvalid, match=f"(?i)^{name} ") as told:
+        open_container("AccountName=x;AccountKey=eA==", None, "anything")
+    assert "hunter2" not in told.value.sentence
+
+
+@pytest.mark.parametrize("proxy", ["", "proxy:3128", "http://user:pass@proxy.example.com", "socks5://[::1]:1080"])
+def test_an_address_of_a_proxy_is_one(monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    open_container("AccountName=x;AccountKey=eA==", None, "anything")
+
+
+def test_a_choice_of_credentials_that_there_is_not_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "NoSuchCredential")
+    with pytest.raises(ConfigInvalid, match=r"^AZURE_TOKEN_CREDENTIALS, "):
+        open_container(None, "https://account.blob.core.windows.net", "anything")
+
+
 class _Faulty(RequestsTransport):
     """Answers the next requests with a fault each: a status, or an exception to raise."""
 
