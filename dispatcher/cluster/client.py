@@ -31,6 +31,7 @@ from dispatcher.cluster.errors import (
     WatchEvent,
 )
 from dispatcher.cluster.objects import Event, Job, KubeObject, Pod, Workload
+from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
 from training_common.text import one_line
 
@@ -319,6 +320,7 @@ def _connect(pool_size: int) -> tuple[Any, str]:
     """The client, and the namespace that the pod or the kubeconfig's context names."""
     configuration = client.Configuration()
     configuration.connection_pool_maxsize = pool_size
+    configuration.socket_options = SOCKET_OPTIONS
     namespace = "default"
     try:
         if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import urllib3
 
 from dispatcher.cluster.answers import error_of
 from dispatcher.cluster.client import KubernetesJobs
@@ -34,6 +36,24 @@ def test_a_proxys_404_does_not_say_that_a_job_is_absent() -> None:
         with pytest.raises(ClusterUnavailable, match="without a Status of Kubernetes"):
             cluster.get_job("model-1")
         assert len(proxy.paths) == 1
+
+
+def test_idle_connections_to_the_api_server_are_kept_known_to_load_balancers() -> None:
+    made: list[tuple[int, ...]] = []
+    real = urllib3.util.connection.create_connection
+
+    def connect(*arguments: Any, **options: Any) -> socket.socket:
+        connection = real(*arguments, **options)
+        keys = (socket.TCP_KEEPIDLE, socket.TCP_USER_TIMEOUT)
+        made.append(tuple(connection.getsockopt(socket.IPPROTO_TCP, key) for key in keys))
+        return connection
+
+    with ApiServer() as server, server.client() as cluster, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(urllib3.util.connection, "create_connection", connect)
+        cluster.get_job("model-1")
+    ((idle, unanswered),) = made
+    assert 0 < idle <= 120
+    assert 0 < unanswered <= 30_000
 
 
 def test_a_token_that_fits_into_no_header_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
