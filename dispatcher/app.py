@@ -42,11 +42,14 @@ from dispatcher.web.listen import listen
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_page import Process, StatusPage, running
 from dispatcher.web.status_rows import Rules
-from portal_client.errors import NotFoundUnexplained, PortalRefused, StatusUnreadable
+from portal_client.errors import NotFoundUnexplained, PortalError, PortalRefused, StatusUnreadable
 
 log = logging.getLogger(__name__)
 
 EXIT_LOOP_DIED = 70
+
+# What may fail at the portal beside status checks: see `CircuitBreaker.trip`.
+_WRITE = "write"
 
 # Seconds that the events of one change of a Job are apart at most.
 _BURST = 0.25
@@ -75,7 +78,7 @@ class App:
         )
         self._queue = factories.open_queue(settings, settings.queue_name)
         self._poison_queue = factories.open_queue(settings, settings.poison_queue_name)
-        self._portal = factories.open_portal(settings, self._metrics.portal_call)
+        self._portal = factories.open_portal(settings, self._on_portal_call)
         self._locks = ModelLocks()
         self._events = JobEvents(self._cluster)
         self._ended = EndedJobs(settings.ttl_after_report)
@@ -100,7 +103,12 @@ class App:
     def _make_reconciler(self) -> Reconciler:
         settings = self._settings
         reporter = Reporter(
-            self._cluster, self._portal, self._metrics, ttl=settings.ttl_after_report, events=self._events
+            self._cluster,
+            self._portal,
+            self._metrics,
+            ttl=settings.ttl_after_report,
+            events=self._events,
+            on_outage=self._on_refused_outcomes,
         )
         kueue = KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
         return Reconciler(
@@ -274,6 +282,15 @@ class App:
         with suppress(PortalRefused, StatusUnreadable, NotFoundUnexplained):
             if self._portal is not None:
                 self._portal.get_model_status(model_id)
+
+    def _on_portal_call(self, method: str, status: int | None, error: PortalError | None, seconds: float) -> None:
+        self._metrics.portal_call(method, status, error, seconds)
+        if method == "PUT" and error is None:
+            self._breakers["portal"].record_success(_WRITE)
+
+    def _on_refused_outcomes(self, sentence: str, model_id: str) -> None:
+        """Trainings whose end cannot be told are started one at a time. The probe only reads; a launch writes."""
+        self._breakers["portal"].trip(sentence, functools.partial(self._probe_portal, model_id), what=_WRITE)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():

@@ -32,6 +32,8 @@ DISRUPTED = "training-dispatcher/disrupted-pods"
 STOPPED = "training-dispatcher/stopped"
 # The progress message that the portal was last sent for the Job, so that a restart sends none of them again.
 TOLD = "training-dispatcher/told"
+# When the portal first refused the outcome: what it refuses for a day is given up, if it takes others'.
+REFUSED_AT = "training-dispatcher/report-refused-at"
 # Written with the one patch after the portal's acknowledgement: what was reported, as JSON; and a label of this name,
 # by which the Job leaves our lists and watches.
 REPORTED = "training-dispatcher/reported"

@@ -1,7 +1,8 @@
 """Outcome → portal until acknowledged, then the one patch that releases the Job.
 
 The Job under its finalizer is the outbox: what could not be reported is found again by whoever lists Jobs next. Every
-report is a GET before a PUT, so it is idempotent: anyone may repeat it at any time.
+report is a GET before a PUT, so it is idempotent: anyone may repeat it at any time. What a status or a refusal means is
+decided by the table in portal_client.reporting; `tries` remembers the answers before.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.objects import Job
+from dispatcher.controller.tries import Tries, status_of, wordings_of
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from dispatcher.telemetry.metrics import Metrics
-from portal_client import messages
+from portal_client import messages, reporting
 from portal_client.errors import PortalError
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
@@ -31,15 +33,14 @@ from training_common.times import rfc3339
 log = logging.getLogger(__name__)
 
 _PATCH_ATTEMPTS = 5
-# How often the portal has to refuse an outcome before it is given up; the tries back off.
-_REFUSALS = 5
 
 
 @dataclass(eq=False)
 class Reporter:
     """The portal's side of a Job's life after its launch. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. ttl: seconds for which a reported Job is kept.
+    portal: None with STATUS_TRACKING=off. ttl: seconds for which a reported Job is kept. on_outage(sentence, model_id):
+    called while the portal takes no outcome of any model.
     """
 
     cluster: Cluster
@@ -49,8 +50,10 @@ class Reporter:
     ttl: int
     events: EventRecorder = NULL_RECORDER
     clock: Callable[[], float] = time.time
+    on_outage: Callable[[str, str], None] = lambda sentence, model_id: None
 
-    _refusals: dict[str, int] = field(default_factory=dict, init=False)  # by the Job's uid
+    def __post_init__(self) -> None:
+        self._tries = Tries(self.cluster, self.portal, self.clock, self.on_outage)
 
     def report(self, job: Job, ended: Ended) -> Job | None:
         """Send the outcome to the portal, then release the Job; returns it, if it is still there.
@@ -62,11 +65,12 @@ class Reporter:
         try:
             result = self._send(job, ended)
         except PortalError as error:
-            sentence = f"{_status_of(ended).title} is not reported yet, and tried again: {error}"
+            sentence = f"{status_of(ended).title} is not reported yet, and tried again: {error}"
             self.events.record(job, "ReportDelayed", sentence, "Warning", once="")
             raise
+        self._tries.are_over(job)
         released = self._release(job, ended, result)
-        title, verdict = _status_of(ended).title, ended.verdict
+        title, verdict = status_of(ended).title, ended.verdict
         self.metrics.outcome(verdict.code)
         sentence = f"{verdict.code}: {verdict.sentence} ({result})"
         self.events.record(job, title, sentence, "Normal" if ended.completed else "Warning")
@@ -80,6 +84,7 @@ class Reporter:
     def report_deleted(self, job: Job, ended: Ended) -> None:
         """The Job was deleted by force before it was reported: there is nothing left to patch."""
         result = self._send(job, ended)
+        self._tries.are_over(job)
         self.metrics.outcome(ended.verdict.code)
         model_id, name = job.model_id, job.name
         log.warning("Model %s: Job %s was deleted before its outcome was reported; %s", model_id, name, result)
@@ -103,9 +108,9 @@ class Reporter:
         if self._live(job) is None:
             return
         log.warning("Model %s: a late Processing has overwritten its outcome; reporting it again", model_id)
-        self.portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
+        reporting.write(self.portal, model_id, status_of(ended), wordings_of(ended))
         self.metrics.repaired_outcomes.inc()
-        sentence = f"A late Processing had overwritten {_status_of(ended).title} at the portal: reported again"
+        sentence = f"A late Processing had overwritten {status_of(ended).title} at the portal: reported again"
         self.events.record(job, "Repaired", sentence, "Warning")
 
     def stop(self, job: Job, verdict: Verdict) -> Job:
@@ -129,7 +134,8 @@ class Reporter:
         now = self.portal.get_model_status(job.model_id)
         if now.status is ProcessingStatus.PROCESSING and instead_of in (None, now.message):
             if now.message != message:  # else another replica has written it
-                self.portal.update_model_status(job.model_id, ProcessingStatus.PROCESSING, message)
+                texts = reporting.wordings(message, messages.STARTED)
+                reporting.write(self.portal, job.model_id, ProcessingStatus.PROCESSING, texts)
         elif instead_of is None:
             return
         # A crash before the note: it is asked for once more, and found to stand there.
@@ -166,13 +172,16 @@ class Reporter:
         return live if live is not None and live.uid == job.uid else None
 
     def _send(self, job: Job, ended: Ended) -> str:
-        """GET before PUT; returns the result as one word for the annotation and the log."""
-        model_id = job.model_id
+        """GET before PUT; returns the result as one word for the annotation and the log. Raises PortalError: try again.
+
+        A crash anywhere here: the next one begins with the GET.
+        """
         if self.portal is None:
             return "untracked"
         try:
-            status = self.portal.get_model_status(model_id).status
-            if status.is_terminal:
+            shown = self.portal.get_model_status(job.model_id).status
+            if shown.is_terminal:
+                self._tries.taken(job)
                 return "reported"  # by the trainer, or by an earlier try of ours
             # Read after the status. The cache may be minutes old, and this the status of a next training.
             live = self.cluster.get_job(job.name)
@@ -180,32 +189,23 @@ class Reporter:
                 return "superseded"
             if live is not None and live.is_reported:
                 return "reported"  # by another replica
-            if status.may_start and (live or job).is_acknowledged:
-                return "superseded"  # the user has moved on: nobody asks for this Job's outcome any more
-            self.portal.update_model_status(model_id, _status_of(ended), ended.verdict.sentence)
+            if self._tries.are_superseded(live or job, shown):
+                return "superseded"
+            self._tries.write(job, ended)
             return "reported"
         except PortalError as error:
-            if error.retryable or self._may_pass(job):
+            if not self._tries.are_given_up(job, error):
                 raise
-            # It refuses for good (404, another 4xx): logged once as an error, and never tried again (F33).
             self.metrics.refused_reports.inc()
-            log.error("Model %s: the portal refuses its outcome: %s", model_id, error)
+            log.error("Model %s: the portal refuses its outcome: %s", job.model_id, error)
             self.events.record(job, "ReportRefused", str(error), "Warning")
             return "refused"
-
-    def _may_pass(self, job: Job) -> bool:
-        """A refusal counts only when it is repeated: a gateway without its portal answers 404, too."""
-        uid = job.uid
-        count = self._refusals.pop(uid, 0) + 1
-        if count < _REFUSALS:
-            self._refusals[uid] = count
-        return count < _REFUSALS
 
     def _release(self, job: Job, ended: Ended, result: str) -> Job | None:
         """The one patch: finalizer off, what was reported, and the time to live. Returns the Job; None: it is gone."""
         name = job.name
         report = {
-            "status": _status_of(ended).title,
+            "status": status_of(ended).title,
             "code": ended.verdict.code,
             "sentence": ended.verdict.sentence,
             "portal": result,
@@ -230,7 +230,3 @@ class Reporter:
                     return current
                 job = current
         raise ObjectConflict(f"Job {name} changes faster than it can be patched")
-
-
-def _status_of(ended: Ended) -> ProcessingStatus:
-    return ProcessingStatus.COMPLETED if ended.completed else ProcessingStatus.FAILED

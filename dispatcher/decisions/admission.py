@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from dispatcher.cluster.objects import Job
+from dispatcher.decisions.own_writes import may_be_older
 from portal_client.statuses import ProcessingStatus
 
 
@@ -64,8 +65,11 @@ class Decision:
     sentence: str
 
 
-def decide(status: ProcessingStatus, job: Job | None, message_id: str) -> Decision:
-    """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name."""
+def decide(status: ProcessingStatus, job: Job | None, message_id: str, now: float) -> Decision:
+    """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name.
+
+    now: epoch seconds.
+    """
     if job is None:
         if status.may_start:
             return Decision(Action.LAUNCH, f"status {status.title}")
@@ -78,7 +82,7 @@ def decide(status: ProcessingStatus, job: Job | None, message_id: str) -> Decisi
         return Decision(Action.BLOCKED, f"a Job named {job.name} exists that the dispatcher did not create")
     if job.annotations.message_id == message_id:
         return _own(status, job)
-    return _other(status, job)
+    return _other(status, job, now)
 
 
 def _own(status: ProcessingStatus, job: Job) -> Decision:
@@ -89,15 +93,19 @@ def _own(status: ProcessingStatus, job: Job) -> Decision:
     return Decision(Action.ADOPT, "this message's Job is half-launched")
 
 
-def _other(status: ProcessingStatus, job: Job) -> Decision:
+def _other(status: ProcessingStatus, job: Job, now: float) -> Decision:
     if not status.may_start:
         return Decision(Action.REFUSE, _refusal(status))
     if job.is_finished:
+        if job.is_reported and may_be_older(status, job, now):
+            return Decision(Action.LATER, f"status {status.title}, which may be older than what was just reported")
         if job.is_reported:
             return Decision(Action.LAUNCH, f"status {status.title}; the Job before has ended and is reported")
         return Decision(Action.LATER, "the Job before has ended; its outcome is reported first")
     if job.is_deleting:
         return Decision(Action.LATER, "the Job before is being deleted")
+    if job.is_acknowledged and may_be_older(status, job, now):
+        return Decision(Action.LATER, f"status {status.title}, which may be older than our Processing")
     if job.is_acknowledged:
         return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is requested")
     return Decision(Action.DUPLICATE, "a training of this model is already being launched for another message")

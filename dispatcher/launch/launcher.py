@@ -100,7 +100,7 @@ class Launcher:
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
         # A refusal needs the Job to distinguish our own training from another's; a launch learns of it by the 409.
         job = None if status.may_start else self.cluster.get_job(request.model_container)
-        decision = admission.decide(status, job, delivery.message_id)
+        decision = admission.decide(status, job, delivery.message_id, self.clock())
         for _ in range(3):
             if decision.action.job is not JobEffect.CREATE:
                 return self._apply(decision, job, request.model_id, status, delivery)
@@ -118,7 +118,7 @@ class Launcher:
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self.cluster.get_job(request.model_container)
             status = self._status(request.model_id)
-            decision = admission.decide(status, job, delivery.message_id)
+            decision = admission.decide(status, job, delivery.message_id, self.clock())
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, cached: Job) -> Decision:
@@ -129,7 +129,7 @@ class Launcher:
             return Decision(Action.DONE, "it is gone")
         model_id = job.model_id
         status = self._status(model_id)
-        decision = admission.decide(status, job, job.annotations.message_id or "")
+        decision = admission.decide(status, job, job.annotations.message_id or "", self.clock())
         return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
     def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:

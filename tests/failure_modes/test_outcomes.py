@@ -21,7 +21,7 @@ from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import Bounds, decode
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
-from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, released, statuses, templates
+from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, released, statuses, templates
 from tests.world import json_objects as objects
 from tests.world.builders import (
     LIMITS,
@@ -169,21 +169,27 @@ def test_f31_a_report_is_for_this_very_job() -> None:
     assert bench.portal()[0] == "Processing"
 
 
-def test_f33_a_portal_that_refuses_for_good_is_asked_a_few_times_and_never_again(
+def test_f33_an_outcome_that_is_refused_for_a_day_goes_where_the_portal_takes_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench = Bench()
     bench.put(job_json(*failed()), pod_json(phase="Failed", state=terminated(65)), status=None)
-    tries = 0
+    with pytest.raises(PortalError):
+        bench.look()
+    assert objects.annotation(bench.job(), names.REFUSED_AT) is not None
+    bench.process = Process(bench.world)  # it remembers across a restart
+    for _ in range(25):
+        bench.pass_time(3600)
+        with pytest.raises(PortalError) as caught:
+            bench.look()
+        assert not released(bench.job()), "no other model shows that the portal works"
+    assert caught.value.retry_after == 300, "asked ever less often"
+
+    bench.put(job_json(*failed(), model_id="2", uid="job-2"), status=S.COMPLETED)
+    bench.look("2")
     with caplog.at_level(logging.ERROR):
-        while not released(bench.job()):
-            tries += 1
-            assert tries < 20
-            try:
-                bench.look()
-            except PortalError:
-                continue
-    assert calls(bench.world, "portal.get", "portal.put") == ["portal.get"] * 5
+        bench.look()
+    assert released(bench.job())
     assert '"portal": "refused"' in (objects.annotation(bench.job(), names.REPORTED) or "")
     assert len([r for r in caplog.records if "refuses its outcome" in r.getMessage()]) == 1
     for _ in range(5):

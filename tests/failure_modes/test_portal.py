@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 import time
 import urllib.error
+from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from dispatcher.cluster import names
 from dispatcher.decisions.admission import Action, Decision
 from dispatcher.launch.launcher import Delivery
 from dispatcher.launch.request import TrainingRequest
@@ -17,12 +21,17 @@ from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import wait_until
 from portal_client.client import PortalClient
-from portal_client.errors import PortalUnauthorized
-from tests.failure_modes.bench import a_world
+from portal_client.errors import PortalRefused, PortalUnauthorized, StatusInDoubt, WriteConflict
+from portal_client.reporting import PLAUSIBLE_LAG
+from portal_client.statuses import ProcessingStatus
+from tests.failure_modes.bench import Bench, S, a_world, calls, released
 from tests.portal_client.portal_calls import failure_of_get, failure_of_put
 from tests.portal_client.raw_portal import always, serving
+from tests.world import json_objects as objects
+from tests.world.builders import T0, failed, job_json, pod_json, terminated
 from tests.world.dispatcher_process import Stage
 from tests.world.simulated.dispatcher import Process
+from training_common.times import rfc3339
 
 
 def test_f60_a_404_without_words_stops_nobody_and_condemns_nobody_until_the_portal_knows_models(stage: Stage) -> None:
@@ -104,6 +113,170 @@ def test_f62_a_key_that_the_portal_repeats_in_any_form_reaches_no_sentence(stage
     assert said in entry.sentence
     for piece in (key, spelt, quote(key, safe=""), key[:12]):
         assert piece not in stage.log() + ready + entry.sentence
+
+
+def an_ended_job(model: str = "1", before: str | None = "Created", launched: float = T0 - 5) -> dict[str, Any]:
+    job = job_json(*failed(), model_id=model, uid=f"job-{model}")
+    job["metadata"]["annotations"][names.LAUNCHED_AT] = rfc3339(launched)
+    if before is not None:
+        job["metadata"]["annotations"][names.STATUS_BEFORE] = before
+    return job
+
+
+def ended(bench: Bench, status: ProcessingStatus | None, model: str = "1", **job: Any) -> None:
+    """Have a failed Job of this model, whose portal shows `status`."""
+    pod = pod_json(name=f"pod-{model}", model_id=model, job_uid=f"job-{model}", phase="Failed", state=terminated(65))
+    bench.put(an_ended_job(model, **job), pod, status=status)
+
+
+def result(bench: Bench, model: str = "1") -> str:
+    return str(json.loads(objects.annotation(bench.job(model), names.REPORTED) or "{}").get("portal"))
+
+
+@pytest.mark.parametrize(("before", "old"), [("Created", S.CREATED), ("Reconfigure", S.RECONFIGURE), (None, S.CREATED)])
+def test_f77_an_old_answer_after_our_processing_loses_no_outcome(before: str | None, old: ProcessingStatus) -> None:
+    bench = Bench()
+    ended(bench, old, before=before)
+    for _ in range(5):
+        with pytest.raises(StatusInDoubt) as caught:
+            bench.look()
+        assert 0 < (caught.value.retry_after or 0) <= PLAUSIBLE_LAG
+        bench.pass_time(10)
+    assert "portal.put" not in calls(bench.world), "it may be somebody's"
+    bench.put(an_ended_job(before=before), status=S.PROCESSING)
+    bench.look()
+    assert (bench.portal()[0], result(bench)) == ("Failed", "reported")
+
+
+def test_f77_somebody_has_moved_on_where_it_still_stands_there_after_any_lag(caplog: pytest.LogCaptureFixture) -> None:
+    bench = Bench()
+    ended(bench, S.CREATED)
+    with pytest.raises(StatusInDoubt):
+        bench.look()
+    bench.pass_time(PLAUSIBLE_LAG)
+    with caplog.at_level(logging.WARNING, "dispatcher"):
+        bench.look()
+    assert (bench.portal()[0], result(bench)) == ("Created", "superseded")
+    assert any("somebody has moved on" in r.getMessage() for r in caplog.records if r.levelname == "WARNING")
+
+
+def test_f77_what_cannot_have_stood_there_before_is_believed_at_once() -> None:
+    bench = Bench()
+    ended(bench, S.RECONFIGURE, before="Created")
+    bench.look()
+    assert (bench.portal()[0], result(bench)) == ("Reconfigure", "superseded")
+
+
+def test_f77_a_duplicate_beside_an_old_answer_stops_no_healthy_training() -> None:
+    world = a_world("hang")
+    process = Process(world)
+    process.tick()
+    uid = objects.uid_of(world.jobs["model-1"])
+    world.models["1"].status = S.CREATED  # what a cache still has
+    world.enqueue("1")
+    process.take()
+    assert objects.uid_of(world.jobs["model-1"]) == uid
+    assert not objects.is_deleting(world.jobs["model-1"])
+    assert len(world.messages) == 1, "it comes again later"
+
+
+def test_f78_a_success_that_its_body_denies_releases_no_job(stage: Stage) -> None:
+    model = stage.submit("failed")
+    stage.portal.add_fault("denied", method="PUT", model=model, count=6, after=False)
+    stage.start()
+    stage.wait(lambda: "did not take the status saying 'This failure was scripted'" in stage.log())
+    stage.wait_status(model, "Failed", 60)
+
+
+def test_f79_a_message_that_is_refused_is_sent_with_fewer_words_before_anything_is_given_up() -> None:
+    """A column that is too short, or a firewall that dislikes a word: the status arrives all the same."""
+    bench = Bench()
+    ended(bench, S.PROCESSING)
+    put = bench.process.reporter.portal.update_model_status  # type: ignore[union-attr]
+
+    def narrow(model_id: str, status: ProcessingStatus, message: str) -> None:
+        if len(message) > 20:
+            raise PortalRefused("too long", status_code=400)
+        put(model_id, status, message)
+
+    bench.process.reporter.portal.update_model_status = narrow  # type: ignore[union-attr, method-assign]
+    bench.look()
+    assert bench.portal() == ("Failed", "DatasetInvalid")
+    assert result(bench) == "reported"
+
+
+@pytest.mark.parametrize("status", [409, 412, 423])
+def test_f80_a_conflict_is_looked_at_and_written_again(portal: StandInPortal, model_id: str, status: int) -> None:
+    portal.set_model(model_id, "Processing")
+    portal.add_fault("status", status=status, method="PUT", count=8)
+    client = PortalClient(portal.url, portal.api_key)
+    bench = Bench()
+    ended(bench, S.PROCESSING, model=model_id)
+    bench.process.reporter.portal = bench.process.reporter._tries.portal = client
+    for _ in range(8):
+        with pytest.raises(WriteConflict):
+            bench.look(model_id)
+        assert not released(bench.job(model_id))
+    bench.look(model_id)
+    assert portal.model(model_id).status == "Failed"
+    methods = [call.method for call in portal.calls()]
+    assert methods == ["GET", "PUT"] * 9, "compared before each write"
+
+
+def test_f80_an_end_that_stands_there_after_a_conflict_is_final(portal: StandInPortal, model_id: str) -> None:
+    portal.set_model(model_id, "Processing")
+    portal.add_fault("status", status=409, method="PUT")
+    bench = Bench()
+    ended(bench, S.PROCESSING, model=model_id)
+    bench.process.reporter.portal = bench.process.reporter._tries.portal = PortalClient(portal.url, portal.api_key)
+    with pytest.raises(WriteConflict):
+        bench.look(model_id)
+    portal.set_model(model_id, "Completed")
+    bench.look(model_id)
+    assert (portal.model(model_id).status, result(bench, model_id)) == ("Completed", "reported")
+
+
+def test_f81_a_portal_that_refuses_every_outcome_is_an_outage_and_every_job_is_kept() -> None:
+    bench = Bench()
+    told: list[str] = []
+    bench.process.reporter._tries.on_outage = lambda sentence, model_id: told.append(sentence)
+    put = bench.process.reporter.portal.update_model_status  # type: ignore[union-attr]
+
+    def refuse(model_id: str, status: ProcessingStatus, message: str) -> None:
+        raise PortalRefused("The portal refuses this call saying 'a bad release'", status_code=405)
+
+    bench.process.reporter.portal.update_model_status = refuse  # type: ignore[union-attr, method-assign]
+    for model in ("1", "2"):
+        ended(bench, S.PROCESSING, model=model)
+    for _ in range(50):  # two days
+        for model in ("1", "2"):
+            with pytest.raises(PortalRefused):
+                bench.look(model)
+        bench.pass_time(3600)
+    assert not any(released(bench.job(model)) for model in ("1", "2"))
+    assert "takes no outcome of any model" in told[0]
+    assert "a bad release" in told[0]
+
+    bench.process.reporter.portal.update_model_status = put  # type: ignore[union-attr, method-assign]
+    told.clear()
+    for model in ("1", "2"):
+        bench.look(model)
+    assert [bench.portal(model)[0] for model in ("1", "2")] == ["Failed", "Failed"]
+    assert not told
+
+
+def test_f81_the_breaker_opens_while_no_outcome_is_taken_and_closes_when_one_is(stage: Stage) -> None:
+    models = [stage.submit("failed") for _ in range(2)]
+    stage.start()
+    stage.wait(lambda: all(stage.status(model) == "Processing" for model in models))
+    stage.portal.add_fault("status", status=405, method="PUT", count=None)
+    stage.wait(lambda: "Intake pauses: The portal takes no outcome of any model" in stage.log(), 60)
+    later = stage.submit("done")
+    stage.portal.clear_faults()
+    for model in models:
+        stage.wait_status(model, "Failed", 90)
+    stage.wait_status(later, "Completed", 60)
+    assert "Intake continues; it had paused: The portal takes no outcome of any model" in stage.log()
 
 
 def test_f82_a_key_that_is_refused_by_a_redirect_falls_back_to_the_other_header(

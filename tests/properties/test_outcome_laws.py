@@ -90,7 +90,7 @@ def test_missing_fields_never_stop_the_reconciler(world: World, later: float) ->
 
 @given(damaged(), st.sampled_from(ProcessingStatus), st.sampled_from(["message-1", "another"]))
 def test_missing_fields_never_stop_the_intake(world: World, status: ProcessingStatus, message_id: str) -> None:
-    decision = admission.decide(status, seen(world)[0], message_id)
+    decision = admission.decide(status, seen(world)[0], message_id, world.now)
     assert decision.sentence
     if decision.action is admission.Action.LAUNCH:
         assert status.may_start, "nothing is launched that may not start"

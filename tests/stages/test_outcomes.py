@@ -141,7 +141,7 @@ def test_a_second_message_for_a_running_model_is_consumed_without_a_second_job(s
     assert "status Processing; only Created and Reconfigure may start" in stage.log()
 
 
-def test_an_outcome_that_the_portal_refuses_for_good_is_an_event_and_lets_the_job_go(stage: Stage) -> None:
+def test_an_outcome_that_the_portal_refuses_is_an_event_and_stays_on_its_job(stage: Stage) -> None:
     model = stage.submit("runs")
     stage.start()
     stage.wait(lambda: stage.running(model))
@@ -149,6 +149,14 @@ def test_an_outcome_that_the_portal_refuses_for_good_is_an_event_and_lets_the_jo
     pod = stage.pods(model)[0]
     call_json("POST", f"{stage.cluster.url}/_stub/pods/{stage.namespace}/{objects.name_of(pod)}/evict", {})
     stage.delete_job(model)
+
+    def told() -> bool:
+        events = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
+        return any(event["reason"] == "ReportDelayed" and "does not know" in event["message"] for event in events)
+
+    stage.wait(told, 60)
+    job = stage.wait(lambda: (job := stage.job(model)) and objects.annotation(job, names.REFUSED_AT) and job)
+    assert names.FINALIZER in job["metadata"]["finalizers"]
+    stage.portal.set_model(model, "Processing")
     stage.wait(lambda: stage.job(model) is None, 60)
-    events = stage.cluster.api("GET", f"/api/v1/namespaces/{stage.namespace}/events")["items"]
-    assert any(event["reason"] == "ReportRefused" for event in events)
+    assert stage.status(model) == "Failed"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from dispatcher.cluster import names
 from dispatcher.cluster.objects import Job
 from dispatcher.decisions.admission import Action, decide
 from portal_client.statuses import ProcessingStatus
-from tests.world.builders import T0, a_job, complete, failed
+from tests.world.builders import T0, a_job, complete, failed, job_json
+from training_common.times import rfc3339
 
 MINE = "message-1"
 OTHER = "message-0"
+LONG_AFTER = T0 + 3600
 
 # The Job's state → the arguments of the builder.
 STATES: dict[str, dict[str, Any]] = {
@@ -82,7 +87,7 @@ def test_the_tables_have_every_state() -> None:
 @pytest.mark.parametrize("status", ProcessingStatus)
 def test_without_a_job_only_the_status_decides(status: ProcessingStatus) -> None:
     expected = Action.LAUNCH if status in STARTABLE else Action.REFUSE
-    assert decide(status, None, MINE).action is expected
+    assert decide(status, None, MINE, LONG_AFTER).action is expected
 
 
 @pytest.mark.parametrize(("state", "under_way", "over"), OWN)
@@ -91,14 +96,14 @@ def test_a_redelivered_message_goes_on_where_it_was(
     status: ProcessingStatus, state: str, under_way: Action, over: Action
 ) -> None:
     expected = over if status in OVER else under_way
-    assert decide(status, the_job(state, MINE), MINE).action is expected
+    assert decide(status, the_job(state, MINE), MINE, LONG_AFTER).action is expected
 
 
 @pytest.mark.parametrize(("state", "may_start"), OTHERS)
 @pytest.mark.parametrize("status", ProcessingStatus)
 def test_another_messages_job_is_never_taken_over(status: ProcessingStatus, state: str, may_start: Action) -> None:
     expected = may_start if status in STARTABLE else Action.REFUSE
-    assert decide(status, the_job(state, OTHER), MINE).action is expected
+    assert decide(status, the_job(state, OTHER), MINE, LONG_AFTER).action is expected
 
 
 @pytest.mark.parametrize("status", ProcessingStatus)
@@ -110,12 +115,12 @@ def test_another_messages_job_is_never_taken_over(status: ProcessingStatus, stat
 def test_a_job_that_is_not_ours_is_left_alone(status: ProcessingStatus, foreign: dict[str, Any]) -> None:
     """It blocks a launch; a model that may not start is refused all the same, and is no poison."""
     expected = Action.BLOCKED if status in STARTABLE else Action.REFUSE
-    assert decide(status, a_job(**foreign), MINE).action is expected
+    assert decide(status, a_job(**foreign), MINE, LONG_AFTER).action is expected
 
 
 @pytest.mark.parametrize("status", [s for s in ProcessingStatus if s not in STARTABLE])
 def test_a_refusal_names_the_status(status: ProcessingStatus) -> None:
-    sentence = decide(status, None, MINE).sentence
+    sentence = decide(status, None, MINE, LONG_AFTER).sentence
     assert status.title in sentence
     assert "only Created and Reconfigure may start" in sentence
 
@@ -123,15 +128,45 @@ def test_a_refusal_names_the_status(status: ProcessingStatus) -> None:
 def test_a_model_that_is_processing_without_a_job_is_pointed_out() -> None:
     """The dispatcher cannot ask the portal for all its models: a second request is all the evidence that it gets."""
     hint = "there is no Job of it here"
-    assert hint in decide(ProcessingStatus.PROCESSING, None, MINE).sentence
-    assert hint not in decide(ProcessingStatus.PROCESSING, a_job(message_id="another"), MINE).sentence
-    assert hint not in decide(ProcessingStatus.COMPLETED, None, MINE).sentence
+    assert hint in decide(ProcessingStatus.PROCESSING, None, MINE, LONG_AFTER).sentence
+    assert hint not in decide(ProcessingStatus.PROCESSING, a_job(message_id="another"), MINE, LONG_AFTER).sentence
+    assert hint not in decide(ProcessingStatus.COMPLETED, None, MINE, LONG_AFTER).sentence
 
 
 def test_a_foreign_jobs_name_is_said() -> None:
-    assert "model-1" in decide(ProcessingStatus.CREATED, a_job(managed=False), MINE).sentence
+    assert "model-1" in decide(ProcessingStatus.CREATED, a_job(managed=False), MINE, LONG_AFTER).sentence
 
 
 def test_a_condition_with_status_false_ends_nothing() -> None:
     job = a_job({"type": "Failed", "status": "False"}, {"type": "Complete", "status": "Unknown"}, message_id=OTHER)
-    assert decide(ProcessingStatus.CREATED, job, MINE).action is Action.REPLACE
+    assert decide(ProcessingStatus.CREATED, job, MINE, LONG_AFTER).action is Action.REPLACE
+
+
+@pytest.mark.parametrize(
+    ("before", "status", "seconds", "action"),
+    [
+        ("Created", ProcessingStatus.CREATED, 30, Action.LATER),
+        ("Created", ProcessingStatus.CREATED, 61, Action.REPLACE),
+        ("Created", ProcessingStatus.RECONFIGURE, 1, Action.REPLACE),
+        ("Reconfigure", ProcessingStatus.RECONFIGURE, 30, Action.LATER),
+        ("Reconfigure", ProcessingStatus.RECONFIGURE, 61, Action.REPLACE),
+    ],
+)
+def test_a_status_that_may_be_older_than_our_own_write_stops_nobody(
+    before: str, status: ProcessingStatus, seconds: float, action: Action
+) -> None:
+    job = job_json(message_id=OTHER)
+    job["metadata"]["annotations"] |= {names.STATUS_BEFORE: before, names.LAUNCHED_AT: rfc3339(T0)}
+    assert decide(status, msgspec.convert(job, Job), MINE, T0 + seconds).action is action
+
+
+@pytest.mark.parametrize(
+    ("portal", "seconds", "action"),
+    [("reported", 30, Action.LATER), ("reported", 61, Action.LAUNCH), ("untracked", 1, Action.LAUNCH)],
+)
+def test_a_duplicate_beside_an_old_answer_trains_no_model_twice(portal: str, seconds: float, action: Action) -> None:
+    job = job_json(*complete(), message_id=OTHER, acknowledged=False)
+    report = json.dumps({"status": "Completed", "code": "Completed", "sentence": "", "portal": portal})
+    notes = {names.REPORTED: report, names.REPORTED_AT: rfc3339(T0), names.STATUS_BEFORE: "Created"}
+    job["metadata"]["annotations"] |= notes
+    assert decide(ProcessingStatus.CREATED, msgspec.convert(job, Job), MINE, T0 + seconds).action is action

@@ -81,7 +81,7 @@ def test_no_message_s_own_job_is_created_once_more() -> None:
     """take_on has a Job in front of it: to create one is never what becomes of it."""
     job = a_job(launched=False, acknowledged=None)
     message_id = job.annotations.message_id or ""
-    decided = [admission.decide(status, job, message_id).action.job for status in ProcessingStatus]
+    decided = [admission.decide(status, job, message_id, 4e9).action.job for status in ProcessingStatus]
     assert JobEffect.CREATE not in decided
 
 

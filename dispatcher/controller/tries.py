@@ -1,0 +1,125 @@
+"""The tries to report an outcome, and what the portal has answered to those before.
+
+In memory, but for the time of the first refusal: a restart begins each count anew, which only makes us more patient.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from dispatcher.cluster import names
+from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
+from dispatcher.cluster.objects import Job, timestamp
+from dispatcher.decisions.outcome import Ended
+from dispatcher.decisions.own_writes import own_writes
+from dispatcher.ports import Cluster
+from portal_client import reporting
+from portal_client.errors import PortalError, StatusInDoubt, WriteConflict
+from portal_client.protocol import Portal
+from portal_client.reporting import PLAUSIBLE_LAG, OutcomeWrites, Step
+from portal_client.statuses import ProcessingStatus
+from training_common.times import rfc3339
+
+log = logging.getLogger(__name__)
+
+# An outcome that is refused is offered again after a tenth of the time that it has been refused for; seconds, at most.
+_REFUSED_PAUSE_MAX = 300.0
+
+
+@dataclass(eq=False)
+class Tries:
+    """Of all Jobs; one worker at a time has a Job. on_outage(sentence, model_id): see Reporter."""
+
+    cluster: Cluster
+    portal: Portal | None
+    clock: Callable[[], float]
+    on_outage: Callable[[str, str], None]
+
+    _writes: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)
+    # By the Job's uid: when a look first contradicted our writes, when the outcome was first refused (epoch seconds),
+    # and how often in a row the portal has answered 500 to it.
+    _doubted: dict[str, float] = field(default_factory=dict, init=False)
+    _refused: dict[str, float] = field(default_factory=dict, init=False)
+    _server_errors: dict[str, int] = field(default_factory=dict, init=False)
+
+    def taken(self, job: Job) -> None:
+        """The portal has an outcome of the model."""
+        self._writes.taken(job.model_id, self.clock())
+
+    def are_over(self, job: Job) -> None:
+        self._doubted.pop(job.uid, None)
+        self._refused.pop(job.uid, None)
+        self._server_errors.pop(job.uid, None)
+
+    def are_superseded(self, job: Job, shown: ProcessingStatus) -> bool:
+        """Whether somebody has moved on. Raises StatusInDoubt where the portal may only lag behind."""
+        now = self.clock()
+        own = own_writes(job, now)
+        first = self._doubted.get(job.uid)
+        step = reporting.before_write(shown, own, None if first is None else now - first)
+        if step is Step.LOOK_AGAIN:
+            first = self._doubted.setdefault(job.uid, now)
+            wait = max(1.0, PLAUSIBLE_LAG - min(now - first, own.since))
+            raise StatusInDoubt(
+                f"The portal shows {shown.title} for model {job.model_id} although it has acknowledged Processing: its "
+                f"answers may lag behind, so it is asked again in {wait:.0f} s",
+                retry_after=wait,
+            )
+        if step is Step.SUPERSEDED:
+            log.warning(
+                "Model %s: the portal shows %s again: somebody has moved on, and its outcome is not reported",
+                job.model_id,
+                shown.title,
+            )
+        return step is Step.SUPERSEDED
+
+    def write(self, job: Job, ended: Ended) -> None:
+        """PUT the outcome, with shorter words where the portal dislikes these. Raises PortalError."""
+        assert self.portal is not None
+        model_id, texts = job.model_id, wordings_of(ended)
+        try:
+            taken = reporting.write(self.portal, model_id, status_of(ended), texts, self._server_errors.get(job.uid, 0))
+        except WriteConflict:
+            raise
+        except PortalError as error:
+            if error.status_code == 500:
+                self._server_errors[job.uid] = self._server_errors.get(job.uid, 0) + 1
+            self._writes.refused(model_id, str(error))
+            if words := self._writes.outage():
+                self.on_outage(
+                    f"The portal takes no outcome of any model; they are kept on their Jobs. {words}", model_id
+                )
+            raise
+        self.taken(job)
+        if taken != texts[0]:
+            log.warning("Model %s: the portal did not take the whole sentence, only %r", model_id, taken)
+
+    def are_given_up(self, job: Job, error: PortalError) -> bool:
+        """Whether the portal's refusal ends the matter. If not, and if it is one, it is noted on the Job."""
+        if error.retryable:
+            return False
+        now = self.clock()
+        noted = timestamp(job.annotations.refused_at)
+        since = self._refused.setdefault(job.uid, now if noted is None else noted)
+        others_taken = self._writes.others_taken(job.model_id, since)
+        step = reporting.after_failure(error, words_left=False, refused_for=now - since, others_taken=others_taken)
+        if step is Step.GIVEN_UP:
+            return True
+        if noted is None:
+            # A crash before it: the day begins anew.
+            note = {"metadata": {"uid": job.uid, "annotations": {names.REFUSED_AT: rfc3339(since)}}}
+            with suppress(ObjectNotFound, ObjectConflict):
+                self.cluster.patch_job(job.name, note)
+        error.retry_after = max(error.retry_after or 0.0, min(_REFUSED_PAUSE_MAX, (now - since) / 10))
+        return False
+
+
+def wordings_of(ended: Ended) -> tuple[str, ...]:
+    return reporting.wordings(ended.verdict.sentence, ended.verdict.code)
+
+
+def status_of(ended: Ended) -> ProcessingStatus:
+    return ProcessingStatus.COMPLETED if ended.completed else ProcessingStatus.FAILED
