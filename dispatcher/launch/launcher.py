@@ -111,8 +111,6 @@ class Launcher:
             self._check_time(delivery)
             created = self._create(replace(delivery, shown=status), request)
             if created is not None:
-                text = f"Created, suspended, for message {delivery.message_id}; Processing is sent next"
-                self.events.record(created, "Created", text)
                 self._go_on(created, request.model_id, delivery, acknowledged=False)
                 return decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
@@ -227,9 +225,7 @@ class Launcher:
             self._check_time(delivery)
             with self.timed("mark"):
                 acknowledged = self._mark_processing(model_id, delivery)
-            if acknowledged:
-                self.events.record(job, "Processing", "The portal has acknowledged Processing")
-            elif self.portal is not None:
+            if not acknowledged and self.portal is not None:
                 text = "The portal did not accept Processing; the training starts, and it is sent again later"
                 self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
         # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
@@ -243,7 +239,9 @@ class Launcher:
         log.info("Model %s: Job %s launched", model_id, job.name)
         whose = f"queued by Kueue in {self.kueue_queue}" if self.kueue_queue else "resumed"
         message_id = job.annotations.message_id
-        self.events.record(job, "Launched", f"Launched for message {message_id}: {whose}")
+        # One Event for all steps that went well: each is a call, as dear as a step.
+        told = "; the portal has acknowledged Processing" if acknowledged else ""
+        self.events.record(job, "Launched", f"Launched for message {message_id}: {whose}{told}")
 
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         """Step 4: whether the portal has acknowledged Processing. If not, the training starts all the same."""

@@ -1,16 +1,17 @@
 """Kubernetes Events on the Job, so that `kubectl describe job model-123` shows what happened to it.
 
-One thread writes them: a launch does not wait for them, and a failure to write one is no error. An Event's name is a
-hash of its content, which makes recording idempotent: the API server takes it once, whoever records it again (another
-replica, the next try, the process after a restart).
+One thread writes them at a bounded pace, outcomes and warnings first: a launch does not wait for them, and a failure to
+write one is no error. An Event's name is a hash of its content, which makes recording idempotent: the API server takes
+it once, whoever records it again (another replica, the next try, the process after a restart).
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -25,8 +26,11 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["Normal", "Warning"]
 
-# Waiting Events at most; while the API server is slower than we launch, further ones are dropped.
+# Most Events written in a second; more than launches, each of which has one.
+_PER_SECOND = 50.0
+# Waiting Events at most, and ten times as many of those that come first: further ones are dropped.
 _MOST = 1000
+_END = 2
 # The number of latest Events that are not sent again; the API server keeps Events for an hour by default.
 _REMEMBERED = 2000
 # The API server's limit on an Event's message.
@@ -52,28 +56,36 @@ class JobEvents(EventRecorder):
     def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.time) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(_MOST)
+        # (0 for what comes first, 2 for the end; the number that keeps the order; the Event)
+        self._waiting: queue.PriorityQueue[tuple[int, int, dict[str, Any]]] = queue.PriorityQueue()
+        self._numbers = itertools.count()
+        self._closing = threading.Event()
         self._written: dict[str, None] = {}  # names, the latest last; only the writing thread uses it
 
     def record(self, job: Job, reason: str, message: str, kind: Kind = "Normal", *, once: str | None = None) -> None:
-        try:
-            self._waiting.put_nowait(make_event(job, reason, message, kind, now=self._clock(), once=once))
-        except queue.Full:
+        first = kind == "Warning" or reason == "Completed"
+        if self._waiting.qsize() >= (10 * _MOST if first else _MOST):
             log.debug("The Event %s of Job %s is dropped: too many wait", reason, job.name)
+            return
+        event = make_event(job, reason, message, kind, now=self._clock(), once=once)
+        self._waiting.put((0 if first else 1, next(self._numbers), event))
 
     def run(self, alive: Callable[[], None]) -> None:
         """Write Events until `close`."""
+        due = 0.0
         while True:
             alive()
             try:
-                event = self._waiting.get(timeout=5.0)
+                rank, _, event = self._waiting.get(timeout=5.0)
             except queue.Empty:
                 continue
-            if event is None:
+            if rank == _END:
                 return
             name = event["metadata"]["name"]
             if name in self._written:
                 continue
+            self._closing.wait(due - time.monotonic())
+            due = time.monotonic() + 1 / _PER_SECOND
             try:
                 self._cluster.create_event(event)
             except ObjectConflict:
@@ -87,8 +99,8 @@ class JobEvents(EventRecorder):
 
     def close(self) -> None:
         """Let `run` end when what waits is written."""
-        with contextlib.suppress(queue.Full):
-            self._waiting.put(None, timeout=1.0)
+        self._closing.set()
+        self._waiting.put((_END, next(self._numbers), {}))
 
 
 def make_event(

@@ -214,11 +214,9 @@ def test_kubectl_describe_lists_the_events_of_a_job(stage: Stage) -> None:
         ours = [e for e in events if e["reportingComponent"] == "training-dispatcher"]
         return [f"{e['type']} {e['reason']}: {e['message']}" for e in ours]
 
-    stage.wait(lambda: len(reasons()) == 4)
+    stage.wait(lambda: len(reasons()) == 2)
     message_id = objects.annotation(stage.job(model) or {}, names.MESSAGE_ID)
     assert sorted(reasons()) == [
-        f"Normal Created: Created, suspended, for message {message_id}; Processing is sent next",
-        f"Normal Launched: Launched for message {message_id}: resumed",
-        "Normal Processing: The portal has acknowledged Processing",
+        f"Normal Launched: Launched for message {message_id}: resumed; the portal has acknowledged Processing",
         "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)",
     ]

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from typing import Any, cast
 
+import pytest
+
 from dispatcher.cluster.errors import ClusterUnavailable, ObjectConflict
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import JobEvents
@@ -81,6 +83,27 @@ def test_an_event_that_could_not_be_written_is_tried_when_it_is_said_again() -> 
     events.record(a_job(), "Launched", "one")
     events.record(a_job(), "Launched", "one")
     assert [event["message"] for event in written(recorder, events)] == ["one"]
+
+
+def test_outcomes_and_warnings_are_written_before_what_is_only_good_to_know() -> None:
+    recorder = Recorder()
+    events = JobEvents(cast(Cluster, recorder))
+    events.record(a_job(), "Waiting", "for a GPU")
+    events.record(a_job(), "Completed", "trained")
+    events.record(a_job(), "Launched", "resumed")
+    events.record(a_job(), "Failed", "it is empty", "Warning")
+    assert [event["reason"] for event in written(recorder, events)] == ["Completed", "Failed", "Waiting", "Launched"]
+
+
+def test_events_are_written_at_a_bounded_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    events = JobEvents(cast(Cluster, Recorder()))
+    monkeypatch.setattr(events._closing, "wait", pauses.append)
+    for number in range(3):
+        events.record(a_job(), "Launched", str(number))
+    written(Recorder(), events)
+    assert pauses[0] <= 0
+    assert all(0 < pause <= 0.02 for pause in pauses[1:])
 
 
 def test_more_events_than_are_written_never_hold_up_a_launch() -> None:
