@@ -126,7 +126,7 @@ def cli(context: click.Context) -> None:
     _take_config_env()
     hidden.guard_streams()
     if context.invoked_subcommand is None:
-        context.exit(train_command({}))
+        context.exit(train_command({}, last=context.obj == "process"))
 
 
 @cli.command(epilog=EXAMPLES + "\n" + EXIT_CODES)
@@ -136,7 +136,7 @@ def cli(context: click.Context) -> None:
 @click.pass_context
 def train(context: click.Context, /, **flags: Any) -> None:
     """Train a model, publish it, report its status to the portal."""
-    context.exit(train_command(_flags(flags)))
+    context.exit(train_command(_flags(flags), last=context.obj == "process"))
 
 
 @cli.command()
@@ -241,15 +241,18 @@ def _prompt(given: str) -> str:
         raise UsageError("The prompt on stdin is not UTF-8") from None
 
 
-def train_command(flags: Mapping[str, str | None]) -> int:
-    """Exit code of one training, or of one further process of its team (RANK 1 and up)."""
+def train_command(flags: Mapping[str, str | None], *, last: bool = False) -> int:
+    """Exit code of one training, or of one further process of its team (RANK 1 and up).
+
+    last: the process ends with it
+    """
     if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
         from trainer_image.engine import worker
 
         return worker.main()
     stop = Stop()
     # A second signal is the deadline's, which reports before it ends the process.
-    with stops_on_signals(stop, insisted=lambda: None):
+    with stops_on_signals(stop, insisted=lambda: None, last=last):
         try:
             _log_to_stderr("INFO")
             chosen = settings.from_mapping(os.environ, flags)
@@ -336,7 +339,7 @@ def _log_to_stderr(level: str) -> None:
 def main() -> None:
     """Exits the process. Threads that still wait for a silent connection do not keep it."""
     try:
-        code = cli.main(standalone_mode=False)
+        code = cli.main(standalone_mode=False, obj="process")
     except click.ClickException as error:
         error.show()
         code = 64

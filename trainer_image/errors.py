@@ -120,7 +120,10 @@ class UploadFailed(TrainerError, exit_code=201):
 
 
 class StatusUnavailable(TrainerError, exit_code=202):
-    """Standalone only: the portal could not be asked whether the training may start; nothing is reported."""
+    """Standalone only: the portal could not be asked whether the training may start; nothing is reported.
+
+    The exit code is also that of a training whose model is published while the portal was not told (run/outcome).
+    """
 
 
 class GpuFault(TrainerError, exit_code=203):

@@ -56,25 +56,24 @@ class Standalone:
         config = {"task": "command", "command": {"argv": [sys.executable, "-c", code]}}
         (self.folder / "config.yaml").write_text(json.dumps(config))
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`python -m trainer_image …` there, with the settings in config.env alone."""
+    def start(self, *arguments: str, output: int | None = None) -> subprocess.Popen[str]:
+        """`python -m trainer_image …` there, with the settings in config.env alone. output: in place of the log"""
         lines = [f"{name}={value}\n" for name, value in self.settings.items()]
         (self.folder / "config.env").write_text("".join(lines))
         process = subprocess.Popen(
             [sys.executable, "-m", "trainer_image", *arguments],
             cwd=self.folder,
             env=self.environment,
-            stdout=self.log.open("w"),
+            stdout=self.log.open("w") if output is None else output,
             stderr=subprocess.STDOUT,
             text=True,
         )
         self.running.append(process)
         return process
 
-    def train(self) -> subprocess.Popen[str]:
-        return self.start(
-            "train", "--data", "data", "--config", "config.yaml", "--out", "out", "--run-id", "mine", "--device", "cpu"
-        )
+    def train(self, output: int | None = None) -> subprocess.Popen[str]:
+        where = ("--data", "data", "--config", "config.yaml", "--out", "out")
+        return self.start("train", *where, "--run-id", "mine", "--device", "cpu", output=output)
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         """(exit code, what it said)"""
@@ -186,6 +185,31 @@ def test_f66_every_signal_that_ends_it_is_told_however_often_it_comes(
     assert (code, person.status()[0]) == (143, "Failed"), said
     assert "Stopped on request" in person.status()[1]
     assert person.last_words()["exit"] == 143
+
+
+def test_f66_no_signal_takes_an_exit_code_away(person: Standalone) -> None:
+    """Also where they come without end, while the outcome is told and after that."""
+    process = person.train()
+    wait_until(lambda: "Completed" in person.log.read_text(), 60, what="the outcome to be told")
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)
+    code, said = person.ended(process)
+    assert (code, person.status()[0]) == (0, "Completed"), said
+
+
+def test_f66_a_terminal_that_is_closed_is_told(person: Standalone) -> None:
+    """What is written to it afterwards fails."""
+    started = person.folder / "started"
+    person.program(ENDLESS.format(started=started))
+    person.settings["GRACE_SECONDS"] = "1"
+    ours, its = os.openpty()
+    process = person.train(its)
+    os.close(its)
+    wait_until(started.exists, 60, what="the program to run")
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    assert (process.wait(60), person.status()[0]) == (143, "Failed")
 
 
 def test_f66_nohup_is_respected(person: Standalone) -> None:

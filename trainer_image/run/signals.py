@@ -31,8 +31,10 @@ def _at_once() -> None:
 
 
 @contextmanager
-def stops_on_signals(stop: Stop, insisted: Callable[[], None] = _at_once) -> Iterator[None]:
+def stops_on_signals(stop: Stop, insisted: Callable[[], None] = _at_once, *, last: bool = False) -> Iterator[None]:
     """Each of them sets `stop` to "terminated" while this lasts; main thread only. insisted: called for a second one.
+
+    last: the process ends with it, and no signal that comes now is to change its exit code
 
     A thread of its own does it, as soon as the signal comes: a handler has to wait until the main thread comes back to
     Python, and must take no lock that the main thread may hold.
@@ -55,10 +57,10 @@ def stops_on_signals(stop: Stop, insisted: Callable[[], None] = _at_once) -> Ite
     try:
         yield
     finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_IGN if last else handler)
         signal.set_wakeup_fd(notified)
         os.close(writing)
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _received(number: signal.Signals, stop: Stop, insisted: Callable[[], None]) -> None:
