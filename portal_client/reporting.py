@@ -155,6 +155,11 @@ class OutcomeWrites:
             if model_id in self._refused or len(self._refused) < 2:
                 self._refused[model_id] = words
 
+    def forget(self, model_id: str) -> None:
+        """Nothing is left to report for the model."""
+        with self._guard:
+            self._refused.pop(model_id, None)
+
     def others_taken(self, model_id: str, since: float) -> bool:
         """Whether the outcome of another model was taken at `since` or later."""
         with self._guard:

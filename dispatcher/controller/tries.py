@@ -50,6 +50,7 @@ class Tries:
         self._writes.taken(job.model_id, self.clock())
 
     def are_over(self, job: Job) -> None:
+        self._writes.forget(job.model_id)
         self._doubted.pop(job.uid, None)
         self._refused.pop(job.uid, None)
         self._server_errors.pop(job.uid, None)

@@ -228,6 +228,11 @@ def test_one_refused_model_is_its_own_matter_and_two_are_the_portals_until_one_i
     writes.taken("3", 100.0)
     assert writes.outage() == ""
 
+    writes.refused("1", "no")
+    writes.forget("1")
+    writes.refused("2", "no")
+    assert writes.outage() == "", "the first has been given up, or superseded"
+
 
 def test_only_another_models_outcome_taken_since_shows_that_the_portal_works() -> None:
     writes = OutcomeWrites()
