@@ -38,6 +38,8 @@ GIVEN_UP_AFTER = 86_400.0
 """Seconds for which an outcome that the portal refuses is kept at least."""
 
 _SHORT = 200  # characters
+# So many answers of 500 in a row are taken for an outage, before the words are suspected.
+_OUTAGE_ANSWERS = 4
 _PERHAPS_THE_WORDS = {400, 413, 414, 422}
 # What rules of web application firewalls look for: quotes, tags, paths, code.
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,:-]+")
@@ -116,10 +118,10 @@ def write(
 ) -> str:
     """PUT with the fullest of `texts` that the portal takes, which is returned. Raises PortalError: that of the last.
 
-    server_errors: how often in a row it has answered 500 to this outcome before. Once may be an outage; then it may be
-    a text that is longer than its column, and each try begins with the next text.
+    server_errors: how often in a row it has answered 500 to this outcome before. A few times may be an outage; then it
+    may be a text that is longer than its column, and each try begins with the next text.
     """
-    first = max(0, server_errors % (len(texts) + 1) - 1)
+    first = 0 if server_errors < _OUTAGE_ANSWERS else (server_errors - _OUTAGE_ANSWERS + 1) % len(texts)
     for number, text in enumerate(texts[first:], first + 1):
         try:
             portal.update_model_status(model_id, status, text)

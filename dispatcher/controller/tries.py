@@ -62,13 +62,13 @@ class Tries:
         first = self._doubted.get(job.uid)
         step = reporting.before_write(shown, own, None if first is None else now - first)
         if step is Step.LOOK_AGAIN:
-            first = self._doubted.setdefault(job.uid, now)
-            wait = max(1.0, PLAUSIBLE_LAG - min(now - first, own.since))
+            self._doubted.setdefault(job.uid, now)
+            # Tried again by the work queue's own pauses: most caches have forgotten it long before it is believed.
             raise StatusInDoubt(
                 f"The portal shows {shown.title} for model {job.model_id} although it has acknowledged Processing: its "
-                f"answers may lag behind, so it is asked again in {wait:.0f} s",
-                retry_after=wait,
+                f"answers may lag behind, so it is believed only where it stays for {PLAUSIBLE_LAG:.0f} s"
             )
+        self._doubted.pop(job.uid, None)
         if step is Step.SUPERSEDED:
             log.warning(
                 "Model %s: the portal shows %s again: somebody has moved on, and its outcome is not reported",

@@ -138,9 +138,8 @@ def test_f77_an_old_answer_after_our_processing_loses_no_outcome(before: str | N
     bench = Bench()
     ended(bench, old, before=before)
     for _ in range(5):
-        with pytest.raises(StatusInDoubt) as caught:
+        with pytest.raises(StatusInDoubt):
             bench.look()
-        assert 0 < (caught.value.retry_after or 0) <= PLAUSIBLE_LAG
         bench.pass_time(10)
     assert "portal.put" not in calls(bench.world), "it may be somebody's"
     bench.put(an_ended_job(before=before), status=S.PROCESSING)
