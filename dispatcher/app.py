@@ -40,7 +40,7 @@ from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import Heartbeats, loop_of
 from dispatcher.web.listen import listen
 from dispatcher.web.status_feeds import StatusFeeds
-from dispatcher.web.status_page import Process, StatusPage, running
+from dispatcher.web.status_page import Process, StatusPage
 from dispatcher.web.status_rows import Rules
 from portal_client.errors import NotFoundUnexplained, PortalError, PortalRefused, StatusUnreadable
 
@@ -153,13 +153,12 @@ class App:
             self._queue,
             self._poison_queue,
             factories.open_page_portal(settings),
-            running=lambda: running(self._cache),
-            known=lambda: {job.uid for job in self._cache.jobs()},
             progress_every=settings.progress,
             stopping=self._stopping,
         )
         return StatusPage(
             self._cache,
+            self._reconciler.summaries,
             self._ended,
             feeds,
             self._refusals,
@@ -167,7 +166,6 @@ class App:
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.not_ready,
-            waiting_for=self._reconciler.progress.seen,
         )
 
     def run(self) -> int:

@@ -184,6 +184,12 @@ class ClusterCache:
         with self._lock:
             return list(self._jobs.values())
 
+    def seen(self) -> list[tuple[Job, *tuple[Pod, ...]]]:
+        """Every Job, followed by what `pods_of` has of it, at one moment."""
+        none: dict[str, Pod] = {}
+        with self._lock:
+            return [(job, *self._pods_of.get(job.metadata.uid, none).values()) for job in self._jobs.values()]
+
     def unfinished(self) -> int:
         """The number of Jobs that hold or wait for a GPU: a set's size, never a number counted up and down."""
         return len(self._unfinished)

@@ -10,11 +10,10 @@ import threading
 from collections.abc import Iterable, Sequence
 
 from dispatcher.cluster.objects import Job, KubeObject, Pod, timestamp
+from dispatcher.controller.summaries import Summary, summarise
 
 # The number that is kept: a few MiB.
 _MOST = 1000
-
-Ended = tuple[Job, Sequence[Pod]]
 
 
 class EndedJobs:
@@ -23,19 +22,24 @@ class EndedJobs:
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._lock = threading.Lock()
-        self._ended: dict[str, Ended] = {}  # by name
+        self._ended: dict[str, Summary] = {}  # by name
+        self._cut = False
 
     def add(self, job: Job, pods: Sequence[Pod] = ()) -> None:
         """A Job with the record of its report; pods: where they are known."""
         with self._lock:
-            self._ended[job.name] = job, tuple(pods)
+            self._ended[job.name] = summarise(job, pods)
             if len(self._ended) > _MOST + _MOST // 10:
-                newest = heapq.nlargest(_MOST, self._ended.values(), key=lambda ended: _reported_at(ended[0]))
-                self._ended = {ended[0].name: ended for ended in newest}
+                newest = heapq.nlargest(_MOST, self._ended.values(), key=lambda ended: ended.at)
+                self._ended = {ended.job.name: ended for ended in newest}
+                self._cut = True
 
     def fill(self, found: Iterable[KubeObject]) -> list[str]:
         """Take the newest of all that the cluster has, which are known by their metadata alone; returns their names."""
-        newest = heapq.nlargest(_MOST, found, key=_reported_at)
+        newest = heapq.nlargest(_MOST + 1, found, key=_reported_at)
+        if len(newest) > _MOST:
+            newest.pop()
+            self._cut = True
         for item in newest:
             if self.get(item.name) is None:
                 self.add(Job(metadata=item.metadata))
@@ -43,17 +47,30 @@ class EndedJobs:
 
     def get(self, name: str) -> Job | None:
         with self._lock:
-            return self._ended[name][0] if name in self._ended else None
+            return self._ended[name].job if name in self._ended else None
+
+    def find(self, name: str, now: float) -> Summary | None:
+        """The Job, where it still exists. now: epoch seconds."""
+        with self._lock:
+            found = self._ended.get(name)
+        return found if found is not None and now < found.at + self._ttl else None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the cluster has older ones that are not known here."""
+        return self._cut
 
     def drop(self, name: str) -> None:
         """The next training of its model has taken its place."""
         with self._lock:
             self._ended.pop(name, None)
 
-    def latest(self, now: float) -> list[Ended]:
+    def latest(self, now: float) -> list[Summary]:
         """Those that still exist. now: epoch seconds."""
         with self._lock:
-            kept = {name: ended for name, ended in self._ended.items() if now < _reported_at(ended[0]) + self._ttl}
+            kept = {name: ended for name, ended in self._ended.items() if now < ended.at + self._ttl}
+            if len(kept) < len(self._ended):
+                self._cut = False  # those left out were older, and are gone as well
             self._ended = kept
             return list(kept.values())
 

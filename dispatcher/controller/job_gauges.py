@@ -16,7 +16,6 @@ from dataclasses import KW_ONLY, dataclass, field
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries
-from dispatcher.decisions import phases
 from dispatcher.decisions.phases import ENDED, Phase
 from dispatcher.queue.messages import QueueError
 from dispatcher.telemetry.metrics import Metrics
@@ -55,7 +54,7 @@ class JobGauges:
 
     def set_job_gauges(self) -> None:
         now, metrics = self.clock(), self.metrics
-        count: Counter[Phase] = Counter(phases.reported_phase(job) for job, _ in self.ended.latest(now))
+        count: Counter[Phase] = Counter(ended.phase for ended in self.ended.latest(now))
         longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
         overdue = 0.0
         unacknowledged: list[float] = []

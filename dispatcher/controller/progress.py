@@ -113,11 +113,6 @@ class Progress:
         """Seconds in which every model that waits has had a turn."""
         return max(self.every, len(self._shown) / self.pace.rate)
 
-    def seen(self) -> dict[str, str]:
-        """By the Job's uid, what it was last seen to wait for, including what only its Events or Kueue show."""
-        with self._guard:
-            return {uid: shown.seen for uid, shown in self._shown.items()}
-
     def forget(self, job: Job) -> None:
         """The Job has ended."""
         self.pace.forget(job.uid)

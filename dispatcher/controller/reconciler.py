@@ -168,8 +168,10 @@ class Reconciler:
         job = self._record_disruptions(job, pods)
         if job.is_reported:
             return  # by another replica; the watch is behind
-        self.summaries.note(name, summarise(job, pods))
+        summary = summarise(job, pods)
+        self.summaries.note(name, summary)
         decided = self._decide(job, pods, now)
+        self.summaries.note(name, summary.after(decided))
         if isinstance(decided, Ended):
             if (wait := self._deference(job)) > 0:
                 self.work.add_after(name, wait)
@@ -177,6 +179,7 @@ class Reconciler:
             if outcome.rests_on_stale_cache(job, pods):
                 pods = self._refresh_pods(job, pods)
                 decided = outcome.decide(job, pods, (), now, self.limits)
+                self.summaries.note(name, summary.after(decided))
         match decided:
             case Ended() as ended:
                 released = self.reporter.report(job, ended)
@@ -225,6 +228,8 @@ class Reconciler:
             self.reporter.acknowledge(job)
         elif going.progress:
             place = self.kueue.progress(job) if self.kueue is not None else None
+            if place:
+                self.summaries.waits(name, place)
             self.progress.waits(name, job, place or going.progress)
             if self.kueue is not None and job.is_suspended:
                 # No event of the Job tells that its place in the queue has changed.

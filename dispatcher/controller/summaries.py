@@ -4,33 +4,76 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from sys import intern
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import Job, Pod
 from dispatcher.decisions import phases
-from dispatcher.decisions.phases import Phase
+from dispatcher.decisions.outcome import Going, Outcome
+from dispatcher.decisions.phases import ENDED, Phase
+
+Seen = tuple[Job, *tuple[Pod, ...]]
+"""A Job and its pods as they were at one moment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Times are epoch seconds, None where there is none: in its phase, past its limit, launched and unacknowledged."""
+    """Times are epoch seconds, None where there is none: in its phase, past its limit, launched and unacknowledged.
+
+    seen: what it was made from; at: since when it is in its phase, or was created; gpus: asked for, None where that is
+    no number. sentence: what was decided about it, or what it waits for, "" where that needs no words; None: not
+    decided yet.
+    """
 
     phase: Phase
     since: float | None
     overdue_since: float | None
     unacknowledged_since: float | None
+    seen: Seen
+    at: float
+    gpus: int | None
+    dataset: str | None
+    code: str | None = None
+    sentence: str | None = None
+
+    @property
+    def job(self) -> Job:
+        return self.seen[0]
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        return self.seen[1:]
+
+    def after(self, decided: Outcome) -> Summary:
+        """With what was decided. Ten thousand that wait for the same share one sentence."""
+        if isinstance(decided, Going):
+            return replace(self, code=None, sentence=intern(decided.progress or ""))
+        return replace(self, code=decided.verdict.code, sentence=intern(decided.verdict.sentence))
 
 
 def summarise(job: Job, pods: Sequence[Pod]) -> Summary:
     phase = phases.phase(job, pods)
+    since = phases.since(phase, job, pods)
     unacknowledged = phase in (Phase.QUEUED, Phase.WAITING, Phase.RUNNING) and not job.is_acknowledged
     return Summary(
         phase,
-        phases.since(phase, job, pods),
+        since,
         phases.overdue_since(phase, job),
         objects.timestamp(job.annotations.launched_at) if unacknowledged else None,
+        (job, *pods),
+        since or job.created_at or 0.0,
+        job.gpus,
+        job.dataset,
+        *(_reported(job) if phase in ENDED else ()),
     )
+
+
+def _reported(job: Job) -> tuple[str | None, str]:
+    report = job.report
+    if "code" in report and "sentence" in report:
+        return str(report["code"]), str(report["sentence"])
+    return None, "Reported; the record of it cannot be read"  # somebody else wrote the annotation
 
 
 class Summaries:
@@ -43,6 +86,12 @@ class Summaries:
     def note(self, name: str, summary: Summary) -> None:
         with self._lock:
             self._known[name] = summary
+
+    def waits(self, name: str, sentence: str) -> None:
+        """The Job waits for something that only its Workload shows."""
+        with self._lock:
+            if (known := self._known.get(name)) is not None:
+                self._known[name] = replace(known, sentence=sentence)
 
     def forget(self, name: str) -> None:
         with self._lock:

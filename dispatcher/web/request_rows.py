@@ -18,6 +18,7 @@ Row = dict[str, Any]
 
 # The phase of a request that is still a message on the queue.
 ON_THE_QUEUE = "on the queue"
+REFUSED = "refused"
 # Characters shown of a name that may be no valid one.
 _NAME_LIMIT = 100
 
@@ -75,7 +76,7 @@ def _refused_row(refused: Refusal | PoisonEntry, model: str, at: str | None, *, 
     """poison: whether the poison queue has it, from which it can be requeued."""
     return {
         "model": model[:_NAME_LIMIT],
-        "phase": "refused",
+        "phase": REFUSED,
         "code": refused.code,
         "sentence": redact(refused.sentence),
         "since": at,

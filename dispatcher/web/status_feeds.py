@@ -1,4 +1,4 @@
-"""What the status page has to fetch: the first messages of both queues, and the progress of running models.
+"""What the status page has to fetch: the first messages of both queues, and the progress of the models that it shows.
 
 One thread makes these calls, one at a time, and only while somebody has viewed the page within the last minutes: a page
 view itself calls nothing, however many there are. Nothing here may harm a training: a failure is shown on the page or
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
@@ -30,8 +30,12 @@ _QUEUES_EVERY = 5.0
 _CALL_EVERY = 0.2
 # Seconds after the last page view for which the thread goes on.
 _AUDIENCE = 180.0
+# Seconds for which a model is asked for after it was last on somebody's page, which asks every three seconds.
+_ON_A_PAGE = 15.0
 # The number of models asked for between two looks at the queues.
 _AT_A_TIME = 20
+# Models that are kept, with their curves: a few MiB. Whoever was on a page last stays.
+_MOST = 500
 # Losses kept of one model; beyond this every other one is dropped, which keeps the curve's shape.
 _POINTS = 60
 _NEVER = float("-inf")
@@ -46,7 +50,7 @@ class PeekedQueue(Protocol):
 
 @dataclass(eq=False)
 class StatusFeeds:
-    """running(): (uid, model id) of the Jobs whose trainer runs; known(): uids of all Jobs. Thread-safe.
+    """Thread-safe.
 
     portal: None with STATUS_TRACKING=off. progress_every: seconds between two calls for one model; call_every: between
     two calls for any.
@@ -56,8 +60,6 @@ class StatusFeeds:
     poison_queue: PeekedQueue
     portal: Portal | None
     _: KW_ONLY
-    running: Callable[[], Sequence[tuple[str, str]]]
-    known: Callable[[], set[str]]
     progress_every: float
     stopping: threading.Event
     call_every: float = _CALL_EVERY
@@ -68,8 +70,10 @@ class StatusFeeds:
     _looked_at: float = field(default=_NEVER, init=False)
     _passes: int = field(default=0, init=False)
     _facts: QueueFacts = field(default_factory=QueueFacts, init=False)
-    _progress: dict[str, PortalProgress] = field(default_factory=dict, init=False)  # by the Job's uid
-    _asked: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
+    # All by the Job's uid. _shown: the model's id, and when it was last on a page; who was on one last comes last.
+    _shown: dict[str, tuple[str, float]] = field(default_factory=dict, init=False)
+    _progress: dict[str, PortalProgress] = field(default_factory=dict, init=False)
+    _asked: dict[str, float] = field(default_factory=dict, init=False)
     _portal_due: float = field(default=_NEVER, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
 
@@ -83,9 +87,22 @@ class StatusFeeds:
                 self._thread.start()
             self._changed.notify_all()
             if rested:
+                self._facts = QueueFacts()  # what was seen then is no longer so
                 seen = self._passes
                 self._changed.wait_for(lambda: self._passes != seen or self.stopping.is_set(), patience)
             return self._facts, dict(self._progress)
+
+    def show(self, jobs: Iterable[tuple[str, str]]) -> None:
+        """(uid, model id) of the Jobs that run, on a page that somebody gets now: the portal is asked for these."""
+        with self._changed:
+            now = self.monotonic()
+            for uid, model_id in jobs:
+                self._shown.pop(uid, None)
+                self._shown[uid] = model_id, now
+            for uid in [*self._shown][:-_MOST]:
+                del self._shown[uid]
+                self._progress.pop(uid, None)
+                self._asked.pop(uid, None)
 
     def _run(self) -> None:
         while not self.stopping.is_set():
@@ -120,18 +137,21 @@ class StatusFeeds:
             self._changed.notify_all()
 
     def ask_portal(self) -> None:
-        """Ask for the progress of the models that are due, the longest not asked for first."""
-        known = self.known()
-        with self._changed:  # a Job's curve is kept for as long as the Job
-            self._progress = {uid: progress for uid, progress in self._progress.items() if uid in known}
-        self._asked = {uid: at for uid, at in self._asked.items() if uid in known}
+        """Ask for the progress of the models on pages that are due, the longest not asked for first."""
         now = self.monotonic()
         if self.portal is None or now < self._portal_due:
             return
-        due = [job for job in self.running() if now - self._asked.get(job[0], _NEVER) >= self.progress_every]
-        due.sort(key=lambda job: self._asked.get(job[0], _NEVER))
+        with self._changed:
+            asked = {uid: self._asked.get(uid, _NEVER) for uid in self._shown}
+            due = [
+                (uid, model_id)
+                for uid, (model_id, shown_at) in self._shown.items()
+                if now - shown_at < _ON_A_PAGE and now - asked[uid] >= self.progress_every
+            ]
+        due.sort(key=lambda job: asked[job[0]])
         for uid, model_id in due[:_AT_A_TIME]:
-            self._asked[uid] = self.monotonic()
+            with self._changed:
+                self._asked[uid] = self.monotonic()
             try:
                 answer = self.portal.get_model_status(model_id)
                 if answer.status is ProcessingStatus.PROCESSING:
@@ -154,4 +174,5 @@ class StatusFeeds:
         if len(losses) > _POINTS:
             losses = (*losses[:-1:2], losses[-1])
         with self._changed:
-            self._progress[uid] = PortalProgress(message, self.clock(), losses)
+            if uid in self._shown:
+                self._progress[uid] = PortalProgress(message, self.clock(), losses)

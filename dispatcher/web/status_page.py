@@ -1,7 +1,8 @@
 """The status page and its JSON: `route` for an HTTP server, over what the dispatcher knows in memory.
 
     /                         the page; it brings its style and script from /status.css and /status.js
-    /api/status               every section; ?q=TEXT keeps the rows that hold it, ?limit=N the first N of each
+    /api/status               a page of each section: ?limit=N rows, from ?running=N, ?waiting=N, ?ended=N, ?refused=N
+                              (0) on; ?q=TEXT: of those that hold it
     /api/models/CONTAINER     one model
 
 Read-only, without a key and without secrets: names, times and sentences that the portal's users can read anyhow.
@@ -14,30 +15,32 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from dispatcher.cluster.objects import Pod
+from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
-from dispatcher.controller.ended_jobs import Ended, EndedJobs
-from dispatcher.decisions.phases import Phase, phase
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.summaries import Seen, Summaries
 from dispatcher.intake.refusals import Refusals
-from dispatcher.web import status_rows
+from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import Answer, Request
 from dispatcher.web.status_feeds import StatusFeeds
-from dispatcher.web.status_rows import Rules, Sections, World
+from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World
 from training_common.times import rfc3339
 
-# Rows are computed at most once in this many seconds, however many viewers there are…
+# Jobs are put in order at most once in this many seconds, however many viewers there are…
 _FRESH = 1.0
 # …and reused for this many times as long as they took: with thousands of Jobs the page must not slow the dispatcher.
 _SHARE = 10.0
 # Seconds that the first view after a rest waits for the queues.
-_FIRST_VIEW = 2.0
-_MOST_ROWS = 100_000
+_FIRST_VIEW = 0.15
+# Of each section: as many as the page shows, and as anybody gets.
+_ROWS = 50
+_MOST_ROWS = 500
 
 # Nothing but what this server serves is loaded, run, framed or sent anywhere; see docs/security.md.
 _POLICY = "; ".join(
@@ -83,12 +86,13 @@ class Process:
 
 @dataclass(eq=False)
 class StatusPage:
-    """waiting_for(): by the Job's uid, what a Job waits for. not_ready(): why no request would be taken now.
+    """not_ready(): why no request would be taken now.
 
-    fresh: seconds for which rows are reused at least; 0: they are computed for each request.
+    fresh: seconds for which the order of Jobs is reused at least; 0: it is made for each request.
     """
 
     cache: ClusterCache
+    summaries: Summaries
     ended: EndedJobs
     feeds: StatusFeeds
     refusals: Refusals
@@ -97,14 +101,13 @@ class StatusPage:
     process: Process
     queue: str
     not_ready: Callable[[], list[str]]
-    waiting_for: Callable[[], Mapping[str, str]]
     fresh: float = _FRESH
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _good_until: float = field(default=float("-inf"), init=False)
-    _made: tuple[World, Sections] = field(default_factory=lambda: (World(()), {}), init=False)
+    _made: tuple[QueueFacts, Sections] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         folder = resources.files("dispatcher.web") / "static"
@@ -124,12 +127,16 @@ class StatusPage:
         return None
 
     def _status(self, request: Request) -> Answer:
-        text = request.query.get("limit", "")
-        if text and not (text.isascii() and text.isdigit() and len(text) < 10):
-            return _json({"error": f"limit is {ascii(text)[:40]}: a whole number would be right"}, 400)
-        limit = min(int(text), _MOST_ROWS) if text else _MOST_ROWS
-        world, found = self._sections()
-        queue = world.queue
+        numbers = {}
+        for name in ("limit", *SECTIONS):
+            if text := request.query.get(name, ""):
+                if not (text.isascii() and text.isdigit() and len(text) < 10):
+                    return _json({"error": f"{name} is {ascii(text)[:40]}: a whole number would be right"}, 400)
+                numbers[name] = int(text)
+        limit = min(numbers.pop("limit", _ROWS), _MOST_ROWS)
+        queue, found = self._sections()
+        sections, running = found.shown(Page(request.query.get("q", ""), limit, numbers))
+        self._show(running)
         answer = {
             "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
             "queue": {
@@ -138,46 +145,42 @@ class StatusPage:
                 "poison_depth": queue.poison_depth,
                 "problem": queue.problem,
             },
-            "phases": status_rows.phases(found),
-            "gpus_in_use": status_rows.gpus_in_use(found),
-            **status_rows.shown(found, request.query.get("q", ""), limit),
+            "phases": found.phases,
+            "gpus_in_use": found.gpus_in_use,
+            "ended_is_cut": self.ended.is_cut,
+            **sections,
         }
         return _json(answer, etag=request.etag)
 
     def _model(self, request: Request, container: str) -> Answer:
-        world, found = self._sections()
-        rows = [row for rows in found.values() for row in rows if row["model"] == container]
+        facts, progress = self.feeds.look(_FIRST_VIEW)
+        job, ended = self.cache.job(container), self.ended.find(container, self.clock())
+        jobs: list[Seen] = [(job, *self.cache.pods_of(job))] if job is not None else []
+        summaries, gone = self.summaries.all(), [ended] if ended else []
+        world = World(jobs, facts, self.refusals.latest(), progress, summaries, gone)
+        sections, running = Sections(world, self.rules, self.clock()).shown(Page(limit=_MOST_ROWS))
+        rows = [row for section in sections.values() for row in section["rows"] if row["model"] == container]
         if not rows:
             return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
-        pods = [_pod(pod) for job, own in world.jobs if job.name == container for pod in own]
+        self._show(running)
+        pods = [_pod(pod) for each in (*jobs, *(summary.seen for summary in gone)) for pod in each[1:]]
         return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
 
-    def _sections(self) -> tuple[World, Sections]:
+    def _show(self, running: list[Job]) -> None:
+        self.feeds.show([(job.uid, job.model_id) for job in running])
+
+    def _sections(self) -> tuple[QueueFacts, Sections]:
         facts, progress = self.feeds.look(_FIRST_VIEW)
         with self._lock:
             began = self.monotonic()
-            if began >= self._good_until:
-                jobs: list[Ended] = [(job, self.cache.pods_of(job)) for job in self.cache.jobs() if job.is_managed]
-                world = World(
-                    [*jobs, *self.ended.latest(self.clock())],
-                    facts,
-                    self.refusals.latest(),
-                    progress,
-                    self.waiting_for(),
-                )
-                self._made = world, status_rows.sections(world, self.rules, self.clock())
-                ended = self.monotonic()
-                self._good_until = ended + max(self.fresh, _SHARE * (ended - began) if self.fresh else 0.0)
+            if self._made is None or began >= self._good_until:
+                now = self.clock()
+                ended, summaries = self.ended.latest(now), self.summaries.all()
+                world = World(self.cache.seen(), facts, self.refusals.latest(), progress, summaries, ended)
+                self._made = facts, Sections(world, self.rules, now)
+                done = self.monotonic()
+                self._good_until = done + max(self.fresh, _SHARE * (done - began) if self.fresh else 0.0)
             return self._made
-
-
-def running(cache: ClusterCache) -> list[tuple[str, str]]:
-    """(uid, model id) of every Job whose trainer runs: the portal has progress messages of these."""
-    return [
-        (job.uid, job.model_id)
-        for job in cache.jobs()
-        if job.is_managed and phase(job, cache.pods_of(job)) is Phase.RUNNING
-    ]
 
 
 def _pod(pod: Pod) -> dict[str, Any]:

@@ -1,33 +1,42 @@
 """What the status page shows: Jobs + pods + queue + refusals + progress → rows of plain JSON. Pure.
 
+There may be ten thousand Jobs: they are put in order, counted and filtered by what is known of each anyhow, and only
+those that are sent become rows.
+
 Any text in a row may come from somebody else: it is data, and whoever shows it shows it as text. Times are RFC 3339
 and none depends on now, so that the same world gives the same rows, and a page that has them need not fetch them again.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import Job, Pod
+from dispatcher.controller.summaries import Seen, Summary, summarise
 from dispatcher.decisions import disruptions, outcome
-from dispatcher.decisions.outcome import Ended, Going, Stop
-from dispatcher.decisions.phases import DESCRIPTIONS, Phase, since
-from dispatcher.decisions.phases import phase as phase_of
+from dispatcher.decisions.phases import DESCRIPTIONS, Phase
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
-from dispatcher.web.request_rows import QueueFacts, Row, epoch, message_row, refused_rows, time_in
+from dispatcher.web.request_rows import (
+    ON_THE_QUEUE,
+    REFUSED,
+    QueueFacts,
+    Row,
+    epoch,
+    message_row,
+    refused_rows,
+    time_in,
+)
 from portal_client import progress_text
-from training_common.redaction import redact
+from training_common.redaction import REDACTED, redact
 from training_common.times import rfc3339
 
 SECTIONS = ("running", "waiting", "ended", "refused")
-
-Sections = dict[str, list[Row]]
 
 _SECTION_OF = {
     **dict.fromkeys((Phase.RUNNING, Phase.STOPPING), "running"),
@@ -47,16 +56,18 @@ class PortalProgress:
 
 @dataclass(frozen=True)
 class World:
-    """All that is known at one moment. jobs: each with its pods; progress, waiting_for: by the Job's uid.
+    """All that is known at one moment. jobs: in the cache; summaries: by name; ended: of those that left the cache.
 
-    waiting_for: what a Job waits for according to the reconciler, which reads Events and Workloads; this does not.
+    A summary is the reconciler's, which reads Events and Workloads; one that is behind its Job is made anew without.
+    progress: by the Job's uid.
     """
 
-    jobs: Sequence[tuple[Job, Sequence[Pod]]]
+    jobs: Sequence[Seen] = ()
     queue: QueueFacts = field(default_factory=QueueFacts)
     refusals: Sequence[Refusal] = ()
     progress: Mapping[str, PortalProgress] = field(default_factory=dict)
-    waiting_for: Mapping[str, str] = field(default_factory=dict)
+    summaries: Mapping[str, Summary] = field(default_factory=dict)
+    ended: Sequence[Summary] = ()
 
 
 @dataclass(frozen=True)
@@ -67,102 +78,163 @@ class Rules:
     bounds: Bounds
 
 
-def sections(world: World, rules: Rules, now: float) -> Sections:
-    """Every row by its section; running and waiting the oldest first, ended and refused the newest first."""
-    found: Sections = {name: [] for name in SECTIONS}
-    for job, pods in world.jobs:
-        phase = phase_of(job, pods)
-        found[_SECTION_OF[phase]].append(job_row(phase, job, pods, world, rules, now))
-    for name in ("running", "waiting"):
-        found[name].sort(key=lambda row: (row["since"] or "", row["model"]))
-    # Requests with a Job come first: they were taken from the queue before those that are still there.
-    found["waiting"] += [message_row(message, rules.bounds) for message in world.queue.waiting]
-    found["ended"].sort(key=lambda row: (row["since"] or "", row["model"]), reverse=True)
-    found["refused"] = refused_rows(world.refusals, world.queue.poison)
-    return found
+@dataclass(frozen=True)
+class Page:
+    """What is asked for: rows that hold every word of `query`, of each section `limit` from `offsets` (0) on."""
+
+    query: str = ""
+    limit: int = 100
+    offsets: Mapping[str, int] = field(default_factory=dict)
 
 
-def shown(found: Sections, query: str = "", limit: int | None = None) -> dict[str, Any]:
-    """Each section as {total, matching, rows: the first `limit` rows whose texts hold every word of `query`}."""
-    wanted = query.casefold().split()
-    matching = {name: [row for row in rows if _holds(row, wanted)] if wanted else rows for name, rows in found.items()}
-    return {
-        name: {"total": len(found[name]), "matching": len(rows), "rows": rows[:limit]}
-        for name, rows in matching.items()
-    }
+class Sections:
+    """A world in order: running and waiting the oldest first, ended and refused the newest first.
+
+    now: epoch seconds. phases: the number of Jobs and requests in each; gpus_in_use: of those that run.
+    """
+
+    def __init__(self, world: World, rules: Rules, now: float) -> None:
+        self._world, self._rules, self._now = world, rules, now
+        by_phase: dict[Phase, list[Summary]] = {phase: [] for phase in Phase}
+        for seen in world.jobs:
+            summary = world.summaries.get(seen[0].metadata.name)
+            if summary is None or summary.seen != seen:
+                if not seen[0].is_managed:
+                    continue
+                summary = summarise(seen[0], seen[1:])
+            by_phase[summary.phase].append(summary)
+        for summary in world.ended:
+            by_phase[summary.phase].append(summary)
+        self._jobs: dict[str, list[Summary]] = {name: [] for name in SECTIONS}
+        for phase, those in by_phase.items():
+            self._jobs[_SECTION_OF[phase]] += those
+        for name, those in self._jobs.items():
+            those.sort(key=lambda job: (job.at, job.seen[0].metadata.name), reverse=name == "ended")
+        # Requests with a Job come first: they were taken from the queue before those that are still there.
+        self._requests: dict[str, list[Row]] = {
+            "waiting": [message_row(message, rules.bounds) for message in world.queue.waiting],
+            "refused": refused_rows(world.refusals, world.queue.poison),
+        }
+        count = {str(phase): len(those) for phase, those in by_phase.items()}
+        count |= {ON_THE_QUEUE: len(self._requests["waiting"]), REFUSED: len(self._requests["refused"])}
+        self.phases = {phase: number for phase, number in count.items() if number}
+        self.gpus_in_use = sum(job.gpus or 0 for job in self._jobs["running"])
+
+    def shown(self, page: Page) -> tuple[dict[str, Any], list[Job]]:
+        """Each section as {total, matching, offset, rows}, and the Jobs that run among those rows.
+
+        offset: of the first row that is there. Where there are none so far on, these are the last page's.
+        """
+        words = page.query.casefold().split()
+        found: dict[str, Any] = {}
+        running: list[Job] = []
+        for name in SECTIONS:
+            jobs, requests = self._jobs[name], self._requests.get(name, [])
+            total = len(jobs) + len(requests)
+            if words:
+                jobs = self._matching(jobs, words)
+                requests = [row for row in requests if _all_in(words, row_text(row))]
+            matching = len(jobs) + len(requests)
+            last = (matching - 1) // page.limit * page.limit if page.limit and matching else 0
+            offset = min(page.offsets.get(name, 0), last)
+            end = offset + page.limit
+            here = jobs[offset:end]
+            beyond = requests[max(0, offset - len(jobs)) : max(0, end - len(jobs))]
+            rows = [*map(self._row, here), *beyond]
+            found[name] = {"total": total, "matching": matching, "offset": offset, "rows": rows}
+            running += [summary.job for summary in here if summary.phase is Phase.RUNNING]
+        return found, running
+
+    def _row(self, summary: Summary) -> Row:
+        progress = self._world.progress.get(summary.job.uid)
+        code, sentence = self._explanation(summary)
+        return job_row(summary, code, redact(sentence), progress)
+
+    def _explanation(self, summary: Summary) -> tuple[str | None, str]:
+        """(code or None, sentence)."""
+        phase = summary.phase
+        if phase is Phase.RUNNING:
+            progress = self._world.progress.get(summary.job.uid)
+            return None, (progress and progress.message) or DESCRIPTIONS[phase]
+        if phase is Phase.LAUNCHING:
+            return None, DESCRIPTIONS[phase]
+        if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
+            return stopped.code, stopped.sentence
+        if summary.sentence is None:
+            summary = summary.after(outcome.decide(summary.job, summary.pods, (), self._now, self._rules.limits))
+        return summary.code, summary.sentence or DESCRIPTIONS[phase]
+
+    def _matching(self, jobs: Sequence[Summary], words: Sequence[str]) -> list[Summary]:
+        # Hiding takes text away and puts this word there: nearly all that do not match are told before it.
+        plain = [word for word in words if word not in _HIDDEN and _HIDDEN not in word]
+        return [summary for summary in jobs if self._holds(summary, words, plain)]
+
+    def _holds(self, summary: Summary, words: Sequence[str], plain: Sequence[str]) -> bool:
+        """Whether its row has every word. Nobody finds by the filter what the row does not show."""
+        code, sentence = self._explanation(summary)
+        metadata = summary.seen[0].metadata
+        notes = summary.seen[0].annotations
+        named = "\n".join(
+            (
+                *(metadata.name, summary.phase, code or "", summary.dataset or ""),
+                *(notes.run_id or "", notes.message_id or ""),
+                *(f"{pod.spec.node_name or ''}\n{pod.metadata.name}" for pod in _newest(summary)),
+            )
+        ).casefold()
+        text = f"{named}\n{sentence.casefold()}"
+        for word in plain:
+            if word not in text:
+                return False
+        return _all_in(words, named) or _all_in(words, f"{named}\n{_hidden(sentence)}")
 
 
-def phases(found: Sections) -> dict[str, int]:
-    """The number of rows in each phase, of Jobs and of requests without one."""
-    return dict(Counter(row["phase"] for rows in found.values() for row in rows))
+_HIDDEN = REDACTED.casefold()
 
 
-def gpus_in_use(found: Sections) -> int:
-    return sum(row["gpus"] or 0 for row in found["running"])
+@lru_cache(maxsize=2048)
+def _hidden(sentence: str) -> str:
+    return redact(sentence).casefold()
 
 
-def job_row(phase: Phase, job: Job, pods: Sequence[Pod], world: World, rules: Rules, now: float) -> Row:
-    """One Job as a row. pods: all that are known of this very Job."""
-    ordered = objects.oldest_first(pods)
-    current = ordered[-1] if ordered else None
-    uid = job.uid
-    progress = world.progress.get(uid)
-    waits_for = world.waiting_for.get(uid, "")
-    code, sentence = _explanation(phase, job, pods, progress, waits_for, rules, now)
+def row_text(row: Row) -> str:
+    return "\n".join(value for value in row.values() if isinstance(value, str)).casefold()
+
+
+def _all_in(words: Iterable[str], text: str) -> bool:
+    return all(word in text for word in words)
+
+
+def _newest(summary: Summary) -> Sequence[Pod]:
+    """Its newest pod, if it has one."""
+    return summary.seen[1:] if len(summary.seen) < 3 else objects.oldest_first(summary.pods)[-1:]
+
+
+def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalProgress | None) -> Row:
+    """One Job as a row."""
+    job, pods = summary.job, summary.pods
+    current = next(iter(_newest(summary)), None)
+    # Of Jobs that ended before this process began only the metadata are known.
+    whole = bool(job.spec.template.spec.containers)
     return {
         "model": job.name,
-        "phase": str(phase),
+        "phase": str(summary.phase),
         "code": code,
-        "sentence": redact(sentence),
-        "since": epoch(since(phase, job, pods) or 0.0) or time_in(job.metadata.creation_timestamp),
+        "sentence": sentence,
+        "since": epoch(summary.at),
         "queued_at": time_in(job.annotations.queued_at),
         "created_at": time_in(job.metadata.creation_timestamp),
-        "started_at": _started(ordered),
+        "started_at": _started(pods),
         "ended_at": time_in(job.ended.last_transition_time) if job.ended else None,
-        "gpus": job.gpus,
+        "gpus": summary.gpus if whole else None,
         "node": current.node if current else None,
         "pod": current.name if current else None,
-        "attempts": job.status.active + job.status.failed + job.status.succeeded,
+        "attempts": job.status.active + job.status.failed + job.status.succeeded if whole else None,
         "disruptions": len(disruptions.recorded(job)) + len(disruptions.unrecorded(job, pods)),
-        "dataset": job.dataset,
+        "dataset": summary.dataset,
         "run_id": job.annotations.run_id,
         "message_id": job.annotations.message_id,
         "progress": _progress(progress),
     }
-
-
-def _explanation(
-    phase: Phase,
-    job: Job,
-    pods: Sequence[Pod],
-    progress: PortalProgress | None,
-    waits_for: str,
-    rules: Rules,
-    now: float,
-) -> tuple[str | None, str]:
-    """(code or None, sentence)."""
-    if phase in (Phase.COMPLETED, Phase.FAILED):
-        return _reported(job)
-    if phase is Phase.LAUNCHING:
-        return None, DESCRIPTIONS[phase]
-    if phase is Phase.RUNNING:
-        return None, progress.message if progress and progress.message else DESCRIPTIONS[phase]
-    if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(job)):
-        return stopped.code, stopped.sentence
-    match outcome.decide(job, pods, (), now, rules.limits):
-        case Ended(verdict=verdict) | Stop(verdict=verdict):
-            return verdict.code, verdict.sentence
-        case Going(progress=seen):
-            # Only the reconciler knows the place in Kueue's queue; the state of a pod is fresher here.
-            known = (waits_for, seen) if phase is Phase.QUEUED else (seen, waits_for)
-            return None, known[0] or known[1] or DESCRIPTIONS[phase]
-
-
-def _reported(job: Job) -> tuple[str | None, str]:
-    report = job.report
-    if "code" in report and "sentence" in report:
-        return str(report["code"]), str(report["sentence"])
-    return None, "Reported; the record of it cannot be read"  # somebody else wrote the annotation
 
 
 def _started(pods: Sequence[Pod]) -> str | None:
@@ -180,8 +252,3 @@ def _progress(progress: PortalProgress | None) -> dict[str, Any] | None:
     if found is None:
         return known if losses else None
     return known | {"epoch": found.epoch, "epochs": found.epochs, "done": round(found.done, 4)}
-
-
-def _holds(row: Row, words: Sequence[str]) -> bool:
-    text = "\n".join(value for value in row.values() if isinstance(value, str)).casefold()
-    return all(word in text for word in words)

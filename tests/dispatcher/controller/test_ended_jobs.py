@@ -28,7 +28,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> EndedJobs:
 
 
 def kept(ended: EndedJobs, now: float = T0) -> set[str]:
-    return {job.name for job, _ in ended.latest(now)}
+    return {each.job.name for each in ended.latest(now)}
 
 
 def test_what_is_kept_is_bounded_and_the_newest(ended: EndedJobs) -> None:
@@ -47,7 +47,7 @@ def test_of_those_that_the_cluster_has_the_newest_are_taken(ended: EndedJobs) ->
 def test_a_list_does_not_replace_what_is_known_with_its_pods(ended: EndedJobs) -> None:
     ended.add(reported(1), [a_pod()])
     assert ended.fill([KubeObject(reported(1).metadata)]) == ["model-1"]
-    assert ended.latest(T0) == [(reported(1), (a_pod(),))]
+    assert [each.seen for each in ended.latest(T0)] == [(reported(1), a_pod())]
     assert ended.get("model-1") == reported(1)
 
 

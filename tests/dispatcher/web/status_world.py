@@ -15,6 +15,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.summaries import Summaries
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
@@ -96,8 +97,13 @@ class Feeds:
         self.facts = QueueFacts(depth=0, poison_depth=0)
         self.progress: dict[str, PortalProgress] = {}
 
+        self.shown: list[tuple[str, str]] = []
+
     def look(self, patience: float = 0.0) -> tuple[QueueFacts, dict[str, PortalProgress]]:
         return self.facts, dict(self.progress)
+
+    def show(self, jobs: Iterable[tuple[str, str]]) -> None:
+        self.shown = list(jobs)
 
 
 class Shown:
@@ -105,15 +111,16 @@ class Shown:
 
     def __init__(self, **more: Any) -> None:
         self.cache = ClusterCache(lambda name: None)
+        self.summaries = Summaries()
         self.ended = EndedJobs(ttl=float("inf"))
         self.feeds = Feeds()
         self.refused_at = time.time()
         self.refusals = Refusals(lambda: self.refused_at)
         self.not_ready: list[str] = []
-        self.waiting_for: dict[str, str] = {}
         self.url = ""
         self.page = StatusPage(
             self.cache,
+            self.summaries,
             self.ended,
             self.feeds,  # type: ignore[arg-type]
             self.refusals,
@@ -123,7 +130,7 @@ class Shown:
             ),
             queue="requests",
             not_ready=lambda: self.not_ready,
-            **{"waiting_for": lambda: self.waiting_for, "fresh": 0.0} | more,
+            **{"fresh": 0.0} | more,
         )
         self._server: HttpServer | None = None
 
@@ -133,8 +140,8 @@ class Shown:
         unreported = [pair for pair in listed if not pair[0].is_reported]
         self.cache.replace("jobs", [each for each, _ in unreported])
         self.cache.replace("pods", [each for _, pods in unreported for each in pods])
-        for each, _ in self.ended.latest(0.0):
-            self.ended.drop(each.name)
+        for ended in self.ended.latest(0.0):
+            self.ended.drop(ended.job.name)
         for each, pods in listed:
             if each.is_reported:
                 self.ended.add(each, pods)

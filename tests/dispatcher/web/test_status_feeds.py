@@ -68,14 +68,17 @@ class Room:
             self.queue,
             self.poison,
             self.portal,
-            running=lambda: [(f"uid-{model}", model) for model in self.models],
-            known=lambda: {f"uid-{model}" for model in self.models},
             progress_every=30.0,
             stopping=self.stopping,
             clock=lambda: 5000.0,
             monotonic=self.clock,
             call_every=0.0,
         )
+
+    def ask(self) -> None:
+        """The portal's turn, just after somebody got a page with the models."""
+        self.feeds.show([(f"uid-{model}", model) for model in self.models])
+        self.feeds.ask_portal()
 
     def hear(self, model: str, *messages: str) -> list[tuple[int, float]]:
         """The curve after the portal has said these, one after the other."""
@@ -84,7 +87,7 @@ class Room:
         for message in messages:
             self.portal.says(model, message)
             self.clock.advance(31)
-            self.feeds.ask_portal()
+            self.ask()
         return list(self.feeds.look()[1][f"uid-{model}"].losses)
 
 
@@ -95,7 +98,7 @@ def room() -> Room:
 
 def test_the_first_look_wakes_the_thread_and_waits_for_its_news() -> None:
     stopping = threading.Event()
-    feeds = StatusFeeds(Queue("a"), Queue(ENTRY), None, running=list, known=set, progress_every=30.0, stopping=stopping)
+    feeds = StatusFeeds(Queue("a"), Queue(ENTRY), None, progress_every=30.0, stopping=stopping)
     facts, _ = feeds.look(patience=10.0)
     stopping.set()
     assert [message.text for message in facts.waiting] == ["a"]
@@ -104,12 +107,12 @@ def test_the_first_look_wakes_the_thread_and_waits_for_its_news() -> None:
 
 
 def test_nobody_is_asked_while_nobody_looks(room: Room) -> None:
-    room.models = ["1"]
     room.portal.says("1", "Epoch 1 of 2")
     assert not room.feeds.turn()
     assert room.portal.asked == []
     room.feeds.look()
     room.clock.advance(179)
+    room.feeds.show([("uid-1", "1")])
     assert room.feeds.turn()
     assert room.portal.asked == ["1"]
     room.clock.advance(2)
@@ -117,14 +120,15 @@ def test_nobody_is_asked_while_nobody_looks(room: Room) -> None:
 
 
 def test_a_defect_is_logged_and_ends_nothing(room: Room, caplog: pytest.LogCaptureFixture) -> None:
-    room.models = ["never heard of"]  # the portal's fake has no answer for it: KeyError
     room.feeds.look()
+    room.feeds.show([("uid-0", "never heard of")])  # the portal's fake has no answer for it: KeyError
     assert room.feeds.turn()
     assert "status page cannot be updated" in caplog.text
     assert room.feeds.look()[0].depth == 41
 
 
 def test_a_queue_out_of_reach_is_a_sentence(room: Room) -> None:
+    room.feeds.look()
     room.queue.down = True
     room.feeds.ask_queues()
     facts, _ = room.feeds.look()
@@ -136,11 +140,11 @@ def test_a_model_is_asked_for_once_in_an_interval_and_those_longest_unasked_firs
     for model in room.models:
         room.portal.says(model, "Epoch 1 of 2")
     for _ in range(4):
-        room.feeds.ask_portal()
+        room.ask()
         room.clock.advance(5)
     assert sorted(room.portal.asked) == sorted(room.models)
     room.clock.advance(16)
-    room.feeds.ask_portal()
+    room.ask()
     assert room.portal.asked[50:] == room.models[:20]
 
 
@@ -148,7 +152,7 @@ def test_an_outage_of_the_portal_costs_one_call_an_interval(room: Room) -> None:
     room.models = ["1", "2", "3"]
     room.portal.answers = dict.fromkeys(room.models, PortalUnavailable("The portal does not answer", ambiguous=False))
     for _ in range(10):
-        room.feeds.ask_portal()
+        room.ask()
         room.clock.advance(10)
     assert len(room.portal.asked) == 4
     assert room.feeds.look()[1] == {}
@@ -158,7 +162,7 @@ def test_a_portal_that_asks_for_patience_gets_it(room: Room) -> None:
     room.models = ["1"]
     room.portal.answers["1"] = PortalUnavailable("Too many requests", retry_after=100.0)
     for _ in range(10):
-        room.feeds.ask_portal()
+        room.ask()
         room.clock.advance(10)
     assert len(room.portal.asked) == 1
 
@@ -169,7 +173,7 @@ def test_a_portal_that_knows_none_of_the_models_is_not_asked_for_all_of_them_in_
     stopping = Mock()
     stopping.wait.side_effect = [False, True]
     room.feeds.stopping = stopping
-    room.feeds.ask_portal()
+    room.ask()
     assert room.portal.asked == ["1", "2"]
 
 
@@ -177,7 +181,7 @@ def test_one_model_that_the_portal_does_not_know_keeps_nobody_from_the_others(ro
     room.models = ["lost", "2"]
     room.portal.answers["lost"] = ModelUnknown("The portal knows no model lost")
     room.portal.says("2", "Epoch 1 of 2")
-    room.feeds.ask_portal()
+    room.ask()
     heard = room.feeds.look()[1]
     assert {uid: (each.message, each.at) for uid, each in heard.items()} == {"uid-2": ("Epoch 1 of 2", 5000.0)}
 
@@ -185,7 +189,7 @@ def test_one_model_that_the_portal_does_not_know_keeps_nobody_from_the_others(ro
 def test_what_the_portal_says_under_another_status_is_no_progress(room: Room) -> None:
     room.models = ["1"]
     room.portal.says("1", "Model training completed successfully", ProcessingStatus.COMPLETED)
-    room.feeds.ask_portal()
+    room.ask()
     assert room.feeds.look()[1] == {}
 
 
@@ -212,15 +216,38 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends_and_order(room: Room) -> Non
     assert curve == sorted(curve)
 
 
-def test_a_curve_goes_with_its_job(room: Room) -> None:
-    room.hear("1", "Epoch 1 of 2, loss 1")
-    room.models = []
+def test_of_ten_thousand_running_models_only_those_on_somebodys_page_are_asked_for(room: Room) -> None:
+    for model in ("first", "second"):
+        room.portal.says(model, "Epoch 1 of 2")
+    room.feeds.show([("uid-first", "first")])
     room.feeds.ask_portal()
+    room.clock.advance(31)
+    room.feeds.show([("uid-second", "second")])
+    room.feeds.ask_portal()
+    assert room.portal.asked == ["first", "second"]
+    assert set(room.feeds.look()[1]) == {"uid-first", "uid-second"}  # whoever turns back finds the curve
+
+
+def test_curves_are_bounded_and_those_longest_on_no_page_go_first(room: Room) -> None:
+    room.hear("1", "Epoch 1 of 2, loss 1")
+    room.feeds.show([(f"uid-x{n}", f"x{n}") for n in range(499)])
+    assert set(room.feeds.look()[1]) == {"uid-1"}
+    room.feeds.show([("uid-one-more", "one-more")])
     assert room.feeds.look()[1] == {}
+    room.feeds._note("uid-1", "Epoch 2 of 2, loss 1")  # the portal's late answer
+    assert room.feeds.look()[1] == {}
+
+
+def test_after_a_rest_the_queues_are_not_known_until_they_were_read_again(room: Room) -> None:
+    room.feeds.look()
+    room.feeds.ask_queues()
+    assert room.feeds.look()[0].depth == 41
+    room.clock.advance(181)
+    assert room.feeds.look()[0].depth is None
 
 
 def test_without_status_tracking_there_is_nobody_to_ask(room: Room) -> None:
     room.models = ["1"]
     room.feeds.portal = None
-    room.feeds.ask_portal()
+    room.ask()
     assert (room.portal.asked, room.feeds.look()[1]) == ([], {})

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.controller.summaries import Summaries, Summary
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
 from dispatcher.web.server import Answer, HttpServer, Request, for_loopback, is_loopback
@@ -136,11 +137,13 @@ def test_what_has_not_changed_is_not_sent_again(shown: Shown) -> None:
 def test_rows_that_took_long_are_good_for_longer(took: float, good_for: float) -> None:
     clock = FakeClock()
 
-    def slow() -> dict[str, str]:
-        clock.advance(took)
-        return {}
+    class Slow(Summaries):
+        def all(self) -> dict[str, Summary]:
+            clock.advance(took)
+            return super().all()
 
-    shown = Shown(waiting_for=slow, fresh=1.0, monotonic=clock)
+    shown = Shown(fresh=1.0, monotonic=clock)
+    shown.page.summaries = Slow()
     shown.put([running_job("1", NOW)])
 
     def total() -> int:

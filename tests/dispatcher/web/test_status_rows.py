@@ -9,11 +9,13 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.objects import Job
+from dispatcher.controller.summaries import Summaries, summarise
+from dispatcher.decisions.outcome import Going, Stop
+from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
-from dispatcher.web import status_rows
 from dispatcher.web.request_rows import QueueFacts
-from dispatcher.web.status_rows import PortalProgress, World
+from dispatcher.web.status_rows import Page, PortalProgress, Sections, World
 from tests.dispatcher.web.status_world import (
     RULES,
     Pair,
@@ -31,8 +33,16 @@ from training_common.times import rfc3339
 NOW = T0 + 3600
 
 
-def rows(*pairs: Pair, **world: Any) -> status_rows.Sections:
-    return status_rows.sections(World(pairs, **world), RULES, NOW)
+def sections(*pairs: Pair, **world: Any) -> Sections:
+    gone = [summarise(each, pods) for each, pods in pairs if each.is_reported]
+    return Sections(
+        World([(each, *pods) for each, pods in pairs if not each.is_reported], ended=gone, **world), RULES, NOW
+    )
+
+
+def rows(*pairs: Pair, **world: Any) -> dict[str, list[dict[str, Any]]]:
+    found, _ = sections(*pairs, **world).shown(Page())
+    return {name: section["rows"] for name, section in found.items()}
 
 
 def row_of(section: str, *pairs: Pair, **world: Any) -> dict[str, Any]:
@@ -176,13 +186,31 @@ def test_what_the_portal_says_becomes_a_bar_and_a_curve(message: str, curve: Any
     assert row["progress"] == (progress and progress | more)
 
 
-def test_what_only_events_tell_comes_from_the_reconciler() -> None:
-    assert row_of("waiting", (job("1", at=T0), []), waiting_for={"uid-1": "Waiting for quota: full"})["sentence"] == (
-        "Waiting for quota: full"
-    )
-    queued = job("1", at=T0, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"})
-    place = "Queued by Kueue: 4 ahead"
-    assert row_of("waiting", (queued, []), waiting_for={"uid-1": place})["sentence"] == place
+def test_what_only_events_and_workloads_tell_comes_from_the_reconciler() -> None:
+    waits = job("1", at=T0)
+    queued = job("2", at=T0, suspended=True, labels={names.KUEUE_QUEUE_LABEL: "research"})
+    known = Summaries()
+    known.note("model-1", summarise(waits, ()).after(Going("Waiting for quota: full")))
+    known.note("model-2", summarise(queued, ()).after(Going("Queued by Kueue in research")))
+    known.waits("model-2", "Queued by Kueue: 4 ahead")
+    known.waits("model-3", "nobody knows it")
+    found = rows((waits, []), (queued, []), summaries=known.all())["waiting"]
+    assert [row["sentence"] for row in found] == ["Waiting for quota: full", "Queued by Kueue: 4 ahead"]
+
+
+def test_a_reconciler_that_is_behind_its_jobs_does_not_keep_their_rows_behind() -> None:
+    before, (after, pods) = job("1", at=T0), running_job("1", T0)
+    summary = summarise(before, ()).after(Stop(Verdict("Unschedulable", "No node could take it")))
+    assert row_of("waiting", (before, []), summaries={"model-1": summary})["code"] == "Unschedulable"
+    row = row_of("running", (after, pods), summaries={"model-1": summary})
+    assert (row["phase"], row["code"], row["sentence"]) == ("running", None, "The trainer runs")
+
+
+def test_of_a_job_that_ended_before_this_process_began_nothing_is_made_up() -> None:
+    whole, _ = reported_job("1", T0 + 99, "Completed", "done")
+    row = row_of("ended", (Job(metadata=whole.metadata), []))
+    assert (row["phase"], row["code"], row["since"]) == ("completed", "Completed", rfc3339(T0 + 99))
+    assert [row[name] for name in ("gpus", "attempts", "node", "dataset", "ended_at")] == [None] * 5
 
 
 @pytest.mark.parametrize(
@@ -224,20 +252,20 @@ def test_refusals_come_from_this_process_and_the_poison_queue_each_once_the_newe
 
 
 def test_the_oldest_that_runs_or_waits_and_the_newest_that_ended_come_first() -> None:
-    found = rows(
+    found = sections(
         *(running_job(str(n), T0 + n) for n in (3, 1, 2)),
         *((job(f"w{n}", at=T0 + n), []) for n in (2, 1)),
         *(reported_job(f"e{n}", T0 + n, "Completed", "done") for n in (1, 3, 2)),
         queue=QueueFacts(waiting=(a_message("model-q", T0 - 99),)),
     )
-    assert {name: [row["model"] for row in those] for name, those in found.items()} == {
+    assert {name: [row["model"] for row in those["rows"]] for name, those in found.shown(Page())[0].items()} == {
         "running": ["model-1", "model-2", "model-3"],
         "waiting": ["model-w1", "model-w2", "model-q"],
         "ended": ["model-e3", "model-e2", "model-e1"],
         "refused": [],
     }
-    assert status_rows.phases(found) == {"running": 3, "waiting": 2, "on the queue": 1, "completed": 3}
-    assert status_rows.gpus_in_use(found) == 3
+    assert found.phases == {"running": 3, "waiting": 2, "on the queue": 1, "completed": 3}
+    assert found.gpus_in_use == 3
 
 
 def test_no_environment_and_no_secret_reaches_a_row() -> None:
@@ -253,19 +281,52 @@ def test_no_environment_and_no_secret_reaches_a_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "limit", "models", "matching"),
+    ("page", "models", "matching", "offset"),
     [
-        ("", None, ["model-0", "model-1", "model-2"], 3),
-        ("", 2, ["model-0", "model-1"], 3),
-        ("MODEL-1", 2, ["model-1"], 1),
-        ("gpu-a100 model-2", None, ["model-2"], 1),
-        ("nothing like it", None, [], 0),
+        (Page(), ["model-0", "model-1", "model-2"], 3, 0),
+        (Page(limit=2), ["model-0", "model-1"], 3, 0),
+        (Page(limit=2, offsets={"running": 1}), ["model-1", "model-2"], 3, 1),
+        (Page(limit=2, offsets={"running": 2, "ended": 1}), ["model-2"], 3, 2),
+        (Page(limit=2, offsets={"running": 99}), ["model-2"], 3, 2),
+        (Page(limit=3, offsets={"running": 3}), ["model-0", "model-1", "model-2"], 3, 0),
+        (Page(limit=0, offsets={"running": 2}), [], 3, 0),
+        (Page("MODEL-1", 2), ["model-1"], 1, 0),
+        (Page("MODEL-1", 2, {"running": 2}), ["model-1"], 1, 0),
+        (Page("gpu-a100 model-2"), ["model-2"], 1, 0),
+        (Page("message-1"), ["model-1"], 1, 0),
+        (Page("dataset-HOUSES"), ["model-0", "model-1", "model-2"], 3, 0),
+        (Page("the trainer runs"), ["model-0", "model-1", "model-2"], 3, 0),
+        (Page("nothing like it"), [], 0, 0),
     ],
 )
-def test_the_filter_finds_words_in_any_text_and_the_limit_cuts_what_is_found(
-    query: str, limit: int | None, models: list[str], matching: int
+def test_the_filter_finds_words_in_any_text_and_a_page_cuts_what_is_found(
+    page: Page, models: list[str], matching: int, offset: int
 ) -> None:
-    found = status_rows.shown(rows(*(running_job(str(n), T0 + n) for n in range(3))), query, limit)
+    found, running = sections(*(running_job(str(n), T0 + n) for n in range(3))).shown(page)
     assert [row["model"] for row in found["running"]["rows"]] == models
-    assert (found["running"]["total"], found["running"]["matching"]) == (3, matching)
-    assert found["ended"] == {"total": 0, "matching": 0, "rows": []}
+    assert [each.name for each in running] == models
+    counts = [found["running"][name] for name in ("total", "matching", "offset")]
+    assert counts == [3, matching, offset]
+    assert found["ended"] == {"total": 0, "matching": 0, "offset": 0, "rows": []}
+
+
+def test_a_page_goes_on_from_the_last_jobs_to_the_requests_on_the_queue() -> None:
+    found = sections(
+        *((job(f"w{n}", at=T0 + n), []) for n in range(3)),
+        queue=QueueFacts(waiting=tuple(a_message(f"model-q{n}", T0) for n in range(3))),
+    )
+    pages = [found.shown(Page(limit=2, offsets={"waiting": at}))[0]["waiting"] for at in (0, 2, 4)]
+    assert [[row["model"] for row in page["rows"]] for page in pages] == [
+        ["model-w0", "model-w1"],
+        ["model-w2", "model-q0"],
+        ["model-q1", "model-q2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "matching"),
+    [("abcdefghijk", 0), ("accountkey=abcdefghijk", 0), ("[redacted]", 1), ("accountkey=[redacted]", 1), ("said", 1)],
+)
+def test_the_filter_finds_what_a_row_shows_and_no_secret_by_trying(query: str, matching: int) -> None:
+    ended = reported_job("2", T0, "UserCodeFailed", "It said AccountKey=abcdefghijk; and ended")
+    assert sections(ended).shown(Page(query))[0]["ended"]["matching"] == matching
