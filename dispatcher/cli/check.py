@@ -14,6 +14,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
+from dispatcher.launch.job_template import ordinary_sidecars
 from dispatcher.launch.launcher import Launcher
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import ModelUnknown, NotFoundUnexplained, PortalError
@@ -91,7 +92,14 @@ def _try(name: str, check: Callable[..., str], *arguments: object) -> CheckResul
 
 
 def _template(settings: Settings) -> str:
-    factories.read_template(settings)
+    beside = ordinary_sidecars(factories.read_template(settings))
+    if beside:
+        raise _Otherwise(
+            "warning",
+            f"{settings.job_template} can be completed; nothing ends {', '.join(beside)} when the trainer has ended,"
+            " and its GPU is held for a minute more: make it a native sidecar, an entry of initContainers with"
+            " restartPolicy: Always",
+        )
     return f"{settings.job_template} can be completed"
 
 

@@ -213,25 +213,31 @@ class Resources(_Part, frozen=True):
     limits: Limits | None = None
 
 
+class RestartRule(_Part, frozen=True):
+    action: str = ""
+
+
 class Container(_Part, frozen=True):
     """As a pod specifies it."""
 
     name: str = ""
     image: str = "?"
     restart_policy: str | None = None
+    restart_policy_rules: tuple[RestartRule, ...] = ()
     resources: Resources = Resources()
 
     def __post_init__(self) -> None:
-        _share(self, "name", "image")
+        _share(self, "name", "image", "restart_policy")
 
 
 class PodSpec(_Part, frozen=True):
     node_name: str | None = None
+    restart_policy: str | None = None
     init_containers: tuple[Container, ...] = ()
     containers: tuple[Container, ...] = ()
 
     def __post_init__(self) -> None:
-        _share(self, "node_name")
+        _share(self, "node_name", "restart_policy")
 
 
 class Waiting(_Part, frozen=True):
@@ -261,7 +267,10 @@ class ContainerState(_Part, frozen=True):
 
 
 class ContainerStatus(_Part, frozen=True):
+    """started: of a sidecar, whether its startup probe has succeeded, where it has one."""
+
     name: str = ""
+    started: bool = False
     state: ContainerState = ContainerState()
 
     def __post_init__(self) -> None:
@@ -416,12 +425,22 @@ class Series(_Part, frozen=True):
     last_observed_time: str | None = None
 
 
+class Reference(_Part, frozen=True):
+    field_path: str = ""
+
+
 class Event(KubeObject, frozen=True):
+    involved_object: Reference = Reference()
     reason: str = ""
     message: str = ""
     series: Series | None = None
     last_timestamp: str | None = None
     event_time: str | None = None
+
+    @property
+    def container(self) -> str:
+        """Of a pod's Event: the container that it is about; "" for the whole pod."""
+        return self.involved_object.field_path.partition("{")[2].rstrip("}")
 
     @property
     def seen_at(self) -> float:

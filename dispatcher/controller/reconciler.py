@@ -218,7 +218,8 @@ class Reconciler:
     def _go_on(self, name: str, job: Job, pods: list[Pod], going: Going, now: float) -> None:
         """The Job has not ended: do what its launch or deletion lacks, and report what it waits for."""
         if going.remove_pods:
-            self.events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
+            if job.is_deleting:
+                self.events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
             self._remove_pods(pods)
         if going.check_at is not None:
             self.work.add_after(name, max(1.0, going.check_at - now))

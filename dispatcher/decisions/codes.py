@@ -34,10 +34,13 @@ EXIT_CODES = {
 # UploadFailed ends with the exit code of StorageUnavailable.
 REPORTED_BY_TRAINER = (*EXIT_CODES.values(), "UploadFailed")
 READ_FROM_KUBERNETES = (
+    "CommandNotFound",
     "ContainerConfig",
+    "ContainerLost",
     "Disrupted",
     "Drained",
     "Evicted",
+    "GpuRuntimeFailed",
     "ImagePull",
     "InitFailed",
     "Interrupted",
@@ -51,10 +54,13 @@ READ_FROM_KUBERNETES = (
     "PodDeleted",
     "PodLost",
     "Preempted",
+    "RuntimeFailed",
     "Timeout",
     "TrainerFailed",
     "Unschedulable",
 )
+# No other node and no other try changes what the image holds.
+PERMANENT = frozenset({"CommandNotFound"})
 OUTCOMES = (COMPLETED, *REPORTED_BY_TRAINER, *READ_FROM_KUBERNETES, OTHER)
 
 POISON = (

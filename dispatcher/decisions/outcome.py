@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import Condition, Event, Job, Pod, Terminated
-from dispatcher.decisions import disruptions, pod_failure, waiting
+from dispatcher.decisions import codes, containers, disruptions, pod_failure, waiting
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
 from dispatcher.decisions.waiting import Limits
@@ -24,6 +24,12 @@ _LAST_DELETION = 2.0
 _STALE_PATIENCE = 5.0
 # Seconds that the kubelet gets beyond a deleted pod's own grace period to report its end, before it is called lost.
 _TERMINATION_SLACK = 60.0
+# Seconds for which other containers may go on after the trainer's end, to send their last logs for instance (F45).
+_SIDECAR_GRACE = 60.0
+# backoffLimit where a Job has none (API, JobSpec).
+_BACKOFF_LIMIT = 6
+# Exit codes up to here are permanent by the trainer's contract: podFailurePolicy fails the Job by them.
+_LAST_PERMANENT = 127
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class Going:
     """Nothing to report yet.
 
     progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit.
-    remove_pods: the Job is being deleted, and its pods run on until somebody deletes them.
+    remove_pods: pods that run on until somebody deletes them: of a deleted Job, or one whose trainer has ended.
     """
 
     progress: str | None = None
@@ -96,6 +102,10 @@ def decide(
         return Going()
     if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
         return Stop(disrupted)
+    if (left := _without_trainer(job, ordered, now, failing_since)) is not None:
+        return left
+    if (hopeless := _hopeless(job, ordered)) is not None:
+        return Stop(hopeless)
     waits = waiting.look(job, ordered, events, now, limits, failing_since)
     if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
         return Stop(waits.verdict)
@@ -125,12 +135,78 @@ def stop_verdict(job: Job) -> Verdict | None:
     return Verdict(str(stopped["code"]), str(stopped["sentence"]))
 
 
+def _without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: float | None) -> Going | Stop | None:
+    """The trainer has ended, and another container keeps its pod and Job from ending (F45); None where it is not so.
+
+    Its end is the training's. Where its exit code asks for another attempt and one is left, only the pod is deleted:
+    Kubernetes then judges it by its exit code, as it does without a sidecar. Any other end stops the Job, since a
+    sidecar that does not end with 0 would turn a success into a failed pod.
+    """
+    current = [pod for pod in pods if not pod.is_over]
+    if not current or current[-1].is_deleting or not containers.goes_on_without_trainer(current[-1]):
+        return None
+    pod = current[-1]
+    # The node's clock may be behind: by our own the grace began when the end was first seen.
+    ended_at = max(objects.timestamp(pod.trainer_end.finished_at) or 0.0, seen_since or 0.0) or now
+    if now < ended_at + _SIDECAR_GRACE:
+        return Going(check_at=ended_at + _SIDECAR_GRACE)
+    exit_code = pod.trainer_end.exit_code
+    if exit_code is not None and exit_code > _LAST_PERMANENT and attempts(job) < _backoff_limit(job):
+        return Going(remove_pods=True)
+    return Stop(_judged(pod).verdict)
+
+
+def _hopeless(job: Job, pods: Sequence[Pod]) -> Verdict | None:
+    """Why no further attempt can do better than the last; podFailurePolicy knows exit codes only, and cannot tell."""
+    failed = [pod for pod in pods if pod.phase == "Failed"]
+    if not failed or any(pod.runs for pod in pods) or max(attempts(job), len(failed)) > _backoff_limit(job):
+        return None
+    verdict = pod_failure.explain(failed[-1])
+    return verdict if verdict.code in codes.PERMANENT else None
+
+
+def _backoff_limit(job: Job) -> int:
+    return _BACKOFF_LIMIT if job.spec.backoff_limit is None else job.spec.backoff_limit
+
+
+def attempts(job: Job) -> int:
+    """How many of its pods have failed and are counted."""
+    return job.status.failed + len(job.status.uncounted_terminated_pods.failed)
+
+
+def _judged(pod: Pod) -> Ended:
+    """The outcome by one pod whose trainer has ended."""
+    return _complete([pod]) if pod.trainer_end.exit_code == 0 else Ended(False, pod_failure.explain(pod))
+
+
+def _own_end(pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:
+    """How the last trainer ended by itself before its Job was stopped from outside at `stopped_at`; None: it did not.
+
+    Only where another container kept its pod: one that ended with its trainer has been judged by the Job controller.
+    """
+    if not pods or not pods[-1].has_ended or not (pods[-1].is_deleting or not pods[-1].is_over):
+        return None
+    pod = pods[-1]
+    word = pod_failure.trainer_word(pod)
+    if word is not None and word.code not in ("Terminated", "Completed"):
+        return _judged(pod)
+    finished = objects.timestamp(pod.trainer_end.finished_at)
+    before = stopped_at is not None and finished is not None and finished < stopped_at
+    # A program that ends with 0 on SIGTERM does so after it was told to.
+    return _judged(pod) if before and not _deleted_while_running(pod, pod.trainer_end) else None
+
+
 def _suspended(job: Job) -> Going:
     """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or a person's."""
     if not job.is_launched:
         return Going()
     queue = job.labels.kueue_queue
     return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
+
+
+def _stopped(verdict: Verdict) -> Ended:
+    """By the verdict that a Job was stopped with: also one whose trainer had completed, and whose sidecar went on."""
+    return Ended(verdict.code == "Completed", verdict)
 
 
 def _stale_until(job: Job, pods: Sequence[Pod], ended: Condition) -> float | None:
@@ -180,7 +256,9 @@ def _deleted(job: Job, pods: Sequence[Pod], failing: Condition | None, now: floa
     if failing is not None:
         return _failed(job, pods, failing)
     if stopped := stop_verdict(job):
-        return Ended(False, stopped)
+        return _stopped(stopped)
+    if (own := _own_end(pods, job.gone_at)) is not None:
+        return own
     when = job.metadata.deletion_timestamp
     return Ended(False, Verdict("JobDeleted", f"The training job was deleted at {when} before it ended. {AGAIN}"))
 
@@ -189,7 +267,10 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
     if failed.reason == "DeadlineExceeded":
         # We stop a Job by a deadline in the past; one that failed otherwise in that instant is explained below.
         if stopped := stop_verdict(job):
-            return Ended(False, stopped)
+            return _stopped(stopped)
+        announced = job.changed_at("FailureTarget") or failed.since
+        if (own := _own_end(pods, announced)) is not None:
+            return own
         limit = job.spec.active_deadline_seconds
         sentence = (
             f"The training did not end within its time limit of {limit} seconds, the wait for a GPU included. "
@@ -202,9 +283,8 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
     if not over:
         return Ended(False, _without_pods(failed))
     verdict = pod_failure.explain(over[-1])
-    attempts = job.status.failed + len(job.status.uncounted_terminated_pods.failed)
-    if failed.reason == "BackoffLimitExceeded" and attempts > 1:
-        verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {attempts} attempts)")
+    if failed.reason == "BackoffLimitExceeded" and (count := attempts(job)) > 1:
+        verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {count} attempts)")
     return Ended(False, verdict)
 
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import Job, Pod
-from dispatcher.decisions import waiting
+from dispatcher.decisions import containers, waiting
 
 
 class Phase(StrEnum):
@@ -20,7 +20,7 @@ class Phase(StrEnum):
     QUEUED = "queued"  # launched and suspended: Kueue or a person resumes it
     WAITING = "waiting"  # no trainer runs: no pod yet, no node yet, its image is being pulled
     RUNNING = "running"
-    STOPPING = "stopping"  # deleted, stopped or failed, and its pods may still end
+    STOPPING = "stopping"  # deleted, stopped or failed, or its trainer has ended, and its pods may still go on
     REPORTING = "reporting"  # ended; the portal has not acknowledged it
     COMPLETED = "completed"
     FAILED = "failed"
@@ -57,7 +57,10 @@ def phase(job: Job, pods: Sequence[Pod]) -> Phase:
         return Phase.LAUNCHING
     if job.is_suspended:
         return Phase.QUEUED
-    return Phase.RUNNING if any(pod.runs for pod in pods) else Phase.WAITING
+    if any(pod.runs for pod in pods):
+        return Phase.RUNNING
+    # Its trainer has ended and another container goes on: the Job is about to be stopped.
+    return Phase.STOPPING if any(containers.goes_on_without_trainer(pod) for pod in pods) else Phase.WAITING
 
 
 def since(phase: Phase, job: Job, pods: Sequence[Pod]) -> float | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from dispatcher.cluster.objects import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
+from dispatcher.decisions.containers import is_sidecar
 from training_common.redaction import redact
 from training_common.text import one_line, plain
 
@@ -22,6 +23,25 @@ _DISRUPTIONS = {
     "EvictionByEvictionAPI": ("Drained", "its node was drained"),
     "TerminationByKubelet": ("NodeShutdown", "its node ran out of resources or was shut down"),
 }
+# The kubelet's reasons for a pod whose node shut down (1.21 and on; before that "Shutdown").
+_NODE_SHUTDOWN = frozenset({"Terminated", "NodeShutdown", "Shutdown"})
+# Reasons of a container that never ran: the exit code, 128 mostly, is the kubelet's own invention.
+_NOT_STARTED = frozenset({"StartError", "ContainerCannotRun", "CreateContainerError", "RunContainerError"})
+# The kubelet did not find the container any more (137), or containerd its process (255).
+_UNKNOWN_END = frozenset({"ContainerStatusUnknown", "Unknown"})
+# What runc says when execve(2) cannot run the command, in the words of Go and Linux.
+_NO_COMMAND = (
+    "executable file not found",
+    "no such file or directory",
+    "permission denied",
+    "exec format error",
+    "is a directory",
+    "not a directory",
+)
+# NVIDIA's container toolkit (hook, library, CDI) and AMD's devices, as they stand in the runtime's errors.
+_GPU_RUNTIME = ("nvidia", "libcuda", "cdi device", "/dev/kfd", "/dev/dri", "driver/library version mismatch")
+# Exit codes of a program that ended because it was told to (SIGKILL, SIGTERM).
+_BY_DELETION = (137, 143)
 AGAIN = "Put the request on the queue again"
 
 
@@ -74,36 +94,105 @@ def explain(pod: Pod) -> Verdict:
         return Verdict(code, f"The training pod was stopped on {node_of(pod)}: {why}. {AGAIN}")
     if not pod.has_ended:
         return _never_ran(pod)
-    return _by_exit_code(ended)
+    if pod.status.reason in _NODE_SHUTDOWN:
+        return _node_shutdown(pod)
+    return _by_kubernetes(pod, ended, "trainer container") or _by_exit_code(pod, ended)
+
+
+def start_failure(container: str, reason: str, text: str) -> Verdict | None:
+    """Why the runtime could not start a container, by its own words; None where they do not tell.
+
+    reason, text: Kubernetes', of the container's state. Every runtime quotes runc, and the words of execve(2) in it.
+    """
+    words = text.lower()
+    said = f"({reason}): {quoted(text) or 'no text'}"
+    if any(word in words for word in _GPU_RUNTIME):
+        sentence = f"The GPU runtime of the node could not start the {container} {said}. {AGAIN}; who runs the cluster"
+        return Verdict("GpuRuntimeFailed", f"{sentence} looks at the node's GPU driver and container toolkit")
+    if any(word in words for word in _NO_COMMAND) and ("exec" in words or "executable" in words):
+        sentence = f"The command of the {container} cannot be run in its image {said}. Tell the operator"
+        return Verdict("CommandNotFound", sentence)
+    return None
+
+
+def _by_kubernetes(pod: Pod, ended: Terminated, container: str) -> Verdict | None:
+    """What Kubernetes itself says of a container that ended; None where its program ended by itself."""
+    reason = ended.reason
+    if reason in _NOT_STARTED:
+        other = Verdict(
+            "RuntimeFailed",
+            f"{node_of(pod).capitalize()} could not start the {container} ({reason}): "
+            f"{quoted(ended.message) or 'no text'}. {AGAIN}",
+        )
+        return start_failure(container, reason, ended.message) or other
+    if reason in _UNKNOWN_END:
+        text = quoted(ended.message) if reason == "ContainerStatusUnknown" else _tail(ended.message)
+        sentence = f"{node_of(pod).capitalize()} lost the {container} and does not know how it ended ({reason})"
+        return Verdict("ContainerLost", f"{sentence}{': ' if text else ''}{text.rstrip('. ')}. {AGAIN}")
+    if ended.exit_code == 137 and pod.is_deleting:
+        return _deleted()
+    return None
+
+
+def _deleted() -> Verdict:
+    return Verdict("PodDeleted", f"The training pod was deleted before it ended. {AGAIN}")
+
+
+def _node_shutdown(pod: Pod) -> Verdict:
+    text = quoted(pod.status.message)
+    why = f"its node was shut down{': ' if text else ''}{text}"
+    return Verdict("NodeShutdown", f"The training pod was stopped on {node_of(pod)}: {why}. {AGAIN}")
 
 
 def _never_ran(pod: Pod) -> Verdict:
-    """Phase Failed without a container status: the node refused the pod, or lost it."""
+    """Phase Failed without a container status: the node refused the pod, or lost it; or an init container failed."""
     reason, text = pod.status.reason, quoted(pod.status.message)
+    # The kubelet ends a native sidecar with its pod: its exit code explains nothing (F50).
+    sidecars = {container.name for container in pod.spec.init_containers if is_sidecar(container)}
     for container in pod.status.init_container_statuses:
         ended = container.state.terminated
-        if ended and ended.exit_code:
+        if ended is None or not ended.exit_code or container.name in sidecars:
+            continue
+        title = f"init container {container.name}"
+        if reason in _NODE_SHUTDOWN:
+            return _node_shutdown(pod)
+        if pod.is_deleting and ended.exit_code in _BY_DELETION:
+            return _deleted()
+        if (said := _by_kubernetes(pod, ended, title)) is not None:
+            return said
+        if ended.reason == "OOMKilled":
             return Verdict(
-                "InitFailed",
-                f"The init container {container.name} of the training pod ended with exit code "
-                f"{ended.exit_code}: {_tail(ended.message) or 'it left no message'}. Tell the operator",
+                "InitFailed", f"The {title} of the training pod used more than its memory. Tell the operator"
             )
+        return Verdict(
+            "InitFailed",
+            f"The {title} of the training pod ended with exit code "
+            f"{ended.exit_code}: {_tail(ended.message) or 'it left no message'}. Tell the operator",
+        )
+    if reason in _NODE_SHUTDOWN:
+        return _node_shutdown(pod)
     if reason:
         return Verdict("NodeRejected", f"{node_of(pod)} refused the training pod ({reason}): {text}. {AGAIN}")
     if pod.is_deleting:
-        return Verdict("PodDeleted", f"The training pod was deleted before it ended. {AGAIN}")
+        return _deleted()
     return Verdict("PodLost", f"The training pod ended on {node_of(pod)} without a word of why. {AGAIN}")
 
 
-def _by_exit_code(ended: Terminated) -> Verdict:
+def _by_exit_code(pod: Pod, ended: Terminated) -> Verdict:
     exit_code = ended.exit_code
+    tail = _tail(ended.message)
+    if exit_code == 255 and not tail:
+        sentence = f"The trainer container ended on {node_of(pod)} with exit code 255 and no word"
+        return Verdict("ContainerLost", f"{sentence}: most often its node or runtime was restarted. {AGAIN}")
     if exit_code == 137:
+        # Kubernetes has its own reasons for the ends that it knows of; "Error" is none.
+        known = f" ({ended.reason})" if ended.reason not in ("", "Error") else ""
+        guess = "" if known else "; memory is the usual one"
         sentence = (
-            "The training process was killed from outside (signal 9, SIGKILL) without a reason that Kubernetes knows; "
-            f"memory is the usual one. {AGAIN}, with a smaller batch or a larger memory limit"
+            f"The training process was killed from outside (signal 9, SIGKILL){known} without a reason that Kubernetes "
+            f"knows{guess}. {AGAIN}, with a smaller batch or a larger memory limit"
         )
         return Verdict("Killed", sentence)
-    tail = _tail(ended.message)
     said = f": {tail}" if tail else "; it left no message"
     if exit_code is None:
         return Verdict("TrainerFailed", f"The training ended without an exit code{said}")

@@ -5,13 +5,15 @@ Clocks start with the pod, or with the Job's (re)start where no pod could be mad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import Event, Job, Pod
-from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted
+from dispatcher.decisions import containers
+from dispatcher.decisions.containers import is_sidecar
+from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted, start_failure
 
 _IMAGE_REASONS = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
@@ -76,19 +78,28 @@ def look(
     if pod.runs or pod.has_ended:
         return Waiting()
     since = pod.created_at or now
-    reason, text = pod.waits.reason, quoted(pod.waits.message)
+    awaited = containers.awaited(pod)
+    reason, text = awaited.reason, quoted(awaited.message)
+    image = f"image of the {awaited.title}" if awaited.is_init else "trainer image"
+    began = max(_since_scheduled(pod, since), failing_since or 0.0)
     if reason == "InvalidImageName":
-        sentence = f"The trainer image has an invalid name: {pod.trainer.image}. Tell the operator: {text}"
+        sentence = f"The {image} has an invalid name: {awaited.container.image}. Tell the operator: {text}"
         return Waiting(None, now, Verdict("ImagePull", sentence))
     if reason in _IMAGE_REASONS:
-        return _image_pull(pod, text, max(_since_scheduled(pod, since), failing_since or 0.0), limits)
+        limit = None if any(word in text.lower() for word in _RATE_LIMIT) else began + limits.image_pull
+        sentence = f"The {image} {awaited.container.image} cannot be pulled: {text or 'no text'}. Tell the operator"
+        progress = f"Pulling the {image}: {text}" if text else f"Pulling the {image}"
+        return Waiting(progress, limit, Verdict("ImagePull", sentence))
     if reason in _CONFIG_REASONS:
-        limit = max(_since_scheduled(pod, since), failing_since or 0.0) + limits.container_config
-        sentence = f"The trainer container cannot be started ({reason}): {text}. Tell the operator"
-        return Waiting(f"Waiting for the trainer's configuration: {text}", limit, Verdict("ContainerConfig", sentence))
-    if (stuck := _stuck_events(events)) and pod.trainer_state.waiting:
+        whose = f"configuration of the {awaited.title}" if awaited.is_init else "trainer's configuration"
+        sentence = f"The {awaited.title} cannot be started ({reason}): {text or 'no text'}. Tell the operator"
+        other = Verdict("ContainerConfig", sentence)
+        verdict = start_failure(awaited.title, reason, awaited.message) or other
+        return Waiting(f"Waiting for the {whose}: {text}", began + limits.container_config, verdict)
+    if (stuck := _stuck_events(events, awaited.container.name)) and awaited.state.waiting:
         text = quoted(stuck[-1].message)
-        limit = _since_scheduled(pod, since) + limits.container_config
+        got_on = _latest(event for event in events if event.reason in _SET_UP)
+        limit = max(_since_scheduled(pod, since), got_on) + limits.container_config
         sentence = f"The trainer pod cannot be set up on its node: {text}. Tell the operator"
         return Waiting(
             f"Waiting for the pod's volumes and network: {text}", limit, Verdict("ContainerConfig", sentence)
@@ -109,30 +120,40 @@ def _leaving(pod: Pod, limits: Limits) -> Waiting:
     return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence))
 
 
-def _stuck_events(events: Sequence[Event]) -> list[Event]:
-    """The pod's Events with the reason why it has not got as far as its image; none once it has."""
-    if any(event.reason in _SET_UP for event in events):
+def _stuck_events(events: Sequence[Event], container: str) -> list[Event]:
+    """The pod's Events with the reason why it does not get to this container's image; none once it has.
+
+    Another container's progress proves only that nothing was stuck until then.
+    """
+    got_on = [event for event in events if event.reason in _SET_UP]
+    if any(event.container in ("", container) for event in got_on):
         return []
-    return sorted((event for event in events if event.reason in _STUCK), key=attrgetter("seen_at"))
+    since = _latest(got_on)
+    stuck = (event for event in events if event.reason in _STUCK and event.seen_at > since)
+    return sorted(stuck, key=attrgetter("seen_at"))
+
+
+def _latest(events: Iterable[Event]) -> float:
+    return max((event.seen_at for event in events), default=0.0)
 
 
 def is_failing(pod: Pod) -> bool:
-    """Whether its container fails to start, for a reason that may or may not pass."""
-    return pod.waits.reason in _IMAGE_REASONS or pod.waits.reason in _CONFIG_REASONS
-
-
-def _image_pull(pod: Pod, text: str, since: float, limits: Limits) -> Waiting:
-    limit = None if any(word in text.lower() for word in _RATE_LIMIT) else since + limits.image_pull
-    sentence = f"The trainer image {pod.trainer.image} cannot be pulled: {text or 'no text'}. Tell the operator"
-    progress = f"Pulling the trainer image: {text}" if text else "Pulling the trainer image"
-    return Waiting(progress, limit, Verdict("ImagePull", sentence))
+    """Whether a grace runs that Kubernetes does not time: a container does not start, or one goes on alone."""
+    if pod.is_over:
+        return False
+    reason = containers.awaited(pod).reason
+    return reason in _IMAGE_REASONS or reason in _CONFIG_REASONS or containers.goes_on_without_trainer(pod)
 
 
 def _scheduling(pod: Pod, since: float, now: float, limits: Limits) -> Waiting:
     if pod.condition("PodScheduled"):
+        awaited = containers.awaited(pod)
+        if awaited.state.running is not None or awaited.state.terminated is not None:
+            return Waiting(f"Waiting for the {awaited.title} to {'start' if is_sidecar(awaited.container) else 'end'}")
         # Its Events tell more once this has lasted; look then, and every so often while it lasts.
         explained_at = _since_scheduled(pod, since) + _CREATING_PATIENCE
-        return Waiting("Pulling the trainer image", explained_at if now < explained_at else now + _CREATING_PATIENCE)
+        what = f"Pulling the image of the {awaited.title}" if awaited.is_init else "Pulling the trainer image"
+        return Waiting(what, explained_at if now < explained_at else now + _CREATING_PATIENCE)
     unscheduled = pod.condition("PodScheduled", "False") or pod.condition("PodScheduled", "Unknown")
     if unscheduled is None:
         return Waiting("Waiting to be scheduled")
@@ -173,7 +194,7 @@ def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:
         since = restarted(job, pods)
         return job.uid if since is not None and now >= since + _NO_POD_PATIENCE else None
     pod = living[-1]
-    creating = pod.waits.reason in ("ContainerCreating", "PodInitializing")
+    creating = containers.awaited(pod).reason in ("ContainerCreating", "PodInitializing")
     return pod.uid if creating and now >= _since_scheduled(pod, now) + _CREATING_PATIENCE else None
 
 

@@ -76,6 +76,12 @@ def load_template(text: str, image: str = "", gpu_resource: str = names.GPU_RESO
     return template
 
 
+def ordinary_sidecars(template: Mapping[str, Any]) -> list[str]:
+    """Names of containers beside the trainer that nothing ends when it has (F45). template: a loaded one."""
+    containers = template["spec"]["template"]["spec"]["containers"]
+    return [str(c.get("name")) for c in containers if c.get("name") != names.TRAINER_CONTAINER]
+
+
 def _twice(root: yaml.Node | None) -> Iterator[str]:
     """Keys that stand in one mapping twice: YAML's readers silently take the last one."""
     seen: set[int] = set()  # an alias may contain itself

@@ -7,10 +7,12 @@ import logging
 from threading import Event
 from typing import Any
 
+import msgspec
 import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import QuotaExceeded
+from dispatcher.cluster.objects import Event as JobEvent
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
@@ -29,6 +31,7 @@ from tests.world.builders import (
     TEMPLATE,
     a_condition,
     a_job,
+    event_json,
     failed,
     failing,
     job_json,
@@ -257,3 +260,241 @@ def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
     process.take()
     assert objects.uid_of(world.jobs["model-1"]) == uid
     assert objects.is_deleting(world.jobs["model-1"])
+
+
+SIDECAR = {"name": "logs", "image": "fluent:1"}
+WORD = '{"code": "DatasetInvalid", "message": "Invalid dataset: a.csv: row 3", "exit": 65}'
+
+
+def with_a_sidecar(state: dict[str, Any], beside: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """A pod with an ordinary second container, in the state `beside`."""
+    pod = pod_json(phase="Running", state=state, scheduled_at=T0, **more)
+    pod["spec"]["containers"].append(SIDECAR)
+    pod["status"]["containerStatuses"].append({"name": "logs", "state": beside or running()})
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "message"),
+    [
+        (terminated(0, '{"code": "Completed", "message": "Model training completed successfully"}'), "Completed", ""),
+        (terminated(0, None, "Completed"), "Completed", "Model training completed successfully"),
+        (terminated(65, WORD), "Failed", "Invalid dataset: a.csv: row 3"),
+        (terminated(79, "boom"), "Failed", "exit code 79: boom"),
+        (terminated(137, None, "OOMKilled"), "Failed", "Out of memory"),
+    ],
+)
+def test_f45_a_sidecar_that_goes_on_does_not_hold_the_gpu_or_change_the_trainers_word(
+    state: dict[str, Any], status: str, message: str
+) -> None:
+    bench = Bench()
+    job = job_json(spec={"backoffLimit": 0})
+    bench.put(job, with_a_sidecar(state))
+    bench.pass_time(90)
+    bench.look()
+    assert not objects.annotation(bench.job(), names.STOPPED), "it has a grace to send its last logs"
+    bench.pass_time(60)
+    assert "cluster.patch" in bench.look()
+    assert bench.job()["spec"]["activeDeadlineSeconds"] == 1
+    ended = job_json(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED))
+    bench.put(ended)
+    bench.look()
+    assert bench.portal()[0] == status
+    assert message in bench.portal()[1]
+
+
+def test_f45_another_attempt_begins_where_one_is_left() -> None:
+    bench = Bench()
+    bench.put(job_json(status={"failed": 1}), with_a_sidecar(terminated(201, None)))
+    bench.look()
+    bench.pass_time(60 + 61)
+    looked = bench.look()
+    assert "cluster.delete-pod" in looked, looked
+    assert not objects.annotation(bench.job(), names.STOPPED)
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_f45_the_trainers_word_wins_when_the_deadline_or_a_deletion_comes_first(deleted: bool) -> None:
+    pod = with_a_sidecar(terminated(65, WORD), terminated(143)["terminated"], deleted_at=T0 + 90)
+    pod["status"]["phase"] = "Failed"
+    job = job_json(deleted_at=T0 + 90) if deleted else job_json(*failed("DeadlineExceeded"))
+    told = decided(pod, job=job, now=T0 + 1000)
+    assert isinstance(told, outcome.Ended)
+    assert told.verdict.code == "DatasetInvalid"
+
+
+def test_f45_a_trainer_that_the_deadline_ended_is_told_the_deadline() -> None:
+    stopped = terminated(143, '{"code": "Terminated", "message": "Stopped by SIGTERM"}', finished_at=T0 + 92)
+    pod = with_a_sidecar(stopped, terminated(143), deleted_at=T0 + 90)
+    pod["status"]["phase"] = "Failed"
+    conditions = [a_condition(kind, "True", "DeadlineExceeded", at=T0 + 90) for kind in ("FailureTarget", "Failed")]
+    told = decided(pod, job=job_json(*conditions), now=T0 + 1000)
+    assert isinstance(told, outcome.Ended)
+    assert told.verdict.code == "Timeout"
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"restartPolicy": "Always"},
+        {"restartPolicy": "OnFailure"},
+        {"restartPolicyRules": [{"action": "Restart", "exitCodes": {"operator": "In", "values": [65]}}]},
+    ],
+)
+def test_f45_a_container_that_the_kubelet_restarts_in_place_has_not_ended(trainer: dict[str, Any]) -> None:
+    pod = with_a_sidecar(terminated(65, WORD))
+    pod["spec"]["containers"][0].update(trainer)
+    assert isinstance(decided(pod, now=T0 + 1000), Going)
+
+
+def test_f45_what_the_kubelet_ends_itself_is_left_to_it() -> None:
+    pod = pod_json(phase="Running", state=terminated(0), scheduled_at=T0)
+    pod["spec"]["initContainers"] = [{**SIDECAR, "restartPolicy": "Always"}]
+    pod["status"]["initContainerStatuses"] = [{"name": "logs", "started": True, "state": running()}]
+    assert decided(pod, now=T0 + 1000) == Going()
+
+
+def with_init(*inits: tuple[str, dict[str, Any], str | None], **more: Any) -> dict[str, Any]:
+    """A pod whose trainer waits for these init containers: (name, state, restartPolicy)."""
+    more = {"state": waiting("PodInitializing"), "scheduled_at": T0} | more
+    pod = pod_json(**more)
+    pod["spec"]["initContainers"] = [
+        {"name": name, "image": f"{name}:1"} | ({"restartPolicy": policy} if policy else {})
+        for name, _, policy in inits
+    ]
+    pod["status"]["initContainerStatuses"] = [
+        {"name": name, "started": "running" in state, "state": state} for name, state, _ in inits
+    ]
+    return pod
+
+
+DONE = terminated(0, None, "Completed")
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "limit"),
+    [
+        ("InvalidImageName", "ImagePull", 0.0),
+        ("ImagePullBackOff", "ImagePull", 600.0),
+        ("CreateContainerConfigError", "ContainerConfig", 300.0),
+        ("CrashLoopBackOff", "ContainerConfig", 300.0),
+    ],
+)
+@pytest.mark.parametrize("policy", [None, "Always"])
+def test_f46_an_init_container_has_the_trainers_limits_and_is_named(
+    reason: str, code: str, limit: float, policy: str | None
+) -> None:
+    pod = with_init(("first", DONE, None), ("setup", waiting(reason, "no such thing"), policy))
+    if limit:
+        going = decided(pod, now=T0 + limit - 1)
+        assert isinstance(going, Going)
+        assert "setup" in (going.progress or "")
+        assert "no such thing" in (going.progress or "")
+    stop = decided(pod, now=T0 + limit)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == code
+    assert "setup" in stop.verdict.sentence
+    assert "trainer" not in stop.verdict.sentence
+
+
+def test_f46_what_is_waited_for_is_told_by_its_name() -> None:
+    pull = with_init(("first", waiting("PodInitializing"), None))
+    works = with_init(("mesh", waiting("CrashLoopBackOff"), "Always"), ("data", running(), None))
+    starts = with_init(("mesh", {"running": {}}, "Always"))
+    starts["status"]["initContainerStatuses"][0]["started"] = False
+    told = [decided(pod, now=T0 + 20) for pod in (pull, works, starts)]
+    assert [going.progress for going in told if isinstance(going, Going)] == [
+        "Pulling the image of the init container first",
+        "Waiting for the init container data to end",
+        "Waiting for the sidecar mesh to start",
+    ]
+    assert isinstance(decided(works, now=T0 + 9999), Going), "it works, however long it takes"
+
+
+def test_f46_one_containers_image_does_not_hide_what_another_is_stuck_on() -> None:
+    pod = with_init(("setup", DONE, None), state=waiting("PodInitializing"))
+    pulled = event_json("Pulling image", T0 + 5, "Pulling")
+    pulled["involvedObject"]["fieldPath"] = "spec.initContainers{setup}"
+    stuck = event_json("failed to create pod sandbox: no IP address", T0 + 30, "FailedCreatePodSandBox")
+    events = [msgspec.convert(item, JobEvent) for item in (pulled, stuck)]
+    going = decided(pod, now=T0 + 100, events=events)
+    assert isinstance(going, Going)
+    assert "no IP address" in (going.progress or "")
+    assert isinstance(decided(pod, now=T0 + 400, events=events), Stop)
+
+
+def test_f46_an_init_container_that_ends_badly_is_told_by_its_name() -> None:
+    oom = with_init(("setup", terminated(137, None, "OOMKilled"), None), phase="Failed")
+    told = decided(oom, job=job_json(*failed()), now=T0 + 100)
+    assert isinstance(told, outcome.Ended)
+    assert told.verdict.code == "InitFailed"
+    assert "setup of the training pod used more than its memory" in told.verdict.sentence
+
+
+NVIDIA = "nvidia-container-cli: initialization error: driver error: failed to process request: unknown"
+RUNC = "OCI runtime create failed: runc create failed: unable to start container process: "
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "reason", "text", "code", "words"),
+    [
+        (137, "ContainerStatusUnknown", "The container could not be located", "ContainerLost", "could not be located"),
+        (255, "Unknown", None, "ContainerLost", "node-7 lost the trainer container"),
+        (255, "Unknown", "last line", "ContainerLost", "last line"),
+        (255, "Error", None, "ContainerLost", "exit code 255"),
+        (128, "StartError", RUNC + 'exec: "/x": stat /x: no such file or directory', "CommandNotFound", "/x"),
+        (128, "StartError", RUNC + 'exec: "x": executable file not found in $PATH', "CommandNotFound", "$PATH"),
+        (128, "ContainerCannotRun", 'exec: "/x": permission denied', "CommandNotFound", "permission denied"),
+        (128, "StartError", RUNC + "exec /x: exec format error", "CommandNotFound", "exec format error"),
+        (128, "StartError", RUNC + "error running prestart hook #0: " + NVIDIA, "GpuRuntimeFailed", "driver error"),
+        (128, "StartError", "unresolvable CDI devices nvidia.com/gpu=0", "GpuRuntimeFailed", "CDI devices"),
+        (128, "StartError", RUNC + "cgroup: no space left", "RuntimeFailed", "no space left"),
+    ],
+)
+def test_f49_what_kubernetes_says_of_an_end_comes_before_its_exit_code(
+    exit_code: int, reason: str, text: str | None, code: str, words: str
+) -> None:
+    pod = pod_json(phase="Failed", state=terminated(exit_code, text, reason))
+    told = decided(pod, job=job_json(*failed()), now=T0 + 100)
+    assert isinstance(told, outcome.Ended)
+    assert told.verdict.code == code
+    assert words in told.verdict.sentence
+    assert "memory" not in told.verdict.sentence
+
+
+def test_f49_a_node_that_shuts_down_and_a_deletion_are_no_lack_of_memory() -> None:
+    shut = pod_json(phase="Failed", reason="Terminated", message="imminent node shutdown", state=terminated(137))
+    gone = pod_json(phase="Failed", deleted_at=T0 + 20, state=terminated(137))
+    for pod, code in ((shut, "NodeShutdown"), (gone, "PodDeleted")):
+        told = decided(pod, job=job_json(*failed()), now=T0 + 100)
+        assert isinstance(told, outcome.Ended)
+        assert told.verdict.code == code
+
+
+def test_f49_a_command_that_is_not_in_the_image_is_not_tried_again() -> None:
+    missing = terminated(128, RUNC + 'exec: "x": executable file not found in $PATH', "StartError")
+    broken = terminated(128, RUNC + NVIDIA, "StartError")
+    job = job_json(status={"failed": 1})
+    stop = decided(pod_json(phase="Failed", state=missing), job=job, now=T0 + 100)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == "CommandNotFound"
+    assert isinstance(decided(pod_json(phase="Failed", state=broken), job=job, now=T0 + 100), Going), "another node may"
+
+
+def test_f49_a_container_that_waits_with_the_runtimes_words_is_told_whose_they_are() -> None:
+    for text, code in ((NVIDIA, "GpuRuntimeFailed"), ('exec: "x": executable file not found', "CommandNotFound")):
+        pod = pod_json(state=waiting("CreateContainerError", text), scheduled_at=T0)
+        stop = decided(pod, now=T0 + 300)
+        assert isinstance(stop, Stop)
+        assert stop.verdict.code == code
+
+
+def test_f50_a_native_sidecars_end_is_not_why_its_pod_failed() -> None:
+    ended = (("mesh", terminated(143), "Always"), ("data", DONE, None))
+    gone = with_init(*ended, phase="Failed", deleted_at=T0 + 20, state=waiting("PodInitializing"))
+    rejected = with_init(*ended, phase="Failed", reason="UnexpectedAdmissionError", message="no such device")
+    cut = with_init(("data", terminated(143), None), phase="Failed", deleted_at=T0 + 20)
+    for pod, code in ((gone, "PodDeleted"), (rejected, "NodeRejected"), (cut, "PodDeleted")):
+        told = decided(pod, job=job_json(*failed()), now=T0 + 100)
+        assert isinstance(told, outcome.Ended)
+        assert told.verdict.code == code

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
+from dispatcher import factories
+from dispatcher.cli import check
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cluster import names
 from dispatcher.factories import bounds_of
@@ -20,7 +24,7 @@ from dispatcher.launch.request import MalformedRequest, TrainingRequest, decode
 from local_stack.cluster.client import StandInCluster
 from tests.dispatcher.launch.built_jobs import DEFAULTS, POD, a_request, a_template, built, changed, trainer_of
 from tests.failure_modes.bench import templates
-from tests.world.builders import T0
+from tests.world.builders import T0, TEMPLATE
 from tests.world.simulated.dispatcher import SETTINGS
 
 # What Go's reader of YAML takes for something else than text, beyond what ours does, and what both do.
@@ -245,3 +249,17 @@ def test_f85_the_command_says_so_before_anything_is_touched(tmp_path: Path) -> N
     done = CliRunner().invoke(main, ["render", message], env={"JOB_TEMPLATE": str(tmp_path / "t.yaml")})
     assert done.exit_code == 2
     assert "containers[trainer].restartPolicy" in done.output
+
+
+def test_f45_check_warns_of_a_second_container_that_is_no_native_sidecar(monkeypatch: pytest.MonkeyPatch) -> None:
+    template = copy.deepcopy(dict(TEMPLATE))
+    pod = template["spec"]["template"]["spec"]
+    monkeypatch.setattr(factories, "read_template", lambda settings: template)
+    settings = SimpleNamespace(job_template="job.yaml")
+    pod["initContainers"] = [{"name": "mesh", "image": "mesh:1", "restartPolicy": "Always"}]
+    assert check._try("job template", check._template, settings).result == "ok"
+    pod["containers"].append({"name": "logs", "image": "logs:1"})
+    warned = check._try("job template", check._template, settings)
+    assert warned.result == "warning"
+    assert "nothing ends logs when the trainer has ended" in warned.sentence
+    assert "initContainers" in warned.sentence

@@ -37,12 +37,16 @@ EXPECTED: dict[str, Expected | None] = {
     "out-of-memory": Expected("OutOfMemory", "more than its memory limit of "),
     "killed-137": Expected("Killed", "SIGKILL"),
     "deadline": Expected("Timeout", "time limit of "),
+    "native-sidecar": Expected("Completed", "Model training completed successfully"),
+    "missing-command": Expected("CommandNotFound", "/no/such/program: no such file or directory"),
     "job-deleted": Expected("JobDeleted", "was deleted at 2026-11-23T05:57:26Z"),
     "image-pull": Expected("ImagePull", "connection refused", 600),
     "image-never-pull": Expected("ImagePull", "not present with pull policy of Never", 600),
     "invalid-image-name": Expected("ImagePull", "UPPER//bad:1", 0),
     "missing-secret": Expected("ContainerConfig", 'secret "portal-api-key" not found', 300),
     "unschedulable": Expected("Unschedulable", "1 Insufficient nvidia.com/gpu", 3600),
+    "init-image-pull": Expected("ImagePull", "image of the init container setup localhost:1/none:1 cannot be", 600),
+    "sidecar-goes-on": Expected("Completed", "Model training completed successfully", 62),
     "quota": Expected("PodCreateDenied", "exceeded quota: gpus", 7200),
     "api-evicted": None,
     "preempted": None,
@@ -96,7 +100,7 @@ def check_never_early(name: str, events: Sequence[Recorded], what: str) -> None:
 
 def test_every_recording_has_its_expectation() -> None:
     assert sorted(EXPECTED) == NAMES
-    assert len(NAMES) == 20
+    assert len(NAMES) == 24
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -135,7 +139,8 @@ def test_a_job_that_would_wait_for_ever_is_stopped_after_its_limit_and_not_befor
     early = decided(world, later=expected.limit - passed - 2)
     if expected.limit:
         assert isinstance(early, Going)
-        assert early.progress, "a user reads what is waited for"
+        # Of a training that has ended only its outcome is told.
+        assert early.progress or name == "sidecar-goes-on", "a user reads what is waited for"
         assert early.check_at is not None
         assert early.check_at >= world.now + expected.limit - passed - 2
     late = decided(world, later=expected.limit + 2)

@@ -151,7 +151,7 @@ def test_a_word_passes_no_secret_on() -> None:
         (a_failed(150), "Killed", "signal 22"),
         (a_failed(128), "TrainerFailed", "exit code 128"),
         (a_failed(1, "x"), "TrainerFailed", "exit code 1: x"),
-        (a_failed(255), "TrainerFailed", "exit code 255"),
+        (a_failed(255, "it left a log"), "TrainerFailed", "exit code 255: it left a log"),
     ],
 )  # fmt: skip
 def test_a_failed_pod_is_explained(pod: Pod, code: str, words: str) -> None:
