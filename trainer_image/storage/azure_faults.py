@@ -34,6 +34,8 @@ from training_common.retry_after import parse_retry_after
 
 _GONE = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled", "ResourceNotFound"}
 _CHANGED = {"ConditionNotMet", "BlobAlreadyExists", "UnmodifiedLeaseState"}
+# Too slow, a range that a cache lags behind with, too many requests; any other 4xx will be the same the next time.
+_PASSING = (408, 416, 429)
 # Storage does not know who asks: the key, the signature or the token. Of an identity that it knows it says other codes.
 _UNKNOWN_CALLER = {"AuthenticationFailed", "InvalidAuthenticationInfo", "NoAuthenticationInformation"}
 ARCHIVED = "it is in the archive tier: bring it back to the hot or cool tier, which takes hours"
@@ -102,8 +104,10 @@ class Asked:
             return Refused(f"{what}{_STATES.get(code, 'its state forbids it')}{said or ' (409)'}")
         if status < 400:
             return Unavailable(f"what answers for storage speaks another language ({status}): is a proxy between?")
-        if status not in (401, 403):
+        if status >= 500 or status in _PASSING:
             return Unavailable(f"storage answers {status}{said}")
+        if status not in (401, 403) and code not in _UNKNOWN_CALLER:
+            return AccessDenied(f"storage answers {status}{said}, which no further attempt would change")
         said = said or f" ({status})"
         if self.accepted.before(self.credential, self.container, self.kind, code, status):
             return AccessWithdrawn(

@@ -187,6 +187,25 @@ def test_an_answer_that_is_none_of_storage_s_is_a_sentence(
         steps[step]()
 
 
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    ("status", "code", "body", "said"),
+    [
+        (400, "InvalidUri", error_body("InvalidUri"), r"storage answers 400 \(InvalidUri\), which no further attempt"),
+        (400, "", b"", "storage answers 400, which no further attempt"),
+        (407, "", b"<html>proxy</html>", "storage answers 407, which no further attempt"),
+    ],
+)
+def test_an_answer_that_will_be_the_same_the_next_time_is_permanent(
+    storage: Container, refusals: Refusals, tmp_path: Path, step: Any, status: int, code: str, body: bytes, said: str
+) -> None:
+    refusals.answer = (status, code, body)
+    with pytest.raises(TrainerError, match=said) as told:
+        step(storage, tmp_path)
+    if step is not list_checkpoints:
+        assert (type(told.value), told.value.exit_code) == (PermissionDenied, 77)
+
+
 CONFLICTS = ["BlobArchived", "BlobImmutableDueToPolicy", "PendingCopyOperation", "SomethingNewOfNextYear", ""]
 
 
