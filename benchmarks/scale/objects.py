@@ -55,11 +55,15 @@ class Trainings:
         self._run = run
         self._kept = settings.ttl_after_report
         self._now = time.time()
-        request: Obj = {"task": "train", "model_container_name": "model-@ID@", "dataset_container_name": "dataset-@ID@"}
+        request: Obj = {
+            "task": "train",
+            "model_container_name": f"model-{_ID}",
+            "dataset_container_name": f"dataset-{_ID}",
+        }
         missing = request_bytes - len(json.dumps(request))
         if missing > 0:
             request["notes"] = ("0123456789abcdef" * (missing // 16 + 1))[: max(0, missing - len(', "notes": ""'))]
-        text = json.dumps(request).replace("@ID@", _ID)
+        text = json.dumps(request)
         template = load_template(_TEMPLATE.read_text(encoding="utf-8"), settings.trainer_image)
         decoded = decode(text, factories.bounds_of(settings))
         job = build_job(

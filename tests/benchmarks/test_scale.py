@@ -89,6 +89,7 @@ def test_each_training_is_another_one_and_a_large_request_is_as_large_as_asked_f
     env = {entry["name"]: entry.get("value") for entry in first["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert env["TRAINING_REQUEST"] == request
     assert len(request) == pytest.approx(20_000, rel=0.01)
+    assert _trainings("reported", 65_536).whole(1), "the largest that a message can be"
 
 
 def test_a_run_on_the_stand_in_prints_a_row_for_each_size(azurite: Azurite) -> None:
