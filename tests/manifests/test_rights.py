@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 from dispatcher.cli.check import NEEDED, WANTED_WITH_KUEUE
 from dispatcher.cluster import client
 from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import Listing
 from tests.world.kustomized import (
     VARIANTS,
     Object,
@@ -63,10 +65,12 @@ def test_what_is_applied_is_that_role(variant: str) -> None:
 CALLS: dict[str, tuple[Any, ...]] = {
     "create_job": ({},),
     "get_job": ("model-1",),
+    "get_environment": ("model-1",),
     "patch_job": ("model-1", {}),
     "delete_job": ("model-1", "uid"),
     "list_jobs": ("a=b",),
     "list_pods": ("a=b",),
+    "list_metadata": ("pods", "a=b"),
     "delete_pod": ("model-1-x", "uid"),
     "list_events": ("uid",),
     "create_event": ({},),
@@ -78,17 +82,20 @@ CALLS: dict[str, tuple[Any, ...]] = {
 def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     made: set[tuple[str, str]] = set()
 
-    def record(self: KubernetesJobs, verb: str, kind: str, name: str = "", **_: Any) -> dict[str, Any]:
+    def record(self: KubernetesJobs, verb: str, kind: str, name: str = "", **_: Any) -> SimpleNamespace:
         made.add((verb, kind))
-        return {}
+        return SimpleNamespace(data=b'{"metadata":{},"spec":{"template":{"spec":{"containers":[]}}}}')
 
     monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
-    monkeypatch.setattr(KubernetesJobs, "_json", record)
+    monkeypatch.setattr(KubernetesJobs, "_request", record)
     public = {name for name, _ in inspect.getmembers(KubernetesJobs, inspect.isfunction) if not name.startswith("_")}
     assert public == {*CALLS, "watch"}
     cluster = KubernetesJobs()
     for name, arguments in CALLS.items():
-        getattr(cluster, name)(*arguments)
+        answer = getattr(cluster, name)(*arguments)
+        if isinstance(answer, Listing):
+            # Its pages are asked for as they are read.
+            list(answer)
     made |= {("watch", kind) for kind in _watched_kinds()}
     # Kubernetes lets everybody ask about his own rights (system:basic-user).
     made.remove(("create", "selfsubjectaccessreviews"))
