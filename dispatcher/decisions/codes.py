@@ -58,6 +58,7 @@ READ_FROM_KUBERNETES = (
     "Timeout",
     "TrainerFailed",
     "Unschedulable",
+    "WebhookUnavailable",
 )
 # No other node and no other try changes what the image holds.
 PERMANENT = frozenset({"CommandNotFound"})

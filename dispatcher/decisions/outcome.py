@@ -28,6 +28,8 @@ _TERMINATION_SLACK = 60.0
 _SIDECAR_GRACE = 60.0
 # backoffLimit where a Job has none (API, JobSpec).
 _BACKOFF_LIMIT = 6
+# Characters of a reason in brief.
+_SHORT = 200
 # Exit codes up to here are permanent by the trainer's contract: podFailurePolicy fails the Job by them.
 _LAST_PERMANENT = 127
 
@@ -109,7 +111,7 @@ def decide(
     waits = waiting.look(job, ordered, events, now, limits, failing_since)
     if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
         return Stop(waits.verdict)
-    return Going(waits.progress, waits.limit_at)
+    return Going(_with_last_attempt(job, ordered, waits.progress), waits.limit_at)
 
 
 def rests_on_stale_cache(job: Job, pods: Sequence[Pod]) -> bool:
@@ -163,6 +165,27 @@ def _hopeless(job: Job, pods: Sequence[Pod]) -> Verdict | None:
         return None
     verdict = pod_failure.explain(failed[-1])
     return verdict if verdict.code in codes.PERMANENT else None
+
+
+def _with_last_attempt(job: Job, pods: Sequence[Pod], progress: str | None) -> str | None:
+    """What is waited for, after why: else the portal shows the dead attempt's last progress for minutes (F70).
+
+    Nothing while a pod may still run its trainer, which reports itself.
+    """
+    current = [pod for pod in pods if not pod.is_over]
+    if any(pod.is_deleting or pod.runs or pod.has_ended for pod in current):
+        return progress
+    dead = [pod for pod in pods if pod.phase == "Failed"]
+    if not dead:
+        return progress
+    why = pod_failure.explain(dead[-1]).sentence.split(". ")[0].rstrip(".")[:_SHORT]
+    if pod_failure.disruption(dead[-1]) is None:
+        number = max(attempts(job), 1)
+        said = f"Attempt {number} of {max(_backoff_limit(job) + 1, number)} failed: {why}; the next one starts"
+    else:
+        said = f"Interrupted, which costs no attempt: {why}; the next pod starts"
+    # What only passes by is not worth a word more.
+    return f"{said}. {progress}" if progress and ":" in progress else said
 
 
 def _backoff_limit(job: Job) -> int:

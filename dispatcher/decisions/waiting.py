@@ -173,13 +173,29 @@ def _no_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, 
     if not refused:
         # Look again: the Event may come later than the pause between two pods.
         return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
-    text = quoted(max(refused, key=attrgetter("seen_at")).message)
-    if "exceeded quota" in text:
+    latest = max(refused, key=attrgetter("seen_at"))
+    text = quoted(latest.message)
+    if "exceeded quota" in latest.message:
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
         return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence))
+    if _is_outage(latest):
+        # Nobody has refused anything: the cluster cannot ask whom it has to ask (F59).
+        limit = since + limits.quota if limits.quota else None
+        late = f"An admission webhook of the cluster did not answer for {limits.quota:.0f} seconds"
+        verdict = Verdict("WebhookUnavailable", f"{late}: {text}. {AGAIN} when who runs the cluster has mended it")
+        return Waiting(f"Waiting for an admission webhook of the cluster: {text}", limit, verdict)
     sentence = f"The cluster refuses to create the training pod: {text}. Tell the operator"
-    return Waiting(f"Waiting for the cluster: {text}", since + limits.pod_create, Verdict("PodCreateDenied", sentence))
+    # A longer wait for something else before it has not used up its grace.
+    other = _latest(event for event in refused if _is_outage(event) or "exceeded quota" in event.message)
+    began = other if other > since + limits.pod_create else since
+    progress = f"Waiting for the cluster: {text}"
+    return Waiting(progress, began + limits.pod_create, Verdict("PodCreateDenied", sentence))
+
+
+def _is_outage(event: Event) -> bool:
+    """The API server's words for a webhook that it could not call, whatever the reason."""
+    return any(words in event.message for words in ("failed calling webhook", "failed to call webhook"))
 
 
 def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:

@@ -498,3 +498,72 @@ def test_f50_a_native_sidecars_end_is_not_why_its_pod_failed() -> None:
         told = decided(pod, job=job_json(*failed()), now=T0 + 100)
         assert isinstance(told, outcome.Ended)
         assert told.verdict.code == code
+
+
+WEBHOOK_DOWN = (
+    'Error creating: Internal error occurred: failed calling webhook "m.kb.io": failed to call webhook: '
+    'Post "https://m": no endpoints available for service "m"'
+)
+
+
+def test_f59_pods_that_wait_for_a_webhook_are_waited_for_like_a_quota() -> None:
+    down = [msgspec.convert(event_json(WEBHOOK_DOWN, T0 + 20), JobEvent)]
+    going = decided(now=T0 + 3600, events=down)
+    assert isinstance(going, Going)
+    assert (going.progress or "").startswith("Waiting for an admission webhook of the cluster: Error creating")
+    stop = decided(now=T0 + LIMITS.quota, events=down)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == "WebhookUnavailable"
+    assert "operator" not in stop.verdict.sentence
+
+
+def test_f59_a_refusal_after_the_outage_has_its_own_grace() -> None:
+    denied = 'Error creating: pods "model-1-x" is forbidden: error looking up service account training/trainer'
+    told = [event_json(WEBHOOK_DOWN, T0 + 900), event_json(denied, T0 + 960)]
+    events = msgspec.convert(told, list[JobEvent])
+    assert isinstance(decided(now=T0 + 1000, events=events), Going)
+    stop = decided(now=T0 + 900 + LIMITS.pod_create, events=events)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == "PodCreateDenied"
+
+
+UNREACHABLE = '{"code": "StorageUnavailable", "message": "Failed to download dataset (storage cannot be reached). x"}'
+
+
+def test_f70_a_retry_on_its_way_is_told_in_place_of_the_dead_attempts_progress() -> None:
+    bench = Bench()
+    dead = pod_json(phase="Failed", state=terminated(201, UNREACHABLE), scheduled_at=T0)
+    bench.put(job_json(status={"failed": 1}, spec={"backoffLimit": 3}), dead)
+    bench.world.models["1"].message = "Downloading the dataset: 1 GB of 4 GB"
+    for _ in range(3):
+        bench.look()
+        bench.pass_time(20)
+    failed_at_first = (
+        "Attempt 1 of 4 failed: Failed to download dataset (storage cannot be reached); the next one starts"
+    )
+    assert bench.portal() == ("Processing", failed_at_first)
+
+
+def test_f70_what_the_next_attempt_waits_for_is_told_with_it_and_nothing_once_it_runs() -> None:
+    dead = pod_json(phase="Failed", state=terminated(201, UNREACHABLE))
+    text = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    unscheduled = a_condition("PodScheduled", "False", "Unschedulable", text)
+    waits = pod_json(unscheduled, name="model-1-b", created_at=T0 + 90, node=None)
+    pulls = pod_json(name="model-1-b", created_at=T0 + 90, scheduled_at=T0 + 91)
+    runs = pod_json(name="model-1-b", created_at=T0 + 90, phase="Running", state=running())
+    job = job_json(status={"failed": 2}, spec={"backoffLimit": 3})
+    said = [decided(dead, pod, job=job, now=T0 + 100) for pod in (waits, pulls, runs)]
+    told = [going.progress for going in said if isinstance(going, Going)]
+    assert told[0] is not None
+    assert told[0].startswith("Attempt 2 of 4 failed: Failed to download dataset")
+    assert told[0].endswith("; the next one starts. Waiting for a GPU: " + text.rstrip("."))
+    assert told[1] is not None
+    assert told[1].endswith("; the next one starts")
+    assert told[2] is None
+
+
+def test_f70_an_interruption_is_no_failed_attempt() -> None:
+    taken = pod_json(DISRUPTED, phase="Failed", state=terminated(143))
+    going = decided(taken, now=T0 + 100)
+    assert isinstance(going, Going)
+    assert (going.progress or "").startswith("Interrupted, which costs no attempt: The training pod was stopped on")
