@@ -1,11 +1,12 @@
-// The status page: fetches /api/status every few seconds and shows it. All text from there is set as textContent;
+// The status page: fetches a page of /api/status every few seconds and shows it; the server pages and filters. All text from there is set as textContent;
 // nothing is ever parsed as HTML.
 "use strict";
 
 const EVERY = 3000; // milliseconds between two requests
 const PATIENCE = 8000; // milliseconds for one answer
 const STALE = 12000; // milliseconds without an answer after which the page shows that it is stale
-const ROWS = 100; // of each section; the filter finds the others
+const SOON = 700; // milliseconds until the next request while the dispatcher reads the queues after a rest
+const ROWS = 50; // of each section
 const LONG = 180; // characters from which on a sentence may be folded
 const PEEKED = 32; // the largest number of messages that Azure lets anybody peek at
 
@@ -41,8 +42,8 @@ const SECTIONS = {
 const TONES = { completed: "good", failed: "bad", reporting: "warn", stopping: "warn", refused: "bad" };
 
 const $ = (id) => document.getElementById(id);
-const state = { data: null, etag: "", heard: 0, ahead: 0, asked: 0, abort: null, timer: 0, stale: false, problem: "" };
-const shown = {}; // section → {parts, rows: key → {element, text}}
+const state = { data: null, etag: "", offsets: {}, heard: 0, ahead: 0, asked: 0, abort: null, timer: 0, stale: false, problem: "" };
+const shown = {}; // section → {parts, turned: somebody waits for another page, rows: key → {element, text}}
 
 // Elements
 
@@ -184,6 +185,52 @@ function node(row) {
   return { content: [row.node || "–"], class: "cell-node", label: "Node", blank: !row.node };
 }
 
+// Pages
+
+const TURNS = {
+  First: () => 0,
+  Previous: (offset) => Math.max(0, offset - ROWS),
+  Next: (offset) => offset + ROWS,
+  Last: (offset, matching) => Math.floor((matching - 1) / ROWS) * ROWS,
+};
+
+function pager(name, title) {
+  const range = make("span", { class: "range" });
+  const buttons = Object.entries(TURNS).map(([word, turn]) => {
+    // Not `disabled`, which would take the focus from whoever reaches the last page by keyboard.
+    const button = make("button", { class: "turn", type: "button", "aria-label": `${word} page of ${title}` }, word);
+    button.addEventListener("click", () => {
+      if (button.getAttribute("aria-disabled") === "true") return;
+      const { offset, matching } = state.data[name];
+      state.offsets[name] = turn(state.offsets[name] ?? offset, matching);
+      shown[name].turned = true;
+      ask();
+    });
+    return button;
+  });
+  const [first, previous, next, last] = buttons;
+  return { range, buttons, element: make("nav", { class: "pager", "aria-label": `Pages of ${title}` },
+    first, previous, range, next, last) };
+}
+
+function turn(name, { matching, offset, rows }) {
+  const { parts, turned } = shown[name];
+  const end = offset + rows.length;
+  const several = matching > rows.length;
+  parts.pager.element.hidden = !several;
+  if (several) {
+    write(parts.pager.range, `${count(offset + 1)} to ${count(end)} of ${count(matching)}`);
+    const [first, previous, next, last] = parts.pager.buttons;
+    for (const button of [first, previous]) button.setAttribute("aria-disabled", String(offset === 0));
+    for (const button of [next, last]) button.setAttribute("aria-disabled", String(end >= matching));
+  }
+  state.offsets[name] = offset; // the server's: there may be fewer rows by now
+  if (!turned) return;
+  shown[name].turned = false;
+  write($("spoken"), `${SECTIONS[name].title}: ${parts.pager.range.textContent}`);
+  if (parts.section.getBoundingClientRect().top < 0) parts.section.scrollIntoView();
+}
+
 // Sections
 
 function build() {
@@ -198,15 +245,16 @@ function build() {
       note: make("p", { class: "note" }),
       empty: make("p", { class: "empty" }),
       body: make("tbody", { role: "rowgroup" }),
-      rest: make("p", { class: "rest" }),
+      pager: pager(name, kind.title),
     };
     parts.table = make("table", { role: "table", "aria-labelledby": `${name}-title` },
       make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...columns)), parts.body);
     const title = make("h2", { id: `${name}-title` }, kind.title);
-    $("sections").append(make("section", { id: name, "aria-labelledby": `${name}-title` },
+    parts.section = make("section", { id: name, "aria-labelledby": `${name}-title` },
       make("div", { class: "head" }, title, parts.total, parts.note),
-      make("div", { class: "card" }, parts.table, parts.rest, parts.empty)));
-    shown[name] = { parts, rows: new Map() };
+      make("div", { class: "card" }, parts.table, parts.pager.element, parts.empty));
+    $("sections").append(parts.section);
+    shown[name] = { parts, turned: false, rows: new Map() };
   }
 }
 
@@ -237,9 +285,7 @@ function fill(name, section, query) {
   const { total, matching } = section;
   write(parts.tile.count, count(total));
   write(parts.total, query ? `${count(matching)} of ${count(total)}` : count(total));
-  const left = matching - section.rows.length;
-  write(parts.rest, left > 0 ? `${count(left)} more are not shown; the filter finds them.` : "");
-  parts.rest.hidden = left <= 0;
+  turn(name, section);
   parts.table.hidden = !section.rows.length;
   parts.empty.hidden = Boolean(section.rows.length);
   if (parts.empty.hidden) return;
@@ -279,6 +325,8 @@ function show() {
   write(shown.refused.parts.tile.more, poison);
   write(shown.waiting.parts.note, queue.depth > PEEKED
     ? `Of about ${count(queue.depth)} messages on the queue, the first ${PEEKED} that nobody holds are shown.` : "");
+  write(shown.ended.parts.note, data.ended_is_cut
+    ? `The latest ${count(data.ended.total)}. The cluster keeps older ones, which are not listed here.` : "");
   const started = new Date(dispatcher.started_at).toLocaleString();
   write(shown.refused.parts.note,
     `What this process has refused since ${started}, and the first ${PEEKED} entries of the poison queue.`);
@@ -321,7 +369,8 @@ async function ask() {
   const abort = (state.abort = new AbortController());
   const patience = setTimeout(() => abort.abort(), PATIENCE);
   const query = $("query").value.trim();
-  const address = `api/status?limit=${ROWS}&q=${encodeURIComponent(query)}`;
+  const turned = Object.entries(state.offsets).filter(([, offset]) => offset);
+  const address = `api/status?${new URLSearchParams([["limit", ROWS], ["q", query], ...turned])}`;
   try {
     const headers = state.etag && state.asked === address ? { "If-None-Match": state.etag } : {};
     const answer = await fetch(address, { headers, cache: "no-store", signal: abort.signal });
@@ -346,7 +395,8 @@ async function ask() {
     clearTimeout(patience);
     if (abort === state.abort) {
       tick();
-      state.timer = setTimeout(ask, EVERY);
+      const reading = state.data?.queue.depth === null && !state.data.queue.problem && !state.problem;
+      state.timer = setTimeout(ask, reading ? SOON : EVERY);
     }
   }
 }
@@ -355,6 +405,7 @@ let typing = 0;
 function filter() {
   clearTimeout(typing);
   typing = setTimeout(() => {
+    state.offsets = {};
     const query = $("query").value.trim();
     history.replaceState(null, "", query ? `?q=${encodeURIComponent(query)}` : location.pathname);
     ask();

@@ -44,6 +44,18 @@ def test_of_those_that_the_cluster_has_the_newest_are_taken(ended: EndedJobs) ->
     assert set(found) == kept(ended) == newest
 
 
+def test_it_is_known_whether_older_ones_are_left_out(ended: EndedJobs) -> None:
+    ended.fill(KubeObject(reported(number).metadata) for number in range(1, 21))
+    assert not ended.is_cut
+    ended.fill(KubeObject(reported(number).metadata) for number in range(1, 22))
+    assert ended.is_cut
+    kept(ended, T0 + TTL + 3)  # the first of those that are kept has gone: so have all that were left out
+    assert not ended.is_cut
+    for number in range(22, 30):
+        ended.add(reported(number))
+    assert ended.is_cut
+
+
 def test_a_list_does_not_replace_what_is_known_with_its_pods(ended: EndedJobs) -> None:
     ended.add(reported(1), [a_pod()])
     assert ended.fill([KubeObject(reported(1).metadata)]) == ["model-1"]

@@ -15,7 +15,8 @@ from dispatcher.cluster import names
 from dispatcher.cluster.objects import Job, Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
-from dispatcher.controller.summaries import Summaries
+from dispatcher.controller.summaries import Summaries, summarise
+from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
@@ -179,6 +180,34 @@ def an_entry(model: object, code: str, sentence: str, at: float, id_: str = "p-1
 
 def losses(epochs: int, start: float = 1.2, fall: float = 0.82) -> tuple[tuple[int, float], ...]:
     return tuple((n, round(start * fall**n + 0.08 + 0.02 * (n % 3), 4)) for n in range(1, epochs + 1))
+
+
+def crowd(shown: Shown, now: float, number: int) -> None:
+    """`number` Jobs, half of which run and half wait for a GPU, as the reconciler has them; put into `shown`."""
+    text = "0/14 nodes are available: 3 node(s) had untolerated taint, 11 Insufficient nvidia.com/gpu"
+    waits = job("w", at=now - 3600, status={"active": 1})
+    no_node = pod(waits, now - 3600, a_condition("PodScheduled", "False", "Unschedulable", text), node=None)
+    kinds = {"r": running_job("r", now - 3600), "w": (waits, [no_node])}
+    pairs = [another(kinds[kind], f"{kind}-{n:04}") for kind in kinds for n in range(number // 2)]
+    shown.put(pairs)
+    for each, pods in pairs:
+        decided = outcome.decide(each, pods, (), now, RULES.limits)
+        shown.summaries.note(each.name, summarise(each, pods).after(decided))
+
+
+def another(pair: Pair, model_id: str) -> Pair:
+    """The same with another name, made in no time."""
+    made, pods = pair
+    changed = msgspec.structs.replace
+    name, uid = f"model-{model_id}", f"uid-{model_id}"
+    labels = changed(made.labels, model_id=model_id)
+    notes = changed(made.annotations, message_id=f"message-{model_id}", run_id=f"run-{model_id}")
+    owner = changed(pods[0].metadata.owner_references[0], uid=uid)
+    whose = {"labels": labels, "owner_references": (owner,)}
+    return changed(made, metadata=changed(made.metadata, name=name, uid=uid, labels=labels, annotations=notes)), [
+        changed(each, metadata=changed(each.metadata, name=f"{name}-{n}", uid=f"{uid}-{n}", **whose))
+        for n, each in enumerate(pods)
+    ]
 
 
 def busy(shown: Shown, now: float) -> Sequence[Pair]:

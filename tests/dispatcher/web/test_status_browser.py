@@ -11,7 +11,7 @@ import pytest
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
-from tests.dispatcher.web.status_world import Shown, job, reported_job, running_job
+from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job
 from tests.world.browser import ONE_WORKER, Tab
 
 pytestmark = ONE_WORKER
@@ -23,6 +23,11 @@ FOCUSED = """() => {
     return [e.id || e.getAttribute('href') || e.textContent, seen];
 }"""
 HTML = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script><b>bold</b>"
+WATCH_LONG_TASKS = """() => {
+    window.longTasks = [];
+    new PerformanceObserver(list => window.longTasks.push(...list.getEntries().map(e => e.duration)))
+        .observe({type: 'longtask', buffered: true});
+}"""
 
 
 @pytest.fixture
@@ -136,19 +141,83 @@ def test_the_filter_finds_what_is_not_shown_and_is_kept_in_the_address(shown: Sh
     now = time.time()
     shown.put(running_job(f"many-{n:04}", now - 5000 + n) for n in range(400))
     tab = open_tab(shown.url)
-    tab.page.get_by_text("300 more are not shown; the filter finds them.").wait_for()
+    tab.page.get_by_text("1 to 50 of 400").wait_for()
     running = tab.page.get_by_role("table", name="Running").get_by_role("row")
-    assert running.count() == 101
+    assert running.count() == 51
     tab.page.keyboard.press("/")
     tab.page.keyboard.type("many-0399")
-    tab.page.get_by_text("1 of 400").wait_for()
+    tab.page.get_by_text("1 of 400", exact=True).wait_for()
     assert running.count() == 2
+    assert tab.page.get_by_role("navigation", name="Pages of Running").count() == 0
     assert tab.page.url == f"{shown.url}?q=many-0399"
     again = open_tab(tab.page.url)
-    again.page.get_by_text("1 of 400").wait_for()
+    again.page.get_by_text("1 of 400", exact=True).wait_for()
     tab.page.get_by_role("searchbox").fill("nobody")
     tab.page.get_by_text("Nothing here matches “nobody”.").wait_for()
     assert tab.complaints() == []
+
+
+def test_ten_thousand_jobs_are_paged_and_filtered_by_the_server_and_block_nothing(
+    shown: Shown, open_tab: OpenTab
+) -> None:
+    now = time.time()
+    crowd(shown, now, 10_000)
+    tab = open_tab(shown.url)
+    page = tab.page
+    page.evaluate(WATCH_LONG_TASKS)
+    pages = page.get_by_role("navigation", name="Pages of Running")
+    pages.get_by_text("1 to 50 of 5,000").wait_for()
+    assert page.title() == "5,000 running, 5,000 waiting – Training dispatcher"
+    page.get_by_text("5,000 GPUs in use").wait_for()
+    next_one, last = (pages.get_by_role("button", name=f"{word} page of Running") for word in ("Next", "Last"))
+    next_one.focus()
+    page.keyboard.press("Enter")
+    pages.get_by_text("51 to 100 of 5,000").wait_for()
+    row(tab, "model-r-0050").wait_for()
+    assert row(tab, "model-r-0049").count() == 0
+    page.get_by_text("Running: 51 to 100 of 5,000").wait_for(state="attached")
+    last.click()
+    pages.get_by_text("4,951 to 5,000 of 5,000").wait_for()
+    row(tab, "model-r-4999").wait_for()
+    row(tab, "model-w-0000").wait_for()  # the other sections stay where they are
+    assert next_one.get_attribute("aria-disabled") == "true"
+    shown.feeds.shown.clear()
+    ask(tab)
+    pages.get_by_text("4,951 to 5,000 of 5,000").wait_for()
+    page.get_by_role("searchbox").fill("model-r-07")
+    page.get_by_text("100 of 5,000", exact=True).wait_for()
+    pages.get_by_text("1 to 50 of 100").wait_for()
+    assert {model for _, model in shown.feeds.shown} == {f"r-07{n:02}" for n in range(50)}
+    page.get_by_role("searchbox").fill("")
+    pages.get_by_text("1 to 50 of 5,000").wait_for()
+    assert page.locator("tbody tr").count() == 100
+    assert page.evaluate("document.querySelectorAll('*').length") < 2500
+    assert page.evaluate("performance.getEntriesByType('resource').every(e => e.decodedBodySize < 300000)")
+    assert page.evaluate("Math.max(0, ...window.longTasks)") < 1000  # with ten thousand rows it was several seconds
+    assert (tab.low_contrast(), tab.sticking_out(), tab.nameless(), tab.complaints()) == ([], [], [], [])
+
+
+def test_who_stands_on_a_last_page_that_is_gone_gets_the_one_that_is_last_now(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.put(running_job(f"r-{n:03}", now - 500 + n) for n in range(120))
+    tab = open_tab(shown.url)
+    tab.page.get_by_role("button", name="Last page of Running").click()
+    tab.page.get_by_text("101 to 120 of 120", exact=True).wait_for()
+    shown.put(running_job(f"r-{n:03}", now - 500 + n) for n in range(70))
+    tab.page.get_by_text("51 to 70 of 70", exact=True).wait_for()
+    tab.page.get_by_role("button", name="Previous page of Running").click()
+    tab.page.get_by_text("1 to 50 of 70", exact=True).wait_for()
+    shown.put(running_job(f"r-{n:03}", now - 500 + n) for n in range(3))
+    tab.page.get_by_role("navigation", name="Pages of Running").wait_for(state="detached")
+    assert tab.page.get_by_role("table", name="Running").get_by_role("row").count() == 4
+
+
+def test_the_page_says_that_it_lists_the_latest_where_more_have_ended(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.put(reported_job(f"e-{n:04}", now - n, "Completed", "done") for n in range(1101))
+    tab = open_tab(shown.url)
+    tab.page.get_by_text("The latest 1,000. The cluster keeps older ones").wait_for()
+    tab.page.get_by_text("1 to 50 of 1,000").wait_for()
 
 
 def test_an_empty_house_says_what_to_do(shown: Shown, open_tab: OpenTab) -> None:
