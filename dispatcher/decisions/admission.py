@@ -96,7 +96,7 @@ def _own(status: ProcessingStatus, job: Job) -> Decision:
 def _other(status: ProcessingStatus, job: Job, now: float) -> Decision:
     if not status.may_start:
         return Decision(Action.REFUSE, _refusal(status))
-    if job.is_finished:
+    if job.is_finished or job.is_reported:
         if job.is_reported and may_be_older(status, job, now):
             return Decision(Action.LATER, f"status {status.title}, which may be older than what was just reported")
         if job.is_reported:

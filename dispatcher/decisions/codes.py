@@ -31,6 +31,8 @@ EXIT_CODES = {
     204: "Fenced",
     205: "UserCodeKilled",
 }
+# Exit codes up to this one are permanent by the trainer's contract: the first pod that ends with one fails the Job.
+LAST_PERMANENT = 127
 # UploadFailed ends with the exit code of StorageUnavailable.
 REPORTED_BY_TRAINER = (*EXIT_CODES.values(), "UploadFailed")
 READ_FROM_KUBERNETES = (

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.objects import Condition, Event, Job, Pod, Terminated
 from dispatcher.decisions import codes, containers, disruptions, pod_failure, waiting
-from dispatcher.decisions.codes import EXIT_CODES
+from dispatcher.decisions.codes import EXIT_CODES, LAST_PERMANENT
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
 from dispatcher.decisions.waiting import Limits
 from portal_client import messages
@@ -30,8 +30,6 @@ _SIDECAR_GRACE = 60.0
 _BACKOFF_LIMIT = 6
 # Characters of a reason in brief.
 _SHORT = 200
-# Exit codes up to here are permanent by the trainer's contract: podFailurePolicy fails the Job by them.
-_LAST_PERMANENT = 127
 
 
 @dataclass(frozen=True)
@@ -102,6 +100,8 @@ def decide(
         return _suspended(job)
     if job.annotations.stopped:
         return Going()
+    if (last := _last_attempt(job, ordered)) is not None:
+        return last
     if (disrupted := disruptions.verdict(job, ordered, limits.disruptions)) is not None:
         return Stop(disrupted)
     if (left := _without_trainer(job, ordered, now, failing_since)) is not None:
@@ -121,7 +121,7 @@ def rests_on_stale_cache(job: Job, pods: Sequence[Pod]) -> bool:
     """
     if ended := job.ended:
         return _stale_until(job, pods, ended) is not None
-    return True
+    return _last_attempt(job, objects.oldest_first(pods)) is None
 
 
 def stop_annotations(verdict: Verdict) -> dict[str, str]:
@@ -153,7 +153,7 @@ def _without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: floa
     if now < ended_at + _SIDECAR_GRACE:
         return Going(check_at=ended_at + _SIDECAR_GRACE)
     exit_code = pod.trainer_end.exit_code
-    if exit_code is not None and exit_code > _LAST_PERMANENT and attempts(job) < _backoff_limit(job):
+    if exit_code is not None and exit_code > LAST_PERMANENT and attempts(job) < _backoff_limit(job):
         return Going(remove_pods=True)
     return Stop(_judged(pod).verdict)
 
@@ -220,7 +220,7 @@ def _own_end(pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:
 
 
 def _suspended(job: Job) -> Going:
-    """All clocks stop. A half-launched Job is the launcher's and the sweep's, a launched one Kueue's or a person's."""
+    """All clocks stop. A half-launched Job is the launcher's and a timer's, a launched one Kueue's or a person's."""
     if not job.is_launched:
         return Going()
     queue = job.labels.kueue_queue
@@ -245,9 +245,35 @@ def _stale_until(job: Job, pods: Sequence[Pod], ended: Condition) -> float | Non
     return None if ended.since is None else ended.since + _STALE_PATIENCE
 
 
+def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | None:
+    """The outcome by the last pod's end alone: where no retry can come, the Job controller only says so a second later.
+
+    pods: oldest first. None where it may retry, or something else than the pod's own end decides.
+    """
+    if not pods or not all(pod.is_over for pod in pods):
+        return None
+    pod = pods[-1]
+    if _reports_completed(pod):
+        return _COMPLETED
+    if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
+        return None
+    counted = sum(other.phase == "Failed" and pod_failure.disruption(other) is None for other in pods)
+    count, code = max(counted, attempts(job)), pod.trainer_end.exit_code
+    if code is not None and 0 < code <= LAST_PERMANENT:  # podFailurePolicy: FailJob
+        return Ended(False, pod_failure.explain(pod))
+    if count > _backoff_limit(job):
+        return Ended(False, _after(count, pod_failure.explain(pod)))
+    return None
+
+
+def _after(count: int, verdict: Verdict) -> Verdict:
+    return verdict if count < 2 else Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {count} attempts)")
+
+
 def _reports_completed(pod: Pod) -> bool:
     word = pod_failure.trainer_word(pod)
-    return pod.trainer_end.exit_code == 0 and word is not None and word.code == "Completed"
+    # 202: it is published, and the portal was not told.
+    return pod.trainer_end.exit_code in (0, 202) and word is not None and word.code == "Completed"
 
 
 def _complete(pods: Sequence[Pod]) -> Ended:
@@ -306,9 +332,7 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
     if not over:
         return Ended(False, _without_pods(failed))
     verdict = pod_failure.explain(over[-1])
-    if failed.reason == "BackoffLimitExceeded" and (count := attempts(job)) > 1:
-        verdict = Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {count} attempts)")
-    return Ended(False, verdict)
+    return Ended(False, _after(attempts(job), verdict) if failed.reason == "BackoffLimitExceeded" else verdict)
 
 
 def _without_pods(failed: Condition) -> Verdict:

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.cluster import names
+from dispatcher.decisions.codes import LAST_PERMANENT
 from dispatcher.launch import gpus
 from dispatcher.launch.request import TrainingRequest
 from portal_client.statuses import ProcessingStatus
 from training_common.times import rfc3339, run_stamp
 
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
-_PERMANENT_EXIT_CODES = list(range(1, 128))
+_PERMANENT_EXIT_CODES = list(range(1, LAST_PERMANENT + 1))
 _NODE_FLAP_SECONDS = 1800
 
 

@@ -13,6 +13,7 @@ from dispatcher.cluster.objects import Event, Job, Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits, needs_events
+from tests.world import json_objects as objects
 from tests.world.builders import LIMITS
 from tests.world.recordings import NAMES, Recorded, World, after, has_ended, recording
 
@@ -84,11 +85,11 @@ def before_the_deletion(events: Sequence[Recorded]) -> list[Recorded]:
 
 
 def check_never_early(name: str, events: Sequence[Recorded], what: str) -> None:
-    """No end before the recording has one, no stop that a limit does not call for, no wrong end ever."""
+    """No end before the recording has one, of Job or pod; no stop that a limit does not call for; no wrong end ever."""
     expected = EXPECTED[name]
     over = False
     for event, result in outcomes(before_the_deletion(events)):
-        over = over or has_ended(event)
+        over = over or has_ended(event) or (event.kind == "pods" and objects.pod_is_over(event.object))
         if isinstance(result, Ended):
             assert over, f"{what}: {result} at {event.kind} {event.version}, before any end"
             assert expected is not None
@@ -106,6 +107,25 @@ def test_every_recording_has_its_expectation() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_no_event_of_a_recording_leads_to_an_end_before_the_recording_has_one(name: str) -> None:
     check_never_early(name, recording(name), "all events")
+
+
+@pytest.mark.parametrize(
+    ("name", "early"),
+    [
+        ("completed", True),
+        ("killed-137", True),
+        ("permanent-exit", True),
+        ("retries-exhausted", True),
+        ("quota", False),
+    ],
+)
+def test_an_end_that_no_retry_can_change_is_told_before_the_job_controller_says_so(name: str, early: bool) -> None:
+    events = before_the_deletion(recording(name))
+    until = next((number for number, event in enumerate(events) if has_ended(event)), len(events))
+    found = [result for _, result in outcomes(events[:until]) if isinstance(result, Ended)]
+    assert bool(found) == early
+    expected = EXPECTED[name]
+    assert {result.verdict.code for result in found} <= {expected.code if expected else ""}
 
 
 @pytest.mark.parametrize("name", ENDING)
