@@ -6,6 +6,9 @@ decide the number of series that a Prometheus has to keep.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import StrEnum
+
 OTHER = "Other"
 
 COMPLETED = "Completed"
@@ -84,6 +87,92 @@ POISON = (
 
 # Why the intake pauses: who is out of reach, or a Job template that the API server refuses.
 CAUSES = ("queue", "portal", "cluster", "template")
+
+
+class Fault(StrEnum):
+    """Who can mend what a training or a message ended by; NONE of a success."""
+
+    NONE = "none"
+    USER = "user"  # who asked for the training: the request, the data, the program
+    OPERATOR = "operator"  # who runs the dispatcher: settings, the Job template, rights, quotas
+    CLUSTER = "cluster"  # who runs the nodes and the API server
+    PORTAL = "portal"
+    STORAGE = "storage"
+
+
+_CODES_OF: Mapping[Fault, tuple[str, ...]] = {
+    Fault.NONE: (COMPLETED,),
+    Fault.USER: (
+        "Cancelled",
+        "ConfigInvalid",
+        "DatasetInvalid",
+        "DatasetMissing",
+        "GpuOutOfMemory",
+        "Interrupted",
+        "InvalidContainerName",
+        "InvalidField",
+        "JobRefused",
+        "Killed",
+        "LimitExceeded",
+        "MessageTooLarge",
+        "MissingField",
+        "ModelUnknown",
+        "NotAnObject",
+        "NotJson",
+        OTHER,
+        "OutOfMemory",
+        "StatusRefused",
+        "Timeout",
+        "TrainerFailed",
+        "TrainingDiverged",
+        "UnknownTask",
+        "UserCodeFailed",
+        "UserCodeKilled",
+    ),
+    Fault.OPERATOR: (
+        "CommandNotFound",
+        "ContainerConfig",
+        "Evicted",
+        "ImagePull",
+        "InitFailed",
+        "InternalError",
+        "JobDeleted",
+        "NameTaken",
+        "PermissionDenied",
+        "PodCreateDenied",
+        "PodDeleted",
+        "Unschedulable",
+        "UsageError",
+    ),
+    Fault.CLUSTER: (
+        "ContainerLost",
+        "Disrupted",
+        "Drained",
+        "Fenced",
+        "GpuFault",
+        "GpuRuntimeFailed",
+        "JobFailed",
+        "NodeLost",
+        "NodeRejected",
+        "NodeShutdown",
+        "PodLost",
+        "Preempted",
+        "RuntimeFailed",
+        "Terminated",
+        "WebhookUnavailable",
+    ),
+    Fault.PORTAL: (
+        "PortalRefused",
+        "StatusUnavailable",
+        "StatusUnreadable",
+    ),
+    Fault.STORAGE: (
+        "StorageUnavailable",
+        "UploadFailed",
+    ),
+}
+FAULTS: Mapping[str, Fault] = {code: fault for fault, found in _CODES_OF.items() for code in found}
+"""Whose fault each code is, of outcomes and of the poison queue alike."""
 
 
 def label_of(code: str) -> str:

@@ -102,7 +102,10 @@ class Metrics:
         self.longest_unacknowledged = self._new(Gauge, "longest_unacknowledged_seconds", what)
         what = "Time by which the most overdue unfinished Job is past its own time limit"
         self.longest_overdue = self._new(Gauge, "longest_overdue_seconds", what)
-        self.outcomes = self._new(Counter, "outcomes", "Jobs reported to the portal, by code", code=codes.OUTCOMES)
+        what = "Jobs reported to the portal, by code, and whose fault it was"
+        self.outcomes = self._new(Counter, "outcomes", what, code=(), fault=())
+        for code in codes.OUTCOMES:
+            self.outcomes.labels(code, codes.FAULTS[code])
         self.refused_reports = self._new(Counter, "refused_reports", "Outcomes that the portal refused for good")
         what = "Outcomes reported again because a late Processing had overwritten them"
         self.repaired_outcomes = self._new(Counter, "repaired_outcomes", what)
@@ -140,7 +143,8 @@ class Metrics:
         return self.launch_step_seconds.labels(step).time()
 
     def outcome(self, code: str) -> None:
-        self.outcomes.labels(codes.label_of(code)).inc()
+        label = codes.label_of(code)
+        self.outcomes.labels(label, codes.FAULTS[label]).inc()
 
     def portal_call(self, method: str, status: int | None, error: PortalError | None, seconds: float) -> None:
         """Count one call to the portal; the observer of `PortalClient`."""

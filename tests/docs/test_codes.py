@@ -84,6 +84,15 @@ def test_every_code_of_the_poison_queue_is_documented_and_no_other() -> None:
     assert _codes(POISON_TABLE) == known
 
 
+@pytest.mark.parametrize("table", [TRAINER_TABLE, KUBERNETES_TABLE, POISON_TABLE])
+def test_the_tables_say_whose_fault_each_code_is_as_the_metric_does(table: str) -> None:
+    rows = {row[0].strip("`"): row for row in table_rows(table)}
+    faults = {code: row[-2] for code, row in rows.items() if row[-2] != "–"}
+    assert faults == {code: str(codes.FAULTS[code]) for code in rows if code not in (codes.COMPLETED, "Unknown")}
+    told = {code for code, row in rows.items() for cell in row if cell.startswith('"') and "Tell the operator" in cell}
+    assert all(faults[code] == codes.Fault.OPERATOR for code in told), "a sentence that sends them to the wrong one"
+
+
 def test_every_event_on_a_job_is_documented_and_no_other() -> None:
     calls = _calls(sorted((ROOT / "dispatcher").rglob("*.py")), "record", "make_event")
     said = {arg.value for call in calls for arg in call.args[1:2] if isinstance(arg, ast.Constant)}

@@ -106,5 +106,5 @@ def test_probes_and_metrics_answer(stage: Stage) -> None:
 
     assert get("/livez") == "ok\n"
     assert get("/readyz") == "ok\n"
-    stage.wait(lambda: 'training_dispatcher_outcomes_total{code="Completed"} 1.0' in get("/metrics"))
+    stage.wait(lambda: 'training_dispatcher_outcomes_total{code="Completed",fault="none"} 1.0' in get("/metrics"))
     assert 'training_dispatcher_messages_total{result="launch"} 1.0' in get("/metrics")

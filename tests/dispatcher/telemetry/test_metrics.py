@@ -17,6 +17,7 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.watcher import Watcher
+from dispatcher.decisions import codes
 from dispatcher.intake.circuit_breaker import State
 from dispatcher.queue.messages import QueueUnavailable
 from dispatcher.telemetry.metrics import BREAKER_STATES, PREFIX, Metrics
@@ -124,12 +125,19 @@ def test_a_code_of_the_trainers_own_making_makes_no_series_of_its_own(metrics: M
     for number in range(50):
         metrics.outcome(f"MadeUp{number}")
     assert len(list(metrics.outcomes.collect()[0].samples)) == before
-    assert value(metrics, "outcomes_total", code="Other") == 50
+    assert value(metrics, "outcomes_total", code="Other", fault="user") == 50
+
+
+def test_every_code_has_one_fault_and_its_series_from_the_beginning(metrics: Metrics) -> None:
+    assert set(codes.FAULTS) == {*codes.OUTCOMES, *codes.POISON}
+    assert sum(map(len, codes._CODES_OF.values())) == len(codes.FAULTS), "a code stands in two rows"
+    samples = {tuple(sample.labels.values()): sample.value for sample in metrics.outcomes.collect()[0].samples}
+    assert samples == {(code, codes.FAULTS[code].value): 0 for code in codes.OUTCOMES}
 
 
 def test_the_first_of_its_kind_is_an_increase(metrics: Metrics) -> None:
     """`increase()` does not see the step from no series to 1."""
-    assert value(metrics, "outcomes_total", code="ImagePull") == 0
+    assert value(metrics, "outcomes_total", code="ImagePull", fault="operator") == 0
     assert value(metrics, "poison_entries_total", code="NotJson") == 0
     assert value(metrics, "messages_total", result="duplicate") == 0
     assert value(metrics, "watch_restarts_total", kind="jobs", reason="error") == 0
