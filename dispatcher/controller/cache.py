@@ -60,17 +60,22 @@ class ClusterCache:
         self._changed(_job_name(item))
 
     def differing(self, kind: str, items: Iterable[KubeObject]) -> Sequence[KubeObject]:
-        """What a fresh list of metadata has in another version than the cache, or one of the two has not at all."""
-        fresh = {item.uid: item for item in items}
+        """What a fresh list of metadata has in another version than the cache, or one of the two has not at all.
+
+        Each of the list's objects is dropped as it is compared.
+        """
         with self._lock:
-            known = {item.uid: item for item in self._known(kind).values()}
+            gone = {item.uid: item for item in self._known(kind).values()}
+        stale: list[KubeObject] = []
+        missing: list[KubeObject] = []
+        for item in items:
+            known = gone.pop(item.uid, None)
+            if known is not None and _version(known) != _version(item):
+                stale.append(known)
             # Ended pods of Jobs that are not known are not wanted.
-            missing = [
-                item
-                for uid, item in fresh.items()
-                if uid not in known and (kind == "jobs" or _owner(item) in self._first_seen)
-            ]
-            return [item for uid, item in known.items() if _version(item) != _version(fresh.get(uid))] + missing
+            elif known is None and (kind == "jobs" or _owner(item) in self._first_seen):
+                missing.append(item)
+        return [*gone.values(), *stale, *missing]
 
     def _known(self, kind: str) -> Mapping[str, KubeObject]:
         return self._jobs if kind == "jobs" else self._pods

@@ -35,7 +35,7 @@ from tests.failure_modes.bench import (
 )
 from tests.world import json_objects as objects
 from tests.world.api_servers import ApiServer, SilentServer
-from tests.world.builders import a_job, job_json, pod_json, running
+from tests.world.builders import a_condition, a_job, failed, job_json, pod_json, running
 from tests.world.monitoring import ALERTS
 from tests.world.repository import read
 from tests.world.simulated.dispatcher import Process
@@ -334,3 +334,50 @@ def test_f17_two_jobs_of_a_name_that_went_unheard_are_both_missed() -> None:
     gone = cache.tombstone("model-1")
     assert gone is not None
     assert gone.uid == "one"
+
+
+def waiting_jobs(bench: Bench, count: int) -> None:
+    """Trainings that wait for a GPU, with nothing of that told to the portal yet."""
+    unscheduled = a_condition("PodScheduled", "False", "Unschedulable", "0/3 nodes are available")
+    for number in range(1, count + 1):
+        job = job_json(model_id=str(number), uid=f"job-{number}")
+        pod = pod_json(unscheduled, name=f"pod-{number}", model_id=str(number), job_uid=f"job-{number}", node=None)
+        bench.put(job, pod)
+
+
+def ticks(bench: Bench, seconds: int) -> list[str]:
+    """The portal's calls while the dispatcher has its turns every second."""
+    before = len(bench.world.calls)
+    for _ in range(seconds):
+        bench.process.tick()
+        bench.pass_time(1)
+    return [call for _, call in bench.world.calls[before:] if call.startswith("portal.")]
+
+
+def test_f72_what_many_trainings_wait_for_is_told_at_a_bounded_pace() -> None:
+    bench = Bench()
+    waiting_jobs(bench, 100)
+    ticks(bench, 12)
+    assert ticks(bench, 10).count("portal.put") <= 50, "five a second"
+    ticks(bench, 20)
+    told = [bench.portal(str(number))[1] for number in range(1, 101)]
+    assert set(told) == {"Waiting for a GPU: 0/3 nodes are available"}, "each in its turn"
+
+
+def test_f72_an_outcome_waits_for_no_progress_of_others() -> None:
+    bench = Bench()
+    waiting_jobs(bench, 100)
+    ticks(bench, 12)
+    bench.put(job_json(*failed(), model_id="7", uid="job-7"), pod_json(name="pod-7", model_id="7", job_uid="job-7"))
+    bench.pass_time(30)  # the news of its pod is not waited for any longer
+    ticks(bench, 1)
+    assert bench.portal("7")[0] == "Failed"
+
+
+def test_f72_a_restart_tells_nothing_again() -> None:
+    bench = Bench()
+    waiting_jobs(bench, 50)
+    ticks(bench, 40)
+    assert {bench.portal(str(number))[1] for number in range(1, 51)} == {"Waiting for a GPU: 0/3 nodes are available"}
+    bench.process = Process(bench.world)
+    assert ticks(bench, 60) == []
