@@ -235,7 +235,7 @@ class App:
         return reasons
 
     def _connect_metrics(self) -> None:
-        """The gauges that are read at each scrape; the sweep sets the others."""
+        """The gauges that are read at each scrape; the loop `gauges` sets the others."""
         metrics, settings = self._metrics, self._settings
         metrics.max_active_jobs.set(settings.max_active_jobs)
         metrics.work_queue.set_function(lambda: len(self._work))

@@ -185,6 +185,11 @@ class ClusterCache:
             elif job.name in self._tombstones and self._tombstones[job.name].uid == job.uid:
                 del self._tombstones[job.name]
 
+    def is_behind(self, job: Job) -> bool:
+        """Whether this state of the Job is from before we reported it."""
+        with self._lock:
+            return job.uid in self._released and not job.is_reported
+
     def jobs(self) -> list[Job]:
         with self._lock:
             return list(self._jobs.values())

@@ -1,4 +1,4 @@
-"""One Job at a time: observe, decide, act. The watch, limits that pass and the sweep fill its work queue."""
+"""One Job at a time: observe, decide, act. The watch, and limits that pass, fill its work queue."""
 
 from __future__ import annotations
 
@@ -139,6 +139,8 @@ class Reconciler:
                 self._second_looks.forget(name)
             else:
                 self._second_looks.look(name, ended)
+            return
+        if self.cache.is_behind(job):
             return
         self.ended.drop(name)
         if is_damaged(job):

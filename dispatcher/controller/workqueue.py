@@ -48,7 +48,7 @@ class WorkQueue:
                 self._due[key] = due
                 heapq.heappush(self._timers, (due, key))
                 if len(self._timers) > 2 * len(self._due) + _VOID_TIMERS:
-                    # A limit that is days away and set anew by every sweep would leave a void timer each time.
+                    # A limit that is days away and set anew at every look would leave a void timer each time.
                     self._timers = [(due, key) for key, due in self._due.items()]
                     heapq.heapify(self._timers)
                 self._condition.notify()

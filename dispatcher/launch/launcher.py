@@ -4,7 +4,7 @@
     3  create the Job, suspended        5  resume the Job, noting that it was launched
 
 Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher
-after a crash, another one, the sweep without any message) finds it and goes on at step 4. Every step is idempotent.
+after a crash, another one, a timer without any message) finds it and goes on at step 4. Every step is idempotent.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TemplateRefused(Exception):
 class Delivery:
     """A message that was received. queued_at: epoch seconds; remaining(): seconds until its visibility timeout expires.
 
-    message_id: "" where the sweep takes on a half-launched Job whose message is gone. shown: what the portal showed
+    message_id: "" where a timer takes on a half-launched Job whose message is gone. shown: what the portal showed
     when the launch began.
     """
 
@@ -228,7 +228,7 @@ class Launcher:
             if not acknowledged and self.portal is not None:
                 text = "The portal did not accept Processing; the training starts, and it is sent again later"
                 self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
-        # A crash here: redelivered (or swept); the Job is still suspended, step 4 is repeated, which changes nothing.
+        # A crash here: redelivered (or taken on); the Job is still suspended, and step 4 repeated, which changes nothing.
         try:
             with self.timed("resume"):
                 self._resume(job, acknowledged)

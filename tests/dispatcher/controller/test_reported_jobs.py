@@ -143,3 +143,15 @@ def test_a_pod_that_is_told_after_its_job_was_reported_changes_nothing() -> None
     assert bench.process.cache._pods == {}
     bench.process.reconciler.reconcile("model-1")
     assert [call for _, call in bench.world.calls].count("portal.put") == 1
+
+
+def test_a_watch_that_is_behind_its_own_report_counts_and_reports_nothing_twice() -> None:
+    bench = Bench()
+    bench.put(job_json(*failed()), pod_json(phase="Failed", state=terminated(65)))
+    bench.look()
+    before = len(bench.world.calls)
+    bench.process.cache.replace("jobs", [objects.job(job_json(*failed()))])  # a state from before the report
+    bench.process.cache.released(objects.job(job_json()))
+    bench.process.reconciler.reconcile("model-1")
+    assert len(bench.world.calls) == before
+    assert bench.process.ended.get("model-1") is not None
