@@ -228,7 +228,7 @@ class Launcher:
             if not acknowledged and self.portal is not None:
                 text = "The portal did not accept Processing; the training starts, and it is sent again later"
                 self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
-        # A crash here: redelivered (or taken on); the Job is still suspended, and step 4 repeated, which changes nothing.
+        # A crash here: redelivered or taken on; the Job is still suspended, step 4 is repeated, which changes nothing.
         try:
             with self.timed("resume"):
                 self._resume(job, acknowledged)
