@@ -55,7 +55,8 @@ def repaired_metadata(job: Job, environment: Mapping[str, str], now: float) -> d
         for key, variable in ((names.RUN_ID, "RUN_ID"), (names.REQUEST, "TRAINING_REQUEST")):
             if variable in environment and (key is names.REQUEST or job.annotations.run_id is None):
                 annotations[key] = environment[variable].replace("$$", "$")
-        launched = bool(launched or began or not job.is_suspended or job.labels.kueue_queue)
+        queued = job.labels.kueue_queue not in (None, names.KUEUE_HOLD)
+        launched = bool(launched or began or not job.is_suspended or queued)
     if launched and not job.is_launched:
         annotations[names.LAUNCHED_AT] = began or rfc3339(now)
     # A launch always tries Processing; sent once more it could overwrite a Reconfigure that came since then.

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 
+from dispatcher.cluster import names
 from dispatcher.cluster.objects import Job, Workload
 from dispatcher.decisions.pod_failure import quoted
 from training_common.times import rfc3339
@@ -95,4 +96,4 @@ def _order(workload: Workload) -> tuple[int, float, str]:
 
 def waits_in_queue(job: Job) -> bool:
     """Launched, and suspended until Kueue resumes it."""
-    return job.is_suspended and job.is_launched and job.labels.kueue_queue is not None
+    return job.is_suspended and job.is_launched and job.labels.kueue_queue not in (None, names.KUEUE_HOLD)

@@ -231,13 +231,18 @@ class Launcher:
         # A crash here: redelivered or taken on; the Job is still suspended, step 4 is repeated, which changes nothing.
         try:
             with self.timed("resume"):
-                self._resume(job, acknowledged)
+                job = self._resume(job, acknowledged)
         except ObjectInvalid as error:
             # The Job was taken as it is: what is denied now is no fault of the message, for which it stands.
             raise ClusterForbidden(f"{error}. The Job stays suspended until it may be resumed") from None
         # A crash here: redelivered; the Job is launched under this message's id, only the deletion is left.
         log.info("Model %s: Job %s launched", model_id, job.name)
-        whose = f"queued by Kueue in {self.kueue_queue}" if self.kueue_queue else "resumed"
+        queue = job.labels.kueue_queue
+        whose = f"queued by Kueue in {queue}" if queue else "resumed"
+        if queue and queue != self.kueue_queue:
+            asked = f"KUEUE_QUEUE is {self.kueue_queue}" if self.kueue_queue else "KUEUE_QUEUE is not set"
+            log.warning("Job %s: Kueue has queued it in %s by itself, and %s", job.name, queue, asked)
+            whose += f" by itself, and {asked}"
         message_id = job.annotations.message_id
         # One Event for all steps that went well: each is a call, as dear as a step.
         told = "; the portal has acknowledged Processing" if acknowledged else ""
@@ -274,8 +279,16 @@ class Launcher:
         log.warning("Model %s: the portal did not accept Processing; training starts, it is sent again later", model_id)
         return False
 
-    def _resume(self, job: Job, acknowledged: bool) -> None:
-        """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it."""
+    def _resume(self, job: Job, acknowledged: bool) -> Job:
+        """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it.
+
+        Kueue's webhook takes no other label for a Job that is not suspended, nor one together with its resume. Where
+        Kueue has resumed the Job already, or queued it without being asked to, only the launch is noted.
+        """
+        if not self.kueue_queue and job.labels.kueue_queue == names.KUEUE_HOLD:
+            # Created while KUEUE_QUEUE was set. A crash here: redelivered, and it is resumed as any other.
+            unlabelled = {"uid": job.uid, "labels": {names.KUEUE_QUEUE_LABEL: None}}
+            job = self.cluster.patch_job(job.name, {"metadata": unlabelled})
         annotations = {
             names.LAUNCHED_AT: rfc3339(self.clock()),
             names.LAUNCHED_BY: self.identity,
@@ -285,11 +298,20 @@ class Launcher:
         # without the label it comes back into everybody's lists.
         labels: dict[str, str | None] = {names.REPORTED: None}
         patch: dict[str, Any] = {"metadata": {"uid": job.uid, "annotations": annotations, "labels": labels}}
-        if self.kueue_queue:
+        queue = job.labels.kueue_queue
+        if self.kueue_queue and job.is_suspended:
             labels[names.KUEUE_QUEUE_LABEL] = self.kueue_queue
-        else:
+        elif not self.kueue_queue and queue is None:
             patch["spec"] = {"suspend": False}
-        self.cluster.patch_job(job.name, patch)
+        try:
+            return self.cluster.patch_job(job.name, patch)
+        except ObjectInvalid:
+            live = self.cluster.get_job(job.name)
+            if live is None or live.uid != job.uid or live.is_suspended or names.KUEUE_QUEUE_LABEL not in labels:
+                raise
+            # Kueue was faster, as it may be with a Job of an older version: it is launched in the queue it is in.
+            del labels[names.KUEUE_QUEUE_LABEL]
+            return self.cluster.patch_job(job.name, patch)
 
     def _delete(self, job: Job) -> None:
         self.cluster.delete_job(job.name, job.uid)
@@ -300,7 +322,7 @@ class Launcher:
         return self.portal.get_model_status(model_id).status
 
     def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        return build_job(
+        job = build_job(
             self.template,
             request,
             message_id=delivery.message_id,
@@ -308,6 +330,9 @@ class Launcher:
             defaults=self.defaults,
             shown=delivery.shown if self.portal is not None else None,
         )
+        if self.kueue_queue:
+            job["metadata"]["labels"][names.KUEUE_QUEUE_LABEL] = names.KUEUE_HOLD
+        return job
 
     def _check_time(self, delivery: Delivery) -> None:
         if delivery.remaining() < self.put_budget:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import yaml
 
 from dispatcher.cluster import names
+from dispatcher.cluster.errors import ObjectInvalid
 from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.world import json_objects as objects
 from tests.world.builders import T0, job_json
@@ -16,6 +18,7 @@ from tests.world.repository import ROOT, read
 from tests.world.simulated import dispatcher as explored
 from tests.world.simulated.dispatcher import VISIBILITY, Process
 from tests.world.simulated.faults import Crash, Fail
+from tests.world.simulated.world import World
 from training_common.times import rfc3339
 
 
@@ -181,3 +184,121 @@ def test_f11_no_leader_is_elected() -> None:
     assert "coordination.k8s.io" not in {group for rule in role["rules"] for group in rule["apiGroups"]}
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "dispatcher").rglob("*.py"))
     assert "leaderelection" not in sources
+
+
+class KueueCluster:
+    """A world's cluster behind Kueue's webhook and controller. default: the LocalQueue that it labels Jobs with, or "".
+
+    As measured: a Job without the label gets the default one at its creation; the label cannot be changed on a Job that
+    is not suspended, nor by the patch that resumes it; only a queue that exists resumes Jobs.
+    """
+
+    def __init__(self, world: World, behind: Any, default: str = "default", at_once: bool = False) -> None:
+        self.world, self.behind, self.default, self.at_once = world, behind, default, at_once
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.behind, name)
+
+    def create_job(self, job: dict[str, Any], **more: Any) -> Any:
+        if self.default:
+            job["metadata"]["labels"].setdefault(names.KUEUE_QUEUE_LABEL, self.default)
+        created = self.behind.create_job(job, **more)
+        if self.at_once:
+            self.acts()
+        return created
+
+    def patch_job(self, name: str, patch: dict[str, Any]) -> Any:
+        job = self.world.jobs[name]
+        labels = patch.get("metadata", {}).get("labels") or {}
+        new = labels.get(names.KUEUE_QUEUE_LABEL, objects.label(job, names.KUEUE_QUEUE_LABEL))
+        suspended = (patch.get("spec") or {}).get("suspend", objects.is_suspended(job))
+        if new != objects.label(job, names.KUEUE_QUEUE_LABEL) and not suspended:
+            raise ObjectInvalid("metadata.labels[kueue.x-k8s.io/queue-name]: Invalid value: field is immutable")
+        return self.behind.patch_job(name, patch)
+
+    def acts(self) -> None:
+        for job in self.world.jobs.values():
+            if objects.label(job, names.KUEUE_QUEUE_LABEL) in ("default", "gpus"):
+                job["spec"]["suspend"] = False
+
+
+def behind_kueue(queue: str, **more: Any) -> tuple[World, Process, KueueCluster]:
+    world = a_world("slow")
+    process = Process(world)
+    kueue = KueueCluster(world, process.launcher.cluster, **more)
+    process.launcher.cluster = kueue
+    process.launcher.kueue_queue = queue
+    return world, process, kueue
+
+
+def test_f51_kueue_does_not_resume_a_job_before_the_portal_was_told() -> None:
+    world, process, kueue = behind_kueue("gpus", at_once=True)
+    disturb(world, "portal.put", "before", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    (job,) = world.jobs.values()
+    kueue.acts()
+    assert objects.is_suspended(job), "its label names a queue that does not exist"
+    assert not objects.is_launched(job)
+    undisturbed(world)
+    world.now += VISIBILITY
+    process = Process(world)
+    process.launcher.cluster, process.launcher.kueue_queue = kueue, "gpus"
+    process.take()
+    assert objects.is_launched(job)
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "gpus"
+    kueue.acts()
+    assert not objects.is_suspended(job), "Kueue admits it as usual"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+@pytest.mark.parametrize("queue", ["", "gpus"])
+def test_f51_what_kueue_has_queued_by_itself_is_adopted(queue: str, resumed: bool) -> None:
+    """A half-launched Job of an older version, or no KUEUE_QUEUE, beside a LocalQueue named default."""
+    world, process, kueue = behind_kueue("", at_once=resumed)
+    disturb(world, "portal.put", "after", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    undisturbed(world)
+    (job,) = world.jobs.values()
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
+    world.now += VISIBILITY
+    process = Process(world)
+    process.launcher.cluster, process.launcher.kueue_queue = kueue, queue
+    process.take()
+    assert objects.is_launched(job)
+    assert objects.is_suspended(job) is not resumed, "Kueue alone resumes it"
+    moved = bool(queue) and not resumed
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == ("gpus" if moved else "default")
+    assert len(world.jobs) == 1
+
+
+def test_f51_a_job_that_kueue_resumes_under_our_hands_is_launched_where_it_is() -> None:
+    world, process, kueue = behind_kueue("")
+    disturb(world, "portal.put", "after", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    undisturbed(world)
+    (job,) = world.jobs.values()
+    stale = objects.job(job)
+    kueue.acts()
+    process.launcher.kueue_queue = "gpus"
+    process.launcher._resume(stale, acknowledged=True)
+    assert objects.is_launched(job)
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
+
+
+def test_f51_a_job_that_was_held_back_is_resumed_where_kueue_is_no_longer_used() -> None:
+    world, process, kueue = behind_kueue("gpus", default="")
+    disturb(world, "portal.put", "before", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    undisturbed(world)
+    world.now += VISIBILITY
+    process = Process(world)
+    process.launcher.cluster = kueue
+    process.take()
+    (job,) = world.jobs.values()
+    assert objects.is_launched(job)
+    assert not objects.is_suspended(job)
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) is None
