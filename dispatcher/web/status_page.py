@@ -41,6 +41,8 @@ _FIRST_VIEW = 0.15
 # Of each section: as many as the page shows, and as anybody gets.
 _ROWS = 50
 _MOST_ROWS = 500
+# Characters of a filter: each of its words is looked for in every Job.
+_LONGEST_QUERY = 200
 
 # Nothing but what this server serves is loaded, run, framed or sent anywhere; see docs/security.md.
 _POLICY = "; ".join(
@@ -133,9 +135,12 @@ class StatusPage:
                 if not (text.isascii() and text.isdigit() and len(text) < 10):
                     return _json({"error": f"{name} is {ascii(text)[:40]}: a whole number would be right"}, 400)
                 numbers[name] = int(text)
+        query = request.query.get("q", "")
+        if len(query) > _LONGEST_QUERY:
+            return _json({"error": f"q has {len(query)} characters: at most {_LONGEST_QUERY} would be right"}, 400)
         limit = min(numbers.pop("limit", _ROWS), _MOST_ROWS)
         queue, found = self._sections()
-        sections, running = found.shown(Page(request.query.get("q", ""), limit, numbers))
+        sections, running = found.shown(Page(query, limit, numbers))
         self._show(running)
         answer = {
             "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},

@@ -94,7 +94,7 @@ class Sections:
     """
 
     def __init__(self, world: World, rules: Rules, now: float) -> None:
-        self._world, self._rules, self._now = world, rules, now
+        self._progress, self._rules, self._now = world.progress, rules, now
         by_phase: dict[Phase, list[Summary]] = {phase: [] for phase in Phase}
         for seen in world.jobs:
             summary = world.summaries.get(seen[0].metadata.name)
@@ -146,7 +146,7 @@ class Sections:
         return found, running
 
     def _row(self, summary: Summary) -> Row:
-        progress = self._world.progress.get(summary.job.uid)
+        progress = self._progress.get(summary.job.uid)
         code, sentence = self._explanation(summary)
         return job_row(summary, code, redact(sentence), progress)
 
@@ -154,7 +154,7 @@ class Sections:
         """(code or None, sentence)."""
         phase = summary.phase
         if phase is Phase.RUNNING:
-            progress = self._world.progress.get(summary.job.uid)
+            progress = self._progress.get(summary.job.uid)
             return None, (progress and progress.message) or DESCRIPTIONS[phase]
         if phase is Phase.LAUNCHING:
             return None, DESCRIPTIONS[phase]

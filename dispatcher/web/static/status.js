@@ -426,7 +426,7 @@ document.addEventListener("visibilitychange", () => {
   state.abort?.abort();
   state.abort = null;
 });
-$("query").value = new URLSearchParams(location.search).get("q") ?? "";
+$("query").value = (new URLSearchParams(location.search).get("q") ?? "").slice(0, $("query").maxLength);
 $("query").addEventListener("input", filter);
 window.addEventListener("resize", fold);
 build();

@@ -90,6 +90,7 @@ def test_one_model_has_its_rows_and_pods_and_a_stranger_is_not_found(shown: Show
         ("/api/status?limit=-1", 400, "limit is '-1': a whole number would be right"),
         ("/api/status?limit=%D9%A3", 400, "a whole number would be right"),
         ("/api/status?waiting=x", 400, "waiting is 'x': a whole number would be right"),
+        (f"/api/status?q={'a+' * 150}b", 400, "q has 301 characters: at most 200 would be right"),
         ("/api/nothing", 404, "There are /api/status and /api/models/CONTAINER"),
         ("/nothing", 404, "/ or /api/status"),
         (f"/api/status?{'&'.join(f'q{n}=1' for n in range(30))}", 400, "more than 20 fields"),
@@ -172,8 +173,9 @@ def cost(shown: Shown, query: dict[str, str]) -> tuple[float, int]:
 def test_ten_thousand_jobs_cost_little_time_and_few_bytes_whatever_is_asked_for(shown: Shown) -> None:
     status_world.crowd(shown, NOW, 10_000)
     long = "The training's own code failed: " + "an error that says a lot about itself. " * 12
+    failed = reported_job("e", NOW, "UserCodeFailed", long)
     for n in range(1000):
-        shown.ended.add(*reported_job(f"e-{n:04}", NOW - n, "UserCodeFailed", long))
+        shown.ended.add(*status_world.another(failed, f"e-{n:04}"))
     shown.feeds.progress = {
         f"uid-r-{n:04}": PortalProgress("Epoch 60 of 90, loss 0.1", NOW, losses(60)) for n in range(500)
     }
