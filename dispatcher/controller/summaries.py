@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from sys import intern
+
+import msgspec
+from msgspec.structs import replace
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.objects import Job, Pod
@@ -17,8 +19,7 @@ Seen = tuple[Job, *tuple[Pod, ...]]
 """A Job and its pods as they were at one moment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True, gc=False):
     """Times are epoch seconds, None where there is none: in its phase, past its limit, launched and unacknowledged.
 
     seen: what it was made from; at: since when it is in its phase, or was created; gpus: asked for, None where that is

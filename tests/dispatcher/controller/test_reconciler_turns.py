@@ -17,6 +17,7 @@ from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
+from portal_client.errors import PortalUnavailable
 from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
 from training_common.times import rfc3339
 
@@ -165,6 +166,7 @@ def test_a_place_in_kueues_queue_that_is_not_known_at_first_is_told_soon(bench: 
     bench.reconciler.kueue = kueue
     bench.see(a_job(suspended=True, labels={names.KUEUE_QUEUE_LABEL: "gpus"}))
     bench.reconciler.reconcile("model-1")
+    assert said(bench) == (None, "Queued by Kueue in gpus")
     for _ in range(20):
         bench.second()
     kueue.progress.return_value = "2 trainings are before this one"
@@ -172,3 +174,22 @@ def test_a_place_in_kueues_queue_that_is_not_known_at_first_is_told_soon(bench: 
         bench.second()
     told = [call.args[1] for call in bench.reporter.progress.call_args_list]
     assert told == ["Queued by Kueue in gpus", "2 trainings are before this one"]
+    assert said(bench) == (None, "2 trainings are before this one")
+
+
+def said(bench: Bench) -> tuple[str | None, str | None]:
+    """What the status page says about the Job: code and sentence."""
+    summary = bench.reconciler.summaries.all()["model-1"]
+    return summary.code, summary.sentence
+
+
+def test_the_page_has_an_outcome_that_the_portal_does_not_take_and_its_last_pods(bench: Bench) -> None:
+    bench.reporter.report.side_effect = PortalUnavailable("The portal does not answer")
+    bench.have(a_pod(phase="Failed", state=terminated(137, reason="OOMKilled")))
+    bench.see(a_job(*failed()), a_pod(state=running()))
+    bench.clock.advance(60)
+    with pytest.raises(PortalUnavailable):
+        bench.reconciler.reconcile("model-1")
+    code, sentence = said(bench)
+    assert code == "OutOfMemory"
+    assert sentence == bench.reporter.report.call_args.args[1].verdict.sentence
