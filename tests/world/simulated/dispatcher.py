@@ -18,13 +18,13 @@ from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.decisions.waiting import Limits
+from dispatcher.factories import bounds_of, limits_of
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
-from dispatcher.launch.request import Bounds
+from dispatcher.telemetry.job_events import NULL_RECORDER, JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from tests.world import json_objects as objects
 from tests.world.builders import TEMPLATE
@@ -34,7 +34,6 @@ from tests.world.simulated.world import World
 VISIBILITY = 100.0
 # At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
 TTL = 400
-RESYNC = 90.0
 SETTINGS = Settings.read(
     {
         "QUEUE_NAME": "requests",
@@ -44,6 +43,16 @@ SETTINGS = Settings.read(
         "VISIBILITY_TIMEOUT_SECONDS": str(VISIBILITY),
         "MAX_DELIVERIES": "5",
         "LAUNCH_CONCURRENCY": "4",
+        "MAX_TIME_LIMIT_SECONDS": "600",
+        "IMAGE_PULL_GRACE_SECONDS": "600",
+        "CONTAINER_CONFIG_GRACE_SECONDS": "300",
+        "UNSCHEDULABLE_LIMIT_SECONDS": "3600",
+        "POD_CREATE_GRACE_SECONDS": "300",
+        "QUOTA_LIMIT_SECONDS": "3600",
+        "MAX_DISRUPTIONS": "0",
+        "LOST_NODE_LIMIT_SECONDS": "0",
+        "TTL_AFTER_REPORT_SECONDS": str(TTL),
+        "RESYNC_SECONDS": "90",
     }
 )
 METRICS = Metrics()
@@ -62,12 +71,14 @@ class Parts:
 
 
 class _Idle(BaseException):
-    """Nothing is due: the reconciler's loop ends its turn."""
+    """Nothing is due, or there is no time left: the reconciler's loop ends its turn."""
 
 
 class _Work(WorkQueue):
+    busy: Callable[[], bool] = staticmethod(lambda: False)
+
     def get(self, timeout: float | None = None) -> str | None:
-        key = super().get(timeout=0)
+        key = None if self.busy() else super().get(timeout=0)
         if key is None:
             raise _Idle
         return key
@@ -78,10 +89,19 @@ class _Work(WorkQueue):
 
 
 class Process:
-    """Build it to start it; drop it to kill it. disturb: None lists before every look, else events come by it."""
+    """Build it to start it; drop it to kill it. disturb: None lists before every look, else events come by it.
+
+    with_events: whether Events are written (see `write_events`), which no decision rests on.
+    """
 
     def __init__(
-        self, world: World, parts: Parts | None = None, disturb: Disturb | None = None, name: str = ""
+        self,
+        world: World,
+        parts: Parts | None = None,
+        disturb: Disturb | None = None,
+        name: str = "",
+        settings: Settings = SETTINGS,
+        with_events: bool = False,
     ) -> None:
         parts = parts or Parts()
         self.world = world
@@ -89,11 +109,14 @@ class Process:
         self.name = name or f"dispatcher-{world.processes}"
         self.watch_silent_until = 0.0  # a half-open watch: silent until then
         self._disturb = disturb
+        self._resync = settings.resync
         self._cursor = 0
         self._listed_at = float("-inf")
         self._filled = False
         self.cluster = FakeCluster(world, self.name)
         portal = FakePortal(world, self.name)
+        self._events = JobEvents(self.cluster, world.epoch) if with_events else None
+        events = self._events or NULL_RECORDER
         locks = ModelLocks()
         stopping = VirtualEvent(world)
 
@@ -106,13 +129,16 @@ class Process:
             self.cluster,
             portal,
             TEMPLATE,
-            JobDefaults({}, 600),
-            put_budget=VISIBILITY * 0.4,
+            JobDefaults({}, int(settings.max_time_limit)),
+            put_budget=min(settings.put_budget, settings.visibility_timeout * 0.4),
+            events=events,
             stopping=stopping,
             clock=world.epoch,
         )
-        self.reporter = parts.reporter(self.cluster, portal, METRICS, ttl=TTL, clock=world.epoch)
-        self.ended = EndedJobs(TTL)
+        self.reporter = parts.reporter(
+            self.cluster, portal, METRICS, ttl=settings.ttl_after_report, events=events, clock=world.epoch
+        )
+        self.ended = EndedJobs(settings.ttl_after_report)
         self.repair = MetadataRepair(self.cluster, self.ended)
         self.reconciler = parts.reconciler(
             self.work,
@@ -123,10 +149,11 @@ class Process:
             locks,
             self.repair,
             self.ended,
-            limits=Limits(600, 300, 3600, 300, 3600),
-            progress_every=30,
-            pace=Pace(5, monotonic),
-            take_on_after=SETTINGS.take_on_after,
+            limits=limits_of(settings),
+            progress_every=settings.progress,
+            pace=Pace(settings.progress_rate, monotonic),
+            take_on_after=settings.take_on_after,
+            events=events,
             clock=world.epoch,
             monotonic=monotonic,
         )
@@ -144,11 +171,11 @@ class Process:
             FakeQueue(world, self.name),
             self.launcher,
             locks,
-            CircuitBreakers(30, clock=monotonic),
+            CircuitBreakers(settings.outage_pause, clock=monotonic),
             METRICS,
-            SETTINGS,
-            bounds=Bounds(8, 600),
-            free_slots=lambda: 1000,
+            settings,
+            bounds=bounds_of(settings),
+            free_slots=lambda: settings.max_active_jobs - self.cache.unfinished(),
             probe=portal.get_model_status,
             stopping=stopping,
         )
@@ -172,10 +199,20 @@ class Process:
         self.gauges.set_job_gauges()
         for name in self.known():
             self.work.add(name)
+        self.reconcile()
+
+    def reconcile(self) -> None:
+        """Look at every Job that is due."""
         try:
             self.reconciler.run(lambda: None)
         except _Idle:
             return
+
+    def write_events(self) -> None:
+        """What the thread of the Events does: all that wait."""
+        if self._events is not None:
+            self._events.close()  # `run` ends behind them
+            self._events.run(lambda: None)
 
     def known(self) -> set[str]:
         """Every Job that may need work: those that exist, and tombstones."""
@@ -187,7 +224,7 @@ class Process:
             return
         if self._disturb is not None and self._listed_at >= 0:
             self._receive(self._disturb)
-        if self._disturb is None or self.world.now >= self._listed_at + RESYNC:
+        if self._disturb is None or self.world.now >= self._listed_at + self._resync:
             self.cache.replace("jobs", self.cluster.list_jobs(names.UNREPORTED_JOBS))
             self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR))
             self._filled = self._filled or self.repair.fill_ended()
@@ -208,5 +245,5 @@ class Process:
         for change in late:
             self._apply(*change)
 
-    def _apply(self, kind: str, change: str, item: dict[str, Any]) -> None:
+    def _apply(self, kind: str, change: str, item: Any) -> None:
         self.cache.apply(change, objects.job(item) if kind == "jobs" else objects.pod(item))

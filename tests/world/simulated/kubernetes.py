@@ -6,6 +6,7 @@ Job's pods run on, its finalizer holds it, a deleted pod ends in its grace perio
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,8 +20,8 @@ from tests.world.simulated.trainers import Trainers
 from training_common.times import rfc3339
 
 S = ProcessingStatus
-Change = tuple[str, str, dict[str, Any]]
-"""(jobs or pods, ADDED, MODIFIED or DELETED, the object)"""
+Change = tuple[str, str, Any]
+"""(jobs or pods, ADDED, MODIFIED or DELETED, what the watch tells of the object)"""
 
 
 class Kubernetes(Trainers):
@@ -38,7 +39,8 @@ class Kubernetes(Trainers):
         self.log: list[Change] = []
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
-        self._watched: dict[str, dict[str, Any]] = {}  # by uid, in the state that watches know
+        self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
+        self._owned: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)  # a Job's uid → its pods by uid
         self._began: set[str] = set()  # pods that have seen Processing
 
     def epoch(self) -> float:
@@ -58,15 +60,19 @@ class Kubernetes(Trainers):
     def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
         if change != "DELETED":
             item["metadata"]["resourceVersion"] = str(next(self._numbers))
-        before = self._watched.pop(objects.uid_of(item), None)
+        seen, before = self._seen(kind, item), self._watched.pop(objects.uid_of(item), None)
         if kind == "jobs" and objects.label(item, names.REPORTED) is not None:
             # It leaves the selection: the API server tells of its state before that.
             if before is not None:
                 self.log.append((kind, "DELETED", before))
             return
         if change != "DELETED":
-            self._watched[objects.uid_of(item)] = copied(item)
-        self.log.append((kind, change, copied(item)))
+            self._watched[objects.uid_of(item)] = seen
+        self.log.append((kind, change, seen))
+
+    def _seen(self, kind: str, item: dict[str, Any]) -> Any:
+        """What a watch tells of its present state."""
+        return copied(item)
 
     def delete_job(self, name: str, by_hand: bool = True) -> None:
         """kubectl delete job (in the background); or the TTL controller, or a dispatcher's call."""
@@ -102,13 +108,23 @@ class Kubernetes(Trainers):
     def _remove_pod(self, pod: dict[str, Any]) -> None:
         if self.pods.pop(objects.uid_of(pod), None) is None:
             return
+        owned = self._owned[objects.owner_uid(pod) or ""]
+        del owned[objects.uid_of(pod)]
+        if not owned:
+            del self._owned[objects.owner_uid(pod) or ""]
         self.touch("pods", pod, "DELETED")
-        owner = next((j for j in self.jobs.values() if objects.uid_of(j) == objects.owner_uid(pod)), None)
+        owner = self._owner(pod)
         if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
             self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
     def _pods_of(self, job: JsonObject) -> list[dict[str, Any]]:
-        return [p for p in self.pods.values() if objects.owner_uid(p) == objects.uid_of(job)]
+        return list(self._owned.get(objects.uid_of(job), {}).values())
+
+    def _owner(self, pod: JsonObject) -> dict[str, Any] | None:
+        """The Job that controls it, if that is still there."""
+        uid = objects.owner_uid(pod) or ""
+        job = self.jobs.get(f"model-{self.notes[uid].model_id}")
+        return job if job is not None and objects.uid_of(job) == uid else None
 
     def _time(self) -> str:
         return rfc3339(self.epoch())
@@ -194,17 +210,12 @@ class Kubernetes(Trainers):
     def _create_pod(self, job: dict[str, Any]) -> None:
         model_id = objects.model_id_of(job)
         self.check_pod(job)
-        owners = {objects.uid_of(owner) for owner in self.jobs.values()}
-        for other in self.pods.values():
-            # What a Job deleted by force leaves behind ends in its grace period; the lease keeps it from publishing.
-            if (
-                objects.model_id_of(other) == model_id
-                and not objects.pod_is_over(other)
-                and objects.owner_uid(other) in owners
-            ):
-                raise Violation(f"two pods of model {model_id} at once")
+        # A model's Jobs have one name: only one of them exists. What a Job deleted by force leaves behind ends in its
+        # grace period; the lease keeps it from publishing.
+        if not all(map(objects.pod_is_over, self._pods_of(job))):
+            raise Violation(f"two pods of model {model_id} at once")
         uid = f"pod-{next(self._numbers)}"
-        self.pods[uid] = {
+        pod = self.pods[uid] = self._owned[objects.uid_of(job)][uid] = {
             "metadata": {
                 "name": uid,
                 "uid": uid,
@@ -218,7 +229,7 @@ class Kubernetes(Trainers):
         script = self.trainers.get(model_id) or ["complete"]
         self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
         self.begun[uid] = len(self.models[model_id].history)
-        self.touch("pods", self.pods[uid], "ADDED")
+        self.touch("pods", pod, "ADDED")
 
 
 def _exit_code(pod: JsonObject) -> int:

@@ -92,11 +92,14 @@ class Promises:
             model_id = json.loads(message.text)["model_container_name"].removeprefix("model-")
         except (ValueError, KeyError):
             model_id = ""
-        poisoned = any(json.loads(entry)["message_id"] == message.id for entry in self.poison)
         model = self.models.get(model_id)
         refused = model is not None and process in model.seen and not model.seen[process][1].may_start
-        beside = any(note.model_id == model_id for note in self.notes.values())
-        if not (poisoned or message.id in self.launched or refused or beside):
+        if not (
+            message.id in self.launched
+            or refused
+            or any(json.loads(entry)["message_id"] == message.id for entry in self.poison)
+            or any(note.model_id == model_id for note in self.notes.values())  # beside another message's Job
+        ):
             raise Violation(f"{message.id} was deleted without a Job, a refusal or a poison entry")
 
     def check_stopped(self, job: Mapping[str, Any]) -> None:

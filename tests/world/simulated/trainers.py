@@ -17,7 +17,6 @@ CANCELLED = {"message": "The portal took the model out of Processing", "code": "
 class Trainers:
     """Mixed into the cluster's side, which has the store."""
 
-    jobs: dict[str, dict[str, Any]]
     models: dict[str, Any]
     acts: dict[str, str]
     begun: dict[str, int]
@@ -27,6 +26,9 @@ class Trainers:
         raise NotImplementedError
 
     def _remove_pod(self, pod: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    def _owner(self, pod: objects.JsonObject) -> dict[str, Any] | None:
         raise NotImplementedError
 
     def _time(self) -> str:
@@ -40,9 +42,8 @@ class Trainers:
 
     def _live(self, pod: dict[str, Any]) -> None:
         uid = objects.uid_of(pod)
-        owned = any(objects.uid_of(job) == objects.owner_uid(pod) for job in self.jobs.values())
         if objects.pod_is_over(pod):
-            if objects.is_deleting(pod) or not owned:
+            if objects.is_deleting(pod) or self._owner(pod) is None:
                 self._remove_pod(pod)
         elif objects.is_deleting(pod):
             polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)

@@ -42,6 +42,8 @@ Director = Callable[[str, str, str], None]
 class World(Promises, Kubernetes):
     """All that survives a process. `trainers`: model id → what its pods do, attempt by attempt."""
 
+    step = 15.0  # seconds of `advance` between two rounds of the controllers
+
     def __init__(self, trainers: Mapping[str, list[str]] | None = None) -> None:
         super().__init__()
         self.now = 1000.0
@@ -147,7 +149,7 @@ class World(Promises, Kubernetes):
         """Let time pass in steps that none of the short reactions of a cluster is lost in."""
         end = self.now + seconds
         while self.now < end:
-            self.now = min(end, self.now + 15.0)
+            self.now = min(end, self.now + self.step)
             self._land()
             self.settle()
             self._plan()
