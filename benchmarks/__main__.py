@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks import launch_rate
+from benchmarks import latency, launch_rate
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=launch_rate.__doc__)
     parser.add_argument("--requests", type=int, default=600, help="waiting requests a round (600)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each, in turn (3)")
+    parser.add_argument("--latency", type=int, metavar="N", help=latency.__doc__)
     options = parser.parse_args()
-    launch_rate.run(options.requests, options.rounds)
+    if options.latency is not None:
+        latency.run(options.latency)
+    else:
+        launch_rate.run(options.requests, options.rounds)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu
+from benchmarks import gpu, latency
 from local_stack.azurite import Azurite
 from tests.world.repository import ROOT
 
@@ -43,3 +43,10 @@ def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
     if not torch.cuda.is_available():
         assert gpu.main([]) == 1
         assert "Nothing was measured. Device 'cuda' was asked for, but none is visible" in capsys.readouterr().err
+
+
+def test_the_latency_benchmark_prints_how_long_messages_waited(
+    azurite: Azurite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latency.run(2, quiet=(0.0, 0.1))
+    assert re.search(r"median [\d.]+ s, longest [\d.]+ s\nall: [\d.]+ [\d.]+\n$", capsys.readouterr().out)
