@@ -213,7 +213,7 @@ def rows(plan: Plan, outcome: Outcome) -> list[tuple[str, str]]:
         ("reports a second: mean of the busiest minute, busiest second", _rate(world.reports)),
         ("message sent until its Job is resumed: p50, p99, longest", _waits(world.launch_waits)),
         ("the same without what came while the portal was away", _waits(_calm(world.launch_waits, outcome))),
-        ("Job ended until it is reported: p50, p99, longest", _waits(world.report_waits)),
+        ("last pod ended until it is reported: p50, p99, longest", _waits(world.report_waits)),
         ("the same without what ended while the portal was away", _waits(_calm(world.report_waits, outcome))),
         ("outcomes of the outage; all reported after its end within", f"{len(after):,}; {max(after, default=0):.0f} s"),
         ("portal, GET; PUT of Processing, progress, outcome", _puts(calls, puts)),

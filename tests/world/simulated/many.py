@@ -61,7 +61,7 @@ class ManyWorld(World):
         self.portal_away = self.crash_next = False
         self.unfinished = self.most_unfinished = self.most_waiting = 0
         self.launch_waits: list[tuple[float, float]] = []  # (when its message came, seconds until its Job was resumed)
-        self.report_waits: list[tuple[float, float]] = []  # (when its Job ended, seconds until it was reported)
+        self.report_waits: list[tuple[float, float]] = []  # (when its last pod ended, seconds until it was reported)
         self.launches: Counter[int] = Counter()  # by the second
         self.reports: Counter[int] = Counter()
         self.puts: Counter[str] = Counter()
@@ -72,6 +72,7 @@ class ManyWorld(World):
         self._running: dict[str, float] = {}  # pod uid → when it acts
         self._waiting: dict[str, None] = {}  # pods without a GPU, the oldest first
         self._asked: dict[str, float] = {}  # message id → when it was sent
+        self._ended: dict[str, float] = {}  # a Job's uid → when its last pod ended; until its TTL runs
         self._touched: dict[str, None] = {}  # uids of Jobs
         self._timers: list[tuple[float, str]] = []
         self._outside = 0
@@ -136,13 +137,14 @@ class ManyWorld(World):
                 self.launches[int(self.now)] += 1
                 asked = self._asked[objects.annotation(item, names.MESSAGE_ID) or ""]
                 self.launch_waits.append((asked, self.now - asked))
-            note = self.notes[uid]
-            if before is not None and not before.is_finished and (objects.is_finished(item) or change == "DELETED"):
+            reported = before is not None and objects.label(item, names.REPORTED) is not None
+            ended = reported or objects.is_finished(item) or change == "DELETED"
+            if before is not None and not before.is_finished and ended:
                 self.unfinished -= 1
-            if before is not None and objects.label(item, names.REPORTED) is not None:
+            if reported:
                 self.reports[int(self.now)] += 1
-                self.report_waits.append((note.finished_at, self.now - note.finished_at))
-                self._at(note.finished_at + item["spec"]["ttlSecondsAfterFinished"], uid)
+                when = self._ended.get(uid, self.now)
+                self.report_waits.append((when, self.now - when))
             self.most_unfinished = max(self.most_unfinished, self.unfinished)
         super().touch(kind, item, change)
         self._touched[uid] = None
@@ -185,6 +187,10 @@ class ManyWorld(World):
         self._control(job)
         if began is None and note.started_at is not None:
             self._at(self.now + job["spec"]["activeDeadlineSeconds"] + 1, uid)
+        ttl = job["spec"].get("ttlSecondsAfterFinished")
+        if ttl is not None and objects.is_finished(job) and uid in self._ended:
+            del self._ended[uid]
+            self._at(note.finished_at + ttl, uid)
 
     def _live(self, pod: dict[str, Any]) -> None:
         uid = objects.uid_of(pod)
@@ -213,6 +219,7 @@ class ManyWorld(World):
     def _end_pod(self, pod: dict[str, Any], *arguments: Any, **options: Any) -> None:
         uid = objects.uid_of(pod)
         super()._end_pod(pod, *arguments, **options)
+        self._ended[objects.owner_uid(pod) or ""] = self.now
         self._waiting.pop(uid, None)
         if self._running.pop(uid, None) is None:
             return
