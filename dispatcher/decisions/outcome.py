@@ -152,10 +152,9 @@ def _without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: floa
     ended_at = max(objects.timestamp(pod.trainer_end.finished_at) or 0.0, seen_since or 0.0) or now
     if now < ended_at + _SIDECAR_GRACE:
         return Going(check_at=ended_at + _SIDECAR_GRACE)
-    exit_code = pod.trainer_end.exit_code
-    if exit_code is not None and exit_code > LAST_PERMANENT and attempts(job) < _backoff_limit(job):
-        return Going(remove_pods=True)
-    return Stop(_judged(pod).verdict)
+    judged, exit_code = _judged(pod), pod.trainer_end.exit_code
+    may_retry = not judged.completed and exit_code is not None and exit_code > LAST_PERMANENT
+    return Going(remove_pods=True) if may_retry and attempts(job) < _backoff_limit(job) else Stop(judged.verdict)
 
 
 def _hopeless(job: Job, pods: Sequence[Pod]) -> Verdict | None:
@@ -199,7 +198,8 @@ def attempts(job: Job) -> int:
 
 def _judged(pod: Pod) -> Ended:
     """The outcome by one pod whose trainer has ended."""
-    return _complete([pod]) if pod.trainer_end.exit_code == 0 else Ended(False, pod_failure.explain(pod))
+    completed = pod.trainer_end.exit_code == 0 or _reports_completed(pod)
+    return _complete([pod]) if completed else Ended(False, pod_failure.explain(pod))
 
 
 def _own_end(pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:

@@ -278,18 +278,17 @@ def with_a_sidecar(state: dict[str, Any], beside: dict[str, Any] | None = None, 
     ("state", "status", "message"),
     [
         (terminated(0, '{"code": "Completed", "message": "Model training completed successfully"}'), "Completed", ""),
+        (terminated(202, '{"code": "Completed", "message": "Published, and the portal untold"}'), "Completed", ""),
         (terminated(0, None, "Completed"), "Completed", "Model training completed successfully"),
         (terminated(65, WORD), "Failed", "Invalid dataset: a.csv: row 3"),
         (terminated(79, "boom"), "Failed", "exit code 79: boom"),
-        (terminated(137, None, "OOMKilled"), "Failed", "Out of memory"),
     ],
 )
 def test_f45_a_sidecar_that_goes_on_does_not_hold_the_gpu_or_change_the_trainers_word(
     state: dict[str, Any], status: str, message: str
 ) -> None:
     bench = Bench()
-    job = job_json(spec={"backoffLimit": 0})
-    bench.put(job, with_a_sidecar(state))
+    bench.put(job_json(), with_a_sidecar(state))
     bench.pass_time(90)
     bench.look()
     assert not objects.annotation(bench.job(), names.STOPPED), "it has a grace to send its last logs"
