@@ -92,7 +92,7 @@ class Actors:
         deadline = started + REPORTING_SECONDS - 1.0
         while (left := deadline - time.monotonic()) > LONGEST_HANG and not self._stop.is_set():
             try:
-                status = str(self._api("GET", f"{model_id}/status", None, left)["status"])
+                status = str((self._api("GET", f"{model_id}/status", None, left) or {})["status"])
                 if status in ("Completed", "Failed"):
                     return
                 for word in ("Processing", ending.status) if status != "Processing" else (ending.status,):
