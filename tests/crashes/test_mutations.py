@@ -84,9 +84,10 @@ class ResumedFirst(Launcher):
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         return False
 
-    def _resume(self, job: Job, acknowledged: bool) -> None:
-        super()._resume(job, acknowledged)
+    def _resume(self, job: Job, acknowledged: bool) -> Job:
+        job = super()._resume(job, acknowledged)
         super()._mark_processing(job.model_id, Delivery("", 0.0, lambda: 1000.0))
+        return job
 
 
 class DeletedFirst(Intake):
@@ -169,9 +170,9 @@ class NoAdoption(Launcher):
 class AnyJob(Launcher):
     """Resume and deletion of whatever has the name now."""
 
-    def _resume(self, job: Job, acknowledged: bool) -> None:
+    def _resume(self, job: Job, acknowledged: bool) -> Job:
         stamped = {names.LAUNCHED_AT: "2026-11-23T08:00:00Z", names.ACKNOWLEDGED: "true"}
-        self.cluster.patch_job(job.name, {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
+        return self.cluster.patch_job(job.name, {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
 
 
 class NeverTakesOn(Reconciler):
