@@ -160,7 +160,7 @@ def _without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: floa
 def _hopeless(job: Job, pods: Sequence[Pod]) -> Verdict | None:
     """Why no further attempt can do better than the last; podFailurePolicy knows exit codes only, and cannot tell."""
     failed = [pod for pod in pods if pod.phase == "Failed"]
-    if not failed or any(pod.runs for pod in pods) or max(attempts(job), len(failed)) > _backoff_limit(job):
+    if not failed or any(pod.runs for pod in pods) or _counted(job, pods) > _backoff_limit(job):
         return None
     verdict = pod_failure.explain(failed[-1])
     return verdict if verdict.code in codes.PERMANENT else None
@@ -194,6 +194,16 @@ def _backoff_limit(job: Job) -> int:
 def attempts(job: Job) -> int:
     """How many of its pods have failed and are counted."""
     return job.status.failed + len(job.status.uncounted_terminated_pods.failed)
+
+
+def _counted(job: Job, pods: Sequence[Pod]) -> int:
+    """`attempts`, or those that are known already where it is behind.
+
+    Of a deleted pod only the Job controller knows whether it counts: one that a suspended Job gave up (Kueue's
+    preemption) does not.
+    """
+    sure = (pod.phase == "Failed" and not pod.is_deleting and pod_failure.disruption(pod) is None for pod in pods)
+    return max(sum(sure), attempts(job))
 
 
 def _judged(pod: Pod) -> Ended:
@@ -257,8 +267,7 @@ def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | None:
         return _COMPLETED
     if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
         return None
-    counted = sum(other.phase == "Failed" and pod_failure.disruption(other) is None for other in pods)
-    count, code = max(counted, attempts(job)), pod.trainer_end.exit_code
+    count, code = _counted(job, pods), pod.trainer_end.exit_code
     if code is not None and 0 < code <= LAST_PERMANENT:  # podFailurePolicy: FailJob
         return Ended(False, pod_failure.explain(pod))
     if count > _backoff_limit(job):

@@ -192,6 +192,30 @@ def test_attempts_that_the_controller_has_not_counted_yet_are_counted() -> None:
     assert "(after 2 attempts)" in failure(decided(job, a_failed_pod(201), a_failed_pod(201, name="b")))[1]
 
 
+def test_pods_that_a_suspended_job_gave_up_have_used_up_no_attempt() -> None:
+    """Kueue's preemption deletes them without a disruption, and the Job controller does not count them."""
+    given_up = [
+        a_failed_pod(143, name=f"model-1-{number}", created_at=T0 + number, deleted_at=T0 + 60) for number in range(3)
+    ]
+    last = a_failed_pod(137, name="model-1-last", created_at=T0 + 100)
+    resumed = a_condition("Suspended", "False", "JobResumed")
+    assert isinstance(decided(a_job(resumed), *given_up, last), Going)
+    assert failure(decided(a_job(resumed, spec={"backoffLimit": 0}), last))[0] == "Killed"
+
+
+def test_pods_that_were_taken_away_leave_a_hopeless_training_hopeless() -> None:
+    """However many there were, Kubernetes would start it a few times more."""
+    taken = [
+        a_failed_pod(143, name=f"model-1-{number}", created_at=T0 + number, deleted_at=T0 + 60) for number in range(3)
+    ]
+    message = 'exec: "train": executable file not found in $PATH'
+    state = terminated(128, message, reason="StartError")
+    last = a_pod(phase="Failed", state=state, name="model-1-last", created_at=T0 + 100)
+    result = decided(a_job(), *taken, last)
+    assert isinstance(result, Stop)
+    assert result.verdict.code == "CommandNotFound"
+
+
 def test_a_passed_deadline_is_a_timeout_with_the_limit() -> None:
     job = a_job(*failed("DeadlineExceeded"), spec={"activeDeadlineSeconds": 900})
     code, sentence = failure(decided(job, a_failed_pod(137)))
