@@ -114,6 +114,9 @@ class Watcher:
         """Fetch what the cache has otherwise than the API server. A watch that loses events is a defect of somebody."""
         listing = self.cluster.list_metadata(self.kind, _SELECTORS[self.kind])
         differing = self.cache.differing(self.kind, _beating(listing, alive))
+        if _is_older(listing.resource_version, self._version):
+            # A watch from a version that is yet to come would be silent until then.
+            raise WatchExpired(f"The {self.kind} of the API server are older than known: a backup was restored")
         if len(differing) > _MANY:
             log.warning("%d %s are not as the watch has told; listing them anew", len(differing), self.kind)
             self._list(alive)
@@ -130,8 +133,9 @@ class Watcher:
             live = self.cluster.get_job(item.name)
             gone = live is None or live.uid != item.uid or live.labels.reported is not None
         else:
-            selector = f"{names.SELECTOR},{names.MODEL_ID}={item.labels.model_id}"
-            live = next((pod for pod in self.cluster.list_pods(selector) if pod.uid == item.uid), None)
+            # By its name: somebody may have taken its label.
+            named = self.cluster.list_pods(names.SELECTOR, f"metadata.name={item.name}")
+            live = next((pod for pod in named if pod.uid == item.uid), None)
             gone = live is None
         self.cache.apply("DELETED" if gone else "MODIFIED", item if live is None or gone else live)
 
@@ -141,6 +145,11 @@ class Watcher:
 
     def _ended(self, reason: str) -> None:
         self.metrics.watch_restarts.labels(self.kind, reason).inc()
+
+
+def _is_older(version: str, than: str) -> bool:
+    """Versions may be compared as numbers (API conventions, since 1.35); what is none is not compared."""
+    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
 
 
 def _beating(items: Iterable[Item], alive: Callable[[], None]) -> Iterator[Item]:

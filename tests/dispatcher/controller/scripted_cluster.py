@@ -44,11 +44,11 @@ class ScriptedCluster:
         return self._listing(self.jobs)
 
     def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
-        """With fields one of the three lists of all, without them those of one model."""
-        if not fields:
-            self.fetched.append(selector)
-            model = selector.rsplit("=", 1)[1]
-            return self._listing([pod for pod in self.pods if pod.labels.model_id == model])
+        """By phases one of the three lists of all, or one pod by its name."""
+        field, _, name = fields.partition("=")
+        if field == "metadata.name":
+            self.fetched.append(name)
+            return self._listing([pod for pod in self.pods if pod.name == name])
         self.lists.append(fields)
         return self._listing([pod for pod in self.pods if _has_phase(pod, fields)])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as changed
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterUnavailable, WatchEvent
@@ -138,7 +139,7 @@ def test_a_job_of_the_same_name_is_another_one(bench: Bench) -> None:
     assert bench.cache.tombstone("model-1") == a_job(uid="one")
 
 
-def test_a_comparison_of_pods_asks_for_those_of_one_model(bench: Bench) -> None:
+def test_a_comparison_of_pods_asks_for_each_by_its_name(bench: Bench) -> None:
     bench.cache.replace("jobs", [a_job()])
     pod, gone = a_pod(name="a", phase="Running"), a_pod(name="b", phase="Running")
     newer = a_pod(name="a", phase="Succeeded", version="2")
@@ -150,10 +151,38 @@ def test_a_comparison_of_pods_asks_for_those_of_one_model(bench: Bench) -> None:
         bench.resync_is_due()
 
     bench.watch([meanwhile], [], kind="pods")
-    assert set(bench.cluster.fetched) == {f"{names.SELECTOR},{names.MODEL_ID}=1"}
+    assert bench.cluster.fetched == ["a", "b"]
     first, second = bench.cache.pods_of(a_job())
     assert first == newer
     assert (second.name, second.is_over) == ("b", True), "the last that is known of it"
+
+
+def test_a_pod_without_the_label_of_its_model_is_not_taken_for_gone(bench: Bench) -> None:
+    pod = a_pod(phase="Running")
+    bench.cache.replace("jobs", [a_job()])
+    bench.cluster.have(pod)
+    labels = changed(pod.labels, model_id=None)
+    without = changed(pod, metadata=changed(pod.metadata, labels=labels, resource_version="2"))
+
+    def meanwhile() -> None:
+        bench.cluster.have(without)
+        bench.resync_is_due()
+
+    bench.watch([meanwhile], [], kind="pods")
+    assert bench.cache.pods_of(a_job()) == [without]
+
+
+def test_a_store_that_is_younger_than_what_is_known_is_listed_anew(bench: Bench) -> None:
+    """A watch from a version that it has not reached yet is silent, and nothing says so."""
+    bench.cluster.have(a_job(), version="500")
+
+    def restored() -> None:
+        bench.cluster.have(a_job(version="30"), version="40")
+        bench.resync_is_due()
+
+    bench.watch([restored], [])
+    assert bench.cluster.versions == ["500", "40"]
+    assert bench.cache.jobs() == [a_job(version="30")]
 
 
 def test_a_comparison_that_finds_too_much_lists_anew(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
