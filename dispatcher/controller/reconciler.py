@@ -135,10 +135,7 @@ class Reconciler:
             self._forget(gone)
         job = self.cache.job(name)
         if job is None:
-            if (ended := self.ended.get(name)) is None:
-                self._second_looks.forget(name)
-            else:
-                self._second_looks.look(name, ended)
+            self._second_looks.look(name)
             return
         if self.cache.is_behind(job):
             return
@@ -152,8 +149,8 @@ class Reconciler:
         elif job.is_reported:
             # By an older version, which left it in our selection, or launched once more after its report.
             self._forget(job)
-            self._second_looks.expect(name, job)
-            if self._second_looks.look(name, job):
+            self._second_looks.expect(job)
+            if self._second_looks.look(name):
                 self.ended.add(self.reporter.hide(job), self.cache.pods_of(job))
         else:
             with self.locks.hold(job.model_id):
@@ -162,7 +159,7 @@ class Reconciler:
     def _look_again(self, name: str) -> None:
         """Of the Jobs that were reported before this process began: some Processing may be on its way still."""
         if (ended := self.ended.get(name)) is not None:
-            self._second_looks.expect(name, ended)
+            self._second_looks.expect(ended)
 
     def _step(self, name: str, job: Job) -> None:
         pods = self.cache.pods_of(job)
@@ -199,7 +196,7 @@ class Reconciler:
         """The Job is reported, and leaves the cache: it is remembered for a second look, and for the status page."""
         if released is not None and released.is_reported:
             self.ended.add(released, pods)
-            self._second_looks.expect(released.name, released)
+            self._second_looks.expect(released)
 
     def _record_disruptions(self, job: Job, pods: Sequence[Pod]) -> Job:
         """Note on the Job which pods Kubernetes took away, since the pods themselves do not last.

@@ -21,9 +21,9 @@ _SETTLED = 1800.0
 
 @dataclass
 class _Look:
-    """seen: uid and launch of the Job; due: monotonic seconds; left: the number of looks still to come."""
+    """job: as it was reported; due: monotonic seconds; left: the number of looks still to come."""
 
-    seen: tuple[str, str]
+    job: Job
     due: float
     left: int
 
@@ -41,29 +41,29 @@ class SecondLooks:
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _looks: dict[str, _Look] = field(default_factory=dict, init=False)  # by the Job's name
 
-    def expect(self, name: str, job: Job) -> None:
+    def expect(self, job: Job) -> None:
         """Have the Job looked at a while after its report, unless this process began long after that.
 
         A launch that stood still and wakes up resumes a reported Job once more: its Processing has landed already.
         """
-        now = self.monotonic()
+        now, name = self.monotonic(), job.name
         launched, reported = job.annotations.launched_at or "", job.annotations.reported_at or ""
         if late := launched > reported:
-            look = _Look((job.uid, launched), now, 2)
+            look = _Look(job, now, 2)
         else:
             # Spread: a restarted dispatcher sees all of them at once.
-            look = _Look((job.uid, launched), now + backoff.jittered(_LATE_WRITE, 1.0, 1.5), 1)
+            look = _Look(job, now + backoff.jittered(_LATE_WRITE, 1.0, 1.5), 1)
         with self._guard:
             known = self._looks.get(name)
-            if known is not None and known.seen == look.seen:
+            if known is not None and _launch(known.job) == _launch(job):
                 return
             if known is None and not late and self.clock() - (timestamp(reported) or 0.0) > _SETTLED:
                 return
             self._looks[name] = look
         self.work.add_after(name, look.due - now)
 
-    def look(self, name: str, job: Job) -> bool:
-        """Look if it is expected and due; returns whether no more looks are to come.
+    def look(self, name: str) -> bool:
+        """Look at the Job if that is expected and due; returns whether no more looks are to come.
 
         Raises PortalError and ClusterError.
         """
@@ -73,17 +73,17 @@ class SecondLooks:
         if look is None:
             return True
         if now >= look.due:
-            with self.locks.hold(job.model_id):
-                self.reporter.repair(job)
+            with self.locks.hold(look.job.model_id):
+                self.reporter.repair(look.job)
             look.left -= 1
             look.due = now + backoff.jittered(_LATE_WRITE, 1.0, 1.5)
         if look.left:
             self.work.add_after(name, look.due - now)
             return False
-        self.forget(name)
+        with self._guard:
+            del self._looks[name]
         return True
 
-    def forget(self, name: str) -> None:
-        """There is no reported Job of this name any more."""
-        with self._guard:
-            self._looks.pop(name, None)
+
+def _launch(job: Job) -> tuple[str, str | None]:
+    return job.uid, job.annotations.launched_at

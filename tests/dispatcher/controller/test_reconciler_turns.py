@@ -193,3 +193,35 @@ def test_the_page_has_an_outcome_that_the_portal_does_not_take_and_its_last_pods
     code, sentence = said(bench)
     assert code == "OutOfMemory"
     assert sentence == bench.reporter.report.call_args.args[1].verdict.sentence
+
+
+def test_a_job_that_was_just_reported_is_left_alone_until_it_is_gone(bench: Bench) -> None:
+    """Its pod is still told of, and the watch of Jobs is behind: nothing of it may stay."""
+    bench.see(_ended(THEIRS), a_pod(phase="Succeeded"))
+    bench.reported()
+    bench.clock.advance(4)
+    assert bench.reported() == 1
+    bench.clock.advance(1)
+    assert bench.reported() == 1
+    bench.cache.replace("jobs", [])
+    bench.reported()
+    assert bench.reconciler.summaries.all() == {}
+    assert bench.reconciler._deferred == {}
+
+
+def test_a_second_look_does_not_depend_on_how_many_others_are_remembered(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After an outage thousands are reported within a minute."""
+    monkeypatch.setattr("dispatcher.controller.ended_jobs._MOST", 1)
+    bench.see(_ended(None), a_pod(phase="Succeeded"))
+    bench.reporter.report.return_value = noted(_ended(None), reported="{}", reported_at=rfc3339(T0 + bench.clock.now))
+    assert bench.reported() == 1
+    bench.cache.replace("jobs", [])
+    for number in range(3):
+        later = rfc3339(T0 + bench.clock.now + number)
+        bench.ended.add(noted(a_job(*complete(), model_id=f"{number}0"), reported="{}", reported_at=later))
+    assert bench.ended.get("model-1") is None
+    for _ in range(100):
+        bench.second()
+    assert bench.reporter.repair.call_count == 1
