@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dispatcher.cluster.objects import Job, timestamp
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
+from portal_client.errors import ModelUnknown
 from training_common import backoff
 
 # Seconds after a report by which a Processing that was on its way to the portal has landed: twice the time that the
@@ -73,7 +75,8 @@ class SecondLooks:
         if look is None:
             return True
         if now >= look.due:
-            with self.locks.hold(look.job.model_id):
+            # A model that the portal has no more shows no Processing, and is not asked for until somebody restarts us.
+            with self.locks.hold(look.job.model_id), suppress(ModelUnknown):
                 self.reporter.repair(look.job)
             look.left -= 1
             look.due = now + backoff.jittered(_LATE_WRITE, 1.0, 1.5)

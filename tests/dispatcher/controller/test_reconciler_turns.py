@@ -17,7 +17,7 @@ from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
-from portal_client.errors import PortalUnavailable
+from portal_client.errors import ModelUnknown, PortalUnavailable
 from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
 from training_common.times import rfc3339
 
@@ -223,5 +223,16 @@ def test_a_second_look_does_not_depend_on_how_many_others_are_remembered(
         bench.ended.add(noted(a_job(*complete(), model_id=f"{number}0"), reported="{}", reported_at=later))
     assert bench.ended.get("model-1") is None
     for _ in range(100):
+        bench.second()
+    assert bench.reporter.repair.call_count == 1
+
+
+def test_a_model_that_the_portal_has_no_more_is_not_looked_at_for_ever(bench: Bench) -> None:
+    bench.see(_ended(None), a_pod(phase="Succeeded"))
+    bench.reporter.report.return_value = noted(_ended(None), reported="{}", reported_at=rfc3339(T0 + bench.clock.now))
+    bench.reported()
+    bench.cache.replace("jobs", [])
+    bench.reporter.repair.side_effect = ModelUnknown("The portal does not know model 1")
+    for _ in range(300):
         bench.second()
     assert bench.reporter.repair.call_count == 1
