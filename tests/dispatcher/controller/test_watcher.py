@@ -151,7 +151,7 @@ def test_a_comparison_of_pods_asks_for_each_by_its_name(bench: Bench) -> None:
         bench.resync_is_due()
 
     bench.watch([meanwhile], [], kind="pods")
-    assert bench.cluster.fetched == ["a", "b"]
+    assert sorted(bench.cluster.fetched) == ["a", "b"]
     first, second = bench.cache.pods_of(a_job())
     assert first == newer
     assert (second.name, second.is_over) == ("b", True), "the last that is known of it"
