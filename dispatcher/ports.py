@@ -11,7 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 from dispatcher.cluster.errors import Listing, WatchEvent
-from dispatcher.cluster.objects import Event, Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event, KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.queue.messages import QueueMessage
 
 

@@ -22,7 +22,7 @@ from dispatcher.cli.check import CheckResult
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.config.settings import Settings
 from dispatcher.controller.reconciler import decide
 from dispatcher.decisions.outcome import Ended, Going, Stop

@@ -13,7 +13,8 @@ from dispatcher import factories
 from dispatcher.cli.support import container_of
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import outcome

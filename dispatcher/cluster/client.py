@@ -30,7 +30,9 @@ from dispatcher.cluster.errors import (
     ObjectNotFound,
     WatchEvent,
 )
-from dispatcher.cluster.objects import Event, Job, KubeObject, Pod, Workload
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event, KubeObject, Workload
+from dispatcher.cluster.pods import Pod
 from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
 from training_common.text import one_line

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -20,22 +20,20 @@ from dispatcher.cluster import names
 _YEAR_10000 = 253402300800.0
 # Characters kept of a condition's message: sentences quote at most 500.
 _MESSAGE_LIMIT = 1024
-# Variables that are read of the trainer's environment; others may hold secrets.
-_DATASET, _GPUS = "DATASET_CONTAINER", "GPUS"
 
 
-class _Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+class Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """Kubernetes' JSON names fields in camel case. Nothing here can be part of a cycle: the collector skips it."""
 
 
-def _share(part: _Part, *fields: str) -> None:
+def share(part: Part, *fields: str) -> None:
     """Have one string in place of ten thousand equal ones."""
     for field in fields:
         if text := getattr(part, field):
             msgspec.structs.force_setattr(part, field, sys.intern(text))
 
 
-class Labels(_Part, frozen=True):
+class Labels(Part, frozen=True):
     managed_by: str | None = msgspec.field(name=names.MANAGED_BY, default=None)
     model_id: str | None = msgspec.field(name=names.MODEL_ID, default=None)
     reported: str | None = msgspec.field(name=names.REPORTED, default=None)
@@ -43,10 +41,10 @@ class Labels(_Part, frozen=True):
     kueue_queue: str | None = msgspec.field(name=names.KUEUE_QUEUE_LABEL, default=None)
 
     def __post_init__(self) -> None:
-        _share(self, "managed_by", "kueue_queue")
+        share(self, "managed_by", "kueue_queue")
 
 
-class Annotations(_Part, frozen=True):
+class Annotations(Part, frozen=True):
     message_id: str | None = msgspec.field(name=names.MESSAGE_ID, default=None)
     run_id: str | None = msgspec.field(name=names.RUN_ID, default=None)
     queued_at: str | None = msgspec.field(name=names.QUEUED_AT, default=None)
@@ -62,16 +60,16 @@ class Annotations(_Part, frozen=True):
     reported_at: str | None = msgspec.field(name=names.REPORTED_AT, default=None)
 
 
-class Owner(_Part, frozen=True):
+class Owner(Part, frozen=True):
     kind: str = ""
     uid: str = ""
     controller: bool = False
 
     def __post_init__(self) -> None:
-        _share(self, "kind")
+        share(self, "kind")
 
 
-class Metadata(_Part, frozen=True):
+class Metadata(Part, frozen=True):
     name: str = ""
     namespace: str | None = None
     uid: str = ""
@@ -85,13 +83,13 @@ class Metadata(_Part, frozen=True):
     owner_references: tuple[Owner, ...] = ()
 
     def __post_init__(self) -> None:
-        _share(self, "namespace")
+        share(self, "namespace")
 
 
 _NO_LABELS, _NO_ANNOTATIONS = Labels(), Annotations()
 
 
-class KubeObject(_Part, frozen=True):
+class KubeObject(Part, frozen=True):
     """Any object, by its metadata alone."""
 
     metadata: Metadata = Metadata()
@@ -150,7 +148,7 @@ class KubeObject(_Part, frozen=True):
         return timestamp(self.metadata.deletion_timestamp)
 
 
-class Condition(_Part, frozen=True):
+class Condition(Part, frozen=True):
     """It counts by its *status*, never by its presence: a resumed Job keeps Suspended with status False."""
 
     type: str = ""
@@ -160,7 +158,7 @@ class Condition(_Part, frozen=True):
     last_transition_time: str | None = None
 
     def __post_init__(self) -> None:
-        _share(self, "type", "status", "reason")
+        share(self, "type", "status", "reason")
         if len(self.message) > _MESSAGE_LIMIT:
             msgspec.structs.force_setattr(self, "message", self.message[:_MESSAGE_LIMIT])
 
@@ -170,7 +168,7 @@ class Condition(_Part, frozen=True):
         return timestamp(self.last_transition_time)
 
 
-class Status(_Part, frozen=True):
+class Status(Part, frozen=True):
     conditions: tuple[Condition, ...] = ()
 
 
@@ -189,243 +187,11 @@ class Conditioned(KubeObject, frozen=True):
         return found.since if found else None
 
 
-class Variable(_Part, frozen=True):
-    name: str = ""
-    value: str | None = None
-
-
-class TemplateContainer(_Part, frozen=True):
-    """Of a Job's pod template: read for two of its variables. A request is a variable, too, and may be 64 KiB."""
-
-    name: str = ""
-    env: tuple[Variable, ...] = ()
-
-    def __post_init__(self) -> None:
-        kept = tuple(variable for variable in self.env if variable.name in (_DATASET, _GPUS))
-        msgspec.structs.force_setattr(self, "env", kept)
-
-
-class Limits(_Part, frozen=True):
-    memory: str | None = None
-
-
-class Resources(_Part, frozen=True):
-    limits: Limits | None = None
-
-
-class RestartRule(_Part, frozen=True):
-    action: str = ""
-
-
-class Container(_Part, frozen=True):
-    """As a pod specifies it."""
-
-    name: str = ""
-    image: str = "?"
-    restart_policy: str | None = None
-    restart_policy_rules: tuple[RestartRule, ...] = ()
-    resources: Resources = Resources()
-
-    def __post_init__(self) -> None:
-        _share(self, "name", "image", "restart_policy")
-
-
-class PodSpec(_Part, frozen=True):
-    node_name: str | None = None
-    restart_policy: str | None = None
-    init_containers: tuple[Container, ...] = ()
-    containers: tuple[Container, ...] = ()
-
-    def __post_init__(self) -> None:
-        _share(self, "node_name", "restart_policy")
-
-
-class Waiting(_Part, frozen=True):
-    reason: str = ""
-    message: str = ""
-
-
-class Running(_Part, frozen=True):
-    started_at: str | None = None
-
-
-class Terminated(_Part, frozen=True):
-    exit_code: int | None = None
-    signal: int | None = None
-    reason: str = ""
-    message: str = ""
-    started_at: str | None = None
-    finished_at: str | None = None
-
-
-class ContainerState(_Part, frozen=True):
-    """One of the three; none before the kubelet wrote one."""
-
-    waiting: Waiting | None = None
-    running: Running | None = None
-    terminated: Terminated | None = None
-
-
-class ContainerStatus(_Part, frozen=True):
-    """started: of a sidecar, whether its startup probe has succeeded, where it has one."""
-
-    name: str = ""
-    started: bool = False
-    state: ContainerState = ContainerState()
-
-    def __post_init__(self) -> None:
-        _share(self, "name")
-
-
-class PodStatus(Status, frozen=True):
-    phase: str = "Pending"
-    reason: str = ""
-    message: str = ""
-    init_container_statuses: tuple[ContainerStatus, ...] = ()
-    container_statuses: tuple[ContainerStatus, ...] = ()
-
-    def __post_init__(self) -> None:
-        kept = tuple(entry for entry in self.conditions if entry.type in ("PodScheduled", "DisruptionTarget"))
-        msgspec.structs.force_setattr(self, "conditions", kept)
-
-
-_NO_CONTAINER, _NO_STATE, _NOT_ENDED = Container(), ContainerState(), Terminated()
-
-
-class Pod(Conditioned, frozen=True):
-    spec: PodSpec = PodSpec()
-    status: PodStatus = PodStatus()
-
-    @property
-    def owner_uid(self) -> str | None:
-        """uid of the Job that controls the pod, or did until `kubectl delete job --cascade=orphan` took it away."""
-        for owner in self.metadata.owner_references:
-            if owner.controller and owner.kind == "Job":
-                return owner.uid
-        return self.labels.pod_of
-
-    @property
-    def phase(self) -> str:
-        return self.status.phase
-
-    @property
-    def is_over(self) -> bool:
-        return self.phase in ("Succeeded", "Failed")
-
-    @property
-    def node(self) -> str | None:
-        return self.spec.node_name
-
-    @property
-    def trainer(self) -> Container:
-        """Its trainer container; empty where there is none."""
-        return next((c for c in self.spec.containers if c.name == names.TRAINER_CONTAINER), _NO_CONTAINER)
-
-    @property
-    def trainer_state(self) -> ContainerState:
-        for status in self.status.container_statuses:
-            if status.name == names.TRAINER_CONTAINER:
-                return status.state
-        return _NO_STATE
-
-    @property
-    def waits(self) -> Waiting:
-        """What its trainer container waits for; nothing where it does not."""
-        return self.trainer_state.waiting or Waiting()
-
-    @property
-    def runs(self) -> bool:
-        return self.trainer_state.running is not None
-
-    @property
-    def trainer_end(self) -> Terminated:
-        """How the trainer container ended; its exit code is None while it has not."""
-        return self.trainer_state.terminated or _NOT_ENDED
-
-    @property
-    def has_ended(self) -> bool:
-        return self.trainer_state.terminated is not None
-
-
-class TemplateSpec(_Part, frozen=True):
-    containers: tuple[TemplateContainer, ...] = ()
-
-
-class PodTemplate(_Part, frozen=True):
-    spec: TemplateSpec = TemplateSpec()
-
-
-class JobSpec(_Part, frozen=True):
-    suspend: bool = False
-    active_deadline_seconds: int | None = None
-    backoff_limit: int | None = None
-    template: PodTemplate = PodTemplate()
-
-
-class Uncounted(_Part, frozen=True):
-    failed: tuple[str, ...] = ()
-
-
-class JobStatus(Status, frozen=True):
-    start_time: str | None = None
-    active: int = 0
-    failed: int = 0
-    succeeded: int = 0
-    uncounted_terminated_pods: Uncounted = Uncounted()
-
-
-class Job(Conditioned, frozen=True):
-    spec: JobSpec = JobSpec()
-    status: JobStatus = JobStatus()
-
-    @property
-    def is_finished(self) -> bool:
-        return self.ended is not None
-
-    @property
-    def ended(self) -> Condition | None:
-        """Complete or Failed, once it is true."""
-        return self.condition("Complete") or self.condition("Failed")
-
-    @property
-    def is_suspended(self) -> bool:
-        return self.spec.suspend
-
-    @property
-    def is_launched(self) -> bool:
-        """Whether launch step 5 happened; a suspended Job without it is half-launched, one with it waits for Kueue."""
-        return self.annotations.launched_at is not None
-
-    @property
-    def is_acknowledged(self) -> bool:
-        return self.annotations.acknowledged == "true"
-
-    @property
-    def started_at(self) -> float | None:
-        """status.startTime (epoch seconds)."""
-        return timestamp(self.status.start_time)
-
-    @property
-    def dataset(self) -> str | None:
-        return self._variable(_DATASET)
-
-    @property
-    def gpus(self) -> int | None:
-        """How many it asks for; None where that is no plain number."""
-        amount = self._variable(_GPUS) or "0"
-        return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
-
-    def _variable(self, name: str) -> str | None:
-        containers = self.spec.template.spec.containers
-        trainer = (container for container in containers if container.name == names.TRAINER_CONTAINER)
-        return next((entry.value for container in trainer for entry in container.env if entry.name == name), None)
-
-
-class Series(_Part, frozen=True):
+class Series(Part, frozen=True):
     last_observed_time: str | None = None
 
 
-class Reference(_Part, frozen=True):
+class Reference(Part, frozen=True):
     field_path: str = ""
 
 
@@ -449,13 +215,13 @@ class Event(KubeObject, frozen=True):
         return (timestamp(last) if last else self.created_at) or 0.0
 
 
-class AdmissionCheck(_Part, frozen=True):
+class AdmissionCheck(Part, frozen=True):
     name: str = ""
     state: str = ""
     message: str = ""
 
 
-class WorkloadSpec(_Part, frozen=True):
+class WorkloadSpec(Part, frozen=True):
     queue_name: str = ""
     priority: int | None = None
     active: bool | None = None
@@ -470,10 +236,6 @@ class Workload(Conditioned, frozen=True):
 
     spec: WorkloadSpec = WorkloadSpec()
     status: WorkloadStatus = WorkloadStatus()
-
-
-def oldest_first(pods: Iterable[Pod]) -> list[Pod]:
-    return sorted(pods, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.name))
 
 
 def decoded(annotation: str | None) -> Any:

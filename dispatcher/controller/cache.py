@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec.structs import replace as changed
 
-from dispatcher.cluster.objects import Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.pods import Pod
 
 
 class ClusterCache:

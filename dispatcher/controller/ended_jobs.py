@@ -9,7 +9,9 @@ import heapq
 import threading
 from collections.abc import Iterable, Sequence
 
-from dispatcher.cluster.objects import Job, KubeObject, Pod, timestamp
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject, timestamp
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summary, summarise
 
 # The number that is kept: a few MiB.

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dispatcher.cluster.errors import ClusterError
-from dispatcher.cluster.objects import Job, Workload
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Workload
 from dispatcher.decisions import kueue
 from dispatcher.decisions.kueue import Workloads
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder

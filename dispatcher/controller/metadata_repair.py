@@ -16,7 +16,8 @@ from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import Job, KubeObject
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder

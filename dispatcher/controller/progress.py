@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.controller.pace import Pace
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue

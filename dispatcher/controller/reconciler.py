@@ -11,7 +11,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.kueue_workloads import KueueWorkloads

@@ -17,7 +17,7 @@ from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.controller.tries import Tries, status_of, wordings_of
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict

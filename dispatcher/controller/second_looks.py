@@ -7,7 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from dispatcher.cluster.objects import Job, timestamp
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import timestamp
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks

@@ -10,7 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import phases
 from dispatcher.decisions.outcome import Going, Outcome
 from dispatcher.decisions.phases import ENDED, Phase

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
-from dispatcher.cluster.objects import Job, timestamp
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import timestamp
 from dispatcher.decisions.outcome import Ended
 from dispatcher.decisions.own_writes import own_writes
 from dispatcher.ports import Cluster

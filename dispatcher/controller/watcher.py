@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, Item, WatchExpired
-from dispatcher.cluster.objects import KubeObject, Pod
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.metrics import Metrics

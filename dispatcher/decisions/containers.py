@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.cluster.objects import Container, ContainerState, Pod
+from dispatcher.cluster.pods import Container, ContainerState, Pod
 
 _NOT_YET = ContainerState()
 

@@ -10,7 +10,8 @@ import json
 from collections.abc import Sequence
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.decisions import pod_failure
 from dispatcher.decisions.pod_failure import Verdict
 
@@ -45,4 +46,4 @@ def verdict(job: Job, pods: Sequence[Pod], limit: int) -> Verdict | None:
 def _disrupted(pods: Sequence[Pod]) -> list[Pod]:
     # The condition is written before the deletion, and the deletion may never come (a taint that is lifted again).
     away = [pod for pod in pods if pod.is_deleting or pod.phase == "Failed"]
-    return objects.oldest_first(pod for pod in away if pod_failure.disruption(pod) is not None)
+    return oldest_first(pod for pod in away if pod_failure.disruption(pod) is not None)

@@ -12,7 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Workload
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Workload
 from dispatcher.decisions.pod_failure import quoted
 from training_common.times import rfc3339
 

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.cluster import names, objects
-from dispatcher.cluster.objects import Condition, Event, Job, Pod, Terminated
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Condition, Event
+from dispatcher.cluster.pods import Pod, Terminated, oldest_first
 from dispatcher.decisions import codes, containers, disruptions, pod_failure, waiting
 from dispatcher.decisions.codes import EXIT_CODES, LAST_PERMANENT
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
@@ -79,7 +81,7 @@ def decide(
 
     events: of the object that `waiting.needs_events` names, () where it names none. failing_since: see `waiting.look`.
     """
-    ordered = objects.oldest_first(pods)
+    ordered = oldest_first(pods)
     failing = job.condition("Failed") or job.condition("FailureTarget")
     over = job.is_finished or job.is_deleting or failing is not None
     if over and any(_reports_completed(pod) for pod in ordered):
@@ -121,7 +123,7 @@ def rests_on_stale_cache(job: Job, pods: Sequence[Pod]) -> bool:
     """
     if ended := job.ended:
         return _stale_until(job, pods, ended) is not None
-    return _last_attempt(job, objects.oldest_first(pods)) is None
+    return _last_attempt(job, oldest_first(pods)) is None
 
 
 def stop_annotations(verdict: Verdict) -> dict[str, str]:

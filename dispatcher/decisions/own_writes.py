@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from dispatcher.cluster.objects import Job, timestamp
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import timestamp
 from portal_client.reporting import OwnWrites, is_proof
 from portal_client.statuses import ProcessingStatus
 

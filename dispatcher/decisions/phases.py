@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import containers, waiting
 
 

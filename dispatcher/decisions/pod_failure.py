@@ -9,7 +9,7 @@ import json
 import signal
 from dataclasses import dataclass
 
-from dispatcher.cluster.objects import Pod, Terminated
+from dispatcher.cluster.pods import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.containers import is_sidecar
 from training_common.redaction import redact

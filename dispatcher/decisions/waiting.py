@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from operator import attrgetter
 
 from dispatcher.cluster import objects
-from dispatcher.cluster.objects import Event, Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import containers
 from dispatcher.decisions.containers import is_sidecar
 from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted, start_failure

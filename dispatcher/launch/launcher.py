@@ -27,7 +27,7 @@ from dispatcher.cluster.errors import (
     ObjectNotFound,
     RequestDenied,
 )
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
 from dispatcher.launch.job_spec import JobDefaults, build_job

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.ports import Cluster
 from training_common.times import rfc3339
 

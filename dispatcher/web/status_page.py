@@ -21,7 +21,8 @@ from importlib import resources
 from importlib.metadata import version
 from typing import Any
 
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summaries

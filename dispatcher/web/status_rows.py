@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from dispatcher.cluster import objects
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.controller.summaries import Seen, Summary, summarise
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.phases import DESCRIPTIONS, Phase
@@ -206,7 +206,7 @@ def _all_in(words: Iterable[str], text: str) -> bool:
 
 def _newest(summary: Summary) -> Sequence[Pod]:
     """Its newest pod, if it has one."""
-    return summary.seen[1:] if len(summary.seen) < 3 else objects.oldest_first(summary.pods)[-1:]
+    return summary.seen[1:] if len(summary.seen) < 3 else oldest_first(summary.pods)[-1:]
 
 
 def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalProgress | None) -> Row:

@@ -10,7 +10,8 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
-from dispatcher.cluster.objects import Job, Metadata
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Metadata
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.decisions import admission

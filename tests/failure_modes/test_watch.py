@@ -14,7 +14,7 @@ from dispatcher.cluster import client as kubernetes_client
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, WatchExpired
-from dispatcher.cluster.objects import Pod
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher
 from dispatcher.queue.azure import TrainingQueue

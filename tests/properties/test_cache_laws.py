@@ -8,7 +8,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dispatcher.cluster.objects import Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from tests.world.builders import a_job, a_pod
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from msgspec import convert
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Event, Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import admission, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from portal_client.statuses import ProcessingStatus

@@ -7,7 +7,9 @@ from typing import Any
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Event, Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions.waiting import Limits
 from training_common.times import rfc3339
 

@@ -11,7 +11,8 @@ from typing import Any, cast
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 
 JsonObject = Mapping[str, Any]
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from dispatcher.cluster.errors import Listing, WatchEvent
-from dispatcher.cluster.objects import Job, KubeObject, Metadata, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject, Metadata
+from dispatcher.cluster.pods import Pod
 
 Step = WatchEvent | Exception | Callable[[], object]
 """Of a watch: an event, how it breaks off, or what happens meanwhile."""

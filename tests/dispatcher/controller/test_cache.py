@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.cluster.objects import Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits

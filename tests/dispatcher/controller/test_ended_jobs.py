@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, KubeObject
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller import ended_jobs
 from dispatcher.controller.ended_jobs import EndedJobs
 from tests.world import json_objects as objects

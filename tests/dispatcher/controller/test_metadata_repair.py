@@ -11,7 +11,8 @@ import yaml
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid
-from dispatcher.cluster.objects import Job, KubeObject, Metadata
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject, Metadata
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged, repaired_metadata
 from dispatcher.launch.job_spec import JobDefaults, build_job

@@ -7,7 +7,7 @@ from unittest.mock import Mock, call
 import pytest
 from msgspec.structs import replace
 
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.controller.pace import Pace
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.workqueue import WorkQueue

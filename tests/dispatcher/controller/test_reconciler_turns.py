@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import Listing
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.metadata_repair import MetadataRepair

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.decisions.admission import Action, decide
 from portal_client.statuses import ProcessingStatus
 from tests.world.builders import T0, a_job, complete, failed, job_json

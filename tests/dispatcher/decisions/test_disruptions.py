@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import disruptions, outcome
 from dispatcher.decisions.outcome import Going, Stop
 from dispatcher.decisions.waiting import Limits

@@ -10,7 +10,8 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterForbidden, ObjectNotFound
-from dispatcher.cluster.objects import Job, Workload
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Workload
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import kueue
 from dispatcher.decisions.kueue import Workloads

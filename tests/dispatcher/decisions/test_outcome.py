@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from tests.world.builders import (

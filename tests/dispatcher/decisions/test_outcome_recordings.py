@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 import msgspec
 import pytest
 
-from dispatcher.cluster.objects import Event, Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits, needs_events

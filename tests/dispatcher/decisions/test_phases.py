@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions.phases import Phase, overdue_since, phase, since
 from tests.world.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, job_json, running, terminated
 

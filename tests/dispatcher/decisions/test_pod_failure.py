@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cluster.objects import Pod
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import Verdict, explain, trainer_word

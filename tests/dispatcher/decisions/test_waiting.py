@@ -8,7 +8,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from dispatcher.cluster.objects import Event, Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
 from dispatcher.decisions.waiting import Waiting, look, needs_events
 from tests.world.builders import (
     LIMITS,

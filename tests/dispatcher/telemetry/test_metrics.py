@@ -11,7 +11,9 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterUnavailable, Listing, WatchEvent, WatchExpired
-from dispatcher.cluster.objects import Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries, summarise

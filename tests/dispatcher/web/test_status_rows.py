@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Job
+from dispatcher.cluster.jobs import Job
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions.outcome import Going, Stop
 from dispatcher.decisions.pod_failure import Verdict

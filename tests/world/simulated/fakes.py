@@ -18,7 +18,9 @@ from dispatcher.cluster.errors import (
     RequestDenied,
     WatchEvent,
 )
-from dispatcher.cluster.objects import Event, Job, KubeObject, Pod
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event, KubeObject
+from dispatcher.cluster.pods import Pod
 from dispatcher.queue.messages import QueueMessage, QueueUnavailable
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus

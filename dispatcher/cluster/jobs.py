@@ -1,0 +1,101 @@
+"""What is read of Jobs. Pure. See `objects` for why so little."""
+
+from __future__ import annotations
+
+import msgspec
+
+from dispatcher.cluster import names
+from dispatcher.cluster.objects import Condition, Conditioned, Part, Status, timestamp
+
+# Variables that are read of the trainer's environment; others may hold secrets.
+_DATASET, _GPUS = "DATASET_CONTAINER", "GPUS"
+
+
+class Variable(Part, frozen=True):
+    name: str = ""
+    value: str | None = None
+
+
+class TemplateContainer(Part, frozen=True):
+    """Of a Job's pod template: read for two of its variables. A request is a variable, too, and may be 64 KiB."""
+
+    name: str = ""
+    env: tuple[Variable, ...] = ()
+
+    def __post_init__(self) -> None:
+        kept = tuple(variable for variable in self.env if variable.name in (_DATASET, _GPUS))
+        msgspec.structs.force_setattr(self, "env", kept)
+
+
+class TemplateSpec(Part, frozen=True):
+    containers: tuple[TemplateContainer, ...] = ()
+
+
+class PodTemplate(Part, frozen=True):
+    spec: TemplateSpec = TemplateSpec()
+
+
+class JobSpec(Part, frozen=True):
+    suspend: bool = False
+    active_deadline_seconds: int | None = None
+    backoff_limit: int | None = None
+    template: PodTemplate = PodTemplate()
+
+
+class Uncounted(Part, frozen=True):
+    failed: tuple[str, ...] = ()
+
+
+class JobStatus(Status, frozen=True):
+    start_time: str | None = None
+    active: int = 0
+    failed: int = 0
+    succeeded: int = 0
+    uncounted_terminated_pods: Uncounted = Uncounted()
+
+
+class Job(Conditioned, frozen=True):
+    spec: JobSpec = JobSpec()
+    status: JobStatus = JobStatus()
+
+    @property
+    def is_finished(self) -> bool:
+        return self.ended is not None
+
+    @property
+    def ended(self) -> Condition | None:
+        """Complete or Failed, once it is true."""
+        return self.condition("Complete") or self.condition("Failed")
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.spec.suspend
+
+    @property
+    def is_launched(self) -> bool:
+        """Whether launch step 5 happened; a suspended Job without it is half-launched, one with it waits for Kueue."""
+        return self.annotations.launched_at is not None
+
+    @property
+    def is_acknowledged(self) -> bool:
+        return self.annotations.acknowledged == "true"
+
+    @property
+    def started_at(self) -> float | None:
+        """status.startTime (epoch seconds)."""
+        return timestamp(self.status.start_time)
+
+    @property
+    def dataset(self) -> str | None:
+        return self._variable(_DATASET)
+
+    @property
+    def gpus(self) -> int | None:
+        """How many it asks for; None where that is no plain number."""
+        amount = self._variable(_GPUS) or "0"
+        return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
+
+    def _variable(self, name: str) -> str | None:
+        containers = self.spec.template.spec.containers
+        trainer = (container for container in containers if container.name == names.TRAINER_CONTAINER)
+        return next((entry.value for container in trainer for entry in container.env if entry.name == name), None)
