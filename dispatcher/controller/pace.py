@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ class Pace:
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._turns: dict[str, float] = {}
+        self._free: list[float] = []  # turns that were given back, as a heap
         self._next = float("-inf")
         self._taken = 0
 
@@ -27,18 +29,27 @@ class Pace:
         with self._lock:
             now = self._monotonic()
             if key not in self._turns:
-                self._turns[key] = max(now, self._next)
-                self._next = self._turns[key] + 1 / self.rate
+                self._turns[key] = self._first_free(now)
             return max(0.0, self._turns[key] - now)
+
+    def _first_free(self, now: float) -> float:
+        while self._free:
+            if (turn := heapq.heappop(self._free)) >= now:
+                return turn
+        turn = max(now, self._next)
+        self._next = turn + 1 / self.rate
+        return turn
 
     @contextmanager
     def turn(self, key: str) -> Iterator[bool]:
-        """Take the turn, for the block; False where too many are taken just now: it is kept."""
+        """Take the turn, for the block; False where too many are taken just now.
+
+        It is over then, too: ten thousand whose turn has come would ask again and again while the portal is slow.
+        """
         with self._lock:
             mine = self._taken < _AT_ONCE
-            if mine:
-                self._taken += 1
-                self._turns.pop(key, None)
+            self._taken += mine
+            self._turns.pop(key, None)
         try:
             yield mine
         finally:
@@ -47,5 +58,7 @@ class Pace:
                     self._taken -= 1
 
     def forget(self, key: str) -> None:
+        """Give the turn back, for the next that comes."""
         with self._lock:
-            self._turns.pop(key, None)
+            if (turn := self._turns.pop(key, None)) is not None:
+                heapq.heappush(self._free, turn)

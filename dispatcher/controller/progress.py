@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.cluster.jobs import Job
 from dispatcher.controller.pace import Pace
 from dispatcher.controller.reporter import Reporter
@@ -61,53 +62,59 @@ class Progress:
             behind = now < shown.sent_at + self.every
             told = shown.sent if behind else job.annotations.told or shown.sent
         if message == told:
-            return
-        wait = due - now if now < due else self.pace.wait(job.uid)
-        if wait > 0:
-            self.work.add_after(name, wait)
-            return
-        with self.pace.turn(job.uid) as mine:
-            if not mine:
-                self.work.add_after(name, 1.0)
-                return
-            # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
-            self.events.record(job, "Waiting", message, once=message.partition(":")[0])
-            try:
-                self.reporter.progress(job, message)
-            except PortalError as error:
-                log.info("Model %s: progress not sent: %s", job.model_id, error)
-                self.work.add_after(name, self.every)
-                return
-        with self._guard:
-            shown.sent, shown.sent_at = message, now
+            self.pace.forget(job.uid)
+        elif now < due:
+            self.work.add_after(name, due - now)
+        elif self._tell(name, job, message):
+            with self._guard:
+                shown.sent, shown.sent_at = message, now
 
     def runs(self, name: str, job: Job) -> None:
         """The trainer runs: replace what we last wrote about its waiting. Not every trainer sends progress itself.
 
         The trainer has the time of two progress messages to send its own first; only our own message is replaced, if it
-        is still there word for word. Raises PortalError.
+        is still there word for word.
         """
         now = self.monotonic()
         with self._guard:
             shown = self._shown.get(job.uid)
             sent = (shown and shown.sent) or job.annotations.told
             if not sent:
+                self.pace.forget(job.uid)
                 return
             if shown is None:
                 shown = self._shown[job.uid] = _Shown(seen="?")
             if shown.seen:
                 shown.seen, shown.since = "", now
             left = shown.since + 2 * self.every - now
-        if left > 0 or (left := self.pace.wait(job.uid)) > 0:
+        if left > 0:
             self.work.add_after(name, left)
-            return
+        elif self._tell(name, job, messages.STARTED, instead_of=sent):
+            with self._guard:
+                shown.sent = ""
+
+    def _tell(self, name: str, job: Job, message: str, instead_of: str | None = None) -> bool:
+        """Send it if it is the Job's turn; else, or where it could not be told, look again later.
+
+        An error does not become the Job's: it would keep its outcome waiting as well.
+        """
+        if (wait := self.pace.wait(job.uid)) > 0:
+            self.work.add_after(name, wait)
+            return False
         with self.pace.turn(job.uid) as mine:
             if not mine:
-                self.work.add_after(name, 1.0)
-                return
-            self.reporter.progress(job, messages.STARTED, instead_of=sent)
-        with self._guard:
-            shown.sent = ""
+                self.work.add_after(name, self.pace.wait(job.uid))
+                return False
+            if instead_of is None:
+                # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
+                self.events.record(job, "Waiting", message, once=message.partition(":")[0])
+            try:
+                self.reporter.progress(job, message, instead_of=instead_of)
+            except (PortalError, ClusterError) as error:
+                log.info("Model %s: progress not sent: %s", job.model_id, error)
+                self.work.add_after(name, self.every)
+                return False
+        return True
 
     def round(self) -> float:
         """Seconds in which every model that waits has had a turn."""

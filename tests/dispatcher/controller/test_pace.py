@@ -54,13 +54,17 @@ def test_one_who_is_forgotten_leaves_nothing_and_begins_anew(pace: Pace, clock: 
         pace.wait(key)
     pace.forget("b")
     pace.forget("never seen")
+    assert pace.wait("c") == pytest.approx(0.2), "the next has the place that was left"
     assert pace.wait("b") == pytest.approx(0.4)
-    for key in "ab":
+    for key in "abc":
         pace.forget(key)
     assert not pace._turns
+    clock.advance(10)
+    assert pace.wait("a") == 0, "a place that has passed is nobody's"
+    assert not pace._free
 
 
-def test_two_are_at_it_at_once_and_the_third_keeps_his_turn(pace: Pace, clock: FakeClock) -> None:
+def test_two_are_at_it_at_once_and_the_third_gets_the_next_turn(pace: Pace, clock: FakeClock) -> None:
     for key in "abc":
         pace.wait(key)
     clock.advance(1)
@@ -70,7 +74,9 @@ def test_two_are_at_it_at_once_and_the_third_keeps_his_turn(pace: Pace, clock: F
         assert pace.wait("c") == 0
         with pace.turn("c") as again:
             assert again, "one of the two is free"
-    assert pace.wait("d") == 0
+        with pace.turn("d") as fourth, pace.turn("e") as fifth:
+            assert (fourth, fifth) == (True, False)
+        assert pace.wait("e") == pytest.approx(0.2), "so many try in a second as are taken"
 
 
 def test_a_turn_that_fails_is_over_all_the_same(pace: Pace) -> None:
