@@ -31,7 +31,7 @@ from dispatcher.cluster.errors import (
     WatchEvent,
 )
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.objects import Event, KubeObject, Workload
+from dispatcher.cluster.objects import Event, KubeObject, Workload, read
 from dispatcher.cluster.pods import Pod
 from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
@@ -202,7 +202,7 @@ class KubernetesJobs:
                     status = _any.decode(event.object)
                     raise error_of("watch", kind, "", int(status.get("code") or 500), status, {})
                 decoder = _watched[kind] if event.type != "BOOKMARK" else _bookmark
-                yield WatchEvent(event.type, decoder.decode(event.object))
+                yield WatchEvent(event.type, read(decoder, event.object))
 
     def _list(
         self, page: type[_Page[Kind]], kind: str, selectors: Mapping[str, str], accept: str = _JSON
@@ -230,7 +230,7 @@ class KubernetesJobs:
 
     def _decode(self, decoder: msgspec.json.Decoder[T], response: Any, what: str) -> T:
         try:
-            return decoder.decode(response.data)
+            return read(decoder, response.data)
         except _UNREADABLE as error:
             raise ClusterUnavailable(f"The API server's answer to {what} cannot be read: {_why(error)}") from None
 

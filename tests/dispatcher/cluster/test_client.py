@@ -27,6 +27,7 @@ from dispatcher.cluster.errors import (
     WatchEvent,
     WatchExpired,
 )
+from dispatcher.cluster.pods import Pod
 from tests.world.api_servers import ApiServer, ErrorPage, write_kubeconfig
 from tests.world.builders import job_json
 
@@ -353,3 +354,30 @@ def test_an_answer_that_is_not_kubernetes_is_an_outage(body: bytes) -> None:
         ):
             with pytest.raises(ClusterUnavailable, match=r"cannot be read|broke off"):
                 call()
+
+
+def test_null_means_what_a_missing_field_means() -> None:
+    """Kubernetes leaves out what is empty; a server in front of it may not."""
+    job = {"metadata": {"name": "model-1", "finalizers": None, "ownerReferences": None}, "spec": None, "status": None}
+    condition = {"type": "PodScheduled", "status": "True", "reason": None, "message": None, "lastTransitionTime": None}
+    pod = {
+        "metadata": {"name": "model-1-a", "deletionGracePeriodSeconds": None},
+        "spec": {"containers": [{"name": "trainer", "resources": None}], "initContainers": None},
+        "status": {"conditions": [condition], "containerStatuses": [{"name": "trainer", "started": None}]},
+    }
+
+    def say(query: dict[str, str]) -> tuple[int, bytes]:
+        if "watch" in query:
+            return 200, json.dumps({"type": "ADDED", "object": pod}).encode() + b"\n"
+        return 200, json.dumps(
+            {"metadata": {"resourceVersion": "5"}, "items": [job]} if "limit" in query else job
+        ).encode()
+
+    with Answers(say) as server, server.client() as cluster:
+        found = cluster.get_job("model-1")
+        assert found is not None
+        assert (found.name, found.has_finalizer, found.is_suspended) == ("model-1", False, False)
+        assert list(cluster.list_jobs("a=b")) == [found]
+        (event,) = cluster.watch("pods", "a=b", "1", 10)
+        assert isinstance(event.object, Pod)
+        assert event.object.condition("PodScheduled") is not None
