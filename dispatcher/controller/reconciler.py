@@ -319,6 +319,7 @@ class Reconciler:
     def _forget(self, job: Job) -> None:
         self.summaries.forget(job.name)
         self.progress.forget(job)
+        self.reporter.forget(job)
         with self._guard:
             self._failing.pop(job.uid, None)
             self._deferred.pop(job.uid, None)

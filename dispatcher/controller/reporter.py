@@ -77,6 +77,10 @@ class Reporter:
         log.info("Model %s: %s (%s), %s: %s", job.model_id, title, verdict.code, result, verdict.sentence)
         return released
 
+    def forget(self, job: Job) -> None:
+        """Nothing is left to report of it here: another replica may have reported what we have tried to."""
+        self._tries.are_over(job)
+
     def hide(self, job: Job) -> Job:
         """Take a reported Job out of the lists and watches. Raises ClusterError."""
         return self.cluster.patch_job(job.name, {"metadata": {"uid": job.uid, "labels": {names.REPORTED: "true"}}})

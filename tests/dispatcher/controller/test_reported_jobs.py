@@ -116,6 +116,9 @@ def test_what_another_replica_reports_is_no_deletion(caplog: pytest.LogCaptureFi
     live(world, first, second, most=3, until_settled=False)
     assert statuses(world) == ["Created", "Processing"]
     assert second.cache.job("model-1") is not None
+    world.now += 10
+    second.tick()
+    assert kept(second), "it has tried, too"
     undisturbed(world)
     first.tick()
     assert statuses(world) == ["Created", "Processing", "Failed"]
@@ -131,6 +134,13 @@ def test_what_another_replica_reports_is_no_deletion(caplog: pytest.LogCaptureFi
     assert ended is not None
     assert ended.report["code"] == "DatasetInvalid"
     assert second.reconciler.summaries.all() == {}
+    assert not kept(second)
+
+
+def kept(process: Process) -> list[object]:
+    """What a process remembers of its tries to report."""
+    tries = process.reporter._tries
+    return [entry for entry in (tries._writes._refused, *vars(tries).values()) if isinstance(entry, dict) and entry]
 
 
 def test_a_pod_that_is_told_after_its_job_was_reported_changes_nothing() -> None:
