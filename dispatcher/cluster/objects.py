@@ -6,7 +6,6 @@ becomes a Python object. What is needed once (a Job's environment) is fetched th
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -261,7 +260,8 @@ def _without_nulls(value: Any) -> Any:
 def decoded(annotation: str | None) -> Any:
     """The value of an annotation that holds JSON; None where it is missing, or somebody made it unreadable."""
     try:
-        return json.loads(annotation or "null")
+        # json would take half of a Unicode pair, which cannot be encoded again: not for the portal, an Event or a log.
+        return msgspec.json.decode(annotation or "null")
     except (ValueError, RecursionError):
         return None
 

@@ -20,6 +20,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
 from dispatcher.cluster.jobs import Job
 from dispatcher.ports import Cluster
+from training_common.text import plain
 from training_common.times import rfc3339
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def make_event(
     job: Job, reason: str, message: str, kind: Kind = "Normal", *, now: float, once: str | None = None
 ) -> dict[str, Any]:
     """The Event as the API server takes it. now: epoch seconds; the others as for `EventRecorder.record`."""
+    message = plain(message)
     identity = "\0".join((job.uid, reason, message if once is None else once))
     when = rfc3339(now)
     return {

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.jobs import Job
@@ -19,10 +20,21 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.summaries import Summaries, summarise
+from dispatcher.decisions import outcome
 from dispatcher.decisions.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
-from tests.world.builders import T0, failed, job_json
+from tests.world.builders import LIMITS, T0, a_job, failed, job_json
 from training_common.times import rfc3339
+
+
+@pytest.mark.parametrize("half", ["\\ud800", "\\udc00 and more"])
+def test_half_a_character_in_an_annotation_is_not_passed_on_to_what_cannot_take_it(half: str) -> None:
+    said = f'{{"code": "Killed", "sentence": "{half}", "status": "Failed", "portal": "reported"}}'
+    stopped = outcome.decide(a_job(*failed("DeadlineExceeded"), stopped=said), (), (), T0 + 1e6, LIMITS)
+    assert isinstance(stopped, outcome.Ended)
+    job = a_job(*failed(), reported=True)
+    job = replace(job, metadata=replace(job.metadata, annotations=replace(job.annotations, reported=said)))
+    assert f"{stopped.verdict.sentence} {summarise(job, ()).sentence}".encode()
 
 
 @pytest.mark.parametrize(

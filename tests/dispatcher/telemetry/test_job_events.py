@@ -51,6 +51,14 @@ def test_an_event_speaks_of_its_job_and_is_no_longer_than_the_api_server_takes()
     assert len(event["message"]) == 1024
 
 
+def test_an_event_has_no_character_that_cannot_be_sent() -> None:
+    recorder = Recorder()
+    events = JobEvents(cast(Cluster, recorder))
+    events.record(a_job(), "ReportDelayed", "half \ud800 of one")
+    [event] = written(recorder, events)
+    assert event["message"] == "half   of one"
+
+
 def test_an_api_server_out_of_reach_costs_one_event_and_nothing_else() -> None:
     recorder = Recorder(fail_first=True)
     events = JobEvents(cast(Cluster, recorder))
