@@ -180,7 +180,8 @@ def _with_last_attempt(job: Job, pods: Sequence[Pod], progress: str | None) -> s
     if not dead:
         return progress
     why = pod_failure.explain(dead[-1]).sentence.split(". ")[0].rstrip(".")[:_SHORT]
-    if pod_failure.disruption(dead[-1]) is None:
+    uncounted = dead[-1].is_deleting and attempts(job) <= _surely_counted(pods)
+    if pod_failure.disruption(dead[-1]) is None and not uncounted:
         number = max(attempts(job), 1)
         said = f"Attempt {number} of {max(_backoff_limit(job) + 1, number)} failed: {why}; the next one starts"
     else:
@@ -199,13 +200,15 @@ def attempts(job: Job) -> int:
 
 
 def _counted(job: Job, pods: Sequence[Pod]) -> int:
-    """`attempts`, or those that are known already where it is behind.
+    """`attempts`, or those that are known already where it is behind."""
+    return max(_surely_counted(pods), attempts(job))
 
-    Of a deleted pod only the Job controller knows whether it counts: one that a suspended Job gave up (Kueue's
+
+def _surely_counted(pods: Sequence[Pod]) -> int:
+    """Of a deleted pod only the Job controller knows whether it counts: one that a suspended Job gave up (Kueue's
     preemption) does not.
     """
-    sure = (pod.phase == "Failed" and not pod.is_deleting and pod_failure.disruption(pod) is None for pod in pods)
-    return max(sum(sure), attempts(job))
+    return sum(pod.phase == "Failed" and not pod.is_deleting and pod_failure.disruption(pod) is None for pod in pods)
 
 
 def _judged(pod: Pod) -> Ended:

@@ -204,6 +204,19 @@ def test_pods_that_a_suspended_job_gave_up_have_used_up_no_attempt() -> None:
     assert failure(decided(a_job(resumed, spec={"backoffLimit": 0}), last))[0] == "Killed"
 
 
+@pytest.mark.parametrize(
+    ("failures", "words"),
+    [(0, "Interrupted, which costs no attempt: "), (1, "Attempt 1 of 3 failed: ")],
+    ids=["given up by a suspended Job", "deleted by hand"],
+)
+def test_a_deleted_pod_is_told_as_an_attempt_only_where_kubernetes_counts_it(failures: int, words: str) -> None:
+    gone = a_failed_pod(143, deleted_at=T0 + 60)
+    following = a_pod(name="model-1-next", created_at=T0 + 100)
+    result = decided(a_job(status={"failed": failures}), gone, following, now=T0 + 110)
+    assert isinstance(result, Going)
+    assert (result.progress or "").startswith(words)
+
+
 def test_pods_that_were_taken_away_leave_a_hopeless_training_hopeless() -> None:
     """However many there were, Kubernetes would start it a few times more."""
     taken = [
