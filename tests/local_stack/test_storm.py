@@ -19,14 +19,14 @@ from portal_client import messages
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(500)
 def test_killed_dispatchers_and_failing_parts_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     try:
         install()
     except AzuriteMissing as error:
         pytest.skip(str(error))
     # The time is the longest that it may take; it takes the bad weather's and what is left to do then.
-    options = __main__.Options(requests=150, kills=6, seconds=200, stormy=25, calm=0, seed=7, folder=tmp_path / "storm")
+    options = __main__.Options(requests=150, kills=6, seconds=440, stormy=25, calm=0, seed=7, folder=tmp_path / "storm")
     lines: list[str] = []
     verdicts = __main__.run(options, lines.append)
     text = "\n".join(lines)
