@@ -84,6 +84,11 @@ _job = msgspec.json.Decoder(Job)
 _watched: Mapping[str, msgspec.json.Decoder[Any]] = {"jobs": _job, "pods": msgspec.json.Decoder(Pod)}
 _any = msgspec.json.Decoder(dict[str, Any])
 _bookmark = msgspec.json.Decoder(KubeObject)
+_job_page = msgspec.json.Decoder(_Page[Job])
+_pod_page = msgspec.json.Decoder(_Page[Pod])
+_metadata_page = msgspec.json.Decoder(_Page[KubeObject])
+_event_page = msgspec.json.Decoder(_Page[Event])
+_workload_page = msgspec.json.Decoder(_Page[Workload])
 _line = msgspec.json.Decoder(_Line)
 # What reading an answer raises: its connection's end, or JSON that is none, or not Kubernetes'.
 _UNREADABLE = (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
@@ -131,15 +136,15 @@ class KubernetesJobs:
         self._delete("jobs", name, {"propagationPolicy": "Background", "preconditions": {"uid": uid}})
 
     def list_jobs(self, selector: str) -> Listing[Job]:
-        return self._list(_Page[Job], "jobs", {"labelSelector": selector})
+        return self._list(_job_page, "jobs", {"labelSelector": selector})
 
     def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
         """fields: a field selector."""
-        return self._list(_Page[Pod], "pods", {"labelSelector": selector, "fieldSelector": fields})
+        return self._list(_pod_page, "pods", {"labelSelector": selector, "fieldSelector": fields})
 
     def list_metadata(self, kind: str, selector: str) -> Listing[KubeObject]:
         """`jobs` or `pods` by their metadata alone, which is all that the API server sends of them."""
-        return self._list(_Page[KubeObject], kind, {"labelSelector": selector}, accept=_METADATA_ONLY)
+        return self._list(_metadata_page, kind, {"labelSelector": selector}, accept=_METADATA_ONLY)
 
     def delete_pod(self, name: str, uid: str) -> None:
         """Delete with the pod's own grace period, if it is still the pod with this uid."""
@@ -147,14 +152,14 @@ class KubernetesJobs:
 
     def list_events(self, uid: str) -> list[Event]:
         """The Events about the object with this uid."""
-        return list(self._list(_Page[Event], "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
+        return list(self._list(_event_page, "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
 
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._request("create", "events", body=event)
 
     def list_workloads(self) -> list[Workload]:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
-        return list(self._list(_Page[Workload], "workloads", {}))
+        return list(self._list(_workload_page, "workloads", {}))
 
     def may(self, verb: str, resource: str) -> bool:
         """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
@@ -205,21 +210,19 @@ class KubernetesJobs:
                 yield WatchEvent(event.type, read(decoder, event.object))
 
     def _list(
-        self, page: type[_Page[Kind]], kind: str, selectors: Mapping[str, str], accept: str = _JSON
+        self, decoder: msgspec.json.Decoder[_Page[Kind]], kind: str, selectors: Mapping[str, str], accept: str = _JSON
     ) -> Listing[Kind]:
-        decoder = msgspec.json.Decoder(page)
-
         def pages() -> Iterator[tuple[tuple[Kind, ...], str]]:
             query, limit = {key: value for key, value in selectors.items() if value}, _FIRST_PAGE
             while True:
                 response = self._request("list", kind, query={**query, "limit": str(limit)}, accept=accept)
-                read, size = self._decode(decoder, response, f"list {kind}"), len(response.data)
-                items = read.items or ()
+                page, size = self._decode(decoder, response, f"list {kind}"), len(response.data)
+                items = page.items or ()
                 del response  # the text of a page and the next one need not be in memory together
-                yield items, read.metadata.resource_version
-                if not read.metadata.continue_:
+                yield items, page.metadata.resource_version
+                if not page.metadata.continue_:
                     return
-                query["continue"] = read.metadata.continue_
+                query["continue"] = page.metadata.continue_
                 limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * len(items) // size))
 
         return Listing(pages())

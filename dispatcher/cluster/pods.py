@@ -56,7 +56,6 @@ class Running(Part, frozen=True):
 
 class Terminated(Part, frozen=True):
     exit_code: int | None = None
-    signal: int | None = None
     reason: str = ""
     message: str = ""
     started_at: str | None = None
