@@ -58,7 +58,7 @@ import yaml
 from aiohttp import web
 
 from local_stack.cluster.api.control import ControlApi
-from local_stack.cluster.api.faults import Faults
+from local_stack.cluster.api.faults import Call, Faults
 from local_stack.cluster.api.server import ClusterApi
 from local_stack.cluster.api.verbs import Verbs
 from local_stack.cluster.api.watch import Watches
@@ -96,6 +96,9 @@ class Cluster:
         if self.registry.store.find("namespaces", "", options.namespace) is None:
             self.registry.create(NAMESPACES, "", {"metadata": {"name": options.namespace}})
         faults = Faults()
+        self.registry.may = lambda verb, resource, namespace, name: faults.allows(
+            Call(verb, resource.plural, namespace, name), resource.group
+        )
         self.watches = Watches(self.registry.store, options.bookmarks)
         self.undertaker = Undertaker()
         self.scheduler = Scheduler(self.registry)

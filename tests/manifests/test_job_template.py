@@ -111,7 +111,7 @@ DIFFERENCES = {
         "spec.template.spec.terminationGracePeriodSeconds",
         "spec.template.spec.tolerations",
     },
-    "components/workload-identity": {
+    "components/workload-identity-trainings": {
         "spec.template.metadata.labels.azure.workload.identity/use",
         "spec.template.spec.containers.env",
     },
@@ -153,7 +153,7 @@ def test_on_spot_nodes_checkpoints_are_more_frequent_than_the_trainers_default(t
 
 
 def test_an_azure_identity_replaces_every_connection_string() -> None:
-    variant = "production+workload-identity"
+    variant = "one_namespace+all"
     deployment = of_kind(variant, "Deployment")["training-dispatcher"]
     for text in (str(deployment), yaml.safe_dump(yaml.safe_load(template_of(variant)))):
         assert "AZURE_STORAGE_CONNECTION_STRING" not in text

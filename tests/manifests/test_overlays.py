@@ -17,6 +17,7 @@ from tests.world.kustomized import (
     VARIANTS,
     config_map,
     containers,
+    has_two_namespaces,
     needs_kubectl,
     of_kind,
     pods,
@@ -54,10 +55,26 @@ def test_an_unknown_field_or_api_version_does_not_reach_a_cluster(variant: str, 
 
 
 @every_variant
-def test_everything_lives_in_the_overlays_namespace(variant: str) -> None:
+def test_the_dispatcher_and_the_trainings_each_have_their_namespace(variant: str) -> None:
+    of_the_cluster = {"Namespace", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
+    here: dict[str | None, set[tuple[str, str]]] = {}
     for thing in rendered(variant):
-        if thing["kind"] != "Namespace":
-            assert thing["metadata"]["namespace"] == "training", thing["metadata"]["name"]
+        metadata = thing["metadata"]
+        here.setdefault(metadata.get("namespace"), set()).add((thing["kind"], metadata["name"]))
+    assert {kind for kind, _ in here.pop(None)} <= of_the_cluster
+    if not has_two_namespaces(variant):
+        assert set(here) == {"training"}
+        return
+    assert set(here) == {"training", "training-system"}
+    assert here["training"] <= {
+        ("Role", "training-dispatcher"),
+        ("RoleBinding", "training-dispatcher"),
+        ("ServiceAccount", "model-training"),
+        ("NetworkPolicy", "model-training"),
+        ("NetworkPolicy", "default-deny"),
+        ("LocalQueue", "training"),
+    }
+    assert settings_of(variant)["NAMESPACE"] == "training"
 
 
 @every_variant
@@ -72,7 +89,7 @@ def test_no_image_is_latest_or_without_a_tag(variant: str) -> None:
 def test_every_reference_leads_somewhere(variant: str) -> None:
     maps = {name: set(thing["data"]) for name, thing in of_kind(variant, "ConfigMap").items()}
     made = {name: set(thing["data"]) for name, thing in of_kind(variant, "Secret").items()}
-    secrets = {**(SECRETS if VARIANTS[variant][0] == "production" else {}), **made}
+    secrets = {**(SECRETS if VARIANTS[variant][0] != "local" else {}), **made}
     for who, pod in pods(variant).items():
         account = pod["spec"].get("serviceAccountName")
         assert account is None or account in of_kind(variant, "ServiceAccount"), who
@@ -152,7 +169,8 @@ def test_selectors_meet_the_pods_they_are_meant_for(variant: str) -> None:
         ("NetworkPolicy", "podSelector"),
     ):
         for name, thing in of_kind(variant, kind).items():
-            wanted = thing["spec"][field]["matchLabels"].items()
+            wanted = thing["spec"][field].get("matchLabels", {}).items()
+            assert wanted or name == "default-deny"
             assert any(wanted <= of_pod.items() for of_pod in labels), f"{kind} {name}"
 
 
@@ -174,9 +192,9 @@ def test_production_has_exactly_two_places_to_fill_in() -> None:
 
 def test_a_component_is_left_out_unless_it_is_listed() -> None:
     listed = yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())
-    assert listed["components"] == []
+    assert listed["components"] == [f"../../components/{name}" for name in ("admission-policy", "network-policy")]
     mentioned = (MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text()
-    for name in COMPONENTS:
+    for name in {*COMPONENTS} - {"workload-identity-trainings"}:  # which is for one namespace
         assert f"../../components/{name}\n" in mentioned
 
 
@@ -203,5 +221,7 @@ def _sample_names(family: str, kind: str) -> set[str]:
 
 
 def test_kueue_resumes_the_jobs_of_the_queue_that_the_component_makes() -> None:
-    assert settings_of("production+kueue")["KUEUE_QUEUE"] in of_kind("production+kueue", "LocalQueue")
+    for variant in ("production+kueue", "one_namespace+all"):
+        queue = of_kind(variant, "LocalQueue")[settings_of(variant)["KUEUE_QUEUE"]]
+        assert queue["metadata"]["namespace"] == "training"
     assert "KUEUE_QUEUE" not in settings_of("production")

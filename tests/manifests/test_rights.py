@@ -18,6 +18,7 @@ from tests.world.kustomized import (
     VARIANTS,
     Object,
     containers,
+    has_two_namespaces,
     needs_kubectl,
     of_kind,
     pods,
@@ -117,7 +118,9 @@ def _watched_kinds() -> set[str]:
 @every_variant
 def test_the_binding_gives_the_role_to_the_dispatcher_alone(variant: str) -> None:
     (binding,) = of_kind(variant, "RoleBinding").values()
-    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "training-dispatcher", "namespace": "training"}]
+    home = "training-system" if has_two_namespaces(variant) else "training"
+    assert of_kind(variant, "Deployment")["training-dispatcher"]["metadata"]["namespace"] == home
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "training-dispatcher", "namespace": home}]
     assert list(of_kind(variant, "Role")) == [binding["roleRef"]["name"]] == ["training-dispatcher"]
     assert not of_kind(variant, "ClusterRole")
     assert not of_kind(variant, "ClusterRoleBinding")

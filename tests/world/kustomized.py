@@ -13,15 +13,29 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.world.repository import MANIFESTS
+from tests.world.repository import MANIFESTS, ROOT
 
 COMPONENTS = sorted(path.parent.name for path in (MANIFESTS / "components").glob("*/kustomization.yaml"))
+# What production lists by itself.
+STANDARD = tuple(
+    path.rsplit("/", 1)[1]
+    for path in yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())["components"]
+)
+# An operator's own overlay of 0.1, which lies among the tests.
+_ONE_NAMESPACE = ROOT / "tests" / "manifests" / "one_namespace"
+# Overlay → the components that can be added to it. In one namespace the policy would refuse the dispatcher's own pods;
+# in two a training has no identity.
+_ADDED: dict[str, tuple[str, ...]] = {
+    "production": tuple(c for c in COMPONENTS if c not in {*STANDARD, "workload-identity-trainings"}),
+    "one_namespace": tuple(c for c in COMPONENTS if c != "admission-policy"),
+}
 # Name → (overlay, components on top of it).
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "production": ("production", ()),
     "local": ("local", ()),
-    **{f"production+{name}": ("production", (name,)) for name in COMPONENTS},
-    "production+all": ("production", tuple(COMPONENTS)),
+    "one_namespace": ("one_namespace", ()),
+    **{f"production+{name}": ("production", (name,)) for name in _ADDED["production"]},
+    **{f"{overlay}+all": (overlay, added) for overlay, added in _ADDED.items()},
 }
 
 Object = dict[str, Any]
@@ -33,14 +47,16 @@ needs_kubectl = pytest.mark.skipif(shutil.which("kubectl") is None, reason="kube
 def rendered(variant: str) -> tuple[Object, ...]:
     """All objects of one of VARIANTS. Do not change them: they are shared."""
     overlay, components = VARIANTS[variant]
-    if not components:
+    if not components and overlay != _ONE_NAMESPACE.name:
         return kustomize(MANIFESTS / "overlays" / overlay)
     with tempfile.TemporaryDirectory() as folder:
         # As an operator opts in: in the overlay's own list.
         copy = shutil.copytree(MANIFESTS, Path(folder) / "manifests")
+        shutil.copytree(_ONE_NAMESPACE, copy / "overlays" / _ONE_NAMESPACE.name)
         kustomization = copy / "overlays" / overlay / "kustomization.yaml"
         content = yaml.safe_load(kustomization.read_text(encoding="utf-8"))
-        content["components"] = [f"../../components/{name}" for name in components]
+        listed = [f"../../components/{name}" for name in components]
+        content["components"] = [*(content.get("components") or ()), *listed]
         kustomization.write_text(yaml.safe_dump(content), encoding="utf-8")
         return kustomize(kustomization.parent)
 
@@ -71,6 +87,11 @@ def settings_of(variant: str) -> dict[str, str]:
     """What config.env and the literals of a variant come to."""
     data: dict[str, str] = config_map(variant, "training-dispatcher")["data"]
     return data
+
+
+def has_two_namespaces(variant: str) -> bool:
+    """Whether the dispatcher has a namespace of its own, and each training credentials of its own."""
+    return len(of_kind(variant, "Namespace")) == 2
 
 
 def template_of(variant: str) -> str:

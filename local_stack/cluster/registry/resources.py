@@ -56,6 +56,21 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 PRIORITYCLASSES = Resource(
     "scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", namespaced=False, short=("pc",)
 )
+ADMISSION_POLICIES = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicy",
+    namespaced=False,
+    generation=True,
+)
+ADMISSION_BINDINGS = Resource(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingadmissionpolicybindings",
+    "ValidatingAdmissionPolicyBinding",
+    namespaced=False,
+)
 ACCESS_REVIEWS = Resource(
     "authorization.k8s.io",
     "v1",
@@ -82,6 +97,8 @@ RESOURCES: dict[str, Resource] = {
         RESOURCEQUOTAS,
         LEASES,
         PRIORITYCLASSES,
+        ADMISSION_POLICIES,
+        ADMISSION_BINDINGS,
         ACCESS_REVIEWS,
         WORKLOADS,
     )

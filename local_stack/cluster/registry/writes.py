@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from local_stack.cluster.registry import admission, errors
+from local_stack.cluster.registry import admission, errors, policies
 from local_stack.cluster.registry.causes import Causes
 from local_stack.cluster.registry.defaults import (
     default_job,
@@ -21,7 +22,16 @@ from local_stack.cluster.registry.defaults import (
 )
 from local_stack.cluster.registry.job_validation import changed_job_causes, new_job_causes
 from local_stack.cluster.registry.objects import Obj, has_ended, key_of, new_condition, now_stamp, with_condition
-from local_stack.cluster.registry.resources import JOBS, LEASES, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
+from local_stack.cluster.registry.resources import (
+    ADMISSION_BINDINGS,
+    JOBS,
+    LEASES,
+    NAMESPACES,
+    PODS,
+    RESOURCES,
+    SECRETS,
+    Resource,
+)
 from local_stack.cluster.registry.rules import DeleteOptions, changed_pod_causes, fold_string_data
 from local_stack.cluster.registry.store import Store
 from local_stack.cluster.registry.validation import finalizer_causes, metadata_causes, pod_spec_causes
@@ -32,10 +42,16 @@ ORPHAN = "orphan"
 
 
 class Registry:
-    """The rules over one store."""
+    """The rules over one store.
+
+    may: whether requests are permitted to do (verb, resource, namespace, name), which admission policies may ask.
+    """
+
+    may: Callable[[str, Resource, str, str], bool]
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.may = lambda verb, resource, namespace, name: True
         for name in ("default", "kube-system", "kube-public"):
             self.create(NAMESPACES, "", {"metadata": {"name": name}})
 
@@ -70,6 +86,7 @@ class Registry:
             admission.admit_pod(self.store, obj)
         elif resource is JOBS:
             admission.admit_job(self.store, obj)
+        self._ask_policies(resource, obj, None)
         if dry_run:
             return obj
         created = self.store.put(resource.plural, obj)
@@ -77,6 +94,17 @@ class Registry:
             account = {"metadata": {"name": "default"}}
             self.create(RESOURCES["serviceaccounts"], meta["name"], account)
         return created
+
+    def _ask_policies(self, resource: Resource, obj: Obj, old: Obj | None, subresource: str = "") -> None:
+        if not resource.namespaced or not self.store.all(ADMISSION_BINDINGS.plural, ""):
+            return
+        namespace, name = obj["metadata"]["namespace"], obj["metadata"].get("name", "")
+        labels = (self.store.get("namespaces", "", namespace) or {"metadata": {}})["metadata"].get("labels") or {}
+
+        def may(verb: str) -> bool:
+            return self.may(verb, resource, namespace, name)
+
+        policies.admit(self.store, policies.Write(resource, obj, old, subresource, may, labels))
 
     def _check_namespace(self, resource: Resource, namespace: str, meta: Obj) -> None:
         if meta.get("namespace") not in (None, "", namespace):
@@ -145,6 +173,7 @@ class Registry:
         if resource is SECRETS:
             fold_string_data(new)
         self._merge_parts(resource, old, new, subresource)
+        self._ask_policies(resource, new, old, subresource)
         if new == old:
             return old
         if resource.generation and new.get("spec") != old.get("spec"):
