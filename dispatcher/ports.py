@@ -1,5 +1,5 @@
-"""What the stages need of queue and cluster: two ports, each with one adapter of ours and fakes in the tests.
-The third, the portal's, is `portal_client.protocol`: the trainer needs it, too.
+"""What the stages need of queue, cluster and blob storage: ports, each with one adapter of ours and fakes in the tests.
+The portal's is `portal_client.protocol`: the trainer needs it, too.
 
 The stages know these alone, so that the crash explorer can run the real stages against a world that breaks at
 every single call.
@@ -28,14 +28,33 @@ class Queue(Protocol):
     def try_rights(self) -> None: ...
 
 
+class ScopedStorage(Protocol):
+    """Signatures (SAS) for single containers; `dispatcher.storage.azure.AzureSignatures`.
+
+    longest: seconds that a signature made now is good for at most. signer: a fingerprint of what signs, another one for
+    each key and account; it tells nothing of the key.
+    """
+
+    longest: float
+    signer: str
+
+    def sas(self, container: str, *, write: bool, until: float) -> str:
+        """The container's URL with a signature: read and list, with `write` also write and delete.
+
+        until: epoch seconds. Raises StorageError.
+        """
+        ...
+
+
 class Cluster(Protocol):
-    """Jobs, pods and Events; `dispatcher.cluster.client.KubernetesJobs`. Every method raises ClusterError."""
+    """Jobs, their Secrets, pods and Events; `dispatcher.cluster.client.KubernetesJobs`. All raise ClusterError."""
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job: ...
     def get_job(self, name: str) -> Job | None: ...
     def get_environment(self, name: str) -> Mapping[str, str]: ...
     def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job: ...
     def delete_job(self, name: str, uid: str) -> None: ...
+    def apply_secret(self, secret: Mapping[str, Any]) -> None: ...
     def list_jobs(self, selector: str) -> Listing[Job]: ...
     def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]: ...
     def list_metadata(self, kind: str, selector: str) -> Listing[KubeObject]: ...

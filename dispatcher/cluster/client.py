@@ -1,4 +1,4 @@
-"""Jobs, pods and Events of one namespace: the only importer of kubernetes.
+"""Jobs, pods, Events and Jobs' Secrets of one namespace: the only importer of kubernetes.
 
 Replies are decoded into our own few fields (`objects`): the client's model objects would double the CPU of a launch.
 Every call is bounded on the client's side, too, since a half-open connection stays silent for ever.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -27,7 +27,10 @@ from dispatcher.cluster.errors import (
     ClusterForbidden,
     ClusterUnavailable,
     Listing,
+    ObjectConflict,
+    ObjectInvalid,
     ObjectNotFound,
+    RequestDenied,
     WatchEvent,
 )
 from dispatcher.cluster.jobs import Job
@@ -52,6 +55,7 @@ _PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
     "pods": "/api/v1/namespaces/{}/pods",
     "events": "/api/v1/namespaces/{}/events",
+    "secrets": "/api/v1/namespaces/{}/secrets",
     "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
 }
@@ -134,6 +138,32 @@ class KubernetesJobs:
     def delete_job(self, name: str, uid: str) -> None:
         """Delete in the background, if it is still the Job with this uid. Raises ObjectNotFound, ObjectConflict."""
         self._delete("jobs", name, {"propagationPolicy": "Background", "preconditions": {"uid": uid}})
+
+    def apply_secret(self, secret: Mapping[str, Any]) -> None:
+        """Create the Secret of a Job, or put this data into the one that the same Job has.
+
+        secret: its one ownerReference is the Job. Raises ObjectConflict where the Secret of this name is another's: of
+        a former Job until the garbage collector has removed it. A Secret is never read.
+        """
+        metadata = secret["metadata"]
+        try:
+            self._request("create", "secrets", body=secret)
+        except ObjectConflict:
+            owner = metadata["ownerReferences"][0]["uid"]
+            # A process that has stood still must not give the next Job's Secret what it has for the last one.
+            patch = [
+                {"op": "test", "path": "/metadata/ownerReferences/0/uid", "value": owner},
+                {"op": "replace", "path": "/data", "value": secret["data"]},
+            ]
+            try:
+                self._request("patch", "secrets", metadata["name"], body=patch)
+            except RequestDenied:
+                raise
+            except ObjectInvalid:
+                raise ObjectConflict(
+                    f"The Secret {metadata['name']} is not this Job's: a former Job's is removed by Kubernetes' garbage"
+                    " collector; one that somebody made has to be removed by hand"
+                ) from None
 
     def list_jobs(self, selector: str) -> Listing[Job]:
         return self._list(_job_page, "jobs", {"labelSelector": selector})
@@ -246,7 +276,7 @@ class KubernetesJobs:
         kind: str,
         name: str = "",
         *,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         query: Mapping[str, str] | None = None,
         read_seconds: float = _READ_SECONDS,
         accept: str = _JSON,
@@ -273,7 +303,8 @@ class KubernetesJobs:
         method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
         headers = {"Accept": accept, "User-Agent": "training-dispatcher"}
         if body is not None:
-            headers["Content-Type"] = "application/merge-patch+json" if verb == "patch" else "application/json"
+            patch = "json-patch" if isinstance(body, list) else "merge-patch"
+            headers["Content-Type"] = f"application/{patch}+json" if verb == "patch" else "application/json"
         api.update_params_for_auth(headers, [], ["BearerToken"], path, method, body)
         data = None if body is None else msgspec.json.encode(body)
         began = time.monotonic()

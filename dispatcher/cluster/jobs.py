@@ -8,7 +8,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.objects import Condition, Conditioned, Part, Status, timestamp
 
 # Variables that are read of the trainer's environment; others may hold secrets.
-_DATASET, _GPUS = "DATASET_CONTAINER", "GPUS"
+_DATASET, _GPUS, _CREDENTIALS = "DATASET_CONTAINER", "GPUS", "CREDENTIALS_DIR"
 
 
 class Variable(Part, frozen=True):
@@ -17,13 +17,13 @@ class Variable(Part, frozen=True):
 
 
 class TemplateContainer(Part, frozen=True):
-    """Of a Job's pod template: read for two of its variables. A request is a variable, too, and may be 64 KiB."""
+    """Of a Job's pod template: read for three of its variables. A request is a variable, too, and may be 64 KiB."""
 
     name: str = ""
     env: tuple[Variable, ...] = ()
 
     def __post_init__(self) -> None:
-        kept = tuple(variable for variable in self.env if variable.name in (_DATASET, _GPUS))
+        kept = tuple(variable for variable in self.env if variable.name in (_DATASET, _GPUS, _CREDENTIALS))
         msgspec.structs.force_setattr(self, "env", kept)
 
 
@@ -86,8 +86,14 @@ class Job(Conditioned, frozen=True):
         return timestamp(self.status.start_time)
 
     @property
+    def is_scoped(self) -> bool:
+        """Whether its pods wait for a Secret of its own, as launch/job_spec has written it. It cannot be changed."""
+        return self._variable(_CREDENTIALS) is not None
+
+    @property
     def dataset(self) -> str | None:
-        return self._variable(_DATASET)
+        """The dataset's container: the message's, or the one that the training has asked for."""
+        return self._variable(_DATASET) or self.annotations.dataset
 
     @property
     def gpus(self) -> int | None:

@@ -26,6 +26,13 @@ LAUNCHED_BY = "training-dispatcher/launched-by"  # an id of that process
 # "true" or "false": whether the portal acknowledged Processing for this Job.
 ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
 
+# With scoped credentials, written whenever the Job's Secret was: until when the signatures in it are good; when they
+# were made, and a fingerprint of the keys that signed. Renewal goes by them.
+CREDENTIALS_UNTIL = "training-dispatcher/credentials-until"
+CREDENTIALS_MADE = "training-dispatcher/credentials-made"
+# The dataset's container, where only the training itself has learned it.
+DATASET = "training-dispatcher/dataset"
+
 # Pods that Kubernetes took away (preempted, drained, lost), as a JSON list of uids.
 DISRUPTED = "training-dispatcher/disrupted-pods"
 # Written with the stop: the verdict on a Job that would otherwise run on, as JSON {code, sentence}.
@@ -44,6 +51,9 @@ UNREPORTED_JOBS = f"{SELECTOR},!{REPORTED}"
 REPORTED_JOBS = f"{SELECTOR},{REPORTED}"
 
 TRAINER_CONTAINER = "trainer"
+# The volume with the Job's Secret, and where the trainer has it. The Secret is named as the Job.
+CREDENTIALS_VOLUME = "training-credentials"
+CREDENTIALS_DIR = "/credentials"
 KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # Its value until the portal was told. Nobody has a LocalQueue of this name, so Kueue keeps the Job suspended and lets
 # the label be changed; a Job without it may be labelled by Kueue, for a LocalQueue named default, and resumed (F51).

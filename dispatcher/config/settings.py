@@ -82,6 +82,19 @@ class Settings:
         "Queue endpoint such as https://ACCOUNT.queue.core.windows.net, to use azure-identity instead",
         empty="",
     )
+    credentials: str = setting(
+        "CREDENTIALS",
+        choice("shared", "scoped"),
+        "scoped: a training gets credentials for its own model, run and dataset alone, in a Secret of its Job; shared: "
+        "it has whatever the Job template gives it",
+        "shared",
+    )
+    storage_blob_url: str = setting(
+        "AZURE_STORAGE_BLOB_URL",
+        url("https://ACCOUNT.blob.core.windows.net"),
+        "Blob endpoint of the same account, which scoped credentials are made for where azure-identity is used",
+        empty="",
+    )
     api_base_url: str = setting(
         "API_BASE_URL", portal.portal_url, "Base URL of the portal's API", empty="", example="https://localhost:44302"
     )
@@ -286,6 +299,10 @@ class Settings:
         return cls(**values)
 
     @property
+    def scoped(self) -> bool:
+        return self.credentials == "scoped"
+
+    @property
     def poison_queue_name(self) -> str:
         """The convention of Azure Functions."""
         return f"{self.queue_name}-poison"
@@ -326,6 +343,17 @@ def _one_way_into_storage(storage_connection_string: str, storage_account_url: s
         yield "AZURE_STORAGE_CONNECTION_STRING is not set: set it, or AZURE_STORAGE_QUEUE_URL to use azure-identity"
 
 
+def _signatures_can_be_made(
+    credentials: str, storage_connection_string: str, storage_account_url: str, storage_blob_url: str
+) -> Iterator[str]:
+    if credentials != "scoped":
+        return
+    if storage_connection_string and not re.search(r"(^|;)AccountKey=", storage_connection_string, re.IGNORECASE):
+        yield "AZURE_STORAGE_CONNECTION_STRING has no AccountKey, which CREDENTIALS=scoped signs with"
+    if storage_account_url and not storage_blob_url:
+        yield "AZURE_STORAGE_BLOB_URL is not set, which CREDENTIALS=scoped signs for"
+
+
 def _a_portal_to_track_at(status_tracking: bool, api_base_url: str) -> Iterator[str]:
     if status_tracking and not api_base_url:
         yield "API_BASE_URL is not set: set it, or STATUS_TRACKING=off to launch without the portal"
@@ -344,4 +372,10 @@ def _job_outlives_its_message(ttl_after_report: int, visibility_timeout: float) 
         )
 
 
-_RULES = (_one_way_into_storage, _a_portal_to_track_at, _pauses_in_order, _job_outlives_its_message)
+_RULES = (
+    _one_way_into_storage,
+    _signatures_can_be_made,
+    _a_portal_to_track_at,
+    _pauses_in_order,
+    _job_outlives_its_message,
+)

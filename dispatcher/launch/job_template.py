@@ -28,6 +28,7 @@ RESERVED_ENV = frozenset(
         "GRACE_SECONDS",
         "STATUS_BEFORE",
         "GPUS",
+        "CREDENTIALS_DIR",
     }
 )
 

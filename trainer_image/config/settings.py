@@ -81,6 +81,12 @@ class Settings:
         "Container with the dataset; empty: the one that `dataset` in config.yaml names",
         flag="--dataset-container",
     )
+    credentials_dir: Path | None = setting(
+        "CREDENTIALS_DIR",
+        Path,
+        "Folder with credentials for this training alone, as files that may change while it runs: `API_KEY`, "
+        "`MODEL_URL`, `DATASET_URL`",
+    )
     connection_string: str | None = setting(
         "AZURE_STORAGE_CONNECTION_STRING", str, "Connection string of the storage account", secret=True
     )

@@ -1,0 +1,141 @@
+"""Credentials for one training: what is in the Secret of a Job, when it is renewed, which dataset it may ask for.
+
+A Secret is made after its Job exists and before it is resumed (launch step 4b), and renewed at half of its validity for
+as long as the Job is unfinished, wherever that waits. It is never read: what it holds is told by two annotations of the
+Job. Making it is idempotent, so whoever finds a Job without them makes it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from dispatcher.cluster import names
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import timestamp
+from dispatcher.ports import Cluster, ScopedStorage
+from portal_client.model_ids import MODEL_PREFIX, container_name_problem
+from training_common.times import rfc3339
+
+# Seconds beyond a training's time limit for which its signatures are good: it may wait in a queue first, and no
+# dispatcher may run for a day.
+_MARGIN = 86400.0
+# The time limit (seconds) of a Job that has none, which only somebody's patch can bring about.
+_NO_LIMIT = 86400
+# Seconds for which signatures of another key are left alone: while a new key is rolled out, dispatchers with the old
+# and with the new one must not take turns. Shorter than a training waits for a new file.
+_OTHER_KEY_GRACE = 60.0
+_NEVER = float("inf")
+
+
+class DatasetRefused(Exception):
+    """A training may not have this container; the text is a sentence for its user."""
+
+
+@dataclass(eq=False)
+class ScopedCredentials:
+    """Makes and renews the Secrets of Jobs. Thread-safe; the caller holds the model's lock.
+
+    token(model id, run id): the relay's, for this run alone. clock: epoch seconds.
+    """
+
+    cluster: Cluster
+    storage: ScopedStorage
+    token: Callable[[str, str], str]
+    clock: Callable[[], float] = time.time
+
+    def give(self, job: Job) -> dict[str, str]:
+        """Make the Job's Secret, or renew it. Returns the annotations that the caller has to note on the Job.
+
+        A crash before they are noted: it is made once more. Raises StorageError; ClusterError, of which ObjectConflict
+        says that another Job's Secret is still there.
+        """
+        now = self.clock()
+        until = now + self._validity(job)
+        token = self._token(job)
+        data = {
+            "API_KEY": token,
+            "MODEL_URL": self.storage.sas(job.name, write=True, until=until),
+        }
+        if dataset := job.dataset:
+            data["DATASET_URL"] = self.storage.sas(dataset, write=False, until=until)
+        self.cluster.apply_secret(_secret(job, data))
+        return {
+            names.CREDENTIALS_UNTIL: rfc3339(until),
+            names.CREDENTIALS_MADE: f"{rfc3339(now)} {self._signer(token)}",
+        }
+
+    def renew(self, job: Job) -> Job:
+        """Make the Job's Secret anew and note it. Raises as `give`."""
+        return self._note(job, self.give(job))
+
+    def due_at(self, job: Job) -> float:
+        """When its Secret has to be renewed (epoch seconds); infinity for a Job that has none of ours."""
+        if not job.is_scoped:
+            return _NEVER
+        until = timestamp(job.annotations.credentials_until)
+        made_text, _, signer = (job.annotations.credentials_made or "").partition(" ")
+        made = timestamp(made_text)
+        if until is None or made is None or made > self.clock() + _MARGIN:
+            return 0.0  # nobody has noted it, or somebody has changed the note
+        if signer != self._signer(self._token(job)):
+            return min(made + _OTHER_KEY_GRACE, until)
+        return made + (until - made) / 2
+
+    def for_dataset(self, job: Job, container: str) -> str:
+        """The URL of a dataset that the training has learned of only in its pod, with a signature to read it.
+
+        job: as the API server has it now. The container is noted on it, so that each renewal has it. Raises
+        DatasetRefused; StorageError and ClusterError, after which it may be asked again (ObjectConflict: somebody else
+        was faster).
+        """
+        check_dataset(job.name, container)
+        if job.dataset not in (None, container):
+            raise DatasetRefused(f"This training has the dataset {job.dataset}; a second one, {container}, is refused")
+        if job.dataset is None:
+            # Of two that ask at the same time one is first, whichever replicas they ask. A crash after it: asked again,
+            # it is found noted.
+            job = self._note(job, {names.DATASET: container}, resourceVersion=job.metadata.resource_version)
+            self.renew(job)
+        return self.storage.sas(container, write=False, until=self.clock() + self._validity(job))
+
+    def _note(self, job: Job, annotations: dict[str, str], **only_if: str) -> Job:
+        metadata = {"uid": job.uid, "annotations": annotations, **only_if}
+        return self.cluster.patch_job(job.name, {"metadata": metadata})
+
+    def _validity(self, job: Job) -> float:
+        return min((job.spec.active_deadline_seconds or _NO_LIMIT) + _MARGIN, self.storage.longest)
+
+    def _token(self, job: Job) -> str:
+        return self.token(job.model_id, job.annotations.run_id or "")
+
+    def _signer(self, token: str) -> str:
+        """A fingerprint of all keys that its credentials are signed with."""
+        return hashlib.sha256(f"{self.storage.signer} {token}".encode()).hexdigest()[:16]
+
+
+def check_dataset(model_container: str, dataset: str) -> None:
+    """Raises DatasetRefused for a container that no training may read as its dataset: another model's."""
+    if problem := container_name_problem(dataset):
+        raise DatasetRefused(f"The dataset container {dataset[:80]!r} {problem}")
+    if dataset.startswith(MODEL_PREFIX) and dataset != model_container:
+        raise DatasetRefused(f"The dataset {dataset} is another model's container; a dataset's own would be right")
+
+
+def _secret(job: Job, data: dict[str, str]) -> dict[str, Any]:
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": job.uid, "controller": False}
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": job.name,
+            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: job.model_id},
+            "ownerReferences": [owner],
+        },
+        "type": "Opaque",
+        "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
+    }

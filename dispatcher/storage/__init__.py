@@ -1,0 +1,1 @@
+"""Signatures for the containers of single trainings: the adapter of azure-storage-blob, and its errors."""

@@ -1,0 +1,145 @@
+"""Signatures (SAS) for single containers of one storage account: the only importer of azure.storage.blob.
+
+With an account key a service SAS is made here, without a call. With an identity it is a user-delegation SAS: its key is
+asked of the account, kept, and asked anew in good time, since a signature ends with it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from azure.core.exceptions import AzureError, HttpResponseError
+from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, UserDelegationKey, generate_container_sas
+
+from dispatcher.storage.errors import StorageError
+from training_common.redaction import redact
+from training_common.text import one_line
+
+# Signatures begin so many seconds ago: the account's clock may be behind ours.
+_SKEW = 900.0
+_YEAR = 365 * 86400.0
+_WEEK = 7 * 86400.0
+# Azure takes no user-delegation key that is good for longer than this, by its own clock (Get User Delegation Key).
+_KEY_SECONDS = _WEEK - _SKEW
+# What a key that is kept is good for at least; so every signature may be made for as long.
+_LEAST_LEFT = _WEEK - 86400.0
+# Seconds after a failure for which nobody asks for a key again: each launch and each renewal would.
+_PAUSE = 5.0
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A user-delegation key, or why there is none. until: epoch seconds."""
+
+    until: float
+    key: UserDelegationKey | None = None
+    error: StorageError | None = None
+
+
+class AzureSignatures:
+    """See `ports.ScopedStorage`. Thread-safe.
+
+    blob_url: used with an identity, where there is no connection string. clock: epoch seconds. Raises ValueError where
+    the connection string has no account key.
+    """
+
+    def __init__(
+        self,
+        *,
+        connection_string: str = "",
+        blob_url: str = "",
+        clock: Callable[[], float] = time.time,
+        credential: Any = None,
+    ) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept = _Kept(0.0)
+        options: dict[str, Any] = {"connection_timeout": 10, "read_timeout": 30, "retry_total": 1}
+        if connection_string:
+            self._service = _of_connection_string(connection_string, options)
+            self._account_key = str(getattr(self._service.credential, "account_key", ""))
+            self.longest = _YEAR
+            by = _fingerprint(self._account_key)
+        else:
+            if credential is None:
+                from azure.identity import DefaultAzureCredential
+
+                credential = DefaultAzureCredential()
+            self._service = BlobServiceClient(blob_url, credential=credential, **options)
+            self._account_key = ""
+            self.longest = _LEAST_LEFT
+            by = "identity"
+        self._url = self._service.url.rstrip("/")
+        self.signer = f"{self._url} {by}"
+
+    def sas(self, container: str, *, write: bool, until: float) -> str:
+        """See `ports.ScopedStorage`."""
+        now = self._clock()
+        signed_by: dict[str, Any] = {"account_key": self._account_key}
+        if not self._account_key:
+            signed_by = {"user_delegation_key": self._delegation_key(now)}
+        signature = generate_container_sas(
+            str(self._service.account_name),
+            container,
+            permission=ContainerSasPermissions(read=True, list=True, write=write, delete=write),
+            start=_when(now - _SKEW),
+            expiry=_when(min(until, now + self.longest)),
+            # A signature must not travel in the clear; Azurite has no certificate.
+            protocol="https" if self._url.startswith("https:") else None,
+            **signed_by,
+        )
+        return f"{self._url}/{container}?{signature}"
+
+    def _delegation_key(self, now: float) -> UserDelegationKey:
+        with self._lock:
+            if self._kept.until <= now:
+                self._kept = self._ask(now)
+            if self._kept.key is None:
+                raise self._kept.error or StorageError("There is no user-delegation key", retryable=True)
+            return self._kept.key
+
+    def _ask(self, now: float) -> _Kept:
+        try:
+            key = self._service.get_user_delegation_key(_when(now - _SKEW), _when(now + _KEY_SECONDS))
+        except AzureError as error:
+            return _Kept(now + _PAUSE, error=_error_of(error, self._url))
+        return _Kept(now + _KEY_SECONDS - _LEAST_LEFT, key)
+
+
+def _of_connection_string(text: str, options: dict[str, Any]) -> BlobServiceClient:
+    try:
+        service = BlobServiceClient.from_connection_string(text, **options)
+        base64.b64decode(service.credential.account_key, validate=True)
+    except (ValueError, AttributeError, binascii.Error):
+        raise ValueError(
+            "AZURE_STORAGE_CONNECTION_STRING has no account key that can sign, which CREDENTIALS=scoped needs"
+        ) from None
+    return service
+
+
+def _fingerprint(key: str) -> str:
+    return hmac.new(key.encode(), b"training-dispatcher signer", hashlib.sha256).hexdigest()[:16]
+
+
+def _when(seconds: float) -> datetime:
+    # Whole seconds: a fraction would be cut off by the SDK, and compared with what is not cut off.
+    return datetime.fromtimestamp(int(seconds), UTC)
+
+
+def _error_of(error: AzureError, url: str) -> StorageError:
+    cannot = f"Cannot get a user-delegation key of {url}"
+    status = error.status_code if isinstance(error, HttpResponseError) and error.response is not None else None
+    why = redact(one_line(str(error.message or error)))[:300]
+    if status in (401, 403):
+        hint = "its identity needs a role such as Storage Blob Delegator, and Storage Blob Data Contributor"
+        return StorageError(f"{cannot}: {why}; {hint}", retryable=False)
+    return StorageError(f"{cannot}: {why}", retryable=status is None or status >= 500 or status in (408, 429))
