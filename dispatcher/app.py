@@ -70,6 +70,7 @@ class App:
         # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
         self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
         template = factories.read_template(settings)
+        factories.say_what_is_left_out(settings, template)
         self._bounds = factories.bounds_of(settings, template)
         self._cluster = KubernetesJobs(
             settings.namespace,

@@ -11,9 +11,10 @@ from typing import Any
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch import gpus
-from dispatcher.launch.job_spec import JobDefaults
+from dispatcher.launch.job_spec import JobDefaults, shared_credentials
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import Bounds
+from dispatcher.ports import ScopedStorage
 from dispatcher.queue.azure import TrainingQueue
 from portal_client.client import CallObserver, PortalClient
 
@@ -39,7 +40,25 @@ def defaults_of(settings: Settings) -> JobDefaults:
     }
     if settings.api_base_url:
         env["API_BASE_URL"] = settings.api_base_url
-    return JobDefaults(env, int(settings.max_time_limit), settings.trainer_image, settings.gpu_resource)
+    return JobDefaults(
+        env, int(settings.max_time_limit), settings.trainer_image, settings.gpu_resource, scoped=settings.scoped
+    )
+
+
+def say_what_is_left_out(settings: Settings, template: Mapping[str, Any]) -> None:
+    """In the log, once: what of the template's a training with scoped credentials does without."""
+    if settings.scoped and (left_out := shared_credentials(template)):
+        log.info(
+            "CREDENTIALS=scoped: trainings have credentials of their own, and not the Job template's %s",
+            ", ".join(left_out),
+        )
+
+
+def open_signatures(settings: Settings) -> ScopedStorage:
+    """Raises ValueError for a connection string that cannot sign."""
+    from dispatcher.storage.azure import AzureSignatures  # only with scoped credentials: it costs memory
+
+    return AzureSignatures(connection_string=settings.storage_connection_string, blob_url=settings.blob_url)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -42,6 +42,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (rf"(\b(?:api_key|password|pwd|client_secret){_SEPARATOR}){_VALUE}", rf"\1{REDACTED}"),
         # An option with its value, as a usage or a shell shows it.
         (rf"((?:^|(?<=[\s'\"])){_OPTION}(?:=|['\"]?\s+)['\"]?){_VALUE}", rf"\1{REDACTED}"),
+        # The token of one run (dispatcher/relay): model and run are no secrets, the proof is.
+        (r"(\bv1\.[a-z0-9-]{1,63}\.[a-z0-9_-]{1,64}\.)[0-9a-f]{64}\b", rf"\1{REDACTED}"),
         # User and password in a URL.
         (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
     )

@@ -25,6 +25,8 @@ NEEDED = (
     ("pods", ("list", "watch", "delete")),
     ("events", ("create", "list")),
 )
+# What it must allow as well with CREDENTIALS=scoped; manifests/components/scoped-credentials adds it.
+NEEDED_WITH_SCOPED = (("secrets", ("create", "patch")),)
 # What it should allow as well where Kueue resumes the Jobs; manifests/components/kueue adds it.
 WANTED_WITH_KUEUE = (("workloads", ("list",)),)
 
@@ -68,7 +70,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("cluster", "failed", str(error))
     else:
         yield _try("cluster", _cluster, cluster, skews)
-        for resource, verbs in NEEDED:
+        for resource, verbs in (*NEEDED, *(NEEDED_WITH_SCOPED if settings.scoped else ())):
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)

@@ -92,7 +92,8 @@ class Settings:
     storage_blob_url: str = setting(
         "AZURE_STORAGE_BLOB_URL",
         url("https://ACCOUNT.blob.core.windows.net"),
-        "Blob endpoint of the same account, which scoped credentials are made for where azure-identity is used",
+        "Blob endpoint of the same account, for `CREDENTIALS=scoped`; empty: `AZURE_STORAGE_QUEUE_URL` with `blob` in "
+        "place of `queue`",
         empty="",
     )
     api_base_url: str = setting(
@@ -303,6 +304,11 @@ class Settings:
         return self.credentials == "scoped"
 
     @property
+    def blob_url(self) -> str:
+        """Where blobs are, where an identity is used."""
+        return self.storage_blob_url or self.storage_account_url.replace(".queue.", ".blob.", 1)
+
+    @property
     def poison_queue_name(self) -> str:
         """The convention of Azure Functions."""
         return f"{self.queue_name}-poison"
@@ -350,8 +356,8 @@ def _signatures_can_be_made(
         return
     if storage_connection_string and not re.search(r"(^|;)AccountKey=", storage_connection_string, re.IGNORECASE):
         yield "AZURE_STORAGE_CONNECTION_STRING has no AccountKey, which CREDENTIALS=scoped signs with"
-    if storage_account_url and not storage_blob_url:
-        yield "AZURE_STORAGE_BLOB_URL is not set, which CREDENTIALS=scoped signs for"
+    if storage_account_url and not storage_blob_url and ".queue." not in storage_account_url:
+        yield "AZURE_STORAGE_BLOB_URL is not set, and cannot be told from AZURE_STORAGE_QUEUE_URL (CREDENTIALS=scoped)"
 
 
 def _a_portal_to_track_at(status_tracking: bool, api_base_url: str) -> Iterator[str]:

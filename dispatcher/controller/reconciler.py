@@ -26,9 +26,11 @@ from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import disruptions, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
+from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.ports import Cluster
+from dispatcher.storage.errors import StorageError
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.errors import PortalError
@@ -42,6 +44,8 @@ _DEFERENCE = 2.0
 _LOOK_EVERY = 600.0
 # Seconds until a half-launched Job is looked at again that could not be taken on for now.
 _TAKE_ON_AGAIN = 30.0
+# Secrets renewed in a second: after a key was changed all are due at once, before trainings have lost their patience.
+_RENEWALS = 20.0
 # A portal that asks for more patience than this (seconds) is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
@@ -52,7 +56,7 @@ class Reconciler:
 
     progress_every: seconds between two progress messages of a model; pace: of all of them. take_on_after: seconds after
     which a half-launched Job is believed to have lost its message. on_defect: called for an error of our own. kueue:
-    None without Kueue.
+    None without Kueue; credentials: None where trainings share them.
     """
 
     work: WorkQueue
@@ -71,6 +75,7 @@ class Reconciler:
     events: EventRecorder = NULL_RECORDER
     on_defect: Callable[[], None] = lambda: None
     kueue: KueueWorkloads | None = None
+    credentials: ScopedCredentials | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
@@ -81,6 +86,7 @@ class Reconciler:
     def __post_init__(self) -> None:
         self.summaries = Summaries()
         self.progress = Progress(self.work, self.reporter, self.progress_every, self.pace, self.monotonic, self.events)
+        self._renewals = Pace(_RENEWALS, self.monotonic)
         self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.clock, self.monotonic)
         self.repair.look_at = self._look_again
 
@@ -104,7 +110,7 @@ class Reconciler:
             # The cache was stale: the watch brings the Job as it is now.
             log.debug("Job %s: %s", key, error)
             self.work.failed(key)
-        except (PortalError, ClusterError) as error:
+        except (PortalError, ClusterError, StorageError) as error:
             wait = self.work.failed(key, at_least=min(getattr(error, "retry_after", None) or 0.0, _RETRY_AFTER_MAX))
             log.warning("Job %s: %s. Tried again in %.0f s", key, error, wait)
         except Exception:
@@ -130,7 +136,7 @@ class Reconciler:
         }
 
     def reconcile(self, name: str) -> None:
-        """Bring one Job a step further. Idempotent. Raises PortalError and ClusterError: try again."""
+        """Bring one Job a step further. Idempotent. Raises PortalError, ClusterError, StorageError: try again."""
         if (gone := self.cache.tombstone(name)) is not None:
             self._deleted_unobserved(name, gone)
             self._forget(gone)
@@ -191,6 +197,7 @@ class Reconciler:
                 self._stop(name, job, now)
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
+                self._renew(name, job, now)  # last: nothing of a Job's has to wait for storage
         self.work.add_after(name, backoff.jittered(_LOOK_EVERY, 0.75, 1.25))
 
     def _let_go(self, released: Job | None, pods: Sequence[Pod]) -> None:
@@ -237,6 +244,24 @@ class Reconciler:
                 self.work.add_after(name, self.progress.round())
         elif any(pod.runs for pod in pods if not pod.is_over):
             self.progress.runs(name, job)
+
+    def _renew(self, name: str, job: Job, now: float) -> None:
+        """Renew the Job's Secret when it is time to, as at half of its validity; after an outage that may be at once.
+
+        Raises StorageError and ClusterError. A crash before the patch that notes it: it is renewed once more.
+        """
+        if self.credentials is None or not job.is_launched or job.is_deleting:
+            return
+        left = self.credentials.due_at(job) - now
+        wait = left if left > 0 else self._renewals.wait(name)
+        if wait <= 0:
+            with self._renewals.turn(name) as mine:
+                if mine:
+                    self.credentials.renew(job)
+                    log.info("Job %s: its credentials are renewed", name)
+            wait = 0.0 if mine else 1.0
+        if 0 < wait < _LOOK_EVERY:
+            self.work.add_after(name, wait)
 
     def _stop(self, name: str, job: Job, now: float) -> None:
         """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
@@ -320,6 +345,7 @@ class Reconciler:
         self.summaries.forget(job.name)
         self.progress.forget(job)
         self.reporter.forget(job)
+        self._renewals.forget(job.name)
         with self._guard:
             self._failing.pop(job.uid, None)
             self._deferred.pop(job.uid, None)

@@ -86,7 +86,7 @@ POISON = (
 )
 
 # Why the intake pauses: who is out of reach, or a Job template that the API server refuses.
-CAUSES = ("queue", "portal", "cluster", "template")
+CAUSES = ("queue", "portal", "cluster", "storage", "template")
 
 
 class Fault(StrEnum):

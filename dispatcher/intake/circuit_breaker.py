@@ -1,4 +1,4 @@
-"""Circuit breakers, one for each of queue, portal, cluster and template: whether, and how many, messages are received.
+"""Circuit breakers of queue, portal, cluster, storage and template: whether, and how many, messages are received.
 
 closed      working: as many messages as there is room for
 open        something is out of reach: no message, so that an outage costs each message at most one delivery
@@ -32,7 +32,7 @@ class State(StrEnum):
 
 
 class CircuitBreaker:
-    """One of the four. Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
+    """One of the five. Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
 
     def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()

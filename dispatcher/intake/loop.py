@@ -26,6 +26,7 @@ from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest,
 from dispatcher.ports import Queue
 from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage
 from dispatcher.queue.poison import PoisonEntry, make_entry
+from dispatcher.storage.errors import StorageError
 from dispatcher.telemetry import logs
 from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines
@@ -173,7 +174,7 @@ class Intake:
             why = "its visibility timeout is nearly over"
             log.info("Model %s: message %s is requeued: %s", request.model_id, message.id, why)
             self._requeue(message, 0.0)
-        except (PortalError, ClusterError, TemplateRefused) as error:
+        except (PortalError, ClusterError, StorageError, TemplateRefused) as error:
             self._failed(message, request, error)
         except Exception:
             log.exception("Model %s: message %s failed for a defect of the dispatcher", request.model_id, message.id)
@@ -224,6 +225,8 @@ class Intake:
                 cause, probe = "portal", functools.partial(self.probe, request.model_id)
             case TemplateRefused():
                 cause, probe = "template", self.launcher.require_template
+            case StorageError():
+                cause, probe = "storage", self.launcher.probe_storage
             case _:
                 cause, probe = "cluster", functools.partial(self.launcher.probe_cluster, request.model_container)
         self.breakers[cause].trip(str(error), probe, what=what, retry_after=getattr(error, "retry_after", None))
@@ -238,6 +241,7 @@ class Intake:
         self.breakers["portal"].record_success()
         if decision.action.job in (JobEffect.CREATE, JobEffect.CONTINUE):
             self.breakers["cluster"].record_success()
+            self.breakers["storage"].record_success()
         if decision.action.job is JobEffect.CREATE:
             self.breakers["template"].record_success()
 

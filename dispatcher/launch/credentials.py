@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dispatcher.cluster import names
+from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
 from dispatcher.ports import Cluster, ScopedStorage
@@ -30,6 +31,7 @@ _NO_LIMIT = 86400
 # and with the new one must not take turns. Shorter than a training waits for a new file.
 _OTHER_KEY_GRACE = 60.0
 _NEVER = float("inf")
+_NO_CONTAINER = "dispatcher-check"
 
 
 class DatasetRefused(Exception):
@@ -74,7 +76,7 @@ class ScopedCredentials:
         return self._note(job, self.give(job))
 
     def due_at(self, job: Job) -> float:
-        """When its Secret has to be renewed (epoch seconds); infinity for a Job that has none of ours."""
+        """When its Secret has to be renewed (epoch seconds); infinity for a Job that has none. Raises ObjectInvalid."""
         if not job.is_scoped:
             return _NEVER
         until = timestamp(job.annotations.credentials_until)
@@ -85,6 +87,10 @@ class ScopedCredentials:
         if signer != self._signer(self._token(job)):
             return min(made + _OTHER_KEY_GRACE, until)
         return made + (until - made) / 2
+
+    def probe(self) -> None:
+        """Make a signature that nobody gets, for a container that need not exist. Raises StorageError."""
+        self.storage.sas(_NO_CONTAINER, write=False, until=self.clock() + 60)
 
     def for_dataset(self, job: Job, container: str) -> str:
         """The URL of a dataset that the training has learned of only in its pod, with a signature to read it.
@@ -111,7 +117,10 @@ class ScopedCredentials:
         return min((job.spec.active_deadline_seconds or _NO_LIMIT) + _MARGIN, self.storage.longest)
 
     def _token(self, job: Job) -> str:
-        return self.token(job.model_id, job.annotations.run_id or "")
+        try:
+            return self.token(job.model_id, job.annotations.run_id or "")
+        except ValueError as error:  # somebody has changed its annotations
+            raise ObjectInvalid(f"Job {job.name} can have no credentials: {error}") from None
 
     def _signer(self, token: str) -> str:
         """A fingerprint of all keys that its credentials are signed with."""

@@ -23,16 +23,29 @@ from training_common.times import rfc3339, run_stamp
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
 _PERMANENT_EXIT_CODES = list(range(1, LAST_PERMANENT + 1))
 _NODE_FLAP_SECONDS = 1800
+# A Secret's files belong to root, and to the pod's fsGroup.
+_GROUP_READS = 0o440
+# The label by which AKS gives a pod a token of its service account's identity.
+_WORKLOAD_IDENTITY = "azure.workload.identity/use"
+# What a template gives every training, which a training with credentials of its own does without; and the portal's
+# address, in whose place the relay's comes.
+SHARED_CREDENTIALS = frozenset(
+    {"API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "API_BASE_URL"}
+)
 
 
 @dataclass(frozen=True)
 class JobDefaults:
-    """What every Job gets from the dispatcher's settings. env: handed to the trainer unless the template sets it."""
+    """What every Job gets from the dispatcher's settings. env: handed to the trainer unless the template sets it.
+
+    scoped: the trainer has the credentials of its own Secret, and none of the template's.
+    """
 
     env: Mapping[str, str]
     time_limit: int
     image: str = ""
     gpu_resource: str = names.GPU_RESOURCE
+    scoped: bool = False
 
 
 def run_id(message_id: str, queued_at: float) -> str:
@@ -88,11 +101,21 @@ def build_job(
     pod = spec["template"]
     pod_metadata = _child(pod, "metadata")
     pod_metadata["labels"] = {**(pod_metadata.get("labels") or {}), **labels}
+    if defaults.scoped:
+        # An identity of the pod's would be good for more than its own containers.
+        pod_metadata["labels"].pop(_WORKLOAD_IDENTITY, None)
     if request.priority is not None:
         pod["spec"]["priorityClassName"] = request.priority
     _tolerate_flapping_nodes(pod["spec"])
     _complete_container(pod["spec"], request, run, defaults, shown)
     return job
+
+
+def shared_credentials(template: Mapping[str, Any]) -> list[str]:
+    """The template's variables that a training with scoped credentials does without. template: a loaded one."""
+    containers = template["spec"]["template"]["spec"]["containers"]
+    trainer = next(c for c in containers if c.get("name") == names.TRAINER_CONTAINER)
+    return [entry["name"] for entry in trainer.get("env") or [] if entry["name"] in SHARED_CREDENTIALS]
 
 
 def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:
@@ -123,6 +146,9 @@ def _complete_container(
     container["terminationMessagePath"] = "/dev/termination-log"
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
     theirs = container.get("env") or []
+    if defaults.scoped:
+        theirs = [entry for entry in theirs if entry["name"] not in SHARED_CREDENTIALS]
+        _mount_credentials(pod_spec, container, request.model_container)
     taken = {entry["name"] for entry in theirs}
     ours = {
         "MODEL_CONTAINER": request.model_container,
@@ -134,6 +160,8 @@ def _complete_container(
         "GPUS": str(gpus.promised(container, defaults.gpu_resource)),
         **{name: value for name, value in defaults.env.items() if name not in taken},
     }
+    if defaults.scoped:
+        ours["CREDENTIALS_DIR"] = names.CREDENTIALS_DIR
     if shown is not None:
         ours["STATUS_BEFORE"] = shown.title
     if request.dataset_container is not None:
@@ -145,6 +173,14 @@ def _complete_container(
         *({"name": name, "value": value.replace("$", "$$")} for name, value in ours.items()),
         {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
     ]
+
+
+def _mount_credentials(pod_spec: dict[str, Any], container: dict[str, Any], secret: str) -> None:
+    """The Job's own Secret as files, in the trainer alone. A pod that is there before it waits for it."""
+    volume = {"secretName": secret, "defaultMode": _GROUP_READS, "optional": False}
+    mount = {"name": names.CREDENTIALS_VOLUME, "mountPath": names.CREDENTIALS_DIR, "readOnly": True}
+    pod_spec["volumes"] = [*(pod_spec.get("volumes") or ()), {"name": names.CREDENTIALS_VOLUME, "secret": volume}]
+    container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]
 
 
 def _set_gpus(pod_spec: dict[str, Any], container: dict[str, Any], number: int, configured: str) -> None:

@@ -7,6 +7,7 @@ every problem and its field named, before the first message is touched.
 from __future__ import annotations
 
 import math
+import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -197,8 +198,31 @@ def _pod_problems(pod: Mapping[str, Any], where: str, image: str, gpu_resource: 
         yield f"{where}.containers must have one container named {names.TRAINER_CONTAINER}"
         return
     yield from _restart_problems(pod, where)
+    yield from _credentials_problems(pod, where)
     for problem in _trainer_problems(trainers[0], image, gpu_resource):
         yield f"{where}.containers[{names.TRAINER_CONTAINER}].{problem}"
+
+
+def _credentials_problems(pod: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What the dispatcher adds with scoped credentials: a volume, and its place in the trainer."""
+    found = [(f"{where}.volumes", entry) for entry in _mappings(pod, "volumes")]
+    for container in (*_mappings(pod, "containers"), *_mappings(pod, "initContainers")):
+        at = f"{where}.containers[{container.get('name')}].volumeMounts"
+        found += [(at, entry) for entry in _mappings(container, "volumeMounts")]
+    for at, entry in found:
+        if entry.get("name") == names.CREDENTIALS_VOLUME:
+            yield f"{at}[{names.CREDENTIALS_VOLUME}] must be left out: it is added with CREDENTIALS=scoped"
+        elif _is_under(entry.get("mountPath"), names.CREDENTIALS_DIR):
+            yield f"{at} must not lie at {names.CREDENTIALS_DIR}: a training's credentials are mounted there"
+
+
+def _mappings(parent: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    entries = parent.get(key)
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def _is_under(path: object, folder: str) -> bool:
+    return isinstance(path, str) and f"{posixpath.normpath(path)}/".startswith(f"{folder}/")
 
 
 def _restart_problems(pod: Mapping[str, Any], where: str) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The crash-safe steps from a decoded message to a running Job.
 
     2  GET the model's status           4  PUT Processing
-    3  create the Job, suspended        5  resume the Job, noting that it was launched
+    3  create the Job, suspended        4b make its Secret, with scoped credentials
+                                        5  resume the Job, noting that it was launched
 
 Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher
 after a crash, another one, a timer without any message) finds it and goes on at step 4. Every step is idempotent.
@@ -30,6 +31,7 @@ from dispatcher.cluster.errors import (
 from dispatcher.cluster.jobs import Job
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
+from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.ports import Cluster
@@ -44,6 +46,8 @@ from training_common.times import rfc3339
 log = logging.getLogger(__name__)
 
 _PUT_ATTEMPTS = 3
+# Seconds between the looks whether the Secret of a former Job is gone: the garbage collector takes a moment.
+_SECRET_PAUSES = (0.25, 0.5, 1.0)
 
 
 class OutOfTime(Exception):
@@ -74,7 +78,8 @@ class Launcher:
 
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
     of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports.
-    kueue_queue: the LocalQueue that resumes the Jobs, "" where we do. identity: of this process, noted on its Jobs.
+    kueue_queue: the LocalQueue that resumes the Jobs, "" where we do. credentials: None where all trainings share the
+    template's. identity: of this process, noted on its Jobs.
     timed(step): measures one step.
     """
 
@@ -85,6 +90,7 @@ class Launcher:
     _: KW_ONLY
     put_budget: float
     kueue_queue: str = ""
+    credentials: ScopedCredentials | None = None
     events: EventRecorder = NULL_RECORDER
     timed: Callable[[str], AbstractContextManager[object]] = nullcontext
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -94,7 +100,8 @@ class Launcher:
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
 
-        Raises PortalError and ClusterError (nothing is lost: the message is redelivered), OutOfTime, TemplateRefused.
+        Raises PortalError, ClusterError and StorageError (nothing is lost: the message is redelivered), OutOfTime,
+        TemplateRefused.
         """
         with self.timed("status"):
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
@@ -149,6 +156,11 @@ class Launcher:
         self.cluster.get_job(name)
         with suppress(ObjectInvalid, ObjectNotFound):  # these are answers
             self.probe_template()
+
+    def probe_storage(self) -> None:
+        """Make a signature that nobody gets. Raises StorageError."""
+        if self.credentials is not None:
+            self.credentials.probe()
 
     def require_template(self) -> None:
         """Raises TemplateRefused where the API server takes no Job of the template at all, ClusterError as usual."""
@@ -220,7 +232,7 @@ class Launcher:
             raise
 
     def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
-        """Steps 4 and 5."""
+        """Steps 4 to 5."""
         if not acknowledged:
             self._check_time(delivery)
             with self.timed("mark"):
@@ -229,9 +241,11 @@ class Launcher:
                 text = "The portal did not accept Processing; the training starts, and it is sent again later"
                 self.events.record(job, "ProcessingNotAcknowledged", text, "Warning")
         # A crash here: redelivered or taken on; the Job is still suspended, step 4 is repeated, which changes nothing.
+        notes = self._give_credentials(job)
+        # A crash here: the same; the Secret is this Job's already, and gets signatures once more.
         try:
             with self.timed("resume"):
-                job = self._resume(job, acknowledged)
+                job = self._resume(job, acknowledged, notes)
         except ObjectInvalid as error:
             # The Job was taken as it is: what is denied now is no fault of the message, for which it stands.
             raise ClusterForbidden(f"{error}. The Job stays suspended until it may be resumed") from None
@@ -279,10 +293,28 @@ class Launcher:
         log.warning("Model %s: the portal did not accept Processing; training starts, it is sent again later", model_id)
         return False
 
-    def _resume(self, job: Job, acknowledged: bool) -> Job:
+    def _give_credentials(self, job: Job) -> dict[str, str]:
+        """Step 4b: the Job's Secret. Returns what step 5 notes of it. A pod that Kueue starts earlier waits for it."""
+        if self.credentials is None or not job.is_scoped:
+            return {}
+        try:
+            with self.timed("credentials"):
+                for pause in _SECRET_PAUSES:
+                    with suppress(ObjectConflict, ObjectNotFound):
+                        return self.credentials.give(job)
+                    self.stopping.wait(pause)
+                return self.credentials.give(job)
+        except ObjectConflict as error:
+            log.warning("%s", error)
+            raise
+        except ObjectInvalid as error:
+            raise ClusterForbidden(f"{error}. The Job stays suspended until it has its Secret") from None
+
+    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str]) -> Job:
         """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it.
 
-        Kueue's webhook takes no other label for a Job that is not suspended, nor one together with its resume. Where
+        notes: annotations that it writes as well. Kueue's webhook takes no other label for a Job that is not suspended,
+        nor one together with its resume. Where
         Kueue has resumed the Job already, or queued it without being asked to, only the launch is noted.
         """
         if not self.kueue_queue and job.labels.kueue_queue == names.KUEUE_HOLD:
@@ -293,6 +325,7 @@ class Launcher:
             names.LAUNCHED_AT: rfc3339(self.clock()),
             names.LAUNCHED_BY: self.identity,
             names.ACKNOWLEDGED: "true" if acknowledged else "false",
+            **notes,
         }
         # Should a redelivery have had it reported while this process stood still, it has to be looked at once more:
         # without the label it comes back into everybody's lists.

@@ -36,7 +36,7 @@ AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 
 # Results of a message besides those of an admission decision.
 OTHER_RESULTS = ("outage", "retry", "poison")
-LAUNCH_STEPS = ("status", "create", "mark", "resume", "delete")
+LAUNCH_STEPS = ("status", "create", "mark", "credentials", "resume", "delete")
 # Why no message is received: the outages that the circuit breaker distinguishes, and our own reasons.
 PAUSES = (*CAUSES, "full", "starting", "api_key")
 BREAKER_STATES = ("closed", "open", "half_open")

@@ -31,7 +31,7 @@ def _job(variant: str, folder: Path) -> dict[str, Any]:
     file.write_text(template_of(variant), encoding="utf-8")
     environment = {**settings_of(variant), "JOB_TEMPLATE": str(file)}
     if "AZURE_STORAGE_QUEUE_URL" not in environment:
-        environment["AZURE_STORAGE_CONNECTION_STRING"] = "secret"
+        environment["AZURE_STORAGE_CONNECTION_STRING"] = "AccountKey=secret"
     settings = Settings.read(environment)
     request = decode(MESSAGE, bounds_of(settings))
     assert isinstance(request, TrainingRequest)
@@ -63,7 +63,7 @@ def test_the_trainer_starts_with_the_environment_of_the_completed_job(variant: s
             environment[entry["name"]] = maps[reference["name"]]["data"][reference["key"]]
     read = trainer_settings.from_mapping(environment)
     assert read.dispatched
-    assert read.connection_string or read.account_url
+    assert read.connection_string or read.account_url or str(read.credentials_dir) == "/credentials"
     mounts = {mount["mountPath"] for mount in trainer["volumeMounts"]}
     assert str(read.work_dir) in mounts
     for name in ("HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):

@@ -128,7 +128,7 @@ def test_the_dispatcher_starts_with_the_settings_of_the_manifests(variant: str, 
     assert configured["JOB_TEMPLATE"] == "/etc/training-dispatcher/job-template.yaml"
     (tmp_path / "job-template.yaml").write_text(template_of(variant), encoding="utf-8")
     (dispatcher,) = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]["containers"]
-    from_secrets = {entry["name"]: "secret" for entry in dispatcher["env"]}
+    from_secrets = {entry["name"]: "AccountKey=secret" for entry in dispatcher["env"]}
     assert set(from_secrets) <= known
     Settings.read({**configured, **from_secrets, "JOB_TEMPLATE": str(tmp_path / "job-template.yaml")})
 

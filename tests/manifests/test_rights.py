@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.cli.check import NEEDED, WANTED_WITH_KUEUE
+from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, WANTED_WITH_KUEUE
 from dispatcher.cluster import client
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.cluster.errors import Listing
+from dispatcher.cluster.errors import Listing, ObjectConflict
 from tests.world.kustomized import (
     VARIANTS,
     Object,
@@ -28,14 +28,14 @@ from tests.world.kustomized import (
 from tests.world.repository import MANIFESTS, ROOT
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
-GROUPS = {"jobs": "batch", "pods": "", "events": "", "workloads": "kueue.x-k8s.io"}
+GROUPS = {"jobs": "batch", "pods": "", "events": "", "secrets": "", "workloads": "kueue.x-k8s.io"}
 
 
-def _granted(*, kueue: bool = False) -> dict[str, set[str]]:
-    """Resource → verbs, of manifests/base/role.yaml; kueue: and what the component adds."""
+def _granted(*components: str) -> dict[str, set[str]]:
+    """Resource → verbs, of manifests/base/role.yaml and what these components add."""
     rules = yaml.safe_load((MANIFESTS / "base" / "role.yaml").read_text(encoding="utf-8"))["rules"]
-    if kueue:
-        patch = yaml.safe_load((MANIFESTS / "components" / "kueue" / "role.yaml").read_text(encoding="utf-8"))
+    for component in components:
+        patch = yaml.safe_load((MANIFESTS / "components" / component / "role.yaml").read_text(encoding="utf-8"))
         assert [(step["op"], step["path"]) for step in patch] == [("add", "/rules/-")]
         rules += [step["value"] for step in patch]
     granted: dict[str, set[str]] = {}
@@ -50,8 +50,8 @@ def _granted(*, kueue: bool = False) -> dict[str, set[str]]:
 
 def test_the_role_allows_exactly_what_check_asks_for() -> None:
     assert _granted() == {resource: set(verbs) for resource, verbs in NEEDED}
-    with_kueue = (*NEEDED, *WANTED_WITH_KUEUE)
-    assert _granted(kueue=True) == {resource: set(verbs) for resource, verbs in with_kueue}
+    for component, added in (("kueue", WANTED_WITH_KUEUE), ("scoped-credentials", NEEDED_WITH_SCOPED)):
+        assert _granted(component) == {resource: set(verbs) for resource, verbs in (*NEEDED, *added)}
 
 
 @needs_kubectl
@@ -59,9 +59,12 @@ def test_the_role_allows_exactly_what_check_asks_for() -> None:
 def test_what_is_applied_is_that_role(variant: str) -> None:
     (role,) = of_kind(variant, "Role").values()
     granted = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
-    assert granted == _granted(kueue="KUEUE_QUEUE" in settings_of(variant))
+    settings = settings_of(variant)
+    added = {"kueue": "KUEUE_QUEUE" in settings, "scoped-credentials": settings.get("CREDENTIALS") == "scoped"}
+    assert granted == _granted(*(component for component, listed in added.items() if listed))
 
 
+_SECRET = {"metadata": {"name": "model-1", "ownerReferences": [{"uid": "u"}]}, "data": {}}
 # One call of each public method; a new method has to be added here, and its verb to the Role.
 CALLS: dict[str, tuple[Any, ...]] = {
     "create_job": ({},),
@@ -69,6 +72,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "get_environment": ("model-1",),
     "patch_job": ("model-1", {}),
     "delete_job": ("model-1", "uid"),
+    "apply_secret": (_SECRET,),
     "list_jobs": ("a=b",),
     "list_pods": ("a=b",),
     "list_metadata": ("pods", "a=b"),
@@ -85,6 +89,8 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
 
     def record(self: KubernetesJobs, verb: str, kind: str, name: str = "", **_: Any) -> SimpleNamespace:
         made.add((verb, kind))
+        if (verb, kind) == ("create", "secrets"):
+            raise ObjectConflict("it is there")  # so that it is patched
         return SimpleNamespace(data=b'{"metadata":{},"spec":{"template":{"spec":{"containers":[]}}}}')
 
     monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
@@ -100,7 +106,9 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
     made |= {("watch", kind) for kind in _watched_kinds()}
     # Kubernetes lets everybody ask about his own rights (system:basic-user).
     made.remove(("create", "selfsubjectaccessreviews"))
-    assert made == {(verb, resource) for resource, verbs in _granted(kueue=True).items() for verb in verbs}
+    assert made == {
+        (verb, resource) for resource, verbs in _granted("kueue", "scoped-credentials").items() for verb in verbs
+    }
 
 
 def _watched_kinds() -> set[str]:

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from portal_client import settings as portal
 from portal_client.statuses import ProcessingStatus
 from trainer_image.errors import ConfigInvalid, UsageError
+from trainer_image.host.credentials import API_KEY, CredentialFiles
 from trainer_image.host.hidden import secret_values
 from trainer_image.limits import Limits
 from training_common.parsers import choice, file, matching, seconds, url, whole, word
@@ -219,6 +220,8 @@ def from_mapping(
 
 def _fill_in(values: dict[str, Any], purpose: Purpose) -> None:
     """What a setting that is empty follows from others."""
+    if values.get("credentials_dir") is not None and values.get("api_key") is None:
+        values["api_key"] = CredentialFiles(values["credentials_dir"]).read(API_KEY)
     dispatched = values.get("dispatched")
     if values.get("tracking") is None:
         given = (values.get(name) for name in ("model_container", "api_base_url", "api_key"))
@@ -258,10 +261,11 @@ def _way_into_storage(
     config: Path | None,
     connection_string: str | None,
     account_url: str | None,
+    credentials_dir: Path | None,
 ) -> Iterator[str]:
     needed = out is None if purpose == "report" else out is None or config is None
     remote = (dataset_container and purpose != "report") or (model_container and needed)
-    if remote and not (connection_string or account_url):
+    if remote and not (connection_string or account_url or credentials_dir):
         yield "neither AZURE_STORAGE_CONNECTION_STRING nor AZURE_STORAGE_ACCOUNT_URL is set"
 
 

@@ -9,7 +9,7 @@ from local_stack.cluster.controllers.job_policy import TRACKING, is_tracked
 from local_stack.cluster.controllers.work_queue import WorkQueue
 from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.objects import Key, Obj
-from local_stack.cluster.registry.resources import JOBS, NAMESPACES, PODS, RESOURCES
+from local_stack.cluster.registry.resources import JOBS, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
 from local_stack.cluster.registry.rules import DeleteOptions
 from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import FOREGROUND, ORPHAN, Registry
@@ -23,25 +23,28 @@ class GarbageCollector:
         self._store = registry.store
         self._jobs = WorkQueue(self._job)
         self._pods = WorkQueue(self._pod)
+        self._secrets = WorkQueue(self._secret)
         self._namespaces = WorkQueue(self._namespace)
 
     def start(self) -> None:
         """Begin to listen. Needs a running event loop."""
         self._store.listen("jobs", self._job_changed)
         self._store.listen("pods", self._pod_changed)
+        self._store.listen("secrets", self._secret_changed)
         for plural in RESOURCES:
             self._store.listen(plural, self._anything_changed)
 
     def stop(self) -> None:
         """End all waits."""
-        for queue in (self._jobs, self._pods, self._namespaces):
+        for queue in (self._jobs, self._pods, self._secrets, self._namespaces):
             queue.stop()
 
     def _job_changed(self, change: Change) -> None:
         meta = change.stored.obj["metadata"]
         if change.kind == "DELETED":
-            for pod in self._store.owned_pods(meta["uid"]):
-                self._pods.add((pod["metadata"]["namespace"], pod["metadata"]["name"]))
+            for plural, queue in (("pods", self._pods), ("secrets", self._secrets)):
+                for owned in self._store.owned(plural, meta["uid"]):
+                    queue.add((owned["metadata"]["namespace"], owned["metadata"]["name"]))
         elif meta.get("deletionTimestamp") and {FOREGROUND, ORPHAN} & set(meta.get("finalizers") or ()):
             self._jobs.add((meta["namespace"], meta["name"]))
 
@@ -55,6 +58,11 @@ class GarbageCollector:
         elif is_tracked(change.stored.obj) and not self._owned(change.stored.obj):
             self._pods.add((meta["namespace"], meta["name"]))
 
+    def _secret_changed(self, change: Change) -> None:
+        meta = change.stored.obj["metadata"]
+        if change.kind != "DELETED" and meta.get("ownerReferences") and not self._owned(change.stored.obj):
+            self._secrets.add((meta["namespace"], meta["name"]))  # its owner was gone before it came
+
     def _anything_changed(self, change: Change) -> None:
         meta = change.stored.obj["metadata"]
         name = meta.get("namespace") or (meta["name"] if change.stored.obj["kind"] == "Namespace" else "")
@@ -62,8 +70,8 @@ class GarbageCollector:
         if namespace is not None and namespace["metadata"].get("deletionTimestamp"):
             self._namespaces.add(("", name))
 
-    def _owned(self, pod: Obj) -> bool:
-        meta = pod["metadata"]
+    def _owned(self, obj: Obj) -> bool:
+        meta = obj["metadata"]
         for owner in meta.get("ownerReferences") or ():
             if owner["kind"] != "Job":
                 return True
@@ -82,12 +90,17 @@ class GarbageCollector:
             left = [name for name in meta["finalizers"] if name != TRACKING]
             self._registry.set_metadata(PODS, pod, finalizers=left or None)
         if meta.get("ownerReferences"):
-            self._delete_pod(pod)
+            self._delete(PODS, pod)
 
-    def _delete_pod(self, pod: Obj) -> None:
-        meta = pod["metadata"]
+    def _secret(self, key: Key) -> None:
+        secret = self._store.get("secrets", *key)
+        if secret is not None and secret["metadata"].get("ownerReferences") and not self._owned(secret):
+            self._delete(SECRETS, secret)
+
+    def _delete(self, resource: Resource, obj: Obj) -> None:
+        meta = obj["metadata"]
         try:
-            self._registry.delete(PODS, meta["namespace"], meta["name"], DeleteOptions(uid=meta["uid"]))
+            self._registry.delete(resource, meta["namespace"], meta["name"], DeleteOptions(uid=meta["uid"]))
         except ApiError:
             return
 
@@ -97,18 +110,18 @@ class GarbageCollector:
             return
         meta = job["metadata"]
         finalizers = list(meta.get("finalizers") or ())
-        pods = self._store.owned_pods(meta["uid"])
+        owned = [(kind, obj) for kind in (PODS, SECRETS) for obj in self._store.owned(kind.plural, meta["uid"])]
         if ORPHAN in finalizers:
-            for pod in pods:
-                references = pod["metadata"]["ownerReferences"]
+            for kind, obj in owned:
+                references = obj["metadata"]["ownerReferences"]
                 others = [owner for owner in references if owner["uid"] != meta["uid"]]
-                self._registry.set_metadata(PODS, pod, ownerReferences=others or None)
+                self._registry.set_metadata(kind, obj, ownerReferences=others or None)
             finalizers.remove(ORPHAN)
         elif FOREGROUND in finalizers:
-            for pod in pods:
-                if not pod["metadata"].get("deletionTimestamp"):
-                    self._delete_pod(pod)
-            if self._store.owned_pods(meta["uid"]):
+            for kind, obj in owned:
+                if not obj["metadata"].get("deletionTimestamp"):
+                    self._delete(kind, obj)
+            if self._store.owned("pods", meta["uid"]):
                 return
             finalizers.remove(FOREGROUND)
         else:

@@ -33,7 +33,7 @@ class JobSync:
         self.status: Obj = {**job["status"], "uncountedTerminatedPods": {}}
         self.pods = [
             pod
-            for pod in controller.registry.store.owned_pods(self.uid)
+            for pod in controller.registry.store.owned("pods", self.uid)
             if any(o["uid"] == self.uid and o.get("controller") for o in pod["metadata"]["ownerReferences"])
         ]
         self.active = [pod for pod in self.pods if policy.is_active(pod)]

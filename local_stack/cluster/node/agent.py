@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from pathlib import Path
 
@@ -69,6 +70,8 @@ class NodeAgent:
     def start(self) -> None:
         """Begin to listen. Needs a running event loop."""
         self.store.listen("pods", self._pod_changed)
+        for plural in ("secrets", "configmaps"):
+            self.store.listen(plural, functools.partial(self._source_changed, plural))
         self._tasks.append(asyncio.get_running_loop().create_task(self._watch_memory()))
 
     async def stop(self) -> None:
@@ -134,6 +137,12 @@ class NodeAgent:
             self._adopt(pod)
         else:
             worker.stop_if_deleted(pod)
+
+    def _source_changed(self, plural: str, change: Change) -> None:
+        if change.kind != "DELETED":
+            meta = change.stored.obj["metadata"]
+            for worker in self._workers.values():
+                worker.source_changed(plural, meta["namespace"], meta["name"])
 
     def _adopt(self, pod: Obj) -> None:
         meta = pod["metadata"]

@@ -1,4 +1,4 @@
-"""What a container's process gets: environment, command line and folders in place of volumes.
+"""What a container's process gets: environment, command line and folders in place of mounts.
 
 There is no mount namespace: every volume is a folder under the pod's own, and each environment value or argument
 that is a mount path, or lies under one, is rewritten to it.
@@ -64,7 +64,7 @@ def container_environment(store: Store, pod: Obj, container: Obj, folders: Folde
             reference = source.get(kind)
             if reference:
                 plural = "secrets" if kind == "secretRef" else "configmaps"
-                data = _data(store, plural, namespace, reference)
+                data = data_of(store, plural, namespace, reference)
                 env |= {prefix + key: content.decode() for key, content in data.items()}
     declared: dict[str, str] = {}
     for entry in container.get("env") or ():
@@ -85,7 +85,7 @@ def _value(store: Store, pod: Obj, container: Obj, entry: Obj, env: dict[str, st
         reference = source.get(kind)
         if not reference:
             continue
-        data = _data(store, plural, namespace, reference)
+        data = data_of(store, plural, namespace, reference)
         if reference["key"] not in data:
             if reference.get("optional"):
                 return None
@@ -99,7 +99,8 @@ def _value(store: Store, pod: Obj, container: Obj, entry: Obj, env: dict[str, st
     return ""
 
 
-def _data(store: Store, plural: str, namespace: str, reference: Obj) -> dict[str, bytes]:
+def data_of(store: Store, plural: str, namespace: str, reference: Obj) -> dict[str, bytes]:
+    """What a Secret or ConfigMap holds; MissingError where it is not there and is not optional."""
     found = store.get(plural, namespace, reference["name"])
     if found is None:
         if reference.get("optional"):
@@ -146,51 +147,6 @@ def command_line(container: Obj, entrypoint: list[str] | None, env: dict[str, st
     command, args = container.get("command") or (), container.get("args") or ()
     words = [folders.localized(expand(word, env)) for word in (*command, *args)]
     return words if command else [*(entrypoint or ()), *words]
-
-
-def prepare_volumes(store: Store, pod: Obj, volumes: Path, claims: Path) -> dict[str, Path]:
-    """A folder for each volume, filled; MissingError when a Secret or ConfigMap is not there."""
-    folders: dict[str, Path] = {}
-    namespace = pod["metadata"]["namespace"]
-    for volume in pod["spec"].get("volumes") or ():
-        folder = volumes / volume["name"]
-        claim = volume.get("persistentVolumeClaim")
-        if claim:
-            folder = claims / namespace / claim["claimName"]
-        folder.mkdir(parents=True, exist_ok=True)
-        folders[volume["name"]] = folder
-        try:
-            sources = (volume.get("projected") or {}).get("sources") or [volume]
-            for source in sources:
-                _fill(store, pod, source, folder)
-        except MissingError as why:
-            raise MissingError(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {why}') from None
-    return folders
-
-
-def _fill(store: Store, pod: Obj, source: Obj, folder: Path) -> None:
-    namespace = pod["metadata"]["namespace"]
-    for kind, plural in (("secret", "secrets"), ("configMap", "configmaps")):
-        reference = source.get(kind)
-        if reference is None:
-            continue
-        name = reference.get("secretName") or reference.get("name") or ""
-        if name == "kube-root-ca.crt":
-            continue
-        data = _data(store, plural, namespace, {"name": name, "optional": reference.get("optional")})
-        items = reference.get("items") or [{"key": key, "path": key} for key in data]
-        for item in items:
-            if item["key"] not in data:
-                raise MissingError(f"references non-existent {source.get('kind', kind)} key: {item['key']}")
-            _write(folder / item["path"], data[item["key"]])
-    for item in (source.get("downwardAPI") or {}).get("items") or ():
-        if item.get("fieldRef"):
-            _write(folder / item["path"], field_value(pod, item["fieldRef"]["fieldPath"]).encode())
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
 
 
 def make_folders(container: Obj, volumes: dict[str, Path], home: Path) -> Folders:

@@ -18,12 +18,14 @@ from local_stack.cluster.registry.store import Store
 class Waits:
     """In seconds: `retry` between attempts while a Secret or a good image name is missing.
 
-    `pull` before an image is pulled again, `crash` before a container is restarted; both double each time.
+    `pull` before an image is pulled again, `crash` before a container is restarted; both double each time. `sync` until
+    a changed Secret or ConfigMap shows in the volumes of pods that run, which takes a kubelet a minute or so.
     """
 
     retry: float = 1.0
     pull: float = 10.0
     crash: float = 10.0
+    sync: float = 0.5
 
 
 class Kubelet(Protocol):

@@ -16,13 +16,13 @@ from local_stack.cluster.node.container_env import (
     command_line,
     container_environment,
     make_folders,
-    prepare_volumes,
 )
 from local_stack.cluster.node.images import Image, is_valid, scripted_outcome
 from local_stack.cluster.node.kubelet import Kubelet
 from local_stack.cluster.node.pod_status import LOST, ContainerState, PodState
 from local_stack.cluster.node.processes import ContainerProcess
 from local_stack.cluster.node.termination import start_error, termination_message
+from local_stack.cluster.node.volumes import prepare_volumes, refresh_volumes, sources_of
 from local_stack.cluster.registry.objects import Obj, key_of
 from local_stack.cluster.registry.quantities import quantity
 
@@ -60,6 +60,15 @@ class PodWorker:
             if limit and container.spec["name"] in self.processes:
                 found[container.spec["name"]] = int(quantity(str(limit)))
         return found
+
+    def source_changed(self, plural: str, namespace: str, name: str) -> None:
+        """A Secret or ConfigMap is another now: its files are replaced, once the kubelet looks again."""
+        if namespace == self.key[0] and (plural, name) in sources_of(self.pod):
+            asyncio.get_running_loop().call_later(self.agent.waits.sync, self._refresh)
+
+    def _refresh(self) -> None:
+        if self.state.sandbox and not self._gone:
+            refresh_volumes(self.agent.store, self.pod, self.home / "volumes")
 
     def stop_if_deleted(self, pod: Obj) -> None:
         """End the pod when its deletion was asked for. Asked again: only a shorter grace period counts."""

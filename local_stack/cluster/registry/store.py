@@ -16,6 +16,8 @@ from local_stack.cluster.registry.resources import RESOURCES
 
 _HISTORY = 10_000
 _EVENTS_KEPT = 20_000
+# The kinds that a Job can own.
+OWNED = ("pods", "secrets")
 
 
 class Stored:
@@ -110,7 +112,7 @@ class Store:
         self.history: dict[str, deque[Change]] = {plural: deque(maxlen=_HISTORY) for plural in RESOURCES}
         self.compacted: dict[str, int] = dict.fromkeys(RESOURCES, 0)
         self._listeners: dict[str, list[Listener]] = {plural: [] for plural in RESOURCES}
-        self._owned: dict[str, dict[Key, None]] = {}
+        self._owned: dict[str, dict[str, dict[Key, None]]] = {plural: {} for plural in OWNED}
 
     def find(self, plural: str, namespace: str, name: str) -> Stored | None:
         """The current version, or None."""
@@ -128,10 +130,10 @@ class Store:
             return [objects[key] for key in sorted(key for key in objects if key[0] == namespace)]
         return [objects[key] for key in sorted(objects)]
 
-    def owned_pods(self, uid: str) -> list[Obj]:
-        """The pods with an owner reference to this uid."""
-        pods = self.objects["pods"]
-        return [pods[key].obj for key in self._owned.get(uid, {}) if key in pods]
+    def owned(self, plural: str, uid: str) -> list[Obj]:
+        """The objects of this kind (of OWNED) with an owner reference to this uid."""
+        objects = self.objects[plural]
+        return [objects[key].obj for key in self._owned[plural].get(uid, {}) if key in objects]
 
     def put(self, plural: str, obj: Obj) -> Obj:
         """Store a new version. `obj` and its `metadata` must be new dictionaries; both become the store's."""
@@ -154,8 +156,8 @@ class Store:
 
     def _keep(self, plural: str, key: Key, stored: Stored, previous: Stored | None) -> None:
         self.objects[plural][key] = stored
-        if plural == "pods":
-            self._index(key, previous.selectable if previous else None, stored.selectable)
+        if plural in OWNED:
+            self._index(plural, key, previous.selectable if previous else None, stored.selectable)
         self._announce(plural, Change("MODIFIED" if previous else "ADDED", stored, previous))
 
     def remove(self, plural: str, namespace: str, name: str) -> Obj:
@@ -163,8 +165,8 @@ class Store:
         previous = self.objects[plural].pop((namespace, name))
         self.version += 1
         obj = {**previous.obj, "metadata": {**previous.obj["metadata"], "resourceVersion": str(self.version)}}
-        if plural == "pods":
-            self._index((namespace, name), previous.selectable, None)
+        if plural in OWNED:
+            self._index(plural, (namespace, name), previous.selectable, None)
         self._announce(plural, Change("DELETED", Stored(obj, self.version), previous))
         return obj
 
@@ -193,16 +195,16 @@ class Store:
         for listener in list(self._listeners[plural]):
             listener(change)
 
-    def _index(self, key: Key, before: Obj | None, after: Obj | None) -> None:
-        old, new = _owners(before), _owners(after)
+    def _index(self, plural: str, key: Key, before: Obj | None, after: Obj | None) -> None:
+        old, new, owned = _owners(before), _owners(after), self._owned[plural]
         if old == new:
             return
         for uid in old:
-            self._owned[uid].pop(key)
-            if not self._owned[uid]:
-                del self._owned[uid]
+            owned[uid].pop(key)
+            if not owned[uid]:
+                del owned[uid]
         for uid in new:
-            self._owned.setdefault(uid, {})[key] = None
+            owned.setdefault(uid, {})[key] = None
 
 
 def _owners(obj: Obj | None) -> list[str]:

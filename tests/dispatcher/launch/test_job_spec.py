@@ -75,8 +75,9 @@ def test_without_a_dataset_the_trainers_own_configuration_names_it() -> None:
 
 
 def test_every_reserved_variable_is_written() -> None:
-    job = built(request=a_request(dataset_container_name="dataset-xyz"), shown=ProcessingStatus.CREATED)
-    assert set(env_of(job)) >= RESERVED_ENV
+    scoped = JobDefaults({}, 600, "trainer:0.1.0", scoped=True)
+    request = a_request(dataset_container_name="dataset-xyz")
+    assert set(env_of(built(request=request, shown=ProcessingStatus.CREATED, defaults=scoped))) >= RESERVED_ENV
 
 
 def test_the_template_keeps_what_is_its_own() -> None:
