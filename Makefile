@@ -7,6 +7,9 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# Without its compiled files each of the many processes that tests and demo start would compile our sources anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 # More than cores: many tests wait for a process or a time-out of another.
 WORKERS ?= 3

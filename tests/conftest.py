@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import responses
 
@@ -28,9 +29,27 @@ from tests.world.dispatcher_process import SCRIPT_IMAGE, Stage
 # they wait take the cores from the tests beside.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# No law is about speed: this machine has other work, too.
+hypothesis.settings.register_profile(
+    "laws", deadline=None, max_examples=60, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("laws")
+
 # Names of the images that the shared stand-in cluster has; any other name is an image pull error.
 TRAINER_IMAGE = "trainer:local"
 SHELL_IMAGE = "shell:local"
+
+
+# Of a parameter's text in a test's name. Names go to each worker, back with each report, and into the environment of
+# every process that a test starts: one of many megabytes, as a parameter that is too long on purpose, costs them all.
+_LONGEST_NAME = 80
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """A long text's beginning; pytest numbers names that are the same."""
+    if not isinstance(val, str | bytes) or len(val) <= _LONGEST_NAME:
+        return None
+    return ascii(val[:_LONGEST_NAME])
 
 
 @pytest.fixture(scope="session")

@@ -203,7 +203,7 @@ def kept(room: Scratch, records: Sequence[tuple[bytes, str | None]]) -> text_sto
     return keeper.texts()
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.binary(max_size=30), st.sampled_from([None, "a", "b"])), max_size=20))
 def test_texts_in_a_file_are_the_texts_in_memory(tmp_path: Path, records: list[tuple[bytes, str | None]]) -> None:
     with pytest.MonkeyPatch.context() as patch:

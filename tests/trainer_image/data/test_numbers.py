@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer_image.data.prepared import noise, prepared
@@ -236,7 +236,6 @@ def test_a_word_among_a_hundred_target_numbers_makes_no_hundred_classes(tmp_path
     assert "classification" in as_classes.description
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.floats(-1e12, 1e12).map(lambda x: round(x, 3)), st.sampled_from([",", " ", "'", ""]), st.booleans())
 def test_what_is_written_with_separators_is_read_as_it_was(value: float, between: str, comma: bool) -> None:
     text = f"{value:,.3f}".replace(",", "\0").replace(".", "," if comma else ".")
@@ -246,7 +245,6 @@ def test_what_is_written_with_separators_is_read_as_it_was(value: float, between
     assert values[0] == value
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(codec="utf-8"), max_size=12), st.sampled_from([".", ","]), st.sampled_from(["", "%", "€"]))
 def test_no_cell_stops_the_reading_of_a_column(text: str, decimal: str, unit: str) -> None:
     values, bad = numbers(pa.array([text, None], pa.large_string()), Notation(decimal, unit))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -54,7 +55,8 @@ def test_a_hang_ends_with_203_a_termination_message_and_every_stack(tmp_path: Pa
     )  # fmt: skip
     assert done.returncode == 203, done.stderr[-2000:]
     words = json.loads((tmp_path / "termination-message").read_text())
-    assert words["message"] == "Training hangs: no step was finished for 1 s after step 3"
+    # HANG_SECONDS, or more on a machine so busy that the first steps took longer than usual.
+    assert re.fullmatch(r"Training hangs: no step was finished for \d+ s after step 3", words["message"])
     assert (words["code"], words["retryable"], words["step"]) == ("GpuFault", True, 3)
     assert "hang_in_the_fourth_step" in done.stderr, "where it hung"
 

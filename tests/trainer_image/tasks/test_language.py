@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -38,7 +38,6 @@ def whole(split: Batch) -> dict[str, torch.Tensor]:
     return take(split, slice(None))
 
 
-@settings(deadline=None)
 @given(SOME)
 def test_a_match_is_what_followed_the_last_earlier_occurrence(texts: list[bytes]) -> None:
     tokens, starts = stream(texts)
@@ -52,7 +51,6 @@ def test_a_match_is_what_followed_the_last_earlier_occurrence(texts: list[bytes]
                 assert found[start + position, column] == expected
 
 
-@settings(deadline=None)
 @given(SOME)
 def test_matches_are_found_block_by_block(texts: list[bytes]) -> None:
     """As in one go for documents of up to a block; in longer ones the nearest block before is seen at least."""
@@ -76,7 +74,6 @@ def test_matches_are_found_block_by_block(texts: list[bytes]) -> None:
                     assert ours == theirs if near >= 0 else ours in (theirs, MARK)
 
 
-@settings(deadline=None)
 @given(SOME)
 def test_training_windows_hold_every_token_once_in_order(texts: list[bytes]) -> None:
     batch = whole(training_windows(texts, 8, (1,)))
@@ -85,7 +82,6 @@ def test_training_windows_hold_every_token_once_in_order(texts: list[bytes]) -> 
     assert batch["tokens"][:, :-1][scored(batch)].tolist() == tokens[:-1].tolist()
 
 
-@settings(deadline=None)
 @given(SOME)
 def test_scoring_windows_score_every_byte_once_with_half_a_window_before_it(texts: list[bytes]) -> None:
     batch = whole(scoring_windows(texts, 8, (1,)))
@@ -99,7 +95,6 @@ def test_scoring_windows_score_every_byte_once_with_half_a_window_before_it(text
             assert first == (4 if place else 0)
 
 
-@settings(deadline=None)
 @given(SOME.filter(any), st.integers(0, 40))
 def test_what_is_written_sees_what_scoring_sees(texts: list[bytes], cut: int) -> None:
     text = next(text for text in texts if text)
@@ -144,7 +139,6 @@ def test_figures_are_means_over_bytes_and_files() -> None:
     assert sum(c * b for c, b in counts) / 22 == pytest.approx(figures["bits_per_byte"])
 
 
-@settings(deadline=None)
 @given(SOME, st.binary(min_size=1, max_size=3))
 def test_the_ngram_models_chances_add_up_to_one(texts: list[bytes], context: bytes) -> None:
     seen = stream(texts)[0].astype(np.int64)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.world.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
@@ -227,7 +227,6 @@ def buckets(text: bytes, width: int = 64) -> set[int]:
     return set(found.flatten().tolist()) - {-1}
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=20), st.binary(max_size=20), st.integers(40, 64))
 def test_a_feature_is_the_same_wherever_it_stands_and_however_long_the_padding(a: bytes, b: bytes, width: int) -> None:
     assert buckets(a, 40) == buckets(a, width)
@@ -241,7 +240,6 @@ def test_features_are_all_short_ngrams_words_and_pairs_of_them() -> None:
     assert buckets(b"old sea") & buckets(b"old  sea!") > buckets(b"old") | buckets(b"sea")
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 7), min_size=6, max_size=6), min_size=1, max_size=3))
 def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[list[int]]) -> None:
     index, value = features.bags(torch.tensor(rows), torch.ones(8))
