@@ -35,6 +35,8 @@ from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.relay import rules
+from dispatcher.relay.listener import listen_to_trainings, open_relay
 from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import Heartbeats, loop_of
@@ -50,6 +52,9 @@ EXIT_LOOP_DIED = 70
 
 # What may fail at the portal beside status checks: see `CircuitBreaker.trip`.
 _WRITE = "write"
+
+# Seconds after all else has stopped for trainings' calls that are under way.
+_LAST_ANSWERS = 5.0
 
 # Seconds that the events of one change of a Job are apart at most.
 _BURST = 0.25
@@ -96,34 +101,49 @@ class App:
             timed=self._metrics.step,
             stopping=self._stopping,
         )
+        self._pace = Pace(settings.progress_rate)
+        self._reporter = self._make_reporter()
         self._reconciler = self._make_reconciler()
+        self._relay = open_relay(
+            settings,
+            factories.open_relay_portal(settings, self._metrics.portal_call),
+            self._cluster,
+            self._locks,
+            self._pace,
+            self._cache.job,
+            self._metrics,
+            on_outcome=self._on_told_outcome,
+            stopping=self._stopping,
+        )
         self._intake = self._make_intake()
         self._page = self._make_page()
         self._connect_metrics()
 
-    def _make_reconciler(self) -> Reconciler:
-        settings = self._settings
-        reporter = Reporter(
+    def _make_reporter(self) -> Reporter:
+        return Reporter(
             self._cluster,
             self._portal,
             self._metrics,
-            ttl=settings.ttl_after_report,
+            ttl=self._settings.ttl_after_report,
             events=self._events,
             on_outage=self._on_refused_outcomes,
         )
+
+    def _make_reconciler(self) -> Reconciler:
+        settings = self._settings
         kueue = KueueWorkloads(self._cluster.list_workloads, settings.progress, self._events)
         return Reconciler(
             self._work,
             self._cache,
             self._cluster,
             self._launcher,
-            reporter,
+            self._reporter,
             self._locks,
             self._repair,
             self._ended,
             limits=factories.limits_of(settings),
             progress_every=settings.progress,
-            pace=Pace(settings.progress_rate),
+            pace=self._pace,
             take_on_after=settings.take_on_after,
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
@@ -176,6 +196,7 @@ class App:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         servers = listen(settings, self._heartbeats, self.not_ready, self._metrics.registry, self._page)
+        relay = listen_to_trainings(settings, self._relay, servers)
         if self._portal is not None and not settings.api_key:
             # The client has warned "API_KEY not configured". Without the key no status can be checked, and a model
             # whose status is unknown must not be trained.
@@ -183,6 +204,9 @@ class App:
             self._stopping.wait()
         else:
             self._run_loops()
+        if relay is not None:
+            # Trainings are served to the last: what they tell now need not be told by anybody else.
+            relay.finish(_LAST_ANSWERS)
         for server in servers:
             server.stop()
         if self._died:
@@ -290,6 +314,13 @@ class App:
     def _on_refused_outcomes(self, sentence: str, model_id: str) -> None:
         """Trainings whose end cannot be told are started one at a time. The probe only reads; a launch writes."""
         self._breakers["portal"].trip(sentence, functools.partial(self._probe_portal, model_id), what=_WRITE)
+
+    def _on_told_outcome(self, model_id: str, error: PortalError | None) -> None:
+        """How the portal took an outcome that a training told through the relay: evidence as good as our own."""
+        if error is None:
+            self._breakers["portal"].record_success(_WRITE)
+        if error is None or rules.shows_an_outage(error):
+            self._reporter.witness(model_id, error)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self._stopping.is_set():

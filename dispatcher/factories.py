@@ -20,6 +20,8 @@ from portal_client.client import CallObserver, PortalClient
 
 log = logging.getLogger(__name__)
 
+# Connections that the relay keeps open to the portal.
+_RELAY_POOL = 24
 # Seconds that one of the status page's calls to the portal may take: it asks again later.
 _PAGE_TIMEOUT = 10.0
 
@@ -111,6 +113,18 @@ def open_page_portal(settings: Settings) -> PortalClient | None:
     quiet = logging.getLogger("dispatcher.web.status_page.portal")
     quiet.setLevel(logging.CRITICAL)
     return _portal(settings, timeout=_PAGE_TIMEOUT, pool_size=1, logger=quiet)
+
+
+def open_relay_portal(settings: Settings, on_call: CallObserver | None = None) -> PortalClient | None:
+    """The relay's own client. It logs failures alone: what trainings ask for is many times what the dispatcher does.
+
+    None with STATUS_TRACKING=off, or without a relay.
+    """
+    if not settings.status_tracking or not settings.relay_listens_on:
+        return None
+    quiet = logging.getLogger("dispatcher.relay.portal")
+    quiet.setLevel(logging.CRITICAL)
+    return _portal(settings, pool_size=_RELAY_POOL, logger=quiet, on_call=on_call)
 
 
 def read_template(settings: Settings) -> dict[str, Any]:

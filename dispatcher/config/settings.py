@@ -17,6 +17,7 @@ from training_common.parsers import choice, file, matching, seconds, switch, tex
 from training_common.redaction import redact
 from training_common.settings import broken, read, safe_repr, setting
 
+_RELAY_PORT = 8082
 # A loop that is silent for longer than 180 seconds is called dead by /livez; what a loop sleeps stays well below.
 _PROBE_MAX = 120
 
@@ -47,6 +48,13 @@ def _priority_classes(value: str) -> tuple[str, ...]:
         if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
             raise ValueError(f"must be names of PriorityClasses separated by commas; {redact(name)[:80]!r} is none")
     return found
+
+
+def _relay_keys(value: str) -> str:
+    for key in value.split(","):
+        if not re.fullmatch(r"[\x21-\x7e]{32,256}", key.strip()):
+            raise ValueError("must be keys of 32 to 256 printable ASCII characters, separated by commas")
+    return value
 
 
 def _hostnames(value: str) -> tuple[str, ...]:
@@ -283,6 +291,28 @@ class Settings:
         "names without a dot and those of the cluster need not be listed",
         empty=(),
     )
+    relay_url: str = setting(
+        "RELAY_URL",
+        portal.portal_url,
+        "Base URL of the relay, as trainings with credentials of their own call it in place of API_BASE_URL",
+        empty="",
+    )
+    relay_host: str = setting(
+        "RELAY_HOST", text, "Address that the relay is served on; :: is every one, of IPv6 and IPv4", "::"
+    )
+    relay_port: int | None = setting(
+        "RELAY_PORT",
+        whole(0, 65535),
+        "Port of the relay; empty: 8082 with CREDENTIALS=scoped, else none; 0 switches it off",
+    )
+    relay_key: str = setting(
+        "RELAY_KEY",
+        _relay_keys,
+        "Keys of the relay's tokens, separated by commas: the first signs, all are accepted; empty: one that follows "
+        "from API_KEY",
+        secret=True,
+        empty="",
+    )
     log_level: str = setting(
         "LOG_LEVEL", choice("debug", "info", "warning", "error"), "Least level that is logged", "info"
     )
@@ -321,6 +351,17 @@ class Settings:
         """
         known = self.api_key or self.storage_connection_string
         return known and f"{self.poison_queue_name} {known}"
+
+    @property
+    def relay_keys(self) -> tuple[str, ...]:
+        return tuple(key.strip() for key in self.relay_key.split(",")) if self.relay_key else ()
+
+    @property
+    def relay_listens_on(self) -> int:
+        """The relay's port; 0 where it is not served."""
+        if self.relay_port is None:
+            return _RELAY_PORT if self.scoped else 0
+        return self.relay_port
 
     @property
     def put_budget(self) -> float:
@@ -365,6 +406,27 @@ def _a_portal_to_track_at(status_tracking: bool, api_base_url: str) -> Iterator[
         yield "API_BASE_URL is not set: set it, or STATUS_TRACKING=off to launch without the portal"
 
 
+def _a_way_for_trainings(
+    credentials: str, status_tracking: bool, relay_url: str, relay_port: int | None
+) -> Iterator[str]:
+    if credentials != "scoped" or not status_tracking:
+        return
+    if not relay_url:
+        yield (
+            "RELAY_URL is not set: with CREDENTIALS=scoped it is what trainings call the dispatcher's relay, such as "
+            "http://training-relay.training-system.svc:8082"
+        )
+    if relay_port == 0:
+        yield "RELAY_PORT is 0: with CREDENTIALS=scoped trainings have no other way to the portal than the relay"
+
+
+def _a_key_for_tokens(
+    credentials: str, status_tracking: bool, relay_key: str, api_key: str, storage_connection_string: str
+) -> Iterator[str]:
+    if credentials == "scoped" and not (status_tracking or relay_key or api_key or storage_connection_string):
+        yield "RELAY_KEY is not set: with CREDENTIALS=scoped and without an API_KEY it signs the trainings' tokens"
+
+
 def _pauses_in_order(poll_min: float, poll_max: float) -> Iterator[str]:
     if poll_min > poll_max:
         yield "POLL_MIN_SECONDS is larger than POLL_MAX_SECONDS"
@@ -382,6 +444,8 @@ _RULES = (
     _one_way_into_storage,
     _signatures_can_be_made,
     _a_portal_to_track_at,
+    _a_way_for_trainings,
+    _a_key_for_tokens,
     _pauses_in_order,
     _job_outlives_its_message,
 )

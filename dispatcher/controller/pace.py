@@ -62,3 +62,8 @@ class Pace:
         with self._lock:
             if (turn := self._turns.pop(key, None)) is not None:
                 heapq.heappush(self._free, turn)
+
+
+def of_training(uid: str) -> str:
+    """The key of what a Job's training itself tells, beside what we tell of its waiting by the Job's `uid`."""
+    return f"training {uid}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.cluster.jobs import Job
-from dispatcher.controller.pace import Pace
+from dispatcher.controller.pace import Pace, of_training
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
@@ -122,6 +122,7 @@ class Progress:
 
     def forget(self, job: Job) -> None:
         """The Job has ended."""
-        self.pace.forget(job.uid)
+        for key in (job.uid, of_training(job.uid)):
+            self.pace.forget(key)
         with self._guard:
             self._shown.pop(job.uid, None)

@@ -77,6 +77,13 @@ class Reporter:
         log.info("Model %s: %s (%s), %s: %s", job.model_id, title, verdict.code, result, verdict.sentence)
         return released
 
+    def witness(self, model_id: str, error: PortalError | None) -> None:
+        """How the portal took an outcome that the training itself has told. error: an outage, not the words' fault."""
+        if error is None:
+            self._tries.taken(model_id)
+        else:
+            self._tries.refused(model_id, error)
+
     def forget(self, job: Job) -> None:
         """Nothing is left to report of it here: another replica may have reported what we have tried to."""
         self._tries.are_over(job)
@@ -185,7 +192,7 @@ class Reporter:
         try:
             shown = self.portal.get_model_status(job.model_id).status
             if shown.is_terminal:
-                self._tries.taken(job)
+                self._tries.taken(job.model_id)
                 return "reported"  # by the trainer, or by an earlier try of ours
             # Read after the status. The cache may be minutes old, and this the status of a next training.
             live = self.cluster.get_job(job.name)

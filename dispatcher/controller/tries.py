@@ -46,9 +46,15 @@ class Tries:
     _refused: dict[str, float] = field(default_factory=dict, init=False)
     _server_errors: dict[str, int] = field(default_factory=dict, init=False)
 
-    def taken(self, job: Job) -> None:
+    def taken(self, model_id: str) -> None:
         """The portal has an outcome of the model."""
-        self._writes.taken(job.model_id, self.clock())
+        self._writes.taken(model_id, self.clock())
+
+    def refused(self, model_id: str, error: PortalError) -> None:
+        """The portal has not taken the outcome of the model."""
+        self._writes.refused(model_id, str(error))
+        if words := self._writes.outage():
+            self.on_outage(f"The portal takes no outcome of any model; they are kept on their Jobs. {words}", model_id)
 
     def are_over(self, job: Job) -> None:
         self._writes.forget(job.model_id)
@@ -89,13 +95,9 @@ class Tries:
         except PortalError as error:
             if error.status_code == 500:
                 self._server_errors[job.uid] = self._server_errors.get(job.uid, 0) + 1
-            self._writes.refused(model_id, str(error))
-            if words := self._writes.outage():
-                self.on_outage(
-                    f"The portal takes no outcome of any model; they are kept on their Jobs. {words}", model_id
-                )
+            self.refused(model_id, error)
             raise
-        self.taken(job)
+        self.taken(model_id)
         if taken != texts[0]:
             log.warning("Model %s: the portal did not take the whole sentence, only %r", model_id, taken)
 

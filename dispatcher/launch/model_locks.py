@@ -15,14 +15,18 @@ class ModelLocks:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def hold(self, model_id: str) -> Iterator[None]:
+    def hold(self, model_id: str, patience: float = -1.0) -> Iterator[bool]:
+        """Whether it is held. patience: seconds after which it is not waited for any longer; negative: for ever."""
         with self._guard:
             lock, users = self._locks.get(model_id, (threading.Lock(), 0))
             self._locks[model_id] = (lock, users + 1)
+        held = False
         try:
-            with lock:
-                yield
+            held = lock.acquire(timeout=patience)
+            yield held
         finally:
+            if held:
+                lock.release()
             with self._guard:
                 lock, users = self._locks[model_id]
                 if users == 1:

@@ -44,6 +44,18 @@ WATCHED = ("jobs", "pods")
 # How a watch ended: by its timer, too far behind (410), or broken.
 WATCH_ENDS = ("resync", "expired", "error")
 QUEUES = ("requests", "poison")
+RELAY_CALLS = ("status", "progress", "outcome", "other")
+RELAY_RESULTS = (
+    "passed",
+    "unauthorized",
+    "forbidden",
+    "over",
+    "conflict",
+    "paced",
+    "malformed",
+    "refused",
+    "unavailable",
+)
 
 # Seconds. A call to a healthy portal or API server takes milliseconds; its time-out is 30 s.
 _CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -117,6 +129,8 @@ class Metrics:
         self.portal_call_seconds = self._new(
             Histogram, "portal_call_seconds", what, _CALL_BUCKETS, method=("GET", "PUT")
         )
+        what = "Calls of trainings to the relay, by what was asked for and what became of it"
+        self.relay_calls = self._new(Counter, "relay_calls", what, call=RELAY_CALLS, result=RELAY_RESULTS)
         what = "Calls to the API server, by HTTP status (none: no answer)"
         self.cluster_calls = self._new(Counter, "cluster_calls", what, verb=(), resource=(), status=())
         what = "One call to the API server except watches, however it ended"

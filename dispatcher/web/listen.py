@@ -7,8 +7,9 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from dispatcher.config.settings import Settings
+from dispatcher.web.guards import at_most, for_loopback, for_network, is_loopback
 from dispatcher.web.health import HealthServer, Heartbeats
-from dispatcher.web.server import HttpServer, Route, at_most, for_loopback, for_network, is_loopback
+from dispatcher.web.server import HttpServer, Route
 from dispatcher.web.status_page import StatusPage
 
 # Pages and rows that are put together at a time.

@@ -1,16 +1,18 @@
-"""A small read-only HTTP server: GET and HEAD of routes, each an answer or None; any other method is refused."""
+"""A small HTTP server: routes, each with an answer to a request or None. Read-only, where nothing else is asked for.
+
+Every connection has a thread, and so they are bounded in number and in time, however a client drips or idles.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
@@ -19,16 +21,16 @@ from urllib.parse import parse_qsl, unquote
 
 log = logging.getLogger(__name__)
 
-# Seconds that a connection may last in all, however it drips: each has a thread and a file descriptor.
+# Seconds that a connection may last in all, however it drips: each has a thread and a file descriptor. With keep-alive,
+# each request and its answer may.
 _PATIENCE = 30.0
+# Seconds that a connection is kept for a next request.
+_IDLE = 5.0
 # Connections at a time. One more, and the oldest is cut: who asks and reads at once is through long before.
 _MOST_CONNECTIONS = 64
 _FIELDS = 20
-# A Host header, or a host alone. urllib and browsers send a name in lower case, curl as it was typed.
-_LOOPBACK = re.compile(r"(localhost|127(\.[0-9]{1,3}){3}|\[::1\])(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
-_PORT = re.compile(r":[0-9]{1,5}$", re.ASCII)
-# Names that only a cluster's own DNS answers for.
-_CLUSTERS = (".svc", ".svc.cluster.local")
+_READS = ("GET", "HEAD")
+_LENGTH = re.compile(r"[0-9]{1,9}", re.ASCII)
 # What a listener on every address of both families is asked for by; it accepts IPv4, too.
 _EVERYWHERE = "::"
 # Seconds that `stop` may take.
@@ -37,12 +39,19 @@ _STOP_WITHIN = 0.1
 
 @dataclass(frozen=True)
 class Request:
-    """path: decoded, without the query; query: the last value of each name; etag, host: headers, "" where none."""
+    """path: decoded, without the query; query: the last value of each name; etag, host: headers, "" where none.
+
+    target: path and query as they came; headers: name in lower case → every value that came with it.
+    """
 
     path: str
     query: Mapping[str, str] = field(default_factory=dict)
     etag: str = ""
     host: str = ""
+    method: str = "GET"
+    target: str = ""
+    headers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -59,81 +68,40 @@ Route = Callable[[Request], Answer | None]
 """The answer to a request, None where another route has its path."""
 
 
-def for_loopback(route: Route, hostnames: Collection[str] = ()) -> Route:
-    """`route` for a listener on loopback, closed to browsers that another site's name led here (DNS rebinding).
-
-    Such a name resolves to the viewer's own machine, where `kubectl port-forward` listens. hostnames: allowed besides.
-    """
-
-    def guarded(request: Request) -> Answer | None:
-        if request.host and not (_LOOPBACK.fullmatch(request.host) or _name(request.host) in hostnames):
-            return Answer(421, b"This is served on loopback; http://localhost:PORT/ would be right\n")
-        return route(request)
-
-    return guarded
-
-
-def for_network(route: Route, hostnames: Collection[str] = ()) -> Route:
-    """`route` for a listener that others reach. Rebinding takes a name that its owner lets resolve to us.
-
-    So addresses, names without a dot and names of a cluster's own are allowed, and hostnames (lower case) besides.
-    """
-
-    def guarded(request: Request) -> Answer | None:
-        name = _name(request.host)
-        if not (_is_address(name) or "." not in name or name.endswith(_CLUSTERS) or name in hostnames):
-            text = b"This is not served under that name; STATUS_HOSTNAMES lists those that it has besides addresses\n"
-            return Answer(421, text)
-        return route(request)
-
-    return guarded
-
-
-def at_most(number: int, route: Route) -> Route:
-    """`route`, with at most `number` answers under way: a flood of pages leaves the probes their share."""
-    slots = threading.BoundedSemaphore(number)
-
-    def bounded(request: Request) -> Answer | None:
-        if not slots.acquire(blocking=False):
-            return Answer(503, b"Too many requests at a time; try again\n", headers={"Retry-After": "1"})
-        try:
-            return route(request)
-        finally:
-            slots.release()
-
-    return bounded
-
-
-def _name(host: str) -> str:
-    """A Host header without its port, in lower case."""
-    return _PORT.sub("", host).strip("[]").removesuffix(".").lower()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine (in a pod: this pod) reaches a listener on `host`."""
-    return _LOOPBACK.fullmatch(f"[{host}]" if ":" in host else host) is not None
-
-
 class HttpServer(ThreadingHTTPServer):
-    """Serves `routes`, the first that answers. paths: named by a 404. Raises OSError where the port is taken."""
+    """Serves `routes`, the first that answers. paths: named by a 404. Raises OSError where the port is taken.
+
+    methods: any other is refused; most_body: bytes that a request may bring; most: connections at a time; keep_alive:
+    whether a connection serves several requests.
+    """
 
     daemon_threads = True
-    request_queue_size = _MOST_CONNECTIONS
 
-    def __init__(self, host: str, port: int, routes: Sequence[Route], *, name: str, paths: str) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        routes: Sequence[Route],
+        *,
+        name: str,
+        paths: str,
+        methods: Collection[str] = _READS,
+        most_body: int = 0,
+        most: int = _MOST_CONNECTIONS,
+        keep_alive: bool = False,
+    ) -> None:
         self.routes = routes
         self.name = name
         self.paths = paths
+        self.methods = methods
+        self.most_body = most_body
+        self.keep_alive = keep_alive
+        self.request_queue_size = self._most = most
         self._lock = threading.Lock()
         self._since: dict[socket.socket, float] = {}  # open connections, the oldest first
+        self._asking: set[socket.socket] = set()  # those whose answer is being found: their route bounds its time
+        self._unanswered = 0  # requests whose answer is being found or sent
+        self._all_answered = threading.Condition(self._lock)
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             super().__init__((host, port), _Handler)
@@ -157,7 +125,9 @@ class HttpServer(ThreadingHTTPServer):
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
             self._since[request] = time.monotonic()
-            surplus = next(iter(self._since)) if len(self._since) > _MOST_CONNECTIONS else None
+            full = len(self._since) > self._most
+            # Where everybody waits for an answer, it is the one that has come last.
+            surplus = next(other for other in self._since if other not in self._asking) if full else None
         if surplus is not None:
             self._cut(surplus)
         super().process_request(request, client_address)
@@ -171,9 +141,27 @@ class HttpServer(ThreadingHTTPServer):
         """Several times a second: end the connections whose time is over."""
         latest = time.monotonic() - _PATIENCE
         with self._lock:
-            over = [request for request, since in self._since.items() if since < latest]
+            over = [other for other, since in self._since.items() if since < latest and other not in self._asking]
         for request in over:
             self._cut(request)
+
+    @contextmanager
+    def serving(self, request: socket.socket) -> Iterator[None]:
+        """While a request's answer is found and sent."""
+        with self._lock:
+            self._unanswered += 1
+        try:
+            yield
+        finally:
+            with self._all_answered:
+                self._unanswered -= 1
+                self._restart(request)
+                self._all_answered.notify_all()
+
+    def _restart(self, request: socket.socket) -> None:
+        """Its time begins anew, unless it was cut."""
+        if self._since.pop(request, None) is not None:
+            self._since[request] = time.monotonic()
 
     def _cut(self, request: socket.socket) -> None:
         """Wakes its thread, which then closes it."""
@@ -195,13 +183,26 @@ class HttpServer(ThreadingHTTPServer):
         self.shutdown()
         self.server_close()
 
-    def answer(self, request: Request) -> Answer:
+    def finish(self, seconds: float) -> None:
+        """Stop; wait at most so long for the answers to what was asked before."""
+        self.stop()
+        self.keep_alive = False
+        with self._all_answered:
+            self._all_answered.wait_for(lambda: not self._unanswered, max(0.0, seconds))
+
+    def answer(self, request: Request, connection: socket.socket) -> Answer:
+        with self._lock:
+            self._asking.add(connection)
         try:
             answers = (route(request) for route in self.routes)
             return next((a for a in answers if a is not None), Answer(404, f"{self.paths}\n".encode()))
         except Exception:
             log.exception("The server %s has no answer to %s", self.name, ascii(request.path)[:200])
             return Answer(500, b"The dispatcher failed on this request; its log tells more\n")
+        finally:
+            with self._lock:
+                self._asking.discard(connection)
+                self._restart(connection)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
@@ -214,26 +215,60 @@ class _Handler(BaseHTTPRequestHandler):
     server_version, sys_version = "training-dispatcher", ""
     timeout = _PATIENCE
 
+    def setup(self) -> None:
+        if self.server.keep_alive:
+            self.protocol_version = "HTTP/1.1"
+        super().setup()
+
     def __getattr__(self, attribute: str) -> Callable[[], None]:
-        # The base class looks for do_METHOD: any method but these two is refused, whatever its name.
-        if attribute in ("do_GET", "do_HEAD"):
-            return self._serve
+        # The base class looks for do_METHOD: any method but the server's is refused, whatever its name.
         if attribute.startswith("do_"):
-            return self._refuse
+            return self._serve if attribute.removeprefix("do_") in self.server.methods else self._refuse
         raise AttributeError(attribute)
 
     def _serve(self) -> None:
+        with self.server.serving(self.connection):
+            if isinstance(body := self._body(), Answer):
+                self.close_connection = True  # what is left of the body would be taken for a request
+                self._send(body)
+            else:
+                self._send(self._found(body))
+            self.close_connection = self.close_connection or not self.server.keep_alive
+        self.connection.settimeout(_IDLE)
+
+    def _found(self, body: bytes) -> Answer:
         path, _, query = self.path.partition("?")
         try:
             fields = dict(parse_qsl(query, max_num_fields=_FIELDS))
         except ValueError:
-            self._send(Answer(400, f"The query has more than {_FIELDS} fields\n".encode()))
-            return
+            return Answer(400, f"The query has more than {_FIELDS} fields\n".encode())
+        headers: dict[str, list[str]] = {}
+        for name, value in self.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
         etag, host = self.headers.get("If-None-Match", ""), self.headers.get("Host", "")
-        self._send(self.server.answer(Request(unquote(path), fields, etag, host)))
+        request = Request(unquote(path), fields, etag, host, self.command, self.path, headers, body)
+        return self.server.answer(request, self.connection)
+
+    def _body(self) -> bytes | Answer:
+        """What the request brings; a refusal, where that is not wanted or has no one length."""
+        most = self.server.most_body
+        if not most:
+            return b""  # it goes with the connection
+        lengths = self.headers.get_all("Content-Length") or ["0"]
+        if self.headers.get_all("Transfer-Encoding"):
+            return Answer(411, b"Content-Length, and no Transfer-Encoding\n")
+        if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+            return Answer(400, b"One Content-Length would be right\n")
+        if int(lengths[0]) > most:
+            return Answer(413, f"At most {most} bytes\n".encode())
+        body = self.rfile.read(int(lengths[0]))
+        return body if len(body) == int(lengths[0]) else Answer(400, b"The body is shorter than its Content-Length\n")
 
     def _refuse(self) -> None:
-        self._send(Answer(405, b"GET or HEAD\n", headers={"Allow": "GET, HEAD"}))
+        self.close_connection = True
+        allowed = ", ".join(self.server.methods)
+        spelt = " or ".join(self.server.methods)
+        self._send(Answer(405, f"{spelt}\n".encode(), headers={"Allow": allowed}))
 
     def _send(self, answer: Answer) -> None:
         self.send_response(answer.status)
@@ -241,6 +276,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer.body)))
         for header, value in answer.headers.items():
             self.send_header(header, value)
+        if self.server.keep_alive and self.close_connection:
+            self.send_header("Connection", "close")
         self.end_headers()
         if self.command != "HEAD" and answer.status != 304:
             self.wfile.write(answer.body)

@@ -85,7 +85,7 @@ def test_only_hosts_for_examples_and_of_other_projects_are_linked(page: Path) ->
     known = r"keda\.sh|kueue\.sigs\.k8s\.io|airflow\.apache\.org|keepachangelog\.com|semver\.org"
     sources = r"kubernetes\.io|etcd\.io|(?:learn|azure)\.microsoft\.com|github\.com"  # of documented limits and prices
     for host in re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")):
-        example = host.endswith(("example.com", ".core.windows.net")) or host in ("localhost", "127.0.0.1")
+        example = host.endswith(("example.com", ".core.windows.net", ".svc")) or host in ("localhost", "127.0.0.1")
         assert example or re.fullmatch(f"{known}|{sources}", host), host
 
 

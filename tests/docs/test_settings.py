@@ -23,6 +23,8 @@ from dispatcher.telemetry.metrics import (
     PAUSES,
     PREFIX,
     QUEUES,
+    RELAY_CALLS,
+    RELAY_RESULTS,
     WATCH_ENDS,
     Metrics,
 )
@@ -162,6 +164,7 @@ def test_every_reason_of_a_pause_and_every_end_of_a_watch_is_documented() -> Non
         ("launch_step_seconds", LAUNCH_STEPS),
         ("watch_restarts_total", WATCH_ENDS),
         ("queue_messages", QUEUES),
+        ("relay_calls_total", (*RELAY_CALLS, *RELAY_RESULTS)),
     ):
         assert set(known) <= set(re.findall(r"`(\w+)`", rows[f"{PREFIX}_{metric}"])), metric
 

@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.config.settings import Settings
 from dispatcher.web import server as server_module
+from dispatcher.web.guards import at_most, for_loopback, for_network
 from dispatcher.web.health import HealthServer, Heartbeats
-from dispatcher.web.server import Answer, HttpServer, Request, at_most, for_loopback, for_network
+from dispatcher.web.server import Answer, HttpServer, Request
 from local_stack.processes import wait_until
 from tests.world.dispatcher_process import Stage
 

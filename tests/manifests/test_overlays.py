@@ -10,6 +10,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from dispatcher.config import settings as settings_module
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.kustomized import (
@@ -109,6 +110,8 @@ def _references(node: Any) -> list[tuple[str, str, str | None]]:
         return []
     found: list[tuple[str, str, str | None]] = []
     for field, value in node.items():
+        if field in ("configMapKeyRef", "secretKeyRef") and value.get("optional"):
+            continue
         if field in ("configMapKeyRef", "secretKeyRef"):
             found.append(("Secret" if field.startswith("secret") else "ConfigMap", value["name"], value["key"]))
         elif field in ("configMapRef", "configMap"):
@@ -128,7 +131,7 @@ def test_the_dispatcher_starts_with_the_settings_of_the_manifests(variant: str, 
     assert configured["JOB_TEMPLATE"] == "/etc/training-dispatcher/job-template.yaml"
     (tmp_path / "job-template.yaml").write_text(template_of(variant), encoding="utf-8")
     (dispatcher,) = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]["containers"]
-    from_secrets = {entry["name"]: "AccountKey=secret" for entry in dispatcher["env"]}
+    from_secrets = {entry["name"]: "AccountKey=".ljust(32, "-") for entry in dispatcher["env"]}
     assert set(from_secrets) <= known
     Settings.read({**configured, **from_secrets, "JOB_TEMPLATE": str(tmp_path / "job-template.yaml")})
 
@@ -138,14 +141,27 @@ def test_probes_metrics_and_shutdown_fit_the_settings(variant: str) -> None:
     configured = settings_of(variant)
     pod = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]
     (dispatcher,) = pod["containers"]
-    port, status = dispatcher["ports"]
+    port, status, relay = dispatcher["ports"]
     assert str(port["containerPort"]) == configured["HEALTH_PORT"]
     assert (status["name"], str(status["containerPort"])) == ("status", configured["STATUS_PORT"])
+    assert (relay["name"], relay["containerPort"]) == ("relay", settings_module._RELAY_PORT)
     assert dispatcher["livenessProbe"]["httpGet"] == {"path": "/livez", "port": port["name"]}
     assert dispatcher["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": port["name"]}
     assert pod["terminationGracePeriodSeconds"] >= float(configured["SHUTDOWN_GRACE_SECONDS"]) + 10
     for monitor in of_kind(variant, "PodMonitor").values():
         assert [endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]] == [port["name"]]
+
+
+@every_variant
+def test_the_relay_is_served_by_every_dispatcher_ready_or_not(variant: str) -> None:
+    """Readiness follows the intake, which an outage of the portal pauses: that must not close the relay as well."""
+    service = of_kind(variant, "Service")["training-relay"]["spec"]
+    pod = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    assert service["publishNotReadyAddresses"] is True
+    [port] = service["ports"]
+    assert port["port"] == settings_module._RELAY_PORT
+    assert port["targetPort"] in [named["name"] for named in pod["spec"]["containers"][0]["ports"]]
 
 
 @every_variant

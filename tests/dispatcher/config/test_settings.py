@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from dispatcher.config.settings import Settings, SettingsError
+from dispatcher.relay.listener import tokens_of
+from dispatcher.relay.tokens import RelayTokens
 from tests.world.repository import ROOT
 from training_common.settings import settings_of
 
@@ -210,6 +212,52 @@ def whatever_is_said(environ: dict[str, str]) -> str:
         return repr(Settings.read(environ))
     except SettingsError as error:
         return str(error)
+
+
+SCOPED = {"CREDENTIALS": "scoped", "RELAY_URL": "http://training-relay.training-system.svc:8082/"}
+IDENTITY = {"AZURE_STORAGE_QUEUE_URL": "https://acme.queue.core.windows.net", "AZURE_STORAGE_CONNECTION_STRING": ""}
+
+
+def test_trainings_with_credentials_of_their_own_find_the_relay(environ: dict[str, str]) -> None:
+    assert Settings.read(environ).relay_listens_on == 0
+    settings = Settings.read({**environ, **SCOPED})
+    assert (settings.relay_listens_on, settings.scoped) == (8082, True)
+    assert settings.relay_url == "http://training-relay.training-system.svc:8082"
+    assert Settings.read({**environ, "RELAY_PORT": "9000"}).relay_listens_on == 9000
+
+
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        ({"RELAY_URL": ""}, "RELAY_URL is not set: .* such as http://training-relay"),
+        ({"RELAY_PORT": "0"}, "RELAY_PORT is 0: .* no other way to the portal"),
+        ({"RELAY_KEY": "short"}, "RELAY_KEY must be keys of 32 to 256"),
+        ({"RELAY_KEY": "k" * 32 + ",," + "l" * 32}, "RELAY_KEY must be keys of 32 to 256"),
+        ({**IDENTITY, "STATUS_TRACKING": "off", "API_KEY": ""}, "RELAY_KEY is not set: .* signs the trainings' tokens"),
+    ],
+)
+def test_trainings_that_could_not_reach_the_portal_are_told_before_one_starts(
+    environ: dict[str, str], changes: dict[str, str], right: str
+) -> None:
+    more = (
+        {"AZURE_STORAGE_BLOB_URL": "https://acme.blob.core.windows.net"} if "AZURE_STORAGE_QUEUE_URL" in changes else {}
+    )
+    found = problems({**environ, **SCOPED, **more, **changes})
+    assert len(found) == 1
+    assert re.search(right, found[0])
+    assert "kkkk" not in found[0]
+
+
+def test_without_tracking_no_relay_is_asked_for(environ: dict[str, str]) -> None:
+    Settings.read({**environ, "CREDENTIALS": "scoped", "STATUS_TRACKING": "off", "RELAY_PORT": "0"})
+
+
+def test_the_keys_of_the_relay_are_secrets_and_the_first_signs(environ: dict[str, str]) -> None:
+    settings = Settings.read({**environ, **SCOPED, "RELAY_KEY": "n" * 32 + " , " + "o" * 32})
+    assert settings.relay_keys == ("n" * 32, "o" * 32)
+    assert "nnnn" not in repr(settings)
+    assert tokens_of(settings).check(RelayTokens(["o" * 32]).make("1", "run-1")) is not None
+    assert RelayTokens(["n" * 32]).check(tokens_of(settings).make("1", "run-1")) is not None
 
 
 def test_settings_cannot_be_changed(environ: dict[str, str]) -> None:

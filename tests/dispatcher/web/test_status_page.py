@@ -13,8 +13,9 @@ import pytest
 
 from dispatcher.controller.summaries import Summaries, Summary
 from dispatcher.telemetry.metrics import Metrics
+from dispatcher.web.guards import for_loopback, is_loopback
 from dispatcher.web.health import HealthServer, Heartbeats
-from dispatcher.web.server import Answer, HttpServer, Request, for_loopback, is_loopback
+from dispatcher.web.server import Answer, HttpServer, Request
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, losses, reported_job, running_job
