@@ -208,7 +208,9 @@ def test_production_has_exactly_two_places_to_fill_in() -> None:
 
 def test_a_component_is_left_out_unless_it_is_listed() -> None:
     listed = yaml.safe_load((MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text())
-    assert listed["components"] == [f"../../components/{name}" for name in ("admission-policy", "network-policy")]
+    assert listed["components"] == [
+        f"../../components/{name}" for name in ("admission-policy", "network-policy", "scoped-credentials")
+    ]
     mentioned = (MANIFESTS / "overlays" / "production" / "kustomization.yaml").read_text()
     for name in {*COMPONENTS} - {"workload-identity-trainings"}:  # which is for one namespace
         assert f"../../components/{name}\n" in mentioned

@@ -23,11 +23,11 @@ STANDARD = tuple(
 )
 # An operator's own overlay of 0.1, which lies among the tests.
 _ONE_NAMESPACE = ROOT / "tests" / "manifests" / "one_namespace"
-# Overlay → the components that can be added to it. In one namespace the policy would refuse the dispatcher's own pods;
-# in two a training has no identity.
+# Overlay → the components that can be added to it. In one namespace the policy would refuse the dispatcher's own pods,
+# and trainings share their credentials; in two a training has no identity.
 _ADDED: dict[str, tuple[str, ...]] = {
     "production": tuple(c for c in COMPONENTS if c not in {*STANDARD, "workload-identity-trainings"}),
-    "one_namespace": tuple(c for c in COMPONENTS if c != "admission-policy"),
+    "one_namespace": tuple(c for c in COMPONENTS if c not in {"admission-policy", "scoped-credentials"}),
 }
 # Name → (overlay, components on top of it).
 VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {

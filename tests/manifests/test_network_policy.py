@@ -1,0 +1,141 @@
+"""What the network policies of production let through, connection by connection."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.world.admission import job_of
+from tests.world.kustomized import Object, needs_kubectl, of_kind, template_pod
+
+pytestmark = needs_kubectl
+
+TWO_NAMESPACES = ["production", "production+all"]
+TRAINING = {"app.kubernetes.io/managed-by": "training-dispatcher"}
+DISPATCHER = {"app.kubernetes.io/name": "training-dispatcher"}
+NAME_SERVER = {"k8s-app": "kube-dns"}
+PORTS = {"health": 8080, "status": 8081}
+
+
+def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
+    wanted = selector.get("matchLabels", {})
+    among = selector.get("matchExpressions", [])
+    assert all(entry["operator"] == "In" for entry in among)
+    return wanted.items() <= labels.items() and all(labels.get(e["key"]) in e["values"] for e in among)
+
+
+def _is_peer(peer: Object, address: str, namespace: str, labels: Mapping[str, str]) -> bool:
+    """address: of an outside host, "" for a pod with these labels in this namespace."""
+    if block := peer.get("ipBlock"):
+        networks = [ipaddress.ip_network(cidr) for cidr in (block["cidr"], *block.get("except", ()))]
+        inside = [bool(address) and ipaddress.ip_address(address) in network for network in networks]
+        return inside[0] and not any(inside[1:])
+    in_namespace = _selects(peer["namespaceSelector"], {"kubernetes.io/metadata.name": namespace})
+    return not address and in_namespace and _selects(peer["podSelector"], labels)
+
+
+def _is_open(
+    variant: str,
+    direction: str,
+    of: tuple[str, Mapping[str, str]],
+    port: int,
+    *,
+    address: str = "",
+    pod: tuple[str, Mapping[str, str]] = ("", {}),
+    protocol: str = "TCP",
+) -> bool:
+    """Whether a pod `of` (namespace, labels) may be reached from, or reach, an address or a pod (namespace, labels)."""
+    policies = [
+        policy["spec"]
+        for policy in of_kind(variant, "NetworkPolicy").values()
+        if policy["metadata"]["namespace"] == of[0] and _selects(policy["spec"]["podSelector"], of[1])
+    ]
+    assert policies, "nothing would be closed"
+    which, peers = ("ingress", "from") if direction == "in" else ("egress", "to")
+    for rule in (rule for policy in policies for rule in policy.get(which, ())):
+        numbers = {(PORTS.get(p["port"], p["port"]), p["protocol"]) for p in rule["ports"]}
+        hosts = rule.get(peers)
+        if (port, protocol) in numbers and (hosts is None or any(_is_peer(h, address, *pod) for h in hosts)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("variant", TWO_NAMESPACES)
+@pytest.mark.parametrize(
+    ("where", "port", "is_open"),
+    [
+        ({"address": "20.60.1.2"}, 443, True),  # storage
+        ({"address": "2603:1030::1"}, 443, True),
+        ({"pod": ("training-system", DISPATCHER)}, 8082, True),  # the relay
+        ({"pod": ("kube-system", NAME_SERVER)}, 53, True),
+        ({"address": "169.254.20.10"}, 53, True),
+        ({"address": "20.60.1.2"}, 80, False),
+        ({"address": "8.8.8.8"}, 53, False),  # another name server
+        ({"pod": ("training-system", DISPATCHER)}, 8080, False),
+        ({"pod": ("training-system", DISPATCHER)}, 8081, False),
+        ({"pod": ("training-system", {})}, 8082, False),
+        ({"pod": ("training", TRAINING)}, 443, False),  # another training
+        ({"pod": ("kube-system", {})}, 443, False),
+        ({"pod": ("default", NAME_SERVER)}, 53, False),
+        *(
+            ({"address": address}, 443, False)
+            for address in (
+                "169.254.169.254",  # the metadata service of AWS, Azure and GCP
+                "fd00:ec2::254",
+                "fe80::a9fe:a9fe",
+                "168.63.129.16",  # Azure's host
+                "10.0.0.1",  # the API server by its Service, and whatever else is private
+                "172.20.0.1",
+                "192.168.1.1",
+                "100.64.0.1",
+                "127.0.0.1",
+                "0.0.0.0",
+                "224.0.0.1",
+                "255.255.255.255",
+                "fc00::1",
+                "::1",
+                "::ffff:10.0.0.1",
+                "64:ff9b::a00:1",  # 10.0.0.1 through NAT64
+            )
+        ),
+        ({"address": "169.254.169.254"}, 80, False),
+        ({"address": "10.0.0.1"}, 6443, False),
+    ],
+)
+def test_a_training_reaches_name_server_storage_and_relay_and_nothing_else(
+    variant: str, where: dict[str, Any], port: int, is_open: bool
+) -> None:
+    training = ("training", job_of(variant)["spec"]["template"]["metadata"]["labels"])
+    assert _is_open(variant, "out", training, port, **where) is is_open
+    assert port != 53 or _is_open(variant, "out", training, port, protocol="UDP", **where) is is_open
+
+
+@pytest.mark.parametrize("variant", TWO_NAMESPACES)
+@pytest.mark.parametrize("port", [22, 443, 8080, 8082])
+def test_nobody_reaches_a_training(variant: str, port: int) -> None:
+    training = ("training", job_of(variant)["spec"]["template"]["metadata"]["labels"])
+    for pod in (training, ("training-system", DISPATCHER), ("monitoring", {})):
+        assert not _is_open(variant, "in", training, port, pod=pod)
+    assert not _is_open(variant, "in", training, port, address="10.0.0.7")
+
+
+@pytest.mark.parametrize("variant", TWO_NAMESPACES)
+def test_the_relay_is_for_trainings_alone_and_the_status_page_for_nobody(variant: str) -> None:
+    here = ("training-system", DISPATCHER)
+    assert _is_open(variant, "in", here, 8082, pod=("training", TRAINING))
+    assert not _is_open(variant, "in", here, 8082, pod=("training", {}))
+    assert not _is_open(variant, "in", here, 8082, pod=("default", TRAINING))
+    assert not _is_open(variant, "in", here, 8082, address="203.0.113.9")
+    for pod in (("training", TRAINING), ("monitoring", {})):
+        assert not _is_open(variant, "in", here, 8081, pod=pod)
+        assert _is_open(variant, "in", here, 8080, pod=pod), "probes and metrics"
+
+
+def test_a_pod_without_our_label_reaches_nothing_in_the_namespace_of_the_trainings() -> None:
+    stray = ("training", template_pod("production")["metadata"]["labels"])
+    for port in (53, 443, 8082):
+        assert not _is_open("production", "out", stray, port, address="20.60.1.2")
+        assert not _is_open("production", "out", stray, port, pod=("training-system", DISPATCHER))

@@ -1,0 +1,104 @@
+"""Production's admission policies, and trainings as the dispatcher and Kubernetes make them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dispatcher.config.settings import Settings
+from dispatcher.factories import bounds_of, defaults_of
+from dispatcher.launch.job_spec import build_job
+from dispatcher.launch.job_template import load_template
+from dispatcher.launch.request import TrainingRequest, decode
+from local_stack.cluster.client import StandInCluster
+from local_stack.cluster.registry.defaults import default_job, default_pod
+from local_stack.cluster.registry.policies import Write, denial
+from local_stack.cluster.registry.resources import JOBS, PODS, SECRETS, Resource
+from tests.world.kustomized import Object, config_map, of_kind, settings_of, template_of
+from tests.world.repository import JOB_TEMPLATE
+
+NAMESPACE = "training"
+MODEL = "model-123"
+MESSAGE = f'{{"task": "train", "model_container_name": "{MODEL}", "dataset_container_name": "dataset-xyz"}}'
+
+
+def job_of(variant: str) -> Object:
+    """The Job of a variant's template, with credentials of its own, as the API server completes it."""
+    configured = {**settings_of(variant), "JOB_TEMPLATE": str(JOB_TEMPLATE)}
+    if "AZURE_STORAGE_QUEUE_URL" not in configured:
+        configured["AZURE_STORAGE_CONNECTION_STRING"] = "AccountName=a;AccountKey=a2V5"
+    settings = Settings.read(configured)
+    request = decode(MESSAGE, bounds_of(settings))
+    assert isinstance(request, TrainingRequest)
+    job = build_job(
+        load_template(template_of(variant), settings.trainer_image),
+        request,
+        message_id="m",
+        queued_at=1.8e9,
+        defaults=defaults_of(settings),
+    )
+    job["metadata"].update(namespace=NAMESPACE, uid="u")
+    default_job(job)
+    return job
+
+
+def pod_of(job: Object) -> Object:
+    """The pod that the Job controller creates, with what admission adds to it."""
+    template = copy.deepcopy(job["spec"]["template"])
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job["metadata"]["name"], "uid": "u", "controller": True}
+    metadata = {
+        **template["metadata"],
+        "name": f"{job['metadata']['name']}-x7k2p",
+        "namespace": NAMESPACE,
+        "ownerReferences": [{**owner, "blockOwnerDeletion": True}],
+        "finalizers": ["batch.kubernetes.io/job-tracking"],
+    }
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+    default_pod(pod, 0)
+    return pod
+
+
+def secret_of(name: str = MODEL) -> Object:
+    """A training's own Secret, as the dispatcher makes it."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": "u", "controller": False}
+    labels = {"app.kubernetes.io/managed-by": "training-dispatcher", "training-dispatcher/model-id": name[6:]}
+    metadata = {"name": name, "namespace": NAMESPACE, "labels": labels, "ownerReferences": [owner]}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": {"API_KEY": "dg=="}}
+
+
+def why_denied(
+    obj: Object,
+    old: Object | None = None,
+    *,
+    may: Callable[[str], bool] = lambda verb: verb != "get",
+    subresource: str = "",
+    parameters: Mapping[str, str] | None = None,
+    variant: str = "production",
+) -> str:
+    """The sentence of the policies of a variant about a write in `training`, "" where they let it pass.
+
+    may: what who writes may do to the object; the dispatcher may get no Secret. parameters: beside the overlay's own.
+    """
+    resource: Resource = {"Job": JOBS, "Pod": PODS, "Secret": SECRETS}[obj["kind"]]
+    params = copy.deepcopy(config_map(variant, "training-policy"))
+    params["data"].update(parameters or {})
+    write = Write(resource, obj, old, subresource, may, {"kubernetes.io/metadata.name": NAMESPACE})
+    bindings = of_kind(variant, "ValidatingAdmissionPolicyBinding")
+    for name, policy in of_kind(variant, "ValidatingAdmissionPolicy").items():
+        if said := denial(policy, bindings[name], params, write):
+            return said
+    return ""
+
+
+def install(cluster: StandInCluster, variant: str = "production") -> None:
+    """Give a stand-in cluster the variant's namespaces, service accounts, policies and their parameters."""
+    for namespace in of_kind(variant, "Namespace"):
+        cluster.create_namespace(namespace)
+    cluster.create_service_account("model-training", NAMESPACE)
+    params: dict[str, Any] = config_map(variant, "training-policy")
+    cluster.api("POST", f"/api/v1/namespaces/{params['metadata']['namespace']}/configmaps", params)
+    for kind, plural in (("ValidatingAdmissionPolicy", "ies"), ("ValidatingAdmissionPolicyBinding", "ybindings")):
+        for thing in of_kind(variant, kind).values():
+            path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{plural}"
+            cluster.api("POST", path, thing)
