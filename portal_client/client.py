@@ -61,6 +61,8 @@ class PortalClient:
                  fall-back to the other header included
     pool_size:   connections kept open; more threads than that work, at the price of new connections
     on_call:     see CallObserver; it must not raise
+    newer_key:   for a key of one training, which may be exchanged while it runs: called with a key that is refused, it
+                 returns the one that has come in its place, or None; that is tried at once
     Raises ValueError, with a sentence that names the setting, for settings that cannot work.
     """
 
@@ -75,9 +77,11 @@ class PortalClient:
         pool_size: int = 16,
         logger: AnyLogger | None = None,
         on_call: CallObserver | None = None,
+        newer_key: Callable[[str], str | None] | None = None,
     ) -> None:
         self._address = _checked("API_BASE_URL", PortalAddress.parse, base_url)
         self._api_key = _checked("API_KEY", settings.api_key, api_key.strip()) if api_key.strip() else ""
+        self._newer_key = newer_key
         self._auth = auth.AuthChoice(_checked("MODEL_API_AUTH_METHOD", settings.auth_method, auth_method))
         self._verify = tls_verification(self._address, ca_bundle)
         if not timeout > 0:
@@ -179,11 +183,32 @@ class PortalClient:
 
     def _exchange(self, call: Call, payload: Mapping[str, object] | None, deadline: float) -> tuple[Answer, str]:
         """The portal's answer, whatever its status, and the authentication method that got it."""
-        if not self._api_key:
+        tried = self._api_key
+        if not tried and not self._take_newer(tried):
             self._log.warning(log_lines.KEY_MISSING_WARNING)
             raise PortalUnauthorized(
                 "API_KEY not configured: without it the portal answers nobody, so nothing was sent"
             )
+        answer, method = self._try_key(call, payload, deadline)
+        is_refused = answer.refuses_key(call) or (answer.status == 403 and not answer.is_html)
+        if is_refused and self._take_newer(tried):
+            answer, method = self._try_key(call, payload, deadline)
+        if answer.is_success:
+            self._auth.worked(method)
+        return answer, method
+
+    def _take_newer(self, refused: str) -> bool:
+        """Whether another key than the refused one is there; it is used from now on."""
+        newer = self._newer_key(refused) if self._newer_key is not None else None
+        if newer is None or newer == refused:
+            return False
+        with suppress(ValueError):
+            if newer != self._api_key:  # else another thread was faster
+                self._api_key = settings.api_key(newer)
+                self._log.info(log_lines.KEY_CHANGED, len(newer))
+        return newer == self._api_key
+
+    def _try_key(self, call: Call, payload: Mapping[str, object] | None, deadline: float) -> tuple[Answer, str]:
         self._log.info(log_lines.USING_METHOD, self._auth.method)
         order = self._auth.order()
         for position, method in enumerate(order):
@@ -198,8 +223,6 @@ class PortalClient:
                 self._log.warning(log_lines.AUTH_FAILED, spoken, answer.status)
                 if position + 1 < len(order):
                     self._log.warning(log_lines.FALLING_BACK, auth.SPOKEN[order[position + 1]])
-        if answer.is_success:
-            self._auth.worked(method)
         return answer, method
 
     def _send(self, call: Call, payload: Mapping[str, object] | None, method: str, deadline: float) -> Answer:
@@ -251,7 +274,10 @@ class PortalClient:
             self._log.warning(log_lines.KEY_MISSING_WARNING)
         self._log.info(log_lines.AUTH_METHOD, self._auth.method)
         if self._api_key and not self._address.is_https and not self._address.is_loopback:
-            self._log.warning(log_lines.UNENCRYPTED, self._address.host)
+            if self._newer_key is None:
+                self._log.warning(log_lines.UNENCRYPTED, self._address.host)
+            else:  # the dispatcher's relay, within the cluster
+                self._log.info(log_lines.UNENCRYPTED_FOR_ONE_RUN, self._address.host)
 
     def _clean(self, text: str) -> str:
         return redact(text, (self._api_key,))

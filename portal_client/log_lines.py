@@ -21,6 +21,8 @@ KEY_MISSING = "API Key configured: No"
 KEY_MISSING_WARNING = "API_KEY not configured"
 AUTH_METHOD = "Model API auth method: %s"
 UNENCRYPTED = "API_BASE_URL is http, not https: the API key travels unencrypted to %s"
+UNENCRYPTED_FOR_ONE_RUN = "API_BASE_URL is http, not https: the token of this run alone travels unencrypted to %s"
+KEY_CHANGED = "API Key has been exchanged (length: %d): it is tried again"
 
 MAKING_REQUEST = "Making API %s request to: %s"
 PAYLOAD = "Payload: %s"

@@ -138,3 +138,81 @@ def test_cookies_of_the_portal_are_not_sent_back(api: responses.RequestsMock) ->
     get(client)
 
     assert "Cookie" not in api.calls[1].request.headers
+
+
+def accept_key(api: responses.RequestsMock, accepted: str, refusal: int = 401) -> None:
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        return (200, {}, '{"status": 1}') if request.headers.get("x-api-key") == accepted else (refusal, {}, "")
+
+    api.reset()
+    api.add_callback(responses.GET, GET_URL, callback=answer)
+    api.add_callback(responses.PUT, PUT_URL, callback=answer)
+
+
+def renewable(
+    newer: list[str | None], auth_method: str = "x-api-key", base: str = BASE
+) -> tuple[PortalClient, list[str]]:
+    """A client whose key is exchanged: `newer` holds what each look finds; and the keys that it asked about."""
+    asked: list[str] = []
+
+    def newer_key(refused: str) -> str | None:
+        asked.append(refused)
+        return newer.pop(0) if newer else None
+
+    return PortalClient(base, KEY, auth_method, newer_key=newer_key), asked
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+@pytest.mark.parametrize("auth_method", ["x-api-key", "auto"])
+def test_a_key_that_was_exchanged_is_read_anew_within_the_call(
+    api: responses.RequestsMock, caplog: pytest.LogCaptureFixture, refusal: int, auth_method: str
+) -> None:
+    caplog.set_level("INFO")
+    client, asked = renewable(["another-key-0123456789"], auth_method)
+    accept_key(api, "another-key-0123456789", refusal)
+    assert get(client).status.title == "Processing"
+    put(client)
+    assert asked == [KEY], "it is not asked for while it is taken"
+    assert "API Key has been exchanged (length: 22): it is tried again" in caplog.messages
+    assert "another-key" not in caplog.text
+
+
+@pytest.mark.parametrize("found", [None, KEY, "not a key"], ids=["none", "the same", "malformed"])
+def test_a_key_that_was_not_exchanged_yet_is_a_refusal_that_may_pass(
+    api: responses.RequestsMock, found: str | None
+) -> None:
+    client, asked = renewable([found, "another-key-0123456789"])
+    accept_key(api, "another-key-0123456789")
+    with pytest.raises(PortalUnauthorized) as caught:
+        get(client)
+    assert caught.value.retryable
+    assert len(api.calls) == 1, "the refused key is not sent twice"
+    assert get(client).status.title == "Processing"
+    assert asked == [KEY, KEY]
+
+
+def test_a_key_that_comes_late_is_waited_for_with_nothing_sent(api: responses.RequestsMock) -> None:
+    late: list[str | None] = [None, "another-key-0123456789"]
+    client = PortalClient(BASE, "", newer_key=lambda refused: late.pop(0))
+    accept_key(api, "another-key-0123456789")
+    with pytest.raises(PortalUnauthorized, match="API_KEY not configured"):
+        get(client)
+    assert not api.calls
+    assert get(client).status.title == "Processing"
+
+
+def test_a_firewalls_403_is_no_reason_to_look_for_another_key(api: responses.RequestsMock) -> None:
+    client, asked = renewable(["another-key-0123456789"])
+    api.get(GET_URL, status=403, body="<html>", content_type="text/html")
+    with pytest.raises(PortalUnavailable):
+        get(client)
+    assert asked == []
+
+
+def test_http_is_told_and_no_warning_where_the_key_is_one_runs_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    renewable([], base="http://training-relay.training-system.svc:8082")
+    assert [record.levelname for record in caplog.records if "unencrypted" in record.getMessage()] == ["INFO"]
+    caplog.clear()
+    PortalClient("http://portal.example.com", KEY)
+    assert [record.levelname for record in caplog.records if "unencrypted" in record.getMessage()] == ["WARNING"]

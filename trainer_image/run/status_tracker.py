@@ -15,7 +15,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
 from portal_client import reporting
-from portal_client.errors import PortalError, StatusInDoubt
+from portal_client.errors import PortalError, PortalUnauthorized, StatusInDoubt
 from portal_client.messages import STARTED
 from portal_client.protocol import Portal
 from portal_client.reporting import OwnWrites
@@ -82,6 +82,7 @@ class StatusTracker(Tracker):
     age:            how long ago the training ended whose outcome is reported late
     interval:       at most one progress report in this time
     report_seconds: how long the terminal report is retried; a request to stop that comes meanwhile leaves one more try
+    key_seconds:    the same while the key is refused, which may be about to be exchanged
     """
 
     portal: Portal
@@ -92,6 +93,7 @@ class StatusTracker(Tracker):
     interval: float
     report_seconds: float
     start_seconds: float = START_SECONDS
+    key_seconds: float = 0.0
     acknowledged: bool = False
     before: ProcessingStatus | None = None
     age: float = 0.0
@@ -139,7 +141,7 @@ class StatusTracker(Tracker):
         texts = reporting.wordings(self.clean(message), code or status.title)
         try:
             try:
-                self._retry(lambda: self._report_once(status, texts), self.report_seconds, untold)
+                self._retry(lambda: self._report_once(status, texts), self.report_seconds, untold, self.key_seconds)
             except _Unseen as unseen:
                 # A portal that only cannot be read takes the outcome all the same; the dispatcher's pods leave it to
                 # the dispatcher, which has the time to look first.
@@ -267,12 +269,18 @@ class StatusTracker(Tracker):
         if taken != texts[0]:
             log.warning("The portal did not take the whole sentence, only %r", taken)
 
-    def _retry(self, call: Callable[[], _T], seconds: float, failed: Callable[[], None] = lambda: None) -> _T:
+    def _retry(
+        self,
+        call: Callable[[], _T],
+        seconds: float,
+        failed: Callable[[], None] = lambda: None,
+        key_seconds: float = 0.0,
+    ) -> _T:
         """Repeats what may succeed later, for `seconds`; a request to stop that comes meanwhile leaves one more try.
 
         failed: called after the first failure
         """
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         requests = self.stop.requests
         for failures in itertools.count(1):
             try:
@@ -281,7 +289,8 @@ class StatusTracker(Tracker):
                 if failures == 1:
                     failed()
                 error = raised.error if isinstance(raised, _Unseen) else raised
-                left = deadline - time.monotonic()
+                refused = isinstance(error, PortalUnauthorized)
+                left = began + max(seconds, key_seconds if refused else 0.0) - time.monotonic()
                 if not error.retryable or left <= 0 or self.stop.requests > requests:
                     raise
                 wait = max(exponential(failures, 0.5, LONGEST_PAUSE), min(error.retry_after or 0.0, LONGEST_PAUSE))

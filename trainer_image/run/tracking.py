@@ -10,6 +10,7 @@ from portal_client.model_ids import InvalidContainerName, extract_and_log_model_
 from portal_client.protocol import Portal
 from trainer_image.config.settings import Settings
 from trainer_image.errors import ConfigInvalid, UsageError
+from trainer_image.host.credentials import API_KEY, PATIENCE, CredentialFiles
 from trainer_image.run.status_tracker import StatusTracker, Tracker
 from trainer_image.stop import Stop
 from training_common.redaction import redact
@@ -29,7 +30,17 @@ def connect_portal(settings: Settings) -> Portal:
         auth_method=settings.auth_method,
         ca_bundle=settings.ca_bundle,
         pool_size=2,
+        newer_key=_newer_key(settings),
     )
+
+
+def _newer_key(settings: Settings) -> Callable[[str], str | None] | None:
+    """Where the token of this run lies in a file: what has come there in place of one that is refused."""
+    if settings.credentials_dir is None:
+        return None
+    files = CredentialFiles(settings.credentials_dir)
+    # Not waited for here: the tracker tries again.
+    return lambda refused: files.newer(API_KEY, refused, seconds=0.0)
 
 
 def make_tracker(
@@ -75,6 +86,7 @@ def make_tracker(
         age=age,
         clean=lambda text: one_line(redact(text, settings.secrets)),
         before=settings.before,
+        key_seconds=PATIENCE if settings.credentials_dir is not None else 0.0,
     )
 
 

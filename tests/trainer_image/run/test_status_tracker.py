@@ -282,6 +282,21 @@ def test_a_portal_that_stays_away_is_given_up() -> None:
         assert it.report(S.COMPLETED, COMPLETED)
 
 
+def test_an_end_waits_for_a_key_that_is_exchanged_longer_than_for_a_portal_that_is_away() -> None:
+    refused = PortalUnauthorized("The portal does not accept the API key")
+    portal = FakePortal(S.PROCESSING)
+    with tracking(portal, report_seconds=0.0, key_seconds=60.0) as it:
+        portal.faults = [refused, refused]
+        assert it.report(S.COMPLETED, COMPLETED) is None
+    assert portal.puts == [("Completed", COMPLETED)]
+    with tracking(FakePortal(S.PROCESSING), report_seconds=0.0, key_seconds=60.0) as it:
+        it.portal.faults = [DOWN]  # type: ignore[attr-defined]
+        assert it.report(S.COMPLETED, COMPLETED)
+    with tracking(FakePortal(S.PROCESSING), report_seconds=0.0, key_seconds=0.2) as it:
+        it.portal.down = refused  # type: ignore[attr-defined]
+        assert it.report(S.COMPLETED, COMPLETED)
+
+
 def test_a_refusal_is_not_repeated() -> None:
     portal = FakePortal(S.PROCESSING)
     with tracking(portal, report_seconds=60.0) as it:

@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 
 import pytest
+import requests
 import responses
 
 from trainer_image.config.settings import Settings, from_mapping
 from trainer_image.errors import UsageError
+from trainer_image.run.status_tracker import StatusTracker
 from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.stop import Stop
 
@@ -73,3 +75,24 @@ def test_what_is_missing_is_a_documented_warning(
 
     lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any(line.startswith(warned) for line in lines), lines
+
+
+def test_a_token_that_lies_in_a_file_is_read_anew_when_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "API_KEY").write_text("first-token-0123456789\n")
+    chosen = settings(tmp_path, API_KEY="", CREDENTIALS_DIR=str(tmp_path), LAUNCHED_BY="dispatcher")
+    assert chosen.api_key == "first-token-0123456789"
+    asked: list[str] = []
+
+    def answer(request: requests.PreparedRequest) -> tuple[int, dict[str, str], str]:
+        asked.append(request.headers.get("x-api-key", "bearer"))
+        return (200, {}, '{"status": "Processing"}') if "second" in asked[-1] else (401, {}, "")
+
+    with responses.RequestsMock() as api:
+        api.add_callback(responses.GET, f"{BASE}/api/external/models/123/status", callback=answer)
+        (tmp_path / "API_KEY").write_text("second-token-0123456789\n")
+        tracker = make_tracker(chosen, Stop(), connect_portal)
+        assert tracker.begin()
+        tracker.close()
+    assert asked == ["first-token-0123456789", "bearer", "second-token-0123456789"]
+    assert isinstance(tracker, StatusTracker)
+    assert tracker.key_seconds == 180.0
