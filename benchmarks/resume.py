@@ -29,9 +29,10 @@ from typing import Any
 
 from local_stack.demo import data as demo_data
 from trainer_image import cli
-from trainer_image.engine import preparing
+from trainer_image.engine import preparing, training
 from trainer_image.engine.loop import Engine
 from trainer_image.errors import EXIT_TERMINATED
+from trainer_image.run import lifecycle
 from trainer_image.storage.local import LocalContainer
 
 # What a training imports on its way; an attempt is forked and finds it imported.
@@ -136,6 +137,8 @@ def attempt(folder: Path, data: Path, log: Path, interruption: Interruption | No
             _interrupt(interruption)
         flags = {"DATA": data, "OUT": folder, "CONFIG": folder.with_suffix(".yaml"), "RUN_ID": "run", "DEVICE": "cpu"}
         flags |= {"WORK_DIR": folder.with_suffix(".work"), "PROCESSES": processes}
+        # In this process, which is interrupted, and not in a worker.
+        lifecycle.run.__kwdefaults__["backend"] = lambda: training
         code = cli.train_command({name: str(value) for name, value in flags.items()})
         sys.stdout.flush()
         sys.stderr.flush()

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -18,7 +18,7 @@ from portal_client.messages import COMPLETED
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id, is_container_name
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
-from trainer_image.host import exhaustion, hidden, memory
+from trainer_image.host import child_environment, confinement, exhaustion, hidden, memory
 from trainer_image.limits import Limits
 from trainer_image.run import attempt, late_report, lifecycle
 from trainer_image.run.outcome import Outcome
@@ -26,6 +26,7 @@ from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
 from trainer_image.transfer import fetch_model
+from trainer_image.worker.child import Worker
 from training_common import env_file
 from training_common.settings import settings_of
 
@@ -100,7 +101,7 @@ class _Commands(click.Group):
         try:
             return super().invoke(ctx)
         except TrainerError as error:
-            for sentence in getattr(error, "problems", None) or (error.sentence,):
+            for sentence in error.problems or (error.sentence,):
                 click.echo(f"error: {sentence}", err=True)
             ctx.exit(error.exit_code)
         except (OSError, MemoryError, RuntimeError) as error:
@@ -199,30 +200,13 @@ def predict(model: str, data: Path | None, out: Path | None, prompt: str | None,
     for name, value in (writing if prompt is None else {"out": out}).items():
         if value is not None:
             raise UsageError(f"--{name} does not go with {'--data' if prompt is None else '--prompt'}")
-    with fetch_model.model_folder(model) as folder:
-        if data is not None:
-            _predict_rows(folder, data, out)
+    text = None if prompt is None else _prompt(prompt)
+    with Worker("predict") as worker, fetch_model.model_folder(model) as folder:
+        if text is None:
+            worker.predict(folder, cast(Path, data), out)
         else:
-            _continue_text(folder, str(prompt), {k: v for k, v in writing.items() if v is not None})
-
-
-def _predict_rows(folder: Path, data: Path, out: Path | None) -> None:
-    from trainer_image.predict import predict
-
-    found = predict(folder, data, out)
-    if out is None:
-        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
-        return
-    click.echo(f"{found['rows']} predictions: {out}")
-    for name, value in found.get("metrics", {}).items():
-        click.echo(f"  {name}: {value:.4g}")
-
-
-def _continue_text(folder: Path, prompt: str, chosen: dict[str, Any]) -> None:
-    from trainer_image.predict import write
-
-    text = _prompt(prompt)
-    click.echo(text + write(folder, text, **{"length": 256, "temperature": 0.7, "seed": 0, **chosen}))
+            chosen = {name: value for name, value in writing.items() if value is not None}
+            worker.write(folder, text, **{"length": 256, "temperature": 0.7, "seed": 0, **chosen})
 
 
 def _prompt(given: str) -> str:
@@ -247,9 +231,7 @@ def train_command(flags: Mapping[str, str | None], *, last: bool = False) -> int
     last: the process ends with it
     """
     if os.environ.get("RANK", "0") != "0" and "TORCHELASTIC_RUN_ID" in os.environ:
-        from trainer_image.engine import worker
-
-        return worker.main()
+        _become_a_member()
     stop = Stop()
     # A second signal is the deadline's, which reports before it ends the process.
     with stops_on_signals(stop, insisted=lambda: None, last=last):
@@ -268,6 +250,13 @@ def train_command(flags: Mapping[str, str | None], *, last: bool = False) -> int
         with contextlib.suppress(OSError):  # the terminal may be gone
             _summary(outcome, chosen)
         return outcome.exit_code
+
+
+def _become_a_member() -> NoReturn:
+    """A further process of a training by torchrun has no use for credentials: another program, without them in its
+    environment, takes the place of this one."""
+    program = [sys.executable, "-m", "trainer_image.engine.worker"]
+    os.execve(program[0], program, child_environment.without_credentials())  # noqa: S606 (ourselves)
 
 
 def _before_it_began(outcome: Outcome) -> int:
@@ -338,6 +327,9 @@ def _log_to_stderr(level: str) -> None:
 
 def main() -> None:
     """Exits the process. Threads that still wait for a silent connection do not keep it."""
+    # Before any of its credentials is read, and anything is started that could look for them.
+    if (why := confinement.hide_this_process()) is not None:
+        log.warning("What trains could read the credentials of this process: %s", why)
     try:
         code = cli.main(standalone_mode=False, obj="process")
     except click.ClickException as error:

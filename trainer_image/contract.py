@@ -1,5 +1,7 @@
 """What a run (storage, portal, signals) and its backend (engine and tasks, or a program) know of each other.
 
+They are two processes, and this crosses the pipe between them: see trainer_image.worker.
+
 The run passes a `RunInputs` to the backend's `train` and gets a `RunResult`; anything that goes wrong is a
 `trainer_image.errors.TrainerError`.
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -58,8 +60,7 @@ class RunInputs:
     gpus:    the number that was promised to this pod; 0: none
     processes: how many train together; 0: one for each GPU that is visible
     hang_seconds: without a step for this time the training hangs; 0: never
-    last_resort: writes a failure's termination message and ends the process, from any thread; for what no exception
-             can reach
+    last_resort: tells the failure and ends the process, from any thread; for what no exception can reach
     notes:   what the report should say besides
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`
@@ -93,6 +94,7 @@ class RunResult:
 
     baselines: the same figures of "trivial" and "linear"
     steps:     optimizer steps taken, earlier attempts included
+    accelerator: what trained it: its name, and the version of CUDA
     """
 
     task: str
@@ -100,3 +102,4 @@ class RunResult:
     baselines: Mapping[str, Mapping[str, float]]
     steps: int
     seconds: float
+    accelerator: Mapping[str, str] = field(default_factory=dict)

@@ -32,11 +32,12 @@ class TrainerError(Exception):
 
     `code` is the stable word for machines, the name of the class that has an `exit_code` of its own: the process's exit
     status. The sentence is for users: what happened, where, and what would be right. Never put a credential or a URL
-    with a query into it.
+    with a query into it. `problems` holds a sentence for each of several, where the sentence is all of them.
     """
 
     code = "InternalError"
     exit_code = 70
+    problems: tuple[str, ...] = ()
 
     def __init_subclass__(cls, *, exit_code: int | None = None) -> None:
         """A subclass of a plug-in's, without an exit code, is reported as its base class."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from safetensors.torch import load_file
 
@@ -17,7 +18,7 @@ from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import printable
-from trainer_image.tasks import BUILT_IN, plugins, task_named
+from trainer_image.tasks import BUILT_IN, plugins, registry, task_named
 from trainer_image.tasks.base import Predictor, Task
 from trainer_image.units import format_bytes
 
@@ -41,7 +42,7 @@ def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
     if description["task"] != "custom":
         return task_named(description["task"])
     entry_point = str(description["entry_point"])
-    if entry_point not in plugins.registered():
+    if entry_point not in registry.registered():
         raise UsageError(
             f"The model in {model_dir.name} was trained by the task {printable(entry_point)}, which is not installed"
             " here: install the package that registers it, or use the image that trained the model"
@@ -147,6 +148,21 @@ def write(model_dir: Path, prompt: str, length: int, temperature: float, seed: i
             " models of task language_model; others take --data"
         )
     return written
+
+
+def show_predictions(model_dir: Path, data: Path, out: Path | None) -> None:
+    """As the command does it: `predict`, and what is to be read about it on stdout."""
+    found = predict(model_dir, data, out)
+    if out is None:
+        click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        return
+    click.echo(f"{found['rows']} predictions: {out}")
+    for name, value in found.get("metrics", {}).items():
+        click.echo(f"  {name}: {value:.4g}")
+
+
+def show_continuation(model_dir: Path, prompt: str, length: int, temperature: float, seed: int) -> None:
+    click.echo(prompt + write(model_dir, prompt, length, temperature, seed))
 
 
 def _write(out: Path, header: Sequence[str], lines: Iterable[Sequence[str | float]]) -> None:

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+
+# All that people, terminals, batch systems and container engines end a process with, and that a process can see.
+ENDING = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGXCPU,
+)
 
 
 class Stop:

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from local_stack.processes import wait_until
-from tests.trainer_image.command.conftest import _visible
 from tests.trainer_image.command.programs import LEAVE, inputs_for, python
 from tests.world.repository import ROOT
 from tests.world.trainer_fakes import write_dataset
@@ -22,8 +21,7 @@ from trainer_image.stop import Stop
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.metrics_stream import MetricsStream
 from trainer_image.transfer.publish import Latest, publish
-
-__all__ = ["_visible"]
+from trainer_image.worker.child import Worker
 
 # A process that has left its program's group and session twice over, and whose parents have ended.
 LEFT = """
@@ -103,8 +101,8 @@ def test_f74_a_program_that_ends_its_keeper_is_ended_itself(
 ) -> None:
     inputs = inputs_for(tmp_path, sys.executable, "-c", LEFT + f"note(gone(lambda: None)); {KEEPER['killed']}\n")
     inputs.output.mkdir(parents=True)
-    with pytest.raises(errors.UserCodeKilled, match="killed by signal 9"):
-        command.train(inputs)
+    with Worker("command") as worker, pytest.raises(errors.UserCodeKilled, match="killed by signal 9"):
+        worker.train(inputs)
     pid = int((inputs.output / "pid").read_text())
     assert not alive(pid)
     assert all(other.poll() is None for other in others), "only the program's own"

@@ -33,7 +33,6 @@ from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import Terminated
 from trainer_image.limits import Limits
 from trainer_image.run import lifecycle
-from trainer_image.run.backend import load_engine
 from trainer_image.stop import Stop
 from trainer_image.storage.azure import AzureContainer
 from trainer_image.transfer import lease
@@ -126,7 +125,7 @@ def train(plan: dict[str, Any]) -> int:
     if plan.get("kill_at_checkpoint"):
         arm_checkpoints()
     portal = FakePortal(ProcessingStatus.PROCESSING)
-    backend = load_engine if plan.get("real") else lambda: Backend(plan)
+    backend = None if plan.get("real") else lambda: Backend(plan)
     outcome = lifecycle.run(settings, Stop(), backend=backend, connect=lambda settings: portal)
     (folder / f"{name}.json").write_text(json.dumps({"code": outcome.code, "puts": portal.puts}))
     return outcome.exit_code

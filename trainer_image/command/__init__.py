@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import shutil
 import signal
 import stat
 import time
@@ -23,7 +22,7 @@ from typing import NoReturn
 
 from trainer_image.command import output
 from trainer_image.command.checkpoints import CheckpointFolder
-from trainer_image.command.process import Program, environment, hide_own_memory
+from trainer_image.command.process import Program, environment
 from trainer_image.command.progress import ProgressFile
 from trainer_image.config.model_config import Config, format_duration
 from trainer_image.contract import Progress, RunInputs, RunResult
@@ -64,30 +63,6 @@ MEANT = {
 }
 
 
-def check_allowed(argv: Sequence[str], allowed: str) -> None:
-    """Raises ConfigInvalid where the operator does not allow this program, or where the image does not hold it.
-
-    allowed: "off", "on", or the words that argv has to begin with. The configuration lies in the model's container:
-    whoever may write there would otherwise choose what runs.
-    """
-    if allowed.lower() in ("off", "false", "0"):
-        raise ConfigInvalid(
-            "Invalid configuration: task: command is switched off here; ALLOW_COMMAND switches it on, in the image or"
-            " in the operator's Job template"
-        )
-    if allowed.lower() not in ("on", "true", "1"):
-        words = shlex.split(allowed)
-        if list(argv[: len(words)]) != words:
-            raise ConfigInvalid(
-                f"Invalid configuration: command.argv: must begin with {shlex.join(words)}: nothing else is"
-                " allowed here (ALLOW_COMMAND)"
-            )
-    if shutil.which(argv[0]) is None:
-        raise ConfigInvalid(
-            f"Invalid configuration: command.argv.0: there is no program {printable(argv[0])} in this image"
-        )
-
-
 def check_config(config: Config, limits: Limits) -> None:
     """The arguments are the program's to judge."""
 
@@ -109,7 +84,6 @@ def train(inputs: RunInputs) -> RunResult:
     spent = checkpoints.restore()
     progress.step = checkpoints.step
     kills_before = memory.kills()
-    hide_own_memory()
     inputs.progress(Progress(f"Running {_shown(inputs.config.command.argv)}", progress.step))
     left = max(1.0, float(inputs.config.train.time_budget) - spent)
     place = _identity(inputs.output)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import io
 import logging
 import os
@@ -11,20 +10,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from trainer_image.command import keeper
 from trainer_image.errors import UserCodeKilled
-from trainer_image.host import child_environment, hidden
+from trainer_image.host import child_environment, hidden, keeper
 from training_common.text import plain
 
 log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
-_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 4, 36, 37
 # Longer than the keeper takes to give up what cannot be ended.
 _PATIENCE = keeper.PATIENCE + 10.0
 
@@ -37,12 +33,6 @@ def environment(given: Mapping[str, str], inherited: Mapping[str, str] = os.envi
     return {**kept, "PYTHONUNBUFFERED": "1", **given}
 
 
-def hide_own_memory() -> None:
-    """Keeps processes of the same user out of this one's environment and memory (/proc/PID/environ, ptrace)."""
-    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        log.warning("The trainer's environment cannot be hidden from the program: this kernel does not do it")
-
-
 class Program:
     """A running program with a keeper between it and this process: see keeper.py. Its output becomes lines of the log.
 
@@ -50,8 +40,6 @@ class Program:
     """
 
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
-        # Should the program end its keeper, what it started is handed to this process.
-        self._orphans = _Orphans()
         self._status, status = os.pipe()
         script = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(status)]
         try:
@@ -102,13 +90,11 @@ class Program:
     def _how_it_ended(self) -> int:
         said = os.read(self._status, 64).decode().split()
         os.close(self._status)
-        gone = len(said) == 1
-        if not said:  # the keeper was killed: by the program, or for memory
-            gone = self._orphans.end()
-        self._orphans.release()
-        if not gone:
+        if not said:  # the keeper was killed, by the program or for memory: what it leaves ends with this process
+            return -signal.SIGKILL
+        if len(said) > 1:
             raise UserCodeKilled("The program left a process behind that the kernel cannot end: nothing is published")
-        return int(said[0]) if said else -signal.SIGKILL
+        return int(said[0])
 
     def close(self) -> None:
         """Ends what is left of it, and reads what it printed last."""
@@ -130,44 +116,6 @@ class Program:
             log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
                 self._tail.append(clean)
-
-
-class _Orphans:
-    """Processes that this one is handed while it asks for them: of a program whose keeper is gone."""
-
-    def __init__(self) -> None:
-        self._libc = ctypes.CDLL(None)
-        asked = ctypes.c_int()
-        self._libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(asked), 0, 0, 0)
-        self._asked_before = asked.value
-        self._others = set(keeper.children())
-        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-
-    def end(self) -> bool:
-        """Ends those that came since, and are of another session: children of this process's own stay in its session.
-
-        Whether none is left.
-        """
-        latest = time.monotonic() + keeper.PATIENCE
-        while left := [child for child in keeper.children() if child not in self._others and _is_elsewhere(child)]:
-            if time.monotonic() > latest:
-                return False
-            for child in left:
-                with contextlib.suppress(ProcessLookupError, ChildProcessError):
-                    os.kill(child, signal.SIGKILL)
-                    os.waitpid(child, os.WNOHANG)
-            time.sleep(0.002)
-        return True
-
-    def release(self) -> None:
-        self._libc.prctl(_PR_SET_CHILD_SUBREAPER, self._asked_before, 0, 0, 0)
-
-
-def _is_elsewhere(process: int) -> bool:
-    try:
-        return os.getsid(process) != os.getsid(0)
-    except ProcessLookupError:
-        return False
 
 
 def plain_line(text: str) -> str:

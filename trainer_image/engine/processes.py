@@ -170,7 +170,7 @@ class Processes:
                 "TORCHELASTIC_ERROR_FILE": self._error_file(rank),
             }
             self._running[rank] = subprocess.Popen(
-                [sys.executable, "-m", "trainer_image", "train"],
+                [sys.executable, "-m", "trainer_image.engine.worker"],
                 stdin=subprocess.DEVNULL,
                 env=kept | {name: str(value) for name, value in environment.items()},
             )

@@ -22,7 +22,7 @@ from trainer_image.engine.processes import Processes
 from trainer_image.engine.step import evaluate
 from trainer_image.errors import Terminated
 from trainer_image.host import gpu_faults, hidden
-from trainer_image.host.devices import choose_device, hardware, unlike_asked, usable_cpus
+from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
@@ -93,7 +93,7 @@ def _train(inputs: RunInputs) -> RunResult:
     phases["report"] = time.monotonic() - at
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
     report.write(inputs.output, content | {"resamples": resamples, "findings": findings}, pictures)
-    return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds)
+    return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds, accelerator(device))
 
 
 def _fit(

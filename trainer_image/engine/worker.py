@@ -1,4 +1,4 @@
-"""A worker of a training on several GPUs: the command `train` where RANK, in the environment, is not 0.
+"""A worker of a training on several GPUs: a program of its own, with a RANK in its environment that is not 0.
 
 The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), or torchrun starts it.
 It receives through torch's store what to prepare, answers that it is ready, and then follows the commands of rank 0:
@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from trainer_image.engine.state import TrainingState
 from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import PATIENCE, Command, Member
 from trainer_image.errors import TrainerError, causes
-from trainer_image.host import child_environment, exhaustion, gpu_faults, memory
+from trainer_image.host import exhaustion, gpu_faults, memory
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Problem
 
@@ -48,8 +49,6 @@ def main() -> int:
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
     # Ctrl-C reaches every process of a terminal: rank 0 finishes the step with the workers, then ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in os.environ.keys() - child_environment.without_credentials().keys():
-        del os.environ[name]
     rank = int(os.environ["RANK"])
     logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)
     return recorded(_follow)
@@ -142,3 +141,7 @@ class Worker:
         torch.manual_seed((self._plan.seed * 1_000_003 + state.at.step * 4099 + self._member.rank) % 2**63)
         batch, share = rows.batch(state.at.epoch, state.at.batch, equal=command.equal)
         (self._stepper.step if command.name == "step" else self._stepper.probe)(state, batch, share)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

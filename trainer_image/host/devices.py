@@ -119,6 +119,13 @@ def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return max(1, count)
 
 
+def accelerator(device: torch.device) -> dict[str, str]:
+    """For environment.json: the GPU and the version of CUDA; nothing for the CPU."""
+    if device.type != "cuda":
+        return {}
+    return {"name": torch.cuda.get_device_name(device), "cuda": str(torch.version.cuda)}
+
+
 def hardware(device: torch.device) -> dict[str, Any]:
     """For the report: device, its memory, CPUs, threads, versions."""
     facts: dict[str, Any] = {

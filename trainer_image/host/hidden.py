@@ -6,6 +6,7 @@ A secret is known from the environment (the portal's key, the storage account's,
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -79,11 +80,25 @@ def guard_streams() -> None:
         setattr(sys, name, guarded)
 
 
+def pass_on(source: int, name: str) -> None:
+    """Writes what a child says to the stream of that name of this process, "stdout" or "stderr", with the same care.
+
+    source: the descriptor that it comes from; returns at its end
+    """
+    below = getattr(sys, name).buffer
+    guard = _Guard(below.beneath if isinstance(below, _Guard) else below)
+    while content := os.read(source, _LONGEST_LINE):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more: that must not stop the child
+            guard.write(content)
+    with contextlib.suppress(OSError, ValueError):
+        guard.flush()
+
+
 class _Guard(io.BufferedIOBase):
     """Passes on whole lines, or what is there when it is flushed."""
 
     def __init__(self, below: BinaryIO) -> None:
-        self._below = below
+        self.beneath = below
         self._line = b""
         self._secrets = secrets()
 
@@ -91,10 +106,10 @@ class _Guard(io.BufferedIOBase):
         return True
 
     def isatty(self) -> bool:
-        return self._below.isatty()
+        return self.beneath.isatty()
 
     def fileno(self) -> int:
-        return self._below.fileno()
+        return self.beneath.fileno()
 
     def write(self, content: Any) -> int:
         data = bytes(content)
@@ -110,10 +125,10 @@ class _Guard(io.BufferedIOBase):
         if self._line:
             line, self._line = self._line, b""
             self._pass_on(line)
-        self._below.flush()
+        self.beneath.flush()
 
     def _pass_on(self, content: bytes) -> None:
         words = content.decode("utf-8", "surrogateescape")
         clean = "".join(redact(line, self._secrets) for line in words.splitlines(keepends=True))
-        self._below.write(clean.encode("utf-8", "surrogateescape"))
-        self._below.flush()
+        self.beneath.write(clean.encode("utf-8", "surrogateescape"))
+        self.beneath.flush()

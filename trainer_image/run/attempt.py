@@ -1,7 +1,7 @@
 """One attempt at a run: from its configuration to the published model; or only the check of what it would train on.
 
 configuration → dataset ────────────────┐
-     import the backend → one writer ───┴→ train → publish
+      start the worker → one writer ────┴→ train → publish
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 from trainer_image.config.model_config import Config, run_key
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress, RunInputs
-from trainer_image.errors import Terminated, TrainerError
-from trainer_image.run import provenance
+from trainer_image.errors import Terminated
+from trainer_image.run import allowed, provenance
 from trainer_image.run.backend import Backend, backend_for
 from trainer_image.run.outcome import Outcome, completed
 from trainer_image.run.status_tracker import Tracker
@@ -34,6 +34,7 @@ from trainer_image.transfer.lease import RunLease
 from trainer_image.transfer.metrics_stream import MetricsStream
 from trainer_image.transfer.publish import Latest
 from trainer_image.transfer.sources import Sources, unreadable
+from trainer_image.worker.child import Worker
 
 log = logging.getLogger(__name__)
 
@@ -44,17 +45,17 @@ LOG_SECONDS = 1.0
 class Attempt:
     """Trains and publishes, once.
 
-    last_resort: see RunInputs
+    other: trains in this process, in place of the worker
     last_step: the one that was reported last; published: the outcome, once readers have the model, whatever comes after
     """
 
     settings: Settings
     stop: Stop
     tracker: Tracker
-    engine: Callable[[], Backend] | None
-    last_resort: Callable[[TrainerError], None]
+    other: Callable[[], Backend] | None
     last_step: int | None = field(default=None, init=False)
     published: Outcome | None = field(default=None, init=False)
+    _backend: Backend | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _logged: float = field(default=-LOG_SECONDS, init=False)
 
@@ -66,19 +67,20 @@ class Attempt:
             if done := self._published_before(models, _latest(models)):
                 return done
             config = _paced(sources.config(), settings)
-            load = backend_for(config, settings, self.engine)
+            allowed.check(config, settings)
             data = sources.start_download(config, self._progress)
-            data.wait_listed()
-            backend = load()
-            backend.check_config(config, settings.limits)
-            with _one_writer(models, settings.run_id, self.stop) as held:
-                # Read again under the lease: the pod that held it before may have published meanwhile.
-                before = _latest(models)
-                if done := self._published_before(models, before):
-                    return done
-                lock = data.wait()
-                inputs = self._inputs(config, data.folder, lock, models, before, work)
-                return self._train_and_publish(backend, inputs, lock, models, before, held)
+            with backend_for(config, settings, self.other) as backend:
+                self._backend = backend
+                data.wait_listed()
+                backend.check_config(config, settings.limits)
+                with _one_writer(models, settings.run_id, self.stop) as held:
+                    # Read again under the lease: the pod that held it before may have published meanwhile.
+                    before = _latest(models)
+                    if done := self._published_before(models, before):
+                        return done
+                    lock = data.wait()
+                    inputs = self._inputs(config, data.folder, lock, models, before, work)
+                    return self._train_and_publish(backend, inputs, lock, models, before, held)
 
     def _published_before(self, models: Container, latest: Latest) -> Outcome | None:
         if latest.run_id != self.settings.run_id:
@@ -124,7 +126,6 @@ class Attempt:
             gpus=settings.gpus,
             processes=settings.processes,
             hang_seconds=settings.hang_seconds,
-            last_resort=self.last_resort,
             notes=tuple(notes),
         )
 
@@ -139,12 +140,17 @@ class Attempt:
             result = backend.train(inputs)
         if stop.reason in ("cancelled", "fenced"):
             raise Terminated("Training was stopped after it ended", step=result.steps)
-        provenance.write(inputs.output, inputs.config, lock, settings)
+        beside = provenance.files(inputs.config, lock, settings, result.accelerator)
         self._progress(Progress("Uploading the model", step=result.steps))
-        where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm)
+        where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm, beside)
         self.published = completed(where, result)
         stream.remove()
         return self.published
+
+    def abandon(self) -> None:
+        """Ends the work at once, from any thread: this process is about to end."""
+        if isinstance(self._backend, Worker):
+            self._backend.kill()
 
     def _progress(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -163,26 +169,26 @@ def check(settings: Settings, stop: Stop) -> tuple[DatasetLock, str]:
     dataset is. Raises TrainerError for whatever is wrong with it."""
     with work_folder(settings) as work, Sources(settings, stop, work) as sources:
         config = sources.config()
-        load = backend_for(config, settings)
+        allowed.check(config, settings)
         data = sources.start_download(config, lambda progress: None)
-        backend = load()
-        backend.check_config(config, settings.limits)
-        lock = data.wait()
-        output = work / "output"
-        output.mkdir()
-        inputs = RunInputs(
-            config=config,
-            data=data.folder,
-            output=output,
-            run_id=settings.run_id,
-            run_key=run_key(config, lock.fingerprint, None),
-            dataset_fingerprint=lock.fingerprint,
-            device=settings.device,
-            limits=settings.limits,
-            stop=stop.event,
-            progress=lambda progress: None,
-        )
-        return lock, backend.validate_dataset(inputs)
+        with backend_for(config, settings) as backend:
+            backend.check_config(config, settings.limits)
+            lock = data.wait()
+            output = work / "output"
+            output.mkdir()
+            inputs = RunInputs(
+                config=config,
+                data=data.folder,
+                output=output,
+                run_id=settings.run_id,
+                run_key=run_key(config, lock.fingerprint, None),
+                dataset_fingerprint=lock.fingerprint,
+                device=settings.device,
+                limits=settings.limits,
+                stop=stop.event,
+                progress=lambda progress: None,
+            )
+            return lock, backend.validate_dataset(inputs)
 
 
 def _latest(models: Container) -> Latest:

@@ -1,20 +1,20 @@
-"""What trains, by the task: the engine, which needs torch, or a program (task `command`), which does not."""
+"""What trains: the worker, with the engine or with a program."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from trainer_image import command
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.limits import Limits
-from trainer_image.tasks import plugins
+from trainer_image.worker.child import Worker
 
 
 class Backend(Protocol):
-    """The module trainer_image.engine.training, or trainer_image.command."""
+    """What a run wants done: a Worker does it by the modules trainer_image.engine.training or trainer_image.command."""
 
     def check_config(self, config: Config, limits: Limits) -> None:
         """What only the task's own code can see in the configuration. Raises ConfigInvalid, UserCodeFailed."""
@@ -24,23 +24,20 @@ class Backend(Protocol):
     def validate_dataset(self, inputs: RunInputs) -> str: ...
 
 
-def load_engine() -> Backend:
-    """Imports torch, which takes seconds: never before the download has begun."""
-    from trainer_image.engine import training
+def start_worker(config: Config, settings: Settings) -> Worker:
+    """At once it begins to import what the task needs, torch above all, which takes seconds."""
+    return Worker(
+        "command" if config.task == "command" else "engine",
+        entry_point=config.custom.entry_point,
+        hang_seconds=settings.hang_seconds,
+    )
 
-    return training
 
-
-def backend_for(
-    config: Config, settings: Settings, engine: Callable[[], Backend] | None = None
-) -> Callable[[], Backend]:
-    """What trains this task, to be loaded when it is needed. Raises ConfigInvalid for code that must not run here.
-
-    engine: loads another one than ours
-    """
-    if config.task == "command":
-        command.check_allowed(config.command.argv, settings.allow_command)
-        return lambda: command
-    if config.custom.entry_point is not None:
-        plugins.check_registered(config.custom.entry_point)
-    return engine or load_engine
+@contextmanager
+def backend_for(config: Config, settings: Settings, other: Callable[[], Backend] | None = None) -> Iterator[Backend]:
+    """Ended on leaving, with all that it started. other: trains in this process instead, as tests do"""
+    if other is not None:
+        yield other()
+        return
+    with start_worker(config, settings) as worker:
+        yield worker

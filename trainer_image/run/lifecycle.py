@@ -49,7 +49,7 @@ def run(
 ) -> Outcome:
     """Trains, publishes, reports and writes the termination message. Raises UsageError only, before it begins.
 
-    backend: loads another engine than ours
+    backend: trains in this process, in place of the worker
     """
     tracker = make_tracker(settings, stop, connect)
     return _Run(settings, stop, tracker, backend).outcome()
@@ -60,7 +60,7 @@ class _Run:
         self._settings = settings
         self._stop = stop
         self._tracker = tracker
-        self._attempt = Attempt(settings, stop, tracker, backend, self._end_now)
+        self._attempt = Attempt(settings, stop, tracker, backend)
         self._deciding = threading.Lock()
         self._decided: Outcome | None = None
         # Of this run, for the portal, in the model's container.
@@ -123,15 +123,6 @@ class _Run:
             log.exception("The trainer itself failed")
             return Outcome(70, "InternalError", f"Internal error: {type(error).__name__}: {error}", step)
 
-    def _end_now(self, error: TrainerError) -> None:
-        """The end of a training whose main thread may be stuck in a call that never returns: no exception, no clean-up.
-
-        Its lease runs out by itself, and its work folder goes with the pod.
-        """
-        outcome = failed(error, self._attempt.last_step)
-        self._write_termination(outcome)
-        os._exit(self._report(outcome).exit_code)
-
     def _out_of_time(self) -> None:
         # Held until the process ends: the main thread, should it come through after all, writes nothing else.
         with self._deciding:
@@ -146,6 +137,7 @@ class _Run:
                 error = Terminated(f"Stopped on request; {how}; its last stored checkpoint stays")
                 outcome = self._attempt.published or failed(with_reason(error, self._stop), self._attempt.last_step)
                 self._write_termination(outcome)
+                self._attempt.abandon()
                 # The dispatcher tells the portal itself, from the termination message.
                 if not self._settings.dispatched:
                     outcome = self._report(outcome)

@@ -42,7 +42,7 @@ def published_untold(outcome: Outcome, why: str) -> Outcome:
 
 def failed(error: TrainerError, last_step: int | None = None) -> Outcome:
     """Logs the error. last_step: the one that was reported last, where the error names none"""
-    for sentence in getattr(error, "problems", None) or (error.sentence,):
+    for sentence in error.problems or (error.sentence,):
         log.error("%s", sentence)
     return Outcome(error.exit_code, error.code, error.sentence, last_step if error.step is None else error.step)
 

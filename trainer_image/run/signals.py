@@ -10,20 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from trainer_image.errors import EXIT_TERMINATED
-from trainer_image.stop import Stop
+from trainer_image.stop import ENDING, Stop
 
 log = logging.getLogger(__name__)
-
-# All that people, terminals, batch systems and container engines end a process with, and that a process can see.
-ENDING = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGQUIT,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGXCPU,
-)
 
 
 def _at_once() -> None:

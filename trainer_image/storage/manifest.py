@@ -75,6 +75,10 @@ def fetch_all(
     return None
 
 
-def write_json(path: Path, value: Any) -> None:
+def as_json(value: Any) -> bytes:
     """As all JSON files beside a model are written: for people, too. Raises ValueError for nan and infinity."""
-    path.write_text(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_json(path: Path, value: Any) -> None:
+    path.write_bytes(as_json(value))

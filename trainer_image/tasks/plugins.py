@@ -1,14 +1,11 @@
 """Custom tasks (`task: custom`): from the name of an entry point to a Task, and whose fault an error is.
 
-A configuration and a model's description are untrusted data, and importing a module runs it. So both can only choose
-among the tasks that packages in the image have registered, in the group `trainer_image.tasks` of Python's packaging
-metadata; nothing else is ever imported on their word, and nothing from the folder that the trainer was started in.
+What may be imported at all, registry.py says.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 import logging
 import sys
 import traceback
@@ -17,37 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainer_image.errors import ConfigInvalid, TrainerError, UserCodeFailed
-from trainer_image.storage.blob_names import printable
+from trainer_image.errors import TrainerError, UserCodeFailed
+from trainer_image.tasks.registry import check_registered, installed_path
 
 if TYPE_CHECKING:
     from trainer_image.tasks.base import Task
 
 log = logging.getLogger(__name__)
 
-GROUP = "trainer_image.tasks"
 _LONGEST = 300
-
-
-def registered() -> list[str]:
-    """The tasks that installed packages have registered, as `module:Class`."""
-    points = (
-        point
-        for distribution in importlib.metadata.distributions(path=_installed_path())
-        for point in distribution.entry_points
-    )
-    return sorted({f"{point.module}:{point.attr}" for point in points if point.group == GROUP})
-
-
-def check_registered(entry_point: str) -> None:
-    """Raises ConfigInvalid, with what is registered, where no package has registered this one. Imports nothing."""
-    known = registered()
-    if entry_point not in known:
-        there = f"registered are {', '.join(known)}" if known else "no package in this image registers one"
-        raise ConfigInvalid(
-            f"Invalid configuration: custom.entry_point: {printable(entry_point)} is not registered as a task"
-            f" (group {GROUP}); {there}"
-        )
 
 
 def load(entry_point: str) -> Task:
@@ -106,17 +81,11 @@ def last_line(error: BaseException, module_name: str) -> str:
     return text
 
 
-def _installed_path() -> list[str]:
-    """Where packages are installed: without the working directory, which `python -m` puts first."""
-    here = Path.cwd().resolve()
-    return [entry for entry in sys.path if entry and Path(entry).resolve() != here]
-
-
 @contextmanager
 def _only_installed() -> Iterator[None]:
     """A module of the same name that lies in the working directory, beside a dataset say, is not taken for it."""
     before = sys.path[:]
-    sys.path[:] = _installed_path()
+    sys.path[:] = installed_path()
     try:
         yield
     finally:

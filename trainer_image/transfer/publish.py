@@ -14,10 +14,11 @@ import io
 import json
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BufferedIOBase
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from trainer_image.errors import Fenced, UploadFailed, UserCodeFailed
@@ -67,13 +68,18 @@ def read_latest(container: Container) -> Latest:
 
 
 def publish(
-    container: Container, folder: Path, run_id: str, before: Latest, confirm: Callable[[], None] = lambda: None
+    container: Container,
+    folder: Path,
+    run_id: str,
+    before: Latest,
+    confirm: Callable[[], None] = lambda: None,
+    beside: Mapping[str, bytes] = MappingProxyType({}),
 ) -> str:
     """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
 
     before: latest.json as read when the run started; confirm: raises Fenced where this is no longer the pod that may
-    publish. Raises Fenced when another run has published since, too, PermissionDenied, LimitExceeded for a full disk,
-    UploadFailed.
+    publish; beside: files that take the place of those of their names. Raises Fenced when another run has published
+    since, too, PermissionDenied, LimitExceeded for a full disk, UploadFailed.
 
     A pod may stand still for a while in here, and its replacement have the same run id: what is written is therefore
     written over what was there at the start only, and latest.json only when nothing came between.
@@ -92,7 +98,7 @@ def publish(
                 raise Fenced(f"Another run ({now.run_id}) has published to {container.name} since this one started")
             ours = ""
             with contextlib.suppress(BlobChanged):
-                ours = _upload(container, folder, where)
+                ours = _upload(container, folder, where, beside)
                 confirm()
                 pointer = {"run_id": run_id, "manifest_sha256": ours}
                 container.write_if(LATEST, json.dumps(pointer).encode(), now.etag)
@@ -101,8 +107,11 @@ def publish(
         raise Fenced(f"Another pod of this run writes to {container.name}/{where} at the same time")
 
 
-def _upload(container: Container, folder: Path, where: str) -> str:
-    """The folder's files, then their manifest; its SHA-256. Raises BlobChanged where others wrote there meanwhile."""
+def _upload(container: Container, folder: Path, where: str, beside: Mapping[str, bytes]) -> str:
+    """The folder's files and those beside it, then their manifest; its SHA-256.
+
+    Raises BlobChanged where others wrote there meanwhile.
+    """
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
     stored: dict[str, str] = {}
 
@@ -113,9 +122,9 @@ def _upload(container: Container, folder: Path, where: str) -> str:
         stored[blob] = container.upload(blob, content, listed.get(blob))
         return entry
 
-    manifest = {}
+    manifest = {name: store(name, io.BytesIO(content)) for name, content in beside.items()}
     for name in beneath.names(folder):
-        if name != MANIFEST:
+        if name != MANIFEST and name not in beside:
             with _opened(folder, name) as content:
                 manifest[name] = store(name, content)
     digest = store(MANIFEST, io.BytesIO(json.dumps(manifest, indent=1, sort_keys=True).encode()))["sha256"]

@@ -141,7 +141,8 @@ def two_processes(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]
         try:
             assert trainer.stderr
             assert any("Epoch 2" in line for line in trainer.stderr)
-            (other,) = children(trainer.pid)
+            (first,) = children(trainer.pid)
+            (other,) = children(first)
             yield trainer, other
         finally:
             trainer.kill()
@@ -214,9 +215,8 @@ def test_torchrun_on_several_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def _other_process() -> int:
     """The pid of the one process that we started for the team."""
-    (pid,) = (
-        pid for pid in children(os.getpid()) if "trainer_image\0train" in Path(f"/proc/{pid}/cmdline").read_text()
-    )
+    named = "trainer_image.engine.worker"
+    (pid,) = (pid for pid in children(os.getpid()) if named in Path(f"/proc/{pid}/cmdline").read_text())
     return pid
 
 

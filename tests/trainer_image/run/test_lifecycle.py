@@ -22,7 +22,6 @@ from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
 from trainer_image.host import memory
 from trainer_image.limits import Limits
-from trainer_image.run import lifecycle
 from trainer_image.stop import Stop
 from trainer_image.storage.container import AccessDenied, Full, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
@@ -208,12 +207,9 @@ def test_a_changed_configuration_starts_afresh_and_says_so(
 
 
 def test_a_missing_dataset_is_told_without_waiting_for_torch(settings: Settings, tmp_path: Path) -> None:
-    def never() -> FakeBackend:
-        raise AssertionError("the training code was loaded")
-
-    settings = replace(settings, data=tmp_path / "none")
-    outcome = lifecycle.run(settings, Stop(), backend=never, connect=lambda settings: FakePortal(S.PROCESSING))
-    assert outcome.exit_code == 66
+    backend = FakeBackend()
+    outcome = start(replace(settings, data=tmp_path / "none"), FakePortal(S.PROCESSING), backend=backend)
+    assert (outcome.exit_code, backend.checked) == (66, []), "the worker imports it meanwhile"
 
 
 class Refusing(FakeBackend):

@@ -16,7 +16,7 @@ from trainer_image.config.model_config import parse_config
 from trainer_image.engine.training import check_config, train, validate_dataset
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
-from trainer_image.tasks import plugins
+from trainer_image.tasks import plugins, registry
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
 PLUGIN = """
@@ -55,7 +55,7 @@ def register(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Regist
     monkeypatch.syspath_prepend(site)
     made: list[str] = []
 
-    def install(source: str, *, group: str = plugins.GROUP, there: bool = True) -> str:
+    def install(source: str, *, group: str = registry.GROUP, there: bool = True) -> str:
         module = f"own_{secrets.token_hex(4)}"
         info = site / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -180,7 +180,7 @@ def test_a_model_s_folder_cannot_choose_what_predict_imports(
     info = model / "evil-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[{plugins.GROUP}]\nevil = evil:Own\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\nevil = evil:Own\n")
     (model / "model.safetensors").write_bytes(b"")
     monkeypatch.chdir(model)
     monkeypatch.syspath_prepend(model)  # as `python -m` does with the folder that it is started in

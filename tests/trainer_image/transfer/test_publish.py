@@ -235,7 +235,7 @@ def test_a_manifest_cannot_write_outside_the_folder(tmp_path: Path) -> None:
 
 
 def test_the_environment_names_packages_and_device() -> None:
-    described = environment("cpu", "trainer:1", "run-1")
+    described = environment("cpu", "trainer:1", "run-1", {})
     assert described["image"] == "trainer:1"
     assert described["device"]["asked"] == "cpu"
     assert "safetensors" in described["packages"]

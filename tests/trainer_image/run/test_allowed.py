@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.trainer_image.command.programs import PYTHON
-from trainer_image import command, errors
+from trainer_image import errors
 from trainer_image.config.model_config import parse_config
 from trainer_image.config.settings import Settings, from_mapping
-from trainer_image.run.backend import backend_for
+from trainer_image.run import allowed as rules
 
 
 @pytest.mark.parametrize(
@@ -37,10 +37,10 @@ def test_only_what_the_operator_allows_and_the_image_holds_runs(
     config = parse_config(json.dumps({"task": "command", "command": {"argv": argv}}).encode())
     settings = Settings(run_id="r", allow_command=allowed)
     if told is None:
-        assert backend_for(config, settings)() is command
+        rules.check(config, settings)
         return
     with pytest.raises(errors.ConfigInvalid) as refused:
-        backend_for(config, settings)
+        rules.check(config, settings)
     assert refused.value.sentence.startswith(f"Invalid configuration: {told}")
 
 
