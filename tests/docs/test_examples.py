@@ -71,6 +71,7 @@ def forecaster(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     install = install.replace("pip install --no-deps", f"python -m pip install --no-deps {offline}")
     subprocess.run(["bash", "-euc", f"{install}\n{data}"], cwd=place, check=True)
     monkeypatch.syspath_prepend(place / "site")
+    monkeypatch.setenv("PYTHONPATH", str(place / "site"))  # as in the image: the worker has it from there
     yield place
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_forecaster"]:
         del sys.modules[name]
@@ -100,6 +101,7 @@ def test_the_walk_through_of_the_plug_in_validates_trains_and_predicts(
     assert len(forecast) == 12
     assert all(100 < value < 220 for value in forecast.values())
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("/site")])
+    monkeypatch.delenv("PYTHONPATH")
     said = call(predict)
     assert said.exit_code == 64
     assert "was trained by the task my_forecaster.task:Forecasting, which is not installed here" in said.stderr

@@ -150,7 +150,7 @@ class Attempt:
     def abandon(self) -> None:
         """Ends the work at once, from any thread: this process is about to end."""
         if isinstance(self._backend, Worker):
-            self._backend.kill()
+            self._backend.abandon()
 
     def _progress(self, progress: Progress) -> None:
         now = time.monotonic()

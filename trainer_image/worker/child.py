@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import signal
@@ -20,7 +21,14 @@ from typing import Any, Literal, Self, TypeVar
 
 from trainer_image.config.model_config import Config
 from trainer_image.contract import CheckpointStore, Progress, RunInputs, RunResult
-from trainer_image.errors import GpuFault, StorageUnavailable, TrainerError, UserCodeFailed, UserCodeKilled
+from trainer_image.errors import (
+    GpuFault,
+    StorageUnavailable,
+    Terminated,
+    TrainerError,
+    UserCodeFailed,
+    UserCodeKilled,
+)
 from trainer_image.host import confinement, hidden, memory
 from trainer_image.host.child_environment import without_credentials
 from trainer_image.host.orphans import Orphans
@@ -34,8 +42,9 @@ Kind = Literal["engine", "command", "predict"]
 _End = TypeVar("_End", bound=messages.End)
 
 LOOK_SECONDS = 0.1
-# A machine that is short of CPUs and memory may hold a sound worker up for so long, whatever HANG_SECONDS is.
-LEAST_SILENCE = 60.0
+# A machine short of CPUs and memory may hold a sound worker up for so long, whatever HANG_SECONDS is. Before its
+# first word a slow disk may, too.
+LEAST_SILENCE, STARTING_SECONDS = 60.0, 300.0
 # To leave by itself, with its streams flushed and the GPU given back.
 LEAVE_SECONDS = 2.0
 _PIECE = 64 * 1024
@@ -66,12 +75,12 @@ class Worker:
         module: str = "trainer_image.worker",
     ) -> None:
         self._entry_point = entry_point
-        self._silence = max(hang_seconds, LEAST_SILENCE) if hang_seconds else 0.0
+        self._silence = max(hang_seconds, LEAST_SILENCE) if hang_seconds else math.inf
         self._kills_before = memory.kills()
         self._at = ""
         self._frames = messages.Frames.from_worker()
         self._unsent = bytearray()
-        self._on_an_errand = False
+        self._on_an_errand = self._abandoned = False
         self._gone_since: float | None = None
         self._orphans = Orphans()
         self._socket, theirs = socket.socketpair()
@@ -95,7 +104,7 @@ class Worker:
             )
         self._socket.setblocking(False)
         self._words = [self._passing_on("stdout"), self._passing_on("stderr")]
-        self._heard = time.monotonic()
+        self._heard = time.monotonic() + STARTING_SECONDS
 
     def _passing_on(self, name: Literal["stdout", "stderr"]) -> threading.Thread:
         source = getattr(self._process, name)
@@ -117,12 +126,17 @@ class Worker:
         latest = time.monotonic() + patience
         while not self._has_ended() and time.monotonic() < latest:
             time.sleep(0.005)
-        self.kill()
+        self._kill()
         for thread in self._words:
             thread.join(LEAVE_SECONDS)  # what cannot be ended may hold a stream open
 
-    def kill(self) -> None:
-        """Ends it, and all that it has started, at once; from any thread. Raises UserCodeKilled where that fails."""
+    def abandon(self) -> None:
+        """Ends it at once, from any thread: whoever waits for its answer gets Terminated."""
+        self._abandoned = True
+        self._kill()
+
+    def _kill(self) -> None:
+        """Ends it, and all that it has started. Raises UserCodeKilled where that fails."""
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -263,8 +277,8 @@ class Worker:
         now = time.monotonic()
         if now - began > max(1.0, 10 * LOOK_SECONDS):
             self._heard += now - began  # this process stood still, too (Ctrl-Z, a frozen container)
-        if self._silence and now - self._heard > self._silence:
-            raise _Lost(f"has given no sign of life for {self._silence:.0f} s")
+        if now - self._heard > self._silence:
+            raise _Lost(f"has given no sign of life for {self._silence:g} s")
 
     def _gone_for(self) -> float:
         """Seconds since its end was seen, and at least a moment; 0 while it lives."""
@@ -278,11 +292,16 @@ class Worker:
         """It stays a zombie, so that its number and its group's are nobody else's."""
         if self._process.returncode is not None:
             return True
-        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            return True  # another thread has ended it
 
     def _explained(self, lost: _Lost) -> TrainerError:
+        if self._abandoned:
+            return Terminated("Stopped on request; what trained was ended")
         if lost.why:
-            self.kill()
+            self._kill()
             who = (
                 "The process of the training"
                 if self._entry_point is None
