@@ -30,7 +30,9 @@ def bounds_of(settings: Settings, template: Mapping[str, Any] | None = None) -> 
     """template: where it is not known, what it forbids is only found later."""
     trainer = gpus.trainer_of(template) if template is not None else {}
     by_claims = 0 if gpus.kinds(trainer, settings.gpu_resource) else gpus.claims(trainer)
-    return Bounds(settings.max_gpus, settings.max_time_limit, settings.priority_classes, by_claims)
+    return Bounds(
+        settings.max_gpus, settings.max_time_limit, settings.priority_classes, by_claims, own_datasets=settings.scoped
+    )
 
 
 def defaults_of(settings: Settings) -> JobDefaults:

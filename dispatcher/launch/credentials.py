@@ -18,8 +18,9 @@ from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
+from dispatcher.launch.request import foreign_dataset
 from dispatcher.ports import Cluster, ScopedStorage
-from portal_client.model_ids import MODEL_PREFIX, container_name_problem
+from portal_client.model_ids import container_name_problem
 from training_common.times import rfc3339
 
 # Seconds beyond a training's time limit for which its signatures are good: it may wait in a queue first, and no
@@ -99,7 +100,9 @@ class ScopedCredentials:
         DatasetRefused; StorageError and ClusterError, after which it may be asked again (ObjectConflict: somebody else
         was faster).
         """
-        check_dataset(job.name, container)
+        problem = container_name_problem(container) or foreign_dataset(job.name, container)
+        if problem:
+            raise DatasetRefused(f"The dataset {container[:80]!r} {problem}")
         if job.dataset not in (None, container):
             raise DatasetRefused(f"This training has the dataset {job.dataset}; a second one, {container}, is refused")
         if job.dataset is None:
@@ -125,14 +128,6 @@ class ScopedCredentials:
     def _signer(self, token: str) -> str:
         """A fingerprint of all keys that its credentials are signed with."""
         return hashlib.sha256(f"{self.storage.signer} {token}".encode()).hexdigest()[:16]
-
-
-def check_dataset(model_container: str, dataset: str) -> None:
-    """Raises DatasetRefused for a container that no training may read as its dataset: another model's."""
-    if problem := container_name_problem(dataset):
-        raise DatasetRefused(f"The dataset container {dataset[:80]!r} {problem}")
-    if dataset.startswith(MODEL_PREFIX) and dataset != model_container:
-        raise DatasetRefused(f"The dataset {dataset} is another model's container; a dataset's own would be right")
 
 
 def _secret(job: Job, data: dict[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from portal_client.model_ids import InvalidContainerName, container_name_problem, extract_model_id
+from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, container_name_problem, extract_model_id
 
 # A queue message holds 64 KiB; the request also has to fit into a Job's annotations (256 KiB in all).
 MAX_BYTES = 64 * 1024
@@ -62,6 +62,7 @@ class Bounds:
     max_time_limit: float
     priority_classes: tuple[str, ...] = ()
     claimed_gpus: int = 0  # those of a template that asks for them by claims; a message can only do without them
+    own_datasets: bool = False  # a dataset must not be another model's container
 
 
 def decode(text: str, bounds: Bounds) -> TrainingRequest:
@@ -92,6 +93,8 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     dataset = body.get("dataset_container_name")
     if dataset is not None and (problem := container_name_problem(dataset)):
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
+    if bounds.own_datasets and dataset is not None and (problem := foreign_dataset(model, dataset)):
+        _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
     longest = int(bounds.max_time_limit)
     request = TrainingRequest(
         model_id=model_id,
@@ -108,6 +111,13 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     if kept > MAX_BYTES:
         _bad("MessageTooLarge", f"The message has {kept} bytes when it is written out; at most {MAX_BYTES} are kept")
     return request
+
+
+def foreign_dataset(model_container: str, dataset: str) -> str | None:
+    """Why a training may not read this container by credentials of its own, as the end of a sentence; None: it may."""
+    if dataset.startswith(MODEL_PREFIX) and dataset != model_container:
+        return "is another model's container, which no training may read; a dataset's own would be right"
+    return None
 
 
 def claimed_model(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from azure.core import MatchConditions
+from azure.core.credentials import AzureSasCredential
 from azure.core.exceptions import AzureError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import BlobLeaseClient, BlobServiceClient, ContainerClient, ContentSettings, ExponentialRetry
@@ -29,13 +30,16 @@ from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader, only_o
 from trainer_image.storage.blob_names import printable
 from trainer_image.storage.container import (
     ANY,
+    AccessWithdrawn,
     BlobChanged,
     BlobInfo,
     BlobMissing,
+    CredentialRefused,
     LeaseHeld,
     StorageFault,
     TooLarge,
 )
+from trainer_image.storage.signature import Signature
 from training_common.backoff import exponential, jittered
 from training_common.retry_after import parse_retry_after
 
@@ -67,21 +71,7 @@ class _PatientRetry(ExponentialRetry):
 
 def open_container(connection_string: str | None, account_url: str | None, name: str, **options: Any) -> AzureContainer:
     """A container of one storage account. Raises ConfigInvalid for settings of the environment that cannot be used."""
-    # Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them.
-    for library in ("azure", "urllib3", "msal"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)
-    options |= {
-        "retry_policy": _PatientRetry(
-            initial_backoff=1, retry_total=RETRIES, retry_connect=RETRIES, retry_read=RETRIES, retry_status=RETRIES
-        ),
-        "connection_timeout": CONNECT_TIMEOUT,
-        "read_timeout": READ_TIMEOUT,
-        "max_single_get_size": _CHUNK,
-        "max_chunk_get_size": _CHUNK,
-        "max_block_size": _CHUNK,
-        "transport": options.get("transport") or _transport(),
-    }
-    surroundings.check()
+    options = _prepared(options)
     setting = "AZURE_STORAGE_CONNECTION_STRING" if connection_string else "AZURE_STORAGE_ACCOUNT_URL"
     try:
         if connection_string:
@@ -95,6 +85,43 @@ def open_container(connection_string: str | None, account_url: str | None, name:
     except ValueError:
         raise ConfigInvalid(f"{setting} is malformed: no storage account can be read from it") from None
     return AzureContainer(client, name)
+
+
+def open_signed(signature: Signature, name: str, **options: Any) -> AzureContainer:
+    """A container that is open to us by a signature which is renewed while we run. Raises ConfigInvalid."""
+    client = ContainerClient.from_container_url(signature.url, credential=_Renewed(signature), **_prepared(options))
+    return AzureContainer(client, name, signature)
+
+
+class _Renewed(AzureSasCredential):
+    """The SDK asks for it with each request."""
+
+    def __init__(self, renewed: Signature) -> None:
+        super().__init__(renewed.current())
+        self._renewed = renewed
+
+    @property
+    def signature(self) -> str:
+        return self._renewed.current()
+
+
+def _prepared(options: dict[str, Any]) -> dict[str, Any]:
+    # Each request and each credential tried is a line at INFO or WARNING otherwise, with URLs in them.
+    for library in ("azure", "urllib3", "msal"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    options = options | {
+        "retry_policy": _PatientRetry(
+            initial_backoff=1, retry_total=RETRIES, retry_connect=RETRIES, retry_read=RETRIES, retry_status=RETRIES
+        ),
+        "connection_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "max_single_get_size": _CHUNK,
+        "max_chunk_get_size": _CHUNK,
+        "max_block_size": _CHUNK,
+        "transport": options.get("transport") or _transport(),
+    }
+    surroundings.check()
+    return options
 
 
 def _credential(kind: Callable[..., Any]) -> Any:
@@ -129,20 +156,24 @@ def _identity() -> str:
 class AzureContainer:
     """See `storage.Container`."""
 
-    def __init__(self, client: ContainerClient, name: str) -> None:
+    def __init__(self, client: ContainerClient, name: str, signature: Signature | None = None) -> None:
         self._client = client
+        self._signature = signature
         self.name = name
         parts = urlsplit(client.url)
         self._host = parts.netloc
         key = getattr(client.credential, "account_key", "")
         # Never the secret itself: what is kept for the life of the process may show up in a traceback.
-        text = "\0".join((self._host, key, parts.query, name if parts.query else ""))
+        text = "\0".join((self._host, key, parts.query, name if parts.query or signature else ""))
         self._caller = hashlib.sha256(text.encode()).hexdigest()
+        if signature is not None:
+            _ACCEPTED.vouch(self._caller)
         self._identity = _identity() if hasattr(client.credential, "get_token") else ""
         self._ranges = RangeReader(
             client.url,
             client.credential,
             self._token if self._identity else None,
+            signature,
             connect_timeout=CONNECT_TIMEOUT,
             silence=READ_TIMEOUT,
         )
@@ -236,6 +267,7 @@ class AzureContainer:
         """kind: what an identity needs a right of its own for; name: of the blob, "" for the container."""
         asked = self._asked(kind, name)
         for failures in itertools.count(1):
+            signed = self._signature.current() if self._signature is not None else ""
             try:
                 found = call()
             except Exception as error:
@@ -246,6 +278,9 @@ class AzureContainer:
                 fault = fault_of(error, asked, self._host, self._identity)
                 if fault is None and isinstance(error, (OSError, MemoryError)):
                     raise  # this machine's
+                refused = isinstance(fault, CredentialRefused | AccessWithdrawn)
+                if refused and self._signature is not None and self._signature.replaced(signed):
+                    continue
                 # The SDK raises whatever an answer that is none of storage's makes it stumble over.
                 raise fault or asked.fault(200, "") from None
             asked.granted()

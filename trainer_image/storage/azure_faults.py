@@ -24,6 +24,7 @@ from trainer_image.storage.container import (
     BlobChanged,
     BlobMissing,
     ContainerMissing,
+    CredentialRefused,
     LeaseHeld,
     NoToken,
     Refused,
@@ -65,6 +66,10 @@ class Accepted:
     def note(self, credential: str, container: str, kind: str) -> None:
         """kind: reading, writing and so on, each of which an identity may be allowed by itself."""
         self._done |= {(credential,), (credential, container, kind)}
+
+    def vouch(self, credential: str) -> None:
+        """It was good when it was made, by somebody who makes another in good time: a stranger's is out of date."""
+        self._done |= {(credential,)}
 
     def before(self, credential: str, container: str, kind: str, code: str, status: int) -> bool:
         """Whether storage has accepted this before which it refuses with this answer now."""
@@ -114,7 +119,7 @@ class Asked:
                 f"storage has accepted this before and refuses access now{said}: was the key changed, has the SAS run"
                 " out, or was the right taken away? A new attempt takes the credential as it is then"
             )
-        return AccessDenied(f"storage refuses access{said}")
+        return CredentialRefused(f"storage refuses access{said}")
 
 
 def no_token(error: Exception, identity: str) -> NoToken:

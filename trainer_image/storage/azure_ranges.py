@@ -23,7 +23,16 @@ import requests
 import urllib3
 
 from trainer_image.storage.azure_faults import Asked
-from trainer_image.storage.container import AccessDenied, BlobChanged, BlobInfo, StorageFault, Unavailable
+from trainer_image.storage.container import (
+    AccessDenied,
+    AccessWithdrawn,
+    BlobChanged,
+    BlobInfo,
+    CredentialRefused,
+    StorageFault,
+    Unavailable,
+)
+from trainer_image.storage.signature import Signature
 from training_common.backoff import exponential
 from training_common.retry_after import parse_retry_after
 
@@ -43,17 +52,26 @@ class RangeReader:
     """Reads ranges of the blobs of one container.
 
     url: the container's, with its SAS where it has one; credential: the SDK client's, of which `account_name` and
-    `account_key` are used; token: gives the one of azure-identity, where there is no key, raises StorageFault
+    `account_key` are used; token: gives the one of azure-identity, where there is no key, raises StorageFault;
+    signature: a SAS that is renewed meanwhile
     connect_timeout, silence: seconds until a connection is there; without a single byte before it is given up
     """
 
     def __init__(
-        self, url: str, credential: Any, token: Callable[[], str] | None, *, connect_timeout: float, silence: float
+        self,
+        url: str,
+        credential: Any,
+        token: Callable[[], str] | None,
+        signature: Signature | None = None,
+        *,
+        connect_timeout: float,
+        silence: float,
     ) -> None:
         parts = urlsplit(url)
         self._base, self._sas = f"{parts.scheme}://{parts.netloc}{parts.path}", parts.query
         self._credential = credential
         self._token = token
+        self._signature = signature
         self._timeouts = (connect_timeout, silence)
         self._connection = _Connection()
 
@@ -66,10 +84,11 @@ class RangeReader:
         failures = 0
         while length:
             came = 0
+            signed = self._signature.current() if self._signature is not None else self._sas
             fault: StorageFault
             wait: float | None = None
             try:
-                with self._ask(blob, offset, length) as response:
+                with self._ask(blob, offset, length, signed) as response:
                     if response.status_code in PASSING:
                         wait = parse_retry_after(response.headers.get("Retry-After"), time.time())
                     _check(response, offset, length, asked)
@@ -81,6 +100,11 @@ class RangeReader:
                 fault = Unavailable(_why(error))
             except Unavailable as error:
                 fault = error
+            except (CredentialRefused, AccessWithdrawn):
+                # It is said before the first byte of an answer: nothing has come of this one.
+                if self._signature is None or not self._signature.replaced(signed):
+                    raise
+                continue
             offset, length = offset + came, length - came
             failures = 1 if came else failures + 1
             if length and failures >= ATTEMPTS:
@@ -91,7 +115,9 @@ class RangeReader:
                     wait = exponential(failures, FIRST_WAIT, LONGEST_WAIT)
                 time.sleep(min(wait, LONGEST_WAIT))
 
-    def _ask(self, blob: BlobInfo, offset: int, length: int) -> contextlib.AbstractContextManager[requests.Response]:
+    def _ask(
+        self, blob: BlobInfo, offset: int, length: int, signed: str
+    ) -> contextlib.AbstractContextManager[requests.Response]:
         url = f"{self._base}/{quote(blob.name, safe='/~')}"
         headers = {
             "x-ms-version": VERSION,
@@ -104,7 +130,7 @@ class RangeReader:
             headers["Authorization"] = _shared_key(self._credential, url, headers)
         elif self._token is not None:
             headers["Authorization"] = f"Bearer {self._token()}"
-        address = f"{url}?{self._sas}" if self._sas else url
+        address = f"{url}?{signed}" if signed else url
         return self._connection.session.get(
             address, headers=headers, stream=True, timeout=self._timeouts, allow_redirects=False
         )

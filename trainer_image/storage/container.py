@@ -46,6 +46,10 @@ class AccessDenied(StorageFault):
     """Our identity may not do this."""
 
 
+class CredentialRefused(AccessDenied):
+    """Storage does not take the credential for this."""
+
+
 class Refused(StorageFault):
     """It contradicts the state of the blob or its container: an archive tier, an immutability policy, a legal hold."""
 

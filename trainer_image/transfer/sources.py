@@ -15,9 +15,11 @@ from trainer_image.config.model_config import Config, ConfigProblems, parse_conf
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
 from trainer_image.errors import ConfigInvalid, UsageError
+from trainer_image.host.credentials import DATASET_URL, MODEL_URL, CredentialFiles
 from trainer_image.stop import Stop
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused
 from trainer_image.storage.local import LocalContainer
+from trainer_image.storage.signature import is_for, signature_of
 from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
 from trainer_image.transfer.failures import failing_as
 from trainer_image.units import format_bytes
@@ -69,7 +71,7 @@ class Sources:
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
         """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
         local = self._settings.data
-        container = LocalContainer(local) if local else _open(self._settings, self._dataset_name(config))
+        container = LocalContainer(local) if local else _open_dataset(self._settings, self._dataset_name(config))
         self._dataset = Dataset(container, local or self._work / "dataset", self._settings, self._stop, progress)
         return self._dataset
 
@@ -98,6 +100,10 @@ def open_models(settings: Settings) -> Container:
 
 
 def _open(settings: Settings, name: str) -> Container:
+    if files := _scoped(settings):
+        from trainer_image.storage.azure import open_signed
+
+        return open_signed(signature_of(files, MODEL_URL, name), name)
     if not (settings.connection_string or settings.account_url):
         raise UsageError(
             f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"
@@ -106,6 +112,26 @@ def _open(settings: Settings, name: str) -> Container:
     from trainer_image.storage.azure import open_container
 
     return open_container(settings.connection_string, settings.account_url, name)
+
+
+def _open_dataset(settings: Settings, name: str) -> Container:
+    """With credentials of its own a training asks the dispatcher for a dataset that it does not know of."""
+    if not (files := _scoped(settings)):
+        return _open(settings, name)
+    from trainer_image.storage.azure import open_signed
+    from trainer_image.storage.dataset_access import dataset_url
+
+    asked = None
+    if not is_for(files.read(DATASET_URL), name):
+        asked = dataset_url(settings.api_base_url or "", name, files, settings.auth_method)
+    return open_signed(signature_of(files, DATASET_URL, name, asked), name)
+
+
+def _scoped(settings: Settings) -> CredentialFiles | None:
+    """The credentials of this training alone; None where the settings have some of the account."""
+    if settings.credentials_dir is None or settings.connection_string or settings.account_url:
+        return None
+    return CredentialFiles(settings.credentials_dir)
 
 
 class Dataset:
