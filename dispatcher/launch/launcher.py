@@ -310,7 +310,7 @@ class Launcher:
         except ObjectInvalid as error:
             raise ClusterForbidden(f"{error}. The Job stays suspended until it has its Secret") from None
 
-    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str]) -> Job:
+    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str] | None = None) -> Job:
         """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it.
 
         notes: annotations that it writes as well. Kueue's webhook takes no other label for a Job that is not suspended,
@@ -325,7 +325,7 @@ class Launcher:
             names.LAUNCHED_AT: rfc3339(self.clock()),
             names.LAUNCHED_BY: self.identity,
             names.ACKNOWLEDGED: "true" if acknowledged else "false",
-            **notes,
+            **(notes or {}),
         }
         # Should a redelivery have had it reported while this process stood still, it has to be looked at once more:
         # without the label it comes back into everybody's lists.

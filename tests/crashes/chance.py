@@ -36,6 +36,7 @@ def _scenario(rng: random.Random) -> Scenario:
     def chance() -> World:
         models = [str(number) for number in range(1, rng.choice([1, 1, 2, 3]) + 1)]
         world = World({model: [*rng.sample(ENDS, rng.choice([0, 0, 1, 2])), rng.choice(LASTS)] for model in models})
+        world.scoped = seed % 4 == 2
         world.denied = rng.choice([0, 0, 0, 1, 3, 6])
         for model in models:
             world.set_status(

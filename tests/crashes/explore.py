@@ -142,6 +142,7 @@ def is_read(call: str) -> bool:
         "cluster.dry-run",
         "queue.depth",
         "queue.try",
+        "storage.sas",
     )
     return call in (*reads, "queue.receive")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from portal_client.statuses import ProcessingStatus
@@ -150,6 +151,18 @@ def denied_at_first() -> World:
     return world
 
 
+def scoped(scenario: Scenario) -> Scenario:
+    """The same with credentials for each training alone, which are good for a quarter of an hour."""
+
+    @functools.wraps(scenario)
+    def made() -> World:
+        world = scenario()
+        world.scoped = True
+        return world
+
+    return made
+
+
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,
@@ -172,5 +185,9 @@ SINGLE: list[Scenario] = [
     denied,
     denied_twice,
     denied_at_first,
+]
+# Those in which a Secret is made, made for the next training of the same name, and renewed.
+SCOPED: list[Scenario] = [
+    scoped(each) for each in (completes, completes_unreported, hangs, twice_apart, again, cancelled)
 ]
 SMALL: list[Scenario] = [completes, invalid_unreported, twice_apart]

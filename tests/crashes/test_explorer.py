@@ -39,6 +39,14 @@ def test_one_trouble_at_any_call_loses_and_doubles_nothing(kind: str, scenario: 
     assert list(explore.singles(scenario, TROUBLES[kind]))
 
 
+@pytest.mark.parametrize("scenario", scenarios.SCOPED, ids=_name)
+@pytest.mark.parametrize("kind", TROUBLES)
+def test_with_scoped_credentials_one_trouble_at_any_call_leaves_no_pod_without_its_own(
+    kind: str, scenario: Scenario
+) -> None:
+    assert list(explore.singles(scenario, TROUBLES[kind]))
+
+
 # The first fault of a pair is a crash that leaves the call done; `python -m tests.crashes --deep` makes them all.
 @pytest.mark.parametrize(
     ("scenario", "second"),

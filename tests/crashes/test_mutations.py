@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
 
@@ -39,6 +39,16 @@ def calm(parts: Parts) -> Iterator[World]:
 def crashes(parts: Parts) -> Iterator[World]:
     for scenario in scenarios.SINGLE:
         yield from explore.singles(scenario, [("before", explore.crash), ("after", explore.crash)], parts)
+
+
+def calm_scoped(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SCOPED:
+        yield explore.explored("mutant", scenario, "calm", lambda world: explore.live(world, parts))
+
+
+def crashes_scoped(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.SCOPED:
+        yield from explore.singles(scenario, [("after", explore.crash)], parts)
 
 
 def failures(parts: Parts) -> Iterator[World]:
@@ -85,8 +95,8 @@ class ResumedFirst(Launcher):
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         return False
 
-    def _resume(self, job: Job, acknowledged: bool) -> Job:
-        job = super()._resume(job, acknowledged)
+    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str] | None = None) -> Job:
+        job = super()._resume(job, acknowledged, notes)
         super()._mark_processing(job.model_id, Delivery("", 0.0, lambda: 1000.0))
         return job
 
@@ -171,7 +181,7 @@ class NoAdoption(Launcher):
 class AnyJob(Launcher):
     """Resume and deletion of whatever has the name now."""
 
-    def _resume(self, job: Job, acknowledged: bool) -> Job:
+    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str] | None = None) -> Job:
         stamped = {names.LAUNCHED_AT: "2026-11-23T08:00:00Z", names.ACKNOWLEDGED: "true"}
         return self.cluster.patch_job(job.name, {"metadata": {"annotations": stamped}, "spec": {"suspend": False}})
 
@@ -236,6 +246,25 @@ class TellsNobody(Launcher):
         return
 
 
+class ResumedWithoutItsSecret(Launcher):
+    """The Secret comes after the resume."""
+
+    def _give_credentials(self, job: Job) -> dict[str, str]:
+        return {}
+
+    def _resume(self, job: Job, acknowledged: bool, notes: Mapping[str, str] | None = None) -> Job:
+        job = super()._resume(job, acknowledged)
+        super()._give_credentials(job)
+        return job
+
+
+class NeverRenews(Reconciler):
+    """A Secret is made once."""
+
+    def _renew(self, name: str, job: Job, now: float) -> None:
+        return
+
+
 MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=CreatedRunning), crashes, "before Processing was attempted"),
     (Parts(launcher=ResumedFirst), crashes, "before Processing was attempted"),
@@ -254,6 +283,8 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(intake=DeletedBeforePoison), calm, "was deleted without"),
     (Parts(launcher=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
     (Parts(launcher=TellsNobody), calm, "ends as Created"),
+    (Parts(launcher=ResumedWithoutItsSecret), crashes_scoped, "there before its Secret"),
+    (Parts(reconciler=NeverRenews), calm_scoped, "have run out"),
 ]
 
 

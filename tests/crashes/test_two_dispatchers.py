@@ -17,6 +17,11 @@ def test_one_that_stands_still_anywhere_spoils_nothing(scenario: Scenario) -> No
     assert list(explore.one_switch(scenario))
 
 
+@pytest.mark.parametrize("scenario", scenarios.SCOPED, ids=_name)
+def test_with_scoped_credentials_one_that_stands_still_anywhere_spoils_no_secret(scenario: Scenario) -> None:
+    assert list(explore.one_switch(scenario))
+
+
 @pytest.mark.parametrize("scenario", scenarios.SMALL, ids=_name)
 def test_two_that_stand_still_anywhere_spoil_nothing(scenario: Scenario) -> None:
     assert list(explore.two_switches(scenario, stalls=[("delivery", "moment")]))

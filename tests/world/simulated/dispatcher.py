@@ -21,6 +21,7 @@ from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.factories import bounds_of, limits_of
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
+from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
@@ -28,7 +29,7 @@ from dispatcher.telemetry.job_events import NULL_RECORDER, JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from tests.world import json_objects as objects
 from tests.world.builders import TEMPLATE
-from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, VirtualEvent
+from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, FakeStorage, VirtualEvent
 from tests.world.simulated.world import World
 
 VISIBILITY = 100.0
@@ -58,6 +59,10 @@ SETTINGS = Settings.read(
 METRICS = Metrics()
 Disturb = Callable[[], str]
 """What becomes of one watch event: "now", "drop", "double" or "later" (after the ones that follow it)."""
+
+
+def _token(model_id: str, run_id: str) -> str:
+    return f"v1.{model_id}.{run_id}.proof"
 
 
 @dataclass(frozen=True)
@@ -125,11 +130,17 @@ class Process:
 
         self.work = _Work(clock=monotonic)
         self.cache = ClusterCache(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
+        self.credentials = (
+            ScopedCredentials(self.cluster, FakeStorage(world, self.name), _token, clock=world.epoch)
+            if world.scoped
+            else None
+        )
         self.launcher = parts.launcher(
             self.cluster,
             portal,
             TEMPLATE,
-            JobDefaults({}, int(settings.max_time_limit)),
+            JobDefaults({}, int(settings.max_time_limit), scoped=world.scoped),
+            credentials=self.credentials,
             put_budget=min(settings.put_budget, settings.visibility_timeout * 0.4),
             events=events,
             stopping=stopping,
@@ -154,6 +165,7 @@ class Process:
             pace=Pace(settings.progress_rate, monotonic),
             take_on_after=settings.take_on_after,
             events=events,
+            credentials=self.credentials,
             clock=world.epoch,
             monotonic=monotonic,
         )

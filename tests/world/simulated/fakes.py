@@ -22,6 +22,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event, KubeObject
 from dispatcher.cluster.pods import Pod
 from dispatcher.queue.messages import QueueMessage, QueueUnavailable
+from dispatcher.storage.errors import StorageError
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from tests.world import json_objects as objects
@@ -198,6 +199,14 @@ class FakeCluster:
 
         self._call("delete", action)
 
+    def apply_secret(self, secret: Mapping[str, Any]) -> None:
+        made = copied(dict(secret))
+
+        def action() -> None:
+            self._world.keep_secret(made)
+
+        self._call("secret", action)
+
     def list_jobs(self, selector: str) -> Listing[Job]:
         return self._call("list", lambda: _listing(self._world.jobs, selector, Job))
 
@@ -225,6 +234,25 @@ class FakeCluster:
 
     def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
         return iter(())  # the processes are fed from the world's log
+
+
+class FakeStorage:
+    """Signs as an identity does: each signature may need a call. A process knows the key of its start."""
+
+    longest = 900.0
+
+    def __init__(self, world: World, process: str) -> None:
+        self._world = world
+        self._process = process
+        self.signer = world.signing_key
+
+    def sas(self, container: str, *, write: bool, until: float) -> str:
+        def fails(text: str) -> Exception:
+            return StorageError(text or "no key", retryable=True)
+
+        return self._world.call(
+            self._process, "storage.sas", lambda: f"{container} {write} {until} {self.signer}", fails
+        )
 
 
 class FakePortal:

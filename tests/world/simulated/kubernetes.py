@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dispatcher.cluster import names
+from dispatcher.cluster.errors import ObjectConflict
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
 from tests.world.json_objects import JsonObject
@@ -36,6 +37,7 @@ class Kubernetes(Trainers):
         self.jobs: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, JobNote] = {}
+        self.secrets: dict[str, dict[str, Any]] = {}
         self.log: list[Change] = []
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
@@ -129,8 +131,21 @@ class Kubernetes(Trainers):
     def _time(self) -> str:
         return rfc3339(self.epoch())
 
+    def keep_secret(self, secret: dict[str, Any]) -> None:
+        """Made, or given other data where the same Job has it; 409 where another has."""
+        name = objects.name_of(secret)
+        if name in self.secrets and owner_of(self.secrets[name]) != owner_of(secret):
+            raise ObjectConflict(f"the Secret {name} is another Job's")
+        self.secrets[name] = secret
+
+    def _collect_secrets(self) -> None:
+        """What a Job leaves behind, also one that was gone before its Secret came."""
+        uids = {objects.uid_of(job) for job in self.jobs.values()}
+        self.secrets = {name: secret for name, secret in self.secrets.items() if owner_of(secret) in uids}
+
     def settle(self) -> None:
         """One round of the controllers."""
+        self._collect_secrets()
         for job in list(self.jobs.values()):
             self._control(job)
         for pod in list(self.pods.values()):
@@ -230,6 +245,12 @@ class Kubernetes(Trainers):
         self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
         self.begun[uid] = len(self.models[model_id].history)
         self.touch("pods", pod, "ADDED")
+
+
+def owner_of(secret: JsonObject) -> str:
+    """The uid of the one Job that owns it."""
+    (owner,) = secret["metadata"]["ownerReferences"]
+    return str(owner["uid"])
 
 
 def _exit_code(pod: JsonObject) -> int:

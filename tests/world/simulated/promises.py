@@ -5,6 +5,7 @@ Always
 - A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
   message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
 - A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
+- With scoped credentials no pod runs before its Job has its own Secret, nor after what is in it has run out.
 - No terminal status is replaced by another one by a process that could have known: its last GET of the model showed
   that status, or nothing has changed since.
 When the faults have stopped
@@ -26,6 +27,7 @@ one, either message may stand for that next training; there is one training all 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -52,7 +54,12 @@ class Promises:
     pods: dict[str, dict[str, Any]]
     notes: dict[str, JobNote]
     in_flight: list[Any]
+    secrets: dict[str, dict[str, Any]]
+    scoped: bool
     _put_attempts: dict[str, int]
+
+    def epoch(self) -> float:
+        raise NotImplementedError
 
     # What is checked at once
 
@@ -73,12 +80,26 @@ class Promises:
         attempted = self._put_attempts.get(model_id, -1) >= note.created_call
         if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):
             raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
+        self.check_credentials(job)
         if note.model_version < self.models[model_id].moved_at:
             self.models[model_id].unclear = True
         self.trained[model_id].add(objects.uid_of(job))
         times, asked = len(self.trained[model_id]), self.models[model_id].asked
         if times > asked:
             raise Violation(f"model {model_id} trains {times} times and was asked for {asked} times")
+
+    def check_credentials(self, job: Mapping[str, Any]) -> None:
+        """A pod of this Job is about to run, or runs."""
+        if not self.scoped:
+            return
+        secret, name = self.secrets.get(objects.name_of(job)), objects.name_of(job)
+        if secret is None or secret["metadata"]["ownerReferences"][0]["uid"] != objects.uid_of(job):
+            raise Violation(f"a pod of {name} is there before its Secret")
+        container, write, until, _ = base64.b64decode(secret["data"]["MODEL_URL"]).decode().split()
+        if (container, write) != (name, "True"):
+            raise Violation(f"the Secret of {name} opens {container}")
+        if float(until) < self.epoch():
+            raise Violation(f"{name} trains with credentials that have run out")
 
     def check_let_go(self, job: Mapping[str, Any], what: str) -> None:
         """The finalizer goes, or the TTL comes: the outcome must have been told, or no longer be asked for."""

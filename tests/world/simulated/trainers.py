@@ -34,6 +34,9 @@ class Trainers:
     def _time(self) -> str:
         raise NotImplementedError
 
+    def check_credentials(self, job: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
     def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
         raise NotImplementedError
 
@@ -58,6 +61,8 @@ class Trainers:
     def _train(self, pod: dict[str, Any], uid: str) -> None:
         """As the trainer's contract has it: GET first; stop when it is no longer Processing; report, then end."""
         model_id = objects.model_id_of(pod)
+        if (job := self._owner(pod)) is not None:
+            self.check_credentials(job)
         status = self.models[model_id].status
         act = self.acts[uid]
         if status is S.COMPLETED:

@@ -40,12 +40,17 @@ Director = Callable[[str, str, str], None]
 
 
 class World(Promises, Kubernetes):
-    """All that survives a process. `trainers`: model id → what its pods do, attempt by attempt."""
+    """All that survives a process. `trainers`: model id → what its pods do, attempt by attempt.
+
+    scoped: trainings have credentials of their own.
+    """
 
     step = 15.0  # seconds of `advance` between two rounds of the controllers
 
     def __init__(self, trainers: Mapping[str, list[str]] | None = None) -> None:
         super().__init__()
+        self.scoped = False
+        self.signing_key = "key-1"  # which a dispatcher reads when it starts
         self.now = 1000.0
         self.director: Director = lambda process, call, side: None
         self.trainers = {model: list(script) for model, script in (trainers or {}).items()}
