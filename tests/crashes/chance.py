@@ -27,16 +27,16 @@ def random_run(seed: int, parts: Parts | None = None) -> tuple[World, list[str]]
         _play(world, rng, troubles, parts)
 
     try:
-        return explore.explored("random", _scenario(rng), f"seed {seed}", run), troubles
+        return explore.explored("random", _scenario(rng, scoped=seed % 4 == 2), f"seed {seed}", run), troubles
     except explore.Finding as finding:
         raise explore.Finding(f"{finding}\nwhat was done, by call: " + "; ".join(troubles)) from finding
 
 
-def _scenario(rng: random.Random) -> Scenario:
+def _scenario(rng: random.Random, *, scoped: bool) -> Scenario:
     def chance() -> World:
         models = [str(number) for number in range(1, rng.choice([1, 1, 2, 3]) + 1)]
         world = World({model: [*rng.sample(ENDS, rng.choice([0, 0, 1, 2])), rng.choice(LASTS)] for model in models})
-        world.scoped = seed % 4 == 2
+        world.scoped = scoped
         world.denied = rng.choice([0, 0, 0, 1, 3, 6])
         for model in models:
             world.set_status(
