@@ -151,13 +151,13 @@ def denied_at_first() -> World:
     return world
 
 
-def scoped(scenario: Scenario) -> Scenario:
-    """The same with credentials for each training alone, which are good for a quarter of an hour."""
+def scoped(scenario: Scenario, seconds: float = 300.0) -> Scenario:
+    """The same with credentials for each training alone, which are good for so long."""
 
     @functools.wraps(scenario)
     def made() -> World:
         world = scenario()
-        world.scoped = True
+        world.scoped, world.signed_for = True, seconds
         return world
 
     return made

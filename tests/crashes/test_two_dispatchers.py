@@ -17,9 +17,10 @@ def test_one_that_stands_still_anywhere_spoils_nothing(scenario: Scenario) -> No
     assert list(explore.one_switch(scenario))
 
 
-@pytest.mark.parametrize("scenario", scenarios.SCOPED, ids=_name)
+# None stands still for longer than what it has signed is good for, which is a day at least.
+@pytest.mark.parametrize("scenario", [scenarios.hangs, scenarios.again, scenarios.twice_apart], ids=_name)
 def test_with_scoped_credentials_one_that_stands_still_anywhere_spoils_no_secret(scenario: Scenario) -> None:
-    assert list(explore.one_switch(scenario))
+    assert list(explore.one_switch(scenarios.scoped(scenario, 2 * max(explore.STALLS.values()))))
 
 
 @pytest.mark.parametrize("scenario", scenarios.SMALL, ids=_name)

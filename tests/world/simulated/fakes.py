@@ -239,12 +239,11 @@ class FakeCluster:
 class FakeStorage:
     """Signs as an identity does: each signature may need a call. A process knows the key of its start."""
 
-    longest = 900.0
-
     def __init__(self, world: World, process: str) -> None:
         self._world = world
         self._process = process
         self.signer = world.signing_key
+        self.longest = world.signed_for
 
     def sas(self, container: str, *, write: bool, until: float) -> str:
         def fails(text: str) -> Exception:

@@ -50,6 +50,7 @@ class World(Promises, Kubernetes):
     def __init__(self, trainers: Mapping[str, list[str]] | None = None) -> None:
         super().__init__()
         self.scoped = False
+        self.signed_for = 300.0  # seconds that a signature is good for at most: less than a training may take
         self.signing_key = "key-1"  # which a dispatcher reads when it starts
         self.now = 1000.0
         self.director: Director = lambda process, call, side: None
