@@ -33,10 +33,11 @@ from dispatcher.decisions.codes import CAUSES
 from dispatcher.intake.circuit_breaker import CircuitBreakers, State
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.relay import rules
-from dispatcher.relay.listener import listen_to_trainings, open_relay
+from dispatcher.relay.listener import listen_to_trainings, open_relay, tokens_of
 from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import Heartbeats, loop_of
@@ -90,6 +91,7 @@ class App:
         self._ended = EndedJobs(settings.ttl_after_report)
         self._repair = MetadataRepair(self._cluster, self._ended, self._events, self._stopping)
         self._refusals = Refusals()
+        self._credentials = self._make_credentials()
         self._launcher = Launcher(
             self._cluster,
             self._portal,
@@ -97,6 +99,7 @@ class App:
             factories.defaults_of(settings),
             put_budget=settings.put_budget,
             kueue_queue=settings.kueue_queue,
+            credentials=self._credentials,
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,
@@ -112,12 +115,19 @@ class App:
             self._pace,
             self._cache.job,
             self._metrics,
+            credentials=self._credentials,
             on_outcome=self._on_told_outcome,
             stopping=self._stopping,
         )
         self._intake = self._make_intake()
         self._page = self._make_page()
         self._connect_metrics()
+
+    def _make_credentials(self) -> ScopedCredentials | None:
+        settings = self._settings
+        if not settings.scoped:
+            return None
+        return ScopedCredentials(self._cluster, factories.open_signatures(settings), tokens_of(settings).make)
 
     def _make_reporter(self) -> Reporter:
         return Reporter(
@@ -148,6 +158,7 @@ class App:
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
             kueue=kueue if settings.kueue_queue else None,
+            credentials=self._credentials,
         )
 
     def _make_intake(self) -> Intake:

@@ -42,8 +42,8 @@ def defaults_of(settings: Settings) -> JobDefaults:
         "MODEL_API_AUTH_METHOD": settings.api_auth_method,
         "STATUS_PROGRESS_SECONDS": f"{settings.progress:g}",
     }
-    if settings.api_base_url:
-        env["API_BASE_URL"] = settings.api_base_url
+    if address := settings.relay_url if settings.scoped else settings.api_base_url:
+        env["API_BASE_URL"] = address
     return JobDefaults(
         env, int(settings.max_time_limit), settings.trainer_image, settings.gpu_resource, scoped=settings.scoped
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dispatcher.cluster.jobs import Job
 from dispatcher.config.settings import Settings
 from dispatcher.controller.pace import Pace
+from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.ports import Cluster
 from dispatcher.relay.relay import Relay
@@ -33,6 +34,7 @@ def open_relay(
     known: Callable[[str], Job | None],
     metrics: Metrics,
     *,
+    credentials: ScopedCredentials | None,
     on_outcome: Callable[[str, PortalError | None], None],
     stopping: threading.Event,
 ) -> Relay | None:
@@ -48,6 +50,7 @@ def open_relay(
         known,
         address=settings.api_base_url,
         auth_method=settings.api_auth_method,
+        credentials=credentials,
         on_call=lambda call, result: metrics.relay_calls.labels(call, result).inc(),
         on_outcome=on_outcome,
         stopping=stopping,

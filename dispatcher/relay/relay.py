@@ -17,11 +17,13 @@ from dataclasses import KW_ONLY, dataclass, field
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden
 from dispatcher.cluster.jobs import Job
 from dispatcher.controller.pace import Pace, of_training
+from dispatcher.launch.credentials import DatasetRefused, ScopedCredentials
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.ports import Cluster
 from dispatcher.relay import rules
-from dispatcher.relay.rules import Read, Reply, Write
+from dispatcher.relay.rules import AskDataset, Read, Reply, Write
 from dispatcher.relay.tokens import Claims, RelayTokens
+from dispatcher.storage.errors import StorageError
 from dispatcher.telemetry import logs
 from dispatcher.web.server import Answer, Request
 from portal_client import messages
@@ -48,8 +50,9 @@ class Relay:
     """Thread-safe.
 
     portal: None with STATUS_TRACKING=off; address: API_BASE_URL, which no answer shows. known(name): the Job as the
-    cache has it. auth_method: MODEL_API_AUTH_METHOD. on_call(call, result): counts. on_outcome(model id, error): how
-    the portal took an outcome. patience: seconds to wait for the model's lock, and for a turn of the pace.
+    cache has it. auth_method: MODEL_API_AUTH_METHOD. credentials: None where trainings share them. on_call(call,
+    result): counts. on_outcome(model id, error): how the portal took an outcome. patience: seconds to wait for the
+    model's lock, and for a turn of the pace.
     """
 
     tokens: RelayTokens
@@ -61,6 +64,7 @@ class Relay:
     _: KW_ONLY
     address: str
     auth_method: str
+    credentials: ScopedCredentials | None = None
     on_call: Callable[[str, str], None] = lambda call, result: None
     on_outcome: Callable[[str, PortalError | None], None] = lambda model_id, error: None
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -85,13 +89,14 @@ class Relay:
             wish = rules.wish_of(request.method, request.target, request.body, claims)
             reply = wish if isinstance(wish, Reply) else self._answered(wish, claims)
             self.on_call(_call(wish), reply.result)
-            level = logging.INFO if _is_outcome(wish) or reply.result in _TOLD else logging.DEBUG
+            is_told = _is_outcome(wish) or isinstance(wish, AskDataset) or reply.result in _TOLD
+            level = logging.INFO if is_told else logging.DEBUG
             what = f"{request.method} {ascii(request.target[:100])[1:-1]}" if isinstance(wish, Reply) else _shown(wish)
             told = claims.model_id, claims.run_id, what, reply.status, reply.result
             log.log(level, "Model %s: run %s asks the relay for %s: %d, %s", *told)
         return _answer(reply)
 
-    def _answered(self, wish: Read | Write, claims: Claims) -> Reply:
+    def _answered(self, wish: Read | Write | AskDataset, claims: Claims) -> Reply:
         if not self._budgets.spend(claims, urgent=_is_outcome(wish)):
             return rules.too_many()
         try:
@@ -99,6 +104,8 @@ class Relay:
             if (refused := rules.over(job, claims)) is not None or job is None:
                 return refused or rules.over(None, claims) or rules.busy()
             match wish:
+                case AskDataset():
+                    return self._dataset(wish, claims)
                 case _ if self.portal is None:
                     return rules.refusal(404, "refused", "STATUS_TRACKING is off: no status is kept")
                 case Read():
@@ -117,6 +124,9 @@ class Relay:
             log.warning("Model %s: run %s: its Job cannot be looked at: %s", claims.model_id, claims.run_id, error)
             why = "may not" if isinstance(error, ClusterForbidden) else "cannot"
             return rules.unavailable(f"The dispatcher {why} look at the Job now")
+        except StorageError as error:
+            log.warning("Model %s: run %s: no signature for its dataset: %s", claims.model_id, claims.run_id, error)
+            return rules.unavailable("The dispatcher can make no signature for the dataset now; its log tells why")
         raise AssertionError("every wish has its case")
 
     def _job(self, claims: Claims) -> Job | None:
@@ -155,6 +165,21 @@ class Relay:
                 return refused
             self._put(wish, claims, portal)
         return rules.written(wish)
+
+    def _dataset(self, wish: AskDataset, claims: Claims) -> Reply:
+        """The dataset is noted on the Job: read in its version of now, and beside no renewal of this process."""
+        if self.credentials is None:
+            return rules.refusal(404, "refused", "CREDENTIALS is not scoped: trainings share the Job template's")
+        with self.locks.hold(claims.model_id, self.patience[0]) as held:
+            if not held:
+                return rules.busy()
+            live = self.cluster.get_job(claims.job)
+            if (refused := rules.over(live, claims)) is not None or live is None:
+                return refused or rules.busy()
+            try:
+                return rules.dataset(self.credentials.for_dataset(live, wish.container))
+            except DatasetRefused as error:
+                return rules.refusal(403, "refused", str(error))
 
     def _put(self, wish: Write, claims: Claims, portal: Portal) -> None:
         if wish.status is ProcessingStatus.PROCESSING:
@@ -210,15 +235,20 @@ def _is_outcome(wish: object) -> bool:
     return isinstance(wish, Write) and wish.status.is_terminal
 
 
-def _call(wish: Read | Write | Reply) -> str:
+def _call(wish: Read | Write | AskDataset | Reply) -> str:
     """For the metric: one of RELAY_CALLS."""
     if isinstance(wish, Write):
         return "outcome" if _is_outcome(wish) else "progress"
-    return "status" if isinstance(wish, Read) else "other"
+    return {Read: "status", AskDataset: "dataset"}.get(type(wish), "other")
 
 
-def _shown(wish: Read | Write) -> str:
-    return wish.status.title if isinstance(wish, Write) else "its status"
+def _shown(wish: Read | Write | AskDataset) -> str:
+    match wish:
+        case Write():
+            return wish.status.title
+        case AskDataset():
+            return f"the dataset {wish.container[:80]!a}"
+    return "its status"
 
 
 def _answer(reply: Reply) -> Answer:

@@ -2,6 +2,7 @@
 
     GET  /api/external/models/{id}/status     the token's own model alone
     PUT  /api/external/models/status          the same; Processing, Completed or Failed
+    POST /training/dataset                    {"container": NAME}: access to a dataset that only config.yaml names
 
 Nothing that a training sends becomes part of a URL or a header: what is passed on is made from the token's model, one
 of three statuses, and a text. It is passed on while the run is its Job's and that is not reported:
@@ -40,6 +41,7 @@ from portal_client.errors import (
 from portal_client.statuses import ModelStatus, ProcessingStatus
 
 UPDATE = "/api/external/models/status"
+DATASET = "/training/dataset"
 _STATUS = "/api/external/models/{}/status"
 _JSON = "application/json"
 _MAY_BE_SENT = (ProcessingStatus.PROCESSING, ProcessingStatus.COMPLETED, ProcessingStatus.FAILED)
@@ -59,6 +61,13 @@ class Write:
 
     status: ProcessingStatus
     message: str
+
+
+@dataclass(frozen=True)
+class AskDataset:
+    """A dataset that only the training has learned of."""
+
+    container: str
 
 
 @dataclass(frozen=True)
@@ -84,19 +93,25 @@ def token_of(headers: Mapping[str, Sequence[str]], method: str) -> str | None:
     return found[0].strip() if len(found) == 1 else None
 
 
-def wish_of(method: str, target: str, body: bytes, claims: Claims) -> Read | Write | Reply:
+def wish_of(method: str, target: str, body: bytes, claims: Claims) -> Read | Write | AskDataset | Reply:
     """What is asked for, or why it is refused. target: path and query, not decoded: only one spelling is right."""
     match method, target:
         case "PUT", path if path == UPDATE:
             return _write_of(body, claims)
+        case "POST", path if path == DATASET:
+            return _dataset_of(body)
         case "GET", path if path == _STATUS.format(claims.model_id):
             return Read()
         case "GET", path if path.startswith("/api/external/models/") and path.endswith("/status") and path != UPDATE:
             return refusal(403, "forbidden", f"This token is for the model {claims.model_id} alone")
-        case _, path if path in (UPDATE, _STATUS.format(claims.model_id)):
-            right = "PUT" if path == UPDATE else "GET"
+        case _, path if path in (UPDATE, DATASET, _STATUS.format(claims.model_id)):
+            right = {UPDATE: "PUT", DATASET: "POST"}.get(path, "GET")
             return refusal(405, "malformed", f"Only {right} is served here", {"Allow": right})
     return refusal(404, "malformed", "Nothing is served under this path; a training reads and writes its status here")
+
+
+class _Container(msgspec.Struct):
+    container: str
 
 
 class _Update(msgspec.Struct):
@@ -116,6 +131,13 @@ def _write_of(body: bytes, claims: Claims) -> Write | Reply:
     if status not in _MAY_BE_SENT:
         return refusal(403, "forbidden", f"A training tells Processing, Completed and Failed, and never {status.title}")
     return Write(status, update.Message or "")
+
+
+def _dataset_of(body: bytes) -> AskDataset | Reply:
+    try:
+        return AskDataset(msgspec.json.decode(body, type=_Container).container)
+    except (ValueError, RecursionError):
+        return refusal(400, "malformed", 'JSON {"container": NAME} would be right')
 
 
 def over(job: Job | None, claims: Claims) -> Reply | None:
@@ -150,6 +172,10 @@ def shown(found: ModelStatus) -> Reply:
 
 def written(wish: Write) -> Reply:
     return _json(200, {"status": wish.status.title}, "passed")
+
+
+def dataset(url: str) -> Reply:
+    return _json(200, {"url": url}, "passed")
 
 
 def unauthorized() -> Reply:

@@ -44,7 +44,7 @@ WATCHED = ("jobs", "pods")
 # How a watch ended: by its timer, too far behind (410), or broken.
 WATCH_ENDS = ("resync", "expired", "error")
 QUEUES = ("requests", "poison")
-RELAY_CALLS = ("status", "progress", "outcome", "other")
+RELAY_CALLS = ("status", "progress", "outcome", "dataset", "other")
 RELAY_RESULTS = (
     "passed",
     "unauthorized",

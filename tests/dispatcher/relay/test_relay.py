@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from dispatcher.cluster.errors import ObjectConflict
+from dispatcher.cluster.jobs import Job
+from dispatcher.launch.credentials import DatasetRefused
 from dispatcher.relay.relay import Budgets
 from dispatcher.relay.tokens import Claims, RelayTokens
+from dispatcher.storage.errors import StorageError
 from local_stack.processes import wait_until
 from portal_client import reporting
 from portal_client.client import PortalClient
@@ -335,3 +339,76 @@ def test_an_answer_through_the_relay_means_what_it_means_at_the_portal(
     assert (passed_on.retryable, passed_on.retry_after) == (direct.retryable, direct.retry_after)
     assert passed_on.ambiguous or not direct.ambiguous, "what may have been taken is not called untaken"
     assert reporting._may_be_the_words(passed_on) == reporting._may_be_the_words(direct)
+
+
+class Datasets:
+    """Credentials that give any dataset but one; `asked` holds (the Job's run, the container)."""
+
+    def __init__(self, fault: Exception | None = None) -> None:
+        self.asked: list[tuple[str | None, str]] = []
+        self.fault = fault
+
+    def for_dataset(self, job: Job, container: str) -> str:
+        self.asked.append((job.annotations.run_id, container))
+        if self.fault is not None:
+            raise self.fault
+        return f"https://acme.blob.core.windows.net/{container}?sig=secret"
+
+
+def asked_for(world: RelayWorld, container: object = "dataset-x") -> tuple[int, Any, dict[str, str]]:
+    return world.ask("POST", "/training/dataset", {"container": container})
+
+
+def test_a_dataset_that_only_the_training_knows_is_asked_for_through_the_relay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    world = RelayWorld(credentials=Datasets())
+    try:
+        status, body, _ = asked_for(world)
+        assert (status, body) == (200, {"url": "https://acme.blob.core.windows.net/dataset-x?sig=secret"})
+        assert world.counted == [("dataset", "passed")]
+        assert "asks the relay for the dataset 'dataset-x': 200, passed" in caplog.text
+        assert "sig=secret" not in caplog.text
+        assert asked_for(world, ["dataset-x"])[0] == 400
+        assert world.ask("GET", "/training/dataset")[0] == 405
+        assert world.portal.calls == []
+    finally:
+        world.stop()
+
+
+def test_a_dataset_is_only_given_to_the_run_of_the_job_as_it_is_now() -> None:
+    datasets = Datasets()
+    world = RelayWorld(credentials=datasets)
+    try:
+        world.cluster.have(a_job(reported=True))
+        assert asked_for(world)[0] == 410
+        world.cluster.have(a_job(run_id=OTHER_RUN))
+        assert asked_for(world)[0] == 410
+        with world.locks.hold("1"):
+            assert asked_for(world)[0] == 503
+        assert datasets.asked == []
+    finally:
+        world.stop()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "said"),
+    [
+        (DatasetRefused("The dataset model-2 is another model's container"), 403, "another model's container"),
+        (StorageError("Cannot get a user-delegation key", retryable=True), 503, "its log tells why"),
+        (ObjectConflict("somebody else was faster"), 503, "look at the Job"),
+    ],
+)
+def test_a_dataset_that_is_not_given_is_told_with_a_sentence(fault: Exception, status: int, said: str) -> None:
+    world = RelayWorld(credentials=Datasets(fault))
+    try:
+        answer = asked_for(world)
+        assert answer[0] == status
+        assert said in answer[1]["detail"]
+    finally:
+        world.stop()
+
+
+def test_with_shared_credentials_no_dataset_is_given(world: RelayWorld) -> None:
+    assert asked_for(world)[0] == 404
