@@ -48,7 +48,7 @@ lint: $(INSTALLED) ## check style, format, types and who imports whom
 
 test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
 	@echo "pytest, $(WORKERS) workers"
-	@$(BIN)/pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -45,6 +45,11 @@ SHELL_IMAGE = "shell:local"
 _LONGEST_NAME = 80
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take longest first: `make test` gives a worker a file at a time, and ends with the last of them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_make_parametrize_id(val: object) -> str | None:
     """A long text's beginning; pytest numbers names that are the same."""
     if not isinstance(val, str | bytes) or len(val) <= _LONGEST_NAME:

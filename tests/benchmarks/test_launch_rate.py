@@ -20,7 +20,7 @@ def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-2000:]

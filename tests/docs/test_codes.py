@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,7 @@ def test_the_exit_codes_of_the_dispatcher_are_those_of_its_help() -> None:
     assert rows == said
 
 
+@cache
 def _written_words() -> list[str]:
     """Every text in the sources; f-strings in the pieces between their placeholders."""
     return [
@@ -125,9 +127,6 @@ def _written_words() -> list[str]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-
-
-WORDS = _written_words()
 
 
 def _quoted() -> list[str]:
@@ -148,4 +147,4 @@ def test_a_quoted_sentence_is_one_that_the_code_writes(sentence: str) -> None:
     for piece in sentence.split("…"):
         # Around a placeholder a colon, a bracket or a full stop may be of the caller's making.
         words = piece.strip(" .:()")
-        assert not words or any(words in written for written in WORDS), f"nobody writes {words!r}"
+        assert not words or any(words in written for written in _written_words()), f"nobody writes {words!r}"

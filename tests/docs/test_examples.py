@@ -211,13 +211,12 @@ def start(shop: Path, out: str, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.timeout(60)
 def test_a_program_that_is_killed_and_one_that_is_stopped_go_on_to_the_same_weights(shop: Path) -> None:
     # Long enough that it has not come to its end when a busy machine has let us read its first line.
     slowly = ("--pause", "0.05")
     killed = start(shop, "model", *slowly)
     try:
-        wait_until(lambda: list((shop / "model").glob("checkpoints/*/step-*/MANIFEST.json")), timeout=30)
+        wait_until(lambda: list((shop / "model").glob("checkpoints/*/step-*/MANIFEST.json")), timeout=120)
         programs = children(killed.pid)
         assert programs
         os.kill(killed.pid, signal.SIGKILL)
@@ -233,18 +232,18 @@ def test_a_program_that_is_killed_and_one_that_is_stopped_go_on_to_the_same_weig
         if "Epoch " in line:
             stopped.send_signal(signal.SIGTERM)
             break
-    rest, _ = stopped.communicate(timeout=30)
+    rest, _ = stopped.communicate(timeout=120)
     assert any("going on after epoch" in line for line in log), log
     assert stopped.returncode == 143, rest
     assert "the program ended, its checkpoint is stored" in rest
     assert json.loads((shop.parent.parent / "last-words").read_text())["code"] == "Terminated"
     resumed = start(shop, "model", *slowly)
-    rest, _ = resumed.communicate(timeout=50)
+    rest, _ = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, rest
     run, report = published(shop / "model")
     assert report["training"]["resumed_from_step"] > 0
     undisturbed = start(shop, "other")
-    rest, _ = undisturbed.communicate(timeout=30)
+    rest, _ = undisturbed.communicate(timeout=120)
     assert undisturbed.returncode == 0, rest
     assert (run / "weights.json").read_text() == (published(shop / "other")[0] / "weights.json").read_text()
     assert len(list((shop / "model").glob("checkpoints/*/step-*"))) == 2, "two are kept"
@@ -253,6 +252,6 @@ def test_a_program_that_is_killed_and_one_that_is_stopped_go_on_to_the_same_weig
 def test_a_dataset_that_the_program_refuses_is_the_dataset_s_fault(shop: Path) -> None:
     (shop / "shop" / "train.csv").write_text("visits,minutes,bought\n1,x,0\n")
     refused = start(shop, "model")
-    said, _ = refused.communicate(timeout=30)
+    said, _ = refused.communicate(timeout=120)
     assert refused.returncode == 65
     assert "ended with exit code 65 (DatasetInvalid): train.csv cannot be trained on: ValueError" in said

@@ -1,7 +1,6 @@
 """One whole house for the end-to-end tests: Azurite, stand-in portal, stand-in cluster, dispatcher, real trainings.
 
-The demo's requests are sent once, at the start, and each test waits for what it is about. All tests of this folder
-run on one worker (`xdist_group`), so that there is one house and two cores are enough for it.
+The demo's requests are sent once, at the start, and each test waits for what it is about.
 """
 
 from __future__ import annotations

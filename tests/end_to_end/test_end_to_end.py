@@ -20,8 +20,7 @@ from local_stack.demo.watch import FINALIZER
 from local_stack.processes import bare_environment, log_tail, wait_until
 from local_stack.stack import NAMESPACE, QUEUE
 
-# Marks in the file itself: pytest-xdist has read the groups before a conftest's hook could add one.
-pytestmark = [pytest.mark.xdist_group("end_to_end"), pytest.mark.timeout(PATIENCE + 60)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(PATIENCE + 60)]
 
 BY_NAME = {request.name: request for request in REQUESTS}
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"

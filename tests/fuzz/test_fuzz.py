@@ -16,12 +16,11 @@ from tests.fuzz.mutations import damaged, lying
 from trainer_image.errors import invalid
 
 RUNS = 100
-# All in one process, whose imports take longer than a format does.
-pytestmark = pytest.mark.xdist_group("fuzz")
 
 
 @pytest.fixture(scope="module")
 def done() -> dict[str, run.Done]:
+    """All in one process, whose imports take longer than a format does."""
     return run.fuzz(list(FORMATS), 0, RUNS, 0)
 
 

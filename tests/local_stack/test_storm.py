@@ -16,6 +16,8 @@ from local_stack.storm.plan import KINDS, Request, make_plan
 from local_stack.storm.record import SeenJob
 from portal_client import messages
 
+pytestmark = pytest.mark.long
+
 _BY_NAME = {kind.name: kind for kind in KINDS}
 
 

@@ -181,16 +181,15 @@ def test_a_settings_file_alone_is_enough(stage: Stage) -> None:
 
 
 def test_settings_that_are_missing_are_all_named_before_anything_is_touched(stage: Stage) -> None:
-    code, _, err = stage.cli("run", QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
-    assert code == 2
-    assert all(name in err for name in ("QUEUE_NAME", "API_BASE_URL", "MAX_GPUS"))
+    service = stage.start(ready=False, QUEUE_NAME="", API_BASE_URL="ftp://x", MAX_GPUS="many")
+    assert service.wait(60) == 2
+    assert all(name in stage.log() for name in ("QUEUE_NAME", "API_BASE_URL", "MAX_GPUS"))
 
 
 def test_a_template_that_cannot_work_is_refused_at_start_with_the_field_named(stage: Stage) -> None:
     stage.template["spec"]["template"]["spec"]["restartPolicy"] = "OnFailure"
-    code, _, err = stage.cli("run")
-    assert code == 2
-    assert "spec.template.spec.restartPolicy must be Never" in err
+    assert stage.start(ready=False).wait(60) == 2
+    assert "spec.template.spec.restartPolicy must be Never" in stage.log()
 
 
 def test_an_unreachable_queue_is_exit_code_69(stage: Stage) -> None:

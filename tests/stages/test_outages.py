@@ -12,6 +12,8 @@ from local_stack.http_json import OPENER
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("kind", ["status", "html", "empty", "cut", "garbage"])
 def test_a_portal_that_fails_pauses_the_intake_and_loses_nothing(stage: Stage, kind: str) -> None:

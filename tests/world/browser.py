@@ -1,7 +1,5 @@
 """A real browser for tests of pages: Debian's Chromium, driven by Playwright. Skipped where there is none.
 
-    pytestmark = browser.ONE_WORKER
-
     def test_x(open_tab):
         tab = open_tab(url, dark=True, width=320)
         tab.page.get_by_role("heading", name="Running").wait_for()
@@ -21,9 +19,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
-# One browser for all tests of pages: each worker would start its own.
-ONE_WORKER = pytest.mark.xdist_group("browser")
 
 _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 # Nothing but what a test asks for, and no sandbox where the tests run as root (CI), which Chromium refuses otherwise.

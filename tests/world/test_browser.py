@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.world.browser import ONE_WORKER, Tab
-
-pytestmark = ONE_WORKER
+from tests.world.browser import Tab
 
 FINE = "<!doctype html><html lang=en><title>t</title><body><h1>Fine</h1><label>Name <input></label>"
 

@@ -67,13 +67,18 @@ def test_a_settings_file_reaches_the_libraries_too(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_a_users_mistake_is_one_sentence_and_exit_code_2(
-    tmp_path: Path, arguments: list[str], code: int, sentence: str
+    run: Any, arguments: list[str], code: int, sentence: str
 ) -> None:
-    (tmp_path / "latin.env").write_bytes(b"QUEUE_NAME=caf\xe9\n")
-    settings = {} if "run" in arguments else SETTINGS
-    done = dispatcher(*arguments, cwd=tmp_path, **settings)
-    assert done.returncode == code
-    assert sentence in done.stderr + done.stdout
+    Path("latin.env").write_bytes(b"QUEUE_NAME=caf\xe9\n")
+    found, said = run(*arguments, env={} if "run" in arguments else SETTINGS)
+    assert found == code
+    assert sentence in said
+
+
+def test_a_mistake_is_no_traceback_of_the_program(tmp_path: Path) -> None:
+    done = dispatcher("run", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "QUEUE_NAME is not set" in done.stderr
     assert "Traceback" not in done.stderr
 
 

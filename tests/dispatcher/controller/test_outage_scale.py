@@ -99,7 +99,7 @@ class Sky:
 
     def list_pods(self, selector: str) -> Listing[Pod]:
         model_id = selector.rsplit("=", 1)[1]
-        return Listing(iter([([pod for pod in self.pods if pod.labels.model_id == model_id], "1")]))
+        return Listing(iter([([self.pods[int(model_id)]], "1")]))
 
     def list_events(self, uid: str) -> list[Any]:
         return []

@@ -12,9 +12,7 @@ from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job
-from tests.world.browser import ONE_WORKER, Tab
-
-pytestmark = ONE_WORKER
+from tests.world.browser import Tab
 
 OpenTab = Callable[..., Tab]
 FOCUSED = """() => {

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.resume import CASES, draw
 from tests.world.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("task", CASES)
 def test_killed_and_resumed_trainings_end_bit_by_bit_like_the_uninterrupted_one(task: str) -> None:
@@ -20,7 +22,7 @@ def test_killed_and_resumed_trainings_end_bit_by_bit_like_the_uninterrupted_one(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -24,7 +24,7 @@ from PIL import Image
 
 from tests.trainer_image.report import contents
 from tests.trainer_image.report.contents import EVIL
-from tests.world.browser import ONE_WORKER, Tab
+from tests.world.browser import Tab
 from tests.world.training_data import IMAGES, TABULAR, image_folder, run_inputs, value_table
 from trainer_image import report
 from trainer_image.engine.training import train
@@ -383,7 +383,6 @@ def shown(open_tab: Callable[..., Tab], tmp_path: Path) -> Callable[..., Tab]:
     return open_
 
 
-@ONE_WORKER
 @pytest.mark.parametrize(
     ("name", "how"),
     [("table", {}), ("regression", {}), *((name, {"dark": True, "width": 320}) for name in PAGES)],
@@ -402,7 +401,6 @@ def test_a_browser_shows_the_report_without_a_complaint_a_request_or_a_riddle(
     assert tab.page.title().startswith("Training report: ")
 
 
-@ONE_WORKER
 def test_pictures_are_drawn_and_the_keyboard_reaches_what_scrolls(shown: Callable[..., Tab]) -> None:
     tab = shown("images", width=320)
     images = tab.page.eval_on_selector_all("img", "all => all.map(i => [i.naturalWidth, i.alt])")
@@ -416,7 +414,6 @@ def test_pictures_are_drawn_and_the_keyboard_reaches_what_scrolls(shown: Callabl
         assert tab.page.evaluate("id => document.querySelector(':target').id === id", target)
 
 
-@ONE_WORKER
 def test_what_a_report_may_do_is_nothing(open_tab: Callable[..., Tab], tmp_path: Path) -> None:
     """The second line of defence: were a text ever not escaped, the policy still stops it."""
     text = page(contents.custom(), {})

@@ -114,10 +114,13 @@ class Process:
         self.name = name or f"dispatcher-{world.processes}"
         self.watch_silent_until = 0.0  # a half-open watch: silent until then
         self._disturb = disturb
+        if disturb is not None:
+            world.watch()
         self._resync = settings.resync
         self._cursor = 0
         self._listed_at = float("-inf")
         self._filled = False
+        self._ticks = 0
         self.cluster = FakeCluster(world, self.name)
         portal = FakePortal(world, self.name)
         self._events = JobEvents(self.cluster, world.epoch) if with_events else None
@@ -208,7 +211,9 @@ class Process:
             self.refresh()
         except ClusterError:
             return
-        self.gauges.set_job_gauges()
+        self._ticks += 1
+        if self._ticks % 8 == 1:  # a tenth of a tick's time; no decision rests on them
+            self.gauges.set_job_gauges()
         for name in self.known():
             self.work.add(name)
         self.reconcile()

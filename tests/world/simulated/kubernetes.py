@@ -38,7 +38,8 @@ class Kubernetes(Trainers):
         self.pods: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, JobNote] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
-        self.log: list[Change] = []
+        self.log: list[Change] = []  # kept while somebody watches
+        self.watching = False
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
         self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
@@ -62,6 +63,8 @@ class Kubernetes(Trainers):
     def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
         if change != "DELETED":
             item["metadata"]["resourceVersion"] = str(next(self._numbers))
+        if not self.watching:
+            return
         seen, before = self._seen(kind, item), self._watched.pop(objects.uid_of(item), None)
         if kind == "jobs" and objects.label(item, names.REPORTED) is not None:
             # It leaves the selection: the API server tells of its state before that.
@@ -75,6 +78,11 @@ class Kubernetes(Trainers):
     def _seen(self, kind: str, item: dict[str, Any]) -> Any:
         """What a watch tells of its present state."""
         return copied(item)
+
+    def watch(self) -> None:
+        """Somebody lives by the log from now on: before there is anything that it would have to tell of."""
+        assert self.watching or not (self.jobs or self.pods)
+        self.watching = True
 
     def delete_job(self, name: str, by_hand: bool = True) -> None:
         """kubectl delete job (in the background); or the TTL controller, or a dispatcher's call."""

@@ -77,6 +77,7 @@ class ManyWorld(World):
         self._touched: dict[str, None] = {}  # uids of Jobs
         self._timers: list[tuple[float, str]] = []
         self._outside = 0
+        self.watch()
 
     def enqueue(self, model_id: str, **fields: Any) -> str:
         message_id = super().enqueue(model_id, **fields)
