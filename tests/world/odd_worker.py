@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from trainer_image.data import reading
 from trainer_image.worker import messages
 
 Pipe = socket.socket
@@ -77,8 +78,23 @@ def signalled(number: int) -> Callable[[Pipe], None]:
     return lambda pipe: os.kill(os.getpid(), number)
 
 
+def crash_over(count: int) -> Callable[[Pipe], None]:
+    def act(pipe: Pipe) -> None:
+        reading.keep_in(json.loads(sys.argv[1])["notes"])
+        with reading.of("read.csv"):
+            pass
+        with contextlib.ExitStack() as files:
+            for number in range(count):
+                files.enter_context(reading.of(f"train/{number}.png"))
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+    return act
+
+
 DEEDS: dict[str, Callable[[Pipe], None]] = {
     "segfault": signalled(signal.SIGSEGV),
+    "crashes over a file": crash_over(1),
+    "crashes over files": crash_over(3),
     "abort": lambda pipe: os.abort(),
     "killed": signalled(signal.SIGKILL),
     "stops itself": signalled(signal.SIGSTOP),

@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer_image.data import csv_reader, jsonl_reader, parquet_reader
+from trainer_image.data import csv_reader, jsonl_reader, parquet_reader, reading
 from trainer_image.data.cells import TEXT
 from trainer_image.data.csv_dialect import DELIMITERS
 from trainer_image.data.numbers import numbers
@@ -176,8 +176,10 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scrat
 def stream_table(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
     """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
     if path.name.lower().endswith(".parquet"):
-        return parquet_reader.read_parquet(name, path, limits)
-    return (jsonl_reader.read_jsonl if is_jsonl(path) else csv_reader.read_csv)(name, path, limits)
+        yield from parquet_reader.read_parquet(name, path, limits)
+        return
+    with reading.of(name):
+        yield from (jsonl_reader.read_jsonl if is_jsonl(path) else csv_reader.read_csv)(name, path, limits)
 
 
 def is_jsonl(path: Path) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.contract import RunInputs
+from trainer_image.data import reading
 from trainer_image.errors import TrainerError
 from trainer_image.host import confinement, exhaustion, memory
 from trainer_image.limits import Limits
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 def main(start: dict[str, Any]) -> None:
     confinement.die_with(start["parent"])
     os.set_inheritable(start["pipe"], False)
+    reading.keep_in(start["notes"])
+    os.close(start["notes"])
     # The supervisor stops it. By handlers that do nothing: what is ignored would stay so in a program that it runs.
     for number in ENDING:
         signal.signal(number, lambda number, frame: None)

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from typing import Any, Literal, Self, TypeVar
 
 from trainer_image.config.model_config import Config
 from trainer_image.contract import CheckpointStore, Progress, RunInputs, RunResult
+from trainer_image.data import reading
 from trainer_image.errors import (
     GpuFault,
     StorageUnavailable,
@@ -85,8 +87,11 @@ class Worker:
         self._orphans = Orphans()
         self._socket, theirs = socket.socketpair()
         self._woken, self._wake = os.pipe()
+        self._notes = tempfile.TemporaryFile()  # noqa: SIM115 (it goes with this object)
+        self._notes.truncate(reading.BYTES)
         start = {
             "pipe": theirs.fileno(),
+            "notes": self._notes.fileno(),
             "parent": os.getpid(),
             "kind": kind,
             "hidden": [str(path) for path in confinement.credentials()],
@@ -99,7 +104,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 env=without_credentials() | {"PYTHONUNBUFFERED": "1"},
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), self._notes.fileno()),
                 start_new_session=True,
             )
         self._socket.setblocking(False)
@@ -312,7 +317,9 @@ class Worker:
                 return GpuFault(f"Training hangs: {who[0].lower()}{who[1:]} {lost.why}{at}")
             kind = TrainerError if self._entry_point is None else UserCodeFailed
             return kind(f"{who} {lost.why}{at}")
-        return deaths.explained(self._process.wait(), self._at, None, self._entry_point, self._kills_before)
+        status = self._process.wait()
+        files = reading.noted(os.pread(self._notes.fileno(), reading.BYTES, 0))
+        return deaths.explained(status, self._at, files, self._entry_point, self._kills_before)
 
 
 def _keeping(store: CheckpointStore, folder: Path) -> Callable[[], ToWorker]:

@@ -6,17 +6,21 @@ import signal
 
 from trainer_image.errors import GpuFault, TrainerError, UserCodeFailed, UserCodeKilled, invalid
 from trainer_image.host import memory
+from trainer_image.storage.blob_names import printable
 
 # A parser that stumbles over damage; a library's own checks abort.
 _CRASHES = frozenset({signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE})
+# Images are decoded by several threads.
+_MOST_NAMED = 8
 
 
-def explained(status: int, at: str, reading: str | None, entry_point: str | None, kills_before: int) -> TrainerError:
+def explained(status: int, at: str, files: list[str], entry_point: str | None, kills_before: int) -> TrainerError:
     """status: its exit status, negative a signal
 
-    at: what it said last that it does; reading: the file that it was about to read; entry_point: of a plug-in that ran
-    in it; kills_before: see `memory.out_of_memory`
+    at: what it said last that it does; files: that it was reading; entry_point: of a plug-in that ran in it
+    kills_before: see `memory.out_of_memory`
     """
+    read = ("one of " if len(files) > 1 else "") + ", ".join(map(printable, files[:_MOST_NAMED]))
     who = "The process of the training" if entry_point is None else f"The process of the task {entry_point}"
     where = f" (it was at: {at})" if at else ""
     if status >= 0:
@@ -28,9 +32,9 @@ def explained(status: int, at: str, reading: str | None, entry_point: str | None
         starved := memory.out_of_memory(ChildProcessError(f"{who} was killed"), kills_before)
     ):
         return starved
-    if number in _CRASHES and reading is not None:
-        return invalid(reading, f"cannot be read: it is so damaged that it crashes its reader ({name}); write it anew")
-    file = f" while it read {reading}" if reading is not None else ""
+    if number in _CRASHES and files and entry_point is None:
+        return invalid(read, f"cannot be read: it is so damaged that it crashes its reader ({name}); write it anew")
+    file = f" while it read {read}" if files else ""
     hint = ", as the kernel does where the machine has no memory left" if number == signal.SIGKILL else ""
     kind = GpuFault if entry_point is None else UserCodeKilled
     return kind(f"{who} was ended by {name}{file}{hint}{where}; its exit code would be {128 + number}")

@@ -50,6 +50,8 @@ AT = r" \(it was at: Epoch 7 of 20\)"
     [
         ("segfault", errors.GpuFault, f"The process of the training was ended by SIGSEGV{AT}"),
         ("abort", errors.GpuFault, f"was ended by SIGABRT{AT}"),
+        ("crashes over a file", errors.DatasetInvalid, r"^Invalid dataset: train/0\.png: .* its reader \(SIGSEGV\)"),
+        ("crashes over files", errors.DatasetInvalid, r"^Invalid dataset: one of (train/[012]\.png(, )?){3}: cannot"),
         ("killed", errors.GpuFault, f"was ended by SIGKILL, as the kernel does where .* no memory left{AT}"),
         ("exits", errors.TrainerError, f"ended with exit code 3 and no word of its own{AT}"),
         ("garbage", errors.TrainerError, f"sent what is no message .*{AT}"),
@@ -73,6 +75,7 @@ def test_whatever_becomes_of_the_worker_is_told_as_what_it_was(
     ("how", "kind"),
     [
         ("segfault", errors.UserCodeKilled),
+        ("crashes over a file", errors.UserCodeKilled),
         ("exits", errors.UserCodeFailed),
         ("garbage", errors.UserCodeFailed),
         ("closes the pipe", errors.UserCodeFailed),

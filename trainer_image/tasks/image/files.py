@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from trainer_image.data import reading
 from trainer_image.data.jsonl_reader import cell, objects
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
@@ -185,7 +186,7 @@ def read_headers(samples: Sequence[Sample], limits: Limits) -> list[Header]:
     """The headers of all images, in order."""
 
     def header(sample: Sample) -> Header:
-        with _opened(sample, limits) as image:
+        with reading.of(sample.name), _opened(sample, limits) as image:
             return Header(image.width, image.height, image.mode in GREY_MODES)
 
     with ThreadPoolExecutor(READERS) as pool:
@@ -199,7 +200,7 @@ def read_pixels(
     pixels = scratch.array((len(samples), channels, *size), np.uint8)
 
     def decode(index: int) -> None:
-        with _opened(samples[index], limits) as image:
+        with reading.of(samples[index].name), _opened(samples[index], limits) as image:
             try:
                 with _one_at_a_time if image.width * image.height > LARGE_PIXELS else nullcontext():
                     pixels[index] = _array(image, size, channels)
