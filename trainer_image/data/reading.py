@@ -25,7 +25,7 @@ def keep_in(descriptor: int) -> None:
 
 @contextmanager
 def of(name: str) -> Iterator[None]:
-    """Notes that this file is read meanwhile. Costs two microseconds: a dataset may have millions."""
+    """Notes that this file is read meanwhile. Costs microseconds: a dataset may have millions."""
     try:
         slot = _free.pop()
     except IndexError:
