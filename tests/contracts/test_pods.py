@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.world.kube import Kube, container_state, find, is_running, wait_until, waiting_reason
+from tests.world.kube import MERGE, Kube, container_state, find, is_running, wait_until, waiting_reason
 
 Names = Callable[[], str]
 
@@ -175,6 +175,33 @@ def test_volumes_hold_what_is_written_and_what_secrets_say(kube: Kube, job: Name
     kube.start(name, script, pod={"container": container, "volumes": volumes})
     try:
         assert _ended(kube, name)["message"] == "from-a-file"
+    finally:
+        kube.delete("secrets", source)
+
+
+def test_a_changed_secret_shows_in_the_volume_of_a_pod_that_runs(kube: Kube, job: Names) -> None:
+    """As the kubelet does it: through ..data, all of it at once, in a minute or two at most."""
+    name, source = job(), f"secret-{kube.run}-changing"
+    kube.create("secrets", {"metadata": {"name": source}, "stringData": {"KEY": "old", "GONE": "x"}})
+    container = {
+        "env": [{"name": "KEYS", "value": "/keys"}],
+        "volumeMounts": [{"name": "keys", "mountPath": "/keys", "readOnly": True}],
+    }
+    volumes = [{"name": "keys", "secret": {"secretName": source, "defaultMode": 0o440}}]
+    script = (
+        'test -L "$KEYS/KEY" -a -L "$KEYS/..data" && cat "$KEYS/KEY" && echo " is there"; '
+        f'while test "$(cat "$KEYS/KEY")" = old; do sleep 0.1; done; cat "$KEYS/KEY" "$KEYS/NEW" > {_MESSAGE}; '
+        f'test -e "$KEYS/GONE" && echo " GONE" >> {_MESSAGE}; exit 0'
+    )
+    pod = {"container": container, "volumes": volumes, "securityContext": {"fsGroup": 65532}}
+    kube.start(name, script, pod=pod)
+    try:
+        running = kube.wait_pod(name, is_running)["metadata"]["name"]
+        wait_until(lambda: "old is there" in kube.log(running), 30.0)
+        changed = {"data": {"KEY": "bmV3", "NEW": "ZXI=", "GONE": None}}
+        answer = kube.call("PATCH", kube.path("secrets", source), changed, content=MERGE)
+        assert answer.code == 200, answer.body
+        assert _ended(kube, name)["message"] == "newer"
     finally:
         kube.delete("secrets", source)
 

@@ -1,0 +1,76 @@
+"""How a training asks the dispatcher for a dataset that only config.yaml names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import requests
+import responses
+
+from trainer_image.errors import ConfigInvalid, StorageUnavailable
+from trainer_image.host.credentials import CredentialFiles
+from trainer_image.storage.dataset_access import dataset_url
+
+BASE = "http://training-relay.training-system.svc:8082"
+ASKED = f"{BASE}/training/dataset"
+URL = "https://account.blob.core.windows.net/dataset-x?sp=rl&sig=abc"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> CredentialFiles:
+    (tmp_path / "API_KEY").write_text("v1.1.run.old\n")
+    return CredentialFiles(tmp_path)
+
+
+def ask(files: CredentialFiles, wait: Callable[[float], object] = lambda seconds: None, **options: float) -> str:
+    return dataset_url(BASE, "dataset-x", files, wait=wait, **options)
+
+
+def test_it_is_asked_with_the_token_of_the_run(api: responses.RequestsMock, files: CredentialFiles) -> None:
+    api.post(ASKED, json={"url": URL})
+    assert ask(files) == URL
+    request = api.calls[0].request
+    assert request.headers["x-api-key"] == "v1.1.run.old"
+    assert json.loads(request.body or b"") == {"container": "dataset-x"}
+
+
+def test_a_dispatcher_that_is_away_is_waited_for(api: responses.RequestsMock, files: CredentialFiles) -> None:
+    api.post(ASKED, body=requests.ConnectionError("refused"))
+    api.post(ASKED, status=503, json={"detail": "not now"})
+    api.post(ASKED, status=429)
+    api.post(ASKED, status=200, body="<html>a login page</html>")
+    api.post(ASKED, json={"url": URL})
+    waits: list[float] = []
+    assert ask(files, waits.append) == URL
+    assert len(waits) == 4
+
+
+def test_a_token_that_is_refused_is_read_anew(api: responses.RequestsMock, files: CredentialFiles) -> None:
+    api.post(ASKED, status=401)
+    api.post(ASKED, json={"url": URL})
+    assert ask(files, lambda seconds: (files.folder / "API_KEY").write_text("v1.1.run.new")) == URL
+    assert api.calls[1].request.headers["x-api-key"] == "v1.1.run.new"
+
+
+@pytest.mark.parametrize("status", [403, 404, 409])
+def test_a_refusal_is_for_good_and_in_the_dispatchers_words(
+    api: responses.RequestsMock, files: CredentialFiles, status: int
+) -> None:
+    api.post(ASKED, status=status, json={"status": status, "detail": "The dataset 'model-2' is another model's"})
+    with pytest.raises(
+        ConfigInvalid, match="dataset: no access to dataset-x: The dataset 'model-2' is another model's"
+    ):
+        ask(files)
+    assert len(api.calls) == 1
+
+
+def test_one_that_stays_away_is_for_the_next_pod_and_no_sentence_has_the_token(
+    api: responses.RequestsMock, files: CredentialFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.post(ASKED, body=requests.ConnectionError("x-api-key: v1.1.run.old"))
+    with pytest.raises(StorageUnavailable, match="the dispatcher gives no access: it cannot be reached") as raised:
+        ask(files, patience=0.0)
+    assert "v1.1" not in str(raised.value) + caplog.text
