@@ -11,8 +11,9 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
-# More than cores: many tests wait for a process or a time-out of another.
-WORKERS ?= 3
+# Twice the cores of a small machine: half of the time tests wait for a process or a time-out of another. Each takes up
+# to a gigabyte.
+WORKERS ?= 4
 ARGS ?=
 KEEP ?=
 

@@ -31,7 +31,7 @@ NAME = "train/ä b+c&d%20'~!.bin"
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(azure_ranges, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(azure_ranges, "PIECE_BYTES", 10_000)
-    monkeypatch.setattr(azure, "READ_TIMEOUT", 0.3)
+    monkeypatch.setattr(azure, "READ_TIMEOUT", 2.0)
 
 
 @pytest.fixture

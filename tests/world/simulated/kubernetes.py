@@ -148,6 +148,8 @@ class Kubernetes(Trainers):
 
     def _collect_secrets(self) -> None:
         """What a Job leaves behind, also one that was gone before its Secret came."""
+        if not self.secrets:
+            return
         uids = {objects.uid_of(job) for job in self.jobs.values()}
         self.secrets = {name: secret for name, secret in self.secrets.items() if owner_of(secret) in uids}
 
