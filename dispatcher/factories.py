@@ -12,7 +12,7 @@ from dispatcher.config.settings import Settings
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch import gpus
 from dispatcher.launch.job_spec import JobDefaults, shared_credentials
-from dispatcher.launch.job_template import load_template
+from dispatcher.launch.job_template import load_template, other_secrets
 from dispatcher.launch.request import Bounds
 from dispatcher.ports import ScopedStorage
 from dispatcher.queue.azure import TrainingQueue
@@ -50,12 +50,14 @@ def defaults_of(settings: Settings) -> JobDefaults:
 
 
 def say_what_is_left_out(settings: Settings, template: Mapping[str, Any]) -> None:
-    """In the log, once: what of the template's a training with scoped credentials does without."""
-    if settings.scoped and (left_out := shared_credentials(template)):
-        log.info(
-            "CREDENTIALS=scoped: trainings have credentials of their own, and not the Job template's %s",
-            ", ".join(left_out),
-        )
+    """In the log, once: what of the template's a training with scoped credentials does without, and what it keeps."""
+    if not settings.scoped:
+        return
+    if left_out := shared_credentials(template):
+        mine = "CREDENTIALS=scoped: trainings have credentials of their own, and not the Job template's %s"
+        log.info(mine, ", ".join(left_out))
+    if kept := other_secrets(template):
+        log.warning("CREDENTIALS=scoped, and the Job template hands every training the Secrets %s", ", ".join(kept))
 
 
 def open_signatures(settings: Settings) -> ScopedStorage:

@@ -15,6 +15,7 @@ import yaml
 
 from dispatcher.cluster import names
 from dispatcher.launch import gpus
+from dispatcher.launch.job_spec import SHARED_CREDENTIALS
 
 # Written for each Job; a template that sets one itself would train the wrong model.
 RESERVED_ENV = frozenset(
@@ -82,6 +83,24 @@ def ordinary_sidecars(template: Mapping[str, Any]) -> list[str]:
     """Names of containers beside the trainer that nothing ends when it has (F45). template: a loaded one."""
     containers = template["spec"]["template"]["spec"]["containers"]
     return [str(c.get("name")) for c in containers if c.get("name") != names.TRAINER_CONTAINER]
+
+
+def other_secrets(template: Mapping[str, Any]) -> list[str]:
+    """Names of the Secrets that its pods have with scoped credentials, too. template: a loaded one."""
+    pod = template["spec"]["template"]["spec"]
+    found = []
+    for volume in _mappings(pod, "volumes"):
+        found.append(_mapping(volume, "secret").get("secretName"))
+        found += [
+            _mapping(source, "secret").get("name") for source in _mappings(_mapping(volume, "projected"), "sources")
+        ]
+    for container in (*_mappings(pod, "containers"), *_mappings(pod, "initContainers")):
+        left_out = SHARED_CREDENTIALS if container.get("name") == names.TRAINER_CONTAINER else ()
+        found += [_mapping(source, "secretRef").get("name") for source in _mappings(container, "envFrom")]
+        for entry in _mappings(container, "env"):
+            if entry.get("name") not in left_out:
+                found.append(_mapping(entry, "valueFrom.secretKeyRef").get("name"))
+    return sorted({name for name in found if isinstance(name, str)})
 
 
 def _twice(root: yaml.Node | None) -> Iterator[str]:

@@ -46,6 +46,15 @@ def test_a_secret_is_gone_whatever_text_it_stands_in(text: str) -> None:
     assert redact(clean) == clean
 
 
+@pytest.mark.parametrize("around", ["{}", "token '{}'", "x-api-key: {}", "Bearer {} was refused", "a,{},b", "/{}?x=1"])
+def test_the_token_of_a_run_is_gone_and_the_run_is_still_named(around: str) -> None:
+    proof = "0123456789abcdef" * 4
+    clean = redact(around.format(f"v1.123.20261128t221500-1a2b3c4d.{proof}"))
+    assert proof not in clean
+    assert "[redacted]" in clean
+    assert redact(clean) == clean
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -248,6 +248,30 @@ def test_trainings_that_could_not_reach_the_portal_are_told_before_one_starts(
     assert "kkkk" not in found[0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "right"),
+    [
+        (
+            {"AZURE_STORAGE_CONNECTION_STRING": "BlobEndpoint=https://a;SharedAccessSignature=sig=x"},
+            "has no AccountKey",
+        ),
+        ({**IDENTITY, "AZURE_STORAGE_QUEUE_URL": "https://queues.acme.example"}, "AZURE_STORAGE_BLOB_URL is not set"),
+    ],
+)
+def test_signatures_that_could_not_be_made_are_told_before_one_is_needed(
+    environ: dict[str, str], changes: dict[str, str], right: str
+) -> None:
+    (found,) = problems({**environ, **SCOPED, **changes})
+    assert right in found
+    Settings.read({**environ, **SCOPED, **changes, "CREDENTIALS": "shared"})
+
+
+def test_the_blobs_of_an_identity_are_at_the_same_account_as_its_queues(environ: dict[str, str]) -> None:
+    assert Settings.read({**environ, **SCOPED, **IDENTITY}).blob_url == "https://acme.blob.core.windows.net"
+    other = {"AZURE_STORAGE_BLOB_URL": "https://acme.privatelink.example/"}
+    assert Settings.read({**environ, **SCOPED, **IDENTITY, **other}).blob_url == "https://acme.privatelink.example"
+
+
 def test_without_tracking_no_relay_is_asked_for(environ: dict[str, str]) -> None:
     Settings.read({**environ, "CREDENTIALS": "scoped", "STATUS_TRACKING": "off", "RELAY_PORT": "0"})
 

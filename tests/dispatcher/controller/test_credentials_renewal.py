@@ -8,8 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 from tests.world.simulated.dispatcher import Process
 from tests.world.simulated.faults import Fail
+from tests.world.simulated.kubernetes import owner_of
 from tests.world.simulated.world import World
 
 S = ProcessingStatus
@@ -146,3 +148,46 @@ def test_a_secret_whose_renewal_was_cut_off_is_renewed_again(side: str) -> None:
     world.director = director
     pass_time(world, 120, process)
     assert float(url(world)[2]) > world.epoch() + 100
+
+
+# The launch
+
+
+def test_the_secret_of_a_former_job_is_waited_for_to_be_collected() -> None:
+    world = a_world("1")
+    left = {"metadata": {"name": "model-1", "ownerReferences": [{"uid": "job-before"}]}, "data": {}}
+    world.secrets["model-1"] = left
+    process = Process(world)
+    process.tick()
+    assert objects.is_launched(world.jobs["model-1"])
+    assert owner_of(world.secrets["model-1"]) == objects.uid_of(world.jobs["model-1"])
+    assert not world.messages
+
+
+def test_a_secret_that_somebody_has_made_holds_up_its_own_model_alone() -> None:
+    world = a_world("1", "2")
+    theirs = {"metadata": {"name": "model-1", "ownerReferences": [{"uid": "theirs"}]}, "data": {}}
+    world.secrets["model-1"] = theirs
+    world._collect_secrets = lambda: None  # type: ignore[method-assign]  # none takes care of it
+    process = Process(world)
+    pass_time(world, 60, process)
+    assert objects.is_launched(world.jobs["model-2"])
+    assert not objects.is_launched(world.jobs["model-1"])
+    assert not world.poison
+    del world._collect_secrets  # type: ignore[method-assign]
+    pass_time(world, 60, process)
+    assert objects.is_launched(world.jobs["model-1"])
+
+
+def test_without_signatures_no_training_starts_and_no_message_is_lost() -> None:
+    world = a_world("1", "2", "3")
+    began = world.now
+    failing(world, "storage.sas", lambda: world.now > began + 1200)
+    process = Process(world)
+    pass_time(world, 1000, process)
+    assert not world.pods
+    assert len(world.messages) == 3
+    assert max(message.deliveries for message in world.messages.values()) < 30
+    pass_time(world, 600, process)
+    assert not world.poison
+    assert all(objects.is_launched(world.jobs[f"model-{model}"]) for model in ("1", "2", "3"))

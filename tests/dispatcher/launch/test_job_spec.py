@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster import names
-from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
-from dispatcher.launch.job_template import RESERVED_ENV, load_template
+from dispatcher.launch.job_spec import JobDefaults, build_job, run_id, shared_credentials
+from dispatcher.launch.job_template import RESERVED_ENV, load_template, other_secrets
 from portal_client.statuses import ProcessingStatus
 from tests.dispatcher.launch.built_jobs import DEFAULTS, POD, a_request, a_template, built, changed, trainer_of
 from tests.world.builders import T0
@@ -223,3 +223,69 @@ def test_what_the_portal_showed_before_is_noted_and_handed_to_the_trainer() -> N
     job = built(shown=ProcessingStatus.RECONFIGURE)
     assert job["metadata"]["annotations"][names.STATUS_BEFORE] == "Reconfigure"
     assert env_of(job)["STATUS_BEFORE"] == "Reconfigure"
+
+
+# With credentials of its own
+
+SCOPED = JobDefaults({"API_BASE_URL": "http://training-relay:8082"}, 600, "trainer:0.1.0", scoped=True)
+
+
+def a_template_with_credentials() -> dict[str, Any]:
+    template = a_template()
+    pod = template["spec"]["template"]
+    pod["metadata"] = {"labels": {"azure.workload.identity/use": "true", "team": "vision"}}
+    pod["spec"]["volumes"] = [{"name": "work", "emptyDir": {}}]
+    trainer = trainer_of(template)
+    trainer["volumeMounts"] = [{"name": "work", "mountPath": "/work"}]
+    trainer["env"] = [
+        {"name": "API_KEY", "valueFrom": {"secretKeyRef": {"name": "portal", "key": "API_KEY"}}},
+        {"name": "AZURE_STORAGE_CONNECTION_STRING", "valueFrom": {"secretKeyRef": {"name": "storage", "key": "C"}}},
+        {"name": "AZURE_STORAGE_ACCOUNT_URL", "value": "https://account.blob.core.windows.net"},
+        {"name": "API_BASE_URL", "value": "https://portal.example.com"},
+        {"name": "WORK_DIR", "value": "/work"},
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "TOKEN"}}},
+    ]
+    pod["spec"]["containers"].append({"name": "beside", "image": "sidecar:1"})
+    return template
+
+
+def test_a_training_with_scoped_credentials_has_its_own_secret_and_none_that_all_share() -> None:
+    template = a_template_with_credentials()
+    job = built(template, defaults=SCOPED)
+    env, pod = env_of(job), job["spec"]["template"]["spec"]
+    assert not {"API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL"} & set(env)
+    assert env["API_BASE_URL"] == "http://training-relay:8082"
+    assert env["CREDENTIALS_DIR"] == "/credentials"
+    assert env["WORK_DIR"] == "/work"
+    assert pod["volumes"][-1] == {
+        "name": "training-credentials",
+        "secret": {"secretName": "model-123", "defaultMode": 0o440, "optional": False},
+    }
+    mount = {"name": "training-credentials", "mountPath": "/credentials", "readOnly": True}
+    assert trainer_of(job)["volumeMounts"] == [{"name": "work", "mountPath": "/work"}, mount]
+    assert [container for container in pod["containers"] if mount in container.get("volumeMounts", ())] == [
+        trainer_of(job)
+    ], "in the trainer alone"
+    assert job["spec"]["template"]["metadata"]["labels"]["team"] == "vision"
+    assert "azure.workload.identity/use" not in job["spec"]["template"]["metadata"]["labels"]
+    assert template == a_template_with_credentials(), "the next Job is made of it, too"
+
+
+def test_without_scoped_credentials_nothing_of_the_template_is_left_out() -> None:
+    job = built(a_template_with_credentials())
+    assert {"API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL"} <= set(env_of(job))
+    assert "CREDENTIALS_DIR" not in env_of(job)
+    assert [volume["name"] for volume in job["spec"]["template"]["spec"]["volumes"]] == ["work"]
+
+
+def test_what_is_left_out_and_which_secrets_stay_is_known() -> None:
+    template = a_template_with_credentials()
+    shared = ["API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL", "API_BASE_URL"]
+    assert shared_credentials(template) == shared
+    assert other_secrets(template) == ["hub"]
+    pod = template["spec"]["template"]["spec"]
+    pod["volumes"].append({"name": "a", "secret": {"secretName": "certificates"}})
+    pod["volumes"].append({"name": "b", "projected": {"sources": [{"secret": {"name": "more"}}]}})
+    pod["containers"][1]["envFrom"] = [{"secretRef": {"name": "portal"}}]
+    pod["containers"][1]["env"] = None  # the API server's to refuse
+    assert other_secrets(template) == ["certificates", "hub", "more", "portal"]

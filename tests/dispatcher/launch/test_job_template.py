@@ -50,6 +50,9 @@ def test_what_is_no_single_yaml_mapping_is_refused(text: str, said: str) -> None
 
 
 REFUSALS: list[tuple[str, Any, str]] = [
+    ("spec/template/spec/volumes", [{"name": "training-credentials", "emptyDir": {}}], "CREDENTIALS=scoped"),
+    (f"{POD}/trainer/volumeMounts", [{"name": "x", "mountPath": "/credentials/"}], "must not lie at /credentials"),
+    (f"{POD}/trainer/volumeMounts", [{"name": "x", "mountPath": "/credentials/x"}], "must not lie at /credentials"),
     ("apiVersion", "batch/v1beta1", "apiVersion and kind"),
     ("kind", "CronJob", "apiVersion and kind"),
     ("metadata", [], "metadata must be a mapping"),

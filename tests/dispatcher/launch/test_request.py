@@ -342,3 +342,14 @@ def test_numbers_keep_their_value() -> None:
     kept = accepted(accepted(text).to_json())
     assert kept.body["x"] == [1, -0.0, 1.5, 1e22, 123456789012345678901234567890]
     assert type(kept.body["x"][0]) is int
+
+
+def test_with_scoped_credentials_another_models_container_is_no_dataset() -> None:
+    scoped = Bounds(max_gpus=4, max_time_limit=3600.0, own_datasets=True)
+    for dataset in ("dataset-xyz", "model-123", "models", None):
+        assert decode(message(dataset_container_name=dataset), scoped).dataset_container == dataset
+    for dataset in ("model-124", "model-12", "model-1234"):
+        with pytest.raises(MalformedRequest, match="is another model's container") as raised:
+            decode(message(dataset_container_name=dataset), scoped)
+        assert raised.value.code == "InvalidField"
+        assert accepted(message(dataset_container_name=dataset)).dataset_container == dataset
