@@ -32,7 +32,7 @@ _REFUSED = (403, 404, 409)
 
 
 def dataset_url(
-    base_url: str,
+    base_url: str | None,
     container: str,
     files: CredentialFiles,
     auth_method: str = auth.AUTO,
@@ -40,7 +40,12 @@ def dataset_url(
     patience: float = PATIENCE,
     wait: Callable[[float], object] = time.sleep,
 ) -> str:
-    """The dataset's URL with a signature. Raises ConfigInvalid where it is refused, StorageUnavailable."""
+    """The dataset's URL with a signature. Raises ConfigInvalid where it is refused, StorageUnavailable, and as `wait`."""
+    if not base_url:
+        raise ConfigInvalid(
+            f"Invalid configuration: dataset: no access to {container}: the request has to name it, because there is no"
+            " relay to ask (API_BASE_URL)"
+        )
     end = time.monotonic() + patience
     method = auth.BEARER if auth_method == auth.BEARER else auth.X_API_KEY
     failures = 0

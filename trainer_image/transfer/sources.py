@@ -14,7 +14,7 @@ from trainer_image.config import strict_yaml
 from trainer_image.config.model_config import Config, ConfigProblems, parse_config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
-from trainer_image.errors import ConfigInvalid, UsageError
+from trainer_image.errors import ConfigInvalid, Terminated, UsageError
 from trainer_image.host.credentials import DATASET_URL, MODEL_URL, CredentialFiles
 from trainer_image.stop import Stop
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused
@@ -71,9 +71,26 @@ class Sources:
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
         """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
         local = self._settings.data
-        container = LocalContainer(local) if local else _open_dataset(self._settings, self._dataset_name(config))
+        container = LocalContainer(local) if local else self._open_dataset(self._dataset_name(config))
         self._dataset = Dataset(container, local or self._work / "dataset", self._settings, self._stop, progress)
         return self._dataset
+
+    def _open_dataset(self, name: str) -> Container:
+        """With credentials of its own a training asks the dispatcher for a dataset that it does not know of."""
+        settings = self._settings
+        if not (files := _scoped(settings)):
+            return _open(settings, name)
+        from trainer_image.storage.azure import open_signed
+        from trainer_image.storage.dataset_access import dataset_url
+
+        asked = None
+        if not is_for(files.read(DATASET_URL), name):
+            asked = dataset_url(settings.api_base_url, name, files, settings.auth_method, wait=self._wait_for_access)
+        return open_signed(signature_of(files, DATASET_URL, name, asked), name)
+
+    def _wait_for_access(self, seconds: float) -> None:
+        if self._stop.event.wait(seconds):
+            raise Terminated("Training was stopped while it waited for access to its dataset", step=0)
 
     def _dataset_name(self, config: Config) -> str:
         asked, configured = self._settings.dataset_container, config.dataset
@@ -112,19 +129,6 @@ def _open(settings: Settings, name: str) -> Container:
     from trainer_image.storage.azure import open_container
 
     return open_container(settings.connection_string, settings.account_url, name)
-
-
-def _open_dataset(settings: Settings, name: str) -> Container:
-    """With credentials of its own a training asks the dispatcher for a dataset that it does not know of."""
-    if not (files := _scoped(settings)):
-        return _open(settings, name)
-    from trainer_image.storage.azure import open_signed
-    from trainer_image.storage.dataset_access import dataset_url
-
-    asked = None
-    if not is_for(files.read(DATASET_URL), name):
-        asked = dataset_url(settings.api_base_url or "", name, files, settings.auth_method)
-    return open_signed(signature_of(files, DATASET_URL, name, asked), name)
 
 
 def _scoped(settings: Settings) -> CredentialFiles | None:

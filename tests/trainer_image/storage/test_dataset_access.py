@@ -10,9 +10,13 @@ import pytest
 import requests
 import responses
 
-from trainer_image.errors import ConfigInvalid, StorageUnavailable
+from trainer_image.config.model_config import Config
+from trainer_image.config.settings import from_mapping
+from trainer_image.errors import ConfigInvalid, StorageUnavailable, Terminated
 from trainer_image.host.credentials import CredentialFiles
+from trainer_image.stop import Stop
 from trainer_image.storage.dataset_access import dataset_url
+from trainer_image.transfer.sources import Sources
 
 BASE = "http://training-relay.training-system.svc:8082"
 ASKED = f"{BASE}/training/dataset"
@@ -74,3 +78,17 @@ def test_one_that_stays_away_is_for_the_next_pod_and_no_sentence_has_the_token(
     with pytest.raises(StorageUnavailable, match="the dispatcher gives no access: it cannot be reached") as raised:
         ask(files, patience=0.0)
     assert "v1.1" not in str(raised.value) + caplog.text
+
+
+def test_a_training_without_a_relay_is_told_who_has_to_name_its_dataset(files: CredentialFiles) -> None:
+    with pytest.raises(ConfigInvalid, match="the request has to name it"):
+        dataset_url(None, "dataset-x", files)
+
+
+def test_one_that_is_stopped_meanwhile_does_not_wait_on(api: responses.RequestsMock, files: CredentialFiles) -> None:
+    api.post(ASKED, status=503)
+    stop = Stop()
+    stop.set("SIGTERM")
+    settings = from_mapping({"CREDENTIALS_DIR": str(files.folder), "MODEL_CONTAINER": "model-1", "API_BASE_URL": BASE})
+    with Sources(settings, stop, files.folder) as sources, pytest.raises(Terminated, match="access to its dataset"):
+        sources.start_download(Config.model_construct(dataset="dataset-x"), lambda progress: None)
