@@ -48,6 +48,7 @@ _STORMY = 0.6
 class Options:
     """The command line. seconds: for everything; calm: requests of each baseline without faults, 0 for none.
 
+    credentials: CREDENTIALS of the dispatchers.
     stormy: seconds in which requests are sent and things fail; 0: three fifths of what the baselines leave.
     """
 
@@ -57,6 +58,7 @@ class Options:
     seconds: float = 540.0
     stormy: float = 0.0
     calm: int = 200
+    credentials: str = "shared"
     seed: int = field(default_factory=lambda: secrets.randbelow(1_000_000))
     folder: Path = FOLDER
 
@@ -93,7 +95,7 @@ def _storm(world: World, options: Options, end: float, comparison: list[str], sa
     )
     record = actors.record = Record(world.cluster, QUEUE, actors.on_running)
     weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
-    fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS, options.seed)
+    fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS | {"CREDENTIALS": options.credentials}, options.seed)
     record.start()
     try:
         stormy = options.stormy or (end - time.monotonic()) * _STORMY
@@ -185,6 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=usual.seconds, help="for everything")
     parser.add_argument("--stormy", type=float, default=usual.stormy, help="of them with faults; 0: three fifths")
     parser.add_argument("--calm", type=int, default=usual.calm, help="requests of each faultless baseline; 0: none")
+    parser.add_argument("--credentials", choices=["shared", "scoped"], default=usual.credentials)
     parser.add_argument("--seed", type=int, default=usual.seed, help="default: random")
     options = Options(**vars(parser.parse_args(arguments)))
     with interrupted_once():

@@ -7,12 +7,13 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 import yaml
 from azure.storage.queue import QueueClient
 
+from local_stack.processes import free_port
 from local_stack.storm.plan import TOO_MANY_GPUS
 from local_stack.storm.weather import NODES
 from local_stack.surroundings import Surroundings
@@ -79,7 +80,8 @@ class Fleet:
         self._thread: threading.Thread | None = None
         environment = world.settings(name) | settings
         self.members = [
-            world.run_dispatcher(f"{name}-dispatcher-{number}", environment) for number in range(1, count + 1)
+            world.run_dispatcher(f"{name}-dispatcher-{number}", environment | _relay_of_its_own(environment))
+            for number in range(1, count + 1)
         ]
 
     def begin_killing(self, kills: int, seconds: float) -> None:
@@ -131,6 +133,14 @@ class Fleet:
                 for line in lines:
                     if word in line:
                         yield member.name.rpartition("-")[2], line.rstrip()
+
+
+def _relay_of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
+    """Side by side on one machine they cannot have the same port. The storm's pods have no process that would call it."""
+    if environment.get("CREDENTIALS") != "scoped":
+        return {}
+    port = free_port()
+    return {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}
 
 
 def poison_entries(queue: QueueClient) -> list[dict[str, Any]]:

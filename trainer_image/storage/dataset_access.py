@@ -40,7 +40,7 @@ def dataset_url(
     patience: float = PATIENCE,
     wait: Callable[[float], object] = time.sleep,
 ) -> str:
-    """The dataset's URL with a signature. Raises ConfigInvalid where it is refused, StorageUnavailable, and as `wait`."""
+    """The dataset's URL with a signature. Raises ConfigInvalid for a refusal, StorageUnavailable, and as `wait`."""
     if not base_url:
         raise ConfigInvalid(
             f"Invalid configuration: dataset: no access to {container}: the request has to name it, because there is no"

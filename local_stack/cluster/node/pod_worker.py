@@ -172,6 +172,8 @@ class PodWorker:
     async def _run_all(self) -> None:
         instant = self.agent.images.find(self.state.containers[0].spec["image"])
         if instant and instant.instant:
+            if sources_of(self.pod):
+                await self._mount()  # without its Secrets it would not start, either
             return await self._run_instant()
         self.publish()
         volumes = await self._mount()
