@@ -136,7 +136,7 @@ class Fleet:
 
 
 def _relay_of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
-    """Side by side on one machine they cannot have the same port. The storm's pods have no process that would call it."""
+    """Side by side on one machine they cannot share a port. The pods of a storm have no process that would call it."""
     if environment.get("CREDENTIALS") != "scoped":
         return {}
     port = free_port()
