@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.waiting import Limits
@@ -14,9 +14,11 @@ from dispatcher.launch import gpus
 from dispatcher.launch.job_spec import JobDefaults, shared_credentials
 from dispatcher.launch.job_template import load_template, other_secrets
 from dispatcher.launch.request import Bounds
-from dispatcher.ports import ScopedStorage
 from dispatcher.queue.azure import TrainingQueue
 from portal_client.client import CallObserver, PortalClient
+
+if TYPE_CHECKING:
+    from dispatcher.storage.azure import AzureSignatures
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ def say_what_is_left_out(settings: Settings, template: Mapping[str, Any]) -> Non
         log.warning("CREDENTIALS=scoped, and the Job template hands every training the Secrets %s", ", ".join(kept))
 
 
-def open_signatures(settings: Settings) -> ScopedStorage:
+def open_signatures(settings: Settings) -> AzureSignatures:
     """Raises ValueError for a connection string that cannot sign."""
     from dispatcher.storage.azure import AzureSignatures  # only with scoped credentials: it costs memory
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 from dispatcher import factories
-from dispatcher.cli import clock_skew
+from dispatcher.cli import clock_skew, guards
+from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
@@ -36,25 +35,6 @@ BLOBS = "blobs"
 # No model has this id. A 404 about the model proves that the key is accepted; one without words proves nothing.
 _NO_MODEL = "dispatcher-check"
 
-Result = Literal["ok", "warning", "failed", "skipped"]
-
-
-@dataclass(frozen=True)
-class CheckResult:
-    """One line of `dispatcher check`. Only "failed" keeps the dispatcher from working."""
-
-    name: str
-    result: Result
-    sentence: str
-
-
-class _Otherwise(Exception):
-    """A check ended with another result than "ok"; the text is its sentence."""
-
-    def __init__(self, result: Result, sentence: str) -> None:
-        super().__init__(sentence)
-        self.result = result
-
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield each result as soon as it is known. Leaves nothing behind."""
@@ -74,7 +54,15 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
-        yield _try("job template at the API server", _dry_run, settings, cluster)
+        accepted = _try("job template at the API server", _dry_run, settings, cluster)
+        yield accepted
+        if accepted.result == "ok":
+            yield _try("admission policies", guards.refuse_evasions, settings, cluster)
+        else:
+            why = "not tried: where the template is refused, so is everything else"
+            yield CheckResult("admission policies", "skipped", why)
+    yield _try("signatures for storage", guards.try_signature, settings)
+    yield _try("relay", guards.ask_relay, settings)
     for place, skew in skews.items():
         yield _try(f"clock of the {place}", _clock, place, skew)
     yield CheckResult(
@@ -87,7 +75,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
 def _try(name: str, check: Callable[..., str], *arguments: object) -> CheckResult:
     try:
         return CheckResult(name, "ok", check(*arguments))
-    except _Otherwise as found:
+    except Otherwise as found:
         return CheckResult(name, found.result, str(found))
     except (QueueError, PortalError, ClusterError, ValueError, OSError) as error:
         return CheckResult(name, "failed", str(error))
@@ -96,7 +84,7 @@ def _try(name: str, check: Callable[..., str], *arguments: object) -> CheckResul
 def _template(settings: Settings) -> str:
     beside = ordinary_sidecars(factories.read_template(settings))
     if beside:
-        raise _Otherwise(
+        raise Otherwise(
             "warning",
             f"{settings.job_template} can be completed; nothing ends {', '.join(beside)} when the trainer has ended,"
             " and its GPU is held for a minute more: make it a native sidecar, an entry of initContainers with"
@@ -120,15 +108,15 @@ def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str
 def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
     portal = factories.open_portal(settings)
     if portal is None:
-        raise _Otherwise("skipped", "not asked: STATUS_TRACKING=off")
+        raise Otherwise("skipped", "not asked: STATUS_TRACKING=off")
     if not settings.api_key:
-        raise _Otherwise("failed", "API_KEY not configured: no message would be received")
+        raise Otherwise("failed", "API_KEY not configured: no message would be received")
     began = time.time()
     try:
         with contextlib.suppress(ModelUnknown):
             portal.get_model_status(_NO_MODEL)
     except NotFoundUnexplained:
-        raise _Otherwise(
+        raise Otherwise(
             "warning",
             f"{settings.api_base_url} does not refuse the key, and answers 404 without a word about a model: a portal"
             " that is as it should be, a wrong path in API_BASE_URL and a portal that is being rolled out look alike"
@@ -160,21 +148,21 @@ def _kueue(cluster: KubernetesJobs) -> str:
     try:
         found = len(cluster.list_workloads())
     except ClusterError as error:
-        raise _Otherwise("warning", f"{error}; the place in Kueue's queue is not shown") from None
+        raise Otherwise("warning", f"{error}; the place in Kueue's queue is not shown") from None
     return f"list; {found} Workloads"
 
 
 def _need(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...], result: Result, effect: str) -> None:
     """effect: the rest of the sentence, for a verb that we may not use."""
     if missing := ", ".join(verb for verb in verbs if not cluster.may(verb, resource)):
-        raise _Otherwise(result, f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}{effect}")
+        raise Otherwise(result, f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}{effect}")
 
 
 def _clock(place: str, skew: float | None) -> str:
     if skew is None:
-        raise _Otherwise("skipped", f"not known: the {place} sent no time")
+        raise Otherwise("skipped", f"not known: the {place} sent no time")
     if clock_skew.matters(skew):
-        raise _Otherwise("warning", clock_skew.sentence(place, skew))
+        raise Otherwise("warning", clock_skew.sentence(place, skew))
     return f"within {clock_skew.TOLERATED:.0f} seconds of ours"
 
 

@@ -20,6 +20,7 @@ from dispatcher.cli import pod_check
 from dispatcher.cli import status as statuses
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.poison import poison
+from dispatcher.cli.results import CheckResult, Result
 from dispatcher.cli.support import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
@@ -99,7 +100,7 @@ def run(environ: Environment) -> None:
     os._exit(code)
 
 
-_MARKS: Mapping[checks.Result, tuple[str, str | None]] = {
+_MARKS: Mapping[Result, tuple[str, str | None]] = {
     "ok": ("ok  ", "green"),
     "warning": ("WARN", "yellow"),
     "failed": ("FAIL", "red"),
@@ -119,8 +120,8 @@ _MARKS: Mapping[checks.Result, tuple[str, str | None]] = {
     "--in-pod",
     "model",
     metavar="MODEL",
-    help="Also run one pod as a training of the container MODEL would have it. It reads storage, configuration and "
-    "dataset, and trains nothing.",
+    help="Also run a pod as a training of the container MODEL would have it, which reads storage, configuration and "
+    "dataset, and a second one, which tries what it reaches in the network. They train nothing.",
 )
 @click.option("--dataset", help="Container of the dataset for --in-pod; else the model's configuration names it.")
 @click.option(
@@ -138,9 +139,9 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
         request = None if model is None else decode(_compose(model, wishes), factories.bounds_of(settings))
     except MalformedRequest as error:
         fail(EXIT_USAGE, f"{error.sentence} ({error.code})")
-    results: list[checks.CheckResult] = []
+    results: list[CheckResult] = []
 
-    def note(result: checks.CheckResult) -> None:
+    def note(result: CheckResult) -> None:
         results.append(result)
         mark, colour = _MARKS[result.result]
         if not as_json:
@@ -151,10 +152,13 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
             note(result)
     if request is not None:
         if any(result.result == "failed" for result in results):
-            note(checks.CheckResult(pod_check.NAME, "skipped", "not begun: fix what failed first"))
+            note(CheckResult(pod_check.NAME, "skipped", "not begun: fix what failed first"))
         else:
-            with outside_calls():
-                note(pod_check.check_in_pod(settings, request, wait, lambda text: click.echo(f"     {text}", err=True)))
+            for look in (pod_check.check_in_pod, pod_check.check_network):
+                with outside_calls():
+                    note(look(settings, request, wait, lambda text: click.echo(f"     {text}", err=True)))
+                if results[-1].result != "ok":
+                    break
     passed = all(result.result != "failed" for result in results)
     if as_json:
         click.echo(json.dumps({"passed": passed, "checks": [asdict(result) for result in results]}, indent=2))

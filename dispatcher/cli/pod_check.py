@@ -1,8 +1,9 @@
 """`dispatcher check --in-pod MODEL`: one pod as a training would have it, which reads everything and trains nothing.
 
-It shows what only a pod can: whether the image can be pulled, the pod is admitted and scheduled, its Secrets exist, its
-identity can read storage, and configuration and dataset are valid. The Job has no finalizer and is not managed by the
-dispatcher; the model's status does not matter.
+It shows what only a pod can: whether the image can be pulled, the pod is admitted and scheduled, its credentials can
+read storage, configuration and dataset are valid; and what a second pod reaches, and does not reach, in the network.
+The Job has no finalizer and is not managed by the dispatcher; the model's status does not matter. With scoped
+credentials it has a Secret as a training's, but one that can only read.
 
 It goes with its caller: deleted at its end, however that comes. While the caller lives the Job's deadline is put off
 again and again, so that one that was killed leaves it for a minute and a half at most.
@@ -10,30 +11,47 @@ again and again, so that one that was killed leaves it for a minute and a half a
 
 from __future__ import annotations
 
+import json
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from dispatcher import factories
-from dispatcher.cli.check import CheckResult
+from dispatcher.cli import reach
+from dispatcher.cli.results import CheckResult
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
 from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.reconciler import decide
 from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.launch.credentials import secret_of
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import TrainingRequest
+from dispatcher.relay.listener import tokens_of
 
-# The name of its line.
-NAME = "in a pod"
+# The names of the lines.
+NAME, NETWORK = "in a pod", "network of a pod"
 _LOOK_EVERY = 1.0  # seconds
 # Seconds that the Job may run on without word of its caller, and after which its deadline is put off.
 _LEASE, _RENEW = 90, 30.0
+# Seconds for which its signatures are good: it reads, and then it ends.
+_SIGNED = 3600.0
+_POLICY = "manifests/components/network-policy"
+# What a training has no business with, as `reach` is told: name → [host, port].
+_FORBIDDEN: Mapping[str, tuple[str, int | str]] = {
+    "the cloud's metadata service": ("169.254.169.254", 80),
+    "the API server": ("$KUBERNETES_SERVICE_HOST", "$KUBERNETES_SERVICE_PORT"),
+    "the kubelet of its node": ("$HOST_IP", 10250),
+}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -41,8 +59,63 @@ def check_in_pod(
     settings: Settings, request: TrainingRequest, seconds: float, show: Callable[[str], None]
 ) -> CheckResult:
     """Run the Job, wait for its end, delete it. show: gets what it waits for. Raises ClusterError, ValueError."""
+    try:
+        pods = _run(settings, request, check_job(settings, request), seconds, show)
+    except _Failed as found:
+        return CheckResult(NAME, "failed", str(found))
+    nodes = ", ".join(sorted({pod.node or "?" for pod in pods}))
+    return CheckResult(
+        NAME,
+        "ok",
+        f"image, Secrets, storage, configuration and dataset of {request.model_container} are fine "
+        f"(node {nodes or 'not known'})",
+    )
+
+
+def check_network(
+    settings: Settings, request: TrainingRequest, seconds: float, show: Callable[[str], None]
+) -> CheckResult:
+    """What a training's pod reaches, and what it must not reach. Raises ClusterError, ValueError."""
+    needed = _needed(settings)
+    try:
+        pods = _run(settings, request, network_job(settings, request), seconds, show)
+        found = json.loads(next((pod.trainer_end.message for pod in pods), ""))
+    except (_Failed, ValueError) as error:
+        why = f": {error}" if isinstance(error, _Failed) else ""
+        return CheckResult(NETWORK, "warning", f"not known, the image may have no python3{why}")
+    if missed := [f"{name} ({host}:{port})" for name, (host, port) in needed.items() if not found.get(name)]:
+        return CheckResult(NETWORK, "failed", f"a training does not reach {', '.join(missed)}: {_POLICY} lets it")
+    if had := [name for name in (*_FORBIDDEN, "token") if found.get(name)]:
+        words = ", ".join("a token of the cluster" if name == "token" else name for name in had)
+        closes = f"{_POLICY} closes that, if the network plug-in enforces it"
+        return CheckResult(NETWORK, "warning", f"a training reaches {words}: {closes}")
+    tried = ", ".join(name for name in _FORBIDDEN if name in found)
+    return CheckResult(NETWORK, "ok", f"a training reaches {', '.join(needed) or 'what it needs'}, and not {tried}")
+
+
+def _needed(settings: Settings) -> dict[str, tuple[str, int]]:
+    """What a training has to reach: name → (host, port)."""
+    urls = {"the relay": settings.relay_url if settings.scoped else ""}
+    if settings.scoped:
+        urls["storage"] = factories.open_signatures(settings).address
+    elif settings.status_tracking:
+        urls["the portal"] = settings.api_base_url
+    parts = {name: urlsplit(url) for name, url in urls.items() if url}
+    return {
+        name: (part.hostname or "", part.port or (443 if part.scheme == "https" else 80))
+        for name, part in parts.items()
+    }
+
+
+class _Failed(Exception):
+    """The Job did not complete; the text says why."""
+
+
+def _run(
+    settings: Settings, request: TrainingRequest, wanted: dict[str, Any], seconds: float, show: Callable[[str], None]
+) -> list[Pod]:
+    """Create the Job, wait until it has completed, delete it. Returns its pods. Raises _Failed, ClusterError."""
     cluster = KubernetesJobs(settings.namespace)
-    wanted = check_job(settings, request)
     name, shown = wanted["metadata"]["name"], ""
     until = time.monotonic() + seconds
     lease, exists = _Lease(cluster), True
@@ -53,33 +126,42 @@ def check_in_pod(
             exists = isinstance(error, ClusterUnavailable) and error.ambiguous
             raise
         show(f"Job {name} is created")
+        if settings.scoped:
+            # It waits for no resume: killed before that it would stay. A pod that is quicker waits half a second.
+            cluster.apply_secret(secret_of(job, request.model_id, _readable(settings, request)))
         while time.monotonic() < until:
             live = cluster.get_job(name)
             if live is None:
-                return CheckResult(NAME, "failed", f"the Job {name} was deleted before it ended")
+                raise _Failed(f"the Job {name} was deleted before it ended")
             lease.renew(live)
             pods = list(cluster.list_pods(f"{names.POD_OF}={job.uid}"))
             match decide(cluster, live, pods, time.time(), factories.limits_of(settings)):
                 case Ended(completed=True):
-                    nodes = ", ".join(sorted({pod.node or "?" for pod in pods}))
-                    return CheckResult(
-                        NAME,
-                        "ok",
-                        f"image, Secrets, storage, configuration and dataset of {request.model_container} are fine "
-                        f"(node {nodes or 'not known'})",
-                    )
+                    return pods
                 case Ended(verdict=verdict) | Stop(verdict=verdict):
-                    return CheckResult(NAME, "failed", f"{verdict.code}: {verdict.sentence}")
+                    raise _Failed(f"{verdict.code}: {verdict.sentence}")
                 case Going(progress=progress):
                     if progress and progress != shown:
                         shown = progress
                         show(progress)
             time.sleep(_LOOK_EVERY)
-        return CheckResult(NAME, "failed", f"it did not end in time; at last: {shown or 'it was running'}")
+        raise _Failed(f"it did not end in time; at last: {shown or 'it was running'}")
     finally:
         with _uninterrupted():
             if exists:
                 _remove(cluster, name, show)
+
+
+def _readable(settings: Settings, request: TrainingRequest) -> dict[str, str]:
+    """The files of its Secret, which goes with the Job: it may read, and speak for no run that there is."""
+    storage, until = factories.open_signatures(settings), time.time() + _SIGNED
+    files = {
+        "API_KEY": tokens_of(settings).make(request.model_id, "check"),
+        "MODEL_URL": storage.sas(request.model_container, write=False, until=until),
+    }
+    if request.dataset_container is not None:
+        files["DATASET_URL"] = storage.sas(request.dataset_container, write=False, until=until)
+    return files
 
 
 class _Lease:
@@ -151,6 +233,23 @@ def check_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
     spec["suspend"] = bool(settings.kueue_queue)
     if settings.kueue_queue:
         metadata["labels"][names.KUEUE_QUEUE_LABEL] = settings.kueue_queue
-    trainer = next(c for c in spec["template"]["spec"]["containers"] if c["name"] == names.TRAINER_CONTAINER)
-    trainer["args"] = ["validate"]
+    for volume in spec["template"]["spec"].get("volumes") or ():
+        if volume["name"] == names.CREDENTIALS_VOLUME:
+            volume["secret"]["secretName"] = metadata["name"]
+    _trainer(job)["args"] = ["validate"]
     return job
+
+
+def network_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
+    """The Job whose pod tries what it reaches, in place of the trainer and without a GPU. Raises ValueError."""
+    job = check_job(settings, replace(request, gpus=0))
+    trainer = _trainer(job)
+    trainer["command"] = ["python3", "-c", Path(reach.__file__).read_text(encoding="utf-8")]
+    trainer["args"] = [json.dumps({**_needed(settings), **_FORBIDDEN})]
+    trainer["env"].append({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
+    return job
+
+
+def _trainer(job: Mapping[str, Any]) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
+    return next(c for c in containers if c["name"] == names.TRAINER_CONTAINER)

@@ -139,15 +139,16 @@ class KubernetesJobs:
         """Delete in the background, if it is still the Job with this uid. Raises ObjectNotFound, ObjectConflict."""
         self._delete("jobs", name, {"propagationPolicy": "Background", "preconditions": {"uid": uid}})
 
-    def apply_secret(self, secret: Mapping[str, Any]) -> None:
+    def apply_secret(self, secret: Mapping[str, Any], *, dry_run: bool = False) -> None:
         """Create the Secret of a Job, or put this data into the one that the same Job has.
 
         secret: its one ownerReference is the Job. Raises ObjectConflict where the Secret of this name is another's: of
         a former Job until the garbage collector has removed it. A Secret is never read.
         """
         metadata = secret["metadata"]
+        query = {"dryRun": "All"} if dry_run else {}
         try:
-            self._request("create", "secrets", body=secret)
+            self._request("create", "secrets", body=secret, query=query)
         except ObjectConflict:
             owner = metadata["ownerReferences"][0]["uid"]
             # A process that has stood still must not give the next Job's Secret what it has for the last one.
@@ -156,7 +157,7 @@ class KubernetesJobs:
                 {"op": "replace", "path": "/data", "value": secret["data"]},
             ]
             try:
-                self._request("patch", "secrets", metadata["name"], body=patch)
+                self._request("patch", "secrets", metadata["name"], body=patch, query=query)
             except RequestDenied:
                 raise
             except ObjectInvalid:

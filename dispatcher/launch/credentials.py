@@ -66,7 +66,7 @@ class ScopedCredentials:
         }
         if dataset := job.dataset:
             data["DATASET_URL"] = self.storage.sas(dataset, write=False, until=until)
-        self.cluster.apply_secret(_secret(job, data))
+        self.cluster.apply_secret(secret_of(job, job.model_id, data))
         return {
             names.CREDENTIALS_UNTIL: rfc3339(until),
             names.CREDENTIALS_MADE: f"{rfc3339(now)} {self._signer(token)}",
@@ -130,14 +130,15 @@ class ScopedCredentials:
         return hashlib.sha256(f"{self.storage.signer} {token}".encode()).hexdigest()[:16]
 
 
-def _secret(job: Job, data: dict[str, str]) -> dict[str, Any]:
+def secret_of(job: Job, model_id: str, data: dict[str, str]) -> dict[str, Any]:
+    """The Secret of a Job: named as it, owned by it, with these files."""
     owner = {"apiVersion": "batch/v1", "kind": "Job", "name": job.name, "uid": job.uid, "controller": False}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
             "name": job.name,
-            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: job.model_id},
+            "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id},
             "ownerReferences": [owner],
         },
         "type": "Opaque",

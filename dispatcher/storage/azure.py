@@ -12,13 +12,19 @@ import hashlib
 import hmac
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from azure.core.exceptions import AzureError, HttpResponseError
-from azure.storage.blob import BlobServiceClient, ContainerSasPermissions, UserDelegationKey, generate_container_sas
+from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.storage.blob import (
+    BlobServiceClient,
+    ContainerClient,
+    ContainerSasPermissions,
+    UserDelegationKey,
+    generate_container_sas,
+)
 
 from dispatcher.storage.errors import StorageError
 from training_common.redaction import redact
@@ -34,6 +40,9 @@ _KEY_SECONDS = _WEEK - _SKEW
 _LEAST_LEFT = _WEEK - 86400.0
 # Seconds after a failure for which nobody asks for a key again: each launch and each renewal would.
 _PAUSE = 5.0
+_CALLS: Mapping[str, Any] = {"connection_timeout": 10, "read_timeout": 30, "retry_total": 1}
+# Nobody's container.
+_NO_CONTAINER = "dispatcher-check"
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,8 @@ class AzureSignatures:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept = _Kept(0.0)
-        options: dict[str, Any] = {"connection_timeout": 10, "read_timeout": 30, "retry_total": 1}
         if connection_string:
-            self._service = _of_connection_string(connection_string, options)
+            self._service = _of_connection_string(connection_string)
             self._account_key = str(getattr(self._service.credential, "account_key", ""))
             self.longest = _YEAR
             by = _fingerprint(self._account_key)
@@ -74,12 +82,12 @@ class AzureSignatures:
                 from azure.identity import DefaultAzureCredential
 
                 credential = DefaultAzureCredential()
-            self._service = BlobServiceClient(blob_url, credential=credential, **options)
+            self._service = BlobServiceClient(blob_url, credential=credential, **_CALLS)
             self._account_key = ""
             self.longest = _LEAST_LEFT
             by = "identity"
-        self._url = self._service.url.rstrip("/")
-        self.signer = f"{self._url} {by}"
+        self.address = self._service.url.rstrip("/")
+        self.signer = f"{self.address} {by}"
 
     def sas(self, container: str, *, write: bool, until: float) -> str:
         """See `ports.ScopedStorage`."""
@@ -94,10 +102,24 @@ class AzureSignatures:
             start=_when(now - _SKEW),
             expiry=_when(min(until, now + self.longest)),
             # A signature must not travel in the clear; Azurite has no certificate.
-            protocol="https" if self._url.startswith("https:") else None,
+            protocol="https" if self.address.startswith("https:") else None,
             **signed_by,
         )
-        return f"{self._url}/{container}?{signature}"
+        return f"{self.address}/{container}?{signature}"
+
+    def try_out(self) -> None:
+        """Sign for a container that there is not, and ask for what is in it. Raises StorageError where that is refused.
+
+        Azure says that a container is missing only to who may look into it.
+        """
+        try:
+            signed = self.sas(_NO_CONTAINER, write=False, until=self._clock() + 300.0)
+            with ContainerClient.from_container_url(signed, **_CALLS) as container:
+                next(iter(container.list_blobs(results_per_page=1)), None)
+        except ResourceNotFoundError:
+            return
+        except AzureError as error:
+            raise _error_of(error, f"{self.address} does not take what is signed for one container") from None
 
     def _delegation_key(self, now: float) -> UserDelegationKey:
         with self._lock:
@@ -111,13 +133,13 @@ class AzureSignatures:
         try:
             key = self._service.get_user_delegation_key(_when(now - _SKEW), _when(now + _KEY_SECONDS))
         except AzureError as error:
-            return _Kept(now + _PAUSE, error=_error_of(error, self._url))
+            return _Kept(now + _PAUSE, error=_error_of(error, f"Cannot get a user-delegation key of {self.address}"))
         return _Kept(now + _KEY_SECONDS - _LEAST_LEFT, key)
 
 
-def _of_connection_string(text: str, options: dict[str, Any]) -> BlobServiceClient:
+def _of_connection_string(text: str) -> BlobServiceClient:
     try:
-        service = BlobServiceClient.from_connection_string(text, **options)
+        service = BlobServiceClient.from_connection_string(text, **_CALLS)
         base64.b64decode(service.credential.account_key, validate=True)
     except (ValueError, AttributeError, binascii.Error):
         raise ValueError(
@@ -135,8 +157,7 @@ def _when(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _error_of(error: AzureError, url: str) -> StorageError:
-    cannot = f"Cannot get a user-delegation key of {url}"
+def _error_of(error: AzureError, cannot: str) -> StorageError:
     status = error.status_code if isinstance(error, HttpResponseError) and error.response is not None else None
     why = redact(one_line(str(error.message or error)))[:300]
     if status in (401, 403):

@@ -10,14 +10,11 @@ import copy
 import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local_stack.cluster.client import StandInCluster, start_cluster
-from local_stack.processes import wait_until
-from tests.world.admission import MODEL, NAMESPACE, install, job_of, pod_of, secret_of, why_denied
+from tests.world.admission import MODEL, NAMESPACE, job_of, pod_of, secret_of, why_denied
 from tests.world.kustomized import VARIANTS, Object, config_map, has_two_namespaces, needs_kubectl, of_kind
 from tests.world.repository import ROOT
 
@@ -436,22 +433,3 @@ def test_the_policies_are_for_the_namespace_of_the_trainings_and_refuse_without_
         "parameterNotFoundAction": "Deny",
     }
     assert params["namespace"] == "training-system", "the dispatcher's token must reach it least of all"
-
-
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandInCluster]:
-    """A stand-in cluster with production's policies."""
-    folder = tmp_path_factory.mktemp("guarded")
-    with start_cluster(
-        folder, "--gpus", "2", "--no-run", "--namespace", NAMESPACE, images={f"{IMAGE}:0.1.0": None}
-    ) as it:
-        install(it)
-        yield it
-
-
-def test_the_job_controllers_own_pods_are_admitted(guarded: StandInCluster, tmp_path: Path) -> None:
-    guarded.api("POST", f"/api/v1/namespaces/{NAMESPACE}/secrets", secret_of())
-    job = job_of("production")
-    job["spec"]["suspend"] = False
-    guarded.api("POST", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs", job)
-    wait_until(lambda: guarded.pods(NAMESPACE), 20)

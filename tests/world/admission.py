@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from dispatcher.config.settings import Settings
 from dispatcher.factories import bounds_of, defaults_of
@@ -91,14 +90,25 @@ def why_denied(
     return ""
 
 
-def install(cluster: StandInCluster, variant: str = "production") -> None:
-    """Give a stand-in cluster the variant's namespaces, service accounts, policies and their parameters."""
-    for namespace in of_kind(variant, "Namespace"):
-        cluster.create_namespace(namespace)
-    cluster.create_service_account("model-training", NAMESPACE)
-    params: dict[str, Any] = config_map(variant, "training-policy")
-    cluster.api("POST", f"/api/v1/namespaces/{params['metadata']['namespace']}/configmaps", params)
+def install(cluster: StandInCluster, namespace: str = NAMESPACE, **parameters: str) -> None:
+    """Have production's policies hold in a namespace of a stand-in cluster, where the dispatcher may read no Secret.
+
+    parameters: in place of the overlay's.
+    """
+    cluster.create_service_account("model-training", namespace)
+    params = copy.deepcopy(config_map("production", "training-policy"))
+    params["metadata"].update(name=namespace, namespace=namespace)
+    params["data"].update(parameters)
+    cluster.api("POST", f"/api/v1/namespaces/{namespace}/configmaps", params)
     for kind, plural in (("ValidatingAdmissionPolicy", "ies"), ("ValidatingAdmissionPolicyBinding", "ybindings")):
-        for thing in of_kind(variant, kind).values():
-            path = f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{plural}"
-            cluster.api("POST", path, thing)
+        for thing in map(copy.deepcopy, of_kind("production", kind).values()):
+            thing["metadata"]["name"] = f"{thing['metadata']['name']}.{namespace}"
+            if kind.endswith("Binding"):
+                thing["spec"]["policyName"] += f".{namespace}"
+                thing["spec"]["matchResources"]["namespaceSelector"]["matchLabels"] = {
+                    "kubernetes.io/metadata.name": namespace
+                }
+                if "paramRef" in thing["spec"]:
+                    thing["spec"]["paramRef"].update(name=namespace, namespace=namespace)
+            cluster.api("POST", f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{plural}", thing)
+    cluster.deny({"verb": "get", "resource": "secrets", "namespace": namespace})
