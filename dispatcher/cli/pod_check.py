@@ -47,7 +47,7 @@ _LEASE, _RENEW = 90, 30.0
 _SIGNED = 3600.0
 _POLICY = "manifests/components/network-policy"
 # What a training has no business with, as `reach` is told: name → [host, port].
-_FORBIDDEN: Mapping[str, tuple[str, int | str]] = {
+FORBIDDEN: Mapping[str, tuple[str, int | str]] = {
     "the cloud's metadata service": ("169.254.169.254", 80),
     "the API server": ("$KUBERNETES_SERVICE_HOST", "$KUBERNETES_SERVICE_PORT"),
     "the kubelet of its node": ("$HOST_IP", 10250),
@@ -85,11 +85,11 @@ def check_network(
         return CheckResult(NETWORK, "warning", f"not known, the image may have no python3{why}")
     if missed := [f"{name} ({host}:{port})" for name, (host, port) in needed.items() if not found.get(name)]:
         return CheckResult(NETWORK, "failed", f"a training does not reach {', '.join(missed)}: {_POLICY} lets it")
-    if had := [name for name in (*_FORBIDDEN, "token") if found.get(name)]:
+    if had := [name for name in (*FORBIDDEN, "token") if found.get(name)]:
         words = ", ".join("a token of the cluster" if name == "token" else name for name in had)
         closes = f"{_POLICY} closes that, if the network plug-in enforces it"
         return CheckResult(NETWORK, "warning", f"a training reaches {words}: {closes}")
-    tried = ", ".join(name for name in _FORBIDDEN if name in found)
+    tried = ", ".join(name for name in FORBIDDEN if name in found)
     return CheckResult(NETWORK, "ok", f"a training reaches {', '.join(needed) or 'what it needs'}, and not {tried}")
 
 
@@ -245,7 +245,7 @@ def network_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
     job = check_job(settings, replace(request, gpus=0))
     trainer = _trainer(job)
     trainer["command"] = ["python3", "-c", Path(reach.__file__).read_text(encoding="utf-8")]
-    trainer["args"] = [json.dumps({**_needed(settings), **_FORBIDDEN})]
+    trainer["args"] = [json.dumps({**_needed(settings), **FORBIDDEN})]
     trainer["env"].append({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
     return job
 

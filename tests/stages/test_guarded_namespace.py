@@ -1,4 +1,4 @@
-"""A namespace where production's admission policies hold: trainings in it, `dispatcher check`, and the way there from 0.1."""
+"""A namespace where production's policies hold: trainings, `dispatcher check`, and the way there from 0.1."""
 
 from __future__ import annotations
 
@@ -124,6 +124,11 @@ def test_check_in_a_pod_has_credentials_of_its_own_and_looks_at_the_network(guar
     code, out, err = guarded.cli("check", "--in-pod", "model-done-1")
     assert code == 0, out + err
     assert "a training reaches the relay, storage, and not the cloud's metadata service" in out
+    guarded.forbidden["the kubelet of its node"] = ("127.0.0.1", guarded.port)
+    code, out, err = guarded.cli("check", "--in-pod", "model-done-1")
+    mark, sentence = _lines(out)["network of a pod"]
+    assert (code, mark) == (0, "WARN"), out + err
+    assert sentence.startswith("a training reaches the kubelet of its node: manifests/components/network-policy closes")
     guarded.wait(lambda: guarded.cluster.jobs(guarded.namespace) == [])
 
 

@@ -21,6 +21,7 @@ import yaml
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
+from dispatcher.cli import pod_check
 from dispatcher.cli.main import main
 from dispatcher.cluster import names
 from dispatcher.queue.azure import TrainingQueue
@@ -111,6 +112,8 @@ class Stage:
             "OUTAGE_PAUSE_SECONDS": "1",
             "STATUS_PROGRESS_SECONDS": "1",
         }
+        # What `dispatcher check --in-pod` must not reach; port 1 of this machine is closed.
+        self.forbidden: dict[str, tuple[str, int]] = {"the cloud's metadata service": ("127.0.0.1", 1)}
         self.processes: list[Service] = []
 
     def start(self, ready: bool = True, **settings: str) -> Service:
@@ -137,7 +140,12 @@ class Stage:
         """
         self.write_template()
         environment = bare_environment() | self.settings | settings
-        with _own_logging(), contextlib.chdir(self.folder), mock.patch.dict(os.environ, environment, clear=True):
+        patches = (
+            mock.patch.dict(os.environ, environment, clear=True),
+            # Not those of the cloud that the tests run in.
+            mock.patch.object(pod_check, "FORBIDDEN", self.forbidden),
+        )
+        with _own_logging(), contextlib.chdir(self.folder), patches[0], patches[1]:
             done = CliRunner().invoke(main, arguments, input=text, prog_name="dispatcher", catch_exceptions=False)
         return done.exit_code, done.stdout, done.stderr
 
