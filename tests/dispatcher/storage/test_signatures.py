@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import secrets
 import time
@@ -96,6 +97,18 @@ def test_a_clock_that_is_five_minutes_off_makes_signatures_that_are_taken_at_onc
 ) -> None:
     url = sas(azurite, containers[0], write=False, clock=lambda: time.time() + skew)
     assert [blob.name for blob in ContainerClient.from_container_url(url).list_blobs()] == ["a"]
+
+
+def test_a_key_that_the_account_does_not_have_is_found_out_before_a_training_has_its_signature(azurite: Any) -> None:
+    signatures(azurite).try_out()
+    key = azurite.connection_string.split("AccountKey=")[1].split(";")[0]
+    another = azurite.connection_string.replace(key, base64.b64encode(b"another key").decode())
+    with pytest.raises(StorageError, match="does not take what is signed") as found:
+        AzureSignatures(connection_string=another).try_out()
+    assert not found.value.retryable
+    with pytest.raises(StorageError) as found:
+        AzureSignatures(connection_string="BlobEndpoint=http://127.0.0.1:1/a;AccountName=a;AccountKey=a2V5").try_out()
+    assert found.value.retryable
 
 
 def test_the_signer_changes_with_the_key_and_tells_nothing_of_it(azurite: Any) -> None:
