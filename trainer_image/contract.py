@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from trainer_image.host import hidden
 from trainer_image.limits import Limits
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class RunInputs:
     hang_seconds: without a step for this time the training hangs; 0: never
     last_resort: tells the failure and ends the process, from any thread; for what no exception can reach
     notes:   what the report should say besides
+    shown:   the resolved configuration as everybody may read it, without secrets; by default without those that this
+             process knows
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
@@ -86,6 +89,11 @@ class RunInputs:
     hang_seconds: float = 0.0
     last_resort: Callable[[TrainerError], None] = _exit
     notes: tuple[str, ...] = ()
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.shown:
+            object.__setattr__(self, "shown", hidden.value(self.config.resolved()))
 
 
 @dataclass(frozen=True)

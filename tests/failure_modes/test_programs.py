@@ -211,7 +211,7 @@ def test_f73_no_stream_and_no_file_shows_a_secret(tmp_path: Path) -> None:
     )
     shown = ""
     for code in ("0", "1"):
-        argv = [sys.executable, "-c", says, "--api-key", KEY, code, "--token", "of-another-service"]
+        argv = [sys.executable, "-c", says, "--api-key", KEY, code, "--token", "of-another-service", KEY]
         config = {"task": "command", "command": {"argv": argv}}
         (tmp_path / "config.yaml").write_text(json.dumps(config))
         flags = ["--data", "data", "--config", "config.yaml", "--out", "out"]

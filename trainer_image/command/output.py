@@ -15,7 +15,7 @@ from trainer_image.command.process import plain_line
 from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import LimitExceeded, UserCodeFailed
-from trainer_image.host import beneath, hidden
+from trainer_image.host import beneath
 from trainer_image.limits import Limits
 from trainer_image.report import program
 from trainer_image.storage.blob_names import first_problem, printable
@@ -40,7 +40,7 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
 
     Raises UserCodeFailed for a folder that is empty or holds what is no file, LimitExceeded for one that is too large.
     """
-    folder, argv = inputs.output, hidden.command(inputs.config.command.argv)
+    folder, argv = inputs.output, inputs.shown["command"]["argv"]
     names = published(folder, inputs.limits)
     notes = [
         *inputs.notes,
@@ -66,7 +66,7 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
         },
         "seconds": {"train": round(seconds, 3)},
         "hardware": {"processor": platform.machine(), "python": platform.python_version()},
-        "config": hidden.value(inputs.config.resolved()),
+        "config": inputs.shown,
     }
     write_json(folder / "report.json", content)
     if "model.json" not in names:

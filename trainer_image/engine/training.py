@@ -21,7 +21,7 @@ from trainer_image.engine.preparing import make_plan, prepare, settings_of, task
 from trainer_image.engine.processes import Processes
 from trainer_image.engine.step import evaluate
 from trainer_image.errors import Terminated
-from trainer_image.host import gpu_faults, hidden
+from trainer_image.host import gpu_faults
 from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
@@ -172,7 +172,6 @@ def _report(
     intervals: dict[str, Interval],
 ) -> dict[str, Any]:
     better, beyond_chance, sentence = verdict(problem, tested, baselines, intervals.get(problem.headline.name))
-    resolved: Any = hidden.value(inputs.config.resolved())
     return {
         "format": 1,
         "run_id": inputs.run_id,
@@ -207,5 +206,5 @@ def _report(
         "history": fitted.history,
         "seconds": {name: round(value, 3) for name, value in phases.items()},
         "hardware": hardware(plan.device),
-        "config": resolved,
+        "config": inputs.shown,
     }

@@ -113,6 +113,7 @@ def _inputs(given: Inputs, desk: Desk) -> RunInputs:
         hang_seconds=given.hang_seconds,
         last_resort=desk.last_resort,
         notes=tuple(given.notes),
+        shown=json.loads(given.shown),
     )
 
 

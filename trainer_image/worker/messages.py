@@ -49,6 +49,7 @@ class Inputs(Struct):
     processes: int
     hang_seconds: float
     notes: list[str]
+    shown: bytes
 
 
 class Check(Struct, tag=True):
@@ -224,6 +225,7 @@ def inputs_for(inputs: RunInputs) -> Inputs:
         processes=inputs.processes,
         hang_seconds=inputs.hang_seconds,
         notes=list(inputs.notes),
+        shown=json.dumps(inputs.shown).encode(),
     )
 
 
