@@ -25,13 +25,14 @@ from trainer_image.contract import CheckpointStore, Progress, RunInputs, RunResu
 from trainer_image.data import reading
 from trainer_image.errors import (
     GpuFault,
+    OutOfMemory,
     StorageUnavailable,
     Terminated,
     TrainerError,
     UserCodeFailed,
     UserCodeKilled,
 )
-from trainer_image.host import confinement, hidden, memory
+from trainer_image.host import confinement, hidden, keeper, memory
 from trainer_image.host.child_environment import without_credentials
 from trainer_image.host.orphans import Orphans
 from trainer_image.limits import Limits
@@ -98,15 +99,19 @@ class Worker:
             "log_level": logging.getLogger().level,
         }
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-                [sys.executable, "-m", module, json.dumps(start)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=without_credentials() | {"PYTHONUNBUFFERED": "1"},
-                pass_fds=(theirs.fileno(), self._notes.fileno()),
-                start_new_session=True,
-            )
+            try:
+                self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+                    [sys.executable, "-m", module, json.dumps(start)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=without_credentials() | {"PYTHONUNBUFFERED": "1"},
+                    pass_fds=(theirs.fileno(), self._notes.fileno()),
+                    start_new_session=True,
+                )
+            except OSError as error:
+                why = f"no process can be started for the training ({error.strerror})"
+                raise OutOfMemory(f"Out of memory: {why}") from None
         self._socket.setblocking(False)
         self._words = [self._passing_on("stdout"), self._passing_on("stderr")]
         self._heard = time.monotonic() + STARTING_SECONDS
@@ -125,30 +130,38 @@ class Worker:
     ) -> None:
         self._end(LEAVE_SECONDS if kind is None else 0.0)
 
-    def _end(self, patience: float) -> None:
-        """It leaves by itself within that time, or is killed. Nothing of it is left, and its last words are said."""
+    def _end(self, patience: float) -> bool:
+        """It leaves by itself within that time, or is killed; its last words are passed on. Whether nothing is left."""
         self._socket.close()  # which it takes for the end
         latest = time.monotonic() + patience
         while not self._has_ended() and time.monotonic() < latest:
             time.sleep(0.005)
-        self._kill()
+        gone = self._kill()
         for thread in self._words:
             thread.join(LEAVE_SECONDS)  # what cannot be ended may hold a stream open
+        return gone
 
     def abandon(self) -> None:
-        """Ends it at once, from any thread: whoever waits for its answer gets Terminated."""
+        """Ends it at once, from any thread, and waits for nothing: whoever waits for its answer gets Terminated."""
         self._abandoned = True
-        self._kill()
+        self._signal_all()
 
-    def _kill(self) -> None:
-        """Ends it, and all that it has started. Raises UserCodeKilled where that fails."""
+    def _signal_all(self) -> None:
         if self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        if not self._orphans.end():
-            raise UserCodeKilled("The training left a process behind that the kernel cannot end: nothing is published")
+
+    def _kill(self) -> bool:
+        """Ends it, and all that it has started. Whether nothing is left: a driver that hangs may hold a process."""
+        self._signal_all()
+        try:
+            self._process.wait(keeper.PATIENCE)
+        except subprocess.TimeoutExpired:
+            log.error("The process of the training cannot be ended: the kernel waits for a device or a disk")
+            return False
+        gone = self._orphans.end()
         self._orphans.release()
+        return gone
 
     # As a Backend.
 
@@ -161,7 +174,8 @@ class Worker:
     def train(self, inputs: RunInputs) -> RunResult:
         """Nothing of the worker is left when this returns: what lies in the output folder changes no more."""
         said = self._asked(messages.Train(messages.inputs_for(inputs)), messages.Trained, inputs)
-        self._end(LEAVE_SECONDS)
+        if not self._end(LEAVE_SECONDS):
+            raise UserCodeKilled("The training left a process behind that the kernel cannot end: nothing is published")
         return messages.result_of(said)
 
     # For `predict`.

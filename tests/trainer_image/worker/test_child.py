@@ -112,6 +112,12 @@ def test_a_worker_that_was_killed_for_memory_ran_out_of_memory(
         worker.train(inputs)
 
 
+def test_a_machine_that_starts_no_process_is_out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(child.sys, "executable", "/no/such/python")
+    with pytest.raises(errors.OutOfMemory, match=r"no process can be started for the training \(No such file"):
+        Worker("engine")
+
+
 def test_a_worker_that_reads_nothing_holds_nobody_up(inputs: RunInputs, monkeypatch: pytest.MonkeyPatch) -> None:
     """An order that is longer than any pipe; then a request to stop, and the end all the same."""
     inputs = replace(inputs, notes=("x" * 1000,) * 4000)
