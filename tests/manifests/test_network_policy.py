@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.world.admission import job_of
-from tests.world.kustomized import Object, needs_kubectl, of_kind, template_pod
+from tests.world.kustomized import Object, needs_kubectl, of_kind, settings_of, template_pod
+from tests.world.repository import MANIFESTS
 
 pytestmark = needs_kubectl
 
@@ -139,3 +141,24 @@ def test_a_pod_without_our_label_reaches_nothing_in_the_namespace_of_the_trainin
     for port in (53, 443, 8082):
         assert not _is_open("production", "out", stray, port, address="20.60.1.2")
         assert not _is_open("production", "out", stray, port, pod=("training-system", DISPATCHER))
+
+
+def test_the_relays_port_is_the_same_in_service_deployment_policies_and_settings() -> None:
+    deployment = of_kind("production", "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]
+    (port,) = [p for c in deployment["containers"] for p in c["ports"] if p["name"] == "relay"]
+    service = of_kind("production", "Service")["training-relay"]
+    (served,) = service["spec"]["ports"]
+    home = service["metadata"]["namespace"]
+    assert (port["containerPort"], served["targetPort"], served["port"]) == (8082, "relay", 8082)
+    assert settings_of("production")["RELAY_URL"] == f"http://training-relay.{home}.svc:8082"
+    assert "RELAY_PORT" not in settings_of("production"), "8082 is the default"
+
+
+def test_the_quota_that_operators_fill_in_is_valid_and_counts_what_trainings_ask_for() -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    quota = yaml.safe_load((MANIFESTS / "overlays" / "production" / "quota.yaml").read_text(encoding="utf-8"))
+    kubernetes_validate.validate(quota, "1.31", strict=True)
+    assert quota["metadata"]["namespace"] == "training"
+    (trainer,) = template_pod("production")["spec"]["containers"]
+    asked = {f"requests.{name}" for name in (*trainer["resources"]["requests"], "nvidia.com/gpu")}
+    assert {name for name in quota["spec"]["hard"] if name.startswith("requests.")} <= asked
