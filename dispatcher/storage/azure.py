@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import (
     BlobServiceClient,
     ContainerClient,
@@ -82,7 +83,7 @@ class AzureSignatures:
                 from azure.identity import DefaultAzureCredential
 
                 credential = DefaultAzureCredential()
-            self._service = BlobServiceClient(blob_url, credential=credential, **_CALLS)
+            self._service = BlobServiceClient(blob_url, credential=credential, transport=_transport(), **_CALLS)
             self._account_key = ""
             self.longest = _LEAST_LEFT
             by = "identity"
@@ -146,6 +147,14 @@ def _of_connection_string(text: str) -> BlobServiceClient:
             "AZURE_STORAGE_CONNECTION_STRING has no account key that can sign, which CREDENTIALS=scoped needs"
         ) from None
     return service
+
+
+def _transport() -> Any:
+    """The SDK's own, without a machine's .netrc: an entry for the host, or for all, would take our token's place."""
+    transport: Any = RequestsTransport()
+    transport.open()
+    transport.session.auth = lambda request: request
+    return transport
 
 
 def _fingerprint(key: str) -> str:

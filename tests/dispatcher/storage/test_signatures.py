@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree
@@ -184,6 +185,16 @@ def test_an_identity_signs_with_a_user_delegation_key_that_azure_takes(api: resp
     # "A valid date and time within seven days of the current time", by Azure's clock, which may be behind.
     assert clock.now + 6 * DAY <= epoch(query["ske"]) <= clock.now + 7 * DAY - 300
     assert epoch(query["se"]) == clock.now + signer.longest <= epoch(query["ske"])
+
+
+def test_a_machines_netrc_does_not_take_the_place_of_the_token(
+    api: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    clock = Clock()
+    of_identity(api, clock).sas("model-1", write=True, until=clock.now + HOUR)
+    assert api.calls[0].request.headers["Authorization"] == "Bearer token-of-the-identity"
 
 
 def test_the_delegation_key_is_kept_and_asked_anew_in_good_time(api: responses.RequestsMock) -> None:
