@@ -1,4 +1,4 @@
-"""`python -m local_stack demo [--keep] | up | down`: the local stack from the command line."""
+"""`python -m local_stack demo [--keep] [--scoped] | up | down`: the local stack from the command line."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     demo_parser = commands.add_parser("demo", help="train real models from queue messages, show what happens")
     demo_parser.add_argument("--keep", action="store_true", help="leave everything running afterwards")
+    scoped = (
+        "trainings have credentials of their own, and the portal through the dispatcher's relay (CREDENTIALS=scoped)"
+    )
+    demo_parser.add_argument("--scoped", action="store_true", help=scoped)
     commands.add_parser("up", help="start everything, send no request, leave it running")
     down_parser = commands.add_parser("down", help="stop what was left running")
     down_parser.add_argument("--quiet", action="store_true")
@@ -22,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run.down(quiet=options.quiet)
     if options.command == "up":
         return run.run(keep=True, send=False)
-    return run.run(keep=options.keep)
+    return run.run(keep=options.keep, scoped=options.scoped)
 
 
 if __name__ == "__main__":

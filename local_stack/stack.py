@@ -36,16 +36,17 @@ TRAINER_IMAGE = "training-dispatcher/trainer:local"
 class Stack(Surroundings):
     """One local stack in one folder.
 
-    gpus: the stand-in cluster's. settings, after `start`: the environment with which `start_dispatcher` starts the
-    dispatcher.
+    gpus: the stand-in cluster's. scoped: trainings have credentials of their own, and the Job template's Secrets are
+    not even there. settings, after `start`: the environment with which `start_dispatcher` starts the dispatcher.
     """
 
     settings: dict[str, str]
 
-    def __init__(self, folder: Path, *, gpus: int = GPUS, template: Path = JOB_TEMPLATE) -> None:
+    def __init__(self, folder: Path, *, gpus: int = GPUS, template: Path = JOB_TEMPLATE, scoped: bool = False) -> None:
         super().__init__(folder, storage=folder / "azurite")
         self.gpus = gpus
         self.template = template
+        self.scoped = scoped
 
     def start(self) -> Self:
         try:
@@ -64,6 +65,7 @@ class Stack(Surroundings):
                 "STATUS_PROGRESS_SECONDS": "1",
                 "POLL_MAX_SECONDS": "1",
                 "RESYNC_SECONDS": "5",
+                **(self.scoped_settings() if self.scoped else {}),
             }
             self._prepare_cluster(template)
         except BaseException:
@@ -73,7 +75,7 @@ class Stack(Surroundings):
 
     def _prepare_cluster(self, template: dict[str, Any]) -> None:
         """What the Job template takes for granted, Secrets and a service account; the template gets DEVICE=cpu."""
-        for name, keys in referenced_secrets(template).items():
+        for name, keys in ({} if self.scoped else referenced_secrets(template)).items():
             values = {key: self.settings[key] for key in keys if key in self.settings}
             self.cluster.put_secret(name, values, NAMESPACE)
         if account := template["spec"]["template"]["spec"].get("serviceAccountName"):
@@ -83,9 +85,13 @@ class Stack(Surroundings):
 
     def start_dispatcher(self, *, name: str = "dispatcher", timeout: float = 60.0, **settings: str) -> Service:
         """Start `dispatcher run` with `settings` over ours, and wait until it is ready. Each name once."""
-        # Each after the first gets another port: two can run at a time.
-        port = str(free_port()) if set(self.services) - {"portal", "cluster"} else self.settings["HEALTH_PORT"]
-        environment = {**self.settings, "HEALTH_PORT": port, **settings}
+        environment = {**self.settings, **settings}
+        others = [service for name, service in self.services.items() if name not in ("portal", "cluster")]
+        if others:
+            environment = {**environment, "HEALTH_PORT": str(free_port()), **settings}
+        if self.scoped and any(service.returncode is None for service in others):
+            # Trainings call the first one; that which takes its place has its port.
+            environment = {**environment, "RELAY_PORT": str(free_port()), **settings}
         service = self.run_dispatcher(name, environment)
         service.wait_ready(lambda: _ready(int(environment["HEALTH_PORT"])), timeout)
         return service

@@ -14,7 +14,7 @@ from azure.storage.queue import QueueClient
 from local_stack.azurite import Azurite
 from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.portal.client import StandInPortal, start_portal
-from local_stack.processes import Service, Stoppable, bare_environment
+from local_stack.processes import Service, Stoppable, bare_environment, free_port
 
 
 class Surroundings(Stoppable):
@@ -82,6 +82,12 @@ class Surroundings(Stoppable):
             "NAMESPACE": namespace,
             "JOB_TEMPLATE": str(self.job_template),
         }
+
+    def scoped_settings(self) -> dict[str, str]:
+        """What a dispatcher has besides, for trainings with credentials of their own: its relay, on loopback."""
+        port = free_port()
+        relay = {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}
+        return {"CREDENTIALS": "scoped", **relay}
 
     def run_dispatcher(self, name: str, settings: Mapping[str, str]) -> Service:
         """Start `dispatcher run`; it may not be ready yet. `name`, each once, is its log's too."""

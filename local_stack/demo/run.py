@@ -36,8 +36,8 @@ LOOK_EVERY = 0.5
 EXIT_OK, EXIT_UNEXPECTED, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def run(*, keep: bool = False, send: bool = True) -> int:
-    """The whole demo. keep: leave everything running; send: put the requests on the queue.
+def run(*, keep: bool = False, send: bool = True, scoped: bool = False) -> int:
+    """The whole demo. keep: leave everything running; send: put the requests on the queue; scoped: see Stack.
 
     Returns the exit code: 0 only if every outcome is the expected one.
     """
@@ -54,7 +54,7 @@ def run(*, keep: bool = False, send: bool = True) -> int:
         shutil.rmtree(FOLDER, ignore_errors=True)
         with interrupted_once():
             try:
-                return _run(console, keep, send)
+                return _run(console, keep, send, scoped)
             except KeyboardInterrupt:
                 console.print("Interrupted; everything that was started has been stopped.")
                 return EXIT_INTERRUPTED
@@ -83,9 +83,9 @@ def running() -> dict[str, tuple[int, str]]:
     return {name: (pid, mark) for name, (pid, mark) in noted.items() if started_at(pid) == mark}
 
 
-def _run(console: Console, keep: bool, send: bool) -> int:
+def _run(console: Console, keep: bool, send: bool, scoped: bool) -> int:
     kept, wrong = False, 0
-    stack = Stack(FOLDER)
+    stack = Stack(FOLDER, scoped=scoped)
     try:
         console.print("Starting Azurite, a stand-in portal and a stand-in cluster with two GPUs ...")
         stack.start()

@@ -95,6 +95,8 @@ def live(world: World, parts: Parts | None = None, disturb: Disturb | None = Non
             process = Process(world, parts, disturb)
             continue
         world.advance(world.pace)
+        if process.name in world.dead:
+            process = Process(world, parts, disturb)
         # What went last may still have to be noticed.
         quiet = quiet + 1 if world.settled else 0
         if quiet == 2:

@@ -25,12 +25,16 @@ from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.relay import rules
+from dispatcher.relay.relay import Relay
+from dispatcher.relay.tokens import RelayTokens
 from dispatcher.telemetry.job_events import NULL_RECORDER, JobEvents
 from dispatcher.telemetry.metrics import Metrics
+from portal_client.errors import PortalError
 from tests.world import json_objects as objects
 from tests.world.builders import TEMPLATE
 from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, FakeStorage, VirtualEvent
-from tests.world.simulated.world import World
+from tests.world.simulated.world import TRAINER, World
 
 VISIBILITY = 100.0
 # At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
@@ -61,8 +65,7 @@ Disturb = Callable[[], str]
 """What becomes of one watch event: "now", "drop", "double" or "later" (after the ones that follow it)."""
 
 
-def _token(model_id: str, run_id: str) -> str:
-    return f"v1.{model_id}.{run_id}.proof"
+TOKENS = RelayTokens(["the key of the relay's tokens here"])
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,7 @@ class Process:
         self._ticks = 0
         self.cluster = FakeCluster(world, self.name)
         portal = FakePortal(world, self.name)
+        pace = Pace(settings.progress_rate, lambda: world.now)
         self._events = JobEvents(self.cluster, world.epoch) if with_events else None
         events = self._events or NULL_RECORDER
         locks = ModelLocks()
@@ -134,7 +138,7 @@ class Process:
         self.work = _Work(clock=monotonic)
         self.cache = ClusterCache(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
         self.credentials = (
-            ScopedCredentials(self.cluster, FakeStorage(world, self.name), _token, clock=world.epoch)
+            ScopedCredentials(self.cluster, FakeStorage(world, self.name), TOKENS.make, clock=world.epoch)
             if world.scoped
             else None
         )
@@ -165,7 +169,7 @@ class Process:
             self.ended,
             limits=limits_of(settings),
             progress_every=settings.progress,
-            pace=Pace(settings.progress_rate, monotonic),
+            pace=pace,
             take_on_after=settings.take_on_after,
             events=events,
             credentials=self.credentials,
@@ -194,6 +198,29 @@ class Process:
             probe=portal.get_model_status,
             stopping=stopping,
         )
+
+        if world.scoped:
+            relay = Relay(
+                TOKENS,
+                FakePortal(world, self.name, author=TRAINER),
+                self.cluster,
+                locks,
+                pace,
+                self.cache.job,
+                address="",
+                auth_method="auto",
+                credentials=self.credentials,
+                on_outcome=self._witness,
+                stopping=stopping,
+                # A model that is being worked on is not waited for: who works on it stands still meanwhile.
+                patience=(0.0, 0.0),
+                monotonic=monotonic,
+            )
+            world.relays[self.name] = relay.route
+
+    def _witness(self, model_id: str, error: PortalError | None) -> None:
+        if error is None or rules.shows_an_outage(error):
+            self.reporter.witness(model_id, error)
 
     def take(self) -> None:
         """Receive one batch of messages and handle it."""

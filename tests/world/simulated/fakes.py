@@ -257,9 +257,11 @@ class FakeStorage:
 class FakePortal:
     """Two calls, and no compare-and-set."""
 
-    def __init__(self, world: World, process: str) -> None:
+    def __init__(self, world: World, process: str, author: str = "") -> None:
+        """author: for whom the process speaks, where that is not itself."""
         self._world = world
         self._process = process
+        self._author = author or process
 
     def _call(self, name: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
         def fails(text: str) -> Exception:
@@ -291,7 +293,7 @@ class FakePortal:
             if processing and world.denied:
                 world.denied -= 1
                 raise PortalUnavailable("not now")
-            world.put(self._process, seen, model_id, status, message)
+            world.put(self._process, seen, model_id, status, message, self._author)
 
         self._call("put", action, tried)
 

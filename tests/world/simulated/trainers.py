@@ -8,13 +8,14 @@ from typing import Any
 
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
+from tests.world.simulated.telling import Telling
 
 S = ProcessingStatus
 COMPLETED = {"message": "Model training completed successfully", "code": "Completed"}
 CANCELLED = {"message": "The portal took the model out of Processing", "code": "Cancelled"}
 
 
-class Trainers:
+class Trainers(Telling):
     """Mixed into the cluster's side, which has the store."""
 
     models: dict[str, Any]
@@ -37,9 +38,6 @@ class Trainers:
     def check_credentials(self, job: Mapping[str, Any]) -> None:
         raise NotImplementedError
 
-    def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
-        raise NotImplementedError
-
     def publish(self, model_id: str, begun: int) -> None:
         raise NotImplementedError
 
@@ -49,6 +47,7 @@ class Trainers:
             if objects.is_deleting(pod) or self._owner(pod) is None:
                 self._remove_pod(pod)
         elif objects.is_deleting(pod):
+            self.cut_off(pod)
             polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)
             self._end_pod(pod, 0 if polite else 143, None)
         elif "running" not in objects.trainer_state(pod):
@@ -63,42 +62,42 @@ class Trainers:
         model_id = objects.model_id_of(pod)
         if (job := self._owner(pod)) is not None:
             self.check_credentials(job)
-        status = self.models[model_id].status
+        status = self.shown_to(pod)
         act = self.acts[uid]
         if status is S.COMPLETED:
             self._end_pod(pod, 0, COMPLETED)
         elif status is S.FAILED or (status.may_start and uid in self._began):
             self._end_pod(pod, 83, CANCELLED)
         elif act in ("hang", "polite"):
-            self._begin(model_id, uid)
+            self._begin(pod, uid, status)
         elif act == "said-and-hangs":
             self.publish(model_id, self.begun[objects.uid_of(pod)])
-            self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
-            self.acts[uid] = "gone"
+            if self.tells(pod, S.COMPLETED, COMPLETED["message"]):
+                self.acts[uid] = "gone"
         elif act == "slow":
-            self._begin(model_id, uid)
+            self._begin(pod, uid, status)
             self.acts[uid] = "complete"
         elif act != "gone":
             self._end_as(pod, model_id, act)
 
-    def _begin(self, model_id: str, uid: str) -> None:
+    def _begin(self, pod: dict[str, Any], uid: str, status: ProcessingStatus) -> None:
         if uid not in self._began:
             self._began.add(uid)
-            if self.models[model_id].status.may_start:  # Processing was never acknowledged
-                self.trainer_says(model_id, S.PROCESSING, "Epoch 1 of 3")
+            if status.may_start:  # Processing was never acknowledged
+                self.tells(pod, S.PROCESSING, "Epoch 1 of 3")
 
     def _end_as(self, pod: dict[str, Any], model_id: str, act: str) -> None:
         match act:
             case "complete":
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
-                self.trainer_says(model_id, S.COMPLETED, COMPLETED["message"])
-                self._end_pod(pod, 0, COMPLETED)
+                if self.tells(pod, S.COMPLETED, COMPLETED["message"]):
+                    self._end_pod(pod, 0, COMPLETED)
             case "complete-unreported":  # the portal was out of reach for the trainer
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self._end_pod(pod, 0, COMPLETED)
             case "invalid":
-                self.trainer_says(model_id, S.FAILED, "Invalid dataset: train.csv: empty")
-                self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
+                if self.tells(pod, S.FAILED, "Invalid dataset: train.csv: empty"):
+                    self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
             case "invalid-unreported":
                 self._end_pod(pod, 65, {"message": "Invalid dataset: train.csv: empty", "code": "DatasetInvalid"})
             case "retry":

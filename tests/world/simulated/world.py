@@ -11,9 +11,11 @@ import itertools
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from dispatcher.web.server import Answer, Request
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
 from tests.world.simulated.faults import Crash, Fail, Late, Violation
@@ -65,6 +67,8 @@ class World(Promises, Kubernetes):
         self.in_flight: list[_Flight] = []
         self.plans: list[tuple[Callable[[], bool], Callable[[], None]]] = []
         self.processes = 0
+        self.relays: dict[str, Callable[[Request], Answer]] = {}  # by the process that serves it, the oldest first
+        self.dead: set[str] = set()  # processes that died of what a training asked them
         self.denied = 0  # how many PUTs of Processing the portal does not take
         self.policy: dict[str, int] = {}  # model → how many creations of its Job a policy still denies
         self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
@@ -119,6 +123,8 @@ class World(Promises, Kubernetes):
     # The dispatchers' calls
 
     def call(self, process: str, name: str, action: Callable[[], T], fails: Callable[[str], Exception]) -> T:
+        if process in self.dead:  # of what a training asked it
+            raise Crash(name)
         if name != "cluster.list":  # to die there is to die between two ticks
             self.calls.append((process, name))
         try:
@@ -127,14 +133,22 @@ class World(Promises, Kubernetes):
             result = action()
             self._plan()
             self.director(process, name, "after")
+        except Crash:
+            self._bury(process)
+            raise
         except Fail as failure:
             raise fails(str(failure)) from None
         except Late as late:
             self.in_flight.append(_Flight(len(self.calls) + late.calls, self.now + late.seconds, action))
             if late.crash:
+                self._bury(process)
                 raise Crash(name) from None
             raise fails(str(late)) from None
         return result
+
+    def _bury(self, process: str) -> None:
+        self.dead.add(process)
+        self.relays.pop(process, None)
 
     def _land(self) -> None:
         due = [f for f in self.in_flight if f.call <= len(self.calls) or f.time <= self.now]
@@ -185,13 +199,16 @@ class World(Promises, Kubernetes):
         model_id: str,
         status: ProcessingStatus,
         text: str,
+        author: str = "",
     ) -> None:
-        """A PUT of a dispatcher that lands; seen: what its sender had read last when he sent it."""
+        """A PUT of a dispatcher that lands; seen: what its sender had read last when he sent it; author: for whom."""
         model = self.models[model_id]
         if seen is None:
             raise Violation(f"model {model_id}: {status.title} is sent by a process that never asked")
         if model.moved_at > seen[0] and model.status is not status:
             model.raced = True
+        elif author == TRAINER and model.status.may_start and model.moved_at > 1:
+            model.raced = True  # the trainer takes a user's move for a Processing that was never acknowledged
         elif model.status.may_start and status.is_terminal and not self._acknowledged(model_id):
             # Nobody can tell a portal that never heard of this training from one whose user has moved on.
             model.raced = any(
@@ -207,7 +224,7 @@ class World(Promises, Kubernetes):
                 model.unclear = True  # if it is killed before it ends, its word is lost
             if not any(objects.model_id_of(job) == model_id for job in self.jobs.values()):
                 model.raced = True  # its sender stood still for longer than the TTL
-        model.write(process, status, text)
+        model.write(author or process, status, text)
         if model.seen.get(process) == seen:
             model.seen[process] = (model.version, status)
 
@@ -217,6 +234,14 @@ class World(Promises, Kubernetes):
     def _acknowledged(self, model_id: str) -> bool:
         job = self.jobs.get(f"model-{model_id}")
         return job is not None and objects.is_acknowledged(job)
+
+    def relayed(self, method: str, path: str, token: str, body: bytes = b"") -> Answer | None:
+        """A training's call, by one of the dispatchers that serve; None: no answer came."""
+        request = Request(path, method=method, target=path, headers={"x-api-key": [token]}, body=body)
+        for route in list(self.relays.values())[:1]:
+            with suppress(Crash):  # in the midst of its answer; the next call finds another one
+                return route(request)
+        return None
 
     def trainer_says(self, model_id: str, status: ProcessingStatus, text: str) -> None:
         model = self.models[model_id]
