@@ -163,6 +163,13 @@ def scoped(scenario: Scenario, seconds: float = 300.0) -> Scenario:
     return made
 
 
+def lies() -> World:
+    """It says that it has failed after it has told that it is Completed, and the same of a model of somebody else's."""
+    world = _world({"1": ["lies"]}, m1=S.CREATED, m2=S.CREATED)
+    world.enqueue("1")
+    return world
+
+
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,
@@ -188,6 +195,6 @@ SINGLE: list[Scenario] = [
 ]
 # Those in which a Secret is made, made for the next training of the same name, and renewed.
 SCOPED: list[Scenario] = [
-    scoped(each) for each in (completes, completes_unreported, hangs, twice_apart, again, cancelled)
+    scoped(each) for each in (completes, completes_unreported, hangs, twice_apart, again, cancelled, lies)
 ]
 SMALL: list[Scenario] = [completes, invalid_unreported, twice_apart]

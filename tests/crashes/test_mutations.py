@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from unittest import mock
@@ -21,6 +22,12 @@ from dispatcher.intake.loop import Intake
 from dispatcher.launch.launcher import Delivery, Launcher
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.queue.messages import QueueMessage
+from dispatcher.relay import rules
+from dispatcher.relay.relay import Relay
+from dispatcher.relay.rules import Reply, Write
+from dispatcher.relay.tokens import Claims
+from dispatcher.web.server import Answer, Request
+from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding
@@ -258,6 +265,27 @@ class ResumedWithoutItsSecret(Launcher):
         return job
 
 
+class PassesOnAnything(Relay):
+    """Whatever stands at the portal."""
+
+    def _write(self, wish: Write, claims: Claims, job: Job, portal: Portal) -> Reply:
+        portal.get_model_status(claims.model_id)
+        portal.update_model_status(claims.model_id, wish.status, wish.message)
+        return rules.written(wish)
+
+
+class BelievesTheModel(Relay):
+    """It writes to the model that the body names."""
+
+    def route(self, request: Request) -> Answer:
+        if request.method == "PUT" and self.portal is not None:
+            asked = json.loads(request.body)
+            self.portal.get_model_status(asked["ModelId"])
+            self.portal.update_model_status(asked["ModelId"], S(asked["Status"]), asked["Message"])
+            return Answer(200, b"")
+        return super().route(request)
+
+
 class NeverRenews(Reconciler):
     """A Secret is made once."""
 
@@ -285,6 +313,8 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=TellsNobody), calm, "ends as Created"),
     (Parts(launcher=ResumedWithoutItsSecret), crashes_scoped, "there before its Secret"),
     (Parts(reconciler=NeverRenews), calm_scoped, "have run out"),
+    (Parts(relay=PassesOnAnything), calm_scoped, "is put over Completed knowingly"),
+    (Parts(relay=BelievesTheModel), calm_scoped, "the dispatcher sends|is put over Completed|model 2 ends as"),
 ]
 
 

@@ -76,6 +76,7 @@ class Parts:
     reporter: type[Reporter] = Reporter
     reconciler: type[Reconciler] = Reconciler
     intake: type[Intake] = Intake
+    relay: type[Relay] = Relay
 
 
 class _Idle(BaseException):
@@ -200,7 +201,7 @@ class Process:
         )
 
         if world.scoped:
-            relay = Relay(
+            relay = parts.relay(
                 TOKENS,
                 FakePortal(world, self.name, author=TRAINER),
                 self.cluster,

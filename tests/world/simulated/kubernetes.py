@@ -44,6 +44,7 @@ class Kubernetes(Trainers):
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
         self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
         self._owned: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)  # a Job's uid → its pods by uid
+        self._shown: dict[str, tuple[float, S | None]] = {}
         self._telling: dict[str, float] = {}
         self._began: set[str] = set()  # pods that have seen Processing
 

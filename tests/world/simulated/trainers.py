@@ -92,6 +92,11 @@ class Trainers(Telling):
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
                 if self.tells(pod, S.COMPLETED, COMPLETED["message"]):
                     self._end_pod(pod, 0, COMPLETED)
+            case "lies":
+                self.publish(model_id, self.begun[objects.uid_of(pod)])
+                if self.tells(pod, S.COMPLETED, COMPLETED["message"]):
+                    self.lies(pod)
+                    self._end_pod(pod, 0, COMPLETED)
             case "complete-unreported":  # the portal was out of reach for the trainer
                 self.publish(model_id, self.begun[objects.uid_of(pod)])
                 self._end_pod(pod, 0, COMPLETED)
