@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from dispatcher.relay.tokens import Claims
 from portal_client import errors
 from portal_client.statuses import ProcessingStatus
 from tests.dispatcher.relay.relay_world import OTHER_RUN, RUN, a_job
+from tests.world.pages import section
+from tests.world.repository import ROOT, read
 
 S = ProcessingStatus
 OURS = Claims("1", RUN)
@@ -178,3 +181,15 @@ def test_after_an_outcome_only_the_same_may_be_repeated(told: ProcessingStatus, 
 )
 def test_what_a_training_writes_never_looks_like_an_outage(error: errors.PortalError, outage: bool) -> None:
     assert rules.shows_an_outage(error) is outage
+
+
+def test_every_sentence_of_the_relay_is_explained() -> None:
+    """By its beginning, as far as it is the same for all."""
+    text = " ".join(section(read("docs/troubleshoot.md"), "What the relay answers").split())
+    source = "".join(
+        (ROOT / "dispatcher" / "relay" / name).read_text(encoding="utf-8") for name in ("rules.py", "relay.py")
+    )
+    calls = re.findall(r'(?:refusal\([0-9]+, "(\w+)", |unavailable\()\s*f?"((?:[^"\\]|\\.)+)"', source)
+    told = [re.split(r"\{|: |, |; ", sentence)[0].strip() for result, sentence in calls if result != "malformed"]
+    assert len(told) > 12
+    assert [sentence for sentence in told if sentence not in text] == []
