@@ -262,6 +262,8 @@ class FakePortal:
         self._world = world
         self._process = process
         self._author = author or process
+        # What was read for another is no knowledge of the process's own stages.
+        self._reader = f"{process} for {author}" if author else process
 
     def _call(self, name: str, action: Callable[[], T], tried: Callable[[], None] = lambda: None) -> T:
         def fails(text: str) -> Exception:
@@ -274,12 +276,12 @@ class FakePortal:
         def action() -> ModelStatus:
             if model_id not in self._world.models:
                 raise ModelUnknown(f"no model {model_id}", status_code=404)
-            return ModelStatus(*self._world.look(self._process, model_id))
+            return ModelStatus(*self._world.look(self._reader, model_id))
 
         return self._call("get", action)
 
     def update_model_status(self, model_id: str, status: ProcessingStatus, message: str) -> None:
-        world, seen = self._world, self._world.models[model_id].seen.get(self._process)
+        world, seen = self._world, self._world.models[model_id].seen.get(self._reader)
         processing = status is ProcessingStatus.PROCESSING
         if not processing and not status.is_terminal:
             raise Violation(f"the dispatcher sends {status.title}")
@@ -293,7 +295,7 @@ class FakePortal:
             if processing and world.denied:
                 world.denied -= 1
                 raise PortalUnavailable("not now")
-            world.put(self._process, seen, model_id, status, message, self._author)
+            world.put(self._reader, seen, model_id, status, message, self._author)
 
         self._call("put", action, tried)
 
