@@ -1,5 +1,5 @@
-# The project's commands. Each sets up what it needs by itself: a virtual environment in .venv with the versions of
-# constraints.txt, and the storage emulator in local_stack/azurite/node_modules. `make` alone lists them.
+# The project's commands. Each sets up what it needs by itself: a virtual environment in .venv with what requirements/ lists,
+# and the storage emulator in local_stack/azurite/node_modules. `make` alone lists them.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -16,13 +16,16 @@ PYTHON ?= python3
 WORKERS ?= 4
 ARGS ?=
 KEEP ?=
+# cpu, or cuda where a GPU is to be used.
+TORCH ?= cpu
 
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/pip --quiet --quiet --disable-pip-version-check
 AZURITE := local_stack/azurite/node_modules/.installed
 
-.PHONY: help install demo demo-down test lint bench scale quality fuzz storm clean
+.PHONY: help install demo demo-down test lint bench scale quality fuzz storm lock behind clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
@@ -66,21 +69,32 @@ fuzz: $(INSTALLED) ## read damaged files of every format, a minute each (ARGS="-
 storm: $(INSTALLED) $(AZURITE) ## kill dispatchers and fail everything around them: nothing lost, nothing doubled
 	@$(BIN)/python -m local_stack.storm $(ARGS)
 
+lock: $(INSTALLED) ## write requirements/ anew after a change of pyproject.toml (ARGS=--upgrade takes newer versions)
+	@$(BIN)/python -m requirements.lock $(ARGS)
+
+behind: $(INSTALLED) ## say which of the pinned packages have newer releases, or were withdrawn
+	@$(BIN)/python -m requirements.behind $(ARGS)
+
 clean: ## remove all that these commands made: .venv, .local, the emulator, caches
 	@if [ -x $(BIN)/python ] && [ -e .local ]; then $(BIN)/python -m local_stack down --quiet || true; fi
 	@rm -rf $(VENV) .local local_stack/azurite/node_modules local_stack/azurite/.lock *.egg-info build dist
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+# The project itself has no hash: it is what lies here, and nothing is downloaded for it.
+$(INSTALLED): pyproject.toml $(wildcard requirements/*.txt)
 	@echo "installing Python packages into $(VENV) (once; a few minutes)"
 	@if [ ! -x $(BIN)/python ]; then \
 	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	        { echo "error: $(PYTHON) is no Python 3.11 or newer; say which one: make PYTHON=python3.12" >&2; exit 1; }; \
 	    $(PYTHON) -m venv $(VENV); \
 	fi
-	@$(BIN)/pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt \
-	    --editable '.[dispatcher,trainer,local,dev]'
+	@$(PIP) install --require-hashes --no-deps --retries 2 --requirement requirements/torch-$(TORCH).txt || \
+	    { [ $(TORCH) = cpu ] && echo "PyTorch without CUDA cannot be had here: the build with CUDA, several GB, takes its place" \
+	        && $(PIP) install --require-hashes --no-deps --requirement requirements/torch-cuda.txt; }
+	@$(PIP) install --require-hashes --no-deps --requirement requirements/develop.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@$(PIP) check
 	@touch $@
 
 $(AZURITE): local_stack/azurite/package.json local_stack/azurite/package-lock.json | $(INSTALLED)
