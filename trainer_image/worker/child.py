@@ -87,7 +87,7 @@ class Worker:
         self._gone_since: float | None = None
         self._orphans = Orphans()
         self._socket, theirs = socket.socketpair()
-        self._woken, self._wake = os.pipe()
+        self._woken, self._wake = socket.socketpair()
         self._notes = tempfile.TemporaryFile()  # noqa: SIM115 (it goes with this object)
         self._notes.truncate(reading.BYTES)
         start = {
@@ -231,8 +231,7 @@ class Worker:
             answer = messages.packed(errand())
             self._on_an_errand = False
             self._unsent += answer
-            with contextlib.suppress(OSError):  # nobody waits for it any more
-                os.write(self._wake, b"!")
+            self._wake.send(b"!")
 
         threading.Thread(target=run, name="checkpoint", daemon=True).start()
 
@@ -247,8 +246,8 @@ class Worker:
         waiting.register(self._woken, select.POLLIN)
         waiting.register(self._socket, select.POLLIN | (select.POLLOUT if self._unsent else 0))
         ready = dict(waiting.poll(LOOK_SECONDS * 1000))
-        if self._woken in ready:
-            os.read(self._woken, _PIECE)
+        if self._woken.fileno() in ready:
+            self._woken.recv(_PIECE)
         self._send()
         gone = self._gone_for()  # looked at before what it left is read
         content = self._received()
