@@ -72,9 +72,6 @@ class App:
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
         self._breakers = CircuitBreakers(settings.outage_pause)
-        self._work = WorkQueue()
-        # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
-        self._cache = ClusterCache(lambda name: self._work.add_after(name, _BURST))
         template = factories.read_template(settings)
         factories.say_what_is_left_out(settings, template)
         self._bounds = factories.bounds_of(settings, template)
@@ -82,6 +79,7 @@ class App:
             settings.namespace,
             pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
             on_call=self._metrics.cluster_call,
+            on_defect=self._metrics.defects.labels("watch").inc,
         )
         self._queue = factories.open_queue(settings, settings.queue_name)
         self._poison_queue = factories.open_queue(settings, settings.poison_queue_name)
@@ -90,6 +88,11 @@ class App:
         self._events = JobEvents(self._cluster)
         self._ended = EndedJobs(settings.ttl_after_report)
         self._repair = MetadataRepair(self._cluster, self._ended, self._events, self._stopping)
+        # A change of a Job comes as a burst of events (the Job, its pod, their status): looked at once.
+        self._cache = ClusterCache(
+            lambda name: self._work.add_after(name, _BURST), leaves_out=self._repair.old.leaves_out
+        )
+        self._work = WorkQueue(urgent=self._cache.may_have_ended)
         self._refusals = Refusals()
         self._credentials = self._make_credentials()
         self._launcher = Launcher(

@@ -6,12 +6,14 @@ Every call is bounded on the client's side, too, since a half-open connection st
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -21,7 +23,7 @@ from kubernetes import client
 from kubernetes import config as _config
 from kubernetes.config.config_exception import ConfigException
 
-from dispatcher.cluster import names
+from dispatcher.cluster import decoding, names
 from dispatcher.cluster.answers import error_of
 from dispatcher.cluster.errors import (
     ClusterForbidden,
@@ -30,11 +32,12 @@ from dispatcher.cluster.errors import (
     ObjectConflict,
     ObjectInvalid,
     ObjectNotFound,
+    ObjectUnreadable,
     RequestDenied,
     WatchEvent,
 )
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.objects import Event, KubeObject, Workload, read
+from dispatcher.cluster.objects import Event, KubeObject, Workload
 from dispatcher.cluster.pods import Pod
 from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
@@ -66,36 +69,13 @@ config: Any = _config  # its functions are not annotated
 T = TypeVar("T")
 Kind = TypeVar("Kind", bound=KubeObject)
 
-
-class _ListMetadata(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
-    continue_: str | None = msgspec.field(name="continue", default=None)
-
-
-class _Page(msgspec.Struct, Generic[Kind]):
-    items: tuple[Kind, ...] | None = None
-    metadata: _ListMetadata = msgspec.field(default_factory=_ListMetadata)
-
-
-class _Line(msgspec.Struct):
-    """Of a watch. object: decoded by its type."""
-
-    type: str
-    object: msgspec.Raw
-
-
-_job = msgspec.json.Decoder(Job)
-_watched: Mapping[str, msgspec.json.Decoder[Any]] = {"jobs": _job, "pods": msgspec.json.Decoder(Pod)}
-_any = msgspec.json.Decoder(dict[str, Any])
-_bookmark = msgspec.json.Decoder(KubeObject)
-_job_page = msgspec.json.Decoder(_Page[Job])
-_pod_page = msgspec.json.Decoder(_Page[Pod])
-_metadata_page = msgspec.json.Decoder(_Page[KubeObject])
-_event_page = msgspec.json.Decoder(_Page[Event])
-_workload_page = msgspec.json.Decoder(_Page[Workload])
-_line = msgspec.json.Decoder(_Line)
+_watched: Mapping[str, msgspec.json.Decoder[Any]] = {"jobs": decoding.JOBS.item, "pods": decoding.PODS.item}
+# Names of objects that could not be read, of which the log has told: so many at most.
+_UNREADABLE_NAMES = 1000
 # What reading an answer raises: its connection's end, or JSON that is none, or not Kubernetes'.
 _UNREADABLE = (urllib3.exceptions.HTTPError, OSError, ValueError, RecursionError)
+
+log = logging.getLogger(__name__)
 
 CallObserver = Callable[[str, str, int | None, float], None]
 """Called after every request: verb, resource, HTTP status (None: no answer), seconds. It must not raise."""
@@ -104,36 +84,47 @@ CallObserver = Callable[[str, str, int | None, float], None]
 class KubernetesJobs:
     """The calls that the dispatcher makes. Thread-safe; one pool of connections."""
 
-    def __init__(self, namespace: str = "", pool_size: int = 32, on_call: CallObserver | None = None) -> None:
-        """Connect as kubectl would: in a pod with its service account, else by KUBECONFIG. Raises ClusterForbidden."""
+    def __init__(
+        self,
+        namespace: str = "",
+        pool_size: int = 32,
+        on_call: CallObserver | None = None,
+        on_defect: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Connect as kubectl would: in a pod with its service account, else by KUBECONFIG. Raises ClusterForbidden.
+
+        on_defect: called for each object that cannot be read.
+        """
         self._pool_size = pool_size
         self._on_call = on_call
+        self._on_defect = on_defect
         self._lock = threading.Lock()
+        self._told: set[tuple[str, str]] = set()  # objects that cannot be read
         self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job:
         query = {"fieldValidation": "Strict", "dryRun": "All"} if dry_run else {}
-        return self._object(_job, "create", "jobs", body=job, query=query)
+        return self._object(decoding.JOBS.item, "create", "jobs", body=job, query=query)
 
     def get_job(self, name: str) -> Job | None:
         """The Job, or None where the API server answers that there is none."""
         try:
-            return self._object(_job, "get", "jobs", name)
+            return self._object(decoding.JOBS.item, "get", "jobs", name)
         except ObjectNotFound:
             return None
 
     def get_environment(self, name: str) -> Mapping[str, str]:
         """The variables with a value of the Job's trainer container, as they stand in its pod template."""
-        job = self._object(_any, "get", "jobs", name)
+        job = self._object(decoding.ANY, "get", "jobs", name)
         containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
         variables = next((c.get("env", ()) for c in containers if c["name"] == names.TRAINER_CONTAINER), ())
         return {variable["name"]: variable["value"] for variable in variables if "value" in variable}
 
     def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job:
         """A JSON merge patch. `metadata.uid` in it makes sure that it is still the same Job (409 else)."""
-        return self._object(_job, "patch", "jobs", name, body=patch)
+        return self._object(decoding.JOBS.item, "patch", "jobs", name, body=patch)
 
     def delete_job(self, name: str, uid: str) -> None:
         """Delete in the background, if it is still the Job with this uid. Raises ObjectNotFound, ObjectConflict."""
@@ -167,15 +158,16 @@ class KubernetesJobs:
                 ) from None
 
     def list_jobs(self, selector: str) -> Listing[Job]:
-        return self._list(_job_page, "jobs", {"labelSelector": selector})
+        return self._list(decoding.JOBS, "jobs", {"labelSelector": selector})
 
     def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
         """fields: a field selector."""
-        return self._list(_pod_page, "pods", {"labelSelector": selector, "fieldSelector": fields})
+        return self._list(decoding.PODS, "pods", {"labelSelector": selector, "fieldSelector": fields})
 
-    def list_metadata(self, kind: str, selector: str) -> Listing[KubeObject]:
+    def list_metadata(self, kind: str, selector: str, fields: str = "") -> Listing[KubeObject]:
         """`jobs` or `pods` by their metadata alone, which is all that the API server sends of them."""
-        return self._list(_metadata_page, kind, {"labelSelector": selector}, accept=_METADATA_ONLY)
+        selectors = {"labelSelector": selector, "fieldSelector": fields}
+        return self._list(decoding.METADATA, kind, selectors, accept=_METADATA_ONLY)
 
     def delete_pod(self, name: str, uid: str) -> None:
         """Delete with the pod's own grace period, if it is still the pod with this uid."""
@@ -183,14 +175,14 @@ class KubernetesJobs:
 
     def list_events(self, uid: str) -> list[Event]:
         """The Events about the object with this uid."""
-        return list(self._list(_event_page, "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
+        return list(self._list(decoding.EVENTS, "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
 
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._request("create", "events", body=event)
 
     def list_workloads(self) -> list[Workload]:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
-        return list(self._list(_workload_page, "workloads", {}))
+        return list(self._list(decoding.WORKLOADS, "workloads", {}))
 
     def may(self, verb: str, resource: str) -> bool:
         """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
@@ -203,7 +195,7 @@ class KubernetesJobs:
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": attributes},
         }
-        answer = self._object(_any, "create", "selfsubjectaccessreviews", body=review)
+        answer = self._object(decoding.ANY, "create", "selfsubjectaccessreviews", body=review)
         return bool((answer.get("status") or {}).get("allowed"))
 
     def watch(self, kind: str, selector: str, resource_version: str, seconds: float) -> Iterator[WatchEvent]:
@@ -233,40 +225,64 @@ class KubernetesJobs:
             buffer += chunk
             *lines, buffer = buffer.split(b"\n")
             for line in filter(bytes.strip, lines):
-                event = _line.decode(line)
+                event = decoding.LINE.decode(line)
                 if event.type == "ERROR":
-                    status = _any.decode(event.object)
+                    status = decoding.ANY.decode(event.object)
                     raise error_of("watch", kind, "", int(status.get("code") or 500), status, {})
-                decoder = _watched[kind] if event.type != "BOOKMARK" else _bookmark
-                yield WatchEvent(event.type, read(decoder, event.object))
+                if event.type == "BOOKMARK":
+                    yield WatchEvent(event.type, decoding.read(decoding.METADATA.item, event.object))
+                    continue
+                found = decoding.read_or_leave_out(_watched[kind], event.object, self._left_out(kind))
+                if found is not None:
+                    yield WatchEvent(event.type, found)
 
     def _list(
-        self, decoder: msgspec.json.Decoder[_Page[Kind]], kind: str, selectors: Mapping[str, str], accept: str = _JSON
+        self, decoders: decoding.Decoders[Kind], kind: str, selectors: Mapping[str, str], accept: str = _JSON
     ) -> Listing[Kind]:
-        def pages() -> Iterator[tuple[tuple[Kind, ...], str]]:
+        names: list[str] = []
+
+        def pages() -> Iterator[tuple[Sequence[Kind], str]]:
             query, limit = {key: value for key, value in selectors.items() if value}, _FIRST_PAGE
             while True:
                 response = self._request("list", kind, query={**query, "limit": str(limit)}, accept=accept)
-                page, size = self._decode(decoder, response, f"list {kind}"), len(response.data)
-                items = page.items or ()
+                size = len(response.data)
+                with _readable(f"list {kind}"):
+                    items, version, following = decoding.read_page(decoders, response.data, self._left_out(kind, names))
                 del response  # the text of a page and the next one need not be in memory together
-                yield items, page.metadata.resource_version
-                if not page.metadata.continue_:
+                yield items, version
+                if not following:
                     return
-                query["continue"] = page.metadata.continue_
-                limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * len(items) // size))
+                query["continue"] = following
+                limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * max(1, len(items)) // size))
 
-        return Listing(pages())
+        return Listing(pages(), left_out=names)
+
+    def _left_out(self, kind: str, names: list[str] | None = None) -> decoding.LeftOut:
+        """Tells once of each object that cannot be read, and goes on. names: to which it is added."""
+
+        def tell(name: str, why: str) -> None:
+            if names is not None:
+                names.append(name)
+            self._on_defect()
+            with self._lock:
+                if (kind, name) in self._told or len(self._told) >= _UNREADABLE_NAMES:
+                    return
+                self._told.add((kind, name))
+            log.error(
+                "%s %s cannot be read and is left out until it can: %s. If nobody has changed it by hand, this "
+                "dispatcher does not know the cluster's version of Kubernetes: update it",
+                kind.removesuffix("s").title(),
+                name,
+                redact(one_line(why))[:300],
+            )
+
+        return tell
 
     def _object(self, decoder: msgspec.json.Decoder[T], verb: str, kind: str, name: str = "", **options: Any) -> T:
         """The answer. options: `_request`'s."""
-        return self._decode(decoder, self._request(verb, kind, name, **options), f"{verb} {kind}")
-
-    def _decode(self, decoder: msgspec.json.Decoder[T], response: Any, what: str) -> T:
-        try:
-            return read(decoder, response.data)
-        except _UNREADABLE as error:
-            raise ClusterUnavailable(f"The API server's answer to {what} cannot be read: {_why(error)}") from None
+        response = self._request(verb, kind, name, **options)
+        with _readable(f"{verb} {kind}"):
+            return decoding.read(decoder, response.data)
 
     def _delete(self, kind: str, name: str, options: Mapping[str, Any]) -> None:
         self._request("delete", kind, name, body={"apiVersion": "v1", "kind": "DeleteOptions", **options})
@@ -295,7 +311,7 @@ class KubernetesJobs:
         if 200 <= response.status < 300:
             return response
         try:
-            status = _any.decode(response.data)
+            status = decoding.ANY.decode(response.data)
         except _UNREADABLE:
             status = {}
         raise error_of(verb, kind, name, response.status, status, response.headers)
@@ -351,6 +367,14 @@ class KubernetesJobs:
             if self._api is stale:
                 self._api, _ = _connect(self._pool_size)
             return self._api
+
+
+@contextmanager
+def _readable(what: str) -> Iterator[None]:
+    try:
+        yield
+    except _UNREADABLE as error:
+        raise ObjectUnreadable(f"The API server's answer to {what} cannot be read: {_why(error)}") from None
 
 
 def _connect(pool_size: int) -> tuple[Any, str]:

@@ -22,6 +22,10 @@ class ClusterUnavailable(ClusterError):
         self.ambiguous = ambiguous
 
 
+class ObjectUnreadable(ClusterUnavailable):
+    """What it answered cannot be read: cut off, no JSON, or an object with a field that is not what Kubernetes says."""
+
+
 class ClusterForbidden(ClusterError):
     """401, or 403 by RBAC or a namespace that is being terminated: an operator must fix it."""
 
@@ -58,10 +62,12 @@ class Listing(Generic[Item]):
     """A list that is read page by page: iterate over it once, and keep what is needed. That raises ClusterError.
 
     pages: (objects, resource version). resource_version: to watch from; known from the first page on, the same in all.
+    left_out: names of objects that exist and could not be read; known once they were passed.
     """
 
     pages: Iterator[tuple[Sequence[Item], str]]
     resource_version: str = ""
+    left_out: Sequence[str] = ()
 
     def __iter__(self) -> Iterator[Item]:
         for items, version in self.pages:

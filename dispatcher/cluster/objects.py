@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -19,8 +19,6 @@ from dispatcher.cluster import names
 _YEAR_10000 = 253402300800.0
 # Characters kept of a condition's message: sentences quote at most 500.
 _MESSAGE_LIMIT = 1024
-
-T = TypeVar("T")
 
 
 class Part(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -240,24 +238,6 @@ class Workload(Conditioned, frozen=True):
 
     spec: WorkloadSpec = WorkloadSpec()
     status: WorkloadStatus = WorkloadStatus()
-
-
-def read(decoder: msgspec.json.Decoder[T], answer: bytes | msgspec.Raw) -> T:
-    """What a server answered. Raises ValueError or RecursionError.
-
-    Kubernetes leaves out what is empty. A server in front of it may say null instead, which means the same: one such
-    object would keep all others from being read.
-    """
-    try:
-        return decoder.decode(answer)
-    except msgspec.ValidationError:
-        return msgspec.convert(_without_nulls(msgspec.json.decode(answer)), decoder.type)
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
-    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
 
 
 def decoded(annotation: str | None) -> Any:

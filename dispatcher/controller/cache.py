@@ -1,14 +1,15 @@
 """The informer's store: what this process knows of its Jobs and pods, filled by a list and kept fresh by a watch.
 
 It may be minutes stale. Whatever cannot be undone asks the API server first. It holds the Jobs that are not reported,
-and of the others nothing but pods that still run.
+or were just now, and of the others nothing but pods that still run.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace as changed
 
@@ -17,29 +18,49 @@ from dispatcher.cluster.objects import KubeObject
 from dispatcher.cluster.pods import Pod
 
 
-class ClusterCache:
-    """Jobs by name and pods by uid. Thread-safe. `changed` is called with a Job's name, outside the lock."""
+class _Known(NamedTuple):
+    """A Job. since: when it was first seen (the cache's clock); adopted: it was there when this process began."""
 
-    def __init__(self, changed: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+    name: str
+    since: float
+    adopted: bool
+
+
+class ClusterCache:
+    """Jobs by name and pods by uid. Thread-safe. `changed` is called with a Job's name, outside the lock.
+
+    leaves_out(job): whether a Job that is not known need not become so.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+        leaves_out: Callable[[KubeObject], bool] = lambda job: False,
+    ) -> None:
         self._lock = threading.Lock()
         self._changed = changed
         self._clock = clock
+        self._leaves_out = leaves_out
         self._jobs: dict[str, Job] = {}
         self._unfinished: set[str] = set()  # names
         self._pods: dict[str, Pod] = {}
         self._pods_of: dict[str, dict[str, Pod]] = {}  # pods and their tombstones, by their Job's uid
-        self._first_seen: dict[str, float] = {}  # by the Job's uid
+        self._known_jobs: dict[str, _Known] = {}  # by the Job's uid
         self._tombstones: dict[str, Job] = {}  # Jobs deleted before their outcome was reported, by name
         self._released: set[str] = set()  # uids of Jobs that were reported
         self._listed = {"jobs": threading.Event(), "pods": threading.Event()}
 
-    def replace(self, kind: str, items: Iterable[KubeObject]) -> None:
-        """Take a fresh list of `jobs` or `pods`: what is not in it is gone. It is read outside the lock."""
+    def replace(self, kind: str, items: Iterable[KubeObject], left_out: Collection[str] = ()) -> None:
+        """Take a fresh list of `jobs` or `pods`: what is not in it is gone. It is read outside the lock.
+
+        left_out: names that are there all the same, looked at when all is read.
+        """
         fresh = {_key(item): item for item in items if self._is_wanted(item)}
         with self._lock:
-            known = dict(self._known(kind))
+            known = {key: item for key, item in self._known(kind).items() if item.name not in left_out}
             touched = {
-                _job_name(item)
+                self._job_name(item)
                 for key, item in (known | fresh).items()
                 if _version(known.get(key)) != _version(fresh.get(key))
             }
@@ -59,15 +80,24 @@ class ClusterCache:
                 self._remove(item)
             else:
                 self._put(item)
-        self._changed(_job_name(item))
+        self._changed(self._job_name(item))
+
+    def add(self, pods: Iterable[Pod]) -> None:
+        """Take pods that have ended, where their Jobs are known, from a list that was read after the others."""
+        for pod in pods:
+            with self._lock:
+                if wanted := self._is_wanted(pod):
+                    self._put(pod)
+            if wanted:
+                self._changed(self._job_name(pod))
 
     def differing(self, kind: str, items: Iterable[KubeObject]) -> Sequence[KubeObject]:
         """What a fresh list of metadata has in another version than the cache, or one of the two has not at all.
 
-        Each of the list's objects is dropped as it is compared.
+        Each of the list's objects is dropped as it is compared. Pods that have succeeded are not compared.
         """
         with self._lock:
-            gone = {item.uid: item for item in self._known(kind).values()}
+            gone = {item.uid: item for item in self._known(kind).values() if not _has_succeeded(item)}
         stale: list[KubeObject] = []
         missing: list[KubeObject] = []
         for item in items:
@@ -75,7 +105,7 @@ class ClusterCache:
             if known is not None and _version(known) != _version(item):
                 stale.append(known)
             # Ended pods of Jobs that are not known are not wanted.
-            elif known is None and (kind == "jobs" or _owner(item) in self._first_seen):
+            elif known is None and (not self._leaves_out(item) if kind == "jobs" else _owner(item) in self._known_jobs):
                 missing.append(item)
         return [*gone.values(), *stale, *missing]
 
@@ -87,7 +117,16 @@ class ClusterCache:
 
         Its Job may become known later: that is found incomplete when it ends, and its pods are asked for.
         """
-        return not isinstance(item, Pod) or not item.is_over or item.owner_uid in self._first_seen
+        if isinstance(item, Pod):
+            return not item.is_over or item.owner_uid in self._known_jobs
+        return item.uid in self._known_jobs or not self._leaves_out(item)
+
+    def _job_name(self, item: KubeObject) -> str:
+        """A pod's label is what anybody may have made of it; its Job is known by uid."""
+        if not isinstance(item, Pod):
+            return item.name
+        known = self._known_jobs.get(item.owner_uid or "")
+        return known.name if known else f"model-{item.labels.model_id}"
 
     def _put(self, item: KubeObject) -> None:
         if isinstance(item, Pod):
@@ -96,7 +135,9 @@ class ClusterCache:
         elif isinstance(item, Job):
             self._forget_other(item)
             self._jobs[item.name] = item
-            self._first_seen.setdefault(item.uid, self._clock())
+            if item.uid not in self._known_jobs:
+                adopted = not self._listed["jobs"].is_set()
+                self._known_jobs[item.uid] = _Known(item.name, self._clock(), adopted)
             (self._unfinished.discard if item.is_finished else self._unfinished.add)(item.name)
 
     def _remove(self, item: KubeObject) -> None:
@@ -130,7 +171,7 @@ class ClusterCache:
 
     def _leave_tombstone(self, pod: Pod, before: Pod | None) -> None:
         """Keep a deleted pod's last state as long as its Job is known: an eviction, for one, deletes the pod."""
-        if pod.owner_uid not in self._first_seen:
+        if pod.owner_uid not in self._known_jobs:
             for state in (before, pod):
                 if state is not None:
                     self._drop(state)
@@ -143,7 +184,7 @@ class ClusterCache:
 
     def _forget(self, job: Job) -> None:
         uid = job.uid
-        self._first_seen.pop(uid, None)
+        self._known_jobs.pop(uid, None)
         # Its ended pods and the tombstones go with it; what still runs stays until it ends.
         for key, pod in self._pods_of.pop(uid, {}).items():
             if pod.is_over:
@@ -209,16 +250,41 @@ class ClusterCache:
     def seconds_known(self, job: Job) -> float:
         """For how long this process has known the Job, by its own clock: no clock of another machine is compared."""
         with self._lock:
-            seen = self._first_seen.get(job.uid)
-        return 0.0 if seen is None else self._clock() - seen
+            known = self._known_jobs.get(job.uid)
+        return 0.0 if known is None else self._clock() - known.since
+
+    def is_adopted(self, job: Job) -> bool:
+        """Whether it was there when this process began: pods of it that had succeeded by then were not listed."""
+        with self._lock:
+            known = self._known_jobs.get(job.uid)
+        return known is not None and known.adopted
+
+    def complete(self, job: Job, pods: Iterable[Pod]) -> None:
+        """These are all pods of the Job that there are: an outcome that is tried again and again asks for them once."""
+        with self._lock:
+            seen = self._pods_of.get(job.uid, {})
+            fresh = [pod for pod in pods if seen.get(pod.uid) is not pod]
+        self.add(fresh)
+        with self._lock:
+            if (known := self._known_jobs.get(job.uid)) is not None:
+                self._known_jobs[job.uid] = known._replace(adopted=False)
+
+    def may_have_ended(self, name: str) -> bool:
+        """Whether the Job's outcome may be due: it, or a pod of it, is over, or it is being deleted, or was."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None or name in self._tombstones:
+                return name in self._tombstones
+            pods = self._pods_of.get(job.uid, {}).values()
+            return job.is_finished or job.is_deleting or any(pod.is_over for pod in pods)
 
     def wait_listed(self, kind: str, timeout: float | None = None) -> bool:
         """Whether `jobs` or `pods` were listed once."""
         return self._listed[kind].wait(timeout)
 
     def wait_ready(self, timeout: float | None = None) -> bool:
-        """Whether Jobs and pods were both listed once: pods are listed last."""
-        return self._listed["pods"].wait(timeout) and self._listed["jobs"].is_set()
+        """Whether Jobs, and the pods that had not ended, were both listed once; the timeout is for each."""
+        return self._listed["pods"].wait(timeout) and self._listed["jobs"].wait(timeout)
 
     @property
     def ready(self) -> bool:
@@ -233,8 +299,8 @@ def _owner(item: KubeObject) -> str | None:
     return next((owner.uid for owner in item.metadata.owner_references if owner.controller), item.labels.pod_of)
 
 
-def _job_name(item: KubeObject) -> str:
-    return f"model-{item.labels.model_id}" if isinstance(item, Pod) else item.name
+def _has_succeeded(item: KubeObject) -> bool:
+    return isinstance(item, Pod) and item.phase == "Succeeded"
 
 
 def _version(item: KubeObject | None) -> str | None:

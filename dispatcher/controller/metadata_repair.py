@@ -8,6 +8,7 @@ finalizer, too, has taken the Job out of the dispatcher's control.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectCo
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.old_reports import OldReports
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client.model_ids import MODEL_PREFIX
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 _REPAIR_EVERY = 60.0
 # Seconds between two lists of the Jobs without our label; a running dispatcher sees a label go at once.
 _LIST_EVERY = 600.0
+# Seconds until what failed is tried again: a list of fifty thousand may be too old to be continued before it ends.
+_AGAIN = 30.0
 _WITHOUT_LABEL = f"{names.MANAGED_BY}!={names.MANAGER}"
 # The message id where nobody knows it any more: no message is taken for this Job's own then.
 _UNKNOWN = "unknown"
@@ -108,8 +112,12 @@ class MetadataRepair:
     monotonic: Callable[[], float] = time.monotonic
 
     look_at: Callable[[str], None] = field(default=lambda name: None, init=False)
+    old: OldReports = field(init=False)
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _repaired: dict[str, float] = field(default_factory=dict, init=False)  # uid → when, within _REPAIR_EVERY
+
+    def __post_init__(self) -> None:
+        self.old = OldReports(self.cluster, self.ended, self.stopping, self.clock, self.monotonic)
 
     def repair(self, job: KubeObject) -> float:
         """Put back what a damaged Job has lost. Returns the seconds to wait where that was done just before, else 0.
@@ -137,19 +145,23 @@ class MetadataRepair:
 
     def run(self, alive: Callable[[], None]) -> None:
         """Look for damaged Jobs until `stopping`; first at once: no dispatcher may have run when it happened."""
-        due = self.monotonic()
-        filled = False
+        chores: list[tuple[Callable[[Callable[[], None]], bool], float]] = [
+            (self.once, _LIST_EVERY),
+            (self.fill_ended, math.inf),  # once: reports are seen as they are made
+            (self.old.label, 0.0),
+        ]
+        due = [self.monotonic()] * len(chores)
         while not self.stopping.is_set():
-            if self.monotonic() >= due:
-                self.once(alive)
-                filled = filled or self.fill_ended(alive)
-                # Spread: every replica looks, and one is enough.
-                due = self.monotonic() + backoff.jittered(_LIST_EVERY, 0.75, 1.25)
+            for number, (chore, every) in enumerate(chores):
+                if self.monotonic() >= due[number]:
+                    # Spread: every replica looks, and one is enough.
+                    pause = every if chore(alive) else _AGAIN
+                    due[number] = self.monotonic() + backoff.jittered(pause, 0.75, 1.25)
             alive()
             self.stopping.wait(5.0)
 
-    def once(self, alive: Callable[[], None] = lambda: None) -> None:
-        """Look once at every Job of the namespace that lacks our label."""
+    def once(self, alive: Callable[[], None] = lambda: None) -> bool:
+        """Look once at every Job of the namespace that lacks our label; returns whether that succeeded."""
         try:
             for job in self.cluster.list_metadata("jobs", _WITHOUT_LABEL):
                 alive()
@@ -157,6 +169,8 @@ class MetadataRepair:
                     self._try(job)
         except ClusterError as error:
             log.warning("%s. Jobs without our label are looked for again later", error)
+            return False
+        return True
 
     def fill_ended(self, alive: Callable[[], None] = lambda: None) -> bool:
         """Learn of the reported Jobs, which lists and watches leave out; returns whether that succeeded."""

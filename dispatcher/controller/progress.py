@@ -50,6 +50,11 @@ class Progress:
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _shown: dict[str, _Shown] = field(default_factory=dict, init=False)  # by the Job's uid
 
+    def begins(self, name: str, job: Job) -> None:
+        """Send the Processing that the portal did not take at the launch, in its turn."""
+        if self.reporter.portal is not None:
+            self._in_turn(name, job, lambda: self.reporter.acknowledge(job))
+
     def waits(self, name: str, job: Job, message: str) -> None:
         """Send the message if it has lasted and has changed, at most once in `every` seconds, in its turn."""
         now = self.monotonic()
@@ -94,10 +99,18 @@ class Progress:
                 shown.sent = ""
 
     def _tell(self, name: str, job: Job, message: str, instead_of: str | None = None) -> bool:
-        """Send it if it is the Job's turn; else, or where it could not be told, look again later.
+        """Send it if it is the Job's turn; else, or where it could not be told, look again later."""
 
-        An error does not become the Job's: it would keep its outcome waiting as well.
-        """
+        def tell() -> None:
+            if instead_of is None:
+                # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
+                self.events.record(job, "Waiting", message, once=message.partition(":")[0])
+            self.reporter.progress(job, message, instead_of=instead_of)
+
+        return self._in_turn(name, job, tell)
+
+    def _in_turn(self, name: str, job: Job, tell: Callable[[], None]) -> bool:
+        """Whether it was told. An error does not become the Job's: it would keep its outcome waiting as well."""
         if (wait := self.pace.wait(job.uid)) > 0:
             self.work.add_after(name, wait)
             return False
@@ -105,11 +118,8 @@ class Progress:
             if not mine:
                 self.work.add_after(name, self.pace.wait(job.uid))
                 return False
-            if instead_of is None:
-                # One Event for each thing that is waited for: the scheduler's or registry's own words keep changing.
-                self.events.record(job, "Waiting", message, once=message.partition(":")[0])
             try:
-                self.reporter.progress(job, message, instead_of=instead_of)
+                tell()
             except (PortalError, ClusterError) as error:
                 log.info("Model %s: progress not sent: %s", job.model_id, error)
                 self.work.add_after(name, self.every)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound
+from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound, ObjectUnreadable
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
@@ -41,7 +41,9 @@ log = logging.getLogger(__name__)
 # Seconds for which the end of a Job is left to the replica that launched it: otherwise every replica would report it.
 _DEFERENCE = 2.0
 # Seconds after which a Job is looked at again although nothing has happened to it and no limit of it has passed.
-_LOOK_EVERY = 600.0
+_LOOK_AGAIN = 600.0
+# The same where nothing is awaited of anybody: of fifty thousand Jobs nearly all rest.
+_REST = 3600.0
 # Seconds until a half-launched Job is looked at again that could not be taken on for now.
 _TAKE_ON_AGAIN = 30.0
 # Secrets renewed in a second: after a key was changed all are due at once, before trainings have lost their patience.
@@ -182,10 +184,12 @@ class Reconciler:
             if (wait := self._deference(job)) > 0:
                 self.work.add_after(name, wait)
                 return
-            if outcome.rests_on_stale_cache(job, pods):
+            if outcome.rests_on_stale_cache(job, pods) or self.cache.is_adopted(job):
                 pods = self._refresh_pods(job, pods)
+                self.cache.complete(job, pods)
                 decided = outcome.decide(job, pods, (), now, self.limits)
                 self.summaries.note(name, summary.after(decided))
+        rests = False
         match decided:
             case Ended() as ended:
                 released = self.reporter.report(job, ended)
@@ -198,7 +202,8 @@ class Reconciler:
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
                 self._renew(name, job, now)  # last: nothing of a Job's has to wait for storage
-        self.work.add_after(name, backoff.jittered(_LOOK_EVERY, 0.75, 1.25))
+                rests = job.is_acknowledged and not going.remove_pods
+        self.work.add_after(name, backoff.jittered(_REST if rests else _LOOK_AGAIN, 0.75, 1.25))
 
     def _let_go(self, released: Job | None, pods: Sequence[Pod]) -> None:
         """The Job is reported, and leaves the cache: it is remembered for a second look, and for the status page."""
@@ -233,7 +238,7 @@ class Reconciler:
         if not job.is_launched:
             self._half_launched(name, job)
         elif not job.is_acknowledged:
-            self.reporter.acknowledge(job)
+            self.progress.begins(name, job)
         elif going.progress:
             place = self.kueue.progress(job) if self.kueue is not None else None
             if place:
@@ -260,7 +265,7 @@ class Reconciler:
                     self.credentials.renew(job)
                     log.info("Job %s: its credentials are renewed", name)
             wait = 0.0 if mine else 1.0
-        if 0 < wait < _LOOK_EVERY:
+        if wait > 0:
             self.work.add_after(name, wait)
 
     def _stop(self, name: str, job: Job, now: float) -> None:
@@ -288,9 +293,11 @@ class Reconciler:
 
     def _refresh_pods(self, job: Job, known: list[Pod]) -> list[Pod]:
         """The Job's pods as the API server has them now, after the last known states of those that are gone."""
-        selector = f"{names.SELECTOR},{names.MODEL_ID}={job.model_id}"
-        uid = job.uid
-        live = {p.uid: p for p in self.cluster.list_pods(selector) if p.owner_uid == uid}
+        # Not by a label of ours, which anybody may have changed.
+        listing = self.cluster.list_pods(f"{names.POD_OF}={job.uid}")
+        live = {pod.uid: pod for pod in listing if pod.owner_uid == job.uid}
+        if listing.left_out:
+            raise ObjectUnreadable(f"Pods of Job {job.name} cannot be read: {', '.join(listing.left_out)}")
         return [*(pod for pod in known if pod.uid not in live), *live.values()]
 
     def _failing_since(self, job: Job, pods: list[Pod], now: float) -> float | None:

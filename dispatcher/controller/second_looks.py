@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.objects import timestamp
+from dispatcher.cluster.objects import KubeObject, timestamp
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
@@ -50,17 +50,14 @@ class SecondLooks:
         A launch that stood still and wakes up resumes a reported Job once more: its Processing has landed already.
         """
         now, name = self.monotonic(), job.name
-        launched, reported = job.annotations.launched_at or "", job.annotations.reported_at or ""
-        if late := launched > reported:
-            look = _Look(job, now, 2)
-        else:
-            # Spread: a restarted dispatcher sees all of them at once.
-            look = _Look(job, now + backoff.jittered(_LATE_WRITE, 1.0, 1.5), 1)
+        # Spread: a restarted dispatcher sees all of them at once.
+        later = now + backoff.jittered(_LATE_WRITE, 1.0, 1.5)
+        look = _Look(job, now, 2) if _is_late(job) else _Look(job, later, 1)
         with self._guard:
             known = self._looks.get(name)
             if known is not None and _launch(known.job) == _launch(job):
                 return
-            if known is None and not late and self.clock() - (timestamp(reported) or 0.0) > _SETTLED:
+            if known is None and is_settled(job, self.clock()):
                 return
             self._looks[name] = look
         self.work.add_after(name, look.due - now)
@@ -87,6 +84,17 @@ class SecondLooks:
         with self._guard:
             del self._looks[name]
         return True
+
+
+def is_settled(job: KubeObject, now: float) -> bool:
+    """Whether the Job was reported so long before `now` (epoch seconds) that no Processing can be on its way."""
+    reported_at = timestamp(job.annotations.reported_at) or 0.0
+    return job.is_reported and not _is_late(job) and now - reported_at > _SETTLED
+
+
+def _is_late(job: KubeObject) -> bool:
+    """Whether it was launched once more after its report."""
+    return (job.annotations.launched_at or "") > (job.annotations.reported_at or "")
 
 
 def _launch(job: Job) -> tuple[str, str | None]:

@@ -1,7 +1,8 @@
 """A queue of keys for level-triggered work: one worker a key, later adds coalesce, failures back off.
 
 The semantics are those of client-go's workqueue: a key that is added while a worker has it is processed once more
-afterwards, never twice at the same time.
+afterwards, never twice at the same time. What is urgent comes first: after a restart ten thousand keys are ready at
+once, and few of them have ended.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import heapq
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 
 from training_common import backoff
@@ -17,16 +19,30 @@ from training_common import backoff
 _VOID_TIMERS = 64
 # Seconds between the first two tries of a key that fails.
 _BACK_OFF_MIN = 1.0
+# One turn in so many is another key's: while the portal is away, outcomes alone would take all.
+_SHARE = 4
 
 
 class WorkQueue:
-    """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing, at most."""
+    """Thread-safe. back_off_max: seconds between two tries of a key that keeps failing, at most.
 
-    def __init__(self, back_off_max: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+    urgent(key): asked when a key becomes ready, and whenever it is added once more. It must not call the queue.
+    """
+
+    def __init__(
+        self,
+        back_off_max: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+        urgent: Callable[[str], bool] = lambda key: False,
+    ) -> None:
         self._condition = threading.Condition()
         self._clock = clock
         self._back_off_max = back_off_max
-        self._ready: dict[str, None] = {}  # ordered
+        self._is_urgent = urgent
+        # Ready, the oldest first. A plain dict would step over all that were taken before, each time.
+        self._urgent: OrderedDict[str, None] = OrderedDict()
+        self._ready: OrderedDict[str, None] = OrderedDict()  # the other ones
+        self._turns = 0
         self._working: set[str] = set()
         self._again: set[str] = set()
         self._timers: list[tuple[float, str]] = []
@@ -71,11 +87,8 @@ class WorkQueue:
         with self._condition:
             while not self.closed:
                 self._promote()
-                if self._ready:
-                    key = next(iter(self._ready))
-                    del self._ready[key]
-                    self._working.add(key)
-                    return key
+                if self._urgent or self._ready:
+                    return self._take()
                 now = self._clock()
                 if deadline is not None and now >= deadline:
                     return None
@@ -98,12 +111,23 @@ class WorkQueue:
 
     def __len__(self) -> int:
         with self._condition:
-            return len(self._ready) + len(self._working)
+            return len(self._urgent) + len(self._ready) + len(self._working)
+
+    def _take(self) -> str:
+        self._turns += 1
+        first, then = (self._urgent, self._ready) if self._turns % _SHARE else (self._ready, self._urgent)
+        key, _ = (first or then).popitem(last=False)
+        self._working.add(key)
+        return key
 
     def _add(self, key: str) -> None:
         if key in self._working:
             self._again.add(key)
-        else:
+        elif self._is_urgent(key):
+            self._ready.pop(key, None)
+            self._urgent[key] = None
+            self._condition.notify()
+        elif key not in self._urgent:
             self._ready[key] = None
             self._condition.notify()
 

@@ -146,8 +146,8 @@ class Metrics:
         self.loop_silent = self._new(Gauge, "loop_silent_seconds", "Time since a loop last made progress", loop=())
         what = "Number of Jobs that are queued for the reconciler or with it"
         self.work_queue = self._new(Gauge, "work_queue_jobs", what)
-        what = "Errors of the dispatcher itself, each with its traceback in the log"
-        self.defects = self._new(Counter, "defects", what, loop=("intake", "reconcile"))
+        what = "Errors of the dispatcher itself, each told in the log; loop watch: objects that it cannot read"
+        self.defects = self._new(Counter, "defects", what, loop=("intake", "reconcile", "watch"))
         what = "Always 1; the versions that run"
         info = self._new(Gauge, "build_info", what, version=(), python_version=(), kubernetes_client_version=())
         info.labels(version("training-dispatcher"), platform.python_version(), version("kubernetes")).set(1)

@@ -45,8 +45,9 @@ def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
         assert "Nothing was measured. Device 'cuda' was asked for, but none is visible" in capsys.readouterr().err
 
 
-def test_the_latency_benchmark_prints_how_long_messages_waited(
+def test_the_latency_benchmark_prints_how_long_messages_and_outcomes_waited(
     azurite: Azurite, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    latency.run(2, quiet=(0.0, 0.1))
-    assert re.search(r"median [\d.]+ s, longest [\d.]+ s\nall: [\d.]+ [\d.]+\n$", capsys.readouterr().out)
+    latency.run(2, apart=(0.0, 0.1))
+    figures = r".*:\np50 [\d.]+ s, p99 [\d.]+ s, longest [\d.]+ s\nall: [\d.]+ [\d.]+\n"
+    assert re.fullmatch(f"message {figures}container {figures}", capsys.readouterr().out)

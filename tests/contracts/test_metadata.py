@@ -35,6 +35,19 @@ def test_a_list_of_metadata_has_what_the_list_of_objects_has(kube: Kube, job: Na
     wait_until(same)
 
 
+def test_metadata_is_selected_by_what_it_does_not_show(kube: Kube, job: Names) -> None:
+    """The phase of a pod, and its Job's uid by Kubernetes' own label."""
+    name = job()
+    made = kube.start(name, "sleep 600")
+    kube.wait_pod(name, lambda pod: pod)
+    labels = f"batch.kubernetes.io/controller-uid={made['metadata']['uid']}"
+    for fields, count in {"status.phase!=Succeeded": 1, "status.phase=Succeeded": 0}.items():
+        query = {"labelSelector": labels, "fieldSelector": fields}
+        items = kube.call("GET", kube.path("pods"), query=query, accept=_LIST).body["items"] or []
+        assert len(items) == count, fields
+        assert not any("status" in item for item in items)
+
+
 def test_pages_of_metadata_show_one_moment_and_nothing_twice(kube: Kube, job: Names) -> None:
     names = [job() for _ in range(5)]
     for name in names:

@@ -134,7 +134,7 @@ def pod_json(
         "uid": uid or f"uid-of-{name}",
         "resourceVersion": version,
         "creationTimestamp": rfc3339(created_at),
-        "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id},
+        "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id, names.POD_OF: job_uid},
         "ownerReferences": [{"kind": "Job", "name": f"model-{model_id}", "uid": job_uid, "controller": True}],
     }
     if deleted_at is not None:

@@ -22,6 +22,7 @@ from dispatcher.cluster.errors import (
     ClusterForbidden,
     ClusterUnavailable,
     ObjectInvalid,
+    ObjectUnreadable,
     QuotaExceeded,
     RequestDenied,
     WatchEvent,
@@ -381,3 +382,35 @@ def test_null_means_what_a_missing_field_means() -> None:
         (event,) = cluster.watch("pods", "a=b", "1", 10)
         assert isinstance(event.object, Pod)
         assert event.object.condition("PodScheduled") is not None
+
+
+def test_one_object_that_cannot_be_read_keeps_no_others_from_being_read(caplog: pytest.LogCaptureFixture) -> None:
+    """A field that another version of Kubernetes, or a hand, has made something else."""
+    sound, odd = job_json(model_id="1"), job_json(model_id="2", spec={"activeDeadlineSeconds": "a week"})
+    page = json.dumps({"metadata": {"resourceVersion": "5"}, "items": [sound, odd, job_json(model_id="3")]}).encode()
+    events = [json.dumps({"type": "MODIFIED", "object": job}).encode() for job in (odd, sound)]
+    defects: list[None] = []
+    answers = [b"\n".join([*events, b""]) if kind == "watch" else page for kind in ("list", "list", "watch")]
+
+    with Answers(lambda query: (200, answers.pop(0))) as server, server.client() as cluster:
+        cluster._on_defect = lambda: defects.append(None)
+        for _ in range(2):
+            listing = cluster.list_jobs("a=b")
+            assert [job.name for job in listing] == ["model-1", "model-3"]
+            assert (listing.left_out, listing.resource_version) == (["model-2"], "5")
+        assert [event.object.name for event in cluster.watch("jobs", "a=b", "1", 10)] == ["model-1"]
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "Job model-2 cannot be read" in said
+    assert "activeDeadlineSeconds" in said
+    assert "a week" not in said
+    assert len(defects) == 3
+
+
+def test_an_object_that_cannot_be_read_is_an_answer_that_cannot_where_it_is_asked_for_alone() -> None:
+    odd = json.dumps(job_json(spec={"activeDeadlineSeconds": "a week"})).encode()
+    with (
+        Answers(lambda query: (200, odd)) as server,
+        server.client() as cluster,
+        pytest.raises(ObjectUnreadable, match="activeDeadlineSeconds"),
+    ):
+        cluster.get_job("model-1")

@@ -328,3 +328,89 @@ def test_an_old_state_of_a_pod_that_its_job_let_go_does_not_stay(how: str, cache
     else:
         cache.replace("pods", [orphaned(pod)])
     assert cache.pods_of(job) == []
+
+
+def test_a_pod_names_its_job_whatever_somebody_made_of_its_label(
+    cache: ClusterCache, take: Callable[[], set[str]]
+) -> None:
+    cache.replace("jobs", [a_job(model_id="1")])
+    take()
+    pod = a_pod(model_id="another", phase="Running")
+    cache.replace("pods", [pod])
+    assert take() == {"model-1"}
+    cache.apply("MODIFIED", a_pod(model_id="another", phase="Failed", version="2"))
+    assert take() == {"model-1"}
+    cache.add([a_pod(model_id="another", phase="Failed", version="3")])
+    assert take() == {"model-1"}
+    cache.apply("DELETED", pod)
+    assert take() == {"model-1"}
+
+
+def test_pods_that_are_listed_later_are_taken_where_their_job_is_known(
+    cache: ClusterCache, take: Callable[[], set[str]]
+) -> None:
+    cache.replace("jobs", [a_job()])
+    cache.replace("pods", [a_pod(phase="Running")])
+    take()
+    ended, earlier = a_pod(phase="Failed", version="2"), a_pod(name="earlier", phase="Failed")
+    cache.add([ended, earlier, a_pod(name="foreign", job_uid="reported", model_id="2", phase="Failed")])
+    assert cache.pods_of(a_job()) == [ended, earlier]
+    assert take() == {"model-1"}
+
+
+def test_jobs_that_are_left_out_do_not_become_known(clock: FakeClock, touched: list[str]) -> None:
+    cache = ClusterCache(touched.append, clock, lambda job: job.is_reported)
+    known, old = a_job(model_id="1", uid="1"), a_job(model_id="2", uid="2", reported=True)
+    ended = a_pod(name="a", job_uid="2", model_id="2", phase="Failed")
+    cache.replace("jobs", [known, old])
+    cache.replace("pods", [ended])
+    cache.apply("ADDED", a_job(model_id="3", uid="3", reported=True))
+    assert [job.name for job in cache.jobs()] == ["model-1"]
+    assert cache._pods == {}
+    assert cache.differing("jobs", [KubeObject(job.metadata) for job in (known, old)]) == []
+    assert cache.tombstones() == 0
+    cache.apply("MODIFIED", a_job(model_id="1", uid="1", reported=True, version="2"))
+    assert cache.job("model-1") is not None, "what was known of it has to be forgotten everywhere"
+
+
+@pytest.mark.parametrize(
+    ("job", "pods", "ended"),
+    [
+        (a_job(), [a_pod(phase="Running")], False),
+        (a_job(launched=False), [], False),
+        (a_job(), [a_pod(phase="Failed")], True),
+        (a_job(*complete()), [], True),
+        (a_job(deleted_at=T0), [a_pod(phase="Running")], True),
+    ],
+    ids=["running", "launching", "a pod has ended", "complete", "deleted"],
+)
+def test_an_outcome_may_be_due_when_something_is_over(
+    cache: ClusterCache, job: Job, pods: list[Pod], ended: bool
+) -> None:
+    cache.replace("jobs", [job])
+    cache.replace("pods", pods)
+    assert cache.may_have_ended("model-1") is ended
+    assert not cache.may_have_ended("model-2")
+    cache.replace("jobs", [])
+    assert cache.may_have_ended("model-1"), "it was deleted unobserved"
+
+
+def test_which_jobs_were_there_before_this_process_is_known(cache: ClusterCache) -> None:
+    cache.replace("jobs", [a_job(model_id="1", uid="1")])
+    cache.apply("ADDED", a_job(model_id="2", uid="2"))
+    cache.replace("jobs", [a_job(model_id=name, uid=name) for name in "123"])
+    assert [cache.is_adopted(a_job(uid=uid)) for uid in "1234"] == [True, False, False, False]
+
+
+def test_what_was_asked_for_of_a_job_is_known_then_and_a_deleted_pod_stays_deleted(cache: ClusterCache) -> None:
+    cache.replace("jobs", [a_job()])
+    cache.apply("ADDED", a_pod(name="gone", phase="Running"))
+    cache.apply("DELETED", a_pod(name="gone", phase="Running"))
+    (gone,) = cache.pods_of(a_job())
+    asked = a_pod(name="asked", phase="Succeeded")
+    cache.complete(a_job(), [gone, asked])
+    assert cache.pods_of(a_job()) == [gone, asked]
+    assert list(cache._pods) == [asked.uid]
+    assert not cache.is_adopted(a_job())
+    cache.complete(a_job(uid="unknown"), [])
+    assert not cache.is_adopted(a_job(uid="unknown"))

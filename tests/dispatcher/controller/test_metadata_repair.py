@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid
+from dispatcher.cluster.errors import ClusterUnavailable, Listing, ObjectInvalid, WatchExpired
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import KubeObject, Metadata
 from dispatcher.controller.ended_jobs import EndedJobs
@@ -228,3 +228,30 @@ def test_at_its_start_it_learns_of_the_reported_jobs_and_mends_those_that_somebo
     assert (name, patch["metadata"]["labels"][names.REPORTED]) == ("model-1", None)
     bench.cluster.list_metadata.side_effect = ClusterUnavailable("The API server cannot be reached")
     assert not bench.repairer.fill_ended(), "and tries again later"
+
+
+def test_a_list_that_became_too_old_while_it_was_read_is_begun_anew_soon() -> None:
+    """Fifty thousand reported Jobs on a slow API server: the status page would be without them for ten minutes."""
+    bench = Bench()
+    asked: list[tuple[float, str]] = []
+    began = bench.clock()
+
+    def list_metadata(kind: str, selector: str) -> Listing[KubeObject]:
+        asked.append((bench.clock() - began, selector))
+        if selector == names.REPORTED_JOBS and len(asked) < 4:
+            raise WatchExpired("The provided continue parameter is too old")
+        return listed()
+
+    def wait(seconds: float) -> bool:
+        bench.clock.advance(seconds)
+        if bench.clock() - began > 500:
+            bench.repairer.stopping.set()
+        return False
+
+    bench.cluster.list_metadata.side_effect = list_metadata
+    bench.repairer.stopping.wait = wait  # type: ignore[assignment,method-assign]
+    bench.repairer.run(lambda: None)
+    filled = [when for when, selector in asked if selector == names.REPORTED_JOBS]
+    assert len(filled) == 3, "twice in vain"
+    assert filled[-1] <= 90
+    assert [selector for _, selector in asked].count(names.REPORTED_JOBS) + 2 >= len(asked), "the others are rare"

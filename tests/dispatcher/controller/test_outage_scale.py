@@ -55,6 +55,7 @@ class Sky:
         self.status = {str(n): S.PROCESSING for n in range(JOBS)}
         self.puts: Counter[str] = Counter()
         self.calls: Counter[int] = Counter()
+        self.pod_lists: Counter[str] = Counter()
         self.failed_calls = 0
         self.jobs = {f"model-{n}": _finished(n, self.epoch()) for n in range(JOBS)}
         self.pods = [_pod(n, spoken) for n in range(JOBS)]
@@ -98,8 +99,8 @@ class Sky:
         return objects.job(job)
 
     def list_pods(self, selector: str) -> Listing[Pod]:
-        model_id = selector.rsplit("=", 1)[1]
-        return Listing(iter([([self.pods[int(model_id)]], "1")]))
+        self.pod_lists[selector] += 1
+        return Listing(iter([([self.pods[int(selector.rpartition("-")[2])]], "1")]))
 
     def list_events(self, uid: str) -> list[Any]:
         return []
@@ -226,3 +227,5 @@ def test_a_portal_that_refuses_at_once_is_not_asked_in_a_loop(monkeypatch: pytes
     assert max(settled) <= 4 * JOBS / 45
     back = [sky.calls[second] for second in range(int(QUARTER), int(QUARTER) + 60)]
     assert max(back) <= WORKERS / ANSWER
+    assert sky.pod_lists
+    assert max(sky.pod_lists.values()) == 1, "the pods of a Job that a restart has found are asked for once"

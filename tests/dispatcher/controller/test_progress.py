@@ -204,3 +204,32 @@ def test_whoever_waits_no_longer_leaves_the_line(bench: Bench) -> None:
     bench.waits(SUSPENDED, after=10)
     bench.waits(SUSPENDED, after=1)
     assert len(bench.told) == before + 1
+
+
+def test_a_processing_that_is_sent_again_keeps_the_pace_of_all(bench: Bench) -> None:
+    """After an outage none of ten thousand Jobs is acknowledged."""
+    jobs = {f"model-{number}": a_job(model_id=str(number), uid=f"uid-{number}") for number in range(100)}
+    sent = bench.reporter.acknowledge
+    for name, job in jobs.items():
+        bench.progress.begins(name, job)
+    for seconds in range(1, 11):
+        bench.clock.advance(1)
+        while (name := bench.work.get(0)) is not None:
+            bench.progress.begins(name, jobs[name])
+            bench.work.done(name)
+        assert sent.call_count <= 1 + seconds * 5
+    assert sent.call_count >= 45
+
+
+def test_one_that_the_portal_does_not_take_is_sent_again_and_keeps_no_outcome_waiting(bench: Bench) -> None:
+    bench.reporter.acknowledge.side_effect = PortalUnavailable("no")
+    bench.progress.begins(JOB.name, JOB)
+    bench.clock.advance(30)
+    assert bench.work.get(0) == JOB.name
+
+
+def test_without_a_portal_there_is_no_turn_to_wait_for(bench: Bench) -> None:
+    bench.reporter.portal = None
+    bench.progress.begins(JOB.name, JOB)
+    assert not bench.reporter.acknowledge.called
+    assert bench.progress.pace._turns == {}

@@ -8,7 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import Listing
+from dispatcher.cluster.errors import ClusterUnavailable, Listing
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
@@ -19,7 +19,7 @@ from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.launch.model_locks import ModelLocks
 from portal_client.errors import ModelUnknown, PortalUnavailable
-from tests.world.builders import LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
+from tests.world.builders import JOB_UID, LIMITS, T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
 from training_common.times import rfc3339
 
 OURS, THEIRS = "0a0a0a0a", "0b0b0b0b"
@@ -136,13 +136,20 @@ def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> 
     assert bench.reporter.report_deleted.call_count == 1
 
 
-def test_a_job_of_which_nothing_is_heard_is_looked_at_again_all_the_same(bench: Bench) -> None:
-    bench.see(a_job(), a_pod(phase="Running", state=running()))
+@pytest.mark.parametrize(
+    ("job", "seconds"),
+    [(a_job(), 3600), (a_job(acknowledged=False), 600), (a_job(deleted_at=T0 + 900), 600)],
+    ids=["it runs", "the portal was not told", "its pod is being deleted"],
+)
+def test_a_job_of_which_nothing_is_heard_is_looked_at_again_all_the_same(
+    bench: Bench, job: Job, seconds: float
+) -> None:
+    bench.see(job, a_pod(phase="Running", state=running()))
     bench.reported()
-    bench.clock.advance(440)
+    bench.clock.advance(0.74 * seconds)
     assert bench.work.get(0) is None
-    bench.clock.advance(310)
-    assert bench.work.get(0) == "model-1", "600 seconds, more or less"
+    bench.clock.advance(0.52 * seconds)
+    assert bench.work.get(0) == "model-1", "more or less"
 
 
 def test_a_reported_job_is_looked_at_once_more_for_a_late_processing(bench: Bench) -> None:
@@ -237,3 +244,21 @@ def test_a_model_that_the_portal_has_no_more_is_not_looked_at_for_ever(bench: Be
     for _ in range(300):
         bench.second()
     assert bench.reporter.repair.call_count == 1
+
+
+def test_of_a_job_that_was_there_before_us_the_pods_are_asked_for_when_it_has_ended(bench: Bench) -> None:
+    """At the start those that have succeeded are not listed."""
+    said = '{"message": "Model training completed successfully", "code": "Completed", "exit": 0}'
+    bench.have(a_pod(name="b", phase="Succeeded", state=terminated(0, said, reason="Completed")))
+    bench.see(a_job(*failed("DeadlineExceeded")), a_pod(name="a", phase="Failed", state=terminated(137)))
+    assert bench.reported() == 1
+    assert bench.reporter.report.call_args.args[1].completed
+    assert [call.args for call in bench.cluster.list_pods.call_args_list] == [(f"{names.POD_OF}={JOB_UID}",)]
+
+
+def test_pods_that_cannot_be_read_are_no_pods_that_are_gone(bench: Bench) -> None:
+    bench.cluster.list_pods.side_effect = lambda selector: Listing(iter([((), "1")]), left_out=["model-1-a"])
+    bench.see(a_job(deleted_at=T0))
+    with pytest.raises(ClusterUnavailable, match="model-1-a"):
+        bench.reconciler.reconcile("model-1")
+    assert not bench.reporter.report.called

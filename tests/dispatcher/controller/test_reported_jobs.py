@@ -85,7 +85,7 @@ def a_late_launch() -> Bench:
     bench = Bench()
     bench.put(reported_json(T0, labels=HIDDEN), status=S.PROCESSING)
     bench.pass_time(60)
-    bench.process.launcher._resume(objects.job(bench.job()), acknowledged=True)
+    bench.process.launcher._resume(objects.job(bench.job()), acknowledged=True, notes={})
     return bench
 
 

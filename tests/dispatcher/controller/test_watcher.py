@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace as changed
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ClusterUnavailable, WatchEvent
+from dispatcher.cluster.errors import ClusterUnavailable, WatchEvent, WatchExpired
 from dispatcher.controller import watcher
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher
@@ -99,7 +99,7 @@ def test_a_comparison_fetches_what_is_other_and_drops_what_is_gone(bench: Bench)
     assert sorted(bench.cluster.fetched) == ["model-gone", "model-new", "model-older"]
     assert {job.name: job for job in bench.cache.jobs()} == {job.name: job for job in (same, newer, new)}
     assert bench.cache.tombstone("model-gone") == gone
-    assert bench.cluster.versions == ["5", "5"], "what the comparison has found the watch may tell once more"
+    assert bench.cluster.versions == ["5", "9"], "from the older one the watch would go back to what was before"
 
 
 def test_a_job_that_was_reported_meanwhile_is_no_difference_that_stays(bench: Bench) -> None:
@@ -107,7 +107,7 @@ def test_a_job_that_was_reported_meanwhile_is_no_difference_that_stays(bench: Be
 
     def meanwhile() -> None:
         bench.cluster.have(a_job(reported=True, labels={names.REPORTED: "true"}, version="2"))
-        bench.cluster.list_metadata = lambda kind, selector: bench.cluster._listing([])  # type: ignore[method-assign]
+        bench.cluster.list_metadata = lambda *_: bench.cluster._listing([])  # type: ignore[method-assign]
         bench.resync_is_due()
 
     bench.watch([meanwhile], [])
@@ -205,26 +205,94 @@ def test_comparisons_are_rare(bench: Bench) -> None:
     assert bench.cluster.lists == ["list", "metadata"]
 
 
-def test_pods_that_have_ended_are_listed_once_the_jobs_are_known(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_ready_before_the_pods_that_have_ended_are_listed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are as many as there are reported Jobs. Nobody asks for those that have succeeded."""
     waited = bench.cache.wait_listed
     monkeypatch.setattr(bench.cache, "wait_listed", lambda kind, timeout=None: waited(kind, 0))
     running, failed = a_pod(name="a", phase="Running"), a_pod(name="b", phase="Failed")
-    foreign = a_pod(name="c", phase="Succeeded", job_uid="reported long ago", model_id="2")
-    bench.cluster.have(running, failed, foreign, version="5")
+    foreign = a_pod(name="c", phase="Failed", job_uid="reported long ago", model_id="2")
+    bench.cluster.have(running, failed, foreign, a_pod(name="d", phase="Succeeded"), version="5")
     beats: list[bool] = []
 
     def alive() -> None:
         beats.append(bench.cache.ready)
         if len(beats) == 5:
-            assert bench.changed == []
+            assert bench.cluster.lists == [LIVING], "which of the others are wanted only the Jobs tell"
             bench.cache.replace("jobs", [a_job()])
 
     bench.watch([], kind="pods", alive=alive)
-    assert bench.cluster.lists == [LIVING, FAILED, SUCCEEDED]
+    assert bench.cluster.lists == [LIVING, FAILED]
     assert bench.cache.pods_of(a_job()) == [running, failed]
     assert list(bench.cache._pods) == [running.uid, failed.uid], "nobody asks for the pods of a reported Job"
     assert bench.cluster.versions == ["5"]
     assert not any(beats[:5]), "each is a sign of life, while there is nothing to be ready with"
+    assert all(beats[5:])
+    assert "model-2" not in bench.changed, "fifty thousand looks at nothing"
+
+
+def test_after_a_gap_a_pod_that_has_succeeded_is_not_taken_for_deleted(bench: Bench) -> None:
+    bench.cache.replace("jobs", [a_job()])
+    bench.cluster.have(a_pod(phase="Running"), version="5")
+    succeeded = a_pod(phase="Succeeded", version="2")
+    bench.watch([lambda: bench.cluster.have(succeeded, version="9"), WatchExpired("410")], [], kind="pods")
+    assert bench.cluster.lists == [LIVING, FAILED, LIVING, FAILED, SUCCEEDED]
+    assert bench.cache.pods_of(a_job()) == [succeeded]
+
+
+def test_a_comparison_leaves_out_the_pods_that_have_succeeded(bench: Bench) -> None:
+    bench.cache.replace("jobs", [a_job()])
+    known, ends = a_pod(name="a", phase="Succeeded"), a_pod(name="b", phase="Running")
+    bench.cluster.have(ends)
+    ended = a_pod(name="b", phase="Succeeded", version="2")
+
+    def meanwhile() -> None:
+        bench.cache.apply("MODIFIED", known)
+        bench.cluster.have(known, ended)
+        bench.resync_is_due()
+
+    bench.watch([meanwhile], [], kind="pods")
+    assert bench.cluster.fetched == ["b"], "what was running and is not listed has ended, or is gone"
+    assert sorted(bench.cache.pods_of(a_job()), key=lambda pod: pod.name) == [known, ended]
+
+
+@pytest.mark.parametrize("kind", ["jobs", "pods"])
+def test_what_cannot_be_read_stays_as_it_was_known(bench: Bench, kind: str) -> None:
+    """Taken for gone, it would be reported as deleted."""
+    bench.cache.replace("jobs", [a_job()])
+    known: Any = a_job(version="2") if kind == "jobs" else a_pod(phase="Running")
+    bench.cluster.have(known)
+    other = a_job(model_id="2", uid="2") if kind == "jobs" else a_pod(name="b", phase="Running")
+
+    def meanwhile() -> None:
+        bench.cluster.have(other, version="9")
+        bench.cluster.left_out = [known.name]
+
+    bench.watch([meanwhile, WatchExpired("410")], [], kind=kind)
+    assert bench.cache.tombstones() == 0
+    kept: list[Any] = bench.cache.jobs() if kind == "jobs" else bench.cache.pods_of(a_job())
+    assert kept == [known, other]
+
+
+@pytest.mark.parametrize("kind", ["jobs", "pods"])
+def test_one_that_cannot_be_read_does_not_stop_a_comparison(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    bench.cache.replace("jobs", [a_job()])
+    known: Any = a_job(version="2") if kind == "jobs" else a_pod(phase="Running")
+    changed_since: Any = a_job(version="3") if kind == "jobs" else a_pod(phase="Running", version="3")
+    new: Any = a_job(model_id="2", uid="2") if kind == "jobs" else a_pod(name="b", phase="Running")
+    bench.cluster.have(known)
+
+    def meanwhile() -> None:
+        bench.cluster.have(changed_since, new, version="9")
+        bench.cluster.unreadable = [known.name]
+        bench.resync_is_due()
+
+    bench.watch([meanwhile], [], kind=kind)
+    assert bench.cluster.lists.count("metadata") == 1
+    assert bench.cluster.versions == ["1", "9"]
+    kept: list[Any] = bench.cache.jobs() if kind == "jobs" else bench.cache.pods_of(a_job())
+    assert kept == [known, new]
 
 
 def test_who_waits_for_the_jobs_stops_when_he_is_told_to(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,3 +195,30 @@ def test_a_waiting_worker_is_woken_by_an_add() -> None:
     queue.add("a")
     worker.join(10)
     assert found == ["a"]
+
+
+def test_what_is_urgent_comes_before_ten_thousand_others_and_leaves_them_a_share(clock: FakeClock) -> None:
+    ended: set[str] = set()
+    queue = WorkQueue(clock=clock, urgent=ended.__contains__)
+    for number in range(10_000):
+        queue.add(f"first look {number}")
+    queue.add("ends meanwhile")
+    ended |= {"ends meanwhile", *(f"outcome {number}" for number in range(100))}
+    queue.add("ends meanwhile")
+    for number in range(100):
+        queue.add(f"outcome {number}")
+    assert len(queue) == 10_000 + 101
+    found = [got(queue) or "" for _ in range(135)]
+    assert [key for key in found if key in ended] == ["ends meanwhile", *(f"outcome {number}" for number in range(100))]
+    others = [key for key in found if key not in ended]
+    assert others[:33] == [f"first look {number}" for number in range(33)]
+    assert len({*found}) == 135, "each once"
+
+
+def test_who_is_urgent_no_longer_keeps_its_place(clock: FakeClock) -> None:
+    ended = {"a"}
+    queue = WorkQueue(clock=clock, urgent=ended.__contains__)
+    queue.add("a")
+    ended.clear()
+    queue.add("a")
+    assert (got(queue), got(queue)) == ("a", None)

@@ -136,8 +136,12 @@ class Process:
         def monotonic() -> float:
             return world.now
 
-        self.work = _Work(clock=monotonic)
-        self.cache = ClusterCache(lambda name: self.work.add_after(name, 0.25), clock=monotonic)
+        self.ended = EndedJobs(settings.ttl_after_report)
+        self.repair = MetadataRepair(
+            self.cluster, self.ended, stopping=stopping, clock=world.epoch, monotonic=monotonic
+        )
+        self.cache = ClusterCache(lambda name: self.work.add_after(name, 0.25), monotonic, self.repair.old.leaves_out)
+        self.work = _Work(clock=monotonic, urgent=self.cache.may_have_ended)
         self.credentials = (
             ScopedCredentials(self.cluster, FakeStorage(world, self.name), TOKENS.make, clock=world.epoch)
             if world.scoped
@@ -157,8 +161,6 @@ class Process:
         self.reporter = parts.reporter(
             self.cluster, portal, METRICS, ttl=settings.ttl_after_report, events=events, clock=world.epoch
         )
-        self.ended = EndedJobs(settings.ttl_after_report)
-        self.repair = MetadataRepair(self.cluster, self.ended)
         self.reconciler = parts.reconciler(
             self.work,
             self.cache,
@@ -273,6 +275,7 @@ class Process:
             self.cache.replace("jobs", self.cluster.list_jobs(names.UNREPORTED_JOBS))
             self.cache.replace("pods", self.cluster.list_pods(names.SELECTOR))
             self._filled = self._filled or self.repair.fill_ended()
+            self.repair.old.label()
             self._cursor = len(self.world.log)
             self._listed_at = self.world.now
 

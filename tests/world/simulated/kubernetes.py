@@ -129,6 +129,10 @@ class Kubernetes(Trainers):
         if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
             self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
+    def owned(self, uid: str) -> Mapping[str, dict[str, Any]]:
+        """The pods of the Job with this uid, by theirs."""
+        return self._owned.get(uid, {})
+
     def _pods_of(self, job: JsonObject) -> list[dict[str, Any]]:
         return list(self._owned.get(objects.uid_of(job), {}).values())
 
@@ -247,7 +251,11 @@ class Kubernetes(Trainers):
                 "name": uid,
                 "uid": uid,
                 "creationTimestamp": self._time(),
-                "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id},
+                "labels": {
+                    names.MANAGED_BY: names.MANAGER,
+                    names.MODEL_ID: model_id,
+                    names.POD_OF: objects.uid_of(job),
+                },
                 "ownerReferences": [{"kind": "Job", "controller": True, "uid": objects.uid_of(job)}],
             },
             "spec": {"containers": [{"name": "trainer"}]},

@@ -12,7 +12,6 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from dispatcher.cluster import names
@@ -49,6 +48,30 @@ class Calls:
         return self._number
 
 
+class Stopwatch:
+    """Who takes this process's CPU: shares of the time that passes, which costs less to look at than its CPU."""
+
+    def __init__(self) -> None:
+        self.took: defaultdict[str, float] = defaultdict(float)  # real seconds
+        self._now = "other"
+        self._since = time.perf_counter()
+        self._began = self._since, time.process_time()
+
+    def turn(self, name: str) -> str:
+        """From here on it is `name`; returns whose turn it was."""
+        now = time.perf_counter()
+        self.took[self._now] += now - self._since
+        self._since, before, self._now = now, self._now, name
+        return before
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU, by name."""
+        self.turn(self._now)
+        began, spent = self._began
+        share = (time.process_time() - spent) / (self._since - began)
+        return {name: seconds * share for name, seconds in self.took.items()}
+
+
 class ManyWorld(World):
     """gpus: pods that run at the same time; lasts(act): seconds for which a pod that does this runs."""
 
@@ -58,7 +81,7 @@ class ManyWorld(World):
         self.calls = Calls()  # type: ignore[assignment]
         self.arrivals: list[tuple[float, Callable[[], object]]] = []  # the next one last
         self.spent = 0.0  # seconds of its threads that the dispatcher's calls took
-        self.cpu = 0.0  # seconds of this process's CPU that the world took
+        self.stopwatch = Stopwatch()
         self.portal_away = self.crash_next = False
         self.unfinished = self.most_unfinished = self.most_waiting = 0
         self.launch_waits: list[tuple[float, float]] = []  # (when its message came, seconds until its Job was resumed)
@@ -76,7 +99,6 @@ class ManyWorld(World):
         self._ended: dict[str, float] = {}  # a Job's uid → when its last pod ended; until its TTL runs
         self._touched: dict[str, None] = {}  # uids of Jobs
         self._timers: list[tuple[float, str]] = []
-        self._outside = 0
         self.watch()
 
     def enqueue(self, model_id: str, **fields: Any) -> str:
@@ -86,29 +108,24 @@ class ManyWorld(World):
 
     # What is measured
 
-    @contextmanager
-    def outside(self) -> Any:
-        """What happens meanwhile is the world's, and costs the dispatcher nothing."""
-        began = time.process_time()
-        self._outside += 1
-        try:
-            yield
-        finally:
-            self._outside -= 1
-            if not self._outside:
-                self.cpu += time.process_time() - began
-
     def call(self, process: str, name: str, action: Callable[[], T], fails: Callable[[str], Exception]) -> T:
-        kind = name.partition(".")[0]
-        with self.outside():
+        """What happens meanwhile is the world's, and costs the dispatcher nothing."""
+        before = self.stopwatch.turn("world")
+        try:
+            kind = name.partition(".")[0]
             self.spent += LATENCY[kind]
             if kind == "portal":
                 self.portal_calls[int(self.now)] += 1
             return super().call(process, name, action, fails)
+        finally:
+            self.stopwatch.turn(before)
 
     def advance(self, seconds: float) -> None:
-        with self.outside():
+        before = self.stopwatch.turn("world")
+        try:
             super().advance(seconds)
+        finally:
+            self.stopwatch.turn(before)
 
     def trouble(self, process: str, call: str, side: str) -> None:
         """The director."""
@@ -236,45 +253,49 @@ class ManyWorld(World):
 class ManyProcess(Process):
     """One dispatcher, second by second: watches, intake, workers, Events.
 
-    What its threads have in a second is all that is done in it. spans: name → real seconds of CPU of what was measured.
+    What its threads have in a second is all that is done in it. Seconds of CPU are real ones.
     """
 
     def __init__(self, world: ManyWorld, settings: Settings) -> None:
-        began, theirs = time.process_time(), world.cpu
         super().__init__(world, settings=settings, with_events=True)
         self._settings = settings
         self._many = world
         self._owed = {"launch": 0.0, "report": 0.0}
         self.most_ready = 0
-        self.cpu: defaultdict[str, float] = defaultdict(float)
         self.cpu_of_gauges: list[float] = []
         self.missed = 0  # what a comparison found that no watch had told
-        self._measured("start", self._list, began, theirs)
+        self.cpu_of_start = self._alone(self._list)
 
     def tick(self) -> None:
         """What one second has room for. May raise Crash and Violation."""
         for what, do in (("launch", self._launch), ("report", self._report), ("events", self.write_events)):
-            self._measured(what, do)
+            before = self._many.stopwatch.turn(what)
+            try:
+                do()
+            finally:
+                self._many.stopwatch.turn(before)
 
     def compare(self) -> None:
         """What each RESYNC_SECONDS brings: names and versions of all that is there, beside the cache."""
-        for kind, wanted in (("jobs", Job), ("pods", Pod)):
-            self.missed += len(self.cache.differing(kind, self._many.watched(wanted)))
+        pods = (pod for pod in self._many.watched(Pod) if pod.phase != "Succeeded")
+        self.missed += len(self.cache.differing("jobs", self._many.watched(Job)))
+        self.missed += len(self.cache.differing("pods", pods))
 
-    def _measured(
-        self, what: str, do: Callable[[], object], began: float | None = None, theirs: float | None = None
-    ) -> None:
-        began = time.process_time() if began is None else began
-        theirs = self._many.cpu if theirs is None else theirs
-        try:
-            do()
-        finally:
-            self.cpu[what] += time.process_time() - began - (self._many.cpu - theirs)
+    def _alone(self, do: Callable[[], object]) -> float:
+        """Seconds of CPU that this took of the dispatcher."""
+        watch = self._many.stopwatch
+        before, began = watch.turn("start"), (watch.took["world"], time.perf_counter(), time.process_time())
+        do()
+        watch.turn(before)
+        theirs, passed, spent = (
+            watch.took["world"] - began[0],
+            time.perf_counter() - began[1],
+            time.process_time() - began[2],
+        )
+        return spent * (1 - theirs / passed)
 
     def measure_gauges(self) -> None:
-        began = time.process_time()
-        self.gauges.set_job_gauges()
-        self.cpu_of_gauges.append(time.process_time() - began)
+        self.cpu_of_gauges.append(self._alone(self.gauges.set_job_gauges))
 
     def _list(self) -> None:
         self.cache.replace("jobs", self.cluster.list_jobs(names.UNREPORTED_JOBS))
