@@ -152,21 +152,27 @@ def _row(name: str, found: Figures) -> str:
     return "\n".join([row, "; ".join([until, *asked])])
 
 
+def _numbers(text: str) -> list[int]:
+    """One number, or several with commas between them."""
+    return [int(number) for number in text.split(",")]
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make scale", description=__doc__)
     sizes = "numbers of trainings (100 1000 10000)"
-    parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000], metavar="N", help=sizes)
+    parser.add_argument("--sizes", type=_numbers, nargs="+", default=[[100, 1000, 10_000]], metavar="N", help=sizes)
     parser.add_argument("--waiting", action="store_true", help="their pods wait for a GPU; otherwise they run")
     parser.add_argument("--reported", type=int, default=0, metavar="N", help="reported Jobs kept beside them (0)")
     text = "length of each request, on the Job and in its environment, up to 65536 (about 100)"
     parser.add_argument("--request-bytes", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--page", action="store_true", help=f"ask for {' and '.join(_PAGES)} once at each size")
-    parser.add_argument("--seconds", type=float, default=60, metavar="SECONDS", help="at rest that are measured (60)")
+    parser.add_argument("--seconds", type=float, default=50, metavar="SECONDS", help="at rest that are measured (50)")
     text = "in which it is to come to rest; measured after them all the same (300)"
     parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help=text)
     parser.add_argument("--rounds", type=int, default=1, help="of each size, of which the median is taken (1)")
     parser.add_argument("--no-docs", action="store_true", help="leave docs/scale.svg and docs/performance.md alone")
     options = parser.parse_args()
+    options.sizes = [size for sizes in options.sizes for size in sizes]
     options.real = bool(os.environ.get("KUBECONFIG") and os.environ.get("NAMESPACE"))
     if os.environ.get("KUBECONFIG") and not options.real:
         print("KUBECONFIG is set, NAMESPACE is not: the stand-in cluster is filled", file=sys.stderr)

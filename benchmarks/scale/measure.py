@@ -15,7 +15,7 @@ from local_stack.processes import Service
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Seconds, or as long as is measured if that is less. It is at rest when it has written nothing for so long: neither to
 # the portal nor to the API server.
-_QUIET = 20.0
+_QUIET = 15.0
 _CALLS = re.compile(r"^training_dispatcher_(portal|cluster)_calls_total\{(.*)\} (\S+)$", re.MULTILINE)
 
 

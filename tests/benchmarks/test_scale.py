@@ -94,7 +94,7 @@ def test_each_training_is_another_one_and_a_large_request_is_as_large_as_asked_f
 
 def test_a_run_on_the_stand_in_prints_a_row_for_each_size(azurite: Azurite) -> None:
     del azurite  # installed
-    process = _scale("--sizes", "2", "6", "--reported", "3", "--request-bytes", "2000", "--page")
+    process = _scale("--sizes", "2,6", "--reported", "3", "--request-bytes", "2000", "--page")
     said, complaints = process.communicate(timeout=100)
     assert process.returncode == 0, complaints
     row = r"\| {} \| \d+ MiB \| \d+ MiB \| [\d.]+ % \| [\d.]+ s \| \d+ s \| \d+ \| \d+ \|\nuntil then: \d+ calls to"
