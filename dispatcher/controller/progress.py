@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 # Seconds. A state that passes sooner (a pod about to start) is not worth a call to the portal.
 _LASTING = 10.0
+# Seconds until a Processing that the portal did not take is sent again: until then it shows what was before the launch.
+_BEGIN_AGAIN = 30.0
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Progress:
     def begins(self, name: str, job: Job) -> None:
         """Send the Processing that the portal did not take at the launch, in its turn."""
         if self.reporter.portal is not None:
-            self._in_turn(name, job, lambda: self.reporter.acknowledge(job))
+            self._in_turn(name, job, lambda: self.reporter.acknowledge(job), min(self.every, _BEGIN_AGAIN))
 
     def waits(self, name: str, job: Job, message: str) -> None:
         """Send the message if it has lasted and has changed, at most once in `every` seconds, in its turn."""
@@ -107,10 +109,13 @@ class Progress:
                 self.events.record(job, "Waiting", message, once=message.partition(":")[0])
             self.reporter.progress(job, message, instead_of=instead_of)
 
-        return self._in_turn(name, job, tell)
+        return self._in_turn(name, job, tell, self.every)
 
-    def _in_turn(self, name: str, job: Job, tell: Callable[[], None]) -> bool:
-        """Whether it was told. An error does not become the Job's: it would keep its outcome waiting as well."""
+    def _in_turn(self, name: str, job: Job, tell: Callable[[], None], again: float) -> bool:
+        """Whether it was told. again: seconds until it is tried again where the portal or the cluster did not take it.
+
+        An error does not become the Job's: it would keep its outcome waiting as well.
+        """
         if (wait := self.pace.wait(job.uid)) > 0:
             self.work.add_after(name, wait)
             return False
@@ -122,7 +127,7 @@ class Progress:
                 tell()
             except (PortalError, ClusterError) as error:
                 log.info("Model %s: progress not sent: %s", job.model_id, error)
-                self.work.add_after(name, self.every)
+                self.work.add_after(name, again)
                 return False
         return True
 
