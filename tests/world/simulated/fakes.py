@@ -212,7 +212,7 @@ class FakeCluster:
 
     def list_pods(self, selector: str, fields: str = "") -> Listing[Pod]:
         key, _, uid = selector.partition("=")
-        # Those of one Job are known by it: a world of fifty thousand is not looked through for each.
+        # A world of fifty thousand is not looked through for each Job.
         pods = self._world.pods if key != names.POD_OF else self._world.owned(uid)
         return self._call("list", lambda: _listing(pods, selector, Pod))
 

@@ -130,8 +130,9 @@ class Kubernetes(Trainers):
             self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
     def owned(self, uid: str) -> Mapping[str, dict[str, Any]]:
-        """The pods of the Job with this uid, by theirs."""
-        return self._owned.get(uid, {})
+        """By their uids the pods among which those of this Job are."""
+        del uid
+        return self.pods
 
     def _pods_of(self, job: JsonObject) -> list[dict[str, Any]]:
         return list(self._owned.get(objects.uid_of(job), {}).values())

@@ -11,7 +11,7 @@ import heapq
 import math
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from dispatcher.cluster import names
@@ -170,6 +170,9 @@ class ManyWorld(World):
 
     def _seen(self, kind: str, item: dict[str, Any]) -> Job | Pod:
         return objects.job(item) if kind == "jobs" else objects.pod(item)
+
+    def owned(self, uid: str) -> Mapping[str, dict[str, Any]]:
+        return self._owned.get(uid, {})
 
     def watched(self, kind: type[T]) -> list[T]:
         """What a list shows: shared with what the watch told of it, as no two processes would."""
