@@ -77,7 +77,9 @@ class App:
         self._bounds = factories.bounds_of(settings, template)
         self._cluster = KubernetesJobs(
             settings.namespace,
-            pool_size=settings.launch_concurrency + settings.report_concurrency + 4,
+            pool_size=settings.launch_concurrency
+            + settings.report_concurrency
+            + (12 if settings.relay_listens_on else 4),
             on_call=self._metrics.cluster_call,
             on_defect=self._metrics.defects.labels("watch").inc,
         )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Connections that the relay keeps open to the portal.
-_RELAY_POOL = 24
+_RELAY_POOL = 32
 # Seconds that one of the status page's calls to the portal may take: it asks again later.
 _PAGE_TIMEOUT = 10.0
 

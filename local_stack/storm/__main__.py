@@ -96,6 +96,7 @@ def _storm(world: World, options: Options, end: float, comparison: list[str], sa
     record = actors.record = Record(world.cluster, QUEUE, actors.on_running)
     weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
     fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS | {"CREDENTIALS": options.credentials}, options.seed)
+    actors.relays = fleet.relays
     record.start()
     try:
         stormy = options.stormy or (end - time.monotonic()) * _STORMY

@@ -79,9 +79,12 @@ class Fleet:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         environment = world.settings(name) | settings
+        own = [_relay_of_its_own(environment) for _ in range(count)]
+        # What a Service would lead to; none where trainings share their credentials.
+        self.relays = [settings["RELAY_URL"] for settings in own if settings]
         self.members = [
-            world.run_dispatcher(f"{name}-dispatcher-{number}", environment | _relay_of_its_own(environment))
-            for number in range(1, count + 1)
+            world.run_dispatcher(f"{name}-dispatcher-{number}", environment | settings)
+            for number, settings in enumerate(own, 1)
         ]
 
     def begin_killing(self, kills: int, seconds: float) -> None:
@@ -136,7 +139,7 @@ class Fleet:
 
 
 def _relay_of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
-    """Side by side on one machine they cannot share a port. The pods of a storm have no process that would call it."""
+    """Side by side on one machine they cannot share a port."""
     if environment.get("CREDENTIALS") != "scoped":
         return {}
     port = free_port()

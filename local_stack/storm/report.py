@@ -50,6 +50,8 @@ def report(figures: Figures, calls: Mapping[str, int], suffered: Mapping[str, in
     )
     say(f"nodes       {_listed(weather.nodes)}; models that lost a pod: {len(figures.evidence.disrupted)}")
     say(f"actors      {_listed(figures.actors.done)}")
+    if figures.actors.relay_calls:
+        say(f"relays      {_listed(figures.actors.relay_calls)} by trainings with credentials of their own")
     say(f"deliveries  {deliveries} ({deliveries / max(1, sent):.2f} per message)")
     say(f"outcomes    {_listed(verdicts.outcomes)}")
     say(f"poison      {len(figures.evidence.poison)} entries, {verdicts.repeated} of them written twice")
