@@ -23,6 +23,8 @@ from trainer_image.host import memory
 from trainer_image.worker import child
 from trainer_image.worker.child import Worker
 
+pytestmark = pytest.mark.long
+
 ODD = "tests.world.odd_worker"
 
 
