@@ -161,18 +161,17 @@ class NodeAgent:
         while True:
             await asyncio.sleep(_MEMORY_PERIOD)
             limits = {
-                worker.processes[name].pid: (worker, name, limit)
+                container.process.pid: (container, container.memory_limit)
                 for worker in self._workers.values()
-                for name, limit in worker.limits.items()
+                for container in worker.containers
+                if container.process is not None and container.memory_limit
             }
             if not limits:
                 continue
             for group, used in group_memory(set(limits)).items():
-                worker, name, limit = limits[group]
+                container, limit = limits[group]
                 if used > limit and proportional_memory(group) > limit:
-                    process = worker.processes.get(name)
-                    if process is not None:
-                        process.kill(out_of_memory=True)
+                    container.kill(out_of_memory=True)
 
     # Faults on demand
 
@@ -204,8 +203,7 @@ class NodeAgent:
         loop = asyncio.get_running_loop()
         for worker in list(self._workers.values()):
             if kill:
-                for process in worker.processes.values():
-                    process.kill()
+                worker.kill_all()
             pod = self._pod(worker.key, worker.uid)
             if pod is None or has_ended(pod):
                 continue

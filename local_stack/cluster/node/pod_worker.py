@@ -1,7 +1,10 @@
-"""One pod on its node: from binding to its last status, as a kubelet does it with a local process as container.
+"""One pod on its node: from binding to its last status, as a kubelet does it with local processes as containers.
 
 The order of statuses follows tests/recorded: ContainerCreating, sandbox ready, Running, ended, phase Succeeded or
 Failed; a deletion is one more status after SIGTERM, the grace period and SIGKILL, then the object's removal.
+
+Init containers run one after the other, of which native sidecars are only waited for to start; then the main containers
+together; when these have ended, the sidecars are ended, the last first (Kubernetes' concepts, "Sidecar Containers").
 """
 
 from __future__ import annotations
@@ -9,26 +12,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from local_stack.cluster.node.container_env import (
-    MissingError,
-    command_line,
-    container_environment,
-    make_folders,
-)
-from local_stack.cluster.node.images import Image, is_valid, scripted_outcome
+from local_stack.cluster.node.container_env import MissingError
+from local_stack.cluster.node.container_worker import ContainerWorker
+from local_stack.cluster.node.images import scripted_outcome
 from local_stack.cluster.node.kubelet import Kubelet
 from local_stack.cluster.node.pod_status import LOST, ContainerState, PodState
-from local_stack.cluster.node.processes import ContainerProcess
-from local_stack.cluster.node.termination import start_error, termination_message
 from local_stack.cluster.node.volumes import prepare_volumes, refresh_volumes, sources_of
 from local_stack.cluster.registry.objects import Obj, key_of
-from local_stack.cluster.registry.quantities import quantity
 
 log = logging.getLogger(__name__)
 
-_MAX_BACKOFF = 300.0
+# Seconds that the kubelet gives a sidecar, however little the main containers have left.
+_LAST_GRACE = 2.0
+_STEP = 0.1
+_PATIENCE = 5.0  # seconds after SIGKILL
 
 
 class PodWorker:
@@ -43,23 +43,16 @@ class PodWorker:
         spec = pod["spec"]
         self.state = PodState(
             containers=[ContainerState(container) for container in spec["containers"]],
-            init=[ContainerState(container) for container in spec.get("initContainers") or ()],
+            init=[ContainerState(container, is_init=True) for container in spec.get("initContainers") or ()],
         )
-        self.processes: dict[str, ContainerProcess] = {}
+        self.containers = [
+            ContainerWorker(agent, pod, home, container, self.state, self.publish) for container in self.state.all
+        ]
+        self._sidecars: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
-        self._grace = 0.0
+        self._grace = float(spec.get("terminationGracePeriodSeconds") or 0)
         self._gone = False
         self._task = asyncio.get_running_loop().create_task(self._main())
-
-    @property
-    def limits(self) -> dict[str, int]:
-        """Memory limits in bytes of the running containers that have one."""
-        found = {}
-        for container in [*self.state.init, *self.state.containers]:
-            limit = ((container.spec.get("resources") or {}).get("limits") or {}).get("memory")
-            if limit and container.spec["name"] in self.processes:
-                found[container.spec["name"]] = int(quantity(str(limit)))
-        return found
 
     def source_changed(self, plural: str, namespace: str, name: str) -> None:
         """A Secret or ConfigMap is another now: its files are replaced, once the kubelet looks again."""
@@ -81,26 +74,31 @@ class PodWorker:
     def vanish(self, *, keep_folder: bool = False) -> None:
         """The object is gone: kill what runs, write no more status."""
         self._gone = True
-        self._kill_all()
-        self._task.cancel()
+        self._end_all()
         if not keep_folder:
             loop = asyncio.get_running_loop()
             loop.run_in_executor(None, lambda: shutil.rmtree(self.home, ignore_errors=True))
 
     def fail(self, reason: str, message: str) -> None:
         """The kubelet itself ends the pod (eviction, node shutdown)."""
-        self._kill_all()
-        self._task.cancel()
+        self._end_all()
         self.state.reason, self.state.message = reason, message
-        for container in self.state.containers:
+        for container in self.state.all:
             if container.running:
                 container.end(137, "Error", "")
         self._publish_end("Failed")
         self._task = asyncio.get_running_loop().create_task(self._after_end())
 
-    def _kill_all(self) -> None:
-        for process in self.processes.values():
-            process.kill()
+    def kill_all(self) -> None:
+        """SIGKILL to every container."""
+        for worker in self.containers:
+            worker.kill()
+
+    def _end_all(self) -> None:
+        self.kill_all()
+        self._task.cancel()
+        for task in self._sidecars:
+            task.cancel()
 
     async def _main(self) -> None:
         try:
@@ -114,7 +112,7 @@ class PodWorker:
         refused = self.agent.take_rejection()
         if refused:
             self.state.reason, self.state.message = refused
-            self.state.containers = []
+            self.state.containers, self.state.init = [], []
             self._publish_end("Failed")
             return await self._after_end()
         life = asyncio.create_task(self._run_all())
@@ -128,31 +126,49 @@ class PodWorker:
         finally:
             life.cancel()
             stop.cancel()
-        codes = [container.exit_code for container in self.state.containers]
         if not self._stopping.is_set():
             self.publish()
-        for container in self.state.containers:
-            if container.exit_code is None:
-                container.state = {"terminated": dict(LOST)}
+        await self._end_sidecars()
+        codes = [container.exit_code for container in self.state.containers]
+        if self.state.is_initialized:
+            for container in self.state.containers:
+                if container.exit_code is None:
+                    container.state = {"terminated": dict(LOST)}
         self._publish_end("Succeeded" if codes and all(code == 0 for code in codes) else "Failed")
         return await self._after_end()
 
     async def _shut_down(self, life: asyncio.Task[None]) -> None:
+        """Deleted: end what runs, but for the sidecars."""
         self.state.stopping = True
         self.publish()
-        if not any(process.exit_code is None for process in self.processes.values()):
-            return
-        for name, process in self.processes.items():
-            if process.exit_code is None:
-                self.agent.event(self.pod, "Normal", "Killing", f"Stopping container {name}", part=name)
-                process.terminate()
-        waited = 0.0
-        while not life.done() and waited < self._grace:
-            step = min(0.1, self._grace - waited)
-            await asyncio.wait({life}, timeout=step)
-            waited += step
-        self._kill_all()
-        await asyncio.wait({life}, timeout=5.0)
+        running = [worker for worker in self.containers if worker.process and not worker.container.is_sidecar]
+        await self._end(running, life)
+
+    async def _end_sidecars(self) -> None:
+        """The last first, with what is left of the grace period. One that waits to be restarted is not any more."""
+        sidecars = [worker for worker in self.containers if worker.container.is_sidecar]
+        for worker, task in reversed(list(zip(sidecars, self._sidecars, strict=False))):
+            if worker.process is None:
+                task.cancel()
+                continue
+            if self._grace:
+                self._grace = max(self._grace, _LAST_GRACE)
+            await self._end([worker], task)
+
+    async def _end(self, workers: Sequence[ContainerWorker], task: asyncio.Task[None]) -> None:
+        """SIGTERM, the rest of the grace period, SIGKILL; returns when none of them runs. `task`: what they run in."""
+        for worker in workers:
+            worker.terminate()
+        while self._grace > 0 and any(worker.process for worker in workers):
+            step = min(_STEP, self._grace)
+            await asyncio.wait({task}, timeout=step)
+            self._grace -= step
+        patience = _PATIENCE
+        while patience > 0 and any(worker.process for worker in workers):
+            for worker in workers:
+                worker.kill()
+            await asyncio.wait({task}, timeout=_STEP)
+            patience -= _STEP
 
     def _publish_end(self, phase: str) -> None:
         self.state.phase = phase
@@ -170,6 +186,7 @@ class PodWorker:
             self.agent.write_status(self.key, self.uid, self.state)
 
     async def _run_all(self) -> None:
+        """Until the main containers have ended, or an init container has failed."""
         instant = self.agent.images.find(self.state.containers[0].spec["image"])
         if instant and instant.instant:
             if sources_of(self.pod):
@@ -180,11 +197,20 @@ class PodWorker:
         self.state.sandbox = True
         self.publish()
         self.state.address = self.agent.next_address()
-        for container in self.state.init:
-            await self._run_container(container, volumes)
-            if container.exit_code != 0:
+        main: list[ContainerWorker] = []
+        for worker in self.containers:
+            if self._stopping.is_set():
                 return None
-        await asyncio.gather(*(self._run_container(c, volumes) for c in self.state.containers))
+            if worker.container.is_sidecar:
+                self._sidecars.append(asyncio.create_task(worker.run(volumes)))
+                await worker.started.wait()
+            elif worker.container.is_init:
+                await worker.run(volumes)
+                if worker.container.exit_code != 0:
+                    return None
+            else:
+                main.append(worker)
+        await asyncio.gather(*(worker.run(volumes) for worker in main))
         return None
 
     async def _run_instant(self) -> None:
@@ -205,107 +231,3 @@ class PodWorker:
             except MissingError as why:
                 self.agent.event(self.pod, "Warning", "FailedMount", str(why))
                 await asyncio.sleep(self.agent.waits.retry)
-
-    async def _run_container(self, container: ContainerState, volumes: dict[str, Path]) -> None:
-        policy = self.pod["spec"].get("restartPolicy")
-        wait = self.agent.waits.crash
-        while True:
-            image = await self._image(container)
-            await self._run_once(container, image, volumes)
-            if policy == "Never" or (policy == "OnFailure" and container.exit_code == 0):
-                return
-            container.last, container.restarts = container.state, container.restarts + 1
-            name = container.spec["name"]
-            where = f"{self.key[1]}_{self.key[0]}({self.uid})"
-            container.wait(
-                "CrashLoopBackOff",
-                f"back-off {int(wait)}s restarting failed container={name} pod={where}",
-            )
-            self.publish()
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _MAX_BACKOFF)
-
-    async def _image(self, container: ContainerState) -> Image:
-        """Wait until the image is there, recording why it is not."""
-        name, policy = container.spec["image"], container.spec.get("imagePullPolicy")
-        part = container.spec["name"]
-        wait = self.agent.waits.pull
-        while True:
-            image = self.agent.images.find(name)
-            if image:
-                text = f'Container image "{name}" already present on machine and can be accessed by the pod'
-                self.agent.event(self.pod, "Normal", "Pulled", text, part=part)
-                return image
-            if not is_valid(name):
-                why = (
-                    f'Failed to apply default image tag "{name}": couldn\'t parse image name "{name}": '
-                    "invalid reference format"
-                )
-                self._hold(container, "InvalidImageName", why, "InspectFailed")
-                await asyncio.sleep(self.agent.waits.retry)
-                continue
-            if policy == "Never":
-                why = f'Container image "{name}" is not present with pull policy of Never'
-                self._hold(container, "ErrImageNeverPull", why, "ErrImageNeverPull")
-                await asyncio.sleep(self.agent.waits.retry)
-                continue
-            why = self.agent.images.pull_error(name)
-            self.agent.event(self.pod, "Normal", "Pulling", f'Pulling image "{name}"', part=part)
-            text = f'Failed to pull image "{name}": {why}'
-            self._hold(container, "ErrImagePull", why, "Failed", text)
-            await asyncio.sleep(min(1.0, wait / 2))
-            back_off = f'Back-off pulling image "{name}"'
-            self.agent.event(self.pod, "Normal", "BackOff", back_off, part=part)
-            self._hold(container, "ImagePullBackOff", f"{back_off}: ErrImagePull: {why}", "")
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, _MAX_BACKOFF)
-
-    def _hold(self, container: ContainerState, reason: str, why: str, event: str, text: str = "") -> None:
-        part = container.spec["name"]
-        if event:
-            self.agent.event(self.pod, "Warning", event, text or why, part=part)
-        self.agent.event(self.pod, "Warning", "Failed", f"Error: {reason}", part=part)
-        container.wait(reason, why)
-        self.publish()
-
-    async def _run_once(self, container: ContainerState, image: Image, volumes: dict[str, Path]) -> None:
-        spec = container.spec
-        name = spec["name"]
-        folders = make_folders(spec, volumes, self.home)
-        while True:
-            try:
-                env = container_environment(self.agent.store, self.pod, spec, folders)
-                argv = command_line(spec, image.entrypoint, env, folders)
-                if argv:
-                    break
-                self._hold(container, "CreateContainerError", "no command specified", "Failed")
-            except MissingError as missing:
-                self.agent.event(self.pod, "Warning", "Failed", f"Error: {missing}", part=name)
-                container.wait("CreateContainerConfigError", str(missing))
-                self.publish()
-            await asyncio.sleep(self.agent.waits.retry)
-        self.agent.event(self.pod, "Normal", "Created", "Container created", part=name)
-        cwd = Path(folders.localized(spec.get("workingDir") or "")) if spec.get("workingDir") else folders.root
-        log_file = self.home / "logs" / f"{name}.log"
-        try:
-            process = ContainerProcess(
-                self.agent.undertaker, argv, env, cwd if cwd.is_dir() else folders.root, log_file
-            )
-        except OSError:
-            why = start_error(argv[0])
-            self.agent.event(self.pod, "Warning", "Failed", f"Error: {why}", part=name)
-            container.end(128, "StartError", why)
-            return
-        self.processes[name] = process
-        container.run()
-        self.agent.event(self.pod, "Normal", "Started", "Container started", part=name)
-        if container not in self.state.init:
-            self.state.phase = "Running"
-        self.publish()
-        code = await process.wait()
-        del self.processes[name]
-        message = termination_message(spec, folders.termination, log_file, code)
-        reason = "OOMKilled" if process.out_of_memory else "Error" if code else "Completed"
-        container.end(code, reason, message)
-        if len(self.state.containers) > 1 or container in self.state.init:
-            self.publish()

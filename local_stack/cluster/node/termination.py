@@ -11,12 +11,17 @@ _MESSAGE_LIMIT = 4096  # bytes
 _LOG_BYTES, _LOG_LINES = 2048, 80
 
 
-def start_error(program: str) -> str:
-    """The container runtime's message for a command that does not exist."""
+def start_error(program: str, error: OSError) -> str:
+    """The container runtime's message for a command that cannot be run (containerd 2.1 with runc)."""
+    if isinstance(error, PermissionError):
+        why = "permission denied"
+    elif "/" in program:
+        why = f"stat {program}: no such file or directory"
+    else:
+        why = "executable file not found in $PATH"
     return (
         "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc create failed: "
-        f'unable to start container process: error during container init: exec: "{program}": '
-        "executable file not found in $PATH"
+        f'unable to start container process: exec: "{program}": {why}'
     )
 
 

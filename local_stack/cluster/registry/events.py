@@ -16,12 +16,12 @@ class Recorder:
         self._store = store
         self._component = component
         self._host = host
-        self._last: dict[tuple[str, str, str], str] = {}
+        self._last: dict[tuple[str, ...], str] = {}
 
     def record(self, about: Obj, kind: str, reason: str, message: str, *, part: str = "") -> None:
         """`kind` is Normal or Warning; `part` names a container of the pod."""
         meta = about["metadata"]
-        key = (meta["uid"], reason, message)
+        key = (meta["uid"], part, reason, message)
         namespace = meta.get("namespace") or "default"
         earlier = self._last.get(key)
         found = self._store.get("events", namespace, earlier) if earlier else None
@@ -34,7 +34,8 @@ class Recorder:
             self._last.clear()
         event = self._event(about, kind, reason, message)
         if part:
-            event["involvedObject"]["fieldPath"] = f"spec.containers{{{part}}}"
+            init = any(container["name"] == part for container in about["spec"].get("initContainers") or ())
+            event["involvedObject"]["fieldPath"] = f"spec.{'initContainers' if init else 'containers'}{{{part}}}"
         source = {"component": self._component, **({"host": self._host} if self._host else {})}
         stamp = now_stamp()
         event |= {"source": source, "firstTimestamp": stamp, "lastTimestamp": stamp, "count": 1}

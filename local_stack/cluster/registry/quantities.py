@@ -41,18 +41,23 @@ def shown(number: float) -> str:
 
 
 def pod_requests(spec: Mapping[str, Any]) -> dict[str, float]:
-    """What the scheduler counts: the sum over containers, or the largest init container where that is more.
+    """What the scheduler counts: all that run at once, or the largest init container where that is more.
 
-    A limit without a request counts as the request.
+    A limit without a request counts as the request. An init container with restartPolicy Always is a native sidecar:
+    it goes on beside those after it (Kubernetes' concepts, "Sidecar Containers").
     """
-    total: dict[str, float] = {}
+    beside: dict[str, float] = {}
+    most: dict[str, float] = {}
+    for container in spec.get("initContainers") or ():
+        wanted = _wanted(container)
+        for name, amount in wanted.items():
+            most[name] = max(most.get(name, 0.0), beside.get(name, 0.0) + amount)
+            if container.get("restartPolicy") == "Always":
+                beside[name] = beside.get(name, 0.0) + amount
     for container in spec.get("containers") or ():
         for name, amount in _wanted(container).items():
-            total[name] = total.get(name, 0.0) + amount
-    for container in spec.get("initContainers") or ():
-        for name, amount in _wanted(container).items():
-            total[name] = max(total.get(name, 0.0), amount)
-    return total
+            beside[name] = beside.get(name, 0.0) + amount
+    return {name: max(most.get(name, 0.0), beside.get(name, 0.0)) for name in {**beside, **most}}
 
 
 def _wanted(container: Mapping[str, Any]) -> dict[str, float]:
@@ -62,9 +67,10 @@ def _wanted(container: Mapping[str, Any]) -> dict[str, float]:
 
 
 def pod_limits(spec: Mapping[str, Any]) -> dict[str, float]:
-    """The sum of the containers' limits."""
+    """The sum of the limits of the containers that run at once."""
     total: dict[str, float] = {}
-    for container in spec.get("containers") or ():
+    sidecars = [c for c in spec.get("initContainers") or () if c.get("restartPolicy") == "Always"]
+    for container in [*(spec.get("containers") or ()), *sidecars]:
         limits = (container.get("resources") or {}).get("limits") or {}
         for name, value in limits.items():
             total[name] = total.get(name, 0.0) + quantity(str(value))

@@ -70,6 +70,7 @@ def pod_facts(event: Obj) -> Facts:
         "phase": (status["phase"], status.get("reason")),
         **{kind: conditions.get(kind) for kind in (*kinds, "ContainersReady")},
         "containers": tuple(_container(container) for container in status.get("containerStatuses") or ()),
+        "init": tuple(_container(container) for container in status.get("initContainerStatuses") or ()),
         "class": (status["qosClass"], meta.get("labels", {}).keys() >= {"job-name", "controller-uid"}),
         "allocated": json.dumps(status.get("allocatedResources"), sort_keys=True),
         "resources": json.dumps(status.get("resources"), sort_keys=True),

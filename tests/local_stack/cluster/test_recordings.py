@@ -92,6 +92,23 @@ def _image_pull(replay: Replay) -> None:
         replay.kube.wait_pod("model-1", waits)
 
 
+def _init_image_pull(replay: Replay) -> None:
+    replay.start("init-image-pull")
+    for reason in ("ErrImagePull", "ImagePullBackOff"):
+
+        def waits(pod: Obj, reason: str = reason) -> bool:
+            ((word, state),) = pod["status"]["initContainerStatuses"][0]["state"].items()
+            return word == "waiting" and state["reason"] == reason
+
+        replay.kube.wait_pod("model-1", lambda pod: "initContainerStatuses" in pod["status"] and waits(pod))
+
+
+def _sidecar_goes_on(replay: Replay) -> None:
+    replay.start("sidecar-goes-on")
+    replay.running()
+    wait_until(lambda: (replay.kube.get("jobs", "model-1") or {})["status"].get("ready") == 0)
+
+
 def _unschedulable(replay: Replay) -> None:
     replay.start("unschedulable")
     replay.kube.wait_pod("model-1", lambda pod: find(pod, "PodScheduled"))
@@ -188,6 +205,10 @@ SITUATIONS: dict[str, Act] = {
     "out-of-memory": _until("Failed")("out-of-memory"),
     "killed-137": _until("Failed")("killed-137"),
     "image-pull": _image_pull,
+    "init-image-pull": _init_image_pull,
+    "missing-command": _until("Failed")("missing-command"),
+    "native-sidecar": _until("Complete")("native-sidecar"),
+    "sidecar-goes-on": _sidecar_goes_on,
     "image-never-pull": _waits("ErrImageNeverPull")("image-never-pull"),
     "invalid-image-name": _waits("InvalidImageName")("invalid-image-name"),
     "missing-secret": _waits("CreateContainerConfigError")("missing-secret"),
@@ -202,11 +223,6 @@ SITUATIONS: dict[str, Act] = {
     "suspended-then-resumed": _suspended,
     "ttl-after-report": _ttl,
 }
-# The stand-in's node starts containers one after the other, and does not know native sidecars: these hold only the
-# dispatcher's rules (tests/dispatcher/decisions/test_outcome_recordings.py).
-_OF_SEVERAL_CONTAINERS = {"sidecar-goes-on", "native-sidecar", "init-image-pull"}
-# What a container runtime says of a program that is not there differs with its version.
-_OF_THE_RUNTIME = {"missing-command"}
 # These need the whole node: its two GPUs, or its absence.
 _ALONE = ("preempted", "node-lost")
 
@@ -275,4 +291,4 @@ def test_the_stand_in_goes_through_the_recorded_states(
 
 def test_every_recording_is_replayed() -> None:
     folders = {path.name for path in RECORDED.iterdir() if path.is_dir()}
-    assert folders == set(SITUATIONS) | _OF_SEVERAL_CONTAINERS | _OF_THE_RUNTIME
+    assert folders == set(SITUATIONS)
