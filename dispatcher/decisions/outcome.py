@@ -260,8 +260,11 @@ def _stale_until(job: Job, pods: Sequence[Pod], ended: Condition) -> float | Non
     return None if ended.since is None else ended.since + _STALE_PATIENCE
 
 
-def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | None:
+def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
     """The outcome by the last pod's end alone: where no retry can come, the Job controller only says so a second later.
+
+    A pod may have failed although its trainer has published: a sidecar was killed with it, or the portal not told. Such
+    a Job is stopped, else Kubernetes tries again, and beside a sidecar that attempt does not end either.
 
     pods: oldest first. None where it may retry, or something else than the pod's own end decides.
     """
@@ -269,7 +272,7 @@ def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | None:
         return None
     pod = pods[-1]
     if _reports_completed(pod):
-        return _COMPLETED
+        return _COMPLETED if pod.phase == "Succeeded" else Stop(_COMPLETED.verdict)
     if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
         return None
     count, code = _counted(job, pods), pod.trainer_end.exit_code

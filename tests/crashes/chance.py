@@ -39,6 +39,8 @@ def _scenario(rng: random.Random, *, scoped: bool) -> Scenario:
         world.scoped = scoped
         world.denied = rng.choice([0, 0, 0, 1, 3, 6])
         for model in models:
+            if (beside := rng.choice(["", "", "", "ordinary", "native"])) != "":
+                world.sidecars[model] = beside
             world.set_status(
                 model, rng.choice([S.CREATED, S.CREATED, S.CREATED, S.RECONFIGURE, S.COMPLETED, S.PROCESSING])
             )

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 
 from portal_client.statuses import ProcessingStatus
+from tests.world import json_objects as objects
 from tests.world.simulated.world import World
 
 S = ProcessingStatus
@@ -170,6 +171,36 @@ def lies() -> World:
     return world
 
 
+def _beside(script: list[str], sidecar: str) -> World:
+    world = _one(script)
+    world.sidecars["1"] = sidecar
+    return world
+
+
+def sidecar_goes_on() -> World:
+    """Two trainers that end while another container keeps the pod; their last words reach nobody but Kubernetes."""
+    return _beside(["retry", "complete-unreported"], "ordinary")
+
+
+def sidecar_outlives_invalid() -> World:
+    return _beside(["invalid-unreported"], "ordinary")
+
+
+def sidecars_pod_deleted() -> World:
+    """Somebody deletes the pod that its sidecar keeps, though its trainer has published."""
+    world = _beside(["complete-unreported"], "ordinary")
+    world.when(lambda: _trainer_ended(world), lambda: world.delete_pod(next(iter(world.pods.values())), by_hand=True))
+    return world
+
+
+def _trainer_ended(world: World) -> bool:
+    return any("terminated" in objects.trainer_state(pod) for pod in world.pods.values())
+
+
+def native_sidecar() -> World:
+    return _beside(["killed", "complete-unreported"], "native")
+
+
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,
@@ -192,6 +223,10 @@ SINGLE: list[Scenario] = [
     denied,
     denied_twice,
     denied_at_first,
+    sidecar_goes_on,
+    sidecar_outlives_invalid,
+    sidecars_pod_deleted,
+    native_sidecar,
 ]
 # Those in which a Secret is made, made for the next training of the same name, and renewed.
 SCOPED: list[Scenario] = [

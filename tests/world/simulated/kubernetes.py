@@ -21,6 +21,8 @@ from tests.world.simulated.trainers import Trainers
 from training_common.times import rfc3339
 
 S = ProcessingStatus
+# Seconds between a failed pod and the next (job_controller.go, DefaultJobPodFailureBackOff; it grows there).
+_BACK_OFF = 10.0
 Change = tuple[str, str, Any]
 """(jobs or pods, ADDED, MODIFIED or DELETED, what the watch tells of the object)"""
 
@@ -42,6 +44,7 @@ class Kubernetes(Trainers):
         self.watching = False
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
+        self.sidecars: dict[str, str] = {}  # model → "ordinary" or "native": what runs beside its trainers
         self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
         self._owned: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)  # a Job's uid → its pods by uid
         self._shown: dict[str, tuple[float, S | None]] = {}
@@ -126,7 +129,7 @@ class Kubernetes(Trainers):
             del self._owned[objects.owner_uid(pod) or ""]
         self.touch("pods", pod, "DELETED")
         owner = self._owner(pod)
-        if owner is not None and not objects.is_finished(owner) and objects.pod_phase(pod) == "Succeeded":
+        if owner is not None and not objects.is_finished(owner) and _exit_code(pod) == 0:
             self.blur(objects.model_id_of(pod))  # a deleted Job has no other witness
 
     def owned(self, uid: str) -> Mapping[str, dict[str, Any]]:
@@ -210,7 +213,7 @@ class Kubernetes(Trainers):
             if not alive:
                 note.finished_at = self.now
                 self._condition(job, "Failed", reason)
-        elif not alive:
+        elif not alive and self.now >= note.failed_at + _BACK_OFF:
             self._create_pod(job)
 
     def _why_failed(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]]) -> str | None:
@@ -230,6 +233,7 @@ class Kubernetes(Trainers):
                 note.succeeded += 1
             elif objects.condition(pod, "DisruptionTarget") is None:
                 note.failed += 1
+                note.failed_at = self.now
             job["status"] |= {"failed": note.failed, "succeeded": note.succeeded}
             self.touch("jobs", job)
 
@@ -259,7 +263,7 @@ class Kubernetes(Trainers):
                 },
                 "ownerReferences": [{"kind": "Job", "controller": True, "uid": objects.uid_of(job)}],
             },
-            "spec": {"containers": [{"name": "trainer"}]},
+            "spec": self.pod_spec(model_id),
             "status": {"phase": "Pending"},
         }
         script = self.trainers.get(model_id) or ["complete"]

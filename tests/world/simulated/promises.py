@@ -1,7 +1,8 @@
 """What the simulated world holds dispatchers to.
 
 Always
-- One unfinished Job a model; no pod before Processing was attempted for its Job; no two pods of one model.
+- One unfinished Job a model; no pod before Processing was attempted for its Job, nor after its report; no two pods of
+  one model.
 - A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
   message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
 - A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
@@ -76,6 +77,8 @@ class Promises:
     def check_pod(self, job: Mapping[str, Any]) -> None:
         model_id = objects.model_id_of(job)
         note = self.notes[objects.uid_of(job)]
+        if objects.is_reported(job):
+            raise Violation(f"a pod of model {model_id} is made although its Job is reported")
         told = self.models[model_id].history[max(0, note.model_version - 1) :]
         attempted = self._put_attempts.get(model_id, -1) >= note.created_call
         if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):

@@ -53,6 +53,7 @@ class JobNote:
     started_at: float | None = None
     finished_at: float = 0.0
     failed: int = 0
+    failed_at: float = float("-inf")
     succeeded: int = 0
     counted: set[str] = field(default_factory=set)
 

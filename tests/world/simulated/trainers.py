@@ -20,6 +20,7 @@ class Trainers(Telling):
 
     models: dict[str, Any]
     acts: dict[str, str]
+    sidecars: dict[str, str]
     begun: dict[str, int]
     _began: set[str]
 
@@ -46,13 +47,17 @@ class Trainers(Telling):
         if objects.pod_is_over(pod):
             if objects.is_deleting(pod) or self._owner(pod) is None:
                 self._remove_pod(pod)
+        elif "terminated" in objects.trainer_state(pod):
+            # The kubelet ends a native sidecar by itself; an ordinary one goes on until somebody deletes the pod.
+            if objects.is_deleting(pod) or self.sidecars[objects.model_id_of(pod)] == "native":
+                self._end_sidecar(pod)
         elif objects.is_deleting(pod):
             self.cut_off(pod)
             polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)
             self._end_pod(pod, 0 if polite else 143, None)
         elif "running" not in objects.trainer_state(pod):
-            state = {"name": "trainer", "state": {"running": {"startedAt": self._time()}}}
-            pod["status"] = {"phase": "Running", "containerStatuses": [state]}
+            running = {"running": {"startedAt": self._time()}}
+            pod["status"] = self._status(pod, "Running", running, running)
             self.touch("pods", pod)
         else:
             self._train(pod, uid)
@@ -120,10 +125,40 @@ class Trainers(Telling):
         ended: dict[str, Any] = {"exitCode": code, "finishedAt": self._time()}
         if word is not None:
             ended["message"] = json.dumps(word)
-        pod["status"] = {
-            "phase": "Succeeded" if code == 0 else "Failed",
-            "containerStatuses": [{"name": "trainer", "state": {"terminated": ended}}],
-        }
+        if self.sidecars.get(objects.model_id_of(pod)) and not disrupted and not objects.is_deleting(pod):
+            pod["status"] = self._status(pod, "Running", {"terminated": ended}, {"running": {}})
+        else:
+            phase = "Succeeded" if code == 0 else "Failed"
+            pod["status"] = self._status(pod, phase, {"terminated": ended}, {"terminated": {"exitCode": 143}})
         if disrupted:
             pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": disrupted}]
         self.touch("pods", pod)
+
+    def _end_sidecar(self, pod: dict[str, Any]) -> None:
+        """What is left of the pod ends by SIGTERM: the phase is that of its main containers, of which one may be it."""
+        trainer = objects.trainer_state(pod)
+        native = self.sidecars[objects.model_id_of(pod)] == "native"
+        phase = "Succeeded" if native and trainer["terminated"]["exitCode"] == 0 else "Failed"
+        pod["status"] = self._status(pod, phase, trainer, {"terminated": {"exitCode": 143}})
+        self.touch("pods", pod)
+
+    def pod_spec(self, model_id: str) -> dict[str, Any]:
+        trainer, beside = {"name": "trainer"}, self.sidecars.get(model_id)
+        if beside == "ordinary":
+            return {"containers": [trainer, {"name": "side"}]}
+        if beside == "native":
+            return {"containers": [trainer], "initContainers": [{"name": "side", "restartPolicy": "Always"}]}
+        return {"containers": [trainer]}
+
+    def _status(
+        self, pod: objects.JsonObject, phase: str, trainer: Mapping[str, Any], side: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A pod's status, by the states of its containers."""
+        status: dict[str, Any] = {"phase": phase, "containerStatuses": [{"name": "trainer", "state": trainer}]}
+        beside = {"name": "side", "state": side, "started": "running" in side}
+        match self.sidecars.get(objects.model_id_of(pod)):
+            case "ordinary":
+                status["containerStatuses"].append(beside)
+            case "native":
+                status["initContainerStatuses"] = [beside]
+        return status
