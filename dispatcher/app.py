@@ -103,6 +103,7 @@ class App:
             template,
             factories.defaults_of(settings),
             put_budget=settings.put_budget,
+            lag=settings.status_lag,
             kueue_queue=settings.kueue_queue,
             credentials=self._credentials,
             events=self._events,
@@ -140,6 +141,7 @@ class App:
             self._portal,
             self._metrics,
             ttl=self._settings.ttl_after_report,
+            lag=self._settings.status_lag,
             events=self._events,
             on_outage=self._on_refused_outcomes,
         )

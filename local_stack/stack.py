@@ -63,6 +63,8 @@ class Stack(Surroundings):
                 "HEALTH_PORT": str(free_port()),
                 # Often, because the demo's trainings are short.
                 "STATUS_PROGRESS_SECONDS": "1",
+                # The stand-in's answers are never behind its writes.
+                "STATUS_LAG_SECONDS": "0",
                 "POLL_MAX_SECONDS": "1",
                 "RESYNC_SECONDS": "5",
                 **(self.scoped_settings() if self.scoped else {}),

@@ -81,6 +81,8 @@ class Surroundings(Stoppable):
             "KUBECONFIG": str(self.kubeconfig),
             "NAMESPACE": namespace,
             "JOB_TEMPLATE": str(self.job_template),
+            # The stand-in's answers are never behind its writes.
+            "STATUS_LAG_SECONDS": "0",
         }
 
     def scoped_settings(self) -> dict[str, str]:

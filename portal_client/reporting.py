@@ -60,12 +60,13 @@ class OwnWrites:
     """What we have written for the model so far.
 
     acknowledged: the portal has taken our Processing. before: what it showed before that; None where nobody knows.
-    since: seconds since the last of our writes that it took.
+    since: seconds since the last of our writes that it took. lag: seconds by which its answers may be behind.
     """
 
     acknowledged: bool
     before: ProcessingStatus | None = None
     since: float = float("inf")
+    lag: float = PLAUSIBLE_LAG
 
 
 def before_write(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None) -> Step:
@@ -86,7 +87,7 @@ def is_proof(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None)
         return True
     if own.before is None and shown.is_terminal:
         return True
-    return doubted_for is not None and min(own.since, doubted_for) >= PLAUSIBLE_LAG
+    return doubted_for is not None and min(own.since, doubted_for) >= own.lag
 
 
 def after_failure(error: PortalError, *, words_left: bool, refused_for: float, others_taken: bool) -> Step:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from portal_client import settings as portal
 from portal_client.model_ids import is_container_name
+from portal_client.reporting import PLAUSIBLE_LAG
 from training_common.parsers import choice, file, matching, seconds, switch, text, url, whole
 from training_common.redaction import redact
 from training_common.settings import broken, read, safe_repr, setting
@@ -205,6 +206,13 @@ class Settings:
         whole(1, 1000),
         "Most progress messages sent to the portal in a second, of all models together",
         "5",
+    )
+    status_lag: float = setting(
+        "STATUS_LAG_SECONDS",
+        seconds(0, 3600),
+        "How far the portal's answers may be behind its writes (a cache, a replica): for so long a status that "
+        "contradicts a new request, or our own write, is looked at again before it is believed",
+        f"{PLAUSIBLE_LAG:.0f}",
     )
     image_pull_grace: float = setting(
         "IMAGE_PULL_GRACE_SECONDS",

@@ -39,8 +39,9 @@ _PATCH_ATTEMPTS = 5
 class Reporter:
     """The portal's side of a Job's life after its launch. The caller holds the model's lock.
 
-    portal: None with STATUS_TRACKING=off. ttl: seconds for which a reported Job is kept. on_outage(sentence, model_id):
-    called while the portal takes no outcome of any model.
+    portal: None with STATUS_TRACKING=off. ttl: seconds for which a reported Job is kept. lag: by how many the
+    portal's answers may be behind. on_outage(sentence, model_id): called while the portal takes no outcome of any
+    model.
     """
 
     cluster: Cluster
@@ -48,12 +49,13 @@ class Reporter:
     metrics: Metrics
     _: KW_ONLY
     ttl: int
+    lag: float = reporting.PLAUSIBLE_LAG
     events: EventRecorder = NULL_RECORDER
     clock: Callable[[], float] = time.time
     on_outage: Callable[[str, str], None] = lambda sentence, model_id: None
 
     def __post_init__(self) -> None:
-        self._tries = Tries(self.cluster, self.portal, self.clock, self.on_outage)
+        self._tries = Tries(self.cluster, self.portal, self.clock, self.on_outage, self.lag)
 
     def report(self, job: Job, ended: Ended) -> Job | None:
         """Send the outcome to the portal, then release the Job; returns it, if it is still there.

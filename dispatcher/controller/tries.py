@@ -20,7 +20,7 @@ from dispatcher.ports import Cluster
 from portal_client import reporting
 from portal_client.errors import PortalError, StatusInDoubt, WriteConflict
 from portal_client.protocol import Portal
-from portal_client.reporting import PLAUSIBLE_LAG, OutcomeWrites, Step
+from portal_client.reporting import OutcomeWrites, Step
 from portal_client.statuses import ProcessingStatus
 from training_common.times import rfc3339
 
@@ -32,12 +32,13 @@ _REFUSED_PAUSE_MAX = 300.0
 
 @dataclass(eq=False)
 class Tries:
-    """Of all Jobs; one worker at a time has a Job. on_outage(sentence, model_id): see Reporter."""
+    """Of all Jobs; one worker at a time has a Job. lag, on_outage(sentence, model_id): see Reporter."""
 
     cluster: Cluster
     portal: Portal | None
     clock: Callable[[], float]
     on_outage: Callable[[str, str], None]
+    lag: float
 
     _writes: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)
     # By the Job's uid: when a look first contradicted our writes, when the outcome was first refused (epoch seconds),
@@ -65,7 +66,7 @@ class Tries:
     def are_superseded(self, job: Job, shown: ProcessingStatus) -> bool:
         """Whether somebody has moved on. Raises StatusInDoubt where the portal may only lag behind."""
         now = self.clock()
-        own = own_writes(job, now)
+        own = own_writes(job, now, self.lag)
         first = self._doubted.get(job.uid)
         step = reporting.before_write(shown, own, None if first is None else now - first)
         if step is Step.LOOK_AGAIN:
@@ -73,7 +74,7 @@ class Tries:
             # Tried again by the work queue's own pauses: most caches have forgotten it long before it is believed.
             raise StatusInDoubt(
                 f"The portal shows {shown.title} for model {job.model_id} although it has acknowledged Processing: its "
-                f"answers may lag behind, so it is believed only where it stays for {PLAUSIBLE_LAG:.0f} s"
+                f"answers may lag behind, so it is believed only where it stays for {self.lag:.0f} s"
             )
         self._doubted.pop(job.uid, None)
         if step is Step.SUPERSEDED:

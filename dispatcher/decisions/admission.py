@@ -11,6 +11,7 @@ from enum import Enum, auto
 
 from dispatcher.cluster.jobs import Job
 from dispatcher.decisions.own_writes import may_be_older
+from portal_client.reporting import PLAUSIBLE_LAG
 from portal_client.statuses import ProcessingStatus
 
 
@@ -59,17 +60,37 @@ class Action(Enum):
 
 @dataclass(frozen=True)
 class Decision:
-    """sentence: why, for the log."""
+    """sentence: why, for the log. after: seconds until a requeued message is worth another look; 0: soon."""
 
     action: Action
     sentence: str
+    after: float = 0.0
 
 
-def decide(status: ProcessingStatus, job: Job | None, message_id: str, now: float) -> Decision:
+def decide(
+    status: ProcessingStatus,
+    job: Job | None,
+    message_id: str,
+    now: float,
+    *,
+    queued_at: float = 0.0,
+    lag: float = PLAUSIBLE_LAG,
+) -> Decision:
     """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name.
 
-    now: epoch seconds.
+    now, queued_at: epoch seconds. lag: seconds by which the portal's answers may be behind: whoever sends a request has
+    just made its model ready, so a status that forbids it is believed when the request is older than that.
     """
+    decision = _decide(status, job, message_id, now, lag)
+    age = now - queued_at
+    if decision.action not in (Action.REFUSE, Action.ABANDON) or abs(age) >= lag:
+        return decision
+    # Each look twice as late as the one before: most caches have forgotten it long before it is believed.
+    after = max(0.0, min(age, lag - age))
+    return Decision(Action.LATER, f"status {status.title}, which may be older than the request", after)
+
+
+def _decide(status: ProcessingStatus, job: Job | None, message_id: str, now: float, lag: float) -> Decision:
     if job is None:
         if status.may_start:
             return Decision(Action.LAUNCH, f"status {status.title}")
@@ -82,7 +103,7 @@ def decide(status: ProcessingStatus, job: Job | None, message_id: str, now: floa
         return Decision(Action.BLOCKED, f"a Job named {job.name} exists that the dispatcher did not create")
     if job.annotations.message_id == message_id:
         return _own(status, job)
-    return _other(status, job, now)
+    return _other(status, job, now, lag)
 
 
 def _own(status: ProcessingStatus, job: Job) -> Decision:
@@ -93,18 +114,18 @@ def _own(status: ProcessingStatus, job: Job) -> Decision:
     return Decision(Action.ADOPT, "this message's Job is half-launched")
 
 
-def _other(status: ProcessingStatus, job: Job, now: float) -> Decision:
+def _other(status: ProcessingStatus, job: Job, now: float, lag: float) -> Decision:
     if not status.may_start:
         return Decision(Action.REFUSE, _refusal(status))
     if job.is_finished or job.is_reported:
-        if job.is_reported and may_be_older(status, job, now):
+        if job.is_reported and may_be_older(status, job, now, lag):
             return Decision(Action.LATER, f"status {status.title}, which may be older than what was just reported")
         if job.is_reported:
             return Decision(Action.LAUNCH, f"status {status.title}; the Job before has ended and is reported")
         return Decision(Action.LATER, "the Job before has ended; its outcome is reported first")
     if job.is_deleting:
         return Decision(Action.LATER, "the Job before is being deleted")
-    if job.is_acknowledged and may_be_older(status, job, now):
+    if job.is_acknowledged and may_be_older(status, job, now, lag):
         return Decision(Action.LATER, f"status {status.title}, which may be older than our Processing")
     if job.is_acknowledged:
         return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is requested")

@@ -6,11 +6,11 @@ from contextlib import suppress
 
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
-from portal_client.reporting import OwnWrites, is_proof
+from portal_client.reporting import PLAUSIBLE_LAG, OwnWrites, is_proof
 from portal_client.statuses import ProcessingStatus
 
 
-def own_writes(job: Job, now: float) -> OwnWrites:
+def own_writes(job: Job, now: float, lag: float = PLAUSIBLE_LAG) -> OwnWrites:
     """now: epoch seconds. A Job of an older version does not say what stood at the portal before."""
     before = None
     with suppress(ValueError):
@@ -18,10 +18,10 @@ def own_writes(job: Job, now: float) -> OwnWrites:
     acknowledged = job.is_acknowledged or job.report.get("portal") == "reported"
     noted = (timestamp(job.annotations.launched_at), timestamp(job.annotations.reported_at))
     last = max((moment for moment in noted if moment is not None), default=float("-inf"))
-    return OwnWrites(acknowledged, before, max(0.0, now - last))
+    return OwnWrites(acknowledged, before, max(0.0, now - last), lag)
 
 
-def may_be_older(shown: ProcessingStatus, job: Job, now: float) -> bool:
+def may_be_older(shown: ProcessingStatus, job: Job, now: float, lag: float = PLAUSIBLE_LAG) -> bool:
     """Whether `shown` may be what stood there before we wrote for this Job, by a portal that lags behind."""
-    own = own_writes(job, now)
+    own = own_writes(job, now, lag)
     return own.acknowledged and not is_proof(shown, own, own.since)

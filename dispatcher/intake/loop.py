@@ -194,7 +194,7 @@ class Intake:
         model, effect, sentence = request.model_id, decision.action.message, decision.sentence
         if effect is MessageEffect.REQUEUE:
             log.info("Model %s: message %s is requeued: %s", model, message.id, sentence)
-            self._requeue(message, _LATER)
+            self._requeue(message, max(_LATER, decision.after))
         elif effect is MessageEffect.FAIL:
             self._message_failed(message, request, "NameTaken", f"Model {model} cannot be launched: {sentence}")
         else:

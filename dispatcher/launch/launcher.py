@@ -77,9 +77,9 @@ class Launcher:
     """Takes one request through the steps. The caller holds the model's lock.
 
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
-    of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports.
-    kueue_queue: the LocalQueue that resumes the Jobs, "" where we do. credentials: None where all trainings share the
-    template's. identity: of this process, noted on its Jobs.
+    of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports. lag: seconds
+    by which the portal's answers may be behind. kueue_queue: the LocalQueue that resumes the Jobs, "" where we do.
+    credentials: None where all trainings share the template's. identity: of this process, noted on its Jobs.
     timed(step): measures one step.
     """
 
@@ -89,6 +89,7 @@ class Launcher:
     defaults: JobDefaults
     _: KW_ONLY
     put_budget: float
+    lag: float = reporting.PLAUSIBLE_LAG
     kueue_queue: str = ""
     credentials: ScopedCredentials | None = None
     events: EventRecorder = NULL_RECORDER
@@ -107,7 +108,7 @@ class Launcher:
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
         # A refusal needs the Job to distinguish our own training from another's; a launch learns of it by the 409.
         job = None if status.may_start else self.cluster.get_job(request.model_container)
-        decision = admission.decide(status, job, delivery.message_id, self.clock())
+        decision = self._decide(status, job, delivery)
         for _ in range(3):
             if decision.action.job is not JobEffect.CREATE:
                 return self._apply(decision, job, request.model_id, status, delivery)
@@ -123,7 +124,7 @@ class Launcher:
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self.cluster.get_job(request.model_container)
             status = self._status(request.model_id)
-            decision = admission.decide(status, job, delivery.message_id, self.clock())
+            decision = self._decide(status, job, delivery)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, cached: Job) -> Decision:
@@ -134,7 +135,7 @@ class Launcher:
             return Decision(Action.DONE, "it is gone")
         model_id = job.model_id
         status = self._status(model_id)
-        decision = admission.decide(status, job, job.annotations.message_id or "", self.clock())
+        decision = admission.decide(status, job, job.annotations.message_id or "", self.clock(), lag=self.lag)
         return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
     def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:
@@ -180,6 +181,10 @@ class Launcher:
         request = TrainingRequest(name, f"model-{name}", None, None, None, None, {"task": "train"})
         with suppress(ObjectConflict):
             self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+
+    def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery) -> Decision:
+        queued_at, now = delivery.queued_at, self.clock()
+        return admission.decide(status, job, delivery.message_id, now, queued_at=queued_at, lag=self.lag)
 
     def _apply(
         self, decision: Decision, job: Job | None, model_id: str, status: ProcessingStatus, delivery: Delivery

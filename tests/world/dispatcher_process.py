@@ -111,6 +111,7 @@ class Stage:
             "POLL_MAX_SECONDS": "0.5",
             "OUTAGE_PAUSE_SECONDS": "1",
             "STATUS_PROGRESS_SECONDS": "1",
+            "STATUS_LAG_SECONDS": "0",
         }
         # What `dispatcher check --in-pod` must not reach; port 1 of this machine is closed.
         self.forbidden: dict[str, tuple[str, int]] = {"the cloud's metadata service": ("127.0.0.1", 1)}
