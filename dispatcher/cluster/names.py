@@ -25,6 +25,8 @@ LAUNCHED_AT = "training-dispatcher/launched-at"
 LAUNCHED_BY = "training-dispatcher/launched-by"  # an id of that process
 # "true" or "false": whether the portal acknowledged Processing for this Job.
 ACKNOWLEDGED = "training-dispatcher/processing-acknowledged"
+# When it did, where that was later than the launch.
+ACKNOWLEDGED_AT = "training-dispatcher/processing-acknowledged-at"
 
 # With scoped credentials, written whenever the Job's Secret was: until when the signatures in it are good; when they
 # were made, and a fingerprint of the keys that signed. Renewal goes by them.

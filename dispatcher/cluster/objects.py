@@ -49,6 +49,7 @@ class Annotations(Part, frozen=True):
     queued_at: str | None = msgspec.field(name=names.QUEUED_AT, default=None)
     status_before: str | None = msgspec.field(name=names.STATUS_BEFORE, default=None)
     launched_at: str | None = msgspec.field(name=names.LAUNCHED_AT, default=None)
+    acknowledged_at: str | None = msgspec.field(name=names.ACKNOWLEDGED_AT, default=None)
     launched_by: str | None = msgspec.field(name=names.LAUNCHED_BY, default=None)
     acknowledged: str | None = msgspec.field(name=names.ACKNOWLEDGED, default=None)
     credentials_until: str | None = msgspec.field(name=names.CREDENTIALS_UNTIL, default=None)

@@ -238,7 +238,9 @@ class Reconciler:
         if not job.is_launched:
             self._half_launched(name, job)
         elif not job.is_acknowledged:
-            self.progress.begins(name, job)
+            # After its trainer's end only the outcome is told: a user may have moved on from what the trainer said.
+            if not any(pod.has_ended and not pod.is_over for pod in pods):
+                self.progress.begins(name, job)
         elif going.progress:
             place = self.kueue.progress(job) if self.kueue is not None else None
             if place:

@@ -173,7 +173,8 @@ class Reporter:
             if live is None or live.is_finished or live.is_deleting or live.is_acknowledged:
                 return
             self.portal.update_model_status(model_id, ProcessingStatus.PROCESSING, messages.STARTED)
-        patch = {"metadata": {"uid": job.uid, "annotations": {names.ACKNOWLEDGED: "true"}}}
+        note = {names.ACKNOWLEDGED: "true", names.ACKNOWLEDGED_AT: rfc3339(self.clock())}
+        patch = {"metadata": {"uid": job.uid, "annotations": note}}
         current = self.cluster.patch_job(job.name, patch)
         self.events.record(job, "Processing", "The portal has acknowledged Processing")
         if current.is_reported:

@@ -41,7 +41,7 @@ class Action(Enum):
     LAUNCH = "launch", JobEffect.CREATE, MessageEffect.DELETE
     ADOPT = "adopt", JobEffect.CONTINUE, MessageEffect.DELETE  # this message's own half-launched Job
     DONE = "done", JobEffect.KEEP, MessageEffect.DELETE  # this message's Job was launched before
-    DUPLICATE = "duplicate", JobEffect.KEEP, MessageEffect.REJECT  # another message's launch is under way
+    DUPLICATE = "duplicate", JobEffect.KEEP, MessageEffect.REJECT  # another message's training runs, unacknowledged
     REFUSE = "refuse", JobEffect.KEEP, MessageEffect.REJECT  # the status forbids a start
     ABANDON = "abandon", JobEffect.REMOVE, MessageEffect.REJECT  # half-launched, and the status is terminal
     REPLACE = "replace", JobEffect.STOP, MessageEffect.REQUEUE  # the portal asks for a new training meanwhile
@@ -78,8 +78,9 @@ def decide(
 ) -> Decision:
     """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name.
 
-    now, queued_at: epoch seconds. lag: seconds by which the portal's answers may be behind: whoever sends a request has
-    just made its model ready, so a status that forbids it is believed when the request is older than that.
+    now: when the status was asked for; queued_at: when the request was sent; epoch seconds. lag: seconds by which the
+    portal's answers may be behind: whoever sends a request has just made its model ready, so a status that forbids it
+    is believed when the request is older than that.
     """
     decision = _decide(status, job, message_id, now, lag)
     age = now - queued_at
@@ -127,9 +128,12 @@ def _other(status: ProcessingStatus, job: Job, now: float, lag: float) -> Decisi
         return Decision(Action.LATER, "the Job before is being deleted")
     if job.is_acknowledged and may_be_older(status, job, now, lag):
         return Decision(Action.LATER, f"status {status.title}, which may be older than our Processing")
+    if not job.is_launched:
+        # Its Processing may have reached the portal before a user asked anew: what is shown then decides.
+        return Decision(Action.LATER, "a training of this model is being launched for another message")
     if job.is_acknowledged:
         return Decision(Action.REPLACE, f"status {status.title} while the Job before runs: a new training is requested")
-    return Decision(Action.DUPLICATE, "a training of this model is already being launched for another message")
+    return Decision(Action.DUPLICATE, "a training of this model was launched for another message")
 
 
 def _refusal(status: ProcessingStatus) -> str:

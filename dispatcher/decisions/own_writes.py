@@ -16,7 +16,8 @@ def own_writes(job: Job, now: float, lag: float = PLAUSIBLE_LAG) -> OwnWrites:
     with suppress(ValueError):
         before = ProcessingStatus.parse(job.annotations.status_before)
     acknowledged = job.is_acknowledged or job.report.get("portal") == "reported"
-    noted = (timestamp(job.annotations.launched_at), timestamp(job.annotations.reported_at))
+    notes = job.annotations
+    noted = map(timestamp, (notes.launched_at, notes.acknowledged_at, notes.reported_at))
     last = max((moment for moment in noted if moment is not None), default=float("-inf"))
     return OwnWrites(acknowledged, before, max(0.0, now - last), lag)
 

@@ -104,11 +104,12 @@ class Launcher:
         Raises PortalError, ClusterError and StorageError (nothing is lost: the message is redelivered), OutOfTime,
         TemplateRefused.
         """
+        asked = self.clock()  # a process may stand still for long with an answer in its hands
         with self.timed("status"):
             status = self._status(request.model_id)  # step 2. A crash here: redelivered, nothing happened yet.
         # A refusal needs the Job to distinguish our own training from another's; a launch learns of it by the 409.
         job = None if status.may_start else self.cluster.get_job(request.model_container)
-        decision = self._decide(status, job, delivery)
+        decision = self._decide(status, job, delivery, asked)
         for _ in range(3):
             if decision.action.job is not JobEffect.CREATE:
                 return self._apply(decision, job, request.model_id, status, delivery)
@@ -123,8 +124,9 @@ class Launcher:
                 return decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self.cluster.get_job(request.model_container)
+            asked = self.clock()
             status = self._status(request.model_id)
-            decision = self._decide(status, job, delivery)
+            decision = self._decide(status, job, delivery, asked)
         return Decision(Action.LATER, "the Job of this name keeps changing")
 
     def take_on(self, cached: Job) -> Decision:
@@ -134,8 +136,9 @@ class Launcher:
         if job is None or job.uid != cached.uid:
             return Decision(Action.DONE, "it is gone")
         model_id = job.model_id
+        asked = self.clock()
         status = self._status(model_id)
-        decision = admission.decide(status, job, job.annotations.message_id or "", self.clock(), lag=self.lag)
+        decision = admission.decide(status, job, job.annotations.message_id or "", asked, lag=self.lag)
         return self._apply(decision, job, model_id, status, Delivery("", 0.0, lambda: self.put_budget * 2))
 
     def tell_refused(self, delivery: Delivery, request: TrainingRequest, sentence: str) -> None:
@@ -182,9 +185,10 @@ class Launcher:
         with suppress(ObjectConflict):
             self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
 
-    def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery) -> Decision:
-        queued_at, now = delivery.queued_at, self.clock()
-        return admission.decide(status, job, delivery.message_id, now, queued_at=queued_at, lag=self.lag)
+    def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
+        """asked: when the status was asked for (epoch seconds)."""
+        queued_at = delivery.queued_at
+        return admission.decide(status, job, delivery.message_id, asked, queued_at=queued_at, lag=self.lag)
 
     def _apply(
         self, decision: Decision, job: Job | None, model_id: str, status: ProcessingStatus, delivery: Delivery

@@ -37,6 +37,7 @@ def _scenario(rng: random.Random, *, scoped: bool) -> Scenario:
         models = [str(number) for number in range(1, rng.choice([1, 1, 2, 3]) + 1)]
         world = World({model: [*rng.sample(ENDS, rng.choice([0, 0, 1, 2])), rng.choice(LASTS)] for model in models})
         world.scoped = scoped
+        world.lag = rng.choice([0.0, 0.0, 0.0, 20.0, 45.0])
         world.denied = rng.choice([0, 0, 0, 1, 3, 6])
         for model in models:
             if (beside := rng.choice(["", "", "", "ordinary", "native"])) != "":

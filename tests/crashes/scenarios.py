@@ -201,6 +201,17 @@ def native_sidecar() -> World:
     return _beside(["killed", "complete-unreported"], "native")
 
 
+def _lagging(world: World) -> World:
+    """The portal answers from a replica that is behind."""
+    world.lag = 45.0
+    return world
+
+
+def again_behind() -> World:
+    """Just after a user has asked anew, the portal still shows the end of the training before."""
+    return _lagging(again())
+
+
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,
@@ -223,6 +234,7 @@ SINGLE: list[Scenario] = [
     denied,
     denied_twice,
     denied_at_first,
+    again_behind,
     sidecar_goes_on,
     sidecar_outlives_invalid,
     sidecars_pod_deleted,

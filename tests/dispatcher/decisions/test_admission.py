@@ -62,7 +62,7 @@ OWN = [
 
 # The Job of another message: (state, action while the status is Created or Reconfigure); else it is refused.
 OTHERS = [
-    ("half-launched", Action.DUPLICATE),
+    ("half-launched", Action.LATER),
     ("half-launched, being deleted", Action.LATER),
     ("queued by Kueue", Action.REPLACE),
     ("running", Action.REPLACE),
@@ -158,6 +158,44 @@ def test_a_status_that_may_be_older_than_our_own_write_stops_nobody(
     job = job_json(message_id=OTHER)
     job["metadata"]["annotations"] |= {names.STATUS_BEFORE: before, names.LAUNCHED_AT: rfc3339(T0)}
     assert decide(status, msgspec.convert(job, Job), MINE, T0 + seconds).action is action
+
+
+def test_an_acknowledgement_that_came_late_is_our_last_write() -> None:
+    job = job_json(message_id=OTHER)
+    notes = {names.LAUNCHED_AT: rfc3339(T0), names.ACKNOWLEDGED_AT: rfc3339(T0 + 600)}
+    job["metadata"]["annotations"] |= {names.STATUS_BEFORE: "Created", **notes}
+
+    def action(seconds: float) -> Action:
+        return decide(ProcessingStatus.CREATED, msgspec.convert(job, Job), MINE, T0 + seconds).action
+
+    assert (action(630), action(661)) == (Action.LATER, Action.REPLACE)
+
+
+@pytest.mark.parametrize("status", [s for s in ProcessingStatus if s not in STARTABLE])
+@pytest.mark.parametrize("state", [None, "running", "complete and reported"])
+def test_a_refusal_that_may_be_older_than_the_request_is_looked_at_again(
+    status: ProcessingStatus, state: str | None
+) -> None:
+    job = None if state is None else the_job(state, OTHER)
+    asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER) for age in (0, 5, 20, 40, 59, 60)]
+    assert [found.action for found in asked] == [Action.LATER] * 5 + [Action.REFUSE]
+    # Never later than when it is believed.
+    assert [found.after for found in asked] == [0, 5, 20, 20, 1, 0]
+    assert decide(status, job, MINE, LONG_AFTER, queued_at=LONG_AFTER, lag=0).action is Action.REFUSE
+
+
+def test_a_launch_is_abandoned_by_no_answer_that_may_be_older_than_the_request() -> None:
+    job = the_job("half-launched", MINE)
+    for status in OVER:
+        asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER).action for age in (30, 60)]
+        assert asked == [Action.LATER, Action.ABANDON]
+
+
+def test_a_queue_whose_clock_is_ahead_holds_no_message_for_long() -> None:
+    def action(ahead: float) -> Action:
+        return decide(ProcessingStatus.FAILED, None, MINE, LONG_AFTER, queued_at=LONG_AFTER + ahead).action
+
+    assert (action(2), action(3600)) == (Action.LATER, Action.REFUSE)
 
 
 @pytest.mark.parametrize(

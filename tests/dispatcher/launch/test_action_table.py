@@ -53,7 +53,7 @@ class Bench:
         self.portal = create_autospec(PortalClient, instance=True)
         self.portal.get_model_status.return_value = ModelStatus(ProcessingStatus.FAILED, "")
         self.launcher = Launcher(self.cluster, self.portal, TEMPLATE, JobDefaults({}, 600), put_budget=0.0)
-        monkeypatch.setattr(admission, "decide", lambda *_: Decision(action, "why"))
+        monkeypatch.setattr(admission, "decide", lambda *_, **__: Decision(action, "why"))
 
     def calls(self) -> tuple[list[str], bool]:
         writes = [name for name, _, _ in self.cluster.method_calls if name != "get_job"]

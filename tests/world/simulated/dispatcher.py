@@ -153,13 +153,20 @@ class Process:
             TEMPLATE,
             JobDefaults({}, int(settings.max_time_limit), scoped=world.scoped),
             credentials=self.credentials,
+            lag=settings.status_lag,
             put_budget=min(settings.put_budget, settings.visibility_timeout * 0.4),
             events=events,
             stopping=stopping,
             clock=world.epoch,
         )
         self.reporter = parts.reporter(
-            self.cluster, portal, METRICS, ttl=settings.ttl_after_report, events=events, clock=world.epoch
+            self.cluster,
+            portal,
+            METRICS,
+            ttl=settings.ttl_after_report,
+            lag=settings.status_lag,
+            events=events,
+            clock=world.epoch,
         )
         self.reconciler = parts.reconciler(
             self.work,

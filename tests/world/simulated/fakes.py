@@ -104,7 +104,10 @@ class FakeQueue:
 
 class _Received(QueueMessage):
     def __init__(self, world: World, message: Message) -> None:
-        super().__init__(message.id, message.text, message.deliveries, EPOCH, str(message.receipt), message.visible_at)
+        queued_at = EPOCH + message.queued_at
+        super().__init__(
+            message.id, message.text, message.deliveries, queued_at, str(message.receipt), message.visible_at
+        )
         self._world = world
 
     def remaining(self) -> float:

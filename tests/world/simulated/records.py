@@ -14,6 +14,7 @@ class Message:
     id: str
     text: str
     visible_at: float
+    queued_at: float
     receipt: int = 0
     deliveries: int = 0
 
@@ -29,6 +30,7 @@ class Model:
     asked: int = 0  # how often a user has made it ready to start
     seen: dict[str, tuple[int, ProcessingStatus]] = field(default_factory=dict)
     history: list[tuple[str, ProcessingStatus, str]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # when each of these was written
     published: bool = False  # by a trainer, since the last time that it was made ready
     requested: bool = False  # a message came since then
     excused: bool = False  # something happened since then that makes a training fail
@@ -37,10 +39,15 @@ class Model:
     unclear: bool = False  # a word of its trainer may be gone, or belong to the request before
     covered: int = 0
 
-    def write(self, author: str, status: ProcessingStatus, message: str) -> None:
+    def write(self, author: str, status: ProcessingStatus, message: str, now: float) -> None:
         self.version += 1
         self.status, self.message = status, message
         self.history.append((author, status, message))
+        self.times.append(now)
+
+    def version_at(self, moment: float) -> int:
+        """What a replica shows that has heard of nothing later; of no model less than its first status."""
+        return max(1, sum(time <= moment for time in self.times))
 
 
 @dataclass

@@ -69,6 +69,7 @@ class World(Promises, Kubernetes):
         self.processes = 0
         self.relays: dict[str, Callable[[Request], Answer]] = {}  # by the process that serves it, the oldest first
         self.dead: set[str] = set()  # processes that died of what a training asked them
+        self.lag = 0.0  # seconds by which the portal's answers are behind what was written
         self.denied = 0  # how many PUTs of Processing the portal does not take
         self.policy: dict[str, int] = {}  # model → how many creations of its Job a policy still denies
         self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
@@ -79,7 +80,7 @@ class World(Promises, Kubernetes):
     def enqueue(self, model_id: str, **fields: Any) -> str:
         message_id = f"message-{next(self._numbers)}"
         body = {"task": "train", "model_container_name": f"model-{model_id}", **fields}
-        self.messages[message_id] = Message(message_id, json.dumps(body), self.now)
+        self.messages[message_id] = Message(message_id, json.dumps(body), self.now, self.now)
         self.sent.add(message_id)
         if (model := self.models.get(model_id)) is not None and model.status.may_start:
             model.requested = True
@@ -87,7 +88,7 @@ class World(Promises, Kubernetes):
 
     def set_status(self, model_id: str, status: ProcessingStatus) -> None:
         model = self.models.setdefault(model_id, Model(status))
-        model.write(USER, status, "")
+        model.write(USER, status, "", self.now)
         model.moved_at = model.version
         model.published = model.requested = model.excused = model.refused = False
         if status.may_start:
@@ -189,8 +190,10 @@ class World(Promises, Kubernetes):
 
     def look(self, process: str, model_id: str) -> tuple[ProcessingStatus, str]:
         model = self.models[model_id]
-        model.seen[process] = (model.version, model.status)
-        return model.status, model.message
+        version = model.version_at(self.now - self.lag)
+        _, status, message = model.history[version - 1]
+        model.seen[process] = (version, status)
+        return status, message
 
     def put(
         self,
@@ -224,7 +227,7 @@ class World(Promises, Kubernetes):
                 model.unclear = True  # if it is killed before it ends, its word is lost
             if not any(objects.model_id_of(job) == model_id for job in self.jobs.values()):
                 model.raced = True  # its sender stood still for longer than the TTL
-        model.write(author or process, status, text)
+        model.write(author or process, status, text, self.now)
         if model.seen.get(process) == seen:
             model.seen[process] = (model.version, status)
 
@@ -247,7 +250,7 @@ class World(Promises, Kubernetes):
         model = self.models[model_id]
         if model.status.may_start and model.moved_at > 1:
             model.raced = True  # the trainer takes a user's move for a Processing that was never acknowledged
-        model.write(TRAINER, status, text)
+        model.write(TRAINER, status, text, self.now)
 
     def excuse(self, model_id: str) -> None:
         self.models[model_id].excused = True
