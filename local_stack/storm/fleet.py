@@ -14,7 +14,8 @@ import yaml
 from azure.storage.queue import QueueClient
 
 from local_stack.processes import free_port
-from local_stack.storm.plan import TOO_MANY_GPUS
+from local_stack.storm.actors import LONGEST_HANG
+from local_stack.storm.plan import DENIED, TOO_MANY_GPUS
 from local_stack.storm.weather import NODES
 from local_stack.surroundings import Surroundings
 
@@ -29,6 +30,7 @@ SETTINGS = {
     "RESYNC_SECONDS": "5",
     "POLL_MAX_SECONDS": "1",
     "STATUS_PROGRESS_SECONDS": "1",
+    "STATUS_LAG_SECONDS": f"{LONGEST_HANG + 0.5:g}",
     "UNSCHEDULABLE_LIMIT_SECONDS": "8",
     "TTL_AFTER_REPORT_SECONDS": "150",
     "MAX_DELIVERIES": "2",
@@ -43,6 +45,7 @@ _TEMPLATE: dict[str, Any] = {
             "spec": {
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 2,
+                "initContainers": [{"name": "mesh", "image": IMAGE, "restartPolicy": "Always"}],
                 "containers": [
                     {"name": "trainer", "image": IMAGE, "resources": {"limits": {"nvidia.com/gpu": "1"}}},
                 ],
@@ -59,6 +62,7 @@ class World(Surroundings):
         try:
             options = [word for node in NODES for word in ("--node", f"{node}={_GPUS_OF_A_NODE}")]
             self.start_parts(*options, "--image", f"{IMAGE}=@instant", "--job-backoff", "0.1", "--bookmarks", "5")
+            self.cluster.refuse_jobs("no such names here", name=DENIED)
             self.job_template.write_text(yaml.safe_dump(_TEMPLATE), encoding="utf-8")
         except BaseException:
             self.stop()

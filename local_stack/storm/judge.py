@@ -92,7 +92,8 @@ def _poison(
         there = entries.get(message, ())
         codes = {str(entry.get("code")) for entry in there}
         verdicts.repeated += max(0, len(there) - 1)
-        if request.kind.poison and not there:
+        # One that the portal shows as Failed may be missing: a crash came between that and its entry.
+        if request.kind.poison and not there and not request.kind.ending:
             found.append(
                 (LOST, f"message {message} should be on the poison queue as {request.kind.poison}, and is not")
             )
@@ -108,7 +109,7 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
         return [] if model is None else [(WRONG, "the portal has a model that it did not know")]
     if model is None:
         return [(LOST, "the portal has no such model")]
-    if not request.kind.runs:
+    if not request.kind.runs and not request.kind.poison:
         touched = [entry for entry in model.history if entry.by == "api"]
         return [(WRONG, "its status forbids a training, and yet one was reported")] if touched else []
     found = [*_overwritten(model.history, verdicts)]

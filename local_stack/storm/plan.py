@@ -13,6 +13,8 @@ from typing import Any
 from portal_client.messages import COMPLETED as TRAINED
 
 MODEL_PREFIX = "model-"
+# The cluster has a policy that denies every Job with this in its name.
+DENIED = "denied"
 # More GPUs than all nodes together have.
 TOO_MANY_GPUS = 900
 # Seconds, longer than any storm: such a pod runs until something happens to it.
@@ -143,6 +145,14 @@ KINDS = (
         for status, ending in _UNTOUCHED.items()
     ),
     Kind("is not known to the portal", 15, (_WELL,), initial=None, runs=0, poison="ModelUnknown"),
+    Kind(
+        "is denied by a policy",
+        15,
+        (_WELL,),
+        Ending(FAILED, "The cluster refuses this training"),
+        runs=0,
+        poison="JobRefused",
+    ),
 )
 # Bad messages, 30 of each thousand: the text ({} stands for something unique) → the poison entry's code.
 BAD = (
@@ -208,7 +218,7 @@ def _shares(kinds: Sequence[Kind], weights: Sequence[float], chance: random.Rand
 def _request(kind: Kind, number: int, run: str, bad: str | None, chance: random.Random) -> Request:
     if bad is not None:
         return Request(kind, number, "", bad.replace("{}", f"{run}-{number}"), None)
-    model_id = f"{run}-{number}"
+    model_id = f"{run}-{DENIED}-{number}" if kind.poison == "JobRefused" else f"{run}-{number}"
     steps = kind.steps
     if steps == (_WELL,) and chance.random() < 0.5:
         steps = (Step(0, _WELL.message, round(chance.uniform(0.2, 4.0), 1)),)

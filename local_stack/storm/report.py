@@ -53,6 +53,11 @@ def report(figures: Figures, calls: Mapping[str, int], suffered: Mapping[str, in
     if figures.actors.relay_calls:
         say(f"relays      {_listed(figures.actors.relay_calls)} by trainings with credentials of their own")
     say(f"deliveries  {deliveries} ({deliveries / max(1, sent):.2f} per message)")
+    opened, closed = (sum(1 for _ in fleet.log_lines(words)) for words in ("Intake pauses: ", "Intake continues; "))
+    say(f"breakers    opened {opened} times, closed {closed} times")
+    histories = [model.history for model in figures.evidence.models.values()]
+    told = sum(any(entry.message.startswith("Attempt ") for entry in history) for history in histories)
+    say(f"progress    {told} models were told of an attempt that failed before the next one started")
     say(f"outcomes    {_listed(verdicts.outcomes)}")
     say(f"poison      {len(figures.evidence.poison)} entries, {verdicts.repeated} of them written twice")
     say(f"final statuses overwritten by a late Processing and reported again: {verdicts.repaired}")

@@ -74,7 +74,13 @@ class Weather:
                 ("status", 401, None, "401"),
                 ("html", 200, None, "a login page"),
                 ("empty", 200, None, "an empty answer"),
+                ("empty", 404, None, "nobody's 404"),
                 ("garbage", 200, None, "no JSON"),
+                ("denied", None, None, "denied behind a 200"),
+                ("login", None, None, "a redirect to a login page"),
+                ("status", 423, None, "423"),
+                ("drip", None, None, "a byte at a time"),
+                ("stale", None, None, "old answers"),
                 ("cut", None, None, "cut"),
                 ("cut", None, None, "cut"),
                 ("hang", None, None, "late"),
@@ -89,7 +95,7 @@ class Weather:
             headers=headers,
             count=chance.choice((1, 3, 10, None)),
             after=after,
-            seconds=chance.uniform(0.5, LONGEST_HANG) if kind == "hang" else None,
+            seconds=chance.uniform(0.5, LONGEST_HANG) if kind in ("hang", "stale") else None,
         )
         self._kinds[number] = f"{name} (carried out)" if after and name in ("500", "cut") else name
         self.phases["portal"] += 1

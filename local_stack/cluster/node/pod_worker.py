@@ -129,6 +129,9 @@ class PodWorker:
         if not self._stopping.is_set():
             self.publish()
         await self._end_sidecars()
+        for container in self.state.init:
+            if container.running:  # of an instant pod
+                container.end(143, "Error", "")
         codes = [container.exit_code for container in self.state.containers]
         if self.state.is_initialized:
             for container in self.state.containers:
@@ -215,14 +218,17 @@ class PodWorker:
 
     async def _run_instant(self) -> None:
         code, seconds, words = scripted_outcome(self.pod, self.agent.images.attempt(self.pod))
-        container = self.state.containers[0]
+        container, sidecars = self.state.containers[0], [c for c in self.state.init if c.is_sidecar]
         self.state.sandbox = True
         self.state.phase = "Running"
-        container.run()
+        for started in (*sidecars, container):
+            started.run()
         self.publish()
         if seconds:
             await asyncio.sleep(seconds)
         container.end(code, "Error" if code else "Completed", words)
+        if sidecars:
+            self.publish()
 
     async def _mount(self) -> dict[str, Path]:
         while True:
