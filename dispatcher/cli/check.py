@@ -167,6 +167,14 @@ def _clock(place: str, skew: float | None) -> str:
 
 
 def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
-    template = factories.read_template(settings)
-    Launcher(cluster, None, template, factories.defaults_of(settings), put_budget=0.0).probe_template()
+    defaults, queue = factories.defaults_of(settings), settings.kueue_queue
+    launcher = Launcher(cluster, None, factories.read_template(settings), defaults, put_budget=0.0, kueue_queue=queue)
+    made = launcher.probe_template()
+    found = None if made is None else made.labels.kueue_queue
+    if found is not None and not queue:
+        raise _Otherwise(
+            "warning",
+            f"accepted by a dry run; but Kueue would queue it in {found} by itself, and may start a training before the"
+            f" portal was told: set KUEUE_QUEUE={found}",
+        )
     return "accepted by a dry run"

@@ -194,6 +194,7 @@ def render(environ: Environment, message: str) -> None:
         message_id="00000000-0000-0000-0000-000000000000",
         queued_at=0.0,
         defaults=factories.defaults_of(settings),
+        kueue=bool(settings.kueue_queue),
     )
     click.echo(yaml_for_kubectl(job), nl=False)
 

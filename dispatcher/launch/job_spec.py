@@ -61,18 +61,21 @@ def build_job(
     queued_at: float,
     defaults: JobDefaults,
     shown: ProcessingStatus | None = None,
+    kueue: bool = False,
 ) -> dict[str, Any]:
     """The suspended Job for one request. The template is not changed.
 
-    queued_at: seconds since the epoch; shown: what the portal showed for the model, None where it was not asked.
+    queued_at: seconds since the epoch; shown: what the portal showed for the model, None where it was not asked; kueue:
+    whether Kueue resumes it, and has to wait until the portal was told.
     """
     job = copy.deepcopy(dict(template))
     run = run_id(message_id, queued_at)
     labels = {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: request.model_id}
+    held = {names.KUEUE_QUEUE_LABEL: names.KUEUE_HOLD} if kueue else {}
 
     metadata = _child(job, "metadata")
     metadata["name"] = request.model_container
-    metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels, **held}
     metadata["annotations"] = {
         **(metadata.get("annotations") or {}),
         names.MESSAGE_ID: message_id,

@@ -178,12 +178,16 @@ class Launcher:
         except ObjectNotFound as error:
             raise TemplateRefused(f"{error}; NAMESPACE must exist") from None
 
-    def probe_template(self) -> None:
-        """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError."""
+    def probe_template(self) -> Job | None:
+        """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError.
+
+        Returns what it would have made of it; None where the name is taken.
+        """
         name = "dispatcher-dry-run"
         request = TrainingRequest(name, f"model-{name}", None, None, None, None, {"task": "train"})
         with suppress(ObjectConflict):
-            self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+            return self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+        return None
 
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
         """asked: when the status was asked for (epoch seconds)."""
@@ -364,17 +368,15 @@ class Launcher:
         return self.portal.get_model_status(model_id).status
 
     def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        job = build_job(
+        return build_job(
             self.template,
             request,
             message_id=delivery.message_id,
             queued_at=delivery.queued_at,
             defaults=self.defaults,
             shown=delivery.shown if self.portal is not None else None,
+            kueue=bool(self.kueue_queue),
         )
-        if self.kueue_queue:
-            job["metadata"]["labels"][names.KUEUE_QUEUE_LABEL] = names.KUEUE_HOLD
-        return job
 
     def _check_time(self, delivery: Delivery) -> None:
         if delivery.remaining() < self.put_budget:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from dispatcher import factories
+from dispatcher.cli import check
+from dispatcher.cli.main import main
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectInvalid
 from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, statuses, undisturbed
 from tests.world import json_objects as objects
-from tests.world.builders import T0, job_json
+from tests.world.builders import T0, TEMPLATE, job_json
 from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT, read
 from tests.world.simulated import dispatcher as explored
-from tests.world.simulated.dispatcher import VISIBILITY, Process
+from tests.world.simulated.dispatcher import SETTINGS, VISIBILITY, Process
 from tests.world.simulated.faults import Crash, Fail
 from tests.world.simulated.world import World
 from training_common.times import rfc3339
@@ -283,9 +289,34 @@ def test_f51_a_job_that_kueue_resumes_under_our_hands_is_launched_where_it_is() 
     stale = objects.job(job)
     kueue.acts()
     process.launcher.kueue_queue = "gpus"
-    process.launcher._resume(stale, acknowledged=True)
+    process.launcher._resume(stale, acknowledged=True, notes={})
     assert objects.is_launched(job)
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
+
+
+def test_f51_check_says_that_kueue_would_queue_jobs_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without KUEUE_QUEUE nothing holds them back: the API server's answer to a dry run has Kueue's label."""
+    monkeypatch.setattr(factories, "read_template", lambda settings: TEMPLATE)
+
+    def checked(default: str, **settings: str) -> check.CheckResult:
+        _, _, kueue = behind_kueue("", default=default)
+        return check._try("dry run", check._dry_run, replace(SETTINGS, **settings), kueue)
+
+    warned = checked("default")
+    assert (warned.result, "set KUEUE_QUEUE=default" in warned.sentence) == ("warning", True)
+    assert checked("").result == checked("default", kueue_queue="gpus").result == "ok"
+
+
+def test_f51_render_shows_the_queue_that_holds_a_job_back(tmp_path: Path) -> None:
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(TEMPLATE))
+    message = '{"task": "train", "model_container_name": "model-1"}'
+
+    def label(**settings: str) -> str | None:
+        done = CliRunner().invoke(main, ["render", message], env={"JOB_TEMPLATE": str(tmp_path / "t.yaml"), **settings})
+        assert done.exit_code == 0, done.output
+        return yaml.safe_load(done.output)["metadata"]["labels"].get(names.KUEUE_QUEUE_LABEL)
+
+    assert (label(), label(KUEUE_QUEUE="gpus")) == (None, names.KUEUE_HOLD)
 
 
 def test_f51_a_job_that_was_held_back_is_resumed_where_kueue_is_no_longer_used() -> None:

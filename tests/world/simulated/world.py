@@ -190,8 +190,10 @@ class World(Promises, Kubernetes):
 
     def look(self, process: str, model_id: str) -> tuple[ProcessingStatus, str]:
         model = self.models[model_id]
-        version = model.version_at(self.now - self.lag)
-        _, status, message = model.history[version - 1]
+        version, status, message = model.version, model.status, model.message
+        if self.lag:
+            version = model.version_at(self.now - self.lag)
+            _, status, message = model.history[version - 1]
         model.seen[process] = (version, status)
         return status, message
 
