@@ -84,7 +84,7 @@ def decide(
     ordered = oldest_first(pods)
     failing = job.condition("Failed") or job.condition("FailureTarget")
     over = job.is_finished or job.is_deleting or failing is not None
-    if over and any(_reports_completed(pod) for pod in ordered):
+    if over and any(_has_succeeded(pod) for pod in ordered):
         return _COMPLETED  # the model is published: nothing that happens to the Job afterwards changes that
     if ended := job.ended:
         # Also of a Job that was deleted afterwards: it ended before that.
@@ -271,7 +271,7 @@ def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
     if not pods or not all(pod.is_over for pod in pods):
         return None
     pod = pods[-1]
-    if _reports_completed(pod):
+    if _has_succeeded(pod):
         return _COMPLETED if pod.phase == "Succeeded" else Stop(_COMPLETED.verdict)
     if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
         return None
@@ -291,6 +291,16 @@ def _reports_completed(pod: Pod) -> bool:
     word = pod_failure.trainer_word(pod)
     # 202: it is published, and the portal was not told.
     return pod.trainer_end.exit_code in (0, 202) and word is not None and word.code == "Completed"
+
+
+def _has_succeeded(pod: Pod) -> bool:
+    """Whether its trainer has published. One without a word has if it ended with 0 by itself, though another container
+    failed the pod; where it ended with its pod, the Job is complete.
+    """
+    if _reports_completed(pod):
+        return True
+    ended_well = pod.phase == "Failed" and pod.trainer_end.exit_code == 0 and not pod.status.reason
+    return ended_well and _complete([pod]).completed
 
 
 def _complete(pods: Sequence[Pod]) -> Ended:

@@ -6,6 +6,7 @@ Evidence is quoted, never guessed: the trainer's own words first, then Kubernete
 from __future__ import annotations
 
 import json
+import re
 import signal
 from dataclasses import dataclass
 
@@ -38,6 +39,8 @@ _NO_COMMAND = (
     "is a directory",
     "not a directory",
 )
+# What runc could not run, unless it is a part of the GPU runtime itself.
+_COMMAND = re.compile(r'container process: (?:error during container init: )?exec: "(?!nvidia-(?:container|ctk))')
 # NVIDIA's container toolkit (hook, library, CDI) and AMD's devices, as they stand in the runtime's errors.
 _GPU_RUNTIME = ("nvidia", "libcuda", "cdi device", "/dev/kfd", "/dev/dri", "driver/library version mismatch")
 # Exit codes of a program that ended because it was told to (SIGKILL, SIGTERM).
@@ -105,8 +108,9 @@ def start_failure(container: str, reason: str, text: str) -> Verdict | None:
     reason, text: Kubernetes', of the container's state. Every runtime quotes runc, and the words of execve(2) in it.
     """
     words = text.lower()
+    is_command = _COMMAND.search(words) is not None
     said = f"({reason}): {quoted(text) or 'no text'}"
-    if any(word in words for word in _GPU_RUNTIME):
+    if not is_command and any(word in words for word in _GPU_RUNTIME):
         sentence = f"The GPU runtime of the node could not start the {container} {said}. {AGAIN}; who runs the cluster"
         return Verdict("GpuRuntimeFailed", f"{sentence} looks at the node's GPU driver and container toolkit")
     if any(word in words for word in _NO_COMMAND) and ("exec" in words or "executable" in words):

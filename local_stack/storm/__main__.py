@@ -162,7 +162,7 @@ def _come_to_rest(
     world: World, queue: QueueClient, requests: list[Request], record: Record, actors: Actors, end: float
 ) -> bool:
     """Wait until nothing is left to do. False: the time was up; the verdicts say what is missing."""
-    wanted = [request.model_id for request in requests if request.kind.ending]
+    wanted = [request.model_id for request in requests if request.kind.is_told]
 
     def at_rest() -> bool:
         if actors.pending() or record.unsettled() or queue.get_queue_properties().approximate_message_count:

@@ -109,7 +109,7 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
         return [] if model is None else [(WRONG, "the portal has a model that it did not know")]
     if model is None:
         return [(LOST, "the portal has no such model")]
-    if not request.kind.runs and not request.kind.poison:
+    if not request.kind.is_told:
         touched = [entry for entry in model.history if entry.by == "api"]
         return [(WRONG, "its status forbids a training, and yet one was reported")] if touched else []
     found = [*_overwritten(model.history, verdicts)]

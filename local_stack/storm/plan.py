@@ -68,6 +68,11 @@ class Kind:
     extra: tuple[tuple[str, Any], ...] = ()
     poison: str = ""
 
+    @property
+    def is_told(self) -> bool:
+        """Whether the portal gets an outcome."""
+        return self.runs > 0 or (bool(self.poison) and self.ending is not None)
+
 
 def _ends(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step:
     return Step(exit_code, json.dumps({"message": message, "code": code, "exit": exit_code}), seconds)

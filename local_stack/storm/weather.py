@@ -90,7 +90,8 @@ class Weather:
         after = name in ("an empty answer", "no JSON") or (name in ("500", "cut") and chance.random() < 0.5)
         number = self._portal.add_fault(
             kind,
-            method=chance.choice(("GET", "PUT", None)),
+            # What stands behind a 200 to a GET is no status: a message that meets it twice is poison.
+            method="PUT" if kind == "denied" else chance.choice(("GET", "PUT", None)),
             status=status,
             headers=headers,
             count=chance.choice((1, 3, 10, None)),

@@ -274,6 +274,31 @@ def with_a_sidecar(state: dict[str, Any], beside: dict[str, Any] | None = None, 
     return pod
 
 
+@pytest.mark.parametrize("word", [None, '{"code": "Completed", "message": "Model training completed successfully"}'])
+@pytest.mark.parametrize("exit_code", [0, 202])
+def test_f45_a_sidecar_that_fails_the_pod_does_not_have_it_trained_again(word: str | None, exit_code: int) -> None:
+    """It was killed for memory, or deleted with its pod: Kubernetes would begin the next attempt in ten seconds."""
+    pod = with_a_sidecar(terminated(exit_code, word), terminated(137))
+    pod["status"]["phase"] = "Failed"
+    published = exit_code == 0 or word is not None
+    bench = Bench()
+    bench.put(job_json(), pod)
+    bench.look()
+    assert bool(objects.annotation(bench.job(), names.STOPPED)) is published
+    if published:
+        bench.put(job_json(*failed("DeadlineExceeded"), stopped=objects.annotation(bench.job(), names.STOPPED)), pod)
+    else:
+        bench.put(job_json(*failed()), pod)
+    bench.look()
+    assert bench.portal()[0] == ("Completed" if published else "Failed")
+
+
+def test_f45_a_program_that_ends_with_0_as_it_is_told_to_has_not_succeeded_beside_a_sidecar_either() -> None:
+    pod = with_a_sidecar(terminated(0, None), terminated(137), deleted_at=T0)
+    pod["status"]["phase"] = "Failed"
+    assert isinstance(decided(pod, now=T0 + 61), Going), "its next attempt goes on from the checkpoint"
+
+
 @pytest.mark.parametrize(
     ("state", "status", "message"),
     [
@@ -446,6 +471,14 @@ RUNC = "OCI runtime create failed: runc create failed: unable to start container
         (128, "ContainerCannotRun", 'exec: "/x": permission denied', "CommandNotFound", "permission denied"),
         (128, "StartError", RUNC + "exec /x: exec format error", "CommandNotFound", "exec format error"),
         (128, "StartError", RUNC + "error running prestart hook #0: " + NVIDIA, "GpuRuntimeFailed", "driver error"),
+        (
+            128,
+            "StartError",
+            RUNC + 'exec: "/opt/nvidia/entry.sh": stat: no such file or directory',
+            "CommandNotFound",
+            "",
+        ),
+        (128, "StartError", RUNC + 'exec: "nvidia-container-cli": executable file not found', "GpuRuntimeFailed", ""),
         (128, "StartError", "unresolvable CDI devices nvidia.com/gpu=0", "GpuRuntimeFailed", "CDI devices"),
         (128, "StartError", RUNC + "cgroup: no space left", "RuntimeFailed", "no space left"),
     ],
