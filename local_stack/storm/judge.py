@@ -15,7 +15,7 @@ from local_stack.storm.record import SeenJob
 
 LOST, DOUBLED, WRONG = "lost", "doubled", "wrong"
 _TERMINAL = ("Completed", "Failed")
-_QUOTED = r"Kubernetes failed the training job \("
+_QUOTED = "Kubernetes failed the training job"
 
 
 @dataclass
@@ -73,7 +73,7 @@ def judge(requests: Sequence[Request], seen: Evidence) -> Verdicts:
     for request in requests:
         found = [*_poison(request, entries, verdicts)]
         if request.model_id:
-            found += _portal(request, seen, verdicts)
+            found += _portal(request, seen, jobs_of[request.model_id], verdicts)
             found += _cluster(request, jobs_of[request.model_id], seen.started)
         verdicts.findings += [Finding(kind, request, sentence) for kind, sentence in found]
     known = {message for request in requests for message in request.ids}
@@ -103,7 +103,7 @@ def _poison(
     return found
 
 
-def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[str, str]]:
+def _portal(request: Request, seen: Evidence, jobs: Sequence[SeenJob], verdicts: Verdicts) -> list[tuple[str, str]]:
     model = seen.models.get(request.model_id)
     if request.kind.initial is None:
         return [] if model is None else [(WRONG, "the portal has a model that it did not know")]
@@ -118,6 +118,9 @@ def _portal(request: Request, seen: Evidence, verdicts: Verdicts) -> list[tuple[
         right += [ending for ending in (request.kind.disrupted,) if ending]
         # A node that is removed takes its ended pods along: only the Job's condition is left to quote.
         right += [Ending(ending.status, _QUOTED) for ending in right if ending.status == "Failed"]
+    # A portal that denies every word gets the code alone.
+    codes = {str(job.reported.get("code")) for job in jobs if job.reported} | ({request.kind.poison} - {""})
+    right += [Ending(ending.status, f"(?:{'|'.join(codes)})$") for ending in right if codes]
     if model.status not in _TERMINAL:
         found.append((LOST, f"its status stays {model.status} ({model.message!r})"))
     elif not any(_is(ending, model) for ending in right):

@@ -108,7 +108,7 @@ KINDS = (
         "fails without a message",
         40,
         (Step(79, "Traceback\nValueError: broken", 0.5),),
-        Ending(FAILED, r"The training ended with exit code 79: Traceback \| ValueError: broken"),
+        Ending(FAILED, r"The training ended with exit code 79: Traceback (?:\| )?ValueError: broken"),
     ),
     Kind(
         "fails at every attempt",

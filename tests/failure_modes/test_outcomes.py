@@ -293,6 +293,16 @@ def test_f45_a_sidecar_that_fails_the_pod_does_not_have_it_trained_again(word: s
     assert bench.portal()[0] == ("Completed" if published else "Failed")
 
 
+def test_f45_a_nodes_clock_that_is_behind_takes_nothing_of_a_sidecars_grace() -> None:
+    pod = objects.pod(with_a_sidecar(terminated(0, None, finished_at=T0 - 3600)))
+
+    def after(seconds: float) -> outcome.Outcome:
+        return outcome.decide(objects.job(job_json()), [pod], (), T0 + seconds, LIMITS, failing_since=T0)
+
+    assert isinstance(after(59), Going)
+    assert isinstance(after(60), Stop)
+
+
 def test_f45_a_program_that_ends_with_0_as_it_is_told_to_has_not_succeeded_beside_a_sidecar_either() -> None:
     pod = with_a_sidecar(terminated(0, None), terminated(137), deleted_at=T0)
     pod["status"]["phase"] = "Failed"

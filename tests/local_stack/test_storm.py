@@ -78,6 +78,25 @@ def test_the_portals_history_is_judged_entry_by_entry(history: tuple[Entry, ...]
     assert sorted(_found(replace(_RIGHT, models={"1": _model(*history)}))) == sorted(found)
 
 
+def test_the_code_alone_is_right_where_the_portal_takes_no_words() -> None:
+    spoken = {"1": _model(*_GOOD[:2], _entry("Completed", "Code"))}
+    job = replace(_job(), reported={"code": "Code"})
+    assert _found(replace(_RIGHT, models=spoken, jobs={"uid-1": job})) == []
+    assert _found(replace(_RIGHT, models=spoken, jobs={"uid-1": replace(job, reported={"code": "Codex"})})) == [WRONG]
+    assert _found(replace(_RIGHT, models={"1": _model(*_GOOD[:2], _entry("Failed", "Code"))}, jobs={"uid-1": job}))
+
+
+def test_a_model_whose_job_a_policy_denies_is_told_so() -> None:
+    denied = Request(_BY_NAME["is denied by a policy"], 1, "1", "{}", "Created", ids=["message-1"])
+    told = (_GOOD[0], _entry("Failed", "The cluster refuses this training. No"))
+    entry = {"message_id": "message-1", "code": "JobRefused"}
+    seen = Evidence({"1": _model(*told)}, {}, {}, set(), [entry], 0)
+    assert _found(seen, denied) == []
+    assert _found(replace(seen, poison=[]), denied) == [], "a crash came between the portal and the poison queue"
+    assert _found(replace(seen, models={"1": _model(_GOOD[0])}), denied) == [LOST]
+    assert _found(replace(seen, jobs={"uid-1": _job()}, started={"uid-1": "1"}), denied) == [DOUBLED]
+
+
 def test_a_message_that_was_trained_twice_is_doubled() -> None:
     twice = replace(_RIGHT, jobs={"uid-1": _job(), "uid-2": _job("uid-2")}, started={"uid-1": "1", "uid-2": "1"})
     assert _found(twice) == [DOUBLED]
