@@ -293,6 +293,28 @@ def test_f45_a_sidecar_that_fails_the_pod_does_not_have_it_trained_again(word: s
     assert bench.portal()[0] == ("Completed" if published else "Failed")
 
 
+@pytest.mark.parametrize(
+    ("exit_code", "failed_before", "again"),
+    [(127, 0, False), (128, 0, True), (201, 1, True), (201, 2, False)],
+    ids=["permanent", "the first that is not", "one attempt is left", "none is left"],
+)
+def test_f45_only_where_kubernetes_would_try_again_the_pod_alone_is_removed(
+    exit_code: int, failed_before: int, again: bool
+) -> None:
+    pod = with_a_sidecar(terminated(exit_code, None))
+    found = decided(pod, job=job_json(status={"failed": failed_before}), now=T0 + 200)
+    assert found == Going(remove_pods=True) if again else isinstance(found, Stop)
+
+
+@pytest.mark.parametrize(("finished_at", "code"), [(T0 + 60, "UserCodeFailed"), (T0 + 200, "Timeout")])
+def test_f45_a_trainer_without_a_word_counts_where_it_ended_before_the_deadline(finished_at: float, code: str) -> None:
+    pod = with_a_sidecar(terminated(79, "boom", finished_at=finished_at))
+    over = [a_condition(kind, reason="DeadlineExceeded", at=T0 + 150) for kind in ("FailureTarget", "Failed")]
+    ended = decided(pod, job=job_json(*over), now=T0 + 300)
+    assert isinstance(ended, outcome.Ended)
+    assert ended.verdict.code == code
+
+
 def test_f45_a_nodes_clock_that_is_behind_takes_nothing_of_a_sidecars_grace() -> None:
     pod = objects.pod(with_a_sidecar(terminated(0, None, finished_at=T0 - 3600)))
 
@@ -521,6 +543,9 @@ def test_f49_a_command_that_is_not_in_the_image_is_not_tried_again() -> None:
     assert isinstance(stop, Stop)
     assert stop.verdict.code == "CommandNotFound"
     assert isinstance(decided(pod_json(phase="Failed", state=broken), job=job, now=T0 + 100), Going), "another node may"
+    dead = pod_json(phase="Failed", state=missing)
+    alive = pod_json(name="model-1-bbbbb", phase="Running", state=running(), created_at=T0 + 50)
+    assert isinstance(decided(dead, alive, job=job, now=T0 + 100), Going), "its image was mended meanwhile"
 
 
 def test_f49_a_container_that_waits_with_the_runtimes_words_is_told_whose_they_are() -> None:
