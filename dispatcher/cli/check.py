@@ -172,7 +172,7 @@ def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
     made = launcher.probe_template()
     found = None if made is None else made.labels.kueue_queue
     if found is not None and not queue:
-        raise _Otherwise(
+        raise Otherwise(
             "warning",
             f"accepted by a dry run; but Kueue would queue it in {found} by itself, and may start a training before the"
             f" portal was told: set KUEUE_QUEUE={found}",
