@@ -133,11 +133,6 @@ class Pod(Conditioned, frozen=True):
         return _NO_STATE
 
     @property
-    def waits(self) -> Waiting:
-        """What its trainer container waits for; nothing where it does not."""
-        return self.trainer_state.waiting or Waiting()
-
-    @property
     def runs(self) -> bool:
         return self.trainer_state.running is not None
 

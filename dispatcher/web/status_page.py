@@ -26,6 +26,7 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summaries
+from dispatcher.decisions.containers import awaited
 from dispatcher.intake.refusals import Refusals
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import Answer, Request
@@ -199,7 +200,7 @@ def _pod(pod: Pod) -> dict[str, Any]:
         "started_at": running.started_at if running else ended.started_at,
         "finished_at": ended.finished_at,
         "exit_code": ended.exit_code,
-        "reason": ended.reason or pod.waits.reason or None,
+        "reason": ended.reason or awaited(pod).reason or None,
     }
 
 

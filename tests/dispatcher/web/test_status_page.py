@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summaries, Summary
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.guards import for_loopback, is_loopback
@@ -19,7 +21,7 @@ from dispatcher.web.server import Answer, HttpServer, Request
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, losses, reported_job, running_job
-from tests.world.builders import FakeClock
+from tests.world.builders import FakeClock, pod_json, waiting
 from tests.world.pages import section
 from tests.world.repository import read
 
@@ -83,6 +85,17 @@ def test_one_model_has_its_rows_and_pods_and_a_stranger_is_not_found(shown: Show
     assert [(pod["phase"], pod["node"]) for pod in found["pods"]] == [("Running", "gpu-a100-03")]
     missing = asked(shown, "/api/models/model-%3Cb%3E")
     assert (missing.status, missing.json) == (404, {"error": "Neither Jobs nor queues know 'model-<b>'"})
+
+
+def test_a_pod_that_waits_for_an_init_container_says_why_as_one_that_waits_for_its_trainer_does(shown: Shown) -> None:
+    of = status_world.job("waits", at=NOW)
+    plain = status_world.pod(of, NOW, state=waiting("CreateContainerConfigError"))
+    behind = pod_json(name="model-waits-2", model_id="waits", job_uid=of.uid, state=waiting("PodInitializing"))
+    behind["spec"]["initContainers"] = [{"name": "prepare"}]
+    behind["status"]["initContainerStatuses"] = [{"name": "prepare", "state": waiting("ImagePullBackOff")}]
+    shown.put([(of, [plain, msgspec.convert(behind, Pod)])])
+    reasons = {pod["reason"] for pod in asked(shown, "/api/models/model-waits").json["pods"]}
+    assert reasons == {"CreateContainerConfigError", "ImagePullBackOff"}
 
 
 @pytest.mark.parametrize(
