@@ -255,7 +255,7 @@ def train_command(flags: Mapping[str, str | None], *, last: bool = False) -> int
 def _become_a_member() -> NoReturn:
     """A further process of a training by torchrun has no use for credentials: another program, without them in its
     environment, takes the place of this one."""
-    program = [sys.executable, "-m", "trainer_image.engine.worker"]
+    program = [sys.executable, "-m", "trainer_image.engine.helper"]
     os.execve(program[0], program, child_environment.without_credentials())  # noqa: S606 (ourselves)
 
 

@@ -1,4 +1,4 @@
-"""Starts, watches and ends the workers of a training on several GPUs.
+"""Starts, watches and ends the helpers of a training on several GPUs.
 
 They are started as torchrun starts its own, and where torchrun has started the trainer they are there already. Not by
 torchrun itself, because rank 0 is the trainer: its exit code, its termination message and its answer to SIGTERM are the
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 # With fewer rows a process batch norm's statistics are noise, and most of the time goes into communication.
 FEWEST_ROWS = 8
 LOOK_SECONDS = 0.1
-# How long rank 0 may take to notice that a worker is gone; it may be stuck in a call that waits for that one.
+# How long rank 0 may take to notice that a helper is gone; it may be stuck in a call that waits for that one.
 NOTICE_SECONDS = 30.0
 
 
@@ -82,7 +82,7 @@ def useful(processes: int, asked: int, recipe: Recipe) -> tuple[int, list[str]]:
 
 
 class Processes:
-    """The workers, from `with` to its end. They read the dataset while rank 0 does so.
+    """The helpers, from `with` to its end. They read the dataset while rank 0 does so.
 
     count: number of processes that read it, rank 0 included
     """
@@ -109,7 +109,7 @@ class Processes:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends them. What failed here because a worker failed is raised as the worker's failure."""
+        """Ends them. What failed here because a helper failed is raised as the helper's failure."""
         another = isinstance(error, RuntimeError | OSError) and self._failed.wait(5.0 if self._running else 0.0)
         self._end(in_peace=error is None)
         if another:
@@ -117,7 +117,7 @@ class Processes:
             raise self._failure from error
 
     def team(self, problem: Problem, plan: Plan) -> tuple[Team, list[str]]:
-        """The team for this problem, and notes for the report. Raises a worker's failure."""
+        """The team for this problem, and notes for the report. Raises a helper's failure."""
         count, notes = useful(self.count, asked(self._inputs), plan.recipe)
         for rank in range(count, self.count):
             if spare := self._running.pop(rank, None):
@@ -144,7 +144,7 @@ class Processes:
         return self._member, notes
 
     def _start(self) -> Store:
-        """Starts the workers as torchrun would. Returns the store that they connect to."""
+        """Starts the helpers as torchrun would. Returns the store that they connect to."""
         # A socket that TCPStore opened would listen on every interface.
         listener = socket.create_server(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -170,11 +170,11 @@ class Processes:
                 "TORCHELASTIC_ERROR_FILE": self._error_file(rank),
             }
             self._running[rank] = subprocess.Popen(
-                [sys.executable, "-m", "trainer_image.engine.worker"],
+                [sys.executable, "-m", "trainer_image.engine.helper"],
                 stdin=subprocess.DEVNULL,
                 env=kept | {name: str(value) for name, value in environment.items()},
             )
-        threading.Thread(target=self._watch, name="workers", daemon=True).start()
+        threading.Thread(target=self._watch, name="helpers", daemon=True).start()
         return store
 
     def _error_file(self, rank: int) -> Path:
@@ -190,7 +190,7 @@ class Processes:
                     self._failure = failure_in(self._error_file(rank)) or self._silent_failure(rank, code)
         self._failed.set()
         if not self._over.wait(NOTICE_SECONDS):
-            log.error("Rank 0 waits for a worker that is gone: %s", self._failure.sentence)
+            log.error("Rank 0 waits for a helper that is gone: %s", self._failure.sentence)
             self._inputs.last_resort(self._failure)
 
     def _silent_failure(self, rank: int, code: int) -> TrainerError:
@@ -204,7 +204,7 @@ class Processes:
     def _end(self, *, in_peace: bool) -> None:
         self._over.set()
         if self._member and in_peace:
-            with contextlib.suppress(RuntimeError):  # a worker is gone, but the training is done
+            with contextlib.suppress(RuntimeError):  # a helper is gone, but the training is done
                 self._member.broadcast("end")
         for process in self._running.values():
             if not in_peace:

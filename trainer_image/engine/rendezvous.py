@@ -1,4 +1,4 @@
-"""What the first process of a team and its workers leave for each other: order, answers, and how one failed."""
+"""What the first process of a team and its helpers leave for each other: order, answers, and how one failed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from trainer_image.limits import Limits
 from trainer_image.tasks.base import Problem
 
 # What is under these names in torch's store: the first process's order before there is a team, who joins it, and that
-# each worker is ready.
+# each helper is ready.
 ORDER, JOIN, READY = "order", "join", "ready/{}"
 
 
@@ -78,7 +78,7 @@ def failure_of(error: Exception) -> TrainerError:
 
 
 def failure_in(error_file: Path) -> TrainerError | None:
-    """The failure that a worker left in torch's error file; None: it left none."""
+    """The failure that a helper left in torch's error file; None: it left none."""
     try:
         recorded = json.loads(error_file.read_text())["message"]["message"]
     except (OSError, ValueError):  # ValueError: it was killed while it wrote

@@ -1,7 +1,7 @@
 """Several processes, one for each GPU of the pod, that train one model: data-parallel, on one node.
 
-Rank 0 is the trainer itself: it alone has storage, portal, checkpoints and decisions. The other ranks are workers
-(worker.py): they hold the same network and optimizer and follow the commands that rank 0 broadcasts, one a step. Each
+Rank 0 is the worker itself: it alone has the supervisor, checkpoints and decisions. The other ranks are helpers
+(helper.py): they hold the same network and optimizer and follow the commands that rank 0 broadcasts, one a step. Each
 rank computes the gradients of its part of the batch, and every optimizer steps on the sum over all ranks. So the state
 of rank 0 is the whole state, and a checkpoint fits any number of processes.
 
@@ -31,7 +31,7 @@ from trainer_image.engine import checkpoint
 if TYPE_CHECKING:
     from trainer_image.engine.state import Position, TrainingState
 
-# Rank 0 may validate, save or compile for long while the workers wait for its next command.
+# Rank 0 may validate, save or compile for long while the helpers wait for its next command.
 PATIENCE = timedelta(days=30)
 # What rank 0 broadcasts: a command, and these numbers of its position.
 COMMANDS = ("begin", "probe", "step", "compile", "eager", "end")
@@ -48,7 +48,7 @@ class Command(NamedTuple):
 
 
 class Team:
-    """One process alone. rank: 0 is the trainer itself; world: number of processes."""
+    """One process alone. rank: 0 is the worker itself; world: number of processes."""
 
     rank, world = 0, 1
 
@@ -56,7 +56,7 @@ class Team:
         """Every rank begins a phase at rank 0's state."""
 
     def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:
-        """Sends a command of rank 0 to the workers, which `receive` it."""
+        """Sends a command of rank 0 to the helpers, which `receive` it."""
 
     def any(self, happened: bool) -> bool:
         """Whether it happened on any rank. Every rank has to call this."""
@@ -87,7 +87,7 @@ class Member(Team):
         )
 
     def begin(self, state: TrainingState) -> None:
-        # A new folder each time: a worker may still read the one before.
+        # A new folder each time: a helper may still read the one before.
         self._begun += 1
         folder = self._folder / f"begin-{self._begun}"
         if self.rank == 0:

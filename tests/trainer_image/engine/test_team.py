@@ -24,8 +24,8 @@ from local_stack.processes import wait_until
 from tests.world.processes import children
 from tests.world.training_data import TABULAR, FolderStore, class_table, run_inputs
 from trainer_image.config.model_config import ConfigProblems
+from trainer_image.engine import helper, rendezvous
 from trainer_image.engine import processes as engine_processes
-from trainer_image.engine import rendezvous, worker
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import prepare
@@ -200,7 +200,7 @@ def test_what_another_process_raised_is_told_as_it_would_be_here(
         raise raised
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
-    assert worker.recorded(fail) == kind.exit_code
+    assert helper.recorded(fail) == kind.exit_code
     told = rendezvous.failure_in(tmp_path / "error.json")
     assert type(told) is kind
     assert sentence in told.sentence
@@ -215,7 +215,7 @@ def test_torchrun_on_several_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def _other_process() -> int:
     """The pid of the one process that we started for the team."""
-    named = "trainer_image.engine.worker"
+    named = "trainer_image.engine.helper"
     (pid,) = (pid for pid in children(os.getpid()) if named in Path(f"/proc/{pid}/cmdline").read_text())
     return pid
 

@@ -1,4 +1,4 @@
-"""A worker of a training on several GPUs: a program of its own, with a RANK in its environment that is not 0.
+"""A helper of a training on several GPUs: a program of its own, with a RANK in its environment that is not 0.
 
 The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), or torchrun starts it.
 It receives through torch's store what to prepare, answers that it is ready, and then follows the commands of rank 0:
@@ -39,7 +39,7 @@ from trainer_image.tasks.base import Problem
 
 log = logging.getLogger(__name__)
 
-# A worker whose partner is gone fails, too. It waits so long first, that rank 0 reports the one that failed by itself.
+# A helper whose partner is gone fails, too. It waits so long first, that rank 0 reports the one that failed by itself.
 LATER_SECONDS = 5.0
 
 
@@ -47,7 +47,7 @@ def main() -> int:
     """Exit code of the process: 0 after `end`, else the failure's own, recorded in torch's error file."""
     # If rank 0 is killed, nobody else would end this process.
     _prctl_pr_set_pdeathsig(signal.SIGKILL)
-    # Ctrl-C reaches every process of a terminal: rank 0 finishes the step with the workers, then ends them.
+    # Ctrl-C reaches every process of a terminal: rank 0 finishes the step with the helpers, then ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rank = int(os.environ["RANK"])
     logging.basicConfig(format=f"%(asctime)s %(levelname)s [process {rank}] %(message)s", force=True)
@@ -88,11 +88,11 @@ def _follow() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         torch.set_num_threads(join["threads"])
         member = Member(store, rank, join["world"], plan.device, Path(join["folder"]))
-        Worker(problem, plan, member).follow()
+        Helper(problem, plan, member).follow()
         member.leave()
 
 
-class Worker:
+class Helper:
     """Follows the commands of rank 0 until `end`."""
 
     def __init__(self, problem: Problem, plan: Plan, member: Member) -> None:
