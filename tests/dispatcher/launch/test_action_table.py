@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from typing import Any
-from unittest.mock import Mock, create_autospec
+from unittest.mock import MagicMock, Mock, create_autospec
 
 import pytest
 
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
+from dispatcher.decisions.codes import CAUSES
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
@@ -22,8 +23,8 @@ from dispatcher.queue.messages import QueueMessage
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.client import PortalClient
 from portal_client.statuses import ModelStatus, ProcessingStatus
-from tests.world.builders import a_job
-from tests.world.simulated.dispatcher import SETTINGS, TEMPLATE
+from tests.world.builders import TEMPLATE, a_job
+from tests.world.simulated.dispatcher import SETTINGS
 from tests.world.simulated.fakes import VirtualEvent
 from tests.world.simulated.world import World
 
@@ -83,6 +84,45 @@ def test_no_message_s_own_job_is_created_once_more() -> None:
     message_id = job.annotations.message_id or ""
     decided = [admission.decide(status, job, message_id, 4e9).action.job for status in ProcessingStatus]
     assert JobEffect.CREATE not in decided
+
+
+def an_intake(launcher: Mock, queue: Mock, breakers: Any) -> Intake:
+    return Intake(
+        queue,
+        create_autospec(Queue, instance=True),
+        launcher,
+        ModelLocks(),
+        breakers,
+        Metrics(),
+        SETTINGS,
+        bounds=BOUNDS,
+        free_slots=lambda: 8,
+        probe=lambda _: None,
+        stopping=VirtualEvent(World()),
+    )
+
+
+@pytest.mark.parametrize("action", Action)
+def test_a_launch_closes_only_the_breakers_of_what_it_has_touched(action: Action) -> None:
+    """A message that its status forbids has asked the portal, and no API server."""
+    launcher, breakers = Mock(), MagicMock(is_open=False)
+    launcher.launch.return_value = Decision(action, "why")
+    parts = {cause: Mock() for cause in CAUSES}
+    breakers.__getitem__.side_effect = parts.__getitem__
+    intake = an_intake(launcher, create_autospec(Queue, instance=True), breakers)
+    intake.handle(QueueMessage("message-1", TEXT, 1, 0.0, "receipt", 1e12))
+    proved = {"portal"}
+    proved |= {"cluster"} if action.job in (JobEffect.CREATE, JobEffect.CONTINUE) else set()
+    proved |= {"template"} if action.job is JobEffect.CREATE else set()
+    assert {cause for cause in ("portal", "cluster", "template") if parts[cause].record_success.called} == proved
+
+
+@pytest.mark.parametrize(("in_flight", "reasons", "received"), [(0, ["x"], 1), (1, ["x"], 0), (1, [], 1)])
+def test_while_a_breaker_is_half_open_one_message_is_in_hand(in_flight: int, reasons: list[str], received: int) -> None:
+    queue, breakers = create_autospec(Queue, instance=True), MagicMock(reasons=reasons)
+    breakers.limit.side_effect = lambda most: min(most, 1)
+    an_intake(Mock(), queue, breakers)._receive(in_flight)
+    assert queue.receive.call_count == received
 
 
 @pytest.mark.parametrize("action", Action)
