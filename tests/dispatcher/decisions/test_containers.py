@@ -1,4 +1,4 @@
-"""Which container a pod waits for: what the rules of tests/failure_modes (F45, F46, F50) do not tell apart."""
+"""Which container a pod waits for, and a sidecar that keeps it: what the tests of F45, F46 and F50 do not tell apart."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from dispatcher.decisions import containers
+from dispatcher.cluster.pods import Pod
+from dispatcher.decisions import containers, outcome
+from dispatcher.decisions.outcome import Going
+from dispatcher.decisions.waiting import is_failing
 from tests.world import json_objects as objects
-from tests.world.builders import pod_json, running, terminated, waiting
+from tests.world.builders import LIMITS, T0, a_job, pod_json, running, terminated, waiting
 
 STARTING = waiting("PodInitializing")
 
@@ -55,3 +58,21 @@ def test_the_first_that_is_not_done_is_waited_for(
 @pytest.mark.parametrize("trainer", [running(), terminated(0), terminated(137)])
 def test_a_sidecar_that_crashes_beside_a_trainer_or_after_it_keeps_nobody_waiting(trainer: dict[str, Any]) -> None:
     assert awaited(trainer, CRASHED_MESH) == "trainer container"
+
+
+def kept_by_a_sidecar(**more: Any) -> Pod:
+    pod = pod_json(phase="Running", state=terminated(201), **more)
+    pod["spec"]["containers"].append({"name": "logs"})
+    pod["status"]["containerStatuses"].append({"name": "logs", "state": running()})
+    return objects.pod(pod)
+
+
+def test_the_grace_of_a_sidecar_is_one_that_kubernetes_does_not_time() -> None:
+    assert is_failing(kept_by_a_sidecar())
+    assert not is_failing(objects.pod(pod_json(phase="Running", state=running())))
+
+
+def test_a_pod_that_is_deleted_already_is_neither_deleted_nor_stopped_for_its_sidecar() -> None:
+    leaving = kept_by_a_sidecar(deleted_at=T0 + 150)
+    assert outcome.decide(a_job(), [leaving], (), T0 + 200, LIMITS) == Going()
+    assert outcome.decide(a_job(), [kept_by_a_sidecar()], (), T0 + 200, LIMITS) == Going(remove_pods=True)
