@@ -1,4 +1,4 @@
-"""Which container a pod waits for, and a sidecar that keeps it: what the tests of F45, F46 and F50 do not tell apart."""
+"""Which container a pod waits for, and a sidecar that keeps it: what the tests of F45 and F46 do not tell apart."""
 
 from __future__ import annotations
 
