@@ -175,9 +175,10 @@ def _looks_encoded(packed: str) -> str:
         raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except ValueError:
         return ""
-    for encoding in ("utf-16-le", "utf-16-be"):
+    # UTF-32 first: its little end begins as that of UTF-16 does.
+    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
         if raw.removeprefix("\ufeff".encode(encoding)).startswith(tuple(o.encode(encoding) for o in _OPENINGS)):
-            return "base64 of JSON in UTF-16; encode it in UTF-8"
+            return f"base64 of JSON in {encoding[:6].upper()}; encode it in UTF-8"
     if raw.startswith(b"\x1f\x8b"):
         return "base64 of gzip; send the JSON uncompressed"
     inner = raw.decode("utf-8", "replace").strip(_EDGES)

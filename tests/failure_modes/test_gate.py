@@ -228,6 +228,8 @@ def packed(raw: bytes) -> str:
         (packed(JSON.encode("utf-16")), "base64 of JSON in UTF-16"),
         (packed(JSON.encode("utf-16-le")), "base64 of JSON in UTF-16"),
         (packed(JSON.encode("utf-16-be")), "base64 of JSON in UTF-16"),
+        (packed(JSON.encode("utf-32")), "base64 of JSON in UTF-32"),
+        (packed(JSON.encode("utf-32-le")), "base64 of JSON in UTF-32"),
         (packed(packed(UTF8).encode()), "base64 of base64"),
         (packed(packed(packed(UTF8).encode()).encode()), "base64 of base64"),
         (packed(packed(UTF8 + b" ").rstrip("=").encode()).rstrip("="), "base64 of base64"),
