@@ -135,7 +135,9 @@ class ManyWorld(World):
         if side == "before" and self.portal_away and call.startswith("portal."):
             raise Fail("connection refused")
 
-    def put(self, process: str, seen: Any, model_id: str, status: ProcessingStatus, text: str) -> None:
+    def put(
+        self, process: str, seen: Any, model_id: str, status: ProcessingStatus, text: str, author: str = ""
+    ) -> None:
         kind = "outcome"
         if status is ProcessingStatus.PROCESSING:
             told = text == messages.STARTED and self.models[model_id].status.may_start
@@ -143,7 +145,7 @@ class ManyWorld(World):
         self.puts[kind] += 1
         if kind == "progress":
             self.progress[int(self.now)] += 1
-        super().put(process, seen, model_id, status, text)
+        super().put(process, seen, model_id, status, text, author)
 
     def touch(self, kind: str, item: dict[str, Any], change: str = "MODIFIED") -> None:
         uid = objects.uid_of(item) if kind == "jobs" else objects.owner_uid(item) or ""
