@@ -247,6 +247,7 @@ def test_f51_kueue_does_not_resume_a_job_before_the_portal_was_told() -> None:
     assert objects.is_suspended(job), "its label names a queue that does not exist"
     assert not objects.is_launched(job)
     undisturbed(world)
+    world.dead.clear()  # Kueue's cluster is that of the first process
     world.now += VISIBILITY
     process = Process(world)
     process.launcher.cluster, process.launcher.kueue_queue = kueue, "gpus"
@@ -266,6 +267,7 @@ def test_f51_what_kueue_has_queued_by_itself_is_adopted(queue: str, resumed: boo
     with pytest.raises(Crash):
         process.take()
     undisturbed(world)
+    world.dead.clear()  # Kueue's cluster is that of the first process
     (job,) = world.jobs.values()
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
     world.now += VISIBILITY
@@ -285,6 +287,7 @@ def test_f51_a_job_that_kueue_resumes_under_our_hands_is_launched_where_it_is() 
     with pytest.raises(Crash):
         process.take()
     undisturbed(world)
+    world.dead.clear()  # Kueue's cluster is that of the first process
     (job,) = world.jobs.values()
     stale = objects.job(job)
     kueue.acts()
@@ -325,6 +328,7 @@ def test_f51_a_job_that_was_held_back_is_resumed_where_kueue_is_no_longer_used()
     with pytest.raises(Crash):
         process.take()
     undisturbed(world)
+    world.dead.clear()  # Kueue's cluster is that of the first process
     world.now += VISIBILITY
     process = Process(world)
     process.launcher.cluster = kueue
