@@ -67,7 +67,7 @@ def test_a_broken_promise_is_found_at_this_size_too(monkeypatch: pytest.MonkeyPa
 
     def spoiled(world: ManyWorld) -> bool:
         if settled(world) and world.now > HOUR:
-            world.models["1"].write("somebody", type(world.models["1"].status).PROCESSING, "")
+            world.models["1"].write("somebody", type(world.models["1"].status).PROCESSING, "", world.now)
         return bool(settled(world))
 
     monkeypatch.setattr(ManyWorld, "settled", property(spoiled))
