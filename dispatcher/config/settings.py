@@ -211,7 +211,8 @@ class Settings:
         "STATUS_LAG_SECONDS",
         seconds(0, 3600),
         "How far the portal's answers may be behind its writes (a cache, a replica): for so long a status that "
-        "contradicts a new request, or our own write, is looked at again before it is believed",
+        "contradicts our own write is looked at again before it is believed, and for 15 s at most one that forbids a "
+        "new request",
         f"{PLAUSIBLE_LAG:.0f}",
     )
     image_pull_grace: float = setting(

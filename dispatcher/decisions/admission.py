@@ -58,6 +58,11 @@ class Action(Enum):
         return action
 
 
+# Seconds. Looks without a cache have renewed an old answer by then, and who sends a request twice, or too early, need
+# not wait for long until the log says so.
+REFUSAL_DOUBT = 15.0
+
+
 @dataclass(frozen=True)
 class Decision:
     """sentence: why, for the log. after: seconds until a requeued message is worth another look; 0: soon."""
@@ -75,19 +80,20 @@ def decide(
     *,
     queued_at: float = 0.0,
     lag: float = PLAUSIBLE_LAG,
+    doubt: float = REFUSAL_DOUBT,
 ) -> Decision:
     """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name.
 
     now: when the status was asked for; queued_at: when the request was sent; epoch seconds. lag: seconds by which the
-    portal's answers may be behind: whoever sends a request has just made its model ready, so a status that forbids it
-    is believed when the request is older than that.
+    portal's answers may be behind; doubt: of these, how many a new request is given: whoever sends one has just made
+    its model ready, so a status that forbids it is believed when the request is older than that.
     """
     decision = _decide(status, job, message_id, now, lag)
-    age = now - queued_at
-    if decision.action not in (Action.REFUSE, Action.ABANDON) or abs(age) >= lag:
+    age, doubted = now - queued_at, min(lag, doubt)
+    if decision.action not in (Action.REFUSE, Action.ABANDON) or abs(age) >= doubted:
         return decision
     # Each look twice as late as the one before: most caches have forgotten it long before it is believed.
-    after = max(0.0, min(age, lag - age))
+    after = max(0.0, min(age, doubted - age))
     return Decision(Action.LATER, f"status {status.title}, which may be older than the request", after)
 
 

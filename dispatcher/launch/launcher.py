@@ -78,7 +78,8 @@ class Launcher:
 
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
     of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports. lag: seconds
-    by which the portal's answers may be behind. kueue_queue: the LocalQueue that resumes the Jobs, "" where we do.
+    by which the portal's answers may be behind; doubt: see `admission.decide`. kueue_queue: the LocalQueue that resumes
+    the Jobs, "" where we do.
     credentials: None where all trainings share the template's. identity: of this process, noted on its Jobs.
     timed(step): measures one step.
     """
@@ -90,6 +91,7 @@ class Launcher:
     _: KW_ONLY
     put_budget: float
     lag: float = reporting.PLAUSIBLE_LAG
+    doubt: float = admission.REFUSAL_DOUBT
     kueue_queue: str = ""
     credentials: ScopedCredentials | None = None
     events: EventRecorder = NULL_RECORDER
@@ -191,8 +193,8 @@ class Launcher:
 
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
         """asked: when the status was asked for (epoch seconds)."""
-        queued_at = delivery.queued_at
-        return admission.decide(status, job, delivery.message_id, asked, queued_at=queued_at, lag=self.lag)
+        sent, lag, doubt = delivery.queued_at, self.lag, self.doubt
+        return admission.decide(status, job, delivery.message_id, asked, queued_at=sent, lag=lag, doubt=doubt)
 
     def _apply(
         self, decision: Decision, job: Job | None, model_id: str, status: ProcessingStatus, delivery: Delivery

@@ -177,17 +177,21 @@ def test_a_refusal_that_may_be_older_than_the_request_is_looked_at_again(
     status: ProcessingStatus, state: str | None
 ) -> None:
     job = None if state is None else the_job(state, OTHER)
-    asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER) for age in (0, 5, 20, 40, 59, 60)]
+    asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER) for age in (0, 2, 6, 10, 14, 15)]
     assert [found.action for found in asked] == [Action.LATER] * 5 + [Action.REFUSE]
     # Never later than when it is believed.
-    assert [found.after for found in asked] == [0, 5, 20, 20, 1, 0]
-    assert decide(status, job, MINE, LONG_AFTER, queued_at=LONG_AFTER, lag=0).action is Action.REFUSE
+    assert [found.after for found in asked] == [0, 2, 6, 5, 1, 0]
+
+    def patient(lag: float, doubt: float) -> Action:
+        return decide(status, job, MINE, LONG_AFTER + 20, queued_at=LONG_AFTER, lag=lag, doubt=doubt).action
+
+    assert (patient(60, 60), patient(10, 60), patient(60, 15)) == (Action.LATER, Action.REFUSE, Action.REFUSE)
 
 
 def test_a_launch_is_abandoned_by_no_answer_that_may_be_older_than_the_request() -> None:
     job = the_job("half-launched", MINE)
     for status in OVER:
-        asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER).action for age in (30, 60)]
+        asked = [decide(status, job, MINE, LONG_AFTER + age, queued_at=LONG_AFTER).action for age in (10, 15)]
         assert asked == [Action.LATER, Action.ABANDON]
 
 

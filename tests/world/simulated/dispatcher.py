@@ -31,6 +31,7 @@ from dispatcher.relay.tokens import RelayTokens
 from dispatcher.telemetry.job_events import NULL_RECORDER, JobEvents
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.errors import PortalError
+from portal_client.reporting import PLAUSIBLE_LAG
 from tests.world import json_objects as objects
 from tests.world.builders import TEMPLATE
 from tests.world.simulated.fakes import FakeCluster, FakePortal, FakeQueue, FakeStorage, VirtualEvent
@@ -155,6 +156,8 @@ class Process:
             credentials=self.credentials,
             lag=settings.status_lag,
             put_budget=min(settings.put_budget, settings.visibility_timeout * 0.4),
+            # This world's portal is behind for longer than a refusal is doubted by default.
+            doubt=PLAUSIBLE_LAG,
             events=events,
             stopping=stopping,
             clock=world.epoch,
