@@ -234,7 +234,7 @@ class StatusTracker(Tracker):
     def _is_proof(self, shown: ProcessingStatus) -> bool:
         """Whether somebody has set this status after our Processing; a first look that may be late is remembered."""
         now = time.monotonic()
-        own = OwnWrites(True, self.before, now - self._wrote_at)
+        own = OwnWrites(True, self.before, now - self._wrote_at, reporting.PLAUSIBLE_LAG)
         if reporting.is_proof(shown, own, None if self._doubted_at is None else now - self._doubted_at):
             return True
         if self._doubted_at is None:
