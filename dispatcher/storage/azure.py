@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
@@ -59,7 +60,7 @@ class AzureSignatures:
     """See `ports.ScopedStorage`. Thread-safe.
 
     blob_url: used with an identity, where there is no connection string. clock: epoch seconds. Raises ValueError where
-    the connection string has no account key.
+    the connection string has no account key, or the address no account.
     """
 
     def __init__(
@@ -78,17 +79,20 @@ class AzureSignatures:
             self._account_key = str(getattr(self._service.credential, "account_key", ""))
             self.longest = _YEAR
             by = _fingerprint(self._account_key)
+            account = str(self._service.account_name)
         else:
             if credential is None:
                 from azure.identity import DefaultAzureCredential
 
                 credential = DefaultAzureCredential()
             self._service = BlobServiceClient(blob_url, credential=credential, transport=_transport(), **_CALLS)
+            account = _account_of(blob_url, self._service)
             self._account_key = ""
             self.longest = _LEAST_LEFT
             by = "identity"
         self.address = self._service.url.rstrip("/")
         self.signer = f"{self.address} {by}"
+        self._account = account
 
     def sas(self, container: str, *, write: bool, until: float) -> str:
         """See `ports.ScopedStorage`."""
@@ -97,7 +101,7 @@ class AzureSignatures:
         if not self._account_key:
             signed_by = {"user_delegation_key": self._delegation_key(now)}
         signature = generate_container_sas(
-            str(self._service.account_name),
+            self._account,
             container,
             permission=ContainerSasPermissions(read=True, list=True, write=write, delete=write),
             start=_when(now - _SKEW),
@@ -147,6 +151,20 @@ def _of_connection_string(text: str) -> BlobServiceClient:
             "AZURE_STORAGE_CONNECTION_STRING has no account key that can sign, which CREDENTIALS=scoped needs"
         ) from None
     return service
+
+
+def _account_of(blob_url: str, service: BlobServiceClient) -> str:
+    """The name that a signature is made for: of a host of Azure's the first label. The SDK knows none of
+    ACCOUNT.z12.blob.storage.azure.net, and a wrong one of ACCOUNT.privatelink.blob.core.windows.net."""
+    first, _, rest = (urlsplit(blob_url).hostname or "").partition(".")
+    if ".blob." in f".{rest}":
+        return first
+    if service.account_name:  # of an emulator
+        return str(service.account_name)
+    raise ValueError(
+        "AZURE_STORAGE_BLOB_URL has no name of a storage account, which CREDENTIALS=scoped signs for: "
+        "https://ACCOUNT.blob.core.windows.net would be right"
+    )
 
 
 def _transport() -> Any:

@@ -187,6 +187,24 @@ def test_an_identity_signs_with_a_user_delegation_key_that_azure_takes(api: resp
     assert epoch(query["se"]) == clock.now + signer.longest <= epoch(query["ske"])
 
 
+@pytest.mark.parametrize("host", ["account.z12.blob.storage.azure.net", "account.privatelink.blob.core.windows.net"])
+def test_an_identity_signs_for_the_account_that_the_address_names(api: responses.RequestsMock, host: str) -> None:
+    """Get User Delegation Key is answered alike; what differs without the right name is the text that is signed."""
+    clock, signed = Clock(), []
+    for address in (ACCOUNT, f"https://{host}"):
+        api.add_callback(responses.POST, f"{address}/?restype=service&comp=userdelegationkey", key_for)
+        signer = AzureSignatures(blob_url=address, clock=clock, credential=Identity())
+        url = signer.sas("model-1", write=True, until=clock.now + HOUR)
+        assert url.startswith(f"{address}/model-1?")
+        signed.append(parse_qs(urlsplit(url).query)["sig"])
+    assert signed[0] == signed[1]
+
+
+def test_an_address_that_names_no_account_is_told() -> None:
+    with pytest.raises(ValueError, match="no name of a storage account"):
+        AzureSignatures(blob_url="https://blobs.example.com", credential=Identity())
+
+
 def test_a_machines_netrc_does_not_take_the_place_of_the_token(
     api: responses.RequestsMock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
