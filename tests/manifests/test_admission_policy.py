@@ -54,6 +54,11 @@ def _volume(**kind: Any) -> Change:
     return lambda obj: spec_of(obj)["volumes"].append({"name": "more", **kind})
 
 
+def _claim(**fields: Any) -> Object:
+    asked = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}, "storageClassName": "ssd"}
+    return {"volumeClaimTemplate": {"spec": {**asked, **fields}}}
+
+
 def _variable(**source: Any) -> Change:
     return lambda obj: trainer_of(obj)["env"].append({"name": "MORE", "valueFrom": source})
 
@@ -105,6 +110,16 @@ EVIL: dict[str, tuple[Change, str]] = {
     "a Secret without a name": (_volume(secret={}), "only Secret"),
     "the node's files": (_volume(hostPath={"path": "/"}), "a volume must be"),
     "a claim": (_volume(persistentVolumeClaim={"claimName": "datasets"}), "PersistentVolumeClaim"),
+    "a copy of a claim": (
+        _volume(ephemeral=_claim(dataSource={"kind": "PersistentVolumeClaim", "name": "datasets"})),
+        "begin empty",
+    ),
+    "a copy of a claim by the newer field": (
+        _volume(ephemeral=_claim(dataSourceRef={"kind": "PersistentVolumeClaim", "name": "datasets"})),
+        "begin empty",
+    ),
+    "a volume that there is": (_volume(ephemeral=_claim(volumeName="another")), "begin empty"),
+    "a volume that is looked for": (_volume(ephemeral=_claim(selector={"matchLabels": {"a": "b"}})), "begin empty"),
     "a certificate of the pod's": (
         _volume(projected={"sources": [{"podCertificate": {"keyType": "RSA3072"}}]}),
         "sources",
@@ -200,6 +215,12 @@ def test_a_kind_of_volume_or_source_that_nobody_thought_of_is_refused(
         job = job_of("production")
         put(**{kind: {}})(job)
         assert re.search("must be|must have", why_denied(job)), kind
+
+
+def test_an_ephemeral_volume_that_begins_empty_is_admitted() -> None:
+    job = job_of("production")
+    _volume(ephemeral=_claim(volumeMode="Filesystem"))(job)
+    assert why_denied(job) == why_denied(pod_of(job)) == ""
 
 
 def test_a_node_is_chosen_by_the_scheduler_alone() -> None:
