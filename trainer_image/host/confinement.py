@@ -74,8 +74,12 @@ def confine(hidden: Iterable[Path]) -> str | None:
     if ruleset < 0:
         return f"Landlock refuses ({os.strerror(ctypes.get_errno())})"
     try:
-        for path in _beside({path.resolve() for path in hidden if path.exists()}):
-            _allow(ruleset, path)
+        try:
+            for path in _beside({path.resolve() for path in hidden if path.exists()}):
+                _allow(ruleset, path)
+        except OSError as error:
+            # What lies beside is not known, and a rule for all of it would be one for what is hidden, too.
+            return f"a folder on the way to them cannot be looked into ({error.strerror}: {error.filename})"
         if not _prctl(PR_SET_NO_NEW_PRIVS, 1) or _landlock(_RESTRICT_SELF, ruleset, 0) < 0:
             return f"Landlock refuses ({os.strerror(ctypes.get_errno())})"
     finally:

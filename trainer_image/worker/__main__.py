@@ -41,7 +41,7 @@ def main(start: dict[str, Any]) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=start["log_level"], force=True)
     hidden = [Path(path) for path in start["hidden"]]
     if (why := confinement.confine(hidden)) is not None:
-        level = logging.WARNING if any(path.exists() for path in hidden) else logging.INFO
+        level = logging.WARNING if any(map(_may_exist, hidden)) else logging.INFO
         log.log(level, "What trains can read every file that this user can, credentials among them: %s", why)
     desk = Desk(socket.socket(fileno=start["pipe"]))
     kills_before = memory.kills()
@@ -60,6 +60,13 @@ def main(start: dict[str, Any]) -> None:
         except Exception as error:
             end = messages.failed(_as_failure(error, kills_before))
         desk.end(end)
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _load(kind: str) -> Any:

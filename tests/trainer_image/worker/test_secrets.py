@@ -168,3 +168,18 @@ def test_a_confined_process_reads_writes_and_moves_files_as_before(tmp_path: Pat
         pytest.skip("this kernel has no Landlock")
     signals = ["not signalled"] if version >= confinement._WITH_SCOPES else []
     assert (done.stdout.splitlines(), done.stderr) == (["hidden", "not linked", *signals], "")
+
+
+@pytest.mark.parametrize("call", ["iterdir", "exists"])
+def test_a_folder_on_the_way_that_cannot_be_looked_into_is_told_and_ends_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
+) -> None:
+    if confinement._landlock(confinement._CREATE_RULESET, None, 0, 1) < confinement._LEAST:
+        pytest.skip("this kernel has no Landlock")
+
+    def closed(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, call, closed)
+    monkeypatch.setattr(confinement, "_allow", lambda ruleset, path: None)
+    assert "cannot be looked into (Permission denied" in str(confinement.confine([tmp_path]))
