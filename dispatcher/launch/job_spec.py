@@ -23,8 +23,9 @@ from training_common.times import rfc3339, run_stamp
 # Exit codes up to 127 are permanent by the trainer's contract, those from 128 are counted by backoffLimit.
 _PERMANENT_EXIT_CODES = list(range(1, LAST_PERMANENT + 1))
 _NODE_FLAP_SECONDS = 1800
-# A Secret's files belong to root, and to the pod's fsGroup.
-_GROUP_READS = 0o440
+# A Secret's files belong to root: a template without an fsGroup has a trainer that is neither root nor of root's group.
+# Only the trainer's container has them.
+_READABLE = 0o444
 # The label by which AKS gives a pod a token of its service account's identity.
 _WORKLOAD_IDENTITY = "azure.workload.identity/use"
 # What a template gives every training, which a training with credentials of its own does without; and the portal's
@@ -180,7 +181,7 @@ def _complete_container(
 
 def _mount_credentials(pod_spec: dict[str, Any], container: dict[str, Any], secret: str) -> None:
     """The Job's own Secret as files, in the trainer alone. A pod that is there before it waits for it."""
-    volume = {"secretName": secret, "defaultMode": _GROUP_READS, "optional": False}
+    volume = {"secretName": secret, "defaultMode": _READABLE, "optional": False}
     mount = {"name": names.CREDENTIALS_VOLUME, "mountPath": names.CREDENTIALS_DIR, "readOnly": True}
     pod_spec["volumes"] = [*(pod_spec.get("volumes") or ()), {"name": names.CREDENTIALS_VOLUME, "secret": volume}]
     container["volumeMounts"] = [*(container.get("volumeMounts") or ()), mount]

@@ -259,8 +259,8 @@ def test_a_training_with_scoped_credentials_has_its_own_secret_and_none_that_all
     assert env["WORK_DIR"] == "/work"
     assert pod["volumes"][-1] == {
         "name": "training-credentials",
-        "secret": {"secretName": "model-123", "defaultMode": 0o440, "optional": False},
-    }
+        "secret": {"secretName": "model-123", "defaultMode": 0o444, "optional": False},
+    }, "readable without an fsGroup, too"
     mount = {"name": "training-credentials", "mountPath": "/credentials", "readOnly": True}
     assert trainer_of(job)["volumeMounts"] == [{"name": "work", "mountPath": "/work"}, mount]
     assert [container for container in pod["containers"] if mount in container.get("volumeMounts", ())] == [
