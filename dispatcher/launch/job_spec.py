@@ -166,6 +166,9 @@ def _complete_container(
     }
     if defaults.scoped:
         ours["CREDENTIALS_DIR"] = names.CREDENTIALS_DIR
+        if container.get("envFrom"):
+            # Empty is as good as absent to the trainer, and a variable of its own is before one of a whole Secret.
+            ours |= dict.fromkeys(sorted(SHARED_CREDENTIALS - ours.keys()), "")
     if shown is not None:
         ours["STATUS_BEFORE"] = shown.title
     if request.dataset_container is not None:

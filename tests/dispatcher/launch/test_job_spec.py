@@ -271,6 +271,16 @@ def test_a_training_with_scoped_credentials_has_its_own_secret_and_none_that_all
     assert template == a_template_with_credentials(), "the next Job is made of it, too"
 
 
+def test_what_comes_with_a_whole_secret_or_configmap_is_hidden_by_variables_of_its_own() -> None:
+    template = a_template_with_credentials()
+    trainer_of(template)["envFrom"] = [{"secretRef": {"name": "portal"}}, {"configMapRef": {"name": "storage"}}]
+    env = env_of(built(template, defaults=SCOPED))
+    shared = ("API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL")
+    assert [env.get(name) for name in shared] == ["", "", ""]
+    assert env["API_BASE_URL"] == "http://training-relay:8082"
+    assert not set(shared[1:]) & set(env_of(built(a_template_with_credentials(), defaults=SCOPED)))
+
+
 def test_without_scoped_credentials_nothing_of_the_template_is_left_out() -> None:
     job = built(a_template_with_credentials())
     assert {"API_KEY", "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_ACCOUNT_URL"} <= set(env_of(job))
