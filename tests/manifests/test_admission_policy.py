@@ -67,6 +67,10 @@ def _in_spec(**fields: Any) -> Change:
     return lambda obj: spec_of(obj).update(fields)
 
 
+def _calls(field: str, **what: Any) -> Change:
+    return lambda obj: trainer_of(obj).update({field: what})
+
+
 def _image(image: str) -> Change:
     return lambda obj: trainer_of(obj).update(image=image)
 
@@ -128,6 +132,12 @@ EVIL: dict[str, tuple[Change, str]] = {
     "the node's processes": (_in_spec(hostPID=True), "hostPID"),
     "the node's memory": (_in_spec(hostIPC=True), "hostIPC"),
     "a port of the node": (lambda obj: trainer_of(obj).update(ports=[{"containerPort": 1, "hostPort": 1}]), "hostPort"),
+    "a call by the node": (_calls("livenessProbe", httpGet={"host": "169.254.169.254", "port": 80}), "name a host"),
+    "a connection by the node": (_calls("startupProbe", tcpSocket={"host": "10.0.0.1", "port": 22}), "name a host"),
+    "a call by the node at the beginning": (
+        _calls("lifecycle", postStart={"httpGet": {"host": "169.254.169.254", "port": 80}}),
+        "name a host",
+    ),
     "before everybody": (_in_spec(priorityClassName="system-node-critical"), "priority classes"),
     "a Secret to pull with": (_in_spec(imagePullSecrets=[{"name": "registry"}]), "pulled with a Secret"),
 }
@@ -220,6 +230,14 @@ def test_a_kind_of_volume_or_source_that_nobody_thought_of_is_refused(
 def test_an_ephemeral_volume_that_begins_empty_is_admitted() -> None:
     job = job_of("production")
     _volume(ephemeral=_claim(volumeMode="Filesystem"))(job)
+    assert why_denied(job) == why_denied(pod_of(job)) == ""
+
+
+def test_a_probe_and_a_hook_of_the_pods_own_are_admitted() -> None:
+    job = job_of("production")
+    _calls("livenessProbe", httpGet={"port": 80})(job)
+    _calls("readinessProbe", exec={"command": ["true"]})(job)
+    _calls("lifecycle", preStop={"tcpSocket": {"host": "", "port": 80}})(job)
     assert why_denied(job) == why_denied(pod_of(job)) == ""
 
 
