@@ -169,7 +169,8 @@ class Relay:
     def _dataset(self, wish: AskDataset, claims: Claims) -> Reply:
         """The dataset is noted on the Job: read in its version of now, and beside no renewal of this process."""
         if self.credentials is None:
-            return rules.refusal(404, "refused", "CREDENTIALS is not scoped: trainings share the Job template's")
+            # Of a training from before, which RELAY_PORT is still served for: no fault of its configuration.
+            return rules.unavailable("CREDENTIALS is not scoped: trainings share the Job template's")
         with self.locks.hold(claims.model_id, self.patience[0]) as held:
             if not held:
                 return rules.busy()

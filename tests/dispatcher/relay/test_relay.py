@@ -410,5 +410,5 @@ def test_a_dataset_that_is_not_given_is_told_with_a_sentence(fault: Exception, s
         world.stop()
 
 
-def test_with_shared_credentials_no_dataset_is_given(world: RelayWorld) -> None:
-    assert asked_for(world)[0] == 404
+def test_with_shared_credentials_no_dataset_is_given_and_the_trainings_user_is_not_to_blame(world: RelayWorld) -> None:
+    assert asked_for(world)[0] == 503
