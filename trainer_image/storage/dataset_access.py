@@ -56,8 +56,9 @@ def dataset_url(
             status, said = _ask(session, f"{base_url}/training/dataset", container, auth.header(method, token))
             if status == 200 and isinstance(url := said.get("url"), str):
                 return url
-            if status in _REFUSED:
-                sentence = redact(one_line(str(said.get("detail") or f"HTTP {status}")))[:500]
+            # Without a sentence it is no answer of the relay's, but of a proxy or mesh on the way, and passes.
+            if status in _REFUSED and said.get("detail"):
+                sentence = redact(one_line(str(said["detail"])))[:500]
                 raise ConfigInvalid(f"Invalid configuration: dataset: no access to {container}: {sentence}")
             failures += 1
             pause = jittered(exponential(failures, 1.0, 15.0))

@@ -46,10 +46,12 @@ def test_a_dispatcher_that_is_away_is_waited_for(api: responses.RequestsMock, fi
     api.post(ASKED, status=503, json={"detail": "not now"})
     api.post(ASKED, status=429)
     api.post(ASKED, status=200, body="<html>a login page</html>")
+    api.post(ASKED, status=403, body="<html>a proxy's page</html>")
+    api.post(ASKED, status=404)
     api.post(ASKED, json={"url": URL})
     waits: list[float] = []
     assert ask(files, waits.append) == URL
-    assert len(waits) == 4
+    assert len(waits) == 6
 
 
 def test_a_token_that_is_refused_is_read_anew(api: responses.RequestsMock, files: CredentialFiles) -> None:
