@@ -9,12 +9,13 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from trainer_image.config import strict_yaml
 from trainer_image.config.model_config import Config, ConfigProblems, parse_config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress
-from trainer_image.errors import ConfigInvalid, Terminated, UsageError
+from trainer_image.errors import ConfigInvalid, StorageUnavailable, Terminated, UsageError
 from trainer_image.host.credentials import DATASET_URL, MODEL_URL, CredentialFiles
 from trainer_image.stop import Stop
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused
@@ -86,6 +87,12 @@ class Sources:
         asked = None
         if not is_for(files.read(DATASET_URL), name):
             asked = dataset_url(settings.api_base_url, name, files, settings.auth_method, wait=self._wait_for_access)
+            ours = urlsplit(files.read(MODEL_URL) or asked)
+            if urlsplit(asked)[:2] != ours[:2]:
+                # The relay speaks plain HTTP: who changes packets must not choose what is trained on.
+                raise StorageUnavailable(
+                    f"Failed to download dataset from container: {name} (its address is not on {ours.hostname})"
+                )
         return open_signed(signature_of(files, DATASET_URL, name, asked), name)
 
     def _wait_for_access(self, seconds: float) -> None:

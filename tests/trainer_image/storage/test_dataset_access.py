@@ -94,3 +94,17 @@ def test_one_that_is_stopped_meanwhile_does_not_wait_on(api: responses.RequestsM
     settings = from_mapping({"CREDENTIALS_DIR": str(files.folder), "MODEL_CONTAINER": "model-1", "API_BASE_URL": BASE})
     with Sources(settings, stop, files.folder) as sources, pytest.raises(Terminated, match="access to its dataset"):
         sources.start_download(Config.model_construct(dataset="dataset-x"), lambda progress: None)
+
+
+@pytest.mark.parametrize("host", ["https://evil.example.com", "http://account.blob.core.windows.net"])
+def test_who_changes_the_relays_answer_does_not_choose_where_the_dataset_is(
+    api: responses.RequestsMock, files: CredentialFiles, host: str
+) -> None:
+    api.post(ASKED, json={"url": f"{host}/dataset-x?sp=rl&sig=abc"})
+    (files.folder / "MODEL_URL").write_text("https://account.blob.core.windows.net/model-1?sig=abc")
+    settings = from_mapping({"CREDENTIALS_DIR": str(files.folder), "MODEL_CONTAINER": "model-1", "API_BASE_URL": BASE})
+    with (
+        Sources(settings, Stop(), files.folder) as sources,
+        pytest.raises(StorageUnavailable, match="is not on"),
+    ):
+        sources.start_download(Config.model_construct(dataset="dataset-x"), lambda progress: None)
