@@ -125,7 +125,7 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_remembered_of_jobs_that_are_gone(self) -> None:
         uids = {job.uid for job in self.cache.jobs()}
-        assert set(self.cache._first_seen) == uids
+        assert set(self.cache._known_jobs) == uids
         for uid, pods in self.cache._pods_of.items():
             assert uid in uids or (pods and pods.keys() <= self.cache._pods.keys()), "for days, a little of each Job"
 

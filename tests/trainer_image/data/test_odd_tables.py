@@ -17,7 +17,7 @@ import pytest
 
 from tests.trainer_image.data.prepared import noise, prepared
 from tests.world.training_data import TABULAR, class_rows, run_inputs, write_csv
-from trainer_image.data import cells
+from trainer_image.data import cells, gzip_stream
 from trainer_image.data.table import Table, read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError
@@ -102,6 +102,13 @@ def test_a_delimiter_that_is_not_known_is_told_the_known_ones(tmp_path: Path, de
         "Invalid dataset: train.csv: has no column 'target' (data.target): the whole header "
         f"'x{delimiter}target' is one column; delimiters that are known are , ; tab |"
     )
+
+
+def test_a_packed_table_that_never_ends_is_stopped_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gzip_stream, "FREE_BYTES", 2**20)
+    (tmp_path / "train.csv.gz").write_bytes(gzip.compress(b"a,y\n" + b"1,x\n" * 5_000_000))
+    with pytest.raises(LimitExceeded, match="unpacks to more than 500 times its"):
+        read(tmp_path / "train.csv.gz")
 
 
 def lines(rows: list[dict[str, Any]]) -> bytes:

@@ -21,44 +21,54 @@ from tests.world.training_data import TABULAR, class_table
 from trainer_image.engine.watchdog import PATIENCE, Watchdog
 from trainer_image.errors import GpuFault, TrainerError
 
+# Of the worker alone: where it stands, PYTHONPATH has it run in every process.
 HANGING = textwrap.dedent(
     """
-    import time
-    from trainer_image import cli
-    from trainer_image.tasks.tabular.task import TabularProblem
+    import os, sys, time
 
-    steps, loss = [], TabularProblem.loss
+    if "trainer_image.worker" in sys.orig_argv:
+        from trainer_image.tasks.tabular.task import TabularProblem
 
-    def hang_in_the_fourth_step(self, model, batch):
-        steps.append(1)
-        if len(steps) == 4:
-            time.sleep(3600)
-        return loss(self, model, batch)
+        steps, loss = [], TabularProblem.loss
 
-    TabularProblem.loss = hang_in_the_fourth_step
-    cli.main()
+        def hang_in_the_fourth_step(self, model, batch):
+            steps.append(1)
+            if len(steps) == 4:
+                time.sleep(3600)
+            return loss(self, model, batch)
+
+        TabularProblem.loss = hang_in_the_fourth_step
     """
 )
 
 
-def test_a_hang_ends_with_203_a_termination_message_and_every_stack(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(TABULAR)
-    done = subprocess.run(
-        [sys.executable, "-c", HANGING, "train", "--data", str(class_table(tmp_path / "data")), "--device", "cpu",
-         "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")],
+def training(folder: Path, hanging: str, **environment: str) -> subprocess.Popen[str]:
+    """A training whose worker runs `hanging` first, with HANG_SECONDS=1."""
+    (folder / "config.yaml").write_text(TABULAR)
+    (folder / "first").mkdir()
+    (folder / "first" / "sitecustomize.py").write_text(hanging)
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer_image", "train", "--data", str(class_table(folder / "data")), "--device", "cpu",
+         "--config", str(folder / "config.yaml"), "--out", str(folder / "out")],
         cwd=ROOT,
-        env={**os.environ, "HANG_SECONDS": "1", "TERMINATION_MESSAGE_PATH": str(tmp_path / "termination-message")},
-        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(folder / "first"), "HANG_SECONDS": "1", **environment},
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=60,
-        check=False,
     )  # fmt: skip
-    assert done.returncode == 203, done.stderr[-2000:]
+
+
+def test_a_hang_ends_with_203_a_termination_message_and_every_stack(tmp_path: Path) -> None:
+    with training(tmp_path, HANGING, TERMINATION_MESSAGE_PATH=str(tmp_path / "termination-message")) as process:
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 203, said[-2000:]
     words = json.loads((tmp_path / "termination-message").read_text())
     # HANG_SECONDS, or more on a machine so busy that the first steps took longer than usual.
     assert re.fullmatch(r"Training hangs: no step was finished for \d+ s after step 3", words["message"])
     assert (words["code"], words["retryable"], words["step"]) == ("GpuFault", True, 3)
-    assert "hang_in_the_fourth_step" in done.stderr, "where it hung"
+    assert "hang_in_the_fourth_step" in said, "where it hung"
 
 
 @pytest.fixture
@@ -76,26 +86,20 @@ def test_what_takes_long_on_purpose_is_no_hang(ended: threading.Event) -> None:
 
 
 def test_a_process_that_was_stopped_for_a_while_has_not_hung(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(TABULAR)
     step = tmp_path / "step"
-    sleeping = HANGING.replace("time.sleep(3600)", f"open({str(step)!r}, 'w').close(); time.sleep(0.5)")
-    training = subprocess.Popen(
-        [sys.executable, "-c", sleeping, "train", "--data", str(class_table(tmp_path / "data")), "--device", "cpu",
-         "--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "out")],
-        cwd=ROOT,
-        env={**os.environ, "HANG_SECONDS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    try:
-        wait_until(step.exists, 60, what="the fourth step")
-        training.send_signal(signal.SIGSTOP)
-        time.sleep(2.0)
-        training.send_signal(signal.SIGCONT)
-        _, said = training.communicate(timeout=60)
-    finally:
-        training.kill()
-    assert training.returncode == 0, said[-2000:]
+    noting = f"open({str(step) + '-'!r}, 'w').write(str(os.getpid())); os.rename({str(step) + '-'!r}, {str(step)!r})"
+    with training(tmp_path, HANGING.replace("time.sleep(3600)", f"{noting}; time.sleep(0.5)")) as process:
+        try:
+            wait_until(step.exists, 60, what="the fourth step")
+            both = [process.pid, int(step.read_text())]
+            for number in (signal.SIGSTOP, signal.SIGCONT):
+                for pid in both:
+                    os.kill(pid, number)
+                time.sleep(2.0 if number is signal.SIGSTOP else 0)
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 0, said[-2000:]
 
 
 def test_after_a_pause_it_watches_again(ended: threading.Event) -> None:
