@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from local_stack.processes import wait_until
-from tests.world.processes import children
+from tests.world.processes import alive, children
 from tests.world.training_data import TABULAR, FolderStore, class_table, run_inputs
 from trainer_image.config.model_config import ConfigProblems
 from trainer_image.engine import helper, rendezvous
@@ -166,7 +166,7 @@ def test_sigterm_ends_both_processes_with_the_state_saved(tmp_path: Path) -> Non
 def test_no_process_outlives_a_trainer_that_is_killed(tmp_path: Path) -> None:
     with two_processes(tmp_path) as (trainer, other):
         trainer.kill()
-        wait_until(lambda: not Path(f"/proc/{other}").exists(), timeout=30)
+        wait_until(lambda: not alive(other), timeout=30)
 
 
 def test_torchrun_can_start_the_processes_by_hand(tmp_path: Path) -> None:
