@@ -15,13 +15,13 @@ from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ObjectInvalid, QuotaExceeded
 from dispatcher.config.settings import Settings
+from dispatcher.launch.gpus import trainer_of
 from dispatcher.launch.job_spec import build_job
-from dispatcher.launch.request import TrainingRequest
+from dispatcher.launch.request import DRY_RUN
 from dispatcher.relay.listener import tokens_of
 from dispatcher.storage.errors import StorageError
 from portal_client.client import PortalClient
 from portal_client.errors import PortalError, PortalUnauthorized, PortalUnavailable
-from portal_client.model_ids import MODEL_PREFIX
 
 _NO_MODEL, _NO_RUN = "dispatcher-check", "check"
 # A Secret that is no training's, and need not exist: the policies look at names alone.
@@ -36,10 +36,6 @@ def _pod(job: _Job) -> dict[str, Any]:
     return spec
 
 
-def _trainer(job: _Job) -> dict[str, Any]:
-    return next(c for c in _pod(job)["containers"] if c["name"] == names.TRAINER_CONTAINER)
-
-
 def _add_volume(job: _Job, kind: str, source: Mapping[str, Any]) -> None:
     _pod(job)["volumes"] = [*_pod(job).get("volumes", ()), {"name": "dispatcher-check", kind: dict(source)}]
 
@@ -52,9 +48,9 @@ def _unlabel(job: _Job) -> None:
 # What somebody with the dispatcher's token would rather start than a training: words for it → the change of a good Job.
 _EVASIONS: Mapping[str, Callable[[_Job], object]] = {
     # Of a domain that nobody can have (RFC 2606).
-    "another image": lambda job: _trainer(job).update(image="registry.invalid/another:1"),
+    "another image": lambda job: trainer_of(job).update(image="registry.invalid/another:1"),
     "another Secret": lambda job: _add_volume(job, "secret", {"secretName": _ANOTHER}),
-    "another Secret in a variable": lambda job: _trainer(job).update(envFrom=[{"secretRef": {"name": _ANOTHER}}]),
+    "another Secret in a variable": lambda job: trainer_of(job).update(envFrom=[{"secretRef": {"name": _ANOTHER}}]),
     "another service account": lambda job: _pod(job).update(serviceAccountName="default"),
     "the service account's token": lambda job: _pod(job).update(automountServiceAccountToken=True),
     "a token as a volume": lambda job: _add_volume(
@@ -105,10 +101,8 @@ def refuse_evasions(settings: Settings, cluster: KubernetesJobs) -> str:
 
 def _training(settings: Settings) -> _Job:
     """A Job of the template, as good as any."""
-    name = "dispatcher-dry-run"
-    request = TrainingRequest(name, f"{MODEL_PREFIX}{name}", None, None, None, None, {"task": "train"})
     template, defaults = factories.read_template(settings), factories.defaults_of(settings)
-    return build_job(template, request, message_id="dry-run", queued_at=0.0, defaults=defaults)
+    return build_job(template, DRY_RUN, message_id="dry-run", queued_at=0.0, defaults=defaults)
 
 
 def _evil_secrets(job: _Job) -> dict[str, dict[str, Any]]:

@@ -34,6 +34,7 @@ from dispatcher.config.settings import Settings
 from dispatcher.controller.reconciler import decide
 from dispatcher.decisions.outcome import Ended, Going, Stop
 from dispatcher.launch.credentials import secret_of
+from dispatcher.launch.gpus import trainer_of
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.relay.listener import tokens_of
@@ -236,20 +237,15 @@ def check_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
     for volume in spec["template"]["spec"].get("volumes") or ():
         if volume["name"] == names.CREDENTIALS_VOLUME:
             volume["secret"]["secretName"] = metadata["name"]
-    _trainer(job)["args"] = ["validate"]
+    trainer_of(job)["args"] = ["validate"]
     return job
 
 
 def network_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
     """The Job whose pod tries what it reaches, in place of the trainer and without a GPU. Raises ValueError."""
     job = check_job(settings, replace(request, gpus=0))
-    trainer = _trainer(job)
+    trainer = trainer_of(job)
     trainer["command"] = ["python3", "-c", Path(reach.__file__).read_text(encoding="utf-8")]
     trainer["args"] = [json.dumps({**_needed(settings), **FORBIDDEN})]
     trainer["env"].append({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
     return job
-
-
-def _trainer(job: Mapping[str, Any]) -> dict[str, Any]:
-    containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
-    return next(c for c in containers if c["name"] == names.TRAINER_CONTAINER)

@@ -18,11 +18,10 @@ _GPU = re.compile(r"gpu|^mig-|^i915|^xe$|gaudi|neuron|tpu|npu|accelerator")
 _OTHER = re.compile(r"rdma|hca|efa|infiniband|roce|sriov|vf|nic|fuse|kvm|tun|fpga|hugepages|pod-eni|ipv4")
 
 
-def trainer_of(template: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The container of the trainer in a Job template that was checked."""
-    containers = template["spec"]["template"]["spec"]["containers"]
-    found: Mapping[str, Any] = next(c for c in containers if c.get("name") == names.TRAINER_CONTAINER)
-    return found
+def trainer_of(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The container of the trainer in a Job, or in a template that was checked; not a copy."""
+    containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
+    return next(c for c in containers if c.get("name") == names.TRAINER_CONTAINER)
 
 
 def kinds(container: Mapping[str, Any], configured: str) -> list[str]:

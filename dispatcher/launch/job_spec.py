@@ -117,9 +117,7 @@ def build_job(
 
 def shared_credentials(template: Mapping[str, Any]) -> list[str]:
     """The template's variables that a training with scoped credentials does without. template: a loaded one."""
-    containers = template["spec"]["template"]["spec"]["containers"]
-    trainer = next(c for c in containers if c.get("name") == names.TRAINER_CONTAINER)
-    return [entry["name"] for entry in trainer.get("env") or [] if entry["name"] in SHARED_CREDENTIALS]
+    return [e["name"] for e in gpus.trainer_of(template).get("env") or [] if e["name"] in SHARED_CREDENTIALS]
 
 
 def _tolerate_flapping_nodes(pod_spec: dict[str, Any]) -> None:

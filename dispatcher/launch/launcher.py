@@ -33,7 +33,7 @@ from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults, build_job
-from dispatcher.launch.request import TrainingRequest
+from dispatcher.launch.request import DRY_RUN, TrainingRequest
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client import messages, reporting
@@ -79,9 +79,8 @@ class Launcher:
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
     of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports. lag: seconds
     by which the portal's answers may be behind; doubt: see `admission.decide`. kueue_queue: the LocalQueue that resumes
-    the Jobs, "" where we do.
-    credentials: None where all trainings share the template's. identity: of this process, noted on its Jobs.
-    timed(step): measures one step.
+    the Jobs, "" where we do. credentials: None where all trainings share the template's. identity: of this process,
+    noted on its Jobs. timed(step): measures one step.
     """
 
     cluster: Cluster
@@ -185,10 +184,8 @@ class Launcher:
 
         Returns what it would have made of it; None where the name is taken.
         """
-        name = "dispatcher-dry-run"
-        request = TrainingRequest(name, f"model-{name}", None, None, None, None, {"task": "train"})
         with suppress(ObjectConflict):
-            return self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), request), dry_run=True)
+            return self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), DRY_RUN), dry_run=True)
         return None
 
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
@@ -329,8 +326,8 @@ class Launcher:
         """Step 5, as one merge patch on this very Job; under Kueue the queue's label, and Kueue resumes it.
 
         notes: annotations that it writes as well. Kueue's webhook takes no other label for a Job that is not suspended,
-        nor one together with its resume. Where
-        Kueue has resumed the Job already, or queued it without being asked to, only the launch is noted.
+        nor one together with its resume. Where Kueue has resumed the Job already, or queued it without being asked to,
+        only the launch is noted.
         """
         if not self.kueue_queue and job.labels.kueue_queue == names.KUEUE_HOLD:
             # Created while KUEUE_QUEUE was set. A crash here: redelivered, and it is resumed as any other.

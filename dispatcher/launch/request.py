@@ -54,6 +54,12 @@ class TrainingRequest:
         return json.dumps(self.body, ensure_ascii=False, separators=(",", ":"))
 
 
+# Stands for any request where the API server is asked about a Job that is not to be made.
+DRY_RUN = TrainingRequest(
+    "dispatcher-dry-run", f"{MODEL_PREFIX}dispatcher-dry-run", None, None, None, None, {"task": "train"}
+)
+
+
 @dataclass(frozen=True)
 class Bounds:
     """The operator's limits on what a message may ask for."""
