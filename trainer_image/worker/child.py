@@ -23,15 +23,7 @@ from typing import Any, Literal, Self, TypeVar
 from trainer_image.config.model_config import Config
 from trainer_image.contract import CheckpointStore, Progress, RunInputs, RunResult
 from trainer_image.data import reading
-from trainer_image.errors import (
-    GpuFault,
-    OutOfMemory,
-    StorageUnavailable,
-    Terminated,
-    TrainerError,
-    UserCodeFailed,
-    UserCodeKilled,
-)
+from trainer_image.errors import OutOfMemory, StorageUnavailable, Terminated, TrainerError, UserCodeKilled
 from trainer_image.host import confinement, hidden, keeper, memory
 from trainer_image.host.child_environment import without_credentials
 from trainer_image.host.orphans import Orphans
@@ -59,6 +51,10 @@ class _Lost(Exception):
     def __init__(self, why: str = "") -> None:
         super().__init__(why)
         self.why = why
+
+
+class _Hangs(_Lost):
+    """It is there, and gives no sign of life."""
 
 
 class Worker:
@@ -296,7 +292,7 @@ class Worker:
         if now - began > max(1.0, 10 * LOOK_SECONDS):
             self._heard += now - began  # this process stood still, too (Ctrl-Z, a frozen container)
         if now - self._heard > self._silence:
-            raise _Lost(f"has given no sign of life for {self._silence:g} s")
+            raise _Hangs(f"has given no sign of life for {self._silence:g} s")
 
     def _gone_for(self) -> float:
         """Seconds since its end was seen, and at least a moment; 0 while it lives."""
@@ -320,16 +316,7 @@ class Worker:
             return Terminated("Stopped on request; what trained was ended")
         if lost.why:
             self._kill()
-            who = (
-                "The process of the training"
-                if self._entry_point is None
-                else f"The process of the task {self._entry_point}"
-            )
-            at = f" (it was at: {self._at})" if self._at else ""
-            if "sign of life" in lost.why:
-                return GpuFault(f"Training hangs: {who[0].lower()}{who[1:]} {lost.why}{at}")
-            kind = TrainerError if self._entry_point is None else UserCodeFailed
-            return kind(f"{who} {lost.why}{at}")
+            return deaths.ended_by_us(lost.why, self._at, self._entry_point, hangs=isinstance(lost, _Hangs))
         status = self._process.wait()
         files = reading.noted(os.pread(self._notes.fileno(), reading.BYTES, 0))
         return deaths.explained(status, self._at, files, self._entry_point, self._kills_before)

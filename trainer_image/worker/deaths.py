@@ -1,4 +1,4 @@
-"""A worker that is gone without a word of its own: what its end means, and for whom."""
+"""A worker that is gone without a word of its own, or had to be ended: what that means, and for whom."""
 
 from __future__ import annotations
 
@@ -21,11 +21,9 @@ def explained(status: int, at: str, files: list[str], entry_point: str | None, k
     kills_before: see `memory.out_of_memory`
     """
     read = ("one of " if len(files) > 1 else "") + ", ".join(map(printable, files[:_MOST_NAMED]))
-    who = "The process of the training" if entry_point is None else f"The process of the task {entry_point}"
-    where = f" (it was at: {at})" if at else ""
+    who, where = _who(entry_point), _where(at)
     if status >= 0:
-        kind = TrainerError if entry_point is None else UserCodeFailed
-        return kind(f"{who} ended with exit code {status} and no word of its own{where}")
+        return _failure(f"{who} ended with exit code {status} and no word of its own{where}", entry_point)
     number = -status
     name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
     if number == signal.SIGKILL and (
@@ -38,3 +36,23 @@ def explained(status: int, at: str, files: list[str], entry_point: str | None, k
     hint = ", as the kernel does where the machine has no memory left" if number == signal.SIGKILL else ""
     kind = GpuFault if entry_point is None else UserCodeKilled
     return kind(f"{who} was ended by {name}{file}{hint}{where}; its exit code would be {128 + number}")
+
+
+def ended_by_us(why: str, at: str, entry_point: str | None, *, hangs: bool) -> TrainerError:
+    """One that could be asked nothing more. why: what it did, as the end of a sentence; at, entry_point: as above"""
+    who, did = _who(entry_point), f"{why}{_where(at)}"
+    if hangs:
+        return GpuFault(f"Training hangs: {who[0].lower()}{who[1:]} {did}")
+    return _failure(f"{who} {did}", entry_point)
+
+
+def _who(entry_point: str | None) -> str:
+    return "The process of the training" if entry_point is None else f"The process of the task {entry_point}"
+
+
+def _where(at: str) -> str:
+    return f" (it was at: {at})" if at else ""
+
+
+def _failure(sentence: str, entry_point: str | None) -> TrainerError:
+    return (TrainerError if entry_point is None else UserCodeFailed)(sentence)
