@@ -15,14 +15,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from trainer_image.host.keeper import PR_SET_PDEATHSIG
+
 # <linux/prctl.h>
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_GET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = (
-    1,
-    4,
-    36,
-    37,
-    38,
-)
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 4, 38
 # <linux/landlock.h>; the system calls have the same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1

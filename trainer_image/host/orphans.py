@@ -10,8 +10,9 @@ import sys
 import time
 
 from trainer_image.host import keeper
-from trainer_image.host.confinement import PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER
+from trainer_image.host.keeper import PR_SET_CHILD_SUBREAPER
 
+_PR_GET_CHILD_SUBREAPER = 37  # <linux/prctl.h>
 _LINUX = sys.platform.startswith("linux")
 
 
@@ -23,7 +24,7 @@ class Orphans:
             return
         self._libc = ctypes.CDLL(None)
         asked = ctypes.c_int()
-        self._libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(asked), 0, 0, 0)
+        self._libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(asked), 0, 0, 0)
         self._asked_before = asked.value
         self._others = set(keeper.children())
         self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
