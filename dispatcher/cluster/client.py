@@ -239,7 +239,7 @@ class KubernetesJobs:
     def _list(
         self, decoders: decoding.Decoders[Kind], kind: str, selectors: Mapping[str, str], accept: str = _JSON
     ) -> Listing[Kind]:
-        names: list[str] = []
+        left_out: list[str] = []
 
         def pages() -> Iterator[tuple[Sequence[Kind], str]]:
             query, limit = {key: value for key, value in selectors.items() if value}, _FIRST_PAGE
@@ -247,7 +247,9 @@ class KubernetesJobs:
                 response = self._request("list", kind, query={**query, "limit": str(limit)}, accept=accept)
                 size = len(response.data)
                 with _readable(f"list {kind}"):
-                    items, version, following = decoding.read_page(decoders, response.data, self._left_out(kind, names))
+                    items, version, following = decoding.read_page(
+                        decoders, response.data, self._left_out(kind, left_out)
+                    )
                 del response  # the text of a page and the next one need not be in memory together
                 yield items, version
                 if not following:
@@ -255,14 +257,14 @@ class KubernetesJobs:
                 query["continue"] = following
                 limit = max(1, min(_LARGEST_PAGE, _PAGE_BYTES * max(1, len(items)) // size))
 
-        return Listing(pages(), left_out=names)
+        return Listing(pages(), left_out=left_out)
 
-    def _left_out(self, kind: str, names: list[str] | None = None) -> decoding.LeftOut:
-        """Tells once of each object that cannot be read, and goes on. names: to which it is added."""
+    def _left_out(self, kind: str, found: list[str] | None = None) -> decoding.LeftOut:
+        """Tells once of each object that cannot be read, and goes on. found: to which its name is added."""
 
         def tell(name: str, why: str) -> None:
-            if names is not None:
-                names.append(name)
+            if found is not None:
+                found.append(name)
             self._on_defect()
             with self._lock:
                 if (kind, name) in self._told or len(self._told) >= _UNREADABLE_NAMES:

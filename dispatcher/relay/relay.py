@@ -100,9 +100,9 @@ class Relay:
         if not self._budgets.spend(claims, urgent=_is_outcome(wish)):
             return rules.too_many()
         try:
-            job = self._job(claims)
-            if (refused := rules.over(job, claims)) is not None or job is None:
-                return refused or rules.over(None, claims) or rules.busy()
+            job = rules.of_run(self._job(claims), claims)
+            if isinstance(job, Reply):
+                return job
             match wish:
                 case AskDataset():
                     return self._dataset(wish, claims)
@@ -155,9 +155,9 @@ class Relay:
             shown = portal.get_model_status(claims.model_id).status
             if wish.status.is_terminal or shown.may_start:
                 # Read after the status. The cache may be minutes old, and this the status of a next training.
-                live = self.cluster.get_job(claims.job)
-                if (refused := rules.over(live, claims)) is not None or live is None:
-                    return refused or rules.busy()
+                live = rules.of_run(self.cluster.get_job(claims.job), claims)
+                if isinstance(live, Reply):
+                    return live
                 job = live
             with self._guard:
                 told = self._told.get(claims)
@@ -174,9 +174,9 @@ class Relay:
         with self.locks.hold(claims.model_id, self.patience[0]) as held:
             if not held:
                 return rules.busy()
-            live = self.cluster.get_job(claims.job)
-            if (refused := rules.over(live, claims)) is not None or live is None:
-                return refused or rules.busy()
+            live = rules.of_run(self.cluster.get_job(claims.job), claims)
+            if isinstance(live, Reply):
+                return live
             try:
                 return rules.dataset(self.credentials.for_dataset(live, wish.container))
             except DatasetRefused as error:

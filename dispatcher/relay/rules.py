@@ -153,6 +153,14 @@ def over(job: Job | None, claims: Claims) -> Reply | None:
     return None
 
 
+def of_run(job: Job | None, claims: Claims) -> Job | Reply:
+    """The Job, where this run may still speak for it; else why not."""
+    if (refused := over(job, claims)) is not None:
+        return refused
+    assert job is not None, "one that is gone is over"
+    return job
+
+
 def before_write(wish: Write, shown: ProcessingStatus, job: Job, told: ProcessingStatus | None) -> Reply | None:
     """Why the status is not passed on; None where it is: see the table. told: the outcome that was passed on before."""
     if told is not None and wish.status is not told:
