@@ -21,10 +21,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
+from pip._internal.models.index import PyPI
 
 from requirements.lock import FILES, ROOT, TORCH, pins, usable
 
-INDEX = "https://pypi.org/simple"
 # The oldest Python that is supported: a release that leaves it behind cannot be taken.
 PYTHON = "3.11"
 
@@ -107,7 +107,9 @@ def ask(index: str, known: dict[str, str]) -> list[Finding]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make behind", description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--index", default=os.environ.get("PIP_INDEX_URL") or INDEX, help=f"the index to ask ({INDEX})")
+    # Where pip installs from by itself, by pip's own word.
+    index = os.environ.get("PIP_INDEX_URL") or PyPI.simple_url
+    parser.add_argument("--index", default=index, help=f"the index to ask ({index})")
     index = parser.parse_args(arguments).index.rstrip("/")
     # The +cpu builds are of the same release.
     known = {canonicalize_name(n): v for file in FILES if file != "torch-cpu" for n, v in pins(file).items()}
