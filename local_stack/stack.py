@@ -22,7 +22,7 @@ from azure.storage.queue import QueueClient
 from local_stack.http_json import OPENER
 from local_stack.processes import Service, free_port, started_at
 from local_stack.serving import write_private
-from local_stack.surroundings import Surroundings
+from local_stack.surroundings import Surroundings, scoped_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 JOB_TEMPLATE = ROOT / "manifests" / "base" / "job-template.yaml"
@@ -63,11 +63,9 @@ class Stack(Surroundings):
                 "HEALTH_PORT": str(free_port()),
                 # Often, because the demo's trainings are short.
                 "STATUS_PROGRESS_SECONDS": "1",
-                # The stand-in's answers are never behind its writes.
-                "STATUS_LAG_SECONDS": "0",
                 "POLL_MAX_SECONDS": "1",
                 "RESYNC_SECONDS": "5",
-                **(self.scoped_settings() if self.scoped else {}),
+                **(scoped_settings() if self.scoped else {}),
             }
             self._prepare_cluster(template)
         except BaseException:

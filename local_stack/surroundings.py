@@ -85,12 +85,6 @@ class Surroundings(Stoppable):
             "STATUS_LAG_SECONDS": "0",
         }
 
-    def scoped_settings(self) -> dict[str, str]:
-        """What a dispatcher has besides, for trainings with credentials of their own: its relay, on loopback."""
-        port = free_port()
-        relay = {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}
-        return {"CREDENTIALS": "scoped", **relay}
-
     def run_dispatcher(self, name: str, settings: Mapping[str, str]) -> Service:
         """Start `dispatcher run`; it may not be ready yet. `name`, each once, is its log's too."""
         service = Service(
@@ -103,3 +97,10 @@ class Surroundings(Stoppable):
         )
         self.services[name] = service
         return service.start()
+
+
+def scoped_settings() -> dict[str, str]:
+    """What a dispatcher has besides, for trainings with credentials of their own: its relay, on a loopback port."""
+    port = free_port()
+    relay = {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}
+    return {"CREDENTIALS": "scoped", **relay}

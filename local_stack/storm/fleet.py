@@ -7,17 +7,16 @@ import random
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Self
 
 import yaml
 from azure.storage.queue import QueueClient
 
-from local_stack.processes import free_port
 from local_stack.storm.actors import LONGEST_HANG
 from local_stack.storm.plan import DENIED, TOO_MANY_GPUS
 from local_stack.storm.weather import NODES
-from local_stack.surroundings import Surroundings
+from local_stack.surroundings import Surroundings, scoped_settings
 
 IMAGE = "storm/trainer:1"
 _GPUS_OF_A_NODE = 200
@@ -83,7 +82,8 @@ class Fleet:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         environment = world.settings(name) | settings
-        own = [_relay_of_its_own(environment) for _ in range(count)]
+        # Side by side on one machine they cannot share a port.
+        own = [scoped_settings() if environment.get("CREDENTIALS") == "scoped" else {} for _ in range(count)]
         # What a Service would lead to; none where trainings share their credentials.
         self.relays = [settings["RELAY_URL"] for settings in own if settings]
         self.members = [
@@ -140,14 +140,6 @@ class Fleet:
                 for line in lines:
                     if word in line:
                         yield member.name.rpartition("-")[2], line.rstrip()
-
-
-def _relay_of_its_own(environment: Mapping[str, str]) -> dict[str, str]:
-    """Side by side on one machine they cannot share a port."""
-    if environment.get("CREDENTIALS") != "scoped":
-        return {}
-    port = free_port()
-    return {"RELAY_HOST": "127.0.0.1", "RELAY_PORT": str(port), "RELAY_URL": f"http://127.0.0.1:{port}"}
 
 
 def poison_entries(queue: QueueClient) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from local_stack.azurite import Azurite
 from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.portal.client import StandInPortal
-from local_stack.processes import free_port
+from local_stack.surroundings import scoped_settings
 from tests.world.admission import install
 from tests.world.dispatcher_process import Stage
 from tests.world.kustomized import needs_kubectl
@@ -36,13 +36,7 @@ def guarded(
 ) -> Iterator[Stage]:
     """A stage with credentials for each training; its policies are not there yet."""
     stage = Stage(tmp_path, azurite, portal, guarded_cluster)
-    port = free_port()
-    stage.settings |= {
-        "CREDENTIALS": "scoped",
-        "RELAY_HOST": "127.0.0.1",
-        "RELAY_PORT": str(port),
-        "RELAY_URL": f"http://127.0.0.1:{port}",
-    }
+    stage.settings |= scoped_settings()
     pod = stage.template["spec"]["template"]["spec"]
     pod |= {"serviceAccountName": "model-training", "automountServiceAccountToken": False}
     pod["containers"][0]["image"] = IMAGE

@@ -16,6 +16,7 @@ from dispatcher.cluster import names
 from dispatcher.relay.tokens import RelayTokens
 from local_stack.http_json import OPENER
 from local_stack.processes import free_port
+from local_stack.surroundings import scoped_settings
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT
@@ -64,14 +65,7 @@ pathlib.Path(os.environ["TERMINATION_MESSAGE_PATH"]).write_text(json.dumps(told)
 @pytest.fixture
 def scoped(stage: Stage) -> Iterator[Stage]:
     """A stage whose dispatchers serve a relay, and whose trainers talk to it."""
-    port = free_port()
-    stage.settings |= {
-        "CREDENTIALS": "scoped",
-        "RELAY_HOST": "127.0.0.1",
-        "RELAY_PORT": str(port),
-        "RELAY_URL": f"http://127.0.0.1:{port}",
-        "RELAY_KEY": KEY,
-    }
+    stage.settings |= scoped_settings() | {"RELAY_KEY": KEY}
     container = stage.template["spec"]["template"]["spec"]["containers"][0]
     container["command"] = ["python", "-c", TALKS]
     container["env"] = [{"name": name.upper(), "value": str(stage.folder / name)} for name in ("go_on", "said")]

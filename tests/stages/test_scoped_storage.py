@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from local_stack.processes import free_port
+from local_stack.surroundings import scoped_settings
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT
@@ -64,13 +64,7 @@ def blobs(azurite: Any) -> BlobServiceClient:
 
 @pytest.fixture
 def scoped(stage: Stage, azurite: Any) -> Iterator[Stage]:
-    port = free_port()
-    stage.settings |= {
-        "CREDENTIALS": "scoped",
-        "RELAY_HOST": "127.0.0.1",
-        "RELAY_PORT": str(port),
-        "RELAY_URL": f"http://127.0.0.1:{port}",
-    }
+    stage.settings |= scoped_settings()
     container = stage.template["spec"]["template"]["spec"]["containers"][0]
     container["command"] = ["python", "-c", READS]
     container["env"] = [
