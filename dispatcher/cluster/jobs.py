@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Condition, Conditioned, Part, Status, timestamp
+from dispatcher.cluster.objects import Condition, Conditioned, Part, Status, plain_number, share, timestamp
 
 # Variables that are read of the trainer's environment; others may hold secrets.
 _DATASET, _GPUS, _CREDENTIALS = "DATASET_CONTAINER", "GPUS", "CREDENTIALS_DIR"
@@ -39,7 +39,12 @@ class JobSpec(Part, frozen=True):
     suspend: bool = False
     active_deadline_seconds: int | None = None
     backoff_limit: int | None = None
+    completion_mode: str | None = None
+    completions: int | None = None
     template: PodTemplate = PodTemplate()
+
+    def __post_init__(self) -> None:
+        share(self, "completion_mode")
 
 
 class Uncounted(Part, frozen=True):
@@ -81,6 +86,11 @@ class Job(Conditioned, frozen=True):
         return self.annotations.acknowledged == "true"
 
     @property
+    def nodes(self) -> int:
+        """How many pods train together, each on a node of its own: 1 unless the Job is Indexed."""
+        return max(1, self.spec.completions or 1) if self.spec.completion_mode == "Indexed" else 1
+
+    @property
     def started_at(self) -> float | None:
         """status.startTime (epoch seconds)."""
         return timestamp(self.status.start_time)
@@ -97,9 +107,8 @@ class Job(Conditioned, frozen=True):
 
     @property
     def gpus(self) -> int | None:
-        """How many it asks for; None where that is no plain number."""
-        amount = self._variable(_GPUS) or "0"
-        return int(amount) if amount.isascii() and amount.isdigit() and len(amount) < 10 else None
+        """How many each of its pods asks for; None where that is no plain number."""
+        return plain_number(self._variable(_GPUS) or "0")
 
     def _variable(self, name: str) -> str | None:
         containers = self.spec.template.spec.containers

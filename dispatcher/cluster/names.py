@@ -7,6 +7,8 @@ SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MODEL_ID = "training-dispatcher/model-id"
 # Kubernetes' own, on the pods of every Job: the Job's uid.
 POD_OF = "batch.kubernetes.io/controller-uid"
+# Kubernetes' own, on the pods of an Indexed Job, as label and annotation: which of its nodes the pod is, from 0.
+INDEX = "batch.kubernetes.io/job-completion-index"
 
 # Holds a Job until its outcome was acknowledged by the portal: the Job is the outbox.
 FINALIZER = "training-dispatcher/report"

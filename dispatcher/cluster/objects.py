@@ -37,10 +37,11 @@ class Labels(Part, frozen=True):
     model_id: str | None = msgspec.field(name=names.MODEL_ID, default=None)
     reported: str | None = msgspec.field(name=names.REPORTED, default=None)
     pod_of: str | None = msgspec.field(name=names.POD_OF, default=None)
+    index: str | None = msgspec.field(name=names.INDEX, default=None)
     kueue_queue: str | None = msgspec.field(name=names.KUEUE_QUEUE_LABEL, default=None)
 
     def __post_init__(self) -> None:
-        share(self, "managed_by", "kueue_queue")
+        share(self, "managed_by", "kueue_queue", "index")
 
 
 class Annotations(Part, frozen=True):
@@ -61,6 +62,7 @@ class Annotations(Part, frozen=True):
     refused_at: str | None = msgspec.field(name=names.REFUSED_AT, default=None)
     reported: str | None = msgspec.field(name=names.REPORTED, default=None)
     reported_at: str | None = msgspec.field(name=names.REPORTED_AT, default=None)
+    index: str | None = msgspec.field(name=names.INDEX, default=None)
 
 
 class Owner(Part, frozen=True):
@@ -248,6 +250,11 @@ def decoded(annotation: str | None) -> Any:
         return msgspec.json.decode(annotation or "null")
     except (ValueError, RecursionError):
         return None
+
+
+def plain_number(text: str | None) -> int | None:
+    """The whole number that a text of at most nine ASCII digits says; None for anything else, and for none."""
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
 def timestamp(text: str | None) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Conditioned, Part, Status, share
+from dispatcher.cluster.objects import Conditioned, Part, Status, plain_number, share
 
 
 class Limits(Part, frozen=True):
@@ -119,6 +119,11 @@ class Pod(Conditioned, frozen=True):
     @property
     def node(self) -> str | None:
         return self.spec.node_name
+
+    @property
+    def index(self) -> int | None:
+        """Which node of its team it is, from 0; None where its Job is for one node."""
+        return plain_number(self.labels.index or self.annotations.index)
 
     @property
     def trainer(self) -> Container:

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
@@ -23,7 +24,7 @@ from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
 from dispatcher.decisions.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
-from tests.world.builders import LIMITS, T0, a_job, failed, job_json
+from tests.world.builders import LIMITS, T0, a_job, a_pod, failed, job_json, pod_json
 from training_common.times import rfc3339
 
 
@@ -104,6 +105,34 @@ def test_gpus_are_a_plain_number_or_not_known(text: str | None, gpus: int | None
     job = msgspec.convert(job_json(spec={"template": {"spec": {"containers": containers}}}), Job)
     assert job.gpus == gpus
     assert job.dataset is None
+
+
+@pytest.mark.parametrize(
+    ("spec", "nodes"),
+    [
+        ({}, 1),
+        ({"completions": 1, "completionMode": "NonIndexed"}, 1),
+        ({"completions": 5, "completionMode": "NonIndexed"}, 1),
+        ({"completions": 4, "completionMode": "Indexed"}, 4),
+        ({"completions": 0, "completionMode": "Indexed"}, 1),
+        ({"completionMode": "Indexed"}, 1),
+    ],
+)
+def test_only_an_indexed_job_is_a_team_of_as_many_nodes_as_it_has_completions(spec: dict[str, Any], nodes: int) -> None:
+    assert a_job(spec=spec).nodes == nodes
+
+
+@pytest.mark.parametrize("where", ["labels", "annotations"])
+@pytest.mark.parametrize(
+    ("text", "index"), [("0", 0), ("11", 11), ("", None), ("-1", None), ("1.5", None), ("٣", None), ("9" * 99, None)]
+)
+def test_the_index_of_a_pod_is_its_labels_or_its_annotations_plain_number(
+    where: str, text: str, index: int | None
+) -> None:
+    made = pod_json()
+    made["metadata"][where] = {**made["metadata"].get(where, {}), names.INDEX: text}
+    assert msgspec.convert(made, Pod).index == index
+    assert a_pod().index is None
 
 
 def test_what_nobody_reads_of_a_job_costs_no_memory() -> None:
