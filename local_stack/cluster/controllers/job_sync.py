@@ -8,11 +8,13 @@ final condition. A pass runs without interruption; watchers of the API see every
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from local_stack.cluster.controllers import indexes
 from local_stack.cluster.controllers import job_policy as policy
 from local_stack.cluster.controllers.job_context import BATCH, Controller, Failures
 from local_stack.cluster.registry.errors import ApiError
-from local_stack.cluster.registry.objects import Obj, find_condition, fresh_copy, now_stamp, seconds_of
+from local_stack.cluster.registry.objects import Obj, find_condition, now_stamp, seconds_of
 from local_stack.cluster.registry.resources import JOBS, PODS
 from local_stack.cluster.registry.rules import DeleteOptions
 
@@ -39,6 +41,9 @@ class JobSync:
         self.active = [pod for pod in self.pods if policy.is_active(pod)]
         self.ready = sum(policy.is_ready(pod) for pod in self.active)
         self.terminating = sum(policy.is_terminating(pod) for pod in self.pods)
+        # Of an Indexed Job only: how many indexes it has, and those that are done.
+        self.indexes: int | None = self.spec["completions"] if indexes.is_indexed(self.spec) else None
+        self.done: set[int] = set()
 
     @property
     def suspended(self) -> bool:
@@ -51,12 +56,17 @@ class JobSync:
         if not status.get("startTime") and not self.suspended:
             status["startTime"] = now_stamp()
         tracked = [pod for pod in self.pods if policy.is_tracked(pod)]
-        succeeded = [pod for pod in tracked if pod["status"].get("phase") == "Succeeded"]
-        failed = [pod for pod in tracked if policy.is_failed(pod, spec)]
+        valid = [pod for pod in tracked if self._is_valid(pod)]
+        succeeded = [pod for pod in valid if pod["status"].get("phase") == "Succeeded"]
+        failed = [pod for pod in valid if policy.is_failed(pod, spec)]
         rules = spec.get("podFailurePolicy")
         counted = [pod for pod in failed if policy.match_failure_policy(rules, pod)[1]]
         all_failed = status.get("failed", 0) + len(counted)
         self.succeeded = status.get("succeeded", 0) + len(succeeded)
+        if self.indexes is not None:  # an index counts once, however many of its pods succeed
+            self.done = indexes.parse(status.get("completedIndexes", ""), self.indexes)
+            self.done |= indexes.indexes_of(succeeded, self.indexes)
+            self.succeeded = len(self.done)
         self._note_failures(len(succeeded), len(failed))
         condition = self._ending(failed, all_failed)
         active = len(self.active)
@@ -79,6 +89,10 @@ class JobSync:
         status["terminating"] = self.terminating
         status["ready"] = self.ready
         self._settle(tracked, condition)
+
+    def _is_valid(self, pod: Obj) -> bool:
+        """Whether the pod counts: in an Indexed Job one without a valid index does not."""
+        return self.indexes is None or indexes.index_of(pod, self.indexes) is not None
 
     def _note_failures(self, succeeded: int, failed: int) -> None:
         if succeeded:
@@ -147,8 +161,11 @@ class JobSync:
             wanted = active if self.succeeded else parallelism
         else:
             wanted = max(0, min(parallelism, completions - self.succeeded))
-        if active > wanted:
-            return active - self._delete(self.active[wanted:], untrack=True)
+        extra = self.active[wanted:]
+        if self.indexes is not None:
+            extra = indexes.superfluous(self.active, active - wanted, self.indexes)
+        if extra:
+            return active - self._delete(extra, untrack=True)
         waiting_for = self.terminating if self.spec.get("podReplacementPolicy") == "Failed" else 0
         missing = wanted - waiting_for - active
         if missing <= 0:
@@ -157,7 +174,11 @@ class JobSync:
         if wait > 0:
             self._again(wait)
             return 0
-        return active + self._create(missing)
+        if self.indexes is None:
+            return active + self._create([None] * missing)
+        live = [*self.active, *(pod for pod in self.pods if waiting_for and policy.is_terminating(pod))]
+        taken = self.done | indexes.indexes_of(live, self.indexes)
+        return active + self._create(indexes.first_missing(taken, missing, self.indexes))
 
     def _backoff_left(self) -> float:
         record = self.c.failures.get(self.uid)
@@ -166,25 +187,11 @@ class JobSync:
         wait = min(self.c.backoff * 2.0 ** min(record.count - 1, 30), _MAX_BACKOFF)
         return wait - (time.monotonic() - record.last)
 
-    def _create(self, number: int) -> int:
-        meta, template = self.job["metadata"], self.spec["template"]
-        for made in range(number):
-            pod_meta = fresh_copy(template.get("metadata") or {})
-            pod_meta |= {"generateName": f"{meta['name']}-", "finalizers": [policy.TRACKING]}
-            pod_meta["ownerReferences"] = [
-                {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "name": meta["name"],
-                    "uid": self.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ]
+    def _create(self, wanted: Sequence[int | None]) -> int:
+        """Make a pod for each of these indexes, None in a Job without; how many were made."""
+        for made, index in enumerate(wanted):
             try:
-                pod = self.registry.create(
-                    PODS, meta["namespace"], {"metadata": pod_meta, "spec": fresh_copy(template["spec"])}
-                )
+                pod = self.registry.create(PODS, self.job["metadata"]["namespace"], indexes.new_pod(self.job, index))
             except ApiError as why:
                 refused = self.c.refusals.get(self.uid, 0)
                 self.c.refusals[self.uid] = refused + 1
@@ -193,7 +200,7 @@ class JobSync:
                 return made
             self.c.refusals.pop(self.uid, None)
             self.c.recorder.record(self.job, "Normal", "SuccessfulCreate", f"Created pod: {pod['metadata']['name']}")
-        return number
+        return len(wanted)
 
     def _note_suspension(self) -> None:
         stamp = now_stamp()
@@ -233,6 +240,10 @@ class JobSync:
                 status["conditions"] = [*(status.get("conditions") or ()), condition]
             final = "Failed" if condition["type"] == "FailureTarget" else "Complete"
             condition = {**condition, "type": final}
+        if self.indexes is not None:  # an index is no uid: it can be counted in one write
+            _set_count(status, "succeeded", self.succeeded)
+            _set_count(status, "completedIndexes", indexes.written(self.done))
+            won = []
         uncounted = {name: uids for name, uids in (("succeeded", won), ("failed", lost)) if uids}
         self._write({**status, "uncountedTerminatedPods": uncounted})
         for pod in release:
@@ -261,6 +272,8 @@ class JobSync:
                 release.append(pod)
             if succeeded:
                 won.append(pod["metadata"]["uid"])
+            elif not self._is_valid(pod):
+                continue
             elif (failed or others_fail) and policy.match_failure_policy(self.spec.get("podFailurePolicy"), pod)[1]:
                 lost.append(pod["metadata"]["uid"])
         return won, lost, release
@@ -278,7 +291,7 @@ class JobSync:
         self._again(0.0)
 
 
-def _set_count(status: Obj, name: str, value: int) -> None:
+def _set_count(status: Obj, name: str, value: int | str) -> None:
     if value:
         status[name] = value
     else:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from local_stack.cluster.node.network import resolved
 from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.quantities import quantity
 from local_stack.cluster.registry.store import Store
@@ -55,7 +56,7 @@ def container_environment(store: Store, pod: Obj, container: Obj, folders: Folde
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folders.root),
         "LANG": "C.UTF-8",
-        "HOSTNAME": pod["metadata"]["name"],
+        "HOSTNAME": pod["spec"].get("hostname") or pod["metadata"]["name"],
         "OMP_WAIT_POLICY": "passive",  # as the trainer's image: pods share this machine's cores
     }
     for source in container.get("envFrom") or ():
@@ -70,7 +71,7 @@ def container_environment(store: Store, pod: Obj, container: Obj, folders: Folde
     for entry in container.get("env") or ():
         value = _value(store, pod, container, entry, {**env, **declared})
         if value is not None:
-            declared[entry["name"]] = value
+            declared[entry["name"]] = resolved(pod, value)
     env |= {name: folders.localized(value) for name, value in declared.items()}
     env["TERMINATION_MESSAGE_PATH"] = str(folders.termination)
     return env

@@ -130,7 +130,8 @@ class ContainerWorker:
         folders = make_folders(spec, volumes, self._home)
         while True:
             try:
-                env = container_environment(self._agent.store, self._pod, spec, folders)
+                status = {**self._pod["status"], "podIP": self._pod_state.address}
+                env = container_environment(self._agent.store, {**self._pod, "status": status}, spec, folders)
                 argv = command_line(spec, image.entrypoint, env, folders)
                 if argv:
                     break

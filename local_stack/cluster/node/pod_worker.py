@@ -19,6 +19,7 @@ from local_stack.cluster.node.container_env import MissingError
 from local_stack.cluster.node.container_worker import ContainerWorker
 from local_stack.cluster.node.images import scripted_outcome
 from local_stack.cluster.node.kubelet import Kubelet
+from local_stack.cluster.node.network import address_of
 from local_stack.cluster.node.pod_status import LOST, ContainerState, PodState
 from local_stack.cluster.node.volumes import prepare_volumes, refresh_volumes, sources_of
 from local_stack.cluster.registry.objects import Obj, key_of
@@ -199,7 +200,7 @@ class PodWorker:
         volumes = await self._mount()
         self.state.sandbox = True
         self.publish()
-        self.state.address = self.agent.next_address()
+        self.state.address = address_of(self.pod) or self.agent.next_address()
         main: list[ContainerWorker] = []
         for worker in self.containers:
             if self._stopping.is_set():

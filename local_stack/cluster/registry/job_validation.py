@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from local_stack.cluster.registry.causes import Causes
@@ -9,7 +10,6 @@ from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.validation import label_causes, pod_spec_causes
 
 _IMMUTABLE = (
-    "completions",
     "selector",
     "completionMode",
     "podFailurePolicy",
@@ -18,6 +18,8 @@ _IMMUTABLE = (
     "successPolicy",
 )
 _UNTIL_STARTED = ("nodeSelector", "affinity", "tolerations", "schedulingGates")
+_HOST_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_MOST_INDEXED = 100_000
 _COUNTS = ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished")
 
 
@@ -33,6 +35,11 @@ def new_job_causes(job: Obj) -> Causes:
         causes.required(field, 'valid values: "OnFailure", "Never"')
     if spec.get("podFailurePolicy") is not None and policy == "OnFailure":
         causes.invalid(field, policy, 'only "Never" is supported when podFailurePolicy is specified')
+    if spec["completionMode"] == "Indexed" and (spec.get("completions") or 0) > 0:
+        name = job["metadata"].get("name") or ""
+        last = f"{name}-{spec['completions'] - 1}"
+        if not _HOST_NAME.fullmatch(last):
+            causes.invalid("metadata.name", name, f"will not able to create pod with invalid DNS label: {last}")
     return causes
 
 
@@ -43,6 +50,12 @@ def changed_job_causes(old: Obj, new: Obj) -> Causes:
     for name in _IMMUTABLE:
         if before.get(name) != after.get(name):
             causes.invalid(f"spec.{name}", after.get(name), "field is immutable")
+    if before.get("completions") != after.get("completions"):
+        if after["completionMode"] != "Indexed":
+            causes.invalid("spec.completions", after.get("completions"), "field is immutable")
+        elif after.get("completions") not in (None, after["parallelism"]):
+            text = "can only be modified in tandem with spec.parallelism"
+            causes.invalid("spec.completions", after["completions"], text)
     startable = before.get("suspend") and not old.get("status", {}).get("startTime")
     first, second = before["template"], after["template"]
     if startable:
@@ -64,6 +77,12 @@ def _spec_causes(spec: Obj) -> Causes:
     causes = Causes()
     causes.not_negative("spec", spec, _COUNTS)
     causes.one_of("spec.completionMode", spec["completionMode"], ("Indexed", "NonIndexed"))
+    if spec["completionMode"] == "Indexed":
+        if spec.get("completions") is None:
+            causes.required("spec.completions", "when completion mode is Indexed")
+        if spec["parallelism"] > _MOST_INDEXED:
+            text = f"must be less than or equal to {_MOST_INDEXED} when completion mode is Indexed"
+            causes.invalid("spec.parallelism", spec["parallelism"], text)
     policy = spec.get("podFailurePolicy")
     if policy is not None:
         _check_failure_policy(causes, policy, spec["template"]["spec"])

@@ -34,6 +34,8 @@ EXPECTED: dict[str, Expected | None] = {
     "completed": Expected("Completed", "Model training completed successfully"),
     "suspended-then-resumed": Expected("Completed", "Model training completed successfully"),
     "ttl-after-report": Expected("Completed", "Model training completed successfully"),
+    "indexed-completed": Expected("Completed", "Model training completed successfully"),
+    "indexed-one-fails-for-good": Expected("DatasetMissing", "Failed to download dataset from container: dataset-xyz"),
     "permanent-exit": Expected("DatasetMissing", "Failed to download dataset from container: dataset-xyz"),
     "retries-exhausted": Expected("StorageUnavailable", "Storage unreachable (after 2 attempts)"),
     "log-tail-only": Expected("UserCodeFailed", "exit code 79: loading | RuntimeError: boom at step 7"),
@@ -103,7 +105,7 @@ def check_never_early(name: str, events: Sequence[Recorded], what: str) -> None:
 
 def test_every_recording_has_its_expectation() -> None:
     assert sorted(EXPECTED) == NAMES
-    assert len(NAMES) == 24
+    assert len(NAMES) == 26
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -14,7 +14,8 @@ Facts = dict[str, Any]
 
 FINALIZER = "training-dispatcher/report"
 _TRACKING = "batch.kubernetes.io/job-tracking"
-_POD_NAME = re.compile(r"\b(model-\d)-[a-z0-9]{5}\b")
+_INDEX = "batch.kubernetes.io/job-completion-index"
+_POD_NAME = re.compile(r"\b(model-\d(?:-\d)?)-[a-z0-9]{5}\b")
 _UID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NODE = re.compile(r"\b(lab-node|local-node)\b")
 
@@ -45,6 +46,7 @@ def job_facts(event: Obj) -> Facts:
         "active": status.get("active", 0),
         "terminating": status.get("terminating"),
         "succeeded": status.get("succeeded", 0),
+        "completed indexes": status.get("completedIndexes", ""),
         "failed": status.get("failed", 0),
         "uncounted": tuple(sorted((key, len(value)) for key, value in uncounted.items())),
         "times": ("startTime" in status, "completionTime" in status),
@@ -72,6 +74,9 @@ def pod_facts(event: Obj) -> Facts:
         "containers": tuple(_container(container) for container in status.get("containerStatuses") or ()),
         "init": tuple(_container(container) for container in status.get("initContainerStatuses") or ()),
         "class": (status["qosClass"], meta.get("labels", {}).keys() >= {"job-name", "controller-uid"}),
+        "index": [(meta.get(part) or {}).get(_INDEX) for part in ("labels", "annotations")],
+        "host": [pod["spec"].get(part) for part in ("hostname", "subdomain")],
+        "environment": [container.get("env") for container in pod["spec"]["containers"]],
         "allocated": json.dumps(status.get("allocatedResources"), sort_keys=True),
         "resources": json.dumps(status.get("resources"), sort_keys=True),
         "placed": (status.get("nominatedNodeName") is not None, "nodeName" in pod["spec"]),

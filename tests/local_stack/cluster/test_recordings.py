@@ -197,6 +197,13 @@ def _ttl(replay: Replay) -> None:
     replay.kube.wait_gone("jobs", "model-1")
 
 
+def _indexed_completed(replay: Replay) -> None:
+    replay.stand_in.set_gpus(1)
+    replay.start("indexed-completed")
+    replay.kube.wait_job("model-1", "Complete")
+    replay.stand_in.set_gpus(2)
+
+
 SITUATIONS: dict[str, Act] = {
     "completed": _until("Complete")("completed"),
     "permanent-exit": _until("Failed")("permanent-exit"),
@@ -222,9 +229,11 @@ SITUATIONS: dict[str, Act] = {
     "quota": _quota,
     "suspended-then-resumed": _suspended,
     "ttl-after-report": _ttl,
+    "indexed-completed": _indexed_completed,
+    "indexed-one-fails-for-good": _until("Failed")("indexed-one-fails-for-good"),
 }
 # These need the whole node: its two GPUs, or its absence.
-_ALONE = ("preempted", "node-lost")
+_ALONE = ("preempted", "node-lost", "indexed-completed")
 
 
 @pytest.fixture(scope="module")
