@@ -41,7 +41,8 @@ def test_the_first_missing_indexes_are_made_first() -> None:
 
 def test_of_too_many_pods_those_without_a_place_and_those_that_have_come_least_far_are_removed() -> None:
     first, twice, beyond = a_pod(0, "Running", bound=True), a_pod(0), a_pod(7)
-    assert indexes.superfluous([first, twice, beyond], 0, 3) == [twice, beyond]
+    removed = indexes.superfluous([first, twice, beyond], 0, 3)
+    assert sorted(pod["metadata"]["name"] for pod in removed) == ["0-Pending-False", "7-Pending-False"]
     waits, runs = a_pod(0), a_pod(1, "Running", bound=True)
     assert indexes.superfluous([runs, waits], 1, 3) == [waits]
     assert indexes.superfluous([runs, waits], 0, 3) == []
