@@ -60,8 +60,8 @@ class LossOf(nn.Module):
 class Timed(Member):
     """A member with a clock."""
 
-    def __init__(self, store: FileStore, rank: int, device: torch.device, folder: Path) -> None:
-        super().__init__(store, rank, PROCESSES, device, folder)
+    def __init__(self, store: FileStore, rank: int, device: torch.device) -> None:
+        super().__init__(store, rank, PROCESSES, device)
         self._device = device
 
     def time(self, work: Callable[[], object]) -> float:
@@ -186,7 +186,7 @@ def out_of_memory(trainee: Trainee, member: Member) -> tuple[str, str]:
 def work(rank: int, names: Sequence[str], kind: str, steps: int, place: Path) -> None:
     """One process of the two; the first one prints."""
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
-    member = Timed(FileStore(str(place / "store"), PROCESSES), rank, device, place)
+    member = Timed(FileStore(str(place / "store"), PROCESSES), rank, device)
     say = partial(print, flush=True) if rank == 0 else lambda line: None
     say(
         "| network | parameters | step | the sum alone | step with DDP | ratio |\n| --- | --- | --- | --- | --- | --- |"

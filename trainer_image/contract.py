@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trainer_image.errors import TrainerError
 
 
-__all__ = ["CheckpointStore", "Limits", "Progress", "RunInputs", "RunResult"]  # plug-ins take Limits from here
+__all__ = ["CheckpointStore", "Limits", "Place", "Progress", "RunInputs", "RunResult"]  # plug-ins take Limits from here
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,19 @@ class Progress:
 
     message: str
     step: int
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this pod stands in a training on several nodes. node: counted from 0; nodes: how many there are
+
+    address, port: node 0 listens there for the others
+    """
+
+    node: int
+    nodes: int
+    address: str
+    port: int
 
 
 class CheckpointStore(Protocol):
@@ -69,6 +82,7 @@ class RunInputs:
              checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
     initial: the previous model's folder for `init: {from: latest}`, else None
+    place:   where several nodes train together; None: this one alone. Node 0 trains, the others follow it
     """
 
     config: Config
@@ -90,6 +104,7 @@ class RunInputs:
     last_resort: Callable[[TrainerError], None] = _exit
     notes: tuple[str, ...] = ()
     shown: Mapping[str, Any] = field(default_factory=dict)
+    place: Place | None = None
 
     def __post_init__(self) -> None:
         if not self.shown:

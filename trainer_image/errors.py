@@ -139,6 +139,10 @@ class Fenced(TrainerError, exit_code=204):
     """Another pod owns this run."""
 
 
+class PeerLost(TrainerError, exit_code=206):
+    """Another process or node of the training is gone or out of reach: why is for that one to say."""
+
+
 def causes(error: BaseException) -> Iterator[BaseException]:
     """The error and what led to it, the latest first: user code and libraries wrap what they met."""
     seen: BaseException | None = error

@@ -33,6 +33,7 @@ EXIT_CODES = {
     203: "GpuFault",
     204: "Fenced",
     205: "UserCodeKilled",
+    206: "PeerLost",
 }
 # Exit codes up to this one are permanent by the trainer's contract: the first pod that ends with one fails the Job.
 LAST_PERMANENT = 127
@@ -155,6 +156,7 @@ _CODES_OF: Mapping[Fault, tuple[str, ...]] = {
         "NodeLost",
         "NodeRejected",
         "NodeShutdown",
+        "PeerLost",
         "PodLost",
         "Preempted",
         "RuntimeFailed",

@@ -1,11 +1,12 @@
-"""A helper of a training on several GPUs: a program of its own, with a RANK in its environment that is not 0.
+"""A helper of a training on several GPUs or nodes: every process of it but rank 0.
 
-The trainer starts it as torchrun would (RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR, MASTER_PORT), or torchrun starts it.
-It receives through torch's store what to prepare, answers that it is ready, and then follows the commands of rank 0:
+On a further node the worker itself is one. The others are programs of their own, with a RANK in the environment: the
+trainer starts them as torchrun would (RANK, LOCAL_RANK, GROUP_RANK, MASTER_ADDR, MASTER_PORT), or torchrun starts them.
+A helper receives through torch's store what to prepare, answers that it is ready, and follows the commands of rank 0:
 
     begin → step, step, … → end
 
-It reads the same dataset folder, holds the same network, and computes its part of every step. It decides nothing, keeps
+It reads the same dataset, holds the same network, and computes its part of every step. It decides nothing, keeps
 nothing and ends with rank 0.
 """
 
@@ -18,21 +19,22 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
-from torch.distributed import rendezvous  # type: ignore[attr-defined]
+from torch.distributed import Store, rendezvous  # type: ignore[attr-defined]
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
+from trainer_image.contract import RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import make_plan, prepare
 from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of
+from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.step import Stepper, on_device
-from trainer_image.engine.team import PATIENCE, Command, Member
-from trainer_image.errors import TrainerError, causes
+from trainer_image.engine.team import PATIENCE, Command, Member, reaching_others
+from trainer_image.errors import PeerLost, TrainerError, causes
 from trainer_image.host import exhaustion, gpu_faults, memory
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Problem
@@ -62,7 +64,7 @@ def recorded(work: Callable[[], None]) -> int:
     except Exception as error:
         failure = exhaustion.found(error, kills_before) or failure_of(error)
         log.error("%s", failure.sentence, exc_info=None if isinstance(error, TrainerError) else error)
-        if any(isinstance(seen, RuntimeError) for seen in causes(error)):
+        if any(isinstance(seen, RuntimeError | PeerLost) for seen in causes(error)):
             time.sleep(LATER_SECONDS)
         get_error_handler().record_exception(failure)
         return failure.exit_code
@@ -70,26 +72,47 @@ def recorded(work: Callable[[], None]) -> int:
 
 
 def _follow() -> None:
-    store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
-    order = json.loads(store.get(ORDER))
+    with reaching_others():
+        store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
+        order = json.loads(store.get(ORDER.format(os.environ["GROUP_RANK"])))
     logging.getLogger().setLevel(order["log_level"])
-    inputs = inputs_of(order)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until the number of processes is known
-    # A GPU's failure is not the plug-in's: the same order as in `training.train`.
-    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
-        problem = prepare(inputs, order["processes"])
-        plan = make_plan(inputs, problem.recipe, device)
-        store.set(READY.format(rank), identity(problem, plan))
-        join = json.loads(store.get(JOIN))
-        if rank >= join["world"]:
-            return
+
+    def joined() -> bytes:
+        with reaching_others():
+            said: bytes = store.get(JOIN)
         # torchrun sends SIGTERM to every process at once: rank 0 still needs this one for the step, and then ends it.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        torch.set_num_threads(join["threads"])
-        member = Member(store, rank, join["world"], plan.device, Path(join["folder"]))
+        return said
+
+    inputs = inputs_of(order)
+    # A GPU's failure is not the plug-in's: the same order as in `training.train`.
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
+        help_out(store, rank, inputs, device, joined)
+
+
+def help_out(store: Store, rank: int, inputs: RunInputs, device: torch.device, joined: Callable[[], bytes]) -> None:
+    """Trains along as this rank, to the end; where the team has no use for it, it has only prepared.
+
+    inputs: of an order; joined: waits for what is under JOIN, and returns it
+    """
+    problem = prepare(inputs, inputs.processes)
+    plan = make_plan(inputs, problem.recipe, device)
+    blocks = block_rows(problem.splits["train"], inputs.processes)
+    with reaching_others():
+        store.set(READY.format(rank), json.dumps({"identity": identity(problem, plan), "block_rows": blocks}))
+    join = json.loads(joined())
+    if rank >= join["world"]:
+        return
+    torch.set_num_threads(join["threads"])
+    member = Member(store, rank, join["world"], plan.device, inputs.place)
+    in_peace = False
+    try:
         Helper(problem, plan, member).follow()
-        member.leave()
+        in_peace = True
+    finally:
+        member.leave(in_peace=in_peace)
 
 
 class Helper:

@@ -127,7 +127,7 @@ class Engine:
         split = phase_split(self.problem, at)
         if not at.phase_step:
             # Once for the phase, in the checkpoint from then on: resumed where memory is larger, the order is the same.
-            at.block_rows = block_rows(split, team.world)
+            at.block_rows = max(block_rows(split, team.here), team.block_rows)
             if at.block_rows:
                 at.notes.append(
                     f"The rows lie in files larger than memory: they are shuffled in blocks of {at.block_rows}."

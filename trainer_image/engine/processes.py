@@ -1,4 +1,4 @@
-"""Starts, watches and ends the helpers of a training on several GPUs.
+"""Starts, watches and ends the helpers of a training on this node's GPUs, and joins those of its other nodes.
 
 They are started as torchrun starts its own, and where torchrun has started the trainer they are there already. Not by
 torchrun itself, because rank 0 is the trainer: its exit code, its termination message and its answer to SIGTERM are the
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,11 +31,21 @@ import torch.distributed as dist
 from torch.distributed import Store, TCPStore, rendezvous  # type: ignore[attr-defined]
 
 from trainer_image import errors
-from trainer_image.contract import RunInputs
+from trainer_image.contract import Place, RunInputs
+from trainer_image.engine.helper import help_out
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_in, identity, order_for
-from trainer_image.engine.team import PATIENCE, Member, Team
-from trainer_image.errors import GpuFault, Terminated, TrainerError, UsageError
+from trainer_image.engine.rendezvous import (
+    JOIN,
+    ORDER,
+    READY,
+    failure_in,
+    identity,
+    inputs_of,
+    order_for,
+    order_of_node,
+)
+from trainer_image.engine.team import PATIENCE, Member, Team, reaching_others
+from trainer_image.errors import GpuFault, PeerLost, Terminated, TrainerError, UsageError
 from trainer_image.host import child_environment, memory
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks.base import Problem, Recipe
@@ -43,6 +55,8 @@ log = logging.getLogger(__name__)
 # With fewer rows a process batch norm's statistics are noise, and most of the time goes into communication.
 FEWEST_ROWS = 8
 LOOK_SECONDS = 0.1
+# For one try to reach node 0: an address that nobody has any more answers nothing.
+CONNECT_SECONDS = 2.0
 # How long rank 0 may take to notice that a helper is gone; it may be stuck in a call that waits for that one.
 NOTICE_SECONDS = 30.0
 
@@ -53,7 +67,9 @@ def asked(inputs: RunInputs) -> int:
         return inputs.processes
     world = int(os.environ["WORLD_SIZE"])
     if world != int(os.environ["LOCAL_WORLD_SIZE"]):
-        raise UsageError("torchrun was given several nodes (--nnodes); the trainer trains on one")
+        raise UsageError(
+            "torchrun was given several nodes (--nnodes): the trainer joins them by itself, without torchrun"
+        )
     return world
 
 
@@ -70,7 +86,7 @@ def wanted(inputs: RunInputs, device: torch.device) -> int:
     return count or (1 if ":" in inputs.device else visible)
 
 
-def useful(processes: int, asked: int, recipe: Recipe) -> tuple[int, list[str]]:
+def useful(processes: int, asked: bool, recipe: Recipe) -> tuple[int, list[str]]:
     """How many of the processes this recipe can use, and a note when it cannot use all."""
     if processes > 1 and recipe.small and not asked:
         return 1, [f"1 of {processes} GPUs trains: a step is so little work that dividing it would cost time."]
@@ -82,14 +98,20 @@ def useful(processes: int, asked: int, recipe: Recipe) -> tuple[int, list[str]]:
 
 
 class Processes:
-    """The helpers, from `with` to its end. They read the dataset while rank 0 does so.
+    """This node's processes, from `with` to its end. They read the dataset while this one does so.
 
-    count: number of processes that read it, rank 0 included
+    Ranks count through the nodes, node 0's first. Node 0's worker is rank 0 and asks for the `team`; the worker of a
+    further node asks to `follow`.
+
+    count: number of this node's processes that read the dataset, this one included
     """
 
     def __init__(self, inputs: RunInputs, device: torch.device) -> None:
         self._inputs, self._device = inputs, device
+        self._place = inputs.place or Place(0, 1, "127.0.0.1", 0)
         self.count = wanted(inputs, device)
+        self._world = self.count * self._place.nodes
+        self._first = self.count * self._place.node
         self._running: dict[int, subprocess.Popen[bytes]] = {}
         self._failure: TrainerError | None = None
         self._failed, self._over = threading.Event(), threading.Event()
@@ -97,20 +119,23 @@ class Processes:
         self._member: Member | None = None
 
     def __enter__(self) -> Self:
-        if self.count > 1:
+        if self._world > 1:
             self._folder = Path(tempfile.mkdtemp(prefix="team-", dir=self._inputs.output.parent))
-            if dist.is_torchelastic_launched():
-                self._store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
-            else:
-                self._store = self._start()
-            self._store.set(ORDER, order_for(self._inputs, self.count, self._device))
+            try:
+                self._store = self._open()
+                if self._place.node == 0:
+                    self._store.set(ORDER.format(0), self._order())
+            except BaseException:
+                self._end(in_peace=False)
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Ends them. What failed here because a helper failed is raised as the helper's failure."""
-        another = isinstance(error, RuntimeError | OSError) and self._failed.wait(5.0 if self._running else 0.0)
+        consequence = isinstance(error, RuntimeError | OSError | PeerLost)
+        another = consequence and self._failed.wait(5.0 if self._running else 0.0)
         self._end(in_peace=error is None)
         if another:
             assert self._failure is not None
@@ -118,53 +143,115 @@ class Processes:
 
     def team(self, problem: Problem, plan: Plan) -> tuple[Team, list[str]]:
         """The team for this problem, and notes for the report. Raises a helper's failure."""
-        count, notes = useful(self.count, asked(self._inputs), plan.recipe)
-        for rank in range(count, self.count):
-            if spare := self._running.pop(rank, None):
-                spare.kill()
-                spare.wait()
-        if self.count == 1:
+        nodes = self._place.nodes
+        count, notes = useful(self._world, asked(self._inputs) > 0 or nodes > 1, plan.recipe)
+        self._end_spare(count)
+        if self._world == 1:
             return Team(), notes
         others = [READY.format(rank) for rank in range(1, count)]
-        while others and not self._store.check(others):
+        self._wait_for(others)
+        ready = [json.loads(self._store.get(other)) for other in others]
+        ours = identity(problem, plan)
+        if any(other["identity"] != ours for other in ready):
+            raise errors.UserCodeFailed("The task prepares other data in every process: it must depend on nothing else")
+        threads = max(1, usable_cpus() // min(count, self.count))
+        self._store.set(JOIN, json.dumps({"world": count, "threads": threads}))
+        if count == 1:
+            return Team(), notes
+        torch.set_num_threads(threads)
+        member = self._member = Member(self._store, 0, count, self._device, self._inputs.place)
+        member.here, member.block_rows = min(count, self.count), max(other["block_rows"] for other in ready)
+        on = f" on {math.ceil(count / self.count)} nodes" if nodes > 1 else ""
+        log.info("%d processes train together%s", count, on)
+        if nodes > 1 and plan.recipe.small:
+            notes.append("A step is so little work that one node may well be faster than those that were asked for.")
+        return member, notes
+
+    def follow(self) -> None:
+        """Trains along as a further node. Raises a helper's failure, and PeerLost."""
+        first = ORDER.format(0)
+        self._wait_for([first])
+        with reaching_others():
+            order = order_of_node(json.loads(self._store.get(first)), json.loads(self._order()))
+            self._store.set(ORDER.format(self._place.node), order)
+        help_out(self._store, self._first, inputs_of(json.loads(order)), self._device, self._joined)
+
+    def _joined(self) -> bytes:
+        self._wait_for([JOIN])
+        with reaching_others():
+            said: bytes = self._store.get(JOIN)
+        self._end_spare(json.loads(said)["world"])
+        return said
+
+    def _order(self) -> str:
+        return order_for(self._inputs, self.count, self._device)
+
+    def _wait_for(self, names: list[str]) -> None:
+        """Until all of them are in the store. Raises a helper's failure, PeerLost, Terminated."""
+        while names and not self._has(names):
             if self._failure:
                 raise self._failure
             if self._inputs.stop.wait(LOOK_SECONDS):
                 raise Terminated("Stopped on request before the first step", step=0)
-        ours = identity(problem, plan)
-        if any(self._store.get(other).decode() != ours for other in others):
-            raise errors.UserCodeFailed("The task prepares other data in every process: it must depend on nothing else")
-        threads = max(1, usable_cpus() // count)
-        self._store.set(JOIN, json.dumps({"world": count, "threads": threads, "folder": str(self._folder)}))
-        if count == 1:
-            return Team(), notes
-        torch.set_num_threads(threads)
-        self._member = Member(self._store, 0, count, self._device, self._folder)
-        log.info("%d processes train together", count)
-        return self._member, notes
 
-    def _start(self) -> Store:
-        """Starts the helpers as torchrun would. Returns the store that they connect to."""
-        # A socket that TCPStore opened would listen on every interface.
-        listener = socket.create_server(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        store = TCPStore(
-            "127.0.0.1",
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=PATIENCE,
-            master_listen_fd=listener.detach(),
-        )
+    def _has(self, names: list[str]) -> bool:
+        with reaching_others():
+            return bool(self._store.check(names))
+
+    def _end_spare(self, count: int) -> None:
+        for rank in [rank for rank in self._running if rank >= count]:
+            spare = self._running.pop(rank)
+            spare.kill()
+            spare.wait()
+
+    def _open(self) -> Store:
+        """The store in which all find each other, which node 0 has. Starts the helpers, as torchrun would."""
+        place = self._place
+        if dist.is_torchelastic_launched():
+            with reaching_others():
+                store: Store = next(rendezvous("env://", timeout=PATIENCE))[0]
+                return store
+        listener = None
+        if place.node == 0:
+            # A socket that TCPStore opened would listen on every interface.
+            listener = listening(place)
+            place = replace(place, port=listener.getsockname()[1])
+        self._start(place)
+        if listener is None:
+            self._wait_for_node_0()
+        with reaching_others():
+            return TCPStore(
+                place.address,
+                place.port,
+                is_master=listener is not None,
+                wait_for_workers=False,
+                timeout=PATIENCE,
+                master_listen_fd=None if listener is None else listener.detach(),
+            )
+
+    def _wait_for_node_0(self) -> None:
+        """Until its store can be reached. Its address is looked up each time: a new pod may have another one."""
+        place = self._place
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection((place.address, place.port), CONNECT_SECONDS):
+                return
+            if self._failure:
+                raise self._failure
+            if self._inputs.stop.wait(LOOK_SECONDS):
+                raise Terminated("Stopped on request before the first step", step=0)
+
+    def _start(self, place: Place) -> None:
         kept = child_environment.without_credentials()
-        for rank in range(1, self.count):
+        for number in range(1, self.count):
+            rank = self._first + number
             environment = {
                 "RANK": rank,
-                "LOCAL_RANK": rank,
-                "WORLD_SIZE": self.count,
+                "LOCAL_RANK": number,
+                "GROUP_RANK": place.node,
+                "WORLD_SIZE": self._world,
                 "LOCAL_WORLD_SIZE": self.count,
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": port,
+                "MASTER_ADDR": place.address,
+                "MASTER_PORT": place.port,
                 "TORCHELASTIC_RUN_ID": self._inputs.run_id,
                 "TORCHELASTIC_USE_AGENT_STORE": True,
                 "TORCHELASTIC_ERROR_FILE": self._error_file(rank),
@@ -174,8 +261,8 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 env=kept | {name: str(value) for name, value in environment.items()},
             )
-        threading.Thread(target=self._watch, name="helpers", daemon=True).start()
-        return store
+        if self._running:
+            threading.Thread(target=self._watch, name="helpers", daemon=True).start()
 
     def _error_file(self, rank: int) -> Path:
         return self._folder / f"error-{rank}.json"
@@ -204,18 +291,27 @@ class Processes:
     def _end(self, *, in_peace: bool) -> None:
         self._over.set()
         if self._member and in_peace:
-            with contextlib.suppress(RuntimeError):  # a helper is gone, but the training is done
+            with contextlib.suppress(PeerLost):  # a helper is gone, but the training is done
                 self._member.broadcast("end")
         for process in self._running.values():
             if not in_peace:
                 process.kill()  # it holds nothing worth keeping
-        # After a failure NCCL may wait for those that are gone; this process ends soon after.
-        if self._member and (in_peace or self._device.type == "cpu"):
-            self._member.leave()
+        if self._member:
+            self._member.leave(in_peace=in_peace)
         for process in self._running.values():
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(5.0)
             process.kill()
             process.wait()
-        if self.count > 1:
+        if self._world > 1:
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def listening(place: Place) -> socket.socket:
+    """A socket on node 0's address alone. Raises PeerLost where there can be none: nobody could join."""
+    try:
+        found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(found[4][:2], family=found[0])
+    except OSError as error:
+        where = f"{place.address}, port {place.port}"
+        raise PeerLost(f"The others of the training cannot join: {where} cannot be opened ({error.strerror})") from None

@@ -14,23 +14,27 @@ import torch
 
 from trainer_image import errors
 from trainer_image.config.model_config import parse_config
-from trainer_image.contract import RunInputs
+from trainer_image.contract import Place, RunInputs
 from trainer_image.engine.plan import Plan
-from trainer_image.errors import TrainerError
+from trainer_image.errors import GpuFault, TrainerError, UsageError
+from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import Problem
 
-# What is under these names in torch's store: the first process's order before there is a team, who joins it, and that
-# each helper is ready.
-ORDER, JOIN, READY = "order", "join", "ready/{}"
+# What is under these names in torch's store: the order for a node's processes before there is a team, who joins it,
+# and what each helper says once it is ready.
+ORDER, JOIN, READY = "order/{}", "join", "ready/{}"
 
 
 def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
-    """All that `preparing.prepare` and `make_plan` look at, as JSON."""
+    """All that `preparing.prepare` and `make_plan` look at, as JSON. processes: of a node"""
     return json.dumps(
         {
             "processes": processes,
             "device": device.type,
+            "bfloat16": device.type == "cuda" and computes_bfloat16(inputs.device),
+            "promised": inputs.gpus,
+            "place": None if inputs.place is None else vars(inputs.place),
             "log_level": logging.getLogger().level,
             "config": inputs.config.resolved_yaml(),
             "data": str(inputs.data),
@@ -43,8 +47,31 @@ def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
     )
 
 
+def order_of_node(first: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Node 0's order for another node, whose own one would be `ours`: with the place and the folders of that, as JSON.
+
+    Raises UsageError where the nodes cannot train together, GpuFault where one has fewer GPUs than it was promised.
+    """
+    if any(first[name] != ours[name] for name in ("processes", "device", "bfloat16")):
+        place = ours["place"]
+        kind: type[TrainerError] = UsageError
+        if any(order["device"] == "cuda" and order["processes"] < order["promised"] for order in (first, ours)):
+            kind = GpuFault
+        raise kind(
+            f"Node {place['node'] + 1} of {place['nodes']} would train with {_with(ours)}, node 1 with {_with(first)}: "
+            "every node needs the same number of processes (GPUs, or PROCESSES) of one kind"
+        )
+    return json.dumps({**first, **{name: ours[name] for name in ("place", "data", "output")}})
+
+
+def _with(order: Mapping[str, Any]) -> str:
+    count = order["processes"]
+    number = f"{count} process{'es' if count > 1 else ''} on {order['device'].upper()}"
+    return f"{number}s without bfloat16" if order["device"] == "cuda" and not order["bfloat16"] else number
+
+
 def inputs_of(order: Mapping[str, Any]) -> RunInputs:
-    """The inverse of `order_for`."""
+    """The inverse of `order_for`. processes: of this node, always said"""
     return RunInputs(
         config=parse_config(order["config"].encode()),
         data=Path(order["data"]),
@@ -53,6 +80,8 @@ def inputs_of(order: Mapping[str, Any]) -> RunInputs:
         run_key=order["run_key"],
         dataset_fingerprint=order["dataset_fingerprint"],
         device=order["device"],
+        processes=order["processes"],
+        place=None if order["place"] is None else Place(**order["place"]),
         limits=Limits(**order["limits"]),
         stop=threading.Event(),
         progress=lambda progress: None,

@@ -1,9 +1,9 @@
-"""Several processes, one for each GPU of the pod, that train one model: data-parallel, on one node.
+"""Several processes, one for each GPU of one or more nodes, that train one model: data-parallel.
 
-Rank 0 is the worker itself: it alone has the supervisor, checkpoints and decisions. The other ranks are helpers
-(helper.py): they hold the same network and optimizer and follow the commands that rank 0 broadcasts, one a step. Each
-rank computes the gradients of its part of the batch, and every optimizer steps on the sum over all ranks. So the state
-of rank 0 is the whole state, and a checkpoint fits any number of processes.
+Rank 0 is the worker of node 0: it alone has checkpoints and decisions. The other ranks are helpers (helper.py): they
+hold the same network and optimizer and follow the commands that rank 0 broadcasts, one a step. Each rank computes the
+gradients of its part of the batch, and every optimizer steps on the sum over all ranks. So the state of rank 0 is the
+whole state, and a checkpoint fits any number of processes and nodes.
 
 Communication is torch.distributed's: gloo on the CPU, NCCL on GPUs. Unlike DistributedDataParallel, gradients are
 all-reduced after `backward`, not within it: there, a rank that runs out of memory leaves the others waiting for ever in
@@ -14,11 +14,12 @@ together. The price is that communication does not overlap with the backward pas
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -26,13 +27,20 @@ from torch import Tensor, nn
 from torch.distributed import Store  # type: ignore[attr-defined]
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainer_image.engine import checkpoint
+from trainer_image.contract import Place
+from trainer_image.engine.checkpoint import Snapshot
+from trainer_image.errors import PeerLost
+from trainer_image.host import gpu_faults
+from trainer_image.host.network import interface_towards
 
 if TYPE_CHECKING:
     from trainer_image.engine.state import Position, TrainingState
 
-# Rank 0 may validate, save or compile for long while the helpers wait for its next command.
+# Rank 0 may validate, save or compile for long while the helpers wait for its next command. Whoever is gone closes its
+# connections; a node that falls silent is noticed between the pods, which end their workers.
 PATIENCE = timedelta(days=30)
+# Of the state, what is sent at a time.
+PIECE_BYTES = 64 * 1024**2
 # What rank 0 broadcasts: a command, and these numbers of its position.
 COMMANDS = ("begin", "probe", "step", "compile", "eager", "end")
 NUMBERS = ("step", "phase_step", "planned", "epoch", "batch", "micro_batch")
@@ -47,10 +55,29 @@ class Command(NamedTuple):
     at: dict[str, int]
 
 
-class Team:
-    """One process alone. rank: 0 is the worker itself; world: number of processes."""
+@contextmanager
+def reaching_others() -> Iterator[None]:
+    """What torch raises when another process is gone, or out of reach, is raised as PeerLost.
 
-    rank, world = 0, 1
+    Only around what speaks with others: whatever torch raises there is meant, but a failure of this process's GPU,
+    which shows at whatever comes next.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if gpu_faults.of_this_process(error):
+            raise
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise PeerLost(f"The others of the training are out of reach: {why}") from error
+
+
+class Team:
+    """One process alone. rank: 0 is the first node's worker; world: number of processes
+
+    here: how many of them share this node's memory; block_rows: what other nodes need (see `row_order.block_rows`)
+    """
+
+    rank, world, here, block_rows = 0, 1, 1, 0
 
     def begin(self, state: TrainingState) -> None:
         """Every rank begins a phase at rank 0's state."""
@@ -67,61 +94,107 @@ class Team:
 
 
 class Member(Team):
-    """One rank of several. store: where the ranks find each other; folder: one that all of them can read."""
+    """One rank of several. store: where the ranks find each other; place: where they are on several nodes."""
 
-    def __init__(self, store: Store, rank: int, world: int, device: torch.device, folder: Path) -> None:
+    def __init__(self, store: Store, rank: int, world: int, device: torch.device, place: Place | None = None) -> None:
         self.rank, self.world = rank, world
-        self._folder, self._begun = folder, 0
-        # All ranks are in one pod: loopback is enough, and nobody else can reach it.
-        for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-            os.environ.setdefault(name, "lo")
+        _choose_network(place)
         if device.type == "cuda":
             torch.cuda.set_device(device)
         # Commands and agreements are tensors on the CPU: they must not wait for what the GPU still has to do.
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=store,
-            rank=rank,
-            world_size=world,
-            timeout=PATIENCE,
-        )
+        with reaching_others():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+                store=store,
+                rank=rank,
+                world_size=world,
+                timeout=PATIENCE,
+            )
 
     def begin(self, state: TrainingState) -> None:
-        # A new folder each time: a helper may still read the one before.
-        self._begun += 1
-        folder = self._folder / f"begin-{self._begun}"
+        # Tensor by tensor into memory of its own: neither side holds the state twice.
         if self.rank == 0:
-            checkpoint.write(folder, state.snapshot())
+            snapshot = state.snapshot()
             self.broadcast("begin", state.at)
+            tensors = snapshot.tensors
+            layout = {name: (str(tensor.dtype), tensor.shape) for name, tensor in tensors.items()}
+            self._share_json({"step": snapshot.step, "scalars": snapshot.scalars, "layout": layout})
         else:
-            state.load(checkpoint.read(folder))
+            told = self._share_json(None)
+            tensors = {
+                name: torch.empty(shape, dtype=getattr(torch, dtype.removeprefix("torch.")))
+                for name, (dtype, shape) in told["layout"].items()
+            }
+        for tensor in tensors.values():
+            self._share(tensor)
+        if self.rank != 0:
+            state.load(Snapshot(told["step"], tensors, told["scalars"]))
 
     def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:
         numbers = [getattr(at, name) for name in NUMBERS] if at else [0] * len(NUMBERS)
-        dist.broadcast(torch.tensor([COMMANDS.index(command), equal, *numbers]), src=0)
+        self._share(torch.tensor([COMMANDS.index(command), equal, *numbers]))
 
     def receive(self) -> Command:
         """The next command of rank 0."""
         message = torch.zeros(2 + len(NUMBERS), dtype=torch.int64)
-        dist.broadcast(message, src=0)
+        self._share(message)
         command, equal, *numbers = message.tolist()
         return Command(COMMANDS[command], bool(equal), dict(zip(NUMBERS, numbers, strict=True)))
 
     def any(self, happened: bool) -> bool:
         flag = torch.tensor(int(happened))
-        dist.all_reduce(flag, dist.ReduceOp.MAX)
+        with reaching_others():
+            dist.all_reduce(flag, dist.ReduceOp.MAX)
         return bool(flag)
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
             ours = [tensor for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.reshape(-1) for tensor in ours])
-            dist.all_reduce(flat)
+            with reaching_others():
+                dist.all_reduce(flat)
             for tensor, summed in zip(ours, torch.split(flat, [tensor.numel() for tensor in ours]), strict=True):
                 tensor.copy_(summed.view(tensor.shape))
 
-    def leave(self) -> None:
-        dist.destroy_process_group()
+    def leave(self, *, in_peace: bool) -> None:
+        """The others notice. After a failure NCCL may wait for those that are gone; this process ends soon after."""
+        if in_peace or "nccl" not in dist.get_backend_config():
+            dist.destroy_process_group()
+
+    def _share(self, tensor: Tensor) -> None:
+        """Every rank's tensor on the CPU, of the same shape and type, becomes rank 0's."""
+        with reaching_others():
+            for piece in torch.split(tensor.view(-1).view(torch.uint8), PIECE_BYTES):
+                if len(piece):
+                    dist.broadcast(piece, src=0)
+
+    def _share_json(self, said: Any) -> Any:
+        """What rank 0 says; None from the others."""
+        content = torch.frombuffer(bytearray(json.dumps(said).encode()), dtype=torch.uint8)
+        size = torch.tensor(len(content))
+        self._share(size)
+        if self.rank != 0:
+            content = torch.empty(int(size), dtype=torch.uint8)
+        self._share(content)
+        return json.loads(content.numpy().tobytes())
+
+
+def _choose_network(place: Place | None) -> None:
+    """Loopback where that is enough: nobody else can reach it. Else gloo takes the network that leads to node 0: by
+    itself it would take that of the machine's name, which may be loopback. NCCL chooses well, and knows faster ones.
+
+    What the environment says already is the operator's word.
+    """
+    towards: str | None = "lo"
+    if place is not None:
+        try:
+            towards = interface_towards(place.address, place.port)
+        except OSError:  # the name is not known just now
+            towards = None
+    if towards is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", towards)
+    if towards == "lo":
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", towards)
 
 
 def shared_buffers(team: Team, model: nn.Module, share: float) -> list[tuple[Tensor, Tensor]]:

@@ -57,6 +57,19 @@ def train(inputs: RunInputs) -> RunResult:
         return _train(inputs)
 
 
+def follow(inputs: RunInputs) -> None:
+    """Trains along with node 0's `train` as a further node, until that has trained or has no use for this one.
+
+    Raises a TrainerError, PeerLost above all.
+    """
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
+        device = choose_device(inputs.device, inputs.gpus)
+        torch.set_num_threads(usable_cpus())
+        inputs.progress(Progress("Following node 1", 0))
+        with Processes(inputs, device) as processes:
+            processes.follow()
+
+
 def _train(inputs: RunInputs) -> RunResult:
     phases: dict[str, float] = {}
     device = choose_device(inputs.device, inputs.gpus)

@@ -20,6 +20,8 @@ _FAULT = re.compile(
     r"CUDA error|CUDA driver|HIP error|cuDNN error|CU(BLAS|DNN|SOLVER|SPARSE)_STATUS_|NCCL (error|Error)"
 )
 # An index that is out of range in a kernel, most often: the data or the task's code, though a GPU can be broken, too.
+# What NCCL says where another process, or the network, is at fault.
+_OF_OTHERS = re.compile(r"nccl(Remote|System)Error")
 _ASSERTED = "device-side assert"
 _HINT = "; an index out of range in a task's code is the usual cause, and CUDA_LAUNCH_BLOCKING=1 shows where"
 
@@ -42,6 +44,11 @@ def fault(error: BaseException) -> TrainerError | None:
             line = next(iter(text.splitlines()), "") or type(seen).__name__
             return GpuFault(f"The GPU failed: {line}{_HINT if _ASSERTED in text else ''}")
     return None
+
+
+def of_this_process(error: RuntimeError) -> bool:
+    """Whether what was raised by speaking with other processes is a failure of this one's GPU all the same."""
+    return fault(error) is not None and not _OF_OTHERS.search(str(error))
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
     supervisor (cli, run, transfer)                      worker (engine, tasks, plug-ins, a program)
     settings, storage, portal, lease, last words         folders, and this pipe: nothing else
-             ── Check, Train, Validate, Predict, Stop ──▶
+             ── Check, Train, Follow, Validate, Predict, Stop ──▶
              ◀── Progress, Beat, Keep, Newest, the end ──
 
 The worker runs what strangers have a hand in: their data, plug-ins, programs. The supervisor takes none of its words

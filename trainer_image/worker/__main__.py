@@ -90,6 +90,8 @@ def _carried_out(order: Order, backend: Any, desk: Desk) -> End:
             backend.check_config(messages.config_of(config), Limits(**limits))
         case messages.Train(given):
             return messages.trained(backend.train(_inputs(given, desk)))
+        case messages.Follow(given):
+            backend.follow(_inputs(given, desk))
         case messages.Validate(given):
             return messages.described(backend.validate_dataset(_inputs(given, desk)))
         case messages.Predict(model, data, out):
@@ -121,6 +123,7 @@ def _inputs(given: Inputs, desk: Desk) -> RunInputs:
         last_resort=desk.last_resort,
         notes=tuple(given.notes),
         shown=json.loads(given.shown),
+        place=given.place,
     )
 
 

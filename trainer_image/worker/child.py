@@ -174,6 +174,13 @@ class Worker:
             raise UserCodeKilled("The training left a process behind that the kernel cannot end: nothing is published")
         return messages.result_of(said)
 
+    def follow(self, inputs: RunInputs) -> None:
+        """Trains along as a further node, until node 0 has trained or has no use for this one. Raises PeerLost, too.
+
+        Once all train together `inputs.stop` changes nothing: node 0 decides, and else `abandon` or `with` ends it.
+        """
+        self._asked(messages.Follow(messages.inputs_for(inputs)), messages.Done, inputs)
+
     # For `predict`.
 
     def predict(self, model: Path, data: Path, out: Path | None) -> None:

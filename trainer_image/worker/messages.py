@@ -50,6 +50,7 @@ class Inputs(Struct):
     hang_seconds: float
     notes: list[str]
     shown: bytes
+    place: contract.Place | None = None
 
 
 class Check(Struct, tag=True):
@@ -58,6 +59,12 @@ class Check(Struct, tag=True):
 
 
 class Train(Struct, tag=True):
+    inputs: Inputs
+
+
+class Follow(Struct, tag=True):
+    """See `trainer_image.engine.training.follow`."""
+
     inputs: Inputs
 
 
@@ -146,8 +153,8 @@ class Done(Struct, tag=True):
     """An order that has no other answer is carried out."""
 
 
-Order = Check | Train | Validate | Predict | Continue
-ToWorker = Check | Train | Validate | Predict | Continue | Stop | Stored | Found | Failed
+Order = Check | Train | Follow | Validate | Predict | Continue
+ToWorker = Check | Train | Follow | Validate | Predict | Continue | Stop | Stored | Found | Failed
 End = Failed | Trained | Described | Done
 FromWorker = Beat | Progress | Keep | Newest | Failed | Trained | Described | Done
 
@@ -226,6 +233,7 @@ def inputs_for(inputs: RunInputs) -> Inputs:
         hang_seconds=inputs.hang_seconds,
         notes=list(inputs.notes),
         shown=json.dumps(inputs.shown).encode(),
+        place=inputs.place,
     )
 
 

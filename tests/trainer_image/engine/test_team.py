@@ -209,7 +209,7 @@ def test_what_another_process_raised_is_told_as_it_would_be_here(
 def test_torchrun_on_several_nodes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match="the trainer trains on one"):
+    with pytest.raises(UsageError, match="the trainer joins them by itself"):
         engine_processes.asked(SimpleNamespace(processes=0))  # type: ignore[arg-type]
 
 
