@@ -72,6 +72,7 @@ def test_every_setting_that_the_pages_name_exists() -> None:
     known |= {"QUEUE_NAME", "TASKS", "MESSAGE", "NAME", "API_KEY", "ACCOUNT", "FILL", "IN"}
     known |= {"MODEL_URL", "DATASET_URL"}  # files of CREDENTIALS_DIR
     known |= {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}  # the HTTP libraries read them
+    known |= {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}  # torch's own
     for page in ("README.md", "docs/configure.md", "docs/operate.md", "docs/install.md", "docs/troubleshoot.md"):
         for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", read(page)):
             assert name in known, f"{page} names {name}, which no program reads"
