@@ -66,6 +66,7 @@ Outcome = Going | Stop | Ended
 JOB_VANISHED = Verdict("JobDeleted", f"The training job was removed before it ended. {AGAIN}")
 # "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
 _EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
+_TRAINERS_EXIT_CODE = re.compile(rf"Container {names.TRAINER_CONTAINER} for pod \S+ {_EXIT_CODE.pattern}")
 _COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
 
 
@@ -356,6 +357,9 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
     over = [pod for pod in pods if pod.phase == "Failed"] or [
         pod for pod in pods if pod.is_deleting or pod_failure.disruption(pod) is not None
     ]
+    if found := _TRAINERS_EXIT_CODE.search(failed.message):
+        # Of the pod that this was, perhaps no more was seen than that it ran: a watch broke, and its node was removed.
+        over = [pod for pod in over if pod.trainer_end.exit_code == int(found[1])]
     if not over:
         return Ended(False, _without_pods(failed))
     verdict = pod_failure.explain(over[-1])

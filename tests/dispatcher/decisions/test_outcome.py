@@ -246,9 +246,13 @@ def test_a_failed_job_without_pods_is_told_in_kubernetes_words() -> None:
 
 def test_the_exit_code_survives_the_pod() -> None:
     text = "Container trainer for pod training/model-1-x failed with exit code 66 matching FailJob rule at index 1"
-    code, sentence = failure(decided(a_job(*failed("PodFailurePolicy", text))))
-    assert code == "DatasetMissing"
-    assert "exit code 66" in sentence
+    killed_before = a_failed_pod(137, name="model-1-a")
+    # Its end was not seen, nor why it was removed: the cache has what it was before.
+    vanished = a_pod(phase="Failed", state=running(), name="model-1-x", deleted_at=T0 + 60)
+    for pods in ([], [vanished], [killed_before, vanished]):
+        code, sentence = failure(decided(a_job(*failed("PodFailurePolicy", text)), *pods))
+        assert code == "DatasetMissing", pods
+        assert "exit code 66" in sentence
 
 
 def test_the_jobs_end_may_be_known_before_what_its_pod_said() -> None:
