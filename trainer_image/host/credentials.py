@@ -37,13 +37,15 @@ class CredentialFiles:
     def newer(
         self, name: str, used: str | None, *, seconds: float = PATIENCE, wait: Callable[[float], object] = time.sleep
     ) -> str | None:
-        """Wait until the file holds something else than `used`, which was refused. None: it did not in that time."""
+        """Wait until the file holds something else than `used`, which was refused. None: it did not in that time.
+
+        wait: returns True where there is no time to wait any more
+        """
         end = time.monotonic() + seconds
         while True:
             found = self.read(name)
             if found is not None and found != used:
                 return found
             left = end - time.monotonic()
-            if left <= 0:
+            if left <= 0 or wait(min(_LOOK_EVERY, left)) is True:
                 return None
-            wait(min(_LOOK_EVERY, left))

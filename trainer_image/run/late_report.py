@@ -23,7 +23,7 @@ def report(settings: Settings, stop: Stop, connect: Callable[[Settings], Portal]
 
     The run is the one that the settings name (--run-id), else the one that ended last.
     """
-    models = open_models(settings)
+    models = open_models(settings, stop)
     with failing_as(f"Failed to read what is to be reported in container: {models.name}"):
         left = unreported.of_run(models, settings.run_id) if settings.run_id else unreported.newest(models)
         newer = lease.owner_of(models)

@@ -90,7 +90,7 @@ class _Run:
     def _left_before(self) -> Outcome | None:
         run_id = self._settings.run_id
         try:
-            models = open_models(self._settings)
+            models = open_models(self._settings, self._stop)
             if (newer := lease.owner_of(models)) not in (None, run_id):
                 log.warning("Run %s has taken this model over: run %s has nothing to report any more", newer, run_id)
                 return None
@@ -168,7 +168,7 @@ class _Run:
     def _keep(self, status: ProcessingStatus, outcome: Outcome) -> None:
         """For a rerun, or for the command `report`."""
         try:
-            models = open_models(self._settings)
+            models = open_models(self._settings, self._stop)
         except TrainerError:
             return  # it is what this training failed by
         self._kept = unreported.Unreported(
@@ -186,4 +186,4 @@ class _Run:
 
     def _forget(self) -> None:
         if self._kept is not None:
-            unreported.forget(open_models(self._settings), self._kept.run_id)
+            unreported.forget(open_models(self._settings, self._stop), self._kept.run_id)

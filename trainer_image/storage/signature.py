@@ -14,13 +14,15 @@ from urllib.parse import urlsplit
 
 from trainer_image.errors import ConfigInvalid
 from trainer_image.host.credentials import PATIENCE, CredentialFiles
+from trainer_image.stop import Stop
 
 # Seconds between two looks at the file while nothing is refused.
 _LOOK_EVERY = 15.0
 
 
 class Signature:
-    """Thread-safe. name: of the file; asked: what it will hold, where it does not yet, as the relay has answered.
+    """Thread-safe. name: of the file; asked: what it will hold, where it does not yet, as the relay has answered; stop:
+    a training that ends waits for nothing.
 
     Raises ConfigInvalid where there is no URL of the container.
     """
@@ -31,11 +33,13 @@ class Signature:
         name: str,
         container: str,
         asked: str | None = None,
+        stop: Stop | None = None,
         *,
         patience: float = PATIENCE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._files, self._name, self._patience, self._monotonic = files, name, patience, monotonic
+        self._wait: Callable[[float], object] = stop.event.wait if stop is not None else time.sleep
         self._lock = threading.Lock()
         self._looked_at = monotonic()
         self._refused: str | None = None  # nobody has replaced it in time
@@ -59,7 +63,8 @@ class Signature:
                 return True  # another thread has waited for it
             if self._refused == refused:
                 return False
-            self._take(self._files.newer(self._name, f"{self.url}?{refused}", seconds=self._patience))
+            used = f"{self.url}?{refused}"
+            self._take(self._files.newer(self._name, used, seconds=self._patience, wait=self._wait))
             if self._query == refused:
                 self._refused = refused
             return self._query != refused
@@ -72,9 +77,11 @@ class Signature:
 
 
 @functools.cache
-def signature_of(files: CredentialFiles, name: str, container: str, asked: str | None = None) -> Signature:
+def signature_of(
+    files: CredentialFiles, name: str, container: str, asked: str | None = None, stop: Stop | None = None
+) -> Signature:
     """One for the whole process, however often the container is opened: what was waited for once is believed."""
-    return Signature(files, name, container, asked)
+    return Signature(files, name, container, asked, stop)
 
 
 def is_for(text: str | None, container: str) -> bool:

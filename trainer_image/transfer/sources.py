@@ -49,7 +49,7 @@ class Sources:
     @property
     def models(self) -> Container:
         """Where the model goes."""
-        return open_models(self._settings)
+        return open_models(self._settings, self._stop)
 
     def config(self) -> Config:
         """From --config, else config.yaml in the model's container. Raises ConfigInvalid and access errors."""
@@ -80,7 +80,7 @@ class Sources:
         """With credentials of its own a training asks the dispatcher for a dataset that it does not know of."""
         settings = self._settings
         if not (files := _scoped(settings)):
-            return _open(settings, name)
+            return _open(settings, name, self._stop)
         from trainer_image.storage.azure import open_signed
         from trainer_image.storage.dataset_access import dataset_url
 
@@ -93,7 +93,7 @@ class Sources:
                 raise StorageUnavailable(
                     f"Failed to download dataset from container: {name} (its address is not on {ours.hostname})"
                 )
-        return open_signed(signature_of(files, DATASET_URL, name, asked), name)
+        return open_signed(signature_of(files, DATASET_URL, name, asked, self._stop), name)
 
     def _wait_for_access(self, seconds: float) -> None:
         if self._stop.event.wait(seconds):
@@ -112,7 +112,7 @@ class Sources:
         return name
 
 
-def open_models(settings: Settings) -> Container:
+def open_models(settings: Settings, stop: Stop) -> Container:
     """Where a run's model goes, and what else it leaves. Raises UsageError, ConfigInvalid."""
     if settings.out is not None:
         try:
@@ -120,14 +120,14 @@ def open_models(settings: Settings) -> Container:
         except OSError as error:
             raise UsageError(f"--out {settings.out}: {error.strerror}") from None
         return LocalContainer(settings.out)
-    return _open(settings, settings.model_container or "")
+    return _open(settings, settings.model_container or "", stop)
 
 
-def _open(settings: Settings, name: str) -> Container:
+def _open(settings: Settings, name: str, stop: Stop) -> Container:
     if files := _scoped(settings):
         from trainer_image.storage.azure import open_signed
 
-        return open_signed(signature_of(files, MODEL_URL, name), name)
+        return open_signed(signature_of(files, MODEL_URL, name, stop=stop), name)
     if not (settings.connection_string or settings.account_url):
         raise UsageError(
             f"Container {name} cannot be opened: neither AZURE_STORAGE_CONNECTION_STRING nor"

@@ -81,7 +81,6 @@ class Worker:
         self._unsent = bytearray()
         self._on_an_errand = self._abandoned = False
         self._gone_since: float | None = None
-        self._orphans = Orphans()
         self._socket, theirs = socket.socketpair()
         self._woken, self._wake = socket.socketpair()
         self._notes = tempfile.TemporaryFile()  # noqa: SIM115 (it goes with this object)
@@ -95,6 +94,7 @@ class Worker:
             "log_level": logging.getLogger().level,
         }
         with theirs:
+            self._orphans = Orphans()
             try:
                 self._process = subprocess.Popen(  # noqa: S603 (ourselves)
                     [sys.executable, "-m", module, json.dumps(start)],
@@ -106,6 +106,7 @@ class Worker:
                     start_new_session=True,
                 )
             except OSError as error:
+                self._orphans.release()
                 why = f"no process can be started for the training ({error.strerror})"
                 raise OutOfMemory(f"Out of memory: {why}") from None
         self._socket.setblocking(False)
