@@ -45,6 +45,10 @@ class ScopedStorage(Protocol):
         """
         ...
 
+    def distrust(self) -> None:
+        """What was signed has been refused: the next signature is by another key, where we are who asks for one."""
+        ...
+
 
 class Cluster(Protocol):
     """Jobs, their Secrets, pods and Events; `dispatcher.cluster.client.KubernetesJobs`. All raise ClusterError."""

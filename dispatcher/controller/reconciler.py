@@ -26,7 +26,7 @@ from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import disruptions, outcome, waiting
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
-from dispatcher.launch.credentials import ScopedCredentials
+from dispatcher.launch.credentials import ScopedCredentials, doubted_at
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.ports import Cluster
@@ -201,7 +201,8 @@ class Reconciler:
                 self._stop(name, job, now)
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
-                self._renew(name, job, now)  # last: nothing of a Job's has to wait for storage
+                # Last: nothing of a Job's has to wait for storage.
+                self._renew(name, job, now, doubted_at(pods, going.progress, now))
                 rests = job.is_acknowledged and not going.remove_pods
         self.work.add_after(name, backoff.jittered(_REST if rests else _LOOK_AGAIN, 0.75, 1.25))
 
@@ -252,19 +253,20 @@ class Reconciler:
         elif any(pod.runs for pod in pods if not pod.is_over):
             self.progress.runs(name, job)
 
-    def _renew(self, name: str, job: Job, now: float) -> None:
+    def _renew(self, name: str, job: Job, now: float, doubted: float | None) -> None:
         """Renew the Job's Secret when it is time to, as at half of its validity; after an outage that may be at once.
 
-        Raises StorageError and ClusterError. A crash before the patch that notes it: it is renewed once more.
+        doubted: when it was last seen to be no good. Raises StorageError and ClusterError. A crash before the patch
+        that notes it: it is renewed once more.
         """
         if self.credentials is None or not job.is_launched or job.is_deleting:
             return
-        left = self.credentials.due_at(job) - now
+        left = self.credentials.due_at(job, doubted) - now
         wait = left if left > 0 else self._renewals.wait(name)
         if wait <= 0:
             with self._renewals.turn(name) as mine:
                 if mine:
-                    self.credentials.renew(job)
+                    self.credentials.renew(job, doubted=doubted is not None)
                     log.info("Job %s: its credentials are renewed", name)
             wait = 0.0 if mine else 1.0
         if wait > 0:

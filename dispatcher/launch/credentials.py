@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
+from dispatcher.cluster.pods import Pod
+from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.launch.request import foreign_dataset
 from dispatcher.ports import Cluster, ScopedStorage
 from portal_client.model_ids import container_name_problem
@@ -28,9 +30,11 @@ from training_common.times import rfc3339
 _MARGIN = 86400.0
 # The time limit (seconds) of a Job that has none, which only somebody's patch can bring about.
 _NO_LIMIT = 86400
-# Seconds for which signatures of another key are left alone: while a new key is rolled out, dispatchers with the old
-# and with the new one must not take turns. Shorter than a training waits for a new file.
-_OTHER_KEY_GRACE = 60.0
+# Seconds for which a Secret is left alone, whatever is wrong with it: while a new key is rolled out, dispatchers with
+# the old and with the new one must not take turns. Shorter than a training waits for a new file.
+_GRACE = 60.0
+# With this exit code a trainer ends that storage refuses, among others.
+_REFUSED = next(number for number, code in EXIT_CODES.items() if code == "StorageUnavailable")
 _NEVER = float("inf")
 _NO_CONTAINER = "dispatcher-check"
 
@@ -72,11 +76,13 @@ class ScopedCredentials:
             names.CREDENTIALS_MADE: f"{rfc3339(now)} {self._signer(token)}",
         }
 
-    def renew(self, job: Job) -> Job:
-        """Make the Job's Secret anew and note it. Raises as `give`."""
+    def renew(self, job: Job, *, doubted: bool = False) -> Job:
+        """Make the Job's Secret anew and note it. doubted: see `doubted_at`. Raises as `give`."""
+        if doubted:
+            self.storage.distrust()
         return self._note(job, self.give(job))
 
-    def due_at(self, job: Job) -> float:
+    def due_at(self, job: Job, doubted_at: float | None = None) -> float:
         """When its Secret has to be renewed (epoch seconds); infinity for a Job that has none. Raises ObjectInvalid."""
         if not job.is_scoped:
             return _NEVER
@@ -85,8 +91,8 @@ class ScopedCredentials:
         made = timestamp(made_text)
         if until is None or made is None or made > self.clock() + _MARGIN:
             return 0.0  # nobody has noted it, or somebody has changed the note
-        if signer != self._signer(self._token(job)):
-            return min(made + _OTHER_KEY_GRACE, until)
+        if signer != self._signer(self._token(job)) or (doubted_at is not None and doubted_at > made):
+            return min(made + _GRACE, until)
         return made + (until - made) / 2
 
     def probe(self) -> None:
@@ -128,6 +134,19 @@ class ScopedCredentials:
     def _signer(self, token: str) -> str:
         """A fingerprint of all keys that its credentials are signed with."""
         return hashlib.sha256(f"{self.storage.signer} {token}".encode()).hexdigest()[:16]
+
+
+def doubted_at(pods: Sequence[Pod], progress: str | None, now: float) -> float | None:
+    """When the Job's Secret was last seen to be gone or no good (epoch seconds): somebody has deleted or changed it, or
+    revoked what it was signed with. progress: what the Job waits for.
+
+    A Secret that is gone shows when a pod is to have it; a signature that is refused when a pod has ended of that, and
+    of it as of any other trouble with storage.
+    """
+    if names.CREDENTIALS_VOLUME in (progress or ""):
+        return now  # in the kubelet's words, which name the volume
+    ended = (timestamp(pod.trainer_end.finished_at) for pod in pods if pod.trainer_end.exit_code == _REFUSED)
+    return max((at for at in ended if at is not None), default=None)
 
 
 def secret_of(job: Job, model_id: str, data: dict[str, str]) -> dict[str, Any]:

@@ -48,6 +48,12 @@ log = logging.getLogger(__name__)
 _PUT_ATTEMPTS = 3
 # Seconds between the looks whether the Secret of a former Job is gone: the garbage collector takes a moment.
 _SECRET_PAUSES = (0.25, 0.5, 1.0)
+_NO_CREDENTIALS = (
+    "it waits for a Secret of its own, which dispatchers with CREDENTIALS=shared do not make. Set CREDENTIALS=scoped "
+    "again, or delete the Job and send the request again"
+)
+# Seconds until its message is looked at again.
+_NO_CREDENTIALS_PAUSE = 60.0
 
 
 class OutOfTime(Exception):
@@ -201,6 +207,10 @@ class Launcher:
             return decision
         match decision.action.job:
             case JobEffect.CONTINUE:
+                if job.is_scoped and self.credentials is None:
+                    # Before the portal hears of it: its pod would wait for ever for a Secret that nobody makes.
+                    log.warning("Model %s: Job %s stays suspended: %s", model_id, job.name, _NO_CREDENTIALS)
+                    return Decision(Action.LATER, _NO_CREDENTIALS, _NO_CREDENTIALS_PAUSE)
                 if delivery.message_id:
                     self.events.record(job, "Adopted", "Its message was redelivered: the launch continues")
                 else:

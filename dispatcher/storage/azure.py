@@ -42,16 +42,21 @@ _KEY_SECONDS = _WEEK - _SKEW
 _LEAST_LEFT = _WEEK - 86400.0
 # Seconds after a failure for which nobody asks for a key again: each launch and each renewal would.
 _PAUSE = 5.0
-_CALLS: Mapping[str, Any] = {"connection_timeout": 10, "read_timeout": 30, "retry_total": 1}
+# Seconds for which a key is kept although what it signed is said to be refused: ten thousand may say so.
+_TRUSTED = 60.0
+# The SDK's own pause is fifteen seconds and more, in which every launch waits: who asks here asks again anyway.
+_PATIENCE: Mapping[str, Any] = {"retry_total": 1, "initial_backoff": 0.5, "increment_base": 0, "random_jitter_range": 0}
+_CALLS: Mapping[str, Any] = {"connection_timeout": 10, "read_timeout": 30, **_PATIENCE}
 # Nobody's container.
 _NO_CONTAINER = "dispatcher-check"
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """A user-delegation key, or why there is none. until: epoch seconds."""
+    """A user-delegation key, or why there is none. since, until: epoch seconds."""
 
     until: float
+    since: float = 0.0
     key: UserDelegationKey | None = None
     error: StorageError | None = None
 
@@ -112,6 +117,12 @@ class AzureSignatures:
         )
         return f"{self.address}/{container}?{signature}"
 
+    def distrust(self) -> None:
+        """See `ports.ScopedStorage`: somebody may have revoked the account's user-delegation keys."""
+        with self._lock:
+            if self._kept.key is not None and self._clock() > self._kept.since + _TRUSTED:
+                self._kept = _Kept(0.0)
+
     def try_out(self) -> None:
         """Sign for a container that there is not, and ask for what is in it. Raises StorageError where that is refused.
 
@@ -138,8 +149,9 @@ class AzureSignatures:
         try:
             key = self._service.get_user_delegation_key(_when(now - _SKEW), _when(now + _KEY_SECONDS))
         except AzureError as error:
-            return _Kept(now + _PAUSE, error=_error_of(error, f"Cannot get a user-delegation key of {self.address}"))
-        return _Kept(now + _KEY_SECONDS - _LEAST_LEFT, key)
+            why = _error_of(error, f"Cannot get a user-delegation key of {self.address}")
+            return _Kept(now + _PAUSE, now, error=why)
+        return _Kept(now + _KEY_SECONDS - _LEAST_LEFT, now, key)
 
 
 def _of_connection_string(text: str) -> BlobServiceClient:

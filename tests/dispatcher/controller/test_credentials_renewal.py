@@ -150,6 +150,19 @@ def test_a_secret_whose_renewal_was_cut_off_is_renewed_again(side: str) -> None:
     assert float(url(world)[2]) > world.epoch() + 100
 
 
+def test_after_signatures_were_revoked_the_next_pod_has_others() -> None:
+    """As user-delegation keys are revoked: for the whole account, and a dispatcher hears nothing of it."""
+    world = World({"1": ["retry", "hang"]})
+    world.scoped, world.signed_for = True, 3000.0
+    world.set_status("1", S.CREATED)
+    world.enqueue("1")
+    process = Process(world)
+    process.tick()
+    world.signing_key = "key-2"
+    pass_time(world, 200, process)
+    assert url(world)[3] == "key-2"
+
+
 # The launch
 
 
@@ -191,3 +204,43 @@ def test_without_signatures_no_training_starts_and_no_message_is_lost() -> None:
     pass_time(world, 600, process)
     assert not world.poison
     assert all(objects.is_launched(world.jobs[f"model-{model}"]) for model in ("1", "2", "3"))
+
+
+@pytest.mark.parametrize("purged", [False, True])
+def test_what_was_begun_with_credentials_of_its_own_is_not_started_by_a_dispatcher_that_makes_none(
+    purged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = a_world("1")
+    failing(world, "storage.sas", lambda: False)
+    Process(world).tick()
+    assert not objects.is_launched(world.jobs["model-1"]), "half-launched"
+    failing(world, "storage.sas", lambda: True)
+    if purged:
+        world.messages.clear()
+    world.scoped = False
+    told = len(world.models["1"].history)
+    pass_time(world, 900, Process(world), step=30.0)
+    assert not world.pods
+    assert not world.poison
+    assert len(world.models["1"].history) == told, "nothing of it is told as if it began"
+    assert "Set CREDENTIALS=scoped again, or delete the Job and send" in caplog.text
+    world.scoped = True
+    pass_time(world, 300, Process(world))
+    assert objects.is_launched(world.jobs["model-1"])
+    assert owner_of(world.secrets["model-1"]) == objects.uid_of(world.jobs["model-1"])
+
+
+def test_what_was_begun_with_shared_credentials_is_started_by_a_dispatcher_that_makes_secrets() -> None:
+    world = a_world("1")
+    world.scoped = False
+    failing(world, "cluster.patch", lambda: False)
+    Process(world).tick()
+    assert not objects.is_launched(world.jobs["model-1"]), "half-launched"
+    failing(world, "storage.sas", lambda: True)
+    world.scoped = True
+    process = Process(world)
+    world.scoped = False  # no promise is made to a Job without a Secret
+    pass_time(world, 300, process)
+    assert objects.is_launched(world.jobs["model-1"])
+    assert world.pods
+    assert not world.secrets

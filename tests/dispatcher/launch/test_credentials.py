@@ -11,10 +11,11 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectInvalid
 from dispatcher.cluster.jobs import Job
-from dispatcher.launch.credentials import DatasetRefused, ScopedCredentials
+from dispatcher.launch.credentials import DatasetRefused, ScopedCredentials, doubted_at
 from dispatcher.launch.job_spec import JobDefaults
 from tests.dispatcher.launch.built_jobs import a_request, built
 from tests.world import json_objects as objects
+from tests.world.builders import a_pod, terminated
 
 NOW = 1_795_000_000.0
 DAY = 86400.0
@@ -24,6 +25,9 @@ SCOPED = JobDefaults({}, 7200, "trainer:0.1.0", scoped=True)
 class Storage:
     longest = 6 * DAY
     signer = "key-1"
+
+    def distrust(self) -> None:
+        self.signer += " anew"
 
     def sas(self, container: str, *, write: bool, until: float) -> str:
         return f"https://account.blob/{container}?sp={'rwdl' if write else 'rl'}&until={until:.0f}&sig={self.signer}"
@@ -169,6 +173,40 @@ def test_a_note_that_somebody_has_changed_is_reason_to_renew(note: str) -> None:
     world.renew()
     world.cluster.job["metadata"]["annotations"][names.CREDENTIALS_MADE] = note
     assert world.due_in() <= 60
+
+
+MOUNT = 'MountVolume.SetUp failed for volume "training-credentials" : secret "model-123" not found'
+
+
+def test_a_secret_that_a_pod_does_not_get_is_made_again_and_not_at_every_look() -> None:
+    progress = f"Waiting for the pod's volumes and network: {MOUNT}"
+    world = World()
+    world.renew()
+    world.now += 3600
+    assert doubted_at([], "Waiting for the pod's volumes and network: a disk", world.now) is None
+    for _ in range(3):
+        doubted = doubted_at([], progress, world.now)
+        assert world.credentials.due_at(world.job, doubted) < world.now
+        world.credentials.renew(world.job, doubted=True)
+        world.now += 30
+        assert world.credentials.due_at(world.job, doubted_at([], progress, world.now)) == world.now + 30
+        world.now += 31
+
+
+def test_what_storage_refuses_is_signed_anew_by_another_key_for_the_next_pod() -> None:
+    world = World()
+    world.renew()
+    ended = [
+        a_pod(phase="Failed", state=terminated(code, finished_at=NOW + at)) for code, at in ((201, 600), (137, 900))
+    ]
+    world.now += 1000
+    doubted = doubted_at(ended, None, world.now)
+    assert doubted == NOW + 600
+    assert world.credentials.due_at(world.job, doubted) < world.now
+    world.credentials.renew(world.job, doubted=True)
+    assert "sig=key-1 anew" in world.cluster.data["MODEL_URL"]
+    assert world.credentials.due_at(world.job, doubted) > world.now + 3600, "once for each end"
+    assert doubted_at(ended[1:], None, world.now) is None
 
 
 def test_a_job_of_before_scoped_credentials_is_left_alone() -> None:

@@ -227,6 +227,20 @@ def test_the_delegation_key_is_kept_and_asked_anew_in_good_time(api: responses.R
     assert 4 <= len(api.calls) <= 7
 
 
+def test_a_key_whose_signatures_are_refused_is_exchanged_and_not_by_each_training_that_says_so(
+    api: responses.RequestsMock,
+) -> None:
+    clock = Clock()
+    signer = of_identity(api, clock)
+    signer.sas("model-1", write=True, until=clock.now + HOUR)
+    clock.now += 3600
+    for _ in range(5):
+        signer.distrust()
+        signer.sas("model-1", write=True, until=clock.now + HOUR)
+        clock.now += 1
+    assert len(api.calls) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "code", "retryable"),
     [(403, "AuthorizationPermissionMismatch", False), (503, "ServerBusy", True), (500, "InternalError", True)],

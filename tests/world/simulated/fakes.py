@@ -251,6 +251,9 @@ class FakeStorage:
         self.signer = world.signing_key
         self.longest = world.signed_for
 
+    def distrust(self) -> None:
+        self.signer = self._world.signing_key
+
     def sas(self, container: str, *, write: bool, until: float) -> str:
         def fails(text: str) -> Exception:
             return StorageError(text or "no key", retryable=True)
