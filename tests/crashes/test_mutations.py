@@ -289,7 +289,7 @@ class BelievesTheModel(Relay):
 class NeverRenews(Reconciler):
     """A Secret is made once."""
 
-    def _renew(self, name: str, job: Job, now: float) -> None:
+    def _renew(self, name: str, job: Job, now: float, doubted: float | None) -> None:
         return
 
 
