@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from dispatcher.cluster import words
 from dispatcher.cluster.errors import (
     ClusterError,
     ClusterForbidden,
@@ -43,10 +44,12 @@ def error_of(
         return ClusterUnavailable(f"{cannot}: HTTP {code} without a Status of Kubernetes; is it an API server?")
     if _DENIED.match(text) and code not in (408, 429) and code < 500:  # these are a webhook's own trouble
         return RequestDenied(said)
-    if "failed calling webhook" in text:
-        # Admission comes before storage: nothing was changed.
+    # Admission comes before storage: nothing was changed.
+    if words.is_webhook_down(text):
         why = "The cluster's admission webhook does not answer: tell who runs it"
         return ClusterUnavailable(f"{said}. {why}", retry_after=retry_after, ambiguous=False)
+    if words.is_not_ready(text):
+        return ClusterUnavailable(said, retry_after=retry_after, ambiguous=False)
     match code:
         case 404:
             return ObjectNotFound(said)
@@ -75,6 +78,4 @@ def _forbidden(said: str, verb: str, kind: str, status: Mapping[str, Any]) -> Cl
         return ClusterForbidden(f"{said}. The namespace is being deleted: create it anew, or set NAMESPACE to another")
     if _RBAC.search(said) or verb not in ("create", "patch", "delete"):
         return ClusterForbidden(f'{said}. The Role must allow the verb "{verb}" on "{kind}"')
-    # A quota that was just made has no status yet.
-    is_quota = "exceeded quota" in said or "status unknown for quota" in said
-    return QuotaExceeded(said) if is_quota else RequestDenied(said)
+    return QuotaExceeded(said) if words.is_quota(said) else RequestDenied(said)

@@ -226,7 +226,7 @@ class Settings:
     container_config_grace: float = setting(
         "CONTAINER_CONFIG_GRACE_SECONDS",
         seconds(0, 86400),
-        "How long a Secret or ConfigMap may be missing before the model fails",
+        "How long a Secret or ConfigMap may be missing, or a native sidecar not start, before the model fails",
         "300",
     )
     unschedulable_limit: float = setting(

@@ -31,6 +31,12 @@ class Awaited:
     def message(self) -> str:
         return self.state.waiting.message if self.state.waiting else ""
 
+    @property
+    def is_sidecar_at_work(self) -> bool:
+        """A sidecar that runs, or has crashed and comes back, and has not started: its startup probe has to succeed."""
+        at_work = self.state.running is not None or self.state.terminated is not None
+        return self.is_init and is_sidecar(self.container) and at_work
+
 
 def is_sidecar(container: Container) -> bool:
     """Of an init container: whether it is one that goes on beside the trainer."""

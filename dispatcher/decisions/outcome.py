@@ -223,7 +223,7 @@ def _own_end(pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:
 
     Only where another container kept its pod: one that ended with its trainer has been judged by the Job controller.
     """
-    if not pods or not pods[-1].has_ended or not (pods[-1].is_deleting or not pods[-1].is_over):
+    if not pods or (pods[-1].is_over and not pods[-1].is_deleting):
         return None
     pod = pods[-1]
     word = pod_failure.trainer_word(pod)

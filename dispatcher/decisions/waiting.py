@@ -5,30 +5,38 @@ Clocks start with the pod, or with the Job's (re)start where no pod could be mad
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 
-from dispatcher.cluster import objects
+from dispatcher.cluster import objects, words
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import containers
-from dispatcher.decisions.containers import is_sidecar
+from dispatcher.decisions.containers import Awaited
 from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted, start_failure
 
-_IMAGE_REASONS = frozenset(
-    {"ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"}
-)
-_CONFIG_REASONS = frozenset(
-    {"CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"}
-)
+# Reasons of a container that is on its way. Each other one is a failure that the kubelet tries again: new versions have
+# new names for them.
+_ON_ITS_WAY = frozenset({"", "ContainerCreating", "PodInitializing"})
+# ErrImagePull, ImagePullBackOff, ImageInspectError, RegistryUnavailable, SignatureValidationFailed...
+_ABOUT_THE_IMAGE = re.compile(r"image|pull|registry|signature", re.IGNORECASE)
 # How Docker Hub, ACR, ECR and containerd name a registry's rate limit, which passes. The number 429 proves nothing: it
 # may be part of the image's tag or digest.
 _RATE_LIMIT = ("toomanyrequests", "too many requests", "rate limit", "rate exceeded")
 # Reasons of the kubelet's Events on a pod that waits in ContainerCreating, and those of one that got further.
 _STUCK = frozenset(
-    {"FailedMount", "FailedAttachVolume", "FailedMapVolume", "FailedCreatePodSandBox", "NetworkNotReady"}
+    {
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedMapVolume",
+        "FailedPrepareDynamicResources",  # claims (DRA)
+        "FailedCreatePodContainer",
+        "FailedCreatePodSandBox",
+        "NetworkNotReady",
+    }
 )
 _SET_UP = frozenset({"Pulling", "Pulled", "Created", "Started"})
 _CREATING_PATIENCE = 60.0
@@ -87,12 +95,12 @@ def look(
     if reason == "InvalidImageName":
         sentence = f"The {image} has an invalid name: {awaited.container.image}. Tell the operator: {text}"
         return Waiting(None, now, Verdict("ImagePull", sentence))
-    if reason in _IMAGE_REASONS:
+    if reason not in _ON_ITS_WAY and _ABOUT_THE_IMAGE.search(reason):
         limit = None if any(word in text.lower() for word in _RATE_LIMIT) else began + limits.image_pull
         sentence = f"The {image} {awaited.container.image} cannot be pulled: {text or 'no text'}. Tell the operator"
         progress = f"Pulling the {image}: {text}" if text else f"Pulling the {image}"
         return Waiting(progress, limit, Verdict("ImagePull", sentence))
-    if reason in _CONFIG_REASONS:
+    if reason not in _ON_ITS_WAY:
         whose = f"configuration of the {awaited.title}" if awaited.is_init else "trainer's configuration"
         sentence = f"The {awaited.title} cannot be started ({reason}): {text or 'no text'}. Tell the operator"
         other = Verdict("ContainerConfig", sentence)
@@ -106,7 +114,22 @@ def look(
         return Waiting(
             f"Waiting for the pod's volumes and network: {text}", limit, Verdict("ContainerConfig", sentence)
         )
+    if awaited.is_sidecar_at_work:
+        return _sidecar_at_work(awaited, began, limits)
     return _scheduling(pod, since, now, limits)
+
+
+def _sidecar_at_work(awaited: Awaited, began: float, limits: Limits) -> Waiting:
+    """Its startup probe keeps the trainer from being started, and the GPU idle.
+
+    One that is killed for it, and started again, has its grace from the first time on: between two runs it fails.
+    """
+    running = awaited.state.running
+    since = max(began, objects.timestamp(running.started_at) or 0.0) if running else began
+    late = f"The {awaited.title} has not started within {limits.container_config:.0f} seconds"
+    sentence = f"{late}: its startup probe does not succeed, and the trainer waits for it. Tell the operator"
+    progress = f"Waiting for the {awaited.title} to start"
+    return Waiting(progress, since + limits.container_config, Verdict("ContainerConfig", sentence))
 
 
 def _leaving(pod: Pod, limits: Limits) -> Waiting:
@@ -143,15 +166,15 @@ def is_failing(pod: Pod) -> bool:
     """Whether a grace runs that Kubernetes does not time: a container does not start, or one goes on alone."""
     if pod.is_over:
         return False
-    reason = containers.awaited(pod).reason
-    return reason in _IMAGE_REASONS or reason in _CONFIG_REASONS or containers.goes_on_without_trainer(pod)
+    awaited = containers.awaited(pod)
+    return awaited.reason not in _ON_ITS_WAY or awaited.is_sidecar_at_work or containers.goes_on_without_trainer(pod)
 
 
 def _scheduling(pod: Pod, since: float, now: float, limits: Limits) -> Waiting:
     if pod.condition("PodScheduled"):
         awaited = containers.awaited(pod)
         if awaited.state.running is not None or awaited.state.terminated is not None:
-            return Waiting(f"Waiting for the {awaited.title} to {'start' if is_sidecar(awaited.container) else 'end'}")
+            return Waiting(f"Waiting for the {awaited.title} to end")
         # Its Events tell more once this has lasted; look then, and every so often while it lasts.
         explained_at = _since_scheduled(pod, since) + _CREATING_PATIENCE
         what = f"Pulling the image of the {awaited.title}" if awaited.is_init else "Pulling the trainer image"
@@ -177,27 +200,32 @@ def _no_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, 
         return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
     latest = max(refused, key=attrgetter("seen_at"))
     text = quoted(latest.message)
-    if "exceeded quota" in latest.message:
+    if words.is_quota(latest.message):
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
         return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence))
     if _is_outage(latest):
         # Nobody has refused anything: the cluster cannot ask whom it has to ask (F59).
         limit = since + limits.quota if limits.quota else None
-        late = f"An admission webhook of the cluster did not answer for {limits.quota:.0f} seconds"
+        late = f"The API server could not create the training pod for {limits.quota:.0f} seconds"
+        progress = f"Waiting for the cluster: {text}"
+        if words.is_webhook_down(latest.message):
+            late = f"An admission webhook of the cluster did not answer for {limits.quota:.0f} seconds"
+            progress = f"Waiting for an admission webhook of the cluster: {text}"
         verdict = Verdict("WebhookUnavailable", f"{late}: {text}. {AGAIN} when who runs the cluster has mended it")
-        return Waiting(f"Waiting for an admission webhook of the cluster: {text}", limit, verdict)
+        return Waiting(progress, limit, verdict)
     sentence = f"The cluster refuses to create the training pod: {text}. Tell the operator"
     # A longer wait for something else before it has not used up its grace.
-    other = _latest(event for event in refused if _is_outage(event) or "exceeded quota" in event.message)
+    other = _latest(event for event in refused if _is_outage(event) or words.is_quota(event.message))
     began = other if other > since + limits.pod_create else since
     progress = f"Waiting for the cluster: {text}"
     return Waiting(progress, began + limits.pod_create, Verdict("PodCreateDenied", sentence))
 
 
 def _is_outage(event: Event) -> bool:
-    """The API server's words for a webhook that it could not call, whatever the reason."""
-    return any(words in event.message for words in ("failed calling webhook", "failed to call webhook"))
+    """Nobody has looked at the pod: a webhook could not be called, or the API server was not able to (500, 403)."""
+    text = event.message
+    return words.is_webhook_down(text) or words.is_not_ready(text) or "Internal error occurred" in text
 
 
 def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:

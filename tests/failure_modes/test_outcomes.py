@@ -467,6 +467,38 @@ def test_f46_what_is_waited_for_is_told_by_its_name() -> None:
     assert isinstance(decided(works, now=T0 + 9999), Going), "it works, however long it takes"
 
 
+def mesh(state: dict[str, Any]) -> dict[str, Any]:
+    """A pod whose native sidecar has not started: its startup probe does not succeed."""
+    pod = with_init(("mesh", state, "Always"))
+    pod["status"]["initContainerStatuses"][0]["started"] = False
+    return pod
+
+
+def test_f46_a_sidecar_that_does_not_start_holds_no_gpu_for_ever() -> None:
+    going = decided(mesh(running(T0 + 20)), now=T0 + 319)
+    assert going == Going("Waiting for the sidecar mesh to start", T0 + 320)
+    stop = decided(mesh(running(T0 + 20)), now=T0 + 320)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == "ContainerConfig"
+    assert "The sidecar mesh has not started within 300 seconds" in stop.verdict.sentence
+
+
+def test_f46_a_sidecar_that_is_started_again_and_again_has_its_grace_once() -> None:
+    """Its startup probe kills it before its grace is over, each time."""
+    bench, seconds = Bench(), 0
+    bench.put(job_json(), mesh(running()))
+    bench.look()
+    while not objects.annotation(bench.job(), names.STOPPED):
+        bench.pass_time(50)
+        seconds += 50
+        running_again = running(T0 + seconds)
+        state = [running_again, terminated(137), waiting("CrashLoopBackOff", "back-off")][seconds // 50 % 3]
+        bench.put(bench.job(), mesh(state))
+        bench.look()
+    assert seconds == 350, "not while it runs, but as soon as it has failed again"
+    assert "ContainerConfig" in (objects.annotation(bench.job(), names.STOPPED) or "")
+
+
 def test_f46_one_containers_image_does_not_hide_what_another_is_stuck_on() -> None:
     pod = with_init(("setup", DONE, None), state=waiting("PodInitializing"))
     pulled = event_json("Pulling image", T0 + 5, "Pulling")
@@ -582,6 +614,24 @@ def test_f59_pods_that_wait_for_a_webhook_are_waited_for_like_a_quota() -> None:
     assert isinstance(stop, Stop)
     assert stop.verdict.code == "WebhookUnavailable"
     assert "operator" not in stop.verdict.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "words"),
+    [
+        ('pods "model-1-x" is forbidden: not yet ready to handle request', "WebhookUnavailable", "the cluster: Error"),
+        ("Internal error occurred: resource quota evaluation timed out", "WebhookUnavailable", "the cluster: Error"),
+        ('pods "model-1-x" is forbidden: status unknown for quota: gpus', "PodCreateDenied", "quota: Error creating"),
+    ],
+)
+def test_f59_what_nobody_has_refused_is_waited_for_like_a_quota(text: str, code: str, words: str) -> None:
+    told = [msgspec.convert(event_json(f"Error creating: {text}", T0 + 20), JobEvent)]
+    going = decided(now=T0 + 3600, events=told)
+    assert isinstance(going, Going)
+    assert (going.progress or "").startswith(f"Waiting for {words}")
+    stop = decided(now=T0 + LIMITS.quota, events=told)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.code == code
 
 
 def test_f59_a_refusal_after_the_outage_has_its_own_grace() -> None:

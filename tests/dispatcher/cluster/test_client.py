@@ -123,6 +123,7 @@ TERMINATING = (
         (500, WEBHOOK, ClusterUnavailable),
         (503, WEBHOOK, ClusterUnavailable),
         (429, WEBHOOK, ClusterUnavailable),
+        (403, 'jobs.batch "model-1" is forbidden: not yet ready to handle request', ClusterUnavailable),
         (500, DOWN, ClusterUnavailable),
         (503, DOWN, ClusterUnavailable),
         (422, 'Job.batch "model-1" is invalid: spec: Required value', ObjectInvalid),

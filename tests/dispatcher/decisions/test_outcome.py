@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from dispatcher.cluster import names
@@ -21,6 +22,7 @@ from tests.world.builders import (
     complete,
     failed,
     failing,
+    pod_json,
     running,
     terminated,
 )
@@ -350,6 +352,71 @@ def test_a_failing_job_that_is_deleted_keeps_its_reason() -> None:
 
 def test_a_completed_job_that_is_deleted_before_its_report_is_completed() -> None:
     assert is_completed(decided(a_job(*complete(), deleted_at=T0 + 100)))
+
+
+# Stopped from outside beside another container that goes on: has the trainer come to an end of its own before?
+
+STORAGE_WORD = json.dumps({"message": "Storage is out of reach", "code": "StorageUnavailable", "exit": 201})
+STOPPED_WORD = json.dumps({"message": "Stopped by SIGTERM", "code": "Terminated", "exit": 143})
+
+
+def beside_another(exit_code: int, word: str | None = None, at: float = T0 + 60, **arguments: Any) -> Pod:
+    """A pod that another container kept when its trainer had ended `at`, and that was deleted for the Job's end."""
+    arguments = {"phase": "Failed", "deleted_at": T0 + 150} | arguments
+    return a_pod(state=terminated(exit_code, word, finished_at=at), **arguments)
+
+
+def without_an_end() -> Pod:
+    return msgspec.convert(pod_json(phase="Failed", deleted_at=T0 + 150, state={"terminated": {"exitCode": 79}}), Pod)
+
+
+@pytest.mark.parametrize(
+    ("pods", "code"),
+    [
+        ([beside_another(66, DATASET_WORD)], "DatasetMissing"),
+        ([beside_another(66, DATASET_WORD, phase="Running", deleted_at=None)], "DatasetMissing"),
+        ([beside_another(79)], "UserCodeFailed"),
+        ([beside_another(79, at=T0 + 149)], "UserCodeFailed"),
+        ([beside_another(66, DATASET_WORD, at=T0 + 152)], "DatasetMissing"),
+        ([beside_another(79, at=T0 + 150, deleted_at=T0 + 200)], "Timeout"),
+        ([beside_another(143, at=T0 + 152)], "Timeout"),
+        ([beside_another(143, STOPPED_WORD, at=T0 + 152)], "Timeout"),
+        ([beside_another(137, DONE_WORD, at=T0 + 152)], "Timeout"),
+        ([beside_another(201, STORAGE_WORD, deleted_at=None)], "Timeout"),
+        ([beside_another(0, at=T0 + 20, deleted_at=T0 + 10)], "Timeout"),
+        ([without_an_end()], "Timeout"),
+        ([a_failed_pod(201, STORAGE_WORD), beside_another(143, at=T0 + 152, created_at=T0 + 90)], "Timeout"),
+    ],
+    ids=[
+        "its word counts",
+        "though nobody has deleted its pod yet",
+        "its end counts without a word",
+        "until the second before",
+        "its word counts whenever it was said",
+        "no end in the same second",
+        "nor after it",
+        "that it was told to stop is no end of its own",
+        "a word of success does not fit a kill",
+        "an attempt that ended with its pod was the controllers to judge",
+        "somebody had deleted its pod before that",
+        "nobody knows when it ended",
+        "the last pod speaks",
+    ],
+)
+def test_a_trainers_own_end_before_its_deadline_is_told_in_place_of_the_deadline(pods: list[Pod], code: str) -> None:
+    over = [a_condition(kind, "True", "DeadlineExceeded", at=T0 + 150) for kind in ("FailureTarget", "Failed")]
+    assert failure(decided(a_job(*over), *pods))[0] == code
+
+
+def test_a_deadline_without_a_time_is_told_as_a_deadline() -> None:
+    over = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    assert failure(decided(a_job(over), beside_another(79)))[0] == "Timeout"
+
+
+@pytest.mark.parametrize(("at", "code"), [(T0 + 60, "UserCodeFailed"), (T0 + 140, "JobDeleted")])
+def test_a_trainers_own_end_before_its_jobs_deletion_is_told_in_place_of_the_deletion(at: float, code: str) -> None:
+    pod = beside_another(79, at=at, deleted_at=T0 + 101)
+    assert failure(decided(a_job(deleted_at=T0 + 100), pod))[0] == code
 
 
 # Stopped by us

@@ -39,7 +39,15 @@ def looked(*pods: Pod, now: float = T0 + 20, **arguments: Any) -> Waiting:
 
 
 @pytest.mark.parametrize(
-    "reason", ["ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable"]
+    "reason",
+    [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "SignatureValidationFailed",
+    ],
 )
 def test_an_image_that_cannot_be_pulled_has_its_grace_from_the_node_on(reason: str) -> None:
     pod = a_pod(state=waiting(reason, "dial tcp: connection refused."), scheduled_at=T0 + 100)
@@ -78,7 +86,17 @@ def test_a_name_that_is_no_image_is_not_waited_for() -> None:
     assert "UPPER//x" in result.verdict.sentence
 
 
-@pytest.mark.parametrize("reason", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "RunContainerError",
+        "PreCreateHookError",
+        "PostStartHookError",
+        "WhatTheNextVersionCallsIt",
+    ],
+)
 def test_a_missing_secret_is_named_and_has_its_grace(reason: str) -> None:
     result = looked(a_pod(state=waiting(reason, 'secret "portal" not found'), scheduled_at=T0 + 5))
     assert result.limit_at == T0 + 5 + 300
@@ -250,9 +268,10 @@ def test_a_pod_that_does_not_get_to_its_image_is_asked_about_after_a_minute() ->
     assert needs_events(a_job(), [a_pod(state=running(), scheduled_at=T0)], T0 + 600) is None
 
 
-def test_a_volume_that_cannot_be_mounted_is_told_and_ends_at_its_limit() -> None:
+@pytest.mark.parametrize("reason", ["FailedMount", "FailedPrepareDynamicResources", "FailedCreatePodContainer"])
+def test_a_volume_or_claim_that_a_node_cannot_give_is_told_and_ends_at_its_limit(reason: str) -> None:
     pod = a_pod(state=waiting("ContainerCreating"), scheduled_at=T0)
-    mount = an_event('MountVolume.SetUp failed: configmap "ca" not found', T0 + 5, "FailedMount")
+    mount = an_event('MountVolume.SetUp failed: configmap "ca" not found', T0 + 5, reason)
     result = looked(pod, events=[mount], now=T0 + 60)
     assert result.limit_at == T0 + LIMITS.container_config
     assert 'configmap "ca" not found' in (result.progress or "")
