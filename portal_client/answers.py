@@ -82,18 +82,7 @@ def check_accepted(answer: Answer, call: Call, now: float) -> bool:
         )
     if answer.status not in (200, 201, 204):  # such as 202: it will be looked at later
         return False
-    if not answer.body.strip():
-        return True
-    shown = document.all("status") if isinstance(document, Fields) else []
-    return isinstance(document, Fields) and not any(_is_another(value, call.sets) for value in shown)
-
-
-def _is_another(value: object, sent: ProcessingStatus | None) -> bool:
-    """Whether the value is a model's status, and not the one that was sent."""
-    try:
-        return ProcessingStatus.parse(value) is not sent
-    except ValueError:
-        return False
+    return not answer.body.strip() or (isinstance(document, Fields) and denials.confirmed(document, call.sets))
 
 
 def _unusable(answer: Answer, call: Call, what: str) -> PortalUnavailable:

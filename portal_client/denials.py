@@ -1,4 +1,4 @@
-"""What a body says against the success that its HTTP status claims (pure).
+"""What a body says against, or for, the success that its HTTP status claims (pure).
 
 Many frameworks answer 200 to everything and put the truth into the body: {"success": false, "error": {"message": ...}}.
 """
@@ -17,6 +17,7 @@ _INSIDE = ("result", "data", "value", "response", "d")
 _BAD_WORDS = re.compile(
     r"\W*(?:error|err|fail\w*|exception|denied|unauthori[sz]ed|forbidden|not found|false)\b", re.IGNORECASE
 )
+_GOOD = re.compile(r"\W*(?:ok|success\w*|succeeded|true|0|20[014])\W*", re.IGNORECASE)
 
 
 def found(document: object) -> str | None:
@@ -36,6 +37,24 @@ def found(document: object) -> str | None:
         return words_of(document) or words_of(failures) or _shown(document)
     inner = (found(value) for name in _INSIDE for value in document.all(name) if isinstance(value, Fields))
     return next((words for words in inner if words is not None), None)
+
+
+def confirmed(document: Fields, sent: ProcessingStatus | None) -> bool:
+    """Whether an answer that denies nothing says that the write was taken, in words that leave no doubt.
+
+    {"code": 1, "msg": "busy"} is how many APIs say that it was not; nobody knows all of their words. sent: the status.
+    """
+    statuses = [value for value in document.all("status") if _is_status(value)]
+    if any(ProcessingStatus.parse(value) is not sent for value in statuses):
+        return False
+    if statuses or not document.pairs or any(_claim(value) for name in _FLAGS for value in document.all(name)):
+        return True
+    inner = [value for name in _INSIDE for value in document.all(name) if isinstance(value, Fields)]
+    if any(confirmed(value, sent) for value in inner):
+        return True
+    codes = [value for name in _CODES for value in document.all(name)]
+    failures = [value for name in _FAILURES for value in document.all(name)]
+    return all(_GOOD.fullmatch(str(value)) for value in codes) and bool(codes or failures)
 
 
 def _claim(value: object) -> bool | None:
@@ -62,7 +81,7 @@ def _is_bad(document: Fields, name: str) -> bool:
     return False
 
 
-def _is_status(value: str) -> bool:
+def _is_status(value: object) -> bool:
     try:
         ProcessingStatus.parse(value)
     except ValueError:

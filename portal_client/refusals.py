@@ -32,6 +32,8 @@ _CONFLICTS = {409, 412, 423}
 # What a gateway or framework repeats of the request says nothing about the model.
 _PATHS = re.compile(r"[^\s\"'<>]*/[^\s\"'<>]*")
 _ABOUT_A_MODEL = re.compile(r"\bmodel", re.IGNORECASE)
+# "No type was found that matches the controller named 'models'": nothing is routed there, whatever the model.
+_ABOUT_A_ROUTE = re.compile(r"controller|\brout(?:e|ing|er)|endpoint|handler|upstream|request uri", re.IGNORECASE)
 
 
 def refusal(answer: Answer, call: Call, now: float) -> PortalError:
@@ -84,7 +86,8 @@ def _refusal(answer: Answer, call: Call, retry_after: float | None) -> tuple[typ
             f"There is no model status API at {call.url} ({spelt} to {call.method}, with "
             "a page that is not the API's): check API_BASE_URL"
         )
-    if status == 404 and _ABOUT_A_MODEL.search(_PATHS.sub(" ", answer.text())):
+    words = _PATHS.sub(" ", answer.text())
+    if status == 404 and _ABOUT_A_MODEL.search(words) and not _ABOUT_A_ROUTE.search(words):
         return ModelUnknown, (
             f"The portal does not know {call.target} (404 Not Found to {call}){said}: "
             "check the model ID, and API_BASE_URL if it knows no model at all"

@@ -14,7 +14,7 @@ its name: what a status or a refusal proves depends on what stood before our own
 
     a failed write                                                                        then
     409, 412, 423; no answer; 5xx; not confirmed                                          AGAIN, from the look on
-    400, 413, 414, 422, a firewall's 403, denied by its body, with words left             SHORTER
+    4xx that may be about the words, a firewall's 403, denied by its body, with words left  SHORTER
     refused for less than a day                                                           AGAIN
     refused for a day, and no other model's outcome was taken in that time                AGAIN: the portal's outage
     refused for a day, while other models' outcomes were taken                            GIVEN_UP
@@ -27,7 +27,7 @@ import threading
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from portal_client.errors import NotAcknowledged, PortalError, PortalUnauthorized
+from portal_client.errors import NotAcknowledged, PortalError
 from portal_client.protocol import Portal
 from portal_client.statuses import ProcessingStatus
 
@@ -38,9 +38,10 @@ GIVEN_UP_AFTER = 86_400.0
 """Seconds for which an outcome that the portal refuses is kept at least."""
 
 _SHORT = 200  # characters
-# So many answers of 500 in a row are taken for an outage, before the words are suspected.
+# So many answers of 500, or cut connections, in a row are taken for an outage, before the words are suspected.
 _OUTAGE_ANSWERS = 4
-_PERHAPS_THE_WORDS = {400, 413, 414, 422}
+# 4xx that are about the key, the model, the time or another writer. Firewalls refuse words by all others.
+_NOT_THE_WORDS = {401, 404, 407, 408, 409, 410, 412, 421, 423, 425, 429}
 # What rules of web application firewalls look for: quotes, tags, paths, code.
 _PLAIN = re.compile(r"[^A-Za-z0-9 .,:-]+")
 
@@ -100,10 +101,18 @@ def after_failure(error: PortalError, *, words_left: bool, refused_for: float, o
 
 
 def _may_be_the_words(error: PortalError) -> bool:
-    if isinstance(error, NotAcknowledged):
-        return error.status_code is not None  # its body says no; else it was taken and is not shown yet
-    forbidden = error.status_code == 403 and not isinstance(error, PortalUnauthorized)
-    return forbidden or error.status_code in _PERHAPS_THE_WORDS
+    status = error.status_code
+    if status is None:
+        return False
+    # Success that its body denies; or a key that has just read the status, and may lack the right to write it.
+    return isinstance(error, NotAcknowledged) or (400 <= status < 500 and status not in _NOT_THE_WORDS)
+
+
+def may_become_the_words(error: PortalError) -> bool:
+    """Whether a write that ends so again and again, though the status can be read, may be refused for its words: with
+    500, by a column that is too short; by a firewall that cuts the connection.
+    """
+    return error.status_code == 500 or (error.status_code is None and error.ambiguous)
 
 
 def wordings(sentence: str, code: str) -> tuple[str, ...]:
@@ -119,8 +128,8 @@ def write(
 ) -> str:
     """PUT with the fullest of `texts` that the portal takes, which is returned. Raises PortalError: that of the last.
 
-    server_errors: how often in a row it has answered 500 to this outcome before. A few times may be an outage; then it
-    may be a text that is longer than its column, and each try begins with the next text.
+    server_errors: how often in a row this has ended as `may_become_the_words` says. A few times may be an outage; then
+    each try begins with the next text.
     """
     first = 0 if server_errors < _OUTAGE_ANSWERS else (server_errors - _OUTAGE_ANSWERS + 1) % len(texts)
     for number, text in enumerate(texts[first:], first + 1):

@@ -1,7 +1,7 @@
 """Finds a known secret in a text, in whatever form it stands there (pure).
 
 Another program repeats what it was sent as it likes: as JSON (`\\u002B` for `+`), in a URL (`%2B`), in HTML (`&#43;`),
-as base64 of a whole header (`Bearer ...`), in hexadecimal digits, shortened, or several of these at once.
+as base64 of a whole header (`Bearer ...`), in hexadecimal digits, shortened, broken into lines, or several at once.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ MIN_SECRET_LENGTH = 6
 # What one program escapes another may escape again.
 _LEVELS = 4
 _ESCAPE = re.compile(
-    r"\\u(?P<u>[0-9a-fA-F]{4})|\\x(?P<x>[0-9a-fA-F]{2})|\\(?P<octal>[0-7]{3})|\\(?P<itself>[^\sa-zA-Z0-9])"
+    r"(?:\\|%)u(?P<u>[0-9a-fA-F]{4})|\\(?:u\{|U00)(?P<long>[0-9a-fA-F]{1,6})\}?|\\x(?P<x>[0-9a-fA-F]{2})|\\(?P<octal>[0-7]{3})|\\(?P<itself>[^\sa-zA-Z0-9])"
     r"|%(?P<percent>[0-9a-fA-F]{2})"
     r"|(?P<entity>&(?:\#[0-9]{1,7}|\#[xX][0-9a-fA-F]{1,6}|[A-Za-z]{2,12});?)"
 )
 _BASE64_RUN = re.compile(r"[A-Za-z0-9+/_=-]*")
 _ASCII_LOWER = {code: code + 32 for code in range(ord("A"), ord("Z") + 1)}
+# The soft hyphen, and characters of no width.
+_NO_WIDTH = dict.fromkeys([0xAD, *range(0x200B, 0x200E), 0x2060, 0xFEFF])
 
 
 def hide(text: str, secret: str) -> str:
@@ -40,6 +42,7 @@ def hide(text: str, secret: str) -> str:
         if not _ESCAPE.search(level):
             break
         level, places = _decoded(level, places)
+    hidden += _across_gaps(text, secret)
     # From the end: what stands before keeps its place.
     for start, end in reversed(_merged(hidden)):
         text = text[:start] + REDACTED + text[end:]
@@ -52,15 +55,36 @@ def _found(text: str, secret: str) -> Iterator[tuple[int, int]]:
         for match in re.finditer(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", text):
             yield match.span()
     else:
-        lower = text.translate(_ASCII_LOWER)
-        for form in (secret, secret.encode().hex()):
-            yield from _pieces(lower, form.translate(_ASCII_LOWER))
+        yield from _literally(text, secret)
     for core in _base64_cores(secret):
         for start, end in _pieces(text, core):
             # The rest of the run is the same header, or the secret's first and last bits.
             run = _BASE64_RUN.match(text, end)
             before = text[:start]
             yield len(before.rstrip(_BASE64_CHARACTERS)), run.end() if run else end
+
+
+def _literally(text: str, secret: str) -> Iterator[tuple[int, int]]:
+    """In any letter case, and in hexadecimal digits."""
+    lower = _lower(text)
+    for form in (secret, secret.encode().hex()):
+        yield from _pieces(lower, _lower(form))
+
+
+def _lower(text: str) -> str:
+    """Of ASCII letters alone: each character keeps its place."""
+    return text.lower() if text.isascii() else text.translate(_ASCII_LOWER)
+
+
+def _across_gaps(text: str, secret: str) -> Iterator[tuple[int, int]]:
+    """Where it is broken into lines or columns, or has been given places to break at."""
+    packed = "".join(text.split())
+    if not text.isascii():
+        packed = packed.translate(_NO_WIDTH)
+    if len(secret) >= MIN_SECRET_LENGTH and (found := list(_literally(packed, secret))):
+        kept = [at for at, character in enumerate(text) if not character.isspace() and ord(character) not in _NO_WIDTH]
+        for start, end in found:
+            yield kept[start], kept[end - 1] + 1
 
 
 def _pieces(text: str, form: str) -> Iterator[tuple[int, int]]:
@@ -116,8 +140,8 @@ def _decoded(text: str, places: list[tuple[int, int]] | None) -> tuple[str, list
 
 
 def _unescaped(match: re.Match[str]) -> str:
-    if digits := match["u"] or match["x"] or match["percent"]:
-        return chr(int(digits, 16))
+    if digits := match["u"] or match["long"] or match["x"] or match["percent"]:
+        return chr(min(int(digits, 16), 0x10FFFF))
     if match["octal"]:
         return chr(int(match["octal"], 8))
     return match["itself"] or html.unescape(match["entity"])

@@ -42,7 +42,7 @@ class Tries:
 
     _writes: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)
     # By the Job's uid: when a look first contradicted our writes, when the outcome was first refused (epoch seconds),
-    # and how often in a row the portal has answered 500 to it.
+    # and how often in a row the portal has failed on it.
     _doubted: dict[str, float] = field(default_factory=dict, init=False)
     _refused: dict[str, float] = field(default_factory=dict, init=False)
     _server_errors: dict[str, int] = field(default_factory=dict, init=False)
@@ -94,7 +94,7 @@ class Tries:
         except WriteConflict:
             raise
         except PortalError as error:
-            if error.status_code == 500:
+            if reporting.may_become_the_words(error):
                 self._server_errors[job.uid] = self._server_errors.get(job.uid, 0) + 1
             self.refused(model_id, error)
             raise

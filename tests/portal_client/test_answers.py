@@ -128,6 +128,10 @@ def test_a_404_about_the_model_is_an_unknown_model(api: responses.RequestsMock, 
         '{"message": "no Route matched with those values"}',
         '{"timestamp": 1, "status": 404, "error": "Not Found", "path": "/api/external/models/123/status"}',
         "Cannot GET /api/external/models/123/status",
+        '{"MessageDetail": "No type was found that matches the controller named \'models\'."}',
+        '{"error": "Unknown endpoint: external models status"}',
+        "no such route: external.models.status",
+        "upstream models-api not found",
     ],
 )
 def test_a_404_in_nobodys_words_condemns_no_model(api: responses.RequestsMock, body: str) -> None:
@@ -263,6 +267,8 @@ CLEAR = [
     '{"status": "ok"}',
     '{"code": 0}',
     '{"error": "a warning", "success": true}',
+    '{"code": "200", "message": "saved"}',
+    '{"data": {"modelId": "123", "status": "Completed"}}',
 ]
 
 
@@ -275,7 +281,20 @@ def test_an_end_that_is_taken_without_a_doubt_is_not_asked_for(api: responses.Re
     assert len(api.calls) == 1
 
 
-@pytest.mark.parametrize(("status", "body"), [(202, ""), (200, "OK"), (200, "[]"), (200, '{"status": "Processing"}')])
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (202, ""),
+        (200, "OK"),
+        (200, "[]"),
+        (200, '{"status": "Processing"}'),
+        (200, '{"code": 1, "msg": "busy"}'),
+        (200, '{"code": 0, "status": "NOK"}'),
+        (200, '{"result": "error"}'),
+        (200, '{"message": "The model is locked"}'),
+        (200, '{"updated": false}'),
+    ],
+)
 def test_an_end_that_may_not_have_been_taken_counts_when_it_is_shown(
     api: responses.RequestsMock, status: int, body: str
 ) -> None:

@@ -24,6 +24,7 @@ from portal_client.reporting import (
     after_failure,
     before_write,
     is_proof,
+    may_become_the_words,
     wordings,
     write,
 )
@@ -96,7 +97,6 @@ RETRYABLE: list[PortalError] = [
     PortalUnavailable("busy", status_code=503),
     PortalUnavailable("oops", status_code=500),
     PortalUnauthorized("key", status_code=401),
-    PortalUnauthorized("key", status_code=403),
     NotFoundUnexplained("404", status_code=404),
     WriteConflict("409", status_code=409),
     WriteConflict("412", status_code=412),
@@ -109,11 +109,13 @@ PERHAPS_THE_WORDS: list[PortalError] = [
     PortalRefused("too long", status_code=414),
     PortalRefused("invalid", status_code=422),
     PortalUnavailable("a firewall's page", status_code=403),
+    PortalUnauthorized("a firewall's JSON, or no right to write", status_code=403),
+    PortalRefused("a firewall's", status_code=406),
+    PortalUnavailable("a firewall's, or no PUT at all", status_code=405),
     NotAcknowledged("success: false", status_code=200),
 ]
 REFUSED: list[PortalError] = [
     ModelUnknown("404", status_code=404),
-    PortalRefused("405", status_code=405),
     PortalRefused("410", status_code=410),
     PortalRefused("400", status_code=400),
     StatusUnreadable("Paused"),
@@ -193,7 +195,7 @@ def test_when_all_words_are_refused_the_last_refusal_is_told() -> None:
     assert caught.value is PERHAPS_THE_WORDS[2]
 
 
-@pytest.mark.parametrize("error", [*RETRYABLE, PortalRefused("405", status_code=405)], ids=repr)
+@pytest.mark.parametrize("error", [*RETRYABLE, PortalRefused("410", status_code=410)], ids=repr)
 def test_what_is_no_matter_of_words_is_not_repeated_with_fewer(error: PortalError) -> None:
     portal = Column(error)
 
@@ -211,6 +213,21 @@ def test_a_500_may_be_an_outage_first_and_a_column_that_is_too_short_then() -> N
         tried += portal.tried
 
     assert tried == [TEXTS[number] for number in (0, 0, 0, 0, 1, 2, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (PortalUnavailable("oops", status_code=500), True),
+        (PortalUnavailable("cut the connection", ambiguous=True), True),
+        (PortalUnavailable("cannot be connected to"), False),
+        (PortalUnavailable("busy", status_code=503, ambiguous=True), False),
+        (PortalRefused("too long", status_code=400), False),
+    ],
+    ids=repr,
+)
+def test_a_firewall_may_cut_what_it_dislikes_as_a_column_may_fail(error: PortalError, counts: bool) -> None:
+    assert may_become_the_words(error) is counts
 
 
 # --- whose matter a refusal is ------------------------------------------------------------------------------------

@@ -264,7 +264,7 @@ class StatusTracker(Tracker):
         try:
             taken = reporting.write(self.portal, self.model_id, status, texts, self._server_errors)
         except PortalError as error:
-            self._server_errors += error.status_code == 500
+            self._server_errors += reporting.may_become_the_words(error)
             raise
         if taken != texts[0]:
             log.warning("The portal did not take the whole sentence, only %r", taken)
