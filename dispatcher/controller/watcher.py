@@ -41,6 +41,8 @@ _GAP = 3
 _WATCH = 60.0
 # A resync that finds more differences than this has missed too much to ask for each.
 _MANY = 100
+# No watch that works is over in less (seconds) without an event.
+_AT_ONCE = 1.0
 _SELECTORS = {"jobs": names.UNREPORTED_JOBS, "pods": names.SELECTOR}
 _LIVING, _ENDED = "status.phase!=Succeeded,status.phase!=Failed", ("status.phase=Failed", "status.phase=Succeeded")
 # A pod that has succeeded ends its Job. Nearly all of them are of reported Jobs: five times as many as of all others.
@@ -64,10 +66,14 @@ class Watcher:
 
     def run(self, alive: Callable[[], None]) -> None:
         """Loop until `stopping`. alive: called whenever progress is made."""
-        failures = 0
+        failures = empty = 0
         while not self.stopping.is_set():
+            if empty:
+                # Something on the way cuts each watch as it begins: nothing is missed, and asking on would never end.
+                alive()
+                self._pause(empty)
             try:
-                self.once(alive)
+                empty = 0 if self.once(alive) else empty + 1
                 failures = 0
                 continue
             except WatchExpired:
@@ -81,17 +87,24 @@ class Watcher:
             if failures >= _GAP:
                 self._version = ""
             alive()  # an outage is the cluster's, not a hanging loop of ours
-            self.stopping.wait(backoff.jittered(backoff.exponential(failures, *_BACK_OFF)))
+            self._pause(failures)
 
-    def once(self, alive: Callable[[], None]) -> None:
-        """The list or comparison that is due, and a watch after it. Raises ClusterError."""
+    def _pause(self, failures: int) -> None:
+        self.stopping.wait(backoff.jittered(backoff.exponential(failures, *_BACK_OFF)))
+
+    def once(self, alive: Callable[[], None]) -> bool:
+        """The list or comparison that is due, and a watch after it. Returns False for one that ended at once without a
+        word. Raises ClusterError.
+        """
         if not self._version:
             self._list(alive)
         elif self.monotonic() >= self._resync_due:
             self._compare(alive)
+        began, told = self.monotonic(), False
         for event in self.cluster.watch(self.kind, _SELECTORS[self.kind], self._version, min(_WATCH, self.resync)):
+            told = True
             if self.stopping.is_set():
-                return
+                return True
             if event.type in ("ADDED", "MODIFIED", "DELETED"):
                 self.cache.apply(event.type, event.object)
             # A bookmark counts, too: it shows that the stream is alive, and where the next watch begins.
@@ -99,6 +112,7 @@ class Watcher:
             self.metrics.last_event.labels(self.kind).set(time.time())
             alive()
         self._ended("resync")
+        return told or self.monotonic() - began >= _AT_ONCE
 
     def _list(self, alive: Callable[[], None]) -> None:
         left_out: list[str] = []

@@ -102,6 +102,15 @@ def test_f47_a_quiet_watch_is_renewed_from_its_bookmark_without_a_list(watched: 
     assert pauses == []
 
 
+def test_f47_watches_that_are_cut_as_they_begin_are_asked_for_with_growing_pauses(watched: Watched) -> None:
+    """A proxy that does not pass streams on: nothing is missed, so nothing is listed anew."""
+    cache, cluster, pauses = watched
+    cluster.have(a_job(), version="5")
+    watch_jobs(cache, cluster, *[[]] * 6, [bookmark("6")], [])
+    assert pauses == [1, 2, 4, 8, 16, 30]
+    assert cluster.lists == ["list"]
+
+
 def test_f13_a_half_open_watch_is_given_up_by_our_own_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_client, "_WATCH_SLACK", -0.7)
     with ApiServer(silent_watches=True) as server, server.client() as cluster:
