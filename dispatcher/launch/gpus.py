@@ -15,6 +15,8 @@ from dispatcher.cluster import names
 
 # Extended resources that are GPUs or what stands for one, by the last part of their names; and that are something else.
 _GPU = re.compile(r"gpu|^mig-|^i915|^xe$|gaudi|neuron|tpu|npu|accelerator")
+# What a scheduler for shared GPUs (HAMi, Volcano, Koordinator) counts beside their number: `nvidia.com/gpumem`.
+_SHARE = re.compile(r"mem|core|percent|ratio")
 _OTHER = re.compile(r"rdma|hca|efa|infiniband|roce|sriov|vf|nic|fuse|kvm|tun|fpga|hugepages|pod-eni|ipv4")
 
 
@@ -27,14 +29,24 @@ def trainer_of(job: Mapping[str, Any]) -> dict[str, Any]:
 def kinds(container: Mapping[str, Any], configured: str) -> list[str]:
     """The extended resources in the container's limits and requests that are GPUs. configured: GPU_RESOURCE.
 
-    One with a name that says nothing is a GPU where there is no other.
+    One with a name that says nothing is a GPU where there is no other; how much of a GPU is none beside their number.
     """
+    extended = _extended(container)
+    found = [key for key in extended if key == configured or _GPU.search(_last(key))]
+    whole = [key for key in found if key == configured or not _SHARE.search(_last(key))]
+    unknown = [key for key in extended if not _OTHER.search(_last(key))]
+    return whole or found or (unknown if len(unknown) == 1 else [])
+
+
+def shares(container: Mapping[str, Any], configured: str) -> list[str]:
+    """The extended resources that say how much of each of its GPUs it gets: without a GPU they mean nothing."""
+    return [key for key in _extended(container) if key != configured and _SHARE.search(_last(key))]
+
+
+def _extended(container: Mapping[str, Any]) -> list[str]:
     resources = container.get("resources") or {}
     amounts = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
-    extended = [key for key, amount in amounts.items() if "/" in key and str(amount) != "0"]
-    found = [key for key in extended if key == configured or _GPU.search(_last(key))]
-    unknown = [key for key in extended if not _OTHER.search(_last(key))]
-    return found or (unknown if len(unknown) == 1 else [])
+    return [key for key, amount in amounts.items() if "/" in key and str(amount) != "0"]
 
 
 def resource(container: Mapping[str, Any], configured: str) -> str:

@@ -200,10 +200,11 @@ def _set_gpus(pod_spec: dict[str, Any], container: dict[str, Any], number: int, 
             pod_claims = pod_spec.get("resourceClaims") or ()
             pod_spec["resourceClaims"] = [c for c in pod_claims if c.get("name") not in dropped - kept]
         return
+    dropped = {*kinds, configured, *(() if number else gpus.shares(container, configured))}
     resources = _child(container, "resources")
     for kind in ("requests", "limits"):
         # A copy: by YAML's aliases the two may be one object.
-        resources[kind] = {k: v for k, v in (resources.get(kind) or {}).items() if k not in {*kinds, configured}}
+        resources[kind] = {k: v for k, v in (resources.get(kind) or {}).items() if k not in dropped}
     if number:
         resources["limits"][next(iter(kinds), configured)] = str(number)
 

@@ -166,6 +166,23 @@ def test_f55_a_number_of_gpus_is_one_of_the_templates_own_kind(resource: str, wi
     assert gpus_of(job) == str(2 if wish is None else wish)
 
 
+@pytest.mark.parametrize(
+    ("number", "beside"),
+    [
+        ("nvidia.com/gpu", {"nvidia.com/gpumem": 3000, "nvidia.com/gpucores": 30}),
+        ("volcano.sh/vgpu-number", {"volcano.sh/vgpu-memory": 3000}),
+        ("nvidia.com/gpu", {"nvidia.com/gpumem-percentage": 50}),
+    ],
+)
+@pytest.mark.parametrize("wish", [0, 2, None])
+def test_f55_how_much_of_a_gpu_is_no_second_kind(number: str, beside: dict[str, int], wish: int | None) -> None:
+    template = with_resources(limits={number: 1, **beside})
+    job = built(load_template(yaml.safe_dump(template)), a_request(resources={"gpus": wish}))
+    expected = {} if wish == 0 else {number: 1 if wish is None else str(wish), **beside}
+    assert trainer_of(job)["resources"]["limits"] == expected
+    assert gpus_of(job) == str(1 if wish is None else wish)
+
+
 def test_f55_two_kinds_of_gpu_in_one_template_are_refused() -> None:
     template = with_resources(limits={"nvidia.com/gpu": 1, "nvidia.com/mig-1g.5gb": 1})
     with pytest.raises(TemplateError, match=r"several kinds of GPU: nvidia.com/gpu, nvidia.com/mig-1g.5gb"):
