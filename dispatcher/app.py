@@ -255,6 +255,8 @@ class App:
             depths={"requests": self._queue.depth, "poison": self._poison_queue.depth},
         )
         self._start("gauges", gauges.run)
+        if not settings.kueue_queue:
+            self._launcher.look_for_kueue()
         intake = self._start("intake", self._intake.run)
         self._stopping.wait()
         deadline = time.monotonic() + settings.shutdown_grace

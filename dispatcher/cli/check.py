@@ -174,7 +174,7 @@ def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
     if found is not None and not queue:
         raise Otherwise(
             "warning",
-            f"accepted by a dry run; but Kueue would queue it in {found} by itself, and may start a training before the"
-            f" portal was told: set KUEUE_QUEUE={found}",
+            f"accepted by a dry run; Kueue would queue it in {found} by itself, and Jobs are held back for it until the"
+            f" portal was told: set KUEUE_QUEUE={found}, so that this rests on no dry run",
         )
     return "accepted by a dry run"

@@ -21,6 +21,7 @@ from typing import Any
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import (
+    ClusterError,
     ClusterForbidden,
     ClusterUnavailable,
     ObjectConflict,
@@ -104,6 +105,7 @@ class Launcher:
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.time
     identity: str = field(default_factory=lambda: secrets.token_hex(4), init=False)
+    _found_queue: str = field(default="", init=False)  # the LocalQueue that Kueue puts Jobs into by itself
 
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
@@ -194,6 +196,32 @@ class Launcher:
             return self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), DRY_RUN), dry_run=True)
         return None
 
+    def look_for_kueue(self) -> None:
+        """Whether Kueue takes Jobs that nobody has given to it: they are held back until the portal was told (F51).
+
+        Raises nothing: where it cannot be asked, the answer to the first Job's creation tells.
+        """
+        with suppress(ClusterError):
+            if (made := self.probe_template()) is not None:
+                self._is_taken(made)
+
+    def _is_taken(self, made: Job) -> bool:
+        """Whether Kueue has labelled a Job at its creation. From then on Jobs are made, and resumed, for its queue."""
+        queue = made.labels.kueue_queue
+        if queue in (None, names.KUEUE_HOLD):
+            return False
+        if queue != self._found_queue:
+            log.warning(
+                "Kueue queues Jobs in %s by itself: set KUEUE_QUEUE=%s, which is what is done now", queue, queue
+            )
+            self._found_queue = queue
+        return True
+
+    @property
+    def _queue(self) -> str:
+        """The LocalQueue that resumes the Jobs, "" where we do."""
+        return self.kueue_queue or self._found_queue
+
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
         """asked: when the status was asked for (epoch seconds)."""
         sent, lag, doubt = delivery.queued_at, self.lag, self.doubt
@@ -237,7 +265,7 @@ class Launcher:
         job = self._build(delivery, request)
         try:
             with self.timed("create"):
-                return self.cluster.create_job(job)
+                created = self.cluster.create_job(job)
         except ObjectConflict:
             return None
         except (ObjectNotFound, ObjectInvalid):
@@ -249,9 +277,21 @@ class Launcher:
                 raise
             # The create may have been carried out although its answer was lost (F3).
             found = self.cluster.get_job(request.model_container)
-            if found is not None and found.annotations.message_id == delivery.message_id:
-                return found
-            raise
+            if found is None or found.annotations.message_id != delivery.message_id:
+                raise
+            created = found
+        return self._hold(created) if self._is_taken(created) else created
+
+    def _hold(self, job: Job) -> Job:
+        """Give a Job that Kueue has queued by itself, and resumes within seconds, to a queue that does not exist.
+
+        A crash before it: Kueue may start the training before the portal was told; it is adopted.
+        """
+        held = {"uid": job.uid, "labels": {names.KUEUE_QUEUE_LABEL: names.KUEUE_HOLD}}
+        try:
+            return self.cluster.patch_job(job.name, {"metadata": held})
+        except ObjectInvalid:
+            return job  # Kueue was faster, and has resumed it
 
     def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
         """Steps 4 to 5."""
@@ -339,8 +379,10 @@ class Launcher:
         nor one together with its resume. Where Kueue has resumed the Job already, or queued it without being asked to,
         only the launch is noted.
         """
-        if not self.kueue_queue and job.labels.kueue_queue == names.KUEUE_HOLD:
-            # Created while KUEUE_QUEUE was set. A crash here: redelivered, and it is resumed as any other.
+        if not self._queue and job.labels.kueue_queue == names.KUEUE_HOLD:
+            self.look_for_kueue()
+        if not self._queue and job.labels.kueue_queue == names.KUEUE_HOLD:
+            # Created while Kueue was used. A crash here: redelivered, and it is resumed as any other.
             unlabelled = {"uid": job.uid, "labels": {names.KUEUE_QUEUE_LABEL: None}}
             job = self.cluster.patch_job(job.name, {"metadata": unlabelled})
         annotations = {
@@ -354,9 +396,9 @@ class Launcher:
         labels: dict[str, str | None] = {names.REPORTED: None}
         patch: dict[str, Any] = {"metadata": {"uid": job.uid, "annotations": annotations, "labels": labels}}
         queue = job.labels.kueue_queue
-        if self.kueue_queue and job.is_suspended:
-            labels[names.KUEUE_QUEUE_LABEL] = self.kueue_queue
-        elif not self.kueue_queue and queue is None:
+        if self._queue and job.is_suspended:
+            labels[names.KUEUE_QUEUE_LABEL] = self._queue
+        elif not self._queue and queue is None:
             patch["spec"] = {"suspend": False}
         try:
             return self.cluster.patch_job(job.name, patch)
@@ -384,7 +426,7 @@ class Launcher:
             queued_at=delivery.queued_at,
             defaults=self.defaults,
             shown=delivery.shown if self.portal is not None else None,
-            kueue=bool(self.kueue_queue),
+            kueue=bool(self._queue),
         )
 
     def _check_time(self, delivery: Delivery) -> None:

@@ -258,12 +258,51 @@ def test_f51_kueue_does_not_resume_a_job_before_the_portal_was_told() -> None:
     assert not objects.is_suspended(job), "Kueue admits it as usual"
 
 
+@pytest.mark.parametrize("asked", [True, False], ids=["by a dry run at the start", "by its creation"])
+def test_f51_without_a_queues_name_a_job_that_kueue_takes_is_held_back_as_well(asked: bool) -> None:
+    world, process, kueue = behind_kueue("")
+    if asked:
+        process.launcher.look_for_kueue()
+    disturb(world, "portal.put", "before", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    (job,) = world.jobs.values()
+    assert calls(world).count("cluster.patch") == (0 if asked else 1)
+    kueue.acts()
+    assert objects.is_suspended(job), "its label names a queue that does not exist"
+    undisturbed(world)
+    world.dead.clear()  # Kueue's cluster is that of the first process
+    world.now += VISIBILITY
+    process = Process(world)
+    process.launcher.cluster = kueue
+    process.take()
+    assert objects.is_launched(job)
+    assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
+    assert objects.is_suspended(job), "Kueue alone resumes it"
+
+
+def test_f51_of_two_launches_at_once_both_are_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, process, kueue = behind_kueue("")
+
+    def create_job(job: dict[str, Any]) -> Any:
+        made = KueueCluster.create_job(kueue, job)
+        process.launcher._found_queue = "default"  # by the other launch, while this one was on its way
+        return made
+
+    monkeypatch.setattr(kueue, "create_job", create_job)
+    disturb(world, "portal.put", "before", Crash())
+    with pytest.raises(Crash):
+        process.take()
+    assert [objects.label(job, names.KUEUE_QUEUE_LABEL) for job in world.jobs.values()] == [names.KUEUE_HOLD]
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 @pytest.mark.parametrize("queue", ["", "gpus"])
 def test_f51_what_kueue_has_queued_by_itself_is_adopted(queue: str, resumed: bool) -> None:
     """A half-launched Job of an older version, or no KUEUE_QUEUE, beside a LocalQueue named default."""
     world, process, kueue = behind_kueue("", at_once=resumed)
-    disturb(world, "portal.put", "after", Crash())
+    # Either Kueue was faster than we, or we died before we could hold it back.
+    disturb(world, "portal.put" if resumed else "cluster.create", "after", Crash())
     with pytest.raises(Crash):
         process.take()
     undisturbed(world)
@@ -283,7 +322,7 @@ def test_f51_what_kueue_has_queued_by_itself_is_adopted(queue: str, resumed: boo
 
 def test_f51_a_job_that_kueue_resumes_under_our_hands_is_launched_where_it_is() -> None:
     world, process, kueue = behind_kueue("")
-    disturb(world, "portal.put", "after", Crash())
+    disturb(world, "cluster.create", "after", Crash())
     with pytest.raises(Crash):
         process.take()
     undisturbed(world)
