@@ -78,6 +78,7 @@ def limits_of(settings: Settings) -> Limits:
         quota=settings.quota_limit,
         disruptions=settings.max_disruptions,
         lost_node=settings.lost_node_limit,
+        team=settings.team_wait,
     )
 
 

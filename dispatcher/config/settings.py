@@ -259,6 +259,12 @@ class Settings:
         "How long a pod on a lost node may take to stop before the model fails; 0: for ever",
         "3600",
     )
+    team_wait: float = setting(
+        "TEAM_WAIT_SECONDS",
+        seconds(0, 90 * 86400),
+        "How long a training may hold some of its nodes without having all before the model fails; 0: for ever",
+        "900",
+    )
     ttl_after_report: int = setting(
         "TTL_AFTER_REPORT_SECONDS",
         whole(0, 90 * 86400),
