@@ -146,7 +146,25 @@ class Settings:
     max_active_jobs: int = setting(
         "MAX_ACTIVE_JOBS", whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
     )
-    max_gpus: int = setting("MAX_GPUS", whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8")
+    max_gpus: int = setting(
+        "MAX_GPUS",
+        whole(0, 1024),
+        "Most GPUs that a request may ask for in `resources.gpus`, which are those of each node",
+        "8",
+    )
+    max_nodes: int = setting(
+        "MAX_NODES",
+        whole(1, 1024),
+        "Most nodes that a request may ask for in `resources.nodes`; 1: no training has more than one pod",
+        "1",
+    )
+    team_network_policy: bool = setting(
+        "TEAM_NETWORK_POLICY",
+        switch,
+        "on makes a NetworkPolicy for each training on several nodes, by which its pods are reached by each other "
+        "alone; off for clusters where nothing keeps pods from each other",
+        "on",
+    )
     max_time_limit: float = setting(
         "MAX_TIME_LIMIT_SECONDS",
         seconds(60, 90 * 86400),
