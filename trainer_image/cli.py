@@ -46,7 +46,7 @@ Exit codes (up to 127 no retry helps, from 128 one may):
    77  permission denied              202  portal not reachable: not begun, or published and not told (standalone)
    78  configuration invalid          203  GPU fault, no GPU, or a hang
    79  the user's code raised         204  fenced: another pod owns the run
-   80  training diverged
+   80  training diverged              206  the other nodes are out of reach
    81  out of GPU memory
    82  a limit exceeded                205  the user's program was killed
 """

@@ -59,6 +59,12 @@ class Backend:
         (inputs.output / "model.json").write_text(json.dumps({"run_id": inputs.run_id, "pod": name}))
         return RunResult("tabular", {"accuracy": 0.9}, {}, steps=1, seconds=0.1)
 
+    def follow(self, inputs: RunInputs) -> None:
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        raise NotImplementedError
+
     def validate_dataset(self, inputs: RunInputs) -> str:
         raise NotImplementedError
 

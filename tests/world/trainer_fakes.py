@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,12 +42,16 @@ class FakePortal:
 
 
 class FakeBackend:
-    """Writes two files and reports two steps of progress; `during` runs in between, with the inputs."""
+    """Writes two files and reports two steps of progress; `during` runs in between, with the inputs.
+
+    abandoned: set when it is to end at once
+    """
 
     def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None) -> None:
         self.during = during
         self.inputs: list[RunInputs] = []
         self.checked: list[Config] = []
+        self.abandoned = threading.Event()
 
     def check_config(self, config: Config, limits: Limits) -> None:
         self.checked.append(config)
@@ -59,6 +64,13 @@ class FakeBackend:
         (inputs.output / "model.safetensors").write_bytes(b"weights")
         (inputs.output / "model.json").write_text("{}")
         return RunResult("tabular", {"accuracy": 0.9}, {"trivial": {"accuracy": 0.5}}, steps=2, seconds=0.1)
+
+    def follow(self, inputs: RunInputs) -> None:
+        self.inputs.append(inputs)
+        self.during(inputs)
+
+    def abandon(self) -> None:
+        self.abandoned.set()
 
     def validate_dataset(self, inputs: RunInputs) -> str:
         self.inputs.append(inputs)

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from trainer_image.command import output
+from trainer_image.command import nodes, output
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.process import Program, environment
 from trainer_image.command.progress import ProgressFile
@@ -74,13 +74,24 @@ def validate_dataset(inputs: RunInputs) -> str:
 
 def train(inputs: RunInputs) -> RunResult:
     """Runs the program to its end and checks what it left in `inputs.output`. Raises a TrainerError."""
+    inputs, progress, seconds, checkpoints = _run(inputs)
+    return output.finish(inputs, progress, seconds, checkpoints)
+
+
+def follow(inputs: RunInputs) -> None:
+    """Runs the program on a further node: nothing that it leaves there is kept. Raises a TrainerError."""
+    _run(inputs)
+
+
+def _run(inputs: RunInputs) -> tuple[RunInputs, ProgressFile, float, CheckpointFolder]:
     began = time.monotonic()
     work = inputs.output.parent / "command"
     saved = work / "checkpoints"
     saved.mkdir(parents=True)
     inputs.output.mkdir(exist_ok=True)
     progress = ProgressFile(work / "progress", inputs.output / output.HISTORY, inputs.progress)
-    checkpoints = CheckpointFolder(inputs.checkpoints, saved, work, progress.history, inputs.config.checkpoint.every)
+    every, keeps = inputs.config.checkpoint.every, inputs.place is None or inputs.place.node == 0
+    checkpoints = CheckpointFolder(inputs.checkpoints, saved, work, progress.history, every, keeps=keeps)
     spent = checkpoints.restore()
     progress.step = checkpoints.step
     kills_before = memory.kills()
@@ -105,8 +116,10 @@ def train(inputs: RunInputs) -> RunResult:
         inputs = replace(inputs, notes=(*inputs.notes, note))
     if code != 0:
         error = _failure(inputs.config.command.argv, code, program.tail(), progress.step)
-        raise (None if code in MEANT else memory.out_of_memory(error, kills_before)) or error
-    return output.finish(inputs, progress, seconds, checkpoints)
+        starved = None if code in MEANT else memory.out_of_memory(error, kills_before)
+        echo = nodes.echo(error, program.lines()) if inputs.place and code not in MEANT else None
+        raise starved or echo or error
+    return inputs, progress, seconds, checkpoints
 
 
 def _identity(folder: Path) -> tuple[int, int, bool] | None:
@@ -203,7 +216,7 @@ def _given(inputs: RunInputs, work: Path, saved: Path, progress: ProgressFile, l
     }
     if inputs.initial is not None:
         given["LATEST_MODEL_DIR"] = str(inputs.initial.absolute())
-    return given
+    return given | nodes.environment(inputs)
 
 
 def _failure(argv: Sequence[str], code: int, tail: str, step: int) -> TrainerError:

@@ -46,15 +46,26 @@ class CheckpointFolder:
     """Keeps `folder` in `store`, in the background, at most every `every` seconds, and only where it has changed.
 
     near: a folder on the same disk, for the copies; history: kept and brought back, too
+    keeps: False: it is only brought back, as on every node but the first
     step, seconds: what the newest checkpoint says of the training before; problems: sentences for the report
     """
 
-    def __init__(self, store: CheckpointStore | None, folder: Path, near: Path, history: Path, every: float) -> None:
+    def __init__(
+        self,
+        store: CheckpointStore | None,
+        folder: Path,
+        near: Path,
+        history: Path,
+        every: float,
+        *,
+        keeps: bool = True,
+    ) -> None:
         self.step = 0
         self.seconds = 0.0
         self.resumed_from: int | None = None
         self.problems: list[str] = []
         self._store = store
+        self._keeps = keeps and store is not None
         self._folder = folder
         self._near = near
         self._history = history
@@ -97,13 +108,13 @@ class CheckpointFolder:
     def save_if_due(self, step: int) -> None:
         """Starts a copy where one is due and none is under way."""
         idle = self._flight is None or self._flight.done()
-        if self._store and idle and time.monotonic() >= self._next:
+        if self._keeps and idle and time.monotonic() >= self._next:
             self._next = time.monotonic() + self._every
             self._flight = self._worker.submit(self._save, step)
 
     def save_now(self, step: int, within: float | None) -> bool:
         """Copies what is there now; the program has ended. Whether something is stored, and it is all that is there."""
-        if not self._store:
+        if not self._keeps:
             return False
         self._flight = self._worker.submit(self._save, step)
         try:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
+KEPT_LINES = 200
 # Longer than the keeper takes to give up what cannot be ended.
 _PATIENCE = keeper.PATIENCE + 10.0
 
@@ -55,7 +56,7 @@ class Program:
         finally:
             os.close(status)
         self._ended: int | None = None
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._reader = threading.Thread(target=self._read, name="program", daemon=True)
         self._reader.start()
 
@@ -101,9 +102,13 @@ class Program:
         self.kill()
         self._reader.join(timeout=5)
 
+    def lines(self) -> list[str]:
+        """The last KEPT_LINES that it printed."""
+        return list(self._lines)
+
     def tail(self) -> str:
         """The last lines that it printed, as one, without credentials; for a sentence."""
-        text = hidden.text(" / ".join(self._tail))
+        text = hidden.text(" / ".join(self.lines()[-TAIL_LINES:]))
         return text if len(text) <= TAIL_CHARACTERS else "…" + text[1 - TAIL_CHARACTERS :]
 
     def _read(self) -> None:
@@ -115,7 +120,7 @@ class Program:
             # A progress bar writes over itself many times a second.
             log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
-                self._tail.append(clean)
+                self._lines.append(clean)
 
 
 def plain_line(text: str) -> str:

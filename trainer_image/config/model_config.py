@@ -164,11 +164,15 @@ def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> st
     """Hex SHA-256 of what decides the outcome of a training; equal keys resume each other's checkpoints.
 
     Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows.
+    What came later is left out where it is not used, so that checkpoints outlive an update: `command.shares`.
     `initial` is the manifest hash of the model a warm start begins with: another one is another training.
     """
+    resolved = {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")}
+    if not config.command.shares:
+        resolved.get("command", {}).pop("shares", None)
     identity = {
         "format": RUN_KEY_FORMAT,
-        "config": {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")},
+        "config": resolved,
         "dataset": dataset_fingerprint,
         "initial": initial,
     }

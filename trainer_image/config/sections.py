@@ -210,3 +210,8 @@ class CommandConfig(Section):
     argv: list[Annotated[str, Field(max_length=4096), AfterValidator(_argument)]] = Field(
         default_factory=list, max_length=256, description="The program and its arguments; no shell reads them."
     )
+    shares: list[Annotated[str, Field(min_length=1, max_length=1024)]] = Field(
+        default_factory=list,
+        max_length=100,
+        description="Patterns of names, like train/*.tar: each of several nodes downloads its share of these files.",
+    )

@@ -20,7 +20,7 @@ from trainer_image.errors import ConfigInvalid, UsageError
 from trainer_image.host.credentials import API_KEY, CredentialFiles
 from trainer_image.host.hidden import secret_values
 from trainer_image.limits import Limits
-from training_common.parsers import choice, file, matching, seconds, url, whole, word
+from training_common.parsers import choice, file, matching, seconds, text, url, whole, word
 from training_common.settings import broken, read, safe_repr, setting
 from training_common.times import run_stamp
 
@@ -157,6 +157,20 @@ class Settings:
         "0",
         flag="--processes",
     )
+    nodes: int = setting(
+        "NNODES",
+        whole(1, 1024),
+        "Number of nodes that train one model together, each in a pod of its own; all but 1 need RUN_ID and "
+        "MASTER_ADDR, too",
+        "1",
+    )
+    node: int = setting("NODE_RANK", whole(0, 1023), "Which of them this is, from 0; node 0 leads", "0")
+    master_address: str | None = setting("MASTER_ADDR", text, "Name or address of node 0")
+    master_port: int = setting("MASTER_PORT", whole(1, 65535), "Port of node 0 for what trains", "29500")
+    team_port: int = setting("TEAM_PORT", whole(1, 65535), "Port of node 0 for the trainers of the others", "29400")
+    pod_ip: str | None = setting(
+        "POD_IP", text, "Address that node 0 listens on for the others; empty: what MASTER_ADDR is"
+    )
     hang_seconds: float = setting(
         "HANG_SECONDS",
         seconds(0, 86400),
@@ -179,6 +193,11 @@ class Settings:
     data: Path | None = None
     out: Path | None = None
     config: Path | None = None
+
+    @property
+    def follows(self) -> bool:
+        """Whether another node leads."""
+        return self.nodes > 1 and self.node > 0
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -229,13 +248,15 @@ def _fill_in(values: dict[str, Any], purpose: Purpose) -> None:
     values["tracking"] = values["tracking"] and purpose == "train"
     if dispatched and values["work_dir"] is None:
         values["work_dir"] = Path("/work")  # the volume of the Job template
-    if values.get("run_id") == "" and purpose != "report":
+    if values.get("run_id") == "" and purpose != "report" and values.get("nodes", 1) == 1:
         values["run_id"] = f"{run_stamp(time.time())}-{secrets.token_hex(4)}"
 
 
 def _place_for_the_model(
-    purpose: Purpose, model_container: str | None, out: Path | None, config: Path | None
+    purpose: Purpose, model_container: str | None, out: Path | None, config: Path | None, nodes: int, node: int
 ) -> Iterator[str]:
+    if purpose == "train" and nodes > 1 and node > 0:
+        return  # node 0 has it
     if purpose != "read" and model_container is None and out is None:
         yield "MODEL_CONTAINER is not set, nor is a local folder given (--out)"
     if purpose == "read" and model_container is None and config is None:
@@ -275,4 +296,19 @@ def _request_is_for_this_model(request: Mapping[str, Any] | None, model_containe
         yield f"TRAINING_REQUEST is for {asked!r}, but MODEL_CONTAINER is {model_container!r}"
 
 
-_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model)
+def _a_team_finds_together(
+    purpose: Purpose, nodes: int, node: int, run_id: str, master_address: str | None, master_port: int, team_port: int
+) -> Iterator[str]:
+    if purpose != "train" or nodes == 1:
+        return
+    if node >= nodes:
+        yield f"NODE_RANK {node} must be less than NNODES, which is {nodes}"
+    if not run_id:
+        yield "RUN_ID is not set: the nodes of one training know each other by it"
+    if master_address is None:
+        yield "MASTER_ADDR is not set: the other nodes need the address of node 0"
+    if master_port == team_port:
+        yield f"TEAM_PORT and MASTER_PORT must differ; both are {team_port}"
+
+
+_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model, _a_team_finds_together)

@@ -2,6 +2,8 @@
 
 configuration → dataset ────────────────┐
       start the worker → one writer ────┴→ train → publish
+
+On several nodes this is node 0, and train is what leading.py makes of it; the others follow it (following.py).
 """
 
 from __future__ import annotations
@@ -16,16 +18,17 @@ from pathlib import Path
 
 from trainer_image.config.model_config import Config, run_key
 from trainer_image.config.settings import Settings
-from trainer_image.contract import Progress, RunInputs
+from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.errors import Terminated
-from trainer_image.run import allowed, provenance
-from trainer_image.run.backend import Backend, backend_for
+from trainer_image.run import allowed, leading, provenance
+from trainer_image.run.backend import Backend, Workers
 from trainer_image.run.outcome import Outcome, completed
 from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.work_folder import work_folder
 from trainer_image.stop import Stop
 from trainer_image.storage.container import Container
-from trainer_image.transfer import lease, publish
+from trainer_image.team.leader import Leader
+from trainer_image.transfer import lease, metrics_stream, publish
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 from trainer_image.transfer.download import DatasetLock
 from trainer_image.transfer.failures import failing_as
@@ -34,7 +37,6 @@ from trainer_image.transfer.lease import RunLease
 from trainer_image.transfer.metrics_stream import MetricsStream
 from trainer_image.transfer.publish import Latest
 from trainer_image.transfer.sources import Sources, unreadable
-from trainer_image.worker.child import Worker
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,7 @@ class Attempt:
     other: Callable[[], Backend] | None
     last_step: int | None = field(default=None, init=False)
     published: Outcome | None = field(default=None, init=False)
-    _backend: Backend | None = field(default=None, init=False)
+    _workers: Workers | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _logged: float = field(default=-LOG_SECONDS, init=False)
 
@@ -69,18 +71,20 @@ class Attempt:
             config = _paced(sources.config(), settings)
             allowed.check(config, settings)
             data = sources.start_download(config, self._progress)
-            with backend_for(config, settings, self.other) as backend:
-                self._backend = backend
-                data.wait_listed()
-                backend.check_config(config, settings.limits)
+            with Workers(config, settings, self.other) as self._workers:
+                listed = data.wait_listed()
+                self._workers.now.check_config(config, settings.limits)
                 with _one_writer(models, settings.run_id, self.stop) as held:
                     # Read again under the lease: the pod that held it before may have published meanwhile.
                     before = _latest(models)
                     if done := self._published_before(models, before):
                         return done
-                    lock = data.wait()
-                    inputs = self._inputs(config, data.folder, lock, models, before, work)
-                    return self._train_and_publish(backend, inputs, lock, models, before, held)
+                    start = before if config.init.from_ == "latest" and before.run_id is not None else None
+                    key = run_key(config, listed.fingerprint, start.manifest_sha256 if start else None)
+                    with leading.leader(settings, self.stop, config, key, listed.fingerprint, start) as leader:
+                        lock = data.wait()
+                        inputs = self._inputs(config, data.folder, lock, models, before, key, work)
+                        return self._train_and_publish(leader, inputs, lock, models, before, held)
 
     def _published_before(self, models: Container, latest: Latest) -> Outcome | None:
         if latest.run_id != self.settings.run_id:
@@ -89,7 +93,7 @@ class Attempt:
         return completed(f"{models.name}/runs/{latest.run_id}")
 
     def _inputs(
-        self, config: Config, data: Path, lock: DatasetLock, models: Container, before: Latest, work: Path
+        self, config: Config, data: Path, lock: DatasetLock, models: Container, before: Latest, key: str, work: Path
     ) -> RunInputs:
         """What the backend gets. The model of a warm start is fetched on the way."""
         settings = self.settings
@@ -101,7 +105,6 @@ class Attempt:
                 notes.append(f"Warm start: {why}; training starts afresh.")
             else:
                 initial = fetch_model(models, before, work / "initial")
-        key = run_key(config, lock.fingerprint, before.manifest_sha256 if initial else None)
         output = work / "output"
         output.mkdir()
         checkpoints = ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep)
@@ -130,27 +133,43 @@ class Attempt:
         )
 
     def _train_and_publish(
-        self, backend: Backend, inputs: RunInputs, lock: DatasetLock, models: Container, before: Latest, held: RunLease
+        self,
+        leader: Leader | None,
+        inputs: RunInputs,
+        lock: DatasetLock,
+        models: Container,
+        before: Latest,
+        held: RunLease,
     ) -> Outcome:
-        settings, stop = self.settings, self.stop
+        settings, stop, workers = self.settings, self.stop, self._workers
+        assert workers is not None
         if stop.is_set():
             raise Terminated("Training was stopped before it began", step=0)
-        metrics = inputs.output / "metrics.jsonl"
-        with MetricsStream(models, settings.run_id, metrics, stop, settings.progress_seconds) as stream:
-            result = backend.train(inputs)
+
+        def train(given: RunInputs) -> RunResult:
+            metrics = given.output / "metrics.jsonl"
+            with MetricsStream(models, settings.run_id, metrics, stop, settings.progress_seconds):
+                return workers.now.train(given)
+
+        if leader is None:
+            result = train(inputs)
+        else:
+            result, inputs = leading.train(leader, workers, settings, inputs, train)
         if stop.reason in ("cancelled", "fenced"):
             raise Terminated("Training was stopped after it ended", step=result.steps)
         beside = provenance.files(inputs.config, lock, settings, result.accelerator)
         self._progress(Progress("Uploading the model", step=result.steps))
         where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm, beside)
         self.published = completed(where, result)
-        stream.remove()
+        if leader is not None:
+            leader.published()
+        metrics_stream.remove(models, settings.run_id)
         return self.published
 
     def abandon(self) -> None:
         """Ends the work at once, from any thread: this process is about to end."""
-        if isinstance(self._backend, Worker):
-            self._backend.abandon()
+        if self._workers is not None:
+            self._workers.now.abandon()
 
     def _progress(self, progress: Progress) -> None:
         now = time.monotonic()
@@ -171,7 +190,8 @@ def check(settings: Settings, stop: Stop) -> tuple[DatasetLock, str]:
         config = sources.config()
         allowed.check(config, settings)
         data = sources.start_download(config, lambda progress: None)
-        with backend_for(config, settings) as backend:
+        with Workers(config, settings) as workers:
+            backend = workers.now
             backend.check_config(config, settings.limits)
             lock = data.wait()
             output = work / "output"

@@ -2,7 +2,7 @@
 
 Storage and tracker are the only differences between the two places. What goes wrong is a TrainerError here; its exit
 code decides who reports it: a trainer that the dispatcher launched reports what no retry can fix, and leaves the rest
-to the Job's retries and the dispatcher; a standalone one reports every failure.
+to the Job's retries and the dispatcher; a standalone one reports every failure. Of several nodes the first one reports.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from trainer_image.run import unreported
 from trainer_image.run.attempt import Attempt
 from trainer_image.run.backend import Backend
 from trainer_image.run.deadline import deadline
+from trainer_image.run.following import Following
 from trainer_image.run.outcome import Outcome, completed, failed, published_untold, with_reason
 from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.termination import termination_message, write_termination
@@ -51,16 +52,18 @@ def run(
 
     backend: trains in this process, in place of the worker
     """
+    if settings.follows:
+        return _Run(settings, stop, Tracker(), Following(settings, stop, backend)).outcome()
     tracker = make_tracker(settings, stop, connect)
-    return _Run(settings, stop, tracker, backend).outcome()
+    return _Run(settings, stop, tracker, Attempt(settings, stop, tracker, backend)).outcome()
 
 
 class _Run:
-    def __init__(self, settings: Settings, stop: Stop, tracker: Tracker, backend: Callable[[], Backend] | None) -> None:
+    def __init__(self, settings: Settings, stop: Stop, tracker: Tracker, attempt: Attempt | Following) -> None:
         self._settings = settings
         self._stop = stop
         self._tracker = tracker
-        self._attempt = Attempt(settings, stop, tracker, backend)
+        self._attempt = attempt
         self._deciding = threading.Lock()
         self._decided: Outcome | None = None
         # Of this run, for the portal, in the model's container.

@@ -28,13 +28,19 @@ _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 
 
 class ContainerCheckpoints:
-    """See `contract.CheckpointStore`. keep_newest: how many stay; folder: where fetched ones are put."""
+    """See `contract.CheckpointStore`. keep_newest: how many stay; folder: where fetched ones are put.
 
-    def __init__(self, container: Container, run_key: str, folder: Path, keep_newest: int) -> None:
+    latest: to read only: the step of the newest one that counts
+    """
+
+    def __init__(
+        self, container: Container, run_key: str, folder: Path, keep_newest: int, latest: int | None = None
+    ) -> None:
         self._container = container
         self._prefix = f"checkpoints/{run_key}/"
         self._folder = folder
         self._keep_newest = keep_newest
+        self._latest = latest
         self._one_at_a_time = threading.Lock()
 
     def newest_first(self) -> list[Path]:
@@ -43,8 +49,14 @@ class ContainerCheckpoints:
         Raises StorageUnavailable: a training that started afresh would overwrite the checkpoint it could not read.
         """
         with self._failing("read checkpoints from"):
-            found = (self._fetch(step, blobs) for step, blobs in sorted(self._stored().items(), reverse=True))
+            stored = sorted(self._stored().items(), reverse=True)
+            found = (self._fetch(step, blobs) for step, blobs in stored if self._latest is None or step <= self._latest)
             return [path for path in found if path is not None]
+
+    def newest(self) -> int | None:
+        """The step of the newest complete checkpoint, after one that is on its way. Raises StorageUnavailable."""
+        with self._one_at_a_time, self._failing("read checkpoints from"):
+            return max((step for step, blobs in self._stored().items() if MANIFEST in blobs), default=None)
 
     def only_of_others(self) -> bool:
         """Whether other run keys have checkpoints here and ours has none. Raises StorageUnavailable."""
@@ -58,6 +70,8 @@ class ContainerCheckpoints:
 
     def keep(self, folder: Path) -> None:
         """Stores the folder, manifest last, and removes it and what is too old. Raises StorageUnavailable."""
+        if self._latest is not None:
+            raise StorageUnavailable("This node keeps no checkpoints: node 1 does")
         with self._one_at_a_time:
             with self._failing(f"store checkpoint {folder.name} in"):
                 self._store(folder)

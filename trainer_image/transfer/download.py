@@ -5,6 +5,7 @@ listing → names and limits checked → lock → free disk checked → ranges, 
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -12,13 +13,13 @@ import os
 import queue
 import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trainer_image.errors import DatasetInvalid, DatasetMissing, LimitExceeded, Terminated, invalid
+from trainer_image.errors import ConfigInvalid, DatasetInvalid, DatasetMissing, LimitExceeded, Terminated, invalid
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.storage.container import (
@@ -93,6 +94,21 @@ def lock_dataset(container: Container, limits: Limits) -> DatasetLock:
         if blob.unreadable:
             raise invalid(printable(blob.name), blob.unreadable)
     return DatasetLock(container.name, tuple(sorted(blobs, key=lambda blob: blob.name)))
+
+
+def share_of(lock: DatasetLock, patterns: Sequence[str], node: int, nodes: int) -> DatasetLock:
+    """What one of several nodes downloads: of the files that match a pattern every `nodes`-th one by name, beginning
+    with the one of its number; of the others all. Raises ConfigInvalid where there are fewer files than nodes."""
+    if nodes == 1 or not patterns:
+        return lock
+    shared = [blob for blob in lock.blobs if any(fnmatch.fnmatchcase(blob.name, pattern) for pattern in patterns)]
+    if len(shared) < nodes:
+        raise ConfigInvalid(
+            f"Invalid configuration: command.shares: {len(shared)} of the dataset's files match, which {nodes} nodes"
+            " cannot share"
+        )
+    others = {blob.name for blob in shared} - {blob.name for blob in shared[node::nodes]}
+    return DatasetLock(lock.container, tuple(blob for blob in lock.blobs if blob.name not in others))
 
 
 @dataclass(eq=False)

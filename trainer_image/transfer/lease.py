@@ -87,10 +87,10 @@ def take(
     waited = False
     while True:
         owner = owner_of(container)
-        if owner is not None and _newer(owner, run_id):
+        if owner is not None and newer(owner, run_id):
             raise Fenced(f"A newer run ({owner}) has taken over this model")
         try:
-            lease = container.lease(LEASE, run_id, take_over=owner is not None and _newer(run_id, owner))
+            lease = container.lease(LEASE, run_id, take_over=owner is not None and newer(run_id, owner))
             return RunLease(lease, stop, renew_seconds)
         except LeaseHeld as fault:
             if stop.is_set():
@@ -112,7 +112,7 @@ def owner_of(container: Container) -> str | None:
     return owner if isinstance(owner, str) else None
 
 
-def _newer(run_id: str, other: str) -> bool:
+def newer(run_id: str, other: str) -> bool:
     """Only where both say when they were requested, and never by a time that is yet to come: a clock was wrong then."""
     both = _STAMP.match(run_id) and _STAMP.match(other)
     latest = run_stamp(time.time() + SKEW)

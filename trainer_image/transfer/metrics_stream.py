@@ -52,13 +52,6 @@ class MetricsStream:
         self._ended.set()
         self._thread.join(LAST_WRITE_SECONDS)
 
-    def remove(self) -> None:
-        """After publication: the same lines are in metrics.jsonl now."""
-        try:
-            self._container.delete(self._name)
-        except StorageFault as fault:
-            log.info("%s is left behind: %s", self._name, fault.why)
-
     def _run(self) -> None:
         ended = False
         while not ended:
@@ -90,3 +83,12 @@ class MetricsStream:
         if content:
             self._container.write(self._name, content)
             self._seen = size
+
+
+def remove(container: Container, run_id: str) -> None:
+    """After publication: the same lines are in metrics.jsonl now."""
+    name = f"runs/{run_id}/{NAME}"
+    try:
+        container.delete(name)
+    except StorageFault as fault:
+        log.info("%s is left behind: %s", name, fault.why)

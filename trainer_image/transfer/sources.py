@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -21,7 +21,7 @@ from trainer_image.stop import Stop
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, ContainerMissing, Refused
 from trainer_image.storage.local import LocalContainer
 from trainer_image.storage.signature import is_for, signature_of
-from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.transfer.download import DatasetLock, Download, lock_dataset, share_of
 from trainer_image.transfer.failures import failing_as
 from trainer_image.units import format_bytes
 
@@ -71,9 +71,11 @@ class Sources:
 
     def start_download(self, config: Config, progress: Callable[[Progress], None]) -> Dataset:
         """Begins to fetch the dataset in the background. Raises ConfigInvalid when nothing names one."""
-        local = self._settings.data
+        settings = self._settings
+        local = settings.data
         container = LocalContainer(local) if local else self._open_dataset(self._dataset_name(config))
-        self._dataset = Dataset(container, local or self._work / "dataset", self._settings, self._stop, progress)
+        folder = local or self._work / "dataset"
+        self._dataset = Dataset(container, folder, config.command.shares, settings, self._stop, progress)
         return self._dataset
 
     def _open_dataset(self, name: str) -> Container:
@@ -146,25 +148,35 @@ def _scoped(settings: Settings) -> CredentialFiles | None:
 
 
 class Dataset:
-    """A dataset on its way into `folder`; local folders are listed and checked, and used where they are."""
+    """A dataset on its way into `folder`; local folders are listed and checked, and used where they are.
+
+    shares: see `download.share_of`
+    """
 
     def __init__(
-        self, container: Container, folder: Path, settings: Settings, stop: Stop, progress: Callable[[Progress], None]
+        self,
+        container: Container,
+        folder: Path,
+        shares: Sequence[str],
+        settings: Settings,
+        stop: Stop,
+        progress: Callable[[Progress], None],
     ) -> None:
         self.folder = folder
         self._container = container
+        self._shares = shares
         self._settings = settings
         self._stop = stop
         self._progress = progress
-        self._listed: Future[None] = Future()
+        self._listed: Future[DatasetLock] = Future()
         self._lock: Future[DatasetLock] = Future()
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._work, name="dataset", daemon=True)
         self._thread.start()
 
-    def wait_listed(self) -> None:
+    def wait_listed(self) -> DatasetLock:
         """Until its listing has been checked: the time to fail, before torch is imported. Raises as `wait`."""
-        self._listed.result()
+        return self._listed.result()
 
     def wait(self) -> DatasetLock:
         """Until it is there and verified. Raises what went wrong on the way."""
@@ -178,9 +190,10 @@ class Dataset:
     def _work(self) -> None:
         try:
             lock = lock_dataset(self._container, self._settings.limits)
-            self._listed.set_result(None)
+            mine = share_of(lock, self._shares, self._settings.node, self._settings.nodes)
+            self._listed.set_result(lock)
             if self._settings.data is None:
-                self._download(lock)
+                self._download(mine)
             self._lock.set_result(lock)
         except BaseException as error:
             if not self._listed.done():

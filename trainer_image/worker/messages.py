@@ -167,7 +167,7 @@ class NoMessage(Exception):
     """What came is none of the messages that may come."""
 
 
-def packed(message: ToWorker | FromWorker) -> bytes:
+def packed(message: Struct) -> bytes:
     """A frame: four bytes for the length, then the message."""
     content = msgspec.msgpack.encode(message)
     return _HEADER.pack(len(content)) + content

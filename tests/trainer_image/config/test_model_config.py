@@ -147,7 +147,7 @@ custom: {entry_point: "my_package.train:MyTask", params: {horizon: 12, deep: {li
 def test_a_command_is_a_list_that_no_shell_reads() -> None:
     config = parse_config(b'task: command\ncommand: {argv: [python, train.py, --lr, "3e-4", "; rm *"]}')
     assert config.command.argv == ["python", "train.py", "--lr", "3e-4", "; rm *"]
-    assert config.resolved()["command"] == {"argv": config.command.argv}
+    assert config.resolved()["command"] == {"argv": config.command.argv, "shares": []}
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,16 @@ def test_the_run_key_follows_what_decides_the_training() -> None:
         key("task: tabular\ndata: {target: cost}"),
         key("task: command\ncommand: {argv: [a]}"),
         key("task: command\ncommand: {argv: [a, b]}"),
+        key("task: command\ncommand: {argv: [a, b], shares: [x]}"),
         key("task: custom\ncustom: {entry_point: a:B}"),
         key("task: custom\ncustom: {entry_point: a:B, params: {x: 1}}"),
     ]
     assert len({same, *others}) == 1 + len(others)
+
+
+def test_a_key_that_came_later_leaves_old_checkpoints_of_programs_theirs() -> None:
+    config = parse_config(b"task: command\ncommand: {argv: [a]}")
+    assert run_key(config, "f", None) == "4ab692e19f4d6cdbb93012cf4f97f89971989e693b76772975bc568c9d51c60d"
 
 
 def test_the_schema_is_json_and_names_every_key() -> None:

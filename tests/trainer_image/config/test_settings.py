@@ -88,6 +88,10 @@ def test_every_problem_is_named_in_one_error() -> None:
         ({}, {"OUT": "/nowhere"}, "--config"),
         ({}, {"OUT": "/nowhere", "CONFIG": "/nowhere.yaml"}, "--config /nowhere.yaml is no file"),
         ({**POD, "TRAINING_REQUEST": '{"model_container_name": "model-2"}'}, {}, "TRAINING_REQUEST is for 'model-2'"),
+        ({**POD, "NNODES": "2"}, {}, "MASTER_ADDR is not set"),
+        ({**POD, "NNODES": "2", "RUN_ID": ""}, {}, "RUN_ID is not set"),
+        ({**POD, "NNODES": "2", "NODE_RANK": "2"}, {}, "NODE_RANK 2 must be less than NNODES, which is 2"),
+        ({**POD, "NNODES": "2", "TEAM_PORT": "29500"}, {}, "TEAM_PORT and MASTER_PORT must differ"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(environment: dict[str, str], flags: dict[str, str | None], named: str) -> None:
@@ -100,6 +104,18 @@ def test_a_missing_folder_of_data_is_named(tmp_path: Path) -> None:
 
 def test_a_dispatched_trainer_without_a_key_goes_on() -> None:
     assert from_mapping({**POD, "API_KEY": ""}).api_key is None
+
+
+def test_what_only_torchrun_says_makes_no_team() -> None:
+    """Its variables stand in the environment of whatever it starts."""
+    settings = from_mapping({**POD, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29400", "NODE_RANK": "0"})
+    assert (settings.nodes, settings.follows) == (1, False)
+
+
+def test_a_node_that_follows_needs_no_place_for_the_model() -> None:
+    team = {"NNODES": "2", "MASTER_ADDR": "10.0.0.1", "RUN_ID": "try-1"}
+    assert from_mapping({**team, "NODE_RANK": "1"}).follows
+    assert "MODEL_CONTAINER is not set" in refused({**team, "NODE_RANK": "0"})
 
 
 def test_flags_win_over_the_environment() -> None:

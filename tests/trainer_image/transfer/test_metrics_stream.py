@@ -120,5 +120,5 @@ def test_of_a_long_file_the_end_is_written(container: Watched, tmp_path: Path, m
     assert container.written == [b'{"epoch": 3}\n{"epoch": 4}\n']
 
 
-def test_a_removed_file_that_is_gone_already_is_fine(container: Watched, tmp_path: Path) -> None:
-    stream(container, tmp_path / "metrics.jsonl").remove()
+def test_a_removed_file_that_is_gone_already_is_fine(container: Watched) -> None:
+    metrics_stream.remove(container, RUN)
