@@ -36,7 +36,7 @@ def test_what_the_page_quotes_is_what_lies_in_the_examples() -> None:
         assert text == read(name), f"{name} and its quotation differ"
 
 
-@pytest.mark.parametrize("name", ["forecasting", "command"])
+@pytest.mark.parametrize("name", ["forecasting", "command", "nodes"])
 def test_an_example_s_image_is_built_on_ours_and_has_no_other_user(name: str) -> None:
     lines = (EXAMPLES / name / "Dockerfile").read_text().splitlines()
     bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
