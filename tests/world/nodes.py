@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.world.training_data import TABULAR, FolderStore, run_inputs
 from trainer_image.contract import Place, RunInputs, RunResult
-from trainer_image.engine import training
+from trainer_image.engine import helper, training
 from trainer_image.engine.checkpoint import Checkpointer
 from trainer_image.engine.step import Stepper
 from trainer_image.errors import TrainerError
@@ -31,6 +31,7 @@ class Node:
     """What a node is given, and does beside its work. data: its own folder; store: node 0's, for checkpoints
 
     dies_at: it kills itself when it has taken this step; stops_at: it is asked to stop then; 0: never
+    block_rows: its rows lie in files larger than its memory (see row_order.py)
     """
 
     folder: Path
@@ -40,6 +41,7 @@ class Node:
     store: Path | None = None
     dies_at: int = 0
     stops_at: int = 0
+    block_rows: int = 0
 
     def inputs(self, place: Place) -> RunInputs:
         """As this place of several, or of the only one."""
@@ -77,7 +79,7 @@ def train_together(nodes: Sequence[Node]) -> list[RunResult | TrainerError | int
 
 
 def _end(process: Any, hears: Connection) -> Any:
-    if not hears.poll(60):
+    if not hears.poll(240):
         raise TimeoutError("a node neither ends nor says why")
     try:
         return hears.recv()
@@ -100,6 +102,8 @@ def _run(node: Node, place: Place, tells: Connection) -> None:
     Stepper.step = and_then  # type: ignore[method-assign]
     # Small trainings would keep none before their end.
     Checkpointer.due = lambda self, *, epoch_ended: self._flight is None or self._flight.done()  # type: ignore[method-assign]
+    if node.block_rows:
+        helper.block_rows = lambda split, processes: node.block_rows
     (node.folder / "output").mkdir(parents=True)
     try:
         tells.send(training.train(inputs) if place.node == 0 else training.follow(inputs))

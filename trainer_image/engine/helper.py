@@ -29,7 +29,7 @@ from trainer_image.contract import RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import make_plan, prepare
-from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of
+from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of, useful
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.step import Stepper, on_device
@@ -99,6 +99,11 @@ def help_out(store: Store, rank: int, inputs: RunInputs, device: torch.device, j
     """
     problem = prepare(inputs, inputs.processes)
     plan = make_plan(inputs, problem.recipe, device)
+    if place := inputs.place:
+        # A spare node asks nothing more: the others may have trained before it has read the dataset.
+        count, _ = useful(inputs.processes * place.nodes, True, plan.recipe)
+        if rank >= count:
+            return
     blocks = block_rows(problem.splits["train"], inputs.processes)
     with reaching_others():
         store.set(READY.format(rank), json.dumps({"identity": identity(problem, plan), "block_rows": blocks}))

@@ -41,23 +41,23 @@ from trainer_image.engine.rendezvous import (
     failure_in,
     identity,
     inputs_of,
+    listening,
     order_for,
     order_of_node,
+    useful,
 )
 from trainer_image.engine.team import PATIENCE, Member, Team, reaching_others
 from trainer_image.errors import GpuFault, PeerLost, Terminated, TrainerError, UsageError
 from trainer_image.host import child_environment, memory
 from trainer_image.host.devices import usable_cpus
-from trainer_image.tasks.base import Problem, Recipe
+from trainer_image.tasks.base import Problem
 
 log = logging.getLogger(__name__)
 
-# With fewer rows a process batch norm's statistics are noise, and most of the time goes into communication.
-FEWEST_ROWS = 8
 LOOK_SECONDS = 0.1
 # For one try to reach node 0: an address that nobody has any more answers nothing.
 CONNECT_SECONDS = 2.0
-# How long rank 0 may take to notice that a helper is gone; it may be stuck in a call that waits for that one.
+# How long this process may take to notice that a helper is gone; it may be stuck in a call that waits for that one.
 NOTICE_SECONDS = 30.0
 
 
@@ -84,17 +84,6 @@ def wanted(inputs: RunInputs, device: torch.device) -> int:
     if count > visible:
         raise UsageError(f"{count} processes were asked for (PROCESSES), but {visible} GPU(s) are visible")
     return count or (1 if ":" in inputs.device else visible)
-
-
-def useful(processes: int, asked: bool, recipe: Recipe) -> tuple[int, list[str]]:
-    """How many of the processes this recipe can use, and a note when it cannot use all."""
-    if processes > 1 and recipe.small and not asked:
-        return 1, [f"1 of {processes} GPUs trains: a step is so little work that dividing it would cost time."]
-    most = max(1, recipe.batch_size // FEWEST_ROWS)
-    if processes > most:
-        rows = f"a batch of {recipe.batch_size} rows is not divided into parts of fewer than {FEWEST_ROWS}"
-        return most, [f"{most} of {processes} processes train: {rows}."]
-    return processes, []
 
 
 class Processes:
@@ -136,7 +125,8 @@ class Processes:
         """Ends them. What failed here because a helper failed is raised as the helper's failure."""
         consequence = isinstance(error, RuntimeError | OSError | PeerLost)
         another = consequence and self._failed.wait(5.0 if self._running else 0.0)
-        self._end(in_peace=error is None)
+        # Stopped between two steps, where the others listen.
+        self._end(in_peace=error is None or isinstance(error, Terminated))
         if another:
             assert self._failure is not None
             raise self._failure from error
@@ -189,10 +179,13 @@ class Processes:
     def _wait_for(self, names: list[str]) -> None:
         """Until all of them are in the store. Raises a helper's failure, PeerLost, Terminated."""
         while names and not self._has(names):
-            if self._failure:
-                raise self._failure
-            if self._inputs.stop.wait(LOOK_SECONDS):
-                raise Terminated("Stopped on request before the first step", step=0)
+            self._look_around()
+
+    def _look_around(self) -> None:
+        if self._failure:
+            raise self._failure
+        if self._inputs.stop.wait(LOOK_SECONDS):
+            raise Terminated("Stopped on request before the first step", step=0)
 
     def _has(self, names: list[str]) -> bool:
         with reaching_others():
@@ -216,9 +209,9 @@ class Processes:
             # A socket that TCPStore opened would listen on every interface.
             listener = listening(place)
             place = replace(place, port=listener.getsockname()[1])
-        self._start(place)
-        if listener is None:
+        else:
             self._wait_for_node_0()
+        self._start(place)
         with reaching_others():
             return TCPStore(
                 place.address,
@@ -235,10 +228,7 @@ class Processes:
         while True:
             with contextlib.suppress(OSError), socket.create_connection((place.address, place.port), CONNECT_SECONDS):
                 return
-            if self._failure:
-                raise self._failure
-            if self._inputs.stop.wait(LOOK_SECONDS):
-                raise Terminated("Stopped on request before the first step", step=0)
+            self._look_around()
 
     def _start(self, place: Place) -> None:
         kept = child_environment.without_credentials()
@@ -273,11 +263,13 @@ class Processes:
                 return
             for rank, process in list(self._running.items()):
                 code = process.poll()
-                if code is not None and rank in self._running and not self._failure:
+                if code == 0 and self._place.node > 0:
+                    self._running.pop(rank, None)  # spare, or node 0 has told it the end before us
+                elif code is not None and rank in self._running and not self._failure:
                     self._failure = failure_in(self._error_file(rank)) or self._silent_failure(rank, code)
         self._failed.set()
         if not self._over.wait(NOTICE_SECONDS):
-            log.error("Rank 0 waits for a helper that is gone: %s", self._failure.sentence)
+            log.error("This process waits for a helper that is gone: %s", self._failure.sentence)
             self._inputs.last_resort(self._failure)
 
     def _silent_failure(self, rank: int, code: int) -> TrainerError:
@@ -305,13 +297,3 @@ class Processes:
             process.wait()
         if self._world > 1:
             shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def listening(place: Place) -> socket.socket:
-    """A socket on node 0's address alone. Raises PeerLost where there can be none: nobody could join."""
-    try:
-        found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(found[4][:2], family=found[0])
-    except OSError as error:
-        where = f"{place.address}, port {place.port}"
-        raise PeerLost(f"The others of the training cannot join: {where} cannot be opened ({error.strerror})") from None

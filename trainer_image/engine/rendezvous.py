@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,14 +17,28 @@ from trainer_image import errors
 from trainer_image.config.model_config import parse_config
 from trainer_image.contract import Place, RunInputs
 from trainer_image.engine.plan import Plan
-from trainer_image.errors import GpuFault, TrainerError, UsageError
+from trainer_image.errors import GpuFault, PeerLost, TrainerError, UsageError
 from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
-from trainer_image.tasks.base import Problem
+from trainer_image.tasks.base import Problem, Recipe
 
 # What is under these names in torch's store: the order for a node's processes before there is a team, who joins it,
 # and what each helper says once it is ready.
 ORDER, JOIN, READY = "order/{}", "join", "ready/{}"
+
+# With fewer rows a process batch norm's statistics are noise, and most of the time goes into communication.
+FEWEST_ROWS = 8
+
+
+def listening(place: Place) -> socket.socket:
+    """A socket on node 0's address alone. Raises PeerLost where there can be none: nobody could join."""
+    try:
+        found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(found[4][:2], family=found[0])
+    except OSError as error:
+        where = f"{place.address}, port {place.port}"
+        why = str(error.strerror).partition(" (")[0]
+        raise PeerLost(f"The others of the training cannot join: {where} cannot be opened ({why})") from None
 
 
 def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
@@ -50,8 +65,11 @@ def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
 def order_of_node(first: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Node 0's order for another node, whose own one would be `ours`: with the place and the folders of that, as JSON.
 
-    Raises UsageError where the nodes cannot train together, GpuFault where one has fewer GPUs than it was promised.
+    Raises UsageError where the nodes cannot train together, GpuFault where one has fewer GPUs than it was promised,
+    PeerLost where this is another run's order: an address that was node 0's may be another pod's by now.
     """
+    if first["run_id"] != ours["run_id"]:
+        raise PeerLost("The others of the training are out of reach: another run answers at the first node's address")
     if any(first[name] != ours[name] for name in ("processes", "device", "bfloat16")):
         place = ours["place"]
         kind: type[TrainerError] = UsageError
@@ -67,7 +85,7 @@ def order_of_node(first: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 def _with(order: Mapping[str, Any]) -> str:
     count = order["processes"]
     number = f"{count} process{'es' if count > 1 else ''} on {order['device'].upper()}"
-    return f"{number}s without bfloat16" if order["device"] == "cuda" and not order["bfloat16"] else number
+    return f"{number} without bfloat16" if order["device"] == "cuda" and not order["bfloat16"] else number
 
 
 def inputs_of(order: Mapping[str, Any]) -> RunInputs:
@@ -96,6 +114,17 @@ def identity(problem: Problem, plan: Plan) -> str:
     }
     same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
+
+
+def useful(processes: int, asked: bool, recipe: Recipe) -> tuple[int, list[str]]:
+    """How many of the processes this recipe can use, and a note when it cannot use all."""
+    if processes > 1 and recipe.small and not asked:
+        return 1, [f"1 of {processes} GPUs trains: a step is so little work that dividing it would cost time."]
+    most = max(1, recipe.batch_size // FEWEST_ROWS)
+    if processes > most:
+        rows = f"a batch of {recipe.batch_size} rows is not divided into parts of fewer than {FEWEST_ROWS}"
+        return most, [f"{most} of {processes} processes train: {rows}."]
+    return processes, []
 
 
 def failure_of(error: Exception) -> TrainerError:

@@ -299,7 +299,7 @@ def test_no_more_processes_train_than_the_batch_has_work_for(
     processes: int, asked: int, batch: int, small: bool, used: int, said: str
 ) -> None:
     recipe = Recipe(epochs=1, batch_size=batch, learning_rate=1e-3, small=small)
-    count, notes = engine_processes.useful(processes, asked, recipe)
+    count, notes = rendezvous.useful(processes, asked > 0, recipe)
     assert count == used
     assert said in "".join(notes)
     assert bool(notes) == (used < processes)
