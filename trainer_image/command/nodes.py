@@ -13,7 +13,7 @@ from trainer_image.errors import PeerLost, TrainerError
 _LOST = re.compile(
     r"connection (?:was )?(?:likely )?(?:closed|reset|refused)|broken pipe|socket closed|remote process exit"
     r"|ncclRemoteError"
-    r"|communicator was aborted|Dist(?:Network|Store)Error|Rendezvous(?:Connection|Timeout)Error"
+    r"|communicator was aborted|Dist(?:Network|Store|Backend)Error|Rendezvous(?:Connection|Timeout)Error"
     r"|(?:recv|send)(?:Value|Bytes|Vector)? ?failed|failed to (?:recv|send|connect)",
     re.IGNORECASE,
 )
@@ -44,7 +44,7 @@ def echo(error: TrainerError, lines: Iterable[str]) -> PeerLost | None:
 
     The first error in them tells: a node that fails by itself says so before its own processes miss each other.
     """
-    first = next((line for line in lines if _LOST.search(line) or _RAISED.search(line)), None)
-    if first is None or not _LOST.search(first):
+    first = next((line for line in lines if _LOST.search(line) or _RAISED.search(line)), "")
+    if not _LOST.search(first):
         return None
     return PeerLost(error.sentence, step=error.step)

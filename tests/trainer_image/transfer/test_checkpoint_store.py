@@ -182,3 +182,15 @@ def test_what_the_engine_writes_is_what_the_store_understands(container: Contain
     store(container, tmp_path).keep(folder)
     (found,) = store(container, tmp_path).newest_first()
     assert engine_side.read(found).tensors["w"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_a_node_that_only_reads_goes_back_to_the_step_that_all_begin_at(container: Container, tmp_path: Path) -> None:
+    leader = store(container, tmp_path)
+    assert leader.newest() is None
+    for step in (5, 6):
+        leader.keep(checkpoint(tmp_path, step))
+    assert leader.newest() == 6
+    follower = ContainerCheckpoints(container, "key", tmp_path / "follower", 1, latest=5)
+    assert [folder.name for folder in follower.newest_first()] == ["step-5"]
+    with pytest.raises(StorageUnavailable, match="keeps no checkpoints"):
+        follower.keep(checkpoint(tmp_path / "other", 7))

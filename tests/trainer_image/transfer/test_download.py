@@ -13,6 +13,7 @@ import pytest
 from azure.storage.blob import BlobServiceClient, ContentSettings
 
 from trainer_image.errors import (
+    ConfigInvalid,
     DatasetInvalid,
     DatasetMissing,
     LimitExceeded,
@@ -24,7 +25,7 @@ from trainer_image.limits import Limits
 from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import AccessDenied, BlobInfo, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
-from trainer_image.transfer.download import DatasetLock, Download, lock_dataset
+from trainer_image.transfer.download import DatasetLock, Download, lock_dataset, share_of
 from trainer_image.units import format_bytes
 
 
@@ -248,3 +249,17 @@ def test_sizes_in_readable_units() -> None:
     assert [format_bytes(n) for n in (0, 1023, 1536, 5 * 1024**3, 2 * 1024**4)] == [
         "0 bytes", "1023 bytes", "1.5 KiB", "5.0 GiB", "2.0 TiB",
     ]  # fmt: skip
+
+
+def test_nodes_share_the_files_that_a_pattern_names_and_have_all_others_each() -> None:
+    names = ["labels.json", *(f"train/{number:02}.tar" for number in range(7)), "val/0.tar"]
+    lock = lock_dataset(Shelf(*(BlobInfo(name, 1, "e") for name in reversed(names))), Limits())
+    parts = [[blob.name for blob in share_of(lock, ["train/*.tar"], node, 3).blobs] for node in range(3)]
+    shared = [[name for name in part if name.startswith("train/")] for part in parts]
+    assert shared[0] == ["train/00.tar", "train/03.tar", "train/06.tar"]
+    assert sorted(name for part in shared for name in part) == names[1:8], "each of them once"
+    assert all({"labels.json", "val/0.tar"} <= set(part) for part in parts)
+    assert share_of(lock, ["train/*.tar"], 0, 1) is lock
+    assert share_of(lock, [], 1, 3) is lock
+    with pytest.raises(ConfigInvalid, match=r"command\.shares: 1 of the dataset's files match, which 3 nodes cannot"):
+        share_of(lock, ["val/*", "nothing"], 0, 3)
