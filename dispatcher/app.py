@@ -36,6 +36,7 @@ from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.launch.teams import TeamNetworks
 from dispatcher.relay import rules
 from dispatcher.relay.listener import listen_to_trainings, open_relay, tokens_of
 from dispatcher.telemetry.job_events import JobEvents
@@ -106,6 +107,7 @@ class App:
             lag=settings.status_lag,
             kueue_queue=settings.kueue_queue,
             credentials=self._credentials,
+            networks=TeamNetworks(self._cluster, self._events) if settings.team_network_policy else None,
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,

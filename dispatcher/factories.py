@@ -33,7 +33,12 @@ def bounds_of(settings: Settings, template: Mapping[str, Any] | None = None) -> 
     trainer = gpus.trainer_of(template) if template is not None else {}
     by_claims = 0 if gpus.kinds(trainer, settings.gpu_resource) else gpus.claims(trainer)
     return Bounds(
-        settings.max_gpus, settings.max_time_limit, settings.priority_classes, by_claims, own_datasets=settings.scoped
+        settings.max_gpus,
+        settings.max_time_limit,
+        settings.priority_classes,
+        by_claims,
+        own_datasets=settings.scoped,
+        max_nodes=settings.max_nodes,
     )
 
 
@@ -78,6 +83,7 @@ def limits_of(settings: Settings) -> Limits:
         quota=settings.quota_limit,
         disruptions=settings.max_disruptions,
         lost_node=settings.lost_node_limit,
+        team=settings.team_wait,
     )
 
 
@@ -139,4 +145,4 @@ def read_template(settings: Settings) -> dict[str, Any]:
         text = settings.job_template.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"JOB_TEMPLATE {settings.job_template} cannot be read: {error}") from None
-    return load_template(text, settings.trainer_image, settings.gpu_resource)
+    return load_template(text, settings.trainer_image, settings.gpu_resource, settings.max_nodes)

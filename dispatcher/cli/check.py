@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from dispatcher import factories
 from dispatcher.cli import clock_skew, guards
@@ -13,8 +14,11 @@ from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
+from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import ordinary_sidecars
 from dispatcher.launch.launcher import Launcher
+from dispatcher.launch.request import DRY_RUN
+from dispatcher.launch.teams import network_policy_of
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import ModelUnknown, NotFoundUnexplained, PortalError
 
@@ -26,6 +30,9 @@ NEEDED = (
 )
 # What it must allow as well with CREDENTIALS=scoped; manifests/components/scoped-credentials adds it.
 NEEDED_WITH_SCOPED = (("secrets", ("create", "patch")),)
+# What it must allow as well with MAX_NODES, unless TEAM_NETWORK_POLICY=off; manifests/components/teams adds it.
+NEEDED_WITH_TEAMS = (("networkpolicies", ("create",)),)
+_GRANTED_BY = {"secrets": "manifests/components/scoped-credentials", "networkpolicies": "manifests/components/teams"}
 # What it should allow as well where Kueue resumes the Jobs; manifests/components/kueue adds it.
 WANTED_WITH_KUEUE = (("workloads", ("list",)),)
 
@@ -50,13 +57,20 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult("cluster", "failed", str(error))
     else:
         yield _try("cluster", _cluster, cluster, skews)
-        for resource, verbs in (*NEEDED, *(NEEDED_WITH_SCOPED if settings.scoped else ())):
+        teams = settings.max_nodes > 1
+        more = (
+            *(NEEDED_WITH_SCOPED if settings.scoped else ()),
+            *(NEEDED_WITH_TEAMS if teams and settings.team_network_policy else ()),
+        )
+        for resource, verbs in (*NEEDED, *more):
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
         accepted = _try("job template at the API server", _dry_run, settings, cluster)
         yield accepted
         if accepted.result != "failed":
+            if teams:
+                yield _try("trainings on several nodes", _teams, settings, cluster)
             yield _try("admission policies", guards.refuse_evasions, settings, cluster)
         else:
             why = "not tried: where the template is refused, so is everything else"
@@ -136,7 +150,8 @@ def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:
 
 
 def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...]) -> str:
-    _need(cluster, resource, verbs, "failed", "; manifests/base/role.yaml has what is needed")
+    where = _GRANTED_BY.get(resource, "manifests/base/role.yaml")
+    _need(cluster, resource, verbs, "failed", f"; {where} has what is needed")
     return ", ".join(verbs)
 
 
@@ -164,6 +179,19 @@ def _clock(place: str, skew: float | None) -> str:
     if clock_skew.matters(skew):
         raise Otherwise("warning", clock_skew.sentence(place, skew))
     return f"within {clock_skew.TOLERATED:.0f} seconds of ours"
+
+
+def _teams(settings: Settings, cluster: KubernetesJobs) -> str:
+    """Dry runs of the largest training that may be asked for, and of its network. Raises ClusterError."""
+    request = replace(DRY_RUN, nodes=settings.max_nodes)
+    template, defaults = factories.read_template(settings), factories.defaults_of(settings)
+    job = build_job(template, request, message_id="dry-run", queued_at=0.0, defaults=defaults)
+    accepted = cluster.create_job(job, dry_run=True)
+    words = "is"
+    if settings.team_network_policy:
+        cluster.create_network_policy(network_policy_of(accepted), dry_run=True)
+        words = "and its NetworkPolicy are"
+    return f"a Job for {settings.max_nodes} nodes {words} accepted by dry runs; whether pods meet shows --in-pod"
 
 
 def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:

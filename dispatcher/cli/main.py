@@ -134,7 +134,8 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
     WARN is worth fixing; only FAIL keeps the dispatcher from working, and makes the exit code 1.
     """
     settings = settings_for_printing(environ)
-    wishes: dict[str, Any] = {"extra": (), "dataset": dataset, "gpus": None, "priority": None, "time_limit": None}
+    nothing = dict.fromkeys(("gpus", "nodes", "priority", "time_limit"))
+    wishes: dict[str, Any] = {"extra": (), "dataset": dataset, **nothing}
     try:
         request = None if model is None else decode(_compose(model, wishes), factories.bounds_of(settings))
     except MalformedRequest as error:
@@ -209,7 +210,8 @@ def render(environ: Environment, message: str) -> None:
 @click.argument("model", required=False)
 @click.option("--message", help="The whole message, sent as it is; @FILE or - for standard input.")
 @click.option("--dataset", help="Container of the dataset; else the model's configuration names it.")
-@click.option("--gpus", type=int, help="GPUs to ask for, within MAX_GPUS.")
+@click.option("--gpus", type=int, help="GPUs to ask for, on each node, within MAX_GPUS.")
+@click.option("--nodes", type=int, help="Nodes to ask for, within MAX_NODES.")
 @click.option("--priority", help="One of PRIORITY_CLASSES.")
 @click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
 @click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, passed to the trainer.")
@@ -297,9 +299,10 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
             # It would name another model than the one that was typed, or lose one of two values.
             fail(EXIT_USAGE, f"--field {name} is given twice, or is not yours to set")
         body[name] = value
+    resources = {name: wishes[name] for name in ("nodes", "gpus") if wishes[name] is not None}
     optional = {
         "dataset_container_name": wishes["dataset"],
-        "resources": None if wishes["gpus"] is None else {"gpus": wishes["gpus"]},
+        "resources": resources or None,
         "priority": wishes["priority"],
         "time_limit_seconds": wishes["time_limit"],
     }

@@ -19,7 +19,7 @@ from dispatcher.config.settings import Settings
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Stop
-from dispatcher.decisions.phases import DESCRIPTIONS
+from dispatcher.decisions.phases import description, nodes_that_run
 from dispatcher.decisions.phases import phase as phase_of
 from dispatcher.launch.request import MalformedRequest, decode
 from dispatcher.queue.azure import TrainingQueue
@@ -90,7 +90,7 @@ def _job(job: Job, pods: Sequence[Pod], settings: Settings, queued: KueueWorkloa
         state, sentence = "Stopping", decided.verdict.sentence
     else:
         place = queued.progress(job) if queued is not None else None
-        state, sentence = phase.title(), place or decided.progress or DESCRIPTIONS[phase]
+        state, sentence = phase.title(), place or decided.progress or description(phase, job, own)
     return {
         "name": job.name,
         "phase": phase.value,
@@ -98,6 +98,8 @@ def _job(job: Job, pods: Sequence[Pod], settings: Settings, queued: KueueWorkloa
         "sentence": sentence,
         "created": job.metadata.creation_timestamp,
         "reported": job.is_reported,
+        "nodes": job.nodes,
+        "nodes_running": nodes_that_run(own),
         "pods": [pod.name for pod in own],
     }
 
@@ -140,4 +142,5 @@ def _job_line(job: Mapping[str, Any] | None) -> str:
     if job is None:
         return "no Job"
     reported = "reported" if job["reported"] else "not yet reported"
-    return f"Job {job['name']} since {job['created']}: {job['state']}, {reported}: {job['sentence']}"
+    where = f" on {job['nodes']} nodes" if job["nodes"] > 1 else ""
+    return f"Job {job['name']}{where} since {job['created']}: {job['state']}, {reported}: {job['sentence']}"

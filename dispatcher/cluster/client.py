@@ -1,4 +1,4 @@
-"""Jobs, pods, Events and Jobs' Secrets of one namespace: the only importer of kubernetes.
+"""Jobs, pods, Events, Jobs' Secrets and NetworkPolicies of one namespace: the only importer of kubernetes.
 
 Replies are decoded into our own few fields (`objects`): the client's model objects would double the CPU of a launch.
 Every call is bounded on the client's side, too, since a half-open connection stays silent for ever.
@@ -59,6 +59,7 @@ _PATHS = {
     "pods": "/api/v1/namespaces/{}/pods",
     "events": "/api/v1/namespaces/{}/events",
     "secrets": "/api/v1/namespaces/{}/secrets",
+    "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
 }
@@ -156,6 +157,11 @@ class KubernetesJobs:
                     f"The Secret {metadata['name']} is not this Job's: a former Job's is removed by Kubernetes' garbage"
                     " collector; one that somebody made has to be removed by hand"
                 ) from None
+
+    def create_network_policy(self, policy: Mapping[str, Any], *, dry_run: bool = False) -> None:
+        """Create a NetworkPolicy. Raises ObjectConflict where there is one of its name."""
+        query = {"dryRun": "All"} if dry_run else {}
+        self._request("create", "networkpolicies", body=policy, query=query)
 
     def list_jobs(self, selector: str) -> Listing[Job]:
         return self._list(decoding.JOBS, "jobs", {"labelSelector": selector})

@@ -5,10 +5,13 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "training-dispatcher"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MODEL_ID = "training-dispatcher/model-id"
-# Kubernetes' own, on the pods of every Job: the Job's uid.
+# Kubernetes' own, on the pods of every Job: the Job's uid, and its name, which nobody else can write there.
 POD_OF = "batch.kubernetes.io/controller-uid"
+JOB_NAME = "batch.kubernetes.io/job-name"
 # Kubernetes' own, on the pods of an Indexed Job, as label and annotation: which of its nodes the pod is, from 0.
 INDEX = "batch.kubernetes.io/job-completion-index"
+# On the pods of a training on several nodes, "true": the Service that names them selects by it.
+TEAM = "training-dispatcher/team"
 
 # Holds a Job until its outcome was acknowledged by the portal: the Job is the outbox.
 FINALIZER = "training-dispatcher/report"
@@ -58,6 +61,9 @@ TRAINER_CONTAINER = "trainer"
 # The volume with the Job's Secret, and where the trainer has it. The Secret is named as the Job.
 CREDENTIALS_VOLUME = "training-credentials"
 CREDENTIALS_DIR = "/credentials"
+# The headless Service of a team's pods (manifests/base), and the port that torch's processes meet on.
+TEAM_SERVICE = "model-training"
+TEAM_MASTER_PORT = 29500
 KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # Its value until the portal was told. Nobody has a LocalQueue of this name, so Kueue keeps the Job suspended and lets
 # the label be changed; a Job without it may be labelled by Kueue, for a LocalQueue named default, and resumed (F51).

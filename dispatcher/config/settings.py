@@ -146,7 +146,25 @@ class Settings:
     max_active_jobs: int = setting(
         "MAX_ACTIVE_JOBS", whole(1, 100_000), "Unfinished Jobs at which receiving pauses", "1000"
     )
-    max_gpus: int = setting("MAX_GPUS", whole(0, 1024), "Most GPUs that a request may ask for in `resources.gpus`", "8")
+    max_gpus: int = setting(
+        "MAX_GPUS",
+        whole(0, 1024),
+        "Most GPUs that a request may ask for in `resources.gpus`, which are those of each node",
+        "8",
+    )
+    max_nodes: int = setting(
+        "MAX_NODES",
+        whole(1, 1024),
+        "Most nodes that a request may ask for in `resources.nodes`; 1: no training has more than one pod",
+        "1",
+    )
+    team_network_policy: bool = setting(
+        "TEAM_NETWORK_POLICY",
+        switch,
+        "on makes a NetworkPolicy for each training on several nodes, by which its pods are reached by each other "
+        "alone; off for clusters where nothing keeps pods from each other",
+        "on",
+    )
     max_time_limit: float = setting(
         "MAX_TIME_LIMIT_SECONDS",
         seconds(60, 90 * 86400),
@@ -258,6 +276,12 @@ class Settings:
         seconds(0, 90 * 86400),
         "How long a pod on a lost node may take to stop before the model fails; 0: for ever",
         "3600",
+    )
+    team_wait: float = setting(
+        "TEAM_WAIT_SECONDS",
+        seconds(0, 90 * 86400),
+        "How long a training may hold some of its nodes without having all before the model fails; 0: for ever",
+        "900",
     )
     ttl_after_report: int = setting(
         "TTL_AFTER_REPORT_SECONDS",

@@ -56,12 +56,13 @@ class JobGauges:
         now, metrics = self.clock(), self.metrics
         count: Counter[Phase] = Counter(ended.phase for ended in self.ended.latest(now))
         longest = {phase: 0.0 for phase in Phase if phase not in ENDED}
-        overdue = 0.0
+        overdue, gpus = 0.0, 0
         unacknowledged: list[float] = []
         for summary in self.summaries.all().values():
             count[summary.phase] += 1
             longest[summary.phase] = max(longest[summary.phase], age(summary.since, now))
             overdue = max(overdue, age(summary.overdue_since, now))
+            gpus += summary.gpus_in_use
             if self.tracking and summary.unacknowledged_since is not None:
                 unacknowledged.append(age(summary.unacknowledged_since, now))
         for phase in Phase:
@@ -72,6 +73,7 @@ class JobGauges:
         # Jobs that somebody deleted by force are still to be reported, too.
         metrics.unreported_jobs.set(count[Phase.REPORTING] + self.cache.tombstones())
         metrics.longest_overdue.set(overdue)
+        metrics.gpus_in_use.set(gpus)
         metrics.unacknowledged_jobs.set(len(unacknowledged))
         metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
 

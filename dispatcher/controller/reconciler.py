@@ -23,7 +23,7 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.second_looks import SecondLooks
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.decisions import disruptions, outcome, waiting
+from dispatcher.decisions import disruptions, outcome, teams, waiting
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.credentials import ScopedCredentials, doubted_at
@@ -128,13 +128,13 @@ class Reconciler:
         job = self.cache.job(name) or self.cache.tombstone(name)
         if job is None:
             return {"job": name}
-        pods = len(self.cache.pods_of(job))
+        attempt = teams.attempt(job, self.cache.pods_of(job))
         message_id = job.annotations.message_id
         return {
             "model": job.model_id,
             "job": name,
             **({"message_id": message_id} if message_id else {}),
-            **({"attempt": pods} if pods else {}),
+            **({"attempt": attempt} if attempt else {}),
         }
 
     def reconcile(self, name: str) -> None:
@@ -233,7 +233,7 @@ class Reconciler:
         if going.remove_pods:
             if job.is_deleting:
                 self.events.record(job, "Deleted", "The Job was deleted: its pods are ended, then it is reported")
-            self._remove_pods(pods)
+            self._remove_pods([pod for pod in pods if going.only in ("", pod.uid)])
         if going.check_at is not None:
             self.work.add_after(name, max(1.0, going.check_at - now))
         if not job.is_launched:

@@ -23,9 +23,9 @@ Seen = tuple[Job, *tuple[Pod, ...]]
 class Summary(msgspec.Struct, frozen=True, gc=False):
     """Times are epoch seconds, None where there is none: in its phase, past its limit, launched and unacknowledged.
 
-    seen: what it was made from; at: since when it is in its phase, or was created; gpus: asked for, None where that is
-    no number. sentence: what was decided about it, or what it waits for, "" where that needs no words; None: not
-    decided yet.
+    seen: what it was made from; at: since when it is in its phase, or was created; gpus: asked for, on all its nodes
+    together, None where that is no number. sentence: what was decided about it, or what it waits for, "" where that
+    needs no words; None: not decided yet.
     """
 
     phase: Phase
@@ -47,6 +47,15 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     def pods(self) -> tuple[Pod, ...]:
         return self.seen[1:]
 
+    @property
+    def gpus_in_use(self) -> int:
+        """Of a training on several nodes that has lost one, those of the others: they wait with their GPUs."""
+        if self.phase in (Phase.RUNNING, Phase.STOPPING):
+            return self.gpus or 0
+        if self.phase is Phase.WAITING and self.job.nodes > 1:
+            return (self.job.gpus or 0) * phases.nodes_that_run(self.pods)
+        return 0
+
     def after(self, decided: Outcome) -> Summary:
         """With what was decided. Ten thousand that wait for the same share one sentence."""
         if isinstance(decided, Going):
@@ -65,7 +74,7 @@ def summarise(job: Job, pods: Sequence[Pod]) -> Summary:
         objects.timestamp(job.annotations.launched_at) if unacknowledged else None,
         (job, *pods),
         since or job.created_at or 0.0,
-        job.gpus,
+        None if job.gpus is None else job.gpus * job.nodes,
         job.dataset,
         *(_reported(job) if phase in ENDED else ()),
     )

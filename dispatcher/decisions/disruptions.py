@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
-from dispatcher.decisions import pod_failure
+from dispatcher.decisions import pod_failure, teams
 from dispatcher.decisions.pod_failure import Verdict
 
 
@@ -34,13 +34,16 @@ def annotation(job: Job, pods: Sequence[Pod]) -> str:
 
 
 def verdict(job: Job, pods: Sequence[Pod], limit: int) -> Verdict | None:
-    """Why the Job has to be stopped, None while it may be disrupted again. limit: 0 for no limit."""
+    """Why the Job has to be stopped, None while it may be disrupted again. limit: of each node; 0 for no limit."""
     count = len(recorded(job)) + len(unrecorded(job, pods))
-    if not limit or count <= limit:
+    if not limit or count <= limit * job.nodes:
         return None
     last = _disrupted(pods)
-    why = pod_failure.explain(last[-1]) if last else Verdict("Disrupted", "Kubernetes disrupted the training")
-    return Verdict(why.code, f"{why.sentence.rstrip('.')} (disrupted {count} times; the limit is {limit})")
+    why = teams.explain(job, last[-1]) if last else Verdict("Disrupted", "Kubernetes disrupted the training")
+    said = f"disrupted {count} times; the limit is {limit}"
+    if job.nodes > 1:
+        said = f"{count} of its pods were taken away; the limit is {limit} for each node"
+    return Verdict(why.code, f"{why.sentence.rstrip('.')} ({said})")
 
 
 def _disrupted(pods: Sequence[Pod]) -> list[Pod]:

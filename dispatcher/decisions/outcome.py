@@ -7,29 +7,35 @@ are those of docs/troubleshoot.md; tests replay them from recordings of a real c
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Condition, Event
-from dispatcher.cluster.pods import Pod, Terminated, oldest_first
-from dispatcher.decisions import codes, containers, disruptions, pod_failure, waiting
-from dispatcher.decisions.codes import EXIT_CODES, LAST_PERMANENT
+from dispatcher.cluster.pods import Pod, oldest_first
+from dispatcher.decisions import (
+    codes,
+    containers,
+    disruptions,
+    ends,
+    failures,
+    pod_failure,
+    team_waiting,
+    teams,
+    waiting,
+)
+from dispatcher.decisions.codes import LAST_PERMANENT
 from dispatcher.decisions.pod_failure import AGAIN, Verdict
 from dispatcher.decisions.waiting import Limits
 from portal_client import messages
 
-_LAST_DELETION = 2.0
 # Seconds that the watch of pods may be behind that of Jobs; after that the pods are read from the API server.
 _STALE_PATIENCE = 5.0
 # Seconds that the kubelet gets beyond a deleted pod's own grace period to report its end, before it is called lost.
 _TERMINATION_SLACK = 60.0
 # Seconds for which other containers may go on after the trainer's end, to send their last logs for instance (F45).
 _SIDECAR_GRACE = 60.0
-# backoffLimit where a Job has none (API, JobSpec).
-_BACKOFF_LIMIT = 6
 # Characters of a reason in brief.
 _SHORT = 200
 
@@ -39,12 +45,14 @@ class Going:
     """Nothing to report yet.
 
     progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit.
-    remove_pods: pods that run on until somebody deletes them: of a deleted Job, or one whose trainer has ended.
+    remove_pods: pods that run on until somebody deletes them: of a deleted Job, or one whose trainer has ended. only:
+    the uid of the one that is meant, of a team.
     """
 
     progress: str | None = None
     check_at: float | None = None
     remove_pods: bool = False
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,9 +72,6 @@ class Ended:
 
 Outcome = Going | Stop | Ended
 JOB_VANISHED = Verdict("JobDeleted", f"The training job was removed before it ended. {AGAIN}")
-# "Container trainer for pod ns/model-1-abcde failed with exit code 66 matching FailJob rule at index 1"
-_EXIT_CODE = re.compile(r"failed with exit code ([0-9]{1,3})\b")
-_TRAINERS_EXIT_CODE = re.compile(rf"Container {names.TRAINER_CONTAINER} for pod \S+ {_EXIT_CODE.pattern}")
 _COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
 
 
@@ -85,13 +90,13 @@ def decide(
     ordered = oldest_first(pods)
     failing = job.condition("Failed") or job.condition("FailureTarget")
     over = job.is_finished or job.is_deleting or failing is not None
-    if over and any(_has_succeeded(pod) for pod in ordered):
+    if over and any(ends.has_published(job, pod) for pod in ordered):
         return _COMPLETED  # the model is published: nothing that happens to the Job afterwards changes that
     if ended := job.ended:
         # Also of a Job that was deleted afterwards: it ended before that.
         if (look_again := _stale_until(job, ordered, ended)) is not None and now < look_again:
             return Going(check_at=look_again)
-        return _complete(ordered) if ended.type == "Complete" else _failed(job, ordered, ended)
+        return _complete(job, ordered) if ended.type == "Complete" else _failed(job, ordered, ended)
     if job.is_deleting:
         return _deleted(job, ordered, failing, now)
     if failing is not None:
@@ -111,7 +116,8 @@ def decide(
         return left
     if (hopeless := _hopeless(job, ordered)) is not None:
         return Stop(hopeless)
-    waits = waiting.look(job, ordered, events, now, limits, failing_since)
+    look = waiting.look if job.nodes == 1 else team_waiting.look
+    waits = look(job, ordered, events, now, limits, failing_since)
     if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
         return Stop(waits.verdict)
     return Going(_with_last_attempt(job, ordered, waits.progress), waits.limit_at)
@@ -147,26 +153,60 @@ def _without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: floa
     Kubernetes then judges it by its exit code, as it does without a sidecar. Any other end stops the Job, since a
     sidecar that does not end with 0 would turn a success into a failed pod.
     """
+    if job.nodes > 1:
+        return _team_without_trainer(job, pods, now, seen_since)
     current = [pod for pod in pods if not pod.is_over]
     if not current or current[-1].is_deleting or not containers.goes_on_without_trainer(current[-1]):
         return None
-    pod = current[-1]
+    return _goes_on(job, current[-1], now, seen_since)
+
+
+def _goes_on(job: Job, pod: Pod, now: float, seen_since: float | None) -> Going | Stop:
     # The node's clock may be behind: by our own the grace began when the end was first seen.
     ended_at = max(objects.timestamp(pod.trainer_end.finished_at) or 0.0, seen_since or 0.0) or now
     if now < ended_at + _SIDECAR_GRACE:
         return Going(check_at=ended_at + _SIDECAR_GRACE)
-    judged, exit_code = _judged(pod), pod.trainer_end.exit_code
+    judged, exit_code = _judged(job, pod), pod.trainer_end.exit_code
     may_retry = not judged.completed and exit_code is not None and exit_code > LAST_PERMANENT
-    return Going(remove_pods=True) if may_retry and attempts(job) < _backoff_limit(job) else Stop(judged.verdict)
+    if may_retry and failures.attempts(job) < failures.backoff_limit(job):
+        return Going(remove_pods=True, only=pod.uid if job.nodes > 1 else "")
+    return Stop(judged.verdict)
+
+
+def _team_without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since: float | None) -> Going | Stop | None:
+    """The same of a team, pod by pod. That a node's trainer has ended with 0 ends nothing before all have.
+
+    Once node 0 has published, the others end by themselves: one that does not, or would be started once more, is of no
+    use any more.
+    """
+    published = [objects.timestamp(pod.trainer_end.finished_at) for pod in pods if ends.has_published(job, pod)]
+    if published:
+        due = max((time for time in published if time is not None), default=now) + _SIDECAR_GRACE
+        return Going(check_at=due) if now < due else Stop(_COMPLETED.verdict)
+    newest = teams.newest(job, pods)
+    all_well = len(newest) == job.nodes and all(pod.trainer_end.exit_code == 0 for pod in newest.values())
+    kept = [
+        pod
+        for pod in newest.values()
+        if not pod.is_deleting
+        and containers.goes_on_without_trainer(pod)
+        and (all_well or pod.trainer_end.exit_code != 0)
+    ]
+    found = [_goes_on(job, pod, now, seen_since) for pod in kept]
+    # Whose grace is over comes first.
+    return min(found, key=lambda left: isinstance(left, Going) and (left.check_at or 0.0), default=None)
 
 
 def _hopeless(job: Job, pods: Sequence[Pod]) -> Verdict | None:
     """Why no further attempt can do better than the last; podFailurePolicy knows exit codes only, and cannot tell."""
-    failed = [pod for pod in pods if pod.phase == "Failed"]
-    if not failed or any(pod.runs for pod in pods) or _counted(job, pods) > _backoff_limit(job):
+    failed = [pod for pod in pods if pod.phase == "Failed"][-1:]
+    if job.nodes > 1:  # the others run, and wait for it
+        failed = teams.failed(job, pods)
+    elif any(pod.runs for pod in pods):
         return None
-    verdict = pod_failure.explain(failed[-1])
-    return verdict if verdict.code in codes.PERMANENT else None
+    if failures.counted(job, pods) > failures.backoff_limit(job):
+        return None
+    return next((v for v in (teams.explain(job, pod) for pod in failed) if v.code in codes.PERMANENT), None)
 
 
 def _with_last_attempt(job: Job, pods: Sequence[Pod], progress: str | None) -> str | None:
@@ -174,65 +214,52 @@ def _with_last_attempt(job: Job, pods: Sequence[Pod], progress: str | None) -> s
 
     Nothing while a pod may still run its trainer, which reports itself.
     """
-    current = [pod for pod in pods if not pod.is_over]
+    current = [pod for pod in pods if not pod.is_over and not pod.index]  # of a team node 0 reports
     if any(pod.is_deleting or pod.runs or pod.has_ended for pod in current):
         return progress
-    dead = [pod for pod in pods if pod.phase == "Failed"]
-    if not dead:
+    dead = failures.last_to_blame(job, pods)
+    if dead is None:
         return progress
-    why = pod_failure.explain(dead[-1]).sentence.split(". ")[0].rstrip(".")[:_SHORT]
-    uncounted = dead[-1].is_deleting and attempts(job) <= _surely_counted(pods)
-    if pod_failure.disruption(dead[-1]) is None and not uncounted:
-        number = max(attempts(job), 1)
-        said = f"Attempt {number} of {max(_backoff_limit(job) + 1, number)} failed: {why}; the next one starts"
+    why = teams.explain(job, dead).sentence.split(". ")[0].rstrip(".")[:_SHORT]
+    uncounted = dead.is_deleting and failures.attempts(job) <= failures.surely_counted(pods)
+    if pod_failure.disruption(dead) is None and not uncounted:
+        number = max(failures.tried(job, pods), 1)
+        said = f"Attempt {number} of {max(failures.backoff_limit(job) + 1, number)} failed: {why}; the next one starts"
     else:
         said = f"Interrupted, which costs no attempt: {why}; the next pod starts"
     # What only passes by is not worth a word more.
     return f"{said}. {progress}" if progress and ":" in progress else said
 
 
-def _backoff_limit(job: Job) -> int:
-    return _BACKOFF_LIMIT if job.spec.backoff_limit is None else job.spec.backoff_limit
-
-
-def attempts(job: Job) -> int:
-    """How many of its pods have failed and are counted."""
-    return job.status.failed + len(job.status.uncounted_terminated_pods.failed)
-
-
-def _counted(job: Job, pods: Sequence[Pod]) -> int:
-    """`attempts`, or those that are known already where it is behind."""
-    return max(_surely_counted(pods), attempts(job))
-
-
-def _surely_counted(pods: Sequence[Pod]) -> int:
-    """Of a deleted pod only the Job controller knows whether it counts: one that a suspended Job gave up (Kueue's
-    preemption) does not.
-    """
-    return sum(pod.phase == "Failed" and not pod.is_deleting and pod_failure.disruption(pod) is None for pod in pods)
-
-
-def _judged(pod: Pod) -> Ended:
+def _judged(job: Job, pod: Pod) -> Ended:
     """The outcome by one pod whose trainer has ended."""
-    completed = pod.trainer_end.exit_code == 0 or _reports_completed(pod)
-    return _complete([pod]) if completed else Ended(False, pod_failure.explain(pod))
+    if pod.trainer_end.exit_code == 0 or ends.reports_completed(pod):
+        return _complete(job, [pod])
+    return Ended(False, teams.explain(job, pod))
 
 
-def _own_end(pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:
+def _own_end(job: Job, pods: Sequence[Pod], stopped_at: float | None) -> Ended | None:
     """How the last trainer ended by itself before its Job was stopped from outside at `stopped_at`; None: it did not.
 
-    Only where another container kept its pod: one that ended with its trainer has been judged by the Job controller.
+    Only where another container kept its pod: one that ended with its trainer has been judged by the Job controller. Of
+    a team the first that failed so; its success is node 0's word, which was asked before.
     """
-    if not pods or (pods[-1].is_over and not pods[-1].is_deleting):
+    if job.nodes > 1:
+        found = [_own_end_of(job, pod, stopped_at) for pod in sorted(pods, key=teams.ended_at)]
+        return next((own for own in found if own is not None and not own.completed), None)
+    return _own_end_of(job, pods[-1], stopped_at) if pods else None
+
+
+def _own_end_of(job: Job, pod: Pod, stopped_at: float | None) -> Ended | None:
+    if pod.is_over and not pod.is_deleting:
         return None
-    pod = pods[-1]
     word = pod_failure.trainer_word(pod)
-    if word is not None and word.code not in ("Terminated", "Completed"):
-        return _judged(pod)
+    if word is not None and word.code not in ("Terminated", "Completed", "PeerLost"):
+        return _judged(job, pod)
     finished = objects.timestamp(pod.trainer_end.finished_at)
     before = stopped_at is not None and finished is not None and finished < stopped_at
     # A program that ends with 0 on SIGTERM does so after it was told to.
-    return _judged(pod) if before and not _deleted_while_running(pod, pod.trainer_end) else None
+    return _judged(job, pod) if before and not ends.deleted_while_running(pod) else None
 
 
 def _suspended(job: Job) -> Going:
@@ -256,6 +283,8 @@ def _stale_until(job: Job, pods: Sequence[Pod], ended: Condition) -> float | Non
     if ended.reason == "DeadlineExceeded" or job.is_deleting:
         return None
     counted = max(1, job.status.failed + job.status.succeeded)
+    if job.nodes > 1 and ended.type == "Failed":
+        counted = 1  # the pods that the Job controller ended with it are removed at once
     if len(pods) >= counted and all(pod.is_over for pod in pods):
         return None
     return None if ended.since is None else ended.since + _STALE_PATIENCE
@@ -271,58 +300,43 @@ def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
     """
     if not pods or not all(pod.is_over for pod in pods):
         return None
+    if job.nodes > 1:
+        return _last_of_team(job, pods)
     pod = pods[-1]
-    if _has_succeeded(pod):
+    if ends.has_published(job, pod):
         return _COMPLETED if pod.phase == "Succeeded" else Stop(_COMPLETED.verdict)
     if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
         return None
-    count, code = _counted(job, pods), pod.trainer_end.exit_code
-    if code is not None and 0 < code <= LAST_PERMANENT:  # podFailurePolicy: FailJob
-        return Ended(False, pod_failure.explain(pod))
-    if count > _backoff_limit(job):
-        return Ended(False, _after(count, pod_failure.explain(pod)))
-    return None
+    return _without_retry(job, pods, pod, [pod])
 
 
-def _after(count: int, verdict: Verdict) -> Verdict:
-    return verdict if count < 2 else Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {count} attempts)")
+def _last_of_team(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
+    """The same of a team, of which no pod is left: the ends of all its nodes have to be known."""
+    newest = teams.newest(job, pods)
+    if any(ends.has_published(job, pod) for pod in pods):
+        complete = len(newest) == job.nodes and all(pod.phase == "Succeeded" for pod in newest.values())
+        return _COMPLETED if complete else Stop(_COMPLETED.verdict)
+    own = [pod for pod in teams.failed(job, pods) if not pod.is_deleting and pod_failure.disruption(pod) is None]
+    first = teams.cause(pods)
+    return _without_retry(job, pods, first, own) if first and own and len(newest) == job.nodes else None
 
 
-def _reports_completed(pod: Pod) -> bool:
-    word = pod_failure.trainer_word(pod)
-    # 202: it is published, and the portal was not told.
-    return pod.trainer_end.exit_code in (0, 202) and word is not None and word.code == "Completed"
+def _without_retry(job: Job, pods: Sequence[Pod], told: Pod, failed: Sequence[Pod]) -> Ended | None:
+    """The end as `told` tells it, where the exit code of one of `failed`, or their number, allows no other attempt."""
+    if any(0 < (pod.trainer_end.exit_code or 0) <= LAST_PERMANENT for pod in failed):  # podFailurePolicy: FailJob
+        return Ended(False, teams.explain(job, told))
+    count = failures.counted(job, pods)
+    if count <= failures.backoff_limit(job):
+        return None
+    tried = count if job.nodes == 1 else failures.tried(job, pods)
+    return Ended(False, failures.after(tried, teams.explain(job, told)))
 
 
-def _has_succeeded(pod: Pod) -> bool:
-    """Whether its trainer has published. One without a word has if it ended with 0 by itself, though another container
-    failed the pod; where it ended with its pod, the Job is complete.
-    """
-    if _reports_completed(pod):
-        return True
-    ended_well = pod.phase == "Failed" and pod.trainer_end.exit_code == 0 and not pod.status.reason
-    return ended_well and _complete([pod]).completed
-
-
-def _complete(pods: Sequence[Pod]) -> Ended:
-    """Complete is success, unless its pod was being taken away: a program that exits 0 on SIGTERM looks like it."""
-    for pod in pods:
-        ended = pod.trainer_end
-        if ended.exit_code != 0 or _reports_completed(pod):
-            continue
-        if pod_failure.disruption(pod) is not None or _deleted_while_running(pod, ended):
-            sentence = "The training was stopped before it finished, and its program ended as if it had succeeded"
-            return Ended(False, Verdict("Interrupted", f"{sentence}. {AGAIN}"))
-    return _COMPLETED
-
-
-def _deleted_while_running(pod: Pod, ended: Terminated) -> bool:
-    gone, finished = pod.gone_at, objects.timestamp(ended.finished_at)
-    if gone is None:
-        return False
-    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
-    grace = max(pod.metadata.deletion_grace_period_seconds, _LAST_DELETION)
-    return finished is None or finished >= gone - grace
+def _complete(job: Job, pods: Sequence[Pod]) -> Ended:
+    """Complete is success, unless its pod was being taken away; of a team node 0's word is enough."""
+    if job.nodes > 1 and any(ends.has_published(job, pod) for pod in pods):
+        return _COMPLETED
+    return Ended(False, ends.INTERRUPTED) if ends.interrupted(pods) else _COMPLETED
 
 
 def _deleted(job: Job, pods: Sequence[Pod], failing: Condition | None, now: float) -> Outcome:
@@ -334,7 +348,7 @@ def _deleted(job: Job, pods: Sequence[Pod], failing: Condition | None, now: floa
         return _failed(job, pods, failing)
     if stopped := stop_verdict(job):
         return _stopped(stopped)
-    if (own := _own_end(pods, job.gone_at)) is not None:
+    if (own := _own_end(job, pods, job.gone_at)) is not None:
         return own
     when = job.metadata.deletion_timestamp
     return Ended(False, Verdict("JobDeleted", f"The training job was deleted at {when} before it ended. {AGAIN}"))
@@ -346,7 +360,7 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
         if stopped := stop_verdict(job):
             return _stopped(stopped)
         announced = job.changed_at("FailureTarget") or failed.since
-        if (own := _own_end(pods, announced)) is not None:
+        if (own := _own_end(job, pods, announced)) is not None:
             return own
         limit = job.spec.active_deadline_seconds
         sentence = (
@@ -354,24 +368,7 @@ def _failed(job: Job, pods: Sequence[Pod], failed: Condition) -> Ended:
             "Ask for a longer time_limit_seconds, or for less training"
         )
         return Ended(False, Verdict("Timeout", sentence))
-    over = [pod for pod in pods if pod.phase == "Failed"] or [
-        pod for pod in pods if pod.is_deleting or pod_failure.disruption(pod) is not None
-    ]
-    if found := _TRAINERS_EXIT_CODE.search(failed.message):
-        # Of the pod that this was, perhaps no more was seen than that it ran: a watch broke, and its node was removed.
-        over = [pod for pod in over if pod.trainer_end.exit_code == int(found[1])]
-    if not over:
-        return Ended(False, _without_pods(failed))
-    verdict = pod_failure.explain(over[-1])
-    return Ended(False, _after(attempts(job), verdict) if failed.reason == "BackoffLimitExceeded" else verdict)
-
-
-def _without_pods(failed: Condition) -> Verdict:
-    """The pods are gone; the Job's condition still has the exit code."""
-    text = pod_failure.quoted(failed.message) or "no text"
-    found = _EXIT_CODE.search(text)
-    code = EXIT_CODES.get(int(found[1]), "TrainerFailed") if found else "JobFailed"
-    return Verdict(code, f"Kubernetes failed the training job ({failed.reason}): {text}")
+    return Ended(False, failures.told(job, pods, failed))
 
 
 def _gone_by(pods: Sequence[Pod]) -> float | None:

@@ -5,7 +5,7 @@ Pure, and without a clock: what follows from a phase is decided elsewhere (outco
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from dispatcher.cluster import objects
@@ -19,7 +19,7 @@ class Phase(StrEnum):
 
     LAUNCHING = "launching"  # created suspended; Processing is being sent to the portal
     QUEUED = "queued"  # launched and suspended: Kueue or a person resumes it
-    WAITING = "waiting"  # no trainer runs: no pod yet, no node yet, its image is being pulled
+    WAITING = "waiting"  # no trainer runs, or not on each of its nodes: no pod yet, no node yet, its image is pulled
     RUNNING = "running"
     STOPPING = "stopping"  # deleted, stopped or failed, or its trainer has ended, and its pods may still go on
     REPORTING = "reporting"  # ended; the portal has not acknowledged it
@@ -37,7 +37,7 @@ DESCRIPTIONS: Mapping[Phase, str] = {
     Phase.COMPLETED: "Ended",
     Phase.FAILED: "Ended",
 }
-"""For people, where nothing more is known of a Job than its phase."""
+"""For people; see `description`."""
 
 ENDED = frozenset({Phase.COMPLETED, Phase.FAILED})
 """Reported: nothing is left to do."""
@@ -58,10 +58,31 @@ def phase(job: Job, pods: Sequence[Pod]) -> Phase:
         return Phase.LAUNCHING
     if job.is_suspended:
         return Phase.QUEUED
-    if any(pod.runs for pod in pods):
+    if is_whole(job, pods):
         return Phase.RUNNING
     # Its trainer has ended and another container goes on: the Job is about to be stopped.
     return Phase.STOPPING if any(containers.goes_on_without_trainer(pod) for pod in pods) else Phase.WAITING
+
+
+def nodes_that_run(pods: Iterable[Pod]) -> int:
+    """On how many of its nodes a trainer runs. pods: of one Job."""
+    return len({pod.index for pod in pods if pod.runs})
+
+
+def is_whole(job: Job, pods: Sequence[Pod]) -> bool:
+    """Whether it trains: a trainer runs on each node that has not done its part, and on one at least."""
+    done = {pod.index for pod in pods if pod.phase == "Succeeded" or pod.trainer_end.exit_code == 0}
+    running = {pod.index for pod in pods if pod.runs}
+    return bool(running) and len(running | done) >= job.nodes
+
+
+def description(phase: Phase, job: Job, pods: Sequence[Pod]) -> str:
+    """For people, where nothing more is known of the Job than its phase and its pods."""
+    if job.nodes > 1 and phase is Phase.RUNNING:
+        return f"{DESCRIPTIONS[phase]} on {job.nodes} nodes"
+    if job.nodes > 1 and phase in (Phase.WAITING, Phase.STOPPING) and (running := nodes_that_run(pods)):
+        return f"{running} of {job.nodes} pods run"
+    return DESCRIPTIONS[phase]
 
 
 def since(phase: Phase, job: Job, pods: Sequence[Pod]) -> float | None:

@@ -13,8 +13,8 @@ from operator import attrgetter
 from dispatcher.cluster import objects, words
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
-from dispatcher.cluster.pods import Pod
-from dispatcher.decisions import containers
+from dispatcher.cluster.pods import Pod, oldest_first
+from dispatcher.decisions import containers, teams
 from dispatcher.decisions.containers import Awaited
 from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted, start_failure
 
@@ -39,6 +39,7 @@ _STUCK = frozenset(
     }
 )
 _SET_UP = frozenset({"Pulling", "Pulled", "Created", "Started"})
+_CREATING = ("ContainerCreating", "PodInitializing")
 _CREATING_PATIENCE = 60.0
 # Seconds without a pod before its Events are worth a call.
 _NO_POD_PATIENCE = 10.0
@@ -46,7 +47,10 @@ _NO_POD_PATIENCE = 10.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds; 0 for unschedulable, quota and lost_node means for ever. disruptions: a number of pods; 0: no limit."""
+    """Seconds; 0 for unschedulable, quota, lost_node and team means for ever.
+
+    disruptions: a number of pods (of each node); 0: no limit. team: for a team of which some pods have no node.
+    """
 
     image_pull: float
     container_config: float
@@ -55,6 +59,7 @@ class Limits:
     quota: float
     disruptions: int = 0
     lost_node: float = 0.0
+    team: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,14 @@ def look(
     """
     current = [pod for pod in pods if not pod.is_over]
     if not current:
-        return _no_pod(job, pods, events, now, limits)
-    pod = current[-1]
+        return without_pod(job, pods, events, now, limits)
+    return of_pod(current[-1], events, now, limits, failing_since)
+
+
+def of_pod(
+    pod: Pod, events: Sequence[Event], now: float, limits: Limits, failing_since: float | None = None
+) -> Waiting:
+    """What one pod that is not over waits for. events: its own."""
     if pod.is_deleting:
         return _leaving(pod, limits)
     if pod.runs or pod.has_ended:
@@ -190,7 +201,7 @@ def _scheduling(pod: Pod, since: float, now: float, limits: Limits) -> Waiting:
     return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
 
 
-def _no_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, limits: Limits) -> Waiting:
+def without_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, limits: Limits) -> Waiting:
     """Between two pods, or the API server refuses to make one."""
     since = restarted(job, pods) or now
     # Times have whole seconds.
@@ -236,12 +247,23 @@ def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:
     if job.is_suspended or job.is_finished or job.is_deleting:
         return None
     living = [pod for pod in pods if not pod.is_over]
+    if job.nodes > 1:
+        living = _least_far(job, pods)
     if not living:
         since = restarted(job, pods)
         return job.uid if since is not None and now >= since + _NO_POD_PATIENCE else None
     pod = living[-1]
-    creating = containers.awaited(pod).reason in ("ContainerCreating", "PodInitializing")
+    creating = containers.awaited(pod).reason in _CREATING
     return pod.uid if creating and now >= _since_scheduled(pod, now) + _CREATING_PATIENCE else None
+
+
+def _least_far(job: Job, pods: Sequence[Pod]) -> list[Pod]:
+    """Of a team's pods the one that may need an explanation; none where a node has no pod."""
+    newest = teams.newest(job, oldest_first(pods))
+    if len(newest) < job.nodes or any(pod.phase == "Failed" for pod in newest.values()):
+        return []
+    living = [pod for pod in newest.values() if not pod.is_over]
+    return sorted(living, key=lambda pod: containers.awaited(pod).reason not in _CREATING)[:1]
 
 
 def restarted(job: Job, pods: Sequence[Pod]) -> float | None:

@@ -22,7 +22,12 @@ _OTHER = re.compile(r"rdma|hca|efa|infiniband|roce|sriov|vf|nic|fuse|kvm|tun|fpg
 
 def trainer_of(job: Mapping[str, Any]) -> dict[str, Any]:
     """The container of the trainer in a Job, or in a template that was checked; not a copy."""
-    containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
+    return trainer_of_pod(job["spec"]["template"]["spec"])
+
+
+def trainer_of_pod(pod_spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The same in the pod's spec."""
+    containers: list[dict[str, Any]] = pod_spec["containers"]
     return next(c for c in containers if c.get("name") == names.TRAINER_CONTAINER)
 
 

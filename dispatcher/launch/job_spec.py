@@ -89,7 +89,7 @@ def build_job(
 
     spec = job["spec"]
     spec["suspend"] = True
-    spec["parallelism"] = spec["completions"] = 1
+    spec["parallelism"] = spec["completions"] = request.nodes or 1
     spec["activeDeadlineSeconds"] = min(
         request.time_limit or spec.get("activeDeadlineSeconds") or defaults.time_limit, defaults.time_limit
     )
@@ -112,7 +112,26 @@ def build_job(
         pod["spec"]["priorityClassName"] = request.priority
     _tolerate_flapping_nodes(pod["spec"])
     _complete_container(pod["spec"], request, run, defaults, shown)
+    if (nodes := spec["completions"]) > 1:
+        spec["completionMode"] = "Indexed"
+        pod_metadata["labels"][names.TEAM] = "true"
+        _join(pod["spec"], request.model_container, nodes)
     return job
+
+
+def _join(pod_spec: dict[str, Any], job: str, nodes: int) -> None:
+    """What a node needs to find the others: names of pods, and torchrun's variables for a launch on several nodes.
+
+    Kubernetes gives the pod with index k of an Indexed Job the host name JOB-k, in the domain of the headless Service
+    that `subdomain` names (an operator's own where the template has one).
+    """
+    domain = pod_spec["subdomain"] = pod_spec.get("subdomain") or names.TEAM_SERVICE
+    said = {"NNODES": str(nodes), "MASTER_ADDR": f"{job}-0.{domain}", "MASTER_PORT": str(names.TEAM_MASTER_PORT)}
+    read = {"NODE_RANK": f"metadata.annotations['{names.INDEX}']", "POD_IP": "status.podIP"}
+    gpus.trainer_of_pod(pod_spec)["env"] += [
+        *({"name": name, "value": value} for name, value in said.items()),
+        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in read.items()),
+    ]
 
 
 def shared_credentials(template: Mapping[str, Any]) -> list[str]:
@@ -141,7 +160,7 @@ def _complete_container(
     defaults: JobDefaults,
     shown: ProcessingStatus | None,
 ) -> None:
-    container = next(c for c in pod_spec["containers"] if c.get("name") == names.TRAINER_CONTAINER)
+    container = gpus.trainer_of_pod(pod_spec)
     container["image"] = container.get("image") or defaults.image
     if request.gpus is not None:
         _set_gpus(pod_spec, container, request.gpus, defaults.gpu_resource)

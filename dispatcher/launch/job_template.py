@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -34,18 +35,22 @@ RESERVED_ENV = frozenset(
     }
 )
 
+# The same for trainings on several nodes: they are a template's own where MAX_NODES allows none.
+TEAM_ENV = frozenset({"NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "POD_IP"})
+
 # Deeper than any Job, and the end of a YAML alias that contains itself.
 _MAX_DEPTH = 40
 
-_ONE_POD = "one model is one pod"
+_NODES = "a message's resources.nodes says how many pods a training has"
+_TOGETHER = "the pods of a training succeed or fail together"
 _NOT_YOURS = {
     "ttlSecondsAfterFinished": "it is set after the outcome was reported (TTL_AFTER_REPORT_SECONDS)",
     "podFailurePolicy": "the exit codes of the trainer's contract decide",
     "selector": "the Job controller makes it",
     "manualSelector": "the Job controller makes it",
-    "backoffLimitPerIndex": _ONE_POD,
-    "maxFailedIndexes": _ONE_POD,
-    "successPolicy": _ONE_POD,
+    "backoffLimitPerIndex": _TOGETHER,
+    "maxFailedIndexes": _TOGETHER,
+    "successPolicy": _TOGETHER,
     "managedBy": "Kubernetes' own Job controller is needed",
 }
 
@@ -58,10 +63,13 @@ class TemplateError(ValueError):
         super().__init__("The Job template cannot work:\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
-def load_template(text: str, image: str = "", gpu_resource: str = names.GPU_RESOURCE) -> dict[str, Any]:
+def load_template(
+    text: str, image: str = "", gpu_resource: str = names.GPU_RESOURCE, max_nodes: int = 1
+) -> dict[str, Any]:
     """Parse and check the template. image: used where the template leaves the trainer's image out.
 
-    gpu_resource: what a message's number of GPUs means where the template asks for none. Raises TemplateError.
+    gpu_resource: what a message's number of GPUs means where the template asks for none. max_nodes: the most nodes of a
+    training. Raises TemplateError.
     """
     try:
         twice = [problem for node in yaml.compose_all(text, yaml.SafeLoader) for problem in _twice(node)]
@@ -76,6 +84,10 @@ def load_template(text: str, image: str = "", gpu_resource: str = names.GPU_RESO
     # What is not JSON cannot be searched safely, either.
     if problems := list(_no_json(template, "", 0)) or list(_problems(template, image, gpu_resource)):
         raise TemplateError(problems)
+    env = gpus.trainer_of(template).get("env") or ()
+    if max_nodes > 1 and (taken := [entry["name"] for entry in env if entry["name"] in TEAM_ENV]):
+        where = f"spec.template.spec.containers[{names.TRAINER_CONTAINER}].env"
+        raise TemplateError([f"{where}[{name}] must be left out: with MAX_NODES it is written" for name in taken])
     return template
 
 
@@ -184,12 +196,12 @@ def _metadata_problems(template: Mapping[str, Any], where: str) -> Iterator[str]
 def _spec_problems(spec: Mapping[str, Any]) -> Iterator[str]:
     for key in ("parallelism", "completions"):
         if spec.get(key, 1) != 1:
-            yield f"spec.{key} is {spec[key]!r}; {_ONE_POD}: leave it out"
+            yield f"spec.{key} is {spec[key]!r}: leave it out, {_NODES}"
     for key, why in _NOT_YOURS.items():
         if key in spec:
             yield f"spec.{key} must be left out: {why}"
     if spec.get("completionMode", "NonIndexed") != "NonIndexed":
-        yield f"spec.completionMode must be left out: {_ONE_POD}"
+        yield f"spec.completionMode must be left out: {_NODES}"
     if spec.get("podReplacementPolicy", "Failed") != "Failed":
         yield "spec.podReplacementPolicy must be Failed: two pods of one model would fence each other out"
     if spec.get("suspend", True) is not True:
@@ -205,6 +217,8 @@ def _pod_problems(pod: Mapping[str, Any], where: str, image: str, gpu_resource: 
         yield f"{where}.restartPolicy must be Never: retries are the Job's, by exit code"
     if "activeDeadlineSeconds" in pod:
         yield f"{where}.activeDeadlineSeconds must be left out: spec.activeDeadlineSeconds is the limit"
+    if not re.fullmatch(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?", str(pod.get("subdomain") or "")):
+        yield f"{where}.subdomain is {pod['subdomain']!r}; the name of a headless Service would be right"
     grace = pod.get("terminationGracePeriodSeconds", 30)
     if type(grace) is not int or grace < 0:
         yield f"{where}.terminationGracePeriodSeconds must be a whole number of seconds"

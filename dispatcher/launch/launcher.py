@@ -2,6 +2,7 @@
 
     2  GET the model's status           4  PUT Processing
     3  create the Job, suspended        4b make its Secret, with scoped credentials
+                                        4c make its NetworkPolicy, on several nodes
                                         5  resume the Job, noting that it was launched
 
 Steps 1 (receive) and 6 (delete) are intake's. The suspended Job is the record: whoever comes next (this dispatcher
@@ -35,6 +36,7 @@ from dispatcher.decisions.admission import Action, Decision, JobEffect
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import DRY_RUN, TrainingRequest
+from dispatcher.launch.teams import TeamNetworks
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from portal_client import messages, reporting
@@ -53,8 +55,8 @@ _NO_CREDENTIALS = (
     "it waits for a Secret of its own, which dispatchers with CREDENTIALS=shared do not make. Set CREDENTIALS=scoped "
     "again, or delete the Job and send the request again"
 )
-# Seconds until its message is looked at again.
-_NO_CREDENTIALS_PAUSE = 60.0
+# Seconds until the message of a Job that waits for the operator is looked at again.
+_OPERATORS_PAUSE = 60.0
 
 
 class OutOfTime(Exception):
@@ -86,8 +88,9 @@ class Launcher:
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
     of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports. lag: seconds
     by which the portal's answers may be behind; doubt: see `admission.decide`. kueue_queue: the LocalQueue that resumes
-    the Jobs, "" where we do. credentials: None where all trainings share the template's. identity: of this process,
-    noted on its Jobs. timed(step): measures one step.
+    the Jobs, "" where we do. credentials: None where all trainings share the template's; networks: None where the pods
+    of a training on several nodes reach each other anyhow. identity: of this process, noted on its Jobs. timed(step):
+    measures one step.
     """
 
     cluster: Cluster
@@ -100,6 +103,7 @@ class Launcher:
     doubt: float = admission.REFUSAL_DOUBT
     kueue_queue: str = ""
     credentials: ScopedCredentials | None = None
+    networks: TeamNetworks | None = None
     events: EventRecorder = NULL_RECORDER
     timed: Callable[[str], AbstractContextManager[object]] = nullcontext
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -129,8 +133,7 @@ class Launcher:
             self._check_time(delivery)
             created = self._create(replace(delivery, shown=status), request)
             if created is not None:
-                self._go_on(created, request.model_id, delivery, acknowledged=False)
-                return decision
+                return self._go_on(created, request.model_id, delivery, acknowledged=False) or decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
             job = self.cluster.get_job(request.model_container)
             asked = self.clock()
@@ -238,13 +241,14 @@ class Launcher:
                 if job.is_scoped and self.credentials is None:
                     # Before the portal hears of it: its pod would wait for ever for a Secret that nobody makes.
                     log.warning("Model %s: Job %s stays suspended: %s", model_id, job.name, _NO_CREDENTIALS)
-                    return Decision(Action.LATER, _NO_CREDENTIALS, _NO_CREDENTIALS_PAUSE)
+                    return Decision(Action.LATER, _NO_CREDENTIALS, _OPERATORS_PAUSE)
                 if delivery.message_id:
                     self.events.record(job, "Adopted", "Its message was redelivered: the launch continues")
                 else:
                     text = "It was never launched and no message came for it: launched from its annotations"
                     self.events.record(job, "TakenOn", text)
-                self._go_on(job, model_id, delivery, acknowledged=status is ProcessingStatus.PROCESSING)
+                acknowledged = status is ProcessingStatus.PROCESSING
+                return self._go_on(job, model_id, delivery, acknowledged=acknowledged) or decision
             case JobEffect.REMOVE:
                 # A crash after it: the watcher finds a deleted Job, the portal's status is terminal, and it is let go.
                 log.warning("Job %s was never launched and its model has ended: removing it", job.name)
@@ -293,8 +297,8 @@ class Launcher:
         except ObjectInvalid:
             return job  # Kueue was faster, and has resumed it
 
-    def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> None:
-        """Steps 4 to 5."""
+    def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> Decision | None:
+        """Steps 4 to 5. Returns what becomes of the message where that is not what was decided."""
         if not acknowledged:
             self._check_time(delivery)
             with self.timed("mark"):
@@ -305,6 +309,13 @@ class Launcher:
         # A crash here: redelivered or taken on; the Job is still suspended, step 4 is repeated, which changes nothing.
         notes = self._give_credentials(job)
         # A crash here: the same; the Secret is this Job's already, and gets signatures once more.
+        if self.networks is not None and job.nodes > 1:
+            with self.timed("network"):
+                refused = self.networks.open(job)
+            if refused:
+                # Suspended as it is. Others need not wait for what the operator has to do for this one.
+                return Decision(Action.LATER, refused, _OPERATORS_PAUSE)
+        # A crash here: the same; the policy is found made.
         try:
             with self.timed("resume"):
                 job = self._resume(job, acknowledged, notes)
@@ -322,7 +333,9 @@ class Launcher:
         message_id = job.annotations.message_id
         # One Event for all steps that went well: each is a call, as dear as a step.
         told = "; the portal has acknowledged Processing" if acknowledged else ""
-        self.events.record(job, "Launched", f"Launched for message {message_id}: {whose}{told}")
+        where = f" on {job.nodes} nodes" if job.nodes > 1 else ""
+        self.events.record(job, "Launched", f"Launched for message {message_id}{where}: {whose}{told}")
+        return None
 
     def _mark_processing(self, model_id: str, delivery: Delivery) -> bool:
         """Step 4: whether the portal has acknowledged Processing. If not, the training starts all the same."""

@@ -19,6 +19,8 @@ MAX_BYTES = 64 * 1024
 # White space and byte order marks, in whatever order they come.
 _EDGES = "\ufeff \t\r\n"
 _MAX_DEPTH = 32
+# Of a label of DNS, such as a pod's host name.
+_LONGEST_NAME = 63
 # How the JSON text of an object or array begins.
 _OPENINGS = ("{", "[")
 _IN_TEXT = ('"{', '"[')
@@ -37,8 +39,8 @@ class MalformedRequest(ValueError):
 class TrainingRequest:
     """One request to train one model.
 
-    gpus, priority, time_limit (seconds): None where the message leaves it to the operator's template.
-    body: the whole message, unchanged, for the trainer.
+    gpus (of each node), priority, time_limit (seconds): None where the message leaves it to the operator's template.
+    body: the whole message, unchanged, for the trainer. nodes: None where the message says nothing of them: one.
     """
 
     model_id: str
@@ -48,6 +50,7 @@ class TrainingRequest:
     priority: str | None
     time_limit: int | None
     body: Mapping[str, Any]
+    nodes: int | None = None
 
     def to_json(self) -> str:
         """The request as it is kept on the Job; `decode` reads it back."""
@@ -69,6 +72,7 @@ class Bounds:
     priority_classes: tuple[str, ...] = ()
     claimed_gpus: int = 0  # those of a template that asks for them by claims; a message can only do without them
     own_datasets: bool = False  # a dataset must not be another model's container
+    max_nodes: int = 1
 
 
 def decode(text: str, bounds: Bounds) -> TrainingRequest:
@@ -102,14 +106,16 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
     if bounds.own_datasets and dataset is not None and (problem := foreign_dataset(model, dataset)):
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
     longest = int(bounds.max_time_limit)
+    resources = _resources(body)
     request = TrainingRequest(
         model_id=model_id,
         model_container=model,
         dataset_container=dataset,
-        gpus=_gpus(body, bounds),
+        gpus=_gpus(resources, bounds),
         priority=_priority(body, bounds),
         time_limit=_whole(body.get("time_limit_seconds"), "time_limit_seconds", 1, longest, "MAX_TIME_LIMIT_SECONDS"),
         body=body,
+        nodes=_nodes(resources, bounds, model),
     )
     # "1e15" is written back as 1000000000000000.0: a short message may grow past what one variable of a pod's
     # environment holds (128 KiB on Linux).
@@ -244,14 +250,34 @@ def _check_tree(value: Any, depth: int = 1) -> None:
         _bad("NotJson", f"The message has a text with NUL or half a Unicode pair: {_shown(value)}")
 
 
-def _gpus(body: Mapping[str, Any], bounds: Bounds) -> int | None:
+def _resources(body: Mapping[str, Any]) -> Mapping[str, Any]:
     resources = body.get("resources")
     if resources is None:
-        return None
+        return {}
     if not isinstance(resources, dict):
         _bad("InvalidField", f'The field "resources" is {_shown(resources)}; {{"gpus": 1}} would be right')
-    if unknown := sorted(set(resources) - {"gpus"}):
-        _bad("InvalidField", f'The field {_shown("resources." + unknown[0])} is not known; only "resources.gpus" is')
+    if unknown := sorted(set(resources) - {"gpus", "nodes"}):
+        known = 'only "resources.gpus" and "resources.nodes" are'
+        _bad("InvalidField", f"The field {_shown('resources.' + unknown[0])} is not known; {known}")
+    return resources
+
+
+def _nodes(resources: Mapping[str, Any], bounds: Bounds, name: str) -> int | None:
+    number = resources.get("nodes")
+    if bounds.max_nodes == 1 and number is not None and (type(number) is not int or number != 1):
+        right = "no such field, or 1, would be right: trainings on several nodes are off (the operator's MAX_NODES)"
+        _bad("InvalidField", f'The field "resources.nodes" is {_shown(number)}; {right}')
+    nodes = _whole(number, "resources.nodes", 1, bounds.max_nodes, "MAX_NODES")
+    # A pod's host name is the Job's name with its index, and no longer than a label of DNS: the API server takes no
+    # Indexed Job whose last pod could have none.
+    longest = _LONGEST_NAME - len(f"-{(nodes or 1) - 1}")
+    if nodes is not None and nodes > 1 and len(name) > longest:
+        right = f"on {nodes} nodes at most {longest} would be right, since each pod is named by it and its number"
+        _bad("InvalidField", f'The field "model_container_name", {_shown(name)}, has {len(name)} characters; {right}')
+    return nodes
+
+
+def _gpus(resources: Mapping[str, Any], bounds: Bounds) -> int | None:
     number = _whole(resources.get("gpus"), "resources.gpus", 0, bounds.max_gpus, "MAX_GPUS")
     if bounds.claimed_gpus and number not in (None, 0, bounds.claimed_gpus):
         right = "no such field, or 0 for none, would be right: the operator's template gives GPUs by claims"

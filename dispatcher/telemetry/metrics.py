@@ -36,7 +36,7 @@ AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 
 # Results of a message besides those of an admission decision.
 OTHER_RESULTS = ("outage", "retry", "poison")
-LAUNCH_STEPS = ("status", "create", "mark", "credentials", "resume", "delete")
+LAUNCH_STEPS = ("status", "create", "mark", "credentials", "network", "resume", "delete")
 # Why no message is received: the outages that the circuit breaker distinguishes, and our own reasons.
 PAUSES = (*CAUSES, "full", "starting", "api_key")
 BREAKER_STATES = ("closed", "open", "half_open")
@@ -106,6 +106,8 @@ class Metrics:
         what = "Time in this phase of the Job that has been in it longest"
         unended = [phase for phase in Phase if phase not in ENDED]
         self.longest_in_phase = self._new(Gauge, "longest_in_phase_seconds", what, phase=unended)
+        what = "Number of GPUs that trainings hold, on all their nodes together, as asked for"
+        self.gpus_in_use = self._new(Gauge, "gpus_in_use", what)
         what = "Number of ended Jobs whose outcome the portal has not acknowledged"
         self.unreported_jobs = self._new(Gauge, "unreported_jobs", what)
         what = "Number of launched Jobs whose Processing the portal has not acknowledged"

@@ -47,6 +47,7 @@ def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
         "since": epoch(message.queued_at),
         "queued_at": epoch(message.queued_at),
         "gpus": None,
+        "nodes": None,
         "dataset": None,
         "message_id": message.id,
     }
@@ -57,7 +58,9 @@ def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
         request = decode(message.text, bounds)
     except MalformedRequest as error:
         return {**row, "code": error.code, "sentence": redact(f"It will be refused: {error.sentence}")}
-    return {**row, "gpus": request.gpus, "dataset": request.dataset_container}
+    nodes = request.nodes or 1
+    gpus = None if request.gpus is None else request.gpus * nodes
+    return {**row, "gpus": gpus, "nodes": nodes, "dataset": request.dataset_container}
 
 
 def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> list[Row]:

@@ -17,8 +17,8 @@ from typing import Any
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.controller.summaries import Seen, Summary, summarise
-from dispatcher.decisions import disruptions, outcome
-from dispatcher.decisions.phases import DESCRIPTIONS, Phase
+from dispatcher.decisions import disruptions, outcome, teams
+from dispatcher.decisions.phases import DESCRIPTIONS, Phase, description, nodes_that_run
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
@@ -90,7 +90,7 @@ class Page:
 class Sections:
     """A world in order: running and waiting the oldest first, ended and refused the newest first.
 
-    now: epoch seconds. phases: the number of Jobs and requests in each; gpus_in_use: of those that run.
+    now: epoch seconds. phases: the number of Jobs and requests in each; gpus_in_use: held by trainings.
     """
 
     def __init__(self, world: World, rules: Rules, now: float) -> None:
@@ -118,7 +118,7 @@ class Sections:
         count = {str(phase): len(those) for phase, those in by_phase.items()}
         count |= {ON_THE_QUEUE: len(self._requests["waiting"]), REFUSED: len(self._requests["refused"])}
         self.phases = {phase: number for phase, number in count.items() if number}
-        self.gpus_in_use = sum(job.gpus or 0 for job in self._jobs["running"])
+        self.gpus_in_use = sum(job.gpus_in_use for name in ("running", "waiting") for job in self._jobs[name])
 
     def shown(self, page: Page) -> tuple[dict[str, Any], list[Job]]:
         """Each section as {total, matching, offset, rows}, and the Jobs that run among those rows.
@@ -155,14 +155,14 @@ class Sections:
         phase = summary.phase
         if phase is Phase.RUNNING:
             progress = self._progress.get(summary.job.uid)
-            return None, (progress and progress.message) or DESCRIPTIONS[phase]
+            return None, (progress and progress.message) or description(phase, summary.job, summary.pods)
         if phase is Phase.LAUNCHING:
             return None, DESCRIPTIONS[phase]
         if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
             return stopped.code, stopped.sentence
         if summary.sentence is None:
             summary = summary.after(outcome.decide(summary.job, summary.pods, (), self._now, self._rules.limits))
-        return summary.code, summary.sentence or DESCRIPTIONS[phase]
+        return summary.code, summary.sentence or description(phase, summary.job, summary.pods)
 
     def _matching(self, jobs: Sequence[Summary], words: Sequence[str]) -> list[Summary]:
         # Hiding takes text away and puts this word there: nearly all that do not match are told before it.
@@ -205,14 +205,17 @@ def _all_in(words: Iterable[str], text: str) -> bool:
 
 
 def _newest(summary: Summary) -> Sequence[Pod]:
-    """Its newest pod, if it has one."""
-    return summary.seen[1:] if len(summary.seen) < 3 else oldest_first(summary.pods)[-1:]
+    """Its newest pod, if it has one; on several nodes the newest of each, in their order."""
+    if len(summary.seen) < 3:
+        return summary.seen[1:]
+    pods = oldest_first(summary.pods)
+    return list(teams.newest(summary.job, pods).values()) if summary.job.nodes > 1 else pods[-1:]
 
 
 def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalProgress | None) -> Row:
     """One Job as a row."""
     job, pods = summary.job, summary.pods
-    current = next(iter(_newest(summary)), None)
+    current = _newest(summary)
     # Of Jobs that ended before this process began only the metadata are known.
     whole = bool(job.spec.template.spec.containers)
     return {
@@ -226,15 +229,24 @@ def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalP
         "started_at": _started(pods),
         "ended_at": time_in(job.ended.last_transition_time) if job.ended else None,
         "gpus": summary.gpus if whole else None,
-        "node": current.node if current else None,
-        "pod": current.name if current else None,
-        "attempts": job.status.active + job.status.failed + job.status.succeeded if whole else None,
+        "nodes": job.nodes if whole else None,
+        "nodes_running": nodes_that_run(pods),
+        "node": ", ".join(dict.fromkeys(pod.node for pod in current if pod.node)) or None,
+        "pod": ", ".join(pod.name for pod in current) or None,
+        "attempts": _attempts(job, pods) if whole else None,
         "disruptions": len(disruptions.recorded(job)) + len(disruptions.unrecorded(job, pods)),
         "dataset": summary.dataset,
         "run_id": job.annotations.run_id,
         "message_id": job.annotations.message_id,
         "progress": _progress(progress),
     }
+
+
+def _attempts(job: Job, pods: Sequence[Pod]) -> int:
+    """On several nodes Kubernetes counts pods, which may have ended in one incident."""
+    if job.nodes == 1:
+        return job.status.active + job.status.failed + job.status.succeeded
+    return teams.attempts(pods) + any(pod.phase != "Failed" for pod in pods)
 
 
 def _started(pods: Sequence[Pod]) -> str | None:

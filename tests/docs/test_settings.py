@@ -16,6 +16,7 @@ from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.phases import Phase
+from dispatcher.launch.job_template import RESERVED_ENV, TEAM_ENV
 from dispatcher.telemetry.metrics import (
     BREAKER_STATES,
     LAUNCH_STEPS,
@@ -73,6 +74,7 @@ def test_every_setting_that_the_pages_name_exists() -> None:
     known |= {"MODEL_URL", "DATASET_URL"}  # files of CREDENTIALS_DIR
     known |= {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}  # the HTTP libraries read them
     known |= {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}  # torch's own
+    known |= TEAM_ENV  # for programs
     for page in ("README.md", "docs/configure.md", "docs/operate.md", "docs/install.md", "docs/troubleshoot.md"):
         for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", read(page)):
             assert name in known, f"{page} names {name}, which no program reads"
@@ -93,16 +95,14 @@ def test_the_example_of_wrong_settings_is_what_is_printed() -> None:
 
 def test_every_field_of_a_message_is_documented() -> None:
     source = (ROOT / "dispatcher" / "launch" / "request.py").read_text(encoding="utf-8")
-    known = set(re.findall(r'body\.get\("([a-z_]+)"\)', source)) - {"resources"} | {"resources.gpus"}
+    known = set(re.findall(r'body\.get\("([a-z_]+)"\)', source)) - {"resources"} | {"resources.gpus", "resources.nodes"}
     rows = table_rows(section(CONFIGURE, "The queue message"))
     assert {row[0].strip("`") for row in rows} - {"anything else"} == known
 
 
 def test_every_name_that_a_template_must_not_set_is_documented() -> None:
-    from dispatcher.launch.job_template import RESERVED_ENV
-
     text = section(CONFIGURE, "The Job template")
-    assert all(f"`{name}`" in text for name in RESERVED_ENV)
+    assert all(f"`{name}`" in text for name in RESERVED_ENV | TEAM_ENV)
 
 
 def test_every_label_and_annotation_is_documented() -> None:

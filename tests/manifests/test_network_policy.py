@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.world.admission import job_of
+from tests.world.admission import job_of, network_policy_of
 from tests.world.kustomized import Object, needs_kubectl, of_kind, settings_of, template_pod
 from tests.world.repository import MANIFESTS
 
@@ -20,6 +20,10 @@ TRAINING = {"app.kubernetes.io/managed-by": "training-dispatcher"}
 DISPATCHER = {"app.kubernetes.io/name": "training-dispatcher"}
 NAME_SERVER = {"k8s-app": "kube-dns"}
 PORTS = {"health": 8080, "status": 8081}
+# A peer that names no namespace is in the policy's own.
+_HERE = {
+    name: {"matchLabels": {"kubernetes.io/metadata.name": name}} for name in ("training", "training-system", "default")
+}
 
 
 def _selects(selector: Object, labels: Mapping[str, str]) -> bool:
@@ -48,19 +52,24 @@ def _is_open(
     address: str = "",
     pod: tuple[str, Mapping[str, str]] = ("", {}),
     protocol: str = "TCP",
+    made: Sequence[Object] = (),
 ) -> bool:
-    """Whether a pod `of` (namespace, labels) may be reached from, or reach, an address or a pod (namespace, labels)."""
+    """Whether a pod `of` (namespace, labels) may be reached from, or reach, an address or a pod (namespace, labels).
+
+    made: the policies that the dispatcher has made.
+    """
     policies = [
         policy["spec"]
-        for policy in of_kind(variant, "NetworkPolicy").values()
+        for policy in (*of_kind(variant, "NetworkPolicy").values(), *made)
         if policy["metadata"]["namespace"] == of[0] and _selects(policy["spec"]["podSelector"], of[1])
     ]
     assert policies, "nothing would be closed"
     which, peers = ("ingress", "from") if direction == "in" else ("egress", "to")
     for rule in (rule for policy in policies for rule in policy.get(which, ())):
-        numbers = {(PORTS.get(p["port"], p["port"]), p["protocol"]) for p in rule["ports"]}
-        hosts = rule.get(peers)
-        if (port, protocol) in numbers and (hosts is None or any(_is_peer(h, address, *pod) for h in hosts)):
+        numbers = {(PORTS.get(p["port"], p["port"]), p["protocol"]) for p in rule.get("ports", ())}
+        hosts = [{"namespaceSelector": _HERE[of[0]], **h} if "ipBlock" not in h else h for h in rule.get(peers) or ()]
+        passes = "ports" not in rule or (port, protocol) in numbers
+        if passes and (peers not in rule or any(_is_peer(h, address, *pod) for h in hosts)):
             return True
     return False
 
@@ -122,6 +131,44 @@ def test_nobody_reaches_a_training(variant: str, port: int) -> None:
     for pod in (training, ("training-system", DISPATCHER), ("monitoring", {})):
         assert not _is_open(variant, "in", training, port, pod=pod)
     assert not _is_open(variant, "in", training, port, address="10.0.0.7")
+
+
+def _pod_of(name: str, nodes: int) -> tuple[str, dict[str, str]]:
+    """Namespace and labels of a pod of a training, with what the Job controller adds."""
+    labels = job_of("production", nodes)["spec"]["template"]["metadata"]["labels"]
+    return "training", {**labels, "batch.kubernetes.io/job-name": name}
+
+
+@pytest.mark.parametrize("variant", TWO_NAMESPACES)
+@pytest.mark.parametrize("port", [443, 29400, 29500, 65535])
+def test_the_nodes_of_one_training_reach_each_other_and_no_other_does(variant: str, port: int) -> None:
+    mine, theirs, single = _pod_of("model-1", 2), _pod_of("model-2", 2), _pod_of("model-3", 1)
+    made = [network_policy_of(name) for name in ("model-1", "model-2")]
+
+    def is_open(here: tuple[str, Mapping[str, str]], there: tuple[str, Mapping[str, str]]) -> bool:
+        leaves = _is_open(variant, "out", here, port, pod=there, made=made)
+        return leaves and _is_open(variant, "in", there, port, pod=here, made=made)
+
+    assert is_open(mine, mine)
+    for stranger in (theirs, single, ("training", {}), ("default", mine[1])):
+        assert not _is_open(variant, "in", mine, port, pod=stranger, made=made)
+    for stranger in (theirs, single):
+        assert not is_open(mine, stranger)
+    assert not _is_open(variant, "in", mine, port, address="10.0.0.7", made=made)
+    assert not _is_open(variant, "out", mine, 29400, address="20.60.1.2", made=made)
+
+
+@pytest.mark.parametrize("variant", TWO_NAMESPACES)
+def test_several_nodes_reach_what_one_does(variant: str) -> None:
+    team, made = _pod_of("model-1", 2), [network_policy_of("model-1")]
+    assert _is_open(variant, "out", team, 443, address="20.60.1.2", made=made)
+    assert _is_open(variant, "out", team, 8082, pod=("training-system", DISPATCHER), made=made)
+    assert not _is_open(variant, "out", team, 80, address="169.254.169.254", made=made)
+
+
+def test_where_no_policy_selects_trainings_that_of_a_team_cuts_it_off_from_nothing() -> None:
+    """A policy that selects a pod closes, in its directions, all that no policy opens."""
+    assert network_policy_of()["spec"]["policyTypes"] == ["Ingress"]
 
 
 @pytest.mark.parametrize("variant", TWO_NAMESPACES)

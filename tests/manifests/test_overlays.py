@@ -10,9 +10,11 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from dispatcher.cluster import names
 from dispatcher.config import settings as settings_module
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
+from tests.world.admission import job_of
 from tests.world.kustomized import (
     COMPONENTS,
     VARIANTS,
@@ -25,7 +27,6 @@ from tests.world.kustomized import (
     rendered,
     settings_of,
     template_of,
-    template_pod,
 )
 from tests.world.repository import MANIFESTS
 from training_common import settings as common_settings
@@ -72,8 +73,10 @@ def test_the_dispatcher_and_the_trainings_each_have_their_namespace(variant: str
         ("RoleBinding", "training-dispatcher"),
         ("ServiceAccount", "model-training"),
         ("NetworkPolicy", "model-training"),
+        ("NetworkPolicy", "model-training-teams"),
         ("NetworkPolicy", "default-deny"),
         ("LocalQueue", "training"),
+        ("Service", "model-training"),
     }
     assert settings_of(variant)["NAMESPACE"] == "training"
 
@@ -165,6 +168,20 @@ def test_the_relay_is_served_by_every_dispatcher_ready_or_not(variant: str) -> N
 
 
 @every_variant
+def test_the_pods_of_a_training_on_several_nodes_have_names_before_they_are_ready(variant: str) -> None:
+    service = of_kind(variant, "Service")[names.TEAM_SERVICE]
+    assert service["metadata"]["namespace"] == "training"
+    assert service["spec"]["clusterIP"] == "None", "a name of its own for each pod"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    job = job_of(variant, nodes=2)
+    pod = job["spec"]["template"]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert not service["spec"]["selector"].items() <= job_of(variant)["spec"]["template"]["metadata"]["labels"].items()
+    assert pod["spec"]["subdomain"] == service["metadata"]["name"]
+    assert names.TEAM_MASTER_PORT in [port["port"] for port in service["spec"]["ports"]]
+
+
+@every_variant
 def test_nothing_but_trainings_carries_the_label_that_the_dispatcher_selects_by(variant: str) -> None:
     for thing in rendered(variant):
         pod = thing.get("spec", {}).get("template", {}).get("metadata", {})
@@ -175,9 +192,7 @@ def test_nothing_but_trainings_carries_the_label_that_the_dispatcher_selects_by(
 @every_variant
 def test_selectors_meet_the_pods_they_are_meant_for(variant: str) -> None:
     labels = [pod["metadata"]["labels"] for pod in pods(variant).values()]
-    labels.append(
-        {**template_pod(variant)["metadata"]["labels"], "app.kubernetes.io/managed-by": "training-dispatcher"}
-    )
+    labels.append(job_of(variant, nodes=2)["spec"]["template"]["metadata"]["labels"])
     for kind, field in (
         ("Deployment", "selector"),
         ("PodDisruptionBudget", "selector"),

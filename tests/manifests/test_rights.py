@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, WANTED_WITH_KUEUE
+from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED_WITH_KUEUE
 from dispatcher.cluster import client
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import Listing, ObjectConflict
@@ -29,6 +29,8 @@ from tests.world.repository import MANIFESTS, ROOT
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 GROUPS = {"jobs": "batch", "pods": "", "events": "", "secrets": "", "workloads": "kueue.x-k8s.io"}
+GROUPS["networkpolicies"] = "networking.k8s.io"
+ADDED = {"kueue": WANTED_WITH_KUEUE, "scoped-credentials": NEEDED_WITH_SCOPED, "teams": NEEDED_WITH_TEAMS}
 
 
 def _granted(*components: str) -> dict[str, set[str]]:
@@ -50,7 +52,7 @@ def _granted(*components: str) -> dict[str, set[str]]:
 
 def test_the_role_allows_exactly_what_check_asks_for() -> None:
     assert _granted() == {resource: set(verbs) for resource, verbs in NEEDED}
-    for component, added in (("kueue", WANTED_WITH_KUEUE), ("scoped-credentials", NEEDED_WITH_SCOPED)):
+    for component, added in ADDED.items():
         assert _granted(component) == {resource: set(verbs) for resource, verbs in (*NEEDED, *added)}
 
 
@@ -61,6 +63,7 @@ def test_what_is_applied_is_that_role(variant: str) -> None:
     granted = {resource: set(rule["verbs"]) for rule in role["rules"] for resource in rule["resources"]}
     settings = settings_of(variant)
     added = {"kueue": "KUEUE_QUEUE" in settings, "scoped-credentials": settings.get("CREDENTIALS") == "scoped"}
+    added["teams"] = "MAX_NODES" in settings
     assert granted == _granted(*(component for component, listed in added.items() if listed))
 
 
@@ -73,6 +76,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "patch_job": ("model-1", {}),
     "delete_job": ("model-1", "uid"),
     "apply_secret": (_SECRET,),
+    "create_network_policy": ({},),
     "list_jobs": ("a=b",),
     "list_pods": ("a=b",),
     "list_metadata": ("pods", "a=b"),
@@ -106,9 +110,7 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
     made |= {("watch", kind) for kind in _watched_kinds()}
     # Kubernetes lets everybody ask about his own rights (system:basic-user).
     made.remove(("create", "selfsubjectaccessreviews"))
-    assert made == {
-        (verb, resource) for resource, verbs in _granted("kueue", "scoped-credentials").items() for verb in verbs
-    }
+    assert made == {(verb, resource) for resource, verbs in _granted(*ADDED).items() for verb in verbs}
 
 
 def _watched_kinds() -> set[str]:

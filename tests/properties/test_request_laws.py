@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from dispatcher.cluster import names
 from dispatcher.launch.job_spec import JobDefaults, build_job, run_id
+from dispatcher.launch.job_template import TEAM_ENV
 from dispatcher.launch.request import Bounds, MalformedRequest, decode
 from dispatcher.queue.poison import MAX_ENTRY_BYTES, PoisonEntry, make_entry, parse_entry
 from tests.world.builders import TEMPLATE
 
-BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",))
+BOUNDS = Bounds(max_gpus=8, max_time_limit=3600.0, priority_classes=("urgent",), max_nodes=9)
 DEFAULTS = JobDefaults(env={"API_BASE_URL": "https://portal.example.com"}, time_limit=3600)
 DNS_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -26,7 +27,7 @@ LABEL_VALUE = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 MODEL_IDS = (
     st.lists(st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=20), min_size=1, max_size=6)
     .map("-".join)
-    .filter(lambda model_id: len(model_id) <= 57)
+    .filter(lambda model_id: len(model_id) <= 55)  # with "model-" and the number of one of nine pods, 63
 )
 # Text as it can stand in a message: no half Unicode pairs, no NUL.
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
@@ -41,7 +42,10 @@ WISHES = st.fixed_dictionaries(
     {},
     optional={
         "dataset_container_name": st.just("dataset-xyz") | st.none(),
-        "resources": st.fixed_dictionaries({}, optional={"gpus": st.integers(0, 8) | st.none()}) | st.none(),
+        "resources": st.none()
+        | st.fixed_dictionaries(
+            {}, optional={"gpus": st.integers(0, 8) | st.none(), "nodes": st.integers(1, 9) | st.none()}
+        ),
         "priority": st.just("urgent") | st.none(),
         "time_limit_seconds": st.integers(1, 3600) | st.none(),
     },
@@ -71,6 +75,18 @@ def test_distinct_models_have_distinct_valid_names(ids: list[str]) -> None:
             assert labels[names.MODEL_ID] == model_id
             assert LABEL_VALUE.fullmatch(labels[names.MODEL_ID])
     assert len({job["metadata"]["name"] for job in jobs}) == len(ids)
+
+
+@given(messages())
+def test_without_nodes_or_with_one_a_job_knows_nothing_of_several(body: dict[str, Any]) -> None:
+    nodes = (body.get("resources") or {}).get("nodes")
+    job = job_of(body)
+    assert (job["spec"]["completions"], job["spec"]["parallelism"]) == (nodes or 1, nodes or 1)
+    traces = {"completionMode" in job["spec"], "subdomain" in job["spec"]["template"]["spec"]}
+    traces.add(names.TEAM in job["spec"]["template"]["metadata"]["labels"])
+    trainer = job["spec"]["template"]["spec"]["containers"][0]
+    traces |= {name in {entry["name"] for entry in trainer["env"]} for name in TEAM_ENV}
+    assert traces == {(nodes or 1) > 1}
 
 
 @given(messages())

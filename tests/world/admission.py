@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from dispatcher.config.settings import Settings
 from dispatcher.factories import bounds_of, defaults_of
+from dispatcher.launch import teams
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import load_template
 from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.cluster.client import StandInCluster
 from local_stack.cluster.registry.defaults import default_job, default_pod
 from local_stack.cluster.registry.policies import Write, denial
-from local_stack.cluster.registry.resources import JOBS, PODS, SECRETS, Resource
+from local_stack.cluster.registry.resources import JOBS, NETWORKPOLICIES, PODS, SECRETS
+from tests.world import json_objects as objects
 from tests.world.kustomized import Object, config_map, of_kind, settings_of, template_of
 from tests.world.repository import JOB_TEMPLATE
 
 NAMESPACE = "training"
 MODEL = "model-123"
-MESSAGE = f'{{"task": "train", "model_container_name": "{MODEL}", "dataset_container_name": "dataset-xyz"}}'
+MESSAGE = {"task": "train", "model_container_name": MODEL, "dataset_container_name": "dataset-xyz"}
 
 
-def job_of(variant: str) -> Object:
+def job_of(variant: str, nodes: int = 1) -> Object:
     """The Job of a variant's template, with credentials of its own, as the API server completes it."""
     configured = {**settings_of(variant), "JOB_TEMPLATE": str(JOB_TEMPLATE)}
     if "AZURE_STORAGE_QUEUE_URL" not in configured:
         configured["AZURE_STORAGE_CONNECTION_STRING"] = "AccountName=a;AccountKey=a2V5"
     settings = Settings.read(configured)
-    request = decode(MESSAGE, bounds_of(settings))
+    message = {**MESSAGE, "resources": {"nodes": nodes}}
+    request = decode(json.dumps(message), replace(bounds_of(settings), max_nodes=nodes))
     assert isinstance(request, TrainingRequest)
     job = build_job(
         load_template(template_of(variant), settings.trainer_image),
@@ -66,20 +71,28 @@ def secret_of(name: str = MODEL) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "type": "Opaque", "data": {"API_KEY": "dg=="}}
 
 
+def network_policy_of(name: str = MODEL, uid: str = "u") -> Object:
+    """That of a training on several nodes, as the dispatcher makes it."""
+    policy = teams.network_policy_of(objects.job({"metadata": {"name": name, "uid": uid}}))
+    policy["metadata"]["namespace"] = NAMESPACE
+    return policy
+
+
 def why_denied(
     obj: Object,
     old: Object | None = None,
     *,
-    may: Callable[[str], bool] = lambda verb: verb != "get",
+    may: Callable[[str], bool] = lambda verb: verb not in ("get", "delete"),
     subresource: str = "",
     parameters: Mapping[str, str] | None = None,
     variant: str = "production",
 ) -> str:
     """The sentence of the policies of a variant about a write in `training`, "" where they let it pass.
 
-    may: what who writes may do to the object; the dispatcher may get no Secret. parameters: beside the overlay's own.
+    may: what who writes may do to the object; the dispatcher may get no Secret and delete no NetworkPolicy. parameters:
+    beside the overlay's own.
     """
-    resource: Resource = {"Job": JOBS, "Pod": PODS, "Secret": SECRETS}[obj["kind"]]
+    resource = {"Job": JOBS, "Pod": PODS, "Secret": SECRETS, "NetworkPolicy": NETWORKPOLICIES}[obj["kind"]]
     params = copy.deepcopy(config_map(variant, "training-policy"))
     params["data"].update(parameters or {})
     write = Write(resource, obj, old, subresource, may, {"kubernetes.io/metadata.name": NAMESPACE})
@@ -112,3 +125,4 @@ def install(cluster: StandInCluster, namespace: str = NAMESPACE, **parameters: s
                     thing["spec"]["paramRef"].update(name=namespace, namespace=namespace)
             cluster.api("POST", f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{plural}", thing)
     cluster.deny({"verb": "get", "resource": "secrets", "namespace": namespace})
+    cluster.deny({"verb": "delete", "resource": "networkpolicies", "namespace": namespace})

@@ -127,6 +127,7 @@ def pod_json(
     limits: dict[str, str] | None = None,
     status: dict[str, Any] | None = None,
     version: str = "1",
+    index: int | None = None,
 ) -> dict[str, Any]:
     """A pod of the Job with `job_uid`. state: the trainer container's; deleted_at: when its deletion was asked for."""
     metadata: dict[str, Any] = {
@@ -137,6 +138,8 @@ def pod_json(
         "labels": {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: model_id, names.POD_OF: job_uid},
         "ownerReferences": [{"kind": "Job", "name": f"model-{model_id}", "uid": job_uid, "controller": True}],
     }
+    if index is not None:
+        metadata["labels"][names.INDEX] = str(index)
     if deleted_at is not None:
         metadata["deletionTimestamp"] = rfc3339(deleted_at + grace)
         metadata["deletionGracePeriodSeconds"] = grace
@@ -201,6 +204,18 @@ def a_job(*conditions: dict[str, Any], **fields: Any) -> Job:
 
 def a_pod(*conditions: dict[str, Any], **fields: Any) -> Pod:
     return msgspec.convert(pod_json(*conditions, **fields), Pod)
+
+
+def a_team(nodes: int, *conditions: dict[str, Any], **fields: Any) -> Job:
+    """`a_job` for several nodes."""
+    spec = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes, **fields.pop("spec", {})}
+    return a_job(*conditions, spec=spec, **fields)
+
+
+def a_node(index: int, *conditions: dict[str, Any], **fields: Any) -> Pod:
+    """A pod of a team: by default on a node of its own, gpu-1 for the first."""
+    named = {"name": f"model-1-{index}-aaaaa", "node": f"gpu-{index + 1}"}
+    return a_pod(*conditions, index=index, **{**named, **fields})
 
 
 def an_event(message: str, at: float, reason: str = "FailedCreate") -> Event:

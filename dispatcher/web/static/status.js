@@ -15,14 +15,13 @@ const SECTIONS = {
     title: "Running",
     columns: [["Model", "c-model"], ["Progress", ""], ["Loss", "c-loss"], ["For", "c-age"],
       ["GPUs", "c-number number"], ["Try", "c-tries number"], ["Node", "c-node"]],
-    cells: (row) => [model(row), progress(row), loss(row), age(row.since, "For"), number("GPUs", row.gpus), tries(row),
-      node(row)],
+    cells: (row) => [model(row), progress(row), loss(row), age(row.since, "For"), gpus(row), tries(row), node(row)],
     empty: ["Nothing is training. To send a request: ", "dispatcher submit model-123 --dataset dataset-xyz"],
   },
   waiting: {
     title: "Waiting",
     columns: [["Model", "c-model"], ["Waits for", ""], ["For", "c-age"], ["GPUs", "c-number number"]],
-    cells: (row) => [model(row), reason(row), age(row.since, "For"), number("GPUs", row.gpus)],
+    cells: (row) => [model(row), reason(row), age(row.since, "For"), gpus(row)],
     empty: ["Nothing waits: the queue has no visible message, and no Job is without its trainer."],
   },
   ended: {
@@ -171,8 +170,11 @@ function loss(row) {
 
 const short = (value) => String(Number(value.toPrecision(3)));
 
-function number(label, value) {
-  return { content: [value ? String(value) : "–"], class: "number", label, blank: !value };
+function gpus(row) {
+  const some = row.nodes_running && row.nodes_running < row.nodes ? `${row.nodes_running} of ` : "";
+  const under = row.nodes > 1 ? make("div", { class: "under" }, `${some}${row.nodes} nodes`) : null;
+  return { content: [row.gpus ? String(row.gpus) : "–", under], class: "number", label: "GPUs",
+    blank: !row.gpus && !under };
 }
 
 function tries(row) {

@@ -5,14 +5,27 @@ Listeners only note what changed; the work happens afterwards, so that every wat
 
 from __future__ import annotations
 
+from functools import partial
+
 from local_stack.cluster.controllers.job_policy import TRACKING, is_tracked
 from local_stack.cluster.controllers.work_queue import WorkQueue
 from local_stack.cluster.registry.errors import ApiError
 from local_stack.cluster.registry.objects import Key, Obj
-from local_stack.cluster.registry.resources import JOBS, NAMESPACES, PODS, RESOURCES, SECRETS, Resource
+from local_stack.cluster.registry.resources import (
+    JOBS,
+    NAMESPACES,
+    NETWORKPOLICIES,
+    PODS,
+    RESOURCES,
+    SECRETS,
+    Resource,
+)
 from local_stack.cluster.registry.rules import DeleteOptions
 from local_stack.cluster.registry.store import Change
 from local_stack.cluster.registry.writes import FOREGROUND, ORPHAN, Registry
+
+# What belongs to Jobs beside their pods.
+_BELONGINGS = (SECRETS, NETWORKPOLICIES)
 
 
 class GarbageCollector:
@@ -23,26 +36,27 @@ class GarbageCollector:
         self._store = registry.store
         self._jobs = WorkQueue(self._job)
         self._pods = WorkQueue(self._pod)
-        self._secrets = WorkQueue(self._secret)
+        self._belongings = {kind.plural: WorkQueue(partial(self._belonging, kind)) for kind in _BELONGINGS}
         self._namespaces = WorkQueue(self._namespace)
 
     def start(self) -> None:
         """Begin to listen. Needs a running event loop."""
         self._store.listen("jobs", self._job_changed)
         self._store.listen("pods", self._pod_changed)
-        self._store.listen("secrets", self._secret_changed)
+        for plural in self._belongings:
+            self._store.listen(plural, partial(self._belonging_changed, plural))
         for plural in RESOURCES:
             self._store.listen(plural, self._anything_changed)
 
     def stop(self) -> None:
         """End all waits."""
-        for queue in (self._jobs, self._pods, self._secrets, self._namespaces):
+        for queue in (self._jobs, self._pods, *self._belongings.values(), self._namespaces):
             queue.stop()
 
     def _job_changed(self, change: Change) -> None:
         meta = change.stored.obj["metadata"]
         if change.kind == "DELETED":
-            for plural, queue in (("pods", self._pods), ("secrets", self._secrets)):
+            for plural, queue in {"pods": self._pods, **self._belongings}.items():
                 for owned in self._store.owned(plural, meta["uid"]):
                     queue.add((owned["metadata"]["namespace"], owned["metadata"]["name"]))
         elif meta.get("deletionTimestamp") and {FOREGROUND, ORPHAN} & set(meta.get("finalizers") or ()):
@@ -58,10 +72,10 @@ class GarbageCollector:
         elif is_tracked(change.stored.obj) and not self._owned(change.stored.obj):
             self._pods.add((meta["namespace"], meta["name"]))
 
-    def _secret_changed(self, change: Change) -> None:
+    def _belonging_changed(self, plural: str, change: Change) -> None:
         meta = change.stored.obj["metadata"]
         if change.kind != "DELETED" and meta.get("ownerReferences") and not self._owned(change.stored.obj):
-            self._secrets.add((meta["namespace"], meta["name"]))  # its owner was gone before it came
+            self._belongings[plural].add((meta["namespace"], meta["name"]))  # its owner was gone before it came
 
     def _anything_changed(self, change: Change) -> None:
         meta = change.stored.obj["metadata"]
@@ -92,10 +106,10 @@ class GarbageCollector:
         if meta.get("ownerReferences"):
             self._delete(PODS, pod)
 
-    def _secret(self, key: Key) -> None:
-        secret = self._store.get("secrets", *key)
-        if secret is not None and secret["metadata"].get("ownerReferences") and not self._owned(secret):
-            self._delete(SECRETS, secret)
+    def _belonging(self, kind: Resource, key: Key) -> None:
+        found = self._store.get(kind.plural, *key)
+        if found is not None and found["metadata"].get("ownerReferences") and not self._owned(found):
+            self._delete(kind, found)
 
     def _delete(self, resource: Resource, obj: Obj) -> None:
         meta = obj["metadata"]
@@ -110,7 +124,8 @@ class GarbageCollector:
             return
         meta = job["metadata"]
         finalizers = list(meta.get("finalizers") or ())
-        owned = [(kind, obj) for kind in (PODS, SECRETS) for obj in self._store.owned(kind.plural, meta["uid"])]
+        kinds = (PODS, *_BELONGINGS)
+        owned = [(kind, obj) for kind in kinds for obj in self._store.owned(kind.plural, meta["uid"])]
         if ORPHAN in finalizers:
             for kind, obj in owned:
                 references = obj["metadata"]["ownerReferences"]

@@ -18,6 +18,7 @@ from local_stack.cluster.registry.objects import Obj
 from local_stack.cluster.registry.resources import ADMISSION_BINDINGS, ADMISSION_POLICIES, Resource
 from local_stack.cluster.registry.store import Store
 
+_VERBS = ("get", "create", "update", "patch", "delete")
 _NAMES = ("object", "oldObject", "request", "params", "variables", "authorizer")
 
 
@@ -115,7 +116,7 @@ def _known(write: Write, params: Obj | None) -> dict[str, Any]:
         },
         "params": params,
         "variables": {},
-        "authorizer": {"requestResource": {verb: write.may(verb) for verb in ("get", "create", "update", "patch")}},
+        "authorizer": {"requestResource": {verb: write.may(verb) for verb in _VERBS}},
     }
 
 

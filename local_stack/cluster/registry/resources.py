@@ -47,6 +47,10 @@ PODS = Resource(
 )
 EVENTS = Resource("", "v1", "events", "Event", short=("ev",))
 SECRETS = Resource("", "v1", "secrets", "Secret")
+# Kept and collected with its Job; the pods here reach each other whatever it says.
+NETWORKPOLICIES = Resource(
+    "networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy", short=("netpol",), generation=True
+)
 CONFIGMAPS = Resource("", "v1", "configmaps", "ConfigMap", short=("cm",))
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False, short=("ns",), status=True)
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False, short=("no",), status=True)
@@ -90,6 +94,7 @@ RESOURCES: dict[str, Resource] = {
         PODS,
         EVENTS,
         SECRETS,
+        NETWORKPOLICIES,
         CONFIGMAPS,
         NAMESPACES,
         NODES,

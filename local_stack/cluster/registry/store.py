@@ -17,7 +17,7 @@ from local_stack.cluster.registry.resources import RESOURCES
 _HISTORY = 10_000
 _EVENTS_KEPT = 20_000
 # The kinds that a Job can own.
-OWNED = ("pods", "secrets")
+OWNED = ("pods", "secrets", "networkpolicies")
 
 
 class Stored:

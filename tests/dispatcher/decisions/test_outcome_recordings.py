@@ -35,7 +35,7 @@ EXPECTED: dict[str, Expected | None] = {
     "suspended-then-resumed": Expected("Completed", "Model training completed successfully"),
     "ttl-after-report": Expected("Completed", "Model training completed successfully"),
     "indexed-completed": Expected("Completed", "Model training completed successfully"),
-    "indexed-one-fails-for-good": Expected("DatasetMissing", "Failed to download dataset from container: dataset-xyz"),
+    "indexed-one-fails-for-good": Expected("DatasetMissing", "node 2 of 2 (lab-node): Failed to download dataset"),
     "permanent-exit": Expected("DatasetMissing", "Failed to download dataset from container: dataset-xyz"),
     "retries-exhausted": Expected("StorageUnavailable", "Storage unreachable (after 2 attempts)"),
     "log-tail-only": Expected("UserCodeFailed", "exit code 79: loading | RuntimeError: boom at step 7"),

@@ -8,6 +8,7 @@ from unittest.mock import MagicMock, Mock, create_autospec
 
 import pytest
 
+from dispatcher.cluster.errors import ClusterForbidden
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
 from dispatcher.decisions.codes import CAUSES
@@ -18,6 +19,7 @@ from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Delivery, Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
+from dispatcher.launch.teams import TeamNetworks
 from dispatcher.ports import Cluster, Queue
 from dispatcher.queue.messages import QueueMessage
 from dispatcher.telemetry.metrics import Metrics
@@ -47,10 +49,12 @@ def request() -> TrainingRequest:
 class Bench:
     """A launcher beside a half-launched Job, which decides as it is told."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, action: Action) -> None:
-        self.job = a_job(launched=False, acknowledged=None)
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, action: Action, nodes: int = 1) -> None:
+        spec = {"completionMode": "Indexed", "completions": nodes} if nodes > 1 else {}
+        self.job = a_job(launched=False, acknowledged=None, spec=spec)
         self.cluster = create_autospec(Cluster, instance=True)
-        self.cluster.get_job.return_value = self.cluster.create_job.return_value = self.job
+        for call in (self.cluster.get_job, self.cluster.create_job, self.cluster.patch_job):
+            call.return_value = self.job
         self.portal = create_autospec(PortalClient, instance=True)
         self.portal.get_model_status.return_value = ModelStatus(ProcessingStatus.FAILED, "")
         self.launcher = Launcher(self.cluster, self.portal, TEMPLATE, JobDefaults({}, 600), put_budget=0.0)
@@ -76,6 +80,40 @@ def test_take_on_carries_out_the_effect_on_the_job(monkeypatch: pytest.MonkeyPat
     bench = Bench(monkeypatch, action)
     assert bench.launcher.take_on(bench.job) == Decision(action, "why")
     assert bench.calls() == CALLS[action.job]
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("action", [Action.LAUNCH, Action.ADOPT])
+def test_no_pod_of_several_starts_before_they_may_reach_each_other(
+    monkeypatch: pytest.MonkeyPatch, action: Action, nodes: int
+) -> None:
+    bench = Bench(monkeypatch, action, nodes)
+    bench.launcher.networks = TeamNetworks(bench.cluster)
+    bench.launcher.launch(Delivery("message-1", 0.0, lambda: 60.0), request())
+    writes, _ = bench.calls()
+    *before, resume = writes
+    assert resume == "patch_job"
+    assert ("create_network_policy" in before) is (nodes > 1)
+
+
+def test_a_launch_that_waits_for_its_operator_keeps_no_other_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes back until the policy may be made; no breaker opens, and it never becomes poison."""
+    bench = Bench(monkeypatch, Action.ADOPT, nodes=2)
+    bench.cluster.create_network_policy.side_effect = ClusterForbidden("may not")
+    bench.launcher.networks = TeamNetworks(bench.cluster)
+    assert bench.launcher.take_on(bench.job).action is Action.LATER
+    queue, breakers = create_autospec(Queue, instance=True), CircuitBreakers(30)
+    intake = an_intake(bench.launcher, queue, breakers)
+    for delivery in range(1, 50):
+        intake.handle(QueueMessage("message-1", TEXT, delivery, 0.0, "receipt", 1e12))
+    assert not breakers.reasons
+    assert queue.requeue.call_count == 49
+    assert {call.args[1] for call in queue.requeue.call_args_list} == {60.0}
+    assert not bench.cluster.patch_job.called, "it stays suspended"
+    bench.cluster.create_network_policy.side_effect = None
+    intake.handle(QueueMessage("message-1", TEXT, 50, 0.0, "receipt", 1e12))
+    assert bench.cluster.patch_job.called
+    assert queue.delete.called
 
 
 def test_no_message_s_own_job_is_created_once_more() -> None:

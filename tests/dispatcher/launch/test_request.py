@@ -327,6 +327,43 @@ def test_wishes_within_the_limits_are_taken(fields: dict[str, Any], expected: tu
     assert (request.gpus, request.priority, request.time_limit) == expected
 
 
+SEVERAL = Bounds(max_gpus=4, max_time_limit=3600.0, max_nodes=32)
+
+
+@pytest.mark.parametrize("nodes", [None, 1, 2, 32])
+def test_nodes_within_the_limit_are_taken(nodes: int | None) -> None:
+    request = decode(message(resources={"nodes": nodes, "gpus": 4}), SEVERAL)
+    assert (request.nodes, request.gpus) == (nodes, 4)
+    assert decode(message(), SEVERAL).nodes is None
+
+
+@pytest.mark.parametrize("bounds", [BOUNDS, SEVERAL])
+@pytest.mark.parametrize("nodes", [0, -1, 33, 1.0, 2.0, True, False, "2", [2], {}, 10**400, "x" * 5000])
+def test_nodes_beyond_the_limit_or_of_no_number_are_refused(bounds: Bounds, nodes: object) -> None:
+    with pytest.raises(MalformedRequest, match=r'The field "resources\.nodes" is .*MAX_NODES') as raised:
+        decode(message(resources={"nodes": nodes}), bounds)
+    assert raised.value.code == "InvalidField"
+    assert len(raised.value.sentence) < 400
+
+
+@pytest.mark.parametrize("nodes", [None, 1])
+def test_where_several_nodes_are_off_one_may_be_said(nodes: int | None) -> None:
+    assert accepted(message(resources={"nodes": nodes})).nodes == nodes
+    assert "are off (the operator's MAX_NODES)" in refused(message(resources={"nodes": 2})).sentence
+
+
+@pytest.mark.parametrize(("length", "nodes"), [(61, 10), (60, 11), (60, 32), (63, 1), (63, None)])
+def test_a_name_is_as_long_as_the_name_of_its_last_pod_may_be(length: int, nodes: int | None) -> None:
+    """The API server takes no Indexed Job whose last pod would have a host name of more than 63 characters."""
+    fits, longer = (f"model-{'x' * (size - 6)}" for size in (length, length + 1))
+    assert decode(message(model_container_name=fits, resources={"nodes": nodes}), SEVERAL).nodes == nodes
+    with pytest.raises(MalformedRequest) as raised:
+        decode(message(model_container_name=longer, resources={"nodes": nodes}), SEVERAL)
+    if length < 63:
+        assert raised.value.code == "InvalidField"
+        assert f"has {length + 1} characters; on {nodes} nodes at most {length}" in raised.value.sentence
+
+
 def test_without_priority_classes_no_priority_is_taken() -> None:
     with pytest.raises(MalformedRequest, match="the operator allows: none"):
         decode(message(priority="urgent"), Bounds(8, 3600.0))

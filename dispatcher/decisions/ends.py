@@ -1,0 +1,53 @@
+"""How a pod's trainer ended, where it did not fail: published, or stopped and looking like it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dispatcher.cluster import objects
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
+from dispatcher.decisions import pod_failure
+from dispatcher.decisions.pod_failure import AGAIN, Verdict
+
+_LAST_DELETION = 2.0
+_SENTENCE = "The training was stopped before it finished, and its program ended as if it had succeeded"
+INTERRUPTED = Verdict("Interrupted", f"{_SENTENCE}. {AGAIN}")
+
+
+def reports_completed(pod: Pod) -> bool:
+    word = pod_failure.trainer_word(pod)
+    # 202: it is published, and the portal was not told.
+    return pod.trainer_end.exit_code in (0, 202) and word is not None and word.code == "Completed"
+
+
+def has_published(job: Job, pod: Pod) -> bool:
+    """Whether its trainer has published. One without a word has if it ended with 0 by itself, though another container
+    failed the pod; where it ended with its pod, the Job is complete.
+
+    Of a team only node 0 publishes, and only its word says so: without one, the others' programs may have failed.
+    """
+    if job.nodes > 1:
+        return pod.index == 0 and reports_completed(pod)
+    if reports_completed(pod):
+        return True
+    return pod.phase == "Failed" and pod.trainer_end.exit_code == 0 and not pod.status.reason and not interrupted([pod])
+
+
+def interrupted(pods: Iterable[Pod]) -> bool:
+    """Whether one of them was being taken away: a program that exits 0 on SIGTERM looks like success."""
+    return any(
+        pod.trainer_end.exit_code == 0
+        and not reports_completed(pod)
+        and (pod_failure.disruption(pod) is not None or deleted_while_running(pod))
+        for pod in pods
+    )
+
+
+def deleted_while_running(pod: Pod) -> bool:
+    gone, finished = pod.gone_at, objects.timestamp(pod.trainer_end.finished_at)
+    if gone is None:
+        return False
+    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
+    grace = max(pod.metadata.deletion_grace_period_seconds, _LAST_DELETION)
+    return finished is None or finished >= gone - grace

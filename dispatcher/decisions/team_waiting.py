@@ -1,0 +1,99 @@
+"""What a team lacks to be whole, and until when that is tolerated: its other pods hold their GPUs in vain. Pure.
+
+Kueue admits all pods of a team or none; without it, or after a loss, some may have a node and others none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.objects import Event
+from dispatcher.cluster.pods import Pod
+from dispatcher.decisions import teams, waiting
+from dispatcher.decisions.pod_failure import AGAIN, Verdict
+from dispatcher.decisions.waiting import Limits, Waiting
+
+# How many of the nodes that are lacking a sentence names.
+_NAMED = 3
+
+
+def look(
+    job: Job,
+    pods: Sequence[Pod],
+    events: Sequence[Event],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
+) -> Waiting:
+    """`waiting.look` for a Job of several nodes: each pod has its own limits, and the team has one in common."""
+    newest, explained = teams.newest(job, pods), waiting.needs_events(job, pods, now)
+    awaited: dict[int, Waiting] = {}
+    for index in range(job.nodes):
+        pod = newest.get(index)
+        if pod is None or pod.phase == "Failed":
+            own = events if explained == job.uid else ()
+            awaited[index] = waiting.without_pod(job, pods, own, now, limits)
+        elif not pod.is_over and (pod.is_deleting or not (pod.runs or pod.has_ended)):
+            found = waiting.of_pod(pod, events if explained == pod.uid else (), now, limits, failing_since)
+            verdict = found.verdict and teams.named(job, pod, found.verdict)
+            awaited[index] = Waiting(found.progress, found.limit_at, verdict)
+    dues = [(wait.limit_at, wait.verdict) for wait in awaited.values() if wait.limit_at is not None]
+    since = _incomplete_since(job, pods, newest)
+    if since is not None and limits.team:
+        dues.append((since + limits.team, _incomplete(job, newest, awaited, limits)))
+    due, verdict = min(dues, key=lambda found: found[0], default=(None, None))
+    return Waiting(_progress(job, newest, awaited), due, verdict)
+
+
+def _progress(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting]) -> str | None:
+    """Which pod waits for what. Nothing while node 0 is told to end: it may still report itself."""
+    leader = newest.get(0)
+    if leader is not None and leader.is_deleting and not leader.is_over:
+        return None
+    runs = sum(pod.runs and not pod.is_deleting for pod in newest.values())
+    for index, wait in awaited.items():
+        if wait.progress:
+            return f"{runs} of {job.nodes} pods run; {teams.title(job, index)}: {teams.lowered(wait.progress)}"
+    return None
+
+
+def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) -> float | None:
+    """Since when (epoch seconds) some of its pods hold a node although others have none; None while it is not so.
+
+    A pod that ends keeps its place until it is replaced or should be gone: the first that was lost counts.
+    """
+    held = [pod for pod in newest.values() if _has_place(pod)]
+    places = {pod.index for pod in held} | {index for index, pod in newest.items() if pod.phase == "Succeeded"}
+    if not held or len(places) == job.nodes:
+        return None
+    ends = dict.fromkeys(places ^ set(range(job.nodes)), -math.inf)
+    for pod in pods:
+        if pod.index in ends and pod.node is not None:
+            end = teams.ended_at(pod) if pod.is_over else pod.gone_at or -math.inf
+            ends[pod.index] = max(ends[pod.index], end if math.isfinite(end) else -math.inf)
+    return max(min(ends.values()), min(pod.changed_at("PodScheduled") or pod.created_at or 0.0 for pod in held))
+
+
+def _has_place(pod: Pod) -> bool:
+    return pod.node is not None and not pod.is_over and not pod.is_deleting
+
+
+def _incomplete(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting], limits: Limits) -> Verdict:
+    have = sum(map(_has_place, newest.values()))
+    lacking = [index for index in awaited if index not in newest or not _has_place(newest[index])]
+    waits = [f"{teams.title(job, index)}: {_what(newest.get(index), awaited[index])}" for index in lacking[:_NAMED]]
+    more = f"; and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+    sentence = f"{have} of {job.nodes} pods held a node for {limits.team:.0f} seconds while the team was not whole"
+    return Verdict(
+        "TeamIncomplete", f"{sentence}; {'; '.join(waits)}{more}. {AGAIN} when there is room, or for fewer nodes"
+    )
+
+
+def _what(pod: Pod | None, wait: Waiting) -> str:
+    if wait.progress:
+        return teams.lowered(wait.progress)
+    if pod is None or pod.is_over:
+        return "no pod yet"
+    return f"its pod is being stopped{f' on {pod.node}' if pod.node else ''}"
