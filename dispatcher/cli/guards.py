@@ -13,7 +13,7 @@ from dispatcher import factories
 from dispatcher.cli.results import Otherwise
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.cluster.errors import ObjectInvalid, QuotaExceeded
+from dispatcher.cluster.errors import ClusterForbidden, ObjectInvalid, QuotaExceeded
 from dispatcher.config.settings import Settings
 from dispatcher.launch.gpus import trainer_of
 from dispatcher.launch.job_spec import build_job
@@ -88,6 +88,14 @@ def refuse_evasions(settings: Settings, cluster: KubernetesJobs) -> str:
             continue
         else:
             accepted.append(words)
+    networks = _evil_networks(job) if settings.max_nodes > 1 and settings.team_network_policy else {}
+    for words, policy in networks.items():
+        try:
+            cluster.create_network_policy(policy, dry_run=True)
+        except (ObjectInvalid, ClusterForbidden):
+            continue
+        else:
+            accepted.append(words)
     if accepted:
         raise Otherwise(
             "warning",
@@ -120,6 +128,13 @@ def _evil_secrets(job: _Job) -> dict[str, dict[str, Any]]:
         ),
         "a Secret that is no training's": secret(_ANOTHER, "Opaque"),
     }
+
+
+def _evil_networks(job: _Job) -> dict[str, dict[str, Any]]:
+    metadata = {"name": _ANOTHER, "labels": job["metadata"]["labels"]}
+    spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{}], "egress": [{}]}
+    policy = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
+    return {"a NetworkPolicy that opens trainings to everybody": policy}
 
 
 def try_signature(settings: Settings) -> str:

@@ -121,7 +121,8 @@ _MARKS: Mapping[Result, tuple[str, str | None]] = {
     "model",
     metavar="MODEL",
     help="Also run a pod as a training of the container MODEL would have it, which reads storage, configuration and "
-    "dataset, and a second one, which tries what it reaches in the network. They train nothing.",
+    "dataset, and a second one, which tries what it reaches in the network; with MAX_NODES two more, which look for "
+    "each other. They train nothing.",
 )
 @click.option("--dataset", help="Container of the dataset for --in-pod; else the model's configuration names it.")
 @click.option(
@@ -155,7 +156,8 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
         if any(result.result == "failed" for result in results):
             note(CheckResult(pod_check.NAME, "skipped", "not begun: fix what failed first"))
         else:
-            for look in (pod_check.check_in_pod, pod_check.check_network):
+            several = (pod_check.check_team,) if settings.max_nodes > 1 else ()
+            for look in (pod_check.check_in_pod, pod_check.check_network, *several):
                 with outside_calls():
                     note(look(settings, request, wait, lambda text: click.echo(f"     {text}", err=True)))
                 if results[-1].result != "ok":

@@ -1,7 +1,8 @@
 """`dispatcher check --in-pod MODEL`: one pod as a training would have it, which reads everything and trains nothing.
 
 It shows what only a pod can: whether the image can be pulled, the pod is admitted and scheduled, its credentials can
-read storage, configuration and dataset are valid; and what a second pod reaches, and does not reach, in the network.
+read storage, configuration and dataset are valid; what a second pod reaches, and does not reach, in the network; and,
+with MAX_NODES, whether two pods of one Job reach each other.
 The Job has no finalizer and is not managed by the dispatcher; the model's status does not matter. With scoped
 credentials it has a Secret as a training's, but one that can only read.
 
@@ -23,7 +24,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dispatcher import factories
-from dispatcher.cli import reach
+from dispatcher.cli import meet, reach
 from dispatcher.cli.results import CheckResult
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
@@ -37,10 +38,11 @@ from dispatcher.launch.credentials import secret_of
 from dispatcher.launch.gpus import trainer_of
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import TrainingRequest
+from dispatcher.launch.teams import network_policy_of
 from dispatcher.relay.listener import tokens_of
 
 # The names of the lines.
-NAME, NETWORK = "in a pod", "network of a pod"
+NAME, NETWORK, TEAM = "in a pod", "network of a pod", "network of several nodes"
 _LOOK_EVERY = 1.0  # seconds
 # Seconds that the Job may run on without word of its caller, and after which its deadline is put off.
 _LEASE, _RENEW = 90, 30.0
@@ -94,6 +96,22 @@ def check_network(
     return CheckResult(NETWORK, "ok", f"a training reaches {', '.join(needed) or 'what it needs'}, and not {tried}")
 
 
+def check_team(
+    settings: Settings, request: TrainingRequest, seconds: float, show: Callable[[str], None]
+) -> CheckResult:
+    """Whether two pods of one training find and reach each other. Raises ClusterError, ValueError."""
+    try:
+        pods = _run(settings, request, team_job(settings, request, seconds / 2), seconds, show)
+    except _Failed as error:
+        return CheckResult(TEAM, "failed", str(error))
+    if why := next((pod.trainer_end.message for pod in pods if pod.trainer_end.message), ""):
+        known = "the headless Service that the template's subdomain names, model-training of manifests/base, gives it"
+        hint = known if "is not known" in why else f"{_POLICY} and manifests/components/teams let them"
+        return CheckResult(TEAM, "failed", f"pods of one training do not reach each other, {why}: {hint}")
+    nodes = ", ".join(sorted({pod.node or "?" for pod in pods}))
+    return CheckResult(TEAM, "ok", f"two pods of one training find and reach each other (node {nodes or 'not known'})")
+
+
 def _needed(settings: Settings) -> dict[str, tuple[str, int]]:
     """What a training has to reach: name → (host, port)."""
     urls = {"the relay": settings.relay_url if settings.scoped else ""}
@@ -127,6 +145,8 @@ def _run(
             exists = isinstance(error, ClusterUnavailable) and error.ambiguous
             raise
         show(f"Job {name} is created")
+        if job.nodes > 1 and settings.team_network_policy:
+            cluster.create_network_policy(network_policy_of(job))
         if settings.scoped:
             # It waits for no resume: killed before that it would stay. A pod that is quicker waits half a second.
             cluster.apply_secret(secret_of(job, request.model_id, _readable(settings, request)))
@@ -248,4 +268,17 @@ def network_job(settings: Settings, request: TrainingRequest) -> dict[str, Any]:
     trainer["command"] = ["python3", "-c", Path(reach.__file__).read_text(encoding="utf-8")]
     trainer["args"] = [json.dumps({**_needed(settings), **FORBIDDEN})]
     trainer["env"].append({"name": "HOST_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}})
+    return job
+
+
+def team_job(settings: Settings, request: TrainingRequest, seconds: float) -> dict[str, Any]:
+    """The Job whose two pods look for each other for so long, without a GPU. Raises ValueError."""
+    job = check_job(settings, replace(request, gpus=0, nodes=2))
+    trainer, name = trainer_of(job), job["metadata"]["name"]
+    trainer["command"] = ["python3", "-c", Path(meet.__file__).read_text(encoding="utf-8")]
+    trainer["args"] = [f"{seconds:.0f}"]
+    domain = job["spec"]["template"]["spec"]["subdomain"]
+    names_of = {"MASTER_ADDR": f"{name}-0.{domain}", "OTHER_ADDR": f"{name}-1.{domain}"}
+    others = [entry for entry in trainer["env"] if entry["name"] not in names_of]
+    trainer["env"] = [*others, *({"name": name, "value": value} for name, value in names_of.items())]
     return job

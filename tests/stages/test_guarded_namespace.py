@@ -83,14 +83,15 @@ def test_check_tries_signature_relay_and_policies(guarded: Stage) -> None:
 
 
 def test_check_names_what_is_accepted(guarded: Stage) -> None:
-    code, out, _ = guarded.cli("check")
+    code, out, _ = guarded.cli("check", MAX_NODES="2")
     mark, sentence = _lines(out)["admission policies"]
     assert (code, mark) == (0, "WARN")
     for words in ("another image", "files of the node", "a Secret that Kubernetes fills with a token"):
         assert words in sentence
+    assert "a NetworkPolicy that opens trainings to everybody" in sentence
     install(guarded.cluster, guarded.namespace)
     _drop_rule(guarded, "automountServiceAccountToken must be false")
-    code, out, _ = guarded.cli("check")
+    code, out, _ = guarded.cli("check", MAX_NODES="2")
     mark, sentence = _lines(out)["admission policies"]
     assert (code, mark) == (0, "WARN")
     assert "accepts the service account's token in namespace" in sentence
@@ -115,8 +116,10 @@ def test_check_in_a_pod_has_credentials_of_its_own_and_looks_at_the_network(guar
     assert mark == "FAIL"
     assert "does not reach the relay (127.0.0.1:" in sentence, "no dispatcher runs here"
     guarded.start()
-    code, out, err = guarded.cli("check", "--in-pod", "model-done-1")
+    code, out, err = guarded.cli("check", "--in-pod", "model-done-1", MAX_NODES="2")
     assert code == 0, out + err
+    assert "a Job for 2 nodes and its NetworkPolicy are accepted by dry runs" in out
+    assert "two pods of one training find and reach each other" in out
     assert "a training reaches the relay, storage, and not the cloud's metadata service" in out
     guarded.forbidden["the kubelet of its node"] = ("127.0.0.1", guarded.port)
     code, out, err = guarded.cli("check", "--in-pod", "model-done-1")

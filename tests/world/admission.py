@@ -104,7 +104,8 @@ def why_denied(
 
 
 def install(cluster: StandInCluster, namespace: str = NAMESPACE, **parameters: str) -> None:
-    """Have production's policies hold in a namespace of a stand-in cluster, where the dispatcher may read no Secret.
+    """Have production's policies hold in a namespace of a stand-in cluster, where the dispatcher may read no Secret and
+    remove no NetworkPolicy.
 
     parameters: in place of the overlay's.
     """
@@ -124,5 +125,7 @@ def install(cluster: StandInCluster, namespace: str = NAMESPACE, **parameters: s
                 if "paramRef" in thing["spec"]:
                     thing["spec"]["paramRef"].update(name=namespace, namespace=namespace)
             cluster.api("POST", f"/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic{plural}", thing)
-    cluster.deny({"verb": "get", "resource": "secrets", "namespace": namespace})
-    cluster.deny({"verb": "delete", "resource": "networkpolicies", "namespace": namespace})
+    cluster.deny(
+        {"verb": "get", "resource": "secrets", "namespace": namespace},
+        {"verb": "delete", "resource": "networkpolicies", "namespace": namespace},
+    )
