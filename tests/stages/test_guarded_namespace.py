@@ -138,6 +138,25 @@ def test_a_training_is_launched_and_reported_where_the_policies_hold(guarded: St
     assert guarded.message(failed) == "Invalid dataset: train.csv: it is empty"
 
 
+def test_the_pods_of_a_training_on_several_nodes_may_reach_each_other_where_the_policies_hold(guarded: Stage) -> None:
+    install(guarded.cluster, guarded.namespace)
+    guarded.start(MAX_NODES="2")
+    model_id = guarded.submit("done", resources={"nodes": 2})
+    guarded.wait_status(model_id, "Completed")
+    job = guarded.job(model_id)
+    assert job is not None
+    path = f"/apis/networking.k8s.io/v1/namespaces/{guarded.namespace}/networkpolicies"
+    [policy] = guarded.cluster.api("GET", path)["items"]
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    assert policy["metadata"]["name"] == f"{name}-{uid}"
+    assert [owner["uid"] for owner in policy["metadata"]["ownerReferences"]] == [uid]
+    selected = policy["spec"]["podSelector"]["matchLabels"].items()
+    assert [selected <= pod["metadata"]["labels"].items() for pod in guarded.pods(model_id)] == [True, True]
+    found = guarded.cluster.api("GET", f"/api/v1/namespaces/{guarded.namespace}/events")["items"]
+    [launched] = [event["message"] for event in found if event["reason"] == "Launched"]
+    assert " on 2 nodes: resumed" in launched
+
+
 def _old_template(stage: Stage) -> dict[str, Any]:
     """As in 0.1: every training has the Secrets of all."""
     template: dict[str, Any] = json.loads(json.dumps(stage.template))

@@ -111,7 +111,11 @@ def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage
     assert code == 2
     assert "Nothing was sent" in err
     assert stage.queue.depth() == 0
-    code, out, _ = stage.cli("submit", "model-1", "--dataset", "dataset-1", "--gpus", "2", "--field", "a=b")
+    code, _, err = stage.cli("submit", "model-1", "--nodes", "2")
+    assert (code, stage.queue.depth()) == (2, 0)
+    assert "MAX_NODES" in err
+    wishes = ("--dataset", "dataset-1", "--gpus", "2", "--nodes", "1", "--field", "a=b")
+    code, out, _ = stage.cli("submit", "model-1", *wishes)
     assert code == 0
     assert out.strip()
     assert json.loads(stage.queue.peek()[0].text) == {
@@ -119,7 +123,7 @@ def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage
         "model_container_name": "model-1",
         "a": "b",
         "dataset_container_name": "dataset-1",
-        "resources": {"gpus": 2},
+        "resources": {"nodes": 1, "gpus": 2},
     }
 
 

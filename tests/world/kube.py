@@ -44,6 +44,13 @@ class Answer:
         return str(self.body.get("message", ""))
 
 
+_GROUPS = {
+    "jobs": "/apis/batch/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
+    "networkpolicies": "/apis/networking.k8s.io/v1",
+}
+
+
 class Kube:
     """One cluster, one namespace. `image` has sh and sleep. `run` is a word that this run's objects carry."""
 
@@ -61,7 +68,7 @@ class Kube:
 
     def path(self, plural: str, name: str = "", *, namespace: str | None = None) -> str:
         """The path of a namespaced collection or object."""
-        prefix = {"jobs": "/apis/batch/v1", "leases": "/apis/coordination.k8s.io/v1"}.get(plural, "/api/v1")
+        prefix = _GROUPS.get(plural, "/api/v1")
         where = f"{prefix}/namespaces/{namespace or self.namespace}/{plural}"
         return f"{where}/{name}" if name else where
 

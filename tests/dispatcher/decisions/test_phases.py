@@ -11,10 +11,24 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions.phases import Phase, overdue_since, phase, since
-from tests.world.builders import T0, a_condition, a_job, a_pod, complete, failed, failing, job_json, running, terminated
+from dispatcher.decisions.phases import Phase, description, overdue_since, phase, since
+from tests.world.builders import (
+    T0,
+    a_condition,
+    a_job,
+    a_node,
+    a_pod,
+    a_team,
+    complete,
+    failed,
+    failing,
+    job_json,
+    running,
+    terminated,
+)
 
 RUNNING = a_pod(phase="Running", state={"running": {}})
+NODES = [a_node(index, phase="Running", state=running(T0 + index)) for index in (0, 1)]
 PENDING = a_pod(state={"waiting": {"reason": "ImagePullBackOff"}})
 OVER = a_pod(phase="Failed", state={"terminated": {"exitCode": 130}})
 TOLD_FAILED = {"status": "Failed", "code": "Interrupted", "sentence": "It was stopped", "portal": "reported"}
@@ -40,6 +54,18 @@ def a_reported(told: str, *conditions: dict[str, Any]) -> Job:
         (a_job(), [OVER, RUNNING], Phase.RUNNING),
         (a_job(), [RUNNING], Phase.RUNNING),
         (a_job(acknowledged=False), [RUNNING], Phase.RUNNING),
+        # Several nodes: each has to run, or to have done its part.
+        (a_team(2), [], Phase.WAITING),
+        (a_team(2), [NODES[0]], Phase.WAITING),
+        (a_team(2), NODES, Phase.RUNNING),
+        (a_team(2), [NODES[0], a_node(1, state={"waiting": {"reason": "ImagePullBackOff"}})], Phase.WAITING),
+        (a_team(2), [NODES[0], a_node(1, phase="Failed", state=terminated(206))], Phase.WAITING),
+        (a_team(2), [NODES[0], a_node(1, phase="Succeeded", state=terminated(0))], Phase.RUNNING),
+        (a_team(2), [NODES[0], a_node(1, phase="Running", state=terminated(0))], Phase.RUNNING),
+        (a_team(2), [a_node(k, phase="Succeeded", state=terminated(0)) for k in (0, 1)], Phase.WAITING),
+        # A pod of a node that runs twice is no other node.
+        (a_team(2), [NODES[0], a_node(0, uid="again", phase="Running", state=running())], Phase.WAITING),
+        (a_team(2, failing()), NODES, Phase.STOPPING),
         (a_job(deleted_at=T0), [RUNNING], Phase.STOPPING),
         # Its finalizer holds it until that was told.
         (a_job(deleted_at=T0), [OVER], Phase.REPORTING),
@@ -104,3 +130,23 @@ def test_the_age_of_a_phase_begins_with_it(job: Job, pods: list[Pod], wanted: fl
 )
 def test_a_job_is_overdue_from_its_own_deadline_on(job: Job, pods: list[Pod], wanted: float | None) -> None:
     assert overdue_since(phase(job, pods), job) == wanted
+
+
+def test_several_nodes_train_since_the_last_of_them_runs() -> None:
+    assert since(Phase.RUNNING, a_team(2), NODES) == T0 + 1
+
+
+@pytest.mark.parametrize(
+    ("is_in", "job", "pods", "words"),
+    [
+        (Phase.RUNNING, a_job(), [RUNNING], "The trainer runs"),
+        (Phase.WAITING, a_job(), [], "No pod yet"),
+        (Phase.RUNNING, a_team(2), NODES, "The trainer runs on 2 nodes"),
+        (Phase.WAITING, a_team(2), [], "No pod yet"),
+        (Phase.WAITING, a_team(3), NODES, "2 of 3 pods run"),
+        (Phase.STOPPING, a_team(2), NODES[:1], "1 of 2 pods run"),
+        (Phase.STOPPING, a_team(2), [], "Its pods are being stopped"),
+    ],
+)
+def test_people_are_told_of_how_many_nodes_a_training_has(is_in: Phase, job: Job, pods: list[Pod], words: str) -> None:
+    assert description(is_in, job, pods) == words

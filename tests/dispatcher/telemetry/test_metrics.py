@@ -92,6 +92,29 @@ def test_every_job_is_counted_in_one_phase(metrics: Metrics) -> None:
     assert value(metrics, "unreported_jobs") == 1
 
 
+def test_gpus_are_those_that_run_or_wait_for_a_node_of_theirs(metrics: Metrics) -> None:
+    template = {"spec": {"containers": [{"name": "trainer", "env": [{"name": "GPUS", "value": "4"}]}]}}
+    runs: dict[str, Any] = {"phase": "Running", "state": running()}
+    measured(
+        metrics,
+        a(1, spec={"template": template}),
+        a(2, spec={"template": template}),
+        a(3, spec={"template": template, "completionMode": "Indexed", "completions": 3}),
+        a(4, spec={"template": template, "completionMode": "Indexed", "completions": 3}),
+        pods=(
+            a_pod(name="p1", model_id="1", job_uid="u1", **runs),
+            a_pod(name="p2", model_id="2", job_uid="u2"),
+            *(a_pod(name=f"p3-{k}", model_id="3", job_uid="u3", index=k, **runs) for k in range(3)),
+            *(a_pod(name=f"p4-{k}", model_id="4", job_uid="u4", index=k, **runs) for k in range(2)),
+        ),
+    )
+    assert value(metrics, "gpus_in_use") == 4 + 3 * 4 + 2 * 4
+    assert {phase: value(metrics, "jobs", phase=phase) for phase in ("waiting", "running")} == {
+        "waiting": 2,
+        "running": 2,
+    }
+
+
 def test_a_phase_that_is_empty_again_is_0_again(metrics: Metrics) -> None:
     measured(metrics, a(1, *failed()), a(2, acknowledged=False, spec={"activeDeadlineSeconds": 600}))
     names_ = ("unreported_jobs", "unacknowledged_jobs", "longest_unacknowledged_seconds", "longest_overdue_seconds")

@@ -74,6 +74,15 @@ def running_job(model_id: str, at: float, *, node: str = "gpu-a100-03", **more: 
     return made, [pod(made, at + 2, phase="Running", state=running(at + 20), node=node, scheduled_at=at + 3)]
 
 
+def team_job(model_id: str, at: float, *nodes: str, of: int, **more: Any) -> Pair:
+    """A Job for `of` nodes with 8 GPUs each. nodes: where its first pods run."""
+    spec = {"completionMode": "Indexed", "completions": of}
+    made = job(model_id, at=at, spec=spec, **{"gpus": 8, "status": {"active": len(nodes)}, **more})
+    runs: dict[str, Any] = {"phase": "Running", "state": running(at + 20), "scheduled_at": at + 3}
+    pods = [pod(made, at + 2 + index, node=node, index=index, **runs) for index, node in enumerate(nodes)]
+    return made, pods
+
+
 def reported_job(model_id: str, at: float, code: str, sentence: str, **more: Any) -> Pair:
     """at: when it was reported; Completed or Failed by its code."""
     done = code == "Completed"

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
-from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job
+from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job, team_job
 from tests.world.browser import Tab
 
 OpenTab = Callable[..., Tab]
@@ -78,6 +78,19 @@ def test_each_section_says_what_there_is_and_screen_readers_get_tables(shown: Sh
     ]
     assert "OutOfMemory" in row(tab, "model-heart-rate").inner_text()
     assert tab.page.title() == "5 running, 7 waiting – Training dispatcher"
+
+
+def test_of_several_nodes_the_page_says_how_many_run_and_where(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.put([team_job("whole", now - 60, "gpu-1", "gpu-2", of=2), team_job("torn", now - 60, "gpu-3", of=2)])
+    tab = open_tab(shown.url, width=1280)
+    row(tab, "model-torn").wait_for()
+    whole, torn = (row(tab, f"model-{name}").get_by_role("cell").all_inner_texts() for name in ("whole", "torn"))
+    assert (whole[3], whole[5]) == ("16\n2 nodes", "gpu-1, gpu-2")
+    assert torn[2] == "16\n1 of 2 nodes"
+    assert "1 of 2 pods run" in torn[0]
+    assert "24 GPUs in use" in tab.page.locator("#tiles").inner_text()
+    assert tab.sticking_out() == []
 
 
 def test_html_in_names_and_sentences_is_shown_as_text_and_runs_nowhere(shown: Shown, open_tab: OpenTab) -> None:

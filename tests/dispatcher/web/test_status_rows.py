@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import QueueFacts
-from dispatcher.web.status_rows import Page, PortalProgress, Sections, World
+from dispatcher.web.status_rows import Page, PortalProgress, Rules, Sections, World
 from tests.dispatcher.web.status_world import (
     RULES,
     Pair,
@@ -26,6 +27,7 @@ from tests.dispatcher.web.status_world import (
     pod,
     reported_job,
     running_job,
+    team_job,
 )
 from tests.world.builders import T0, a_condition, complete, failed, failing, running, terminated, waiting
 from training_common.times import rfc3339
@@ -168,6 +170,62 @@ def test_a_running_row_says_what_an_operator_asks_first() -> None:
     assert (row["queued_at"], row["created_at"], row["started_at"], row["ended_at"]) == (
         *(rfc3339(T0 - 4), rfc3339(T0), rfc3339(T0 + 20), None),
     )
+
+
+def test_a_training_on_several_nodes_is_one_row_with_all_of_them() -> None:
+    made, pods = team_job("7", T0, "gpu-2", "gpu-1", of=2)
+    lost = pod(
+        made, T0 + 1, a_condition("DisruptionTarget"), phase="Failed", index=1, node="gpu-9", state=terminated(143)
+    )
+    row = row_of("running", (made, [lost, *pods]))
+    assert (row["sentence"], row["gpus"], row["nodes"], row["nodes_running"]) == (
+        *("The trainer runs on 2 nodes", 16, 2, 2),
+    )
+    assert (row["node"], row["pod"]) == ("gpu-2, gpu-1", f"{pods[0].name}, {pods[1].name}")
+    assert (row["attempts"], row["disruptions"]) == (1, 1)
+    for words, number in (("gpu-1", 1), (pods[0].name, 1), ("gpu-9", 0)):
+        assert sections((made, [lost, *pods])).shown(Page(words))[0]["running"]["matching"] == number, words
+
+
+def test_nodes_that_ended_in_one_incident_count_as_one_attempt() -> None:
+    made, pods = team_job("7", T0, "gpu-1", "gpu-2", of=2, status={"active": 2, "failed": 2})
+    before = [
+        pod(
+            made, T0 - 90 + index, index=index, node="gpu-1", phase="Failed", state=terminated(code, finished_at=T0 - 9)
+        )
+        for index, code in enumerate((137, 206))
+    ]
+    assert row_of("running", (made, [*before, *pods]))["attempts"] == 2
+
+
+def test_a_training_that_lacks_a_node_waits_and_holds_the_gpus_of_the_others() -> None:
+    made, pods = team_job("7", T0, "gpu-1", "gpu-2", "gpu-3", of=4)
+    row = row_of("waiting", (made, pods))
+    assert (row["phase"], row["sentence"], row["gpus"], row["nodes"], row["nodes_running"]) == (
+        *("waiting", "3 of 4 pods run", 32, 4, 3),
+    )
+    last = pod(made, T0 + 9, UNSCHEDULABLE, index=3, node=None)
+    row = row_of("waiting", (made, [*pods, last]))
+    assert row["sentence"] == "3 of 4 pods run; node 4 of 4: waiting for a GPU: 0/3 nodes are available"
+    assert sections((made, [*pods, last])).gpus_in_use == 24
+    assert sections((made, [])).gpus_in_use == 0
+
+
+def test_a_node_that_has_done_its_part_does_not_make_the_others_wait() -> None:
+    made, pods = team_job("7", T0, "gpu-1", of=2, status={"active": 1, "succeeded": 1})
+    done = pod(made, T0 + 3, index=1, node="gpu-2", phase="Succeeded", state=terminated(0))
+    row = row_of("running", (made, [*pods, done]))
+    assert (row["phase"], row["nodes_running"], row["node"]) == ("running", 1, "gpu-1, gpu-2")
+
+
+def test_a_message_for_several_nodes_says_how_many_gpus_they_are_together() -> None:
+    message = a_message("model-q", T0, resources={"nodes": 2, "gpus": 4})
+    rules = Rules(RULES.limits, replace(RULES.bounds, max_nodes=2))
+    world = World(queue=QueueFacts(waiting=(message,)))
+    [row] = Sections(world, rules, NOW).shown(Page())[0]["waiting"]["rows"]
+    assert (row["gpus"], row["nodes"]) == (8, 2)
+    [row] = rows(queue=QueueFacts(waiting=(message,)))["waiting"]
+    assert row["sentence"].startswith('It will be refused: The field "resources.nodes" is 2; no such field, or 1')
 
 
 @pytest.mark.parametrize(
