@@ -68,4 +68,6 @@ KUEUE_QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 # Its value until the portal was told. Nobody has a LocalQueue of this name, so Kueue keeps the Job suspended and lets
 # the label be changed; a Job without it may be labelled by Kueue, for a LocalQueue named default, and resumed (F51).
 KUEUE_HOLD = "training-dispatcher-hold"
+# Of a Job that Kueue may start with fewer pods than it has asked for.
+KUEUE_PARTIAL = "kueue.x-k8s.io/job-min-parallelism"
 GPU_RESOURCE = "nvidia.com/gpu"

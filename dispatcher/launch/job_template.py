@@ -84,10 +84,8 @@ def load_template(
     # What is not JSON cannot be searched safely, either.
     if problems := list(_no_json(template, "", 0)) or list(_problems(template, image, gpu_resource)):
         raise TemplateError(problems)
-    env = gpus.trainer_of(template).get("env") or ()
-    if max_nodes > 1 and (taken := [entry["name"] for entry in env if entry["name"] in TEAM_ENV]):
-        where = f"spec.template.spec.containers[{names.TRAINER_CONTAINER}].env"
-        raise TemplateError([f"{where}[{name}] must be left out: with MAX_NODES it is written" for name in taken])
+    if max_nodes > 1 and (problems := list(_team_problems(template))):
+        raise TemplateError(problems)
     return template
 
 
@@ -176,6 +174,17 @@ def _problems(template: Mapping[str, Any], image: str, gpu_resource: str) -> Ite
         yield f"metadata.finalizers[{names.FINALIZER}] must be left out: it is written for each Job"
     yield from _spec_problems(_mapping(template, "spec"))
     yield from _pod_problems(_mapping(template, "spec.template.spec"), "spec.template.spec", image, gpu_resource)
+
+
+def _team_problems(template: Mapping[str, Any]) -> Iterator[str]:
+    """What would break a training on several nodes alone. template: one that can work on one."""
+    for entry in gpus.trainer_of(template).get("env") or ():
+        if entry["name"] in TEAM_ENV:
+            where = f"spec.template.spec.containers[{names.TRAINER_CONTAINER}].env[{entry['name']}]"
+            yield f"{where} must be left out: with MAX_NODES it is written for each Job"
+    if names.KUEUE_PARTIAL in _mapping(template, "metadata.annotations"):
+        where = f"metadata.annotations[{names.KUEUE_PARTIAL}]"
+        yield f"{where} must be left out: with MAX_NODES a training has all of its nodes or none"
 
 
 def _metadata_problems(template: Mapping[str, Any], where: str) -> Iterator[str]:

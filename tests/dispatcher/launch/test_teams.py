@@ -133,6 +133,14 @@ def test_a_templates_own_variable_of_that_name_is_refused_where_teams_are_on(nam
         load_template(text, max_nodes=2)
 
 
+def test_a_template_by_which_kueue_would_start_a_part_of_the_nodes_is_refused_where_teams_are_on() -> None:
+    template = a_template()
+    template["metadata"] = {"annotations": {"kueue.x-k8s.io/job-min-parallelism": "1"}}
+    load_template(yaml.safe_dump(template))
+    with pytest.raises(TemplateError, match="a training has all of its nodes or none"):
+        load_template(yaml.safe_dump(template), max_nodes=2)
+
+
 class Cluster:
     """Takes policies, once each. answer: what it raises in place of that."""
 
