@@ -194,6 +194,7 @@ def _pod(pod: Pod) -> dict[str, Any]:
     running, ended = pod.trainer_state.running, pod.trainer_end
     return {
         "name": pod.name,
+        "index": pod.index,
         "phase": pod.phase,
         "node": pod.node,
         "created_at": pod.metadata.creation_timestamp,
