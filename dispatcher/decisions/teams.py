@@ -16,6 +16,7 @@ from dispatcher.decisions.pod_failure import Verdict
 
 # Seconds after a node's end in which the others end for its sake.
 _TOGETHER = 60.0
+_TOLD_TO_END, _LOST_ITS_PEER = 1, 2
 
 
 def newest(job: Job, pods: Sequence[Pod]) -> dict[int, Pod]:
@@ -58,10 +59,7 @@ def cause(pods: Sequence[Pod], blamed: str = "") -> Pod | None:
     blamed: the pod that the Job's condition names. Its own word is believed; a program without one may have ended first
     in the Job controller's eyes, and for a peer's sake all the same.
     """
-    groups = incidents(pods)
-    while len(groups) > 1 and all(_echo(pod) == 1 for pod in groups[-1]):
-        groups.pop()
-    found = groups[-1] if groups else []
+    found = (incidents(pods) or [[]])[-1]
     believed = (pod for pod in found if pod.name == blamed and pod_failure.trainer_word(pod) and not _echo(pod))
     return next(believed, first(found) if found else None)
 
@@ -75,9 +73,10 @@ def _echo(pod: Pod) -> int:
     """0: it failed by itself, or was taken away; 1: it was told to end; 2: it says that it lost its peer."""
     code = pod_failure.explain(pod).code
     if code == "PeerLost":
-        return 2
+        return _LOST_ITS_PEER
     # The Job controller deletes the others' pods once one has failed the Job.
-    return 1 if code == "Terminated" or (pod.is_deleting and pod_failure.disruption(pod) is None) else 0
+    told = code == "Terminated" or (pod.is_deleting and pod_failure.disruption(pod) is None)
+    return _TOLD_TO_END if told else 0
 
 
 def ended_at(pod: Pod) -> float:
@@ -89,14 +88,16 @@ def ended_at(pod: Pod) -> float:
 def incidents(pods: Sequence[Pod]) -> list[list[Pod]]:
     """The team's failed pods by what they ended in, oldest first: those that ended together, before one was made anew.
 
-    A replacement may have been removed meanwhile: that a node comes a second time, or much later, shows it as well.
+    A replacement may have been removed meanwhile: that a node comes a second time, or much later, shows it as well. An
+    echo may come when the next pod is there already; it begins nothing.
     """
     made = [pod.created_at or 0.0 for pod in pods]
     groups: list[list[Pod]] = []
     for pod in sorted((pod for pod in pods if pod.phase == "Failed"), key=ended_at):
         began, end = ended_at(groups[-1][0]) if groups else -math.inf, ended_at(pod)
         again = groups and pod.index in (other.index for other in groups[-1])
-        if again or end > began + _TOGETHER or any(began < time <= end for time in made):
+        anew = end > began + _TOGETHER or (not _echo(pod) and (again or any(began < time <= end for time in made)))
+        if not groups or (anew and _echo(pod) != _TOLD_TO_END):
             groups.append([pod])
         else:
             groups[-1].append(pod)

@@ -16,6 +16,9 @@ from tests.world.simulated.world import World
 S = ProcessingStatus
 ENDS = ["complete", "complete-unreported", "invalid", "invalid-unreported", "killed", "retry", "preempted", "slow"]
 LASTS = [*ENDS, "hang", "polite", "said-and-hangs"]
+# Of a pod of a team, on its way to "part".
+_FALLS = ["killed", "preempted", "invalid-unreported", "retry"]
+TOGETHER = ["vanish", *(f"{act}@{when}" for act in _FALLS for when in ("whole", "training", "published")), *_FALLS]
 
 
 def random_run(seed: int, parts: Parts | None = None) -> tuple[World, list[str]]:
@@ -27,7 +30,10 @@ def random_run(seed: int, parts: Parts | None = None) -> tuple[World, list[str]]
         _play(world, rng, troubles, parts)
 
     try:
-        return explore.explored("random", _scenario(rng, scoped=seed % 4 == 2), f"seed {seed}", run), troubles
+        scenario = _scenario(rng, scoped=seed % 4 == 2)
+        if seed % 8 == 7:
+            scenario = _on_several_nodes(scenario, seed)
+        return explore.explored("random", scenario, f"seed {seed}", run), troubles
     except explore.Finding as finding:
         raise explore.Finding(f"{finding}\nwhat was done, by call: " + "; ".join(troubles)) from finding
 
@@ -49,6 +55,20 @@ def _scenario(rng: random.Random, *, scoped: bool) -> Scenario:
                 world.enqueue(model)
         if rng.random() < 0.1:
             world.enqueue("-bad-")
+        return world
+
+    return chance
+
+
+def _on_several_nodes(scenario: Scenario, seed: int) -> Scenario:
+    """The same for teams; by chance of its own, so that each seed goes on to make the run that it has made."""
+
+    def chance() -> World:
+        world, rng = scenario(), random.Random(f"teams of {seed}")
+        for model in world.trainers:
+            world.nodes[model] = rng.choice([2, 2, 3])
+            acts = rng.choices(["part", *TOGETHER], k=rng.choice([0, 2, 3, 4]))
+            world.trainers[model] = [*acts, rng.choice(["part", "part", "part", "stay", "echo", "unplaced", "killed"])]
         return world
 
     return chance

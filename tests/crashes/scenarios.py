@@ -212,6 +212,94 @@ def again_behind() -> World:
     return _lagging(again())
 
 
+def _team(*acts: str, nodes: int = 2) -> World:
+    """On several nodes. acts: of the pods in the order in which they are made; the last one's of all that follow."""
+    world = _one(list(acts))
+    world.nodes["1"] = nodes
+    return world
+
+
+def team() -> World:
+    return _team("part")
+
+
+def team_loses_a_node_before_it_meets() -> World:
+    return _team("part", "killed", "part")
+
+
+def team_loses_a_node_when_it_meets() -> World:
+    return _team("part", "preempted@whole", "part")
+
+
+def team_loses_a_node_in_training() -> World:
+    return _team("part", "part", "killed@training", "part", nodes=3)
+
+
+def team_loses_node_1_in_training() -> World:
+    return _team("preempted@training", "part")
+
+
+def team_loses_a_node_at_publication() -> World:
+    return _team("part", "killed@published", "part")
+
+
+def team_loses_node_1_at_publication() -> World:
+    """It has published, and told nobody."""
+    return _team("vanish", "part")
+
+
+def team_outlives_node_1() -> World:
+    """The same, and no other pod of node 1 gets to tell it: what node 2 says is not node 1's word."""
+    return _team("vanish", "part", "killed")
+
+
+def team_outlived() -> World:
+    """A node that goes on although node 1 has published and gone."""
+    return _team("part", "stay")
+
+
+def team_sidecars() -> World:
+    """Beside which another container goes on; one of the trainers fails once."""
+    world = _team("part", "retry@training", "part")
+    world.sidecars["1"] = "ordinary"
+    return world
+
+
+def team_invalid() -> World:
+    return _team("echo", "invalid-unreported@whole", "part", nodes=3)
+
+
+def team_fails() -> World:
+    """In one incident: node 1 does not stay for the next of its peer."""
+    return _team("echo", "killed@whole", "part")
+
+
+def team_fails_twice() -> World:
+    return _team("wait@never", "killed")
+
+
+def team_never_whole() -> World:
+    return _team("part", "unplaced")
+
+
+_KILLED = "the training process was killed from outside .* a larger memory limit"
+# Training on several nodes → what the portal is told in the end, where nothing else happens (a pattern).
+TEAMS: dict[Scenario, tuple[ProcessingStatus, str]] = {
+    team: (S.COMPLETED, ".*"),
+    team_loses_a_node_before_it_meets: (S.COMPLETED, ".*"),
+    team_loses_a_node_when_it_meets: (S.COMPLETED, ".*"),
+    team_loses_a_node_in_training: (S.COMPLETED, ".*"),
+    team_loses_node_1_in_training: (S.COMPLETED, ".*"),
+    team_loses_a_node_at_publication: (S.COMPLETED, ".*"),
+    team_loses_node_1_at_publication: (S.COMPLETED, ".*"),
+    team_outlives_node_1: (S.FAILED, rf"node 1 of 2 \(gpu-1\): {_KILLED} \(after 2 attempts\)"),
+    team_outlived: (S.COMPLETED, ".*"),
+    team_sidecars: (S.COMPLETED, ".*"),
+    team_invalid: (S.FAILED, r"node 2 of 3 \(gpu-2\): Invalid dataset: train\.csv: empty"),
+    team_fails: (S.FAILED, rf"node 2 of 2 \(gpu-2\): {_KILLED}"),
+    team_fails_twice: (S.FAILED, rf"node 2 of 2 \(gpu-2\): {_KILLED} \(after 2 attempts\)"),
+    team_never_whole: (S.FAILED, "1 of 2 pods held a node for 150 seconds .*; node 2 of 2: waiting for a GPU: .*"),
+}
 SINGLE: list[Scenario] = [
     completes,
     completes_unreported,

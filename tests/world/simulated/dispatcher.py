@@ -40,6 +40,7 @@ from tests.world.simulated.world import TRAINER, World
 VISIBILITY = 100.0
 # At least the visibility time-out, as the settings demand, and long enough for the second look after a silent watch.
 TTL = 400
+TEAM_WAIT = 150
 SETTINGS = Settings.read(
     {
         "QUEUE_NAME": "requests",
@@ -57,6 +58,7 @@ SETTINGS = Settings.read(
         "QUOTA_LIMIT_SECONDS": "3600",
         "MAX_DISRUPTIONS": "0",
         "LOST_NODE_LIMIT_SECONDS": "0",
+        "TEAM_WAIT_SECONDS": str(TEAM_WAIT),
         "TTL_AFTER_REPORT_SECONDS": str(TTL),
         "RESYNC_SECONDS": "90",
     }

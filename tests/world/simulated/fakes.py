@@ -142,6 +142,8 @@ class FakeCluster:
             uid = f"job-{next(world._numbers)}"
             made["metadata"] |= {"uid": uid, "creationTimestamp": rfc3339(world.epoch())}
             made["status"] = {}
+            if nodes := world.nodes.get(model_id):
+                made["spec"] |= {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes}
             world.notes[uid] = JobNote(model_id, len(world.calls), len(world.models[model_id].history))
             world.check_created(made)
             world.jobs[name] = made
@@ -228,6 +230,7 @@ class FakeCluster:
             pod = self._world.pods.get(uid)
             if pod is None:
                 raise ObjectNotFound(name)
+            self._world.check_taken(pod)
             self._world.delete_pod(pod)
 
         self._call("delete-pod", action)

@@ -17,6 +17,7 @@ from tests.world import json_objects as objects
 from tests.world.json_objects import JsonObject
 from tests.world.simulated.faults import Violation
 from tests.world.simulated.records import JobNote, copied
+from tests.world.simulated.teams import index_of
 from tests.world.simulated.trainers import Trainers
 from training_common.times import rfc3339
 
@@ -44,6 +45,8 @@ class Kubernetes(Trainers):
         self.watching = False
         self.acts: dict[str, str] = {}  # pod uid → what it does
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
+        self.nodes: dict[str, int] = {}  # model → how many nodes its trainings have, where it is more than one
+        self.published_by: set[str] = set()
         self.sidecars: dict[str, str] = {}  # model → "ordinary" or "native": what runs beside its trainers
         self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
         self._owned: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)  # a Job's uid → its pods by uid
@@ -200,21 +203,30 @@ class Kubernetes(Trainers):
     def _run(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]], alive: list[dict[str, Any]]) -> None:
         target = objects.condition(job, "FailureTarget")
         reason = target["reason"] if target else self._why_failed(job, note, pods)
-        if note.succeeded and target is None:
+        if note.succeeded == self.nodes.get(note.model_id, 1) and target is None:
             note.finished_at = self.now
             self._condition(job, "SuccessCriteriaMet", "CompletionsReached")
             self._condition(job, "Complete", "CompletionsReached")
         elif reason is not None:
             self.excuse(note.model_id)
             if target is None:
-                self._condition(job, "FailureTarget", reason)
+                self._condition(job, "FailureTarget", reason, self._blame(pods) if reason == "PodFailurePolicy" else "")
             for pod in alive:
                 self.delete_pod(pod)
             if not alive:
                 note.finished_at = self.now
-                self._condition(job, "Failed", reason)
-        elif not alive and self.now >= note.failed_at + _BACK_OFF:
-            self._create_pod(job)
+                self._condition(job, "Failed", reason, target["message"] if target else "")
+        elif self.now >= note.failed_at + _BACK_OFF:
+            there = {index_of(pod) for pod in alive} | note.done
+            for index in range(self.nodes.get(note.model_id, 1)):
+                if index not in there:
+                    self._create_pod(job, index)
+
+    def _blame(self, pods: list[dict[str, Any]]) -> str:
+        """In the Job controller's words: of those that fail the Job the first of its list."""
+        pod = next(pod for pod in pods if objects.pod_phase(pod) == "Failed" and 0 < _exit_code(pod) < 128)
+        where = f"Container trainer for pod training/{objects.name_of(pod)}"
+        return f"{where} failed with exit code {_exit_code(pod)} matching FailJob rule at index 1"
 
     def _why_failed(self, job: dict[str, Any], note: JobNote, pods: list[dict[str, Any]]) -> str | None:
         if note.started_at is not None and self.now > note.started_at + job["spec"]["activeDeadlineSeconds"]:
@@ -230,25 +242,27 @@ class Kubernetes(Trainers):
                 continue
             note.counted.add(uid)
             if objects.pod_phase(pod) == "Succeeded":
-                note.succeeded += 1
+                note.done.add(index_of(pod))
+                note.succeeded = len(note.done)
             elif objects.condition(pod, "DisruptionTarget") is None:
                 note.failed += 1
                 note.failed_at = self.now
             job["status"] |= {"failed": note.failed, "succeeded": note.succeeded}
             self.touch("jobs", job)
 
-    def _condition(self, job: dict[str, Any], kind: str, reason: str, status: str = "True") -> None:
-        entry = {"type": kind, "status": status, "reason": reason, "lastTransitionTime": self._time()}
+    def _condition(self, job: dict[str, Any], kind: str, reason: str, message: str = "", status: str = "True") -> None:
+        entry = {"type": kind, "status": status, "reason": reason, "message": message}
+        entry["lastTransitionTime"] = self._time()
         others = [c for c in job["status"].get("conditions", ()) if c["type"] != kind]
         job["status"]["conditions"] = [*others, entry]
         self.touch("jobs", job)
 
-    def _create_pod(self, job: dict[str, Any]) -> None:
+    def _create_pod(self, job: dict[str, Any], index: int) -> None:
         model_id = objects.model_id_of(job)
         self.check_pod(job)
         # A model's Jobs have one name: only one of them exists. What a Job deleted by force leaves behind ends in its
         # grace period; the lease keeps it from publishing.
-        if not all(map(objects.pod_is_over, self._pods_of(job))):
+        if not all(objects.pod_is_over(pod) for pod in self._pods_of(job) if index_of(pod) == index):
             raise Violation(f"two pods of model {model_id} at once")
         uid = f"pod-{next(self._numbers)}"
         pod = self.pods[uid] = self._owned[objects.uid_of(job)][uid] = {
@@ -268,6 +282,8 @@ class Kubernetes(Trainers):
         }
         script = self.trainers.get(model_id) or ["complete"]
         self.acts[uid] = script.pop(0) if len(script) > 1 else script[0]
+        if model_id in self.nodes:
+            self.join(pod, job, index)
         self.begun[uid] = len(self.models[model_id].history)
         self.touch("pods", pod, "ADDED")
 

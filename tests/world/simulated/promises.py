@@ -2,9 +2,10 @@
 
 Always
 - One unfinished Job a model; no pod before Processing was attempted for its Job, nor after its report; no two pods of
-  one model.
+  one model, of a training on several nodes of one node.
 - A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
   message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
+- A pod that trains is deleted only where its Job is.
 - A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
 - With scoped credentials no pod runs before its Job has its own Secret, nor after what is in it has run out.
 - No terminal status is replaced by another one by a process that could have known: its last GET of the model showed
@@ -132,6 +133,13 @@ class Promises:
         moved = model.moved_at > self.notes[objects.uid_of(job)].model_version
         if objects.is_launched(job) and not objects.is_finished(job) and not moved and not model.status.is_terminal:
             raise Violation(f"{objects.name_of(job)} runs and is deleted, and nobody asked for that")
+
+    def check_taken(self, pod: Mapping[str, Any]) -> None:
+        """A dispatcher deletes a pod: one that trains only where its Job is deleted."""
+        job = self.jobs.get(f"model-{objects.model_id_of(pod)}")
+        mine = job is not None and objects.uid_of(job) == objects.owner_uid(pod) and not objects.is_deleting(job)
+        if mine and "running" in objects.trainer_state(pod) and not objects.pod_is_over(pod):
+            raise Violation(f"{objects.name_of(pod)} trains and is deleted")
 
     # What is checked in the end
 

@@ -63,6 +63,7 @@ class JobNote:
     failed_at: float = float("-inf")
     succeeded: int = 0
     counted: set[str] = field(default_factory=set)
+    done: set[int] = field(default_factory=set)  # indexes that have succeeded; of a Job for one node 0
 
 
 def copied(item: Any) -> Any:

@@ -8,14 +8,14 @@ from typing import Any
 
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
-from tests.world.simulated.telling import Telling
+from tests.world.simulated.teams import Teams, index_of
 
 S = ProcessingStatus
 COMPLETED = {"message": "Model training completed successfully", "code": "Completed"}
 CANCELLED = {"message": "The portal took the model out of Processing", "code": "Cancelled"}
 
 
-class Trainers(Telling):
+class Trainers(Teams):
     """Mixed into the cluster's side, which has the store."""
 
     models: dict[str, Any]
@@ -55,6 +55,8 @@ class Trainers(Telling):
             self.cut_off(pod)
             polite = self.acts[uid] == "polite" and "running" in objects.trainer_state(pod)
             self._end_pod(pod, 0 if polite else 143, None)
+        elif self.acts[uid] == "unplaced":
+            return  # no node has room for it
         elif "running" not in objects.trainer_state(pod):
             running = {"running": {"startedAt": self._time()}}
             pod["status"] = self._status(pod, "Running", running, running)
@@ -67,12 +69,17 @@ class Trainers(Telling):
         model_id = objects.model_id_of(pod)
         if (job := self._owner(pod)) is not None:
             self.check_credentials(job)
+        if index_of(pod):  # of a team only node 0 asks
+            self._train_together(pod, uid, S.PROCESSING)
+            return
         status = self.shown_to(pod)
         act = self.acts[uid]
         if status is S.COMPLETED:
             self._end_pod(pod, 0, COMPLETED)
         elif status is S.FAILED or (status.may_start and uid in self._began):
             self._end_pod(pod, 83, CANCELLED)
+        elif model_id in self.nodes:
+            self._train_together(pod, uid, status)
         elif act in ("hang", "polite"):
             self._begin(pod, uid, status)
         elif act == "said-and-hangs":

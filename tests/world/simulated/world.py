@@ -90,6 +90,13 @@ class World(Promises, Kubernetes):
         model = self.models.setdefault(model_id, Model(status))
         model.write(USER, status, "", self.now)
         model.moved_at = model.version
+        job = self.jobs.get(f"model-{model_id}")
+        if (
+            job is not None
+            and model_id in self.nodes
+            and not (objects.is_acknowledged(job) or objects.is_finished(job))
+        ):
+            model.raced = True  # node 1 has ended, the others have not, and the portal never acknowledged Processing
         model.published = model.requested = model.excused = model.refused = False
         if status.may_start:
             model.asked += 1
