@@ -254,7 +254,9 @@ def _own_end_of(job: Job, pod: Pod, stopped_at: float | None) -> Ended | None:
     if pod.is_over and not pod.is_deleting:
         return None
     word = pod_failure.trainer_word(pod)
-    if word is not None and word.code not in ("Terminated", "Completed", "PeerLost"):
+    if word is not None and word.code == "PeerLost":
+        return None  # an echo
+    if word is not None and word.code not in ("Terminated", "Completed"):
         return _judged(job, pod)
     finished = objects.timestamp(pod.trainer_end.finished_at)
     before = stopped_at is not None and finished is not None and finished < stopped_at

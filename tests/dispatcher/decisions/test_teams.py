@@ -251,7 +251,10 @@ def test_a_stopped_team_is_told_by_the_trainer_that_had_failed_before() -> None:
     assert told(decided(job, deleted, a_node(0, **ended(143, at=T0 + 105), deleted_at=T0 + 100))).startswith(
         "node 2 of 2"
     )
-    assert "time limit" in told(decided(job, a_node(1, **ended(206, PEER_LOST), deleted_at=T0 + 100)))
+    late = a_team(
+        2, a_condition("FailureTarget", reason="DeadlineExceeded", at=T0 + 100), *failed("DeadlineExceeded")[1:]
+    )
+    assert "time limit" in told(decided(late, a_node(1, **ended(206, PEER_LOST), deleted_at=T0 + 100)))
 
 
 def test_a_team_that_is_failing_waits_for_all_its_pods_to_end() -> None:
