@@ -278,6 +278,13 @@ def team_fails_twice() -> World:
     return _team("wait@never", "killed")
 
 
+def team_waits_for_its_operator() -> World:
+    """Who has forgotten a right of the Role."""
+    world = _team("part")
+    world.networks_from = 150.0
+    return world
+
+
 def team_never_whole() -> World:
     return _team("part", "unplaced")
 
@@ -298,6 +305,7 @@ TEAMS: dict[Scenario, tuple[ProcessingStatus, str]] = {
     team_invalid: (S.FAILED, r"node 2 of 3 \(gpu-2\): Invalid dataset: train\.csv: empty"),
     team_fails: (S.FAILED, rf"node 2 of 2 \(gpu-2\): {_KILLED}"),
     team_fails_twice: (S.FAILED, rf"node 2 of 2 \(gpu-2\): {_KILLED} \(after 2 attempts\)"),
+    team_waits_for_its_operator: (S.COMPLETED, ".*"),
     team_never_whole: (S.FAILED, "1 of 2 pods held a node for 150 seconds .*; node 2 of 2: waiting for a GPU: .*"),
 }
 SINGLE: list[Scenario] = [

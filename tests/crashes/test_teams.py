@@ -15,6 +15,7 @@ import pytest
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import ends, team_waiting, teams
+from dispatcher.launch.teams import TeamNetworks
 from tests.crashes import explore, scenarios
 from tests.crashes.explore import Finding
 from tests.crashes.scenarios import TEAMS, Scenario
@@ -84,6 +85,12 @@ def _by_pods(pods: Sequence[Pod]) -> int:
     return sum(pod.phase == "Failed" for pod in pods)
 
 
+def _nowhere(networks: TeamNetworks, job: Job) -> str:
+    """The pods of a team start without a NetworkPolicy."""
+    del networks, job
+    return ""
+
+
 @pytest.mark.parametrize(
     ("module", "name", "broken", "scenario"),
     [
@@ -92,6 +99,7 @@ def _by_pods(pods: Sequence[Pod]) -> int:
         (teams, "first", _by_number, scenarios.team_fails),
         (teams, "cause", _last, scenarios.team_invalid),
         (teams, "attempts", _by_pods, scenarios.team_fails),
+        (TeamNetworks, "open", _nowhere, scenarios.team),
     ],
     ids=_name,
 )

@@ -25,6 +25,7 @@ from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
+from dispatcher.launch.teams import TeamNetworks
 from dispatcher.relay import rules
 from dispatcher.relay.relay import Relay
 from dispatcher.relay.tokens import RelayTokens
@@ -156,6 +157,7 @@ class Process:
             TEMPLATE,
             JobDefaults({}, int(settings.max_time_limit), scoped=world.scoped),
             credentials=self.credentials,
+            networks=TeamNetworks(self.cluster, events),
             lag=settings.status_lag,
             put_budget=min(settings.put_budget, settings.visibility_timeout * 0.4),
             # This world's portal is behind for longer than a refusal is doubted by default.

@@ -212,6 +212,14 @@ class FakeCluster:
 
         self._call("secret", action)
 
+    def create_network_policy(self, policy: Mapping[str, Any]) -> None:
+        made = copied(dict(policy))
+
+        def action() -> None:
+            self._world.keep_network(made)
+
+        self._call("network", action)
+
     def list_jobs(self, selector: str) -> Listing[Job]:
         return self._call("list", lambda: _listing(self._world.jobs, selector, Job))
 

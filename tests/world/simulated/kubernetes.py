@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import ObjectConflict
+from dispatcher.cluster.errors import ClusterForbidden, ObjectConflict
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
 from tests.world.json_objects import JsonObject
@@ -41,6 +41,8 @@ class Kubernetes(Trainers):
         self.pods: dict[str, dict[str, Any]] = {}
         self.notes: dict[str, JobNote] = {}
         self.secrets: dict[str, dict[str, Any]] = {}
+        self.networks: dict[str, dict[str, Any]] = {}
+        self.networks_from = 0.0  # until then the Role does not allow to make one
         self.log: list[Change] = []  # kept while somebody watches
         self.watching = False
         self.acts: dict[str, str] = {}  # pod uid → what it does
@@ -159,16 +161,26 @@ class Kubernetes(Trainers):
             raise ObjectConflict(f"the Secret {name} is another Job's")
         self.secrets[name] = secret
 
-    def _collect_secrets(self) -> None:
+    def keep_network(self, policy: dict[str, Any]) -> None:
+        """Made; 409 where there is one of its name, whoever's it is."""
+        name = objects.name_of(policy)
+        if self.now < self.networks_from:
+            raise ClusterForbidden("Cannot create networkpolicies: the Role must allow the verb create")
+        if name in self.networks:
+            raise ObjectConflict(f"the NetworkPolicy {name} is there")
+        self.networks[name] = policy
+
+    def _collect_belongings(self) -> None:
         """What a Job leaves behind, also one that was gone before its Secret came."""
-        if not self.secrets:
+        if not (self.secrets or self.networks):
             return
         uids = {objects.uid_of(job) for job in self.jobs.values()}
         self.secrets = {name: secret for name, secret in self.secrets.items() if owner_of(secret) in uids}
+        self.networks = {name: policy for name, policy in self.networks.items() if owner_of(policy) in uids}
 
     def settle(self) -> None:
         """One round of the controllers."""
-        self._collect_secrets()
+        self._collect_belongings()
         for job in list(self.jobs.values()):
             self._control(job)
         for pod in list(self.pods.values()):

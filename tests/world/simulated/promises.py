@@ -7,6 +7,7 @@ Always
   message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
 - A pod that trains is deleted only where its Job is.
 - A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
+- No pod of a training on several nodes runs before its Job has a NetworkPolicy that lets its pods reach each other.
 - With scoped credentials no pod runs before its Job has its own Secret, nor after what is in it has run out.
 - No terminal status is replaced by another one by a process that could have known: its last GET of the model showed
   that status, or nothing has changed since.
@@ -57,6 +58,7 @@ class Promises:
     notes: dict[str, JobNote]
     in_flight: list[Any]
     secrets: dict[str, dict[str, Any]]
+    networks: dict[str, dict[str, Any]]
     scoped: bool
     _put_attempts: dict[str, int]
 
@@ -85,6 +87,7 @@ class Promises:
         if not attempted and not any(status is ProcessingStatus.PROCESSING for _, status, _ in told):
             raise Violation(f"a pod of model {model_id} exists before Processing was attempted")
         self.check_credentials(job)
+        self._check_network(job)
         if note.model_version < self.models[model_id].moved_at:
             self.models[model_id].unclear = True
         self.trained[model_id].add(objects.uid_of(job))
@@ -104,6 +107,13 @@ class Promises:
             raise Violation(f"the Secret of {name} opens {container}")
         if float(until) < self.epoch():
             raise Violation(f"{name} trains with credentials that have run out")
+
+    def _check_network(self, job: Mapping[str, Any]) -> None:
+        uid = objects.uid_of(job)
+        if job["spec"].get("completionMode") == "Indexed" and not any(
+            policy["metadata"]["ownerReferences"][0]["uid"] == uid for policy in self.networks.values()
+        ):
+            raise Violation(f"a pod of {objects.name_of(job)} is there before its NetworkPolicy")
 
     def check_let_go(self, job: Mapping[str, Any], what: str) -> None:
         """The finalizer goes, or the TTL comes: the outcome must have been told, or no longer be asked for."""
