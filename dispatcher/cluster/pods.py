@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import msgspec
 
 from dispatcher.cluster import names
-from dispatcher.cluster.objects import Conditioned, Part, Status, plain_number, share
+from dispatcher.cluster.objects import Condition, Conditioned, Part, Status, plain_number, share
 
 
 class Limits(Part, frozen=True):
@@ -81,6 +81,14 @@ class ContainerStatus(Part, frozen=True):
         share(self, "name")
 
 
+_KEPT = ("PodScheduled", "DisruptionTarget")
+
+
+def _is_silence(entry: Condition) -> bool:
+    """The node controller's word on the pods of a node that does not answer; the kubelet gives a reason (recorded)."""
+    return entry.type == "Ready" and entry.status == "False" and not entry.reason
+
+
 class PodStatus(Status, frozen=True):
     phase: str = "Pending"
     reason: str = ""
@@ -89,7 +97,7 @@ class PodStatus(Status, frozen=True):
     container_statuses: tuple[ContainerStatus, ...] = ()
 
     def __post_init__(self) -> None:
-        kept = tuple(entry for entry in self.conditions if entry.type in ("PodScheduled", "DisruptionTarget"))
+        kept = tuple(entry for entry in self.conditions if entry.type in _KEPT or _is_silence(entry))
         msgspec.structs.force_setattr(self, "conditions", kept)
 
 
@@ -124,6 +132,11 @@ class Pod(Conditioned, frozen=True):
     def index(self) -> int | None:
         """Which node of its team it is, from 0; None where its Job is for one node."""
         return plain_number(self.labels.index or self.annotations.index)
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when its node does not answer (epoch seconds); None while it does."""
+        return self.changed_at("Ready", "False")
 
     @property
     def trainer(self) -> Container:

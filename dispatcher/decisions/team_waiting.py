@@ -39,6 +39,8 @@ def look(
             found = waiting.of_pod(pod, events if explained == pod.uid else (), now, limits, failing_since)
             verdict = found.verdict and teams.named(job, pod, found.verdict)
             awaited[index] = Waiting(found.progress, found.limit_at, verdict)
+        elif pod.runs and pod.silent_since is not None:
+            awaited[index] = Waiting(f"Its node {pod.node} does not answer")
     dues = [(wait.limit_at, wait.verdict) for wait in awaited.values() if wait.limit_at is not None]
     since = _incomplete_since(job, pods, newest)
     if since is not None and limits.team:
@@ -52,7 +54,7 @@ def _progress(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting
     leader = newest.get(0)
     if leader is not None and leader.is_deleting and not leader.is_over:
         return None
-    runs = sum(pod.runs and not pod.is_deleting for pod in newest.values())
+    runs = sum(pod.runs and _has_place(pod) for pod in newest.values())
     for index, wait in awaited.items():
         if wait.progress:
             return f"{runs} of {job.nodes} pods run; {teams.title(job, index)}: {teams.lowered(wait.progress)}"
@@ -62,7 +64,7 @@ def _progress(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting
 def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) -> float | None:
     """Since when (epoch seconds) some of its pods hold a node although others have none; None while it is not so.
 
-    A pod that ends keeps its place until it is replaced or should be gone: the first that was lost counts.
+    A pod that ends keeps its place until it should be gone, or its node falls silent: the first that was lost counts.
     """
     held = [pod for pod in newest.values() if _has_place(pod)]
     places = {pod.index for pod in held} | {index for index, pod in newest.items() if pod.phase == "Succeeded"}
@@ -71,13 +73,13 @@ def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) 
     ends = dict.fromkeys(places ^ set(range(job.nodes)), -math.inf)
     for pod in pods:
         if pod.index in ends and pod.node is not None:
-            end = teams.ended_at(pod) if pod.is_over else pod.gone_at or -math.inf
+            end = teams.ended_at(pod) if pod.is_over else pod.silent_since or pod.gone_at or -math.inf
             ends[pod.index] = max(ends[pod.index], end if math.isfinite(end) else -math.inf)
     return max(min(ends.values()), min(pod.changed_at("PodScheduled") or pod.created_at or 0.0 for pod in held))
 
 
 def _has_place(pod: Pod) -> bool:
-    return pod.node is not None and not pod.is_over and not pod.is_deleting
+    return pod.node is not None and not pod.is_over and not pod.is_deleting and pod.silent_since is None
 
 
 def _incomplete(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting], limits: Limits) -> Verdict:

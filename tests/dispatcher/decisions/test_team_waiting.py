@@ -133,6 +133,37 @@ def test_a_pod_that_a_lost_node_does_not_let_go_holds_the_others_no_longer_than_
     assert early.verdict.sentence.startswith("node 2 of 4 (gpu-2): the training pod should have stopped 60 seconds ago")
 
 
+def test_a_node_that_falls_silent_is_missing_from_then_on_though_its_pod_is_said_to_run() -> None:
+    silent = a_node(
+        1,
+        a_condition("PodScheduled", at=T0 + 10),
+        a_condition("Ready", "False", at=T0 + 5000),  # the node controller gives no reason
+        phase="Running",
+        state=running(T0 + 10),
+    )
+    others = [*map(runs, (0, 2, 3))]
+    result = decided(T0 + 5100, silent, *others)
+    assert progress(result) == "3 of 4 pods run; node 2 of 4: its node gpu-2 does not answer"
+    assert limit(result) == T0 + 5900
+    stop = decided(T0 + 5900, silent, *others)
+    assert isinstance(stop, Stop)
+    assert stop.verdict.sentence.startswith(
+        "3 of 4 pods held a node for 900 seconds while the team was not whole; node 2"
+    )
+    # The taint manager deletes it at last: it was missing before.
+    deleted = a_node(
+        1,
+        a_condition("Ready", "False", at=T0 + 5000),
+        phase="Running",
+        state=running(T0 + 10),
+        deleted_at=T0 + 5300,
+    )
+    assert limit(decided(T0 + 5400, deleted, *others)) == T0 + 5900
+    # A pod that is not ready for a reason of its own has its node.
+    probing = a_node(1, a_condition("Ready", "False", "ContainersNotReady"), phase="Running", state=running(T0 + 10))
+    assert decided(T0 + 1e6, probing, *others) == Going()
+
+
 def test_a_node_that_has_done_its_part_is_not_missing() -> None:
     done = a_node(1, phase="Succeeded", state=terminated(0))
     assert decided(T0 + 1e6, runs(0), done, runs(2), runs(3)) == Going()
