@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 _PATIENCE = 30.0
 # Seconds that a connection is kept for a next request.
 _IDLE = 5.0
-# Connections at a time. One more, and the oldest is cut: who asks and reads at once is through long before.
+# Connections at a time. One more, and the oldest of who has most is cut: who asks and reads at once is through before.
 _MOST_CONNECTIONS = 64
 _FIELDS = 20
 _READS = ("GET", "HEAD")
@@ -99,6 +100,7 @@ class HttpServer(ThreadingHTTPServer):
         self.request_queue_size = self._most = most
         self._lock = threading.Lock()
         self._since: dict[socket.socket, float] = {}  # open connections, the oldest first
+        self._hosts: dict[socket.socket, str] = {}  # whose they are
         self._asking: set[socket.socket] = set()  # those whose answer is being found: their route bounds its time
         self._unanswered = 0  # requests whose answer is being found or sent
         self._all_answered = threading.Condition(self._lock)
@@ -124,17 +126,23 @@ class HttpServer(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
-            self._since[request] = time.monotonic()
-            full = len(self._since) > self._most
-            # Where everybody waits for an answer, it is the one that has come last.
-            surplus = next(other for other in self._since if other not in self._asking) if full else None
+            self._since[request], self._hosts[request] = time.monotonic(), str(client_address[0])
+            surplus = self._surplus() if len(self._since) > self._most else None
         if surplus is not None:
             self._cut(surplus)
         super().process_request(request, client_address)
 
+    def _surplus(self) -> socket.socket:
+        """Of who has most the oldest; where everybody waits for an answer, it is the one that has come last."""
+        waiting = [other for other in self._since if other not in self._asking]
+        held = Counter(self._hosts[other] for other in self._since)
+        most = max(held[self._hosts[other]] for other in waiting)
+        return next(other for other in waiting if held[self._hosts[other]] == most)
+
     def shutdown_request(self, request: Any) -> None:
         with self._lock:
             self._since.pop(request, None)
+            self._hosts.pop(request, None)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:

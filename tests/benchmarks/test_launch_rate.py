@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import gpu, latency
+from benchmarks import gpu, latency, relay
 from local_stack.azurite import Azurite
 from tests.world.repository import ROOT
 
@@ -51,3 +51,12 @@ def test_the_latency_benchmark_prints_how_long_messages_and_outcomes_waited(
     latency.run(2, apart=(0.0, 0.1))
     figures = r".*:\np50 [\d.]+ s, p99 [\d.]+ s, longest [\d.]+ s\nall: [\d.]+ [\d.]+\n"
     assert re.fullmatch(f"message {figures}container {figures}", capsys.readouterr().out)
+
+
+def test_the_relay_benchmark_prints_what_each_call_and_ten_thousand_trainings_cost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    relay.run(2)
+    figures = r"[\d.]+ ms without the relay, [\d.]+ ms through it, ratio [\d.]+; [\d.]+ ms of the relay's CPU\n"
+    printed = capsys.readouterr().out
+    assert re.match(f"status check: {figures}progress: {figures}10000 trainings, each asks once in 30 s: ", printed)

@@ -91,6 +91,9 @@ def crash_over(count: int) -> Callable[[Pipe], None]:
     return act
 
 
+# A message with one field more, which holds list in list.
+DEEP = b"\x82\xa4type\xa4Beat\xa4more" + b"\x91" * 100_000 + b"\xc0"
+
 DEEDS: dict[str, Callable[[Pipe], None]] = {
     "segfault": signalled(signal.SIGSEGV),
     "crashes over a file": crash_over(1),
@@ -102,6 +105,7 @@ DEEDS: dict[str, Callable[[Pipe], None]] = {
     "says nothing": lambda pipe: rest(),
     "closes the pipe": close_the_pipe,
     "garbage": send(b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1"),
+    "nests": send(struct.pack(">I", len(DEEP)) + DEEP),
     "a long message": send(struct.pack(">I", 2**32 - 1) + b"x" * 1024),
     "another's error": send(messages.packed(messages.Failed("Fenced", "Another pod owns this run"))),
     "another folder": send(messages.packed(messages.Keep("../../credentials/step-1"))),

@@ -200,7 +200,7 @@ class Frames:
                 return
             try:
                 message = self._decoder.decode(memoryview(self._rest)[_HEADER.size : end])
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:  # deep in a field that no message has
                 raise NoMessage(str(error)) from None
             del self._rest[:end]
             yield message

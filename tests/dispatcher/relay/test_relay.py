@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 from typing import Any
 
@@ -264,6 +266,30 @@ def test_a_trainer_that_asks_again_uses_its_connection(world: RelayWorld) -> Non
         client.update_model_status("1", S.PROCESSING, "m")
         world.now += 1
     wait_until(lambda: len(world.server._since) == 1, 5)
+
+
+def test_a_pod_that_opens_all_connections_cuts_its_own_and_nobody_elses(
+    world: RelayWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.server, "_most", 8)
+    address = ("127.0.0.1", world.server.port)
+    with contextlib.ExitStack() as stack:
+        # Slow: its connection is there long before its request.
+        slow = stack.enter_context(socket.create_connection(address, 10, ("127.0.0.2", 0)))
+        flood = [stack.enter_context(socket.create_connection(address, 10)) for _ in range(40)]
+        wait_until(lambda: len(world.server._since) <= 8 and sum(_is_cut(each) for each in flood) >= 32, 10)
+        slow.sendall(f"GET /api/external/models/1/status HTTP/1.1\r\nx-api-key: {world.token()}\r\n\r\n".encode())
+        assert slow.recv(64).startswith(b"HTTP/1.1 200")
+
+
+def _is_cut(connection: socket.socket) -> bool:
+    connection.setblocking(False)
+    try:
+        return connection.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionError:
+        return True
 
 
 def a_raw(status: str, body: str = "", *headers: str) -> bytes:

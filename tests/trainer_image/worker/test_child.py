@@ -57,6 +57,7 @@ AT = r" \(it was at: Epoch 7 of 20\)"
         ("killed", errors.GpuFault, f"was ended by SIGKILL, as the kernel does where .* no memory left{AT}"),
         ("exits", errors.TrainerError, f"ended with exit code 3 and no word of its own{AT}"),
         ("garbage", errors.TrainerError, f"sent what is no message .*{AT}"),
+        ("nests", errors.TrainerError, "sent what is no message .*recursion"),
         ("a long message", errors.TrainerError, "sent what is no message .a message of 4294967295 bytes"),
         ("another folder", errors.TrainerError, "sent what is no message .*matching regex"),
         ("floods", errors.TrainerError, r"ended with exit code 3 .*Epoch 8 of 20"),
