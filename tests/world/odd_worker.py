@@ -14,6 +14,7 @@ import struct
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from trainer_image.data import reading
 from trainer_image.worker import messages
@@ -74,6 +75,14 @@ def leave_processes(pipe: Pipe) -> None:
     rest()
 
 
+def keep_behind(pipe: Pipe) -> None:
+    place = Path(os.environ["PLACE"])
+    (place / "elsewhere" / "step-1").mkdir(parents=True)
+    (place / "kept").symlink_to("elsewhere")
+    say(pipe, messages.Keep("kept/step-1"))
+    rest()
+
+
 def signalled(number: int) -> Callable[[Pipe], None]:
     return lambda pipe: os.kill(os.getpid(), number)
 
@@ -105,6 +114,7 @@ DEEDS: dict[str, Callable[[Pipe], None]] = {
     "says nothing": lambda pipe: rest(),
     "closes the pipe": close_the_pipe,
     "garbage": send(b"\x00\x00\x00\x04\xc1\xc1\xc1\xc1"),
+    "keeps behind a link": keep_behind,
     "nests": send(struct.pack(">I", len(DEEP)) + DEEP),
     "a long message": send(struct.pack(">I", 2**32 - 1) + b"x" * 1024),
     "another's error": send(messages.packed(messages.Failed("Fenced", "Another pod owns this run"))),

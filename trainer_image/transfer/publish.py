@@ -24,7 +24,7 @@ from typing import Any
 from trainer_image.errors import Fenced, UploadFailed, UserCodeFailed
 from trainer_image.host import beneath
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.blob_names import printable
+from trainer_image.storage.blob_names import first_problem, printable
 from trainer_image.storage.container import BlobChanged, BlobMissing, Container, StorageFault, TooLarge
 from trainer_image.storage.manifest import MANIFEST, fingerprint_of
 from trainer_image.transfer.failures import failing_as
@@ -110,8 +110,11 @@ def publish(
 def _upload(container: Container, folder: Path, where: str, beside: Mapping[str, bytes]) -> str:
     """The folder's files and those beside it, then their manifest; its SHA-256.
 
-    Raises BlobChanged where others wrote there meanwhile.
+    Raises BlobChanged where others wrote there meanwhile, UserCodeFailed for what cannot be a file of a model.
     """
+    names = [name for name in beneath.names(folder) if name != MANIFEST and name not in beside]
+    if wrong := first_problem(names):
+        raise UserCodeFailed(f"Nothing is published: {printable(wrong[0])}: {wrong[1]}")
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
     stored: dict[str, str] = {}
 
@@ -123,10 +126,9 @@ def _upload(container: Container, folder: Path, where: str, beside: Mapping[str,
         return entry
 
     manifest = {name: store(name, io.BytesIO(content)) for name, content in beside.items()}
-    for name in beneath.names(folder):
-        if name != MANIFEST and name not in beside:
-            with _opened(folder, name) as content:
-                manifest[name] = store(name, content)
+    for name in names:
+        with _opened(folder, name) as content:
+            manifest[name] = store(name, content)
     digest = store(MANIFEST, io.BytesIO(json.dumps(manifest, indent=1, sort_keys=True).encode()))["sha256"]
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}
     if any(listed.get(blob) != etag for blob, etag in stored.items()):

@@ -219,7 +219,10 @@ class Worker:
             case messages.Failed():
                 raise messages.raised(message)
             case messages.Keep(folder) if inputs is not None and inputs.checkpoints is not None:
-                self._run_errand(_keeping(inputs.checkpoints, inputs.output.parent.absolute() / folder))
+                place = inputs.output.parent.resolve() / folder
+                if place.resolve() != place:
+                    raise _Lost("sent for a checkpoint behind a link")
+                self._run_errand(_keeping(inputs.checkpoints, place))
             case messages.Newest() if inputs is not None and inputs.checkpoints is not None:
                 self._run_errand(_newest(inputs.checkpoints))
             case _:

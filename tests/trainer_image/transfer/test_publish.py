@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from azure.storage.blob import BlobServiceClient
 
-from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed
+from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed, UserCodeFailed
 from trainer_image.run.provenance import environment
 from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
@@ -45,6 +45,16 @@ def model(tmp_path: Path) -> Path:
     (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "plots" / "roc.svg").write_text("<svg/>")
     return folder
+
+
+@pytest.mark.parametrize("name", [b"\xff", b"a\\b", b"a\nb", b"MODEL.safetensors"])
+def test_a_name_that_no_model_may_have_is_told_and_nothing_is_published(
+    container: Container, model: Path, name: bytes
+) -> None:
+    Path(os.fsdecode(bytes(model / "x")[:-1] + name)).write_text("x")
+    with pytest.raises(UserCodeFailed, match="Nothing is published: "):
+        publish(container, model, "run-1", read_latest(container))
+    assert list(container.list()) == []
 
 
 def test_the_manifest_names_every_file_with_its_hash(container: Container, model: Path) -> None:

@@ -95,6 +95,15 @@ def test_a_plug_in_is_named_where_it_ran(
         worker.train(inputs)
 
 
+def test_no_checkpoint_is_taken_from_behind_a_link(inputs: RunInputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLACE", str(inputs.output.parent))
+    stored = FolderStore(inputs.output.parent / "stored")
+    told = "sent for a checkpoint behind a link"
+    with odd(monkeypatch, "keeps behind a link") as worker, pytest.raises(errors.TrainerError, match=told):
+        worker.train(replace(inputs, checkpoints=stored))
+    assert not stored.newest_first()
+
+
 @pytest.mark.parametrize("how", ["stops itself", "says nothing"])
 def test_a_worker_that_gives_no_sign_of_life_is_ended_as_one_that_hangs(
     inputs: RunInputs, monkeypatch: pytest.MonkeyPatch, how: str

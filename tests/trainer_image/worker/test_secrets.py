@@ -160,14 +160,19 @@ def test_a_confined_process_reads_writes_and_moves_files_as_before(tmp_path: Pat
         "assert os.listdir('/'); assert os.listdir(here / 'hidden') == ['file']\n"
         "try:\n    (here / 'hidden' / 'file').read_text()\nexcept PermissionError:\n    print('hidden')\n"
         "try:\n    os.link(here / 'hidden' / 'file', here / 'b' / 'link')\nexcept OSError:\n    print('not linked')\n"
+        "for name in ('hidden/file', 'hidden'):\n    try:\n        os.rename(here / name, here / 'b' / 'moved')\n"
+        "    except OSError:\n        print('not moved')\n"
+        "os.rename(here / 'hidden', here / 'renamed')\n"
+        "try:\n    (here / 'renamed' / 'file').read_text()\nexcept PermissionError:\n    print('hidden still')\n"
         "try:\n    os.kill(os.getppid(), 0)\nexcept PermissionError:\n    print('not signalled')\n"
     )
     done = subprocess.run([PYTHON, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
     version = confinement._landlock(confinement._CREATE_RULESET, None, 0, 1)
     if version < confinement._LEAST:
         pytest.skip("this kernel has no Landlock")
+    found = ["hidden", "not linked", "not moved", "not moved", "hidden still"]
     signals = ["not signalled"] if version >= confinement._WITH_SCOPES else []
-    assert (done.stdout.splitlines(), done.stderr) == (["hidden", "not linked", *signals], "")
+    assert (done.stdout.splitlines(), done.stderr) == ([*found, *signals], "")
 
 
 @pytest.mark.parametrize("call", ["iterdir", "exists"])
