@@ -27,7 +27,7 @@ def random_run(seed: int, parts: Parts | None = None) -> tuple[World, list[str]]
     troubles: list[str] = []
 
     def run(world: World) -> None:
-        _play(world, rng, troubles, parts)
+        _play(world, rng, troubles, parts, drips=seed % 5 == 0)
 
     try:
         scenario = _scenario(rng, scoped=seed % 4 == 2)
@@ -74,7 +74,8 @@ def _on_several_nodes(scenario: Scenario, seed: int) -> Scenario:
     return chance
 
 
-def _play(world: World, rng: random.Random, troubles: list[str], parts: Parts | None) -> None:
+def _play(world: World, rng: random.Random, troubles: list[str], parts: Parts | None, *, drips: bool) -> None:
+    """drips: a portal that fails does so at the calls' deadlines."""
     faults_until = rng.choice([20, 40, 80, 160])
     rate = rng.choice([0.0, 0.02, 0.05, 0.08])
     people = rng.choice([0.0, 0.02, 0.05])
@@ -100,6 +101,8 @@ def _play(world: World, rng: random.Random, troubles: list[str], parts: Parts | 
             late = side == "before" and not explore.is_read(call) and rng.random() < 0.7
             fault: BaseException = _late(rng) if late else rng.choice([Crash(call), Fail(call), Fail(call)])
             note(f"{type(fault).__name__} {side} {call} of {process}")
+            if drips and isinstance(fault, Fail) and call.startswith("portal."):
+                explore.drip(world, process, call)
             raise fault
 
     world.director = director

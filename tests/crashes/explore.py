@@ -108,12 +108,12 @@ def length(scenario: Scenario, parts: Parts | None = None) -> int:
     return len(explored("calm", scenario, "calm", lambda world: live(world, parts)).calls)
 
 
-def at(world: World, side: str, when: Iterable[int], trouble: Trouble) -> None:
-    """Trouble before or after the calls of these numbers."""
+def at(world: World, side: str, when: Iterable[int], trouble: Trouble, among: str = "") -> None:
+    """Trouble before or after the calls of these numbers, of those whose name begins so."""
     count, numbers = itertools.count(), frozenset(when)
 
     def director(process: str, call: str, now: str) -> None:
-        if now == side and call != "cluster.list" and next(count) in numbers:
+        if now == side and call != "cluster.list" and call.startswith(among) and next(count) in numbers:
             trouble(world, process, call)
 
     world.director = director
@@ -147,6 +147,12 @@ def is_read(call: str) -> bool:
         "storage.sas",
     )
     return call in (*reads, "queue.receive")
+
+
+def drip(world: World, process: str, call: str) -> None:
+    """The answer comes a byte at a time, until the call's deadline."""
+    world.advance(30.0)
+    raise Fail(call)
 
 
 def deleted(world: World, process: str, call: str) -> None:
@@ -209,6 +215,19 @@ def singles(scenario: Scenario, troubles: Iterable[tuple[str, Trouble]], parts: 
                 live(world, parts, (lambda: "now") if trouble in SEEN_BY_WATCH else None)
 
             yield explored("one fault", scenario, f"{trouble.__name__} {side} call {number}", run)
+
+
+def drips(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
+    """At each call of the portal, which has taken it or not."""
+    calm = explored("calm", scenario, "calm", lambda world: live(world, parts))
+    for side in ("before", "after"):
+        for number in range(sum(call.startswith("portal.") for _, call in calm.calls)):
+
+            def run(world: World, side: str = side, number: int = number) -> None:
+                at(world, side, [number], drip, "portal.")
+                live(world, parts)
+
+            yield explored("a drip", scenario, f"a drip {side} the portal's call {number}", run)
 
 
 def pairs(

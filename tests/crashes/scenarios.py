@@ -201,6 +201,31 @@ def native_sidecar() -> World:
     return _beside(["killed", "complete-unreported"], "native")
 
 
+def _away(*calls: str) -> World:
+    world = _world({"1": ["complete"], "2": ["complete"]}, m1=S.CREATED, m2=S.CREATED)
+    world.away, world.away_until = calls, world.now + 150
+    for model in ("1", "2"):
+        world.enqueue(model)
+    return world
+
+
+def portal_away() -> World:
+    """At the start, for longer than a message stays hidden."""
+    return _away("portal.")
+
+
+def no_room_for_jobs() -> World:
+    """Everything answers, and no Job can be made: its creation fails, and the dry run that tries it."""
+    return _away("cluster.create", "cluster.dry-run")
+
+
+def next_attempt_waits() -> World:
+    """For a GPU, after the first one has failed."""
+    world = _one(["retry", "complete-unreported"])
+    world.no_gpu["1"] = 120.0
+    return world
+
+
 def _lagging(world: World) -> World:
     """The portal answers from a replica that is behind."""
     world.lag = 45.0
@@ -335,7 +360,10 @@ SINGLE: list[Scenario] = [
     sidecar_outlives_invalid,
     sidecars_pod_deleted,
     native_sidecar,
+    next_attempt_waits,
 ]
+# Circuit breakers open in them, try what had failed, and close.
+OUTAGES: list[Scenario] = [portal_away, no_room_for_jobs]
 # Those in which a Secret is made, made for the next training of the same name, and renewed.
 SCOPED: list[Scenario] = [
     scoped(each) for each in (completes, completes_unreported, hangs, twice_apart, again, cancelled, lies)

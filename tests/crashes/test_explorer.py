@@ -47,6 +47,16 @@ def test_with_scoped_credentials_one_trouble_at_any_call_leaves_no_pod_without_i
     assert list(explore.singles(scenario, TROUBLES[kind]))
 
 
+@pytest.mark.parametrize("scenario", [*scenarios.SMALL, scenarios.denied, scenarios.next_attempt_waits], ids=_name)
+def test_a_portal_that_drips_at_any_call_loses_and_doubles_nothing(scenario: Scenario) -> None:
+    assert list(explore.drips(scenario))
+
+
+@pytest.mark.parametrize("scenario", scenarios.OUTAGES, ids=_name)
+def test_an_outage_costs_a_message_one_delivery_whenever_a_process_dies(scenario: Scenario) -> None:
+    assert list(explore.singles(scenario, [("after", explore.crash)]))
+
+
 # The first fault of a pair is a crash that leaves the call done; `python -m tests.crashes --deep` makes them all.
 @pytest.mark.parametrize(
     ("scenario", "second"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -13,11 +14,12 @@ from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Metadata
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision
-from dispatcher.decisions.outcome import Ended
+from dispatcher.decisions.outcome import Ended, Going
 from dispatcher.intake.loop import Intake
 from dispatcher.launch.launcher import Delivery, Launcher
 from dispatcher.launch.request import TrainingRequest
@@ -56,6 +58,11 @@ def calm_scoped(parts: Parts) -> Iterator[World]:
 def crashes_scoped(parts: Parts) -> Iterator[World]:
     for scenario in scenarios.SCOPED:
         yield from explore.singles(scenario, [("after", explore.crash)], parts)
+
+
+def outages(parts: Parts) -> Iterator[World]:
+    for scenario in scenarios.OUTAGES:
+        yield explore.explored("mutant", scenario, "calm", lambda world: explore.live(world, parts))
 
 
 def failures(parts: Parts) -> Iterator[World]:
@@ -293,6 +300,28 @@ class NeverRenews(Reconciler):
         return
 
 
+class NeverPauses(Intake):
+    """No breaker opens: a message is tried again and again while the portal is away."""
+
+    def _outage(self, message: QueueMessage, request: TrainingRequest, error: Exception, what: str = "") -> None:
+        self._requeue(message, 1.0)
+
+
+class ReceivesWhileOpen(Intake):
+    """The breakers are asked, and not heeded."""
+
+    def _receive(self, in_flight: int) -> list[QueueMessage]:
+        self.breakers.limit(1)
+        return self.queue.receive(1, self.settings.visibility_timeout)
+
+
+class KeepsTheDeadAttemptsWords(Reconciler):
+    """Nobody tells that an attempt has failed while the next one waits."""
+
+    def _go_on(self, name: str, job: Job, pods: list[Pod], going: Going, now: float) -> None:
+        super()._go_on(name, job, pods, replace(going, progress=None) if job.status.failed else going, now)
+
+
 MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=CreatedRunning), crashes, "before Processing was attempted"),
     (Parts(launcher=ResumedFirst), crashes, "before Processing was attempted"),
@@ -314,6 +343,9 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(launcher=ResumedWithoutItsSecret), crashes_scoped, "there before its Secret"),
     (Parts(reconciler=NeverRenews), calm_scoped, "have run out"),
     (Parts(relay=PassesOnAnything), calm_scoped, "is put over Completed knowingly"),
+    (Parts(intake=NeverPauses), outages, "knows of the outage"),
+    (Parts(intake=ReceivesWhileOpen), outages, "knows of the outage"),
+    (Parts(reconciler=KeepsTheDeadAttemptsWords), calm, "waits for its next attempt"),
     (Parts(relay=BelievesTheModel), calm_scoped, "the dispatcher sends|is put over Completed|model 2 ends as"),
 ]
 

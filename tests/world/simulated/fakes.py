@@ -53,6 +53,7 @@ class FakeQueue:
                 message.visible_at = self._world.now + visibility_timeout
                 message.receipt += 1
                 message.deliveries += 1
+                self._world.check_received(self._process, message)
             return [_Received(self._world, message) for message in visible]
 
         return self._call("receive", action)

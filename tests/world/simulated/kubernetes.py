@@ -49,6 +49,8 @@ class Kubernetes(Trainers):
         self.begun: dict[str, int] = {}  # pod uid → the portal's history when it was made
         self.nodes: dict[str, int] = {}  # model → how many nodes its trainings have, where it is more than one
         self.published_by: set[str] = set()
+        self.no_gpu: dict[str, float] = {}  # model → for how long its second pod finds no GPU
+        self.waited: set[str] = set()  # models whose second pod has waited for one to the end
         self.sidecars: dict[str, str] = {}  # model → "ordinary" or "native": what runs beside its trainers
         self._watched: dict[str, Any] = {}  # by uid, in the state that watches know
         self._owned: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)  # a Job's uid → its pods by uid

@@ -6,6 +6,7 @@ Always
 - A message is deleted after a Job was created for it, after its process read a status that forbids it, beside another
   message's Job, or with a poison entry. A model never trains more often than its user made it ready to.
 - A pod that trains is deleted only where its Job is.
+- While the portal or the cluster is out of reach, a message is delivered to a process once at most.
 - A Job's finalizer and TTL: the one leaves and the other comes after the portal has the outcome (or its user moved on).
 - No pod of a training on several nodes runs before its Job has a NetworkPolicy that lets its pods reach each other.
 - With scoped credentials no pod runs before its Job has its own Secret, nor after what is in it has run out.
@@ -14,6 +15,7 @@ Always
 When the faults have stopped
 - The queue is empty, every Job and pod is gone, and every accepted request has reached its terminal status: Completed
   where a trainer published, Failed where none did, what the user set last where he asked for nothing since.
+- Of a model whose next attempt had to wait its user was told so, under Processing.
 
 The portal has no compare-and-set, so between a process's GET and the landing of its PUT anything may happen. Promised:
 - A *Processing* that lands on an outcome (a stall between GET and PUT, or a request that stays in flight although its
@@ -60,7 +62,10 @@ class Promises:
     secrets: dict[str, dict[str, Any]]
     networks: dict[str, dict[str, Any]]
     scoped: bool
+    is_away: Any
+    waited: set[str]
     _put_attempts: dict[str, int]
+    _met: set[tuple[str, str]]  # (process, message) that have met the outage
 
     def epoch(self) -> float:
         raise NotImplementedError
@@ -122,6 +127,12 @@ class Promises:
         if not (model.status.is_terminal or any(s.is_terminal or who == USER for who, s, _ in since)):
             raise Violation(f"{objects.name_of(job)}: {what} before the portal has the outcome")
 
+    def check_received(self, process: str, message: Message) -> None:
+        if self.is_away:
+            if (process, message.id) in self._met:
+                raise Violation(f"{message.id} is delivered again to a process that knows of the outage")
+            self._met.add((process, message.id))
+
     def check_deletion(self, process: str, message: Message) -> None:
         try:
             model_id = json.loads(message.text)["model_container_name"].removeprefix("model-")
@@ -165,6 +176,9 @@ class Promises:
             if not model.raced and model.status not in allowed:
                 wanted = " or ".join(s.title for s in allowed) or "Completed, for nothing has hindered it"
                 raise Violation(f"model {model_id} ends as {model.status.title}, not {wanted}: {model.history}")
+            told = any(text.startswith("Attempt 1 of 2 failed: ") for _, _, text in model.history)
+            if model_id in self.waited and not told:
+                raise Violation(f"nobody told why model {model_id} waits for its next attempt: {model.history}")
 
     def _true_statuses(self, model: Model) -> set[ProcessingStatus]:
         completed, failed = ProcessingStatus.COMPLETED, ProcessingStatus.FAILED

@@ -18,8 +18,11 @@ CANCELLED = {"message": "The portal took the model out of Processing", "code": "
 class Trainers(Teams):
     """Mixed into the cluster's side, which has the store."""
 
+    now: float
     models: dict[str, Any]
     acts: dict[str, str]
+    no_gpu: dict[str, float]
+    waited: set[str]
     sidecars: dict[str, str]
     begun: dict[str, int]
     _began: set[str]
@@ -57,12 +60,34 @@ class Trainers(Teams):
             self._end_pod(pod, 0 if polite else 143, None)
         elif self.acts[uid] == "unplaced":
             return  # no node has room for it
+        elif self._finds_no_gpu(pod):
+            return
         elif "running" not in objects.trainer_state(pod):
             running = {"running": {"startedAt": self._time()}}
             pod["status"] = self._status(pod, "Running", running, running)
             self.touch("pods", pod)
         else:
             self._train(pod, uid)
+
+    def _finds_no_gpu(self, pod: dict[str, Any]) -> bool:
+        """A Job's second pod waits for as long as `no_gpu` says."""
+        model_id, job = objects.model_id_of(pod), self._owner(pod)
+        if model_id not in self.no_gpu or "running" in objects.trainer_state(pod):
+            return False
+        if job is None or not job["status"].get("failed"):
+            return False
+        conditions = pod["status"].setdefault("conditions", [])
+        if not conditions:
+            why = {"reason": "Unschedulable", "message": "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."}
+            since = {"lastTransitionTime": self._time()}
+            conditions.append({"type": "PodScheduled", "status": "False", **why, **since})
+            self.no_gpu[model_id] += self.now
+            self.touch("pods", pod)
+        if self.now < self.no_gpu[model_id]:
+            return True
+        self.waited.add(model_id)
+        del self.no_gpu[model_id]
+        return False
 
     def _train(self, pod: dict[str, Any], uid: str) -> None:
         """As the trainer's contract has it: GET first; stop when it is no longer Processing; report, then end."""

@@ -72,6 +72,9 @@ class World(Promises, Kubernetes):
         self.lag = 0.0  # seconds by which the portal's answers are behind what was written
         self.denied = 0  # how many PUTs of Processing the portal does not take
         self.policy: dict[str, int] = {}  # model → how many creations of its Job a policy still denies
+        self.away: tuple[str, ...] = ()  # calls that fail, by how their names begin, until `away_until`
+        self.away_until = 0.0
+        self._met: set[tuple[str, str]] = set()
         self._put_attempts: dict[str, int] = {}  # model → call number of the last attempt to PUT Processing
         self._numbers = itertools.count(1)
 
@@ -138,6 +141,8 @@ class World(Promises, Kubernetes):
         try:
             self.director(process, name, "before")
             self._land()
+            if self.is_away and name.startswith(self.away):
+                raise Fail("out of reach")
             result = action()
             self._plan()
             self.director(process, name, "after")
@@ -153,6 +158,10 @@ class World(Promises, Kubernetes):
                 raise Crash(name) from None
             raise fails(str(late)) from None
         return result
+
+    @property
+    def is_away(self) -> bool:
+        return bool(self.away) and self.now < self.away_until
 
     def _bury(self, process: str) -> None:
         self.dead.add(process)
