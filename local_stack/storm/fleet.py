@@ -47,6 +47,7 @@ _TEMPLATE: dict[str, Any] = {
                 "initContainers": [{"name": "mesh", "image": IMAGE, "restartPolicy": "Always"}],
                 "containers": [
                     {"name": "trainer", "image": IMAGE, "resources": {"limits": {"nvidia.com/gpu": "1"}}},
+                    {"name": "logs", "image": IMAGE},
                 ],
             }
         },

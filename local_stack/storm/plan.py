@@ -7,7 +7,7 @@ import itertools
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from portal_client.messages import COMPLETED as TRAINED
@@ -38,14 +38,18 @@ class Ending:
 
 @dataclass(frozen=True)
 class Step:
-    """How one attempt (one pod) of a Job ends: what an instant image is asked for."""
+    """How one attempt (one pod) of a Job ends: what an instant image is asked for.
+
+    beside: seconds for which its ordinary second container outlives the trainer.
+    """
 
     code: int = 0
     message: str = ""
     seconds: float = 0.0
+    beside: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
-        return {"exit": self.code, "message": self.message, "seconds": self.seconds}
+        return {"exit": self.code, "message": self.message, "seconds": self.seconds, "beside": self.beside}
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class Kind:
 
     steps: of its Job's attempts. action: what is done to it while it runs (actors.py). initial: the portal's status at
     the start, None where it does not know the model. runs: how many Jobs may start pods. disrupted: the ending that is
-    right as well if its node was lost. extra: more fields of the message.
+    right as well if its node was lost. extra: more fields of the message. least: of how many requests a storm has to
+    be to have this kind.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Kind:
     disrupted: Ending | None = None
     extra: tuple[tuple[str, Any], ...] = ()
     poison: str = ""
+    least: int = 0
 
     @property
     def is_told(self) -> bool:
@@ -138,6 +144,18 @@ KINDS = (
         runs=1,
         extra=(("resources", {"gpus": TOO_MANY_GPUS}),),
     ),
+    Kind("its sidecar goes on for a while", 30, (replace(_WELL, beside=5.0),), _COMPLETED),
+    Kind(
+        "fails, and its sidecar goes on for a while",
+        20,
+        (
+            _ends("Storage is out of reach", "StorageUnavailable", 201),
+            replace(_ends(_INVALID, "DatasetInvalid", 65), beside=3.0),
+        ),
+        Ending(FAILED, _INVALID),
+    ),
+    # Until the dispatcher stops its Job, a minute later.
+    Kind("its sidecar goes on for ever", 10, (replace(_WELL, beside=FOR_EVER),), _COMPLETED, least=1000),
     Kind("its Job is deleted", 30, (_LONG,), Ending(FAILED, "The training job was deleted at"), "delete job"),
     Kind("its pod is deleted", 25, (_LONG, _WELL), _COMPLETED, "delete pod"),
     Kind("its pod vanishes", 25, (_LONG, _WELL), _COMPLETED, "vanish pod"),
@@ -202,8 +220,9 @@ def make_plan(seed: int, count: int) -> list[Request]:
     run = f"{chance.getrandbits(24):06x}"
     bad = [Kind(f"a bad message ({code})", 0, poison=code, initial=None, runs=0) for _, _, code in BAD]
     texts = {kind.name: text for kind, (_, text, _) in zip(bad, BAD, strict=True)}
-    kinds: list[Kind] = [*KINDS, *bad]
-    weights = [*(kind.weight for kind in KINDS), *([_BAD_WEIGHT / len(BAD)] * len(BAD))]
+    good = [kind for kind in KINDS if kind.least <= count]
+    kinds: list[Kind] = [*good, *bad]
+    weights = [*(kind.weight for kind in good), *([_BAD_WEIGHT / len(BAD)] * len(BAD))]
     chosen = list(itertools.islice(_shares(kinds, weights, chance), count))
     chance.shuffle(chosen)
     return [_request(kind, number, run, texts.get(kind.name), chance) for number, kind in enumerate(chosen, 1)]

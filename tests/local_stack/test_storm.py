@@ -143,5 +143,6 @@ def test_a_seed_repeats_the_plan_and_every_kind_is_in_it() -> None:
     plan = make_plan(11, 100)
     assert plan == make_plan(11, 100)
     assert plan != make_plan(12, 100)
-    assert {kind.name for kind in KINDS} <= {request.kind.name for request in plan}
+    for count, requests in ((100, plan), (1000, make_plan(11, 1000))):
+        assert {kind.name for kind in KINDS if kind.least <= count} <= {request.kind.name for request in requests}
     assert len({request.model_id for request in plan if request.model_id}) == sum(bool(r.model_id) for r in plan)

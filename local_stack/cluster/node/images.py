@@ -76,8 +76,8 @@ def is_valid(name: str) -> bool:
     return _REFERENCE.fullmatch(name) is not None
 
 
-def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float, str]:
-    """(exit code, seconds, termination message) that an instant pod was asked for.
+def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float, str, float]:
+    """(exit code, seconds, termination message, seconds that its other containers go on) an instant pod was asked for.
 
     By the list "stand-in" of the JSON in its variable TRAINING_REQUEST, an entry for each attempt of its Job (the last
     one for all that follow); else by its annotations.
@@ -85,10 +85,11 @@ def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float,
     steps = _requested(pod)
     if steps:
         step = steps[min(attempt, len(steps) - 1)]
-        return int(step.get("exit", 0)), float(step.get("seconds", 0)), str(step.get("message", ""))
+        beside = float(step.get("beside", 0))
+        return int(step.get("exit", 0)), float(step.get("seconds", 0)), str(step.get("message", "")), beside
     notes = pod["metadata"].get("annotations") or {}
     code, seconds = notes.get("stand-in/exit", "0"), notes.get("stand-in/seconds", "0")
-    return int(code), float(seconds), notes.get("stand-in/message", "")
+    return int(code), float(seconds), notes.get("stand-in/message", ""), 0.0
 
 
 def _requested(pod: dict[str, Any]) -> list[dict[str, Any]]:

@@ -218,18 +218,22 @@ class PodWorker:
         return None
 
     async def _run_instant(self) -> None:
-        code, seconds, words = scripted_outcome(self.pod, self.agent.images.attempt(self.pod))
-        container, sidecars = self.state.containers[0], [c for c in self.state.init if c.is_sidecar]
+        code, seconds, words, beside = scripted_outcome(self.pod, self.agent.images.attempt(self.pod))
+        (container, *others), sidecars = self.state.containers, [c for c in self.state.init if c.is_sidecar]
         self.state.sandbox = True
         self.state.phase = "Running"
-        for started in (*sidecars, container):
+        for started in (*sidecars, container, *others):
             started.run()
         self.publish()
         if seconds:
             await asyncio.sleep(seconds)
         container.end(code, "Error" if code else "Completed", words)
-        if sidecars:
+        if sidecars or beside:
             self.publish()
+        if beside:
+            await asyncio.sleep(beside)
+        for other in others:
+            other.end(0, "Completed", "")
 
     async def _mount(self) -> dict[str, Path]:
         while True:
