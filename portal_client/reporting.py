@@ -5,7 +5,10 @@ portal has no compare-and-set, its answers may come from a cache or a replica th
 its name: what a status or a refusal proves depends on what stood before our own write, and on what else is taken.
 
     shown                 our Processing was    it                                        then
-    Completed, Failed     -                     -                                         ACKNOWLEDGED
+    Completed, Failed     -                     is our own outcome, or is looked at again ACKNOWLEDGED
+    another end           -                     cannot have stood there before            SUPERSEDED
+    another end           -                     may, or the first look is too recent      LOOK_AGAIN
+    another end           -                     is still there after any plausible lag    SUPERSEDED
     Processing            -                     -                                         WRITE
     Created, Reconfigure  never acknowledged    -                                         WRITE
     Created, Reconfigure  acknowledged          cannot have stood there before            SUPERSEDED
@@ -14,7 +17,7 @@ its name: what a status or a refusal proves depends on what stood before our own
 
     a failed write                                                                        then
     409, 412, 423; no answer; 5xx; not confirmed                                          AGAIN, from the look on
-    4xx that may be about the words, a firewall's 403, denied by its body, with words left  SHORTER
+    another 4xx than of key, model, time, conflict; denied by its body; with words left   SHORTER
     refused for less than a day                                                           AGAIN
     refused for a day, and no other model's outcome was taken in that time                AGAIN: the portal's outage
     refused for a day, while other models' outcomes were taken                            GIVEN_UP
@@ -70,11 +73,17 @@ class OwnWrites:
     lag: float = PLAUSIBLE_LAG
 
 
-def before_write(shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None) -> Step:
-    """The table's first half. doubted_for: seconds since a look first contradicted our writes; None: none has yet."""
-    if shown.is_terminal:
+def before_write(
+    shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None, outcome: ProcessingStatus | None = None
+) -> Step:
+    """The table's first half. doubted_for: seconds since a look first contradicted our writes; None: none has yet.
+
+    outcome: of a training that tells its own, and never looks again: another end may be that of the training before.
+    None: whoever writes looks at each model once more, later than any plausible lag.
+    """
+    if shown.is_terminal and outcome in (None, shown):
         return Step.ACKNOWLEDGED
-    if shown is ProcessingStatus.PROCESSING or not own.acknowledged:
+    if shown is ProcessingStatus.PROCESSING or (shown.may_start and not own.acknowledged):
         return Step.WRITE
     return Step.SUPERSEDED if is_proof(shown, own, doubted_for) else Step.LOOK_AGAIN
 

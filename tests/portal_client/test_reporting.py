@@ -75,6 +75,30 @@ def test_what_the_portal_shows_decides_before_a_write(
 
 
 @pytest.mark.parametrize(
+    ("shown", "own", "doubted_for", "step"),
+    [
+        (S.FAILED, AFTER_RECONFIGURE, None, Step.ACKNOWLEDGED),
+        (S.FAILED, NEVER, None, Step.ACKNOWLEDGED),
+        # Another end than the one that this training came to.
+        (S.COMPLETED, AFTER_CREATED, None, Step.SUPERSEDED),
+        (S.COMPLETED, AFTER_RECONFIGURE, None, Step.LOOK_AGAIN),
+        (S.COMPLETED, NEVER, None, Step.SUPERSEDED),
+        (S.COMPLETED, OwnWrites(False, before=S.RECONFIGURE, since=5.0), None, Step.LOOK_AGAIN),
+        (S.COMPLETED, OwnWrites(True, before=S.RECONFIGURE, since=PLAUSIBLE_LAG), PLAUSIBLE_LAG, Step.SUPERSEDED),
+        # As for everybody.
+        (S.PROCESSING, AFTER_CREATED, None, Step.WRITE),
+        (S.CREATED, NEVER, None, Step.WRITE),
+        (S.CREATED, AFTER_CREATED, None, Step.LOOK_AGAIN),
+        (S.RECONFIGURE, AFTER_CREATED, None, Step.SUPERSEDED),
+    ],
+)
+def test_a_training_that_tells_its_own_end_doubts_another_one_that_may_be_older(
+    shown: ProcessingStatus, own: OwnWrites, doubted_for: float | None, step: Step
+) -> None:
+    assert before_write(shown, own, doubted_for, S.FAILED) is step
+
+
+@pytest.mark.parametrize(
     ("before", "proofs"),
     [
         (S.CREATED, {S.RECONFIGURE, S.COMPLETED, S.FAILED}),

@@ -18,7 +18,7 @@ from portal_client import reporting
 from portal_client.errors import PortalError, PortalUnauthorized, StatusInDoubt
 from portal_client.messages import STARTED
 from portal_client.protocol import Portal
-from portal_client.reporting import OwnWrites
+from portal_client.reporting import OwnWrites, Step
 from portal_client.statuses import ProcessingStatus
 from trainer_image.contract import Progress
 from trainer_image.errors import Cancelled, StatusRefused, StatusUnavailable
@@ -233,32 +233,32 @@ class StatusTracker(Tracker):
 
     def _is_proof(self, shown: ProcessingStatus) -> bool:
         """Whether somebody has set this status after our Processing; a first look that may be late is remembered."""
-        now = time.monotonic()
-        own = OwnWrites(True, self.before, now - self._wrote_at, reporting.PLAUSIBLE_LAG)
-        if reporting.is_proof(shown, own, None if self._doubted_at is None else now - self._doubted_at):
+        if reporting.is_proof(shown, self._own(), self._doubted_for()):
             return True
-        if self._doubted_at is None:
-            self._doubted_at = now
+        self._doubted_at = self._doubted_at or time.monotonic()
         return False
+
+    def _own(self) -> OwnWrites:
+        since = time.monotonic() - self._wrote_at
+        return OwnWrites(self.acknowledged, self.before, since, reporting.PLAUSIBLE_LAG)
+
+    def _doubted_for(self) -> float | None:
+        return None if self._doubted_at is None else time.monotonic() - self._doubted_at
 
     def _report_once(self, status: ProcessingStatus, texts: tuple[str, ...]) -> None:
         try:
             there = self.portal.get_model_status(self.model_id).status
         except PortalError as error:
             raise _Unseen(error) from error
-        if there is status:
-            return
-        if there.is_terminal or (there.may_start and self.acknowledged):
-            if not self._is_proof(there):
+        match reporting.before_write(there, self._own(), self._doubted_for(), status):
+            case Step.WRITE:
+                self._write(status, texts)
+            case Step.LOOK_AGAIN:
+                self._doubted_at = self._doubted_at or time.monotonic()
                 raise StatusInDoubt(f"The portal shows {there.title} for model {self.model_id}: it may lag behind")
-            log.warning(
-                "Model %s is %s at the portal: someone has moved on, %s is not reported",
-                self.model_id,
-                there.title,
-                status.title,
-            )
-            return
-        self._write(status, texts)
+            case Step.SUPERSEDED:
+                moved = "Model %s is %s at the portal: someone has moved on, %s is not reported"
+                log.warning(moved, self.model_id, there.title, status.title)
 
     def _write(self, status: ProcessingStatus, texts: tuple[str, ...]) -> None:
         try:
