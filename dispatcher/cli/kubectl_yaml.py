@@ -22,7 +22,9 @@ class _Dumper(yaml.SafeDumper):
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     plain = _PLAIN.fullmatch(text) is not None and text.lower() not in _SPECIAL
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain else "'")
+    # Line breaks of Unicode's (U+0085, U+2028) are folded within single quotes, and only escapes keep them.
+    quotes = "'" if text.replace("\n", "").isprintable() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if plain and quotes == "'" else quotes)
 
 
 _Dumper.add_representer(str, _text)

@@ -48,6 +48,7 @@ NO_TEXTS = [
         "0",
     ),
     *("yes", "no", "on", "off", "y", "n", "Y", "N", "true", "null", "~", "", "nan", ".nan", "inf", "-.inf", "Infinity"),
+    *("next\x85line", "\x85", "line\u2028separator", "\ufeffmark", "a tab\tin it"),
     *(
         "2026-01-01",
         "2026-01-01T00:00:00Z",
