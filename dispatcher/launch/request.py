@@ -5,25 +5,20 @@ The text is plain JSON or standard base64 of it (what the .NET SDK and Azure Fun
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from dispatcher.launch.encodings import EDGES, OPENINGS, json_in_base64, looks_like
 from portal_client.model_ids import MODEL_PREFIX, InvalidContainerName, container_name_problem, extract_model_id
 
 # A queue message holds 64 KiB; the request also has to fit into a Job's annotations (256 KiB in all).
 MAX_BYTES = 64 * 1024
-# White space and byte order marks, in whatever order they come.
-_EDGES = "\ufeff \t\r\n"
 _MAX_DEPTH = 32
 # Of a label of DNS, such as a pod's host name.
 _LONGEST_NAME = 63
-# How the JSON text of an object or array begins.
-_OPENINGS = ("{", "[")
-_IN_TEXT = ('"{', '"[')
 
 
 class MalformedRequest(ValueError):
@@ -145,67 +140,18 @@ def claimed_model(text: str) -> str:
 
 def _object(text: str) -> dict[str, Any]:
     """The JSON object in `text`, plain or in base64."""
-    stripped = text.strip(_EDGES)
+    stripped = text.strip(EDGES)
     if not stripped:
         _bad("NotJson", "The message is empty; a JSON object would be right")
     # An object begins with "{", which is not in base64's alphabet: nothing is both.
-    json_text = stripped if stripped.startswith("{") else _base64(stripped)
-    if looks := _looks_like(stripped, known=json_text is not None):
+    json_text = stripped if stripped.startswith("{") else json_in_base64(stripped)
+    if looks := looks_like(stripped, known=json_text is not None):
         _bad("NotJson", f"The message is neither JSON nor base64 of JSON: it looks like {looks}")
     body = _parse(json_text or stripped)
     if not isinstance(body, dict):
         _bad("NotAnObject", f"The message is JSON but {_kind(body)}; an object {{...}} would be right")
     _check_tree(body)
     return body
-
-
-def _base64(text: str) -> str | None:
-    """The UTF-8 text that `text` encodes if it holds JSON's opening of an object or array, else None."""
-    try:
-        decoded = base64.b64decode("".join(text.split()), validate=True).decode().strip(_EDGES)
-    except ValueError:  # neither base64 nor UTF-8
-        return None
-    # "1234" and "true" are base64 as well; what they decode to is no JSON document.
-    return decoded if decoded.startswith(_OPENINGS) else None
-
-
-def _looks_like(text: str, *, known: bool) -> str:
-    """What a sender most likely did to the JSON, for the person who has to find it; "" where nothing is recognised.
-
-    known: the text is JSON, or base64 of it, by its opening.
-    """
-    opening = text.replace("\x00", "").lstrip("\ufeff\ufffd\xff\xfe").startswith(_OPENINGS)
-    if 3 * text.count("\x00") > len(text) and opening:
-        return "UTF-16 that was read as UTF-8; send UTF-8"
-    return "" if known else _looks_encoded("".join(text.split()))
-
-
-def _looks_encoded(packed: str) -> str:
-    """The same for text without white space that may be some kind of base64, also of base64."""
-    standard = packed.rstrip("=").replace("-", "+").replace("_", "/")
-    try:
-        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except ValueError:
-        return ""
-    # UTF-32 first: its little end begins as that of UTF-16 does.
-    for encoding in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
-        if raw.removeprefix("\ufeff".encode(encoding)).startswith(tuple(o.encode(encoding) for o in _OPENINGS)):
-            return f"base64 of JSON in {encoding[:6].upper()}; encode it in UTF-8"
-    if raw.startswith(b"\x1f\x8b"):
-        return "base64 of gzip; send the JSON uncompressed"
-    inner = raw.decode("utf-8", "replace").strip(_EDGES)
-    if inner.startswith(_IN_TEXT):
-        return "base64 of JSON that was encoded twice, as a text; encode the object itself"
-    if not inner.startswith(_OPENINGS):
-        nested = inner.strip('"')
-        return "base64 of base64; encode it once" if nested and (_base64(nested) or _looks_encoded(nested)) else ""
-    if "\ufffd" in inner:
-        return "base64 of JSON that is not in UTF-8; encode it in UTF-8"
-    if standard != packed.rstrip("="):
-        return 'base64 of the kind for URLs, with "-" and "_"; use standard base64'
-    if not inner.endswith(("}", "]")):
-        return "base64 of JSON that is cut off"
-    return 'base64 of JSON with the wrong padding; it ends with as many "=" as make its length a multiple of four'
 
 
 def _parse(text: str) -> Any:
@@ -302,7 +248,7 @@ def _priority(body: Mapping[str, Any], bounds: Bounds) -> str | None:
 
 
 def _kind(value: object) -> str:
-    if isinstance(value, str) and (value.strip(_EDGES).startswith(_OPENINGS) or _base64(value)):
+    if isinstance(value, str) and (value.strip(EDGES).startswith(OPENINGS) or json_in_base64(value)):
         return "a text that holds JSON, encoded twice"
     names = {bool: "true or false", list: "an array", str: "a text", int: "a number", float: "a number"}
     return names.get(type(value), "null")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import gzip
+import html
 import json
 import random
 import string
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from click.testing import CliRunner
@@ -241,6 +243,11 @@ def packed(raw: bytes) -> str:
         (packed(json.dumps(JSON).encode()), "encoded twice"),
         (json.dumps(JSON), "encoded twice"),
         (json.dumps(packed(UTF8)), "encoded twice"),
+        (str(json.loads(JSON)), "single quotes"),
+        (html.escape(JSON), "escaped for HTML"),
+        (json.dumps(JSON)[1:-1], "escaped as a text"),
+        (quote(JSON), "encoded for a URL"),
+        (UTF8.hex(), "hexadecimal digits"),
     ],
 )
 def test_f57_a_message_that_was_encoded_in_another_way_is_told_which(text: str, words: str) -> None:
