@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from typing import Any
 
@@ -41,6 +42,7 @@ class TrainingQueue:
     def __init__(self, name: str, *, connection_string: str = "", account_url: str = "", pool_size: int = 32) -> None:
         self.name = name
         self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
+        self._last = threading.local()  # answer: the newest one to this thread
         options: dict[str, Any] = {
             "transport": _transport(pool_size),
             "raw_response_hook": self._look_at,
@@ -149,12 +151,19 @@ class TrainingQueue:
 
     def _look_at(self, response: Any) -> None:
         """Every answer passes here before the SDK reads it: a page for people would read as an empty queue."""
-        answer = response.http_response
+        answer = self._last.answer = response.http_response
         self.server_date = answer.headers.get("Date")
         # A list of messages, or nothing; another service's XML would read as an empty queue, too.
-        body = answer.text()[:300] if answer.status_code < 400 else ""
-        if answer.status_code < 400 and not ("<QueueMessagesList" in body if body else _is_storages(answer)):
+        body = answer.body()[:300]
+        if answer.status_code < 400 and not (b"<QueueMessagesList" in body if body else _is_storages(answer)):
             raise _Foreign(answer)
+
+    def _unreadable(self, error: Exception) -> str:
+        """By the last answer that this thread has got."""
+        answer = getattr(self._last, "answer", None)
+        if answer is not None and not _is_storages(answer):
+            return str(_Foreign(answer))
+        return f"the answer of storage cannot be read ({type(error).__name__}); does a proxy change it on its way?"
 
     def _owned(self, verb: str, call: Any) -> bool:
         try:
@@ -187,6 +196,9 @@ class TrainingQueue:
             raise kind(f"{said}; {_HINTS[code]}" if code in _HINTS else said) from None
         except AzureError as error:
             raise QueueUnavailable(f"{cannot}: {_why(error)}") from None
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            # The SDK stumbles over what it reads: an error page of a gateway's in Latin-1, a time that is none.
+            raise QueueUnavailable(f"{cannot}: {self._unreadable(error)}") from None
 
 
 def _facts(message: Any) -> tuple[str, str, int, float]:

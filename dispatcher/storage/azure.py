@@ -47,6 +47,8 @@ _TRUSTED = 60.0
 # The SDK's own pause is fifteen seconds and more, in which every launch waits: who asks here asks again anyway.
 _PATIENCE: Mapping[str, Any] = {"retry_total": 1, "initial_backoff": 0.5, "increment_base": 0, "random_jitter_range": 0}
 _CALLS: Mapping[str, Any] = {"connection_timeout": 10, "read_timeout": 30, **_PATIENCE}
+# The SDK's own, and what it raises where it stumbles over an answer: a gateway's error page in Latin-1.
+_FAILURES = (AzureError, ValueError, LookupError, TypeError, AttributeError)
 # Nobody's container.
 _NO_CONTAINER = "dispatcher-check"
 
@@ -134,7 +136,7 @@ class AzureSignatures:
                 next(iter(container.list_blobs(results_per_page=1)), None)
         except ResourceNotFoundError:
             return
-        except AzureError as error:
+        except _FAILURES as error:
             raise _error_of(error, f"{self.address} does not take what is signed for one container") from None
 
     def _delegation_key(self, now: float) -> UserDelegationKey:
@@ -148,7 +150,7 @@ class AzureSignatures:
     def _ask(self, now: float) -> _Kept:
         try:
             key = self._service.get_user_delegation_key(_when(now - _SKEW), _when(now + _KEY_SECONDS))
-        except AzureError as error:
+        except _FAILURES as error:
             why = _error_of(error, f"Cannot get a user-delegation key of {self.address}")
             return _Kept(now + _PAUSE, now, error=why)
         return _Kept(now + _KEY_SECONDS - _LEAST_LEFT, now, key)
@@ -196,10 +198,13 @@ def _when(seconds: float) -> datetime:
     return datetime.fromtimestamp(int(seconds), UTC)
 
 
-def _error_of(error: AzureError, cannot: str) -> StorageError:
+def _error_of(error: Exception, cannot: str) -> StorageError:
+    if not isinstance(error, AzureError):
+        sentence = f"{cannot}: the answer cannot be read ({type(error).__name__}); does a proxy answer in its place?"
+        return StorageError(sentence, retryable=True)
     status = error.status_code if isinstance(error, HttpResponseError) and error.response is not None else None
     why = redact(one_line(str(error.message or error)))[:300]
     if status in (401, 403):
         hint = "its identity needs a role such as Storage Blob Delegator, and Storage Blob Data Contributor"
         return StorageError(f"{cannot}: {why}; {hint}", retryable=False)
-    return StorageError(f"{cannot}: {why}", retryable=status is None or status >= 500 or status in (408, 429))
+    return StorageError(f"{cannot}: {why}", retryable=status is None or not 400 <= status < 500 or status in (408, 429))

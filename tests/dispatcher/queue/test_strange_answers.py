@@ -20,6 +20,7 @@ from local_stack.azurite import Azurite
 
 XHTML = b'<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><body><p>Sign in</p></body></html>'
 HTML = b"<!DOCTYPE html><html><body>Sign in<br></body></html>"
+LATIN = "<html>Accès refusé</html>".encode("latin-1")
 BLOBS = b'<?xml version="1.0" encoding="utf-8"?><EnumerationResults><Blobs /><NextMarker /></EnumerationResults>'
 STORAGES = {"x-ms-request-id": "1", "x-ms-version": "2024-08-04", "Content-Type": "application/xml"}
 A_MESSAGE = QueueMessage("id", "text", 1, 0.0, "receipt", 0.0)
@@ -102,6 +103,8 @@ CALLS: list[Callable[[TrainingQueue], object]] = [
         (200, XHTML, "application/xml"),
         (200, BLOBS, "application/xml"),
         (200, b"", "text/html"),
+        (200, LATIN, "text/html; charset=utf-8"),
+        (500, LATIN, "text/html"),
         (201, b"{}", "application/json"),
         (204, b"", "text/html"),
         (404, HTML, "text/html"),
@@ -120,6 +123,22 @@ def test_what_is_no_queue_says_what_answered_and_what_to_look_at(
         for words in ("Cannot ", f"nginx/1.27 answered HTTP {status} ({shown})", "127.0.0.1", "queue endpoint"):
             assert words in str(caught.value)
         assert "a2V5" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, b"\xff\xff"),
+        (200, b"<QueueMessagesList><broken"),
+        (
+            200,
+            b"<QueueMessagesList><QueueMessage><InsertionTime>now</InsertionTime></QueueMessage></QueueMessagesList>",
+        ),
+    ],
+)
+def test_what_storage_is_made_to_say_on_its_way_ends_no_loop_of_ours(status: int, body: bytes) -> None:
+    with answering(status, body, STORAGES) as served, pytest.raises(QueueError, match="Cannot receive from queue"):
+        served.queue.receive(1, 30)
 
 
 @pytest.mark.parametrize(

@@ -262,3 +262,25 @@ def test_a_key_that_is_not_given_is_said_without_the_token_and_not_asked_for_by_
     with pytest.raises(StorageError):
         signer.sas("model-1", write=True, until=clock.now + HOUR)
     assert len(api.calls) > asked
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, "text/html", "<html>Accès refusé</html>".encode("latin-1")),
+        (500, "text/html", "<html>Accès refusé</html>".encode("latin-1")),
+        (200, "application/xml", b"<html>Sign in</html>"),
+        (200, "application/xml", b"<UserDelegationKey><Value>a2V5</Value></UserDelegationKey>"),
+        (200, "application/json", b"{}"),
+        (204, "text/html", b""),
+    ],
+)
+def test_what_is_no_key_is_an_outage_of_storage_and_no_fault_of_a_request(
+    api: responses.RequestsMock, answer: tuple[int, str, bytes]
+) -> None:
+    status, kind, body = answer
+    clock = Clock()
+    signer = of_identity(api, clock, lambda request: (status, {"Content-Type": kind}, body))
+    with pytest.raises(StorageError, match="user-delegation key") as raised:
+        signer.sas("model-1", write=True, until=clock.now + HOUR)
+    assert raised.value.retryable
