@@ -14,7 +14,7 @@ from dispatcher.cluster import names
 from dispatcher.config import settings as settings_module
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
-from tests.world.admission import job_of
+from tests.world.admission import job_of, network_policy_of
 from tests.world.kustomized import (
     COMPONENTS,
     VARIANTS,
@@ -165,6 +165,13 @@ def test_the_relay_is_served_by_every_dispatcher_ready_or_not(variant: str) -> N
     [port] = service["ports"]
     assert port["port"] == settings_module._RELAY_PORT
     assert port["targetPort"] in [named["name"] for named in pod["spec"]["containers"][0]["ports"]]
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_what_the_dispatcher_makes_for_several_nodes_is_valid(version: str) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    for thing in (job_of("production", nodes=4), network_policy_of()):
+        kubernetes_validate.validate(thing, version, strict=True)
 
 
 @every_variant

@@ -15,6 +15,7 @@ from typing import Any
 import click
 import click.testing
 import pytest
+import yaml
 
 from dispatcher.cli import support
 from dispatcher.cli.main import main
@@ -250,3 +251,13 @@ def test_half_a_character_is_not_sent(run: Any) -> None:
     code, said = run("submit", "--unchecked", "--message", "\udcff", env=SETTINGS)
     assert code == 2
     assert said.startswith("dispatcher: The message cannot be read")
+
+
+def test_render_shows_the_job_for_several_nodes(run: Any) -> None:
+    message = json.dumps({**json.loads(MESSAGE), "resources": {"nodes": 3}})
+    code, said = run("render", message, env={**SETTINGS, "MAX_NODES": "3"})
+    spec = yaml.safe_load(said)["spec"]
+    assert (code, spec["completionMode"], spec["completions"], spec["parallelism"]) == (0, "Indexed", 3, 3)
+    code, said = run("render", message, env=SETTINGS)
+    assert code == 2
+    assert "trainings on several nodes are off" in said
