@@ -534,10 +534,16 @@ def test_a_stolen_token_opens_no_network_but_a_teams_own(what: str) -> None:
     assert "a training's NetworkPolicy must" in said or "resulted in error" in said
 
 
-def test_a_teams_network_is_opened_and_never_changed() -> None:
+def test_a_teams_network_is_opened() -> None:
     assert why_denied(network_policy_of()) == ""
     assert why_denied(network_policy_of("training-check-1a2b3c4d")) == ""
-    assert "is made, and not changed" in why_denied(network_policy_of(), network_policy_of())
+
+
+def test_a_network_plug_in_that_may_remove_no_policy_puts_its_finalizer_on_every_one() -> None:
+    for policy in (network_policy_of(), *of_kind("production", "NetworkPolicy").values()):
+        changed = copy.deepcopy(policy)
+        changed["metadata"]["finalizers"] = ["networking.example.com/resources"]
+        assert why_denied(changed, policy) == ""
 
 
 def test_who_may_remove_network_policies_anyway_may_put_others_there() -> None:
