@@ -7,7 +7,10 @@ import pytest
 from dispatcher.cluster import names
 from local_stack.http_json import call_json
 from tests.world import json_objects as objects
-from tests.world.dispatcher_process import Stage
+from tests.world.dispatcher_process import SCRIPT, Stage
+
+# Node 1 waits for the others, as a team does; the last one does what the model's id says.
+_TOGETHER = f'[ "$NODE_RANK" = 1 ] || {{ trap "exit 143" TERM; while :; do sleep 0.1; done; }}\n{SCRIPT}'
 
 
 @pytest.mark.parametrize(
@@ -160,3 +163,19 @@ def test_an_outcome_that_the_portal_refuses_is_an_event_and_stays_on_its_job(sta
     stage.portal.set_model(model, "Processing")
     stage.wait(lambda: stage.job(model) is None, 60)
     assert stage.status(model) == "Failed"
+
+
+def test_of_a_team_the_node_is_told_that_failed_and_the_one_that_found_no_place(stage: Stage) -> None:
+    stage.template["spec"]["template"]["spec"]["containers"][0]["command"] = ["sh", "-c", _TOGETHER]
+    invalid = stage.submit("invalid", resources={"nodes": 2, "gpus": 1})
+    stage.start(MAX_NODES="2", TEAM_WAIT_SECONDS="3")
+    stage.wait_status(invalid, "Failed", 60)
+    assert stage.message(invalid) == "node 2 of 2 (local-node): Invalid dataset: train.csv: it is empty"
+    job = stage.wait(lambda: (job := stage.job(invalid)) and objects.is_reported(job) and job)
+    assert job["status"]["failed"] == 2, "Kubernetes counts the other pod, too"
+    large = stage.submit("runs", resources={"nodes": 2, "gpus": 5})
+    stage.wait(
+        lambda: stage.message(large).startswith("1 of 2 pods run; node 2 of 2: waiting for a GPU: 0/1 nodes"), 60
+    )
+    stage.wait_status(large, "Failed", 60)
+    assert stage.message(large).startswith("1 of 2 pods held a node for 3 seconds while the team was not whole; node 2")
