@@ -265,10 +265,12 @@ def test_f81_a_portal_that_refuses_every_outcome_is_an_outage_and_every_job_is_k
 
 
 def test_f81_the_breaker_opens_while_no_outcome_is_taken_and_closes_when_one_is(stage: Stage) -> None:
-    models = [stage.submit("failed") for _ in range(2)]
+    models = [stage.submit("runs") for _ in range(2)]
     stage.start()
-    stage.wait(lambda: all(stage.status(model) == "Processing" for model in models))
+    stage.wait(lambda: all(stage.running(model) for model in models))
     stage.portal.add_fault("status", status=405, method="PUT", count=None)
+    for model in models:
+        stage.delete_job(model)
     stage.wait(lambda: "Intake pauses: The portal takes no outcome of any model" in stage.log(), 60)
     later = stage.submit("done")
     stage.portal.clear_faults()

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 END = signal.SIGUSR1
+HEARD = (signal.SIGTERM, END, signal.SIGCHLD)
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 # What the kernel cannot end, because it waits for a disk or a network file system, is not waited for.
 PATIENCE = 20.0
@@ -64,9 +65,9 @@ def start(argv: list[str]) -> int:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.setsid()
     # Python ignores two signals, and what is ignored stays so in a program that is executed.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, END):
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, *HEARD):
         signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, END))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HEARD)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 (what may run was checked, and no shell reads it)
     except OSError as error:
@@ -74,29 +75,32 @@ def start(argv: list[str]) -> int:
     os._exit(126)
 
 
+def how_it_ended(program: int) -> int | None:
+    """The wait status of the program once it has ended, else None. Children that it left and that ended are reaped."""
+    while True:
+        ended, how = os.waitpid(-1, os.WNOHANG)
+        if ended == program:
+            return how
+        if not ended:
+            return None
+
+
 def main(trainer: int, status: int, argv: list[str]) -> None:
-    program = 0
-
-    def send(number: int) -> None:
-        if program:
-            os.kill(program, number)
-
-    signal.signal(signal.SIGTERM, lambda number, frame: send(signal.SIGTERM))
-    signal.signal(END, lambda number, frame: send(signal.SIGKILL))
+    # Taken one by one by sigwait, and kept for it until then. A handler would not do: Python runs it between two of its
+    # own steps, so that the end of the trainer, told just before a wait for the program begins, is heard after it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(PR_SET_PDEATHSIG, END)
     if os.getppid() != trainer:
         os._exit(137)
     os.set_inheritable(status, False)
-    # A signal that comes before the program is known is delivered when it is.
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, END))
     program = start(argv)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, END))
-    ended = how = 0
-    while ended != program:
-        ended, how = os.waitpid(-1, 0)
-    program = 0
+    while (how := how_it_ended(program)) is None:
+        number = signal.sigwait(HEARD)
+        if number != signal.SIGCHLD:
+            os.kill(program, signal.SIGTERM if number == signal.SIGTERM else signal.SIGKILL)
     gone = end_all()
     os.write(status, f"{os.waitstatus_to_exitcode(how)}{'' if gone else ' left'}\n".encode())
     os._exit(0)
