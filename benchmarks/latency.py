@@ -8,11 +8,13 @@ import random
 import statistics
 import tempfile
 import time
-import urllib.error
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
+from local_stack.http_json import OPENER
 from local_stack.processes import wait_until
 from local_stack.stack import JOB_TEMPLATE, NAMESPACE, Stack, trainer_of
 
@@ -35,10 +37,26 @@ def run(count: int, apart: tuple[float, float] = _APART) -> None:
 
 
 def _of_messages(folder: Path, count: int, apart: tuple[float, float]) -> list[float]:
-    with Stack(folder, gpus=0) as stack:
+    waits: list[float] = []
+    with Stack(folder, gpus=0) as stack, stack.queue() as queue, _resumed_jobs(stack) as resumed:
         for name in ("one", "other"):
             _start_dispatcher(stack, name, POLL_MIN_SECONDS="1", POLL_MAX_SECONDS="1")
-        return [_wait(stack, number, random.uniform(*apart)) for number in range(count)]
+        for number in range(count):
+            time.sleep(random.uniform(*apart))
+            request = _request(stack, number)
+            began = time.monotonic()
+            queue.send_message(request)
+            waits.append(next(at for name, at in resumed if name == f"model-{number}") - began)
+    return waits
+
+
+@contextmanager
+def _resumed_jobs(stack: Stack) -> Iterator[Iterator[tuple[str, float]]]:
+    """Name of each Job that is not suspended, and when it was seen: by a watch, since to ask costs it time."""
+    path = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs?watch=true"
+    with OPENER.open(stack.cluster.url + path, timeout=60.0) as events:
+        jobs = (json.loads(line)["object"] for line in events)
+        yield ((job["metadata"]["name"], time.monotonic()) for job in jobs if not job["spec"]["suspend"])
 
 
 def _start_dispatcher(stack: Stack, name: str, **settings: str) -> None:
@@ -46,26 +64,10 @@ def _start_dispatcher(stack: Stack, name: str, **settings: str) -> None:
     stack.start_dispatcher(name=name, RESYNC_SECONDS="600", STATUS_PROGRESS_SECONDS="30", LOG_LEVEL="info", **settings)
 
 
-def _send(stack: Stack, number: int) -> None:
+def _request(stack: Stack, number: int) -> str:
+    """A message for a new model, which the portal knows."""
     stack.portal.set_model(str(number), "Created")
-    stack.queue().send_message(json.dumps({"task": "train", "model_container_name": f"model-{number}"}))
-
-
-def _wait(stack: Stack, number: int, quiet: float) -> float:
-    time.sleep(quiet)
-    began = time.monotonic()
-    _send(stack, number)
-
-    def resumed() -> bool:
-        try:
-            job = stack.cluster.api("GET", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/model-{number}")
-        except urllib.error.HTTPError:
-            return False
-        return not job["spec"]["suspend"]
-
-    while not resumed():
-        time.sleep(0.01)
-    return time.monotonic() - began
+    return json.dumps({"task": "train", "model_container_name": f"model-{number}"})
 
 
 def _of_killed(folder: Path, count: int) -> list[float]:
@@ -83,7 +85,7 @@ def _of_killed(folder: Path, count: int) -> list[float]:
     with Stack(folder / "stack", gpus=count, template=path) as stack:
         _start_dispatcher(stack, "one")
         for number in range(count):
-            _send(stack, number)
+            stack.queue().send_message(_request(stack, number))
 
         def told() -> dict[str, float]:
             time.sleep(1.0)  # reading them costs the portal as much as some calls

@@ -41,8 +41,10 @@ log = logging.getLogger(__name__)
 _LATER = 5.0
 # Longest back-off, in seconds, of a message that fails again and again.
 _BACK_OFF_MAX = 300.0
-# What each pause of an idle queue is to the one before: from 0.2 seconds to 1 in a quarter of a minute.
-_GROWTH = 1.06
+# What each pause of an idle queue is at most, beside the one before: from 0.2 seconds to 1 in twenty seconds.
+_GROWTH = 1.03
+# The part of it that is waited at least: of two replicas that polled in step one would be of no use.
+_SHORTEST_PART = 0.5
 # The number of messages whose failures are remembered.
 _REMEMBERED = 10_000
 # The multiple of MAX_DELIVERIES at which the queue's own count decides.
@@ -111,8 +113,7 @@ class Intake:
                     # Prompt while there is work: receive again as soon as a thread is free.
                     wait(in_flight, timeout=pause, return_when=FIRST_COMPLETED)
                 else:
-                    # Replicas that polled in step would find a message as late as one alone.
-                    self.stopping.wait(max(jittered(pause, 0.75, 1.0), min(self.breakers.wait_hint(), 1.0)))
+                    self.stopping.wait(max(jittered(pause, _SHORTEST_PART), min(self.breakers.wait_hint(), 1.0)))
         finally:
             self._stop(pool, in_flight)
 
@@ -319,10 +320,10 @@ class Intake:
 
 
 def idle_pause(empty: int, shortest: float, longest: float) -> float:
-    """Seconds until the next receive after so many (1 or more) in a row that returned nothing.
+    """Seconds until the next receive, at most, after so many (1 or more) in a row that returned nothing.
 
-    About a sixteenth of the time for which the queue has been quiet: a message waits hardly longer than it has to, and
-    polling costs next to nothing more than with pauses that double.
+    About a twenty-fifth of the time for which the queue has been quiet: a message waits hardly longer than it has to,
+    and some fifty polls later the pauses are the longest.
     """
     return min(longest, shortest * _GROWTH ** min(empty - 1, 500))
 
