@@ -181,13 +181,13 @@ def test_a_secret_that_somebody_has_made_holds_up_its_own_model_alone() -> None:
     world = a_world("1", "2")
     theirs = {"metadata": {"name": "model-1", "ownerReferences": [{"uid": "theirs"}]}, "data": {}}
     world.secrets["model-1"] = theirs
-    world._collect_secrets = lambda: None  # type: ignore[method-assign]  # none takes care of it
+    world._collect_belongings = lambda: None  # type: ignore[method-assign]  # none takes care of it
     process = Process(world)
     pass_time(world, 60, process)
     assert objects.is_launched(world.jobs["model-2"])
     assert not objects.is_launched(world.jobs["model-1"])
     assert not world.poison
-    del world._collect_secrets  # type: ignore[method-assign]
+    del world._collect_belongings  # type: ignore[method-assign]
     pass_time(world, 60, process)
     assert objects.is_launched(world.jobs["model-1"])
 
