@@ -16,6 +16,7 @@ PYTHON ?= python3
 WORKERS ?= 4
 ARGS ?=
 KEEP ?=
+NODES ?=
 # cpu, or cuda where a GPU is to be used.
 TORCH ?= cpu
 
@@ -34,8 +35,8 @@ help: ## list the commands
 
 install: $(INSTALLED) $(AZURITE) ## set everything up, run nothing
 
-demo: $(INSTALLED) $(AZURITE) ## train real models from queue messages on this machine (KEEP=1 leaves it running)
-	@$(BIN)/python -m local_stack demo $(if $(KEEP),--keep) $(ARGS)
+demo: $(INSTALLED) $(AZURITE) ## train real models from queue messages on this machine (KEEP=1 leaves it running; NODES=2: one on 2 nodes, too)
+	@$(BIN)/python -m local_stack demo $(if $(KEEP),--keep) $(if $(NODES),--nodes $(NODES)) $(ARGS)
 
 demo-down: $(INSTALLED) ## stop what `make demo KEEP=1` left running
 	@$(BIN)/python -m local_stack down

@@ -1,4 +1,4 @@
-"""`python -m local_stack demo [--keep] [--scoped] | up | down`: the local stack from the command line."""
+"""`python -m local_stack demo [--keep] [--scoped] [--nodes N] | up | down`: the local stack from the command line."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ def main(arguments: list[str] | None = None) -> int:
         "trainings have credentials of their own, and the portal through the dispatcher's relay (CREDENTIALS=scoped)"
     )
     demo_parser.add_argument("--scoped", action="store_true", help=scoped)
+    demo_parser.add_argument(
+        "--nodes", type=int, default=1, metavar="N", help="one more request: for a training on N nodes"
+    )
     commands.add_parser("up", help="start everything, send no request, leave it running")
     down_parser = commands.add_parser("down", help="stop what was left running")
     down_parser.add_argument("--quiet", action="store_true")
@@ -26,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         return run.down(quiet=options.quiet)
     if options.command == "up":
         return run.run(keep=True, send=False)
-    return run.run(keep=options.keep, scoped=options.scoped)
+    return run.run(keep=options.keep, scoped=options.scoped, nodes=options.nodes)
 
 
 if __name__ == "__main__":

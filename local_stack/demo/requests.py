@@ -168,6 +168,19 @@ REQUESTS: tuple[Request, ...] = (
 )
 
 
+def on_nodes(nodes: int) -> Request:
+    """A training that is larger than one node, each of them with one GPU."""
+    return Request(
+        name=f"{nodes} nodes",
+        what=f"handwritten digits once more, on {nodes} nodes together",
+        container="model-digits-team",
+        message=train_message("model-digits-team", "dataset-digits", resources={"nodes": nodes, "gpus": 1}),
+        portal=CREATED,
+        config=("task: image_classification", "model: {preset: fast}", "train: {time_budget: 3m, epochs: 8, seed: 0}"),
+        expected=Expectation("trained", metric="accuracy", at_least=0.90),
+    )
+
+
 def mismatch(request: Request, outcome: Outcome) -> str | None:
     """None where the outcome is the expected one, else one sentence that says what is wrong."""
     expected = request.expected

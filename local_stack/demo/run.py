@@ -21,11 +21,11 @@ from rich.console import Console
 from local_stack.azurite import AzuriteMissing
 from local_stack.demo import data
 from local_stack.demo.help import how_to_use_it
-from local_stack.demo.requests import REQUESTS, Request
+from local_stack.demo.requests import REQUESTS, Request, on_nodes
 from local_stack.demo.view import Progress, make_console, print_outcomes
 from local_stack.demo.watch import Seen, Snapshot, Watch
 from local_stack.processes import Service, ServiceFailed, end_by_pid, interrupted_once, log_tail, started_at
-from local_stack.stack import ROOT, Stack
+from local_stack.stack import GPUS, ROOT, Stack
 
 FOLDER = ROOT / ".local" / "demo"
 STATE = FOLDER / "state.json"
@@ -36,8 +36,9 @@ LOOK_EVERY = 0.5
 EXIT_OK, EXIT_UNEXPECTED, EXIT_NOT_STARTED, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def run(*, keep: bool = False, send: bool = True, scoped: bool = False) -> int:
+def run(*, keep: bool = False, send: bool = True, scoped: bool = False, nodes: int = 1) -> int:
     """The whole demo. keep: leave everything running; send: put the requests on the queue; scoped: see Stack.
+    nodes: more than one: a further request, for a training on so many
 
     Returns the exit code: 0 only if every outcome is the expected one.
     """
@@ -54,7 +55,7 @@ def run(*, keep: bool = False, send: bool = True, scoped: bool = False) -> int:
         shutil.rmtree(FOLDER, ignore_errors=True)
         with interrupted_once():
             try:
-                return _run(console, keep, send, scoped)
+                return _run(console, keep, send, scoped, nodes)
             except KeyboardInterrupt:
                 console.print("Interrupted; everything that was started has been stopped.")
                 return EXIT_INTERRUPTED
@@ -83,21 +84,23 @@ def running() -> dict[str, tuple[int, str]]:
     return {name: (pid, mark) for name, (pid, mark) in noted.items() if started_at(pid) == mark}
 
 
-def _run(console: Console, keep: bool, send: bool, scoped: bool) -> int:
+def _run(console: Console, keep: bool, send: bool, scoped: bool, nodes: int) -> int:
     kept, wrong = False, 0
-    stack = Stack(FOLDER, scoped=scoped)
+    requests = (*REQUESTS, *([on_nodes(nodes)] if nodes > 1 else []))
+    stack = Stack(FOLDER, scoped=scoped, gpus=GPUS + (nodes if nodes > 1 else 0))
     try:
-        console.print("Starting Azurite, a stand-in portal and a stand-in cluster with two GPUs ...")
+        console.print(f"Starting Azurite, a stand-in portal and a stand-in cluster with {stack.gpus} GPUs ...")
         stack.start()
+        stack.settings["MAX_NODES"] = str(nodes)
         _note(stack)
         console.print("Uploading data sets and configurations ...")
-        prepare(stack, REQUESTS)
+        prepare(stack, requests)
         console.print("Starting the dispatcher ...")
         dispatcher = stack.start_dispatcher()
         _note(stack)
         console.print(f"Its status page is http://127.0.0.1:{stack.settings['HEALTH_PORT']}/", soft_wrap=True)
         if send:
-            wrong = _requests(console, stack, dispatcher, keep)
+            wrong = _requests(console, stack, dispatcher, keep, requests)
         if keep:
             stack.write_environment()
             kept = True
@@ -114,14 +117,14 @@ def _note(stack: Stack) -> None:
     STATE.write_text(json.dumps(stack.pids(), indent=2), encoding="utf-8")
 
 
-def _requests(console: Console, stack: Stack, dispatcher: Service, keep: bool) -> int:
+def _requests(console: Console, stack: Stack, dispatcher: Service, keep: bool, requests: tuple[Request, ...]) -> int:
     """Send them, show progress, compare the outcomes. Returns the number of mismatches."""
-    watch = Watch(stack, REQUESTS)
+    watch = Watch(stack, requests)
     snapshot, problems = _follow(console, watch, dispatcher)
     outcomes = watch.outcomes(snapshot)
     if not keep and dispatcher.returncode is None and (code := dispatcher.stop(grace=30)) != 0:
         problems.append(f"the dispatcher should end with code 0 on SIGTERM, but ended with {code}")
-    wrong = print_outcomes(console, REQUESTS, outcomes, problems)
+    wrong = print_outcomes(console, requests, outcomes, problems)
     console.print(f"The logs of all processes are in {stack.logs.relative_to(ROOT)}.", soft_wrap=True)
     verdict = f"{wrong} not as expected." if wrong else "Every outcome is the expected one."
     console.print(verdict, style="bold red" if wrong else "bold green")

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from house import House
 
 from local_stack.azurite import AzuriteMissing, install
 from local_stack.demo import run
 from local_stack.demo.requests import REQUESTS, Outcome
 from local_stack.demo.watch import Watch
-from local_stack.stack import Stack
+from local_stack.stack import Stack, trainer_of
 
 PARTS = ("local_stack.portal.__main__", "local_stack.cluster", "dispatcher.__main__", "trainer_image.__main__")
 
@@ -32,6 +33,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     except AzuriteMissing as error:
         pytest.skip(str(error))
     with Stack(tmp_path_factory.mktemp("house")) as stack:
+        _allow_teams_of_programs(stack)
         run.prepare(stack, REQUESTS)
         house = House(stack, stack.start_dispatcher(), Watch(stack, REQUESTS))
         for request in REQUESTS:
@@ -43,6 +45,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             stack.queue().send_message(request.message)
             house.watch.sent[request.name] = time.time()
         yield house
+
+
+def _allow_teams_of_programs(stack: Stack) -> None:
+    stack.settings["MAX_NODES"] = "2"
+    template = yaml.safe_load(stack.job_template.read_text(encoding="utf-8"))
+    trainer_of(template)["env"].append({"name": "ALLOW_COMMAND", "value": "on"})
+    stack.job_template.write_text(yaml.safe_dump(template, sort_keys=False), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

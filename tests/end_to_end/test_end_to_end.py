@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from local_stack.demo.requests import CREATED, REQUESTS, Outcome, mismatch, trai
 from local_stack.demo.watch import FINALIZER
 from local_stack.processes import bare_environment, log_tail, wait_until
 from local_stack.stack import NAMESPACE, QUEUE
+from tests.world.chain_program import undisturbed
+from tests.world.repository import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(PATIENCE + 60)]
 
@@ -86,6 +89,40 @@ def test_no_secret_of_ours_stands_in_any_log(house: House, settled: dict[str, Ou
     logs = [path for path in house.stack.folder.rglob("*.log") if path.is_file()]
     assert logs != []
     assert [path.name for path in logs if key in path.read_bytes() or account_key in path.read_bytes()] == []
+
+
+def test_a_team_that_loses_each_of_its_pods_once_publishes_the_same_model(
+    house: House, settled: dict[str, Outcome]
+) -> None:
+    """Two nodes from a message to the model. The pods are deleted while they train, the second one's first."""
+    stack, steps = house.stack, 60
+    program = [sys.executable, str(ROOT / "tests" / "world" / "chain_program.py"), str(steps), "0.1"]
+    lines = ("task: command", "checkpoint: {every: 1s}", f"command: {json.dumps({'argv': program})}")
+    data.upload_config(stack.blobs, "model-team", lines)
+    stack.portal.set_model("team", *CREATED)
+    message = train_message("model-team", "dataset-tumours", resources={"nodes": 2, "gpus": 1})
+    stack.queue().send_message(message)
+    deleted: set[str] = set()
+    for index, step in ((1, 5), (0, 25)):
+        wait_until(lambda step=step: _step_of_team(house) >= step, PATIENCE, what=f"the team to reach step {step}")  # type: ignore[misc]
+        pods = [pod["metadata"]["name"] for pod in stack.cluster.pods(NAMESPACE)]
+        (pod,) = (name for name in pods if name.startswith(f"model-team-{index}-") and name not in deleted)
+        deleted.add(pod)
+        stack.cluster.api("DELETE", f"/api/v1/namespaces/{NAMESPACE}/pods/{pod}")
+    wait_until(
+        lambda: stack.portal.model("team").status == "Completed",
+        PATIENCE,
+        what=lambda: f"the team to publish; the portal says {stack.portal.model('team')}",
+    )
+    container = stack.blobs.get_container_client("model-team")
+    (model,) = [name for name in container.list_blob_names() if name.endswith("/model.txt")]
+    assert container.download_blob(model).readall().decode() == undisturbed(steps)
+    assert "on 2 nodes" in " ".join(entry.message for entry in stack.portal.models()["team"].history)
+
+
+def _step_of_team(house: House) -> int:
+    found = re.match(r"Step ([0-9]+), on 2 nodes", house.stack.portal.model("team").message)
+    return int(found[1]) if found else -1
 
 
 def test_stopping_the_dispatcher_leaves_a_training_alone_and_the_next_one_reports_it(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from local_stack.processes import free_port, wait_until
+from tests.world.chain_program import undisturbed
 from tests.world.processes import alive, children
 from tests.world.repository import ROOT
 
@@ -91,18 +91,7 @@ def team(tmp_path: Path) -> Iterator[Callable[..., Team]]:
             process.wait()
 
 
-@pytest.fixture
-def undisturbed() -> str:
-    """The model of two nodes that nothing happens to."""
-    state = ""
-    for step in range(STEPS):
-        state = hashlib.sha256(f"{state}0:{step}1:{step}".encode()).hexdigest()
-    return state
-
-
-def test_nodes_killed_at_random_steps_cost_no_other_node_and_change_no_bit(
-    team: Callable[..., Team], undisturbed: str
-) -> None:
+def test_nodes_killed_at_random_steps_cost_no_other_node_and_change_no_bit(team: Callable[..., Team]) -> None:
     two = team()
     nodes = {0: two.start(0), 1: two.start(1)}
     seed = random.randrange(10**6)
@@ -117,10 +106,10 @@ def test_nodes_killed_at_random_steps_cost_no_other_node_and_change_no_bit(
         assert nodes[1 - killed].poll() is None
         nodes[killed] = two.start(killed)
     assert [nodes[node].wait(PATIENCE) for node in (0, 1)] == [0, 0], f"seed {seed}\n{two.log(0)}\n{two.log(1)}"
-    assert two.model() == undisturbed, f"seed {seed}"
+    assert two.model() == undisturbed(STEPS), f"seed {seed}"
 
 
-def test_a_node_that_is_told_to_leave_has_its_last_step_saved(team: Callable[..., Team], undisturbed: str) -> None:
+def test_a_node_that_is_told_to_leave_has_its_last_step_saved(team: Callable[..., Team]) -> None:
     two = team()
     nodes = {0: two.start(0), 1: two.start(1)}
     for leaves, step in ((1, 7), (0, 20)):
@@ -134,10 +123,10 @@ def test_a_node_that_is_told_to_leave_has_its_last_step_saved(team: Callable[...
         assert f"The program goes on from checkpoint step-{last}\n" in two.log(0)
         assert f"The program goes on from checkpoint step-{last}\n" in two.log(1)
     assert [nodes[node].wait(PATIENCE) for node in (0, 1)] == [0, 0]
-    assert two.model() == undisturbed
+    assert two.model() == undisturbed(STEPS)
 
 
-def test_one_failure_is_one_failed_pod(team: Callable[..., Team], tmp_path: Path, undisturbed: str) -> None:
+def test_one_failure_is_one_failed_pod(team: Callable[..., Team], tmp_path: Path) -> None:
     two = team(1, 9, 133, tmp_path / "failed")
     leader, follower = two.start(0), two.start(1)
     assert follower.wait(PATIENCE) == 205
@@ -145,7 +134,7 @@ def test_one_failure_is_one_failed_pod(team: Callable[..., Team], tmp_path: Path
     assert leader.poll() is None, "it has only lost its peer"
     follower = two.start(1)
     assert (leader.wait(PATIENCE), follower.wait(PATIENCE)) == (0, 0)
-    assert two.model() == undisturbed
+    assert two.model() == undisturbed(STEPS)
 
 
 def test_a_leader_killed_as_soon_as_the_model_is_published_leaves_a_follower_that_knows(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from local_stack import stack
 from local_stack.demo import run
-from local_stack.demo.requests import REQUESTS, Outcome, Request, mismatch
+from local_stack.demo.requests import REQUESTS, Outcome, Request, mismatch, on_nodes
 from local_stack.demo.view import Progress, print_outcomes
 from local_stack.demo.watch import Seen, Snapshot
 
@@ -64,6 +65,13 @@ def test_another_outcome_is_explained_in_a_sentence(name: str, change: dict[str,
     sentence = mismatch(BY_NAME[name], dataclasses.replace(GOOD[name], **change))  # type: ignore[arg-type]
     assert sentence is not None
     assert says in sentence
+
+
+def test_a_demo_on_several_nodes_asks_for_them_and_for_no_model_of_another_request() -> None:
+    request = on_nodes(3)
+    assert json.loads(request.message)["resources"] == {"nodes": 3, "gpus": 1}
+    assert request.container not in {other.container for other in REQUESTS}
+    assert mismatch(request, GOOD["images"]) is None
 
 
 def _console() -> tuple[Console, io.StringIO]:
