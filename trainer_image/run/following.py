@@ -119,13 +119,15 @@ class Following:
         session.work()
         try:
             self._workers.now.follow(inputs)
-        except TrainerError as error:
-            if self.stop.is_set() and isinstance(error, Terminated):
-                raise Terminated("Stopped on request; the training goes on without this node", step=None) from None
-            raise
-        session.say(wire.Done())
-        session.hear(wire.Published)
-        raise AssertionError("it is the last word")
+        except TrainerError:
+            if not self.stop.is_set():
+                raise
+        else:
+            session.say(wire.Done())
+            if not self.stop.is_set():
+                session.hear(wire.Published)
+        # Node 0 saves the state first, and would take a node that is gone for lost. The grace period ends this wait.
+        session.wait()
 
     def _fetched(self, config: Config, welcome: wire.Welcome, session: Session, work: Path) -> Dataset:
         """The dataset that node 0 trains on; what an earlier generation has fetched is kept while it is the same."""
@@ -200,10 +202,11 @@ class Following:
     def _after(self, closed: Closed) -> None:
         """What the leader's last word means here. Raises what ends this node."""
         settings = self.settings
+        if self.stop.is_set() and not isinstance(closed.last, wire.Published):
+            raise Terminated("Stopped on request; the training goes on without this node")
         match closed.last:
             case wire.Published():
                 self.published = completed()
-                return
             case wire.Refused(why, run_id, for_good):
                 if settings.dispatched and lease.newer(run_id, settings.run_id):
                     raise Fenced(f"A newer run ({run_id}) has taken over this model")

@@ -89,6 +89,12 @@ class Session:
         """A generation begins: a request to stop is told to the leader from now on, which has the state saved."""
         self._leaves = True
 
+    def wait(self) -> NoReturn:
+        """Until the generation is over: raises Closed."""
+        while self._closed is None:
+            time.sleep(wire.LOOK_SECONDS)
+        raise self._closed
+
     def judge(self, error: TrainerError) -> NoReturn:
         """Raises the error where it is this node's own, Closed where another one's end has caused it."""
         self.say(wire.failed(error))

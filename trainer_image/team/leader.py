@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 # Connections that have not said who they are: how long they may take, and how many there may be.
 HELLO_SECONDS, MOST_STRANGERS = 5.0, 64
+# A program that is told to stop tells its other ranks. Node 0's is told first: ended by another one's word it would seem
+# to have come to its end.
+STOPPING_SECONDS = 1.0
 # The last words on the link are waited for so long.
 LAST_WORDS_SECONDS = 3.0
 
@@ -43,6 +47,7 @@ class Leader:
         self._selector = selectors.DefaultSelector()
         self._thread = threading.Thread(target=self._serve, name="team", daemon=True)
         self._ending = threading.Event()
+        self._stopping: float | None = None  # since when; infinite once the others were told, too
         self._interrupt: Callable[[], None] = lambda: None
         self._verdict: Verdict | None = None
         self._failure: TrainerError | None = None  # another node's, which ends this one
@@ -90,7 +95,7 @@ class Leader:
                     said = text
                     say(text)
                 self._changed.wait(wire.LOOK_SECONDS)
-            self._ending, self._interrupt, self._verdict = ending, interrupt, None
+            self._ending, self._interrupt, self._verdict, self._stopping = ending, interrupt, None, None
             self._roster.begin()
             self._to_all(wire.Begin(checkpoint))
 
@@ -207,14 +212,16 @@ class Leader:
                 seat.doing = shown(what)
             case wire.Ready() if seat.state == "preparing":
                 seat.state, seat.doing = "ready", ""
-            case wire.Done() if seat.state == "training":
-                seat.state = "done"
+            case wire.Done():
+                if seat.state == "training":
+                    seat.state = "done"
             case wire.Failed():
                 log.warning("%s: %s", wire.node_name(node, self._nodes).capitalize(), shown(message.sentence))
                 if not self._trained:
                     self._roster.failed(node, message, now)
             case wire.Leaving():
-                seat.state = "leaving"
+                if seat.state == "training":
+                    seat.state = "leaving"
             case _:
                 raise Lost(f"has sent {type(message).__name__} where that means nothing")
 
@@ -223,8 +230,11 @@ class Leader:
         roster = self._roster
         if self._trained:
             return
-        if roster.training and not self._ending.is_set() and (roster.leaving or self._stop.is_set()):
+        if roster.training and self._stopping is None and (roster.leaving or self._stop.is_set()):
+            self._stopping = now
             self._ending.set()
+        if roster.training and self._stopping is not None and now >= self._stopping + STOPPING_SECONDS:
+            self._stopping = math.inf
             self._to_all(wire.Stopping())
         verdict = roster.verdict(now)
         if verdict is None:

@@ -25,6 +25,7 @@ from trainer_image.run import following, lifecycle
 from trainer_image.run.outcome import Outcome
 from trainer_image.stop import Stop
 from trainer_image.storage.local import LocalContainer
+from trainer_image.team import leader as team_leader
 from trainer_image.team import roster, wire
 from trainer_image.transfer import lease
 from trainer_image.worker.messages import packed
@@ -94,6 +95,7 @@ def node(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     for module, name, seconds in (
         (roster, "SETTLE_SECONDS", 0.2),
         (roster, "ECHO_SECONDS", 1.0),
+        (team_leader, "STOPPING_SECONDS", 0.2),
         (wire, "BEAT_SECONDS", 0.05),
         (wire, "LOOK_SECONDS", 0.02),
         (following, "AGAIN_SECONDS", 0.05),
@@ -155,6 +157,30 @@ def test_a_node_that_leaves_has_the_state_saved_first_and_its_replacement_begins
     assert node(1).code() == "Completed"
     assert leader.code() == "Completed"
     assert len(leader.begun) == 2
+
+
+def test_a_program_of_a_leaving_node_that_ends_first_does_not_take_its_node_along(node: Make) -> None:
+    """Else the node would seem to be lost, and the state would not be saved."""
+    ended = threading.Event()
+
+    def until_told(backend: Backend, inputs: RunInputs) -> None:
+        wait_until(inputs.stop.is_set, PATIENCE)
+        ended.set()
+        raise errors.Terminated("Stopped on request", step=7)
+
+    def saves(backend: Backend, inputs: RunInputs) -> None:
+        wait_until(inputs.stop.is_set, PATIENCE)
+        assert not ended.is_set(), "this one is told first: it would seem to have come to its end by itself"
+        assert ended.wait(PATIENCE)
+        assert not backend.abandoned.wait(0.3)
+        raise errors.Terminated("Stopped on request; the state is saved", step=7)
+
+    leader, follower = node(0, saves), node(1, until_told)
+    wait_until(lambda: bool(follower.begun), PATIENCE)
+    follower.stop.set("terminated")
+    assert follower.end().sentence == "Stopped on request; the training goes on without this node"
+    assert node(1).code() == "Completed"
+    assert leader.code() == "Completed"
 
 
 def test_a_leader_that_ends_leaves_its_followers_waiting_for_the_next_one(node: Make) -> None:
