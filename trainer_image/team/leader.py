@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 # Connections that have not said who they are: how long they may take, and how many there may be.
 HELLO_SECONDS, MOST_STRANGERS = 5.0, 64
-# A program that is told to stop tells its other ranks. Node 0's is told first: ended by another one's word it would seem
-# to have come to its end.
+# A program that is told to stop tells its other ranks. Node 0's is told first: ended by the word of another one, it
+# would seem to have come to its end.
 STOPPING_SECONDS = 1.0
 # The last words on the link are waited for so long.
 LAST_WORDS_SECONDS = 3.0
