@@ -56,6 +56,7 @@ class JobStatus(Status, frozen=True):
     active: int = 0
     failed: int = 0
     succeeded: int = 0
+    completed_indexes: str = ""
     uncounted_terminated_pods: Uncounted = Uncounted()
 
 
@@ -89,6 +90,17 @@ class Job(Conditioned, frozen=True):
     def nodes(self) -> int:
         """How many pods train together, each on a node of its own: 1 unless the Job is Indexed."""
         return max(1, self.spec.completions or 1) if self.spec.completion_mode == "Indexed" else 1
+
+    @property
+    def done(self) -> set[int]:
+        """Indexes that have succeeded, of a Job for several nodes. Their pods may be gone, with a node for instance."""
+        found: set[int] = set()
+        for part in self.status.completed_indexes.split(",") if self.nodes > 1 else ():
+            first, _, last = part.partition("-")
+            low, high = plain_number(first), plain_number(last or first)
+            if low is not None and high is not None:
+                found.update(range(low, min(high + 1, self.nodes)))
+        return found
 
     @property
     def started_at(self) -> float | None:

@@ -30,8 +30,11 @@ def look(
     """`waiting.look` for a Job of several nodes: each pod has its own limits, and the team has one in common."""
     newest, explained = teams.newest(job, pods), waiting.needs_events(job, pods, now)
     awaited: dict[int, Waiting] = {}
+    done = job.done
     for index in range(job.nodes):
         pod = newest.get(index)
+        if index in done:
+            continue
         if pod is None or pod.phase == "Failed":
             own = events if explained == job.uid else ()
             awaited[index] = waiting.without_pod(job, pods, own, now, limits)
@@ -67,7 +70,9 @@ def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) 
     A pod that ends keeps its place until it should be gone, or its node falls silent: the first that was lost counts.
     """
     held = [pod for pod in newest.values() if _has_place(pod)]
-    places = {pod.index for pod in held} | {index for index, pod in newest.items() if pod.phase == "Succeeded"}
+    places = (
+        {pod.index for pod in held} | {index for index, pod in newest.items() if pod.phase == "Succeeded"} | job.done
+    )
     if not held or len(places) == job.nodes:
         return None
     ends = dict.fromkeys(places ^ set(range(job.nodes)), -math.inf)

@@ -20,9 +20,13 @@ _TOLD_TO_END, _LOST_ITS_PEER = 1, 2
 
 
 def newest(job: Job, pods: Sequence[Pod]) -> dict[int, Pod]:
-    """Of each node the newest pod that is known, in the order of the nodes. pods: oldest first."""
+    """Of each node the newest pod that is known, in the order of the nodes. pods: oldest first.
+
+    None of a node that has done its part where only pods from before that are left.
+    """
     found = {pod.index: pod for pod in pods if pod.index is not None and pod.index < job.nodes}
-    return dict(sorted(found.items()))
+    done = job.done
+    return {index: pod for index, pod in sorted(found.items()) if index not in done or pod.phase == "Succeeded"}
 
 
 def title(job: Job, index: int) -> str:

@@ -260,7 +260,7 @@ def needs_events(job: Job, pods: Sequence[Pod], now: float) -> str | None:
 def _least_far(job: Job, pods: Sequence[Pod]) -> list[Pod]:
     """Of a team's pods the one that may need an explanation; none where a node has no pod."""
     newest = teams.newest(job, oldest_first(pods))
-    if len(newest) < job.nodes or any(pod.phase == "Failed" for pod in newest.values()):
+    if len(newest.keys() | job.done) < job.nodes or any(pod.phase == "Failed" for pod in newest.values()):
         return []
     living = [pod for pod in newest.values() if not pod.is_over]
     return sorted(living, key=lambda pod: containers.awaited(pod).reason not in _CREATING)[:1]

@@ -34,6 +34,7 @@ SETTINGS = {
     "TTL_AFTER_REPORT_SECONDS": "150",
     "MAX_DELIVERIES": "2",
     "MAX_DISRUPTIONS": "0",
+    "MAX_NODES": "2",
 }
 _TEMPLATE: dict[str, Any] = {
     "apiVersion": "batch/v1",

@@ -56,10 +56,10 @@ class Step:
 class Kind:
     """A kind of request. weight: the number in each thousand.
 
-    steps: of its Job's attempts. action: what is done to it while it runs (actors.py). initial: the portal's status at
-    the start, None where it does not know the model. runs: how many Jobs may start pods. disrupted: the ending that is
-    right as well if its node was lost. extra: more fields of the message. least: of how many requests a storm has to
-    be to have this kind.
+    steps: of its Job's attempts; second: of those on its second node, where it has one. action: what is done to it
+    while it runs (actors.py). initial: the portal's status at the start, None where it does not know the model. runs:
+    how many Jobs may start pods. disrupted: the ending that is right as well if its node was lost. extra: more fields
+    of the message. least: of how many requests a storm has to be to have this kind.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Kind:
     disrupted: Ending | None = None
     extra: tuple[tuple[str, Any], ...] = ()
     poison: str = ""
+    second: tuple[Step, ...] = ()
     least: int = 0
 
     @property
@@ -85,6 +86,7 @@ def _ends(message: str, code: str, exit_code: int, seconds: float = 0.0) -> Step
 
 
 _WELL = _ends(TRAINED, "Completed", 0)
+_FOLLOWED = _ends("Node 1 has published the model", "Completed", 0, 4.0)
 _LONG = Step(seconds=FOR_EVER)
 _COMPLETED = Ending(COMPLETED, TRAINED)
 _UNTOUCHED = {status: Ending(status, "as it was") for status in ("Processing", COMPLETED, FAILED)}
@@ -156,6 +158,21 @@ KINDS = (
     ),
     # Until the dispatcher stops its Job, a minute later.
     Kind("its sidecar goes on for ever", 10, (replace(_WELL, beside=FOR_EVER),), _COMPLETED, least=1000),
+    Kind("trains on two nodes", 40, (replace(_WELL, seconds=2.0),), _COMPLETED, second=(_FOLLOWED,)),
+    Kind(
+        "its second node fails, and node 1 has published",
+        15,
+        (_WELL,),
+        _COMPLETED,
+        second=(_ends("Storage is out of reach", "StorageUnavailable", 201, 2.0), _FOLLOWED),
+    ),
+    Kind(
+        "its second node fails for good",
+        25,
+        (_LONG,),
+        Ending(FAILED, rf"node 2 of 2(?: \(\S+\): {_INVALID}|: kubernetes failed the training job)"),
+        second=(_ends(_INVALID, "DatasetInvalid", 65, 1.0),),
+    ),
     Kind("its Job is deleted", 30, (_LONG,), Ending(FAILED, "The training job was deleted at"), "delete job"),
     Kind("its pod is deleted", 25, (_LONG, _WELL), _COMPLETED, "delete pod"),
     Kind("its pod vanishes", 25, (_LONG, _WELL), _COMPLETED, "vanish pod"),
@@ -246,7 +263,10 @@ def _request(kind: Kind, number: int, run: str, bad: str | None, chance: random.
     steps = kind.steps
     if steps == (_WELL,) and chance.random() < 0.5:
         steps = (Step(0, _WELL.message, round(chance.uniform(0.2, 4.0), 1)),)
-    text = _message(model_id, steps, dict(kind.extra))
+    extra = dict(kind.extra)
+    if kind.second:
+        extra |= {"resources": {"nodes": 2}, "stand-in-2": [step.to_json() for step in kind.second]}
+    text = _message(model_id, steps, extra)
     if chance.random() < _ENCODED:
         text = base64.b64encode(text.encode()).decode()
     initial = kind.initial

@@ -28,7 +28,7 @@ class Image:
 class Images:
     """`known`: images by name. `refusals`: scripted texts of failing pulls, by name.
 
-    `attempts`: how many instant pods each owner (by uid) has had.
+    `attempts`: how many instant pods each owner (by uid) has had, of a team each of its nodes.
     """
 
     known: dict[str, Image] = field(default_factory=dict)
@@ -37,10 +37,11 @@ class Images:
     attempts: Counter[str] = field(default_factory=Counter)
 
     def attempt(self, pod: dict[str, Any]) -> int:
-        """Count this instant pod: its number among those of its owner, from 0."""
+        """Count this instant pod: its number among those of its owner and index, from 0."""
         owner = next((str(o["uid"]) for o in pod["metadata"].get("ownerReferences") or ()), pod["metadata"]["uid"])
-        self.attempts[owner] += 1
-        return self.attempts[owner] - 1
+        key = f"{owner}/{_index(pod)}"
+        self.attempts[key] += 1
+        return self.attempts[key] - 1
 
     def find(self, name: str) -> Image | None:
         """The image, or None when it has to be pulled (which always fails)."""
@@ -80,7 +81,8 @@ def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float,
     """(exit code, seconds, termination message, seconds that its other containers go on) an instant pod was asked for.
 
     By the list "stand-in" of the JSON in its variable TRAINING_REQUEST, an entry for each attempt of its Job (the last
-    one for all that follow); else by its annotations.
+    one for all that follow), of a team's second node and on by "stand-in-2" and so on where it is there; else by its
+    annotations.
     """
     steps = _requested(pod)
     if steps:
@@ -95,5 +97,10 @@ def scripted_outcome(pod: dict[str, Any], attempt: int = 0) -> tuple[int, float,
 def _requested(pod: dict[str, Any]) -> list[dict[str, Any]]:
     for entry in pod["spec"]["containers"][0].get("env") or ():
         if entry["name"] == "TRAINING_REQUEST" and '"stand-in"' in (entry.get("value") or ""):
-            return list(json.loads(entry["value"])["stand-in"])
+            request = json.loads(entry["value"])
+            return list(request.get(f"stand-in-{_index(pod) + 1}") or request["stand-in"])
     return []
+
+
+def _index(pod: dict[str, Any]) -> int:
+    return int((pod["metadata"].get("annotations") or {}).get("batch.kubernetes.io/job-completion-index", "0"))

@@ -122,6 +122,16 @@ def test_only_an_indexed_job_is_a_team_of_as_many_nodes_as_it_has_completions(sp
     assert a_job(spec=spec).nodes == nodes
 
 
+@pytest.mark.parametrize(
+    ("text", "done"),
+    [("", set()), ("0", {0}), ("0,2-4", {0, 2, 3}), ("1-99999999999", set()), ("2-x,-,,1", {1}), ("0-8", {0, 1, 2, 3})],
+)
+def test_which_nodes_have_done_their_part_is_read_from_the_job_whatever_stands_there(text: str, done: set[int]) -> None:
+    spec = {"completions": 4, "completionMode": "Indexed"}
+    assert a_job(spec=spec, status={"completedIndexes": text}).done == done
+    assert a_job(status={"completedIndexes": text}).done == set()
+
+
 @pytest.mark.parametrize("where", ["labels", "annotations"])
 @pytest.mark.parametrize(
     ("text", "index"), [("0", 0), ("11", 11), ("", None), ("-1", None), ("1.5", None), ("٣", None), ("9" * 99, None)]

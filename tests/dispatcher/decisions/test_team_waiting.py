@@ -167,6 +167,11 @@ def test_a_node_that_falls_silent_is_missing_from_then_on_though_its_pod_is_said
 def test_a_node_that_has_done_its_part_is_not_missing() -> None:
     done = a_node(1, phase="Succeeded", state=terminated(0))
     assert decided(T0 + 1e6, runs(0), done, runs(2), runs(3)) == Going()
+    # Its pod may be gone with its node: the Job knows.
+    job = a_team(4, status={"completedIndexes": "1", "succeeded": 1})
+    assert decided(T0 + 1e6, runs(0), runs(2), runs(3), job=job) == Going()
+    assert waiting.needs_events(job, [runs(0), runs(2), runs(3)], T0 + 60) is None
+    assert decided(T0 + 1e6, runs(0), lost(1, T0 + 60), runs(2), runs(3), job=job) == Going()
 
 
 def test_each_pod_has_its_own_limits_with_its_name() -> None:
