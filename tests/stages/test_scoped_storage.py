@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import secrets
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from local_stack.surroundings import scoped_settings
+from tests.world import hunt
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT
+from trainer_image.host import confinement
 
 VICTIM = f"model-{secrets.token_hex(5)}"
 
@@ -51,6 +54,28 @@ for name in folder.glob("*_URL"):
             if getattr(error, "status_code", None) != 403:
                 raise
 end("Completed", 0, "Model training completed successfully")
+"""
+
+
+# Without root's capabilities, which the pods of a stand-in have where it runs as root.
+AS_IN_A_POD = """
+import ctypes, os, sys
+for capability in range(64):
+    ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+os.execv(sys.executable, [sys.executable, "-m", "trainer_image"])
+"""
+# Looks for every secret, and asks for what is another's with what it has: nothing.
+HOSTILE = """
+import json, os, runpy, urllib.error, urllib.request
+runpy.run_path({hunt!r}, run_name="__main__")
+answers = []
+for address in {calls!r}:
+    try:
+        answers.append(urllib.request.urlopen(address, timeout=20).status)
+    except urllib.error.HTTPError as error:
+        answers.append(error.code)
+with open(os.environ["OUTPUT_DIR"] + "/answers.json", "w") as file:
+    json.dump(answers, file)
 """
 
 
@@ -129,6 +154,43 @@ def test_a_training_and_the_next_one_of_its_model_have_what_is_theirs(scoped: St
     assert now
     assert now["metadata"]["ownerReferences"][0]["uid"] == objects.uid_of(again)
     assert now["metadata"]["uid"] != secret["metadata"]["uid"]
+
+
+def test_a_hostile_program_in_its_pod_finds_no_secret_and_reaches_no_other_model(
+    scoped: Stage, blobs: BlobServiceClient, azurite: Any
+) -> None:
+    if confinement._landlock(confinement._CREATE_RULESET, None, 0, 1) < confinement._LEAST:
+        pytest.skip("this kernel has no Landlock")
+    dataset, model, victim = a_dataset(blobs), f"evil-{secrets.token_hex(4)}", VICTIM.removeprefix("model-")
+    known = [azurite.connection_string.split("AccountKey=")[1].split(";")[0], scoped.settings["API_KEY"]]
+    relay = scoped.settings["RELAY_URL"]
+    calls = [f"{relay}/api/external/models/{victim}/status", f"{azurite.blob_endpoint}/{VICTIM}/model.safetensors"]
+    code = HOSTILE.format(hunt=hunt.__file__, calls=calls)
+    argv = ["python", "-c", code, *(secret[::-1] for secret in known)]
+    config = {"task": "command", "command": {"argv": argv}}
+    blobs.create_container(f"model-{model}").upload_blob("config.yaml", json.dumps(config).encode())
+    container = scoped.template["spec"]["template"]["spec"]["containers"][0]
+    container["command"] = ["python", "-c", AS_IN_A_POD]
+    container["env"] = [
+        {"name": name, "value": value}
+        for name, value in {"PYTHONPATH": str(ROOT), "ALLOW_COMMAND": "on", "DEVICE": "cpu"}.items()
+    ]
+    scoped.portal.set_model(victim, "Created")
+    scoped.start()
+    submit(scoped, model, dataset_container_name=dataset)
+    scoped.wait_status(model, "Completed", 90)
+    published = {
+        blob.name.rpartition("/")[2]: blob.name for blob in blobs.get_container_client(f"model-{model}").list_blobs()
+    }
+    read = blobs.get_container_client(f"model-{model}").download_blob
+    mine = (secret_of(scoped, model) or {})["data"]
+    assert all(any(form.search(base64.b64decode(mine[key])) for form in hunt.FORMS) for key in mine), "it knows them"
+    # Its own processes it may trace; the command lines of this machine's others would be no pod's.
+    found = json.loads(read(published["found.json"]).readall())
+    assert [where for where in found if not where.startswith(("traced", "command of"))] == []
+    assert json.loads(read(published["answers.json"]).readall()) == [401, 403]
+    assert scoped.status(victim) == "Created"
+    assert [blob.name for blob in blobs.get_container_client(VICTIM).list_blobs()] == ["model.safetensors"]
 
 
 def test_a_dataset_that_only_its_configuration_names_is_asked_for(scoped: Stage, blobs: BlobServiceClient) -> None:

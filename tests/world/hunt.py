@@ -1,8 +1,10 @@
 """Looks for secrets wherever a process can look: a program, and what a plug-in does.
 
-    python hunt.py SECRET…      each written backwards, so that looking for them does not spread them
+    python hunt.py [SECRET…]    each written backwards, so that looking for them does not spread them
 
-Prints where it found one, as JSON; in a program's folder OUTPUT_DIR it leaves that as found.json.
+What looks like a signature or the token of a run is found without being named. Prints where it found one, as JSON; in a
+program's folder OUTPUT_DIR it leaves that as found.json. On a cluster: publish config.yaml with `task: command` and
+`argv: [python, -c, "…this file…"]`, in a template with ALLOW_COMMAND=on.
 """
 
 from __future__ import annotations
@@ -11,12 +13,18 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 LONGEST = 64 * 1024**2
 PTRACE_SEIZE = 0x4206
+# As storage signs an address, and the dispatcher a token.
+FORMS = [
+    re.compile(rb"[?&]sig=[A-Za-z0-9%+/]{40,}"),
+    re.compile(rb"\bv1\.[a-z0-9-]{1,63}\.[A-Za-z0-9_-]{1,64}\.[0-9a-f]{64}"),
+]
 
 
 class _Piece(ctypes.Structure):
@@ -71,7 +79,12 @@ def memory() -> Iterator[tuple[str, bytes]]:
 
 def hunt(backwards: list[str]) -> list[str]:
     secrets = [b"traced", *(secret[::-1].encode() for secret in backwards)]
-    found = {where for look in (files, memory) for where, content in look() if any(s in content for s in secrets)}
+    found = {
+        where
+        for look in (files, memory)
+        for where, content in look()
+        if any(s in content for s in secrets) or any(form.search(content) for form in FORMS)
+    }
     return sorted(found)
 
 
