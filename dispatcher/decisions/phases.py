@@ -71,9 +71,9 @@ def nodes_that_run(pods: Iterable[Pod]) -> int:
 
 def is_whole(job: Job, pods: Sequence[Pod]) -> bool:
     """Whether it trains: a trainer runs on each node that has not done its part, and on one at least."""
-    done = {pod.index for pod in pods if pod.phase == "Succeeded" or pod.trainer_end.exit_code == 0}
+    ended = {pod.index for pod in pods if pod.phase == "Succeeded" or pod.trainer_end.exit_code == 0}
     running = {pod.index for pod in pods if pod.runs}
-    return bool(running) and len(running | done) >= job.nodes
+    return bool(running) and len(running | ended | job.done) >= job.nodes
 
 
 def description(phase: Phase, job: Job, pods: Sequence[Pod]) -> str:

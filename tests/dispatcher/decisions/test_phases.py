@@ -63,6 +63,7 @@ def a_reported(told: str, *conditions: dict[str, Any]) -> Job:
         (a_team(2), [NODES[0], a_node(1, phase="Succeeded", state=terminated(0))], Phase.RUNNING),
         (a_team(2), [NODES[0], a_node(1, phase="Running", state=terminated(0))], Phase.RUNNING),
         (a_team(2), [a_node(k, phase="Succeeded", state=terminated(0)) for k in (0, 1)], Phase.WAITING),
+        (a_team(2, status={"completedIndexes": "1"}), [NODES[0]], Phase.RUNNING),
         # A pod of a node that runs twice is no other node.
         (a_team(2), [NODES[0], a_node(0, uid="again", phase="Running", state=running())], Phase.WAITING),
         (a_team(2, failing()), NODES, Phase.STOPPING),
