@@ -56,6 +56,7 @@ class Following:
     _workers: Workers | None = field(default=None, init=False)
     _sources: Sources | None = field(default=None, init=False)
     _dataset: Dataset | None = field(default=None, init=False)
+    _wanted: tuple[str | None, ...] = field(default=(), init=False)  # what node 0 said of it
     _looked: float = field(default=-LOOK_SECONDS, init=False)
     _said: str = field(default="", init=False)
 
@@ -131,8 +132,8 @@ class Following:
 
     def _fetched(self, config: Config, welcome: wire.Welcome, session: Session, work: Path) -> Dataset:
         """The dataset that node 0 trains on; what an earlier generation has fetched is kept while it is the same."""
-        dataset = self._dataset
-        if dataset is None or dataset.wait_listed().fingerprint != welcome.fingerprint:
+        dataset, wanted = self._dataset, (welcome.fingerprint, config.dataset, *config.command.shares)
+        if dataset is None or self._wanted != wanted:
             self._forget_dataset()
             shutil.rmtree(work / "dataset", ignore_errors=True)
             self._sources = Sources(self.settings, self.stop, work)
@@ -146,7 +147,7 @@ class Following:
         except TrainerError:
             self._forget_dataset()
             raise
-        self._dataset = dataset
+        self._dataset, self._wanted = dataset, wanted
         return dataset
 
     def _forget_dataset(self) -> None:
@@ -173,7 +174,8 @@ class Following:
             models = open_models(settings, self.stop)
             checkpoints = ContainerCheckpoints(models, welcome.run_key, work / "checkpoints", 1, begin.checkpoint)
         initial = work / "initial"
-        if program and welcome.initial is not None and not initial.exists():
+        if program and welcome.initial is not None:
+            shutil.rmtree(initial, ignore_errors=True)
             fetch_model(open_models(settings, self.stop), Latest(None, *welcome.initial), initial)
         return RunInputs(
             config=config,

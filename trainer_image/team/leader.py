@@ -118,7 +118,7 @@ class Leader:
                 raise self._failure
             if self._verdict.culprit == 0 or self._stop.is_set():
                 raise error
-        log.warning("All nodes begin anew from the newest checkpoint: %s", self._verdict.why)
+        log.warning("All nodes begin anew from the newest checkpoint: %s (here: %s)", self._verdict.why, error.sentence)
 
     def published(self) -> None:
         """Tells all, and waits a little for them to hear it."""
@@ -206,7 +206,9 @@ class Leader:
         return message.node
 
     def _take(self, node: int, message: Any, now: float) -> None:
-        seat = self._roster.seats[node]
+        seat = self._roster.seats.get(node)
+        if seat is None:
+            return  # what it had to say is decided: it is about to hear this node's end
         match message:
             case wire.Doing(what):
                 seat.doing = shown(what)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob import BlobServiceClient
 
 from local_stack.processes import free_port, wait_until
 from portal_client.errors import PortalUnavailable
@@ -333,3 +335,69 @@ def _connects(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.fixture
+def containers(azurite: Any) -> dict[str, Any]:
+    """Settings of containers with a dataset in four shards, which the nodes share, and a label file."""
+    service = BlobServiceClient.from_connection_string(azurite.connection_string)
+    name = secrets.token_hex(6)
+    config = b"task: command\ncommand: {argv: [sh, -c, 'true'], shares: ['shard-*']}\n"
+    service.create_container(f"model-{name}").upload_blob("config.yaml", config)
+    dataset = service.create_container(f"dataset-{name}")
+    for blob in ("labels", *(f"shard-{number}" for number in range(4))):
+        dataset.upload_blob(blob, blob.encode())
+    return {
+        "data": None,
+        "out": None,
+        "config": None,
+        "connection_string": azurite.connection_string,
+        "model_container": f"model-{name}",
+        "dataset_container": f"dataset-{name}",
+        "allow_command": "on",
+    }
+
+
+def test_each_node_downloads_its_share_and_keeps_it_for_the_next_generation(
+    node: Make, containers: dict[str, Any]
+) -> None:
+    found: dict[int, list[str]] = {}
+
+    def look(backend: Backend, inputs: RunInputs) -> None:
+        found[backend.node.settings.node] = sorted(file.name for file in inputs.data.iterdir())
+
+    def once_more(backend: Backend, inputs: RunInputs) -> None:
+        (inputs.data / "labels").write_text("kept")
+        raise errors.PeerLost("it is gone")
+
+    def kept(backend: Backend, inputs: RunInputs) -> None:
+        look(backend, inputs)
+        assert (inputs.data / "labels").read_text() == "kept"
+
+    leader, follower = (
+        node(0, fail(errors.PeerLost), look, nodes=3, **containers),
+        node(1, once_more, kept, nodes=3, **containers),
+    )
+    third = node(2, fail(errors.GpuFault), nodes=3, **containers)
+    assert third.code() == "GpuFault"
+    again = node(2, nodes=3, **containers)
+    assert (leader.code(), follower.code(), again.code()) == ("Completed", "Completed", "Completed")
+    assert found == {0: ["labels", "shard-0", "shard-3"], 1: ["labels", "shard-1"]}
+
+
+def test_a_dataset_that_is_changed_meanwhile_is_named_by_the_node_that_has_to_read_it_anew(
+    node: Make, containers: dict[str, Any], azurite: Any
+) -> None:
+    leader, follower = node(0, go_on, **containers), node(1, go_on, **containers)
+    wait_until(lambda: bool(follower.begun), PATIENCE)
+    service = BlobServiceClient.from_connection_string(azurite.connection_string)
+    service.get_blob_client(containers["dataset_container"], "labels").upload_blob(b"others", overwrite=True)
+    follower.stop.set("terminated")
+    follower.end()
+    again = node(1, **containers)
+    assert again.code() == "DatasetInvalid"
+    assert again.end().sentence == (
+        f"Invalid dataset: {containers['dataset_container']}: it was changed after node 1 had read it; send the request"
+        " again"
+    )
+    assert not leader.outcome.done(), "Kubernetes ends it with the Job"
