@@ -23,7 +23,9 @@ def work_folder(settings: Settings) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="training-", ignore_cleanup_errors=True) as folder:
             yield Path(folder)
         return
-    path = settings.work_dir / f"run-{settings.run_id}"
+    # Of nodes that somebody starts on one machine each has its own.
+    node = f"-node-{settings.node}" if settings.follows else ""
+    path = settings.work_dir / f"run-{settings.run_id}{node}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         folder_lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -104,7 +104,7 @@ def node(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         (following, "LOOK_SECONDS", 0.1),
     ):
         monkeypatch.setattr(module, name, seconds)
-    common = replace(settings, nodes=2, master_address="127.0.0.1", team_port=free_port(), work_dir=None)
+    common = replace(settings, nodes=2, master_address="127.0.0.1", team_port=free_port())
     started: list[Node] = []
     with ThreadPoolExecutor(8) as pool:
 
@@ -314,7 +314,9 @@ def test_many_connections_that_say_nothing_keep_no_node_out(node: Make) -> None:
 def test_a_second_pod_of_one_node_waits_until_the_first_one_is_gone(node: Make) -> None:
     leader, first = node(0, go_on), node(1, lambda backend, inputs: backend.abandoned.wait(PATIENCE))
     wait_until(lambda: bool(first.begun), PATIENCE)
-    second = node(1, pod_name="pod-1-again", termination_path=first.settings.termination_path.with_name("again"))
+    second = node(
+        1, pod_name="pod-1-again", work_dir=None, termination_path=first.settings.termination_path.with_name("again")
+    )
     with pytest.raises(TimeoutError):
         second.outcome.result(0.5)
     assert len(leader.begun) == 1, "the generation goes on"
