@@ -72,8 +72,8 @@ def error_of(
 def _forbidden(said: str, verb: str, kind: str, status: Mapping[str, Any]) -> ClusterError:
     """A 403 is RBAC's or an admission plug-in's; only their words tell which."""
     details = status.get("details")
-    causes = (details.get("causes") if isinstance(details, dict) else None) or []
-    reasons = [cause.get("reason") for cause in causes if isinstance(cause, dict)]
+    causes = details.get("causes") if isinstance(details, dict) else None
+    reasons = [cause.get("reason") for cause in (causes if isinstance(causes, list) else ()) if isinstance(cause, dict)]
     if "NamespaceTerminating" in reasons or "because it is being terminated" in said:
         return ClusterForbidden(f"{said}. The namespace is being deleted: create it anew, or set NAMESPACE to another")
     if _RBAC.search(said) or verb not in ("create", "patch", "delete"):

@@ -107,7 +107,11 @@ class KubernetesJobs:
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job:
         query = {"fieldValidation": "Strict", "dryRun": "All"} if dry_run else {}
-        return self._object(decoding.JOBS.item, "create", "jobs", body=job, query=query)
+        made = self._object(decoding.JOBS.item, "create", "jobs", body=job, query=query)
+        if not made.uid:
+            # Whatever says yes to this is no API server: nothing was created, and nobody is to be told of a launch.
+            raise ObjectUnreadable("The API server's answer to create jobs has no Job in it; is it an API server?")
+        return made
 
     def get_job(self, name: str) -> Job | None:
         """The Job, or None where the API server answers that there is none."""
@@ -119,9 +123,12 @@ class KubernetesJobs:
     def get_environment(self, name: str) -> Mapping[str, str]:
         """The variables with a value of the Job's trainer container, as they stand in its pod template."""
         job = self._object(decoding.ANY, "get", "jobs", name)
-        containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
-        variables = next((c.get("env", ()) for c in containers if c["name"] == names.TRAINER_CONTAINER), ())
-        return {variable["name"]: variable["value"] for variable in variables if "value" in variable}
+        try:
+            containers: list[dict[str, Any]] = job["spec"]["template"]["spec"]["containers"]
+            variables = next((c.get("env", ()) for c in containers if c["name"] == names.TRAINER_CONTAINER), ())
+            return {variable["name"]: variable["value"] for variable in variables if "value" in variable}
+        except (LookupError, TypeError, AttributeError):
+            raise ObjectUnreadable(f"The API server's answer to get jobs {name} has no container in it") from None
 
     def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job:
         """A JSON merge patch. `metadata.uid` in it makes sure that it is still the same Job (409 else)."""

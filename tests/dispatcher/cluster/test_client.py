@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -415,3 +416,20 @@ def test_an_object_that_cannot_be_read_is_an_answer_that_cannot_where_it_is_aske
         pytest.raises(ObjectUnreadable, match="activeDeadlineSeconds"),
     ):
         cluster.get_job("model-1")
+
+
+def test_who_says_yes_to_a_creation_and_shows_no_job_is_no_api_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Answers(lambda query: (200, b"{}")) as server, server.client() as cluster:
+        monkeypatch.setattr(cluster, "_request", lambda *arguments, **options: SimpleNamespace(data=b"{}"))
+        with pytest.raises(ObjectUnreadable, match="is it an API server"):
+            cluster.create_job(job_json())
+
+
+def test_a_job_without_containers_is_an_answer_that_cannot_be_read() -> None:
+    nothing = b'{"spec": {"template": {}}}'
+    with (
+        Answers(lambda query: (200, nothing)) as server,
+        server.client() as cluster,
+        pytest.raises(ObjectUnreadable, match="no container"),
+    ):
+        cluster.get_environment("model-1")
