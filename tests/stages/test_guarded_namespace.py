@@ -129,20 +129,14 @@ def test_check_in_a_pod_has_credentials_of_its_own_and_looks_at_the_network(guar
     guarded.wait(lambda: guarded.cluster.jobs(guarded.namespace) == [])
 
 
-def test_a_training_is_launched_and_reported_where_the_policies_hold(guarded: Stage) -> None:
-    install(guarded.cluster, guarded.namespace)
-    guarded.start()
-    done, failed = guarded.submit("done"), guarded.submit("invalid")
-    guarded.wait_status(done, "Completed")
-    guarded.wait_status(failed, "Failed")
-    assert guarded.message(failed) == "Invalid dataset: train.csv: it is empty"
-
-
-def test_the_pods_of_a_training_on_several_nodes_may_reach_each_other_where_the_policies_hold(guarded: Stage) -> None:
+def test_trainings_are_launched_and_reported_where_the_policies_hold(guarded: Stage) -> None:
+    """And the pods of one on several nodes may reach each other."""
     install(guarded.cluster, guarded.namespace)
     guarded.start(MAX_NODES="2")
-    model_id = guarded.submit("done", resources={"nodes": 2})
+    model_id, failed = guarded.submit("done", resources={"nodes": 2}), guarded.submit("invalid")
     guarded.wait_status(model_id, "Completed")
+    guarded.wait_status(failed, "Failed")
+    assert guarded.message(failed) == "Invalid dataset: train.csv: it is empty"
     job = guarded.job(model_id)
     assert job is not None
     path = f"/apis/networking.k8s.io/v1/namespaces/{guarded.namespace}/networkpolicies"
@@ -153,7 +147,8 @@ def test_the_pods_of_a_training_on_several_nodes_may_reach_each_other_where_the_
     selected = policy["spec"]["podSelector"]["matchLabels"].items()
     assert [selected <= pod["metadata"]["labels"].items() for pod in guarded.pods(model_id)] == [True, True]
     found = guarded.cluster.api("GET", f"/api/v1/namespaces/{guarded.namespace}/events")["items"]
-    [launched] = [event["message"] for event in found if event["reason"] == "Launched"]
+    events = [event for event in found if event["involvedObject"]["name"] == name]
+    [launched] = [event["message"] for event in events if event["reason"] == "Launched"]
     assert " on 2 nodes: resumed" in launched
 
 
