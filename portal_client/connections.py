@@ -9,6 +9,7 @@ line, a header, "100 Continue", a chunk's size, a trailer) keeps a call for ever
 
 from __future__ import annotations
 
+import http.client
 import socket
 import ssl
 import threading
@@ -114,10 +115,24 @@ class _BoundedTls(_Bounded, ssl.SSLSocket):
         super().do_handshake(block)
 
 
+class _Final(http.client.HTTPResponse):
+    """The standard library takes 102 and 103 for the answer, and the true one for that of the next call on the
+    connection: of another model.
+    """
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        while status in (102, 103):
+            http.client.parse_headers(self.fp)
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+        return version, status, reason
+
+
 # An error's text begins with the class of its pool, and the documented log line quotes it: hence urllib3's names.
 class HTTPConnection(urllib3.connection.HTTPConnection):
     """Connects within the deadline, whatever the name resolves to."""
 
+    response_class = _Final
     _carried = 0  # the requests that this socket has carried
 
     def _new_conn(self) -> socket.socket:

@@ -31,6 +31,7 @@ DRIPS = {
     "100 continue": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
     "100 continue at full speed": drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100, pause=0),
     "header of 100 continue": drip(b"HTTP/1.1 100 Continue\r\nX-Slow: ", b"x"),
+    "103 early hints": drip(b"", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
     "chunk's size": drip(CHUNKED, b"0"),
     "chunk's extension": drip(CHUNKED + b"5;", b"x"),
     "chunks": drip(CHUNKED, b"1\r\n \r\n"),
@@ -360,3 +361,17 @@ def test_an_endless_redirect_is_not_read_to_its_end() -> None:
     with serving(serve) as port, pytest.raises(PortalError) as caught:
         PortalClient(f"http://127.0.0.1:{port}", KEY, timeout=4).get_model_status("1")
     assert caught.value.status_code == 302
+
+
+@pytest.mark.parametrize("hint", [b"103 Early Hints", b"102 Processing", b"100 Continue"])
+def test_what_comes_before_an_answer_is_neither_the_answer_nor_that_of_the_next_call(hint: bytes) -> None:
+    def serve(connection: socket.socket) -> None:
+        while request := read_request(connection):
+            connection.sendall(b"HTTP/1.1 %s\r\nLink: </a>\r\n\r\n" % hint)
+            time.sleep(0.05)
+            connection.sendall(OK if b"/models/1/" in request else OK.replace(b'"Created"', b'"Failed" '))
+
+    with serving(serve) as port:
+        client = PortalClient(f"http://127.0.0.1:{port}", KEY)
+        for model_id, status in (("1", ProcessingStatus.CREATED), ("2", ProcessingStatus.FAILED)) * 2:
+            assert client.get_model_status(model_id).status is status
