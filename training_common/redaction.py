@@ -17,6 +17,7 @@ __all__ = ["MIN_SECRET_LENGTH", "REDACTED", "SECRET_OPTION", "RedactSecrets", "r
 _VALUE = r"(?!\[redacted\])[^\s'\",;)}\]&]+"
 # A comma separates only after a quoted name, as in a tuple; in prose it begins the next word.
 _SEPARATOR = r"(?:['\"]?\s*[:=]|['\"]\s*,)\s*(?:b?['\"])?+"
+_SCHEMES = "bearer|basic|sharedkey|sharedkeylite|token|api-?key|negotiate"
 _OPTION = (
     r"--?(?:[a-z0-9]+[-_])*(?:api[-_]?key|access[-_]?key|account[-_]?key|secret|secret[-_]?key|token|password|passwd|pwd"
     r"|connection[-_]?string|sas)"
@@ -24,28 +25,42 @@ _OPTION = (
 SECRET_OPTION = re.compile(_OPTION, re.IGNORECASE)
 """An option of a command line whose value is a secret, such as --api-key."""
 
-_RULES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
+# Words, in lower case, of which one stands in whatever the pattern finds: most lines have none, and cost nothing.
+_RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
+    (words, re.compile(pattern, re.IGNORECASE), replacement)
+    for words, pattern, replacement in (
         # Azure connection strings; a SharedAccessSignature is a whole query string.
-        (r"((?:AccountKey|SharedAccessKey|SharedAccessSignature)\s*=\s*)[^;\s'\"]+", rf"\1{REDACTED}"),
-        # The signature of a SAS URL or token.
-        (r"((?:^|[?&;\s'\"=])sig=)[^&\s;'\"]+", rf"\1{REDACTED}"),
-        # Request headers as text, dict or tuple. A bare three-digit value is the HTTP status of the
-        # documented line "... successful with x-api-key: 200".
-        (rf"(x-api-key{_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}", rf"\1{REDACTED}"),
         (
-            rf"(authorization{_SEPARATOR}(?:(?:bearer|basic|sharedkey|sharedkeylite)\s+)?+){_VALUE}",
+            ("accountkey", "sharedaccess"),
+            r"((?:AccountKey|SharedAccessKey|SharedAccessSignature)\s*=\s*)[^;\s'\"]+",
             rf"\1{REDACTED}",
         ),
-        (r"(\bbearer\s+)[A-Za-z0-9_+/=~-][A-Za-z0-9._~+/=-]{15,}", rf"\1{REDACTED}"),
-        (rf"(\b(?:api_key|password|pwd|client_secret){_SEPARATOR}){_VALUE}", rf"\1{REDACTED}"),
+        # The signature of a SAS URL or token.
+        (("sig",), r"((?:^|[?&;\s'\"=]|%26|%3F)sig(?:=|%3D))[^&\s;'\"]+", rf"\1{REDACTED}"),
+        # Request headers as text, dict or tuple. A bare three-digit value is the HTTP status of the
+        # documented line "... successful with x-api-key: 200".
+        (("x-api-key",), rf"(x-api-key{_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}", rf"\1{REDACTED}"),
+        (("authorization",), rf"(authorization{_SEPARATOR}(?:(?:{_SCHEMES})\s+)?+){_VALUE}", rf"\1{REDACTED}"),
+        (("bearer",), r"(\bbearer\s+)[A-Za-z0-9_+/=~-][A-Za-z0-9._~+/=-]{15,}", rf"\1{REDACTED}"),
+        # Also the end of a longer name, such as WANDB_API_KEY or PGPASSWORD. A pad_token is no secret.
+        (
+            ("key", "secret", "passw", "pwd", "token"),
+            r"((?:(?:api|access|account|functions|subscription)[-_]?key|client_?secret|passw(?:or)?d|\bpwd"
+            rf"|(?:access|auth|refresh|api|hf|hub|session)[-_]token){_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}",
+            rf"\1{REDACTED}",
+        ),
+        # A JSON Web Token, by its first letters: an object in base64.
+        (("eyj",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}", REDACTED),
         # An option with its value, as a usage or a shell shows it.
-        (rf"((?:^|(?<=[\s'\"])){_OPTION}(?:=|['\"]?\s+)['\"]?){_VALUE}", rf"\1{REDACTED}"),
+        (
+            ("key", "secret", "token", "passw", "pwd", "string", "sas"),
+            rf"((?:^|(?<=[\s'\"])){_OPTION}(?:=|['\"]?\s+)['\"]?){_VALUE}",
+            rf"\1{REDACTED}",
+        ),
         # The token of one run (dispatcher/relay): model and run are no secrets, the proof is.
-        (r"(\bv1\.[a-z0-9-]{1,63}\.[a-z0-9_-]{1,64}\.)[0-9a-f]{64}\b", rf"\1{REDACTED}"),
+        (("v1.",), r"(\bv1\.[a-z0-9-]{1,63}\.[a-z0-9_-]{1,64}\.)[0-9a-f]{64}\b", rf"\1{REDACTED}"),
         # User and password in a URL.
-        (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
+        (("://",), r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@'\"]+@", rf"\1{REDACTED}@"),
     )
 )
 
@@ -57,8 +72,10 @@ def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """
     for secret in sorted(set(secrets), key=len, reverse=True):
         text = hide(text, secret)
-    for pattern, replacement in _RULES:
-        text = pattern.sub(replacement, text)
+    lower = text.lower()
+    for words, pattern, replacement in _RULES:
+        if any(word in lower for word in words):
+            text = pattern.sub(replacement, text)
     return text
 
 

@@ -36,6 +36,15 @@ SECRET = "Zm9vYmFyYmF6cXV4MTIzNA=="
         f"'API_KEY': '{SECRET}'",
         f"https://user:{SECRET}@proxy.example.com:3128/",
         f"the client_secret='{SECRET}'",
+        f"Authorization: Token {SECRET}",
+        f"WANDB_API_KEY={SECRET}",
+        f"export AWS_SECRET_ACCESS_KEY={SECRET}",
+        f"AZURE_CLIENT_SECRET={SECRET}",
+        f"PGPASSWORD={SECRET} psql",
+        f"HF_TOKEN={SECRET}",
+        f"{{'access_token': '{SECRET}'}}",
+        f"Ocp-Apim-Subscription-Key: {SECRET}",
+        f"/login?back=https%3A%2F%2Fa%3Fsv%3D1%26sig%3D{SECRET}",
     ],
 )
 def test_a_secret_is_gone_whatever_text_it_stands_in(text: str) -> None:
@@ -60,6 +69,7 @@ def test_the_token_of_a_run_is_gone_and_the_run_is_still_named(around: str) -> N
     [
         "Model status update successful with x-api-key: 200",
         "Model status update successful with Bearer token: 200",
+        "pad_token='[PAD]', eos_token=</s>, max_token: 512, sort_key=name",
         "Trying x-api-key authentication...",
         "Trying Bearer token authentication...",
         "x-api-key authentication failed (401)",
