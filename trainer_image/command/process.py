@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 LINE_CHARACTERS = 2000
 TAIL_LINES, TAIL_CHARACTERS = 3, 500
 KEPT_LINES = 200
+# Where torchrun begins to tell in many lines that a process of it has failed: why stands before.
+_TORCHRUN_TELLS = re.compile(r"torch/distributed/elastic/multiprocessing/api\.py.*failed \(exitcode")
 # Longer than the keeper takes to give up what cannot be ended.
 _PATIENCE = keeper.PATIENCE + 10.0
 
@@ -108,7 +111,7 @@ class Program:
 
     def tail(self) -> str:
         """The last lines that it printed, as one, without credentials; for a sentence."""
-        text = hidden.text(" / ".join(self.lines()[-TAIL_LINES:]))
+        text = hidden.text(" / ".join(last_words(self.lines())))
         return text if len(text) <= TAIL_CHARACTERS else "…" + text[1 - TAIL_CHARACTERS :]
 
     def _read(self) -> None:
@@ -121,6 +124,12 @@ class Program:
             log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
             if clean and not overwritten:
                 self._lines.append(clean)
+
+
+def last_words(lines: Sequence[str]) -> Sequence[str]:
+    """The last TAIL_LINES that say why it ended."""
+    end = next((number for number, line in enumerate(lines, 1) if _TORCHRUN_TELLS.search(line)), len(lines))
+    return lines[max(0, end - TAIL_LINES) : end]
 
 
 def plain_line(text: str) -> str:

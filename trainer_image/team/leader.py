@@ -118,7 +118,8 @@ class Leader:
                 raise self._failure
             if self._verdict.culprit == 0 or self._stop.is_set():
                 raise error
-        log.warning("All nodes begin anew from the newest checkpoint: %s (here: %s)", self._verdict.why, error.sentence)
+        here = "" if isinstance(error, Terminated) else f" (here: {error.sentence})"
+        log.warning("All nodes begin anew from the newest checkpoint: %s%s", self._verdict.why, here)
 
     def published(self) -> None:
         """Tells all, and waits a little for them to hear it."""

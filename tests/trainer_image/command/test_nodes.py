@@ -9,10 +9,28 @@ import pytest
 
 from tests.world.training_data import run_inputs
 from trainer_image.command import nodes
+from trainer_image.command.process import last_words
 from trainer_image.contract import Place
 from trainer_image.errors import PeerLost, UserCodeFailed
 
 COMMAND = "task: command\ncommand: {argv: [train]}\n"
+
+
+TORCHRUN = [
+    '[rank1]:     raise KeyError("label")',
+    "[rank1]: KeyError: 'label'",
+    "E1129 03:06:47 8343 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0 (pid: 7)",
+    "Traceback (most recent call last):",
+    "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
+    "=" * 60,
+]
+
+
+def test_what_a_rank_said_last_is_not_hidden_by_the_account_of_torchrun() -> None:
+    assert last_words(TORCHRUN) == TORCHRUN[:3]
+    assert last_words(["a", "b"]) == ["a", "b"]
+    assert last_words(["a", "b", "c", "d"]) == ["b", "c", "d"]
+    assert nodes.echo(UserCodeFailed("it failed"), TORCHRUN) is None
 
 
 def given(tmp_path: Path, **other: int) -> dict[str, str]:
