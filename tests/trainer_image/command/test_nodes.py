@@ -19,7 +19,7 @@ COMMAND = "task: command\ncommand: {argv: [train]}\n"
 TORCHRUN = [
     '[rank1]:     raise KeyError("label")',
     "[rank1]: KeyError: 'label'",
-    "E1129 03:06:47 8343 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0 (pid: 7)",
+    "E1129 03:06:47 83 torch/distributed/elastic/multiprocessing/api.py:1002] failed (exitcode: 1) local_rank: 0",
     "Traceback (most recent call last):",
     "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:",
     "=" * 60,
