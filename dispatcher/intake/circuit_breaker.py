@@ -119,7 +119,7 @@ class CircuitBreaker:
 
 
 class CircuitBreakers:
-    """All four; each opens and closes by itself. One that is not closed holds back the intake."""
+    """One for each cause; each opens and closes by itself. One that is not closed holds back the intake."""
 
     def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._all = {cause: CircuitBreaker(pause_max, clock) for cause in CAUSES}
