@@ -155,8 +155,8 @@ def write(
 
 @dataclass(eq=False)
 class OutcomeWrites:
-    """Which models' outcomes the portal takes and refuses: one refused model is its own matter, several without one
-    that is taken are the portal's. Thread-safe; times in seconds, by the callers' clock.
+    """Which models' outcomes (or requests) the portal takes and refuses: one refused model is its own matter, several
+    without one that is taken are the portal's. Thread-safe; times in seconds, by the callers' clock.
     """
 
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)

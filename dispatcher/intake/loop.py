@@ -32,6 +32,7 @@ from dispatcher.telemetry.metrics import Metrics
 from portal_client import log_lines
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, StatusUnreadable
 from portal_client.model_ids import InvalidContainerName
+from portal_client.reporting import OutcomeWrites
 from training_common.backoff import exponential, jittered
 from training_common.times import rfc3339
 
@@ -83,6 +84,7 @@ class Intake:
     refusals: Refusals = field(default_factory=Refusals)
     working: Callable[[], AbstractContextManager[object]] = nullcontext
 
+    _answers: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)  # for which models the portal has one
     _full: bool = field(default=False, init=False)
     _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
 
@@ -184,7 +186,7 @@ class Intake:
             self._message_failed(message, request, "InternalError", sentence)
         else:
             self.metrics.messages.labels(decision.action.value).inc()
-            self._went_through(decision)
+            self._went_through(decision, request.model_id)
             self._settle(message, request, decision)
             if decision.action is Action.LAUNCH:
                 self.metrics.launch_seconds.observe(time.monotonic() - started)
@@ -212,10 +214,17 @@ class Intake:
         if isinstance(error, ObjectConflict | ObjectNotFound):
             log.info("Model %s: %s; message %s is requeued", request.model_id, error, message.id)
             self._requeue(message, _LATER)
-        elif code is not None:
+        elif code is not None and not self._is_portals_own(request.model_id, error):
             self._message_failed(message, request, code, str(error))
         else:
             self._outage(message, request, error)
+
+    def _is_portals_own(self, model_id: str, error: Exception) -> bool:
+        """Whether the portal answers so whatever the model: a bad release. One model alone is its own matter (F81)."""
+        if type(error) not in (PortalRefused, StatusUnreadable):
+            return False
+        self._answers.refused(model_id, str(error))
+        return bool(self._answers.outage())
 
     def _outage(self, message: QueueMessage, request: TrainingRequest, error: Exception, what: str = "") -> None:
         """what: see `CircuitBreaker.trip`."""
@@ -237,8 +246,9 @@ class Intake:
         self.metrics.messages.labels("outage").inc()
         self._requeue(message, max(1.0, self.breakers.wait_hint()))
 
-    def _went_through(self, decision: Decision) -> None:
+    def _went_through(self, decision: Decision, model_id: str) -> None:
         """Tell the breakers what a launch has proved: a refused one has only asked the portal."""
+        self._answers.taken(model_id, time.time())
         self.breakers["portal"].record_success()
         if decision.action.job in (JobEffect.CREATE, JobEffect.CONTINUE):
             self.breakers["cluster"].record_success()

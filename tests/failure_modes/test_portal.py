@@ -21,10 +21,17 @@ from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import wait_until
 from portal_client.client import PortalClient
-from portal_client.errors import PortalRefused, PortalUnauthorized, StatusInDoubt, WriteConflict
+from portal_client.errors import (
+    PortalError,
+    PortalRefused,
+    PortalUnauthorized,
+    StatusInDoubt,
+    StatusUnreadable,
+    WriteConflict,
+)
 from portal_client.reporting import PLAUSIBLE_LAG
 from portal_client.statuses import ProcessingStatus
-from tests.failure_modes.bench import Bench, S, a_world, calls, released
+from tests.failure_modes.bench import Bench, S, a_world, calls, disturb, live, released, statuses, undisturbed
 from tests.portal_client.portal_calls import failure_of_get, failure_of_put
 from tests.portal_client.raw_portal import always, serving
 from tests.world import json_objects as objects
@@ -278,6 +285,24 @@ def test_f81_the_breaker_opens_while_no_outcome_is_taken_and_closes_when_one_is(
         stage.wait_status(model, "Failed", 90)
     stage.wait_status(later, "Completed", 60)
     assert "Intake continues; it had paused: The portal takes no outcome of any model" in stage.log()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StatusUnreadable("a status that is not understood: 'Paused'"), PortalRefused("400", status_code=400)],
+    ids=repr,
+)
+def test_f81_a_portal_that_has_a_word_for_no_model_is_an_outage_and_no_requests_fault(error: PortalError) -> None:
+    world = a_world("complete")
+    world.set_status("2", S.CREATED)
+    world.enqueue("2")
+    disturb(world, "portal.get", "before", error, times=None)
+    live(world, most=60, until_settled=False)
+    assert (world.poison, len(world.messages)) == ([], 2)
+    assert max(message.deliveries for message in world.messages.values()) <= 3
+    undisturbed(world)
+    live(world)
+    assert [statuses(world, model)[-1] for model in ("1", "2")] == ["Completed", "Completed"]
 
 
 def test_f82_a_key_that_is_refused_by_a_redirect_falls_back_to_the_other_header(
