@@ -45,8 +45,8 @@ _RULES: tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...] = tuple(
         # Also the end of a longer name, such as WANDB_API_KEY or PGPASSWORD. A pad_token is no secret.
         (
             ("key", "secret", "passw", "pwd", "token"),
-            r"((?:(?:api|access|account|functions|subscription)[-_]?key|client_?secret|passw(?:or)?d|\bpwd"
-            rf"|(?:access|auth|refresh|api|hf|hub|session)[-_]token){_SEPARATOR})(?![0-9]{{3}}(?:\s|$)){_VALUE}",
+            r"((?:(?:(?<!x-)api|access|account|functions|subscription)[-_]?key|client_?secret|passw(?:or)?d|\bpwd"
+            rf"|(?:access|auth|refresh|api|hf|hub|session)[-_]token){_SEPARATOR}){_VALUE}",
             rf"\1{REDACTED}",
         ),
         # A JSON Web Token, by its first letters: an object in base64.
