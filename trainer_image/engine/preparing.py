@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import threading
 from dataclasses import replace
 
 import torch
@@ -16,6 +18,14 @@ from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
 from trainer_image.tasks import plugins, task_named
 from trainer_image.tasks.base import Problem, Recipe, Task, TaskSettings
+
+
+def import_ahead() -> None:
+    """Begins to import what torch imports at the first random seed or step only, which takes it seconds: its compiler.
+
+    In a thread: meanwhile the dataset comes or is read, or another node is waited for.
+    """
+    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), name="imports", daemon=True).start()
 
 
 def task_of(config: Config) -> Task:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -55,6 +56,10 @@ class Command(NamedTuple):
     at: dict[str, int]
 
 
+# Before what gloo says: the file of its own that says it. After the first sentence follows advice for others.
+_WHERE = re.compile(r"^\[[^\]]*:\d+\] ")
+
+
 @contextmanager
 def reaching_others() -> Iterator[None]:
     """What torch raises when another process is gone, or out of reach, is raised as PeerLost.
@@ -67,8 +72,8 @@ def reaching_others() -> Iterator[None]:
     except RuntimeError as error:
         if gpu_faults.of_this_process(error):
             raise
-        why = next(iter(str(error).splitlines()), type(error).__name__)
-        raise PeerLost(f"The others of the training are out of reach: {why}") from error
+        said = _WHERE.sub("", next(iter(str(error).splitlines()), type(error).__name__)).partition(". ")[0]
+        raise PeerLost(f"The others of the training are out of reach: {said}") from error
 
 
 class Team:

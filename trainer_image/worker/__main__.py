@@ -79,8 +79,9 @@ def _load(kind: str) -> Any:
         from trainer_image import predict
 
         return predict
-    from trainer_image.engine import training
+    from trainer_image.engine import preparing, training
 
+    preparing.import_ahead()
     return training
 
 
