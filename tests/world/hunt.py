@@ -20,6 +20,8 @@ from pathlib import Path
 
 LONGEST = 64 * 1024**2
 PTRACE_SEIZE = 0x4206
+# No file that happens to be open has this: torch's compiler says "traced" itself.
+TRACED = b"\0traced\0"
 # As storage signs an address, and the dispatcher a token.
 FORMS = [
     re.compile(rb"[?&]sig=[A-Za-z0-9%+/]{40,}"),
@@ -61,7 +63,7 @@ def memory() -> Iterator[tuple[str, bytes]]:
     for process in others():
         pid = int(process.name)
         if libc.ptrace(PTRACE_SEIZE, pid, None, None) == 0:
-            yield f"traced {pid}", b"traced"
+            yield f"traced {pid}", TRACED
         with contextlib.suppress(OSError):
             for line in (process / "maps").read_text().splitlines():
                 span, rights = line.split()[:2]
@@ -78,7 +80,7 @@ def memory() -> Iterator[tuple[str, bytes]]:
 
 
 def hunt(backwards: list[str]) -> list[str]:
-    secrets = [b"traced", *(secret[::-1].encode() for secret in backwards)]
+    secrets = [TRACED, *(secret[::-1].encode() for secret in backwards)]
     found = {
         where
         for look in (files, memory)
