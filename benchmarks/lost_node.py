@@ -48,6 +48,7 @@ class Nodes:
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "LOG_LEVEL": "DEBUG",
+            "OMP_WAIT_POLICY": "passive",  # as the image says
             "RUN_ID": "lost-node",
             "NNODES": str(count),
             "MASTER_ADDR": "127.0.0.1",

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.world.training_data import TABULAR, FolderStore, run_inputs
 from trainer_image.contract import Place, RunInputs, RunResult
-from trainer_image.engine import helper, training
+from trainer_image.engine import helper, processes, training
 from trainer_image.engine.checkpoint import Checkpointer
 from trainer_image.engine.step import Stepper
 from trainer_image.errors import TrainerError
@@ -102,6 +102,8 @@ def _run(node: Node, place: Place, tells: Connection) -> None:
     Stepper.step = and_then  # type: ignore[method-assign]
     # Small trainings would keep none before their end.
     Checkpointer.due = lambda self, *, epoch_ended: self._flight is None or self._flight.done()  # type: ignore[method-assign]
+    # All nodes share this machine: threads that spin while they wait would take it from each other.
+    training.usable_cpus = processes.usable_cpus = lambda: 1
     if node.block_rows:
         helper.block_rows = lambda split, processes: node.block_rows
     (node.folder / "output").mkdir(parents=True)
