@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import math
 import selectors
-import socket
 import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from trainer_image.errors import Terminated, TrainerError, UsageError, shown
+from trainer_image.errors import Terminated, TrainerError, shown
 from trainer_image.stop import Stop
 from trainer_image.team import wire
 from trainer_image.team.roster import Roster, Verdict
@@ -54,7 +52,7 @@ class Leader:
         self._trained = self._closed = False
 
     def __enter__(self) -> Self:
-        self._listener = _listening(self._where, self._stop)
+        self._listener = wire.listening(self._where, self._stop)
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._thread.start()
         log.info("Node 1 of %d waits for the others on %s port %d", self._nodes, *self._where)
@@ -283,27 +281,3 @@ class Leader:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.stream)
         connection.close()
-
-
-def _listening(where: tuple[str, int], stop: Stop) -> socket.socket:
-    """A port that is taken (another pod's with hostNetwork, say) is waited for. Raises UsageError, Terminated."""
-    address, port = where
-    warned = False
-    while True:
-        try:
-            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
-            listener = socket.create_server((address, port), family=family, backlog=128)
-            listener.setblocking(False)
-            return listener
-        except OSError as error:
-            passing = error.errno == errno.EADDRINUSE or isinstance(error, socket.gaierror)
-            if not passing:
-                raise UsageError(
-                    f"Node 1 cannot listen on {address} port {port} ({error.strerror}): POD_IP, or else MASTER_ADDR,"
-                    " has to be an address of its own"
-                ) from None
-            if not warned:
-                log.warning("Node 1 cannot listen on %s port %d yet: %s", address, port, error.strerror)
-            warned = True
-        if stop.event.wait(1.0):
-            raise Terminated("Stopped on request before node 1 could listen for the others", step=0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import logging
 import socket
 import threading
 from typing import Annotated, Any
@@ -10,8 +12,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from trainer_image.errors import MOST_CHARACTERS, TrainerError
+from trainer_image.errors import MOST_CHARACTERS, Terminated, TrainerError, UsageError
+from trainer_image.stop import Stop
 from trainer_image.worker.messages import Frames, NoMessage, packed
+
+log = logging.getLogger(__name__)
 
 # Each side says something so often, and takes the other one for lost after so long without a word.
 BEAT_SECONDS, SILENCE_SECONDS = 1.0, 10.0
@@ -214,3 +219,27 @@ class Connection:
 
     def close(self) -> None:
         self.stream.close()
+
+
+def listening(where: tuple[str, int], stop: Stop) -> socket.socket:
+    """A port that is taken (another pod's with hostNetwork, say) is waited for. Raises UsageError, Terminated."""
+    address, port = where
+    warned = False
+    while True:
+        try:
+            family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
+            listener = socket.create_server((address, port), family=family, backlog=128)
+            listener.setblocking(False)
+            return listener
+        except OSError as error:
+            passing = error.errno == errno.EADDRINUSE or isinstance(error, socket.gaierror)
+            if not passing:
+                raise UsageError(
+                    f"Node 1 cannot listen on {address} port {port} ({error.strerror}): POD_IP, or else MASTER_ADDR,"
+                    " has to be an address of its own"
+                ) from None
+            if not warned:
+                log.warning("Node 1 cannot listen on %s port %d yet: %s", address, port, error.strerror)
+            warned = True
+        if stop.event.wait(1.0):
+            raise Terminated("Stopped on request before node 1 could listen for the others", step=0)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from trainer_image.errors import Terminated, UsageError
+from trainer_image.stop import Stop
 from trainer_image.team import wire
 from trainer_image.team.wire import Connection, Lost
 from trainer_image.worker.messages import packed
@@ -96,3 +98,13 @@ def test_another_node_s_end_keeps_its_code_and_says_where_it_was() -> None:
     error = wire.elsewhere(wire.Failed("GpuOutOfMemory", 81, "Out of GPU memory at batch size 1"), 1, 4)
     assert (error.code, error.exit_code) == ("GpuOutOfMemory", 81)
     assert error.sentence == "Node 2 of 4: Out of GPU memory at batch size 1"
+
+
+def test_a_port_that_is_taken_is_waited_for_and_an_address_of_another_machine_is_not() -> None:
+    stop = Stop()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        stop.set("terminated")
+        with pytest.raises(Terminated, match="before node 1 could listen"):
+            wire.listening(other.getsockname(), stop)
+    with pytest.raises(UsageError, match=r"^Node 1 cannot listen on 192\.0\.2\.1 port 29400 \(.*\): POD_IP, or else"):
+        wire.listening(("192.0.2.1", 29400), Stop())
