@@ -2,6 +2,7 @@
 
 python -m benchmarks.resume                   every task, 10 seeds each
 python -m benchmarks.resume --task tabular    one task; may be repeated
+python -m benchmarks.resume --seed 3          one training of each task, as it was interrupted among many
 python -m benchmarks.resume --processes 2     two processes train together, and one, in turn
 
 Each seed is one training, interrupted up to three times: SIGKILL or SIGTERM at a random step, or SIGKILL between two
@@ -198,7 +199,7 @@ def outcome(folder: Path) -> tuple[bytes, list[Any], dict[str, Any]]:
     return (run / "model.safetensors").read_bytes(), history, report["training"]
 
 
-def sweep(name: str, case: Case, seeds: int, processes: int, place: Path) -> tuple[int, int, int]:
+def sweep(name: str, case: Case, seeds: Sequence[int], processes: int, place: Path) -> tuple[int, int, int]:
     """Prints one line for each seed that fails, and a sum. Returns (interruptions, resumed attempts, failures)."""
     began = time.monotonic()
     data = place / f"{name}-data"
@@ -211,7 +212,7 @@ def sweep(name: str, case: Case, seeds: int, processes: int, place: Path) -> tup
     weights, history, training_part = outcome(whole)
     steps = int(training_part["steps"])
     interrupted = resumed = failures = 0
-    for seed in range(seeds):
+    for seed in seeds:
         chance = random.Random(f"{name} {seed}")
         folder = place / f"{name}-{seed}"
         folder.with_suffix(".yaml").write_text(case.config)
@@ -239,7 +240,7 @@ def sweep(name: str, case: Case, seeds: int, processes: int, place: Path) -> tup
             failures += 1
             print(f"{name} seed {seed}: another end after {'; '.join(told)}")
     print(
-        f"{name}: {seeds} trainings of {steps} steps, {interrupted} interruptions, {resumed} resumed at the end, "
+        f"{name}: {len(seeds)} trainings of {steps} steps, {interrupted} interruptions, {resumed} resumed at the end, "
         f"{failures} wrong; {time.monotonic() - began:.0f} s",
         flush=True,
     )
@@ -250,14 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", choices=tuple(CASES), help="only this task; may be repeated")
     parser.add_argument("--seeds", type=int, default=10, help="trainings a task (10)")
+    parser.add_argument("--seed", type=int, help="only this one of them")
     parser.add_argument("--processes", type=int, default=1, help="how many train together (1)")
     options = parser.parse_args(arguments)
+    seeds = range(options.seeds) if options.seed is None else [options.seed]
     for module in IMPORTED:
         importlib.import_module(module)
     with tempfile.TemporaryDirectory(prefix="resume-") as place:
-        sums = [
-            sweep(name, CASES[name], options.seeds, options.processes, Path(place)) for name in options.task or CASES
-        ]
+        sums = [sweep(name, CASES[name], seeds, options.processes, Path(place)) for name in options.task or CASES]
     interrupted, resumed, failures = (sum(column) for column in zip(*sums, strict=True))
     if not interrupted or not resumed:
         print("Nothing was interrupted and resumed: these trainings show nothing")

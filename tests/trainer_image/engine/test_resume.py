@@ -15,10 +15,15 @@ from tests.world.repository import ROOT
 pytestmark = pytest.mark.long
 
 
+# Of this seed the tasks are killed at steps and between two files of a checkpoint, or told to stop; two find their
+# newest checkpoint damaged. `python -m benchmarks.resume` sweeps over many.
+SEED = "1"
+
+
 @pytest.mark.parametrize("task", CASES)
 def test_killed_and_resumed_trainings_end_bit_by_bit_like_the_uninterrupted_one(task: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.resume", "--seeds", "2", "--task", task],
+        [sys.executable, "-m", "benchmarks.resume", "--seed", SEED, "--task", task],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -26,7 +31,7 @@ def test_killed_and_resumed_trainings_end_bit_by_bit_like_the_uninterrupted_one(
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert re.fullmatch(rf"{task}: .*, [1-9]\d* interruptions, .* 0 wrong;.*\n", done.stdout)
+    assert re.fullmatch(rf"{task}: 1 trainings .*, [1-9]\d* interruptions, 1 resumed .* 0 wrong;.*\n", done.stdout)
 
 
 def test_the_sweep_draws_every_way_to_be_interrupted() -> None:
