@@ -42,10 +42,11 @@ log = logging.getLogger(__name__)
 _LATER = 5.0
 # Longest back-off, in seconds, of a message that fails again and again.
 _BACK_OFF_MAX = 300.0
-# What each pause of an idle queue is at most, beside the one before: from 0.2 seconds to 1 in twenty seconds.
+# What each pause of an idle queue is at most, beside the one before: from 0.2 seconds to 1 in 17 seconds.
 _GROWTH = 1.03
-# The part of it that is waited at least: of two replicas that polled in step one would be of no use.
-_SHORTEST_PART = 0.5
+# The part of it that is waited at least: of two replicas that polled in step one would be of no use. Of two that
+# do not one finds a message after 0.18 seconds in the median.
+_SHORTEST_PART = 0.25
 # The number of messages whose failures are remembered.
 _REMEMBERED = 10_000
 # The multiple of MAX_DELIVERIES at which the queue's own count decides.
@@ -332,7 +333,7 @@ class Intake:
 def idle_pause(empty: int, shortest: float, longest: float) -> float:
     """Seconds until the next receive, at most, after so many (1 or more) in a row that returned nothing.
 
-    About a twenty-fifth of the time for which the queue has been quiet: a message waits hardly longer than it has to,
+    About a twentieth of the time for which the queue has been quiet: a message waits hardly longer than it has to,
     and some fifty polls later the pauses are the longest.
     """
     return min(longest, shortest * _GROWTH ** min(empty - 1, 500))

@@ -8,10 +8,10 @@ from dispatcher.intake.loop import idle_pause
 
 
 def quiet_until(pause: float, shortest: float = 0.2, longest: float = 120.0) -> float:
-    """Seconds of quiet after which the pauses are that long, each drawn between a half and the whole."""
+    """Seconds of quiet after which the pauses are that long, each drawn between a quarter and the whole."""
     quiet, empty = 0.0, 1
     while (now := idle_pause(empty, shortest, longest)) < pause:
-        quiet, empty = quiet + 0.75 * now, empty + 1
+        quiet, empty = quiet + 0.625 * now, empty + 1
     return quiet
 
 
@@ -25,5 +25,5 @@ def test_a_message_waits_for_a_twentieth_of_the_quiet_before_it_at_most(pause: f
     assert 20 * (pause - 0.2) < quiet_until(pause) < 30 * pause
 
 
-def test_the_longest_pause_is_reached_after_twenty_seconds() -> None:
+def test_the_longest_pause_is_reached_after_a_quarter_of_a_minute() -> None:
     assert 15 < quiet_until(1.0) < 25
