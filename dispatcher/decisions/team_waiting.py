@@ -75,12 +75,19 @@ def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) 
     )
     if not held or len(places) == job.nodes:
         return None
-    ends = dict.fromkeys(places ^ set(range(job.nodes)), -math.inf)
+    ends: dict[int | None, float] = {}
+    lacking = places ^ set(range(job.nodes))
     for pod in pods:
-        if pod.index in ends and pod.node is not None:
-            end = teams.ended_at(pod) if pod.is_over else pod.silent_since or pod.gone_at or -math.inf
-            ends[pod.index] = max(ends[pod.index], end if math.isfinite(end) else -math.inf)
-    return max(min(ends.values()), min(pod.changed_at("PodScheduled") or pod.created_at or 0.0 for pod in held))
+        if pod.index in lacking and pod.node is not None:
+            end = teams.ended_at(pod) if pod.is_over else pod.silent_since or pod.gone_at or math.inf
+            if math.isfinite(end):
+                ends[pod.index] = max(ends.get(pod.index, end), end)
+    # An evicted pod is gone at once, and whoever did not watch knows only of the one that waits in its place: it was
+    # whole for no less than until that was made.
+    for pod in pods:
+        ends.setdefault(pod.index, pod.created_at or -math.inf)
+    lost = min(ends.get(index, -math.inf) for index in lacking)
+    return max(lost, min(pod.changed_at("PodScheduled") or pod.created_at or 0.0 for pod in held))
 
 
 def _has_place(pod: Pod) -> bool:

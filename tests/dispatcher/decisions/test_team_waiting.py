@@ -119,6 +119,16 @@ def test_of_several_losses_the_first_that_lasts_counts() -> None:
     assert "2 of 4 pods held a node" in stop.verdict.sentence
 
 
+def test_a_loss_that_nobody_watched_is_none_of_long_ago() -> None:
+    # The dispatcher has been restarted: of the evicted pod nothing is left, and the team was whole for 5000 seconds.
+    pods = [*map(runs, (0, 1, 2)), unplaced(3, created_at=T0 + 5000)]
+    assert limit(decided(T0 + 5030, *pods)) == T0 + 5900
+    # One that is made anew while it waits begins no new limit.
+    again = unplaced(3, name="model-1-3-bbbbb", created_at=T0 + 5500)
+    gone = unplaced(3, phase="Failed", created_at=T0 + 5000, deleted_at=T0 + 5490)
+    assert limit(decided(T0 + 5530, *pods[:3], gone, again)) == T0 + 5900
+
+
 def test_a_pod_that_a_lost_node_does_not_let_go_holds_the_others_no_longer_than_the_teams_limit() -> None:
     leaving = runs(1, deleted_at=T0 + 5000)  # with a grace of 30 s
     others = [*map(runs, (0, 2, 3))]
