@@ -47,6 +47,14 @@ def _allowed_command(value: str) -> str:
     return value
 
 
+def _host(value: str) -> str:
+    try:
+        text(value).encode("idna")
+    except UnicodeError:  # what no name server can be asked for
+        raise ValueError("must be a host's name or address") from None
+    return value
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Where the data is, where the model goes, whom to report to. Times in seconds.
@@ -165,11 +173,11 @@ class Settings:
         "1",
     )
     node: int = setting("NODE_RANK", whole(0, 1023), "Which of them this is, from 0; node 0 leads", "0")
-    master_address: str | None = setting("MASTER_ADDR", text, "Name or address of node 0")
+    master_address: str | None = setting("MASTER_ADDR", _host, "Name or address of node 0")
     master_port: int = setting("MASTER_PORT", whole(1, 65535), "Port of node 0 for what trains", "29500")
     team_port: int = setting("TEAM_PORT", whole(1, 65535), "Port of node 0 for the trainers of the others", "29400")
     pod_ip: str | None = setting(
-        "POD_IP", text, "Address that node 0 listens on for the others; empty: what MASTER_ADDR is"
+        "POD_IP", _host, "Address that node 0 listens on for the others; empty: what MASTER_ADDR is"
     )
     hang_seconds: float = setting(
         "HANG_SECONDS",
@@ -248,6 +256,8 @@ def _fill_in(values: dict[str, Any], purpose: Purpose) -> None:
     values["tracking"] = values["tracking"] and purpose == "train"
     if dispatched and values["work_dir"] is None:
         values["work_dir"] = Path("/work")  # the volume of the Job template
+    if purpose != "train":  # whatever the environment says of a team: this process is alone
+        values["nodes"], values["node"] = 1, 0
     if values.get("run_id") == "" and purpose != "report" and values.get("nodes", 1) == 1:
         values["run_id"] = f"{run_stamp(time.time())}-{secrets.token_hex(4)}"
 
@@ -255,7 +265,7 @@ def _fill_in(values: dict[str, Any], purpose: Purpose) -> None:
 def _place_for_the_model(
     purpose: Purpose, model_container: str | None, out: Path | None, config: Path | None, nodes: int, node: int
 ) -> Iterator[str]:
-    if purpose == "train" and nodes > 1 and node > 0:
+    if nodes > 1 and node > 0:
         return  # node 0 has it
     if purpose != "read" and model_container is None and out is None:
         yield "MODEL_CONTAINER is not set, nor is a local folder given (--out)"
@@ -297,9 +307,9 @@ def _request_is_for_this_model(request: Mapping[str, Any] | None, model_containe
 
 
 def _a_team_finds_together(
-    purpose: Purpose, nodes: int, node: int, run_id: str, master_address: str | None, master_port: int, team_port: int
+    nodes: int, node: int, run_id: str, master_address: str | None, master_port: int, team_port: int
 ) -> Iterator[str]:
-    if purpose != "train" or nodes == 1:
+    if nodes == 1:
         return
     if node >= nodes:
         yield f"NODE_RANK {node} must be less than NNODES, which is {nodes}"

@@ -92,6 +92,7 @@ def test_every_problem_is_named_in_one_error() -> None:
         ({**POD, "NNODES": "2", "RUN_ID": ""}, {}, "RUN_ID is not set"),
         ({**POD, "NNODES": "2", "NODE_RANK": "2"}, {}, "NODE_RANK 2 must be less than NNODES, which is 2"),
         ({**POD, "NNODES": "2", "TEAM_PORT": "29500"}, {}, "TEAM_PORT and MASTER_PORT must differ"),
+        ({**POD, "NNODES": "2", "MASTER_ADDR": "node..1"}, {}, "MASTER_ADDR 'node..1' must be a host's name or address"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(environment: dict[str, str], flags: dict[str, str | None], named: str) -> None:
@@ -116,6 +117,13 @@ def test_a_node_that_follows_needs_no_place_for_the_model() -> None:
     team = {"NNODES": "2", "MASTER_ADDR": "10.0.0.1", "RUN_ID": "try-1"}
     assert from_mapping({**team, "NODE_RANK": "1"}).follows
     assert "MODEL_CONTAINER is not set" in refused({**team, "NODE_RANK": "0"})
+
+
+def test_what_does_not_train_is_no_node_of_a_team() -> None:
+    """`validate` in the shell of a node: it reads the whole dataset, and needs neither RUN_ID nor the others."""
+    settings = from_mapping({**POD, "NNODES": "4", "NODE_RANK": "3", "RUN_ID": ""}, purpose="read")
+    assert (settings.nodes, settings.node, settings.follows) == (1, 0, False)
+    assert settings.run_id
 
 
 def test_flags_win_over_the_environment() -> None:
