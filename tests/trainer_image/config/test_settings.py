@@ -92,7 +92,7 @@ def test_every_problem_is_named_in_one_error() -> None:
         ({**POD, "NNODES": "2", "RUN_ID": ""}, {}, "RUN_ID is not set"),
         ({**POD, "NNODES": "2", "NODE_RANK": "2"}, {}, "NODE_RANK 2 must be less than NNODES, which is 2"),
         ({**POD, "NNODES": "2", "TEAM_PORT": "29500"}, {}, "TEAM_PORT and MASTER_PORT must differ"),
-        ({**POD, "NNODES": "2", "MASTER_ADDR": "node..1"}, {}, "MASTER_ADDR 'node..1' must be a host's name or address"),
+        ({**POD, "NNODES": "2", "MASTER_ADDR": "node..1"}, {}, "MASTER_ADDR 'node..1' must be a host's name"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(environment: dict[str, str], flags: dict[str, str | None], named: str) -> None:
