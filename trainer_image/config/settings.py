@@ -50,7 +50,7 @@ def _allowed_command(value: str) -> str:
 def _host(value: str) -> str:
     try:
         text(value).encode("idna")
-    except UnicodeError:  # what no name server can be asked for
+    except ValueError:  # what no name server can be asked for
         raise ValueError("must be a host's name or address") from None
     return value
 
