@@ -95,7 +95,7 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
         made.add((verb, kind))
         if (verb, kind) == ("create", "secrets"):
             raise ObjectConflict("it is there")  # so that it is patched
-        return SimpleNamespace(data=b'{"metadata":{},"spec":{"template":{"spec":{"containers":[]}}}}')
+        return SimpleNamespace(data=b'{"metadata":{"uid":"uid"},"spec":{"template":{"spec":{"containers":[]}}}}')
 
     monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
     monkeypatch.setattr(KubernetesJobs, "_request", record)
