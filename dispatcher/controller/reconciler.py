@@ -101,11 +101,13 @@ class Reconciler:
                 if self.work.closed:
                     return
                 continue
-            with logs.bind(**self._log_fields(key)):
-                self._work_on(key)
+            with contextlib.ExitStack() as fields:
+                self._work_on(key, fields)
 
-    def _work_on(self, key: str) -> None:
+    def _work_on(self, key: str, fields: contextlib.ExitStack) -> None:
+        """fields: takes what every log line about the Job says, those about its failure too."""
         try:
+            fields.enter_context(logs.bind(**self._log_fields(key)))
             self.reconcile(key)
             self.work.succeeded(key)
         except (ObjectConflict, ObjectNotFound) as error:
