@@ -15,8 +15,8 @@ from tests.world.repository import ROOT
 pytestmark = pytest.mark.long
 
 
-# Each of these ends with a SIGTERM that damages nothing, so that the last attempt has a checkpoint to go on from however
-# slow the machine was to store the others. `python -m benchmarks.resume` sweeps over many.
+# Each of these ends with a SIGTERM that damages nothing, so that the last attempt has a checkpoint to go on from
+# however slow the machine was to store the others. `python -m benchmarks.resume` sweeps over many.
 SEEDS = {"tabular": 7, "image_classification": 10, "text_classification": 10, "language_model": 10}
 
 
