@@ -81,6 +81,7 @@ def token_of(stage: Stage, model_id: str, key: str = KEY) -> str:
 
 
 def called(stage: Stage, method: str, path: str, token: str, body: Any = None) -> int:
+    """The relay's answer, 0 where nobody listens: a dispatcher that has just started may not do so yet."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{stage.settings['RELAY_URL']}{path}", data, {"x-api-key": token}, method=method)
     try:
@@ -88,6 +89,8 @@ def called(stage: Stage, method: str, path: str, token: str, body: Any = None) -
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
+    except urllib.error.URLError:
+        return 0
 
 
 def outcome(model_id: str, status: int = 2) -> dict[str, Any]:
