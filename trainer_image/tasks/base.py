@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import group_numbers
 from trainer_image.limits import Limits
+from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]
@@ -99,6 +100,19 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large a network may be, for a problem that lets measured steps decide it (`Problem.sizes`).
+
+    name:   as the report says it, e.g. "small"
+    enough: passes over the training split with which this size is better than the one before it; with fewer it is not
+    """
+
+    name: str
+    recipe: Recipe
+    enough: float
+
+
+@dataclass(frozen=True)
 class Rows:
     """Rows to predict: tensors of equal first dimension, a name for each row, and whether labels came along."""
 
@@ -164,6 +178,20 @@ class Predictor(ABC):
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         """Outputs as a table for people: column names and one list of cells a row."""
 
+    def build_candidate(self, name: str, chosen: Json) -> nn.Module:
+        """An unfitted module of the candidate of this name, to load its tensors into; `outputs` takes it, too.
+
+        chosen: what its fit returned, or a stranger's JSON: raises ValueError for what no fit returns.
+        """
+        raise ValueError(f"models of this task have no candidate '{name}'")
+
+    def blend(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """One prediction of several models' outputs for the same rows; the weights are positive and add up to 1.
+
+        The weighted mean, which is right for probabilities and values; outputs of another kind need their own.
+        """
+        return sum((weight * each for weight, each in zip(weights, outputs, strict=True)), torch.zeros(()))
+
     def continuation(self, model: nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str | None:
         """What the model writes after the prompt; None: models of this kind write nothing (`predict --prompt`).
 
@@ -212,6 +240,23 @@ class Problem(ABC):
         Any other kind is shown as the tables that its JSON makes. A list "worst" of {"row": position in the test
         split, ...} shows these rows' `examples`.
         """
+
+    def candidates(self) -> Sequence[Candidate]:
+        """Models that compete with the network, the cheapest first; none by default. Each call may make new ones."""
+        return ()
+
+    def sizes(self) -> Sequence[Size]:
+        """Networks to choose from, the smallest first; none by default: there is one only.
+
+        The engine measures a few steps of each on the device, calls `resize` with the largest that the time budget
+        gives enough epochs of (the smallest where none gets them), and keeps the choice in the checkpoints. What does
+        not depend on speed, such as the number of rows, is the problem's to say: by what it offers, and by `enough`.
+        """
+        return ()
+
+    def resize(self, name: str) -> None:
+        """Sets `recipe` and `predictor` to the size of this name; called before a network is built, several times."""
+        raise ValueError(f"there is no size '{name}'")
 
     def demonstrations(self, model: nn.Module) -> Json:
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
