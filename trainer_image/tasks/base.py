@@ -100,7 +100,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Size:
+class NetworkSize:
     """How large a network may be, for a problem that lets measured steps decide it (`Problem.sizes`).
 
     name:   as the report says it, e.g. "small"
@@ -245,7 +245,7 @@ class Problem(ABC):
         """Models that compete with the network, the cheapest first; none by default. Each call may make new ones."""
         return ()
 
-    def sizes(self) -> Sequence[Size]:
+    def sizes(self) -> Sequence[NetworkSize]:
         """Networks to choose from, the smallest first; none by default: there is one only.
 
         The engine measures a few steps of each on the device, calls `resize` with the largest that the time budget
