@@ -192,6 +192,13 @@ class Predictor(ABC):
         """
         return sum((weight * each for weight, each in zip(weights, outputs, strict=True)), torch.zeros(()))
 
+    def mixture(self, models: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module | None:
+        """One module that `outputs` and `continuation` take in place of several; None: `blend` of their outputs does.
+
+        For models whose outputs for people are sums over many predictions, which cannot be blended afterwards.
+        """
+        return None
+
     def continuation(self, model: nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str | None:
         """What the model writes after the prompt; None: models of this kind write nothing (`predict --prompt`).
 

@@ -33,10 +33,13 @@ from trainer_image.tasks.base import (
     rows_in,
     take,
 )
+from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
+from trainer_image.tasks.text.candidates import LinearCandidate
+from trainer_image.tasks.text.grams_model import MOST_FEATURES, GramsModel
 from trainer_image.tasks.text.network import TextNetwork, TextSizes
 from trainer_image.tasks.text.presets import preset
 from trainer_image.units import format_bytes
@@ -77,6 +80,12 @@ class TextPredictor(ClassPredictor):
 
     def build_model(self) -> nn.Module:
         return TextNetwork(self.sizes, len(self.labels))
+
+    def build_candidate(self, name: str, chosen: Json) -> nn.Module:
+        features = chosen.get("features")
+        if name != LinearCandidate.name or type(features) is not int or not 1 <= features <= MOST_FEATURES:
+            raise ValueError(f"'{name}' with {chosen} is no candidate of this task")
+        return GramsModel(features, len(self.labels))
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes)."""
@@ -207,6 +216,12 @@ class TextProblem(ClassProblem):
             "fields": {"text": predictor.fields.text, "label": predictor.fields.label},
             "labels": list(predictor.labels),
         }
+
+    def candidates(self) -> Sequence[Candidate]:
+        longest, labels = self.predictor.sizes.longest, self.predictor.labels
+        texts = {split: part.contents(longest) for split, part in self._texts.items()}
+        targets = {split: positions(part, labels) for split, part in self._texts.items()}
+        return [LinearCandidate(texts, targets, len(labels))]
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         longest, labels = self.predictor.sizes.longest, self.predictor.labels
