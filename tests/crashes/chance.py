@@ -42,7 +42,8 @@ def _scenario(rng: random.Random, *, scoped: bool) -> Scenario:
     def chance() -> World:
         models = [str(number) for number in range(1, rng.choice([1, 1, 2, 3]) + 1)]
         world = World({model: [*rng.sample(ENDS, rng.choice([0, 0, 1, 2])), rng.choice(LASTS)] for model in models})
-        world.scoped = scoped
+        # A signature outlasts the longest time in which no dispatcher lives, as it does by a day on a real cluster.
+        world.scoped, world.signed_for = scoped, 900.0
         world.lag = rng.choice([0.0, 0.0, 0.0, 20.0, 45.0])
         world.denied = rng.choice([0, 0, 0, 1, 3, 6])
         for model in models:
