@@ -23,7 +23,7 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.second_looks import SecondLooks
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.decisions import disruptions, outcome, teams, waiting
+from dispatcher.decisions import disruptions, ends, outcome, teams, waiting
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.credentials import ScopedCredentials, doubted_at
@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 
 # Seconds for which the end of a Job is left to the replica that launched it: otherwise every replica would report it.
 _DEFERENCE = 2.0
+_DELETED = outcome.JOB_VANISHED.code
 # Seconds after which a Job is looked at again although nothing has happened to it and no limit of it has passed.
 _LOOK_AGAIN = 600.0
 # The same where nothing is awaited of anybody: of fifty thousand Jobs nearly all rest.
@@ -83,7 +84,8 @@ class Reconciler:
 
     _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
     _failing: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
-    _deferred: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
+    _deferred: dict[str, float] = field(default_factory=dict, init=False)  # likewise
+    _vanished: dict[str, float] = field(default_factory=dict, init=False)  # likewise
 
     def __post_init__(self) -> None:
         self.summaries = Summaries()
@@ -183,7 +185,7 @@ class Reconciler:
         decided = self._decide(job, pods, now)
         self.summaries.note(name, summary.after(decided))
         if isinstance(decided, Ended):
-            if (wait := self._deference(job)) > 0:
+            if (wait := max(self._deference(job), self._doubt(decided, pods, now))) > 0:
                 self.work.add_after(name, wait)
                 return
             if outcome.rests_on_stale_cache(job, pods) or self.cache.is_adopted(job):
@@ -191,6 +193,8 @@ class Reconciler:
                 self.cache.complete(job, pods)
                 decided = outcome.decide(job, pods, (), now, self.limits)
                 self.summaries.note(name, summary.after(decided))
+            if isinstance(decided, Ended) and decided.verdict.code == _DELETED and self.cluster.get_job(name) is None:
+                return  # though its finalizer held it: reported by another replica. The watch will bring its end
         rests = False
         match decided:
             case Ended() as ended:
@@ -297,6 +301,15 @@ class Reconciler:
             due = self._deferred.setdefault(job.uid, now + backoff.jittered(_DEFERENCE, 1.0, 1.5))
         return due - now
 
+    def _doubt(self, ended: Ended, pods: Sequence[Pod], now: float) -> float:
+        """Seconds until the portal's Processing is proof that the trainer of a deleted Job has told nothing later.
+
+        People delete Jobs whose model they see as Completed, and an answer that is behind would have us report Failed.
+        """
+        if ended.verdict.code != _DELETED:
+            return 0.0
+        return ends.unheard_until(pods, self.reporter.lag) - now
+
     def _refresh_pods(self, job: Job, known: list[Pod]) -> list[Pod]:
         """The Job's pods as the API server has them now, after the last known states of those that are gone."""
         # Not by a label of ours, which anybody may have changed.
@@ -350,8 +363,18 @@ class Reconciler:
             ended = outcome.decide(job, self.cache.pods_of(job), (), self.clock(), self.limits)
             if not isinstance(ended, Ended):
                 ended = Ended(False, outcome.JOB_VANISHED)
+            if ended.verdict.code == _DELETED:
+                # Another replica may have reported it, of which our watch and the portal's answers know nothing yet.
+                now = self.monotonic()
+                with self._guard:
+                    due = self._vanished.setdefault(job.uid, now + self.reporter.lag)
+                if now < due:
+                    self.work.add_after(name, due - now)
+                    return
             with self.locks.hold(job.model_id):
                 self.reporter.report_deleted(job, ended)
+        with self._guard:
+            self._vanished.pop(job.uid, None)
         self.cache.drop_tombstone(name)
 
     def _forget(self, job: Job) -> None:

@@ -44,6 +44,15 @@ def interrupted(pods: Iterable[Pod]) -> bool:
     )
 
 
+def unheard_until(pods: Iterable[Pod], lag: float) -> float:
+    """Until when (epoch seconds) the portal may not show yet what a trainer without a last word has told it; 0: none.
+
+    lag: by how many seconds the portal's answers may be behind
+    """
+    finished = (objects.timestamp(pod.trainer_end.finished_at) for pod in pods if pod_failure.trainer_word(pod) is None)
+    return max((at + lag for at in finished if at is not None), default=0.0)
+
+
 def deleted_while_running(pod: Pod) -> bool:
     gone, finished = pod.gone_at, objects.timestamp(pod.trainer_end.finished_at)
     if gone is None:

@@ -23,6 +23,8 @@ def test_random_worlds_lose_and_double_nothing(first: int) -> None:
         (2701, "progress sent from an old reading covered an outcome"),
         (3277, "a late create after its model had ended"),
         (101619, "a late Processing landed on a reported outcome"),
+        (6288, "an answer that was behind hid the Completed of a Job that was then deleted"),
+        (17036, "a replica whose watch was behind took a reported Job for one that had vanished"),
     ],
 )
 def test_what_was_found_once_stays_mended(seed: int, why: str) -> None:

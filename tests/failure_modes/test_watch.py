@@ -21,6 +21,7 @@ from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats
 from local_stack.http_json import OPENER
+from portal_client.reporting import PLAUSIBLE_LAG
 from tests.dispatcher.controller.scripted_cluster import ScriptedCluster, Step, bookmark
 from tests.failure_modes.bench import (
     Bench,
@@ -262,6 +263,8 @@ def test_f30_absence_is_believed_when_it_was_seen_twice() -> None:
         bench.look()
     assert bench.portal()[0] == "Processing", "not in one list, and nobody else to ask"
     undisturbed(bench.world)
+    assert bench.look() == ["cluster.get"]
+    bench.pass_time(PLAUSIBLE_LAG)
     assert bench.look()[0] == "cluster.get"
     assert bench.portal()[0] == "Failed"
 

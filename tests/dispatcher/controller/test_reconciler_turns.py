@@ -34,7 +34,7 @@ class Bench:
         self.cache.replace("pods", [])
         self.cluster = Mock()
         self.have()
-        self.reporter = Mock()
+        self.reporter = Mock(lag=60.0)
         self.reporter.report.return_value = None
         launcher = Mock()
         launcher.identity = OURS
@@ -129,6 +129,8 @@ def test_nothing_stays_of_jobs_that_were_deleted_or_taken_away(bench: Bench) -> 
         bench.reported()
         bench.cluster.get_job.return_value = None
         bench.cache.replace("jobs", [])
+        bench.reported()
+        bench.clock.advance(60)
         bench.reported()
         assert bench.reconciler.summaries.all() == {}
         assert [d for d in kept if isinstance(d, dict) and d] == []
