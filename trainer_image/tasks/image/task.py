@@ -1,4 +1,5 @@
-"""Task `image_classification`: one class for each image, by a small residual network trained from scratch."""
+"""Task `image_classification`: one class for each image, by a small residual network trained from scratch, by kernel
+machines on features that need no training, or both."""
 
 from __future__ import annotations
 
@@ -22,6 +23,7 @@ from trainer_image.tasks.base import (
     Figures,
     Json,
     Labels,
+    NetworkSize,
     Predictor,
     Problem,
     RowGroups,
@@ -31,7 +33,9 @@ from trainer_image.tasks.base import (
     restored,
     spaced,
 )
+from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
+from trainer_image.tasks.image import kernel
 from trainer_image.tasks.image.files import (
     SUFFIXES,
     Sample,
@@ -40,12 +44,15 @@ from trainer_image.tasks.image.files import (
     read_pixels,
     unread_images,
 )
+from trainer_image.tasks.image.handedness import mirrored_alike
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
-from trainer_image.tasks.image.presets import input_size, preset
+from trainer_image.tasks.image.presets import augmentation, input_size, networks
 from trainer_image.tasks.image.sources import find_images
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
+MIRRORED = "Training images are also shown mirrored: in a trial mirrored ones were recognised as well as the others."
+NOT_MIRRORED = "Training images are not shown mirrored: in a trial mirrored ones were recognised worse than the others."
 NO_IMAGES = f"holds no images ({', '.join(sorted(SUFFIXES))})"
 
 
@@ -75,6 +82,10 @@ class ImagePredictor(ClassPredictor):
 
     def build_model(self) -> nn.Module:
         return ImageNetwork(self.sizes, len(self.labels), self.mean, self.spread)
+
+    def build_candidate(self, name: str, chosen: Json) -> nn.Module:
+        sizes, settings = self.sizes, restored(kernel.KernelSettings, chosen)
+        return kernel.build(name, (sizes.channels, sizes.height, sizes.width), settings.landmarks, len(self.labels))
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes)."""
@@ -123,21 +134,42 @@ class ImageProblem(ClassProblem):
             groups=np.array([sample.group for sample in train], dtype=object) if settings.group else None,
             keys=[sample.name for sample in train],
         )
-        sizes, self.recipe, self._augment = preset(settings.preset, size, len(rows.train))
-        unscaled = ImagePredictor(sizes, labels, [0.0], [1.0])
+        self._networks = networks(settings.preset, size, len(rows.train))
+        self.recipe = self._networks[0].recipe
+        unscaled = ImagePredictor(self._networks[0].sizes, labels, [0.0], [1.0])
         parts = rows.divided(given, lambda index: [train[row] for row in index])
         self.splits = {split: unscaled.tensors(samples, limits, scratch) for split, samples in parts.items()}
-        self.predictor = ImagePredictor(sizes, labels, *_scaling(self.splits["train"]["pixels"]))
+        self.predictor = ImagePredictor(unscaled.sizes, labels, *_scaling(self.splits["train"]["pixels"]))
+        alike = mirrored_alike(self.splits["train"], len(labels))
+        # Where the data do not tell: photographs have no handedness, and are the ones with colour.
+        mirror = size[2] == 3 if alike is None else alike
+        self._augment = augmentation(mirror)
         self._test_names = [sample.name for sample in parts["test"]]
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, [sample.group for sample in parts["test"]])
         self.notes = list(rows.notes)
+        if alike is not None:
+            self.notes.append(MIRRORED if alike else NOT_MIRRORED)
         judge(self, settings, self.splits["train"]["target"].numpy(), labels, "", "image")
         if len({(h.height, h.width) for h in headers}) > 1 or size[:2] != (headers[0].height, headers[0].width):
             self.notes.append(f"Images were resized to {size[1]} x {size[0]} pixels.")
         counts = ", ".join(f"{len(samples)} {split}" for split, samples in parts.items())
         kind = "grey" if size[2] == 1 else "colour"
         self.description = f"Images ({kind}, {size[1]} x {size[0]} pixels) in {in_short(labels)}; rows: {counts}."
+
+    def sizes(self) -> Sequence[NetworkSize]:
+        if len(self._networks) == 1:
+            return ()
+        return [NetworkSize(network.name, network.recipe, network.enough) for network in self._networks]
+
+    def resize(self, name: str) -> None:
+        [network] = [network for network in self._networks if network.name == name]
+        old = self.predictor
+        self.recipe = network.recipe
+        self.predictor = ImagePredictor(network.sizes, old.labels, old.mean, old.spread)
+
+    def candidates(self) -> Sequence[Candidate]:
+        return [candidate(self.splits, len(self.predictor.labels)) for candidate in kernel.CANDIDATES]
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         pixels = batch["pixels"].float()

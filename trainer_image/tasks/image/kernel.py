@@ -1,0 +1,226 @@
+"""Candidates for images: kernel machines on features that cost no training, seconds where the network takes minutes.
+
+A regularised least-squares classifier with a Gaussian kernel on some rows as landmarks (Rifkin et al., "Regularized
+least-squares classification", 2003; Williams and Seeger, "Using the Nyström method to speed up kernel machines", 2000):
+about as accurate as a support vector machine with the same kernel, solved in closed form, a handful of matrices at
+rest. Rows go by in portions, so that images larger than memory are no matter.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer_image.tasks.base import Batch, rows_in, spaced
+from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.image.features import Gradients, Patches, Pixels
+
+MOST_ROWS, MOST_BYTES = 20_000, 256 * 1024**2
+MOST_LANDMARKS = 2_000
+MOST_VALIDATION = 5_000
+PORTION, AT_A_TIME = 128, 16
+STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
+SCALES = tuple(1.25**power for power in range(1, 18))
+
+
+@dataclass(frozen=True)
+class KernelSettings:
+    """landmarks: rows that all others are compared with; strength: of the regularisation; scale: of the logits."""
+
+    landmarks: Annotated[int, Field(ge=1, le=MOST_LANDMARKS)]
+    strength: Annotated[float, Field(gt=0)]
+    scale: Annotated[float, Field(gt=0)]
+
+
+class KernelMachine(nn.Module):
+    """float (rows, channels, height, width) in 0..255 → logits (rows, classes), by likeness to its landmarks."""
+
+    def __init__(self, features: nn.Module, size: tuple[int, int, int], landmarks: int, classes: int) -> None:
+        """size: (channels, height, width)"""
+        super().__init__()
+        self.features = features.eval()
+        count = features(torch.zeros(1, *size)).shape[1]
+        self.middle: Tensor
+        self.spread: Tensor
+        self.landmarks: Tensor
+        self.weights: Tensor
+        self.bias: Tensor
+        self.register_buffer("middle", torch.zeros(count))
+        self.register_buffer("spread", torch.ones(count))
+        self.register_buffer("landmarks", torch.zeros(landmarks, count))
+        self.register_buffer("weights", torch.zeros(landmarks, classes))
+        self.register_buffer("bias", torch.zeros(classes))
+
+    def described(self, pixels: Tensor) -> Tensor:
+        """The features. A few rows at a time: on their way they are many times as large as the images."""
+        return torch.cat([self.features(part) for part in torch.split(pixels, AT_A_TIME)])
+
+    def likeness(self, pixels: Tensor) -> Tensor:
+        """(rows, landmarks), from 0 to 1: exp of minus the squared distance between the scaled features."""
+        return _likeness((self.described(pixels) - self.middle) / self.spread, self.landmarks)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.likeness(pixels) @ self.weights + self.bias
+
+
+def _likeness(features: Tensor, landmarks: Tensor) -> Tensor:
+    squared = features.square().sum(1, keepdim=True) + landmarks.square().sum(1) - 2 * features @ landmarks.T
+    return torch.exp(-squared.clamp(min=0))
+
+
+class KernelCandidate(Candidate):
+    """A kernel machine on one kind of features."""
+
+    def __init__(self, splits: Mapping[str, Batch], classes: int) -> None:
+        self._splits, self._classes = splits, classes
+
+    def fit(
+        self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
+    ) -> tuple[nn.Module, dict[str, Any]] | None:
+        clock = _Clock(allowance)
+        first = self._splits[fit_on[0]]["pixels"]
+        found = sum(rows_in(self._splits[name]) for name in fit_on)
+        some = spaced(self._splits, fit_on, max(1, min(MOST_ROWS, MOST_BYTES // first[0].numel())))
+        self.note = f"it is fitted on {rows_in(some)} of {found} images, evenly spaced" if rows_in(some) < found else ""
+        generator = torch.Generator().manual_seed(allowance.seed)
+        count = min(rows_in(some), MOST_LANDMARKS)
+        model = build(self.name, tuple(first.shape[1:]), count, self._classes)
+        order = torch.randperm(rows_in(some), generator=generator)
+        if isinstance(model.features, Patches):
+            model.features.learn(some["pixels"][order[:MOST_LANDMARKS]].float(), generator)
+        # Validation's share of the work is as large as its rows are many; a refit has none of it.
+        asked = spaced(self._splits, ["validation"], MOST_VALIDATION) if chosen is None else None
+        clock.work = count + rows_in(some) + (rows_in(asked) if asked else 0)
+        try:
+            _look(model, some["pixels"][order[:count].sort()[0]], clock)
+            systems = _System(model, some, clock)
+            if asked is not None:
+                likeness = torch.cat([model.likeness(part) for part in _portions(asked["pixels"], clock)])
+                chosen = systems.choose(likeness, asked["target"])
+        except _OutOfTimeError as error:
+            self.note = str(error)
+            return None
+        assert chosen is not None
+        systems.solve(chosen["strength"], chosen["scale"])
+        return model, {"landmarks": count, "strength": chosen["strength"], "scale": chosen["scale"]}
+
+
+class PixelsCandidate(KernelCandidate):
+    name: ClassVar[str] = "pixels"
+
+
+class GradientsCandidate(KernelCandidate):
+    name: ClassVar[str] = "gradients"
+
+
+class PatchesCandidate(KernelCandidate):
+    name: ClassVar[str] = "patches"
+
+
+CANDIDATES = (PixelsCandidate, GradientsCandidate, PatchesCandidate)
+
+
+def build(name: str, size: tuple[int, ...], landmarks: int, classes: int) -> KernelMachine:
+    """The unfitted machine of the candidate of this name. size: (channels, height, width). Raises ValueError."""
+    channels, height, width = size
+    if name == "pixels":
+        features: nn.Module = Pixels()
+    elif name == "gradients":
+        features = Gradients()
+    elif name == "patches":
+        features = Patches(height, width, channels)
+    else:
+        raise ValueError(f"models of this task have no candidate '{name}'")
+    return KernelMachine(features, (channels, height, width), landmarks, classes)
+
+
+class _OutOfTimeError(Exception):
+    """Says why a candidate sits out."""
+
+
+class _Clock:
+    """Whether a fit goes on: nobody has stopped it, and at the pace so far it ends in time. work: rows in all."""
+
+    def __init__(self, allowance: Allowance) -> None:
+        self._allowance, self._begun = allowance, time.monotonic()
+        self.work, self._done = 1, 0
+
+    def count(self, rows: int) -> None:
+        self._allowance.beat()
+        if self._allowance.stop.is_set():
+            raise _OutOfTimeError("the training was stopped")
+        self._done += rows
+        spent = time.monotonic() - self._begun
+        needed = spent * max(1.0, self.work / self._done)
+        # The first portions are slower than those that follow.
+        if spent > self._allowance.seconds or (self._done > 2 * PORTION and needed > 1.5 * self._allowance.seconds):
+            raise _OutOfTimeError(f"it would take about {needed:.0f} s, more than its share of the time budget")
+
+
+def _portions(pixels: Tensor, clock: _Clock) -> Iterator[Tensor]:
+    for part in torch.split(pixels, PORTION):
+        yield part.float()
+        clock.count(len(part))
+
+
+@torch.no_grad()
+def _look(model: KernelMachine, pixels: Tensor, clock: _Clock) -> None:
+    """Takes these images, uint8 (rows, channels, height, width), for landmarks, and scales features by them.
+
+    So that the mean squared distance between two of them is 1 or so: each feature counts by its spread, those that
+    hardly vary count for little.
+    """
+    features = torch.cat([model.described(part) for part in _portions(pixels, clock)])
+    spread = features.std(0, correction=0)
+    spread = spread + 0.1 * spread.mean() + 1e-6
+    model.middle.copy_(features.mean(0))
+    scaled = (features - model.middle) / spread
+    apart = 2 * scaled.square().sum(1).mean()  # the mean squared distance of two rows around their mean
+    model.spread.copy_(spread * apart.clamp(min=1e-6).sqrt())
+    model.landmarks.copy_((features - model.middle) / model.spread)
+
+
+class _System:
+    """The normal equations of a machine: (K'K + strength n L) w = K'T, with K (n rows, m landmarks), L (m, m)."""
+
+    @torch.no_grad()
+    def __init__(self, model: KernelMachine, some: Batch, clock: _Clock) -> None:
+        self._model, self._rows, (count, classes) = model, rows_in(some), model.weights.shape
+        targets = functional.one_hot(some["target"], classes).double() * 2 - 1
+        self._prior = targets.mean(0)
+        targets -= self._prior
+        self._square = torch.zeros(count, count, dtype=torch.float64)
+        self._right = torch.zeros(count, classes, dtype=torch.float64)
+        for part, wanted in zip(_portions(some["pixels"], clock), torch.split(targets, PORTION), strict=True):
+            likeness = model.likeness(part).double()
+            self._square += likeness.T @ likeness
+            self._right += likeness.T @ wanted
+        landmarks = model.landmarks
+        self._among = _likeness(landmarks, landmarks).double()
+
+    @torch.no_grad()
+    def solve(self, strength: float, scale: float = 1.0) -> None:
+        """Sets the machine's weights."""
+        system = self._square + strength * self._rows * self._among
+        system.diagonal().add_(1e-7 * self._rows)
+        factor = torch.linalg.cholesky(system)
+        self._model.weights.copy_(scale * torch.cholesky_solve(self._right, factor))
+        self._model.bias.copy_(scale * self._prior)
+
+    @torch.no_grad()
+    def choose(self, likeness: Tensor, target: Tensor) -> dict[str, float]:
+        """Strength and scale with the least log loss on rows of this likeness (rows, landmarks) to the landmarks."""
+        best = (float("inf"), STRENGTHS[0], SCALES[0])
+        for strength in STRENGTHS:
+            self.solve(strength)
+            logits = likeness @ self._model.weights + self._model.bias
+            for scale in SCALES:
+                best = min(best, (float(functional.cross_entropy(scale * logits, target)), strength, scale))
+        return {"strength": best[1], "scale": best[2]}
