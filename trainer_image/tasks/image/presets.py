@@ -89,7 +89,7 @@ def _network(
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch,
-        learning_rate=8e-3 if blocks == 1 else 4e-3,
+        learning_rate=4e-3,
         weight_decay=5e-2,
         warmup=0.1,
         patience=max(10, most // 3),
