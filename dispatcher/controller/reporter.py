@@ -64,6 +64,7 @@ class Reporter:
 
         A crash between the two: the next one GETs, finds its own status there, and only patches.
         """
+        ended = _with_what_to_do(ended)
         try:
             result = self._send(job, ended)
         except PortalError as error:
@@ -96,6 +97,7 @@ class Reporter:
 
     def report_deleted(self, job: Job, ended: Ended) -> None:
         """The Job was deleted by force before it was reported: there is nothing left to patch."""
+        ended = _with_what_to_do(ended)
         result = self._send(job, ended)
         self._tries.are_over(job)
         self.metrics.outcome(ended.verdict.code)
@@ -244,3 +246,10 @@ class Reporter:
                     return current
                 job = current
         raise ObjectConflict(f"Job {name} changes faster than it can be patched")
+
+
+def _with_what_to_do(ended: Ended) -> Ended:
+    """Portal, Event, log and annotation all say what comes first: a request alone starts nothing after Failed."""
+    if ended.completed:
+        return ended
+    return Ended(False, Verdict(ended.verdict.code, messages.failed(ended.verdict.sentence)))

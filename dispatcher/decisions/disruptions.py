@@ -14,6 +14,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.decisions import pod_failure, teams
 from dispatcher.decisions.pod_failure import Verdict
+from portal_client.messages import with_remark
 
 
 def recorded(job: Job) -> list[str]:
@@ -43,7 +44,7 @@ def verdict(job: Job, pods: Sequence[Pod], limit: int) -> Verdict | None:
     said = f"disrupted {count} times; the limit is {limit}"
     if job.nodes > 1:
         said = f"{count} of its pods were taken away; the limit is {limit} for each node"
-    return Verdict(why.code, f"{why.sentence.rstrip('.')} ({said})")
+    return Verdict(why.code, with_remark(why.sentence, said))
 
 
 def _disrupted(pods: Sequence[Pod]) -> list[Pod]:

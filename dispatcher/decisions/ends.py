@@ -8,7 +8,8 @@ from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure
-from dispatcher.decisions.pod_failure import AGAIN, Verdict
+from dispatcher.decisions.pod_failure import Verdict
+from portal_client.messages import AGAIN
 
 _LAST_DELETION = 2.0
 _SENTENCE = "The training was stopped before it finished, and its program ended as if it had succeeded"

@@ -12,6 +12,7 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure, teams
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.pod_failure import Verdict
+from portal_client.messages import with_remark
 
 # backoffLimit where a Job has none (API, JobSpec).
 _BACKOFF_LIMIT = 6
@@ -54,7 +55,7 @@ def last_to_blame(job: Job, pods: Sequence[Pod]) -> Pod | None:
 
 
 def after(count: int, verdict: Verdict) -> Verdict:
-    return verdict if count < 2 else Verdict(verdict.code, f"{verdict.sentence.rstrip('.')} (after {count} attempts)")
+    return verdict if count < 2 else Verdict(verdict.code, with_remark(verdict.sentence, f"after {count} attempts"))
 
 
 def told(job: Job, pods: Sequence[Pod], failed: Condition) -> Verdict:

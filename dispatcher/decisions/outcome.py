@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from dispatcher.cluster import names, objects
 from dispatcher.cluster.jobs import Job
@@ -26,9 +26,10 @@ from dispatcher.decisions import (
     waiting,
 )
 from dispatcher.decisions.codes import LAST_PERMANENT
-from dispatcher.decisions.pod_failure import AGAIN, Verdict
-from dispatcher.decisions.waiting import Limits
+from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.waiting import Holder, Limits
 from portal_client import messages
+from portal_client.messages import AGAIN
 
 # Seconds that the watch of pods may be behind that of Jobs; after that the pods are read from the API server.
 _STALE_PATIENCE = 5.0
@@ -42,9 +43,10 @@ _SHORT = 200
 
 @dataclass(frozen=True)
 class Going:
-    """Nothing to report yet.
+    """Nothing to report yet. What is done about it is what counts where two are compared.
 
-    progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit.
+    progress: what a user waits for, None where only the trainer may report; check_at: epoch seconds of the next limit;
+    verdict: what it is stopped with then, None where it is only looked at again; holder: who keeps it waiting.
     remove_pods: pods that run on until somebody deletes them: of a deleted Job, or one whose trainer has ended. only:
     the uid of the one that is meant, of a team.
     """
@@ -53,6 +55,8 @@ class Going:
     check_at: float | None = None
     remove_pods: bool = False
     only: str = ""
+    verdict: Verdict | None = field(default=None, compare=False)
+    holder: Holder | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,8 @@ def decide(
     waits = look(job, ordered, events, now, limits, failing_since)
     if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
         return Stop(waits.verdict)
-    return Going(_with_last_attempt(job, ordered, waits.progress), waits.limit_at)
+    progress = _with_last_attempt(job, ordered, waits.progress)
+    return Going(progress, waits.limit_at, verdict=waits.verdict, holder=waits.holder)
 
 
 def rests_on_stale_cache(job: Job, pods: Sequence[Pod]) -> bool:
@@ -269,7 +274,9 @@ def _suspended(job: Job) -> Going:
     if not job.is_launched:
         return Going()
     queue = job.labels.kueue_queue
-    return Going(f"Queued by Kueue in {queue}" if queue else "Suspended by an operator")
+    if queue:
+        return Going(f"Queued by Kueue in {queue}", holder=Holder.KUEUE)
+    return Going("Suspended by an operator", holder=Holder.PERSON)
 
 
 def _stopped(verdict: Verdict) -> Ended:

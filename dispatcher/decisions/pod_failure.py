@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from dispatcher.cluster.pods import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.containers import is_sidecar
+from portal_client.messages import AGAIN
 from training_common.redaction import redact
 from training_common.text import one_line, plain
 
@@ -45,7 +46,6 @@ _COMMAND = re.compile(r'container process: (?:error during container init: )?exe
 _GPU_RUNTIME = ("nvidia", "libcuda", "cdi device", "/dev/kfd", "/dev/dri", "driver/library version mismatch")
 # Exit codes of a program that ended because it was told to (SIGKILL, SIGTERM).
 _BY_DELETION = (137, 143)
-AGAIN = "Put the request on the queue again"
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import teams, waiting
-from dispatcher.decisions.pod_failure import AGAIN, Verdict
-from dispatcher.decisions.waiting import Limits, Waiting
+from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.waiting import Holder, Limits, Waiting
+from portal_client.messages import AGAIN
 
 # How many of the nodes that are lacking a sentence names.
 _NAMED = 3
@@ -39,29 +41,32 @@ def look(
             own = events if explained == job.uid else ()
             awaited[index] = waiting.without_pod(job, pods, own, now, limits)
         elif not pod.is_over and (pod.is_deleting or not (pod.runs or pod.has_ended)):
-            found = waiting.of_pod(pod, events if explained == pod.uid else (), now, limits, failing_since)
-            verdict = found.verdict and teams.named(job, pod, found.verdict)
-            awaited[index] = Waiting(found.progress, found.limit_at, verdict)
+            found = waiting.of_pod(pod, events if explained == pod.uid else (), now, limits, failing_since, job.gpus)
+            awaited[index] = replace(found, verdict=found.verdict and teams.named(job, pod, found.verdict))
         elif pod.runs and pod.silent_since is not None:
-            awaited[index] = Waiting(f"Its node {pod.node} does not answer")
+            awaited[index] = Waiting(f"Its node {pod.node} does not answer", holder=Holder.NETWORK)
     dues = [(wait.limit_at, wait.verdict) for wait in awaited.values() if wait.limit_at is not None]
     since = _incomplete_since(job, pods, newest)
     if since is not None and limits.team:
         dues.append((since + limits.team, _incomplete(job, newest, awaited, limits)))
     due, verdict = min(dues, key=lambda found: found[0], default=(None, None))
-    return Waiting(_progress(job, newest, awaited), due, verdict)
+    progress, holder = _progress(job, newest, awaited)
+    return Waiting(progress, due, verdict, holder)
 
 
-def _progress(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting]) -> str | None:
-    """Which pod waits for what. Nothing while node 0 is told to end: it may still report itself."""
+def _progress(
+    job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting]
+) -> tuple[str | None, Holder | None]:
+    """Which pod waits for what, and for whom. Nothing while node 0 is told to end: it may still report itself."""
     leader = newest.get(0)
     if leader is not None and leader.is_deleting and not leader.is_over:
-        return None
+        return None, Holder.KUBELET
     runs = sum(pod.runs and _has_place(pod) for pod in newest.values())
     for index, wait in awaited.items():
         if wait.progress:
-            return f"{runs} of {job.nodes} pods run; {teams.title(job, index)}: {teams.lowered(wait.progress)}"
-    return None
+            said = f"{runs} of {job.nodes} pods run; {teams.title(job, index)}: {teams.lowered(wait.progress)}"
+            return said, wait.holder
+    return None, next((wait.holder for wait in awaited.values() if wait.holder), None)
 
 
 def _incomplete_since(job: Job, pods: Sequence[Pod], newest: Mapping[int, Pod]) -> float | None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from operator import attrgetter
 
 from dispatcher.cluster import objects, words
@@ -16,7 +17,8 @@ from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.decisions import containers, teams
 from dispatcher.decisions.containers import Awaited
-from dispatcher.decisions.pod_failure import AGAIN, Verdict, node_of, quoted, start_failure
+from dispatcher.decisions.pod_failure import Verdict, node_of, quoted, start_failure
+from portal_client.messages import AGAIN
 
 # Reasons of a container that is on its way. Each other one is a failure that the kubelet tries again: new versions have
 # new names for them.
@@ -43,6 +45,29 @@ _CREATING = ("ContainerCreating", "PodInitializing")
 _CREATING_PATIENCE = 60.0
 # Seconds without a pod before its Events are worth a call.
 _NO_POD_PATIENCE = 10.0
+# What the scheduler adds on whom it could preempt: ". no new claims to deallocate, preemption: 0/3 nodes …".
+_PREEMPTION = re.compile(r"\. (?:[^.:]+, )?preemption: .*$", re.DOTALL)
+_NO_NODE = re.compile(r"0/([0-9]+) nodes are available: ")
+_INSUFFICIENT = re.compile(r"\bInsufficient ([^\s,]+[^\s,.])")
+_A_GPU = re.compile(r"/.*(gpu|mig)")
+
+
+class Holder(StrEnum):
+    """Who keeps a Job from going on, as sentences name it."""
+
+    API_SERVER = "the API server"
+    DISPATCHER = "the dispatcher"
+    JOB_CONTROLLER = "the Job controller"
+    KUBELET = "the kubelet"
+    KUEUE = "Kueue"
+    NETWORK = "who runs the node"
+    PERSON = "a person"
+    PORTAL = "the portal"
+    QUOTA = "the namespace's quota"
+    REGISTRY = "the registry"
+    SCHEDULER = "the scheduler"
+    TRAINER = "the trainer"
+    WEBHOOK = "an admission webhook"
 
 
 @dataclass(frozen=True)
@@ -64,11 +89,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Waiting:
-    """progress: for the user, None when only the trainer may report; limit_at (epoch seconds): then verdict holds."""
+    """progress: for the user, None when only the trainer may report; limit_at (epoch seconds): then verdict holds.
+
+    holder: who keeps it waiting, None where nobody needs to be asked.
+    """
 
     progress: str | None = None
     limit_at: float | None = None
     verdict: Verdict | None = None
+    holder: Holder | None = field(default=None, compare=False)
 
 
 def look(
@@ -87,13 +116,18 @@ def look(
     current = [pod for pod in pods if not pod.is_over]
     if not current:
         return without_pod(job, pods, events, now, limits)
-    return of_pod(current[-1], events, now, limits, failing_since)
+    return of_pod(current[-1], events, now, limits, failing_since, job.gpus)
 
 
 def of_pod(
-    pod: Pod, events: Sequence[Event], now: float, limits: Limits, failing_since: float | None = None
+    pod: Pod,
+    events: Sequence[Event],
+    now: float,
+    limits: Limits,
+    failing_since: float | None = None,
+    gpus: int | None = None,
 ) -> Waiting:
-    """What one pod that is not over waits for. events: its own."""
+    """What one pod that is not over waits for. events: its own; gpus: the number that it asks for, where known."""
     if pod.is_deleting:
         return _leaving(pod, limits)
     if pod.runs or pod.has_ended:
@@ -105,29 +139,28 @@ def of_pod(
     began = max(_since_scheduled(pod, since), failing_since or 0.0)
     if reason == "InvalidImageName":
         sentence = f"The {image} has an invalid name: {awaited.container.image}. Tell the operator: {text}"
-        return Waiting(None, now, Verdict("ImagePull", sentence))
+        return Waiting(None, now, Verdict("ImagePull", sentence), Holder.KUBELET)
     if reason not in _ON_ITS_WAY and _ABOUT_THE_IMAGE.search(reason):
         limit = None if any(word in text.lower() for word in _RATE_LIMIT) else began + limits.image_pull
         sentence = f"The {image} {awaited.container.image} cannot be pulled: {text or 'no text'}. Tell the operator"
         progress = f"Pulling the {image}: {text}" if text else f"Pulling the {image}"
-        return Waiting(progress, limit, Verdict("ImagePull", sentence))
+        return Waiting(progress, limit, Verdict("ImagePull", sentence), Holder.REGISTRY)
     if reason not in _ON_ITS_WAY:
         whose = f"configuration of the {awaited.title}" if awaited.is_init else "trainer's configuration"
         sentence = f"The {awaited.title} cannot be started ({reason}): {text or 'no text'}. Tell the operator"
         other = Verdict("ContainerConfig", sentence)
         verdict = start_failure(awaited.title, reason, awaited.message) or other
-        return Waiting(f"Waiting for the {whose}: {text}", began + limits.container_config, verdict)
+        return Waiting(f"Waiting for the {whose}: {text}", began + limits.container_config, verdict, Holder.KUBELET)
     if (stuck := _stuck_events(events, awaited.container.name)) and awaited.state.waiting:
         text = quoted(stuck[-1].message)
         got_on = _latest(event for event in events if event.reason in _SET_UP)
         limit = max(_since_scheduled(pod, since), got_on) + limits.container_config
         sentence = f"The trainer pod cannot be set up on its node: {text}. Tell the operator"
-        return Waiting(
-            f"Waiting for the pod's volumes and network: {text}", limit, Verdict("ContainerConfig", sentence)
-        )
+        progress, verdict = f"Waiting for the pod's volumes and network: {text}", Verdict("ContainerConfig", sentence)
+        return Waiting(progress, limit, verdict, Holder.KUBELET)
     if awaited.is_sidecar_at_work:
         return _sidecar_at_work(awaited, began, limits)
-    return _scheduling(pod, since, now, limits)
+    return _scheduling(pod, since, now, limits, gpus)
 
 
 def _sidecar_at_work(awaited: Awaited, began: float, limits: Limits) -> Waiting:
@@ -140,7 +173,7 @@ def _sidecar_at_work(awaited: Awaited, began: float, limits: Limits) -> Waiting:
     late = f"The {awaited.title} has not started within {limits.container_config:.0f} seconds"
     sentence = f"{late}: its startup probe does not succeed, and the trainer waits for it. Tell the operator"
     progress = f"Waiting for the {awaited.title} to start"
-    return Waiting(progress, since + limits.container_config, Verdict("ContainerConfig", sentence))
+    return Waiting(progress, since + limits.container_config, Verdict("ContainerConfig", sentence), Holder.KUBELET)
 
 
 def _leaving(pod: Pod, limits: Limits) -> Waiting:
@@ -150,10 +183,10 @@ def _leaving(pod: Pod, limits: Limits) -> Waiting:
     """
     due = pod.gone_at
     if due is None or not limits.lost_node:
-        return Waiting()
+        return Waiting(holder=Holder.KUBELET)
     late = f"The training pod should have stopped {limits.lost_node:.0f} seconds ago"
     sentence = f"{late}, and {node_of(pod)} does not say that it has. {AGAIN}"
-    return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence))
+    return Waiting(None, due + limits.lost_node, Verdict("NodeLost", sentence), Holder.KUBELET)
 
 
 def _stuck_events(events: Sequence[Event], container: str) -> list[Event]:
@@ -181,24 +214,39 @@ def is_failing(pod: Pod) -> bool:
     return awaited.reason not in _ON_ITS_WAY or awaited.is_sidecar_at_work or containers.goes_on_without_trainer(pod)
 
 
-def _scheduling(pod: Pod, since: float, now: float, limits: Limits) -> Waiting:
+def _scheduling(pod: Pod, since: float, now: float, limits: Limits, gpus: int | None) -> Waiting:
     if pod.condition("PodScheduled"):
         awaited = containers.awaited(pod)
         if awaited.state.running is not None or awaited.state.terminated is not None:
-            return Waiting(f"Waiting for the {awaited.title} to end")
+            return Waiting(f"Waiting for the {awaited.title} to end", holder=Holder.KUBELET)
         # Its Events tell more once this has lasted; look then, and every so often while it lasts.
         explained_at = _since_scheduled(pod, since) + _CREATING_PATIENCE
         what = f"Pulling the image of the {awaited.title}" if awaited.is_init else "Pulling the trainer image"
-        return Waiting(what, explained_at if now < explained_at else now + _CREATING_PATIENCE)
+        look_at = explained_at if now < explained_at else now + _CREATING_PATIENCE
+        return Waiting(what, look_at, holder=Holder.KUBELET)
     unscheduled = pod.condition("PodScheduled", "False") or pod.condition("PodScheduled", "Unknown")
     if unscheduled is None:
-        return Waiting("Waiting to be scheduled")
-    text = quoted(unscheduled.message)
+        return Waiting("Waiting to be scheduled", holder=Holder.SCHEDULER)
+    text = _of_scheduler(unscheduled.message, gpus)
     if unscheduled.reason != "Unschedulable":
-        return Waiting(f"Waiting to be scheduled: {text or unscheduled.reason}")
+        progress = f"Waiting to be scheduled: {text or unscheduled.reason}"
+        return Waiting(progress, holder=Holder.SCHEDULER)
     limit = since + limits.unschedulable if limits.unschedulable else None
     sentence = f"No node could take the training for {limits.unschedulable:.0f} seconds: {text}. Tell the operator"
-    return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence))
+    return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence), Holder.SCHEDULER)
+
+
+def _of_scheduler(text: str, gpus: int | None) -> str:
+    """Its words, without its search for pods to preempt, and after them what that proves.
+
+    Where preemption "is not helpful" on every node, none has enough even when it is empty: waiting does not help.
+    """
+    said, search = quoted(_PREEMPTION.sub("", text)), _PREEMPTION.search(text)
+    nodes, lacking = _NO_NODE.match(text), set(_INSUFFICIENT.findall(_PREEMPTION.sub("", text)))
+    hopeless = search and nodes and f"{nodes[1]} Preemption is not helpful" in search[0]
+    if hopeless and gpus and len(lacking) == 1 and _A_GPU.search(resource := lacking.pop()):
+        return f"it asks for {gpus} of {resource}, and no node that it may use has so many ({said})"
+    return said
 
 
 def without_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, limits: Limits) -> Waiting:
@@ -208,29 +256,29 @@ def without_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: flo
     refused = [event for event in events if event.reason == "FailedCreate" and event.seen_at >= since - 1]
     if not refused:
         # Look again: the Event may come later than the pause between two pods.
-        return Waiting(None, max(now, since) + _NO_POD_PATIENCE)
+        return Waiting(None, max(now, since) + _NO_POD_PATIENCE, holder=Holder.JOB_CONTROLLER)
     latest = max(refused, key=attrgetter("seen_at"))
     text = quoted(latest.message)
     if words.is_quota(latest.message):
         limit = since + limits.quota if limits.quota else None
         sentence = f"The namespace's quota had no room for {limits.quota:.0f} seconds: {text}. Tell the operator"
-        return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence))
+        return Waiting(f"Waiting for quota: {text}", limit, Verdict("PodCreateDenied", sentence), Holder.QUOTA)
     if _is_outage(latest):
         # Nobody has refused anything: the cluster cannot ask whom it has to ask (F59).
         limit = since + limits.quota if limits.quota else None
         late = f"The API server could not create the training pod for {limits.quota:.0f} seconds"
-        progress = f"Waiting for the cluster: {text}"
+        progress, holder = f"Waiting for the cluster: {text}", Holder.API_SERVER
         if words.is_webhook_down(latest.message):
             late = f"An admission webhook of the cluster did not answer for {limits.quota:.0f} seconds"
-            progress = f"Waiting for an admission webhook of the cluster: {text}"
+            progress, holder = f"Waiting for an admission webhook of the cluster: {text}", Holder.WEBHOOK
         verdict = Verdict("WebhookUnavailable", f"{late}: {text}. {AGAIN} when who runs the cluster has mended it")
-        return Waiting(progress, limit, verdict)
+        return Waiting(progress, limit, verdict, holder)
     sentence = f"The cluster refuses to create the training pod: {text}. Tell the operator"
     # A longer wait for something else before it has not used up its grace.
     other = _latest(event for event in refused if _is_outage(event) or words.is_quota(event.message))
     began = other if other > since + limits.pod_create else since
     progress = f"Waiting for the cluster: {text}"
-    return Waiting(progress, began + limits.pod_create, Verdict("PodCreateDenied", sentence))
+    return Waiting(progress, began + limits.pod_create, Verdict("PodCreateDenied", sentence), Holder.API_SERVER)
 
 
 def _is_outage(event: Event) -> bool:

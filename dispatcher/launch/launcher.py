@@ -164,7 +164,7 @@ class Launcher:
             return
         if self._status(request.model_id).may_start:
             self._check_time(delivery)
-            texts = reporting.wordings(sentence, "JobRefused")
+            texts = reporting.wordings(messages.failed(sentence), "JobRefused")
             reporting.write(self.portal, request.model_id, ProcessingStatus.FAILED, texts)
 
     def probe_cluster(self, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from typing import Any
@@ -25,6 +26,7 @@ from dispatcher.queue.messages import (
     QueueMessage,
     QueueUnavailable,
 )
+from training_common import azure_identity
 from training_common.keep_alive import SOCKET_OPTIONS
 from training_common.redaction import redact
 from training_common.text import one_line
@@ -33,7 +35,9 @@ from training_common.text import one_line
 _PROBE = "dispatcher check: this message may be deleted"
 _PROBE_SECONDS = 60
 
-logging.getLogger("azure").setLevel(logging.WARNING)  # its INFO lines are every request's headers
+# Its INFO lines are every request's headers, its warnings dozens of lines for each token that it does not get: our
+# sentence has what matters of them.
+logging.getLogger("azure").setLevel(logging.CRITICAL)
 
 
 class TrainingQueue:
@@ -189,7 +193,7 @@ class TrainingQueue:
                 raise QueueUnavailable(f"{cannot}: {_Foreign(answer)}") from None
             if answer is None and isinstance(error, ClientAuthenticationError):
                 # Storage was not asked: the identity has no token (yet).
-                raise QueueForbidden(f"{said}; look at the identity that this runs as") from None
+                raise QueueForbidden(f"{cannot}: {azure_identity.no_token(error, os.environ)}") from None
             if isinstance(error, ClientAuthenticationError):
                 raise QueueForbidden(f"{said}; check the credentials") from None
             kind = QueueForbidden if error.status_code in (400, 401, 403, 404) else QueueUnavailable

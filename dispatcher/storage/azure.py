@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from azure.core.exceptions import AzureError, HttpResponseError, ResourceNotFoundError
+from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from azure.core.pipeline.transport import RequestsTransport
 from azure.storage.blob import (
     BlobServiceClient,
@@ -29,6 +30,7 @@ from azure.storage.blob import (
 )
 
 from dispatcher.storage.errors import StorageError
+from training_common import azure_identity
 from training_common.redaction import redact
 from training_common.text import one_line
 
@@ -203,6 +205,8 @@ def _error_of(error: Exception, cannot: str) -> StorageError:
         sentence = f"{cannot}: the answer cannot be read ({type(error).__name__}); does a proxy answer in its place?"
         return StorageError(sentence, retryable=True)
     status = error.status_code if isinstance(error, HttpResponseError) and error.response is not None else None
+    if status is None and isinstance(error, ClientAuthenticationError):
+        return StorageError(f"{cannot}: {azure_identity.no_token(error, os.environ)}", retryable=True)
     why = redact(one_line(str(error.message or error)))[:300]
     if status in (401, 403):
         hint = "its identity needs a role such as Storage Blob Delegator, and Storage Blob Data Contributor"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portal_client import messages
 from portal_client.messages import portal_message
 
 
@@ -24,3 +25,23 @@ def test_a_cut_message_shows_that_it_was_cut() -> None:
     assert portal_message("abcdef", 4) == "abc…"
     assert portal_message("abcd", 4) == "abcd"
     assert portal_message("ab😀😀", 4) == "ab\ufffd…"
+
+
+def test_a_failed_ends_with_what_comes_first_at_the_portal_and_says_it_once() -> None:
+    plain = messages.failed("Out of memory: use a smaller batch size.")
+    assert plain.startswith("Out of memory: use a smaller batch size. To train it again, set the model to Reconfigure")
+    assert messages.failed(plain) == plain
+    said = f"The pod was deleted. {messages.AGAIN}"
+    assert messages.failed(said) == said
+
+
+def test_a_failed_that_is_too_long_is_cut_before_what_is_to_be_done() -> None:
+    sentence = messages.failed("x" * 5000)
+    assert sentence.endswith("put the request on the queue again")
+    assert messages.portal_message(sentence) == sentence
+
+
+def test_a_remark_stands_before_what_is_to_be_done() -> None:
+    said = messages.with_remark(f"Its node is gone. {messages.AGAIN}", "after 3 attempts")
+    assert said == f"Its node is gone (after 3 attempts). {messages.AGAIN}"
+    assert messages.with_remark("Out of memory.", "after 3 attempts") == "Out of memory (after 3 attempts)"

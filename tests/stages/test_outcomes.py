@@ -170,7 +170,7 @@ def test_of_a_team_the_node_is_told_that_failed_and_the_one_that_found_no_place(
     invalid = stage.submit("invalid", resources={"nodes": 2, "gpus": 1})
     stage.start(MAX_NODES="2", TEAM_WAIT_SECONDS="3")
     stage.wait_status(invalid, "Failed", 60)
-    assert stage.message(invalid) == "node 2 of 2 (local-node): Invalid dataset: train.csv: it is empty"
+    assert stage.message(invalid).startswith("node 2 of 2 (local-node): Invalid dataset: train.csv: it is empty. To")
     job = stage.wait(lambda: (job := stage.job(invalid)) and objects.is_reported(job) and job)
     assert job["status"]["failed"] == 2, "Kubernetes counts the other pod, too"
     large = stage.submit("runs", resources={"nodes": 2, "gpus": 5})

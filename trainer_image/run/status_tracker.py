@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from portal_client import reporting
 from portal_client.errors import PortalError, PortalUnauthorized, StatusInDoubt
-from portal_client.messages import STARTED
+from portal_client.messages import STARTED, failed
 from portal_client.protocol import Portal
 from portal_client.reporting import OwnWrites, Step
 from portal_client.statuses import ProcessingStatus
@@ -138,7 +138,10 @@ class StatusTracker(Tracker):
         self, status: ProcessingStatus, message: str, untold: Callable[[], None] = lambda: None, *, code: str = ""
     ) -> str | None:
         self.close()
-        texts = reporting.wordings(self.clean(message), code or status.title)
+        message = self.clean(message)
+        if self.dispatched and status is ProcessingStatus.FAILED:
+            message = failed(message)
+        texts = reporting.wordings(message, code or status.title)
         try:
             try:
                 self._retry(lambda: self._report_once(status, texts), self.report_seconds, untold, self.key_seconds)

@@ -27,7 +27,6 @@ from trainer_image.errors import ConfigInvalid
 from trainer_image.storage import surroundings
 from trainer_image.storage.azure_faults import ARCHIVED, REHYDRATED, Accepted, Asked, fault_of, no_token, retry_after
 from trainer_image.storage.azure_ranges import LONGEST_WAIT, RangeReader, only_our_credentials
-from trainer_image.storage.blob_names import printable
 from trainer_image.storage.container import (
     ANY,
     AccessWithdrawn,
@@ -40,6 +39,7 @@ from trainer_image.storage.container import (
     TooLarge,
 )
 from trainer_image.storage.signature import Signature
+from training_common import azure_identity
 from training_common.backoff import exponential, jittered
 from training_common.retry_after import parse_retry_after
 
@@ -144,15 +144,6 @@ def _transport() -> RequestsTransport:
     return transport
 
 
-def _identity() -> str:
-    """Whom azure-identity asks a token for, as far as the environment says it."""
-    client = os.environ.get("AZURE_CLIENT_ID", "")
-    kind = "the workload identity" if os.environ.get("AZURE_FEDERATED_TOKEN_FILE") else "the managed identity"
-    if not client:
-        return f"{kind} of this pod (AZURE_CLIENT_ID is not set)"
-    return f"{kind} {printable(client)} (AZURE_CLIENT_ID)"
-
-
 class AzureContainer:
     """See `storage.Container`."""
 
@@ -168,7 +159,7 @@ class AzureContainer:
         self._caller = hashlib.sha256(text.encode()).hexdigest()
         if signature is not None:
             _ACCEPTED.vouch(self._caller)
-        self._identity = _identity() if hasattr(client.credential, "get_token") else ""
+        self._identity = azure_identity.name(os.environ) if hasattr(client.credential, "get_token") else ""
         self._ranges = RangeReader(
             client.url,
             client.credential,

@@ -11,7 +11,7 @@ import pytest
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions.waiting import Waiting, look, needs_events
+from dispatcher.decisions.waiting import Waiting, look, needs_events, of_pod
 from tests.world.builders import (
     LIMITS,
     T0,
@@ -286,3 +286,34 @@ def test_a_slow_pull_that_fails_once_at_its_end_has_its_whole_grace_before_it() 
     now = T0 + 10_000
     assert look(a_job(), [pod], (), now, LIMITS).limit_at == T0 + LIMITS.image_pull
     assert look(a_job(), [pod], (), now, LIMITS, failing_since=now).limit_at == now + LIMITS.image_pull
+
+
+@pytest.mark.parametrize(
+    ("words", "gpus", "said"),
+    [
+        (
+            "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes are "
+            "available: 1 Preemption is not helpful for scheduling.",
+            9,
+            "Waiting for a GPU: it asks for 9 of nvidia.com/gpu, and no node that it may use has so many "
+            "(0/1 nodes are available: 1 Insufficient nvidia.com/gpu)",
+        ),
+        (
+            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available: 2 No preemption "
+            "victims found for incoming pod.",
+            2,
+            "Waiting for a GPU: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu",
+        ),
+        (
+            "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are "
+            "available: 2 Preemption is not helpful for scheduling.",
+            2,
+            "Waiting for a GPU: 0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu",
+        ),
+    ],
+)
+def test_the_search_for_pods_to_preempt_is_left_out_and_told_where_it_proves_something(
+    words: str, gpus: int, said: str
+) -> None:
+    pod = a_pod(a_condition("PodScheduled", "False", "Unschedulable", words))
+    assert of_pod(pod, (), T0, LIMITS, gpus=gpus).progress == said

@@ -197,7 +197,7 @@ def test_without_a_token_the_identity_is_named_and_not_storage(monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "EnvironmentCredential")
     queue = TrainingQueue("requests", account_url="https://account.queue.core.windows.net")
-    with pytest.raises(QueueForbidden, match="look at the identity that this runs as"):
+    with pytest.raises(QueueForbidden, match="there is no token for the managed identity"):
         queue.depth()
 
 

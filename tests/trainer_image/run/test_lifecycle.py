@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from portal_client import messages
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.messages import COMPLETED
 from portal_client.statuses import ProcessingStatus
@@ -84,7 +85,7 @@ def test_a_dispatched_trainer_reports_what_no_retry_can_mend(settings: Settings,
     portal = FakePortal(S.PROCESSING)
     outcome = start(settings, portal, raising(error))
     assert (outcome.exit_code, outcome.code) == (error.exit_code, error.code)
-    assert portal.puts == ([] if error.retryable else [("Failed", error.sentence)])
+    assert portal.puts == ([] if error.retryable else [("Failed", messages.failed(error.sentence))])
     words = termination(settings)
     assert (words["message"], words["code"], words["exit"]) == (error.sentence, error.code, error.exit_code)
     assert words["retryable"] is error.retryable
@@ -156,7 +157,7 @@ def test_an_uncaught_exception_is_one_sentence_and_exit_70(settings: Settings) -
     portal = FakePortal(S.PROCESSING)
     outcome = start(settings, portal, raising(KeyError("column\nx")))
     assert (outcome.exit_code, outcome.code) == (70, "InternalError")
-    assert portal.puts == [("Failed", outcome.sentence)]
+    assert portal.puts == [("Failed", messages.failed(outcome.sentence))]
     assert "KeyError" in outcome.sentence
     assert "\n" not in termination(settings)["message"]
     assert "Traceback" not in outcome.sentence
@@ -187,7 +188,7 @@ def test_what_is_wrong_before_the_training_is_reported_too(
     outcome = start(replace(settings, **change), portal)
     assert outcome.exit_code == exit_code
     assert outcome.sentence.startswith(sentence)
-    assert portal.puts == [("Failed", outcome.sentence)]
+    assert portal.puts == [("Failed", messages.failed(outcome.sentence))]
 
 
 def test_a_changed_configuration_starts_afresh_and_says_so(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from local_stack.processes import wait_until
-from portal_client import reporting
+from portal_client import messages, reporting
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, PortalUnauthorized, PortalUnavailable
 from portal_client.messages import COMPLETED, STARTED
 from portal_client.statuses import ModelStatus, ProcessingStatus
@@ -229,7 +229,7 @@ def test_the_end_is_reported_only_where_nobody_has_moved_on(
     with tracking(portal, report_seconds=60.0) as it:
         portal.status = there
         it.report(S.FAILED, "why")
-    assert portal.puts == ([("Failed", "why")] if reported else [])
+    assert portal.puts == ([("Failed", messages.failed("why"))] if reported else [])
 
 
 def test_the_end_is_reported_when_an_old_answer_has_gone() -> None:
