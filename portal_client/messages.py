@@ -25,13 +25,13 @@ def with_remark(sentence: str, remark: str) -> str:
 
 
 def failed(sentence: str) -> str:
-    """The message of a Failed whose request came from the queue: it ends with what has to be done first at the portal, unless it says that anyhow.
+    """The message of a Failed whose request came from the queue: it ends with what comes first at the portal.
 
-    A sentence that is too long for the portal is cut before that, not behind it.
+    A sentence that is too long for the portal is cut before that; one that says it anyhow is left as it is.
     """
     if "Reconfigure" in sentence:
         return sentence
-    first = f". To train it again, set the model to Reconfigure at the portal, then put the request on the queue again"
+    first = ". To train it again, set the model to Reconfigure at the portal, then put the request on the queue again"
     room = MESSAGE_LIMIT - len(first)
     units = sentence.rstrip(".").encode("utf-16-le", "surrogatepass")
     if len(units) > 2 * room:

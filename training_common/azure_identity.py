@@ -1,5 +1,5 @@
-"""Whom azure-identity asks a token for, and why there is none: its own words are pages, a paragraph for each way that it
-tried, and the one that matters comes late.
+"""Whom azure-identity asks a token for, and why there is none: its own words are pages, a paragraph for each way that
+it tried, and the one that matters comes late.
 """
 
 from __future__ import annotations

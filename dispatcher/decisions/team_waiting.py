@@ -54,9 +54,7 @@ def look(
     return Waiting(progress, due, verdict, holder)
 
 
-def _progress(
-    job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting]
-) -> tuple[str | None, Holder | None]:
+def _progress(job: Job, newest: Mapping[int, Pod], awaited: Mapping[int, Waiting]) -> tuple[str | None, Holder | None]:
     """Which pod waits for what, and for whom. Nothing while node 0 is told to end: it may still report itself."""
     leader = newest.get(0)
     if leader is not None and leader.is_deleting and not leader.is_over:

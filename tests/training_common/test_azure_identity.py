@@ -8,17 +8,21 @@ from training_common.azure_identity import no_token
 
 CHAIN = """DefaultAzureCredential failed to retrieve a token from the included credentials.
 Attempted credentials:
-\tEnvironmentCredential: EnvironmentCredential authentication unavailable. Environment variables are not fully configured.
-\tWorkloadIdentityCredential: AADSTS700213: No matching federated identity record found for presented assertion subject \
-'system:serviceaccount:training-system:training-dispatcher'. Trace ID: 0000 Correlation ID: 1111
-\tManagedIdentityCredential: ManagedIdentityCredential authentication unavailable, no response from the IMDS endpoint."""
+\tEnvironmentCredential: authentication unavailable. Environment variables are not fully configured.
+\tWorkloadIdentityCredential: AADSTS700213: No matching federated identity record found for presented assertion \
+subject 'system:serviceaccount:training-system:training-dispatcher'. Trace ID: 0000 Correlation ID: 1111
+\tManagedIdentityCredential: authentication unavailable, no response from the IMDS endpoint."""
 CLIENT = {"AZURE_CLIENT_ID": "11111111-2222-3333-4444-555555555555"}
 
 
 @pytest.mark.parametrize(
     ("environ", "text", "said"),
     [
-        ({**CLIENT, "AZURE_FEDERATED_TOKEN_FILE": "/token"}, CHAIN, "AADSTS700213: No matching federated identity record"),
+        (
+            {**CLIENT, "AZURE_FEDERATED_TOKEN_FILE": "/token"},
+            CHAIN,
+            "AADSTS700213: No matching federated identity record",
+        ),
         (CLIENT, "Attempted credentials: none", "webhook of workload identity has not given this pod one"),
         ({**CLIENT, "AZURE_FEDERATED_TOKEN_FILE": "/token"}, "no such host", "no such host"),
     ],

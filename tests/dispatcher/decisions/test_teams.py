@@ -165,7 +165,7 @@ def test_one_incident_is_one_attempt_however_many_pods_end_in_it() -> None:
     assert teams.attempts([*first, *again]) == 2
     sentence = told(decided(job, *first, *again))
     assert sentence.startswith("node 1 of 2 (gpu-1): the training process was killed")
-    assert sentence.endswith("(after 2 attempts)")
+    assert "(after 2 attempts)" in sentence
 
 
 def test_a_failure_that_was_made_good_is_not_told_once_more_though_its_replacement_is_gone() -> None:
@@ -175,7 +175,7 @@ def test_a_failure_that_was_made_good_is_not_told_once_more_though_its_replaceme
     job = a_team(3, *failed(), status={"failed": 4})
     sentence = told(decided(job, old, last, echo))
     assert sentence.startswith("node 2 of 3 (gpu-2): out of memory")
-    assert sentence.endswith("(after 2 attempts)")
+    assert "(after 2 attempts)" in sentence
 
 
 def test_a_team_of_which_no_pod_is_left_is_told_before_the_job_controller_says_so() -> None:
@@ -195,7 +195,7 @@ def test_a_disruption_is_no_attempt_and_its_limit_is_for_each_node() -> None:
     stop = outcome.decide(a_team(3), [*away, again], (), NOW, limits)
     assert isinstance(stop, Stop)
     assert stop.verdict.sentence.startswith("node 2 of 3 (gpu-2): the training pod was stopped on node gpu-2")
-    assert stop.verdict.sentence.endswith("(4 of its pods were taken away; the limit is 1 for each node)")
+    assert "(4 of its pods were taken away; the limit is 1 for each node). " in stop.verdict.sentence
 
 
 def test_what_no_attempt_can_mend_ends_the_team_though_the_others_run() -> None:

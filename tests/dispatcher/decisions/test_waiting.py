@@ -292,21 +292,21 @@ def test_a_slow_pull_that_fails_once_at_its_end_has_its_whole_grace_before_it() 
     ("words", "gpus", "said"),
     [
         (
-            "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 nodes are "
-            "available: 1 Preemption is not helpful for scheduling.",
+            "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. no new claims to deallocate, preemption: 0/1 "
+            "nodes are available: 1 Preemption is not helpful for scheduling.",
             9,
             "Waiting for a GPU: it asks for 9 of nvidia.com/gpu, and no node that it may use has so many "
             "(0/1 nodes are available: 1 Insufficient nvidia.com/gpu)",
         ),
         (
-            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available: 2 No preemption "
-            "victims found for incoming pod.",
+            "0/2 nodes are available: 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are available: 2 No "
+            "preemption victims found for incoming pod.",
             2,
             "Waiting for a GPU: 0/2 nodes are available: 2 Insufficient nvidia.com/gpu",
         ),
         (
-            "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes are "
-            "available: 2 Preemption is not helpful for scheduling.",
+            "0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu. preemption: 0/2 nodes "
+            "are available: 2 Preemption is not helpful for scheduling.",
             2,
             "Waiting for a GPU: 0/2 nodes are available: 1 Insufficient memory, 2 Insufficient nvidia.com/gpu",
         ),
