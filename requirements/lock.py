@@ -1,6 +1,7 @@
 """Writes the files of this folder: what is installed, by exact version and with the hashes of its wheels. `make lock`
 
-    develop.txt      .venv: every extra of pyproject.toml
+    develop.txt      .venv: every extra of pyproject.toml but `quality`
+    quality.txt      what `make quality` installs beside it: the rivals that it ranks, and tables
     dispatcher.txt   the dispatcher's image
     trainer.txt      the trainer's image
     torch-cuda.txt   PyTorch as PyPI has it, with the CUDA libraries that it needs on Linux
@@ -36,7 +37,8 @@ from packaging.utils import parse_wheel_filename
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 SETS = {
-    "develop": ["pyproject.toml", "--all-extras"],
+    "develop": ["pyproject.toml", *(f"--extra={name}" for name in ("dispatcher", "trainer", "local", "dev"))],
+    "quality": ["pyproject.toml", "--extra", "quality"],
     "dispatcher": ["pyproject.toml", "--extra", "dispatcher"],
     "trainer": ["pyproject.toml", "--extra", "trainer"],
     "build": ["--group", "build"],
@@ -189,12 +191,13 @@ def lock(arguments: list[str], cpu_index: str = CPU_INDEX) -> dict[str, str]:
         known = {name: version for file in FILES if file != "torch-cpu" for name, version in pins(file).items()}
         # uv keeps the versions that its output file has so far.
         chosen.write_text("".join(f"{name}=={version}\n" for name, version in known.items()), encoding="utf-8")
-        _uv([*SETS["develop"], *SETS["build"], "--no-annotate", "--no-header", *arguments], chosen)
+        every = [*SETS["develop"], "--extra", "quality", *SETS["build"]]
+        _uv([*every, "--no-annotate", "--no-header", *arguments], chosen)
         for name, what in SETS.items():
             resolved = Path(folder) / f"pylock.{name}.toml"
             _uv([*what, "--constraint", str(chosen), "--format", "pylock.toml"], resolved)
             # The images are Linux.
-            systems = ("linux", "darwin") if name == "develop" else ("linux",)
+            systems = ("linux", "darwin") if name in ("develop", "quality") else ("linux",)
             for package in tomllib.loads(resolved.read_text(encoding="utf-8"))["packages"]:
                 pin, marker = f"{package['name']}=={package['version']}", package.get("marker")
                 wheels = _wheels(package, systems)

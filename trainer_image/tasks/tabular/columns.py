@@ -24,7 +24,8 @@ from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates
 
 ONE_HOT_CATEGORIES = 9
-# Interquartile ranges from the median beyond which nothing is further: what a linear model may still extrapolate to.
+# Interquartile ranges from the median: what a linear model may still extrapolate to. Beyond, the inputs grow by their
+# logarithm only: trees tell large values apart by it, and whatever multiplies its inputs cuts them off here.
 FURTHEST = 10.0
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
@@ -35,7 +36,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 @dataclass(frozen=True)
 class NumberColumn:
-    """x → (x - centre) * scale, at most ±FURTHEST.
+    """x → (x - centre) * scale, growing by its logarithm only beyond ±FURTHEST.
 
     indicator: a second input says that the value is missing
     strays:    training held cells that are no number; such cells count as missing, else they are an error
@@ -60,8 +61,10 @@ class NumberColumn:
     def inputs(self, values: Doubles) -> Doubles:
         """(rows, width)"""
         missing = ~np.isfinite(values)
-        scaled = np.clip((np.where(missing, self.centre, values) - self.centre) * self.scale, -FURTHEST, FURTHEST)
-        return np.stack([scaled, missing], axis=1)[:, : self.width]
+        with np.errstate(over="ignore"):
+            scaled = np.nan_to_num((np.where(missing, self.centre, values) - self.centre) * self.scale)
+        beyond = np.copysign(np.log(np.maximum(np.abs(scaled) / FURTHEST, 1)), scaled)
+        return np.stack([np.clip(scaled, -FURTHEST, FURTHEST) + beyond, missing], axis=1)[:, : self.width]
 
 
 @dataclass(frozen=True)

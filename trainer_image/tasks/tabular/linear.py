@@ -1,4 +1,4 @@
-"""The linear model that a table's network begins as, fitted in closed form or nearly so.
+"""Linear models of tables, fitted in closed form or nearly so: a candidate, and what the network begins as.
 
 On small or noisy tables a linear model is hard to beat; beginning as a well regularised one, the network has only what
 is not linear left to learn, and early stopping may leave it at that.
@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from trainer_image.tasks.tabular.columns import FURTHEST, Preprocessing
 
 # The rows that are worth fitting on: of more, callers pass so many evenly spaced ones.
 MOST_ROWS = 20_000
+# Categories of a column, the most frequent ones, that have a weight of their own where the network has an embedding.
+MOST_SHOWN = 30
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -42,21 +46,59 @@ def ridge(x: Array, y: Array) -> tuple[Array, Array]:
     return weight[None], np.array([centre - weight @ mean])
 
 
-def logistic(x: Array, y: np.ndarray[Any, np.dtype[np.int64]], classes: int) -> tuple[Array, Array]:
-    """Multinomial logistic regression with the usual penalty (C = 1): weights (classes, features), bias (classes,)."""
+def logistic(
+    x: Array,
+    y: np.ndarray[Any, np.dtype[np.int64]],
+    classes: int,
+    strength: float = 1.0,
+    begin: tuple[Array, Array] | None = None,
+) -> tuple[Array, Array]:
+    """Multinomial logistic regression with the usual penalty: weights (classes, features), bias (classes,).
+
+    strength: how strong it may become, scikit-learn's C; begin: weights and bias to begin with, e.g. of a weaker one
+    """
     scaled, mean, spread = _standardised(x)
     inputs, targets = torch.from_numpy(scaled), torch.from_numpy(y)
-    weight = torch.zeros(classes, x.shape[1], dtype=torch.float64, requires_grad=True)
-    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    first = np.zeros((classes, x.shape[1])), np.zeros(classes)
+    if begin is not None:
+        known = np.where(np.isfinite(spread), spread, 0.0)
+        first = begin[0] * known, begin[1] + begin[0] @ mean
+    weight, bias = (torch.from_numpy(each.copy()).requires_grad_() for each in first)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()
         fit = functional.cross_entropy(inputs @ weight.T + bias, targets)
-        total = fit + weight.square().sum() / (2 * len(y))
+        total = fit + weight.square().sum() / (2 * len(y) * strength)
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
     optimizer.step(objective)  # type: ignore[no-untyped-call]
     slopes = weight.detach().numpy() / spread
     return slopes, bias.detach().numpy() - slopes @ mean
+
+
+class LinearModel(nn.Module):
+    """dense and codes → (rows, 1, outputs). Of a column with many categories the most frequent ones have a weight."""
+
+    def __init__(self, columns: Preprocessing, outputs: int) -> None:
+        super().__init__()
+        self.shown = [min(count, MOST_SHOWN) for count in columns.cardinalities]
+        width = columns.dense_width + sum(self.shown)
+        # In double precision, as they were fitted: a narrow column far from zero has a large weight and a large bias.
+        self.weight = nn.Parameter(torch.zeros(outputs, width, dtype=torch.float64), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float64), requires_grad=False)
+
+    def inputs(self, dense: Tensor, codes: Tensor) -> Tensor:
+        """(rows, width), float64"""
+        parts = [dense.double().clamp(-FURTHEST, FURTHEST)]
+        for number, shown in enumerate(self.shown):
+            hot = functional.one_hot(codes[:, number].clamp(max=shown), shown + 1)
+            parts.append(hot[:, :shown].double())
+        return torch.cat(parts, dim=1)
+
+    def fill(self, weight: Array, bias: Array) -> None:
+        self.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        return functional.linear(self.inputs(dense, codes), self.weight, self.bias).unsqueeze(1)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.tasks.base import Share, Size
+from trainer_image.tasks.tabular.columns import FURTHEST
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class TabularNetwork(nn.Module):
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         embedded = [*(embed(codes[:, number]) for number, embed in enumerate(self.embeddings))]
+        dense = dense.clamp(-FURTHEST, FURTHEST)
         features = torch.cat([dense, *embedded], dim=1)
         x = torch.cat([smooth_clip(dense), *embedded], dim=1).unsqueeze(1).expand(-1, self.members, -1)
         for layer in self.layers:

@@ -35,9 +35,12 @@ from trainer_image.tasks.base import (
     spaced,
     take,
 )
+from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import class_table, judge
-from trainer_image.tasks.tabular import fit, leakage, linear
-from trainer_image.tasks.tabular.columns import Ints, Preprocessing
+from trainer_image.tasks.tabular import boosted, fit, leakage, linear
+from trainer_image.tasks.tabular.boosted import BoostedTrees
+from trainer_image.tasks.tabular.candidates import Linear
+from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular.presets import preset
 from trainer_image.tasks.tabular.target import Array, ClassTarget, Target, ValueTarget, fit_target, target_from_json
@@ -74,6 +77,13 @@ class TabularPredictor(Predictor):
     def build_model(self) -> nn.Module:
         columns = self.preprocessing
         return TabularNetwork(columns.dense_width, columns.cardinalities, self.target.outputs, self.sizes)
+
+    def build_candidate(self, name: str, chosen: Json) -> nn.Module:
+        if name == Linear.name:
+            return linear.LinearModel(self.preprocessing, self.target.outputs)
+        if name == BoostedTrees.name:
+            return boosted.unfitted(chosen, self.preprocessing, self.target)
+        return super().build_candidate(name, chosen)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes), or values in the target's unit (rows,)."""
@@ -177,7 +187,7 @@ class TabularProblem(Problem):
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         assert isinstance(model, TabularNetwork)
         some = spaced(self.splits, fit_on, linear.MOST_ROWS)
-        x, y = some["dense"].double().numpy(), some["target"].numpy()
+        x, y = some["dense"].double().clamp(-FURTHEST, FURTHEST).numpy(), some["target"].numpy()
         if not x.shape[1]:
             return
         target = self.predictor.target
@@ -188,6 +198,10 @@ class TabularProblem(Problem):
         with torch.no_grad():
             model.skip.weight[:, : x.shape[1]] = torch.from_numpy(weight)
             model.skip.bias.copy_(torch.from_numpy(bias))
+
+    def candidates(self) -> Sequence[Candidate]:
+        parts = self.splits, self.predictor.preprocessing, self.predictor.target
+        return Linear(*parts), BoostedTrees(*parts)
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, TabularNetwork)
@@ -230,7 +244,7 @@ class TabularProblem(Problem):
 
     def _flat(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Inputs of a linear model: what the network sees, embedded columns one-hot up to their 30 first categories."""
-        parts = [batch["dense"].numpy()]
+        parts = [batch["dense"].clamp(-FURTHEST, FURTHEST).numpy()]
         for column, count in enumerate(self.predictor.preprocessing.cardinalities):
             shown = min(count, 30)
             codes = batch["codes"][:, column].clamp(max=shown)

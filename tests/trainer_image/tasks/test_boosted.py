@@ -1,0 +1,245 @@
+"""What competes with a table's network: trees as tensors, and the linear model."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.world.training_data import write_csv
+from trainer_image.tasks.base import Problem, TaskSettings
+from trainer_image.tasks.candidates import Allowance
+from trainer_image.tasks.tabular import boosting
+from trainer_image.tasks.tabular.boosted import BoostedTrees, TreeRows
+from trainer_image.tasks.tabular.candidates import Linear
+from trainer_image.tasks.tabular.task import TabularPredictor, TabularProblem
+from trainer_image.tasks.tabular.trees import TreeEnsemble, Trees
+
+TOWNS = [f"town {number}" for number in range(12)]
+
+
+def allowance(seconds: float = 60.0) -> Allowance:
+    return Allowance(seconds, 1, 0, threading.Event(), lambda: None)
+
+
+def problem(folder: Path, classes: int, rows: int = 240) -> TabularProblem:
+    """Numbers, some of them missing, a flag, and a town that matters. classes: 1 for values."""
+    random = np.random.default_rng(5)
+    a, b = random.normal(size=rows), random.normal(size=rows)
+    town = random.integers(0, len(TOWNS), rows)
+    said = a * b + np.sin(town * 7.0) + random.normal(scale=0.1, size=rows)
+    target: Any = np.round(said, 4)
+    if classes > 1:
+        target = [f"class {n}" for n in np.digitize(said, np.quantile(said, np.arange(1, classes) / classes))]
+    shown = ["" if hidden else value for value, hidden in zip(a, random.random(rows) < 0.2, strict=True)]
+    flag = np.where(b > 1, "no", "yes")
+    cells = [[shown[n], b[n], TOWNS[town[n]], flag[n], target[n]] for n in range(rows)]
+    write_csv(folder / "train.csv", ["a", "b", "town", "flag", "y"], cells)
+    return TabularProblem(folder, TaskSettings(target="y"))
+
+
+def outputs(made: Problem, module: torch.nn.Module, split: str = "test") -> torch.Tensor:
+    return made.predictor.outputs(module.eval(), made.splits[split])
+
+
+def fitted(made: TabularProblem) -> tuple[TreeEnsemble, dict[str, Any]]:
+    [trees] = [each for each in made.candidates() if each.name == "boosted trees"]
+    found = trees.fit(["train"], allowance(), None)
+    assert found is not None, trees.note
+    module, chosen = found
+    assert isinstance(module, TreeEnsemble)
+    return module, chosen
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_torch_adds_up_what_the_library_predicts(classes: int) -> None:
+    random = np.random.default_rng(classes)
+    x = random.normal(size=(300, 5)).astype(np.float32)
+    x[random.random(x.shape) < 0.15] = np.nan
+    said = np.nan_to_num(x[:, 0]) * np.nan_to_num(x[:, 1], nan=2.0)
+    y = np.digitize(said, np.quantile(said, np.arange(1, classes) / classes)) if classes > 1 else said
+    boosted = boosting.boost(x, y, classes, boosting.Settings(4, 0.1, 3, 1), 20, lambda: True)
+    base = boosting.first_margins(y, classes)
+    trees = boosted.trees(20)
+
+    value = trees.value[_leaves(trees, x)].reshape(len(x), -1, len(base)).sum(1, dtype=np.float64) + base
+
+    np.testing.assert_allclose(value, boosted.margins(x, base, 20), rtol=0, atol=3e-6)
+    assert len(trees.roots) == 20 * len(base)
+
+
+def _leaves(trees: Trees, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """By a loop over rows and trees, as a person would follow them."""
+    ends = np.empty((len(x), len(trees.roots)), np.int64)
+    for row, tree in np.ndindex(*ends.shape):
+        node = int(trees.roots[tree])
+        while trees.left[node] != node:
+            value = x[row, trees.feature[node]]
+            left = trees.missing_left[node] if np.isnan(value) else value < trees.threshold[node]
+            node = int(trees.left[node] if left else trees.right[node])
+        ends[row, tree] = node
+    return ends
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(tmp_path: Path, classes: int) -> None:
+    made = problem(tmp_path, classes)
+    module, chosen = fitted(made)
+    again = made.predictor.build_candidate("boosted trees", chosen)
+    again.load_state_dict(module.state_dict())
+    predicted = outputs(made, module)
+    assert torch.equal(outputs(made, again), predicted)
+
+    test = made.splits["test"]
+    x = module.inputs(test["dense"], test["codes"]).numpy()
+    assert np.isnan(x).any()
+    fields = ("roots", "feature", "threshold", "left", "right", "missing_left", "value")
+    trees = Trees(**{name: getattr(module, name).numpy() for name in fields}, depth=module.shape.depth)
+    sums = trees.value[_leaves(trees, x)].astype(np.float64).reshape(len(x), -1, module.outputs).sum(1)
+    margins = torch.from_numpy(sums + module.base.numpy())
+    if classes == 2:
+        margins = torch.cat([torch.zeros_like(margins), margins], 1)
+    target = made.predictor.target
+    expected = margins.softmax(1) if classes > 1 else margins[:, 0] * target.spread + target.centre  # type: ignore[union-attr]
+    torch.testing.assert_close(predicted.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_trees_find_what_a_linear_model_cannot(tmp_path: Path, classes: int) -> None:
+    made = problem(tmp_path, classes, rows=360)
+    linear, trees = made.candidates()
+    name = made.selection.name
+    scores = []
+    for each in (linear, trees):
+        found = each.fit(["train"], allowance(), None)
+        assert found is not None
+        scores.append(made.predictor.score(outputs(made, found[0]), made.splits["test"])[name])
+    assert made.selection.better(scores[1], scores[0])
+
+
+def test_the_same_seed_and_choice_give_the_same_trees(tmp_path: Path) -> None:
+    made = problem(tmp_path, 2)
+    module, chosen = fitted(made)
+    trees = BoostedTrees(made.splits, made.predictor.preprocessing, made.predictor.target)
+    found = [trees.fit(["train", "validation"], allowance(), chosen) for _ in range(2)]
+    (first, again), (second, _) = [each for each in found if each is not None]
+    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+    assert again["ensembles"] == chosen["ensembles"]
+    assert not torch.equal(outputs(made, first), outputs(made, module))
+
+
+@pytest.mark.parametrize("name", ["roots", "left", "right", "feature"])
+@pytest.mark.parametrize("wrong", [-1, 10_000_000])
+def test_a_strangers_trees_that_point_beyond_their_nodes_are_refused(tmp_path: Path, name: str, wrong: int) -> None:
+    made = problem(tmp_path, 1, rows=60)
+    module, chosen = fitted(made)
+    tensors = module.state_dict()
+    tensors[name] = tensors[name].clone()
+    tensors[name][-1] = wrong
+    with pytest.raises(ValueError, match=f"the trees' tensor '{name}' points beyond"):
+        made.predictor.build_candidate("boosted trees", chosen).load_state_dict(tensors)
+
+
+def test_a_strangers_trees_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
+    made = problem(tmp_path, 1, rows=60)
+    module, _ = fitted(made)
+    module.left.zero_()
+    module.right.zero_()
+    assert outputs(made, module).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 65}, {"depth": -1}, {"nodes": 2**25}, {"trees": 0}, {"trees": "many"}, {"extra": 1}]
+)
+def test_a_strangers_shape_of_trees_is_checked(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    made = problem(tmp_path, 1, rows=60)
+    shape = {"trees": 1, "nodes": 3, "depth": 1}
+    made.predictor.build_candidate("boosted trees", {"ensembles": [], "shape": shape})
+    with pytest.raises(ValueError, match="shape"):
+        made.predictor.build_candidate("boosted trees", {"ensembles": [], "shape": shape | wrong})
+
+
+def test_a_row_does_not_see_its_own_label_in_the_statistics_of_its_category(tmp_path: Path) -> None:
+    made = problem(tmp_path, 1)
+    parts = ["train"], made.predictor.preprocessing, made.predictor.target, 0
+    before = TreeRows(made.splits, *parts)
+    train = dict(made.splits["train"])
+    train["target"] = train["target"].clone()
+    train["target"][7] += 1000.0
+    after = TreeRows({**made.splits, "train": train}, *parts)
+    assert np.array_equal(before.x[7], after.x[7], equal_nan=True)
+    town = train["codes"][:, 0] == train["codes"][7, 0]
+    others = town.numpy() & (before.folds != before.folds[7])
+    assert (before.x[others, -1] != after.x[others, -1]).all()
+
+
+def test_without_time_or_rows_trees_sit_out_and_say_so(tmp_path: Path) -> None:
+    made = problem(tmp_path, 1, rows=24)
+    _, trees = made.candidates()
+    assert trees.fit(["train"], allowance(0.1), None) is None
+    assert trees.note == "Boosted trees sat out: 0.1 s were too little time for them."
+    assert trees.fit(["train"], allowance(), None) is None
+    assert trees.note == "Boosted trees sat out: they need 30 rows to be fitted on."
+
+
+def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+    made = problem(tmp_path, 1)
+    _, trees = made.candidates()
+    stopped = replace(allowance(), stop=threading.Event())
+    stopped.stop.set()
+    assert trees.fit(["train"], stopped, None) is None
+
+
+def test_more_rows_than_are_fitted_on_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = problem(tmp_path, 1)
+    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.MOST_ROWS", 100)
+    _, trees = made.candidates()
+    assert trees.fit(["train"], allowance(), None) is not None
+    left = len(made.splits["train"]["target"]) - 100
+    assert trees.note == f"Boosted trees saw 100 evenly spaced rows; the other {left} were left out."
+
+
+def test_a_stronger_linear_model_is_chosen_only_where_the_rows_carry_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+
+    def strength(folder: Path, noise: float) -> float:
+        folder.mkdir()
+        x = random.normal(size=(120, 20))
+        y = x[:, 0] + x[:, 1] + random.normal(scale=noise, size=120) > 0
+        cells = [[*row, "yes" if label else "no"] for row, label in zip(x.round(3), y, strict=True)]
+        write_csv(folder / "train.csv", [*(f"x{n}" for n in range(20)), "y"], cells)
+        made = TabularProblem(folder, TaskSettings(target="y"))
+        linear, _ = made.candidates()
+        found = linear.fit(["train"], allowance(), None)
+        assert isinstance(linear, Linear)
+        assert found is not None
+        again = made.predictor.build_candidate("linear", found[1])
+        again.load_state_dict(found[0].state_dict())
+        assert torch.equal(outputs(made, again), outputs(made, found[0]))
+        return float(found[1]["strength"])
+
+    assert strength(tmp_path / "noise", 10.0) < strength(tmp_path / "clear", 0.05)
+
+
+def test_another_name_is_no_candidate_of_a_table(tmp_path: Path) -> None:
+    predictor = problem(tmp_path, 1, rows=40).predictor
+    assert isinstance(predictor, TabularPredictor)
+    with pytest.raises(ValueError, match="no candidate 'forest'"):
+        predictor.build_candidate("forest", {})
+
+
+def test_numbers_far_out_are_told_apart_by_trees_alone(tmp_path: Path) -> None:
+    cells = [[10.0**n, n] for n in range(9)] * 6
+    write_csv(tmp_path / "train.csv", ["x", "y"], cells)
+    made = TabularProblem(tmp_path, TaskSettings(target="y", types={"y": "number"}))
+    dense = made.splits["train"]["dense"]
+    assert len(dense[:, 0].unique()) == 9
+    network = made.predictor.build_model()
+    torch.nn.init.ones_(network.skip.weight)  # type: ignore[union-attr, arg-type]
+    far = outputs(made, network, "train")[dense[:, 0] >= 10]
+    assert len(far.unique()) == 1

@@ -1,0 +1,285 @@
+"""Boosted trees as a candidate: ensembles of several depths, of which the mean of the best is kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import nn
+
+from trainer_image.tasks.base import Batch, Json, restored, rows_in, spaced
+from trainer_image.tasks.candidates import Allowance
+from trainer_image.tasks.tabular.candidates import TableCandidate
+from trainer_image.tasks.tabular.columns import Preprocessing
+from trainer_image.tasks.tabular.target import ClassTarget, Target
+from trainer_image.tasks.tabular.trees import TreeEnsemble, TreeInputs, Trees, TreeShape
+
+if TYPE_CHECKING:  # imported where trees are fitted: predicting does without
+    from trainer_image.tasks.tabular.boosting import Boosted, Settings
+
+Array = np.ndarray[Any, Any]
+
+# Inputs times rows: 200 MB as the library is given them. Of more rows evenly spaced ones are fitted on.
+MOST_CELLS = 50_000_000
+MOST_ROWS = 500_000
+LEAST_ROWS = 30
+LEAST_SECONDS = 0.5
+# Up to so many rows the number of rounds is chosen with folds of the training rows: the validation rows are too few.
+FOLDED_ROWS, FOLDS = 2_000, 5
+DEPTHS = (4, 6, 3)
+# Deeper trees where there are rows enough for them, in place of shallow ones.
+MANY_ROWS, MANY_DEPTHS = 5_000, (6, 8, 4)
+MOST_ROUNDS = 3_000
+# Rates, the next one where not so many rounds at the one before are affordable.
+RATES, ENOUGH_ROUNDS = (0.05, 0.1, 0.2), 600
+# Rounds by which the pace is measured.
+PACE_ROUNDS = 5
+# More rows carry more rounds.
+REFIT_ROUNDS = 1.1
+# Of more classes statistics of categories would be more inputs than they are worth.
+MOST_STATISTICS = 10
+# So many rows at the overall mean are counted with those of a category.
+SMOOTHING = 10.0
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Trees of one depth, and how they are boosted."""
+
+    depth: Annotated[int, Field(ge=1, le=32)]
+    rate: Annotated[float, Field(gt=0, le=1)]
+    rounds: Annotated[int, Field(ge=1, le=10 * MOST_ROUNDS)]
+
+
+@dataclass(frozen=True)
+class ChosenTrees:
+    """What the fit chose, and the shape of what it left."""
+
+    ensembles: tuple[Ensemble, ...]
+    shape: TreeShape
+
+
+def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemble:
+    """Raises ValueError for what no fit returns."""
+    shape, classes = restored(ChosenTrees, chosen).shape, target.outputs
+    return TreeEnsemble(columns, _margins(classes), _statistics(classes), shape, two=classes == 2)
+
+
+def _margins(classes: int) -> int:
+    """Outputs of the trees; two classes have one, the log odds of the second."""
+    return 1 if classes <= 2 else classes
+
+
+def _statistics(classes: int) -> int:
+    """Figures of each category: the mean, or how frequent each class is."""
+    return _margins(classes) if classes <= MOST_STATISTICS else 0
+
+
+class BoostedTrees(TableCandidate):
+    """XGBoost's trees. More rows than memory is to hold twice are left out, evenly spaced."""
+
+    name = "boosted trees"
+
+    def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        if chosen is None and allowance.seconds < LEAST_SECONDS:
+            self.note = f"Boosted trees sat out: {allowance.seconds:.2g} s were too little time for them."
+            return None
+        if sum(rows_in(self.splits[name]) for name in fit_on) < LEAST_ROWS:
+            self.note = f"Boosted trees sat out: they need {LEAST_ROWS} rows to be fitted on."
+            return None
+        try:
+            from trainer_image.tasks.tabular import boosting  # noqa: F401
+        except Exception as error:  # the library says in its own way what it misses on this machine
+            why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            self.note = f"Boosted trees sat out, because XGBoost cannot be loaded here: {why}"
+            return None
+        rows = TreeRows(self.splits, fit_on, self.columns, self.target, allowance.seed)
+        fits = _Fits(rows, allowance)
+        made = fits.best() if chosen is None else fits.again(restored(ChosenTrees, chosen).ensembles)
+        if made is None:
+            self.note = "No time was left to fit the boosted trees once more on training and validation rows together."
+            return None
+        if rows.left_out:
+            self.note = f"Boosted trees saw {len(rows.y)} evenly spaced rows; the other {rows.left_out} were left out."
+        ensembles, trees = made
+        # As it comes back from a checkpoint or a model: lists for tuples.
+        found = {"ensembles": [asdict(each) for each in ensembles], "shape": asdict(trees.shape)}
+        model = unfitted(found, self.columns, self.target)
+        model.fill(trees, fits.base, rows.tables)
+        return model, found
+
+
+class TreeRows:
+    """The rows to fit on as trees see them.
+
+    x:      float32 (rows, inputs)
+    y:      classes, or values as the network learns them, (rows,)
+    folds:  (rows,), of each row a number below FOLDS
+    tables: statistics of each embedded column's categories (categories + 1, statistics), from all rows; `x` of a row
+            has those from the rows of other folds: its own label must not be seen in its input
+    """
+
+    def __init__(
+        self, splits: Mapping[str, Batch], fit_on: Sequence[str], columns: Preprocessing, target: Target, seed: int
+    ) -> None:
+        self.classes, self._splits, self._target = target.outputs, splits, target
+        self._inputs = TreeInputs(columns, _statistics(self.classes))
+        self._most = min(MOST_ROWS, MOST_CELLS // max(1, self._inputs.width))
+        some = spaced(splits, fit_on, self._most)
+        self.y = self._labels(some)
+        self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
+        self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
+        codes, counts = some["codes"].numpy(), columns.cardinalities
+        every = np.ones(len(self.y), np.bool_)
+        self.tables = [self._table(codes[:, n], count, every) for n, count in enumerate(counts)]
+        means = [table[codes[:, n]] for n, table in enumerate(self.tables)]
+        for fold in range(FOLDS):
+            inside = self.folds == fold
+            for n, count in enumerate(counts):
+                means[n][inside] = self._table(codes[:, n], count, ~inside)[codes[inside, n]]
+        self.x = self._inputs.of(some["dense"], some["codes"], [torch.from_numpy(each) for each in means]).numpy()
+
+    def held(self) -> tuple[Array, Array]:
+        """(x, y) of the validation rows."""
+        some = spaced(self._splits, ["validation"], self._most)
+        x = [torch.from_numpy(table[some["codes"][:, n].numpy()]) for n, table in enumerate(self.tables)]
+        return self._inputs.of(some["dense"], some["codes"], x).numpy(), self._labels(some)
+
+    def _labels(self, batch: Batch) -> Array:
+        labels = batch["target"].numpy()
+        if isinstance(self._target, ClassTarget):
+            return labels
+        return (labels.astype(np.float64) - self._target.centre) / self._target.spread
+
+    def _table(self, codes: Array, count: int, among: Array) -> Array:
+        """Statistics of each category among these rows, drawn to those of all: float32 (count, statistics)."""
+        y = self.y[among].astype(np.float64)
+        columns = [y] if self.classes <= 2 else [(y == label).astype(float) for label in range(self.classes)]
+        columns = columns if _statistics(self.classes) else []
+        rows = np.bincount(codes[among], minlength=count) + SMOOTHING
+        sums = [
+            np.bincount(codes[among], column, count) + SMOOTHING * (column.mean() if len(column) else 0.0)
+            for column in columns
+        ]
+        found = np.stack([each / rows for each in sums], axis=1) if sums else np.zeros((count, 0))
+        return found.astype(np.float32)
+
+
+class _Fits:
+    """One fit of the candidate: several ensembles within its allowance."""
+
+    def __init__(self, rows: TreeRows, allowance: Allowance) -> None:
+        from trainer_image.tasks.tabular import boosting
+
+        self._boosting, self._rows, self._allowance = boosting, rows, allowance
+        self._deadline = time.monotonic() + allowance.seconds
+        self.base = boosting.first_margins(rows.y, rows.classes)
+
+    def best(self) -> tuple[list[Ensemble], Trees] | None:
+        """Those whose loss on rows that they have not seen is within chance of the least: the mean of these."""
+        many = len(self._rows.y) >= MANY_ROWS
+        depths = MANY_DEPTHS if many else DEPTHS
+        found: list[tuple[Ensemble, Trees, Array]] = []
+        for number, depth in enumerate(depths):
+            left = self._deadline - time.monotonic()
+            if found and (left < 0.1 * self._allowance.seconds or self._allowance.stop.is_set()):
+                break
+            found.append(self._one(depth, time.monotonic() + left / (len(depths) - number)))
+        if self._allowance.stop.is_set():
+            return None
+        least = min(found, key=lambda each: float(each[2].mean()))[2]
+        kept = [each for each in found if _within_chance(each[2] - least)]
+        return [each[0] for each in kept], Trees.joined([each[1] for each in kept])
+
+    def again(self, ensembles: Sequence[Ensemble]) -> tuple[list[Ensemble], Trees] | None:
+        """The same ensembles of these rows; None where time does not last."""
+        made = []
+        for each in ensembles:
+            rounds = round(REFIT_ROUNDS * each.rounds)
+            boosted = self._boost(self._settings(each.depth, each.rate), rounds, self._deadline)
+            if boosted.rounds < rounds:
+                return None
+            made.append(boosted.trees(rounds))
+        return list(ensembles), Trees.joined(made)
+
+    def _one(self, depth: int, deadline: float) -> tuple[Ensemble, Trees, Array]:
+        """An ensemble of this depth, and the loss of each row that it has not seen."""
+        rows = self._rows
+        folded = len(rows.y) <= FOLDED_ROWS
+        rate = self._rate(depth, deadline, FOLDS + 1 if folded else 1)
+        settings = self._settings(depth, rate)
+        if folded:
+            return self._folded(settings, deadline)
+        held = rows.held()
+        boosted = self._boost(settings, MOST_ROUNDS, deadline, held=held)
+        rounds = boosted.rounds
+        loss = self._boosting.losses(boosted.margins(held[0], self.base, rounds), held[1], rows.classes)
+        return Ensemble(depth, rate, rounds), boosted.trees(rounds), loss
+
+    def _folded(self, settings: Settings, deadline: float) -> tuple[Ensemble, Trees, Array]:
+        """The number of rounds is the one that is best for all folds together; then all rows are fitted on."""
+        rows = self._rows
+        fits: list[tuple[Array, Boosted]] = []
+        for fold in range(FOLDS):
+            inside = rows.folds == fold
+            left = deadline - time.monotonic()
+            until = time.monotonic() + left / (FOLDS + 1 - fold)
+            held = rows.x[inside], rows.y[inside]
+            fits.append((inside, self._boost(settings, MOST_ROUNDS, until, among=~inside, held=held)))
+        longest = max(len(boosted.curve) for _, boosted in fits)
+        curves = [np.pad(boosted.curve, (0, longest - len(boosted.curve)), mode="edge") for _, boosted in fits]
+        rounds = int(np.mean(curves, axis=0).argmin()) + 1
+        loss = np.zeros(len(rows.y))
+        for inside, boosted in fits:
+            base = self._boosting.first_margins(rows.y[~inside], rows.classes)
+            margins = boosted.margins(rows.x[inside], base, rounds)
+            loss[inside] = self._boosting.losses(margins, rows.y[inside], rows.classes)
+        # Its time was measured with the folds; cut short it is what it is.
+        boosted = self._boost(settings, rounds, self._deadline)
+        rounds = boosted.rounds
+        return Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss
+
+    def _settings(self, depth: int, rate: float) -> Settings:
+        return self._boosting.Settings(depth, rate, self._allowance.seed, self._allowance.threads)
+
+    def _rate(self, depth: int, deadline: float, fits: int) -> float:
+        """The slowest rate with which the time is enough for that many fits."""
+        ends: list[float] = []
+        self._boost(self._settings(depth, RATES[0]), PACE_ROUNDS, deadline, ends=ends)
+        # What comes before the first round is no part of it.
+        pace = float(np.median(np.diff(ends))) if len(ends) > 1 else np.inf
+        affordable = (deadline - time.monotonic()) / fits / pace
+        slow_enough = [rate for rate in RATES if affordable * rate >= ENOUGH_ROUNDS * RATES[0]]
+        return min(slow_enough, default=RATES[-1])
+
+    def _boost(
+        self,
+        settings: Settings,
+        rounds: int,
+        deadline: float,
+        among: Array | None = None,
+        held: tuple[Array, Array] | None = None,
+        ends: list[float] | None = None,
+    ) -> Boosted:
+        """Fits on all rows, or those `among` them, until the deadline; `ends` gets when each round ended."""
+        allowance, rows = self._allowance, self._rows
+
+        def go_on() -> bool:
+            allowance.beat()
+            now = time.monotonic()
+            if ends is not None:
+                ends.append(now)
+            return not allowance.stop.is_set() and now < deadline
+
+        x, y = (rows.x, rows.y) if among is None else (rows.x[among], rows.y[among])
+        return self._boosting.boost(x, y, rows.classes, settings, rounds, go_on, held)
+
+
+def _within_chance(worse: Array) -> bool:
+    """Whether the mean of these differences (rows,) from the best is not above its standard error."""
+    return bool(worse.mean() <= worse.std() / max(1, len(worse)) ** 0.5)

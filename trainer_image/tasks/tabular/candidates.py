@@ -1,0 +1,97 @@
+"""What competes with a table's network: their common part, and the linear model. boosted.py has the trees."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from trainer_image.tasks.base import Batch, Json, spaced
+from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.tabular import linear
+from trainer_image.tasks.tabular.columns import Preprocessing
+from trainer_image.tasks.tabular.linear import LinearModel
+from trainer_image.tasks.tabular.target import ClassTarget, Target
+
+Array = np.ndarray[Any, Any]
+
+# Penalties of the logistic regression that are tried, from a strong one to nearly none (scikit-learn's C).
+STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+MOST_COEFFICIENTS = 40_000_000
+
+
+class TableCandidate(Candidate):
+    """splits, columns and target: the problem's."""
+
+    def __init__(self, splits: Mapping[str, Batch], columns: Preprocessing, target: Target) -> None:
+        self.splits, self.columns, self.target = splits, columns, target
+
+    def fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        self.note = ""
+        return self._fit(fit_on, allowance, chosen)
+
+    @abstractmethod
+    def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        """As `fit`; `note` is empty."""
+
+    def scaled(self, labels: Tensor) -> Array:
+        """Classes as they are, values as the network learns them."""
+        if isinstance(self.target, ClassTarget):
+            return labels.numpy()
+        return (labels.double().numpy() - self.target.centre) / self.target.spread
+
+
+class Linear(TableCandidate):
+    """Ridge or logistic regression, its penalty chosen by leave-one-out error or on the validation rows."""
+
+    name = "linear"
+
+    def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        model = LinearModel(self.columns, self.target.outputs)
+        width = model.weight.shape[1]
+        if width > linear.MOST_ROWS // 4:
+            self.note = f"A linear model of {width} inputs takes too long to fit."
+            return None
+        x, y = self._rows(model, fit_on, min(linear.MOST_ROWS, MOST_COEFFICIENTS // max(1, width)))
+        if not isinstance(self.target, ClassTarget):
+            model.fill(*linear.ridge(x, y))
+            return model, {}
+        classes = self.target.outputs
+        if chosen is not None:
+            strength = float(chosen["strength"])
+            fitted = linear.logistic(x, y, classes, strength)
+        else:
+            held_x, held_y = self._rows(model, ["validation"], linear.MOST_ROWS)
+            strength, fitted = _strongest(x, y, held_x, held_y, classes, allowance)
+        model.fill(*fitted)
+        return model, {"strength": strength}
+
+    def _rows(self, model: LinearModel, names: Sequence[str], most: int) -> tuple[Array, Array]:
+        some = spaced(self.splits, names, most)
+        return model.inputs(some["dense"], some["codes"]).numpy(), self.scaled(some["target"])
+
+
+def _strongest(
+    x: Array, y: Array, held_x: Array, held_y: Array, classes: int, allowance: Allowance
+) -> tuple[float, tuple[Array, Array]]:
+    """The strength with the least log loss of the held-out rows, and its fit; each begins where the last ended."""
+    began = time.monotonic()
+    best: tuple[float, float, tuple[Array, Array]] | None = None
+    fitted, worse = None, 0
+    for strength in STRENGTHS:
+        fitted = linear.logistic(x, y, classes, strength, fitted)
+        logits = held_x @ fitted[0].T + fitted[1]
+        loss = float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(held_y)), held_y]).mean())
+        allowance.beat()
+        if best is None or loss < best[0]:
+            best, worse = (loss, strength, fitted), 0
+        else:
+            worse += 1
+        if worse == 2 or allowance.stop.is_set() or 2 * (time.monotonic() - began) > allowance.seconds:
+            break
+    assert best is not None
+    return best[1], best[2]

@@ -1,0 +1,170 @@
+"""Decision trees as tensors, and torch alone to evaluate them: what boosted trees are at rest.
+
+A tree's inputs are what the network sees, with two differences. A number that is missing is NaN, and each split says to
+which side such a row goes. A column with many categories is two kinds of input: the category's place by frequency, and
+what the target was in training rows of that category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainer_image.tasks.base import Size
+from trainer_image.tasks.tabular.columns import Preprocessing
+
+# Places in trees (rows times trees) that are followed at a time.
+_AT_ONCE = 2**21
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class TreeShape:
+    """How many trees (a multiple of the target's outputs) and nodes there are, and steps from a root at most."""
+
+    trees: Size
+    nodes: Size
+    depth: Annotated[int, Field(ge=0, le=64)]
+
+
+@dataclass(frozen=True)
+class Trees:
+    """The nodes of all trees, each array (nodes,); a leaf is its own child on both sides, and alone has a value.
+
+    A row goes left where its feature is below the threshold. roots (trees,): tree t adds to output t modulo the number
+    of outputs.
+    """
+
+    roots: Array
+    feature: Array
+    threshold: Array
+    left: Array
+    right: Array
+    missing_left: Array
+    value: Array
+    depth: int
+
+    @classmethod
+    def joined(cls, ensembles: Sequence[Trees]) -> Trees:
+        """The mean of several."""
+        starts = np.cumsum([0, *(len(each.feature) for each in ensembles)])
+        moved = list(zip(ensembles, starts, strict=False))
+        return cls(
+            roots=np.concatenate([each.roots + start for each, start in moved]),
+            feature=np.concatenate([each.feature for each in ensembles]),
+            threshold=np.concatenate([each.threshold for each in ensembles]),
+            left=np.concatenate([each.left + start for each, start in moved]),
+            right=np.concatenate([each.right + start for each, start in moved]),
+            missing_left=np.concatenate([each.missing_left for each in ensembles]),
+            value=np.concatenate([each.value for each in ensembles]) / len(ensembles),
+            depth=max(each.depth for each in ensembles),
+        )
+
+    @property
+    def shape(self) -> TreeShape:
+        return TreeShape(len(self.roots), len(self.feature), self.depth)
+
+
+class TreeInputs(nn.Module):
+    """dense (rows, dense_width) and codes (rows, embedded columns) → what trees split by, (rows, width)."""
+
+    def __init__(self, columns: Preprocessing, statistics: int) -> None:
+        super().__init__()
+        # Which inputs of `dense` say that another one is missing.
+        self.missing: list[tuple[int, int]] = []
+        at = 0
+        for column in columns.measured:
+            if column.indicator:
+                self.missing.append((at, at + 1))
+            at += column.width
+        self.statistics = nn.ParameterList(
+            nn.Parameter(torch.zeros(count, statistics), requires_grad=False) for count in columns.cardinalities
+        )
+        self.width = columns.dense_width + len(columns.cardinalities) * (1 + statistics)
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        means = [table[codes[:, number]] for number, table in enumerate(self.statistics)]
+        return self.of(dense, codes, means)
+
+    def of(self, dense: Tensor, codes: Tensor, means: Sequence[Tensor]) -> Tensor:
+        """The same with each embedded column's statistics (rows, statistics) given, not looked up."""
+        dense = dense.clone()
+        for value, indicator in self.missing:
+            dense[:, value].masked_fill_(dense[:, indicator] > 0, torch.nan)
+        return torch.cat([dense, codes.float(), *means], dim=1)
+
+
+class TreeEnsemble(nn.Module):
+    """dense and codes → (rows, 1, outputs): what the trees add up to, from `base` on.
+
+    two: there are two classes and one output, the log odds of the second; the first one's is zero
+    """
+
+    roots: Tensor
+    feature: Tensor
+    threshold: Tensor
+    left: Tensor
+    right: Tensor
+    missing_left: Tensor
+    value: Tensor
+    base: Tensor
+
+    def __init__(self, columns: Preprocessing, outputs: int, statistics: int, shape: TreeShape, *, two: bool) -> None:
+        super().__init__()
+        if shape.trees % outputs:
+            raise ValueError(f"{shape.trees} trees for {outputs} outputs")
+        self.inputs = TreeInputs(columns, statistics)
+        self.shape, self.outputs, self.two = shape, outputs, two
+        for name in ("feature", "left", "right"):
+            self.register_buffer(name, torch.zeros(shape.nodes, dtype=torch.int32))
+        self.register_buffer("roots", torch.zeros(shape.trees, dtype=torch.int32))
+        self.register_buffer("threshold", torch.zeros(shape.nodes))
+        self.register_buffer("missing_left", torch.zeros(shape.nodes, dtype=torch.bool))
+        self.register_buffer("value", torch.zeros(shape.nodes))
+        self.register_buffer("base", torch.zeros(outputs))
+        self.register_load_state_dict_post_hook(_check)  # type: ignore[no-untyped-call]
+
+    def fill(self, trees: Trees, base: Array, statistics: Sequence[Array]) -> None:
+        """Takes over what was fitted. base: (outputs,); statistics: (categories + 1, statistics) of each column."""
+        filled = {
+            f"inputs.statistics.{number}": torch.from_numpy(table.astype(np.float32))
+            for number, table in enumerate(statistics)
+        }
+        for name in ("roots", "feature", "threshold", "left", "right", "missing_left", "value"):
+            filled[name] = torch.from_numpy(getattr(trees, name))
+        self.load_state_dict({**filled, "base": torch.from_numpy(base.astype(np.float32))})
+
+    def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
+        x = self.inputs(dense, codes)
+        portion = max(1, _AT_ONCE // len(self.roots))
+        sums = torch.cat([self._sums(part) for part in x.split(portion)]) if len(x) else x.new_zeros(0, self.outputs)
+        if self.two:
+            sums = torch.cat([torch.zeros_like(sums), sums], dim=1)
+        return sums.unsqueeze(1)
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """(rows, outputs). As many steps as the deepest tree has: whoever has arrived at a leaf stays there."""
+        nodes = self.roots.long().expand(len(x), -1)
+        for _ in range(self.shape.depth):
+            values = x.gather(1, self.feature[nodes].long())
+            goes_left = torch.where(values.isnan(), self.missing_left[nodes], values < self.threshold[nodes])
+            nodes = torch.where(goes_left, self.left[nodes], self.right[nodes]).long()
+        # In double precision, so that the order of hundreds of small terms does not matter.
+        added = self.value[nodes].double().view(len(x), -1, self.outputs).sum(1)
+        return (added + self.base).float()
+
+
+def _check(module: nn.Module, _: object) -> None:
+    """Raises ValueError where a tensor, which may be a stranger's, points outside of what is there."""
+    assert isinstance(module, TreeEnsemble)
+    nodes = module.shape.nodes
+    for name, bound in (("roots", nodes), ("left", nodes), ("right", nodes), ("feature", module.inputs.width)):
+        tensor = getattr(module, name)
+        if not tensor.is_meta and not bool(((tensor >= 0) & (tensor < bound)).all()):
+            raise ValueError(f"the trees' tensor '{name}' points beyond {bound}")
