@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import group_numbers
 from trainer_image.limits import Limits
+from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.stretches import Stretches
 
@@ -156,7 +157,12 @@ class Example:
 
 
 class Predictor(ABC):
-    """All that a published model needs: made from `model.json` alone."""
+    """All that a published model needs: made from `model.json` alone.
+
+    calibration: how probabilities are scaled before they are `score`'s, and how the answers are decided: see `use`
+    """
+
+    calibration: Calibration = UNCALIBRATED
 
     @abstractmethod
     def build_model(self) -> nn.Module:
@@ -198,6 +204,11 @@ class Predictor(ABC):
         For models whose outputs for people are sums over many predictions, which cannot be blended afterwards.
         """
         return None
+
+    def use(self, calibration: Calibration) -> None:
+        """Takes what `Problem.calibrate` found. Raises ValueError for one that is not for this model's classes."""
+        if calibration != UNCALIBRATED:
+            raise ValueError("models of this task have no calibration")
 
     def continuation(self, model: nn.Module, prompt: str, length: int, temperature: float, seed: int) -> str | None:
         """What the model writes after the prompt; None: models of this kind write nothing (`predict --prompt`).
@@ -264,6 +275,11 @@ class Problem(ABC):
     def resize(self, name: str) -> None:
         """Sets `recipe` and `predictor` to the size of this name; called before a network is built, several times."""
         raise ValueError(f"there is no size '{name}'")
+
+    def calibrate(self, outputs: Tensor) -> Calibration:
+        """What these outputs for the rows of the validation split show about probabilities and answers; none here:
+        outputs may be anything."""
+        return UNCALIBRATED
 
     def demonstrations(self, model: nn.Module) -> Json:
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""

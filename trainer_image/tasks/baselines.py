@@ -7,11 +7,12 @@ Fitting stops being worth its time on large data: of more than MOST_ROWS rows ca
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Figures
@@ -47,8 +48,11 @@ def linear_classes(model: Any, x: Any, y: Array, test_parts: Iterable[Any], test
     return metrics.classification(torch.from_numpy(probabilities), torch.from_numpy(test_y))
 
 
-def regression(x: Array, y: Array, test_parts: Iterable[Array], test_y: Array) -> dict[str, Figures]:
-    """The mean and ridge regression with a small penalty (so that collinear columns do no harm)."""
+def regression(
+    x: Array, y: Array, test_parts: Iterable[Array], test_y: Array, possible: Callable[[Tensor], Tensor]
+) -> dict[str, Figures]:
+    """The mean and ridge regression with a small penalty (so that collinear columns do no harm). possible: keeps
+    predictions within what the target can be, as the model's are."""
     from sklearn.linear_model import Ridge
 
     targets = torch.from_numpy(test_y).double()
@@ -56,7 +60,7 @@ def regression(x: Array, y: Array, test_parts: Iterable[Array], test_y: Array) -
     predicted = np.concatenate([model.predict(part) for part in test_parts])
     return {
         "trivial": metrics.regression(torch.full_like(targets, float(y.mean())), targets),
-        "linear": metrics.regression(torch.from_numpy(predicted), targets),
+        "linear": metrics.regression(possible(torch.from_numpy(predicted)), targets),
     }
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from torch import Tensor
 
 from trainer_image.data.numbers import MARKERS
-from trainer_image.tasks import metrics
-from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, TaskSettings
+from trainer_image.tasks import calibration, metrics
+from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, TaskSettings, rows_in
+from trainer_image.tasks.calibration import Calibration
 
 MOST_CLASSES = 1000
 SHOWN = 5
@@ -30,11 +31,14 @@ class ClassPredictor(Predictor):
 
     labels: tuple[str, ...]
 
+    def use(self, calibration: Calibration) -> None:
+        self.calibration = calibration.of(len(self.labels))
+
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
-        return metrics.classification(outputs, batch["target"])
+        return metrics.classification(outputs, batch["target"], self.calibration.decide(outputs))
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        return class_table("label", self.labels, outputs)
+        return class_table("label", self.labels, outputs, self.calibration)
 
 
 class ClassProblem(Problem):
@@ -43,14 +47,21 @@ class ClassProblem(Problem):
     predictor: ClassPredictor
 
     def findings(self, outputs: Tensor) -> Json:
-        target = self.splits["test"]["target"]
-        return metrics.classification_findings(outputs, target, self.predictor.labels, self.test_groups)
+        target, predictor = self.splits["test"]["target"], self.predictor
+        return metrics.classification_findings(
+            outputs, target, predictor.labels, self.test_groups, predictor.calibration
+        )
+
+    def calibrate(self, outputs: Tensor) -> Calibration:
+        return calibration.fit(outputs, self.splits["validation"]["target"], self.headline.name)
 
 
-def class_table(column: str, labels: Sequence[str], outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-    """Class probabilities (rows, classes) as `Predictor.predictions`: the likeliest label, then what each one has."""
+def class_table(
+    column: str, labels: Sequence[str], outputs: Tensor, calibrated: Calibration
+) -> tuple[list[str], list[list[str | float]]]:
+    """Class probabilities (rows, classes) as `Predictor.predictions`: the answer, then what each label has."""
     header = [column, *(f"p({label})" for label in labels)]
-    chosen = outputs.argmax(1).tolist()
+    chosen = calibrated.decide(outputs).tolist()
     return header, [[labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
 
 
@@ -71,6 +82,13 @@ def judge(problem: Problem, settings: TaskSettings, targets: Array, labels: Sequ
                 f"{figure.replace('_', ' ')} instead (train.metric changes that)."
             )
     problem.headline, problem.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, figure, "log_loss")
+    validation = problem.splits["validation"]
+    if problem.selection.name == "roc_auc" and rows_in(validation) and len(np.unique(validation["target"].numpy())) < 2:
+        problem.selection = metrics.CLASSIFICATION["log_loss"]
+        problem.notes.append(
+            f"The validation split has {noun}s of one class only, on which ROC AUC is not defined: the log loss "
+            "chooses the weights."
+        )
     problem.warnings += _doubtful(counts.tolist(), labels, of, noun)
 
 

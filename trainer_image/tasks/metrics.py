@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trainer_image.errors import ConfigInvalid
 from trainer_image.tasks.base import Figures, Json, Metric, RowGroups
+from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.intervals import Interval, calibration_by_chance, mean_interval, share_interval
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -50,12 +51,14 @@ def choose(metric: str, known: dict[str, Metric], headline: str, selection: str)
             f"Invalid configuration: train.metric: '{metric}' is no figure of this task; "
             f"one of {', '.join(known)} or auto would be right"
         )
-    return known[metric], known[metric]
+    # R² and RMSE put models of the same rows in the same order, and only RMSE is defined on any of them.
+    return known[metric], known["rmse" if metric == "r2" else metric]
 
 
 def first(name: str, figures: Figures) -> Figures:
-    """The same figures with `name` leading."""
-    return {name: figures[name], **{k: v for k, v in figures.items() if k != name}}
+    """The same figures with `name` leading, if it is among them: some are not defined on every row."""
+    leading = {name: figures[name]} if name in figures else {}
+    return leading | figures
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:
@@ -64,11 +67,13 @@ def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:
     return counts
 
 
-def classification(probabilities: Tensor, labels: Tensor) -> Figures:
-    """Figures of class probabilities (rows, classes) against labels (rows,) int64."""
+def classification(probabilities: Tensor, labels: Tensor, said: Tensor | None = None) -> Figures:
+    """Figures of class probabilities (rows, classes) against labels (rows,) int64. said: the answers, (rows,) int64,
+    where they are others than the likeliest classes. ROC AUC of more than two classes is the mean of each one against
+    the rest; there is none where all rows are of one class."""
     p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
-    predicted = p.argmax(1)
+    predicted = p.argmax(1) if said is None else said.numpy()
     counts = confusion_matrix(y, predicted, p.shape[1])
     hits, true, said = np.diag(counts), counts.sum(1), counts.sum(0)
     present = true > 0
@@ -79,41 +84,54 @@ def classification(probabilities: Tensor, labels: Tensor) -> Figures:
         "macro_f1": float((2 * hits[seen] / (true[seen] + said[seen])).mean()),
         "log_loss": float(-np.log(np.clip(p[np.arange(len(y)), y], np.finfo(np.float32).eps, 1)).mean()),
     }
-    if p.shape[1] == 2 and present.all():
-        figures["roc_auc"] = _roc_auc(p[:, 1], y)
+    if present.sum() > 1:
+        judged = np.array([1]) if p.shape[1] == 2 else np.flatnonzero(present)
+        figures["roc_auc"] = float(_roc_auc(p[:, judged], y[:, None] == judged).mean())
     return figures
 
 
-def _roc_auc(score: Floats, y: Ints) -> float:
-    """The share of (positive, negative) pairs in the right order, ties counted half (Mann-Whitney)."""
-    _, rank_of, count = np.unique(score, return_inverse=True, return_counts=True)
-    average = np.cumsum(count) - (count - 1) / 2
-    ranks = average[rank_of]
-    positives = int(y.sum())
-    negatives = len(y) - positives
-    return float((ranks[y == 1].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+def _roc_auc(scores: Floats, true: Bools) -> Floats:
+    """For each column of both (rows, columns), the share of (true, other) pairs of rows in the right order, ties
+    counted half (Mann-Whitney)."""
+    rows, columns = scores.shape
+    order = np.argsort(scores, axis=0)
+    ascending = np.take_along_axis(scores, order, 0).T
+    # Equal scores share the mean of their ranks.
+    new = np.ones((columns, rows), bool)
+    new[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
+    tie = np.cumsum(new) - 1
+    count = np.bincount(tie)
+    mean = np.cumsum(count) - (count - 1) / 2
+    ranks = mean[tie].reshape(columns, rows) - rows * np.arange(columns)[:, None]
+    hits = np.take_along_axis(true, order, 0).T
+    positives = hits.sum(1)
+    found: Floats = ((ranks * hits).sum(1) - positives * (positives + 1) / 2) / (positives * (rows - positives))
+    return found
 
 
 def regression(values: Tensor, targets: Tensor) -> Figures:
-    """Figures of predictions (rows,) against targets (rows,), both in the target's unit."""
+    """Figures of predictions (rows,) against targets (rows,), both in the target's unit. There is no R² where all
+    targets are the same, of one row above all."""
     v, t = values.double().numpy(), targets.double().numpy()
     residual = v - t
     spread = float(((t - t.mean()) ** 2).sum())
-    return {
-        "r2": 1 - float((residual**2).sum()) / spread if spread > 0 else 0.0,
-        "rmse": float(np.sqrt((residual**2).mean())),
-        "mae": float(np.abs(residual).mean()),
-    }
+    explained = {"r2": 1 - float((residual**2).sum()) / spread} if t.min() < t.max() and spread > 0 else {}
+    return explained | {"rmse": float(np.sqrt((residual**2).mean())), "mae": float(np.abs(residual).mean())}
 
 
 def classification_findings(
-    probabilities: Tensor, labels: Tensor, names: Sequence[str], test_groups: RowGroups | None = None
+    probabilities: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    test_groups: RowGroups | None = None,
+    calibrated: Calibration = UNCALIBRATED,
 ) -> Json:
     """What the report shows of class probabilities (rows, classes) against labels (rows,): confusions, figures of each
-    class, calibration, the worst mistakes. Intervals are `share_interval`'s, 95 %."""
+    class, calibration, the worst mistakes. Intervals are `share_interval`'s, 95 %. calibrated: how the probabilities
+    were scaled, and how the answers are decided."""
     p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
-    said = p.argmax(1)
+    said, likeliest = calibrated.decide(probabilities).numpy(), p.argmax(1)
     counts = confusion_matrix(y, said, len(names))
     groups = numbers_of(test_groups)
     return {
@@ -123,7 +141,8 @@ def classification_findings(
         "confusions": _confusions(counts),
         "per_class": [_of_class(counts, index, name, y, said, groups) for index, name in enumerate(names)],
         "intervals": {"accuracy": share_interval(said == y, groups)},
-        "calibration": calibration(p.max(1), said == y, groups),
+        "calibration": calibration(p.max(1), likeliest == y, groups) | {"temperature": calibrated.temperature},
+        "offsets": dict(zip(names, calibrated.offsets, strict=False)),
         "worst": _surest_mistakes(p, y, said, names),
     }
 

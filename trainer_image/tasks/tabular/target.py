@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, numbers
 from trainer_image.data.spill import Scratch
@@ -22,6 +23,9 @@ from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
 MOST_WHOLE_CLASSES = 20
 # Different labels that are counted; more only means "many".
 MOST_DISTINCT = 1_000_000
+# How far beyond the known values a prediction may go, as a share of their range, and where it stops before.
+MARGIN = 0.1
+NATURAL_ENDS = (0.0, 1.0, 100.0)
 Array = np.ndarray[Any, Any]
 
 
@@ -65,12 +69,15 @@ class ValueTarget:
     """A number; the network learns (value - centre) / spread. `encode` gives values, float32 (rows,).
 
     notation: how the training rows write it, and all others have to
+    low, high: what no prediction goes beyond
     """
 
     column: str
     centre: float = 0.0
     spread: float = 1.0
     notation: Notation = PLAIN
+    low: float | None = None
+    high: float | None = None
     outputs: ClassVar[int] = 1
 
     @property
@@ -96,9 +103,15 @@ class ValueTarget:
         return encoded
 
     def fitted(self, values: Array) -> ValueTarget:
-        """The same target with centre and spread of the training rows."""
+        """The same target with centre and spread of the training rows, and the range that they make believable."""
         spread = float(values.std(dtype=np.float64))
-        return replace(self, centre=float(values.mean(dtype=np.float64)), spread=spread or 1.0)
+        low, high = _believable(float(values.min()), float(values.max()))
+        return replace(self, centre=float(values.mean(dtype=np.float64)), spread=spread or 1.0, low=low, high=high)
+
+    def possible(self, values: Tensor) -> Tensor:
+        """Predictions (rows,) within what the training rows make believable: a count is never negative, and no price
+        far above the highest that is known."""
+        return values if self.low is None or self.high is None else values.clamp(self.low, self.high)
 
     def strata(self, labels: Array) -> Array:
         """Deciles, so that a small held-out part spans the whole range."""
@@ -106,6 +119,14 @@ class ValueTarget:
 
     def to_json(self) -> Json:
         return {"kind": "values", **asdict(self)}
+
+
+def _believable(low: float, high: float) -> tuple[float, float]:
+    """The range of known values, and a little more; never across an end that none of them crosses: 0 for counts and
+    prices, 1 and 100 for shares and percentages from above."""
+    margin = MARGIN * (high - low)
+    least = max(low - margin, 0.0) if low >= 0 else low - margin
+    return least, min([high + margin, *(end for end in NATURAL_ENDS if end >= high)])
 
 
 Target = ClassTarget | ValueTarget

@@ -17,7 +17,7 @@ from trainer_image.data.splits import Assignment, assign, find_tables
 from trainer_image.data.table import Table, compare_columns, no_such_column, read_table
 from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks import baselines, metrics
+from trainer_image.tasks import baselines, calibration, metrics
 from trainer_image.tasks.base import (
     Batch,
     Example,
@@ -36,6 +36,7 @@ from trainer_image.tasks.base import (
     take,
 )
 from trainer_image.tasks.candidates import Candidate
+from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.classes import class_table, judge
 from trainer_image.tasks.tabular import boosted, fit, leakage, linear
 from trainer_image.tasks.tabular.boosted import BoostedTrees
@@ -90,11 +91,17 @@ class TabularPredictor(Predictor):
         members: Tensor = model(batch["dense"], batch["codes"]).float()
         if isinstance(self.target, ClassTarget):
             return functional.softmax(members, dim=-1).mean(1)
-        return members.mean(1).squeeze(-1) * self.target.spread + self.target.centre
+        return self.target.possible(members.mean(1).squeeze(-1) * self.target.spread + self.target.centre)
+
+    def use(self, calibration: Calibration) -> None:
+        if isinstance(self.target, ValueTarget):
+            super().use(calibration)
+        else:
+            self.calibration = calibration.of(self.target.outputs)
 
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
         if isinstance(self.target, ClassTarget):
-            return metrics.classification(outputs, batch["target"])
+            return metrics.classification(outputs, batch["target"], self.calibration.decide(outputs))
         return metrics.regression(outputs, batch["target"])
 
     def tensors(
@@ -124,7 +131,7 @@ class TabularPredictor(Predictor):
         column = self.target.column
         if isinstance(self.target, ValueTarget):
             return [column], [[float(value)] for value in outputs]
-        return class_table(column, self.target.labels, outputs)
+        return class_table(column, self.target.labels, outputs, self.calibration)
 
 
 class TabularProblem(Problem):
@@ -235,7 +242,7 @@ class TabularProblem(Problem):
         target = self.predictor.target
         if isinstance(target, ClassTarget):
             return baselines.classification(x, y, self._flats(test), test["target"].numpy(), target.outputs)
-        return baselines.regression(x, y, self._flats(test), test["target"].numpy())
+        return baselines.regression(x, y, self._flats(test), test["target"].numpy(), target.possible)
 
     def _flats(self, batch: Batch) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
         """`_flat` in portions that memory has room for."""
@@ -263,10 +270,16 @@ class TabularProblem(Problem):
         return examples
 
     def findings(self, outputs: Tensor) -> Json:
-        labels = self.splits["test"]["target"]
-        if isinstance(self.predictor.target, ClassTarget):
-            return metrics.classification_findings(outputs, labels, self.predictor.target.labels, self.test_groups)
+        labels, target = self.splits["test"]["target"], self.predictor.target
+        if isinstance(target, ClassTarget):
+            calibrated = self.predictor.calibration
+            return metrics.classification_findings(outputs, labels, target.labels, self.test_groups, calibrated)
         return metrics.regression_findings(outputs, labels, self.test_groups)
+
+    def calibrate(self, outputs: Tensor) -> Calibration:
+        if isinstance(self.predictor.target, ValueTarget):
+            return UNCALIBRATED
+        return calibration.fit(outputs, self.splits["validation"]["target"], self.headline.name)
 
 
 def _read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None = None) -> Table:
