@@ -35,8 +35,8 @@ from trainer_image.tasks.base import (
     spaced,
     take,
 )
-from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
+from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import class_table, judge
 from trainer_image.tasks.tabular import boosted, fit, leakage, linear
 from trainer_image.tasks.tabular.boosted import BoostedTrees
