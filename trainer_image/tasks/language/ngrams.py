@@ -42,10 +42,12 @@ def baselines(train: Sequence[Bytes], test: Sequence[Bytes]) -> dict[str, Figure
     return found
 
 
-def sample(documents: Sequence[Bytes]) -> list[Bytes]:
-    """Evenly spaced documents of MOST_BYTES altogether, the last of them cut: all where there are no more."""
-    step = math.ceil(sum(map(len, documents)) / MOST_BYTES) or 1
-    chosen, left = [], MOST_BYTES
+def sample(documents: Sequence[Bytes], most: int | None = None) -> list[Bytes]:
+    """Evenly spaced documents of `most` bytes (MOST_BYTES) altogether, the last of them cut: all where there are no
+    more."""
+    left = max(1, MOST_BYTES if most is None else most)
+    step = math.ceil(sum(map(len, documents)) / left) or 1
+    chosen = []
     for document in documents[::step]:
         if left > 0:
             chosen.append(document[:left])

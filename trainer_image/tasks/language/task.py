@@ -33,7 +33,10 @@ from trainer_image.tasks.base import (
     matrices_decay,
     restored,
 )
+from trainer_image.tasks.candidates import Candidate
+from trainer_image.tasks.language import candidates as language_candidates
 from trainer_image.tasks.language import ngrams as language_ngrams
+from trainer_image.tasks.language.candidates import Mixture, NgramCandidate
 from trainer_image.tasks.language.chunks import FEW_DOCUMENTS, pieces
 from trainer_image.tasks.language.generate import continue_texts, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
@@ -51,6 +54,8 @@ LEAST_BYTES = 4096
 # 1.278 bits per byte after the same time).
 NGRAM_RATE = 3.0
 SHOWN_FILES = 1000
+# Columns of a model's outputs before those of single bytes.
+SUMS = 4
 FEWEST_GROUPS = 5
 SAMPLES, PROMPT_BYTES, SAMPLE_BYTES = 3, 64, 160
 
@@ -76,19 +81,31 @@ class LanguagePredictor(Predictor):
     def build_model(self) -> nn.Module:
         return LanguageNetwork(self.sizes)
 
+    def build_candidate(self, name: str, chosen: Json) -> nn.Module:
+        if name != NgramCandidate.name:
+            raise ValueError(f"models of this task have no candidate '{name}'")
+        return language_candidates.build(chosen)
+
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """(rows, 4): document, bytes scored in this window, their nats, how many of them were the likeliest byte."""
+        """(rows, 4 + context): document, bytes scored in this window, their nats, how many of them were the likeliest
+        byte; and the logarithm of each scored byte's probability, 0 at positions that are not scored."""
         logits: Tensor = model(batch["tokens"][:, :-1].long(), batch["matches"].long()).float()
         targets = batch["tokens"][:, 1:].long()
         counted = scored(batch)
-        nats = functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        nats = functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * counted
         hits = (logits.argmax(-1) == targets) & counted
-        return torch.stack(
-            [batch["document"].float(), counted.sum(1).float(), (nats * counted).sum(1), hits.sum(1).float()], 1
-        )
+        sums = [batch["document"].float(), counted.sum(1).float(), nats.sum(1), hits.sum(1).float()]
+        return torch.cat([torch.stack(sums, 1), -nats], 1)
+
+    def blend(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """For the choice of weights; its hits are the heaviest model's."""
+        return language_candidates.blended(outputs, weights, SUMS)
+
+    def mixture(self, models: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
+        return Mixture(models, weights)
 
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
-        _, count, nats, hits = outputs.double().sum(0).tolist()
+        _, count, nats, hits = outputs[:, :SUMS].double().sum(0).tolist()
         return language_ngrams.figures(nats / max(1.0, count) / math.log(2), hits / max(1.0, count))
 
     def read(self, data: Path, limits: Limits) -> Rows:
@@ -122,7 +139,7 @@ def scored(batch: Batch) -> Tensor:
 
 def by_document(outputs: Tensor) -> list[tuple[float, float]]:
     """(bytes, bits per byte) of each document, in order of their numbers."""
-    table = outputs.double().numpy()
+    table = outputs[:, :SUMS].double().numpy()
     number = table[:, 0].astype(np.int64)
     count, nats = (np.bincount(number, table[:, column]) for column in (1, 2))
     return [(float(c), float(n / max(1.0, c) / math.log(2))) for c, n in zip(count, nats, strict=True)]
@@ -225,6 +242,9 @@ class LanguageProblem(Problem):
 
     def model_description(self) -> Json:
         return {"architecture": asdict(self.predictor.sizes), "text": self.predictor.field}
+
+    def candidates(self) -> Sequence[Candidate]:
+        return [NgramCandidate({split: texts.contents() for split, texts in self._documents.items()})]
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         train = [content for split in fit_on for content in self._documents[split].contents()]

@@ -1,0 +1,94 @@
+"""The candidate of language models, an n-gram model (kneser_ney.py), and how it and the network predict together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainer_image.data.text_store import Bytes
+from trainer_image.tasks.base import restored
+from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.language import kneser_ney, ngrams
+from trainer_image.tasks.language.kneser_ney import KneserNey
+from trainer_image.units import format_bytes
+
+# Bytes counted in a second of the allowance: a twelfth of what one slow core counts of one order.
+BYTES_A_SECOND = 50_000
+Shapes = Annotated[
+    tuple[tuple[Annotated[int, Field(ge=1, le=2**26)], Annotated[int, Field(ge=1, le=2**28)]], ...],
+    Field(min_length=1, max_length=kneser_ney.MOST_ORDER + 1),
+]
+
+
+class NgramCandidate(Candidate):
+    name: ClassVar[str] = "n-grams"
+
+    def __init__(self, documents: Mapping[str, Sequence[Bytes]]) -> None:
+        """documents: of each split"""
+        self._documents = documents
+
+    def fit(
+        self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
+    ) -> tuple[nn.Module, dict[str, Any]] | None:
+        begun = time.monotonic()
+
+        def go_on() -> bool:
+            allowance.beat()
+            return not allowance.stop.is_set() and time.monotonic() - begun < allowance.seconds / 2
+
+        train = [text for split in fit_on for text in self._documents[split]]
+        size = sum(map(len, train))
+        most = min(ngrams.MOST_BYTES, int(BYTES_A_SECOND * allowance.seconds)) if chosen is None else chosen["bytes"]
+        self.note = "" if size <= most else f"counted on {format_bytes(most)} of the text, in evenly spaced documents"
+        train = ngrams.sample(train, most)
+        validation = ngrams.sample(self._documents["validation"], most) if chosen is None else None
+        order = kneser_ney.MOST_ORDER if chosen is None else int(chosen["order"])
+        orders = kneser_ney.counted(train, validation, order, go_on) if train and go_on() else []
+        if len(orders) < 3 or allowance.stop.is_set():
+            self.note = "the time budget is too short to count n-grams"
+            return None
+        order = len(orders) - 1 if chosen is None else order
+        orders = kneser_ney.pruned(orders)
+        shapes = [(len(order.contexts), len(order.following)) for order in orders]
+        model = KneserNey(shapes)
+        for table, found in zip(model.orders, orders, strict=True):
+            assert isinstance(table, kneser_ney.OrderTable)
+            table.fill(found)
+        return model, {"order": order, "bytes": most, "shapes": [list(shape) for shape in shapes]}
+
+
+def build(chosen: Mapping[str, Any]) -> KneserNey:
+    """The empty module; raises ValueError for what no fit returns."""
+    return KneserNey(restored(Shapes, chosen.get("shapes")))
+
+
+class Mixture(nn.Module):
+    """Several models of one text as one: the weighted mean of their probabilities, as logarithms."""
+
+    def __init__(self, models: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+        self.weights = tuple(weights)
+
+    def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
+        logs = [
+            model(tokens, matches).float().log_softmax(-1) + math.log(weight)
+            for model, weight in zip(self.models, self.weights, strict=True)
+        ]
+        return torch.stack(logs).logsumexp(0)
+
+
+def blended(outputs: Sequence[Tensor], weights: Sequence[float], first: int) -> Tensor:
+    """Outputs of a language model of which the columns from `first` on are logarithms of the true bytes' chances."""
+    heaviest = max(range(len(weights)), key=lambda number: weights[number])
+    logs = torch.stack([each[:, first:] + math.log(w) for each, w in zip(outputs, weights, strict=True)]).logsumexp(0)
+    found = outputs[heaviest].clone()
+    found[:, first:] = logs
+    found[:, 2] = -logs.sum(1)
+    return found

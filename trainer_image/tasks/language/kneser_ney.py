@@ -1,0 +1,248 @@
+"""An n-gram model of bytes: interpolated modified Kneser-Ney smoothing (Chen and Goodman 1999), counted by sorting.
+
+The longest contexts have the counts of what followed them, shorter ones how many different bytes stood before: a byte
+that only ever follows one other says little after a third. Discounts follow from the counts (their equation 26).
+
+Tokens are those of windows.py; before a document's MARK stand MARKs. A context is its hash, of 54 bits: of the
+millions that fit into memory hardly two are one. With the token behind it, it is a *pair*, one number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from trainer_image.data.text_store import Bytes
+from trainer_image.tasks.language.windows import MARK, VOCABULARY, stream
+
+Array = np.ndarray[Any, Any]
+MOST_ORDER = 12
+# Contexts that a model may have: at rest each takes 16 bytes, and each pair 6; there are about twice as many pairs.
+MOST_CONTEXTS = 2**21
+# Contexts up to this length are few: they are kept whatever their counts.
+KEPT_ORDER = 3
+# Bits a byte that a longer context has to bring, for which a model is twice as large.
+WORTH = 0.004
+TOKEN_BITS = 9
+# Positions whose distributions are computed at a time: 4 MiB of them.
+PORTION = 4096
+_BASE = 0x5851F42D4C957F2D
+_MIX = 0x2545F4914F6CDD1D
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is known of contexts of one length.
+
+    contexts: (n,) ascending hashes; ends: (n + 1,) the stretch of each among the pairs; following, chance: of each pair
+    the token and its discounted probability; backoff: (n,) the share of the shorter context's distribution; seen: (n,)
+    the counts of each, which a model has no need of
+    """
+
+    contexts: Array
+    ends: Array
+    following: Array
+    chance: Array
+    backoff: Array
+    seen: Array
+
+    def kept(self, which: Array) -> Order:
+        """The contexts where `which` (n,) is True."""
+        sizes = np.diff(self.ends)
+        pairs = np.repeat(which, sizes)
+        ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes[which])])
+        following, chance = self.following[pairs], self.chance[pairs]
+        return Order(self.contexts[which], ends, following, chance, self.backoff[which], self.seen[which])
+
+
+class Text:
+    """Documents with the hash of what stands before each token, of one length after another."""
+
+    def __init__(self, documents: Sequence[Bytes]) -> None:
+        tokens, starts = stream(documents)
+        self._tokens = tokens.astype(np.int64)
+        count = len(tokens) - 1
+        self._start = np.repeat(starts, np.diff(np.append(starts, count)))
+        self.following = self._tokens[1:]
+        self._hash = np.zeros(count, np.uint64)
+        self._length = 0
+
+    def longer(self) -> None:
+        """The contexts become longer by a token."""
+        at = np.maximum(np.arange(len(self._hash)) - self._length, self._start)
+        self._length += 1
+        factor = np.uint64(pow(_BASE, self._length, 2**64))
+        self._hash += (self._tokens[at] + 1).astype(np.uint64) * factor
+
+    def contexts(self) -> Array:
+        mixed = (self._hash ^ (self._hash >> np.uint64(31))) * np.uint64(_MIX)
+        return (mixed >> np.uint64(1 + TOKEN_BITS)).astype(np.int64)
+
+    def pairs(self) -> Array:
+        return (self.contexts() << TOKEN_BITS) | self.following
+
+
+def order_of(pairs: Array, counts: Array) -> Order:
+    """Discounted probabilities; pairs: ascending, all different; counts: of each."""
+    contexts, first = np.unique(pairs >> TOKEN_BITS, return_index=True)
+    ends = np.append(first, len(pairs))
+    total = np.add.reduceat(counts, first).astype(np.float64)
+    discount = _discounts(counts)[np.minimum(counts, 3)]
+    return Order(
+        contexts,
+        ends,
+        (pairs & (1 << TOKEN_BITS) - 1).astype(np.int16),
+        ((counts - discount) / np.repeat(total, np.diff(ends))).astype(np.float32),
+        (np.add.reduceat(discount, first) / total).astype(np.float32),
+        total,
+    )
+
+
+def _discounts(counts: Array) -> Array:
+    """(4,): taken off a count of 0, 1, 2, and 3 or more."""
+    n1, n2, n3, n4 = (float(n) for n in np.bincount(np.minimum(counts, 5), minlength=6)[1:5])
+    if not (n1 and n2):
+        return np.array([0, 0.75, 0.75, 0.75])
+    y = n1 / (n1 + 2 * n2)
+    found = [0, 1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3 if n3 else 1.5]
+    return np.clip(found, [0, 0.01, 0.01, 0.01], [0, 0.95, 1.5, 2.0])  # of few counts it may be anything
+
+
+def refined(order: Order, pairs: Array, shorter: Array) -> Array:
+    """Probabilities of the tokens of these pairs, from those that the shorter contexts gave."""
+    context = pairs >> TOKEN_BITS
+    place = np.minimum(np.searchsorted(order.contexts, context), len(order.contexts) - 1)
+    known = order.contexts[place] == context
+    owner = np.repeat(np.arange(len(order.contexts)), np.diff(order.ends))
+    all_pairs = (order.contexts[owner] << TOKEN_BITS) | order.following
+    at = np.minimum(np.searchsorted(all_pairs, pairs), len(all_pairs) - 1)
+    chance = np.where(all_pairs[at] == pairs, order.chance[at], 0.0)
+    return np.where(known, chance + order.backoff[place] * shorter, shorter)
+
+
+def counted(
+    train: Sequence[Bytes], validation: Sequence[Bytes] | None, most: int, go_on: Callable[[], bool]
+) -> list[Order]:
+    """What is known of contexts of 0, 1, … tokens: as far as each longer one is worth its memory on the validation
+    documents, or, without them, up to `most`. go_on: asked before each longer one."""
+    text = Text(train)
+    asked = Text(validation) if validation is not None else None
+    chance = np.full(len(asked.following), 1 / VOCABULARY) if asked else np.empty(0)
+    best, shorter = math.inf, list[Order]()
+    before: Order | None = None
+    unique, _, place, counts = _unique(text.pairs())
+    for length in range(most + 1):
+        longest = order_of(unique, counts)
+        if asked:
+            bits = float(-np.log2(refined(longest, asked.pairs(), chance)[asked.following != MARK]).mean())
+            if before and bits > best - WORTH:
+                return [*shorter[:-1], before]
+            best = bits
+        if length == most or not go_on():
+            break
+        text.longer()
+        more, first, more_place, more_counts = _unique(text.pairs())
+        # How many different tokens stood before each pair: the longer pairs that end in it.
+        shorter.append(order_of(unique, np.bincount(place[first], minlength=len(unique))))
+        if asked:
+            chance = refined(shorter[-1], asked.pairs(), chance)
+            asked.longer()
+        before, unique, place, counts = longest, more, more_place, more_counts
+    return [*shorter, longest]
+
+
+def _unique(pairs: Array) -> tuple[Array, Array, Array, Array]:
+    """The pairs, ascending and once each; where each first is, which of them each is, and how often it is there."""
+    unique, first, place, counts = np.unique(pairs, return_index=True, return_inverse=True, return_counts=True)
+    return unique, first, place.astype(np.int32), counts
+
+
+def pruned(orders: Sequence[Order]) -> list[Order]:
+    """Without the longer contexts that were seen least, so that MOST_CONTEXTS are left at most (about): what was after
+    them is then told by shorter ones."""
+    least = 1
+    while sum(len(order.contexts) for order in orders) > MOST_CONTEXTS and least < 2**40:
+        least *= 2
+        orders = [*orders[: KEPT_ORDER + 1], *(order.kept(order.seen >= least) for order in orders[KEPT_ORDER + 1 :])]
+    return [order for order in orders if len(order.contexts)]
+
+
+class OrderTable(nn.Module):
+    """An `Order` as tensors."""
+
+    def __init__(self, contexts: int, pairs: int) -> None:
+        super().__init__()
+        for name, size, kind in (
+            ("contexts", contexts, torch.int64),
+            ("ends", contexts + 1, torch.int32),
+            ("following", pairs, torch.int16),
+            ("chance", pairs, torch.float32),
+            ("backoff", contexts, torch.float32),
+        ):
+            self.register_buffer(name, torch.zeros(size, dtype=kind))
+
+    def fill(self, order: Order) -> None:
+        for name, tensor in self.named_buffers():
+            tensor.copy_(torch.from_numpy(getattr(order, name)))
+
+    def refine(self, contexts: Tensor, chance: Tensor) -> None:
+        """Turns the distributions (n, VOCABULARY) that shorter contexts gave into those after these contexts (n,)."""
+        tables = dict(self.named_buffers())
+        sought = tables["contexts"]
+        place = torch.searchsorted(sought, contexts).clamp(max=len(sought) - 1)
+        known = (sought[place] == contexts).nonzero().flatten()
+        place = place[known]
+        first, end = tables["ends"][place].long(), tables["ends"][place + 1].long()
+        sizes = end - first
+        chance[known] *= tables["backoff"][place][:, None]
+        # Each known context's pairs, one after another.
+        row = torch.repeat_interleave(known, sizes)
+        offset = torch.arange(len(row), device=row.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
+        pair = torch.repeat_interleave(first, sizes) + offset
+        chance[row, tables["following"][pair].long()] += tables["chance"][pair]
+
+
+class KneserNey(nn.Module):
+    """tokens (rows, length) int64 → logarithms of probabilities (rows, length, VOCABULARY); ignores matches."""
+
+    def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
+        """shapes: contexts and pairs of each order."""
+        super().__init__()
+        self.orders = nn.ModuleList(OrderTable(*shape) for shape in shapes)
+        # The device of the module, for who asks; nothing is trained.
+        self.base = nn.Parameter(torch.full((VOCABULARY,), 1 / VOCABULARY), requires_grad=False)
+
+    def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
+        rows, length = tokens.shape
+        padded = tokens + 1
+        hashed = torch.zeros_like(tokens)
+        contexts = []
+        for size in range(len(self.orders)):
+            mixed = (hashed ^ _shifted(hashed, 31)) * _MIX
+            contexts.append(_shifted(mixed, 1 + TOKEN_BITS).flatten())
+            hashed = hashed + padded * _signed(pow(_BASE, size + 1, 2**64))
+            # Before the window's first token, a MARK where it begins a document, stands the same again.
+            padded = torch.cat([padded[:, :1], padded[:, :-1]], 1)
+        found = []
+        for at in range(0, rows * length, PORTION):
+            chance = self.base.repeat(min(PORTION, rows * length - at), 1)
+            for order, context in zip(self.orders, contexts, strict=True):
+                assert isinstance(order, OrderTable)
+                order.refine(context[at : at + PORTION], chance)
+            found.append(chance.clamp(min=1e-12).log())
+        return torch.cat(found).view(rows, length, VOCABULARY)
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _shifted(values: Tensor, bits: int) -> Tensor:
+    """Shifted to the right as if without a sign."""
+    return (values >> bits) & ((1 << 64 - bits) - 1)
