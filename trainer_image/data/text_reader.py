@@ -11,7 +11,7 @@ import codecs
 import difflib
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from trainer_image.data.gzip_stream import open_unpacked
 from trainer_image.data.jsonl_reader import lines
 from trainer_image.data.splits import Found, by_split, is_table, visible
 from trainer_image.data.table import is_jsonl, no_such_column, stream_table
+from trainer_image.data.text_folders import ClassFolders, files_below, find_class_folders
 from trainer_image.data.text_store import Source, Text, TextKeeper
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
@@ -48,39 +49,61 @@ def find_texts(data: Path, *, plain: bool) -> Found:
     """
     if data.is_file():
         return Found((data,))
-    splits, rest = by_split(
-        data,
-        lambda path: [f for f in ([path] if path.is_file() else _files(path)) if plain or is_table(f)],
-        lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
-    )
-    if not splits:
-        splits["train"] = rest
+    splits = _split_files(data, plain)
     if not splits.get("train"):
-        names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
-        expected = "train.jsonl, train.csv" + (", train.txt" if plain else "")
-        raise DatasetInvalid(
-            f"Invalid dataset: no training text found: expected {expected} or a folder train/ with such files, "
-            f"found {names}"
-        )
+        raise _nothing(data, "train.jsonl, train.csv" + (", train.txt" if plain else ""), "with such files")
     return Found(**splits)
 
 
-def _files(folder: Path) -> list[Path]:
-    """All files below the folder, by path, without hidden ones and what programs leave behind."""
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts[:-1])
-        and not path.name.startswith(".")
-    ]
+def find_labelled(data: Path) -> ClassFolders:
+    """The files of each split as `find_texts` finds them, or, where there is no table, folders of classes."""
+    if data.is_file():
+        return ClassFolders(Found((data,)))
+    splits = _split_files(data, plain=False)
+    if splits.get("train"):
+        return ClassFolders(Found(**splits))
+    folders = find_class_folders(data)
+    if folders is None:
+        raise _nothing(data, "train.jsonl, train.csv", "with such files, or with a folder of text files for each class")
+    return folders
+
+
+def find_unlabelled(data: Path) -> ClassFolders:
+    """What is to be predicted: a dataset as `find_labelled` finds it, or a folder of texts, one file each."""
+    try:
+        return find_labelled(data)
+    except DatasetInvalid:
+        return ClassFolders(find_texts(data, plain=True))
+
+
+def _split_files(data: Path, plain: bool) -> dict[str, tuple[Path, ...]]:
+    splits, rest = by_split(
+        data,
+        lambda path: [f for f in ([path] if path.is_file() else files_below(path)) if plain or is_table(f)],
+        lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
+    )
+    return splits or {"train": rest}
+
+
+def _nothing(data: Path, files: str, folder: str) -> DatasetInvalid:
+    names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
+    return DatasetInvalid(
+        f"Invalid dataset: no training text found: expected {files} or a folder train/ {folder}, found {names}"
+    )
 
 
 def read_texts(
-    files: Sequence[Path], root: Path, fields: Fields, limits: Limits, keeper: TextKeeper, *, labelled: bool = True
+    files: Sequence[Path],
+    root: Path,
+    fields: Fields,
+    limits: Limits,
+    keeper: TextKeeper,
+    *,
+    labelled: bool = True,
+    classes: Mapping[Path, str] | None = None,
 ) -> slice:
     """Hands all documents of a split to the keeper, in order; which of its texts they are. `root` is the dataset's
-    folder, for the names in messages; labelled: a table must have the label's column."""
+    folder, for the names in messages; labelled: a table must have the label's column; classes: of plain files."""
     first = len(keeper)
     for path in files:
         name = path.relative_to(root).as_posix() if path != root else path.name
@@ -92,9 +115,7 @@ def read_texts(
             texts = _from_table(name, path, fields, limits, labelled)
         else:
             texts = iter(())
-            for block in _plain(name, path, limits):
-                keeper.write(block)
-            keeper.end(0, group=name if fields.group else None)
+            keeper.write_all(_plain(name, path, limits), (classes or {}).get(path), name if fields.group else None)
         for text in texts:
             keeper.add(text)
     return slice(first, len(keeper))

@@ -6,7 +6,7 @@ What is kept of each text beside its bytes (place, label, group) are six numbers
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -147,11 +147,26 @@ class TextKeeper:
         self._files.append(source)
 
     def add(self, text: Text) -> None:
-        why = self._check(text)
-        if why:
-            raise self._files[-1].error(text.row, why)
+        self._refuse(text)
         self.write(text.content)
         self.end(text.row, text.label, text.group)
+
+    def write_all(self, blocks: Iterable[bytes], label: str | None, group: str | None) -> None:
+        """A whole file: what is wrong with it is found by its first block that is not empty."""
+        checked = False
+        for block in blocks:
+            if not checked and block.strip():
+                checked = True
+                self._refuse(Text(block, label=label, group=group))
+            self.write(block)
+        if not checked:
+            self._refuse(Text(b"", label=label, group=group))
+        self.end(0, label, group)
+
+    def _refuse(self, text: Text) -> None:
+        """Raises DatasetInvalid where `check` finds something wrong."""
+        if why := self._check(text):
+            raise self._files[-1].error(text.row, why)
 
     def write(self, block: bytes) -> None:
         """A part of the text that `end` ends."""

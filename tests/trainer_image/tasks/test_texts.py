@@ -73,6 +73,50 @@ def test_no_text_at_all_says_what_is_expected(tmp_path: Path) -> None:
         validate_dataset(run_inputs(tmp_path, tmp_path / "out", TEXTS))
 
 
+def class_folders(root: Path, count: int = 30) -> Path:
+    for number, row in enumerate(text_records(count)):
+        place = root / str(row["label"]) / f"{number}.txt"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(str(row["text"]))
+    return root
+
+
+@pytest.mark.parametrize("inside", ["train", "", "reviews/train", "reviews"])
+def test_text_files_in_folders_are_of_the_class_that_the_folder_is_named_for(tmp_path: Path, inside: str) -> None:
+    class_folders(tmp_path / inside)
+    problem = TextClassification().prepare(tmp_path, TaskSettings())
+    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 21 train, 4 validation, 5 test."
+
+
+def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled(tmp_path: Path) -> None:
+    class_folders(tmp_path / "aclImdb" / "train")
+    class_folders(tmp_path / "aclImdb" / "test", 10)
+    (tmp_path / "aclImdb" / "README").write_text("what this is")
+    (tmp_path / "aclImdb" / "train" / "urls_sea.txt").write_text("an address")
+    unlabelled = tmp_path / "aclImdb" / "train" / "unsup"
+    unlabelled.mkdir()
+    (unlabelled / "0.txt").write_text("perhaps")
+    problem = TextClassification().prepare(tmp_path, TaskSettings())
+    assert "rows: 25 train, 5 validation, 10 test" in problem.description
+    assert "Texts without a label were not used: aclImdb/train/unsup (1 files)." in problem.notes
+    rows = problem.predictor.read(tmp_path, Limits())
+    assert rows.labelled
+    assert len(rows.names) == 10
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "a.txt").write_text("the old harbour")
+    assert list(problem.predictor.read(tmp_path / "new", Limits()).names) == ["a.txt"]
+
+
+def test_an_empty_or_unreadable_file_among_many_is_named(tmp_path: Path) -> None:
+    class_folders(tmp_path)
+    (tmp_path / "sea" / "x.txt").write_text("  ")
+    with pytest.raises(DatasetInvalid, match=r"sea/x\.txt: 'text' is empty"):
+        TextClassification().prepare(tmp_path, TaskSettings())
+    (tmp_path / "sea" / "x.txt").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DatasetInvalid, match=r"sea/x\.txt: is a PNG image"):
+        TextClassification().prepare(tmp_path, TaskSettings())
+
+
 def test_a_label_that_only_the_test_has_is_named(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "test.jsonl", [ROWS[0], {"text": "a", "label": "moon"}])

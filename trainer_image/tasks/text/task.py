@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign, group_numbers
-from trainer_image.data.text_reader import Fields, find_texts, read_texts
+from trainer_image.data.text_reader import Fields, find_labelled, find_unlabelled, read_texts
 from trainer_image.data.text_store import Ints, Text, TextKeeper, Texts
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
@@ -102,9 +102,10 @@ class TextPredictor(ClassPredictor):
         return Stretches({"texts": source}, torch.from_numpy(texts.starts), lengths, tensors)
 
     def read(self, data: Path, limits: Limits) -> Rows:
-        found = find_texts(data, plain=data.is_file())
+        given = find_unlabelled(data)
         keeper = TextKeeper(Scratch())
-        read_texts(found.test or found.train, data, self.fields, limits, keeper, labelled=False)
+        files = given.found.test or given.found.train
+        read_texts(files, data, self.fields, limits, keeper, labelled=False, classes=given.classes)
         if not len(keeper):
             raise invalid(data.name, "holds no texts")
         texts = keeper.texts()
@@ -117,7 +118,7 @@ class TextProblem(ClassProblem):
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", settings.target or LABEL, settings.group)
-        given, content = _read(data, fields, settings)
+        given, content, notes = _read(data, fields, settings)
         train = given["train"]
         labels = _labels(given, fields)
         targets = positions(train, labels)
@@ -136,7 +137,7 @@ class TextProblem(ClassProblem):
         self._grouped = bool(settings.group)
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, texts["test"].group_names())
-        self.notes, self.warnings = [*rows.notes], []
+        self.notes, self.warnings = [*notes, *rows.notes], []
         judge(self, settings, targets[rows.train], labels, f" of '{fields.label}'", "text")
         self.notes += [*self._cut_texts(), *settings.scratch.notes("The texts do")]
         counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
@@ -242,17 +243,19 @@ class TextProblem(ClassProblem):
         ]
 
 
-def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str, Texts], Tensor]:
-    """The texts of each split that the dataset brings, and the one tensor that all of them are stretches of: a refit
-    joins splits without a copy."""
+def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str, Texts], Tensor, list[str]]:
+    """The texts of each split that the dataset brings, the one tensor that all of them are stretches of (a refit joins
+    splits without a copy), and what is to be said about how they were read."""
     keeper = TextKeeper(settings.scratch, lambda text: _wrong(text, fields))
     parts = {}
-    for split, files in find_texts(data, plain=False).splits.items():
-        part = parts[split] = read_texts(files, data, fields, settings.limits, keeper)
+    folders = find_labelled(data)
+    for split, files in folders.found.splits.items():
+        part = parts[split] = read_texts(files, data, fields, settings.limits, keeper, classes=folders.classes)
         if part.start == part.stop:
             raise invalid(files[0].relative_to(data).as_posix(), "holds no texts")
     texts = keeper.texts()
-    return {split: texts.select(part) for split, part in parts.items()}, torch.from_numpy(texts.content)
+    given = {split: texts.select(part) for split, part in parts.items()}
+    return given, torch.from_numpy(texts.content), folders.notes
 
 
 def _wrong(text: Text, fields: Fields) -> str | None:
