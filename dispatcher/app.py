@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from types import FrameType
 
 from dispatcher import factories
 from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
@@ -30,8 +32,10 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.intake.circuit_breaker import CircuitBreakers, State
+from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe, State
+from dispatcher.intake.first_answers import FirstAnswers, known_models, prove_portal, prove_queue
 from dispatcher.intake.loop import Intake
+from dispatcher.intake.pause_switch import PauseSwitch
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
@@ -41,7 +45,7 @@ from dispatcher.relay import rules
 from dispatcher.relay.listener import listen_to_trainings, open_relay, tokens_of
 from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
-from dispatcher.web.health import Heartbeats, loop_of
+from dispatcher.web.health import Heartbeats, Readiness, loop_of
 from dispatcher.web.listen import listen
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_page import Process, StatusPage
@@ -75,6 +79,7 @@ class App:
         self._breakers = CircuitBreakers(settings.outage_pause)
         template = factories.read_template(settings)
         factories.say_what_is_left_out(settings, template)
+        self._placeholders = list(placeholders(settings, os.environ, template))
         self._bounds = factories.bounds_of(settings, template)
         self._cluster = KubernetesJobs(
             settings.namespace,
@@ -128,6 +133,10 @@ class App:
             stopping=self._stopping,
         )
         self._intake = self._make_intake()
+        self._first = self._make_first_answers()
+        self._switch = PauseSwitch(
+            self._cluster, self._launcher.identity, self._intake.in_hand, stopping=self._stopping
+        )
         self._page = self._make_page()
         self._connect_metrics()
 
@@ -184,16 +193,24 @@ class App:
             probe=self._probe_portal,
             stopping=self._stopping,
             refusals=self._refusals,
+            holds=lambda: self._switch.holds,
             # What a launch may take is bounded by its message's visibility timeout: it begins nothing after that.
             working=lambda: self._heartbeats.work("launch", self._settings.visibility_timeout),
         )
+
+    def _make_first_answers(self) -> FirstAnswers:
+        proofs: dict[str, Probe] = {"queue": functools.partial(prove_queue, self._queue)}
+        portal = factories.open_reading_portal(self._settings)
+        if portal is not None:
+            proofs["portal"] = lambda: prove_portal(portal, known_models(self._cluster))
+        return FirstAnswers(self._breakers, proofs)
 
     def _make_page(self) -> StatusPage:
         settings = self._settings
         feeds = StatusFeeds(
             self._queue,
             self._poison_queue,
-            factories.open_page_portal(settings),
+            factories.open_reading_portal(settings),
             progress_every=settings.progress,
             stopping=self._stopping,
         )
@@ -206,16 +223,18 @@ class App:
             rules=Rules(factories.limits_of(settings), self._bounds),
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
-            not_ready=self.not_ready,
+            not_ready=self.pauses,
         )
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code. Raises CannotListen."""
         settings = self._settings
         log.info("Settings: %r", settings)
+        for sentence in self._placeholders:
+            log.warning("%s", sentence)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
-        servers = listen(settings, self._heartbeats, self.not_ready, self._metrics.registry, self._page)
+        servers = listen(settings, self._heartbeats, self.readiness, self._metrics.registry, self._page)
         relay = listen_to_trainings(settings, self._relay, servers)
         if self._portal is not None and not settings.api_key:
             # The client has warned "API_KEY not configured". Without the key no status can be checked, and a model
@@ -259,7 +278,8 @@ class App:
         self._start("gauges", gauges.run)
         if not settings.kueue_queue:
             self._launcher.look_for_kueue()
-        intake = self._start("intake", self._intake.run)
+        self._start("pause", self._switch.run)
+        intake = self._start("intake", self._take_in)
         self._stopping.wait()
         deadline = time.monotonic() + settings.shutdown_grace
         intake.join(settings.shutdown_grace)
@@ -269,16 +289,36 @@ class App:
         self._events.close()
         events.join(max(0.0, min(2.0, deadline - time.monotonic())))
 
-    def not_ready(self) -> list[str]:
+    def _take_in(self, alive: Callable[[], None]) -> None:
+        self._first.ask(alive)
+        self._intake.run(alive)
+
+    def readiness(self) -> Readiness:
+        """Of this process, for a roll-out; and what holds up the intake of all, which no restart ends."""
+        return Readiness(self._unready(), self._held_up())
+
+    def pauses(self) -> list[str]:
         """Why no work would be taken now."""
+        return self._unready() + self._held_up()
+
+    def _unready(self) -> list[str]:
         reasons = []
         if self._portal is not None and not self._settings.api_key:
             reasons.append("API_KEY not configured")
         if not self._cache.ready:
             reasons.append("Jobs and pods were not listed yet")
-        reasons += [f"intake pauses: {reason}" for reason in self._breakers.reasons]
+        elif not reasons and (missing := self._first.missing):
+            reasons += [*missing, *self._placeholders]
         if self._stopping.is_set():
             reasons.append("stopping")
+        return reasons
+
+    def _held_up(self) -> list[str]:
+        reasons = [f"intake pauses: {reason}" for reason in self._breakers.reasons]
+        if self._switch.pause is not None:
+            reasons.append(f"intake is {self._switch.pause.sentence}")
+        if self._switch.problem:
+            reasons.append(f"whether the intake is paused cannot be read: {self._switch.problem}")
         return reasons
 
     def _connect_metrics(self) -> None:
@@ -292,7 +332,8 @@ class App:
             for state in State:
                 metrics.breaker_is(cause, state, functools.partial(self._breaker_is, cause, state))
         metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
-        metrics.pauses("starting", lambda: not self._cache.ready)
+        metrics.pauses("starting", lambda: not self._cache.ready or not self._switch.is_known)
+        metrics.pauses("operator", lambda: self._switch.pause is not None)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
 
     def _is_out_of_reach(self, cause: str) -> bool:

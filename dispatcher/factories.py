@@ -115,14 +115,14 @@ def open_portal(settings: Settings, on_call: CallObserver | None = None) -> Port
     return _portal(settings, pool_size=settings.launch_concurrency + settings.report_concurrency, on_call=on_call)
 
 
-def open_page_portal(settings: Settings) -> PortalClient | None:
-    """The status page's own client, for reading alone: one connection, and silent, since a failure is only not shown.
+def open_reading_portal(settings: Settings) -> PortalClient | None:
+    """A client for reading alone: one connection, and silent, since its user tells of a failure, or has not to.
 
     None with STATUS_TRACKING=off or without a key.
     """
     if not settings.status_tracking or not settings.api_key:
         return None
-    quiet = logging.getLogger("dispatcher.web.status_page.portal")
+    quiet = logging.getLogger("dispatcher.reading.portal")
     quiet.setLevel(logging.CRITICAL)
     return _portal(settings, timeout=_PAGE_TIMEOUT, pool_size=1, logger=quiet)
 

@@ -50,6 +50,13 @@ class ScopedStorage(Protocol):
         ...
 
 
+class Switches(Protocol):
+    """ConfigMaps of the Jobs' namespace; `dispatcher.cluster.client.KubernetesJobs`. Both raise ClusterError."""
+
+    def get_config_map(self, name: str) -> Mapping[str, str] | None: ...
+    def patch_config_map(self, name: str, data: Mapping[str, str | None] | None) -> None: ...
+
+
 class Cluster(Protocol):
     """Jobs, what is theirs, pods and Events; `dispatcher.cluster.client.KubernetesJobs`. All raise ClusterError."""
 

@@ -74,7 +74,11 @@ class Stack(Surroundings):
         return self
 
     def _prepare_cluster(self, template: dict[str, Any]) -> None:
-        """What the Job template takes for granted, Secrets and a service account; the template gets DEVICE=cpu."""
+        """What manifests bring: the switch of `dispatcher pause`, and what the template takes for granted.
+
+        The template gets DEVICE=cpu.
+        """
+        self.cluster.create_config_map("training-dispatcher-pause", NAMESPACE)
         for name, keys in ({} if self.scoped else referenced_secrets(template)).items():
             values = {key: self.settings[key] for key in keys if key in self.settings}
             self.cluster.put_secret(name, values, NAMESPACE)

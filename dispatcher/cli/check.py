@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,14 +13,17 @@ from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
+from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
+from dispatcher.decisions.pauses import pause_of
+from dispatcher.intake.first_answers import known_models, prove_portal
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import ordinary_sidecars
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.request import DRY_RUN
 from dispatcher.launch.teams import network_policy_of
 from dispatcher.queue.messages import QueueError
-from portal_client.errors import ModelUnknown, NotFoundUnexplained, PortalError
+from portal_client.errors import PortalError
 
 # What the Role must allow; manifests/base/role.yaml is held equal to it by a test.
 NEEDED = (
@@ -28,6 +31,8 @@ NEEDED = (
     ("pods", ("list", "watch", "delete")),
     ("events", ("create", "list")),
 )
+# What it should allow as well: without it nobody can pause this dispatcher. On one object, by its name.
+WANTED = (("configmaps", ("get", "patch")),)
 # What it must allow as well with CREDENTIALS=scoped; manifests/components/scoped-credentials adds it.
 NEEDED_WITH_SCOPED = (("secrets", ("create", "patch")),)
 # What it must allow as well with MAX_NODES, unless TEAM_NETWORK_POLICY=off; manifests/components/teams adds it.
@@ -39,22 +44,19 @@ WANTED_WITH_KUEUE = (("workloads", ("list",)),)
 # The line that `--in-pod` replaces.
 BLOBS = "blobs"
 
-# No model has this id. A 404 about the model proves that the key is accepted; one without words proves nothing.
-_NO_MODEL = "dispatcher-check"
-
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield each result as soon as it is known. Leaves nothing behind."""
     yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
     yield _try("job template", _template, settings)
+    yield _try("placeholders", _placeholders, settings)
     skews: dict[str, float | None] = {}
     for name in (settings.queue_name, settings.poison_queue_name):
         yield _try(f"queue {name}", _queue, settings, name, skews)
-    yield _try("portal", _portal, settings, skews)
-    try:
-        cluster = KubernetesJobs(settings.namespace)
-    except ClusterError as error:
-        yield CheckResult("cluster", "failed", str(error))
+    cluster, why = _connect(settings)
+    yield _try("portal", _portal, settings, cluster, skews)
+    if cluster is None:
+        yield CheckResult("cluster", "failed", why)
     else:
         yield _try("cluster", _cluster, cluster, skews)
         teams = settings.max_nodes > 1
@@ -64,6 +66,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         )
         for resource, verbs in (*NEEDED, *more):
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
+        yield _try("switch of pause", _switch, cluster)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
         accepted = _try("job template at the API server", _dry_run, settings, cluster)
@@ -84,6 +87,14 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         "skipped",
         "not used by the dispatcher; `dispatcher check --in-pod MODEL` tries them in a pod, as a training would",
     )
+
+
+def _connect(settings: Settings) -> tuple[KubernetesJobs | None, str]:
+    """The cluster, or why there is no way to one."""
+    try:
+        return KubernetesJobs(settings.namespace), ""
+    except ClusterError as error:
+        return None, str(error)
 
 
 def _try(name: str, check: Callable[..., str], *arguments: object) -> CheckResult:
@@ -107,6 +118,12 @@ def _template(settings: Settings) -> str:
     return f"{settings.job_template} can be completed"
 
 
+def _placeholders(settings: Settings) -> str:
+    if found := list(placeholders(settings, os.environ, factories.read_template(settings))):
+        raise Otherwise("warning", "; ".join(found))
+    return "none is left"
+
+
 def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str:
     queue = factories.open_queue(settings, name)
     try:
@@ -119,7 +136,7 @@ def _queue(settings: Settings, name: str, skews: dict[str, float | None]) -> str
         queue.close()
 
 
-def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
+def _portal(settings: Settings, cluster: KubernetesJobs | None, skews: dict[str, float | None]) -> str:
     portal = factories.open_portal(settings)
     if portal is None:
         raise Otherwise("skipped", "not asked: STATUS_TRACKING=off")
@@ -127,19 +144,23 @@ def _portal(settings: Settings, skews: dict[str, float | None]) -> str:
         raise Otherwise("failed", "API_KEY not configured: no message would be received")
     began = time.time()
     try:
-        with contextlib.suppress(ModelUnknown):
-            portal.get_model_status(_NO_MODEL)
-    except NotFoundUnexplained:
-        raise Otherwise(
-            "warning",
-            f"{settings.api_base_url} does not refuse the key, and answers 404 without a word about a model: a portal"
-            " that is as it should be, a wrong path in API_BASE_URL and a portal that is being rolled out look alike"
-            " here. Until it has answered for some model, such an answer counts as an outage",
-        ) from None
+        known = known_models(cluster) if cluster is not None else []
+        if not prove_portal(portal, known):
+            raise Otherwise(
+                "warning",
+                f"{settings.api_base_url} does not refuse the key, and says nothing by which it can be known: a portal"
+                " that is as it should be, a wrong path in API_BASE_URL and a portal that is being rolled out look"
+                " alike here, where no Job has a model that it could be asked for. Until it has answered for some"
+                " model, such an answer counts as an outage",
+            )
     finally:
         skews["portal"] = clock_skew.skew(portal.server_date, began, time.time())
         portal.close()
-    return f"{settings.api_base_url} accepts the key and knows models; whether it may write them was not tried"
+    of = f"; it was asked for model {known[0]}, which was trained here" if known else ""
+    return (
+        f"{settings.api_base_url} accepts the key and reads models{of}. Not tried: writing a status, which the key may"
+        " not be allowed to"
+    )
 
 
 def _cluster(cluster: KubernetesJobs, skews: dict[str, float | None]) -> str:
@@ -167,9 +188,28 @@ def _kueue(cluster: KubernetesJobs) -> str:
     return f"list; {found} Workloads"
 
 
-def _need(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...], result: Result, effect: str) -> None:
-    """effect: the rest of the sentence, for a verb that we may not use."""
-    if missing := ", ".join(verb for verb in verbs if not cluster.may(verb, resource)):
+def _switch(cluster: KubernetesJobs) -> str:
+    """Without it all works but `dispatcher pause`. A pause is a warning: it is why nothing is launched."""
+    [(resource, verbs)] = WANTED
+    effect = ": `dispatcher pause` does not reach this dispatcher; manifests/base/role.yaml has what is needed"
+    _need(cluster, resource, verbs, "warning", effect, names.PAUSE)
+    data = cluster.get_config_map(names.PAUSE)
+    if data is None:
+        raise Otherwise(
+            "warning",
+            f"there is no ConfigMap {names.PAUSE} in namespace {cluster.namespace}, so that nobody can pause: apply "
+            "manifests/base/pause.yaml",
+        )
+    if (found := pause_of(data)) is not None:
+        raise Otherwise("warning", f"no message is received: the intake is {found.sentence}")
+    return "not paused"
+
+
+def _need(
+    cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...], result: Result, effect: str, name: str = ""
+) -> None:
+    """effect: the rest of the sentence, for a verb that we may not use; name: of the one object that is meant."""
+    if missing := ", ".join(verb for verb in verbs if not cluster.may(verb, resource, name)):
         raise Otherwise(result, f"the Role lacks {missing} on {resource} in namespace {cluster.namespace}{effect}")
 
 

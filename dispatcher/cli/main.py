@@ -1,4 +1,4 @@
-"""The command line: `dispatcher run | check | render | submit | status | cancel | poison | completion`."""
+"""The command line: `dispatcher run | check | render | submit | status | cancel | pause | poison | ...`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check
 from dispatcher.cli import status as statuses
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
+from dispatcher.cli.pause import drain, pause, resume
 from dispatcher.cli.poison import poison
 from dispatcher.cli.results import CheckResult, Result
 from dispatcher.cli.support import (
@@ -52,6 +53,7 @@ Examples:
   dispatcher render '{"task": "train", "model_container_name": "model-123"}'
   dispatcher status model-123
   dispatcher cancel model-123
+  dispatcher pause --reason upgrade
   dispatcher poison list
   dispatcher COMMAND --help
 
@@ -288,7 +290,8 @@ def completion(shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
 
 
-main.add_command(poison)
+for _command in (pause, resume, drain, poison):
+    main.add_command(_command)
 
 
 def _compose(model: str, wishes: Mapping[str, Any]) -> str:

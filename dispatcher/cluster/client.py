@@ -59,6 +59,7 @@ _PATHS = {
     "pods": "/api/v1/namespaces/{}/pods",
     "events": "/api/v1/namespaces/{}/events",
     "secrets": "/api/v1/namespaces/{}/secrets",
+    "configmaps": "/api/v1/namespaces/{}/configmaps",
     "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
@@ -197,12 +198,29 @@ class KubernetesJobs:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
         return list(self._list(decoding.WORKLOADS, "workloads", {}))
 
-    def may(self, verb: str, resource: str) -> bool:
-        """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview)."""
+    def get_config_map(self, name: str) -> Mapping[str, str] | None:
+        """The ConfigMap's data, None where the API server answers that there is none."""
+        try:
+            data = self._object(decoding.ANY, "get", "configmaps", name).get("data") or {}
+        except ObjectNotFound:
+            return None
+        if not isinstance(data, dict):
+            raise ObjectUnreadable(f"The API server's answer to get configmaps {name} has no data in it")
+        return {str(key): str(value) for key, value in data.items()}
+
+    def patch_config_map(self, name: str, data: Mapping[str, str | None] | None) -> None:
+        """Set these keys of the data and remove those that are None; None: all of it. Raises ObjectNotFound."""
+        self._request("patch", "configmaps", name, body={"data": data})
+
+    def may(self, verb: str, resource: str, name: str = "") -> bool:
+        """Whether our identity may do `verb` on `resource` in the namespace (SelfSubjectAccessReview).
+
+        name: on the one object of this name.
+        """
         # "/apis/GROUP/…", or "/api/v1/…" of the core group.
         _, root, group, *_ = _PATHS[resource].split("/")
         group = group if root == "apis" else ""
-        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group}
+        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group, "name": name}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

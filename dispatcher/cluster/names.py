@@ -57,6 +57,9 @@ REPORTED_AT = "training-dispatcher/reported-at"
 UNREPORTED_JOBS = f"{SELECTOR},!{REPORTED}"
 REPORTED_JOBS = f"{SELECTOR},{REPORTED}"
 
+# The ConfigMap beside the Jobs by which people pause the intake of all dispatchers of the namespace (manifests/base).
+PAUSE = "training-dispatcher-pause"
+
 TRAINER_CONTAINER = "trainer"
 # The volume with the Job's Secret, and where the trainer has it. The Secret is named as the Job.
 CREDENTIALS_VOLUME = "training-credentials"

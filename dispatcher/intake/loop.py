@@ -67,7 +67,8 @@ class Intake:
     """Receives and handles messages with a bounded pool.
 
     free_slots(): how many more Jobs may exist now. probe(model_id): raises while the portal is out of reach. working():
-    held while one message is in hand, so that liveness sees a launch that never returns.
+    held while one message is in hand, so that liveness sees a launch that never returns. holds(): whether people have
+    paused the intake.
     """
 
     queue: Queue
@@ -84,14 +85,17 @@ class Intake:
     stopping: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
     working: Callable[[], AbstractContextManager[object]] = nullcontext
+    holds: Callable[[], bool] = lambda: False
 
     _answers: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)  # for which models the portal has one
     _full: bool = field(default=False, init=False)
+    _in_flight: dict[Future[None], QueueMessage] = field(default_factory=dict, init=False)
+    _receiving: bool = field(default=False, init=False)  # until what was received is in flight
     _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
 
     def run(self, alive: Callable[[], None]) -> None:
         """Receive until `stopping`; then finish or requeue the messages in flight."""
-        in_flight: dict[Future[None], QueueMessage] = {}
+        in_flight = self._in_flight
         pool = ThreadPoolExecutor(self.settings.launch_concurrency, thread_name_prefix="launch")
         empty = 0  # receives in a row that returned nothing
         try:
@@ -107,6 +111,7 @@ class Intake:
                 received = self._receive(len(in_flight))
                 for message in received:
                     in_flight[pool.submit(self.handle, message)] = message
+                self._receiving = False
                 if received:
                     empty = 0
                     continue
@@ -120,6 +125,10 @@ class Intake:
         finally:
             self._stop(pool, in_flight)
 
+    def in_hand(self) -> int:
+        """How many messages are received and not settled; one more while some may just be received."""
+        return self._receiving + sum(not future.done() for future in tuple(self._in_flight))
+
     def _receive(self, in_flight: int) -> list[QueueMessage]:
         slots = self.free_slots() - in_flight
         if (slots <= 0) != self._full:
@@ -129,6 +138,10 @@ class Intake:
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
         most = self.breakers.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
         if most <= 0 or (in_flight and self.breakers.reasons):  # half-open: one message at a time
+            return []
+        # First this, then the question: whoever pauses meanwhile finds one in hand or no message received.
+        self._receiving = True
+        if self.holds():
             return []
         try:
             messages = self.queue.receive(most, self.settings.visibility_timeout)

@@ -38,7 +38,7 @@ AnyMetric = TypeVar("AnyMetric", Counter, Gauge, Histogram)
 OTHER_RESULTS = ("outage", "retry", "poison")
 LAUNCH_STEPS = ("status", "create", "mark", "credentials", "network", "resume", "delete")
 # Why no message is received: the outages that the circuit breaker distinguishes, and our own reasons.
-PAUSES = (*CAUSES, "full", "starting", "api_key")
+PAUSES = (*CAUSES, "full", "starting", "api_key", "operator")
 BREAKER_STATES = ("closed", "open", "half_open")
 WATCHED = ("jobs", "pods")
 # How a watch ended: by its timer, too far behind (410), or broken.

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -72,8 +73,16 @@ def loop_of(name: str) -> str:
     return name.rstrip("0123456789").removesuffix("-")
 
 
+@dataclass(frozen=True)
+class Readiness:
+    """problems: why it is not ready, empty when it is. details: what is told of one that is ready."""
+
+    problems: Sequence[str] = ()
+    details: Sequence[str] = ()
+
+
 class HealthServer(HttpServer):
-    """/livez, /readyz, /metrics, and `pages` beside them. not_ready(): the reasons, empty when ready.
+    """/livez, /readyz, /metrics, and `pages` beside them.
 
     Raises OSError where the port is taken.
     """
@@ -83,15 +92,15 @@ class HealthServer(HttpServer):
         host: str,
         port: int,
         heartbeats: Heartbeats,
-        not_ready: Callable[[], list[str]],
+        readiness: Callable[[], Readiness],
         registry: CollectorRegistry,
         pages: Sequence[Route] = (),
     ) -> None:
         def probes(request: Request) -> Answer | None:
             if request.path == "/livez":
-                return _verdict([f"loop {loop} is stuck" for loop in heartbeats.stuck()])
+                return _verdict(Readiness([f"loop {loop} is stuck" for loop in heartbeats.stuck()]))
             if request.path == "/readyz":
-                return _verdict(_reasons(not_ready))
+                return _verdict(_looked_at(readiness))
             if request.path == "/metrics":
                 return Answer(200, generate_latest(registry), CONTENT_TYPE_LATEST)
             return None
@@ -100,12 +109,13 @@ class HealthServer(HttpServer):
         super().__init__(host, port, (probes, *pages), name="health", paths=paths)
 
 
-def _verdict(problems: list[str]) -> Answer:
-    return Answer(503 if problems else 200, ("\n".join(problems or ["ok"]) + "\n").encode())
+def _verdict(found: Readiness) -> Answer:
+    lines = [*(found.problems or ["ok"]), *found.details]
+    return Answer(503 if found.problems else 200, ("\n".join(lines) + "\n").encode())
 
 
-def _reasons(not_ready: Callable[[], list[str]]) -> list[str]:
+def _looked_at(readiness: Callable[[], Readiness]) -> Readiness:
     try:
-        return not_ready()
+        return readiness()
     except Exception as error:  # a probe without an answer would only show "timed out"
-        return [f"readiness cannot be determined: {type(error).__name__}: {error}"]
+        return Readiness([f"readiness cannot be determined: {type(error).__name__}: {error}"])

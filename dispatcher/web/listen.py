@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.config.settings import Settings
 from dispatcher.web.guards import at_most, for_loopback, for_network, is_loopback
-from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.health import HealthServer, Heartbeats, Readiness
 from dispatcher.web.server import HttpServer, Route
 from dispatcher.web.status_page import StatusPage
 
@@ -23,7 +23,7 @@ class CannotListen(Exception):
 def listen(
     settings: Settings,
     heartbeats: Heartbeats,
-    not_ready: Callable[[], list[str]],
+    readiness: Callable[[], Readiness],
     registry: CollectorRegistry,
     page: StatusPage,
 ) -> list[HttpServer]:
@@ -35,7 +35,7 @@ def listen(
     try:
         if health:
             beside = [_guarded(route, settings, settings.health_host)] if own in (None, health) else []
-            servers.append(HealthServer(settings.health_host, health, heartbeats, not_ready, registry, beside))
+            servers.append(HealthServer(settings.health_host, health, heartbeats, readiness, registry, beside))
         if own and own != health:
             trying = f"STATUS_PORT {own} on {settings.status_host}"
             paths, only = "/ or /api/status", [_guarded(route, settings, settings.status_host)]

@@ -52,6 +52,10 @@ class StandInCluster(Stoppable):
         """Harmless where it exists."""
         self._create(f"/api/v1/namespaces/{namespace}/serviceaccounts", "ServiceAccount", name)
 
+    def create_config_map(self, name: str, namespace: str = "default") -> None:
+        """Harmless where it exists."""
+        self._create(f"/api/v1/namespaces/{namespace}/configmaps", "ConfigMap", name)
+
     def put_secret(self, name: str, values: Mapping[str, str], namespace: str = "default") -> None:
         """Create or replace an Opaque Secret."""
         path = f"/api/v1/namespaces/{namespace}/secrets"

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.config.settings import Settings
 from dispatcher.web import server as server_module
 from dispatcher.web.guards import at_most, for_loopback, for_network
-from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.health import HealthServer, Heartbeats, Readiness
 from dispatcher.web.server import Answer, HttpServer, Request
 from local_stack.processes import wait_until
 from tests.world.dispatcher_process import Stage
@@ -31,7 +31,7 @@ def page(request: Request) -> Answer | None:
 
 @pytest.fixture
 def server() -> Iterator[HttpServer]:
-    served = HealthServer("127.0.0.1", 0, Heartbeats(1e9), list, CollectorRegistry(), [page])
+    served = HealthServer("127.0.0.1", 0, Heartbeats(1e9), Readiness, CollectorRegistry(), [page])
     served.start()
     yield served
     served.stop()
@@ -101,7 +101,7 @@ def test_f64_a_flood_of_pages_leaves_the_probes_their_share() -> None:
         go_on.wait(20)
         return Answer(200, b"page")
 
-    served = HealthServer("127.0.0.1", 0, Heartbeats(1e9), list, CollectorRegistry(), [at_most(3, slow)])
+    served = HealthServer("127.0.0.1", 0, Heartbeats(1e9), Readiness, CollectorRegistry(), [at_most(3, slow)])
     served.start()
     try:
         waiting = [connect(served.port, GET_PAGE) for _ in range(3)]
@@ -178,7 +178,7 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_f86_by_default_both_families_reach_the_probes() -> None:
-    served = HealthServer(Settings.health_host, 0, Heartbeats(1e9), list, CollectorRegistry())
+    served = HealthServer(Settings.health_host, 0, Heartbeats(1e9), Readiness, CollectorRegistry())
     served.start()
     try:
         assert probe(served.port, "127.0.0.1") == probe(served.port, "[::1]") == 200
@@ -196,7 +196,7 @@ def test_f86_without_ipv6_the_probes_are_served_on_what_there_is(monkeypatch: py
             super().__init__(family, *arguments, **more)
 
     monkeypatch.setattr(socket, "socket", OnlyIPv4)
-    served = HealthServer("::", 0, Heartbeats(1e9), list, CollectorRegistry())
+    served = HealthServer("::", 0, Heartbeats(1e9), Readiness, CollectorRegistry())
     monkeypatch.undo()
     served.start()
     try:

@@ -19,7 +19,7 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
-from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.health import HealthServer, Heartbeats, Readiness
 from local_stack.http_json import OPENER
 from portal_client.reporting import PLAUSIBLE_LAG
 from tests.dispatcher.controller.scripted_cluster import ScriptedCluster, Step, bookmark
@@ -129,7 +129,7 @@ def test_f13_a_server_that_accepts_and_never_answers_holds_no_call(monkeypatch: 
 
 def test_f13_alive_means_that_every_loop_makes_progress() -> None:
     beats = Heartbeats(silence=3600)
-    server = HealthServer("127.0.0.1", 0, beats, list, Metrics().registry)
+    server = HealthServer("127.0.0.1", 0, beats, Readiness, Metrics().registry)
     server.start()
     try:
         address = f"http://127.0.0.1:{server.port}/livez"

@@ -69,6 +69,7 @@ def test_the_dispatcher_and_the_trainings_each_have_their_namespace(variant: str
         return
     assert set(here) == {"training", "training-system"}
     assert here["training"] <= {
+        ("ConfigMap", "training-dispatcher-pause"),
         ("Role", "training-dispatcher"),
         ("RoleBinding", "training-dispatcher"),
         ("ServiceAccount", "model-training"),
@@ -82,6 +83,12 @@ def test_the_dispatcher_and_the_trainings_each_have_their_namespace(variant: str
 
 
 @every_variant
+def test_applying_the_manifests_ends_no_pause(variant: str) -> None:
+    switch = of_kind(variant, "ConfigMap")[names.PAUSE]
+    assert not {"data", "binaryData", "immutable"} & set(switch), "what apply has not set it does not reset"
+
+
+@every_variant
 def test_no_image_is_latest_or_without_a_tag(variant: str) -> None:
     images = [c["image"] for pod in pods(variant).values() for c in containers(pod) if "image" in c]
     for image in [*images, settings_of(variant)["TRAINER_IMAGE"]]:
@@ -91,7 +98,7 @@ def test_no_image_is_latest_or_without_a_tag(variant: str) -> None:
 
 @every_variant
 def test_every_reference_leads_somewhere(variant: str) -> None:
-    maps = {name: set(thing["data"]) for name, thing in of_kind(variant, "ConfigMap").items()}
+    maps = {name: set(thing.get("data", ())) for name, thing in of_kind(variant, "ConfigMap").items()}
     made = {name: set(thing["data"]) for name, thing in of_kind(variant, "Secret").items()}
     secrets = {**(SECRETS if VARIANTS[variant][0] != "local" else {}), **made}
     for who, pod in pods(variant).items():

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED_WITH_KUEUE
-from dispatcher.cluster import client
+from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED, WANTED_WITH_KUEUE
+from dispatcher.cluster import client, names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import Listing, ObjectConflict
 from tests.world.kustomized import (
@@ -29,7 +29,10 @@ from tests.world.repository import MANIFESTS, ROOT
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 GROUPS = {"jobs": "batch", "pods": "", "events": "", "secrets": "", "workloads": "kueue.x-k8s.io"}
+GROUPS["configmaps"] = ""
 GROUPS["networkpolicies"] = "networking.k8s.io"
+# Resource → the one object that it may be done to.
+NAMED = {"configmaps": [names.PAUSE]}
 ADDED = {"kueue": WANTED_WITH_KUEUE, "scoped-credentials": NEEDED_WITH_SCOPED, "teams": NEEDED_WITH_TEAMS}
 
 
@@ -42,18 +45,19 @@ def _granted(*components: str) -> dict[str, set[str]]:
         rules += [step["value"] for step in patch]
     granted: dict[str, set[str]] = {}
     for rule in rules:
-        assert set(rule) == {"apiGroups", "resources", "verbs"}
+        assert set(rule) - {"resourceNames"} == {"apiGroups", "resources", "verbs"}
         for resource in rule["resources"]:
             assert rule["apiGroups"] == [GROUPS[resource]], resource
             assert resource not in granted, resource
+            assert rule.get("resourceNames") == NAMED.get(resource), resource
             granted[resource] = set(rule["verbs"])
     return granted
 
 
 def test_the_role_allows_exactly_what_check_asks_for() -> None:
-    assert _granted() == {resource: set(verbs) for resource, verbs in NEEDED}
+    assert _granted() == {resource: set(verbs) for resource, verbs in (*NEEDED, *WANTED)}
     for component, added in ADDED.items():
-        assert _granted(component) == {resource: set(verbs) for resource, verbs in (*NEEDED, *added)}
+        assert _granted(component) == {resource: set(verbs) for resource, verbs in (*NEEDED, *WANTED, *added)}
 
 
 @needs_kubectl
@@ -84,6 +88,8 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "list_events": ("uid",),
     "create_event": ({},),
     "list_workloads": (),
+    "get_config_map": (names.PAUSE,),
+    "patch_config_map": (names.PAUSE, {}),
     "may": ("get", "jobs"),
 }
 

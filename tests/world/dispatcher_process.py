@@ -92,6 +92,7 @@ class Stage:
         self.namespace = f"ns-{secrets.token_hex(4)}"
         self.name = f"q-{secrets.token_hex(6)}"
         cluster.create_namespace(self.namespace)
+        cluster.create_config_map(names.PAUSE, self.namespace)
         self.queue = TrainingQueue(self.name, connection_string=azurite.connection_string)
         self.poison_queue = TrainingQueue(f"{self.name}-poison", connection_string=azurite.connection_string)
         self.queue.create()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -78,7 +79,9 @@ def of_kind(variant: str, kind: str) -> dict[str, Object]:
 def config_map(variant: str, name: str) -> Object:
     """The generated ConfigMap `name`, whatever the hash at its end."""
     (found,) = (
-        thing for key, thing in of_kind(variant, "ConfigMap").items() if key == name or key.startswith(f"{name}-")
+        thing
+        for key, thing in of_kind(variant, "ConfigMap").items()
+        if re.fullmatch(rf"{re.escape(name)}(-[a-z0-9]{{10}})?", key)
     )
     return found
 

@@ -10,11 +10,16 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from dispatcher.telemetry.metrics import Metrics
-from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.health import HealthServer, Heartbeats, Readiness
 
 
 @pytest.fixture
 def problems() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def details() -> list[str]:
     return []
 
 
@@ -24,10 +29,10 @@ def heartbeats() -> Heartbeats:
 
 
 @pytest.fixture
-def url(problems: list[str], heartbeats: Heartbeats) -> Iterator[str]:
+def url(problems: list[str], details: list[str], heartbeats: Heartbeats) -> Iterator[str]:
     metrics = Metrics()
     metrics.messages.labels("launch").inc()
-    server = HealthServer("127.0.0.1", 0, heartbeats, lambda: problems, metrics.registry)
+    server = HealthServer("127.0.0.1", 0, heartbeats, lambda: Readiness(problems, details), metrics.registry)
     server.start()
     yield f"http://127.0.0.1:{server.port}"
     server.stop()
@@ -52,6 +57,15 @@ def test_readiness_says_what_is_missing_and_liveness_does_not_care(url: str, pro
     assert asked(f"{url}/livez")[0] == 200
 
 
+def test_an_outage_or_a_pause_is_told_and_takes_no_readiness_away(
+    url: str, problems: list[str], details: list[str]
+) -> None:
+    details.append("intake pauses: the portal is out of reach")
+    assert asked(f"{url}/readyz")[:2] == (200, "ok\nintake pauses: the portal is out of reach\n")
+    problems.append("stopping")
+    assert asked(f"{url}/readyz")[:2] == (503, "stopping\nintake pauses: the portal is out of reach\n")
+
+
 def test_metrics_are_served_in_prometheus_format(url: str) -> None:
     status, body, kind = asked(f"{url}/metrics")
     assert status == 200
@@ -70,7 +84,7 @@ def test_another_path_names_the_right_ones(url: str) -> None:
 
 
 def test_a_probe_that_breaks_is_an_answer_not_a_hang(heartbeats: Heartbeats) -> None:
-    def broken() -> list[str]:
+    def broken() -> Readiness:
         raise RuntimeError("defect")
 
     server = HealthServer("127.0.0.1", 0, heartbeats, broken, Metrics().registry)
@@ -97,16 +111,16 @@ def test_a_loop_that_beats_is_not_stuck(heartbeats: Heartbeats) -> None:
 
 
 def test_a_taken_port_is_an_error_at_start(heartbeats: Heartbeats) -> None:
-    first = HealthServer("127.0.0.1", 0, heartbeats, list, Metrics().registry)
+    first = HealthServer("127.0.0.1", 0, heartbeats, Readiness, Metrics().registry)
     try:
         with pytest.raises(OSError, match="in use"):
-            HealthServer("127.0.0.1", first.port, heartbeats, list, Metrics().registry)
+            HealthServer("127.0.0.1", first.port, heartbeats, Readiness, Metrics().registry)
     finally:
         first.server_close()
 
 
 def test_probes_are_served_where_pods_have_ipv6_addresses_only() -> None:
-    server = HealthServer("::1", 0, Heartbeats(), list, CollectorRegistry())
+    server = HealthServer("::1", 0, Heartbeats(), Readiness, CollectorRegistry())
     server.start()
     try:
         with urllib.request.urlopen(f"http://[::1]:{server.port}/livez", timeout=5) as answer:
@@ -117,7 +131,7 @@ def test_probes_are_served_where_pods_have_ipv6_addresses_only() -> None:
 
 def test_a_host_that_is_none_is_an_error_of_the_operating_systems_kind() -> None:
     with pytest.raises(OSError, match="is no host"):
-        HealthServer("h\u2603..", 0, Heartbeats(), list, CollectorRegistry())
+        HealthServer("h\u2603..", 0, Heartbeats(), Readiness, CollectorRegistry())
 
 
 def test_work_that_never_ends_is_stuck_and_work_that_ended_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

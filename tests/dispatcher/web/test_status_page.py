@@ -16,7 +16,7 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summaries, Summary
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.guards import for_loopback, is_loopback
-from dispatcher.web.health import HealthServer, Heartbeats
+from dispatcher.web.health import HealthServer, Heartbeats, Readiness
 from dispatcher.web.server import Answer, HttpServer, Request
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
@@ -238,7 +238,7 @@ def test_loopback_is_told_from_what_others_reach(host: str, is_it: bool) -> None
 
 
 def test_the_page_stands_beside_the_probes_where_both_have_one_port(shown: Shown) -> None:
-    server = HealthServer("127.0.0.1", 0, Heartbeats(1e9), list, Metrics().registry, [shown.page.route])
+    server = HealthServer("127.0.0.1", 0, Heartbeats(1e9), Readiness, Metrics().registry, [shown.page.route])
     server.start()
     try:
         beside = Shown()
