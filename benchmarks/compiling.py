@@ -22,7 +22,7 @@ from benchmarks.gpu import device_or_none
 from trainer_image.engine.compiling import lacking
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks.language.network import LanguageNetwork
-from trainer_image.tasks.language.presets import preset
+from trainer_image.tasks.language.presets import networks, usual
 from trainer_image.tasks.language.windows import VOCABULARY
 
 
@@ -39,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Nothing was measured. torch.compile needs {lacks}", file=sys.stderr)
         return 1
     torch.set_num_threads(usable_cpus())
-    sizes, recipe = preset("auto" if device.type == "cpu" else "best", 1_000_000)
+    network = usual(networks("auto" if device.type == "cpu" else "best", 1_000_000))
+    sizes, recipe = network.sizes, network.size.recipe
     model = LanguageNetwork(sizes).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     shape = (recipe.batch_size, sizes.context)

@@ -21,7 +21,7 @@ from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid
 from trainer_image.predict import predict
 from trainer_image.tasks.base import Batch, TaskSettings, take
-from trainer_image.tasks.language import ngrams, task, windows
+from trainer_image.tasks.language import ngrams, presets, task, windows
 from trainer_image.tasks.language.generate import _Text, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
 from trainer_image.tasks.language.task import LanguageModel, LanguagePredictor, by_document, scored
@@ -200,6 +200,35 @@ def test_a_text_without_a_line_end_is_cut_between_characters(tmp_path: Path) -> 
     pieces = [text.tobytes() for texts in problem._documents.values() for text in texts.contents()]
     assert sum(len(piece.decode()) for piece in pieces) == len(content)
     assert len(pieces) >= 20
+
+
+def test_sizes_to_choose_from_see_the_same_windows(tmp_path: Path) -> None:
+    problem = LanguageModel().prepare(documents(tmp_path), TaskSettings())
+    before = problem.recipe, problem.predictor.build_model().state_dict().keys()
+    names = [size.name for size in problem.sizes()]
+    assert names == ["tiny", "small"]
+    batch = take(problem.splits["train"], slice(2))
+    widths = []
+    for name in names:
+        problem.resize(name)
+        model = problem.predictor.build_model()
+        assert math.isfinite(float(problem.loss(model, batch).detach()))
+        assert problem.model_description()["architecture"]["depth"] == len(model.get_submodule("blocks"))
+        widths.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert widths[0] < widths[1]
+    assert (problem.recipe, problem.predictor.build_model().state_dict().keys()) == before
+    assert LanguageModel().prepare(tmp_path, TaskSettings(preset="fast")).sizes() == []
+
+
+@pytest.mark.parametrize("size", [5_000, 350_000, 5_000_000, 10**8, 10**9, 10**11])
+def test_larger_texts_are_offered_larger_networks_that_want_fewer_passes(size: int) -> None:
+    offered = presets.networks("auto", size)
+    assert [network.size.enough for network in offered] == sorted(network.size.enough for network in offered)
+    assert len({(network.sizes.context, network.sizes.matches) for network in offered}) == 1
+    assert len(offered) >= len(presets.networks("auto", size // 10))
+    assert presets.usual(offered).size.recipe.batch_size * offered[0].sizes.context <= max(size, 1024)
+    for name in ("fast", "best"):
+        assert len(presets.networks(name, size)) == 1
 
 
 def test_json_lines_are_documents_with_groups(tmp_path: Path) -> None:

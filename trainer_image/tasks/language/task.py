@@ -24,6 +24,7 @@ from trainer_image.tasks.base import (
     Figures,
     Json,
     Metric,
+    NetworkSize,
     Predictor,
     Problem,
     RowGroups,
@@ -40,7 +41,7 @@ from trainer_image.tasks.language.candidates import Mixture, NgramCandidate
 from trainer_image.tasks.language.chunks import FEW_DOCUMENTS, pieces
 from trainer_image.tasks.language.generate import continue_texts, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
-from trainer_image.tasks.language.presets import preset
+from trainer_image.tasks.language.presets import networks, usual
 from trainer_image.tasks.language.windows import scoring_windows, training_windows
 from trainer_image.units import format_bytes
 
@@ -166,7 +167,9 @@ class LanguageProblem(Problem):
             )
         self._documents = documents = self._divided(given, settings)
         size = {split: int(texts.sizes.sum()) for split, texts in documents.items()}
-        sizes, self.recipe = preset(settings.preset, size["train"])
+        self._networks = networks(settings.preset, size["train"])
+        network = usual(self._networks)
+        sizes, self.recipe = network.sizes, network.size.recipe
         self.predictor = LanguagePredictor(sizes, fields.text)
         self.splits = {
             split: (training_windows if split == "train" else scoring_windows)(
@@ -242,6 +245,14 @@ class LanguageProblem(Problem):
 
     def model_description(self) -> Json:
         return {"architecture": asdict(self.predictor.sizes), "text": self.predictor.field}
+
+    def sizes(self) -> Sequence[NetworkSize]:
+        return [network.size for network in self._networks] if len(self._networks) > 1 else []
+
+    def resize(self, name: str) -> None:
+        [network] = [network for network in self._networks if network.size.name == name]
+        self.recipe = network.size.recipe
+        self.predictor = LanguagePredictor(network.sizes, self.predictor.field)
 
     def candidates(self) -> Sequence[Candidate]:
         return [NgramCandidate({split: texts.contents() for split, texts in self._documents.items()})]
