@@ -232,7 +232,8 @@ def _png_damage(content: bytes, samples: Sequence[bytes], random: Random) -> byt
 def _picture(suffix: str) -> Callable[[Path, bytes], object]:
     def read(folder: Path, content: bytes) -> object:
         from trainer_image.data.spill import Scratch
-        from trainer_image.tasks.image.files import list_samples, read_headers, read_pixels
+        from trainer_image.tasks.image.files import read_headers, read_pixels
+        from trainer_image.tasks.image.labels import list_samples
         from trainer_image.tasks.image.sources import find_images
 
         (folder / "a").mkdir(exist_ok=True)
@@ -317,7 +318,7 @@ def _archive(name: str) -> Callable[[Path, bytes], object]:
 def _metadata(name: str) -> Callable[[Path, bytes], object]:
     def read(folder: Path, content: bytes) -> object:
         from trainer_image.data.spill import Scratch
-        from trainer_image.tasks.image.files import list_samples
+        from trainer_image.tasks.image.labels import list_samples
         from trainer_image.tasks.image.sources import find_images
 
         (folder / name).write_bytes(content)
@@ -360,7 +361,7 @@ def model(task: str) -> Model:
 
     from trainer_image.data.text_reader import Fields
     from trainer_image.tasks.base import Predictor
-    from trainer_image.tasks.image.network import ImageSizes
+    from trainer_image.tasks.image.network import ImageSizes, Scaling
     from trainer_image.tasks.image.task import ImagePredictor
     from trainer_image.tasks.language.network import LanguageSizes
     from trainer_image.tasks.language.task import LanguagePredictor
@@ -388,7 +389,7 @@ def model(task: str) -> Model:
         case "image_classification":
             sizes = ImageSizes(12, 10, 3, (4, 8), 1, 1, 0.1)
             scaling = {"mean": [100.0, 90.0, 80.0], "spread": [50.0, 60.0, 70.0]}
-            predictor = ImagePredictor(sizes, ("a", "b"), scaling["mean"], scaling["spread"])
+            predictor = ImagePredictor(sizes, ("a", "b"), Scaling((100.0, 90.0, 80.0), (50.0, 60.0, 70.0)))
             description = {"preprocessing": scaling, "labels": ["a", "b"]}
             rows = ("new.png", _pictures("PNG")()[0])
         case "text_classification":

@@ -101,23 +101,6 @@ def test_pictures_in_formats_that_are_not_read_are_counted(tmp_path: Path) -> No
     assert "(.heic, .tif) are in formats that are not read" in refusal(tmp_path)
 
 
-@pytest.mark.parametrize("around", ["images", "my dataset"])
-def test_class_folders_one_too_deep_are_told_as_that(tmp_path: Path, around: str) -> None:
-    image_folder(tmp_path)
-    (tmp_path / around).mkdir()
-    (tmp_path / "train").rename(tmp_path / around / "x")
-    for folder in (tmp_path / around / "x").iterdir():
-        folder.rename(tmp_path / around / folder.name)
-    assert refusal(tmp_path).endswith(
-        "The class is the first folder's name: move the folders in it (left, right) one up"
-    )
-
-
-def test_a_split_s_folder_one_too_deep_is_told_as_that(tmp_path: Path) -> None:
-    image_folder(tmp_path / "my data")
-    assert refusal(tmp_path).endswith("A folder train lies in 'my data': it has to lie at the top")
-
-
 def test_no_images_at_all_are_refused(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     assert "holds no images" in refusal(tmp_path)
@@ -146,7 +129,6 @@ def test_metadata_files_give_the_labels(tmp_path: Path, kind: str) -> None:
     [
         ([{"label": ["cat"]}], "row 1: column 'label' holds a list, not a number, text, date or boolean"),
         ([{"label": "cat"}, {"label": {"name": "cat"}}], "row 2: column 'label' holds an object"),
-        ([{"label": "cat"}, {"label": None}], "row 2: has no 'label'"),
         ([{"file_name": ["0.png"], "label": "cat"}], "row 1: column 'file_name' holds a list"),
         ([{"label": "\ud800"}], "row 1: column 'label' holds half a character"),
     ],
@@ -175,10 +157,11 @@ def test_metadata_written_on_windows_finds_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("named", ["../../secret.png", ".", "/secret.png", "..", "\\\\server\\secret.png"])
-def test_metadata_that_points_outside_its_folder_is_refused(tmp_path: Path, named: str) -> None:
-    image_folder(tmp_path)
-    (tmp_path / "train" / "metadata.csv").write_text(f"file_name,label\n{named},a\n")
-    assert f"row 2: file_name '{named}' leaves the folder" in refusal(tmp_path)
+def test_metadata_that_points_outside_its_folder_finds_nothing(tmp_path: Path, named: str) -> None:
+    image_folder(tmp_path / "data")
+    Image.new("L", (8, 8)).save(tmp_path / "secret.png")
+    (tmp_path / "data" / "train" / "metadata.csv").write_text(f"file_name,label\n{named},a\n")
+    assert f"row 2: there is no file '{named}'" in refusal(tmp_path / "data")
 
 
 def test_mixed_sizes_and_modes_become_one(tmp_path: Path) -> None:

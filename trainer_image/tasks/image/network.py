@@ -46,10 +46,15 @@ class ImageSizes:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and spread of each channel over the training images: what pixels are scaled by."""
+    """Mean and spread of each channel over the training images: what pixels are scaled by.
+
+    over_white: what is transparent was read as white, as it is seen on paper; models of before have whatever colour lay
+        under it, often one black for figure and ground
+    """
 
     mean: tuple[float, ...]
     spread: tuple[Annotated[float, Field(gt=0)], ...]
+    over_white: bool = False
 
 
 class Block(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import NAMES, assign
+from trainer_image.data.splits import assign
 from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines
@@ -36,24 +36,18 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
 from trainer_image.tasks.image import kernel
-from trainer_image.tasks.image.files import (
-    SUFFIXES,
-    Sample,
-    list_samples,
-    read_headers,
-    read_pixels,
-    unread_images,
-)
+from trainer_image.tasks.image.files import read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
+from trainer_image.tasks.image.labels import Sample, list_samples, unread_images
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import augmentation, input_size, networks
-from trainer_image.tasks.image.sources import find_images
+from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, find_images
 
 LABEL_SMOOTHING = 0.05
 BASELINE_SIDE = 16
 MIRRORED = "Training images are also shown mirrored: in a trial mirrored ones were recognised as well as the others."
 NOT_MIRRORED = "Training images are not shown mirrored: in a trial mirrored ones were recognised worse than the others."
-NO_IMAGES = f"holds no images ({', '.join(sorted(SUFFIXES))})"
+NO_IMAGES = f"holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"
 
 
 class ImageClassification(Task):
@@ -69,19 +63,17 @@ class ImageClassification(Task):
         )
         if not len(scaling.mean) == len(scaling.spread) == sizes.channels:
             raise ValueError(f"Scaling: a mean and a spread for each of {sizes.channels} channels are expected")
-        return ImagePredictor(sizes, restored(Labels, description["labels"]), scaling.mean, scaling.spread)
+        return ImagePredictor(sizes, restored(Labels, description["labels"]), scaling)
 
 
 class ImagePredictor(ClassPredictor):
     """Tensors of a batch: pixels (rows, channels, height, width) uint8, target (rows,) int64."""
 
-    def __init__(
-        self, sizes: ImageSizes, labels: Sequence[str], mean: Sequence[float], spread: Sequence[float]
-    ) -> None:
-        self.sizes, self.labels, self.mean, self.spread = sizes, tuple(labels), list(mean), list(spread)
+    def __init__(self, sizes: ImageSizes, labels: Sequence[str], scaling: Scaling) -> None:
+        self.sizes, self.labels, self.scaling = sizes, tuple(labels), scaling
 
     def build_model(self) -> nn.Module:
-        return ImageNetwork(self.sizes, len(self.labels), self.mean, self.spread)
+        return ImageNetwork(self.sizes, len(self.labels), self.scaling.mean, self.scaling.spread)
 
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         sizes, settings = self.sizes, restored(kernel.KernelSettings, chosen)
@@ -93,8 +85,9 @@ class ImagePredictor(ClassPredictor):
 
     def tensors(self, samples: Sequence[Sample], limits: Limits, scratch: Scratch) -> dict[str, Tensor]:
         """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
-        size = (self.sizes.height, self.sizes.width)
-        batch = {"pixels": torch.from_numpy(read_pixels(samples, size, self.sizes.channels, limits, scratch))}
+        size, white = (self.sizes.height, self.sizes.width), self.scaling.over_white
+        pixels = read_pixels(samples, size, self.sizes.channels, limits, scratch, over_white=white)
+        batch = {"pixels": torch.from_numpy(pixels)}
         if all(sample.label is not None for sample in samples):
             position = {label: number for number, label in enumerate(self.labels)}
             for sample in samples:
@@ -109,7 +102,7 @@ class ImagePredictor(ClassPredictor):
         samples = list_samples(found.get("test") or found["train"], limits, scratch)
         if not samples:
             raise invalid(data.name, NO_IMAGES)
-        if not {sample.label for sample in samples} <= set(self.labels):
+        if not {sample.label for sample in samples} <= set(self.labels):  # no class folders: one for what is asked
             samples = [Sample(sample.stored, None) for sample in samples]
         tensors = self.tensors(samples, limits, scratch)
         return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
@@ -120,7 +113,8 @@ class ImageProblem(ClassProblem):
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         limits, scratch = settings.limits, settings.scratch
-        given, self.warnings = _listed(data, settings)
+        decided: list[str] = []
+        given, self.warnings = _listed(data, settings, decided)
         train = given["train"]
         labels = _labels(train)
         headers = read_headers(train, limits)
@@ -136,10 +130,10 @@ class ImageProblem(ClassProblem):
         )
         self._networks = networks(settings.preset, size, len(rows.train))
         self.recipe = self._networks[0].recipe
-        unscaled = ImagePredictor(self._networks[0].sizes, labels, [0.0], [1.0])
+        unscaled = ImagePredictor(self._networks[0].sizes, labels, Scaling((0.0,), (1.0,), over_white=True))
         parts = rows.divided(given, lambda index: [train[row] for row in index])
         self.splits = {split: unscaled.tensors(samples, limits, scratch) for split, samples in parts.items()}
-        self.predictor = ImagePredictor(unscaled.sizes, labels, *_scaling(self.splits["train"]["pixels"]))
+        self.predictor = ImagePredictor(unscaled.sizes, labels, _scaling(self.splits["train"]["pixels"]))
         alike = mirrored_alike(self.splits["train"], len(labels))
         # Where the data do not tell: photographs have no handedness, and are the ones with colour.
         mirror = size[2] == 3 if alike is None else alike
@@ -147,7 +141,7 @@ class ImageProblem(ClassProblem):
         self._test_names = [sample.name for sample in parts["test"]]
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, [sample.group for sample in parts["test"]])
-        self.notes = list(rows.notes)
+        self.notes = [*decided, *rows.notes]
         if alike is not None:
             self.notes.append(MIRRORED if alike else NOT_MIRRORED)
         judge(self, settings, self.splits["train"]["target"].numpy(), labels, "", "image")
@@ -166,7 +160,7 @@ class ImageProblem(ClassProblem):
         [network] = [network for network in self._networks if network.name == name]
         old = self.predictor
         self.recipe = network.recipe
-        self.predictor = ImagePredictor(network.sizes, old.labels, old.mean, old.spread)
+        self.predictor = ImagePredictor(network.sizes, old.labels, old.scaling)
 
     def candidates(self) -> Sequence[Candidate]:
         return [candidate(self.splits, len(self.predictor.labels)) for candidate in kernel.CANDIDATES]
@@ -181,7 +175,7 @@ class ImageProblem(ClassProblem):
         predictor = self.predictor
         return {
             "architecture": asdict(predictor.sizes),
-            "preprocessing": {"mean": predictor.mean, "spread": predictor.spread},
+            "preprocessing": asdict(predictor.scaling),
             "labels": list(predictor.labels),
         }
 
@@ -199,24 +193,28 @@ class ImageProblem(ClassProblem):
         return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
 
 
-def _listed(data: Path, settings: TaskSettings) -> tuple[dict[str, list[Sample]], list[str]]:
+def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[str, list[Sample]], list[str]]:
     """The images of each split that the dataset brings, every one labelled, and warnings about files that are none."""
-    found = find_images(data, settings.limits, settings.scratch)
-    unread = unread_images([file for files in found.values() for file in files])
+    found = find_images(data, settings.limits, settings.scratch, notes)
+    unread = unread_images(list({file.name: file for files in found.values() for file in files}.values()))
     listed: dict[str, list[Sample]] = {}
     for split, files in found.items():
-        label = settings.target or "label"
-        samples = list_samples(files, settings.limits, settings.scratch, label=label, group=settings.group)
+        samples = list_samples(
+            files, settings.limits, settings.scratch, label=settings.target, group=settings.group, notes=notes
+        )
         if not samples:
             hint = f"; {unread[0].removesuffix('.')}" if unread else ""
             raise invalid(split, f"{NO_IMAGES} in folders named for their class{hint}")
-        for sample in samples:
-            if sample.label is None:
-                raise invalid(
-                    sample.name,
-                    "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
-                )
         listed[split] = samples
+    if _unlabelled(listed.get("test", []), {sample.label for sample in listed["train"]}):
+        count = len(listed.pop("test"))
+        notes.append(f"The {count} images of the test split have no labels and are not used: `predict` labels them.")
+    for sample in (sample for samples in listed.values() for sample in samples):
+        if sample.label is None:
+            raise invalid(
+                sample.name,
+                "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
+            )
     if settings.group and all(sample.group is None for sample in listed["train"]):
         raise ConfigInvalid(
             f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
@@ -225,32 +223,27 @@ def _listed(data: Path, settings: TaskSettings) -> tuple[dict[str, list[Sample]]
     return listed, unread
 
 
+def _unlabelled(test: Sequence[Sample], known: set[str | None]) -> bool:
+    """Whether a contest keeps the test's labels: there are none, or one folder that is no class holds all images."""
+    labels = {sample.label for sample in test}
+    return bool(test) and len(labels) == 1 and not labels & (known - {None})
+
+
 def _labels(train: Sequence[Sample]) -> list[str]:
     labels = sorted({str(sample.label) for sample in train})
     if len(labels) == 1:
         raise invalid(
             train[0].name,
-            f"all {len(train)} training images are of one class ('{labels[0]}'); at least two are "
-            f"needed{_nested(train)}",
+            f"all {len(train)} training images are of one class ('{labels[0]}'); at least two are needed",
         )
     return labels
 
 
-def _nested(train: Sequence[Sample]) -> str:
-    """A hint for class folders that lie one folder too deep; a downloaded archive often holds one such folder."""
-    below = {sample.stored.place[1] for sample in train if len(sample.stored.place) > 2}
-    if below & NAMES.keys():
-        return f". A folder {min(below & NAMES.keys())} lies in '{train[0].label}': it has to lie at the top"
-    if len(below) < 2:
-        return ""
-    shown = ", ".join(sorted(below)[:5])
-    return f". The class is the first folder's name: move the folders in it ({shown}) one up"
-
-
-def _scaling(pixels: Tensor) -> tuple[list[float], list[float]]:
+def _scaling(pixels: Tensor) -> Scaling:
     """Mean and standard deviation of each channel over the training images, from at most some ten million pixels."""
     some = pixels[:: max(1, pixels.numel() // 10_000_000)].double()
-    return some.mean((0, 2, 3)).tolist(), (some.std((0, 2, 3)) + 1e-3).tolist()
+    mean, spread = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3
+    return Scaling(tuple(mean.tolist()), tuple(spread.tolist()), over_white=True)
 
 
 def _flat(pixels: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

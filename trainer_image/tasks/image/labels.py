@@ -1,0 +1,271 @@
+"""Which label an image has: its class folder says it, a table of names and labels, or a file beside it.
+
+Tables name images as people do: by a path from anywhere, the file's name alone, or its name without the suffix.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainer_image.data.jsonl_reader import cell, objects
+from trainer_image.data.spill import Scratch
+from trainer_image.data.table import read_table
+from trainer_image.errors import TrainerError, invalid
+from trainer_image.limits import Limits
+from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, is_table
+
+# A label beside an image; what is longer is none.
+LABEL_BYTES = 64 * 1024
+# How columns are called, without what is no letter: the first one that a table has counts.
+FILE_COLUMNS = (
+    *("filename", "file", "filepath", "filepaths", "imagepath", "imagefile", "imagename", "image", "imageid"),
+    *("imageindex", "imgname", "imgpath", "imgid", "img", "path", "id", "name"),
+)
+LABEL_COLUMNS = ("label", "labels", "class", "classname", "target", "category")
+# What people take for images, or bring instead of them, and what would be read.
+CONVERT = "convert them to PNG"
+OTHER_SUFFIXES = {
+    **dict.fromkeys((".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg"), CONVERT),
+    **dict.fromkeys((".psd", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".nii", ".tga", ".exr", ".ico"), CONVERT),
+    **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle"), "write each image as a PNG"),
+    **dict.fromkeys((".idx", ".tfrecord", ".mdb", ".parquet", ".arrow", ".bin"), "write each image as a PNG"),
+    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "write frames of the videos as PNG"),
+    **dict.fromkeys((".rar", ".7z", ".bz2", ".xz"), "pack them as .zip or .tar"),
+    **dict.fromkeys((".csv", ".tsv", ".jsonl"), "a table of pixels is for task: tabular, or write each row as a PNG"),
+}
+# What is passed over without a word where there are images that are read.
+UNREMARKED = {".csv", ".tsv", ".jsonl", ".parquet", ".bin"}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image: where it is, its label (None: unlabelled), its group (None: of its own)."""
+
+    stored: Stored
+    label: str | None
+    group: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name within the dataset."""
+        return self.stored.name
+
+
+def list_samples(
+    files: Sequence[Stored],
+    limits: Limits,
+    scratch: Scratch,
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    notes: list[str] | None = None,
+) -> list[Sample]:
+    """All images of a split in the order of its files. Raises DatasetInvalid for a table that does not fit the files.
+
+    label, group: columns of the table; None: a label's column is found by its name, there are no groups. A table in an
+    archive describes what lies in it, one at the dataset's top also what lies in archives without one. `notes` gets a
+    sentence for what is left out.
+    """
+    notes = [] if notes is None else notes
+    reading = _Reading(limits, scratch, label, group, notes)
+    origins: dict[str, list[Stored]] = {}
+    for stored in files:
+        if not stored.above:
+            origins.setdefault(stored.origin, []).append(stored)
+    samples: list[Sample] = []
+    without: list[Stored] = []
+    for inside in origins.values():
+        found = reading.labelled(_tables(inside), inside)
+        if found is None:
+            without += inside
+        else:
+            samples += found
+    found = reading.labelled(_tables(stored for stored in files if stored.above), without)
+    if found is None:
+        beside = {(stored.origin, stored.place): stored for stored in without}
+        images = (stored for stored in without if stored.suffix in IMAGE_SUFFIXES)
+        found = [Sample(stored, _label(stored, beside, label or "label")) for stored in images]
+    samples += found
+    return samples if len(origins) == 1 else sorted(samples, key=lambda sample: (sample.stored.place, sample.name))
+
+
+def unread_images(files: Sequence[Stored]) -> list[str]:
+    """A warning where there are pictures in formats that are not read; none for other files."""
+    found = Counter(stored.suffix for stored in files)
+    several = any(found[suffix] for suffix in IMAGE_SUFFIXES)
+    unread = sorted(found.keys() & OTHER_SUFFIXES.keys() - (UNREMARKED if several else set()))
+    return [
+        f"{sum(found[s] for s in suffixes)} files ({', '.join(suffixes)}) are in formats that are not read, and left "
+        f"out; {advice}."
+        for advice in dict.fromkeys(OTHER_SUFFIXES[suffix] for suffix in unread)
+        if (suffixes := [suffix for suffix in unread if OTHER_SUFFIXES[suffix] == advice])
+    ]
+
+
+def _tables(files: Iterable[Stored]) -> list[Stored]:
+    """Tables that may say labels, the likeliest first."""
+    found = [stored for stored in files if len(stored.place) == 1 and is_table(stored)]
+    return sorted(found, key=lambda stored: (not _meant(stored), stored.place))
+
+
+def _meant(table: Stored) -> bool:
+    """Whether its name says that it is nothing else: what is wrong with it is an error."""
+    return table.place[0].lower() in ("metadata.csv", "metadata.jsonl")
+
+
+def _label(stored: Stored, beside: Mapping[tuple[str, tuple[str, ...]], Stored], label: str) -> str | None:
+    """The class folder, or in an archive without folders what the file of the same name with .cls or .json says."""
+    if len(stored.place) > 1:
+        return stored.place[0]
+    stem = Path(stored.place[0]).stem
+    if named := beside.get((stored.origin, (f"{stem}.cls",))):
+        return _small(named).strip() or None
+    if named := beside.get((stored.origin, (f"{stem}.json",))):
+        try:
+            record = json.loads(_small(named), parse_int=str, parse_float=str)
+        except (ValueError, RecursionError):
+            raise invalid(named.name, "is no JSON object") from None
+        text = cell(named.name, 1, label, record.get(label)) if isinstance(record, dict) else None
+        if not text:
+            raise invalid(named.name, f"has no '{label}'")
+        return text
+    return None
+
+
+def _small(stored: Stored) -> str:
+    with stored.open() as file:
+        try:
+            return file.read(LABEL_BYTES).decode()
+        except UnicodeDecodeError:
+            raise invalid(stored.name, "is not UTF-8") from None
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Reads tables of labels; see `list_samples`."""
+
+    limits: Limits
+    scratch: Scratch
+    label: str | None
+    group: str | None
+    notes: list[str]
+
+    def labelled(self, tables: Sequence[Stored], files: Sequence[Stored]) -> list[Sample] | None:
+        """The images with what the first table that names any of them says; None where there is no such table."""
+        images = [stored for stored in files if stored.suffix in IMAGE_SUFFIXES]
+        folders = {stored.place[0] for stored in images if len(stored.place) > 1}
+        for table in tables:
+            if _meant(table):
+                return self._samples(table, images, strictly=not table.above)
+            if self.label is None and len(folders) > 1:
+                continue  # folders are classes, and the table may be about anything
+            try:
+                samples = self._samples(table, images, strictly=False)
+            except TrainerError as error:
+                self.notes.append(f"{table.name} was not used for labels. {error.sentence}")
+                continue
+            if samples:
+                return samples
+        return None
+
+    def _samples(self, table: Stored, images: Sequence[Stored], *, strictly: bool) -> list[Sample]:
+        """strictly: every row has to name an image that is there."""
+        columns, records = self._records(table)
+        file, label = self._columns(table, columns)
+        index = _Index(images)
+        samples: list[Sample] = []
+        unlabelled = unknown = 0
+        for row, record in records:
+            named = cell(table.name, row, file, record.get(file))
+            if not named:
+                raise invalid(table.name, f"row {row}: has no '{file}'")
+            stored = index.find(table.name, row, named)
+            if stored is None:
+                if strictly:
+                    raise invalid(table.name, f"row {row}: there is no file '{named}'")
+                unknown += 1
+                continue
+            said = cell(table.name, row, label, record.get(label)) if label else None
+            of = cell(table.name, row, self.group, record.get(self.group)) if self.group else None
+            if self.group and not of:
+                raise invalid(table.name, f"row {row}: has no '{self.group}'")
+            unlabelled += not said
+            samples.append(Sample(stored, said or None, of))
+        labelled = [sample for sample in samples if sample.label is not None]
+        if labelled and unlabelled:
+            self.notes.append(f"{table.name}: {unlabelled} rows have no '{label}' and were left out.")
+            samples = labelled
+        if unknown and samples and not table.above:
+            self.notes.append(f"{table.name}: {unknown} rows name no image that is there and were left out.")
+        unnamed = len(images) - len({sample.stored.name for sample in samples}) - unlabelled
+        if samples and unnamed > 0 and not table.above:
+            self.notes.append(f"{unnamed} images that {table.name} does not name were left out.")
+        return samples
+
+    def _records(self, table: Stored) -> tuple[list[str], Iterable[tuple[int, dict[str, Any]]]]:
+        path = table.local(self.scratch)
+        if path.suffix.lower() in (".jsonl", ".ndjson"):
+            first = next(iter(objects(table.name, path, self.limits)), None)
+            return list(first[1]) if first else [], objects(table.name, path, self.limits)
+        read = read_table([(table.name, path)], self.limits)
+        columns = {column: cells.to_pylist() for column, cells in read.columns.items()}
+
+        def rows() -> Iterator[tuple[int, dict[str, Any]]]:
+            for index, (_, row) in enumerate(read.locate_all(range(read.rows))):
+                yield row, {column: cells[index] for column, cells in columns.items()}
+
+        return list(columns), rows()
+
+    def _columns(self, table: Stored, columns: Sequence[str]) -> tuple[str, str | None]:
+        """The columns with the images' names and with their labels; None for the labels of a table that has none."""
+        plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(columns)}
+        listed = ", ".join(columns[:10])
+        file = next((plain[name] for name in FILE_COLUMNS if name in plain), None)
+        if file is None:
+            raise invalid(table.name, f"has no column with the images' names (file_name is expected, found {listed})")
+        if self.label is not None:
+            if self.label not in columns:
+                raise invalid(table.name, f"has no column '{self.label}' (data.target; found {listed})")
+            return file, self.label
+        label = next((plain[name] for name in LABEL_COLUMNS if name in plain and plain[name] != file), None)
+        if label is None and len(columns) == 2:
+            [label] = [column for column in columns if column != file]
+        if label is None and len(columns) > 2:
+            raise invalid(
+                table.name, f"has no column 'label' (found {listed}); name the column with the classes in data.target"
+            )
+        return file, label
+
+
+class _Index:
+    """Images by what a table may call them: the end of their path, with the suffix or without, in any case."""
+
+    def __init__(self, images: Iterable[Stored]) -> None:
+        self._found: dict[str, Stored | None] = {}
+        without: dict[str, Stored | None] = {}
+        for stored in images:
+            place = "/".join(stored.place).casefold()
+            while place:
+                for names, name in ((self._found, place), (without, place.removesuffix(stored.suffix))):
+                    names[name] = None if name in names else stored  # None: several are called so
+                place = place.partition("/")[2]
+        self._found = without | self._found
+
+    def find(self, table: str, row: int, named: str) -> Stored | None:
+        """The image that this row of the table names: by its whole path where that is known, else by the end of it."""
+        # As Windows writes it; a backslash is in no name of a dataset's file.
+        name = re.sub(r"(^|/)(\./)+", r"\1", named.strip().replace("\\", "/")).casefold()
+        while name:
+            if name in self._found:
+                stored = self._found[name]
+                if stored is None:
+                    raise invalid(table, f"row {row}: several images are called '{named}'; name them with their folder")
+                return stored
+            name = name.partition("/")[2]
+        return None
