@@ -21,7 +21,7 @@ from trainer_image.tasks.text import grams
 Array = np.ndarray[Any, Any]
 # Numbers that a model may have at most, 32 MiB of them, and features: what is seen in more texts is kept.
 MOST_WEIGHTS, MOST_FEATURES = 2**23, 2**20
-# Of more text, evenly spaced rows are fitted on: some 60 bytes of memory are needed for a byte.
+# Of more text, evenly spaced rows are fitted on: some 100 bytes of memory are needed for a byte.
 MOST_BYTES = 12 * 1024**2
 PORTION_BYTES = 1024**2
 # A feature of one text says nothing of other texts, where there are enough of them.
