@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,12 @@ from click import shell_completion
 from dispatcher import app, factories
 from dispatcher.cli import cancel as cancelling
 from dispatcher.cli import check as checks
-from dispatcher.cli import pod_check
+from dispatcher.cli import pod_check, portal_walk
 from dispatcher.cli import status as statuses
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.pause import drain, pause, resume
 from dispatcher.cli.poison import poison
-from dispatcher.cli.results import CheckResult, Result
+from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cli.support import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
@@ -39,6 +39,7 @@ from dispatcher.cli.support import (
 )
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
+from dispatcher.config.settings import Settings
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.request import MalformedRequest, decode
 from dispatcher.queue.messages import QueueError
@@ -115,6 +116,7 @@ _MARKS: Mapping[Result, tuple[str, str | None]] = {
         "dispatcher check",
         "dispatcher check --json",
         "dispatcher check --in-pod model-1 --dataset dataset-houses",
+        "dispatcher check --portal model-0",
     )
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -130,13 +132,24 @@ _MARKS: Mapping[Result, tuple[str, str | None]] = {
 @click.option(
     "--wait", type=click.IntRange(10, 86400), default=900, show_default=True, help="Seconds that --in-pod may take."
 )
+@click.option(
+    "--portal",
+    "walked",
+    metavar="MODEL",
+    help="Instead walk MODEL, made for this in status Created or Reconfigure, through the statuses of a training, and "
+    "say what the portal does otherwise than docs/portal.md expects. It changes the model's status.",
+)
 @click.pass_obj
-def check(environ: Environment, as_json: bool, model: str | None, dataset: str | None, wait: int) -> None:
+def check(
+    environ: Environment, as_json: bool, model: str | None, dataset: str | None, wait: int, walked: str | None
+) -> None:
     """Check settings, template, queues, portal, cluster, permissions and clocks, one by one.
 
     WARN is worth fixing; only FAIL keeps the dispatcher from working, and makes the exit code 1.
     """
     settings = settings_for_printing(environ)
+    if walked is not None and model is not None:
+        fail(EXIT_USAGE, "--portal and --in-pod are two checks: give one of them")
     nothing = dict.fromkeys(("gpus", "nodes", "priority", "time_limit"))
     wishes: dict[str, Any] = {"extra": (), "dataset": dataset, **nothing}
     try:
@@ -151,9 +164,12 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
         if not as_json:
             click.echo(f"{click.style(mark, fg=colour)} {result.name}: {result.sentence}")
 
-    for result in checks.run_checks(settings):
-        if request is None or result.name != checks.BLOBS:
-            note(result)
+    if walked is not None:
+        _walk(settings, walked, note)
+    else:
+        for result in checks.run_checks(settings):
+            if request is None or result.name != checks.BLOBS:
+                note(result)
     if request is not None:
         if any(result.result == "failed" for result in results):
             note(CheckResult(pod_check.NAME, "skipped", "not begun: fix what failed first"))
@@ -168,6 +184,22 @@ def check(environ: Environment, as_json: bool, model: str | None, dataset: str |
     if as_json:
         click.echo(json.dumps({"passed": passed, "checks": [asdict(result) for result in results]}, indent=2))
     sys.exit(0 if passed else EXIT_FAILED)
+
+
+def _walk(settings: Settings, model: str, note: Callable[[CheckResult], None]) -> None:
+    try:
+        walk = portal_walk.open_walk(settings, container_of(model))
+    except InvalidContainerName as error:
+        fail(EXIT_USAGE, str(error))
+    except Otherwise as error:
+        note(CheckResult("portal", error.result, str(error)))
+        return
+    try:
+        for result in walk.results():
+            note(result)
+    finally:
+        if (left := walk.leave()) is not None:
+            note(left)
 
 
 @main.command(

@@ -155,6 +155,22 @@ def test_check_is_for_programs_too(stage: Stage) -> None:
     assert (results["permissions on pods"], results["portal"], results["blobs"]) == ("ok", "skipped", "skipped")
 
 
+def test_check_walks_a_model_through_the_portal_and_leaves_it_for_the_next_walk(stage: Stage) -> None:
+    stage.portal.set_model("walked")
+    code, out, err = stage.cli("check", "--portal", "model-walked")
+    assert code == 0, out + err
+    assert out.count("ok  ") == 9
+    assert stage.status("walked") == "Reconfigure"
+    stage.portal.set_model("walked", "Completed")
+    code, out, _ = stage.cli("check", "--portal", "walked", "--json")
+    assert code == 1
+    assert [check["result"] for check in json.loads(out)["checks"]] == ["failed"]
+    assert stage.cli("check", "--portal", "UPPER")[0] == 2
+    assert stage.cli("check", "--portal", "model-1", "--in-pod", "model-1")[0] == 2
+    code, out, _ = stage.cli("check", "--portal", "walked", STATUS_TRACKING="off")
+    assert (code, "there is no portal to ask" in out) == (1, True)
+
+
 def test_check_in_a_pod_says_what_only_a_pod_can_find_out(stage: Stage) -> None:
     code, out, err = stage.cli("check", "--in-pod", "model-done-1", "--dataset", "dataset-1")
     assert code == 0, out + err
