@@ -6,9 +6,11 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainer_image.engine.compiling import Compiling
 from trainer_image.engine.plan import Plan
@@ -21,7 +23,8 @@ from trainer_image.tasks.base import Batch, Predictor, Problem, rows_in, take
 
 log = logging.getLogger(__name__)
 
-EVALUATION_ROWS = 512
+# Rows at a time at most, and bytes of the largest tensor that they may make: what is alive at once is a few times that.
+EVALUATION_ROWS, EVALUATION_BYTES = 512, 64 * 1024**2
 
 
 @torch.no_grad()
@@ -33,13 +36,15 @@ def evaluate(
     device: torch.device,
     beat: Callable[[], None] = lambda: None,
 ) -> Tensor:
-    """Outputs for every row of a split, float32 on the CPU. In fp32 and in fixed portions, so that `predict` agrees.
+    """Outputs for every row of a split, float32 on the CPU. In fp32 and in portions that the model and the shape of the
+    rows alone decide, so that `predict` agrees.
 
     beat: called after each portion
     """
     was_training = model.training
     model.eval()
-    total, size, start = rows_in(split), EVALUATION_ROWS, 0
+    total, start = rows_in(split), 0
+    size = _portion(predictor, model, split, device)
     parts: list[Tensor] = []
     while start < total:
         batch = {n: t.to(device) for n, t in take(split, slice(start, start + size)).items()}
@@ -56,6 +61,38 @@ def evaluate(
         beat()
     model.train(was_training)
     return torch.cat(parts).float().cpu()
+
+
+class _Sizes(TorchFunctionMode):
+    """Notes the bytes of what each torch function returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor):
+            self.bytes.append(made.numel() * made.element_size())
+        return made
+
+
+def _portion(predictor: Predictor, model: nn.Module, split: Batch, device: torch.device) -> int:
+    """How many rows to evaluate at a time, a power of two: by the tensor that grows most from one row to two."""
+    sizes = []
+    for rows in (1, 2)[: rows_in(split)]:
+        batch = {n: t.to(device) for n, t in take(split, slice(0, rows)).items()}
+        try:
+            with _Sizes() as made:
+                predictor.outputs(model, batch)
+        except Exception:  # a plug-in's that wants more rows; what is really wrong is raised with all of them
+            return EVALUATION_ROWS
+        sizes.append(made.bytes)
+    if len(sizes) < 2 or len(sizes[0]) != len(sizes[1]):
+        return EVALUATION_ROWS
+    growth = max((two - one for one, two in zip(*sizes, strict=True)), default=0)
+    fitting = EVALUATION_BYTES // max(1, growth)
+    return min(EVALUATION_ROWS, 1 << max(0, fitting.bit_length() - 1))
 
 
 def on_device(model: nn.Module, device: torch.device) -> nn.Module:
