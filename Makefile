@@ -61,7 +61,8 @@ bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside
 scale: $(INSTALLED) $(AZURITE) ## memory, CPU and calls of a dispatcher beside 100 to 10,000 trainings (KUBECONFIG=F NAMESPACE=N: on a cluster)
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
-quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz; fails under a gate (an hour on two cores)
+quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz, and rank ours on tables; fails under a gate (an hour on two cores, and 30 s a table)
+	@$(PIP) install --require-hashes --no-deps --requirement requirements/quality.txt
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
 fuzz: $(INSTALLED) ## read damaged files of every format, a minute each (ARGS="--seconds 10 parquet csv" narrows it)
