@@ -123,7 +123,7 @@ def _score(table: RankedTable, classes: int) -> Callable[[Array, Array], float]:
 def _ours(table: RankedTable, frame: pandas.DataFrame, rows: Array, held: Array, seconds: float) -> Array:
     """Values, or class probabilities in the order of the classes, of the held rows, by `train` and `predict`."""
     kind = "number" if table.regression else "category"
-    metric = "roc_auc" if not table.regression and frame[TARGET].nunique() == 2 else "auto"
+    metric = "auto" if table.regression else "log_loss"
     config = (
         f"task: tabular\ndata: {{target: {TARGET}, types: {{{TARGET}: {kind}}}}}\n"
         f"train: {{time_budget: {seconds:g}s, metric: {metric}}}\n"
@@ -230,8 +230,9 @@ def rank(chosen: Sequence[RankedTable], seconds: float) -> bool:
         wins, ties, losses = record(of_figure)
         leads = means[OURS] <= min(means.values())
         first &= leads
+        shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
         print(
             f"{figure}, {len(of_figure)} tables: {wins} wins, {ties} ties, {losses} losses against the best rival; "
-            f"mean rank: {', '.join(f'{name} {mean:.2f}' for name, mean in means.items())}{'' if leads else '  NOT FIRST'}"
+            f"mean rank: {shown}{'' if leads else '  NOT FIRST'}"
         )
     return first

@@ -28,7 +28,7 @@ def allowance(seconds: float = 60.0) -> Allowance:
 
 
 def problem(folder: Path, classes: int, rows: int = 240) -> TabularProblem:
-    """Numbers, some of them missing, a flag, and a town that matters. classes: 1 for values."""
+    """Numbers, some of them missing, a mood, and a town that matters. classes: 1 for values."""
     random = np.random.default_rng(5)
     a, b = random.normal(size=rows), random.normal(size=rows)
     town = random.integers(0, len(TOWNS), rows)
@@ -37,9 +37,9 @@ def problem(folder: Path, classes: int, rows: int = 240) -> TabularProblem:
     if classes > 1:
         target = [f"class {n}" for n in np.digitize(said, np.quantile(said, np.arange(1, classes) / classes))]
     shown = ["" if hidden else value for value, hidden in zip(a, random.random(rows) < 0.2, strict=True)]
-    flag = np.where(b > 1, "no", "yes")
-    cells = [[shown[n], b[n], TOWNS[town[n]], flag[n], target[n]] for n in range(rows)]
-    write_csv(folder / "train.csv", ["a", "b", "town", "flag", "y"], cells)
+    mood = np.where(b > 1, "good", np.where(b < -1, "bad", "fair"))
+    cells = [[shown[n], b[n], TOWNS[town[n]], mood[n], target[n]] for n in range(rows)]
+    write_csv(folder / "train.csv", ["a", "b", "town", "mood", "y"], cells)
     return TabularProblem(folder, TaskSettings(target="y"))
 
 

@@ -120,7 +120,7 @@ class TreeRows:
     x:      float32 (rows, inputs)
     y:      classes, or values as the network learns them, (rows,)
     folds:  (rows,), of each row a number below FOLDS
-    tables: statistics of each embedded column's categories (categories + 1, statistics), from all rows; `x` of a row
+    tables: statistics of the categories of each column that has them (count, statistics), from all rows; `x` of a row
             has those from the rows of other folds: its own label must not be seen in its input
     """
 
@@ -134,7 +134,7 @@ class TreeRows:
         self.y = self._labels(some)
         self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
         self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
-        codes, counts = some["codes"].numpy(), columns.cardinalities
+        codes, counts = self._inputs.categories(some["dense"], some["codes"]).numpy(), self._inputs.counts
         every = np.ones(len(self.y), np.bool_)
         self.tables = [self._table(codes[:, n], count, every) for n, count in enumerate(counts)]
         means = [table[codes[:, n]] for n, table in enumerate(self.tables)]
@@ -147,8 +147,9 @@ class TreeRows:
     def held(self) -> tuple[Array, Array]:
         """(x, y) of the validation rows."""
         some = spaced(self._splits, ["validation"], self._most)
-        x = [torch.from_numpy(table[some["codes"][:, n].numpy()]) for n, table in enumerate(self.tables)]
-        return self._inputs.of(some["dense"], some["codes"], x).numpy(), self._labels(some)
+        codes = self._inputs.categories(some["dense"], some["codes"]).numpy()
+        means = [torch.from_numpy(table[codes[:, n]]) for n, table in enumerate(self.tables)]
+        return self._inputs.of(some["dense"], some["codes"], means).numpy(), self._labels(some)
 
     def _labels(self, batch: Batch) -> Array:
         labels = batch["target"].numpy()

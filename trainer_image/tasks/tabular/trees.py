@@ -1,8 +1,8 @@
 """Decision trees as tensors, and torch alone to evaluate them: what boosted trees are at rest.
 
 A tree's inputs are what the network sees, with two differences. A number that is missing is NaN, and each split says to
-which side such a row goes. A column with many categories is two kinds of input: the category's place by frequency, and
-what the target was in training rows of that category.
+which side such a row goes. A column of three and more categories has further inputs: what the target was in training
+rows of the category, and, where it has no input for each category, the category's place by frequency.
 """
 
 from __future__ import annotations
@@ -83,17 +83,32 @@ class TreeInputs(nn.Module):
             if column.indicator:
                 self.missing.append((at, at + 1))
             at += column.width
+        # Where in `dense` the categories of a column stand, the first and how many.
+        self.hot: list[tuple[int, int]] = []
+        for category in columns.categories:
+            if not category.embedded:
+                if len(category.categories) >= 3:
+                    self.hot.append((at, len(category.categories)))
+                at += len(category.categories)
+        # Of each column with statistics: its categories, and at 0 the unknown.
+        self.counts = [*(count + 1 for _, count in self.hot), *columns.cardinalities]
         self.statistics = nn.ParameterList(
-            nn.Parameter(torch.zeros(count, statistics), requires_grad=False) for count in columns.cardinalities
+            nn.Parameter(torch.zeros(count, statistics), requires_grad=False) for count in self.counts
         )
-        self.width = columns.dense_width + len(columns.cardinalities) * (1 + statistics)
+        self.width = columns.dense_width + len(columns.cardinalities) + statistics * len(self.counts)
+
+    def categories(self, dense: Tensor, codes: Tensor) -> Tensor:
+        """The category of each column with statistics: int64 (rows, columns), below its count."""
+        shown = [dense[:, at : at + count] for at, count in self.hot]
+        known = [(each.argmax(1) + 1) * (each > 0).any(1) for each in shown]
+        return torch.cat([*(each.unsqueeze(1) for each in known), codes], dim=1)
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
-        means = [table[codes[:, number]] for number, table in enumerate(self.statistics)]
-        return self.of(dense, codes, means)
+        found = self.categories(dense, codes)
+        return self.of(dense, codes, [table[found[:, number]] for number, table in enumerate(self.statistics)])
 
     def of(self, dense: Tensor, codes: Tensor, means: Sequence[Tensor]) -> Tensor:
-        """The same with each embedded column's statistics (rows, statistics) given, not looked up."""
+        """The same with each column's statistics (rows, statistics) given, not looked up."""
         dense = dense.clone()
         for value, indicator in self.missing:
             dense[:, value].masked_fill_(dense[:, indicator] > 0, torch.nan)
@@ -131,7 +146,7 @@ class TreeEnsemble(nn.Module):
         self.register_load_state_dict_post_hook(_check)  # type: ignore[no-untyped-call]
 
     def fill(self, trees: Trees, base: Array, statistics: Sequence[Array]) -> None:
-        """Takes over what was fitted. base: (outputs,); statistics: (categories + 1, statistics) of each column."""
+        """Takes over what was fitted. base: (outputs,); statistics: (count, statistics) of each column."""
         filled = {
             f"inputs.statistics.{number}": torch.from_numpy(table.astype(np.float32))
             for number, table in enumerate(statistics)
