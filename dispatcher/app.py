@@ -32,10 +32,12 @@ from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions.codes import CAUSES
+from dispatcher.decisions.readers import perhaps
 from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe, State
 from dispatcher.intake.first_answers import FirstAnswers, known_models, prove_portal, prove_queue
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.pause_switch import PauseSwitch
+from dispatcher.intake.queue_readers import QueueReaders
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
@@ -116,7 +118,9 @@ class App:
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,
+            elsewhere=lambda: perhaps(self._readers.others, self._cluster.namespace),
         )
+        self._readers = QueueReaders(self._queue, self._cluster.place, self._cluster.namespace, stopping=self._stopping)
         self._pace = Pace(settings.progress_rate)
         self._reporter = self._make_reporter()
         self._reconciler = self._make_reconciler()
@@ -279,6 +283,7 @@ class App:
         if not settings.kueue_queue:
             self._launcher.look_for_kueue()
         self._start("pause", self._switch.run)
+        self._start("readers", self._readers.run)
         intake = self._start("intake", self._take_in)
         self._stopping.wait()
         deadline = time.monotonic() + settings.shutdown_grace
@@ -325,6 +330,7 @@ class App:
         """The gauges that are read at each scrape; the loop `gauges` sets the others."""
         metrics, settings = self._metrics, self._settings
         metrics.max_active_jobs.set(settings.max_active_jobs)
+        metrics.other_readers.set_function(lambda: self._readers.running)
         metrics.work_queue.set_function(lambda: len(self._work))
         metrics.loop_silent.labels("launch").set_function(lambda: self._heartbeats.silence("launch"))
         for cause in CAUSES:

@@ -16,6 +16,7 @@ from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.pauses import pause_of
+from dispatcher.decisions.readers import others
 from dispatcher.intake.first_answers import known_models, prove_portal
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import ordinary_sidecars
@@ -24,6 +25,7 @@ from dispatcher.launch.request import DRY_RUN
 from dispatcher.launch.teams import network_policy_of
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import PortalError
+from training_common.times import rfc3339
 
 # What the Role must allow; manifests/base/role.yaml is held equal to it by a test.
 NEEDED = (
@@ -67,6 +69,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         for resource, verbs in (*NEEDED, *more):
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         yield _try("switch of pause", _switch, cluster)
+        yield _try("readers of the queue", _readers, settings, cluster)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
         accepted = _try("job template at the API server", _dry_run, settings, cluster)
@@ -203,6 +206,22 @@ def _switch(cluster: KubernetesJobs) -> str:
     if (found := pause_of(data)) is not None:
         raise Otherwise("warning", f"no message is received: the intake is {found.sentence}")
     return "not paused"
+
+
+def _readers(settings: Settings, cluster: KubernetesJobs) -> str:
+    queue = factories.open_queue(settings, settings.queue_name)
+    try:
+        found = others(queue.metadata(), cluster.place, time.time())
+    finally:
+        queue.close()
+    if running := [reader.words(cluster.namespace) for reader in found if reader.is_alive]:
+        raise Otherwise(
+            "warning",
+            f"dispatchers of {', '.join(running)} read queue {settings.queue_name}, too: neither sees the other's Jobs,"
+            " and one model may be trained twice; give each namespace a queue of its own",
+        )
+    past = [f"{reader.words(cluster.namespace)} until {rfc3339(reader.seen)}" for reader in found]
+    return f"namespace {cluster.namespace} alone" + (f"; before, also {', '.join(past)}" if past else "")
 
 
 def _need(

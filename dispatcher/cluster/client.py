@@ -6,6 +6,7 @@ Every call is bounded on the client's side, too, since a half-open connection st
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import threading
@@ -105,6 +106,19 @@ class KubernetesJobs:
         self.server_date: str | None = None  # the Date of the newest answer, for `dispatcher check`
         self._api, found = _connect(pool_size)
         self.namespace = namespace or found
+
+    @property
+    def place(self) -> str:
+        """A fingerprint of cluster and namespace, the same in a pod and by a kubeconfig: by the cluster's own CA.
+
+        The API server's address is another one in a pod; it stands in where there is no CA.
+        """
+        configuration = self._api.configuration
+        try:
+            ca = Path(configuration.ssl_ca_cert).read_text(encoding="ascii")
+        except (OSError, TypeError, ValueError):
+            ca = str(configuration.host)
+        return hashlib.sha256(f"{''.join(ca.split())} {self.namespace}".encode()).hexdigest()[:8]
 
     def create_job(self, job: Mapping[str, Any], *, dry_run: bool = False) -> Job:
         query = {"fieldValidation": "Strict", "dryRun": "All"} if dry_run else {}

@@ -81,14 +81,17 @@ def decide(
     queued_at: float = 0.0,
     lag: float = PLAUSIBLE_LAG,
     doubt: float = REFUSAL_DOUBT,
+    elsewhere: str = "",
 ) -> Decision:
     """The decision for one message of one model. status: PROCESSING etc.; job: the Job that has the model's name.
 
     now: when the status was asked for; queued_at: when the request was sent; epoch seconds. lag: seconds by which the
     portal's answers may be behind; doubt: of these, how many a new request is given: whoever sends one has just made
     its model ready, so a status that forbids it is believed when the request is older than that.
+
+    elsewhere: of a model that is Processing without a Job here, who may have launched it (`readers.perhaps`).
     """
-    decision = _decide(status, job, message_id, now, lag)
+    decision = _decide(status, job, message_id, now, lag, elsewhere)
     age, doubted = now - queued_at, min(lag, doubt)
     if decision.action not in (Action.REFUSE, Action.ABANDON) or abs(age) >= doubted:
         return decision
@@ -97,12 +100,15 @@ def decide(
     return Decision(Action.LATER, f"status {status.title}, which may be older than the request", after)
 
 
-def _decide(status: ProcessingStatus, job: Job | None, message_id: str, now: float, lag: float) -> Decision:
+def _decide(
+    status: ProcessingStatus, job: Job | None, message_id: str, now: float, lag: float, elsewhere: str
+) -> Decision:
     if job is None:
         if status.may_start:
             return Decision(Action.LAUNCH, f"status {status.title}")
         # Something else trains it (a trainer started by hand, another cluster), or nothing does and it would stay so.
-        lost = "; there is no Job of it here: if nothing trains it, set it to Reconfigure"
+        where = f"{elsewhere}. If" if elsewhere else "if"
+        lost = f"; there is no Job of it here: {where} nothing trains it, set it to Reconfigure"
         return Decision(Action.REFUSE, _refusal(status) + (lost if status is ProcessingStatus.PROCESSING else ""))
     if not job.is_managed:
         if not status.may_start:

@@ -90,7 +90,7 @@ class Launcher:
     by which the portal's answers may be behind; doubt: see `admission.decide`. kueue_queue: the LocalQueue that resumes
     the Jobs, "" where we do. credentials: None where all trainings share the template's; networks: None where the pods
     of a training on several nodes reach each other anyhow. identity: of this process, noted on its Jobs. timed(step):
-    measures one step.
+    measures one step. elsewhere(): who else may have launched a model that is Processing without a Job here.
     """
 
     cluster: Cluster
@@ -108,6 +108,7 @@ class Launcher:
     timed: Callable[[str], AbstractContextManager[object]] = nullcontext
     stopping: threading.Event = field(default_factory=threading.Event)
     clock: Callable[[], float] = time.time
+    elsewhere: Callable[[], str] = lambda: ""
     identity: str = field(default_factory=lambda: secrets.token_hex(4), init=False)
     _found_queue: str = field(default="", init=False)  # the LocalQueue that Kueue puts Jobs into by itself
 
@@ -228,7 +229,16 @@ class Launcher:
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
         """asked: when the status was asked for (epoch seconds)."""
         sent, lag, doubt = delivery.queued_at, self.lag, self.doubt
-        return admission.decide(status, job, delivery.message_id, asked, queued_at=sent, lag=lag, doubt=doubt)
+        return admission.decide(
+            status,
+            job,
+            delivery.message_id,
+            asked,
+            queued_at=sent,
+            lag=lag,
+            doubt=doubt,
+            elsewhere=self.elsewhere(),
+        )
 
     def _apply(
         self, decision: Decision, job: Job | None, model_id: str, status: ProcessingStatus, delivery: Delivery

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from azure.core.exceptions import (
@@ -121,6 +122,14 @@ class TrainingQueue:
         if properties.approximate_message_count is None:
             raise QueueUnavailable(f"Cannot ask queue {self.name}: the server there is no Azure Storage Queue")
         return int(properties.approximate_message_count)
+
+    def metadata(self) -> Mapping[str, str]:
+        """The queue's own, names in whatever case the service keeps them."""
+        return dict(self._call("ask", self._client.get_queue_properties).metadata or {})
+
+    def set_metadata(self, metadata: Mapping[str, str]) -> None:
+        """In place of all that is there. names: identifiers; values: ASCII."""
+        self._call("describe", lambda: self._client.set_queue_metadata(dict(metadata)))
 
     def try_rights(self) -> None:
         """Send, update and delete a message that nobody can see. Raises QueueError.

@@ -85,6 +85,8 @@ class Metrics:
         self.queue_messages = self._new(Gauge, "queue_messages", what, queue=QUEUES)
         what = "Age of the oldest visible message on the queue"
         self.oldest_message = self._new(Gauge, "oldest_message_seconds", what)
+        what = "Number of other namespaces whose dispatchers read this queue, too"
+        self.other_readers = self._new(Gauge, "queue_other_namespaces", what)
         what = "Messages put on the poison queue, by reason"
         self.poisoned = self._new(Counter, "poison_entries", what, code=codes.POISON)
         what = "1 while no message is received, by reason"

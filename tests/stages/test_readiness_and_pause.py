@@ -128,3 +128,17 @@ def test_without_the_switch_or_the_cluster_the_commands_say_whose_turn_it_is(sta
     code, _, err = stage.cli(command)
     assert (code, err.count("\n")) == (69, 1)
     assert "configmaps" in err
+
+
+def test_a_dispatcher_of_another_namespace_on_the_same_queue_is_named(stage: Stage) -> None:
+    other = f"{stage.namespace}-b"
+    stage.cluster.create_namespace(other)
+    stage.start(NAMESPACE=other)
+    stage.wait(lambda: readyz(stage)[0] == 200 and stage.queue.metadata())
+    stage.start(HEALTH_PORT="0")
+    stage.wait(lambda: f"Dispatchers of namespace {other} read this queue, too" in stage.log())
+    stage.processes[0].stop()
+    model = stage.submit("done", status="Processing")
+    stage.wait(lambda: f"perhaps a dispatcher of namespace {other}, which reads this queue" in stage.log(), 40)
+    assert stage.status(model) == "Processing"
+    assert f"WARN readers of the queue: dispatchers of namespace {other}" in stage.cli("check")[1]

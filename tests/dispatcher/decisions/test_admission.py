@@ -212,3 +212,11 @@ def test_a_duplicate_beside_an_old_answer_trains_no_model_twice(portal: str, sec
     notes = {names.REPORTED: report, names.REPORTED_AT: rfc3339(T0), names.STATUS_BEFORE: "Created"}
     job["metadata"]["annotations"] |= notes
     assert decide(ProcessingStatus.CREATED, msgspec.convert(job, Job), MINE, T0 + seconds).action is action
+
+
+def test_a_model_that_another_namespace_may_train_is_not_advised_to_be_trained_twice() -> None:
+    elsewhere = "perhaps a dispatcher of namespace lab, which reads this queue, too, has launched it: look there first"
+    decision = decide(ProcessingStatus.PROCESSING, None, MINE, LONG_AFTER, elsewhere=elsewhere)
+    assert decision.action is Action.REFUSE
+    assert decision.sentence.endswith(f"here: {elsewhere}. If nothing trains it, set it to Reconfigure")
+    assert elsewhere not in decide(ProcessingStatus.FAILED, None, MINE, LONG_AFTER, elsewhere=elsewhere).sentence
