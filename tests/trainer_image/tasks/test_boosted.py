@@ -187,6 +187,17 @@ def test_without_time_or_rows_trees_sit_out_and_say_so(tmp_path: Path) -> None:
     assert trees.note == "Boosted trees sat out: they need 30 rows to be fitted on."
 
 
+def test_little_time_is_for_one_depth_that_comes_to_an_end_not_for_the_beginnings_of_several(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = problem(tmp_path, 1, rows=360)
+    _, chosen = fitted(made)
+    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.ENOUGH_ROUNDS", 10**9)  # however fast the machine is
+    _, hurried = fitted(made)
+    assert [each["rate"] for each in chosen["ensembles"]] == [0.05] * len(chosen["ensembles"])
+    assert [each["rate"] for each in hurried["ensembles"]] == [0.2]
+
+
 def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
     made = problem(tmp_path, 1)
     _, trees = made.candidates()

@@ -35,8 +35,19 @@ DEPTHS = (4, 6, 3)
 # Deeper trees where there are rows enough for them, in place of shallow ones.
 MANY_ROWS, MANY_DEPTHS = 5_000, (6, 8, 4)
 MOST_ROUNDS = 3_000
-# Rates, the next one where not so many rounds at the one before are affordable.
-RATES, ENOUGH_ROUNDS = (0.05, 0.1, 0.2), 600
+# How many depths are tried, whether rounds are chosen with folds where rows are few, and the rate: the first of these
+# that there is time for. At the slowest rate so many rounds are enough, at others as many fewer as they are faster.
+PLANS = (
+    (3, True, 0.05),
+    (3, True, 0.1),
+    (3, False, 0.05),
+    (2, False, 0.1),
+    (1, False, 0.1),
+    (1, False, 0.2),
+)
+ENOUGH_ROUNDS = 600
+# Inputs times rows below which threads wait for each other longer than they work.
+FEW_CELLS = 500_000
 # Rounds by which the pace is measured.
 PACE_ROUNDS = 5
 # More rows carry more rounds.
@@ -86,6 +97,7 @@ class BoostedTrees(TableCandidate):
     name = "boosted trees"
 
     def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        deadline = time.monotonic() + allowance.seconds
         if chosen is None and allowance.seconds < LEAST_SECONDS:
             self.note = f"Boosted trees sat out: {allowance.seconds:.2g} s were too little time for them."
             return None
@@ -99,7 +111,7 @@ class BoostedTrees(TableCandidate):
             self.note = f"Boosted trees sat out, because XGBoost cannot be loaded here: {why}"
             return None
         rows = TreeRows(self.splits, fit_on, self.columns, self.target, allowance.seed)
-        fits = _Fits(rows, allowance)
+        fits = _Fits(rows, allowance, deadline)
         made = fits.best() if chosen is None else fits.again(restored(ChosenTrees, chosen).ensembles)
         if made is None:
             self.note = "No time was left to fit the boosted trees once more on training and validation rows together."
@@ -174,28 +186,43 @@ class TreeRows:
 class _Fits:
     """One fit of the candidate: several ensembles within its allowance."""
 
-    def __init__(self, rows: TreeRows, allowance: Allowance) -> None:
+    def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float) -> None:
         from trainer_image.tasks.tabular import boosting
 
         self._boosting, self._rows, self._allowance = boosting, rows, allowance
-        self._deadline = time.monotonic() + allowance.seconds
+        self._deadline = deadline
         self.base = boosting.first_margins(rows.y, rows.classes)
 
     def best(self) -> tuple[list[Ensemble], Trees] | None:
         """Those whose loss on rows that they have not seen is within chance of the least: the mean of these."""
-        many = len(self._rows.y) >= MANY_ROWS
-        depths = MANY_DEPTHS if many else DEPTHS
+        depths = MANY_DEPTHS if len(self._rows.y) >= MANY_ROWS else DEPTHS
+        count, folded, rate = self._plan(depths[0])
         found: list[tuple[Ensemble, Trees, Array]] = []
-        for number, depth in enumerate(depths):
+        for number, depth in enumerate(depths[:count]):
             left = self._deadline - time.monotonic()
             if found and (left < 0.1 * self._allowance.seconds or self._allowance.stop.is_set()):
                 break
-            found.append(self._one(depth, time.monotonic() + left / (len(depths) - number)))
+            deadline = time.monotonic() + left / (count - number)
+            settings = self._settings(depth, rate)
+            found.append(self._folded(settings, deadline) if folded else self._held(settings, deadline))
         if self._allowance.stop.is_set():
             return None
         least = min(found, key=lambda each: float(each[2].mean()))[2]
         kept = [each for each in found if _within_chance(each[2] - least)]
         return [each[0] for each in kept], Trees.joined([each[1] for each in kept])
+
+    def _plan(self, depth: int) -> tuple[int, bool, float]:
+        """How many depths, whether with folds, and the rate, by the pace of the first rounds."""
+        ends: list[float] = []
+        self._boost(self._settings(depth, PLANS[0][2]), PACE_ROUNDS, self._deadline, ends=ends)
+        # What comes before the first round is no part of it.
+        pace = float(np.median(np.diff(ends))) if len(ends) > 1 else np.inf
+        few = len(self._rows.y) <= FOLDED_ROWS
+        for count, folded, rate in PLANS:
+            rounds = ENOUGH_ROUNDS * PLANS[0][2] / rate * count * (FOLDS + 1 if folded and few else 1)
+            if rounds * pace <= self._deadline - time.monotonic():
+                break
+        return count, folded and few, rate
 
     def again(self, ensembles: Sequence[Ensemble]) -> tuple[list[Ensemble], Trees] | None:
         """The same ensembles of these rows; None where time does not last."""
@@ -208,22 +235,16 @@ class _Fits:
             made.append(boosted.trees(rounds))
         return list(ensembles), Trees.joined(made)
 
-    def _one(self, depth: int, deadline: float) -> tuple[Ensemble, Trees, Array]:
-        """An ensemble of this depth, and the loss of each row that it has not seen."""
-        rows = self._rows
-        folded = len(rows.y) <= FOLDED_ROWS
-        rate = self._rate(depth, deadline, FOLDS + 1 if folded else 1)
-        settings = self._settings(depth, rate)
-        if folded:
-            return self._folded(settings, deadline)
-        held = rows.held()
+    def _held(self, settings: Settings, deadline: float) -> tuple[Ensemble, Trees, Array]:
+        """An ensemble of as many rounds as the validation rows are predicted best with, and each one's loss."""
+        held = self._rows.held()
         boosted = self._boost(settings, MOST_ROUNDS, deadline, held=held)
         rounds = boosted.rounds
-        loss = self._boosting.losses(boosted.margins(held[0], self.base, rounds), held[1], rows.classes)
-        return Ensemble(depth, rate, rounds), boosted.trees(rounds), loss
+        loss = self._boosting.losses(boosted.margins(held[0], self.base, rounds), held[1], self._rows.classes)
+        return Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss
 
     def _folded(self, settings: Settings, deadline: float) -> tuple[Ensemble, Trees, Array]:
-        """The number of rounds is the one that is best for all folds together; then all rows are fitted on."""
+        """The same by folds: as many rounds as are best for all of them together; then all rows are fitted on."""
         rows = self._rows
         fits: list[tuple[Array, Boosted]] = []
         for fold in range(FOLDS):
@@ -246,17 +267,8 @@ class _Fits:
         return Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss
 
     def _settings(self, depth: int, rate: float) -> Settings:
-        return self._boosting.Settings(depth, rate, self._allowance.seed, self._allowance.threads)
-
-    def _rate(self, depth: int, deadline: float, fits: int) -> float:
-        """The slowest rate with which the time is enough for that many fits."""
-        ends: list[float] = []
-        self._boost(self._settings(depth, RATES[0]), PACE_ROUNDS, deadline, ends=ends)
-        # What comes before the first round is no part of it.
-        pace = float(np.median(np.diff(ends))) if len(ends) > 1 else np.inf
-        affordable = (deadline - time.monotonic()) / fits / pace
-        slow_enough = [rate for rate in RATES if affordable * rate >= ENOUGH_ROUNDS * RATES[0]]
-        return min(slow_enough, default=RATES[-1])
+        threads = self._allowance.threads if self._rows.x.size >= FEW_CELLS else 1
+        return self._boosting.Settings(depth, rate, self._allowance.seed, threads)
 
     def _boost(
         self,
