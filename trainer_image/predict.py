@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from trainer_image.engine.step import evaluate
-from trainer_image.errors import TrainerError, UsageError
+from trainer_image.errors import TrainerError, UsageError, shown
 from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage import untrusted_json
@@ -110,8 +110,8 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     """Predicts every row of `data` (a file, or a dataset folder: its test split where it has one).
 
     Writes one line a row to `out`, JSON lines where its name ends in .jsonl, else CSV; or returns the rows under
-    "predictions" when there is none. The result has task, rows, and the figures under "metrics" when the data brings
-    its labels. Raises UsageError, DatasetInvalid, LimitExceeded.
+    "predictions" when there is none. The result has task, rows, the figures under "metrics" when the data brings its
+    labels, and under "notes" what is odd about the rows. Raises UsageError, DatasetInvalid, LimitExceeded.
     """
     torch.set_num_threads(usable_cpus())
     description, predictor, model = load(model_dir)
@@ -124,6 +124,8 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
         result: dict[str, Any] = {"task": description["task"], "rows": len(rows.names)}
         if rows.labelled:
             result["metrics"] = predictor.score(outputs, rows.tensors)
+        if rows.notes:
+            result["notes"] = list(rows.notes)
     lines = ([name, *line] for name, line in zip(rows.names, cells, strict=True))
     if out is None:
         result["predictions"] = [dict(zip(["row", *header], line, strict=True)) for line in lines]
@@ -156,6 +158,8 @@ def show_predictions(model_dir: Path, data: Path, out: Path | None) -> None:
     if out is None:
         click.echo(json.dumps(found, indent=1, ensure_ascii=False))
         return
+    for note in found.get("notes", ()):
+        click.echo(shown(note), err=True)
     click.echo(f"{found['rows']} predictions: {out}")
     for name, value in found.get("metrics", {}).items():
         click.echo(f"  {name}: {value:.4g}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainer_image.data import zip_directory
-from trainer_image.data.gzip_stream import MOST_RATIO, open_unpacked
+from trainer_image.data.gzip_stream import BLOCK_BYTES, MOST_RATIO, open_unpacked
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.limits import Limits
@@ -72,6 +72,25 @@ class Member:
             raise self.error("does not unpack to the size that the archive says")
         return content
 
+    def write(self, path: Path) -> None:
+        """The content as a file, piece by piece. Raises as `read` does."""
+        left = self.size if self.packed is None else self.packed
+        inflate = zlib.decompressobj(-15) if self.packed is not None else None
+        written = 0
+        with self.path.open("rb") as file, path.open("wb") as out:
+            file.seek(self.offset)
+            while left and (block := file.read(min(left, BLOCK_BYTES))):
+                left -= len(block)
+                try:
+                    block = block if inflate is None else inflate.decompress(block, self.size - written + 1)
+                except zlib.error as error:
+                    raise self.error(f"does not unpack ({error})") from None
+                written += out.write(block)
+                if written > self.size:
+                    break
+        if written != self.size:
+            raise self.error("does not unpack to the size that the archive says")
+
     def error(self, why: str) -> Exception:
         """A DatasetInvalid that names archive and member."""
         return invalid(f"{self.archive}/{printable(self.name)}", why)
@@ -82,12 +101,15 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Member]:
+def members(
+    name: str, path: Path, limits: Limits, scratch: Scratch, *, most: int = MEMBER_BYTES, kind: str = ""
+) -> list[Member]:
     """All regular files of an archive. Raises DatasetInvalid and LimitExceeded, naming archive and member.
 
     A packed tar is unpacked into one file in `scratch` first: its members lie nowhere else.
+    most: bytes of a member; kind: the suffix of what it is, if its own says something else
     """
-    lower = path.name.lower()
+    lower = kind or path.name.lower()
     if lower.endswith(".zip"):
         found = _zip(name, path, limits)
     elif lower.endswith(".tar"):
@@ -104,10 +126,10 @@ def members(name: str, path: Path, limits: Limits, scratch: Scratch) -> list[Mem
         listed.append(member)
         if limits.dataset_files and len(listed) > limits.dataset_files:
             raise LimitExceeded(f"{name} holds more than {limits.dataset_files} files (MAX_DATASET_FILES)")
-        if member.size > MEMBER_BYTES:
+        if member.size > most:
             raise LimitExceeded(
                 f"{name}: '{printable(member.name)}' has {format_bytes(member.size)};"
-                f" at most {format_bytes(MEMBER_BYTES)} are read of one file in an archive"
+                f" at most {format_bytes(most)} are read of one file in an archive"
             )
     problem = first_problem(member.name for member in listed)
     if problem:
@@ -259,5 +281,5 @@ def copied(member: Member, scratch: Scratch) -> Path:
     folder = scratch.file(member.size)
     folder.mkdir()
     path = folder / member.name.rsplit("/", 1)[-1]
-    path.write_bytes(member.read())
+    member.write(path)
     return path

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +19,31 @@ BATCH_CELLS = 4_000_000
 # What spreadsheets, databases and pandas write for "no value". "none" is left out: it is a common category.
 NULL_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
 TEXT = pa.large_string()
+# What a first column without a name is called, as pandas calls it: it wrote its index there, and R its row names.
+UNNAMED = "Unnamed: 0"
+# The keys of what a table's first batch says beside its columns.
+_NOTES, _PASSED_OVER = b"notes", b"passed_over"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which columns of a file are read; of the others nothing is, so that they may hold what cannot be.
+
+    needed:  have to be there; which sheet of a workbook is meant, and in which row its header stands, is told by them
+    also:    are read where they are there
+    others:  whether all further ones are read as well, but for those `dropped`
+    """
+
+    needed: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    others: bool = True
+    dropped: frozenset[str] = frozenset()
+
+    def takes(self, column: str) -> bool:
+        return column in self.needed or column in self.also or (self.others and column not in self.dropped)
+
+
+EVERYTHING = Wanted()
 
 
 def batch_rows(columns: int) -> int:
@@ -24,22 +51,42 @@ def batch_rows(columns: int) -> int:
     return max(64, min(65_536, BATCH_CELLS // max(1, columns)))
 
 
-def check_header(name: str, header: Sequence[str], limits: Limits) -> None:
-    """Raises for more columns than the limit, and for names that are empty or stand there twice."""
+def check_header(name: str, header: Sequence[str], limits: Limits, wanted: Wanted = EVERYTHING) -> None:
+    """Raises for more columns than the limit, and for names among the wanted that are empty or stand there twice."""
     if limits.table_columns and len(header) > limits.table_columns:
         raise LimitExceeded(f"{name} has {len(header)} columns; the limit is {limits.table_columns}")
     seen: set[str] = set()
     for number, column in enumerate(header, 1):
-        if not column.strip():
+        if not column.strip() and wanted.others:
             raise invalid(name, f"row 1: column {number} has no name")
-        if column.strip() in seen:
+        if column.strip() in seen and wanted.takes(column.strip()):
             raise invalid(name, f"row 1: two columns are named '{column.strip()}'")
         seen.add(column.strip())
 
 
-def empty(columns: Sequence[str]) -> pa.RecordBatch:
-    """No rows of these columns: what every reader gives first, so that a table without rows has its columns."""
-    return pa.RecordBatch.from_arrays([pa.array([], TEXT) for _ in columns], names=list(columns))
+def unnamed_in(header: Sequence[str]) -> str:
+    """UNNAMED, or what pandas makes of it where a table was saved with its index more than once."""
+    name = UNNAMED
+    while name in header:
+        name += ".1"
+    return name
+
+
+def empty(columns: Sequence[str], passed_over: Sequence[str] = (), notes: Sequence[str] = ()) -> pa.RecordBatch:
+    """No rows of these columns: what every reader gives first, so that a table without rows has its columns.
+
+    passed_over: columns that the file has beside them; notes: what is to be said about how it was read
+    """
+    said = {_NOTES: json.dumps(list(notes)), _PASSED_OVER: json.dumps(list(passed_over))}
+    batch = pa.RecordBatch.from_arrays([pa.array([], TEXT) for _ in columns], names=list(columns))
+    return batch.replace_schema_metadata(said)
+
+
+def said_of(batch: pa.RecordBatch) -> tuple[list[str], list[str]]:
+    """(passed_over, notes) of a reader's first batch."""
+    said: Mapping[bytes, bytes] = batch.schema.metadata or {}
+    passed_over, notes = (json.loads(said.get(key, b"[]")) for key in (_PASSED_OVER, _NOTES))
+    return passed_over, notes
 
 
 def finished(name: str, batch: pa.RecordBatch, limits: Limits, hint: str = "") -> Iterator[pa.RecordBatch]:

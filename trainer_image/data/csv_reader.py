@@ -1,4 +1,4 @@
-"""CSV and TSV, plain or gzip, in batches: any usual delimiter, quotes, line ends within them, a byte order mark."""
+"""CSV and TSV, plain or packed, in batches: any usual delimiter, quotes, line ends within them, any usual encoding."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from trainer_image.data import cells, file_kinds
-from trainer_image.data.cells import TEXT, check_header, empty, finished
+from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, check_header, empty, finished, unnamed_in
 from trainer_image.data.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
-from trainer_image.data.gzip_stream import Unpacked, open_unpacked
+from trainer_image.data.encodings import open_utf8, remark
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
 _QUOTE = "is there a quote that is never closed?"
 
 
-def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING) -> Iterator[pa.RecordBatch]:
     """The rows in batches of text. Raises DatasetInvalid with row and column, LimitExceeded."""
     csv.field_size_limit(limits.field_bytes or 2**31 - 1)
     try:
@@ -31,6 +31,9 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
             sample = text.read(SAMPLE_CHARACTERS)
     except UnicodeDecodeError:
         raise _not_utf8(name, path, limits) from None
+    if not sample.strip() and not wanted.others:
+        yield empty(wanted.needed)
+        return
     if not sample.strip():
         raise invalid(name, "is empty; a header row and data rows are expected")
     dialect, sample = dialect_of(path, sample)
@@ -38,20 +41,29 @@ def read_csv(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
         header = [column.strip() for column in _header(name, path, dialect, sample, limits)]
     except csv.Error as error:
         raise invalid(name, f"row 1: {error}") from None
+    if not header[0]:
+        header[0] = unnamed_in(header)
     named = len(header)
     while named > 1 and not header[named - 1]:
         named -= 1
-    check_header(name, header[:named], limits)
-    yield empty(header[:named])
-    # Delimiters at the rows' ends make columns without a name: they get names that no column can have.
-    unnamed = [f"\0{number}" for number in range(named, len(header))]
+    check_header(name, header[:named], limits, wanted)
+    taken = [wanted.takes(column) for column in header[:named]]
+    columns = [column for column, takes in zip(header, taken, strict=False) if takes]
+    passed_over = [column for column, takes in zip(header, taken, strict=False) if not takes]
+    yield empty(columns, passed_over, remark(name, path, limits))
+    if not columns:
+        return
+    # Delimiters at the rows' ends make columns without a name: they get names that no column can have, and so does what
+    # is passed over, whose names may stand there twice.
+    unique = [f"\0{number}" if number >= named or not taken[number] else c for number, c in enumerate(header)]
+    unnamed = range(named, len(header)) if wanted.others else range(0)
     rows = 0
     last: pa.RecordBatch | None = None
-    for batch in _parsed(name, path, dialect, [*header[:named], *unnamed], limits):
-        for number in range(named, len(header)):
-            _check_empty(name, path, number, batch.column(number), rows, limits)
+    for batch in _parsed(name, path, dialect, unique, [*columns, *(unique[number] for number in unnamed)], limits):
+        for place, number in enumerate(unnamed, len(columns)):
+            _check_empty(name, path, number, batch.column(place), rows, limits)
         rows += batch.num_rows
-        last = batch.select(range(named))
+        last = batch.select(range(len(columns)))
         yield last
     if last is not None and last.num_rows and any(_ends_a_line(column[-1].as_py()) for column in last.columns):
         _check_closed(name, path, dialect, limits)
@@ -85,7 +97,10 @@ def _check_closed(name: str, path: Path, dialect: Dialect, limits: Limits) -> No
             ) from None
 
 
-def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: Limits) -> Iterator[pa.RecordBatch]:
+def _parsed(
+    name: str, path: Path, dialect: Dialect, header: list[str], columns: list[str], limits: Limits
+) -> Iterator[pa.RecordBatch]:
+    """header: a name for each field; columns: those that are read"""
     ragged: list[pacsv.InvalidRow] = []
 
     def note(row: pacsv.InvalidRow) -> str:
@@ -93,7 +108,7 @@ def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: 
         return "error"
 
     try:
-        with io.BufferedReader(_WithoutNul(name, path, limits)) as source:
+        with io.BufferedReader(_WithoutNul(open_utf8(name, path, limits)), cells.BLOCK_BYTES) as source:
             reader = pacsv.open_csv(
                 source,
                 read_options=pacsv.ReadOptions(
@@ -107,7 +122,7 @@ def _parsed(name: str, path: Path, dialect: Dialect, header: list[str], limits: 
                     delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
                 ),
                 convert_options=pacsv.ConvertOptions(
-                    column_types=dict.fromkeys(header, TEXT), strings_can_be_null=False
+                    column_types=dict.fromkeys(columns, TEXT), strings_can_be_null=False, include_columns=columns
                 ),
             )
             for batch in reader:
@@ -131,14 +146,25 @@ class _NulFound(Exception):
     pass
 
 
-class _WithoutNul(Unpacked):
+class _WithoutNul(io.RawIOBase):
     """A NUL would silently become part of a category's name."""
 
+    def __init__(self, raw: io.BufferedReader) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
     def readinto(self, buffer: Any) -> int:
-        count = super().readinto(buffer)
+        count = self._raw.readinto1(buffer)
         if b"\0" in bytes(memoryview(buffer)[:count]):
             raise _NulFound
         return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _too_long(name: str) -> LimitExceeded:
@@ -146,7 +172,7 @@ def _too_long(name: str) -> LimitExceeded:
 
 
 def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
-    return io.TextIOWrapper(open_unpacked(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
+    return io.TextIOWrapper(open_utf8(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
 
 
 def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits) -> list[str]:
@@ -158,11 +184,21 @@ def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits
         records = _first_records(longer, dialect.delimiter)
         if len(records) < 2 and len(longer) >= cells.BLOCK_BYTES:
             raise _too_long(name)
+    if 2 <= len(records[0]) == len(records[-1]) - 1:
+        return _with_row_names(records[0], _first_records(sample, dialect.delimiter, 50))
     return records[0]
 
 
-def _first_records(text: str, delimiter: str) -> list[list[str]]:
-    return list(islice((record for record in csv.reader(as_lines(text), delimiter=delimiter) if record), 2))
+def _with_row_names(header: list[str], records: list[list[str]]) -> list[str]:
+    """The header with a field for what each row has more: R's row names, which have no name, or nothing at the end."""
+    rows = records[1:-1] if len(records) > 2 else records[1:]  # the sample may have cut the last one
+    if any(len(row) != len(header) + 1 for row in rows):
+        return header
+    return ["", *header] if any(row[-1].strip() for row in rows) else [*header, ""]
+
+
+def _first_records(text: str, delimiter: str, most: int = 2) -> list[list[str]]:
+    return list(islice((record for record in csv.reader(as_lines(text), delimiter=delimiter) if record), most))
 
 
 def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterator[tuple[int, list[str]]]:
@@ -223,7 +259,7 @@ def _line_with(name: str, path: Path, limits: Limits, wanted: Callable[[bytes], 
 
     wanted: where in the bytes it stands, -1: nowhere
     """
-    with open_unpacked(name, path, limits) as raw:
+    with open_utf8(name, path, limits) as raw:
         number, rest = 1, b""
         while piece := raw.readline(cells.BLOCK_BYTES):
             # A character may be cut in two where a piece ends; its first bytes wait for the rest.

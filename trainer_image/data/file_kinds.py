@@ -2,30 +2,98 @@
 
 from __future__ import annotations
 
-import codecs
+from pathlib import Path
 
 from trainer_image.errors import DatasetInvalid, invalid
 
 # Enough bytes to recognise them.
 START_BYTES = 24
 A_TEXT = "a text"
+OLD_OFFICE = b"\xd0\xcf\x11\xe0"
+_AS_CSV = "save it as CSV"
+_OF_R = 'in R: write.csv(table, "train.csv", row.names = FALSE)'
+_OF_SPSS = "save it as CSV (in SPSS: File, Export; in Python: pandas.read_spss)"
+_OF_STATA = "save it as CSV (in Stata: export delimited; in Python: pandas.read_stata)"
+_OF_HDF = "save the table as Parquet or CSV (in Python: pandas.read_hdf, to_parquet)"
+_UNPACK = "unpack it, or pack it as .zip, .tar.gz or .gz"
+_PICKLE = "reading one runs what it holds, so it is never read; save the table as Parquet (in Python: to_parquet)"
+_NUMPY = "save it as CSV with a header that names the columns"
+_EXPORT = "export the table as CSV"
 # First bytes → (what it is, what would be right).
 _KINDS = {
     b"%PDF-": ("a PDF", "save its text as a text file"),
     b"\x89PNG\r\n": ("a PNG image", ""),
     b"\xff\xd8\xff": ("a JPEG image", ""),
     b"GIF8": ("a GIF image", ""),
-    b"PK\x03\x04": ("a zip archive, or a workbook or document of an office program", "unpack it, or save it as {what}"),
-    b"\xd0\xcf\x11\xe0": ("a workbook or document of an old office program", "save it as {what}"),
+    b"PK\x03\x04": (
+        "a zip archive, or a workbook or document of an office program",
+        "give it the name that it has (.zip, .xlsx, .ods), or save it as {what}",
+    ),
+    OLD_OFFICE: ("a workbook or document of an old office program", "give it the name .xls, or save it as {what}"),
     b"\x1f\x8b": ("packed with gzip", "give it a name that ends in .gz"),
+    b"\x28\xb5\x2f\xfd": ("packed with zstd", "give it a name that ends in .zst"),
     b"PAR1": ("a Parquet file", "give it a name that ends in .parquet"),
+    b"ARROW1": ("a Feather file", "give it a name that ends in .feather"),
+    b"ORC": ("an ORC file", "give it a name that ends in .orc"),
     b"SQLite format 3": ("a SQLite database", "export the table as {what}"),
     b"\x7fELF": ("a program", ""),
     b"{\\rtf": ("a document in Rich Text Format", "save it as {what}"),
     b"version https://git-lfs": ("a pointer of Git LFS", "the file itself was not fetched: `git lfs pull` does it"),
-    codecs.BOM_UTF16_LE: ("UTF-16", "save the file as UTF-8"),
-    codecs.BOM_UTF16_BE: ("UTF-16", "save the file as UTF-8"),
+    b"7z\xbc\xaf": ("a 7-Zip archive", _UNPACK),
+    b"Rar!\x1a\x07": ("a RAR archive", _UNPACK),
+    b"\xfd7zXZ": ("packed with xz", _UNPACK),
+    b"BZh": ("packed with bzip2", _UNPACK),
+    b"$FL2@": ("a file of SPSS", _OF_SPSS),
+    b"$FL3@": ("a file of SPSS", _OF_SPSS),
+    b"<stata_dta>": ("a file of Stata", _OF_STATA),
+    b"\x89HDF\r\n": ("an HDF5 file", _OF_HDF),
+    b"RDX": ("a file of R", _OF_R),
+    b"RDA": ("a file of R", _OF_R),
+    b"\x93NUMPY": ("a NumPy array", _NUMPY),
+    b"MATLAB 5.0": ("a file of MATLAB", _EXPORT),
+    b"Obj\x01": ("an Avro file", "save it as Parquet"),
+    b"\0\1\0\0Standard": ("an Access database", _EXPORT),
+    **{b"\x80" + bytes([version]) + b"\x95": ("a pickle of Python", _PICKLE) for version in (4, 5)},
 }
+# The same by the ends of their names, and some that have no bytes of their own.
+_ENDS = {
+    (".sav", ".zsav", ".por"): ("a file of SPSS", _OF_SPSS),
+    (".dta",): ("a file of Stata", _OF_STATA),
+    (".sas7bdat", ".xpt"): ("a file of SAS", "save it as CSV (in SAS: proc export; in Python: pandas.read_sas)"),
+    (".rds", ".rdata", ".rda"): ("a file of R", _OF_R),
+    (".pkl", ".pickle", ".joblib"): ("a pickle of Python", _PICKLE),
+    (".h5", ".hdf5", ".hdf"): ("an HDF5 file", _OF_HDF),
+    (".npy", ".npz"): ("a NumPy array", _NUMPY),
+    (".mat",): ("a file of MATLAB", _EXPORT),
+    (".sqlite", ".sqlite3", ".db"): ("a database", _EXPORT),
+    (".mdb", ".accdb"): ("an Access database", _EXPORT),
+    (".7z",): ("a 7-Zip archive", _UNPACK),
+    (".rar",): ("a RAR archive", _UNPACK),
+    (".xz", ".bz2", ".z", ".lz4", ".br"): ("packed in a way that is not read", _UNPACK),
+    (".pdf",): ("a PDF", "bring the table that it shows as CSV"),
+    (".doc", ".docx", ".odt", ".rtf", ".pages"): ("a document", "bring the table in it as CSV"),
+    (".ppt", ".pptx", ".odp", ".key"): ("a presentation", "bring the table in it as CSV"),
+    (".numbers",): ("a workbook of Numbers", "export it as CSV or Excel"),
+    (".avro",): ("an Avro file", "save it as Parquet"),
+    (".xml", ".html", ".htm", ".yaml", ".yml", ".toml"): ("no table", _AS_CSV),
+    (".arff",): ("a file of Weka", _AS_CSV),
+    (".txt", ".dat", ".data", ".log"): ("a text", "a table as text needs a name like train.csv"),
+}
+
+
+def unread(path: Path) -> str:
+    """A clause about a file that was brought in place of a table: what it is and the way out; "": unknown."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(START_BYTES)
+    for ends, (kind, advice) in _ENDS.items():
+        if path.name.lower().endswith(ends):
+            return f"{path.name} is {kind}: {advice}"
+    for magic, (kind, advice) in _KINDS.items():
+        if start.startswith(magic):
+            return f"{path.name} is {kind}: {advice.format(what='CSV') or 'leave it out'}"
+    return ""
 
 
 def check(name: str, start: bytes, what: str) -> None:

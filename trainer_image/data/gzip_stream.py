@@ -1,4 +1,4 @@
-"""Files from strangers as streams of bytes: gzip unpacked on the way, never more of it than the limits allow."""
+"""Files from strangers as streams of bytes: unpacked on the way, and never more of them than the limits allow."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import io
 import zlib
 from pathlib import Path
 from typing import IO, Any
+
+import pyarrow as pa
 
 from trainer_image.data import file_kinds
 from trainer_image.errors import LimitExceeded, invalid
@@ -21,18 +23,23 @@ BLOCK_BYTES = 1024**2
 
 
 class Unpacked(io.RawIOBase):
-    """The file's content, unpacked where its name ends in .gz or .tgz.
+    """The file's content, unpacked where its name ends in .gz, .tgz or .zst.
 
-    Reading raises LimitExceeded past `limits.dataset_bytes` or an implausible ratio, DatasetInvalid for broken gzip.
+    Reading raises LimitExceeded past `limits.dataset_bytes` or an implausible ratio, DatasetInvalid for what is broken.
     """
 
     def __init__(self, name: str, path: Path, limits: Limits) -> None:
         super().__init__()
         self._name, self._limit = name, limits.dataset_bytes
         self._packed_bytes = path.stat().st_size
-        self._packed = path.name.lower().endswith((".gz", ".tgz"))
-        self._file: IO[bytes] | gzip.GzipFile = (
-            gzip.open(path, "rb") if self._packed else path.open("rb")  # noqa: SIM115 (closed by `close`)
+        ending = path.suffix.lower()
+        self._packing = "gzip" if ending in (".gz", ".tgz") else "zstd" if ending == ".zst" else ""
+        self._file: IO[bytes] | gzip.GzipFile | pa.NativeFile = (
+            gzip.open(path, "rb")  # noqa: SIM115 (closed by `close`)
+            if self._packing == "gzip"
+            else pa.CompressedInputStream(pa.OSFile(str(path)), "zstd")
+            if self._packing
+            else path.open("rb")
         )
         self.unpacked_bytes = 0
 
@@ -44,10 +51,10 @@ class Unpacked(io.RawIOBase):
         try:
             block = self._file.read(len(view))
         except (OSError, EOFError, zlib.error) as error:
-            raise invalid(self._name, f"cannot be unpacked as gzip ({error})") from None
+            raise invalid(self._name, f"cannot be unpacked as {self._packing or 'it is'} ({error})") from None
         view[: len(block)] = block
         self.unpacked_bytes += len(block)
-        if self._packed:
+        if self._packing:
             self._check()
         return len(block)
 

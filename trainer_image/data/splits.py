@@ -9,6 +9,7 @@ took no part in the training.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from trainer_image.data.archives import is_archive
+from trainer_image.data import file_kinds
 from trainer_image.data.table import TABLE_SUFFIXES
 from trainer_image.errors import DatasetInvalid, invalid
 
@@ -33,28 +34,26 @@ NAMES = {
     "test": "test",
 }
 _BRING_YOUR_OWN = "validation and test splits of your own"
-# What people bring instead of a table.
-INSTEAD = {
-    (".xlsx", ".xls", ".xlsm", ".ods"): "; save the sheet of the workbook as CSV",
-    (".json",): "; write one object a line into train.jsonl",
-    (".txt", ".dat"): "; a table as text needs a name like train.csv",
-}
+# Kaggle's example of an answer lies beside its tables.
+_NO_DATA = re.compile(r"submission")
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Found:
-    """The files of each split's table, in order of their names."""
+    """The files of each split's table, in order of their names. notes: what is to be said about how they were found"""
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, tuple[Path, ...]]:
         """The files of each split that the dataset brings."""
-        return {split: files for split, files in vars(self).items() if files}
+        found = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: files for split, files in found.items() if files}
 
 
 @dataclass(frozen=True)
@@ -81,15 +80,29 @@ def visible(folder: Path) -> list[Path]:
 
 
 def is_table(path: Path) -> bool:
-    return path.is_file() and path.name.lower().endswith(TABLE_SUFFIXES)
+    return path.is_file() and is_table_name(path.name)
 
 
-def _stem(path: Path) -> str:
-    name = path.name.lower()
+def is_table_name(name: str) -> bool:
+    return name.lower().endswith(TABLE_SUFFIXES)
+
+
+def stem(name: str) -> str:
+    """The file's name in small letters, without what says that it is a table."""
+    name = name.lower()
     for suffix in sorted(TABLE_SUFFIXES, key=len, reverse=True):
         if name.endswith(suffix):
             return name[: -len(suffix)]
     return name
+
+
+def top_of(data: Path) -> Path:
+    """The folder that holds the dataset: of one folder in another, and nothing else, the inner one."""
+    while (
+        data.is_dir() and len(found := visible(data)) == 1 and found[0].is_dir() and found[0].name.lower() not in NAMES
+    ):
+        data = found[0]
+    return data
 
 
 def find_tables(data: Path) -> Found:
@@ -99,21 +112,39 @@ def find_tables(data: Path) -> Found:
     """
     if data.is_file():
         return Found((data,))
-    splits, lone = by_split(
-        data, lambda path: [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if is_table(p)], _stem
+    data = top_of(data)
+    splits, rest = by_split(
+        data,
+        lambda path: [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if is_table(p)],
+        lambda path: stem(path.name),
     )
+    lone = tuple(path for path in rest if not _NO_DATA.search(path.name.lower()))
+    notes = []
     if "train" not in splits and len(lone) == 1:
         splits["train"] = lone
+    elif "train" not in splits and (named := _named_for(lone)):
+        splits = named | splits
+        notes = [f"{files[0].name} was taken for the {split} split." for split, files in named.items()]
     if "train" not in splits:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
-        hint = "; tables in archives are not read, unpack them" if any(is_archive(p) for p in found) else ""
-        hint = next((advice for p in found for ends, advice in INSTEAD.items() if p.name.lower().endswith(ends)), hint)
+        hint = next((f"; {said}" for p in found if (said := file_kinds.unread(p))), "")
         raise DatasetInvalid(
-            f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet or a folder "
-            f"train/ with them, found {names}{hint}"
+            f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet, train.xlsx or "
+            f"a folder train/ with them, found {names}{hint}"
         )
-    return Found(**splits)
+    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()), tuple(notes))
+
+
+def _named_for(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
+    """The splits of files like titanic_train.csv and titanic-test.csv; none where two are of one."""
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        words = re.split(r"[-_. ]+", stem(path.name))
+        for split in {NAMES[word] for word in words if word in NAMES}:
+            found.setdefault(split, []).append(path)
+    alone = {split: tuple(paths) for split, paths in found.items() if len(paths) == 1}
+    return alone if "train" in alone and len(alone) == len(found) else {}
 
 
 def by_split(

@@ -1,11 +1,12 @@
-"""Reading tables: CSV, Parquet and JSON Lines, every cell kept as text until typed.
+"""Reading tables: CSV, JSON, Parquet and its like, workbooks; every cell kept as text until typed.
 
 A cell is text or null; whether a column holds numbers is decided later, from the training split alone, so that one odd
 value in a test file cannot change what a column means. Rows are named as an editor or a spreadsheet numbers them: a
 CSV's header is row 1. Everything that cannot be read is a `DatasetInvalid` that says file, row and column.
 
-files → batches of rows (csv_reader, parquet_reader, jsonl_reader) → memory, or a Parquet file in the work folder
-when they are larger than what memory has for them. Whoever computes goes through `Table.batches`, the same either way.
+files → batches of rows (csv_reader, jsonl_reader, parquet_reader, workbook_reader) → memory, or a Parquet file in the
+work folder when they are larger than what memory has for them. Whoever computes goes through `Table.batches`, the same
+either way.
 """
 
 from __future__ import annotations
@@ -21,15 +22,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer_image.data import csv_reader, jsonl_reader, parquet_reader, reading
-from trainer_image.data.cells import TEXT
+from trainer_image.data import csv_reader, jsonl_reader, parquet_reader, reading, workbook_reader
+from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, said_of
 from trainer_image.data.csv_dialect import DELIMITERS
 from trainer_image.data.numbers import numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
-TABLE_SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")
+_PACKED = ("", ".gz", ".zst")
+_CSV, _JSON, _JSON_LINES = (".csv", ".tsv"), (".json",), (".jsonl", ".ndjson")
+TABLE_SUFFIXES = (
+    *(kind + packed for kind in (*_CSV, *_JSON_LINES, *_JSON) for packed in _PACKED),
+    *parquet_reader.SUFFIXES,
+    *workbook_reader.SUFFIXES,
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,16 @@ class Part:
 
     def rows_at(self, indices: Sequence[int]) -> list[int]:
         """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
-        if self.path.name.lower().endswith(".parquet"):
+        lower = self.path.name.lower()
+        if lower.endswith(parquet_reader.SUFFIXES):
             return [index + 1 for index in indices]
-        module = jsonl_reader if is_jsonl(self.path) else csv_reader
+        module = (
+            workbook_reader
+            if lower.endswith(workbook_reader.SUFFIXES)
+            else jsonl_reader
+            if is_json(self.path)
+            else csv_reader
+        )
         found = module.line_numbers(self.name, self.path, list(indices), Limits())
         return [found.get(index, index + 2) for index in indices]
 
@@ -55,11 +69,15 @@ class Table:
 
     columns: name → all its cells, TEXT (rows,); in a table that lies in a file each look-up reads the column
     lengths: rows of each batch
+    passed_over: columns that are there as well, and that nobody wanted
+    notes: what is to be said about how the files were read
     """
 
     columns: Mapping[str, pa.Array]
     parts: tuple[Part, ...]
     lengths: tuple[int, ...]
+    passed_over: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -155,7 +173,9 @@ class _Spooled(Mapping[str, pa.Array]):
         return len(self._names)
 
 
-def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scratch | None = None) -> Table:
+def read_table(
+    files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scratch | None = None, wanted: Wanted = EVERYTHING
+) -> Table:
     """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns.
 
     scratch: where the table goes when it is too large for memory; None: it stays in memory
@@ -164,26 +184,39 @@ def read_table(files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scrat
     parts: list[Part] = []
     for name, path in files:
         rows = 0
-        for batch in stream_table(name, path, limits):
-            if parts and not rows:
+        for number, batch in enumerate(stream_table(name, path, limits, wanted)):
+            if parts and not number:
                 compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
             rows += batch.num_rows
-            keeper.add(name, batch)
+            keeper.add(name, batch, *said_of(batch))
         parts.append(Part(name, path, rows))
     return keeper.table(tuple(parts))
 
 
-def stream_table(name: str, path: Path, limits: Limits) -> Iterator[pa.RecordBatch]:
+def stream_table(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING) -> Iterator[pa.RecordBatch]:
     """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
-    if path.name.lower().endswith(".parquet"):
-        yield from parquet_reader.read_parquet(name, path, limits)
-        return
-    with reading.of(name):
-        yield from (jsonl_reader.read_jsonl if is_jsonl(path) else csv_reader.read_csv)(name, path, limits)
+    lower = path.name.lower()
+    if lower.endswith(parquet_reader.SUFFIXES):
+        yield from parquet_reader.read_parquet(name, path, limits, wanted)
+    elif lower.endswith(workbook_reader.SUFFIXES):
+        yield from workbook_reader.read_workbook(name, path, limits, wanted)
+    else:
+        read = jsonl_reader.read_jsonl if is_json(path) else csv_reader.read_csv
+        with reading.of(name):
+            yield from read(name, path, limits, wanted)
 
 
 def is_jsonl(path: Path) -> bool:
-    return path.name.lower().removesuffix(".gz").endswith((".jsonl", ".ndjson"))
+    return _plain_name(path).endswith(_JSON_LINES)
+
+
+def is_json(path: Path) -> bool:
+    """JSON Lines, or one document."""
+    return _plain_name(path).endswith((*_JSON_LINES, *_JSON))
+
+
+def _plain_name(path: Path) -> str:
+    return path.name.lower().removesuffix(".gz").removesuffix(".zst")
 
 
 class _Keeper:
@@ -197,12 +230,16 @@ class _Keeper:
         self._path: Path | None = None
         self._writer: pq.ParquetWriter | None = None
         self.names: list[str] = []
+        self._passed_over: list[str] = []
+        self._notes: list[str] = []
 
-    def add(self, name: str, batch: pa.RecordBatch) -> None:
+    def add(self, name: str, batch: pa.RecordBatch, passed_over: Sequence[str], notes: Sequence[str]) -> None:
         self.names = self.names or batch.schema.names
+        self._passed_over = self._passed_over or list(passed_over)
+        self._notes += notes
         if not batch.num_rows:
             return
-        batch = batch.select(self.names)
+        batch = batch.select(self.names).replace_schema_metadata()
         self._lengths.append(batch.num_rows)
         self._bytes += batch.nbytes
         if self._limits.dataset_bytes and self._bytes > 8 * self._limits.dataset_bytes:
@@ -225,14 +262,15 @@ class _Keeper:
 
     def table(self, parts: tuple[Part, ...]) -> Table:
         lengths = tuple(self._lengths)
+        said = tuple(self._passed_over), tuple(self._notes)
         if self._writer is not None:
             assert self._path is not None
             assert self._scratch is not None
             self._writer.close()
             self._scratch.spilled_bytes += self._path.stat().st_size
-            return Table(_Spooled(self._path, self.names, self._scratch), parts, lengths)
+            return Table(_Spooled(self._path, self.names, self._scratch), parts, lengths, *said)
         columns = {name: _whole([batch.column(name) for batch in self._batches]) for name in self.names}
-        return Table(columns, parts, lengths)
+        return Table(columns, parts, lengths, *said)
 
 
 def _whole(chunks: list[pa.Array]) -> pa.Array:

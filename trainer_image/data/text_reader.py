@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from trainer_image.data import cells, file_kinds
-from trainer_image.data.gzip_stream import open_unpacked
+from trainer_image.data.encodings import open_utf8
 from trainer_image.data.jsonl_reader import lines
 from trainer_image.data.splits import Found, by_split, is_table, visible
 from trainer_image.data.table import is_jsonl, no_such_column, stream_table
@@ -200,7 +200,7 @@ def _encoded(name: str, row: int, field: str, value: str) -> bytes:
 
 def _plain(name: str, path: Path, limits: Limits) -> Iterator[bytes]:
     """The file's bytes in blocks, unpacked where it is a .gz, without a byte order mark."""
-    with open_unpacked(name, path, limits, file_kinds.A_TEXT) as raw:
+    with open_utf8(name, path, limits, file_kinds.A_TEXT) as raw:
         decoder = codecs.getincrementaldecoder("utf-8")()
         lines = 0
         block = raw.read(BLOCK_BYTES).removeprefix(codecs.BOM_UTF8)

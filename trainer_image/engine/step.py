@@ -46,7 +46,7 @@ def evaluate(
     total, start = rows_in(split), 0
     size = _portion(predictor, model, split, device)
     parts: list[Tensor] = []
-    while start < total:
+    while start < total or not parts:  # of no rows, too, the outputs have their shape
         batch = {n: t.to(device) for n, t in take(split, slice(start, start + size)).items()}
         try:
             parts.append(predictor.outputs(model, batch))

@@ -115,11 +115,15 @@ class NetworkSize:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to predict: tensors of equal first dimension, a name for each row, and whether labels came along."""
+    """Rows to predict: tensors of equal first dimension, a name for each row, and whether labels came along.
+
+    notes: what whoever reads the predictions should know of these rows
+    """
 
     tensors: Batch
     names: Sequence[str]
     labelled: bool
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,14 @@ def read(path: Path) -> Table:
 
 
 REFUSED: dict[str, tuple[str, bytes, str]] = {
-    "latin-1": ("train.csv", b"a,y\n1,x\n2,caf\xe9\n", r"row 3 is not UTF-8 \(byte 0xe9\); save the file as UTF-8"),
-    "latin-1 of a Mac": ("train.csv", b"a,y\r1,x\r2,caf\xe9\r", r"row 3 is not UTF-8 \(byte 0xe9\)"),
-    "UTF-16": ("train.csv", "a,y\n1,x\n".encode("utf-16"), "is UTF-16, not CSV; save the file as UTF-8"),
+    "damaged UTF-8": (
+        "train.csv",
+        b"a,y\n1,\xc3\xa9\n2,caf\xe9\n",
+        r"row 3 is not UTF-8 \(byte 0xe9\); save the file as UTF-8",
+    ),
+    "damaged UTF-8 of a Mac": ("train.csv", b"a,y\r1,\xc3\xa9\r2,caf\xe9\r", r"row 3 is not UTF-8 \(byte 0xe9\)"),
+    "cut UTF-16": ("train.csv", "a,y\n1,x\n".encode("utf-16")[:-1], r"begins as UTF-16 and is none \(truncated data\)"),
+    "binary": ("train.csv", b"a,y\n1,\x01\xff\n", r"row 2 is not UTF-8 \(byte 0xff\)"),
     "workbook": (
         "train.csv",
         b"PK\x03\x04\x14\0\x06\0",
@@ -65,7 +70,6 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
         b"a,y,\n1,x,\n2,x,5\n",
         "row 1: column 3 has no name, and row 3 holds '5' in it",
     ),
-    "nameless first": ("train.csv", b",a,y\n0,1,x\n", "row 1: column 1 has no name"),
     "web page": ("train.csv", b"<!DOCTYPE html><html>", "is a web page, not CSV"),
     "LFS": ("train.csv", b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS, .* `git lfs pull`"),
     "no quote": ("train.csv", b'a,y\n1,x\n2,"z\n' + b"3,x\n" * 3_000_000, "is there a quote that is never closed"),
@@ -78,7 +82,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "same key": ("train.jsonl", b'{"a": 1, "a": 2}\n', "row 1: .*a key stands there twice"),
     "half": ("train.jsonl", b'{"a": "x"}\n{"a": "\\ud800"}\n', "row 2: column 'a' holds half a character"),
     "half a key": ("train.jsonl", b'{"a": "x"}\n{"\\udfff": 1}\n', "row 2: .*a key holds half a character"),
-    "latin-1 JSON": ("train.jsonl", b'{"a": "\xe9"}\n', r"row 1 is not UTF-8 \(byte 0xe9\)"),
+    "damaged JSON": ("train.jsonl", '{"a": "é"}\n'.encode() + b'{"a": "\xe9"}\n', r"row 2 is not UTF-8 \(byte 0xe9\)"),
     "empty JSON": ("train.jsonl", b"\n\n", "is empty; one JSON object a line is expected"),
 }
 
@@ -193,10 +197,16 @@ def test_a_column_that_is_missing_is_told_the_likely_cause(tmp_path: Path, conte
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("train.xlsx", "found train.xlsx; save the sheet of the workbook as CSV"),
-        ("train.json", "found train.json; write one object a line into train.jsonl"),
-        ("data.txt", "found data.txt; a table as text needs a name like train.csv"),
-        ("train.zip", "found train.zip; tables in archives are not read, unpack them"),
+        ("data.txt", "found data.txt; data.txt is a text: a table as text needs a name like train.csv"),
+        (
+            "train.xlsx",
+            "train.xlsx: is no workbook, whatever its name says; save it as .xlsx, or name it as what it is",
+        ),
+        ("train.zip", "train.zip: is no readable zip archive (it does not end as one)"),
+        (
+            "train.feather",
+            "train.feather: is no readable Arrow or Feather (Corrupted message, only 1 bytes available)",
+        ),
     ],
 )
 def test_what_is_brought_instead_of_a_table_is_told_what_to_make_of_it(tmp_path: Path, name: str, told: str) -> None:

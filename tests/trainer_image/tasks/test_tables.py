@@ -15,8 +15,13 @@ from trainer_image.data.table import read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
-from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.base import Problem, TaskSettings, rows_in
 from trainer_image.tasks.tabular.task import Tabular
+
+
+def prepare(data: Path, target: str = "y") -> Problem:
+    return Tabular().prepare(data, TaskSettings(target=target))
+
 
 HEADER = ["a", "b", "colour", "y"]
 
@@ -35,9 +40,12 @@ def with_cell(tmp_path: Path, row: int, column: int, cell: object) -> Path:
 
 
 @pytest.mark.parametrize("cell", ["", "NaN", "nan", "NA", "null"])
-def test_a_missing_class_label_names_file_row_and_column(tmp_path: Path, cell: str) -> None:
-    sentence = refusal(with_cell(tmp_path, 15, 3, cell))
-    assert sentence.startswith("Invalid dataset: train.csv: row 17: the target column 'y' is empty or NaN")
+def test_a_row_without_a_label_is_left_out_and_named(tmp_path: Path, cell: str) -> None:
+    problem = prepare(with_cell(tmp_path, 15, 3, cell))
+    assert (
+        f"1 of {len(class_rows())} rows of train.csv has no 'y' and was left out: row 17 of train.csv." in problem.notes
+    )
+    assert sum(rows_in(split) for split in problem.splits.values()) == len(class_rows()) - 1
 
 
 @pytest.mark.parametrize("cell", ["inf", "-Infinity", "1e400"])
@@ -75,12 +83,12 @@ def test_a_ragged_row_is_named_despite_blank_lines_before_it(tmp_path: Path) -> 
 
 
 def test_text_that_is_not_utf_8_names_its_row(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_bytes(b"a,y\n1,x\n2,caf\xe9\n")
+    (tmp_path / "train.csv").write_bytes("a,y\n1,é\n".encode() + b"2,caf\xe9\n")
     assert "train.csv: row 3 is not UTF-8 (byte 0xe9)" in refusal(tmp_path)
 
 
 def test_bytes_that_are_not_utf_8_beyond_the_first_block_are_found_too(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_bytes(b"a,y\n" + b"1,x\n" * 600_000 + b"1,\xff\n")
+    (tmp_path / "train.csv").write_bytes("a,é\n".encode() + b"1,x\n" * 600_000 + b"1,\xff\n")
     assert "row 600002 is not UTF-8" in refusal(tmp_path)
 
 

@@ -8,7 +8,7 @@ own. The smooth clip is the network's first layer, because its linear part is be
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -24,6 +24,8 @@ from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates
 
 ONE_HOT_CATEGORIES = 9
+# Columns that a sentence about many of them names.
+SHOWN = 10
 # Interquartile ranges from the median: what a linear model may still extrapolate to. Beyond, the inputs grow by their
 # logarithm only: trees tell large values apart by it, and whatever multiplies its inputs cuts them off here.
 FURTHEST = 10.0
@@ -177,6 +179,25 @@ class Preprocessing:
                 made[name][1][first:last] = codes[chosen]
         return made
 
+    def unlike_training(self, table: Table) -> list[str]:
+        """What makes predictions of these rows worth less: columns without a value, and categories that are all new."""
+        found = []
+        known = dict.fromkeys((column.name for column in self.categories), 0)
+        filled = dict.fromkeys(self.columns, 0)
+        for _, batch in table.batches(*self.columns):
+            for name, cells in batch.items():
+                filled[name] += len(cells) - cells.null_count
+            for category in self.categories:
+                known[category.name] += int((category.codes(batch[category.name]) >= 0).sum())
+        if table.rows:
+            found += _together("is empty", "are empty", [name for name, count in filled.items() if not count])
+            found += _together(
+                "holds no category that training had",
+                "hold no category that training had",
+                [name for name, count in known.items() if filled[name] and not count],
+            )
+        return [f"{table.name}: {said}: the predictions know nothing of it." for said in found]
+
     def _inputs(self, table: Table, start: int, batch: Mapping[str, pa.Array]) -> tuple[Floats, Ints]:
         count = len(next(iter(batch.values())))
         dense = np.zeros((count, self.dense_width), np.float32)
@@ -199,6 +220,15 @@ class Preprocessing:
                 dense[np.flatnonzero(hit), at + code[hit]] = 1.0
                 at += len(category.categories)
         return dense, codes
+
+
+def _together(one: str, many: str, columns: Sequence[str]) -> list[str]:
+    """A clause about these columns; none where there are none."""
+    if not columns:
+        return []
+    shown = ", ".join(f"'{column}'" for column in columns[:SHOWN])
+    more = f" and {len(columns) - SHOWN} more" if len(columns) > SHOWN else ""
+    return [f"the column{'s' * (len(columns) > 1)} {shown}{more} {one if len(columns) == 1 else many}"]
 
 
 def stray(table: Table, column: str, index: int, kind: str = "number") -> Exception:

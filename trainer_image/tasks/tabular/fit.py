@@ -21,6 +21,7 @@ from trainer_image.errors import invalid
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
+    SHOWN,
     CategoryColumn,
     DateColumn,
     Ints,
@@ -40,15 +41,61 @@ ID_ROWS = 50
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
+# What programs call a column that only numbers the rows: pandas' index, R's row names.
+_UNNAMED = re.compile(r"Unnamed: ?\d+(\.\d+)*|__index_level_\d+__")
+_INDEX_NAME = re.compile(r"(?i:index|level_\d|row\.?_?names?)|X")
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
+# Columns of which the same is said are named in one sentence from this many on.
+TOGETHER = 4
+_MANY = {
+    "mixes": "mix",
+    "numbers": "number",
+    "is": "are",
+    "was": "were",
+    "has": "have",
+    "holds": "hold",
+    "looks": "look",
+}
 
 
 @dataclass
 class Findings:
     """Sentences for the report: notes are decisions made on the user's behalf, warnings what looks wrong."""
 
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    _notes: list[tuple[str, str, str]] = field(default_factory=list)
+    _warnings: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def note(self, column: str, what: str, kind: str = "") -> None:
+        """kind: the same without what is the column's own, to be said of many at once"""
+        self._notes.append((column, what, kind or what))
+
+    def warn(self, column: str, what: str, kind: str = "") -> None:
+        self._warnings.append((column, what, kind or what))
+
+    @property
+    def notes(self) -> list[str]:
+        return _sentences(self._notes)
+
+    @property
+    def warnings(self) -> list[str]:
+        return _sentences(self._warnings)
+
+
+def _sentences(said: Sequence[tuple[str, str, str]]) -> list[str]:
+    """One for each column, and one for all columns of a kind where they are many."""
+    columns: dict[str, list[str]] = {}
+    for column, _, kind in said:
+        columns.setdefault(kind, []).append(column)
+    sentences: dict[str, None] = {}
+    for column, what, kind in said:
+        alike = columns[kind]
+        if len(alike) < TOGETHER:
+            sentences[f"Column '{column}' {what}."] = None
+            continue
+        many = re.sub(r"(^|(?<= and ))\w+", lambda verb: _MANY.get(verb[0], verb[0]), kind)
+        shown = ", ".join(alike[:SHOWN]) + (", …" if len(alike) > SHOWN else "")
+        sentences[f"{len(alike)} columns {many}: {shown}."] = None
+    return list(sentences)
 
 
 def fit(
@@ -90,7 +137,7 @@ class _Column:
             again = self._read(found.notation)
             if declared == "number" or self._is_numeric(again):
                 read, notation = again, found.notation
-                self._note(found.why)
+                self._note(found.why, "was read as numbers that a spreadsheet printed")
         elif found is not None:
             unclear = found.why
         if declared == "number" and unclear:
@@ -134,6 +181,9 @@ class _Column:
                 f"has whole numbers of {read.digits} digits, like an id, of which {MOST_DIGITS} are read: list it "
                 f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})"
             )
+        if self._is_index(read):
+            self._note("only numbers the rows and was left out")
+            return None
         if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
             if read.rising:
                 self._warn("looks like a row number; list it under data.drop if it is one")
@@ -143,6 +193,15 @@ class _Column:
                 )
         scaled = self._scaling(read)
         return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
+
+    def _is_index(self, read: Values) -> bool:
+        """An index that a program wrote beside the columns: pandas' without a name, or a count under a usual name."""
+        if not read.whole or read.bad or read.finite < read.rows or read.low < 0:
+            return False
+        if _UNNAMED.fullmatch(self.name):
+            return True
+        counts = len(np.unique(read.sample)) == len(read.sample) and read.high - read.low < ID_SPREAD * read.rows + 1
+        return counts and bool(_INDEX_NAME.fullmatch(self.name))
 
     def _scaling(self, read: Values) -> tuple[float, float, bool] | None:
         """(centre, scale, indicator), None for a constant."""
@@ -238,7 +297,10 @@ class _Column:
             often = [word for word, count in ordered[:MOST_CATEGORIES] if count > 1]
             kept = often if len(often) > ONE_HOT_CATEGORIES else kept
             if len(kept) < distinct:
-                self._note(f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one")
+                self._note(
+                    f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one",
+                    "has many categories; rare ones are treated as one",
+                )
         return tuple(kept)
 
     @staticmethod
@@ -255,10 +317,16 @@ class _Column:
     def _cells_without(self, read: Values, kind: str) -> None:
         if read.marked:
             verb = "says" if read.marked == 1 else "say"
-            self._note(f"holds {self._cells_of(read.marked, f'{verb} that there is no value', read.first_marked)}")
+            self._note(
+                f"holds {self._cells_of(read.marked, f'{verb} that there is no value', read.first_marked)}",
+                "holds cells that say that there is no value; they are treated as missing",
+            )
         if read.bad:
             verb = "is" if read.bad == 1 else "are"
-            self._warn(f"holds {self._cells_of(read.bad, f'{verb} no {kind}', read.first_bad)}")
+            self._warn(
+                f"holds {self._cells_of(read.bad, f'{verb} no {kind}', read.first_bad)}",
+                f"holds some cells that are no {kind}; they are treated as missing",
+            )
 
     def _cells_of(self, count: int, what: str, first: int) -> str:
         file, row = self.table.locate(first)
@@ -272,10 +340,11 @@ class _Column:
         cell = str(self.table.cell(self.name, read.first_bad))[:40]
         share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
         sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
-        (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence)
+        kind = "mixes numbers and text; read as categories"
+        (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence, kind)
 
-    def _note(self, what: str) -> None:
-        self.findings.notes.append(f"Column '{self.name}' {what}.")
+    def _note(self, what: str, kind: str = "") -> None:
+        self.findings.note(self.name, what, kind)
 
-    def _warn(self, what: str) -> None:
-        self.findings.warnings.append(f"Column '{self.name}' {what}.")
+    def _warn(self, what: str, kind: str = "") -> None:
+        self.findings.warn(self.name, what, kind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -31,7 +30,8 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class ClassTarget:
-    """Class labels in sorted order (numbers by value); `encode` gives their positions, int64 (rows,)."""
+    """Class labels in sorted order (numbers by value); `encode` gives their positions, int64 (rows,), 0 where there is
+    no label: such rows are for `unlabelled` to find."""
 
     column: str
     labels: Labels
@@ -46,9 +46,10 @@ class ClassTarget:
 
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.int64)
-        for start, given in _present(table, self.column):
+        for start, given in table.cells(self.column):
             cells = _canonical(given)
             codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
+            codes = pc.if_else(pc.is_null(cells), pa.scalar(0, codes.type), codes)
             if codes.null_count:
                 index = _first(pc.is_null(codes))
                 raise table.error(
@@ -86,8 +87,10 @@ class ValueTarget:
 
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.float32)
-        for start, cells in _present(table, self.column):
+        for start, cells in table.cells(self.column):
             values, bad = _numbers(cells, self.notation)
+            there = cells.is_valid().to_numpy(zero_copy_only=False)
+            values, bad = np.where(there, values, 0.0), bad & there
             with np.errstate(over="ignore"):
                 wrong = bad | ~np.isfinite(values.astype(np.float32))
             if wrong.any():
@@ -176,12 +179,12 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
 def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | None) -> tuple[_Seen, list[str]]:
     """The labels in another notation, where they are numbers in it, with a note. DatasetInvalid for what is no class
     and no number: numbers with a slip among them, or such as may mean two things."""
-    found = notation_of(train, column, seen.bad, train.rows)
+    found = notation_of(train, column, seen.bad, seen.rows)
     notes = []
     if found is not None and found.notation is not None:
         seen, notes = _Seen.of(train, column, found.notation), [f"Column '{column}' {found.why}."]
     # A thousand different numbers and one "unknown" would else be a thousand classes.
-    numeric = seen.bad - seen.marked <= STRAY_SHARE * train.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
+    numeric = seen.bad - seen.marked <= STRAY_SHARE * seen.rows and len(seen.numbers) > MOST_WHOLE_CLASSES
     if seen.bad and numeric:
         cell = str(train.cell(column, seen.first_bad))[:40]
         raise train.error(
@@ -199,6 +202,7 @@ class _Seen:
 
     def __init__(self, notation: Notation) -> None:
         self.notation = notation
+        self.rows = 0
         self.bad = 0
         self.marked = 0
         self.first_bad = -1
@@ -209,7 +213,7 @@ class _Seen:
     @classmethod
     def of(cls, table: Table, column: str, notation: Notation) -> _Seen:
         seen = cls(notation)
-        for start, cells in _present(table, column):
+        for start, cells in table.cells(column):
             seen.add(start, cells)
         return seen
 
@@ -219,16 +223,20 @@ class _Seen:
 
     def add(self, start: int, cells: pa.Array) -> None:
         values, bad = _numbers(cells, self.notation)
+        there = cells.is_valid().to_numpy(zero_copy_only=False)
+        bad &= there
+        self.rows += int(there.sum())
         self.marked += pc.sum(marked(cells)).as_py() or 0
         if bad.any() and not self.bad:
             self.first_bad = start + int(bad.argmax())
         self.bad += int(bad.sum())
-        if self.infinite is None and not np.isfinite(values[~bad]).all():
-            self.infinite = start + int((~np.isfinite(values) & ~bad).argmax())
+        known = there & ~bad
+        if self.infinite is None and not np.isfinite(values[known]).all():
+            self.infinite = start + int((~np.isfinite(values) & known).argmax())
         if len(self.numbers) <= MOST_DISTINCT:
-            self.numbers = np.union1d(self.numbers, values[~bad])
+            self.numbers = np.union1d(self.numbers, values[known])
         if len(self.labels) <= MOST_DISTINCT:
-            self.labels.update(pc.unique(_canonical(cells)).to_pylist())
+            self.labels.update(pc.unique(_canonical(cells.drop_null())).to_pylist())
 
     @property
     def counted(self) -> str:
@@ -237,13 +245,14 @@ class _Seen:
         return str(count) if count <= MOST_DISTINCT else f"more than {MOST_DISTINCT}"
 
 
-def _present(table: Table, column: str) -> Iterator[tuple[int, pa.Array]]:
-    """The column's cells, batch by batch; an empty one is an error."""
-    for start, cells in table.cells(column):
-        if cells.null_count:
-            index = start + _first(pc.is_null(cells))
-            raise table.error(index, f"the target column '{column}' is empty or NaN; every row needs a label")
-        yield start, cells
+def labelled(table: Table, column: str) -> Array | None:
+    """The rows that have a label, ascending indices; None where all of them do."""
+    missing = [
+        start + np.flatnonzero(cells.is_null().to_numpy(zero_copy_only=False))
+        for start, cells in table.cells(column)
+        if cells.null_count
+    ]
+    return np.delete(np.arange(table.rows), np.concatenate(missing)) if missing else None
 
 
 def _numbers(cells: pa.Array, notation: Notation) -> tuple[Array, Array]:

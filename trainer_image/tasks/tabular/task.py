@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.cells import Wanted
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import Assignment, assign, find_tables
+from trainer_image.data.splits import Assignment, assign, find_tables, is_table_name
 from trainer_image.data.table import Table, compare_columns, no_such_column, read_table
-from trainer_image.errors import ConfigInvalid, invalid
+from trainer_image.data.unpacking import looked_into
+from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines, calibration, metrics
 from trainer_image.tasks.base import (
@@ -44,7 +47,15 @@ from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular.presets import preset
-from trainer_image.tasks.tabular.target import Array, ClassTarget, Target, ValueTarget, fit_target, target_from_json
+from trainer_image.tasks.tabular.target import (
+    Array,
+    ClassTarget,
+    Target,
+    ValueTarget,
+    fit_target,
+    labelled,
+    target_from_json,
+)
 
 SKIP_RATE = 0.1
 # Columns of a row that the report shows of a mistake, and characters of a cell.
@@ -118,14 +129,25 @@ class TabularPredictor(Predictor):
         return batches
 
     def read(self, data: Path, limits: Limits) -> Rows:
-        found = find_tables(data)
-        table = _read(found.test or found.train, data, limits)
-        compare_columns(table.name, list(table.columns), "the model", self.preprocessing.columns)
-        labelled = self.target.column in table.columns and not table.columns[self.target.column].null_count
-        rows = [str(number) for number in range(1, table.rows + 1)]
         scratch = Scratch()
-        labels = self.target.encode(table, scratch) if labelled else None
-        return Rows(self.tensors(table, {"all": None}, labels, scratch)["all"], rows, labelled)
+        data, notes = looked_into(data, limits, scratch, is_table_name)
+        found = find_tables(data)
+        columns = self.preprocessing.columns
+        wanted = Wanted(tuple(columns), (self.target.column,), others=False)
+        table = _read(found.test or found.train, data, limits, None, wanted)
+        compare_columns(table.name, [*table.columns, *table.passed_over], "the model", columns)
+        labels = None
+        if self.target.column in table.columns and table.rows and not table.columns[self.target.column].null_count:
+            try:
+                labels = self.target.encode(table, scratch)
+            except DatasetInvalid as unknown:
+                notes.append(f"The predictions were not compared with '{self.target.column}': {unknown.sentence}")
+        rows = [str(number) for number in range(1, table.rows + 1)]
+        tensors = self.tensors(table, {"all": None}, labels, scratch)["all"]
+        notes += [*found.notes, *table.notes, *self.preprocessing.unlike_training(table)]
+        if not table.rows:
+            notes.append(f"{table.name} has no rows: there is nothing to predict.")
+        return Rows(tensors, rows, labels is not None, notes)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         column = self.target.column
@@ -140,30 +162,49 @@ class TabularProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         if not settings.target:
             raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
-        self._data, self._settings = data, settings
-        found = find_tables(data)
-        tables = {split: _read(files, data, settings.limits, settings.scratch) for split, files in found.splits.items()}
-        _check(tables, settings)
+        self._settings = settings
+        self._data, notes = looked_into(data, settings.limits, settings.scratch, is_table_name)
+        found = find_tables(self._data)
+        self._wanted = Wanted(
+            tuple(column for column in (settings.target, settings.group) if column), dropped=frozenset(settings.drop)
+        )
+        tables = {
+            split: _read(files, self._data, settings.limits, settings.scratch, self._wanted)
+            for split, files in found.splits.items()
+        }
+        _check_names(tables["train"], settings)
+        notes += [*found.notes, *(note for table in tables.values() for note in table.notes)]
+        notes += _without_unlabelled(tables, settings.target)
+        _check(tables, settings.target)
         train = tables["train"]
-        target, notes = fit_target(train, settings.target, settings.types.get(settings.target))
+        target, target_notes = fit_target(train, settings.target, settings.types.get(settings.target))
         labels = target.encode(train, settings.scratch)
+        usable = {split: labelled(table, settings.target) for split, table in tables.items()}
+        notes += [_left_out(tables[split], settings.target, rows) for split, rows in usable.items() if rows is not None]
+        known = usable["train"]
+        groups = train.text(settings.group) if settings.group else None
         rows = assign(
-            target.strata(labels),
+            target.strata(labels if known is None else labels[known]),
             settings.seed,
             has_validation="validation" in tables,
             has_test="test" in tables,
-            groups=train.text(settings.group) if settings.group else None,
+            groups=groups if known is None or groups is None else groups[known],
         )
+        if known is not None:
+            rows = replace(rows, train=known[rows.train], validation=known[rows.validation], test=known[rows.test])
         preprocessing, fitted_notes, self.warnings = _preprocessing(train, rows.train, settings)
+        for table in tables.values():
+            others = [column for column in table.columns if column != settings.target]
+            compare_columns(table.name, others, train.name, preprocessing.columns)
         if isinstance(target, ValueTarget):
             target = target.fitted(labels[rows.train])
-        self.notes = [*notes, *rows.notes, *fitted_notes]
+        self.notes = [*notes, *target_notes, *rows.notes, *fitted_notes]
         sizes, self.recipe = preset(settings.preset, len(rows.train))
         self.predictor = TabularPredictor(preprocessing, target, sizes)
-        self.splits = self._tensors(tables, rows, labels, settings.scratch)
+        self.splits = self._tensors(tables, usable, rows, labels, settings.scratch)
         test = tables.get("test", train)
-        self._test_files = found.test or found.train
-        self._test_rows = np.arange(test.rows) if found.test else rows.test
+        self._test_files = found.test if "test" in tables else found.train
+        self._test_rows = _all_of(test, usable["test"]) if "test" in tables else rows.test
         if settings.group and settings.group in test.columns:
             self.test_groups = RowGroups.by(settings.group, test.text(settings.group)[self._test_rows])
         self._judge(labels[rows.train])
@@ -181,14 +222,21 @@ class TabularProblem(Problem):
         else:
             self.headline, self.selection = metrics.choose(metric, metrics.REGRESSION, "r2", "rmse")
 
-    def _tensors(self, tables: dict[str, Table], rows: Assignment, labels: Array, scratch: Scratch) -> dict[str, Batch]:
+    def _tensors(
+        self,
+        tables: Mapping[str, Table],
+        usable: Mapping[str, Ints | None],
+        rows: Assignment,
+        labels: Array,
+        scratch: Scratch,
+    ) -> dict[str, Batch]:
         held = {"train": rows.train, "validation": rows.validation, "test": rows.test}
         inside = {split: index for split, index in held.items() if split == "train" or split not in tables}
         found = self.predictor.tensors(tables["train"], inside, labels, scratch)
         for split, table in tables.items():
             if split != "train":
                 own = self.predictor.target.encode(table, scratch)
-                found |= self.predictor.tensors(table, {split: None}, own, scratch)
+                found |= self.predictor.tensors(table, {split: usable[split]}, own, scratch)
         return {split: found[split] for split in held}
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
@@ -260,7 +308,8 @@ class TabularProblem(Problem):
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """Reads the test split's table again: the text of every cell is not worth its memory while training."""
-        table = _read(self._test_files, self._data, self._settings.limits, self._settings.scratch.anew())
+        scratch = self._settings.scratch.anew()
+        table = _read(self._test_files, self._data, self._settings.limits, scratch, self._wanted)
         shown = [name for name in table.columns if name in self.predictor.preprocessing.columns][:SHOWN_COLUMNS]
         indices = [int(self._test_rows[row]) for row in rows]
         examples = []
@@ -282,16 +331,14 @@ class TabularProblem(Problem):
         return calibration.fit(outputs, self.splits["validation"]["target"], self.headline.name)
 
 
-def _read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None = None) -> Table:
+def _read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None, wanted: Wanted) -> Table:
     """The files as one table, called as they are within the dataset."""
     root = data if data.is_dir() else data.parent
-    return read_table([(path.relative_to(root).as_posix(), path) for path in files], limits, scratch)
+    return read_table([(path.relative_to(root).as_posix(), path) for path in files], limits, scratch, wanted)
 
 
-def _check(tables: Mapping[str, Table], settings: TaskSettings) -> None:
-    """Whether the columns that the configuration names are there, and the splits have rows and the same columns."""
-    train = tables["train"]
-    names = list(train.columns)
+def _check_names(train: Table, settings: TaskSettings) -> None:
+    """Whether the columns that the configuration names are there."""
     for key, wanted in (
         ("target", [settings.target]),
         ("group", [settings.group] if settings.group else []),
@@ -299,14 +346,51 @@ def _check(tables: Mapping[str, Table], settings: TaskSettings) -> None:
         ("types", settings.types),
     ):
         for column in wanted:
-            if column not in train.columns:
-                raise no_such_column(train.name, str(column), f"data.{key}", names)
-    for split, table in tables.items():
+            if column not in train.columns and column not in train.passed_over:
+                raise no_such_column(train.name, str(column), f"data.{key}", list(train.columns))
+
+
+def _without_unlabelled(tables: dict[str, Table], target: str) -> list[str]:
+    """Takes the splits beside the training split away that have no labels at all, as Kaggle's test.csv; and says so."""
+    notes = []
+    for split in [split for split in tables if split != "train"]:
+        table = tables[split]
+        if target in table.columns and (not table.rows or table.columns[target].null_count < table.rows):
+            continue
+        if target not in table.columns and (near := difflib.get_close_matches(target, table.columns, 1, 0.8)):
+            raise no_such_column(table.name, target, "data.target", [*near, *table.columns])
+        what = "no label" if target in table.columns else f"no column '{target}'"
+        notes.append(
+            f"{table.name} has {what}: nothing can be tested on it, and it was not used; `predict` is what it is for."
+        )
+        del tables[split]
+    return notes
+
+
+def _left_out(table: Table, target: str, rows: Ints) -> str:
+    """rows: those that have a label"""
+    missing = np.setdiff1d(np.arange(table.rows), rows)
+    file, row = table.locate(int(missing[0]))
+    if len(missing) == 1:
+        return f"1 of {table.rows} rows of {table.name} has no '{target}' and was left out: row {row} of {file}."
+    return (
+        f"{len(missing)} of {table.rows} rows of {table.name} have no '{target}' and were left out, the first of them "
+        f"row {row} of {file}."
+    )
+
+
+def _all_of(table: Table, rows: Ints | None) -> Ints:
+    return np.arange(table.rows) if rows is None else rows
+
+
+def _check(tables: Mapping[str, Table], target: str) -> None:
+    """Whether the splits have rows, and the training split labels."""
+    for table in tables.values():
         if table.rows == 0:
             raise invalid(table.name, "has a header but no rows")
-        if split != "train":
-            needed = [n for n in names if n not in settings.drop and n != settings.group]
-            compare_columns(table.name, list(table.columns), train.name, needed)
+    train = tables["train"]
+    if train.columns[target].null_count == train.rows:
+        raise invalid(train.name, f"the target column '{target}' is empty: no row has a label")
 
 
 def _preprocessing(train: Table, rows: Ints, settings: TaskSettings) -> tuple[Preprocessing, list[str], list[str]]:
