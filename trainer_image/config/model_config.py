@@ -140,6 +140,9 @@ def _of_data(task: str, data: dict[str, Any]) -> list[str]:
         target, drop = data["target"], data.get("drop")
         if target is None:
             found.append("data.target: is empty; it must name the column to predict")
+        types = data.get("types")
+        if isinstance(types, dict) and types.get(target) in ("date", "text"):
+            found.append(f"data.types: the target {target!r} is a number or a category; a {types[target]} is no target")
         if isinstance(drop, list) and target in drop:
             found.append(f"data.drop: contains the target {target!r}")
     if task in DATA_KEYS and data.get("group") and data["group"] == data.get("target", DEFAULT_TARGETS.get(task)):

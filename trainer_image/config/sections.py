@@ -11,7 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core.core_schema import CoreSchema, no_info_plain_validator_function
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -85,7 +94,15 @@ def _truth(value: object) -> bool:
     raise ValueError("must be auto, true or false")
 
 
-Column = Annotated[str, Field(min_length=1, max_length=1024)]
+def _name(value: object) -> object:
+    """YAML takes a name of digits for a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+# Readers take the blanks around a header's names away.
+Column = Annotated[
+    str, BeforeValidator(_name), Field(min_length=1, max_length=1024), AfterValidator(lambda name: name.strip() or name)
+]
 
 
 class Section(BaseModel):
@@ -105,7 +122,7 @@ class DataConfig(Section):
         default=None, description="The column with the text, for text_classification and language_model; else `text`."
     )
     drop: list[Column] = Field(default_factory=list, description="Columns to leave out.")
-    types: dict[Column, Literal["category", "number"]] = Field(
+    types: dict[Column, Literal["category", "number", "date", "text"]] = Field(
         default_factory=dict, description="How to read a column where its look deceives: {zip: category}."
     )
     group: Column | None = Field(

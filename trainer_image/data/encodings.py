@@ -42,15 +42,15 @@ def open_utf8(name: str, path: Path, limits: Limits, text: str = "") -> io.Buffe
     text: what it is to be, as for `open_unpacked`. Reading raises what that does, and DatasetInvalid for a text that is
     not in its own encoding.
     """
-    codec = encoding_of(name, path, limits, text)
-    raw = open_unpacked(name, path, limits)
+    codec = encoding_of(name, path, limits)
+    raw = open_unpacked(name, path, limits, text)
     return raw if codec == UTF_8 else io.BufferedReader(_AsUtf8(name, raw, codec), BLOCK_BYTES)
 
 
-def encoding_of(name: str, path: Path, limits: Limits, text: str = "") -> str:
+def encoding_of(name: str, path: Path, limits: Limits) -> str:
     """Python's name of the encoding; UTF_8, too, for what is in none that is known: reading it raises."""
     status = path.stat()
-    return _found(name, path, limits, text, status.st_size, status.st_mtime_ns)
+    return _found(name, path, limits, status.st_size, status.st_mtime_ns)
 
 
 def remark(name: str, path: Path, limits: Limits) -> list[str]:
@@ -64,9 +64,9 @@ def remark(name: str, path: Path, limits: Limits) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def _found(name: str, path: Path, limits: Limits, text: str, size: int, changed: int) -> str:
+def _found(name: str, path: Path, limits: Limits, size: int, changed: int) -> str:
     """size, changed: of the file, which may be another one under the same name"""
-    with open_unpacked(name, path, limits, text) as raw:
+    with open_unpacked(name, path, limits) as raw:
         start = raw.peek(_LOOKED_AT)[:_LOOKED_AT]
         for mark, codec in _MARKS.items():
             if start.startswith(mark):

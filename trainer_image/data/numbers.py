@@ -2,6 +2,7 @@
 
     3.14  -5  1e-3         PLAIN
     1,234.50  $ 12  1'000  a decimal point; comma, space or apostrophe between thousands; a unit before or after
+    (1,234.50)  1,234.50-  negative, as accountants and mainframes write it
     1.234,50 €  12,5 kg    a decimal comma; point, space or apostrophe between thousands
 
 A notation holds for a whole column, and is a part of the model: what was learnt as 3,14 is read as 3,14 ever after.
@@ -27,11 +28,15 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 PERCENT = "%"
 _CODES = "EUR|USD|GBP|CHF|JPY"
 _CURRENCY = re.compile(_CODES)
-_WORD = r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}"
+# The last are ratings: 4.5/5, 7/10.
+_WORD = r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}|/ ?\d{1,3}"
 _UNIT = rf"{PERCENT}|\p{{Sc}}|{_CODES}"
 _SPACES = r" \x{A0}\x{2009}\x{202F}"
 _APOSTROPHES = r"'\x{2019}"
 _SIGN = r"[+\-\x{2212}]?"
+# Negative numbers of accountants, "(1,234.50)", and of mainframes, "1234-".
+_IN_BRACKETS = r"^(\p{Sc}?) ?\(([^()+\-]+)\)$"
+_MINUS_BEHIND = r"^(\p{Sc}?)([\d.,' ]*\d)-$"
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,10 @@ def marked(column: pa.Array) -> pa.Array:
 
 def measured(column: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
     """(float64, the unit beside it, "" for none), both null for a cell that is no number with this decimal sign."""
-    found = pc.extract_regex(pc.utf8_trim_whitespace(column), _pattern(decimal))
+    trimmed = pc.utf8_trim_whitespace(column)
+    for written in (_IN_BRACKETS, _MINUS_BEHIND):
+        trimmed = pc.replace_substring_regex(trimmed, written, r"-\1\2")
+    found = pc.extract_regex(trimmed, _pattern(decimal))
     digits = pc.replace_substring_regex(
         pc.struct_field(found, "digits"), rf"[{',' if decimal == '.' else '.'}{_APOSTROPHES}{_SPACES}]", ""
     )

@@ -19,10 +19,10 @@ from typing import Any
 import pyarrow as pa
 
 from trainer_image.data import cells, file_kinds
-from trainer_image.data.encodings import open_utf8
+from trainer_image.data.encodings import open_utf8, remark
 from trainer_image.data.jsonl_reader import lines
 from trainer_image.data.splits import Found, by_split, is_table, visible
-from trainer_image.data.table import is_jsonl, no_such_column, stream_table
+from trainer_image.data.table import is_json, is_jsonl, no_such_column, stream_table
 from trainer_image.data.text_folders import ClassFolders, files_below, find_class_folders
 from trainer_image.data.text_store import Source, Text, TextKeeper
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
@@ -108,10 +108,13 @@ def read_texts(
     for path in files:
         name = path.relative_to(root).as_posix() if path != root else path.name
         in_json = is_jsonl(path)
-        keeper.begin(Source(name, path, in_table=is_table(path) and not in_json))
+        # A JSON document is a table of labelled texts, and one text among many to learn to write from.
+        in_table = is_table(path) and not in_json and (fields.label is not None or not is_json(path))
+        keeper.notes += [] if in_table else remark(name, path, limits)
+        keeper.begin(Source(name, path, in_table=in_table))
         if in_json:
             texts = _from_json(name, path, fields, limits)
-        elif is_table(path):
+        elif in_table:
             texts = _from_table(name, path, fields, limits, labelled)
         else:
             texts = iter(())

@@ -135,6 +135,8 @@ class TextKeeper:
         self._out: BinaryIO | None = None
         self._taken = self._size = self._begun = 0
         self._files: list[Source] = []
+        # What is to be said about how the files were read.
+        self.notes: list[str] = []
         self._labels: dict[str | None, int] = {None: -1}
         self._groups: dict[str | None, int] = {None: -1}
         self._columns = {name: array("q") for name in ("starts", "sizes", "file", "rows", "label", "group")}

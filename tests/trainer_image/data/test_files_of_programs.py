@@ -271,7 +271,8 @@ def test_of_several_sheets_the_one_with_the_target_is_read_and_said(tmp_path: Pa
     data = [["a", "y"], *([n % 7, "no" if n % 2 else "yes"] for n in range(ROWS))]
     workbook(tmp_path / "train.xlsx", {"About": [["by", "us"], ["x", "z"]], "Old": data, "Data": data}, hidden=["Old"])
     problem = prepare(tmp_path)
-    assert "train.xlsx: the sheet 'Data' was read; 'About' beside it: save another one as its own file." in problem.notes
+    told = "train.xlsx: the sheet 'Data' was read; 'About' beside it: save another one as its own file."
+    assert told in problem.notes
     assert problem.examples([0])[0].name.startswith("train.xlsx, row ")
 
 

@@ -165,7 +165,7 @@ def test_words_for_no_value_among_dates_are_missing_however_many_there_are(tmp_p
 
 
 def test_dates_that_are_not_read_are_told_beside_many_words_for_no_value(tmp_path: Path) -> None:
-    cells = ["-" if n % 4 == 1 else f"{1 + n % 28} Jan {1924 + n}" for n in range(100)]
+    cells = ["-" if n % 4 == 1 else f"{1 + n % 28}.1.{10 + n % 80}" for n in range(100)]
     problem = prepared(tmp_path, {"x": cells, "z": VALUES, "y": noise(100)})
     (warning,) = problem.warnings
     assert warning.startswith("Column 'x' holds dates that are not written in one form that is known")

@@ -164,7 +164,7 @@ def test_baselines_of_a_large_text_are_counted_on_evenly_spaced_documents(monkey
     ("name", "content", "told"),
     [
         ("train.txt", b"too short", "train.txt: 9 bytes of training text are too few for a language model"),
-        ("train.txt", b"line\n" * 2000 + b"\xe9t\xe9", "train.txt: row 2001 is not UTF-8 (byte 0xe9)"),
+        ("train.txt", b"line\n" * 2000 + b"\xe9t\xc3\xa9", "train.txt: row 2001 is not UTF-8 (byte 0xe9)"),
         ("train.jsonl", b'{"body": "a"}\n', "train.jsonl: row 1: has no 'text' (data.text); it has body"),
         ("train.txt", b"", "train.txt: holds no text"),
         ("train.txt", b"%PDF-1.7\n%\xe2\xe3", "train.txt: is a PDF, not a text; save its text as a text file"),
@@ -174,7 +174,7 @@ def test_baselines_of_a_large_text_are_counted_on_evenly_spaced_documents(monkey
             b"PK\x03\x04\x14\0",
             "train.txt: is a zip archive, or a workbook or document of",
         ),
-        ("train.txt", "Küste ".encode("utf-16") * 2000, "train.txt: is UTF-16, not a text; save the file as UTF-8"),
+        ("train.txt", "Küste ".encode("utf-16")[:-1], "train.txt: begins as UTF-16 and is none (truncated data)"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path: Path, name: str, content: bytes, told: str) -> None:

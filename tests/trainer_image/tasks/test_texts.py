@@ -43,7 +43,7 @@ def lines(*records: object) -> bytes:
         ("train.jsonl", lines(*ROWS) + b"{oops\n", "row 31: is no JSON object; one object a line is expected"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "a", "label": "\\ud800"}', "row 31: 'label' holds half of a"),
-        ("train.jsonl", lines(*ROWS) + b'{"text": "\xff"}', "row 31 is not UTF-8 (byte 0xff)"),
+        ("train.jsonl", lines(*ROWS) + b'{"text": "\x01\xff"}', "row 31 is not UTF-8 (byte 0xff)"),
         ("train.jsonl", lines(*({**row, "label": "sea"} for row in ROWS)), "'label' has one class only ('sea')"),
         (
             "train.jsonl",

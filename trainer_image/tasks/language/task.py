@@ -157,6 +157,7 @@ class LanguageProblem(Problem):
             split: (files, read_texts(files, data, fields, settings.limits, keeper))
             for split, files in find_texts(data, plain=True).splits.items()
         }
+        self.notes += keeper.notes
         texts = keeper.texts()
         given = {split: self._full(texts.select(part), files[0], data) for split, (files, part) in parts.items()}
         total = int(given["train"].sizes.sum())

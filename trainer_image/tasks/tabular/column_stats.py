@@ -29,6 +29,8 @@ class Values:
     marked: int = 0
     first_marked: int = -1
     infinite: bool = False
+    # Cells of digits that begin with a zero, as codes do.
+    zeros: int = 0
     # Of the longest cell that is digits only; 1e30 is no id.
     digits: int = 0
     whole: bool = True
@@ -50,6 +52,8 @@ class Values:
         if markers.any() and not self.marked:
             self.first_marked = start + int(markers.argmax())
         self.marked += int(markers.sum())
+        if pc.any(pc.starts_with(cells, "0")).as_py():
+            self.zeros += pc.sum(pc.match_substring_regex(cells, r"^0\d+$")).as_py() or 0
         if np.abs(values, where=np.isfinite(values), out=np.zeros(len(values))).max(initial=0) >= 10**MOST_DIGITS:
             longest = pc.max(pc.utf8_length(cells.filter(pc.match_substring_regex(cells, r"^\s*\d+\s*$")))).as_py()
             self.digits = max(self.digits, longest or 0)

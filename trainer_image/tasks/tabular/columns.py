@@ -22,6 +22,7 @@ from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates
+from trainer_image.tasks.tabular.texts import TextColumn
 
 ONE_HOT_CATEGORIES = 9
 # Columns that a sentence about many of them names.
@@ -74,7 +75,7 @@ class DateColumn:
     """A date: days passed, scaled as a number is, and its place in year, week and (`clock`) day as sine and cosine."""
 
     name: str
-    form: Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, tabular_dates.FORMS))})$")]
+    form: Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, tabular_dates.ALL_FORMS))})$")]
     centre: float
     scale: float
     indicator: bool
@@ -122,11 +123,13 @@ def words(cells: pa.Array, *, folded: bool) -> pa.Array:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Fitted columns. The dense input is numbers, dates and one-hot categories, in this order; codes are embedded."""
+    """Fitted columns. The dense input is numbers, dates, one-hot categories and texts, in this order; codes are
+    embedded."""
 
     numbers: tuple[NumberColumn, ...]
     dates: tuple[DateColumn, ...]
     categories: tuple[CategoryColumn, ...]
+    texts: tuple[TextColumn, ...] = ()
 
     @property
     def measured(self) -> tuple[NumberColumn | DateColumn, ...]:
@@ -135,19 +138,24 @@ class Preprocessing:
 
     @property
     def columns(self) -> list[str]:
-        return [c.name for c in self.measured] + [c.name for c in self.categories]
+        return [c.name for c in (*self.measured, *self.categories, *self.texts)]
 
     @property
     def in_words(self) -> str:
         """How many columns of each kind, e.g. "3 numeric, 1 date and 2 categorical columns"."""
-        kinds = (("numeric", self.numbers), ("date", self.dates), ("categorical", self.categories))
+        kinds = (
+            ("numeric", self.numbers),
+            ("date", self.dates),
+            ("categorical", self.categories),
+            ("text", self.texts),
+        )
         *rest, last = [f"{len(columns)} {kind}" for kind, columns in kinds if columns]
         return f"{', '.join(rest)}{' and ' * bool(rest)}{last} column{'s' * (len(self.columns) > 1)}"
 
     @property
     def dense_width(self) -> int:
         one_hot = sum(len(c.categories) for c in self.categories if not c.embedded)
-        return sum(c.width for c in self.measured) + one_hot
+        return sum(c.width for c in (*self.measured, *self.texts)) + one_hot
 
     @property
     def cardinalities(self) -> list[int]:
@@ -219,6 +227,9 @@ class Preprocessing:
                 hit = code >= 0
                 dense[np.flatnonzero(hit), at + code[hit]] = 1.0
                 at += len(category.categories)
+        for text in self.texts:
+            dense[:, at : at + text.width] = text.inputs(batch[text.name])
+            at += text.width
         return dense, codes
 
 

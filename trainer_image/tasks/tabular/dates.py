@@ -2,31 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import marked
+from trainer_image.data.numbers import marked, numbers
 
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
-_CLOCK = (
-    r"(?:[T ](?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{1,9})?)?)?"
-    r"(?: ?(?:Z|UTC|(?P<zone>[+-]\d\d:?\d\d)))?"
-)
+_TIME = r"(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{1,9})?)?(?: ?(?P<half>[ap])\.?m\.?)?"
+_CLOCK = rf"(?:(?:[T ]|, ){_TIME})?(?: ?(?:Z|UTC|GMT|(?P<zone>[+-]\d\d:?\d\d)))?"
+# English names only.
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_NAME = rf"(?P<name>{'|'.join(_MONTHS)})[a-z]*\.?"
+_DAY_OF_WEEK = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?"
 # In the order in which they are preferred where a column fits several.
 FORMS = {
-    "year-month-day": r"(?P<year>\d{4})[-/.](?P<month>\d\d?)[-/.](?P<day>\d\d?)",
-    "day.month.year": r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})",
-    "month/day/year": r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})",
-    "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})",
-    "day-month-year": r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})",
+    "year-month-day": r"(?P<year>\d{4})[-/.](?P<month>\d\d?)[-/.](?P<day>\d\d?)" + _CLOCK,
+    "day.month.year": r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})" + _CLOCK,
+    "month/day/year": r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})" + _CLOCK,
+    "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})" + _CLOCK,
+    "day-month-year": r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})" + _CLOCK,
+    "31 Jan 2026": rf"{_DAY_OF_WEEK}(?P<day>\d\d?)(?:st|nd|rd|th)?[ ./-]+{_NAME}[ ,./-]+(?P<year>\d{{4}}|\d\d){_CLOCK}",
+    "Jan 31, 2026": rf"{_DAY_OF_WEEK}{_NAME}[ ./-]+(?P<day>\d\d?)(?:st|nd|rd|th)?(?:, ?| )(?P<year>\d{{4}}){_CLOCK}",
+    "year-month": r"(?P<year>\d{4})[-/](?P<month>\d\d?)",
+    "month/year": r"(?P<month>\d\d?)[-/](?P<year>\d{4})",
+    "Jan 2026": rf"{_NAME}[ ,./'-]*(?P<year>\d{{4}}|\d\d)",
+    "2026 Jan": rf"(?P<year>\d{{4}})[ ./-]?{_NAME}",
+    "year-Wweek": r"(?P<year>\d{4})[- ]?W(?P<week>\d\d?)(?:-?(?P<weekday>[1-7]))?",
+    "year-Qquarter": r"(?P<year>\d{4})[- /]?Q(?P<quarter>[1-4])",
+    "Qquarter year": r"Q(?P<quarter>[1-4])[- /]?(?P<year>\d{4})",
+    "hour:minute": _TIME,
 }
-# Dates that people write and `days` does not read: two digits for a year, names of months. English names only.
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+# The same in columns of numbers. Seconds and milliseconds are since 1970, for dates from 1990 to 2099.
+EPOCHS = {"epoch seconds": 86_400.0, "epoch milliseconds": 86_400_000.0}
+EPOCH_DAYS = (7305.0, 47482.0)
+NUMBER_FORMS = {
+    "yearmonthday": r"(?P<year>19\d\d|20\d\d)(?P<month>\d\d)(?P<day>\d\d)(?:\.0+)?",
+    "yearmonth": r"(?P<year>19\d\d|20\d\d)(?P<month>\d\d)(?:\.0+)?",
+    **dict.fromkeys(EPOCHS, ""),
+}
+# Between which numbers they lie.
+CALENDAR = {"yearmonthday": (19000101, 20991231), "yearmonth": (190001, 209912)}
+ALL_FORMS = FORMS | NUMBER_FORMS
+# Dates that people write, whether `days` reads them or not: those with two digits for a year it does not.
+_MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]*\.?"
 _UNREAD = (
     rf"(?i)^(?:\d\d?[./\- ]{_MONTH},?[./\- ]\d{{2,4}}|{_MONTH} \d\d?,? \d{{2,4}}|\d\d?[./-]\d\d?[./-]\d\d"
     r"|\d{4}[./-]\d\d?[./-]\d\d?|\d\d?[./-]\d\d?[./-]\d{4})(?:[ T,].*)?$"
@@ -41,31 +66,71 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     Both (rows,). A date that does not exist (30 February) is none; a marker is NaN, and no stray, as among `numbers`.
     Without a zone a time counts as UTC.
     """
-    trimmed = pc.utf8_trim_whitespace(cells)
-    found = pc.extract_regex(trimmed, f"^{FORMS[form]}{_CLOCK}$")
-    known = pc.is_valid(found).to_numpy(zero_copy_only=False)
+    said = pc.or_(pc.is_null(cells), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
+    if form in EPOCHS:
+        values = numbers(cells)[0] / EPOCHS[form]
+        good = (values >= EPOCH_DAYS[0]) & (values < EPOCH_DAYS[1])
+    else:
+        values, good = _read(pc.extract_regex(pc.utf8_trim_whitespace(cells), f"^(?i:{ALL_FORMS[form]})$"))
+    return np.where(good, values, np.nan), ~good & ~said
 
-    def field(name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
-        texts = pc.fill_null(pc.struct_field(found, name), "0")
-        texts = pc.if_else(pc.equal(texts, ""), "0", texts)
-        values: np.ndarray[Any, np.dtype[np.int64]] = pc.cast(texts, pa.int64()).to_numpy(zero_copy_only=False)
+
+def _read(found: pa.Array) -> tuple[Floats, Mask]:
+    """(days, whether there is such a day) of what a form's pattern has found, null where it has not."""
+    known: Mask = pc.is_valid(found).to_numpy(zero_copy_only=False)
+
+    def text(name: str, instead: str) -> pa.Array | None:
+        if found.type.get_field_index(name) < 0:
+            return None
+        texts = pc.fill_null(pc.struct_field(found, name), instead)
+        return pc.if_else(pc.equal(texts, ""), instead, texts)
+
+    def field(name: str, instead: int = 0) -> Ints:
+        texts = text(name, str(instead))
+        if texts is None:
+            return np.full(len(found), instead, np.int64)
+        values: Ints = pc.cast(texts, pa.int64()).to_numpy(zero_copy_only=False)
         return values
 
-    year, month, day = field("year"), field("month"), field("day")
+    year = field("year", 1970)
+    # As POSIX has it: 69 to 99 are of the last century.
+    year = np.where(year < 69, year + 2000, np.where(year < 100, year + 1900, year))
+    month, day = field("month", 1), field("day", 1)
+    if (names := text("name", _MONTHS[0])) is not None:
+        months = pc.index_in(pc.utf8_lower(names), value_set=pa.array(_MONTHS, names.type))
+        month = months.to_numpy(zero_copy_only=False).astype(np.int64) + 1
+    if found.type.get_field_index("quarter") >= 0:
+        month = 3 * field("quarter", 1) - 2
     hour, minute, second = field("hour"), field("minute"), field("second")
-    zone = pc.replace_substring(pc.fill_null(pc.struct_field(found, "zone"), ""), ":", "")
-    zone = pc.cast(pc.replace_substring_regex(pc.if_else(pc.equal(zone, ""), "0", zone), r"^\+", ""), pa.int64())
-    offset = zone.to_numpy(zero_copy_only=False)
-    offset_minutes = np.sign(offset) * (np.abs(offset) // 100 * 60 + np.abs(offset) % 100)
-    months = (np.where(known, year, 1970) - 1970) * 12 + np.clip(month, 1, 12) - 1
-    first = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    following = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
-    exists = (month >= 1) & (month <= 12) & (day >= 1) & (day <= following - first)
+    exists = np.ones(len(found), bool)
+    if (half := text("half", "-")) is not None:
+        halves = pc.utf8_lower(half).to_numpy(zero_copy_only=False)
+        exists &= (halves == "-") | ((hour >= 1) & (hour <= 12))
+        hour = np.where(halves == "-", hour, hour % 12 + 12 * (halves == "p"))
+    zone = text("zone", "0")
+    offset_minutes = np.zeros(len(found), np.int64)
+    if zone is not None:
+        digits = pc.replace_substring_regex(pc.replace_substring(zone, ":", ""), r"^\+", "")
+        offset = pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
+        offset_minutes = np.sign(offset) * (np.abs(offset) // 100 * 60 + np.abs(offset) % 100)
+    passed = (np.where(known, year, 1970) - 1970) * 12 + np.clip(month, 1, 12) - 1
+    first = passed.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    following = (passed + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
+    exists &= (month >= 1) & (month <= 12) & (day >= 1) & (day <= following - first)
     exists &= (hour < 24) & (minute < 60) & (second <= 60)
+    if found.type.get_field_index("week") >= 0:
+        # ISO 8601: week 1 is the one with the fourth of January; 1970 began on a Thursday.
+        week = field("week", 1)
+        begin = first + 3 - (first + 3 + 3) % 7
+        exists &= (week >= 1) & (week <= 53)
+        first = begin + 7 * (week - 1) + field("weekday", 1) - 1
     values = first + day - 1 + (hour * 3600 + (minute - offset_minutes) * 60 + second) / 86400
-    good = known & exists
-    said = pc.or_(pc.is_null(cells), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
-    return np.where(good, values, np.nan), ~good & ~said
+    return values, known & exists
+
+
+def form_of(cells: pa.Array, forms: Iterable[str]) -> str | None:
+    """The form in which all of these cells are dates, None where there is none. Cells: a few of each kind will do."""
+    return next((form for form in forms if len(cells) and not days(cells, form)[1].any()), None)
 
 
 def look_like_dates(cells: pa.Array) -> Mask:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
+from trainer_image.tasks.tabular import texts
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
@@ -30,14 +31,27 @@ from trainer_image.tasks.tabular.columns import (
     stray,
     words,
 )
-from trainer_image.tasks.tabular.dates import AMBIGUOUS, FORMS, days, look_like_dates
-from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
+from trainer_image.tasks.tabular.dates import (
+    ALL_FORMS,
+    AMBIGUOUS,
+    CALENDAR,
+    EPOCH_DAYS,
+    EPOCHS,
+    FORMS,
+    days,
+    look_like_dates,
+)
+from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
+from trainer_image.tasks.tabular.texts import Array, TextColumn
 
 SAMPLE_ROWS = 1_000_000
 MOST_CATEGORIES = 10_000
 MOST_COUNTED = 1_000_000
 ID_SHARE = 0.95
 ID_ROWS = 50
+# A text is seldom the same twice, and has words; names and titles, all of them different, may have two.
+TEXT_SHARE = 0.5
+LEAST_WORDS, LEAST_WORDS_OF_IDS = 3, 2
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
@@ -45,6 +59,10 @@ BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "of
 _UNNAMED = re.compile(r"Unnamed: ?\d+(\.\d+)*|__index_level_\d+__")
 _INDEX_NAME = re.compile(r"(?i:index|level_\d|row\.?_?names?)|X")
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
+# Cells with a leading zero that make digits codes, and numbers that look like dates and do not by chance.
+LEAST_CODES, LEAST_DATES = 2, 10
+# A name that says a count of seconds is a time.
+_TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 # Columns of which the same is said are named in one sentence from this many on.
 TOGETHER = 4
 _MANY = {
@@ -71,6 +89,9 @@ class Findings:
 
     def warn(self, column: str, what: str, kind: str = "") -> None:
         self._warnings.append((column, what, kind or what))
+
+    def left_out(self, column: str) -> bool:
+        return any(name == column and "left out" in what for name, what, _ in self._notes)
 
     @property
     def notes(self) -> list[str]:
@@ -99,59 +120,119 @@ def _sentences(said: Sequence[tuple[str, str, str]]) -> list[str]:
 
 
 def fit(
-    table: Table, rows: Ints, features: Sequence[str], types: Mapping[str, str]
+    table: Table, rows: Ints, features: Sequence[str], types: Mapping[str, str], labels: Array
 ) -> tuple[Preprocessing, list[str], list[str]]:
     """Fits on the given rows (ascending) of the training table. Returns (preprocessing, notes, warnings).
 
+    labels: of these rows, positions of classes or values: which words of a text are telling is seen by them.
     Raises DatasetInvalid when a column declared a number holds something else.
     """
     findings = Findings()
-    fitted = [_Column(table, name, rows, findings).fitted(types.get(name)) for name in features]
+    fitted: list[NumberColumn | DateColumn | CategoryColumn | TextColumn | None] = []
+    for name in features:
+        room = texts.MOST_OF_ALL - sum(column.width for column in fitted if isinstance(column, TextColumn))
+        fitted.append(_Column(table, name, rows, findings, labels, room).fitted(types.get(name)))
     preprocessing = Preprocessing(
         tuple(c for c in fitted if isinstance(c, NumberColumn)),
         tuple(c for c in fitted if isinstance(c, DateColumn)),
         tuple(c for c in fitted if isinstance(c, CategoryColumn)),
+        tuple(c for c in fitted if isinstance(c, TextColumn)),
     )
     return preprocessing, findings.notes, findings.warnings
 
 
 class _Column:
-    """One column's training rows."""
+    """One column's training rows, their labels, and the inputs that there is room for should it hold texts."""
 
-    def __init__(self, table: Table, name: str, rows: Ints, findings: Findings) -> None:
+    def __init__(self, table: Table, name: str, rows: Ints, findings: Findings, labels: Array, room: int) -> None:
         self.table, self.name, self.rows, self.findings = table, name, rows, findings
+        self.labels, self.room = labels, room
         self.step = -(-len(rows) // SAMPLE_ROWS)
 
-    def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | None:
-        """Number, date, category or None (of no use); adds a sentence where the choice is not obvious."""
-        read, notation, unclear = self._read(PLAIN), PLAIN, ""
+    def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | TextColumn | None:
+        """Number, date, category, text or None (of no use); adds a sentence where the choice is not obvious."""
+        read = self._read(PLAIN)
         if read.filled == 0:
             self._note("is empty and was left out")
             return None
-        found = (
-            notation_of(self.table, self.name, read.bad, read.all_filled)
-            if read.bad and declared != "category"
-            else None
-        )
-        if found is not None and found.notation is not None:
-            again = self._read(found.notation)
-            if declared == "number" or self._is_numeric(again):
-                read, notation = again, found.notation
-                self._note(found.why, "was read as numbers that a spreadsheet printed")
-        elif found is not None:
-            unclear = found.why
-        if declared == "number" and unclear:
-            raise invalid(self.table.name, f"column '{self.name}' {unclear}")
-        if declared == "number" and read.bad:
-            raise stray(self.table, self.name, read.first_bad)
-        if declared == "number" or (declared is None and not unclear and self._is_numeric(read)):
+        if declared == "date":
+            return self._declared_date()
+        if declared == "text":
+            return self._declared_text()
+        if declared == "category":
+            return self._category(read, declared, "")
+        read, notation, unclear = self._written(read, declared)
+        if declared == "number":
+            if unclear:
+                raise invalid(self.table.name, f"column '{self.name}' {unclear}")
+            if read.bad:
+                raise stray(self.table, self.name, read.first_bad)
             return self._number(read, notation)
-        if declared is None and not unclear:
-            date = self._date()
+        if unclear or not self._is_numeric(read):
+            return self._worded(read, unclear)
+        if read.zeros >= LEAST_CODES and read.whole and notation == PLAIN:
+            self._note("has leading zeros, like a code, and was read as categories")
+            return self._category(read, "category", "")
+        if form := self._date_in_numbers(read):
+            return self._date((form,))
+        if not read.whole and max(abs(read.low), abs(read.high)) < 1000 and notation == PLAIN:
+            unclear = hidden_thousands(self.table, self.name) or ""
+        return self._category(read, None, unclear) if unclear else self._number(read, notation)
+
+    def _written(self, read: Values, declared: str | None) -> tuple[Values, Notation, str]:
+        """(the column as numbers, their notation, a clause where that may be one of two)"""
+        found = notation_of(self.table, self.name, read.bad, read.all_filled) if read.bad else None
+        if found is None:
+            return read, PLAIN, ""
+        if found.notation is None:
+            return read, PLAIN, found.why
+        again = self._read(found.notation)
+        if declared != "number" and not self._is_numeric(again):
+            return read, PLAIN, ""
+        self._note(found.why, "was read as numbers that a spreadsheet printed")
+        return again, found.notation, ""
+
+    def _worded(self, read: Values, unclear: str) -> DateColumn | CategoryColumn | TextColumn | None:
+        """What is no number. unclear: why it may be one, and is not read as such"""
+        if not unclear:
+            date = self._date(FORMS)
             if date is not None:
                 return date
             unclear = self._unread_dates(read)
-        return self._category(read, declared, unclear)
+        return self._category(read, None, unclear)
+
+    def _declared_date(self) -> DateColumn | None:
+        date = self._date(ALL_FORMS)
+        if date is None and not self.findings.left_out(self.name):
+            cell = next(
+                str(cells.drop_null()[0])[:40]
+                for _, cells in self.table.cells(self.name)
+                if cells.null_count < len(cells)
+            )
+            raise invalid(
+                self.table.name,
+                f"column '{self.name}' holds no dates in one form that is known, as data.types says; its first value "
+                f"is '{cell}'; write them all like 2026-01-31",
+            )
+        return date
+
+    def _date_in_numbers(self, read: Values) -> str | None:
+        """The form of dates that are written as one number, where chance would not make them."""
+        if read.bad or read.finite < LEAST_DATES or read.low == read.high:
+            return None
+        if _TIME_NAME.search(self.name):
+            forms = [
+                form
+                for form, day in EPOCHS.items()
+                if EPOCH_DAYS[0] * day <= read.low <= read.high < EPOCH_DAYS[1] * day
+            ]
+            if forms:
+                return forms[0]
+        forms = [form for form, (low, high) in CALENDAR.items() if read.whole and low <= read.low <= read.high <= high]
+        whole = [
+            form for form in forms if not any(days(cells, form)[1].any() for _, cells in self.table.cells(self.name))
+        ]
+        return whole[0] if whole else None
 
     def _read(self, notation: Notation) -> Values:
         read = Values()
@@ -216,8 +297,8 @@ class _Column:
         scale = 1 / (high - low) if high > low else 2 / (read.high - read.low)
         return float(centre), float(scale), missing
 
-    def _date(self) -> DateColumn | None:
-        reads = {form: Values() for form in FORMS}
+    def _date(self, forms: Iterable[str]) -> DateColumn | None:
+        reads = {form: Values() for form in forms}
         clock = False
         for start, cells, chosen in self._cells():
             for form, read in list(reads.items()):
@@ -234,7 +315,7 @@ class _Column:
         scaled = self._scaling(read)
         if scaled is None:
             return None
-        self._note(f"was read as dates ({form})")
+        self._note("was read as times of day" if form == "hour:minute" else f"was read as dates ({form})")
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
             self._warn("holds dates that could be month/day or day/month; they were read as month/day/year")
         self._cells_without(read, "date")
@@ -257,8 +338,13 @@ class _Column:
             " them all like 2026-01-31"
         )
 
-    def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | None:
+    def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | TextColumn | None:
         counts, distinct = self._counted()
+        if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
+            cells, labels = self._sample()
+            least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
+            if texts.words_in(cells) >= least and (text := self._text(cells, labels)):
+                return text
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
             self._warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
             return None
@@ -273,6 +359,31 @@ class _Column:
             self._note("is constant and was left out")
             return None
         return CategoryColumn(self.name, self._kept(counts, distinct), folded=folded is not None)
+
+    def _sample(self) -> tuple[pa.Array, Array]:
+        """Evenly spaced training rows' cells and labels, few enough to look for words in them."""
+        step = -(-len(self.rows) // texts.SAMPLE_ROWS)
+        wanted = self.rows[::step]
+        parts = []
+        for start, cells in self.table.cells(self.name):
+            first, last = np.searchsorted(wanted, [start, start + len(cells)])
+            parts.append(cells.take(pa.array(wanted[first:last] - start)))
+        return pa.concat_arrays(parts), self.labels[::step]
+
+    def _text(self, cells: pa.Array, labels: Array) -> TextColumn | None:
+        text = texts.chosen(self.name, cells, labels, self.room)
+        if text is not None:
+            self._note(
+                f"was read as text, by the {text.width} words and pairs of words that tell most of the target",
+                "was read as text, by the words and pairs of words that tell most of the target",
+            )
+        return text
+
+    def _declared_text(self) -> TextColumn | None:
+        text = self._text(*self._sample())
+        if text is None:
+            self._note("holds no words that are frequent enough to learn from and was left out")
+        return text
 
     def _counted(self) -> tuple[Counter[str], int]:
         """(rows of each category, the number of categories). Of very many, the first lacks those seen once."""

@@ -17,6 +17,8 @@ from trainer_image.data.table import Table
 
 # Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.
 STRAY_SHARE = 0.05
+# Different cells that look like thousands with a point: one may be chance.
+LEAST_DOTTED = 2
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,30 @@ def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found
             None, f"holds numbers with {' and '.join(beside)} beside them; bring one unit and leave its sign out"
         )
     return Found(Notation(sign, units[0] if units else ""), _said(table, column, *best.first))
+
+
+def hidden_thousands(table: Table, column: str) -> str | None:
+    """Why the numbers of a column, all of them plain, may be others: '2.033' beside '588' is 2033 where points stand
+    between thousands. A clause that names a cell; None where the other cells leave no doubt."""
+    first, dotted = -1, set[str]()
+    for start, cells in table.cells(column):
+        trimmed = pc.utf8_trim_whitespace(cells)
+        with_point = pc.match_substring_regex(trimmed, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
+        small = pc.match_substring_regex(trimmed, r"^[+-]?\d{1,3}$")
+        if pc.any(pc.invert(pc.or_(pc.or_(with_point, small), marked(cells)))).as_py():
+            return None
+        if first < 0 and (index := pc.index(with_point, True).as_py()) >= 0:
+            first = start + index
+        if len(dotted) < LEAST_DOTTED:
+            dotted.update(pc.unique(trimmed.filter(with_point)).to_pylist())
+    if len(dotted) < LEAST_DOTTED:
+        return None
+    text = str(table.cell(column, first)).strip()
+    return (
+        f"holds numbers that can be read in two ways: {_place(table, column, first)}, may be {text.replace('.', '')} "
+        f"or {text}, since all with a point have three digits behind it, and the others are whole and below 1000; "
+        f"write them without points between thousands, or say data.types: {{{column}: number}} for {text}"
+    )
 
 
 def _no_plain(cells: pa.Array) -> pa.Array:

@@ -16,10 +16,15 @@ from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json, Labels, restored
 from trainer_image.tasks.classes import in_short, unfit
-from trainer_image.tasks.tabular.notation import STRAY_SHARE, notation_of
+from trainer_image.tasks.tabular.dates import CALENDAR, FORMS, form_of
+from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
 MOST_WHOLE_CLASSES = 20
+# Of so many different labels it is looked at whether they are dates.
+MOST_LOOKED_AT = 10_000
+# More different texts than these are no classes where each has fewer rows than that.
+FEW_CLASSES, LEAST_ROWS_OF_A_CLASS = 50, 4
 # Different labels that are counted; more only means "many".
 MOST_DISTINCT = 1_000_000
 # How far beyond the known values a prediction may go, as a share of their range, and where it stops before.
@@ -153,6 +158,7 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
         raise train.error(seen.infinite, f"the target column '{column}' holds '{cell}'; a finite label is needed")
     distinct = seen.numbers
     if declared is None:
+        _refuse_what_is_no_target(train, column, seen)
         few_whole = is_number and len(distinct) <= MOST_WHOLE_CLASSES and bool((distinct == np.floor(distinct)).all())
         as_classes = not is_number or few_whole or len(distinct) == 2
         why = (
@@ -174,6 +180,32 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
     if fault := unfit(f"the target column '{column}'", labels, seen.counted):
         raise invalid(train.name, fault)
     return ClassTarget(column, tuple(labels)), [note]
+
+
+def _refuse_what_is_no_target(train: Table, column: str, seen: _Seen) -> None:
+    """Raises for dates, numbers that may be others, and texts that hardly repeat: no classes, whatever they are."""
+    labels = sorted(seen.labels)
+    classes = f"data.types: {{{column}: category}} makes a class of each value"
+    if len(labels) > MOST_WHOLE_CLASSES:
+        sample = pa.array(labels[:MOST_LOOKED_AT], pa.large_string())
+        form = form_of(sample, [*FORMS, *CALENDAR])
+        if form is not None:
+            number = f" and {{{column}: number}} takes them as numbers" if seen.is_number else ""
+            raise invalid(
+                train.name,
+                f"the target column '{column}' holds {'times of day' if form == 'hour:minute' else 'dates'} "
+                f"('{labels[0][:40]}'), which are neither classes nor numbers; bring what is to be predicted as a "
+                f"number, days from another date for instance; {classes}{number}",
+            )
+    if seen.is_number:
+        if seen.notation == PLAIN and (why := hidden_thousands(train, column)):
+            raise invalid(train.name, f"the target column '{column}' {why}")
+    elif len(labels) > max(FEW_CLASSES, seen.rows / LEAST_ROWS_OF_A_CLASS):
+        raise invalid(
+            train.name,
+            f"the target column '{column}' holds {seen.counted} different texts in {seen.rows} rows, like "
+            f"'{labels[0][:40]}': too many for classes, and no numbers; {classes}",
+        )
 
 
 def _written_otherwise(train: Table, column: str, seen: _Seen, declared: str | None) -> tuple[_Seen, list[str]]:

@@ -192,7 +192,7 @@ class TabularProblem(Problem):
         )
         if known is not None:
             rows = replace(rows, train=known[rows.train], validation=known[rows.validation], test=known[rows.test])
-        preprocessing, fitted_notes, self.warnings = _preprocessing(train, rows.train, settings)
+        preprocessing, fitted_notes, self.warnings = _preprocessing(train, rows.train, labels[rows.train], settings)
         for table in tables.values():
             others = [column for column in table.columns if column != settings.target]
             compare_columns(table.name, others, train.name, preprocessing.columns)
@@ -393,11 +393,13 @@ def _check(tables: Mapping[str, Table], target: str) -> None:
         raise invalid(train.name, f"the target column '{target}' is empty: no row has a label")
 
 
-def _preprocessing(train: Table, rows: Ints, settings: TaskSettings) -> tuple[Preprocessing, list[str], list[str]]:
+def _preprocessing(
+    train: Table, rows: Ints, labels: Array, settings: TaskSettings
+) -> tuple[Preprocessing, list[str], list[str]]:
     """Fitted on the training rows, with notes and warnings. DatasetInvalid where no column is of use."""
     left_out = {settings.target, settings.group, *settings.drop}
     features = [column for column in train.columns if column not in left_out]
-    fitted, notes, warnings = fit.fit(train, rows, features, settings.types)
+    fitted, notes, warnings = fit.fit(train, rows, features, settings.types, labels)
     if not fitted.columns:
         # The columns' own sentences are all that says what to change; of many, a few are enough.
         reasons = "; ".join(note.removesuffix(".") for note in [*notes, *warnings][:SHOWN_REASONS])

@@ -255,7 +255,7 @@ def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str,
             raise invalid(files[0].relative_to(data).as_posix(), "holds no texts")
     texts = keeper.texts()
     given = {split: texts.select(part) for split, part in parts.items()}
-    return given, torch.from_numpy(texts.content), folders.notes
+    return given, torch.from_numpy(texts.content), [*folders.notes, *keeper.notes]
 
 
 def _wrong(text: Text, fields: Fields) -> str | None:
