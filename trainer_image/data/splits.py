@@ -42,12 +42,19 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Found:
-    """The files of each split's table, in order of their names. notes: what is to be said about how they were found"""
+    """The files of each split's table, in order of their names. guessed: those that only a word in their name says a
+    split of"""
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
+    guessed: tuple[Path, ...] = ()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said about how they were found."""
+        found = [(split, path) for split, files in self.splits.items() for path in files if path in self.guessed]
+        return [f"{path.name} was taken for the {split} split." for split, path in found]
 
     @property
     def splits(self) -> dict[str, tuple[Path, ...]]:
@@ -119,12 +126,12 @@ def find_tables(data: Path) -> Found:
         lambda path: stem(path.name),
     )
     lone = tuple(path for path in rest if not _NO_DATA.search(path.name.lower()))
-    notes = []
+    guessed: tuple[Path, ...] = ()
     if "train" not in splits and len(lone) == 1:
         splits["train"] = lone
     elif "train" not in splits and (named := _named_for(lone)):
         splits = named | splits
-        notes = [f"{files[0].name} was taken for the {split} split." for split, files in named.items()]
+        guessed = tuple(path for files in named.values() for path in files)
     if "train" not in splits:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
@@ -133,7 +140,7 @@ def find_tables(data: Path) -> Found:
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet, train.xlsx or "
             f"a folder train/ with them, found {names}{hint}"
         )
-    return Found(splits["train"], splits.get("validation", ()), splits.get("test", ()), tuple(notes))
+    return Found(**splits, guessed=guessed)
 
 
 def _named_for(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
