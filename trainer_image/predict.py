@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from safetensors.torch import load_file
 
-from trainer_image.engine.step import evaluate
+from trainer_image.engine import published
+from trainer_image.engine.published import Published
 from trainer_image.errors import TrainerError, UsageError, shown
 from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import printable
 from trainer_image.tasks import BUILT_IN, plugins, registry, task_named
-from trainer_image.tasks.base import Predictor, Task
+from trainer_image.tasks.base import Task
 from trainer_image.units import format_bytes
 
 # What model.json may have beside four times what the tensors have: a category's name belongs to a row of a tensor. As
@@ -50,19 +50,13 @@ def task_of(model_dir: Path, description: dict[str, Any]) -> Task:
     return plugins.load(entry_point)
 
 
-def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
-    """(model.json, predictor, network in evaluation mode). UsageError when the folder holds no model of ours."""
+def load(model_dir: Path) -> tuple[dict[str, Any], Published]:
+    """(model.json, the model). UsageError when the folder holds no model of ours."""
     try:
         description = _described(model_dir)
-        task = task_of(model_dir, description)
-        tensors = load_file(model_dir / "model.safetensors")
-        predictor = task.restore(description["model"])
-        if description["task"] != "custom":  # whose network may need real tensors while it is built
-            with torch.device("meta"):  # so that no memory is taken but for what the file holds as well
-                _compare(predictor.build_model().state_dict(), tensors)
-        model = predictor.build_model()
-        _compare(model.state_dict(), tensors)
-        model.load_state_dict(tensors)
+        predictor = task_of(model_dir, description).restore(description["model"])
+        own = description["task"] == "custom"  # whose network may need real tensors while it is built
+        return description, published.read(model_dir, description, predictor, trusted=own)
     except FileNotFoundError as error:
         raise UsageError(f"No model in {model_dir.name}: {Path(str(error.filename)).name} is missing") from None
     except TrainerError:
@@ -72,7 +66,6 @@ def load(model_dir: Path) -> tuple[dict[str, Any], Predictor, torch.nn.Module]:
     except Exception as error:  # whatever a stranger's description makes a network stumble over
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise UsageError(f"The model in {model_dir.name} cannot be read: {why}") from None
-    return description, predictor, model.eval()
 
 
 def _described(model_dir: Path) -> dict[str, Any]:
@@ -88,22 +81,12 @@ def _described(model_dir: Path) -> dict[str, Any]:
         raise ValueError(f"model.json: {error}") from None
     if not isinstance(description, dict):
         raise ValueError("model.json is no JSON object")
-    if description["format"] != 1:
+    if description["format"] not in (1, published.FORMAT):
         found = printable(str(description["format"]))[:40]
-        raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1")
+        raise UsageError(f"{model_dir.name}/model.json has format {found}; this trainer reads 1 and {published.FORMAT}")
     if not isinstance(description["task"], str):
         raise ValueError("model.json names no task")
     return description
-
-
-def _compare(wanted: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    """Raises ValueError, which names the first tensor that is not as the description wants it."""
-    for name in sorted(wanted.keys() | found.keys()):
-        shapes = [tuple(them[name].shape) if name in them else None for them in (wanted, found)]
-        if shapes[0] != shapes[1]:
-            there = "no tensor" if shapes[1] is None else f"a tensor of shape {shapes[1]}"
-            right = "none" if shapes[0] is None else f"shape {shapes[0]}"
-            raise ValueError(f"model.safetensors holds {there} '{name}'; model.json describes {right}")
 
 
 def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
@@ -114,12 +97,13 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     labels, and under "notes" what is odd about the rows. Raises UsageError, DatasetInvalid, LimitExceeded.
     """
     torch.set_num_threads(usable_cpus())
-    description, predictor, model = load(model_dir)
+    description, model = load(model_dir)
+    predictor = model.predictor
     if not data.exists():
         raise UsageError(f"There is no {data}: a file or folder to predict is expected")
     with plugins.blames(description["entry_point"] if description["task"] == "custom" else None):
         rows = predictor.read(data, Limits())
-        outputs = evaluate(predictor, model, rows.tensors, torch.device("cpu"))
+        outputs = model.outputs(rows.tensors, torch.device("cpu"))
         header, cells = predictor.predictions(outputs)
         result: dict[str, Any] = {"task": description["task"], "rows": len(rows.names)}
         if rows.labelled:
@@ -141,9 +125,9 @@ def write(model_dir: Path, prompt: str, length: int, temperature: float, seed: i
     """What a model that writes goes on with after the prompt: see `Predictor.continuation`. Raises UsageError where the
     model is of a task that writes nothing."""
     torch.set_num_threads(usable_cpus())
-    description, predictor, model = load(model_dir)
+    description, model = load(model_dir)
     with plugins.blames(description["entry_point"] if description["task"] == "custom" else None):
-        written = predictor.continuation(model, prompt, length, temperature, seed)
+        written = model.predictor.continuation(model.foremost, prompt, length, temperature, seed)
     if written is None:
         raise UsageError(
             f"The model in {model_dir.name} is of task {description['task']}, which writes no text: --prompt is for"

@@ -325,7 +325,7 @@ def test_weights_of_another_network_are_named(trained: Path, tmp_path: Path) -> 
     folder = tmp_path / "m"
     shutil.copytree(trained, folder)
     tensors = load_file(folder / "model.safetensors")
-    tensors["more"] = tensors.pop("skip.bias")[:1].clone()
+    tensors["network/more"] = tensors.pop("network/skip.bias")[:1].clone()
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(UsageError, match=r"holds a tensor of shape \(1,\) 'more'; model.json describes none"):
         predict.load(folder)

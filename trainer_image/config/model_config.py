@@ -49,7 +49,7 @@ DATA_KEYS = {
 # The column that a task predicts where data.target names none.
 DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
 # Part of every run key: raised when the same configuration starts to mean another training.
-RUN_KEY_FORMAT = 1
+RUN_KEY_FORMAT = 2
 
 
 class ConfigProblems(ConfigInvalid):

@@ -130,10 +130,26 @@ class DataConfig(Section):
     )
 
 
-class ModelConfig(Section):
-    """How large a model."""
+def _names(value: object) -> list[str]:
+    given = value if isinstance(value, list) else []
+    if given and len({*map(str, given)}) == len(given) <= 100 and all(isinstance(n, str) and n for n in given):
+        return given
+    raise ValueError("must be auto or a list of different names, like [network, linear]")
 
-    preset: Literal["auto", "fast", "best"] = Field(default="auto", description="auto chooses by the data's size.")
+
+class ModelConfig(Section):
+    """Which models, and how large."""
+
+    preset: Literal["auto", "fast", "best"] = Field(
+        default="auto", description="auto chooses by the data's size, the device and the time budget."
+    )
+    candidates: Annotated[
+        list[str] | Literal["auto"],
+        _Auto(_names, {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 100}),
+    ] = Field(
+        default="auto",
+        description="Which models compete for being published; auto: all that the task has, the network among them.",
+    )
 
 
 class TrainConfig(Section):

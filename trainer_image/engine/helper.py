@@ -112,6 +112,9 @@ def help_out(store: Store, rank: int, inputs: RunInputs, device: torch.device, j
     if rank >= join["world"]:
         return
     torch.set_num_threads(join["threads"])
+    if join["size"]:
+        problem.resize(join["size"])
+        plan = make_plan(inputs, problem.recipe, device)
     member = Member(store, rank, join["world"], plan.device, inputs.place)
     in_peace = False
     try:

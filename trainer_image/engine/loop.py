@@ -12,17 +12,23 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
+from trainer_image.engine.budget import LEAST_REFIT, Pace, fitted, more_epochs
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
+from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Fitted, Plan
+from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
-from trainer_image.engine.state import DONE, REFIT, SEARCH, warm_start
+from trainer_image.engine.sizing import budget_of
+from trainer_image.engine.state import DONE, REFIT, SEARCH, Entry, warm_start
 from trainer_image.engine.step import Stepper, evaluate, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.watchdog import Watchdog
@@ -33,14 +39,15 @@ log = logging.getLogger(__name__)
 
 CHECK_STEPS = 50
 PROGRESS_SECONDS = 5.0
-# Of the budget, what the search may use when a refit follows, and what is kept for the test and the report.
-SEARCH_SHARE, RESERVE = 0.5, 0.05
+# More epochs follow more epochs only where those have improved the figure by this share.
+WORTH_IT = 0.002
 
 
 class Engine:
-    """Trains one problem. `run` raises TrainingDiverged, GpuOutOfMemory or Terminated.
+    """Trains one problem. `run` raises TrainingDiverged, GpuOutOfMemory, ConfigInvalid or Terminated.
 
-    record: takes one JSON-able record for metrics.jsonl; team: who else trains it; notes: said in the report
+    record: takes one JSON-able record for metrics.jsonl; team: who else trains it; notes: said in the report;
+    size: of the network, where the problem has several
     """
 
     def __init__(
@@ -51,13 +58,14 @@ class Engine:
         record: Callable[[dict[str, Any]], None],
         team: Team,
         notes: Sequence[str] = (),
+        size: str = "",
     ) -> None:
         self.problem, self.plan, self.recipe, self.inputs = problem, plan, plan.recipe, inputs
         self._record, self._team = record, team
         self._watchdog = Watchdog(inputs.hang_seconds, inputs.last_resort)
-        self._began = self._phase_began = self._reported = time.monotonic()
-        self._phase_steps_before = 0
-        self._seconds_before = 0.0
+        self._began = self._reported = time.monotonic()
+        self._seconds_before = self._phase_ends = 0.0
+        self._pace = Pace(0.0, 0, 0.0)
         torch.manual_seed(plan.seed)
         model = problem.predictor.build_model()
         self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -68,32 +76,31 @@ class Engine:
         self._stepper = Stepper(problem, plan, on_device(model, plan.device), team, self._notes)
         self.state = self._stepper.fresh_state(model)
         self.state.at.notes += warm
-        store, near, size = inputs.checkpoints, inputs.output.parent, self.state.size
-        self._saver = Checkpointer(store, near, plan.checkpoint_every, plan.checkpoint_share, size) if store else None
+        self.state.at.size = size
+        store, near = inputs.checkpoints, inputs.output.parent
+        every, share = plan.checkpoint_every, plan.checkpoint_share
+        self._saver = Checkpointer(store, near, every, share, self.state.size) if store else None
+        self._contest = Contest(problem, plan, inputs, self._watchdog, record, self._terminate)
+        self._budget = budget_of(problem, plan)
 
     def run(self) -> Fitted:
         """Trains to the end, from the newest usable checkpoint where there is one."""
         try:
             resumed = self._resume()
             if self.state.at.phase == SEARCH:
-                self._phase()
-                self._begin_refit_or_end()
+                self._search()
             if self.state.at.phase == REFIT:
-                self._phase()
-                self.state.at.phase = DONE
-                self.state.keep_best()
-                self._save_if_due(epoch_ended=True)
+                self._refit()
         finally:
             if self._saver:
                 self._saver.close()
         at = self.state.at
-        refitted = any(record["phase"] == REFIT for record in at.history)
         model = self.state.judged
-        assert self.state.best is not None
-        model.load_state_dict(self.state.best)
+        if self.state.best is not None:
+            model.load_state_dict(self.state.best)
         return Fitted(
-            model=model.eval(),
-            fit_on=("train", "validation") if refitted else ("train",),
+            published=Published(self.problem.predictor, self._contest.members(at, model)),
+            fit_on=("train", "validation") if at.again else ("train",),
             steps=at.step,
             epochs=sum(record["phase"] == SEARCH for record in at.history),
             best_epoch=at.best_epoch,
@@ -103,23 +110,62 @@ class Engine:
             micro_batch=at.micro_batch,
             history=at.history,
             notes=at.notes + self._notes + (self._saver.problems if self._saver else []),
+            candidates=[Entry(**entry) for entry in at.candidates],
+            stopped=at.stopped,
         )
 
     def _resume(self) -> int | None:
         if not self.inputs.checkpoints:
             return None
-        snapshot, notes = resume(self.inputs.checkpoints, self.state.check)
+        snapshot, notes = resume(self.inputs.checkpoints, self._accept)
         if snapshot:
             self.state.load(snapshot)
+            self._contest.load(snapshot)
             self._seconds_before = self.state.at.seconds
             log.info("Resuming at step %d", snapshot.step)
         self.state.at.notes += notes
+        for entry in self.state.at.candidates:
+            self._contest.tell(Entry(**entry))
         for record in self.state.at.history:
             self._record(record)
         return snapshot.step if snapshot else None
 
+    def _accept(self, snapshot: Snapshot) -> None:
+        self.state.check(snapshot)
+        self._contest.check(snapshot)
+
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._began
+
+    def _search(self) -> None:
+        """The candidates, then the network, each on the training rows; then who of them is published."""
+        at, contest = self.state.at, self._contest
+        if not at.phase_step:
+            contest.search(at, self._budget)
+            if at.candidates:
+                # Of a training that is killed early, what its candidates took is not lost.
+                self._save_if_due(epoch_ended=True)
+        self._phase_ends = self._budget.search_ends(contest.seconds(at))
+        if contest.network:
+            self._phase()
+            self.state.judged.load_state_dict(self._best())
+        contest.weights(at, self.state.judged if contest.network else None)
+        self._begin_refit_or_end()
+
+    def _refit(self) -> None:
+        """What is published, once more on training and validation rows together."""
+        at = self.state.at
+        self._phase_ends = self._budget.total
+        self._contest.refit(at, time.monotonic() + self._budget.total - self._seconds())
+        if NETWORK in at.again:
+            self._phase()
+            self.state.keep_best()
+        at.phase = DONE
+        self._save_if_due(epoch_ended=True)
+
+    def _best(self) -> dict[str, Tensor]:
+        assert self.state.best is not None
+        return self.state.best
 
     def _phase(self) -> None:
         at, team = self.state.at, self._team
@@ -135,19 +181,62 @@ class Engine:
         rows = phase_rows(split, self.plan, at, team)
         per_epoch = rows.per_epoch
         if not at.planned:
-            at.planned = at.stop_at = self.recipe.epochs * per_epoch
+            at.planned = at.stop_at = at.full = at.most = self.recipe.epochs * per_epoch
         team.begin(self.state)
-        self._phase_began, self._phase_steps_before = time.monotonic(), at.phase_step
+        self._pace = Pace(self._seconds(), at.phase_step, self._phase_ends)
         self.state.model.train()
-        idle = 0 if at.best is None else at.epoch - at.best_epoch
         with closing(rows), self._watchdog:
             # `at.batch`: an epoch whose last step is done but whose end is not, after a stop just there.
-            while at.batch or (at.phase_step < at.stop_at and (refit or idle < self.recipe.patience)):
+            while at.batch or (at.phase_step < at.stop_at and (refit or not self._idle())) or self._more(per_epoch):
                 while at.batch < per_epoch and at.phase_step < at.stop_at:
                     self._step(rows)
                     self._after_step(per_epoch)
                 self._end_epoch(per_epoch)
-                idle = at.epoch - at.best_epoch
+
+    def _idle(self) -> bool:
+        """Whether validation has not improved for so long that it is not expected to."""
+        at = self.state.at
+        # Of epochs that were added the first ones make it worse, as a high learning rate does.
+        return at.best is not None and at.epoch - at.best_epoch >= self.recipe.patience and not at.cycle
+
+    def _more(self, per_epoch: int) -> int:
+        """At the end of a search: begins another cycle of epochs where that promises something; how many."""
+        at = self.state.at
+        if at.phase != SEARCH or at.stopped:
+            return 0
+        added = 0
+        if self._idle():
+            at.stopped = (
+                f"the validation {self.problem.selection.name.replace('_', ' ')} had not improved for"
+                f" {self.recipe.patience} epochs (patience)"
+            )
+        elif at.stop_at < at.most:
+            at.stopped = "the time budget was used up"
+            at.notes.append(
+                f"The time budget of {self.plan.time_budget:g} s (train.time_budget) was used up: training ended with "
+                f"epoch {at.epoch} of at most {math.ceil(at.most / per_epoch)}. More time may give a better model."
+            )
+        else:
+            at.stopped = f"all {at.epoch} epochs were done"
+            if self.plan.more and self._worth_it():
+                spent = self._seconds()
+                an_epoch = self._pace.step(spent, at.phase_step) * per_epoch
+                added = more_epochs(at.epoch, at.best_epoch, self._phase_ends - spent, an_epoch)
+        if added:
+            at.stopped = ""
+            at.notes.append(
+                f"The best epoch was one of the last of {at.epoch}, and time was left: up to {added} more followed."
+            )
+            at.cycle, at.reached = at.phase_step, at.best
+            at.planned = at.stop_at = at.full = at.most = at.phase_step + added * per_epoch
+        return added
+
+    def _worth_it(self) -> bool:
+        """Whether the present cycle of epochs has improved what the one before had reached."""
+        at = self.state.at
+        if at.reached is None or at.best is None:
+            return True
+        return abs(at.best - at.reached) > WORTH_IT * max(abs(at.reached), 1e-9)
 
     def _step(self, rows: PhaseRows) -> None:
         at, team, compiling = self.state.at, self._team, self._stepper.compiling
@@ -162,7 +251,7 @@ class Engine:
             with self._watchdog.paused():
                 self._stepper.step(self.state, batch, share)
             # Compiling is not what steps cost: the schedule must not be shortened for it.
-            self._phase_began += time.monotonic() - began
+            self._pace.leave_out(time.monotonic() - began)
         else:
             self._stepper.step(self.state, batch, share)
         self._watchdog.beat(at.step)
@@ -183,17 +272,13 @@ class Engine:
                 self._report(EpochProgress(at.epoch + 1, of, at.batch, per_epoch))
 
     def _fit_budget(self) -> None:
-        """Shortens the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
-        at, now = self.state.at, time.monotonic()
-        share = SEARCH_SHARE if self.recipe.refit and at.phase == SEARCH else 1.0
-        budget = self.plan.time_budget * share * (1 - RESERVE)
-        spent, here = self._seconds(), now - self._phase_began
-        if here < 0.1 * budget and spent < budget:
-            return
-        pace = here / max(1, at.phase_step - self._phase_steps_before)
-        fitting = at.phase_step + max(0, int((budget - spent) / pace))
-        if fitting < at.stop_at:
-            at.planned = at.stop_at = fitting
+        """Fits the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
+        at = self.state.at
+        fitting = self._pace.fitting(self._seconds(), at.phase_step)
+        if fitting is not None:
+            done, now, most, fitting = (steps - at.cycle for steps in (at.phase_step, at.stop_at, at.most, fitting))
+            at.stop_at = at.cycle + fitted(done, now, most, fitting)
+            at.planned = at.full if at.stop_at == at.most else at.stop_at
 
     def _end_epoch(self, per_epoch: int) -> None:
         at = self.state.at
@@ -212,7 +297,7 @@ class Engine:
             figures = self._validate()
             record["validation"] = figures
             shown = self.problem.headline.name
-            said = f"validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
+            said = f"validation {shown.replace('_', ' ')} {figures.get(shown, math.nan):.3g}"
         at.batch = 0
         self.state.loss_sum.zero_()
         at.history.append(record)
@@ -227,29 +312,39 @@ class Engine:
         if not torch.isfinite(outputs).all():
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = self.problem.predictor.score(outputs, split)
-        value = figures[self.problem.selection.name]
-        if at.best is None or self.problem.selection.better(value, at.best):
+        # A figure may have no meaning for these rows: then the last epoch is as good as any.
+        value = figures.get(self.problem.selection.name)
+        if value is None or at.best is None or self.problem.selection.better(value, at.best):
             at.best, at.best_epoch, at.best_step = value, at.epoch, at.phase_step
             self.state.keep_best()
         return figures
 
     def _begin_refit_or_end(self) -> None:
-        """After the search: the same schedule once more on all rows, as far as validation chose, where time allows."""
+        """After the search: what is published once more on all rows, as far as validation chose and time allows."""
+        at = self.state.at
+        left = self._budget.total - self._seconds()
+        at.again = []
+        for entry in at.candidates:
+            if entry["name"] in at.weights and entry["seconds"] * self._budget.growth <= left:
+                at.again.append(entry["name"])
+                left -= entry["seconds"] * self._budget.growth
+        if NETWORK in at.weights and self.recipe.refit:
+            self._begin_refit(left)
+        lacking = [name for name in at.weights if name not in at.again and (name != NETWORK or self.recipe.refit)]
+        if lacking:
+            who = "" if len(lacking) == len(at.weights) else f" ({', '.join(lacking)})"
+            at.notes.append(f"No time was left to train once more on training and validation rows together{who}.")
+        at.phase = REFIT if at.again else DONE
+
+    def _begin_refit(self, left: float) -> None:
+        """A new network for the same schedule on all rows, where most of it fits into the time that is left."""
         at = self.state.at
         per_epoch = math.ceil(rows_in(self.problem.splits["train"]) / self.recipe.batch_size)
-        if at.phase_step >= at.planned < self.recipe.epochs * per_epoch:
-            at.notes.append(
-                f"The time budget of {self.plan.time_budget:g} s (train.time_budget) was used up: training ended with "
-                f"epoch {at.epoch} of at most {self.recipe.epochs}. More time may give a better model."
-            )
         rows = sum(rows_in(self.problem.splits[name]) for name in ("train", "validation"))
         growth = math.ceil(rows / self.recipe.batch_size) / per_epoch
         steps = max(1, round(at.best_step * growth))
-        left = self.plan.time_budget * (1 - RESERVE) - self._seconds()
-        if not self.recipe.refit or self._seconds() / max(1, at.step) * steps > left:
-            if self.recipe.refit:
-                at.notes.append("No time was left to train once more on training and validation rows together.")
-            at.phase = DONE
+        fitting = int(left / ((self._seconds() - self._contest.seconds(at)) / max(1, at.step)))
+        if fitting < LEAST_REFIT * steps:
             return
         torch.manual_seed(self.plan.seed)
         old = self.state
@@ -261,9 +356,12 @@ class Engine:
         on_device(model, self.plan.device)
         self.state = self._stepper.fresh_state(model)
         self.state.at, self.state.best = at, old.best
-        at.phase = REFIT
-        at.planned, at.stop_at = round(at.planned * growth), steps
-        at.phase_step = at.epoch = at.batch = 0
+        at.again.append(NETWORK)
+        # Cycles that followed each other become one of their length.
+        at.full, at.most = (steps if at.cycle else round(at.planned * growth)), steps
+        at.stop_at = min(steps, fitting)
+        at.planned = at.full if at.stop_at == at.most else at.stop_at
+        at.phase_step = at.epoch = at.batch = at.cycle = 0
 
     def _report(self, progress: EpochProgress) -> None:
         self._reported = time.monotonic()
@@ -271,7 +369,8 @@ class Engine:
 
     def _snapshot(self) -> Snapshot:
         self.state.at.seconds = self._seconds()
-        return self.state.snapshot()
+        snapshot = self.state.snapshot()
+        return replace(snapshot, tensors={**snapshot.tensors, **self._contest.tensors})
 
     def _save_if_due(self, *, epoch_ended: bool) -> None:
         if self._saver and self._saver.due(epoch_ended=epoch_ended):
@@ -285,6 +384,7 @@ class Engine:
         if self._saver:
             self._stepper.check()
             with self._watchdog.paused():
-                saved = self._saver.save_now(self._snapshot, self.state.size, self.inputs.grace_seconds / 2)
+                size = self.state.size + self._contest.size
+                saved = self._saver.save_now(self._snapshot, size, self.inputs.grace_seconds / 2)
         where = f"the state was saved at step {step}" if saved else "the state since the last checkpoint was not saved"
         raise Terminated(f"Stopped on request; {where}", step=step)

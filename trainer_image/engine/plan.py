@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from trainer_image.tasks.base import Recipe
+
+if TYPE_CHECKING:
+    from trainer_image.engine.published import Published
+    from trainer_image.engine.state import Entry
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class Plan:
     """A recipe with the configuration's overrides applied, and where it runs. time_budget: seconds of training.
 
     compile: None: where measured step times say that it pays; probe: find out how many rows fit into memory at a time
+    more: whether epochs may be added to the recipe's, where the best is the last and time is left
     """
 
     recipe: Recipe
@@ -27,13 +31,17 @@ class Plan:
     probe: bool = False
     checkpoint_every: float = 300.0
     checkpoint_share: float = 0.02
+    more: bool = False
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """The trained network (evaluation mode, on the device) and how it came about. fit_on: the splits it has seen."""
+    """What is published, and how it came about. fit_on: the splits that its members have seen
 
-    model: nn.Module
+    candidates: how each fared; stopped: why the network's search ended
+    """
+
+    published: Published
     fit_on: tuple[str, ...]
     steps: int
     epochs: int
@@ -44,3 +52,5 @@ class Fitted:
     micro_batch: int
     history: list[dict[str, Any]]
     notes: list[str]
+    candidates: list[Entry]
+    stopped: str

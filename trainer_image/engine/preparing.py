@@ -79,4 +79,5 @@ def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:
         compile=(None if device.type == "cuda" else False) if wanted.compile == "auto" else bool(wanted.compile),
         probe=device.type == "cuda",
         checkpoint_every=float(inputs.config.checkpoint.every),
+        more=wanted.epochs == "auto",
     )

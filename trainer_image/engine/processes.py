@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -131,12 +132,17 @@ class Processes:
             assert self._failure is not None
             raise self._failure from error
 
-    def team(self, problem: Problem, plan: Plan) -> tuple[Team, list[str]]:
-        """The team for this problem, and notes for the report. Raises a helper's failure."""
+    def team(self, problem: Problem, plan: Plan, resize: Callable[[int], str]) -> tuple[Team, list[str]]:
+        """The team for this problem, and notes for the report. Raises a helper's failure.
+
+        resize: makes the problem's network as large as suits so many processes, and returns that size's name or "":
+        the helpers do the same. Called when they have read the dataset and wait, so that nothing disturbs its measures
+        """
         nodes = self._place.nodes
         count, notes = useful(self._world, asked(self._inputs) > 0 or nodes > 1, plan.recipe)
         self._end_spare(count)
         if self._world == 1:
+            resize(1)
             return Team(), notes
         others = [READY.format(rank) for rank in range(1, count)]
         self._wait_for(others)
@@ -145,10 +151,11 @@ class Processes:
         if any(other["identity"] != ours for other in ready):
             raise errors.UserCodeFailed("The task prepares other data in every process: it must depend on nothing else")
         threads = max(1, usable_cpus() // min(count, self.count))
-        self._store.set(JOIN, json.dumps({"world": count, "threads": threads}))
+        torch.set_num_threads(threads)
+        size = resize(count)
+        self._store.set(JOIN, json.dumps({"world": count, "threads": threads, "size": size}))
         if count == 1:
             return Team(), notes
-        torch.set_num_threads(threads)
         member = self._member = Member(self._store, 0, count, self._device, self._inputs.place)
         member.here, member.block_rows = min(count, self.count), max(other["block_rows"] for other in ready)
         on = f" on {math.ceil(count / self.count)} nodes" if nodes > 1 else ""

@@ -35,6 +35,14 @@ class Position:
     best:    validation figure of the best epoch, None before the first
     micro_batch: rows that are computed at a time; probed: that was tried out on this device
     seconds: training time, earlier attempts included
+    full:    what `planned` is without a time budget; most: what `stop_at` is
+    cycle:   steps of this phase after which the present schedule began: more epochs begin another one
+    reached: the best figure when it began
+    size:    the network's, of `Problem.sizes`; empty where there is one only
+    candidates: one `Entry` each; weights: of those that will be published, by name, once they are chosen
+    calibration: of what is published, for `Predictor.use`; empty before that is chosen
+    again:   names of those that are to be fitted once more in the refit
+    stopped: why the search ended
     """
 
     # Checked when a checkpoint is read.
@@ -56,6 +64,34 @@ class Position:
     seconds: float = 0.0
     history: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    full: NonNegativeInt = 0
+    most: NonNegativeInt = 0
+    cycle: NonNegativeInt = 0
+    reached: float | None = None
+    size: str = ""
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
+    again: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+
+@dataclass
+class Entry:
+    """How a candidate fares.
+
+    validation: its figure there, None where it sat out; seconds: that its fits took; chosen: what its fit returned
+    refitted: it has seen training and validation rows
+    """
+
+    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    validation: float | None = None
+    seconds: float = 0.0
+    note: str = ""
+    chosen: dict[str, Any] | None = None
+    refitted: bool = False
 
 
 class TrainingState:
@@ -135,7 +171,8 @@ class TrainingState:
         position: Any = snapshot.scalars.get("position")
         if not _is_position(position):
             raise CheckpointInvalid(f"{name} is of another version")
-        if not given["best"] and (position["best"] is not None or position["phase"] == DONE):
+        trained = position["best"] is not None or (position["phase"] == DONE and not position["weights"])
+        if trained and not given["best"]:
             raise CheckpointInvalid(f"{name} lacks the best weights")
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         fits = {
@@ -154,7 +191,7 @@ class TrainingState:
             raise CheckpointInvalid(f"{name} lacks the random generator or the loss")
         weights = dict(self.model.named_parameters())
         found = [group[key] for group in groups.values() if group for key in weights]
-        if not all(map(_finite, found)):
+        if not all(map(finite, found)):
             raise CheckpointInvalid(f"{name} has weights that are no numbers")
 
     def load(self, snapshot: Snapshot) -> None:
@@ -191,7 +228,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
 
 
-def _finite(tensor: Tensor) -> bool:
+def finite(tensor: Tensor) -> bool:
     """In float32, which every type that a file can hold becomes; what is complex is none."""
     return not tensor.is_complex() and bool(torch.isfinite(tensor.float()).all())
 
@@ -225,6 +262,7 @@ def _is_position(given: Any) -> bool:
         # As JSON: strictly, pydantic takes no dict for a dataclass.
         position = TypeAdapter(Position).validate_json(json.dumps(given))
         TypeAdapter(list[_Epoch]).validate_json(json.dumps(position.history))
+        TypeAdapter(list[Entry]).validate_json(json.dumps(position.candidates))
     except ValidationError:
         return False
     return isinstance(given, dict) and set(given) == {f.name for f in fields(Position)}
@@ -240,11 +278,13 @@ def warm_start(model: nn.Module, folder: Path) -> list[str]:
     except (SafetensorError, OSError, ValueError):
         # A program of the user's may have left anything under this name.
         return ["Warm start: the previous model's model.safetensors is not readable; training starts afresh."]
+    # Before models had members, the network's tensors were alone.
+    given = {name.removeprefix("network/"): tensor for name, tensor in given.items()}
     own = model.state_dict()
     fitting = {
         name: tensor
         for name, tensor in given.items()
-        if name in own and own[name].shape == tensor.shape and _finite(tensor)
+        if name in own and own[name].shape == tensor.shape and finite(tensor)
     }
     model.load_state_dict(fitting, strict=False)
     fresh = sorted(set(own) - set(fitting))

@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 # Rows at a time at most, and bytes of the largest tensor that they may make: what is alive at once is a few times that.
 EVALUATION_ROWS, EVALUATION_BYTES = 512, 64 * 1024**2
+# Of the learning rate's peak, where a network that has been trained goes on with more epochs.
+AGAIN = 0.5
 
 
 @torch.no_grad()
@@ -136,7 +138,11 @@ class Stepper:
         share: how much of the whole batch this is; other ranks have the rest
         """
         at = state.at
-        rate = self._recipe.learning_rate * schedule(at.phase_step / max(1, at.planned), self._recipe.warmup)
+        rate = self._recipe.learning_rate * schedule(
+            (at.phase_step - at.cycle) / max(1, at.planned - at.cycle), self._recipe.warmup
+        )
+        if at.cycle:
+            rate *= AGAIN
         for group, factor in zip(state.optimizer.param_groups, self._factors, strict=True):
             group["lr"] = rate * factor
         loss = self._backward(state, batch, share)

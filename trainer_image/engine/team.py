@@ -44,7 +44,7 @@ PATIENCE = timedelta(days=30)
 PIECE_BYTES = 64 * 1024**2
 # What rank 0 broadcasts: a command, and these numbers of its position.
 COMMANDS = ("begin", "probe", "step", "compile", "eager", "end")
-NUMBERS = ("step", "phase_step", "planned", "epoch", "batch", "micro_batch")
+NUMBERS = ("step", "phase_step", "planned", "cycle", "epoch", "batch", "micro_batch")
 
 
 class Command(NamedTuple):

@@ -5,34 +5,32 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from trainer_image import report
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.data.spill import Scratch
+from trainer_image.engine import sizing
+from trainer_image.engine.contest import wanted
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.preparing import make_plan, prepare, settings_of, task_of
 from trainer_image.engine.processes import Processes
-from trainer_image.engine.step import evaluate
+from trainer_image.engine.published import NETWORK
 from trainer_image.errors import Terminated
 from trainer_image.host import gpu_faults
 from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.html import words
-from trainer_image.storage.manifest import write_json
 from trainer_image.tasks import plugins
-from trainer_image.tasks.base import Figures, Problem
+from trainer_image.tasks.base import Figures, Problem, Recipe
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
-
-MODEL_FORMAT = 1
 
 
 def check_config(config: Config, limits: Limits) -> None:
@@ -42,10 +40,32 @@ def check_config(config: Config, limits: Limits) -> None:
 
 
 def validate_dataset(inputs: RunInputs) -> str:
-    """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid."""
-    with plugins.blames(inputs.config.custom.entry_point):
+    """Reads and checks the dataset without training; what was found, in a few sentences. Raises DatasetInvalid.
+
+    A few steps are measured, to say where the time budget is too short for what was asked.
+    """
+    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
         problem = prepare(inputs)
-        return " ".join([problem.description, *problem.notes, *problem.warnings])
+        _, network = wanted(problem, inputs.config.model.candidates)
+        too_short = _too_short(inputs, problem) if network else []
+        return " ".join([problem.description, *problem.notes, *problem.warnings, *too_short])
+
+
+def _too_short(inputs: RunInputs, problem: Problem) -> list[str]:
+    """A sentence where the time budget does not let the smallest network see every training row once."""
+    torch.set_num_threads(usable_cpus())
+    for size in problem.sizes()[:1]:
+        problem.resize(size.name)
+    device = choose_device(inputs.device, inputs.gpus)
+    plan = make_plan(inputs, problem.recipe, device)
+    epochs = sizing.epochs_in(problem, plan)
+    if epochs >= 1:
+        return []
+    return [
+        f"THE TIME BUDGET IS TOO SHORT: in {plan.time_budget:g} s (train.time_budget) the network would see"
+        f" {epochs:.0%} of the training rows, by steps measured here ({device.type}); about"
+        f" {plan.time_budget / epochs:.2g} s are needed for a single pass."
+    ]
 
 
 def train(inputs: RunInputs) -> RunResult:
@@ -84,7 +104,7 @@ def _train(inputs: RunInputs) -> RunResult:
         inputs.progress(Progress("Testing the model", fitted.steps))
         # As `predict` computes: sums taken in another order would differ in their last digit.
         torch.set_num_threads(usable_cpus())
-        outputs = evaluate(problem.predictor, fitted.model, problem.splits["test"], device)
+        outputs = fitted.published.outputs(problem.splits["test"], device)
         name = problem.headline.name
         tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
         phases["test"] = time.monotonic() - at
@@ -96,7 +116,7 @@ def _train(inputs: RunInputs) -> RunResult:
     at = time.monotonic()
     findings = problem.findings(outputs)
     if inputs.config.report.examples:
-        findings |= problem.demonstrations(fitted.model)
+        findings |= problem.demonstrations(fitted.published.foremost)
     else:
         findings = mistakes.withheld(findings)
     groups = numbers_of(problem.test_groups)
@@ -121,26 +141,37 @@ def _fit(
         phases["read"] = time.monotonic() - began
         if inputs.stop.is_set():
             raise Terminated("Stopped on request before the first step", step=0)
-        plan = make_plan(inputs, problem.recipe, device)
-        team, notes = processes.team(problem, plan)
-        notes = [*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes]
-        fitted = Engine(problem, plan, inputs, record, team, notes).run()
+        if inputs.checkpoints:
+            inputs = replace(inputs, checkpoints=sizing.Remembered(inputs.checkpoints))
+        size, of_size = "", list[str]()
+
+        def resize(world: int) -> str:
+            nonlocal size, of_size
+            size, of_size = sizing.choose(problem, plan_for, inputs.checkpoints, world)
+            return size
+
+        def plan_for(recipe: Recipe) -> Plan:
+            return make_plan(inputs, recipe, device)
+
+        plan = plan_for(problem.recipe)
+        team, notes = processes.team(problem, plan, resize)
+        if size:
+            plan = plan_for(problem.recipe)
+        notes = [*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes, *of_size]
+        fitted = Engine(problem, plan, inputs, record, team, notes, size).run()
     phases["train"] = fitted.seconds
     return problem, plan, fitted
 
 
 def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
-    state = {name: t.detach().cpu().contiguous().clone() for name, t in fitted.model.state_dict().items()}
-    save_file(state, inputs.output / "model.safetensors", metadata={"format": "pt"})
     description = {
-        "format": MODEL_FORMAT,
         "task": inputs.config.task,
         "run_id": inputs.run_id,
         "model": problem.model_description(),
     }
     if inputs.config.custom.entry_point is not None:
         description["entry_point"] = inputs.config.custom.entry_point
-    write_json(inputs.output / "model.json", description)
+    fitted.published.write(inputs.output, description)
 
 
 def verdict(
@@ -166,6 +197,28 @@ def verdict(
     if near:
         sentence += f" The {' and '.join(near)} baseline lies within its 95 % interval: it may be by chance."
     return True, not near, sentence
+
+
+def _candidates(fitted: Fitted) -> list[dict[str, Any]]:
+    """How each model fared that competed, the network last; none where it was alone."""
+    if not fitted.candidates:
+        return []
+    weights = {member.name: member.weight for member in fitted.published.members}
+    listed = [
+        {
+            "name": entry.name,
+            "validation": entry.validation,
+            "seconds": entry.seconds,
+            "weight": weights.get(entry.name, 0.0),
+            "note": entry.note,
+        }
+        for entry in fitted.candidates
+    ]
+    if fitted.steps:
+        seconds = round(fitted.seconds - sum(entry.seconds for entry in fitted.candidates), 3)
+        network = {"name": NETWORK, "validation": fitted.best, "seconds": seconds, "note": ""}
+        listed.append({**network, "weight": weights.get(NETWORK, 0.0)})
+    return listed
 
 
 def _groups(problem: Problem) -> dict[str, Any] | None:
@@ -210,12 +263,16 @@ def _report(
             "best_validation": fitted.best,
             "fit_on": list(fitted.fit_on),
             "resumed_from_step": fitted.resumed_from,
+            "seconds": round(fitted.seconds, 3),
+            "time_budget": plan.time_budget,
+            "stopped": fitted.stopped,
             "recipe": asdict(plan.recipe),
             "bfloat16": plan.bfloat16,
             "rows_at_a_time": fitted.micro_batch,
-            "parameters": sum(p.numel() for p in fitted.model.parameters()),
+            "parameters": sum(tensor.numel() for tensor in fitted.published.tensors.values()),
             "notes": fitted.notes,
         },
+        "candidates": _candidates(fitted),
         "history": fitted.history,
         "seconds": {name: round(value, 3) for name, value in phases.items()},
         "hardware": hardware(plan.device),

@@ -109,13 +109,17 @@ def full_precision() -> Iterator[None]:
 
 
 def usable_cpus(cgroup: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
-    """CPUs this process may use: its affinity, and the container's quota, which torch does not know of."""
+    """CPUs this process may use: its affinity, the container's quota, which torch does not know of, and what a user has
+    set as OMP_NUM_THREADS. torchrun sets that to 1 for each of its processes, whoever asked for what."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = cgroup.read_text().split()
         count = min(count, max(1, int(quota) // int(period)))
     except (OSError, ValueError):
         pass  # no such control group, or "max"
+    wanted = re.match(r"\s*([0-9]{1,6})\b", os.environ.get("OMP_NUM_THREADS", ""), re.ASCII)  # "4,2": nested ones
+    if wanted and int(wanted[1]) and not torch.distributed.is_torchelastic_launched():
+        count = min(count, int(wanted[1]))
     return max(1, count)
 
 

@@ -54,6 +54,7 @@ def card(content: Content) -> str:
         f"{markdown(chosen_by(training['selected_by']))} (epoch "
         f"{training['best_epoch']} of {training['epochs']}) and have seen {' and '.join(training['fit_on'])} rows.",
         "",
+        *_candidates(content),
         "## Limits",
         "",
         *_listed(limits(content)),
@@ -72,6 +73,25 @@ def card(content: Content) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _candidates(content: Content) -> list[str]:
+    entries = content.get("candidates", [])
+    if not entries:
+        return []
+    header = ["", markdown(chosen_by(content["training"]["selected_by"])), "weight", "seconds", "remark"]
+    rows = [
+        [
+            markdown(entry["name"]),
+            number(entry["validation"]),
+            number(entry["weight"]) if entry["weight"] else "–",
+            number(entry["seconds"]),
+            markdown(entry["note"]),
+        ]
+        for entry in entries
+    ]
+    said = "What has a weight is published, as one model that predicts their weighted mean."
+    return ["## Models that competed", "", _line(header), "|" + "---|" * len(header), *map(_line, rows), "", said, ""]
 
 
 def _listed(sentences: Sequence[str]) -> list[str]:

@@ -26,6 +26,7 @@ def page(content: Content, pictures: Mapping[int, bytes]) -> str:
         summary.verdict(content),
         summary.data(content),
         summary.figures(content),
+        summary.candidates(content),
         curves.curves(content),
         *_findings(content, pictures),
         summary.times(content),

@@ -169,7 +169,32 @@ _TRAINING = {
     "selected_by": "weights chosen by",
     "best_validation": "its best value",
     "fit_on": "weights have seen",
+    "stopped": "the search ended because",
 }
+
+
+def candidates(content: Content) -> str:
+    """Models that competed, where there were several."""
+    entries = content.get("candidates", [])
+    if not entries:
+        return ""
+    selected = chosen_by(content["training"]["selected_by"])
+    rows = [
+        [
+            entry["name"],
+            number(entry["validation"]),
+            Marked(number(entry["weight"])) if entry["weight"] else "–",
+            seconds(entry["seconds"]),
+            entry["note"],
+        ]
+        for entry in entries
+    ]
+    return section(
+        "candidates",
+        "Models that competed",
+        table("Each on the validation split", ["", selected, "weight", "time", "remark"], rows, words_in=[4]),
+        paragraph("What has a weight is published, as one model that predicts their weighted mean.", "soft small"),
+    )
 
 
 def training(content: Content) -> str:
@@ -181,7 +206,9 @@ def training(content: Content) -> str:
         said = " and ".join(map(str, value)) if isinstance(value, list) else plain(value)
         if name == "selected_by":
             said = chosen_by(value)
-        if value is not None:
+        if name in ("seconds", "time_budget"):
+            said = seconds(value)
+        if value not in (None, ""):
             shown.append((_TRAINING.get(name, name.replace("_", " ")), said))
     recipe = [(name.replace("_", " "), plain(value)) for name, value in found["recipe"].items()]
     return section("training", "Training", facts(shown), details("Recipe: what auto became", facts(recipe)))

@@ -101,7 +101,8 @@ class Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
-                    env=without_credentials() | {"PYTHONUNBUFFERED": "1"},
+                    # Threads that wait sleep, unless somebody wants otherwise: spinning takes a shared CPU from others.
+                    env={"OMP_WAIT_POLICY": "passive"} | without_credentials() | {"PYTHONUNBUFFERED": "1"},
                     pass_fds=(theirs.fileno(), self._notes.fileno()),
                     start_new_session=True,
                 )

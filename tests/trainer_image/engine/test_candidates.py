@@ -1,0 +1,208 @@
+"""Candidates beside the network: who is published, what a checkpoint keeps of them, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.world.training_data import TABULAR, FolderStore, StopAtStep, class_table, run_inputs, value_table
+from trainer_image.engine.training import train
+from trainer_image.errors import ConfigInvalid, Terminated
+from trainer_image.predict import predict
+from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.tabular.task import TabularPredictor, TabularProblem
+
+BOTH = TABULAR.replace("preset: fast", "preset: fast, candidates: [network, plane]")
+
+
+class Plane(nn.Module):
+    """A linear model of the dense columns."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(width + 1, dtype=torch.float64))
+
+    def forward(self, dense: Tensor) -> Tensor:
+        return (dense.double() @ self.weight[:-1] + self.weight[-1]).float()
+
+
+class FitsPlane(Candidate):
+    name = "plane"
+    fits: ClassVar[list[tuple[tuple[str, ...], dict[str, Any] | None]]] = []
+
+    def __init__(self, problem: TabularProblem) -> None:
+        self.problem = problem
+
+    def fit(
+        self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
+    ) -> tuple[nn.Module, dict[str, Any]] | None:
+        self.fits.append((tuple(fit_on), chosen))
+        torch.rand(5)  # what it draws must not change what the network draws
+        dense = torch.cat([self.problem.splits[name]["dense"] for name in fit_on]).double()
+        target = torch.cat([self.problem.splits[name]["target"] for name in fit_on]).double()
+        inputs = torch.cat([dense, torch.ones(len(dense), 1)], 1)
+        plane = Plane(dense.shape[1])
+        plane.weight.copy_(torch.linalg.lstsq(inputs, target[:, None], driver="gelsd").solution[:, 0])
+        return plane, {"width": dense.shape[1]}
+
+
+class Fails(FitsPlane):
+    def fit(self, fit_on, allowance, chosen):
+        raise ValueError("no such luck")
+
+
+class SitsOut(FitsPlane):
+    def fit(self, fit_on, allowance, chosen):
+        self.note = "The table is larger than memory."
+
+
+class Nonsense(FitsPlane):
+    def fit(self, fit_on, allowance, chosen):
+        plane, chosen = super().fit(fit_on, allowance, chosen)
+        plane.weight.fill_(float("nan"))
+        return plane, chosen
+
+
+@pytest.fixture
+def plane(monkeypatch: pytest.MonkeyPatch):
+    """Offers this kind of candidate to tables of values."""
+
+    def offer(kind: type[FitsPlane]) -> None:
+        kind.fits = []
+        outputs = TabularPredictor.outputs
+        monkeypatch.setattr(TabularProblem, "candidates", lambda self: [kind(self)])
+        monkeypatch.setattr(TabularPredictor, "build_candidate", lambda self, name, chosen: Plane(chosen["width"]))
+        monkeypatch.setattr(
+            TabularPredictor,
+            "outputs",
+            lambda self, model, batch: (
+                model(batch["dense"]) if isinstance(model, Plane) else outputs(self, model, batch)
+            ),
+        )
+
+    return offer
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_the_better_candidate_is_published_and_predict_says_what_the_report_said(tmp_path: Path, plane) -> None:
+    plane(FitsPlane)
+    data = value_table(tmp_path / "data")
+    (data / "train.csv").rename(data / "test.csv")
+    value_table(data, 200)
+    result = train(run_inputs(data, tmp_path / "out", BOTH))
+    report = report_of(tmp_path / "out")
+    ours, network = report["candidates"]
+    assert (ours["name"], network["name"]) == ("plane", "network")
+    assert ours["weight"] + network["weight"] == pytest.approx(1)
+    assert ours["weight"] > 0.5
+    assert ours["validation"] < network["validation"]
+    assert FitsPlane.fits == [(("train",), None), (("train", "validation"), {"width": ours_width(tmp_path / "out")})]
+    assert predict(tmp_path / "out", data, tmp_path / "rows.csv")["metrics"] == dict(result.metrics)
+    described = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert described["format"] == 2
+    assert [member["name"] for member in described["members"]] == [c["name"] for c in (ours, network) if c["weight"]]
+    page, card = ((tmp_path / "out" / name).read_text() for name in ("report.html", "README.md"))
+    assert 'id="candidates"' in page
+    assert "| plane |" in card
+
+
+def ours_width(folder: Path) -> int:
+    members = json.loads((folder / "model.json").read_text())["members"]
+    return next(member["chosen"]["width"] for member in members if member["name"] == "plane")
+
+
+def test_a_candidate_changes_nothing_of_the_network_s_training(tmp_path: Path, plane) -> None:
+    data = value_table(tmp_path / "data")
+    train(run_inputs(data, tmp_path / "alone"))
+    plane(FitsPlane)
+    train(run_inputs(data, tmp_path / "beside", BOTH))
+    histories = [
+        [
+            (entry["step"], entry["loss"])
+            for entry in report_of(tmp_path / name)["history"]
+            if entry["phase"] == "search"
+        ]
+        for name in ("alone", "beside")
+    ]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    ("kind", "note"),
+    [
+        (Fails, "It failed (ValueError: no such luck)."),
+        (SitsOut, "larger than memory"),
+        (Nonsense, "what is no number"),
+    ],
+)
+def test_a_candidate_that_cannot_be_fitted_sits_out_and_the_report_says_why(tmp_path: Path, plane, kind, note) -> None:
+    plane(kind)
+    train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out"))
+    ours, network = report_of(tmp_path / "out")["candidates"]
+    assert note in ours["note"]
+    assert (ours["weight"], ours["validation"], network["weight"]) == (0.0, None, 1.0)
+
+
+def test_candidates_alone_train_no_network(tmp_path: Path, plane) -> None:
+    plane(FitsPlane)
+    config = TABULAR.replace("preset: fast", "candidates: [plane]")
+    result = train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config))
+    assert result.steps == 0
+    assert [member["name"] for member in json.loads((tmp_path / "out" / "model.json").read_text())["members"]] == [
+        "plane"
+    ]
+
+
+def test_the_network_trains_where_no_candidate_could(tmp_path: Path, plane) -> None:
+    plane(Fails)
+    config = TABULAR.replace("preset: fast", "preset: fast, candidates: [plane]")
+    assert train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config)).steps > 0
+
+
+def test_a_candidate_that_there_is_not_is_named(tmp_path: Path, plane) -> None:
+    plane(FitsPlane)
+    config = TABULAR.replace("preset: fast", "candidates: [network, trees]")
+    with pytest.raises(ConfigInvalid, match=r"model.candidates: has 'trees', .*: network, plane would be right"):
+        train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config))
+
+
+@pytest.mark.parametrize("asks", [1, 4, 12, 40])
+def test_a_stopped_training_goes_on_with_the_candidates_it_has(tmp_path: Path, plane, asks: int) -> None:
+    plane(FitsPlane)
+    data = value_table(tmp_path / "data")
+    train(run_inputs(data, tmp_path / "whole", BOTH))
+    store = FolderStore(tmp_path / "store")
+    FitsPlane.fits.clear()
+    with pytest.raises(Terminated):
+        train(run_inputs(data, tmp_path / "first", BOTH, store=store, stop=StopAtStep(asks)))
+    assert bool(FitsPlane.fits) == bool(store.kept)
+    train(run_inputs(data, tmp_path / "out", BOTH, store=store))
+    assert [fit_on for fit_on, _ in FitsPlane.fits] == [("train",), ("train", "validation")]
+    whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
+    assert whole == resumed
+
+
+def test_a_warm_start_takes_the_network_out_of_a_model_with_members(tmp_path: Path, plane) -> None:
+    data = class_table(tmp_path / "data")
+    train(run_inputs(data, tmp_path / "first"))
+    train(run_inputs(data, tmp_path / "second", initial=tmp_path / "first"))
+    notes = report_of(tmp_path / "second")["training"]["notes"]
+    taken = next(note for note in notes if note.startswith("Warm start"))
+    assert "fresh ones" not in taken
+
+
+def test_the_report_tells_the_time_and_why_training_stopped(tmp_path: Path) -> None:
+    train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out"))
+    training = report_of(tmp_path / "out")["training"]
+    assert training["stopped"] == "all 3 epochs were done"
+    assert training["time_budget"] == 1800
+    assert 0 < training["seconds"] < 1800

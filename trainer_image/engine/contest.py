@@ -1,0 +1,266 @@
+"""Candidates beside the network: fitted within their share of the time, judged on validation, kept in checkpoints.
+
+Rank 0 alone fits them; the other processes of a team wait for its next command meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from trainer_image.contract import Progress, RunInputs
+from trainer_image.engine import blend
+from trainer_image.engine.budget import Budget
+from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
+from trainer_image.engine.plan import Plan
+from trainer_image.engine.published import NETWORK, Member, build, under
+from trainer_image.engine.state import Entry, Position, finite
+from trainer_image.engine.step import evaluate
+from trainer_image.engine.watchdog import Watchdog
+from trainer_image.errors import ConfigInvalid, TrainerError
+from trainer_image.host.devices import usable_cpus
+from trainer_image.tasks.base import Json, Problem, restored
+from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
+from trainer_image.tasks.candidates import Allowance, Candidate
+
+log = logging.getLogger(__name__)
+
+PREFIX = "candidate/"
+# What metrics.jsonl has of a candidate.
+SAID = ("name", "validation", "seconds", "note")
+
+
+def wanted(problem: Problem, names: Sequence[str] | str) -> tuple[list[Candidate], bool]:
+    """Those of the problem's candidates that model.candidates names ("auto": all), and whether the network is to train.
+
+    Raises ConfigInvalid for a name that is none.
+    """
+    offered = list(problem.candidates())
+    if names == "auto":
+        return offered, True
+    known = [NETWORK, *(candidate.name for candidate in offered)]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigInvalid(
+            f"Invalid configuration: model.candidates: has '{unknown[0]}', which this training does not have:"
+            f" {', '.join(known)} would be right"
+        )
+    return [candidate for candidate in offered if candidate.name in names], NETWORK in names
+
+
+class Contest:
+    """The candidates of one training. What is found goes into the position, so that a resumed training has it, too."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        plan: Plan,
+        inputs: RunInputs,
+        watchdog: Watchdog,
+        record: Callable[[Json], None],
+        terminate: Callable[[], None],
+    ) -> None:
+        """terminate: saves the state where it can, and raises Terminated"""
+        self._problem, self._plan, self._inputs, self._watchdog = problem, plan, inputs, watchdog
+        self._record, self._terminate = record, terminate
+        self.candidates, self.network = wanted(problem, inputs.config.model.candidates)
+        self._modules: dict[str, nn.Module] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._outputs: dict[str, Tensor] = {}
+
+    def search(self, at: Position, budget: Budget) -> None:
+        """Fits all that the position does not know yet, on the training rows. Raises Terminated."""
+        known = {entry["name"] for entry in at.candidates}
+        left = [candidate for candidate in self.candidates if candidate.name not in known]
+        until = time.monotonic() + max(0.0, budget.candidates - self.seconds(at))
+        for number, candidate in enumerate(left):
+            # The cheap ones come first, and leave what they do not need to those after them.
+            seconds = max(0.0, until - time.monotonic()) / (len(left) - number)
+            entry = Entry(candidate.name)
+            if self._fit(candidate, entry, ("train",), seconds, None):
+                self._judge(entry)
+            at.candidates.append(asdict(entry))
+            self.tell(entry)
+        if not self.network and not self._modules:
+            self.network = True
+            at.notes.append("No candidate of model.candidates was fitted: the network is trained instead.")
+
+    def weights(self, at: Position, network: nn.Module | None) -> None:
+        """Chooses who is published, on the validation split, and what their probabilities are worth there.
+
+        network: with its best weights; None: it did not train
+        """
+        problem = self._problem
+        split, predictor = problem.splits["validation"], problem.predictor
+        outputs = {name: self._of(name) for name in self._modules}
+        if network is not None:
+            outputs[NETWORK] = evaluate(predictor, network, split, self._plan.device, self._watchdog.beat)
+        at.weights = blend.choose(predictor, outputs, split, problem.selection)
+        parts = [outputs[name] for name in at.weights]
+        mixed = predictor.blend(parts, list(at.weights.values())) if len(parts) > 1 else parts[0]
+        # Lists, as a checkpoint has them.
+        at.calibration = json.loads(json.dumps(asdict(problem.calibrate(mixed))))
+        self._use(at.calibration)
+        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in at.weights.items())
+        log.info("Published will be: %s", shown)
+
+    def refit(self, at: Position, until: float) -> None:
+        """Fits those once more that the position says, on training and validation rows. until: of `time.monotonic`"""
+        for number, given in enumerate(at.candidates):
+            entry = Entry(**given)
+            if entry.name not in at.again or entry.refitted:
+                continue
+            [candidate] = [candidate for candidate in self.candidates if candidate.name == entry.name]
+            # Nothing is left to be chosen, so that more time than the first fit took, and some, changes nothing.
+            seconds = max(until - time.monotonic(), 2 * entry.seconds)
+            if self._fit(candidate, entry, ("train", "validation"), seconds, entry.chosen):
+                entry.refitted = True
+            else:
+                at.again.remove(entry.name)
+                at.notes.append(f"The {entry.name} candidate stays as it was fitted on the training rows: {entry.note}")
+            at.candidates[number] = asdict(entry)
+
+    def members(self, at: Position, network: nn.Module) -> list[Member]:
+        """What is published, in evaluation mode, the network as it is given."""
+        chosen = {entry["name"]: entry["chosen"] or {} for entry in at.candidates}
+        return [
+            Member(name, weight, network.eval(), {})
+            if name == NETWORK
+            else Member(name, weight, self._modules[name].eval(), chosen[name])
+            for name, weight in at.weights.items()
+        ]
+
+    def tell(self, entry: Entry) -> None:
+        """For metrics.jsonl."""
+        self._record({"phase": "candidate", **{key: value for key, value in asdict(entry).items() if key in SAID}})
+
+    @staticmethod
+    def seconds(at: Position) -> float:
+        """What all fits have taken."""
+        return float(sum(entry["seconds"] for entry in at.candidates))
+
+    # In checkpoints.
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps; nothing changes them any more."""
+        return self._tensors
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensors."""
+        return sum(tensor.nbytes for tensor in self._tensors.values())
+
+    def check(self, snapshot: Snapshot) -> None:
+        """CheckpointInvalid unless `load` can take it. The position in it was looked at before."""
+        self._built(snapshot)
+        try:
+            self._use(snapshot.scalars["position"]["calibration"])
+        except ValueError as error:
+            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another calibration: {error}") from None
+        finally:
+            self._problem.predictor.use(UNCALIBRATED)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Continues with the candidates of a snapshot that `check` accepted."""
+        self._modules, self._tensors, self._outputs = {}, {}, {}
+        for name, module in self._built(snapshot).items():
+            module.load_state_dict(under(PREFIX + name, snapshot.tensors))
+            self._keep(name, module)
+        self._use(snapshot.scalars["position"]["calibration"])
+        if snapshot.scalars["position"]["candidates"] and not self._modules:
+            self.network = True
+
+    def _use(self, calibration: Json) -> None:
+        if calibration:
+            self._problem.predictor.use(restored(Calibration, calibration))
+
+    def _built(self, snapshot: Snapshot) -> dict[str, nn.Module]:
+        own = {candidate.name for candidate in self.candidates}
+        built = {}
+        for entry in snapshot.scalars["position"]["candidates"]:
+            name = entry["name"]
+            if name not in own:
+                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has a candidate that is none")
+            if entry["chosen"] is None:
+                continue
+            try:
+                module = build(self._problem.predictor, name, entry["chosen"])
+            except Exception as error:  # whatever a stranger's JSON makes it stumble over
+                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another {name}: {error}") from None
+            found = under(PREFIX + name, snapshot.tensors)
+            shapes = {key: (tensor.shape, tensor.dtype) for key, tensor in module.state_dict().items()}
+            if shapes != {key: (tensor.shape, tensor.dtype) for key, tensor in found.items()}:
+                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another {name}")
+            if not all(map(finite, found.values())):
+                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has weights that are no numbers")
+            built[name] = module
+        return built
+
+    # Fitting one.
+
+    def _fit(
+        self, candidate: Candidate, entry: Entry, fit_on: tuple[str, ...], seconds: float, chosen: Json | None
+    ) -> bool:
+        """Whether there is a module now. Raises Terminated; what goes wrong, memory included, becomes the entry's note:
+        there are others."""
+        name, began = candidate.name, time.monotonic()
+        self._inputs.progress(Progress(f"Fitting a candidate: {name}", 0))
+        allowance = Allowance(seconds, usable_cpus(), self._plan.seed, self._inputs.stop, self._watchdog.beat)
+        candidate.note = ""
+        fitted = None
+        threads = torch.get_num_threads()
+        try:
+            # The network's training draws the same numbers whether or not there are candidates.
+            with self._watchdog, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._plan.seed)
+                torch.set_num_threads(allowance.threads)
+                fitted = candidate.fit(fit_on, allowance, chosen)
+        except TrainerError:
+            raise
+        except Exception as error:
+            log.warning("The candidate %s failed", name, exc_info=error)
+            candidate.note = f"It failed ({type(error).__name__}: {str(error)[:200]})."
+        finally:
+            torch.set_num_threads(threads)
+            entry.seconds = round(entry.seconds + time.monotonic() - began, 3)
+        if self._inputs.stop.is_set():
+            self._terminate()
+        entry.note = candidate.note or ("" if fitted else "It sat out.")
+        if fitted is None:
+            return False
+        module, entry.chosen = fitted
+        self._keep(name, module)
+        return True
+
+    def _keep(self, name: str, module: nn.Module) -> None:
+        self._modules[name] = module.eval().requires_grad_(requires_grad=False)
+        self._tensors = {key: tensor for key, tensor in self._tensors.items() if not key.startswith(f"{PREFIX}{name}/")}
+        self._tensors |= {
+            f"{PREFIX}{name}/{key}": tensor.detach().cpu().contiguous().clone()
+            for key, tensor in module.state_dict().items()
+        }
+
+    def _judge(self, entry: Entry) -> None:
+        """Its figure on the validation split; what predicts no numbers sits out."""
+        outputs = self._of(entry.name)
+        if torch.isfinite(outputs).all():
+            figures = self._problem.predictor.score(outputs, self._problem.splits["validation"])
+            entry.validation = figures.get(self._problem.selection.name)
+            return
+        entry.chosen, entry.note = None, "It predicts what is no number."
+        del self._modules[entry.name], self._outputs[entry.name]
+        self._tensors = {k: t for k, t in self._tensors.items() if not k.startswith(f"{PREFIX}{entry.name}/")}
+
+    def _of(self, name: str) -> Tensor:
+        """Outputs on the validation split, of its first fit."""
+        if name not in self._outputs:
+            split, device = self._problem.splits["validation"], self._plan.device
+            module = self._modules[name].to(device)
+            self._outputs[name] = evaluate(self._problem.predictor, module, split, device, self._watchdog.beat)
+        return self._outputs[name]
