@@ -86,6 +86,8 @@ class Contest:
                 self._judge(entry)
             at.candidates.append(asdict(entry))
             self.tell(entry)
+            if self._inputs.stop.is_set():
+                self._terminate()
         if not self.network and not self._modules:
             self.network = True
             at.notes.append("No candidate of model.candidates was fitted: the network is trained instead.")
@@ -124,6 +126,8 @@ class Contest:
                 at.again.remove(entry.name)
                 at.notes.append(f"The {entry.name} candidate stays as it was fitted on the training rows: {entry.note}")
             at.candidates[number] = asdict(entry)
+            if self._inputs.stop.is_set():
+                self._terminate()
 
     def members(self, at: Position, network: nn.Module) -> list[Member]:
         """What is published, in evaluation mode, the network as it is given."""
@@ -162,7 +166,9 @@ class Contest:
         try:
             self._use(snapshot.scalars["position"]["calibration"])
         except ValueError as error:
-            raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another calibration: {error}") from None
+            raise CheckpointInvalid(
+                f"the checkpoint at step {snapshot.step} has another calibration: {error}"
+            ) from None
         finally:
             self._problem.predictor.use(UNCALIBRATED)
 
@@ -229,7 +235,7 @@ class Contest:
         finally:
             torch.set_num_threads(threads)
             entry.seconds = round(entry.seconds + time.monotonic() - began, 3)
-        if self._inputs.stop.is_set():
+        if fitted is None and self._inputs.stop.is_set():
             self._terminate()
         entry.note = candidate.note or ("" if fitted else "It sat out.")
         if fitted is None:

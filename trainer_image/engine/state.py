@@ -278,8 +278,11 @@ def warm_start(model: nn.Module, folder: Path) -> list[str]:
     except (SafetensorError, OSError, ValueError):
         # A program of the user's may have left anything under this name.
         return ["Warm start: the previous model's model.safetensors is not readable; training starts afresh."]
-    # Before models had members, the network's tensors were alone.
-    given = {name.removeprefix("network/"): tensor for name, tensor in given.items()}
+    # Before models had members, the network's tensors were alone, and their names without a "/".
+    if any("/" in name for name in given):
+        given = {n.removeprefix("network/"): tensor for n, tensor in given.items() if n.startswith("network/")}
+        if not given:
+            return ["Warm start: the previous model has no network; training starts afresh."]
     own = model.state_dict()
     fitting = {
         name: tensor
