@@ -17,7 +17,7 @@ from trainer_image.config.model_config import parse_config
 from trainer_image.contract import CheckpointStore, Progress, RunInputs
 from trainer_image.limits import Limits
 
-TABULAR = "task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {epochs: 3}\n"
+TABULAR = "task: tabular\ndata: {target: y}\nmodel: {preset: fast, candidates: [network]}\ntrain: {epochs: 3}\n"
 IMAGES = "task: image_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n"
 TEXTS = "task: text_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n"
 LANGUAGE = "task: language_model\nmodel: {preset: fast}\ntrain: {epochs: 1}\n"

@@ -48,8 +48,8 @@ DATA_KEYS = {
 }
 # The column that a task predicts where data.target names none.
 DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
-# Part of every run key: raised when the same configuration starts to mean another training.
-RUN_KEY_FORMAT = 2
+# Part of every run key: raised when the same configuration starts to mean another training. A program's has stayed.
+RUN_KEY_FORMAT, PROGRAM_KEY_FORMAT = 2, 1
 
 
 class ConfigProblems(ConfigInvalid):
@@ -167,14 +167,17 @@ def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> st
     """Hex SHA-256 of what decides the outcome of a training; equal keys resume each other's checkpoints.
 
     Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows.
-    What came later is left out where it is not used, so that checkpoints outlive an update: `command.shares`.
+    What came later is left out where it is not used, so that checkpoints outlive an update: `command.shares`, and of a
+    program `model.candidates`.
     `initial` is the manifest hash of the model a warm start begins with: another one is another training.
     """
     resolved = {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")}
     if not config.command.shares:
         resolved.get("command", {}).pop("shares", None)
+    if program := config.task == "command":
+        resolved["model"].pop("candidates")
     identity = {
-        "format": RUN_KEY_FORMAT,
+        "format": PROGRAM_KEY_FORMAT if program else RUN_KEY_FORMAT,
         "config": resolved,
         "dataset": dataset_fingerprint,
         "initial": initial,

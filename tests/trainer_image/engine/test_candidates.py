@@ -18,7 +18,8 @@ from trainer_image.predict import predict
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tabular.task import TabularPredictor, TabularProblem
 
-BOTH = TABULAR.replace("preset: fast", "preset: fast, candidates: [network, plane]")
+BOTH = TABULAR.replace("[network]", "[network, plane]")
+ALONE = TABULAR.replace("[network]", "[plane]")
 
 
 def value_table(folder: Path, count: int = 120) -> Path:
@@ -153,7 +154,7 @@ def test_a_candidate_changes_nothing_of_the_network_s_training(tmp_path: Path, p
 )
 def test_a_candidate_that_cannot_be_fitted_sits_out_and_the_report_says_why(tmp_path: Path, plane, kind, note) -> None:
     plane(kind)
-    train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out"))
+    train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", BOTH))
     ours, network = report_of(tmp_path / "out")["candidates"]
     assert note in ours["note"]
     assert (ours["weight"], ours["validation"], network["weight"]) == (0.0, None, 1.0)
@@ -161,8 +162,7 @@ def test_a_candidate_that_cannot_be_fitted_sits_out_and_the_report_says_why(tmp_
 
 def test_candidates_alone_train_no_network(tmp_path: Path, plane) -> None:
     plane(FitsPlane)
-    config = TABULAR.replace("preset: fast", "candidates: [plane]")
-    result = train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config))
+    result = train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", ALONE))
     assert result.steps == 0
     assert [member["name"] for member in json.loads((tmp_path / "out" / "model.json").read_text())["members"]] == [
         "plane"
@@ -171,13 +171,12 @@ def test_candidates_alone_train_no_network(tmp_path: Path, plane) -> None:
 
 def test_the_network_trains_where_no_candidate_could(tmp_path: Path, plane) -> None:
     plane(Fails)
-    config = TABULAR.replace("preset: fast", "preset: fast, candidates: [plane]")
-    assert train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config)).steps > 0
+    assert train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", ALONE)).steps > 0
 
 
 def test_a_candidate_that_there_is_not_is_named(tmp_path: Path, plane) -> None:
     plane(FitsPlane)
-    config = TABULAR.replace("preset: fast", "candidates: [network, trees]")
+    config = TABULAR.replace("[network]", "[network, trees]")
     with pytest.raises(ConfigInvalid, match=r"model.candidates: has 'trees', .*: network, plane would be right"):
         train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", config))
 
@@ -200,9 +199,8 @@ def test_a_stopped_training_goes_on_with_the_candidates_it_has(tmp_path: Path, p
 
 def test_a_warm_start_takes_the_network_out_of_a_model_with_members(tmp_path: Path, plane) -> None:
     data = class_table(tmp_path / "data")
-    config = TABULAR.replace("preset: fast", "preset: fast, candidates: [network]")
-    train(run_inputs(data, tmp_path / "first", config))
-    train(run_inputs(data, tmp_path / "second", config, initial=tmp_path / "first"))
+    train(run_inputs(data, tmp_path / "first"))
+    train(run_inputs(data, tmp_path / "second", initial=tmp_path / "first"))
     notes = report_of(tmp_path / "second")["training"]["notes"]
     taken = next(note for note in notes if note.startswith("Warm start"))
     assert "fresh ones" not in taken
@@ -211,7 +209,7 @@ def test_a_warm_start_takes_the_network_out_of_a_model_with_members(tmp_path: Pa
 def test_a_warm_start_from_a_model_without_a_network_says_so(tmp_path: Path, plane) -> None:
     plane(FitsPlane)
     data = value_table(tmp_path / "data")
-    train(run_inputs(data, tmp_path / "first", TABULAR.replace("preset: fast", "candidates: [plane]")))
+    train(run_inputs(data, tmp_path / "first", ALONE))
     train(run_inputs(data, tmp_path / "second", BOTH, initial=tmp_path / "first"))
     notes = report_of(tmp_path / "second")["training"]["notes"]
     assert "Warm start: the previous model has no network; training starts afresh." in notes

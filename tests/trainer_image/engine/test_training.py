@@ -39,9 +39,10 @@ from trainer_image.predict import predict
 from trainer_image.tasks.image.task import ImageProblem
 from trainer_image.tasks.tabular.task import TabularProblem
 
+EVERYBODY = TABULAR.replace(", candidates: [network]", "")
 CASES = {
-    "classes": (class_table, TABULAR),
-    "values": (value_table, TABULAR),
+    "classes": (class_table, EVERYBODY),
+    "values": (value_table, EVERYBODY),
     "images": (image_folder, IMAGES),
     "texts": (text_rows, TEXTS),
     "language": (documents, LANGUAGE),
