@@ -257,6 +257,37 @@ def test_missing_columns_are_named(trained: Path, tmp_path: Path) -> None:
         predict(trained, tmp_path / "new.csv", None)
 
 
+def test_additional_columns_may_hold_what_cannot_be_read_and_stand_there_twice(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.jsonl").write_text('{"tags": ["a"], "colour": "red", "b": 0.5, "a": 0.5, "more": {}}\n')
+    (tmp_path / "new.csv").write_text("x,colour,x,b,,a\n1,red,2,0.5,9,0.5\n")
+    lines, table = (predict(trained, tmp_path / name, None)["predictions"] for name in ("new.jsonl", "new.csv"))
+    assert lines == table
+
+
+@pytest.mark.parametrize(("name", "content"), [("new.csv", ""), ("new.csv", "a,b,colour\n"), ("new.jsonl", "\n")])
+def test_a_file_without_rows_gives_a_header_and_says_so(trained: Path, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    result = call("predict", "--model", trained, "--data", tmp_path / name, "--out", tmp_path / "p.csv")
+    assert result.exit_code == 0
+    assert result.stderr == f"{name} has no rows: there is nothing to predict.\n"
+    assert (tmp_path / "p.csv").read_text().splitlines() == ["row,y,p(no),p(yes)"]
+
+
+def test_columns_that_tell_nothing_are_said(trained: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "new.csv", ["a", "b", "colour"], [["", 1, "mauve"], ["", 2, "ochre"]])
+    assert predict(trained, tmp_path / "new.csv", None)["notes"] == [
+        "new.csv: the column 'a' is empty: the predictions know nothing of it.",
+        "new.csv: the column 'colour' holds no category that training had: the predictions know nothing of it.",
+    ]
+
+
+def test_a_label_that_the_model_does_not_know_is_said_and_predicted_all_the_same(trained: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "new.csv", COLUMNS, [[0.5, 0.5, "red", "perhaps"]])
+    found = predict(trained, tmp_path / "new.csv", None)
+    assert "metrics" not in found
+    assert "holds the label 'perhaps', which no training row has" in found["notes"][0]
+
+
 def test_rows_in_lines_of_json_are_those_of_the_table(trained: Path, tmp_path: Path) -> None:
     rows = trained.parent / "rows.csv"
     assert call("predict", "--model", trained, "--data", rows, "--out", tmp_path / "p.jsonl").exit_code == 0
