@@ -128,6 +128,55 @@ def _parquets() -> Sequence[bytes]:
     return written
 
 
+@cache
+def _jsons() -> Sequence[bytes]:
+    records = [dict(zip(NAMES, row, strict=True)) for row in _rows()]
+    columns = {name: list(column) for name, column in zip(NAMES, zip(*_rows(), strict=True), strict=True)}
+    split = {"columns": NAMES, "index": list(range(120)), "data": _rows()}
+    return [json.dumps(form).encode() for form in (records, columns, split, {"n": 120, "data": records})]
+
+
+@cache
+def _latins() -> Sequence[bytes]:
+    return [_csv().decode().encode(encoding) for encoding in ("cp1252", "utf-16", "utf-16-le")]
+
+
+def _arrow() -> Any:
+    import pyarrow as pa
+
+    return pa.table(dict(zip(NAMES, map(list, zip(*_rows(), strict=True)), strict=True)))
+
+
+@cache
+def _feathers() -> Sequence[bytes]:
+    from pyarrow import feather
+
+    outs = [io.BytesIO() for _ in range(3)]
+    for out, compression in zip(outs, ("lz4", "zstd", "uncompressed"), strict=True):
+        feather.write_feather(_arrow(), out, compression=compression)
+    return [out.getvalue() for out in outs]
+
+
+@cache
+def _orcs() -> Sequence[bytes]:
+    from pyarrow import orc
+
+    out = io.BytesIO()
+    orc.write_table(_arrow(), out)
+    return [out.getvalue()]
+
+
+@cache
+def _workbooks() -> Sequence[bytes]:
+    import tempfile
+
+    from tests.world.workbooks import workbook
+
+    with tempfile.TemporaryDirectory() as folder:
+        sheets = {"Notes": [["by", "us"]], "Data": [["Title"], NAMES, *_rows()]}
+        return [workbook(Path(folder) / "t.xlsx", sheets).read_bytes()]
+
+
 def _table(name: str) -> Callable[[Path, bytes], object]:
     def read(folder: Path, content: bytes) -> object:
         from trainer_image.tasks.base import TaskSettings
@@ -603,6 +652,11 @@ FORMATS: dict[str, Format] = {
     "csv": Format(_csvs, _text, _table("train.csv"), named="train.csv"),
     "csv.gz": Format(_packed(_csvs), _inside(_text), _table("train.csv.gz"), named="train.csv.gz"),
     "jsonl": Format(_jsonl, _lines, _table("train.jsonl"), named="train.jsonl"),
+    "json": Format(_jsons, _json, _table("train.json"), named="train.json"),
+    "latin-1": Format(_latins, _text, _table("train.csv"), named="train.csv"),
+    "feather": Format(_feathers, _binary, _table("train.feather"), named="train.feather"),
+    "orc": Format(_orcs, _binary, _table("train.orc"), named="train.orc"),
+    "xlsx": Format(_workbooks, _binary, _table("train.xlsx"), named="train.xlsx"),
     "texts": Format(_labelled_texts, _lines, _texts("train.jsonl", TEXT_TASK), named="train.jsonl"),
     "plain": Format(_plain_texts, _text, _texts("train.txt", LANGUAGE_TASK), named="train.txt"),
     "zip": Format(_zips, _binary, _archive("train.zip"), named="train.zip"),
