@@ -66,15 +66,16 @@ class LinearCandidate(Candidate):
             strength = self._chosen(data, model, go_on)
         else:
             strength = float(chosen["strength"])
-            grams_model.fit(data, strength, model.weight, model.bias, go_on)
+            if not grams_model.fit(data, strength, model.weight, model.bias, go_on):
+                strength = None  # the first fit, on fewer rows, is the better one
         if strength is None or allowance.stop.is_set():
             self.note = "the time budget is too short for one fit"
             return None
         return model, {"strength": strength, "features": len(features)}
 
     def _chosen(self, data: Sparse, model: GramsModel, go_on: Callable[[float], bool]) -> float | None:
-        """Fits the model from the strongest regularization on, each fit from where the one before ended, until
-        validation says that it was enough; leaves the best weights and returns their strength."""
+        """Fits the model with one strength after another, each fit from where the one before ended, until validation
+        says that it was enough; leaves the best weights and returns their strength."""
         weight, bias = torch.zeros_like(model.weight), torch.zeros_like(model.bias)
         texts, target = self._texts["validation"], torch.from_numpy(self._targets["validation"])
         every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
@@ -82,16 +83,21 @@ class LinearCandidate(Candidate):
         known = model.features.numpy(), model.rarity.numpy()
         asked = grams_model.sparse([grams.counts(part) for part in parts], [len(part) for part in parts], *known)
         best, found = float("inf"), None
-        for strength in grams_model.STRENGTHS:
-            whole = grams_model.fit(data, strength, weight, bias, go_on)
-            loss = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[::every])
-            if loss < best:
-                best, found = loss, strength
-                with torch.no_grad():
-                    model.weight.copy_(weight)
-                    model.bias.copy_(bias)
-            if loss > best or not whole:
+        for strengths in (grams_model.STRENGTHS, grams_model.WEAKER):
+            if found not in (None, grams_model.STRENGTHS[0]):
                 break
+            for strength in strengths:
+                whole = grams_model.fit(data, strength, weight, bias, go_on)
+                loss = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[::every])
+                if loss < best:
+                    best, found = loss, strength
+                    with torch.no_grad():
+                        model.weight.copy_(weight)
+                        model.bias.copy_(bias)
+                if not whole:
+                    return found
+                if loss > best:
+                    break
         return found
 
 
