@@ -23,6 +23,12 @@ from trainer_image.tasks.tabular.trees import TreeEnsemble, Trees
 TOWNS = [f"town {number}" for number in range(12)]
 
 
+@pytest.fixture(autouse=True)
+def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a fit does, at the fastest rate."""
+    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.PLANS", ((2, True, 0.2),))
+
+
 def allowance(seconds: float = 60.0) -> Allowance:
     return Allowance(seconds, 1, 0, threading.Event(), lambda: None)
 
@@ -190,12 +196,14 @@ def test_without_time_or_rows_trees_sit_out_and_say_so(tmp_path: Path) -> None:
 def test_little_time_is_for_one_depth_that_comes_to_an_end_not_for_the_beginnings_of_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = problem(tmp_path, 1, rows=360)
-    _, chosen = fitted(made)
+    made = problem(tmp_path, 1, rows=120)
+    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.PLANS", ((2, False, 0.1), (1, False, 0.2)))
     monkeypatch.setattr("trainer_image.tasks.tabular.boosted.ENOUGH_ROUNDS", 10**9)  # however fast the machine is
     _, hurried = fitted(made)
-    assert [each["rate"] for each in chosen["ensembles"]] == [0.05] * len(chosen["ensembles"])
     assert [each["rate"] for each in hurried["ensembles"]] == [0.2]
+    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.ENOUGH_ROUNDS", 1)
+    _, patient = fitted(made)
+    assert {each["rate"] for each in patient["ensembles"]} == {0.1}
 
 
 def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:

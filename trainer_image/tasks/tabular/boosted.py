@@ -24,8 +24,8 @@ if TYPE_CHECKING:  # imported where trees are fitted: predicting does without
 
 Array = np.ndarray[Any, Any]
 
-# Inputs times rows: 200 MB as the library is given them. Of more rows evenly spaced ones are fitted on.
-MOST_CELLS = 50_000_000
+# Inputs times rows: 80 MB, of which there are four copies for a moment. Of more rows evenly spaced ones are fitted on.
+MOST_CELLS = 20_000_000
 MOST_ROWS = 500_000
 LEAST_ROWS = 30
 LEAST_SECONDS = 0.5
