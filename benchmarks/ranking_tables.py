@@ -45,7 +45,7 @@ CLASSES = {
     "injury": ("afchnge", "ldurat lprewage lage ltotmed afhigh highlpre"),
     "labsup": ("worked", "weeks hours labinc agesq"),
     "loanapp": ("approve", "action reject"),
-    "mroz": ("inlf", "hours wage repwage hrwage lwage expersq"),
+    "mroz": ("inlf", "hours wage repwage lwage expersq"),
     "pntsprd": ("favwin", "favscr undscr scrdiff sprdcvr"),
     "recid": ("cens", "durat ldurat"),
     "wagepan": ("union", "nr expersq"),
