@@ -72,8 +72,9 @@ class Patches(nn.Module):
         self.register_buffer("least", torch.ones(()))
 
     def learn(self, pixels: Tensor, generator: torch.Generator) -> None:
-        """pixels: float (rows, channels, height, width), some thousand training images at most."""
-        drawn = self._drawn(self._shrunk(pixels), DRAWN, generator)
+        """pixels: uint8 (rows, channels, height, width), some thousand training images at most."""
+        shrunk = torch.cat([self._shrunk(part.float()) for part in torch.split(pixels, 128)])
+        drawn = self._drawn(shrunk, DRAWN, generator)
         drawn = drawn - drawn.mean(1, keepdim=True)
         contrast = drawn.norm(dim=1, keepdim=True)
         self.least.fill_(float(contrast.mean()) * 0.1 + 1e-3)

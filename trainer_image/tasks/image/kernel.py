@@ -94,7 +94,7 @@ class KernelCandidate(Candidate):
         model = build(self.name, tuple(first.shape[1:]), count, self._classes)
         order = torch.randperm(rows_in(some), generator=generator)
         if isinstance(model.features, Patches):
-            model.features.learn(some["pixels"][order[:MOST_LANDMARKS]].float(), generator)
+            model.features.learn(some["pixels"][order[:MOST_LANDMARKS]], generator)
         # Validation's share of the work is as large as its rows are many; a refit has none of it.
         asked = spaced(self._splits, ["validation"], MOST_VALIDATION) if chosen is None else None
         clock.work = count + rows_in(some) + (rows_in(asked) if asked else 0)

@@ -136,8 +136,8 @@ class ImageProblem(ClassProblem):
         self.predictor = ImagePredictor(unscaled.sizes, labels, _scaling(self.splits["train"]["pixels"]))
         alike = mirrored_alike(self.splits["train"], len(labels))
         # Where the data do not tell: photographs have no handedness, and are the ones with colour.
-        mirror = size[2] == 3 if alike is None else alike
-        self._augment = augmentation(mirror)
+        self._mirror = size[2] == 3 if alike is None else alike
+        self._augment = augmentation(self._networks[0].name, self._mirror)
         self._test_names = [sample.name for sample in parts["test"]]
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, [sample.group for sample in parts["test"]])
@@ -159,7 +159,7 @@ class ImageProblem(ClassProblem):
     def resize(self, name: str) -> None:
         [network] = [network for network in self._networks if network.name == name]
         old = self.predictor
-        self.recipe = network.recipe
+        self.recipe, self._augment = network.recipe, augmentation(name, self._mirror)
         self.predictor = ImagePredictor(network.sizes, old.labels, old.scaling)
 
     def candidates(self) -> Sequence[Candidate]:
