@@ -1,11 +1,11 @@
 """The quality table: our models beside scikit-learn's best on the same folds. Exits 1 when a gate is missed, or where
-ours is not first among the rivals on tables (benchmarks/ranking.py).
+ours is not first among the rivals on tables (benchmarks/ranking.py) or images (benchmarks/ranking_images.py).
 
 make quality                             15 folds of each table and image set, 5 of the chunks, sources once
 make quality ARGS=--quick                3 folds of each, 2 of the chunks
 make quality ARGS=--development          the sets that presets are chosen on; no gates
-make quality ARGS="--only wine"          one set, or one table of the ranking
-make quality ARGS="--rank --seconds 60"  the ranking alone, with so many seconds a table for ours
+make quality ARGS="--only wine"          one set, or one set of a ranking
+make quality ARGS="--rank --seconds 60"  the rankings alone, with so many seconds a set for ours
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from benchmarks.quality_texts import (
     standard_library_chunks,
 )
 from benchmarks.ranking import rank
+from benchmarks.ranking_images import image_sets, rank_images
 from benchmarks.ranking_tables import tables
 from trainer_image.config.model_config import parse_config
 from trainer_image.contract import RunInputs
@@ -182,8 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--development", action="store_true", help="the sets that presets are chosen on")
     parser.add_argument("--preset", default="auto", choices=("auto", "fast", "best"))
     parser.add_argument("--budget", default="15m", metavar="TIME", help="the language model's train.time_budget (15m)")
-    parser.add_argument("--rank", action="store_true", help="the ranking on tables alone")
-    parser.add_argument("--seconds", type=float, default=30.0, help="ours has for each ranked table (30)")
+    parser.add_argument("--rank", action="store_true", help="the rankings alone")
+    parser.add_argument("--seconds", type=float, default=30.0, help="ours has for each ranked set (30)")
     parser.add_argument("--only", action="append", default=[], metavar="SET", help="only this set; may be repeated")
     options = parser.parse_args(arguments)
     quick, preset = options.quick, options.preset
@@ -198,14 +199,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines["stdlib chunks"] = lambda: of_chunks("stdlib chunks", standard_library_chunks(), 0.73, quick, preset)
         lines["stdlib bytes"] = lambda: of_sources("stdlib bytes", standard_library(), True, preset, options.budget)
     ranked = {} if options.development else {table.name: table for table in tables()}
-    unknown = set(options.only) - lines.keys() - ranked.keys()
+    pictured = {} if options.development else {images.name: images for images in image_sets()}
+    known = [*lines, *ranked, *pictured]
+    unknown = set(options.only) - set(known)
     if unknown:
-        parser.error(f"no set is named {', '.join(sorted(unknown))}; there are {', '.join([*lines, *ranked])}")
-    wanted = options.only or [*lines, *ranked]
+        parser.error(f"no set is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    wanted = options.only or known
     chosen = [] if options.rank else [line for name, line in lines.items() if name in wanted]
     passed = measure(chosen) if chosen else True
     if among := [table for name, table in ranked.items() if name in wanted]:
         passed &= rank(among, options.seconds)
+    if shown := [images for name, images in pictured.items() if name in wanted]:
+        passed &= rank_images(shown, options.seconds)
     return 0 if passed else 1
 
 
