@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from dispatcher import factories
-from dispatcher.cli import clock_skew, guards
+from dispatcher.cli import clock_skew, guards, kueue_check
 from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
-from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.client import NAMESPACE_FILE, KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
@@ -41,7 +43,7 @@ NEEDED_WITH_SCOPED = (("secrets", ("create", "patch")),)
 NEEDED_WITH_TEAMS = (("networkpolicies", ("create",)),)
 _GRANTED_BY = {"secrets": "manifests/components/scoped-credentials", "networkpolicies": "manifests/components/teams"}
 # What it should allow as well where Kueue resumes the Jobs; manifests/components/kueue adds it.
-WANTED_WITH_KUEUE = (("workloads", ("list",)),)
+WANTED_WITH_KUEUE = (("workloads", ("list",)), ("localqueues", ("get",)))
 
 # The line that `--in-pod` replaces.
 BLOBS = "blobs"
@@ -50,6 +52,8 @@ BLOBS = "blobs"
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield each result as soon as it is known. Leaves nothing behind."""
     yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
+    if said := where_it_runs():
+        yield CheckResult("pod", "ok", said)
     yield _try("job template", _template, settings)
     yield _try("placeholders", _placeholders, settings)
     skews: dict[str, float | None] = {}
@@ -72,6 +76,8 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         yield _try("readers of the queue", _readers, settings, cluster)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
+            yield _try("queue of Kueue", kueue_check.local_queue, settings, cluster)
+            yield _try("Kueue", kueue_check.lives, settings, cluster)
         accepted = _try("job template at the API server", _dry_run, settings, cluster)
         yield accepted
         if accepted.result != "failed":
@@ -89,6 +95,25 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         BLOBS,
         "skipped",
         "not used by the dispatcher; `dispatcher check --in-pod MODEL` tries them in a pod, as a training would",
+    )
+
+
+def where_it_runs(namespace_file: Path = NAMESPACE_FILE) -> str:
+    """Which pod's settings these are, and the command for the newest pod; "" outside of a cluster.
+
+    `kubectl exec deploy/...` picks a pod that is ready: while a roll-out stands still, one of those that work.
+    """
+    try:
+        namespace = namespace_file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+    newest = (
+        f"kubectl -n {namespace} get pods -l app.kubernetes.io/name=training-dispatcher"
+        " --sort-by=.metadata.creationTimestamp -o name | tail -n 1"
+    )
+    return (
+        f"all this is said of {socket.gethostname()} and its settings; while a rollout stands still, ask the newest"
+        f' pod: kubectl -n {namespace} exec "$({newest})" -- dispatcher check'
     )
 
 
@@ -180,15 +205,10 @@ def _permissions(cluster: KubernetesJobs, resource: str, verbs: tuple[str, ...])
 
 
 def _kueue(cluster: KubernetesJobs) -> str:
-    """Without it trainings run all the same; only their place in Kueue's queue is not shown."""
-    [(resource, verbs)] = WANTED_WITH_KUEUE
+    resource, verbs = WANTED_WITH_KUEUE[0]
     effect = ": the place in Kueue's queue is not shown; manifests/components/kueue has what is needed"
     _need(cluster, resource, verbs, "warning", effect)
-    try:
-        found = len(cluster.list_workloads())
-    except ClusterError as error:
-        raise Otherwise("warning", f"{error}; the place in Kueue's queue is not shown") from None
-    return f"list; {found} Workloads"
+    return kueue_check.place_shown(cluster)
 
 
 def _switch(cluster: KubernetesJobs) -> str:

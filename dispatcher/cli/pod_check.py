@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import json
 import secrets
+import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -135,7 +137,7 @@ def _run(
 ) -> list[Pod]:
     """Create the Job, wait until it has completed, delete it. Returns its pods. Raises _Failed, ClusterError."""
     cluster = KubernetesJobs(settings.namespace)
-    name, shown = wanted["metadata"]["name"], ""
+    name, shown = wanted["metadata"]["name"], [""]
     until = time.monotonic() + seconds
     lease, exists = _Lease(cluster), True
     try:
@@ -162,15 +164,29 @@ def _run(
                 case Ended(verdict=verdict) | Stop(verdict=verdict):
                     raise _Failed(f"{verdict.code}: {verdict.sentence}")
                 case Going(progress=progress):
-                    if progress and progress != shown:
-                        shown = progress
+                    if progress and progress not in shown:
                         show(progress)
+                    shown += [progress] if progress and progress != shown[-1] else []
+            _end_with_caller()
             time.sleep(_LOOK_EVERY)
-        raise _Failed(f"it did not end in time; at last: {shown or 'it was running'}")
+        raise _Failed(f"it did not end in time; at last: {shown[-1] or 'it was running'}")
     finally:
         with _uninterrupted():
             if exists:
                 _remove(cluster, name, show)
+
+
+def _end_with_caller() -> None:
+    """Ends the process, and with it the Job, when nobody reads what it prints any more: nobody sends a signal then.
+
+    So it is with `kubectl exec` whose terminal is closed, where the container runtime closes the streams.
+    """
+    poll = select.poll()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # closed, or none of the system's
+            poll.register(stream.fileno(), 0)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        raise SystemExit(128 + signal.SIGHUP)
 
 
 def _readable(settings: Settings, request: TrainingRequest) -> dict[str, str]:

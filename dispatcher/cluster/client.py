@@ -54,7 +54,7 @@ _FIRST_PAGE, _LARGEST_PAGE = 50, 500
 _PAGE_BYTES = 4 << 20
 _JSON = "application/json"
 _METADATA_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-_NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _PATHS = {
     "jobs": "/apis/batch/v1/namespaces/{}/jobs",
     "pods": "/api/v1/namespaces/{}/pods",
@@ -63,6 +63,7 @@ _PATHS = {
     "configmaps": "/api/v1/namespaces/{}/configmaps",
     "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
     "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
+    "localqueues": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/localqueues",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
 }
 
@@ -211,6 +212,13 @@ class KubernetesJobs:
     def list_workloads(self) -> list[Workload]:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
         return list(self._list(decoding.WORKLOADS, "workloads", {}))
+
+    def get_local_queue(self, name: str) -> Mapping[str, Any] | None:
+        """Kueue's LocalQueue, None where there is none, or no Kueue (0.15)."""
+        try:
+            return self._object(decoding.ANY, "get", "localqueues", name)
+        except ObjectNotFound:
+            return None
 
     def get_config_map(self, name: str) -> Mapping[str, str] | None:
         """The ConfigMap's data, None where the API server answers that there is none."""
@@ -433,7 +441,7 @@ def _connect(pool_size: int) -> tuple[Any, str]:
     try:
         if "KUBERNETES_SERVICE_HOST" in os.environ and "KUBECONFIG" not in os.environ:
             config.load_incluster_config(client_configuration=configuration)
-            namespace = _NAMESPACE_FILE.read_text().strip()
+            namespace = NAMESPACE_FILE.read_text().strip()
         else:
             # Named, because the library reads the variable once, when it is imported; None is its own default.
             file = os.environ.get("KUBECONFIG")

@@ -56,6 +56,16 @@ def test_f75_an_interrupted_check_takes_its_job_along(stage: Stage, number: sign
     stage.wait(lambda: stage.cluster.pods(stage.namespace) == [])
 
 
+def test_f75_a_check_that_nobody_reads_any_more_takes_its_job_along(stage: Stage) -> None:
+    """No signal comes with a terminal that is closed at the other end of `kubectl exec`."""
+    with checking(stage) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(30)
+        process.stdout = None
+        stage.wait(lambda: jobs(stage) == [])
+
+
 def test_f75_a_check_that_was_killed_leaves_its_job_for_a_moment_only(stage: Stage) -> None:
     with checking(stage) as process:
         process.kill()

@@ -29,7 +29,7 @@ from tests.world.repository import MANIFESTS, ROOT
 
 every_variant = pytest.mark.parametrize("variant", VARIANTS)
 GROUPS = {"jobs": "batch", "pods": "", "events": "", "secrets": "", "workloads": "kueue.x-k8s.io"}
-GROUPS["configmaps"] = ""
+GROUPS |= {"configmaps": "", "localqueues": "kueue.x-k8s.io"}
 GROUPS["networkpolicies"] = "networking.k8s.io"
 # Resource → the one object that it may be done to.
 NAMED = {"configmaps": [names.PAUSE]}
@@ -41,7 +41,7 @@ def _granted(*components: str) -> dict[str, set[str]]:
     rules = yaml.safe_load((MANIFESTS / "base" / "role.yaml").read_text(encoding="utf-8"))["rules"]
     for component in components:
         patch = yaml.safe_load((MANIFESTS / "components" / component / "role.yaml").read_text(encoding="utf-8"))
-        assert [(step["op"], step["path"]) for step in patch] == [("add", "/rules/-")]
+        assert {(step["op"], step["path"]) for step in patch} == {("add", "/rules/-")}
         rules += [step["value"] for step in patch]
     granted: dict[str, set[str]] = {}
     for rule in rules:
@@ -88,6 +88,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "list_events": ("uid",),
     "create_event": ({},),
     "list_workloads": (),
+    "get_local_queue": ("training",),
     "get_config_map": (names.PAUSE,),
     "patch_config_map": (names.PAUSE, {}),
     "may": ("get", "jobs"),

@@ -85,6 +85,7 @@ ACCESS_REVIEWS = Resource(
 )
 
 # Of Kueue: served so that what reads them can be tried; no Kueue runs here. Tests write what it would say.
+LOCALQUEUES = Resource("kueue.x-k8s.io", "v1beta2", "localqueues", "LocalQueue", short=("queue",), status=True)
 WORKLOADS = Resource("kueue.x-k8s.io", "v1beta2", "workloads", "Workload", short=("wl",), status=True)
 
 RESOURCES: dict[str, Resource] = {
@@ -105,6 +106,7 @@ RESOURCES: dict[str, Resource] = {
         ADMISSION_POLICIES,
         ADMISSION_BINDINGS,
         ACCESS_REVIEWS,
+        LOCALQUEUES,
         WORKLOADS,
     )
 }
