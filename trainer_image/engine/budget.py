@@ -14,6 +14,8 @@ GROWS_BEFORE = 0.75
 # Steps that say nothing of how long the others take: libraries choose their algorithms in them. Of the time, the share
 # after which the others have said it.
 WARM_UP, SURE_SHARE = 3, 0.1
+# A candidate that takes no more than this share of the budget is fitted once more, however late it is.
+LITTLE = 0.02
 # Less of a refit than this share of its steps is not begun.
 LEAST_REFIT = 0.5
 # More epochs are begun where time for so large a share of those that are done is left.
@@ -40,18 +42,18 @@ class Budget:
         total = self.total
         return min(CANDIDATES_SHARE * total, CANDIDATES_SECONDS + CANDIDATES_SHARE_OF_MORE * total)
 
-    def search_ends(self, candidates: float) -> float:
+    def search_ends(self, candidates: float, again: float) -> float:
         """When the network's search has to be over, so that its refit can have as many steps; and the candidates'.
 
-        candidates: seconds that their fits took
+        candidates: seconds that their fits took; again: those of fits that may be done once more
         """
-        left = max(0.0, self.total - candidates * (1 + self.growth))
+        left = max(0.0, self.total - candidates - again * self.growth)
         return candidates + (left / (1 + self.growth) if self.refit else left)
 
     def for_network(self, candidates: bool) -> float:
         """What the search of the network has at least, before anything is measured."""
         spent = self.candidates if candidates else 0.0
-        return self.search_ends(spent) - spent
+        return self.search_ends(spent, spent) - spent
 
 
 class Pace:

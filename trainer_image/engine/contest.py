@@ -144,9 +144,9 @@ class Contest:
         self._record({"phase": "candidate", **{key: value for key, value in asdict(entry).items() if key in SAID}})
 
     @staticmethod
-    def seconds(at: Position) -> float:
-        """What all fits have taken."""
-        return float(sum(entry["seconds"] for entry in at.candidates))
+    def seconds(at: Position, *, fitted: bool = False) -> float:
+        """What all fits have taken; fitted: those that left a model."""
+        return float(sum(entry["seconds"] for entry in at.candidates if entry["chosen"] is not None or not fitted))
 
     # In checkpoints.
 

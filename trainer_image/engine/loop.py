@@ -21,7 +21,7 @@ from torch import Tensor
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
-from trainer_image.engine.budget import LEAST_REFIT, Pace, fitted, more_epochs
+from trainer_image.engine.budget import LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Fitted, Plan
@@ -41,6 +41,7 @@ CHECK_STEPS = 50
 PROGRESS_SECONDS = 5.0
 # More epochs follow more epochs only where those have improved the figure by this share.
 WORTH_IT = 0.002
+MORE = "The best epoch was one of the last"
 
 
 class Engine:
@@ -145,7 +146,7 @@ class Engine:
             if at.candidates:
                 # Of a training that is killed early, what its candidates took is not lost.
                 self._save_if_due(epoch_ended=True)
-        self._phase_ends = self._budget.search_ends(contest.seconds(at))
+        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.seconds(at, fitted=True))
         if contest.network:
             self._phase()
             self.state.judged.load_state_dict(self._best())
@@ -224,9 +225,9 @@ class Engine:
                 added = more_epochs(at.epoch, at.best_epoch, self._phase_ends - spent, an_epoch)
         if added:
             at.stopped = ""
-            at.notes.append(
-                f"The best epoch was one of the last of {at.epoch}, and time was left: up to {added} more followed."
-            )
+            if at.cycle:
+                at.notes = [note for note in at.notes if not note.startswith(MORE)]
+            at.notes.append(f"{MORE} of {at.epoch}, and time was left: up to {added} more followed.")
             at.cycle, at.reached = at.phase_step, at.best
             at.planned = at.stop_at = at.full = at.most = at.phase_step + added * per_epoch
         return added
@@ -325,9 +326,10 @@ class Engine:
         left = self._budget.total - self._seconds()
         at.again = []
         for entry in at.candidates:
-            if entry["name"] in at.weights and entry["seconds"] * self._budget.growth <= left:
+            seconds = entry["seconds"] * self._budget.growth
+            if entry["name"] in at.weights and seconds <= max(left, LITTLE * self.plan.time_budget):
                 at.again.append(entry["name"])
-                left -= entry["seconds"] * self._budget.growth
+                left -= seconds
         if NETWORK in at.weights and self.recipe.refit:
             self._begin_refit(left)
         lacking = [name for name in at.weights if name not in at.again and (name != NETWORK or self.recipe.refit)]
