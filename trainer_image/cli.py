@@ -304,6 +304,8 @@ def _summary(outcome: Outcome, chosen: settings.Settings) -> None:
                 f"{baseline} {figures[name]:.4g}" for baseline, figures in result.baselines.items() if name in figures
             ]
             click.echo(f"  test {name}: {value:.4g}" + (f"  (baselines: {', '.join(beside)})" if beside else ""))
+        if result.verdict:
+            click.echo(f"  {result.verdict}")
         click.echo(f"  trained {result.steps} steps in {result.seconds:.1f} s")
     if outcome.location:
         click.echo(f"  model: {outcome.location}")

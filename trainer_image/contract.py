@@ -118,6 +118,7 @@ class RunResult:
     baselines: the same figures of "trivial" and "linear"
     steps:     optimizer steps taken, earlier attempts included
     accelerator: what trained it: its name, and the version of CUDA
+    verdict:   what the report says of the model beside its baselines
     """
 
     task: str
@@ -126,3 +127,4 @@ class RunResult:
     steps: int
     seconds: float
     accelerator: Mapping[str, str] = field(default_factory=dict)
+    verdict: str = ""

@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core.core_schema import CoreSchema, no_info_plain_validator_function
 
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss")
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "macro_f1", "log_loss", "roc_auc")
 # The figures of each built-in task; which of a table's are possible depends on its target, too.
 TASK_METRICS = {
     "tabular": (*_OF_CLASSES, "r2", "rmse", "mae"),

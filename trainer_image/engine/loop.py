@@ -34,6 +34,7 @@ from trainer_image.engine.team import Team
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
 from trainer_image.tasks.base import Figures, Problem, rows_in
+from trainer_image.tasks.metrics import first
 
 log = logging.getLogger(__name__)
 
@@ -297,8 +298,8 @@ class Engine:
         if at.phase == SEARCH:
             figures = self._validate()
             record["validation"] = figures
-            shown = self.problem.headline.name
-            said = f"validation {shown.replace('_', ' ')} {figures.get(shown, math.nan):.3g}"
+            shown = next(iter(first(self.problem.headline.name, figures)))
+            said = f"validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
         at.batch = 0
         self.state.loss_sum.zero_()
         at.history.append(record)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,19 @@ class _Sizes(TorchFunctionMode):
 
 def _portion(predictor: Predictor, model: nn.Module, split: Batch, device: torch.device) -> int:
     """How many rows to evaluate at a time, a power of two: by the tensor that grows most from one row to two."""
+    known = _PORTIONS.setdefault(model, {})
+    first = take(split, slice(0, 1))
+    shape = (type(predictor), rows_in(split) > 1, *((name, t.shape, t.dtype) for name, t in first.items()))
+    if shape not in known:
+        known[shape] = _tried(predictor, model, split, device)
+    return known[shape]
+
+
+# Of a network that is evaluated again and again, after each epoch say.
+_PORTIONS: WeakKeyDictionary[nn.Module, dict[Hashable, int]] = WeakKeyDictionary()
+
+
+def _tried(predictor: Predictor, model: nn.Module, split: Batch, device: torch.device) -> int:
     sizes = []
     for rows in (1, 2)[: rows_in(split)]:
         batch = {n: t.to(device) for n, t in take(split, slice(0, rows)).items()}

@@ -14,7 +14,7 @@ from trainer_image import report
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.data.spill import Scratch
-from trainer_image.engine import sizing
+from trainer_image.engine import looking, sizing
 from trainer_image.engine.contest import wanted
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Plan
@@ -26,7 +26,7 @@ from trainer_image.host import gpu_faults
 from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
-from trainer_image.report.html import words
+from trainer_image.report.verdict import verdict
 from trainer_image.tasks import plugins
 from trainer_image.tasks.base import Figures, Problem, Recipe
 from trainer_image.tasks.intervals import Interval, bootstrap
@@ -119,14 +119,28 @@ def _train(inputs: RunInputs) -> RunResult:
         findings |= problem.demonstrations(fitted.published.foremost)
     else:
         findings = mistakes.withheld(findings)
+    again = looking.repeated_rows(problem, fitted, outputs)
+    importance = looking.importance(problem, fitted, plan, device)
     groups = numbers_of(problem.test_groups)
     intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested, groups=groups)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
     pictures = mistakes.named(problem, findings)
     phases["report"] = time.monotonic() - at
+    judged = verdict(
+        problem.headline,
+        tested,
+        baselines,
+        intervals.get(problem.headline.name),
+        members=[member.name for member in fitted.published.members],
+        calibration=findings.get("calibration"),
+        importance=importance,
+    )
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
-    report.write(inputs.output, content | {"resamples": resamples, "findings": findings}, pictures)
-    return RunResult(inputs.config.task, tested, baselines, fitted.steps, fitted.seconds, accelerator(device))
+    content["dataset"]["repeated"] = again
+    content |= {"verdict": judged, "importance": importance, "resamples": resamples, "findings": findings}
+    report.write(inputs.output, content, pictures)
+    seconds, on = fitted.seconds, accelerator(device)
+    return RunResult(inputs.config.task, tested, baselines, fitted.steps, seconds, on, judged["sentence"])
 
 
 def _fit(
@@ -174,31 +188,6 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
     fitted.published.write(inputs.output, description)
 
 
-def verdict(
-    problem: Problem, tested: Figures, baselines: dict[str, Figures], interval: Interval | None
-) -> tuple[bool, bool, str]:
-    """Whether the model beats the baselines on the headline figure, whether by more than chance, and a sentence.
-
-    By chance: a baseline's figure lies within the model's 95 % interval, so that other test rows could turn them round.
-    """
-    metric = problem.headline
-    own = tested[metric.name]
-    shown = f"{words(metric.name)} {own:.4g}"
-    others = {name: figures[metric.name] for name, figures in baselines.items() if metric.name in figures}
-    if not others:
-        return True, True, f"Test {shown}; there is no baseline to compare it with."
-    worse = [name for name, other in others.items() if not metric.better(own, other)]
-    if worse:
-        named = " and ".join(f"the {name} baseline ({others[name]:.4g})" for name in worse)
-        return False, False, f"THIS MODEL IS NOT BETTER THAN {named.upper()}: its test {shown}."
-    listed = ", ".join(f"{other:.4g} ({name})" for name, other in others.items())
-    sentence = f"Test {shown}, better than the baselines on the same split: {listed}."
-    near = [name for name, other in others.items() if interval and interval[0] <= other <= interval[1]]
-    if near:
-        sentence += f" The {' and '.join(near)} baseline lies within its 95 % interval: it may be by chance."
-    return True, not near, sentence
-
-
 def _candidates(fitted: Fitted) -> list[dict[str, Any]]:
     """How each model fared that competed, the network last; none where it was alone."""
     if not fitted.candidates:
@@ -237,7 +226,6 @@ def _report(
     phases: dict[str, float],
     intervals: dict[str, Interval],
 ) -> dict[str, Any]:
-    better, beyond_chance, sentence = verdict(problem, tested, baselines, intervals.get(problem.headline.name))
     return {
         "format": 1,
         "run_id": inputs.run_id,
@@ -250,7 +238,6 @@ def _report(
             "notes": problem.notes,
             "warnings": problem.warnings,
         },
-        "verdict": {"better_than_baselines": better, "beyond_chance": beyond_chance, "sentence": sentence},
         "headline": problem.headline.name,
         "metrics": tested,
         "intervals": intervals,

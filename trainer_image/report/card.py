@@ -104,9 +104,9 @@ def limits(content: Content) -> list[str]:
     """What a reader should know before trusting the model, in sentences."""
     found = content["findings"]
     said = []
-    if content["baselines"] and not content["verdict"]["better_than_baselines"]:
+    if content["verdict"]["level"] == "bad":
         said.append("It does not beat its baselines: use the simpler model, or more and better data.")
-    elif not content["verdict"].get("beyond_chance", True):
+    elif content["verdict"]["better_than_baselines"] and not content["verdict"]["beyond_chance"]:
         said.append("It beats its baselines by less than the test split can tell from chance.")
     said += warnings(content)
     if found.get("kind") == "classification":

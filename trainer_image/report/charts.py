@@ -236,21 +236,32 @@ def figure(caption: str, *parts: str) -> str:
     return f'<figure aria-label="{text(caption)}"><figcaption>{text(caption)}</figcaption>{"".join(parts)}</figure>'
 
 
-def comparison(title: str, summary: str, rows: Sequence[tuple[str, float, Sequence[float] | None]], label: str) -> str:
-    """One figure of several models, one below the other: (name, value, interval). The first is this model."""
-    left, row_height, top = 118, 34, 6
+def comparison(
+    title: str,
+    summary: str,
+    rows: Sequence[tuple[str, float, Sequence[float] | None]],
+    label: str,
+    *,
+    ranked: bool = False,
+) -> str:
+    """One figure of several models, one below the other: (name, value, interval). The first is this model; ranked: none
+    is more than another, and zero is marked."""
+    left, row_height, top = 146 if ranked else 118, 22 if ranked else 34, 6
     bottom = top + row_height * len(rows)
     everything = [value for _, value, _ in rows] + [end for _, _, ends in rows if ends for end in ends]
+    everything += [0.0] * ranked
     axis = Axis.around(everything, label, margin=0.08)
     x = axis.place(left, WIDTH - RIGHT)
     inner = [f'<path class="grid" d="{"".join(f"M{x(v):.1f} {top}V{bottom}" for v in axis.ticks)}"/>']
+    inner += [f'<path class="axis" d="M{x(0.0):.1f} {top}V{bottom}"/>'] * ranked
     for k, (name, value, ends) in enumerate(rows):
         y = top + row_height * (k + 0.5)
-        kind, size = ("own", 6) if k == 0 else ("other", 5)
+        kind, size = ("own", 4 if ranked else 6) if k == 0 or ranked else ("other", 5)
         shown = name if len(name) <= 16 else name[:15] + "…"
         inner.append(f'<text class="name" x="{left - 14}" y="{y + 4.5}" text-anchor="end">{text(shown)}</text>')
         if ends:
-            inner.append(f'<path class="whisker{"" if k == 0 else " b"}" d="M{x(ends[0]):.1f} {y}H{x(ends[1]):.1f}"/>')
+            whisker = "whisker" if k == 0 or ranked else "whisker b"
+            inner.append(f'<path class="{whisker}" d="M{x(ends[0]):.1f} {y}H{x(ends[1]):.1f}"/>')
         said = f"{name}: {number(value)}" + (f" ({number(ends[0])} to {number(ends[1])})" if ends else "")
         inner.append(
             f'<circle class="{kind}" r="{size}" cx="{x(value):.1f}" cy="{y}"><title>{text(said)}</title></circle>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 from trainer_image.report import charts, mistakes
@@ -49,6 +50,7 @@ def confusions(found: Content) -> str:
         "confusions",
         "Confusion matrix",
         paragraph("A row for each true class, a column for each predicted one. Darker: a larger share of the row."),
+        paragraph(decided) if (decided := _decided(found.get("offsets", {}))) else "",
         _matrix(labels, found["confusion_matrix"]),
         more,
     )
@@ -115,6 +117,30 @@ def classes(found: Content) -> str:
     )
 
 
+def _scaled(found: Content) -> str:
+    """What the validation rows made of the probabilities."""
+    temperature = found.get("temperature", 1.0)
+    if temperature == 1:
+        return ""
+    were = "surer than they were right" if temperature > 1 else "right more often than they were sure"
+    return (
+        f" On the validation rows the models were {were}: their probabilities were scaled by a temperature of "
+        f"{number(temperature)}."
+    )
+
+
+def _decided(offsets: Mapping[str, float]) -> str:
+    """How answers are chosen, where it is not by the largest probability."""
+    if not offsets:
+        return ""
+    most = max(offsets, key=lambda label: offsets[label])
+    shown, times = shortened(most, LONGEST_LABEL), number(math.exp(offsets[most]))
+    return (
+        "Classes are unequal, and the headline counts small ones as much as large ones: a rare class is the answer "
+        f"before its probability is the largest. '{shown}' counts {times} times its probability."
+    )
+
+
 def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
@@ -155,7 +181,7 @@ def calibration(found: Content) -> str:
         "Calibration",
         paragraph(
             f"Expected calibration error {number(error)}: the mean difference between the model's confidence "
-            f"and how often it is right.{judged}"
+            f"and how often it is right.{judged}{_scaled(found)}"
         ),
         '<div class="columns">'
         + charts.figure(

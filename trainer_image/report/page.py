@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from trainer_image.report import classification, curves, generic, language, regression, summary
+from trainer_image.report import classification, columns, curves, generic, language, regression, summary
 from trainer_image.report.document import document
 from trainer_image.report.html import Content
 
@@ -29,6 +29,7 @@ def page(content: Content, pictures: Mapping[int, bytes]) -> str:
         summary.candidates(content),
         curves.curves(content),
         *_findings(content, pictures),
+        columns.importance(content.get("importance")),
         summary.times(content),
         summary.training(content),
         summary.surroundings(content),

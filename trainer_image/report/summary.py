@@ -45,13 +45,11 @@ def heading(content: Content, title: str, where: str = "") -> str:
 def verdict(content: Content) -> str:
     """The headline figure, how sure it is, and whether a simpler model does as well."""
     found, name = content["verdict"], content["headline"]
-    value, ends = content["metrics"][name], content["intervals"].get(name)
+    value, ends = content["metrics"].get(name), content["intervals"].get(name)
     rows = content["dataset"]["rows"].get("test")
-    level, title = _level(content)
-    compared = [
-        ("this model", value, ends),
-        *((label, figures[name], None) for label, figures in content["baselines"].items() if name in figures),
-    ]
+    compared = [] if value is None else [("this model", value, ends)]
+    if compared:
+        compared += [(label, figures[name], None) for label, figures in content["baselines"].items() if name in figures]
     said = "; ".join(f"{label} {number(figure)}" for label, figure, _ in compared)
     picture = (
         charts.comparison(f"Test {words(name)} beside the baselines", said, compared, f"test {words(name)}")
@@ -66,8 +64,8 @@ def verdict(content: Content) -> str:
         f"<div>{picture}</div></div>"
     )
     return (
-        f'<section id="verdict" class="verdict {level}" aria-labelledby="verdict-title">\n'
-        f'<h2 id="verdict-title">{text(title)}</h2>\n{paragraph(found["sentence"])}{hero}</section>'
+        f'<section id="verdict" class="verdict {found["level"]}" aria-labelledby="verdict-title">\n'
+        f'<h2 id="verdict-title">{text(found["title"])}</h2>\n{paragraph(found["sentence"])}{hero}</section>'
     )
 
 
@@ -79,17 +77,6 @@ def groups(content: Content) -> str:
 
 def of_groups(content: Content) -> str:
     return f" of {groups(content)}" if groups(content) else ""
-
-
-def _level(content: Content) -> tuple[str, str]:
-    found = content["verdict"]
-    if not content["baselines"]:
-        return "close", "There is no baseline to compare with"
-    if not found["better_than_baselines"]:
-        return "bad", "This model does not beat its baselines"
-    if not found.get("beyond_chance", True):
-        return "close", "Better than its baselines, perhaps by chance"
-    return "good", "Better than its baselines"
 
 
 def data(content: Content) -> str:
@@ -124,7 +111,12 @@ def warnings(content: Content) -> list[str]:
 def figures(content: Content) -> str:
     """All figures of the test split, with intervals, beside the baselines'."""
     baselines = content["baselines"]
-    rows = []
+    headline = content["headline"]
+    rows = (
+        []
+        if headline in content["metrics"]
+        else [[words(headline), Marked("not defined"), "–", *("–" for _ in baselines)]]
+    )
     for name, value in content["metrics"].items():
         ends = content["intervals"].get(name)
         beside = [number(other.get(name)) for other in baselines.values()]

@@ -285,6 +285,11 @@ class Problem(ABC):
         outputs may be anything."""
         return UNCALIBRATED
 
+    def places(self) -> Mapping[str, Mapping[str, Sequence[int]]]:
+        """Where each column of the dataset is among the splits' tensors: column → tensor → its columns there. The
+        report then says what the model makes of each; none: it does not."""
+        return {}
+
     def demonstrations(self, model: nn.Module) -> Json:
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
         return {}

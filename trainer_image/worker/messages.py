@@ -141,6 +141,7 @@ class Trained(Struct, tag=True):
     steps: _Step
     seconds: float
     accelerator: Annotated[dict[_Name, _Name], Meta(max_length=10)]
+    verdict: _Sentence = ""
 
 
 class Described(Struct, tag=True):
@@ -281,11 +282,12 @@ def trained(result: RunResult) -> Trained:
         result.steps,
         result.seconds if math.isfinite(result.seconds) else 0.0,
         {_name(name): _name(value) for name, value in result.accelerator.items()},
+        shown(result.verdict),
     )
 
 
 def result_of(said: Trained) -> RunResult:
-    return RunResult(said.task, said.metrics, said.baselines, said.steps, said.seconds, said.accelerator)
+    return RunResult(said.task, said.metrics, said.baselines, said.steps, said.seconds, said.accelerator, said.verdict)
 
 
 def described(text: str) -> Described:

@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from trainer_image.report import mistakes
+from trainer_image.report.verdict import verdict
 from trainer_image.tasks import metrics
+from trainer_image.tasks.base import Metric
 from trainer_image.tasks.intervals import bootstrap
 
 EVIL = "<script>document.title='taken'</script><img src=x onerror=alert(1)>\"'&"
@@ -44,7 +46,13 @@ def report(findings: dict[str, Any], figures: dict[str, float], headline: str, *
             "notes": [f"Column '{EVIL}' is constant and was left out."],
             "warnings": [f"Column '{LONG}' looks like a row number."],
         },
-        "verdict": {"better_than_baselines": True, "beyond_chance": True, "sentence": "Test accuracy 0.9."},
+        "verdict": {
+            "better_than_baselines": True,
+            "beyond_chance": True,
+            "level": "good",
+            "title": "Better than its baselines",
+            "sentence": "Test accuracy 0.9.",
+        },
         "headline": headline,
         "metrics": figures,
         "intervals": {headline: (0.8, 0.95)},
@@ -117,7 +125,9 @@ def language() -> dict[str, Any]:
         "files": [{"name": f"{EVIL}/{k}.py", "bytes": 1000 * k, "bits_per_byte": 1.5 + k / 40} for k in range(1, 60)],
         "samples": [{"prompt": "def f(", "text": f"self):\n    return {EVIL}"}, {"prompt": "", "text": LONG * 3}],
     }
-    return report(findings, {"bits_per_byte": 1.71}, "bits_per_byte", task="language_model", baselines={})
+    figures = {"bits_per_byte": 1.71}
+    judged = verdict(Metric("bits_per_byte", higher_is_better=False), figures, {}, None)
+    return report(findings, figures, "bits_per_byte", task="language_model", baselines={}, verdict=judged)
 
 
 def custom() -> dict[str, Any]:

@@ -32,7 +32,9 @@ from trainer_image.report import charts, mistakes, program
 from trainer_image.report.card import card
 from trainer_image.report.html import number, seconds
 from trainer_image.report.page import page
+from trainer_image.report.verdict import verdict
 from trainer_image.tasks.base import Example
+from trainer_image.tasks.metrics import CLASSIFICATION, REGRESSION
 
 WHOLE = ("verdict", "data", "figures", "curves", "time", "training", "surroundings", "use")
 PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, bytes]]], tuple[str, ...]]] = {
@@ -91,24 +93,55 @@ def test_every_kind_of_report_has_its_sections_and_lets_no_text_of_the_dataset_a
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "title"),
+    ("own", "kind", "title"),
     [
-        ({"better_than_baselines": True, "beyond_chance": True}, "good", "Better than its baselines"),
-        (
-            {"better_than_baselines": True, "beyond_chance": False},
-            "close",
-            "Better than its baselines, perhaps by chance",
-        ),
-        ({"better_than_baselines": False, "beyond_chance": False}, "bad", "This model does not beat its baselines"),
+        (0.9, "good", "Better than its baselines"),
+        (0.72, "close", "Better than its baselines, perhaps by chance"),
+        (0.6, "bad", "This model does not beat its baselines"),
     ],
 )
-def test_the_verdict_is_loud_where_the_model_does_not_beat_its_baselines(
-    changes: dict[str, bool], kind: str, title: str
-) -> None:
-    text = page(contents.classification(verdict={**changes, "sentence": "The sentence."}), {})
+def test_the_verdict_is_loud_where_the_model_does_not_beat_its_baselines(own: float, kind: str, title: str) -> None:
+    content = contents.classification()
+    figures, ends = content["metrics"] | {"accuracy": own}, (own - 0.05, own + 0.05)
+    judged = verdict(CLASSIFICATION["accuracy"], figures, content["baselines"], ends)
+    text = page(content | {"metrics": figures, "verdict": judged}, {})
     assert f'<section id="verdict" class="verdict {kind}"' in text
     assert f">{title}</h2>" in text
-    assert "The sentence." in text
+    assert f"test accuracy {own:.4g}" in text or f"Test accuracy {own:.4g}" in text
+
+
+def test_a_figure_that_is_not_defined_on_the_test_rows_is_shown_as_such() -> None:
+    content = contents.regression()
+    del content["metrics"]["r2"], content["intervals"]["r2"]
+    judged = verdict(REGRESSION["r2"], content["metrics"], content["baselines"], None)
+    for text in (page(content | {"verdict": judged}, {}), card(content | {"verdict": judged})):
+        assert "is not defined" in text
+        assert "nan" not in Parsed(text).text.lower().split()
+    assert ">not defined<" in page(content | {"verdict": judged}, {})
+
+
+def test_the_importance_of_columns_is_drawn_and_listed_and_its_names_do_nothing() -> None:
+    columns = [
+        {"column": EVIL if k == 2 else f"c{k}", "loss": 1 / k, "lowest": 0.9 / k, "highest": 1.1 / k}
+        for k in range(1, 40)
+    ]
+    importance = {"figure": "r2", "whole": 0.8, "rows": 150, "repeats": 5, "columns": columns}
+    parsed = Parsed(page(contents.regression(importance=importance), {}))
+    assert "script" not in parsed.tags
+    assert "importance" in parsed.ids
+    assert "The 15 largest of 39." in parsed.text
+    assert "By how much R² gets worse" in parsed.text
+    assert "importance" not in Parsed(page(contents.regression(), {})).ids
+
+
+def test_the_report_says_how_probabilities_were_scaled_and_answers_decided() -> None:
+    content = contents.classification()
+    assert "temperature" not in Parsed(page(content, {})).text
+    content["findings"]["calibration"]["temperature"] = 2.5
+    content["findings"]["offsets"] = {"no": 0.0, "yes": 1.0986}
+    text = Parsed(page(content, {})).text
+    assert "scaled by a temperature of 2.5" in text
+    assert "'yes' counts 3 times its probability" in text
 
 
 def test_without_baselines_no_victory_is_claimed() -> None:
@@ -281,9 +314,12 @@ def test_the_model_card_has_use_data_intervals_limits_and_fingerprint_and_is_ine
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
-        ({"verdict": {"better_than_baselines": False, "sentence": ""}}, "does not beat its baselines"),
         (
-            {"verdict": {"better_than_baselines": True, "beyond_chance": False, "sentence": ""}},
+            {"verdict": {"level": "bad", "better_than_baselines": False, "beyond_chance": False, "sentence": ""}},
+            "does not beat its baselines",
+        ),
+        (
+            {"verdict": {"level": "close", "better_than_baselines": True, "beyond_chance": False, "sentence": ""}},
             "less than the test split",
         ),
         ({"dataset": {**contents.classification()["dataset"], "rows": {"test": 17}}}, "17 rows only"),

@@ -162,6 +162,20 @@ class Preprocessing:
         """Rows of each embedding table: the categories and, at 0, the unknown."""
         return [len(c.categories) + 1 for c in self.categories if c.embedded]
 
+    @property
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        """Column → "dense" or "codes" → where it is there."""
+        found, at, code_at = {}, 0, 0
+        for column in (*self.measured, *self.categories, *self.texts):
+            if isinstance(column, CategoryColumn) and column.embedded:
+                found[column.name] = {"codes": [code_at]}
+                code_at += 1
+            else:
+                width = len(column.categories) if isinstance(column, CategoryColumn) else column.width
+                found[column.name] = {"dense": list(range(at, at + width))}
+                at += width
+        return found
+
     def apply(
         self, table: Table, scratch: Scratch, wanted: Mapping[str, Ints | None]
     ) -> dict[str, tuple[Floats, Ints]]:

@@ -325,6 +325,9 @@ class TabularProblem(Problem):
             return metrics.classification_findings(outputs, labels, target.labels, self.test_groups, calibrated)
         return metrics.regression_findings(outputs, labels, self.test_groups)
 
+    def places(self) -> dict[str, dict[str, list[int]]]:
+        return self.predictor.preprocessing.places
+
     def calibrate(self, outputs: Tensor) -> Calibration:
         if isinstance(self.predictor.target, ValueTarget):
             return UNCALIBRATED
