@@ -55,6 +55,8 @@ def test_chances_add_up_to_one_and_are_the_same_in_windows_as_in_whole_texts(
     batch = take(windows, slice(None))
     logs = tables(orders)(batch["tokens"][:, :-1].long(), batch["matches"].long())
     assert torch.allclose(logs.exp().sum(-1), torch.ones(()), atol=1e-5)
+    tokens, last = batch["tokens"][:, :-1].long(), batch["scored"][:, 1].long() - 1
+    assert torch.allclose(tables(orders).after(tokens, last), logs[torch.arange(len(last)), last], atol=1e-5)
     found = logs.gather(-1, batch["tokens"][:, 1:].long()[..., None])[..., 0][scored(batch)]
     assert np.allclose(found.exp().numpy(), chance[text.following != MARK], atol=1e-5)
 

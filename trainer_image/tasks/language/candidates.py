@@ -86,6 +86,24 @@ class Mixture(nn.Module):
         ]
         return torch.stack(logs).logsumexp(0)
 
+    def after(self, tokens: Tensor, matches: Tensor, last: Tensor) -> Tensor:
+        """(rows, VOCABULARY): what `forward` says at the positions `last` (rows,)."""
+        logs = [
+            after(model, tokens, matches, last).float().log_softmax(-1) + math.log(weight)
+            for model, weight in zip(self.models, self.weights, strict=True)
+        ]
+        return torch.stack(logs).logsumexp(0)
+
+
+def after(model: nn.Module, tokens: Tensor, matches: Tensor, last: Tensor) -> Tensor:
+    """(rows, VOCABULARY): logits of what follows the positions `last` (rows,) by a model of any kind."""
+    if isinstance(model, Mixture):
+        return model.after(tokens, matches, last)
+    if isinstance(model, KneserNey):
+        return model.after(tokens, last)
+    logits: Tensor = model(tokens, matches)[torch.arange(len(last), device=last.device), last]
+    return logits
+
 
 def blended(outputs: Sequence[Tensor], weights: Sequence[float], first: int) -> Tensor:
     """Outputs of a language model of which the columns from `first` on are logarithms of the true bytes' chances."""

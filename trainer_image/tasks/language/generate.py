@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from trainer_image.tasks.language.candidates import after
 from trainer_image.tasks.language.network import LanguageSizes
 from trainer_image.tasks.language.windows import MARK, find_matches, stream
 
@@ -42,8 +43,8 @@ def continue_texts(
         tokens, matches = (
             torch.tensor(part, device=device) for part in zip(*(t.window(longest) for t in going), strict=True)
         )
-        last = torch.tensor([text.last for text in going])
-        logits = model(tokens, matches).float().cpu()[torch.arange(len(going)), last]
+        last = torch.tensor([text.last for text in going], device=device)
+        logits = after(model, tokens, matches, last).float().cpu()
         drawn = _drawn(logits, temperature, random)
         for text, token in zip(going, drawn.flatten().tolist(), strict=True):
             text.add(token)

@@ -241,6 +241,13 @@ class KneserNey(nn.Module):
             found.append(chance.clamp(min=1e-12).log())
         return torch.cat(found).view(rows, length, VOCABULARY)
 
+    def after(self, tokens: Tensor, last: Tensor) -> Tensor:
+        """(rows, VOCABULARY): what `forward` says at the positions `last` (rows,) alone, for far less work."""
+        back = torch.arange(len(self.orders) - 1, -1, -1, device=tokens.device)
+        near = tokens.gather(1, (last[:, None] - back).clamp(min=0))
+        found: Tensor = self(near, near)[:, -1]
+        return found
+
 
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
