@@ -1,4 +1,4 @@
-"""The command line: `dispatcher run | check | render | submit | status | cancel | pause | poison | ...`."""
+"""The command line: `dispatcher run | check | render | submit | status | explain | cancel | pause | poison | ...`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from dispatcher.cli import cancel as cancelling
 from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check, portal_walk
 from dispatcher.cli import status as statuses
+from dispatcher.cli.explain import explain
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.pause import drain, pause, resume
 from dispatcher.cli.poison import poison
@@ -53,6 +54,7 @@ Examples:
   dispatcher submit model-123 --dataset dataset-xyz
   dispatcher render '{"task": "train", "model_container_name": "model-123"}'
   dispatcher status model-123
+  dispatcher explain model-123
   dispatcher cancel model-123
   dispatcher pause --reason upgrade
   dispatcher poison list
@@ -322,7 +324,7 @@ def completion(shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
 
 
-for _command in (pause, resume, drain, poison):
+for _command in (explain, pause, resume, drain, poison):
     main.add_command(_command)
 
 

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import factories
+from dispatcher.cli.explain import ask_portal, summary_of, told, workloads_of
 from dispatcher.cli.support import container_of
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
-from dispatcher.controller.kueue_workloads import KueueWorkloads
-from dispatcher.decisions import outcome
-from dispatcher.decisions.outcome import Ended, Stop
-from dispatcher.decisions.phases import description, nodes_that_run
-from dispatcher.decisions.phases import phase as phase_of
-from dispatcher.launch.request import MalformedRequest, decode
+from dispatcher.controller.summaries import Summary, explanation
+from dispatcher.decisions.phases import nodes_that_run
+from dispatcher.launch.request import MalformedRequest, claimed_model, decode
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import parse_entry
-from portal_client.client import PortalClient
-from portal_client.errors import ModelUnknown, PortalError
 from portal_client.model_ids import MODEL_PREFIX, extract_model_id
 from training_common.text import plain
 
@@ -46,24 +40,26 @@ def inspect(settings: Settings, model: str | None) -> Found:
     waiting = _visible(queue, settings)
     selector = names.SELECTOR if wanted is None else f"{names.SELECTOR},{names.MODEL_ID}={wanted}"
     jobs = {job.model_id: job for job in cluster.list_jobs(selector)}
-    pods = list(cluster.list_pods(selector))
-    queued = KueueWorkloads(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
+    pods: defaultdict[str | None, list[Pod]] = defaultdict(list)
+    for pod in cluster.list_pods(selector):
+        pods[pod.owner_uid].append(pod)
+    queued = workloads_of(cluster, settings)
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
-    models: list[dict[str, Any]] = [
-        {
-            "model": f"{MODEL_PREFIX}{model_id}",
-            "messages": waiting[model_id],
-            "job": _job(jobs[model_id], pods, settings, queued) if model_id in jobs else None,
-            "portal": _portal(model_id, portal),
-        }
-        for model_id in ids
-    ]
+    models: list[dict[str, Any]] = []
+    for model_id in ids:
+        says, job = ask_portal(model_id, portal), jobs.get(model_id)
+        summary = job and summary_of(cluster, job, pods[job.uid], settings, queued)
+        model_name = f"{MODEL_PREFIX}{model_id}"
+        about = summary and _job(summary, told(says), settings)
+        models.append({"model": model_name, "messages": waiting[model_id], "job": about, "portal": says})
     if wanted is not None:
         # A portal that is out of reach may know the model.
         models = [
             m for m in models if m["job"] or m["messages"] or m["portal"]["status"] or not m["portal"]["answered"]
         ]
     entries = [parse_entry(message.text) for message in poisoned.peek()]
+    if wanted is not None:
+        entries = [entry for entry in entries if claimed_model(entry.original) == f"{MODEL_PREFIX}{wanted}"]
     poison = [{"code": entry.code, "sentence": entry.sentence, "at": entry.poisoned_at} for entry in entries]
     return {
         "queue": {"name": settings.queue_name, "about": queue.depth(), "poison": poison},
@@ -80,41 +76,21 @@ def _visible(queue: TrainingQueue, settings: Settings) -> Counter[str]:
     return counts
 
 
-def _job(job: Job, pods: Sequence[Pod], settings: Settings, queued: KueueWorkloads | None) -> dict[str, Any]:
-    own = [pod for pod in pods if pod.owner_uid == job.uid]
-    decided = outcome.decide(job, own, (), time.time(), factories.limits_of(settings))
-    phase = phase_of(job, own)
-    if isinstance(decided, Ended):
-        state, sentence = decided.verdict.code, decided.verdict.sentence
-    elif isinstance(decided, Stop):
-        state, sentence = "Stopping", decided.verdict.sentence
-    else:
-        place = queued.progress(job) if queued is not None else None
-        state, sentence = phase.title(), place or decided.progress or description(phase, job, own)
+def _job(summary: Summary, told: str, settings: Settings) -> dict[str, Any]:
+    """told: the portal's message of a training that runs."""
+    job, pods = summary.job, summary.pods
+    code, sentence = explanation(summary, told, time.time(), factories.limits_of(settings))
     return {
         "name": job.name,
-        "phase": phase.value,
-        "state": state,
+        "phase": summary.phase.value,
+        "state": code or summary.phase.title(),
         "sentence": sentence,
         "created": job.metadata.creation_timestamp,
         "reported": job.is_reported,
         "nodes": job.nodes,
-        "nodes_running": nodes_that_run(own),
-        "pods": [pod.name for pod in own],
+        "nodes_running": nodes_that_run(pods),
+        "pods": [pod.name for pod in pods],
     }
-
-
-def _portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
-    """answered: whether the portal answered for this model, even if only that it has none of that name."""
-    if portal is None:
-        return {"status": "", "message": "not asked: STATUS_TRACKING=off", "answered": True}
-    try:
-        answer = portal.get_model_status(model_id)
-    except ModelUnknown:
-        return {"status": "", "message": "the portal has no such model", "answered": True}
-    except PortalError as error:
-        return {"status": "", "message": str(error), "answered": False}
-    return {"status": answer.status.title, "message": answer.message, "answered": True}
 
 
 def as_text(found: Found, model: str | None) -> str:

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions import phases
+from dispatcher.decisions import outcome, phases
 from dispatcher.decisions.outcome import Going, Outcome
-from dispatcher.decisions.phases import ENDED, Phase
+from dispatcher.decisions.phases import DESCRIPTIONS, ENDED, Phase
+from dispatcher.decisions.standing import Standing, standing
+from dispatcher.decisions.waiting import Holder, Limits
 
 Seen = tuple[Job, *tuple[Pod, ...]]
 """A Job and its pods as they were at one moment."""
@@ -25,7 +27,7 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
 
     seen: what it was made from; at: since when it is in its phase, or was created; gpus: asked for, on all its nodes
     together, None where that is no number. sentence: what was decided about it, or what it waits for, "" where that
-    needs no words; None: not decided yet.
+    needs no words; None: not decided yet. holder: who keeps it waiting; until: when it is stopped with `then`.
     """
 
     phase: Phase
@@ -38,6 +40,9 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     dataset: str | None
     code: str | None = None
     sentence: str | None = None
+    holder: str | None = None
+    until: float | None = None
+    then: str | None = None
 
     @property
     def job(self) -> Job:
@@ -59,7 +64,10 @@ class Summary(msgspec.Struct, frozen=True, gc=False):
     def after(self, decided: Outcome) -> Summary:
         """With what was decided. Ten thousand that wait for the same share one sentence."""
         if isinstance(decided, Going):
-            return replace(self, code=None, sentence=intern(decided.progress or ""))
+            then = decided.verdict and decided.verdict.code
+            until = decided.check_at if then else None
+            said = intern(decided.progress or "")
+            return replace(self, code=None, sentence=said, holder=decided.holder, until=until, then=then)
         return replace(self, code=decided.verdict.code, sentence=intern(decided.verdict.sentence))
 
 
@@ -77,6 +85,38 @@ def summarise(job: Job, pods: Sequence[Pod]) -> Summary:
         None if job.gpus is None else job.gpus * job.nodes,
         job.dataset,
         *(_reported(job) if phase in ENDED else ()),
+    )
+
+
+def explanation(summary: Summary, told: str, now: float, limits: Limits) -> tuple[str | None, str]:
+    """(code or None, sentence): where a training stands, in the words of `status`, `explain`, `list` and the page.
+
+    told: the portal's last message of a training that runs, "" where it is not known.
+    """
+    phase = summary.phase
+    if phase is Phase.RUNNING:
+        return None, told or phases.description(phase, summary.job, summary.pods)
+    if phase is Phase.LAUNCHING:
+        return None, DESCRIPTIONS[phase]
+    if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
+        return stopped.code, stopped.sentence
+    if summary.sentence is None:
+        summary = summary.after(outcome.decide(summary.job, summary.pods, (), now, limits))
+    return summary.code, summary.sentence or phases.description(phase, summary.job, summary.pods)
+
+
+def standing_of(summary: Summary, told: str, now: float, limits: Limits) -> Standing:
+    """`explanation`, with who holds it, until when, and what to do next."""
+    code, sentence = explanation(summary, told, now, limits)
+    return standing(
+        summary.phase,
+        code,
+        sentence,
+        since=summary.since,
+        holder=summary.holder,
+        until=summary.until,
+        then=summary.then,
+        deadline=summary.overdue_since,
     )
 
 
@@ -102,7 +142,7 @@ class Summaries:
         """The Job waits for something that only its Workload shows."""
         with self._lock:
             if (known := self._known.get(name)) is not None:
-                self._known[name] = replace(known, sentence=sentence)
+                self._known[name] = replace(known, sentence=sentence, holder=Holder.KUEUE)
 
     def forget(self, name: str) -> None:
         with self._lock:

@@ -16,9 +16,10 @@ from typing import Any
 
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
-from dispatcher.controller.summaries import Seen, Summary, summarise
-from dispatcher.decisions import disruptions, outcome, teams
-from dispatcher.decisions.phases import DESCRIPTIONS, Phase, description, nodes_that_run
+from dispatcher.controller.summaries import Seen, Summary, explanation, standing_of, summarise
+from dispatcher.decisions import disruptions, teams
+from dispatcher.decisions.phases import Phase, nodes_that_run
+from dispatcher.decisions.standing import Standing
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
@@ -147,22 +148,21 @@ class Sections:
 
     def _row(self, summary: Summary) -> Row:
         progress = self._progress.get(summary.job.uid)
-        code, sentence = self._explanation(summary)
+        code, sentence = self.explanation(summary)
         return job_row(summary, code, redact(sentence), progress)
 
-    def _explanation(self, summary: Summary) -> tuple[str | None, str]:
+    def explanation(self, summary: Summary) -> tuple[str | None, str]:
         """(code or None, sentence)."""
-        phase = summary.phase
-        if phase is Phase.RUNNING:
-            progress = self._progress.get(summary.job.uid)
-            return None, (progress and progress.message) or description(phase, summary.job, summary.pods)
-        if phase is Phase.LAUNCHING:
-            return None, DESCRIPTIONS[phase]
-        if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
-            return stopped.code, stopped.sentence
-        if summary.sentence is None:
-            summary = summary.after(outcome.decide(summary.job, summary.pods, (), self._now, self._rules.limits))
-        return summary.code, summary.sentence or description(phase, summary.job, summary.pods)
+        return explanation(summary, self._told(summary), self._now, self._rules.limits)
+
+    def _told(self, summary: Summary) -> str:
+        progress = self._progress.get(summary.job.uid)
+        return progress.message if progress else ""
+
+    def standing(self, name: str) -> tuple[Summary, Standing] | None:
+        """The Job of this name with where it stands; None where there is none."""
+        found = next((s for those in self._jobs.values() for s in those if s.seen[0].metadata.name == name), None)
+        return None if found is None else (found, standing_of(found, self._told(found), self._now, self._rules.limits))
 
     def _matching(self, jobs: Sequence[Summary], words: Sequence[str]) -> list[Summary]:
         # Hiding takes text away and puts this word there: nearly all that do not match are told before it.
@@ -171,7 +171,7 @@ class Sections:
 
     def _holds(self, summary: Summary, words: Sequence[str], plain: Sequence[str]) -> bool:
         """Whether its row has every word. Nobody finds by the filter what the row does not show."""
-        code, sentence = self._explanation(summary)
+        code, sentence = self.explanation(summary)
         metadata = summary.seen[0].metadata
         notes = summary.seen[0].annotations
         named = "\n".join(

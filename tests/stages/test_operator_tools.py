@@ -106,6 +106,48 @@ def test_status_puts_queue_cluster_and_portal_side_by_side(stage: Stage) -> None
     assert stage.cli("status", "never-heard-of")[0] == 1
 
 
+def test_explain_tells_each_state_of_a_model_who_holds_it_and_what_to_do(stage: Stage) -> None:
+    waits = stage.submit("runs")  # nobody takes it yet
+    code, out, _ = stage.cli("explain", waits)
+    assert code == 0
+    assert f"model-{waits}: on the queue: Not taken from the queue yet" in out
+    assert "held by:   the dispatcher" in out
+
+    stage.queue.send(json.dumps({"task": "train", "model_container_name": "model-never-heard-of"}))
+    stage.queue.send(json.dumps({"task": "sing", "model_container_name": "model-sings"}))
+    stage.start(MAX_DELIVERIES="1")
+    stage.start(MAX_DELIVERIES="1")
+    stage.wait(lambda: stage.running(waits))
+    stage.wait(lambda: len(stage.poison()) == 2)
+    found = json.loads(stage.cli("explain", waits, "--json")[1])
+    assert (found["standing"]["phase"], found["standing"]["holder"]) == ("running", "the trainer")
+    assert found["steps"][-1]["name"] == "run"
+    assert found["steps"][-1]["lasts"]
+    assert "attempt 1" in stage.cli("explain", waits)[1]
+
+    out = stage.cli("explain", "model-sings")[1]
+    assert "refused (UnknownTask)" in out
+    assert "dispatcher poison requeue" in out
+    assert "never-heard-of" not in out, "another model's entries"
+    assert "ModelUnknown" not in stage.cli("status", "sings")[1]
+
+    done = stage.submit("invalid")
+    stage.wait(lambda: (job := stage.job(done)) and "training-dispatcher/reported-at" in job["metadata"]["annotations"])
+    out = stage.cli("explain", done)[1]
+    assert "failed (DatasetInvalid)" in out
+    assert "the trainer on" in out
+    assert "DatasetInvalid: Invalid dataset: train.csv: it is empty" in out
+
+    # "Finished yesterday": the Job is gone, and what it knew with it.
+    gone = stage.submit("done", status="Completed", send=False)
+    assert "and with it the times of its training" in stage.cli("explain", gone)[1]
+    assert stage.cli("explain", "unheard-of")[0] == 1
+    assert stage.cli("explain", "UPPER")[0] == 2
+    code, _, err = stage.cli("explain", waits, KUBECONFIG="/nowhere")
+    assert (code, err.count("\n")) == (69, 1)
+    assert "API server" in err
+
+
 def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage) -> None:
     code, _, err = stage.cli("submit", "model-A")
     assert code == 2

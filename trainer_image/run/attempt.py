@@ -49,6 +49,7 @@ class Attempt:
 
     other: trains in this process, in place of the worker
     last_step: the one that was reported last; published: the outcome, once readers have the model, whatever comes after
+    seconds: how long "download" (until the dataset is there), "training" and "upload" took, as far as it has come
     """
 
     settings: Settings
@@ -57,13 +58,14 @@ class Attempt:
     other: Callable[[], Backend] | None
     last_step: int | None = field(default=None, init=False)
     published: Outcome | None = field(default=None, init=False)
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
     _workers: Workers | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _logged: float = field(default=-LOG_SECONDS, init=False)
 
     def train(self) -> Outcome:
         """Also where an earlier attempt had published already. Raises TrainerError."""
-        settings = self.settings
+        settings, began = self.settings, time.monotonic()
         with work_folder(settings) as work, Sources(settings, self.stop, work) as sources:
             models = sources.models
             if done := self._published_before(models, _latest(models)):
@@ -83,6 +85,7 @@ class Attempt:
                     key = run_key(config, listed.fingerprint, start.manifest_sha256 if start else None)
                     with leading.leader(settings, self.stop, config, key, listed.fingerprint, start) as leader:
                         lock = data.wait()
+                        self.seconds["download"] = time.monotonic() - began
                         inputs = self._inputs(config, data.folder, lock, models, before, key, work)
                         return self._train_and_publish(leader, inputs, lock, models, before, held)
 
@@ -151,20 +154,30 @@ class Attempt:
             with MetricsStream(models, settings.run_id, metrics, stop, settings.progress_seconds):
                 return workers.now.train(given)
 
-        if leader is None:
-            result = train(inputs)
-        else:
-            result, inputs = leading.train(leader, workers, settings, inputs, train)
+        with self._timed("training"):
+            if leader is None:
+                result = train(inputs)
+            else:
+                result, inputs = leading.train(leader, workers, settings, inputs, train)
         if stop.reason in ("cancelled", "fenced"):
             raise Terminated("Training was stopped after it ended", step=result.steps)
         beside = provenance.files(inputs.config, lock, settings, result.accelerator)
         self._progress(Progress("Uploading the model", step=result.steps))
-        where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm, beside)
+        with self._timed("upload"):
+            where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm, beside)
         self.published = completed(where, result)
         if leader is not None:
             leader.published()
         metrics_stream.remove(models, settings.run_id)
         return self.published
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[step] = time.monotonic() - began
 
     def abandon(self) -> None:
         """Ends the work at once, from any thread: this process is about to end."""

@@ -45,7 +45,7 @@ AGAIN_SECONDS, LOOK_SECONDS = 1.0, 5.0
 class Following:
     """One further node, from its start to its end: what `attempt.Attempt` is for node 0.
 
-    other: trains in this process, in place of the worker. last_step, published: as there
+    other: trains in this process, in place of the worker. last_step, published: as there; seconds: none of its own
     """
 
     settings: Settings
@@ -53,6 +53,7 @@ class Following:
     other: Callable[[], Backend] | None
     last_step: int | None = field(default=None, init=False)
     published: Outcome | None = field(default=None, init=False)
+    seconds: dict[str, float] = field(default_factory=dict, init=False)
     _workers: Workers | None = field(default=None, init=False)
     _sources: Sources | None = field(default=None, init=False)
     _dataset: Dataset | None = field(default=None, init=False)

@@ -147,7 +147,9 @@ class _Run:
             os._exit(outcome.exit_code)
 
     def _write_termination(self, outcome: Outcome) -> None:
-        content = termination_message(self._settings.run_id, outcome, self._settings.secrets)
+        content = termination_message(
+            self._settings.run_id, outcome, self._settings.secrets, dict(self._attempt.seconds)
+        )
         write_termination(self._settings.termination_path, content)
 
     def _report(self, outcome: Outcome) -> Outcome:

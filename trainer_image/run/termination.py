@@ -21,8 +21,12 @@ MAX_BYTES = 4096
 KUBERNETES_FILE = Path("/dev/termination-log")
 
 
-def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = ()) -> bytes:
-    """UTF-8 JSON of at most MAX_BYTES; metrics are left out, then the message is cut, where it would be more."""
+def termination_message(
+    run_id: str, outcome: Outcome, secrets: Iterable[str] = (), seconds: Mapping[str, float] | None = None
+) -> bytes:
+    """UTF-8 JSON of at most MAX_BYTES; metrics are left out, then `seconds`, then the message is cut, where it would be
+    more. seconds: how long the run's steps took, by name.
+    """
     message = one_line(redact(outcome.sentence, secrets))
     body: dict[str, object] = {
         "message": message,
@@ -34,10 +38,11 @@ def termination_message(run_id: str, outcome: Outcome, secrets: Iterable[str] = 
     }
     metrics = outcome.result.metrics if outcome.result else {}
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-    if finite:
-        with_metrics = _encode({**body, "metrics": finite})
-        if len(with_metrics) <= MAX_BYTES:
-            return with_metrics
+    took = {"seconds": {name: round(value, 1) for name, value in seconds.items()}} if seconds else {}
+    measured = {"metrics": finite} if finite else {}
+    for more in ({**took, **measured}, took):
+        if more and len(encoded := _encode({**body, **more})) <= MAX_BYTES:
+            return encoded
     encoded = _encode(body)
     # A character takes six bytes at most, as an escape: cut only what certainly does not fit, until the rest does.
     while len(encoded) > MAX_BYTES and message:
