@@ -6,6 +6,7 @@ poison queue, and the portal. What none of them shows is said to be not known.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
@@ -30,6 +31,7 @@ from dispatcher.cli.support import (
 )
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
 from dispatcher.cluster.pods import Pod
@@ -38,12 +40,13 @@ from dispatcher.controller import reconciler
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.summaries import Summary, standing_of, summarise
 from dispatcher.decisions import timeline
+from dispatcher.decisions.pauses import pause_of
 from dispatcher.decisions.phases import ENDED
-from dispatcher.decisions.timeline import Step
 from dispatcher.decisions.waiting import Holder
 from dispatcher.launch.request import claimed_model
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import message_row
+from dispatcher.web.status_rows import step_row
 from portal_client.client import PortalClient
 from portal_client.errors import ModelUnknown, PortalError
 from portal_client.messages import AGAIN
@@ -101,6 +104,7 @@ def inspect(settings: Settings, name: str) -> Found:
     rows = [message_row(m, factories.bounds_of(settings)) for m in visible if claimed_model(m.text) == name]
     entries = [entry for m in poisoned.peek() if claimed_model((entry := parse_entry(m.text)).original) == name]
     found: Found = {"model": name, "portal": portal, "messages": rows, "steps": [], "gpu_seconds": None}
+    found["message_id"] = None  # of the training that is told
     found["poison"] = [
         {"message_id": e.message_id, "code": e.code, "sentence": e.sentence, "at": e.poisoned_at} for e in entries
     ]
@@ -110,11 +114,14 @@ def inspect(settings: Settings, name: str) -> Found:
         summary = summary_of(cluster, job, pods, settings, workloads_of(cluster, settings))
         stands = standing_of(summary, told(portal), time.time(), factories.limits_of(settings))
         found["standing"] = {**asdict(stands), "since": _when(stands.since), "until": _when(stands.until)}
-        found["steps"] = [_step(step, job) for step in timeline.steps(job, pods, events)]
+        found["message_id"] = job.annotations.message_id
+        found["steps"] = [step_row(step, job) for step in timeline.steps(job, pods, events)]
         if job.is_finished and job.gpus and pods:
             found["gpu_seconds"] = asdict(timeline.gpu_seconds(job, pods))
         return found
     depth = queue.depth()
+    with contextlib.suppress(ClusterError):  # who may not read it sees the rest
+        found["paused"] = (paused := pause_of(cluster.get_config_map(names.PAUSE) or {})) and paused.sentence
     found["standing"] = _without_job(found, job, cluster.namespace, max(0, depth - len(visible)), depth > len(visible))
     return found
 
@@ -138,6 +145,10 @@ def _without_job(found: Found, job: Job | None, namespace: str, hidden: int, uns
         if status and status not in _MAY_START:
             sentence = f"{row['sentence']}; it will be rejected then: the model is {status} at the portal"
             return says("on the queue", sentence, f"{AGAIN}, unless its training is wanted as it ended", **since)
+        if found.get("paused"):
+            since["holder"] = str(Holder.PERSON)
+            sentence = f"{row['sentence']}: the intake is {found['paused']}"
+            return says("on the queue", sentence, "`dispatcher resume`, once what it was paused for is done", **since)
         if not portal["answered"]:
             since["holder"] = str(Holder.PORTAL)
             sentence = f"{row['sentence']}: requests wait while the portal is out of reach: {portal['message']}"
@@ -193,22 +204,6 @@ def _low(text: str) -> str:
 
 def _when(seconds: float | None) -> str | None:
     return None if seconds is None else rfc3339(seconds)
-
-
-def _step(step: Step, job: Job) -> Found:
-    index = step.index if job.nodes > 1 else None
-    return {
-        "name": step.name,
-        "title": step.title,
-        "began": _when(step.began),
-        "ended": _when(step.ended),
-        "lasts": step.lasts,
-        "seconds": step.seconds,
-        "attempt": step.attempt,
-        "node_index": index,
-        "node": step.node,
-        "note": step.note,
-    }
 
 
 def span(seconds: float) -> str:

@@ -18,8 +18,10 @@ from dispatcher.cli import cancel as cancelling
 from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check, portal_walk
 from dispatcher.cli import status as statuses
-from dispatcher.cli.explain import explain
+from dispatcher.cli.explain import ask_portal, explain
+from dispatcher.cli.following import logs, may_start, named, retry, to_the_end, wait
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
+from dispatcher.cli.listing import list_
 from dispatcher.cli.pause import drain, pause, resume
 from dispatcher.cli.poison import poison
 from dispatcher.cli.results import CheckResult, Otherwise, Result
@@ -42,10 +44,10 @@ from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.settings import Settings
 from dispatcher.launch.job_spec import build_job
-from dispatcher.launch.request import MalformedRequest, decode
+from dispatcher.launch.request import MalformedRequest, claimed_model, decode
 from dispatcher.queue.messages import QueueError
 from dispatcher.web.listen import CannotListen
-from portal_client.model_ids import InvalidContainerName
+from portal_client.model_ids import InvalidContainerName, extract_model_id
 
 _EPILOG = """\b
 Examples:
@@ -55,6 +57,7 @@ Examples:
   dispatcher render '{"task": "train", "model_container_name": "model-123"}'
   dispatcher status model-123
   dispatcher explain model-123
+  dispatcher list waiting
   dispatcher cancel model-123
   dispatcher pause --reason upgrade
   dispatcher poison list
@@ -67,7 +70,7 @@ Settings come from the environment; what is missing there from config.env
 \b
 Exit codes: 0 done, 1 a check failed or nothing was found, 2 settings, template
 or arguments are wrong, 69 queue, portal or cluster out of reach, 70 a loop died,
-130 interrupted.
+75 the time to wait is over, 130 interrupted.
 """
 
 
@@ -254,20 +257,49 @@ def render(environ: Environment, message: str) -> None:
 @click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
 @click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, passed to the trainer.")
 @click.option("--unchecked", is_flag=True, help="Send the message even if it will go to the poison queue.")
+@click.option(
+    "--wait", "waits", is_flag=True, help="Wait for the end, as `wait` does: 0 completed, 1 failed or refused."
+)
+@click.option("--follow", is_flag=True, help="As --wait, and print what the trainer writes.")
+@click.option("--timeout", type=click.IntRange(1), help="Seconds for --wait and --follow; then exit code 75.")
 @click.pass_obj
-def submit(environ: Environment, /, model: str | None, message: str | None, unchecked: bool, **wishes: Any) -> None:
+def submit(
+    environ: Environment,
+    /,
+    model: str | None,
+    message: str | None,
+    unchecked: bool,
+    waits: bool,
+    follow: bool,
+    timeout: int | None,
+    **wishes: Any,
+) -> None:
     """Put a training request for the container MODEL on the queue; prints the message's id."""
     if (model is None) == (message is None):
         fail(EXIT_USAGE, "Name a model container such as model-123, or give the whole --message")
     settings = settings_for_printing(environ)
     text = read_text(message) if message is not None else _compose(str(model), wishes)
+    name = claimed_model(text) if waits or follow else ""
+    if name:
+        _require_may_start(settings, name)
     if not unchecked:
         try:
             decode(text, factories.bounds_of(settings))
         except MalformedRequest as error:
             fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
     with outside_calls("Nothing was sent"):
-        click.echo(factories.open_queue(settings, settings.queue_name).send(text))
+        sent = factories.open_queue(settings, settings.queue_name).send(text)
+        click.echo(sent)
+    if name:
+        sys.exit(to_the_end(settings, named(name), timeout, follow, sent))
+
+
+def _require_may_start(settings: Settings, name: str) -> None:
+    """Nobody waits for a request that will be rejected. What the portal does not tell is found out later."""
+    portal = ask_portal(extract_model_id(named(name)), factories.open_portal(settings))
+    if portal["status"] and portal["status"] not in may_start():
+        sentence = f"{name} is {portal['status']} at the portal: set it to Reconfigure there first. Nothing was sent"
+        fail(EXIT_FAILED, sentence)
 
 
 @main.command(epilog=examples("dispatcher status", "dispatcher status model-123", "dispatcher status 123 --json"))
@@ -324,7 +356,7 @@ def completion(shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
 
 
-for _command in (explain, pause, resume, drain, poison):
+for _command in (explain, list_, logs, wait, retry, pause, resume, drain, poison):
     main.add_command(_command)
 
 

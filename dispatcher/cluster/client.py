@@ -46,6 +46,7 @@ from training_common.text import one_line
 
 _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 30.0
+_LOG_SECONDS = 86400.0
 # A watch that is silent for so long after its end is a half-open connection.
 _WATCH_SLACK = 15.0
 # Objects of a list's first page, and of any at most; and the bytes that a page should have: a Job with a large request
@@ -146,6 +147,15 @@ class KubernetesJobs:
         except (LookupError, TypeError, AttributeError):
             raise ObjectUnreadable(f"The API server's answer to get jobs {name} has no container in it") from None
 
+    def get_request(self, name: str) -> str | None:
+        """The text of the message that the Job was made from; None where there is no Job, or it has none."""
+        try:
+            job = self._object(decoding.ANY, "get", "jobs", name)
+        except ObjectNotFound:
+            return None
+        found = ((job.get("metadata") or {}).get("annotations") or {}).get(names.REQUEST)
+        return found if isinstance(found, str) else None
+
     def patch_job(self, name: str, patch: Mapping[str, Any]) -> Job:
         """A JSON merge patch. `metadata.uid` in it makes sure that it is still the same Job (409 else)."""
         return self._object(decoding.JOBS.item, "patch", "jobs", name, body=patch)
@@ -205,6 +215,22 @@ class KubernetesJobs:
     def list_events(self, uid: str) -> list[Event]:
         """The Events about the object with this uid."""
         return list(self._list(decoding.EVENTS, "events", {"fieldSelector": f"involvedObject.uid={uid}"}))
+
+    def pod_log(self, pod: str, container: str, *, follow: bool = False, tail: int | None = None) -> Iterator[bytes]:
+        """What a container of the pod has written, in pieces; follow: also what it writes, until it ends.
+
+        Raises ClusterError: ObjectInvalid (400) where the container has not started.
+        """
+        query = {"container": container, **({"follow": "true"} if follow else {})}
+        query |= {"tailLines": str(tail)} if tail is not None else {}
+        # A trainer may be silent for hours; the read of a log that grows is not cut for that.
+        response = self._request("get", "pods", f"{pod}/log", query=query, read_seconds=_LOG_SECONDS, stream=True)
+        try:
+            yield from response.stream(65536)
+        except _UNREADABLE as error:
+            raise ClusterUnavailable(f"The log of pod {pod} broke off: {_why(error)}") from None
+        finally:
+            response.close()
 
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._request("create", "events", body=event)
@@ -352,16 +378,18 @@ class KubernetesJobs:
         query: Mapping[str, str] | None = None,
         read_seconds: float = _READ_SECONDS,
         accept: str = _JSON,
+        stream: bool = False,
     ) -> Any:
-        """One call, bounded in time. Raises ClusterError for everything but a 2xx answer."""
-        path = _PATHS[kind].format(self.namespace) + (f"/{quote(name, safe='')}" if name else "")
+        """One call, bounded in time. Raises ClusterError for everything but a 2xx answer. stream: not read here."""
+        path = _PATHS[kind].format(self.namespace) + (f"/{quote(name, safe='/')}" if name else "")
         if query:
             path += f"?{urlencode(query)}"
         api = self._api
-        response = self._send(api, verb, kind, path, body, read_seconds, accept)
+        stream = stream or verb == "watch"
+        response = self._send(api, verb, kind, path, body, read_seconds, accept, stream)
         if response.status == 401:
             # A rotated service account token: read it anew, once (F39).
-            response = self._send(self._reconnect(api), verb, kind, path, body, read_seconds, accept)
+            response = self._send(self._reconnect(api), verb, kind, path, body, read_seconds, accept, stream)
         self.server_date = response.headers.get("Date")
         if 200 <= response.status < 300:
             return response
@@ -371,7 +399,17 @@ class KubernetesJobs:
             status = {}
         raise error_of(verb, kind, name, response.status, status, response.headers)
 
-    def _send(self, api: Any, verb: str, kind: str, path: str, body: object, read_seconds: float, accept: str) -> Any:
+    def _send(
+        self,
+        api: Any,
+        verb: str,
+        kind: str,
+        path: str,
+        body: object,
+        read_seconds: float,
+        accept: str,
+        stream: bool,
+    ) -> Any:
         method = {"create": "POST", "patch": "PATCH", "delete": "DELETE"}.get(verb, "GET")
         headers = {"Accept": accept, "User-Agent": "training-dispatcher"}
         if body is not None:
@@ -389,7 +427,7 @@ class KubernetesJobs:
                 body=data,
                 headers=headers,
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=read_seconds),
-                preload_content=verb != "watch",
+                preload_content=not stream,
                 retries=False,
             )
 

@@ -198,7 +198,7 @@ class Reconciler:
         rests = False
         match decided:
             case Ended() as ended:
-                released = self.reporter.report(job, ended)
+                released = self.reporter.report(job, ended, pods)
                 self.cache.released(job)
                 self._forget(job)
                 self._let_go(released, pods)

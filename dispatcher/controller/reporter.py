@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -18,7 +18,9 @@ from typing import Any
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.jobs import Job
+from dispatcher.cluster.pods import Pod
 from dispatcher.controller.tries import Tries, status_of, wordings_of
+from dispatcher.decisions import timeline
 from dispatcher.decisions.outcome import Ended, stop_annotations
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.ports import Cluster
@@ -57,10 +59,10 @@ class Reporter:
     def __post_init__(self) -> None:
         self._tries = Tries(self.cluster, self.portal, self.clock, self.on_outage, self.lag)
 
-    def report(self, job: Job, ended: Ended) -> Job | None:
+    def report(self, job: Job, ended: Ended, pods: Sequence[Pod] = ()) -> Job | None:
         """Send the outcome to the portal, then release the Job; returns it, if it is still there.
 
-        Raises PortalError (retryable) and ClusterError.
+        pods: all that are known of it, for what it took. Raises PortalError (retryable) and ClusterError.
 
         A crash between the two: the next one GETs, finds its own status there, and only patches.
         """
@@ -75,6 +77,8 @@ class Reporter:
         released = self._release(job, ended, result)
         title, verdict = status_of(ended).title, ended.verdict
         self.metrics.outcome(verdict.code)
+        took = timeline.steps(released or job, pods)
+        self.metrics.training(took, timeline.gpu_seconds(job, pods), completed=ended.completed)
         sentence = f"{verdict.code}: {verdict.sentence} ({result})"
         self.events.record(job, title, sentence, "Normal" if ended.completed else "Warning")
         log.info("Model %s: %s (%s), %s: %s", job.model_id, title, verdict.code, result, verdict.sentence)

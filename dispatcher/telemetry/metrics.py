@@ -28,6 +28,7 @@ from dispatcher.decisions import codes
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.phases import ENDED, Phase
+from dispatcher.decisions.timeline import STEPS, GpuSeconds, Step
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, PortalUnauthorized, StatusUnreadable
 
 PREFIX = "training_dispatcher"
@@ -44,6 +45,8 @@ WATCHED = ("jobs", "pods")
 # How a watch ended: by its timer, too far behind (410), or broken.
 WATCH_ENDS = ("resync", "expired", "error")
 QUEUES = ("requests", "poison")
+# Of GPU seconds: of a training's last attempt, by how it ended; and of the attempts before it.
+SPENT = ("completed", "failed", "retries")
 RELAY_CALLS = ("status", "progress", "outcome", "dataset", "other")
 RELAY_RESULTS = (
     "passed",
@@ -122,6 +125,10 @@ class Metrics:
         self.outcomes = self._new(Counter, "outcomes", what, code=(), fault=())
         for code in codes.OUTCOMES:
             self.outcomes.labels(code, codes.FAULTS[code])
+        what = "How long a step of a training took, by step; as far as its objects and the trainer's last words show it"
+        self.step_seconds = self._new(Histogram, "training_step_seconds", what, _WAIT_BUCKETS, step=STEPS)
+        what = "GPUs times the seconds that reported trainings held them, by what became of it"
+        self.gpu_seconds = self._new(Counter, "gpu_seconds", what, spent=SPENT)
         self.refused_reports = self._new(Counter, "refused_reports", "Outcomes that the portal refused for good")
         what = "Outcomes reported again because a late Processing had overwritten them"
         self.repaired_outcomes = self._new(Counter, "repaired_outcomes", what)
@@ -163,6 +170,14 @@ class Metrics:
     def outcome(self, code: str) -> None:
         label = codes.label_of(code)
         self.outcomes.labels(label, codes.FAULTS[label]).inc()
+
+    def training(self, found: Iterable[Step], spent: GpuSeconds, *, completed: bool) -> None:
+        """A training that was reported: its steps, and the GPU seconds of its last attempt and of those before it."""
+        for step in found:
+            if step.seconds is not None:
+                self.step_seconds.labels(step.name).observe(step.seconds)
+        self.gpu_seconds.labels("completed" if completed else "failed").inc(spent.last)
+        self.gpu_seconds.labels("retries").inc(spent.retries)
 
     def portal_call(self, method: str, status: int | None, error: PortalError | None, seconds: float) -> None:
         """Count one call to the portal; the observer of `PortalClient`."""

@@ -25,13 +25,16 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
-from dispatcher.controller.summaries import Seen, Summaries
+from dispatcher.controller.summaries import Seen, Summaries, Summary
+from dispatcher.decisions import timeline
 from dispatcher.decisions.containers import awaited
+from dispatcher.decisions.standing import Standing
 from dispatcher.intake.refusals import Refusals
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.server import Answer, Request
 from dispatcher.web.status_feeds import StatusFeeds
-from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World
+from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World, step_row
+from training_common.redaction import redact
 from training_common.times import rfc3339
 
 # Jobs are put in order at most once in this many seconds, however many viewers there are…
@@ -165,13 +168,15 @@ class StatusPage:
         jobs: list[Seen] = [(job, *self.cache.pods_of(job))] if job is not None else []
         summaries, gone = self.summaries.all(), [ended] if ended else []
         world = World(jobs, facts, self.refusals.latest(), progress, summaries, gone)
-        sections, running = Sections(world, self.rules, self.clock()).shown(Page(limit=_MOST_ROWS))
+        sections_made = Sections(world, self.rules, self.clock())
+        sections, running = sections_made.shown(Page(limit=_MOST_ROWS))
         rows = [row for section in sections.values() for row in section["rows"] if row["model"] == container]
         if not rows:
             return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
         self._show(running)
         pods = [_pod(pod) for each in (*jobs, *(summary.seen for summary in gone)) for pod in each[1:]]
-        return _json({"model": container, "rows": rows, "pods": pods}, etag=request.etag)
+        known = {"model": container, "rows": rows, "pods": pods, **_stands(sections_made.standing(container))}
+        return _json(known, etag=request.etag)
 
     def _show(self, running: list[Job]) -> None:
         self.feeds.show([(job.uid, job.model_id) for job in running])
@@ -188,6 +193,21 @@ class StatusPage:
                 done = self.monotonic()
                 self._good_until = done + max(self.fresh, _SHARE * (done - began) if self.fresh else 0.0)
             return self._made
+
+
+def _stands(found: tuple[Summary, Standing] | None) -> dict[str, Any]:
+    """Where a training stands, and its timeline; nulls of what has no Job. No time in it depends on now."""
+    if found is None:
+        return {"standing": None, "steps": []}
+    summary, standing = found
+    times = {
+        name: None if at is None else rfc3339(at) for name, at in (("since", standing.since), ("until", standing.until))
+    }
+    told = {**asdict(standing), **times, "sentence": redact(standing.sentence)}
+    return {
+        "standing": told,
+        "steps": [step_row(step, summary.job) for step in timeline.steps(summary.job, summary.pods)],
+    }
 
 
 def _pod(pod: Pod) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from dispatcher.controller.summaries import Seen, Summary, explanation, standing
 from dispatcher.decisions import disruptions, teams
 from dispatcher.decisions.phases import Phase, nodes_that_run
 from dispatcher.decisions.standing import Standing
+from dispatcher.decisions.timeline import Step
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
@@ -239,6 +240,22 @@ def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalP
         "run_id": job.annotations.run_id,
         "message_id": job.annotations.message_id,
         "progress": _progress(progress),
+    }
+
+
+def step_row(step: Step, job: Job) -> Row:
+    """A step of a training's timeline; None where nothing shows a time."""
+    return {
+        "name": step.name,
+        "title": step.title,
+        "began": None if step.began is None else rfc3339(step.began),
+        "ended": None if step.ended is None else rfc3339(step.ended),
+        "lasts": step.lasts,
+        "seconds": step.seconds,
+        "attempt": step.attempt,
+        "node_index": step.index if job.nodes > 1 else None,
+        "node": step.node,
+        "note": redact(step.note),
     }
 
 

@@ -139,13 +139,72 @@ def test_explain_tells_each_state_of_a_model_who_holds_it_and_what_to_do(stage: 
     assert "DatasetInvalid: Invalid dataset: train.csv: it is empty" in out
 
     # "Finished yesterday": the Job is gone, and what it knew with it.
-    gone = stage.submit("done", status="Completed", send=False)
-    assert "and with it the times of its training" in stage.cli("explain", gone)[1]
+    stage.portal.set_model("gone", "Completed")
+    assert "and with it the times of its training" in stage.cli("explain", "gone")[1]
     assert stage.cli("explain", "unheard-of")[0] == 1
     assert stage.cli("explain", "UPPER")[0] == 2
     code, _, err = stage.cli("explain", waits, KUBECONFIG="/nowhere")
     assert (code, err.count("\n")) == (69, 1)
     assert "API server" in err
+
+
+def test_list_has_every_state_as_the_page_does_and_is_bounded(stage: Stage) -> None:
+    runs, bad = stage.submit("runs"), stage.submit("invalid")
+    stage.start()
+    stage.start()
+    stage.wait(lambda: stage.running(runs))
+    stage.wait(lambda: (job := stage.job(bad)) and "training-dispatcher/reported-at" in job["metadata"]["annotations"])
+    code, out, _ = stage.cli("list")
+    assert code == 0
+    heads = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert heads == ["running: 1", "waiting: 0", "ended: 1", "refused: 0"]
+    assert f"model-{runs}" in out
+    assert "DatasetInvalid" in out
+    found = json.loads(stage.cli("list", "ended", "--json", "--query", bad)[1])
+    assert [row["model"] for row in found["ended"]["rows"]] == [f"model-{bad}"]
+    assert found.keys() == {"ended"}
+    for number in range(3):
+        stage.queue.send(f"no json {number}")
+    stage.wait(lambda: len(stage.poison()) == 3)
+    assert "refused: 3, 2 more: --limit" in stage.cli("list", "refused", "--limit", "1")[1]
+    assert "MESSAGE" in stage.cli("list", "-o", "wide")[1]
+    assert stage.cli("list", KUBECONFIG="/nowhere")[0] == 69
+
+
+def test_a_request_is_submitted_followed_and_sent_once_more(stage: Stage) -> None:
+    stage.start()
+    stage.start()
+    stage.portal.set_model("tail-1", "Created")
+    code, out, _ = stage.cli("submit", "model-tail-1", "--follow", "--timeout", "60")
+    assert code == 1, out
+    assert "failed: The training ended with exit code 79" in out
+    assert "secret sauce missing" in stage.cli("logs", "tail-1")[1]
+    assert stage.cli("logs", "tail-1", "--attempt", "7")[0] == 1
+    assert stage.cli("wait", "tail-1")[0] == 1
+
+    code, out, err = stage.cli("retry", "tail-1")
+    assert (code, out) == (1, "")
+    assert "Failed at the portal: set it to Reconfigure there first. Nothing was sent" in err
+    code, _, err = stage.cli("submit", "model-tail-1", "--wait")
+    assert code == 1
+    assert "Reconfigure" in err
+    stage.portal.set_model("tail-1", "Reconfigure")
+    code, sent, _ = stage.cli("retry", "tail-1")
+    assert (code, sent.count("\n")) == (0, 1)
+    stage.wait(
+        lambda: (job := stage.job("tail-1")) and job["metadata"]["annotations"][names.MESSAGE_ID] == sent.strip()
+    )
+    stage.wait_status("tail-1", "Failed")
+
+    stage.portal.set_model("done-1", "Created")
+    assert stage.cli("submit", "model-done-1", "--wait", "--timeout", "60")[0] == 0
+    assert stage.cli("logs", "never-heard-of")[0] == 1
+    assert stage.cli("wait", "never-heard-of")[0] == 1
+    runs = stage.submit("runs")
+    code, _, err = stage.cli("wait", runs, "--timeout", "1")
+    assert (code, "has not ended; it goes on" in err) == (75, True)
+    code, _, err = stage.cli("wait", runs, "--timeout", "1", KUBECONFIG="/nowhere")
+    assert (code, "still out of reach" in err) == (69, True)
 
 
 def test_submit_refuses_what_would_be_poison_and_sends_what_is_good(stage: Stage) -> None:

@@ -1,0 +1,133 @@
+"""`dispatcher list`: what runs, waits, has ended and was refused, as the status page has it.
+
+Read-only. Jobs and pods are listed in pages, and only as many rows as asked for are explained by their Events.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+from dispatcher import factories
+from dispatcher.cli.explain import span, summary_of, workloads_of
+from dispatcher.cli.support import Environment, examples, outside_calls, settings_for_printing
+from dispatcher.cluster import names
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.objects import timestamp
+from dispatcher.cluster.pods import Pod
+from dispatcher.config.settings import Settings
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.summaries import Seen, Summary
+from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.poison import parse_entry
+from dispatcher.web.request_rows import QueueFacts
+from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World
+from training_common.text import one_line
+
+_EVERY = 3.0
+_WIDE = (("DATASET", "dataset"), ("RUN", "run_id"), ("POD", "pod"), ("MESSAGE", "message_id"))
+_SHOWN = 160  # characters of a sentence
+
+
+def gather(settings: Settings, page: Page) -> dict[str, Any]:
+    """The sections as the page's JSON has them. Raises QueueError and ClusterError."""
+    cluster = KubernetesJobs(settings.namespace)
+    limits, bounds = factories.limits_of(settings), factories.bounds_of(settings)
+    queue, poison = (factories.open_queue(settings, q) for q in (settings.queue_name, settings.poison_queue_name))
+    pods: defaultdict[str | None, list[Pod]] = defaultdict(list)
+    for pod in cluster.list_pods(names.SELECTOR, "status.phase!=Succeeded"):
+        pods[pod.owner_uid].append(pod)
+    jobs: list[Seen] = [(job, *pods[job.uid]) for job in cluster.list_jobs(names.UNREPORTED_JOBS)]
+    ended = EndedJobs(math.inf)
+    ended.fill(cluster.list_metadata("jobs", names.REPORTED_JOBS))
+    now = time.time()
+    facts = _facts(queue, poison)
+    summaries: dict[str, Summary] = {}
+
+    def sections() -> dict[str, Any]:
+        world = World(jobs, facts, (), {}, summaries, ended.latest(now))
+        return Sections(world, Rules(limits, bounds), now).shown(page)[0]
+
+    # Those on the page are looked at as the dispatcher does, which may take a call for each.
+    shown, queued = {row["model"] for row in sections()["waiting"]["rows"]}, workloads_of(cluster, settings)
+    for job, *own in jobs:
+        if job.name in shown and job.is_managed:
+            summaries[job.name] = summary_of(cluster, job, own, settings, queued)
+    return sections()
+
+
+def _facts(queue: TrainingQueue, poison: TrainingQueue) -> QueueFacts:
+    entries = tuple(parse_entry(message.text) for message in poison.peek())
+    return QueueFacts(queue.depth(), poison.depth(), tuple(queue.peek()), entries)
+
+
+def as_text(found: Mapping[str, Any], chosen: Sequence[str], wide: bool, now: float) -> str:
+    """A table of each section. now: epoch seconds."""
+    lines: list[str] = []
+    for name in chosen:
+        section = found[name]
+        rows = [_cells(row, wide, now) for row in section["rows"]]
+        more = f", {section['matching'] - len(rows)} more: --limit" if section["matching"] > len(rows) else ""
+        lines.append(f"{name}: {section['matching']}{more}")
+        if rows:
+            head = ["MODEL", "STATE", "FOR", "GPUS", "TRY", "NODE", *(title for title, _ in _WIDE if wide), "WHAT"]
+            widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+            for cells in (head, *rows):
+                padded = [cell.ljust(width) for cell, width in zip(cells, widths[:-1], strict=False)]
+                lines.append("  " + "  ".join([*padded, cells[-1]]).rstrip())
+    return "\n".join(lines)
+
+
+def _cells(row: Mapping[str, Any], wide: bool, now: float) -> list[str]:
+    since = timestamp(row["since"])
+    known = [str(row.get(key) or "-") for key in ("gpus", "attempts", "node")]
+    more = [one_line(str(row.get(key) or "-")) for _, key in _WIDE] if wide else []
+    said = one_line(row["sentence"] or "")
+    what = said if wide or len(said) <= _SHOWN else f"{said[: _SHOWN - 1]}…"
+    state = row["code"] if row["phase"] in ("failed", "refused") and row["code"] else row["phase"]
+    return [
+        one_line(row["model"]) or "-",
+        state,
+        "-" if since is None else span(now - since),
+        *map(one_line, known),
+        *more,
+        what,
+    ]
+
+
+@click.command(
+    "list",
+    epilog=examples(
+        "dispatcher list", "dispatcher list waiting ended --query DatasetInvalid", "dispatcher list --watch"
+    ),
+)
+@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
+@click.option("--query", default="", help="Only rows with every word of it: names, reasons, nodes, datasets.")
+@click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Rows of each section.")
+@click.option("-o", "output", type=click.Choice(["wide"]), help="wide: more columns, and whole sentences.")
+@click.option("--watch", is_flag=True, help="Print it anew whenever it has changed, until Ctrl-C.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def list_(
+    environ: Environment, sections: Sequence[str], query: str, limit: int, output: str, watch: bool, as_json: bool
+) -> None:
+    """List what is running, waiting, ended and refused: all SECTIONS, or those that are named."""
+    settings = settings_for_printing(environ)
+    chosen, before = sections or SECTIONS, ""
+    while True:
+        with outside_calls():
+            found = gather(settings, Page(query, limit))
+        kept = {name: found[name] for name in chosen}
+        same = json.dumps(kept, indent=None if watch else 2)
+        if same != before:
+            click.echo(same if as_json else as_text(found, chosen, output == "wide", time.time()))
+        if not watch:
+            return
+        before = same
+        time.sleep(_EVERY)
