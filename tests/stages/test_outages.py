@@ -80,7 +80,9 @@ def test_an_outcome_waits_for_the_portal_across_a_restart(stage: Stage) -> None:
     stage.portal.clear_faults()
     stage.start()
     stage.wait_status(model, "Failed")
-    assert stage.message(model) == "Invalid dataset: train.csv: it is empty"
+    assert stage.message(model).startswith(
+        "Invalid dataset: train.csv: it is empty. To train it again, set the model to"
+    )
 
 
 def test_an_api_server_that_created_the_job_but_answered_500_is_believed_after_a_look(stage: Stage) -> None:
@@ -191,4 +193,6 @@ def test_a_silent_watch_of_pods_does_not_cost_the_trainer_its_last_words(stage: 
     assert stage.cluster.silence_watches("pods") == 1
     model = stage.submit("invalid")
     stage.wait_status(model, "Failed")
-    assert stage.message(model) == "Invalid dataset: train.csv: it is empty"
+    assert stage.message(model).startswith(
+        "Invalid dataset: train.csv: it is empty. To train it again, set the model to"
+    )
