@@ -338,5 +338,6 @@ def test_kubectl_describe_lists_the_events_of_a_job(stage: Stage) -> None:
     message_id = objects.annotation(stage.job(model) or {}, names.MESSAGE_ID)
     assert sorted(reasons()) == [
         f"Normal Launched: Launched for message {message_id}: resumed; the portal has acknowledged Processing",
-        "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty (reported)",
+        "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty. To train it again, set the model to"
+        " Reconfigure at the portal, then put the request on the queue again (reported)",
     ]
