@@ -42,6 +42,7 @@ Write = Callable[[Path], Path]
 # The larger presets where they have layers that the small one lacks.
 SHORT = TABULAR.replace("epochs: 3", "epochs: 1")
 AUTO = TABULAR.replace("preset: fast", "preset: auto").replace("epochs: 3", "epochs: 2")
+ALONE = IMAGES.replace("preset: fast", "preset: fast, candidates: [network]")
 BEST = TEXTS.replace("preset: fast", "preset: best").replace("epochs: 2", "epochs: 1")
 
 
@@ -124,7 +125,7 @@ def test_what_a_language_model_writes_is_written_on_the_gpu(tmp_path: Path, monk
 def test_a_training_that_is_resumed_on_a_gpu_ends_as_if_it_had_not_been_stopped(tmp_path: Path) -> None:
     """Images: their weights are laid out in another way on a GPU, and the moments of a checkpoint must follow."""
     data = colours(tmp_path / "data")
-    config = IMAGES.replace("epochs: 2", "epochs: 3")
+    config = ALONE.replace("epochs: 2", "epochs: 3")
     (tmp_path / "store").mkdir()
     store = FolderStore(tmp_path / "store")
 
@@ -137,8 +138,8 @@ def test_a_training_that_is_resumed_on_a_gpu_ends_as_if_it_had_not_been_stopped(
             fit(inputs(store=store, stop=StopAtStep(3)))
         resumed = fit(inputs(store=store))
     assert resumed.resumed_from == 4
-    for name, tensor in whole.model.state_dict().items():
-        assert torch.equal(tensor, resumed.model.state_dict()[name]), name
+    for name, tensor in whole.published.foremost.state_dict().items():
+        assert torch.equal(tensor, resumed.published.foremost.state_dict()[name]), name
 
 
 def test_rows_that_do_not_fit_are_fetched_in_time_and_without_waiting(
@@ -158,8 +159,8 @@ def test_rows_that_do_not_fit_are_fetched_in_time_and_without_waiting(
                 broken.setattr(Stream if name == "wait_event" else torch.Tensor, name, lambda *ignored: None)
                 with pytest.raises(AssertionError, match="another stream"):
                     fit(inputs)
-    for name, tensor in resident.model.state_dict().items():
-        assert torch.equal(tensor, fetched.model.state_dict()[name]), name
+    for name, tensor in resident.published.foremost.state_dict().items():
+        assert torch.equal(tensor, fetched.published.foremost.state_dict()[name]), name
 
 
 class Wide(nn.Module):
