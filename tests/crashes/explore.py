@@ -108,7 +108,7 @@ def live(world: World, parts: Parts | None = None, disturb: Disturb | None = Non
         if process.name in world.dead:
             process = Process(world, parts, disturb)
         # What went last may still have to be noticed.
-        quiet = quiet + 1 if world.settled else 0
+        quiet = quiet + 1 if world.settled and not process.known() else 0
         if quiet == 2:
             return
 

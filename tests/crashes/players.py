@@ -42,6 +42,11 @@ class Player:
             raise self._violation
         return self._state
 
+    @property
+    def busy(self) -> bool:
+        """Whether it stands at a call, or has Jobs in mind: those that have vanished are told later."""
+        return self._state == "call" or bool(self.process.known())
+
     def kill(self) -> None:
         """SIGKILL, wherever it stands."""
         if not self.dead:
@@ -127,7 +132,7 @@ class Table:
                 self.sit()
             for player in self.players:
                 player.run()
-            if self.world.settled and not any(p for p in self.players if not p.dead and p._state == "call"):
+            if self.world.settled and not any(p.busy for p in self.players if not p.dead):
                 return
             self.world.advance(self.world.pace)
 

@@ -136,7 +136,7 @@ def test_trainings_are_launched_and_reported_where_the_policies_hold(guarded: St
     model_id, failed = guarded.submit("done", resources={"nodes": 2}), guarded.submit("invalid")
     guarded.wait_status(model_id, "Completed")
     guarded.wait_status(failed, "Failed")
-    assert guarded.message(failed) == "Invalid dataset: train.csv: it is empty"
+    assert guarded.message(failed).startswith("Invalid dataset: train.csv: it is empty. To train it again, set")
     job = guarded.job(model_id)
     assert job is not None
     path = f"/apis/networking.k8s.io/v1/namespaces/{guarded.namespace}/networkpolicies"

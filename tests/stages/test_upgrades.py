@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import subprocess
 import sys
 import tarfile
@@ -16,7 +17,7 @@ from tests.world.dispatcher_process import Stage
 from tests.world.repository import ROOT
 
 # The commit that this version upgrades; to be raised when a version lands.
-LANDED = "5629439391409c8ef134e67266dd0f877203d243"
+LANDED = "a2484c89073af6947763add68bbbbe1bbd1808b5"
 _PACKAGES = ("dispatcher", "portal_client", "training_common")
 
 
@@ -76,3 +77,22 @@ def test_what_one_version_has_launched_the_other_goes_on_with_and_both_work_side
     stage.wait_status(again, "Completed")
     for number in range(2):
         assert "Traceback" not in stage.log(number)
+
+
+@pytest.mark.parametrize("upgrade", [True, False], ids=["upgrade", "roll-back"])
+def test_what_one_version_launched_by_half_the_other_launches(stage: Stage, landed: str, upgrade: bool) -> None:
+    stage.settings["VISIBILITY_TIMEOUT_SECONDS"] = "10"
+    versions: list[dict[str, str]] = [{"PYTHONPATH": landed}, {}]
+    before, after = versions if upgrade else versions[::-1]
+    first = stage.start(**before)
+    stage.portal.add_fault("hang", method="PUT", count=None)
+    model = stage.submit("done")
+    stage.wait(lambda: stage.job(model))
+    first.send_signal(signal.SIGKILL)
+    first.wait(10)
+    stage.portal.clear_faults()
+    stage.start(**after)
+    stage.wait_status(model, "Completed", 60)
+    stage.wait(stage.drained, 60)
+    assert [entry.status for entry in stage.portal.model(model).history].count("Completed") == 1
+    assert len(stage.pods(model)) == 1

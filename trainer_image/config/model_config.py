@@ -141,7 +141,7 @@ def _of_data(task: str, data: dict[str, Any]) -> list[str]:
         if target is None:
             found.append("data.target: is empty; it must name the column to predict")
         types = data.get("types")
-        if isinstance(types, dict) and types.get(target) in ("date", "text"):
+        if isinstance(types, dict) and isinstance(target, str | int) and types.get(target) in ("date", "text"):
             found.append(f"data.types: the target {target!r} is a number or a category; a {types[target]} is no target")
         if isinstance(drop, list) and target in drop:
             found.append(f"data.drop: contains the target {target!r}")

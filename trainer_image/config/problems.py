@@ -31,6 +31,7 @@ def _sentence(item: dict[str, Any], model: type[BaseModel]) -> str:
         "dict_type": "must hold keys and values, like {a: b}",
         "model_type": "must hold keys and values, like {a: b}",
         "string_too_short": "must not be empty",
+        "too_short": "must not be empty",
         "too_long": f"has more than {context.get('max_length')} items",
         "string_pattern_mismatch": "must be a name of lower-case letters, digits and underscores",
         "string_too_long": f"is longer than {context.get('max_length')} characters",
