@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest import mock
@@ -174,7 +174,7 @@ class BlindReport(Reporter):
 class EarlyRelease(Reporter):
     """The finalizer goes before the PUT."""
 
-    def report(self, job: Job, ended: Ended) -> Job | None:
+    def report(self, job: Job, ended: Ended, pods: Sequence[Pod] = ()) -> Job | None:
         released = self._release(job, ended, "reported")
         self._send(job, ended)
         return released
