@@ -31,9 +31,11 @@ def failed(sentence: str) -> str:
     """
     if "Reconfigure" in sentence:
         return sentence
-    first = ". To train it again, set the model to Reconfigure at the portal, then put the request on the queue again"
+    said = sentence.rstrip(".")
+    end = "" if said.endswith(("?", "!", "…")) else "."
+    first = f"{end} To train it again, s{AGAIN[1:]}"
     room = MESSAGE_LIMIT - len(first)
-    units = sentence.rstrip(".").encode("utf-16-le", "surrogatepass")
+    units = said.encode("utf-16-le", "surrogatepass")
     if len(units) > 2 * room:
         units = units[: 2 * (room - 1)] + "…".encode("utf-16-le")
     return units.decode("utf-16-le", "replace") + first

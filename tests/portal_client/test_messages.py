@@ -28,6 +28,8 @@ def test_a_cut_message_shows_that_it_was_cut() -> None:
 
 
 def test_a_failed_ends_with_what_comes_first_at_the_portal_and_says_it_once() -> None:
+    asks = messages.failed("Unknown key; did you mean train.lr?")
+    assert "train.lr? To train it again, set" in asks
     plain = messages.failed("Out of memory: use a smaller batch size.")
     assert plain.startswith("Out of memory: use a smaller batch size. To train it again, set the model to Reconfigure")
     assert messages.failed(plain) == plain
