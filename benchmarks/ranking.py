@@ -8,7 +8,6 @@ more than chance (97.5 % of the resamples of the test rows) is named.
 from __future__ import annotations
 
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,11 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.ranking_tables import TARGET, RankedTable
-from trainer_image.config.model_config import parse_config
-from trainer_image.contract import RunInputs
-from trainer_image.engine.training import train
+from benchmarks.trained import trained
 from trainer_image.host.devices import usable_cpus
-from trainer_image.limits import Limits
 from trainer_image.predict import predict
 
 if TYPE_CHECKING:
@@ -133,19 +129,7 @@ def _ours(table: RankedTable, frame: pandas.DataFrame, rows: Array, held: Array,
         (place / "data").mkdir()
         frame.iloc[rows].to_csv(place / "data" / "train.csv", index=False)
         frame.iloc[held].to_csv(place / "data" / "test.csv", index=False)
-        inputs = RunInputs(
-            config=parse_config(config.encode()),
-            data=place / "data",
-            output=place / "out",
-            run_id="ranking",
-            run_key="ranking",
-            dataset_fingerprint="ranking",
-            device="cpu",
-            limits=Limits(),
-            stop=threading.Event(),
-            progress=lambda progress: None,
-        )
-        train(inputs)
+        trained(place / "data", config)
         found = predict(place / "out", place / "data" / "test.csv", None)["predictions"]
     if table.regression:
         return np.array([float(row[TARGET]) for row in found])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -26,11 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks.ranking import OURS, QUICK_SECONDS, Placed, beyond_chance, mean_ranks, record
-from trainer_image.config.model_config import parse_config
-from trainer_image.contract import RunInputs
-from trainer_image.engine.training import train
+from benchmarks.trained import trained
 from trainer_image.host.devices import usable_cpus
-from trainer_image.limits import Limits
 from trainer_image.predict import predict
 
 Array = np.ndarray[Any, Any]
@@ -196,19 +192,7 @@ def _ours(images: Images, seconds: float) -> Array:
             path = place / "data" / ("test" if images.held[row] else "train") / str(label) / f"{row:05}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
-        inputs = RunInputs(
-            config=parse_config(f"task: image_classification\ntrain: {{time_budget: {seconds:g}s}}\n".encode()),
-            data=place / "data",
-            output=place / "out",
-            run_id="ranking",
-            run_key="ranking",
-            dataset_fingerprint="ranking",
-            device="cpu",
-            limits=Limits(),
-            stop=threading.Event(),
-            progress=lambda progress: None,
-        )
-        train(inputs)
+        trained(place / "data", f"task: image_classification\ntrain: {{time_budget: {seconds:g}s}}\n")
         found = predict(place / "out", place / "data", None)["predictions"]
     labels = {int(Path(row["row"]).stem): int(row["label"]) for row in found}
     return np.array([labels[row] for row in np.flatnonzero(images.held)])

@@ -17,7 +17,6 @@ import math
 import pydoc_data.topics
 import sysconfig
 import tempfile
-import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -33,10 +32,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 from benchmarks.quality_texts import Sources
-from trainer_image.config.model_config import parse_config
-from trainer_image.contract import RunInputs
-from trainer_image.engine.training import train
-from trainer_image.limits import Limits
+from benchmarks.trained import trained
 from trainer_image.predict import predict
 from trainer_image.tasks.language import kneser_ney
 from trainer_image.tasks.language.windows import MARK, VOCABULARY
@@ -133,24 +129,6 @@ def documentation() -> tuple[list[bytes], list[bytes]]:
     for name in sorted(topics):
         parts[drawn(name) < 0.25].append(topics[name].encode())
     return parts
-
-
-def trained(data: Path, config: str) -> Path:
-    """The folder that the trainer leaves of the dataset in `data`, beside it."""
-    inputs = RunInputs(
-        config=parse_config(config.encode()),
-        data=data,
-        output=data.parent / "out",
-        run_id="ranking",
-        run_key="ranking",
-        dataset_fingerprint="ranking",
-        device="cpu",
-        limits=Limits(),
-        stop=threading.Event(),
-        progress=lambda progress: None,
-    )
-    train(inputs)
-    return data.parent / "out"
 
 
 def timed(name: str, run: Callable[[], Found]) -> Found:
