@@ -44,6 +44,12 @@ class Placed:
     seconds: Mapping[str, float]
     beaten_by: Sequence[str]
 
+    def __str__(self) -> str:
+        """The set's line of the table."""
+        shown = "  ".join(f"{name} {value:.4f} ({self.seconds[name]:.1f} s)" for name, value in self.figures.items())
+        beaten = f"  BEATEN BEYOND CHANCE by {', '.join(self.beaten_by)}" if self.beaten_by else ""
+        return f"{self.table:18} {self.figure:8} {shown}; best: {self.best}{beaten}"
+
     @property
     def best(self) -> str:
         return max(self.figures.items(), key=lambda item: item[1])[0]
@@ -202,9 +208,7 @@ def rank(chosen: Sequence[RankedTable], seconds: float) -> bool:
     for table in chosen:
         found = placed(table, seconds, threads)
         every.append(found)
-        shown = "  ".join(f"{name} {value:.4f} ({found.seconds[name]:.1f} s)" for name, value in found.figures.items())
-        beaten = f"  BEATEN BEYOND CHANCE by {', '.join(found.beaten_by)}" if found.beaten_by else ""
-        print(f"{found.table:18} {found.figure:8} {shown}; best: {found.best}{beaten}", flush=True)
+        print(found, flush=True)
     first = True
     for figure in ("roc_auc", "r2"):
         of_figure = [each for each in every if each.figure == figure]

@@ -286,9 +286,7 @@ def rank_images(chosen: list[RankedImages], seconds: float) -> bool:
     for ranked in chosen:
         found = placed_images(ranked, seconds, threads)
         every.append(found)
-        shown = "  ".join(f"{name} {value:.4f} ({found.seconds[name]:.1f} s)" for name, value in found.figures.items())
-        beaten = f"  BEATEN BEYOND CHANCE by {', '.join(found.beaten_by)}" if found.beaten_by else ""
-        print(f"{found.table:18} {found.figure:8} {shown}; best: {found.best}{beaten}", flush=True)
+        print(found, flush=True)
     means = mean_ranks(every)
     wins, ties, losses = record(every)
     leads = means[OURS] <= min(means.values())
