@@ -29,7 +29,7 @@ def test_the_events_of_a_training_are_written_once_and_in_order(stage: Stage) ->
     try:
         drained, cancelled = stage.submit("runs"), stage.submit("runs")
         stage.start()
-        stage.start(HEALTH_PORT="0")
+        stage.start()
         for model in (drained, cancelled):
             stage.wait(lambda model=model: "Waiting" in reasons(stage, model))
     finally:

@@ -88,7 +88,7 @@ def test_two_dispatchers_share_a_queue_and_double_nothing(stage: Stage) -> None:
     for model in models[:10]:
         stage.send(model)
     stage.start()
-    stage.start(HEALTH_PORT="0")
+    stage.start()
     for model in models:
         stage.wait_status(model, "Completed", 90)
         assert [e.status for e in stage.portal.model(model).history].count("Completed") == 1

@@ -151,7 +151,7 @@ def test_explain_tells_each_state_of_a_model_who_holds_it_and_what_to_do(stage: 
 def test_list_has_every_state_as_the_page_does_and_is_bounded(stage: Stage) -> None:
     runs, bad = stage.submit("runs"), stage.submit("invalid")
     stage.start()
-    stage.start(HEALTH_PORT="0")
+    stage.start()
     stage.wait(lambda: stage.running(runs))
     stage.wait(lambda: (job := stage.job(bad)) and "training-dispatcher/reported-at" in job["metadata"]["annotations"])
     code, out, _ = stage.cli("list")
@@ -173,7 +173,7 @@ def test_list_has_every_state_as_the_page_does_and_is_bounded(stage: Stage) -> N
 
 def test_a_request_is_submitted_followed_and_sent_once_more(stage: Stage) -> None:
     stage.start()
-    stage.start(HEALTH_PORT="0")
+    stage.start()
     stage.portal.set_model("tail-1", "Created")
     code, out, _ = stage.cli("submit", "model-tail-1", "--follow", "--timeout", "60")
     assert code == 1, out

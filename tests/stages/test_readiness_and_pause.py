@@ -66,7 +66,7 @@ def test_a_pause_holds_for_two_replicas_and_through_a_restart_until_it_is_resume
     monkeypatch.setattr(pausing, "_ALL_HAVE_LOOKED", 3.0)
     runs = stage.submit("runs")
     first = stage.start()
-    stage.start(HEALTH_PORT="0")
+    stage.start()
     stage.wait(lambda: stage.running(runs))
 
     code, said, err = stage.cli("drain", "--reason", "storage moves")
@@ -135,7 +135,7 @@ def test_a_dispatcher_of_another_namespace_on_the_same_queue_is_named(stage: Sta
     stage.cluster.create_namespace(other)
     stage.start(NAMESPACE=other)
     stage.wait(lambda: readyz(stage)[0] == 200 and stage.queue.metadata())
-    stage.start(HEALTH_PORT="0")
+    stage.start()
     stage.wait(lambda: f"Dispatchers of namespace {other} read this queue, too" in stage.log())
     stage.processes[0].stop()
     model = stage.submit("done", status="Processing")

@@ -58,7 +58,7 @@ def test_what_one_version_has_launched_the_other_goes_on_with_and_both_work_side
     stage.wait(lambda: stage.running(runs))
     uid = objects.uid_of(stage.job(runs) or {})
 
-    stage.start(HEALTH_PORT="0", **after)
+    stage.start(**after)
     together = [stage.submit(kind) for kind in ("done", "invalid", "done", "invalid")]
     for model in together:
         stage.wait_status(model, "Failed" if model.startswith("invalid") else "Completed")

@@ -117,10 +117,13 @@ class Stage:
         # What `dispatcher check --in-pod` must not reach; port 1 of this machine is closed.
         self.forbidden: dict[str, tuple[str, int]] = {"the cloud's metadata service": ("127.0.0.1", 1)}
         self.processes: list[Service] = []
+        self._has_port: Service | None = None
 
     def start(self, ready: bool = True, **settings: str) -> Service:
-        """Start a dispatcher with `settings` over the usual ones."""
+        """Start a dispatcher with `settings` over the usual ones; one at a time has `self.port`, a second one any other."""
         self.write_template()
+        if self._has_port is not None and self._has_port.returncode is None:
+            settings = {"HEALTH_PORT": "0"} | settings
         number = len(self.processes)
         service = Service(
             f"dispatcher-{number}",
@@ -130,6 +133,8 @@ class Stage:
             cwd=self.folder,
         ).start()
         self.processes.append(service)
+        if "HEALTH_PORT" not in settings:
+            self._has_port = service
         if ready:
             service.wait_ready(lambda: self.log(number).count("Settings:") or None)
         return service
