@@ -120,7 +120,7 @@ class Stage:
         self._has_port: Service | None = None
 
     def start(self, ready: bool = True, **settings: str) -> Service:
-        """Start a dispatcher with `settings` over the usual ones; one at a time has `self.port`, a second one any other."""
+        """Start a dispatcher with `settings` over the usual ones; only one at a time has `self.port`."""
         self.write_template()
         if self._has_port is not None and self._has_port.returncode is None:
             settings = {"HEALTH_PORT": "0"} | settings
