@@ -11,7 +11,6 @@ from dispatcher.decisions import pod_failure
 from dispatcher.decisions.pod_failure import Verdict
 from portal_client.messages import AGAIN
 
-_LAST_DELETION = 2.0
 _SENTENCE = "The training was stopped before it finished, and its program ended as if it had succeeded"
 INTERRUPTED = Verdict("Interrupted", f"{_SENTENCE}. {AGAIN}")
 
@@ -40,7 +39,7 @@ def interrupted(pods: Iterable[Pod]) -> bool:
     return any(
         pod.trainer_end.exit_code == 0
         and not reports_completed(pod)
-        and (pod_failure.disruption(pod) is not None or deleted_while_running(pod))
+        and (pod_failure.disruption(pod) is not None or pod_failure.deleted_while_running(pod, pod.trainer_end))
         for pod in pods
     )
 
@@ -52,12 +51,3 @@ def unheard_until(pods: Iterable[Pod], lag: float) -> float:
     """
     finished = (objects.timestamp(pod.trainer_end.finished_at) for pod in pods if pod_failure.trainer_word(pod) is None)
     return max((at + lag for at in finished if at is not None), default=0.0)
-
-
-def deleted_while_running(pod: Pod) -> bool:
-    gone, finished = pod.gone_at, objects.timestamp(pod.trainer_end.finished_at)
-    if gone is None:
-        return False
-    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
-    grace = max(pod.metadata.deletion_grace_period_seconds, _LAST_DELETION)
-    return finished is None or finished >= gone - grace

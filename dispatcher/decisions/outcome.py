@@ -266,7 +266,7 @@ def _own_end_of(job: Job, pod: Pod, stopped_at: float | None) -> Ended | None:
     finished = objects.timestamp(pod.trainer_end.finished_at)
     before = stopped_at is not None and finished is not None and finished < stopped_at
     # A program that ends with 0 on SIGTERM does so after it was told to.
-    return _judged(job, pod) if before and not ends.deleted_while_running(pod) else None
+    return _judged(job, pod) if before and not pod_failure.deleted_while_running(pod, pod.trainer_end) else None
 
 
 def _suspended(job: Job) -> Going:

@@ -10,6 +10,7 @@ import re
 import signal
 from dataclasses import dataclass
 
+from dispatcher.cluster.objects import timestamp
 from dispatcher.cluster.pods import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.containers import is_sidecar
@@ -46,6 +47,7 @@ _COMMAND = re.compile(r'container process: (?:error during container init: )?exe
 _GPU_RUNTIME = ("nvidia", "libcuda", "cdi device", "/dev/kfd", "/dev/dri", "driver/library version mismatch")
 # Exit codes of a program that ended because it was told to (SIGKILL, SIGTERM).
 _BY_DELETION = (137, 143)
+_LAST_DELETION = 2.0
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,22 @@ def _by_kubernetes(pod: Pod, ended: Terminated, container: str) -> Verdict | Non
         text = quoted(ended.message) if reason == "ContainerStatusUnknown" else _tail(ended.message)
         sentence = f"{node_of(pod).capitalize()} lost the {container} and does not know how it ended ({reason})"
         return Verdict("ContainerLost", f"{sentence}{': ' if text else ''}{text.rstrip('. ')}. {AGAIN}")
-    if ended.exit_code == 137 and pod.is_deleting:
+    if ended.exit_code == 137 and deleted_while_running(pod, ended):
         return _deleted()
     return None
+
+
+def deleted_while_running(pod: Pod, ended: Terminated) -> bool:
+    """Whether this container of it ended after somebody asked for the pod's deletion: an earlier end has its own cause.
+
+    One whose end has no time counts as stopped by the deletion.
+    """
+    gone, finished = pod.gone_at, timestamp(ended.finished_at)
+    if gone is None:
+        return False
+    # The kubelet's last deletion, with a grace period of 0, comes a second after the container's end (recorded).
+    grace = max(pod.metadata.deletion_grace_period_seconds, _LAST_DELETION)
+    return finished is None or finished >= gone - grace
 
 
 def _deleted() -> Verdict:
@@ -160,7 +175,7 @@ def _never_ran(pod: Pod) -> Verdict:
         title = f"init container {container.name}"
         if reason in _NODE_SHUTDOWN:
             return _node_shutdown(pod)
-        if pod.is_deleting and ended.exit_code in _BY_DELETION:
+        if ended.exit_code in _BY_DELETION and deleted_while_running(pod, ended):
             return _deleted()
         if (said := _by_kubernetes(pod, ended, title)) is not None:
             return said

@@ -129,6 +129,8 @@ KINDS = (
         20,
         (Step(137),),
         Ending(FAILED, rf"The training process was killed from outside|{_REJECTED}"),
+        # Times have whole seconds: killed in the very second in which its node was drained.
+        disrupted=Ending(FAILED, "The training pod was deleted before it ended"),
     ),
     Kind("fails, then completes", 60, (_ends("Storage is out of reach", "StorageUnavailable", 201), _WELL), _COMPLETED),
     Kind(

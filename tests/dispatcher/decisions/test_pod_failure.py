@@ -140,6 +140,8 @@ def test_a_word_passes_no_secret_on() -> None:
         (a_pod(phase="Failed"), "PodLost", "node node-7"),
         (a_pod(phase="Failed", node=None), "PodLost", "its node"),
         (a_pod(phase="Running", deleted_at=T0), "PodDeleted", "deleted before it ended"),
+        (a_failed(137, deleted_at=T0 + 55), "PodDeleted", "deleted before it ended"),
+        (a_failed(137, deleted_at=T0 + 65), "Killed", "signal 9"),  # deleted with its node, when it had ended
         # Exit codes.
         (a_failed(64), "UsageError", "it left no message"),
         (a_failed(79, "loading\nTrace\n\n  RuntimeError: boom\n"), "UserCodeFailed", "Trace | RuntimeError: boom"),
