@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -124,13 +125,27 @@ class Real:
                 return found
 
     def _each(self, act: Callable[[Any], object], items: Iterable[object]) -> None:
+        """`act` on each, several at once, until one fails or the run is interrupted.
+
+        One task a thread: an interrupt in the middle of `submit` may leave a lock of the pool taken for ever, and
+        nothing would be cleared.
+        """
+        left, stop = iter(list(items)), threading.Event()
+
+        def work() -> None:
+            for item in left:
+                if stop.is_set():
+                    return
+                act(item)
+
         with ThreadPoolExecutor(_THREADS) as pool:
             try:
-                for done in [pool.submit(act, item) for item in items]:
-                    done.result()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
+                tasks = [pool.submit(work) for _ in range(_THREADS)]
+                wait(tasks, return_when=FIRST_EXCEPTION)
+            finally:
+                stop.set()
+        for task in tasks:
+            task.result()
 
     def _call(
         self, method: str, resource: str, path: str = "", body: object = None, accept: str = "application/json"
