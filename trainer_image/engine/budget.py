@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Of the budget, what is kept for the test and the report.
-RESERVE = 0.05
+# Of the budget, what is kept for the test and the report; what the test needs, as far as it is known, up to so much.
+RESERVE, MOST_RESERVE = 0.05, 0.5
 # What candidates may take together: this share of a short budget; of a long one so many seconds and a smaller share.
 CANDIDATES_SHARE = 0.35
 CANDIDATES_SECONDS, CANDIDATES_SHARE_OF_MORE = 30.0, 0.1
@@ -25,16 +25,17 @@ LEAST_MORE = 0.25
 @dataclass(frozen=True)
 class Budget:
     """seconds: that were given (train.time_budget). growth: training and validation rows over training rows; refit:
-    whether the network is to be trained once more on both."""
+    whether the network is to be trained once more on both; testing: what the test takes, by what validation took."""
 
     seconds: float
     growth: float
     refit: bool
+    testing: float = 0.0
 
     @property
     def total(self) -> float:
         """When all fits have to be over."""
-        return self.seconds * (1 - RESERVE)
+        return self.seconds - min(max(RESERVE * self.seconds, self.testing), MOST_RESERVE * self.seconds)
 
     @property
     def candidates(self) -> float:
@@ -66,6 +67,10 @@ class Pace:
         self._since, self._step, self._ends = seconds, step, ends
         self._allowed = max(0.0, ends - seconds)
         self._warm = False
+
+    def until(self, ends: float) -> None:
+        """The phase has to be over at another time than was thought."""
+        self._ends = ends
 
     def leave_out(self, seconds: float) -> None:
         """That was no step: compiling, say. The schedule must not become shorter for it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import torch
@@ -25,7 +25,7 @@ from trainer_image.engine.step import evaluate
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
-from trainer_image.tasks.base import Json, Problem, restored
+from trainer_image.tasks.base import Json, Problem, restored, rows_in
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
 
@@ -72,6 +72,8 @@ class Contest:
         self._modules: dict[str, nn.Module] = {}
         self._tensors: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}
+        # What asking each model about the validation split took.
+        self._asked: dict[str, float] = {}
 
     def search(self, at: Position, budget: Budget) -> None:
         """Fits all that the position does not know yet, on the training rows. Raises Terminated."""
@@ -101,7 +103,7 @@ class Contest:
         split, predictor = problem.splits["validation"], problem.predictor
         outputs = {name: self._of(name) for name in self._modules}
         if network is not None:
-            outputs[NETWORK] = evaluate(predictor, network, split, self._plan.device, self._watchdog.beat)
+            outputs[NETWORK] = self.ask(NETWORK, network)
         at.weights = blend.choose(predictor, outputs, split, problem.selection)
         parts = [outputs[name] for name in at.weights]
         mixed = predictor.blend(parts, list(at.weights.values())) if len(parts) > 1 else parts[0]
@@ -266,7 +268,18 @@ class Contest:
     def _of(self, name: str) -> Tensor:
         """Outputs on the validation split, of its first fit."""
         if name not in self._outputs:
-            split, device = self._problem.splits["validation"], self._plan.device
-            module = self._modules[name].to(device)
-            self._outputs[name] = evaluate(self._problem.predictor, module, split, device, self._watchdog.beat)
+            self._outputs[name] = self.ask(name, self._modules[name].to(self._plan.device))
         return self._outputs[name]
+
+    def ask(self, name: str, module: nn.Module) -> Tensor:
+        """What the model of this name predicts for the validation split."""
+        began, split = time.monotonic(), self._problem.splits["validation"]
+        outputs = evaluate(self._problem.predictor, module, split, self._plan.device, self._watchdog.beat)
+        self._asked[name] = time.monotonic() - began
+        return outputs
+
+    def testing(self, names: Collection[str] | None = None) -> float:
+        """Seconds that asking these models, None: all that are known, about the test split will take."""
+        rows = {split: rows_in(self._problem.splits[split]) for split in ("validation", "test")}
+        took = sum(seconds for name, seconds in self._asked.items() if names is None or name in names)
+        return took * rows["test"] / max(1, rows["validation"])

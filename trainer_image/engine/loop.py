@@ -29,7 +29,7 @@ from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.sizing import budget_of
 from trainer_image.engine.state import DONE, REFIT, SEARCH, Entry, warm_start
-from trainer_image.engine.step import Stepper, evaluate, on_device
+from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
@@ -49,7 +49,7 @@ class Engine:
     """Trains one problem. `run` raises TrainingDiverged, GpuOutOfMemory, ConfigInvalid or Terminated.
 
     record: takes one JSON-able record for metrics.jsonl; team: who else trains it; notes: said in the report;
-    size: of the network, where the problem has several
+    size: of the network, where the problem has several; began: when the time budget did, of `time.monotonic`
     """
 
     def __init__(
@@ -61,11 +61,13 @@ class Engine:
         team: Team,
         notes: Sequence[str] = (),
         size: str = "",
+        began: float | None = None,
     ) -> None:
         self.problem, self.plan, self.recipe, self.inputs = problem, plan, plan.recipe, inputs
         self._record, self._team = record, team
         self._watchdog = Watchdog(inputs.hang_seconds, inputs.last_resort)
-        self._began = self._reported = time.monotonic()
+        self._reported = time.monotonic()
+        self._began = self._reported if began is None else began
         self._seconds_before = self._phase_ends = 0.0
         self._pace = Pace(0.0, 0, 0.0)
         torch.manual_seed(plan.seed)
@@ -147,12 +149,18 @@ class Engine:
             if at.candidates:
                 # Of a training that is killed early, what its candidates took is not lost.
                 self._save_if_due(epoch_ended=True)
-        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.seconds(at, fitted=True))
+        self._share_time()
         if contest.network:
             self._phase()
             self.state.judged.load_state_dict(self._best())
         contest.weights(at, self.state.judged if contest.network else None)
         self._begin_refit_or_end()
+
+    def _share_time(self) -> None:
+        """When the search has to be over, by what is known by now of what comes after it."""
+        at, contest = self.state.at, self._contest
+        self._budget = replace(self._budget, testing=contest.testing())
+        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.seconds(at, fitted=True))
 
     def _refit(self) -> None:
         """What is published, once more on training and validation rows together."""
@@ -309,8 +317,9 @@ class Engine:
 
     def _validate(self) -> Figures:
         at, split = self.state.at, self.problem.splits["validation"]
-        beat = self._watchdog.beat
-        outputs = evaluate(self.problem.predictor, self.state.judged, split, self.plan.device, beat)
+        outputs = self._contest.ask(NETWORK, self.state.judged)
+        self._share_time()
+        self._pace.until(self._phase_ends)
         if not torch.isfinite(outputs).all():
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = self.problem.predictor.score(outputs, split)
@@ -324,6 +333,7 @@ class Engine:
     def _begin_refit_or_end(self) -> None:
         """After the search: what is published once more on all rows, as far as validation chose and time allows."""
         at = self.state.at
+        self._budget = replace(self._budget, testing=self._contest.testing(at.weights))
         left = self._budget.total - self._seconds()
         at.again = []
         for entry in at.candidates:

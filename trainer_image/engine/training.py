@@ -157,7 +157,7 @@ def _fit(
             raise Terminated("Stopped on request before the first step", step=0)
         if inputs.checkpoints:
             inputs = replace(inputs, checkpoints=sizing.Remembered(inputs.checkpoints))
-        size, of_size = "", list[str]()
+        size, of_size, began = "", list[str](), time.monotonic()
 
         def resize(world: int) -> str:
             nonlocal size, of_size
@@ -172,7 +172,7 @@ def _fit(
         if size:
             plan = plan_for(problem.recipe)
         notes = [*inputs.notes, *unlike_asked(device, inputs.device, inputs.gpus), *notes, *of_size]
-        fitted = Engine(problem, plan, inputs, record, team, notes, size).run()
+        fitted = Engine(problem, plan, inputs, record, team, notes, size, began).run()
     phases["train"] = fitted.seconds
     return problem, plan, fitted
 
