@@ -38,10 +38,12 @@ class NgramCandidate(Candidate):
         self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Any]] | None:
         begun = time.monotonic()
+        # While the order is chosen, the other half is for what is asked of the model afterwards.
+        seconds = allowance.seconds / 2 if chosen is None else allowance.seconds
 
         def go_on() -> bool:
             allowance.beat()
-            return not allowance.stop.is_set() and time.monotonic() - begun < allowance.seconds / 2
+            return not allowance.stop.is_set() and time.monotonic() - begun < seconds
 
         train = [text for split in fit_on for text in self._documents[split]]
         size = sum(map(len, train))
@@ -53,10 +55,11 @@ class NgramCandidate(Candidate):
         validation = ngrams.sample(self._documents["validation"], most) if chosen is None else None
         order = kneser_ney.MOST_ORDER if chosen is None else int(chosen["order"])
         orders = kneser_ney.counted(train, validation, order, go_on) if train and go_on() else []
-        if len(orders) < 3 or allowance.stop.is_set():
+        # Once more with shorter contexts than validation chose would be a worse model.
+        if not orders or (chosen is not None and len(orders) <= order) or allowance.stop.is_set():
             self.note = "the time budget is too short to count n-grams"
             return None
-        order = len(orders) - 1 if chosen is None else order
+        order = len(orders) - 1
         orders = kneser_ney.pruned(orders)
         shapes = [(len(order.contexts), len(order.following)) for order in orders]
         model = KneserNey(shapes)
@@ -79,30 +82,24 @@ class Mixture(nn.Module):
         self.models = nn.ModuleList(models)
         self.weights = tuple(weights)
 
-    def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, matches: Tensor, places: Tensor) -> Tensor:
         logs = [
-            model(tokens, matches).float().log_softmax(-1) + math.log(weight)
-            for model, weight in zip(self.models, self.weights, strict=True)
-        ]
-        return torch.stack(logs).logsumexp(0)
-
-    def after(self, tokens: Tensor, matches: Tensor, last: Tensor) -> Tensor:
-        """(rows, VOCABULARY): what `forward` says at the positions `last` (rows,)."""
-        logs = [
-            after(model, tokens, matches, last).float().log_softmax(-1) + math.log(weight)
+            predicted(model, tokens, matches, places) + math.log(weight)
             for model, weight in zip(self.models, self.weights, strict=True)
         ]
         return torch.stack(logs).logsumexp(0)
 
 
-def after(model: nn.Module, tokens: Tensor, matches: Tensor, last: Tensor) -> Tensor:
-    """(rows, VOCABULARY): logits of what follows the positions `last` (rows,) by a model of any kind."""
+def predicted(model: nn.Module, tokens: Tensor, matches: Tensor, places: Tensor) -> Tensor:
+    """(n, VOCABULARY): logarithms of the probabilities of what follows the places (n,), which are counted from the
+    first of the rows on, by a model of any kind."""
     if isinstance(model, Mixture):
-        return model.after(tokens, matches, last)
-    if isinstance(model, KneserNey):
-        return model.after(tokens, last)
-    logits: Tensor = model(tokens, matches)[torch.arange(len(last), device=last.device), last]
-    return logits
+        logs: Tensor = model(tokens, matches, places)
+    elif isinstance(model, KneserNey):
+        logs = model(tokens, places)
+    else:
+        logs = model(tokens, matches).flatten(0, 1).index_select(0, places).float().log_softmax(-1)
+    return logs
 
 
 def blended(outputs: Sequence[Tensor], weights: Sequence[float], first: int) -> Tensor:

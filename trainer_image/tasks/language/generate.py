@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from trainer_image.tasks.language.candidates import after
+from trainer_image.tasks.language.candidates import predicted
 from trainer_image.tasks.language.network import LanguageSizes
 from trainer_image.tasks.language.windows import MARK, find_matches, stream
 
@@ -43,21 +43,20 @@ def continue_texts(
         tokens, matches = (
             torch.tensor(part, device=device) for part in zip(*(t.window(longest) for t in going), strict=True)
         )
-        last = torch.tensor([text.last for text in going], device=device)
-        logits = after(model, tokens, matches, last).float().cpu()
-        drawn = _drawn(logits, temperature, random)
+        last = torch.tensor([row * longest + text.last for row, text in enumerate(going)], device=device)
+        drawn = _drawn(predicted(model, tokens, matches, last).cpu(), temperature, random)
         for text, token in zip(going, drawn.flatten().tolist(), strict=True):
             text.add(token)
     model.train(was_training)
     return [bytes(text.content[len(prompt) :]) for text, prompt in zip(texts, prompts, strict=True)]
 
 
-def _drawn(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    logits = torch.nan_to_num(logits, nan=-1e30)  # a stranger's weights may compute no number
+def _drawn(logs: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    logs = torch.nan_to_num(logs, nan=-1e30)  # a stranger's weights may compute no number
     if temperature == 0:
-        return logits.argmax(-1)
+        return logs.argmax(-1)
     # From the likeliest on: a low temperature must not make infinities of which a difference is no number.
-    scaled = (logits - logits.amax(-1, keepdim=True)).double() / temperature
+    scaled = (logs - logs.amax(-1, keepdim=True)).double() / temperature
     return torch.multinomial(torch.softmax(scaled, -1), 1, generator=random)
 
 

@@ -33,8 +33,9 @@ KEPT_ORDER = 3
 # Bits a byte that a longer context has to bring, for which a model is twice as large.
 WORTH = 0.004
 TOKEN_BITS = 9
-# Positions whose distributions are computed at a time: 4 MiB of them.
-PORTION = 4096
+# Positions whose distributions are computed at a time: 4 MiB of them. Contexts up to SHARED tokens have their
+# distribution computed once for all of these.
+PORTION, SHARED = 4096, 2
 _BASE = 0x5851F42D4C957F2D
 _MIX = 0x2545F4914F6CDD1D
 
@@ -194,25 +195,33 @@ class OrderTable(nn.Module):
         for name, tensor in self.named_buffers():
             tensor.copy_(torch.from_numpy(getattr(order, name)))
 
-    def refine(self, contexts: Tensor, chance: Tensor) -> None:
-        """Turns the distributions (n, VOCABULARY) that shorter contexts gave into those after these contexts (n,)."""
-        tables = dict(self.named_buffers())
-        sought = tables["contexts"]
+    def find(self, contexts: Tensor) -> tuple[Tensor, Tensor]:
+        """(positions among these contexts (n,) that are known; where each of those is in the tables)"""
+        sought: Tensor = self.get_buffer("contexts")
         place = torch.searchsorted(sought, contexts).clamp(max=len(sought) - 1)
         known = (sought[place] == contexts).nonzero().flatten()
-        place = place[known]
-        first, end = tables["ends"][place].long(), tables["ends"][place + 1].long()
+        return known, place[known]
+
+    def pairs(self, known: Tensor, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of contexts at these places in the tables, one after another: (whose, of `known`; token; probability) of each
+        pair."""
+        first, end = self.get_buffer("ends")[place].long(), self.get_buffer("ends")[place + 1].long()
         sizes = end - first
-        chance[known] *= tables["backoff"][place][:, None]
-        # Each known context's pairs, one after another.
+        before = sizes.cumsum(0) - sizes
+        pair = torch.arange(int(sizes.sum()), device=place.device) + torch.repeat_interleave(first - before, sizes)
         row = torch.repeat_interleave(known, sizes)
-        offset = torch.arange(len(row), device=row.device) - torch.repeat_interleave(sizes.cumsum(0) - sizes, sizes)
-        pair = torch.repeat_interleave(first, sizes) + offset
-        chance[row, tables["following"][pair].long()] += tables["chance"][pair]
+        return row, self.get_buffer("following")[pair].long(), self.get_buffer("chance")[pair]
+
+    def refine(self, contexts: Tensor, chance: Tensor) -> None:
+        """Turns the distributions (n, VOCABULARY) that shorter contexts gave into those after these contexts (n,)."""
+        known, place = self.find(contexts)
+        chance[known] *= self.get_buffer("backoff")[place][:, None]
+        _add(chance, *self.pairs(known, place))
 
 
 class KneserNey(nn.Module):
-    """tokens (rows, length) int64 → logarithms of probabilities (rows, length, VOCABULARY); ignores matches."""
+    """tokens (rows, length) int64, places (n,) → logarithms of probabilities (n, VOCABULARY) of what follows these
+    positions, which are counted from the first row on."""
 
     def __init__(self, shapes: Sequence[tuple[int, int]]) -> None:
         """shapes: contexts and pairs of each order."""
@@ -221,32 +230,56 @@ class KneserNey(nn.Module):
         # The device of the module, for who asks; nothing is trained.
         self.base = nn.Parameter(torch.full((VOCABULARY,), 1 / VOCABULARY), requires_grad=False)
 
-    def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
-        rows, length = tokens.shape
+    def forward(self, tokens: Tensor, places: Tensor) -> Tensor:
+        contexts = self._contexts(tokens, places)
+        found = self.base.new_empty(len(places), VOCABULARY)
+        portions = (torch.split(each, PORTION) for each in (found, *contexts))
+        for logs, *part in zip(*portions, strict=True):
+            torch.log(self._chances(part).clamp_(min=1e-12), out=logs)
+        return found
+
+    def _contexts(self, tokens: Tensor, places: Tensor) -> list[Tensor]:
+        """The hashes (n,) of what stands before, of one length after another."""
         padded = tokens + 1
         hashed = torch.zeros_like(tokens)
         contexts = []
         for size in range(len(self.orders)):
-            mixed = (hashed ^ _shifted(hashed, 31)) * _MIX
-            contexts.append(_shifted(mixed, 1 + TOKEN_BITS).flatten())
+            here = hashed.flatten().index_select(0, places)
+            contexts.append(_shifted((here ^ _shifted(here, 31)) * _MIX, 1 + TOKEN_BITS))
             hashed = hashed + padded * _signed(pow(_BASE, size + 1, 2**64))
             # Before the window's first token, a MARK where it begins a document, stands the same again.
             padded = torch.cat([padded[:, :1], padded[:, :-1]], 1)
-        found = []
-        for at in range(0, rows * length, PORTION):
-            chance = self.base.repeat(min(PORTION, rows * length - at), 1)
-            for order, context in zip(self.orders, contexts, strict=True):
-                assert isinstance(order, OrderTable)
-                order.refine(context[at : at + PORTION], chance)
-            found.append(chance.clamp(min=1e-12).log())
-        return torch.cat(found).view(rows, length, VOCABULARY)
+        return contexts
 
-    def after(self, tokens: Tensor, last: Tensor) -> Tensor:
-        """(rows, VOCABULARY): what `forward` says at the positions `last` (rows,) alone, for far less work."""
-        back = torch.arange(len(self.orders) - 1, -1, -1, device=tokens.device)
-        near = tokens.gather(1, (last[:, None] - back).clamp(min=0))
-        found: Tensor = self(near, near)[:, -1]
-        return found
+    def _chances(self, contexts: Sequence[Tensor]) -> Tensor:
+        """(n, VOCABULARY); contexts: (n,) of each length. What a short context is followed by is much, and the same
+        wherever it stands: computed once. A long one's is little, and only that is touched."""
+        orders = list(self.orders)
+        chance, owner = self.base[None].clone(), torch.zeros_like(contexts[0])
+        for order, context in zip(orders[: SHARED + 1], contexts, strict=False):
+            assert isinstance(order, OrderTable)
+            kinds, place = torch.unique(context, return_inverse=True)
+            # The shorter context of each kind, by any position that has it: all have the same.
+            chance = chance.index_select(0, torch.zeros_like(kinds).scatter_(0, place, owner))
+            order.refine(kinds, chance)
+            owner = place
+        added = []
+        factor = self.base.new_ones(len(owner))
+        for order, context in zip(orders[:SHARED:-1], contexts[:SHARED:-1], strict=True):
+            assert isinstance(order, OrderTable)
+            known, place = order.find(context)
+            row, token, found = order.pairs(known, place)
+            added.append((row, token, found * factor[row]))
+            factor[known] *= order.get_buffer("backoff")[place]
+        chance = chance.index_select(0, owner).mul_(factor[:, None])
+        for row, token, found in added:
+            _add(chance, row, token, found)
+        return chance
+
+
+def _add(chance: Tensor, row: Tensor, token: Tensor, found: Tensor) -> None:
+    """Adds to places of a table (n, VOCABULARY), none of them twice."""
+    chance.view(-1).index_add_(0, row * VOCABULARY + token, found)
 
 
 def _signed(value: int) -> int:

@@ -14,8 +14,10 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import MANY_ROWS, assign, group_numbers
-from trainer_image.data.text_reader import Fields, find_texts, read_texts
+from trainer_image.data.text_folders import Fields
+from trainer_image.data.text_reader import find_texts, read_readable, read_texts
 from trainer_image.data.text_store import TextKeeper, Texts
+from trainer_image.data.unpacking import looked_into
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import metrics
@@ -37,7 +39,7 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.language import candidates as language_candidates
 from trainer_image.tasks.language import ngrams as language_ngrams
-from trainer_image.tasks.language.candidates import Mixture, NgramCandidate
+from trainer_image.tasks.language.candidates import Mixture, NgramCandidate, predicted
 from trainer_image.tasks.language.chunks import FEW_DOCUMENTS, pieces
 from trainer_image.tasks.language.generate import continue_texts, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
@@ -90,12 +92,14 @@ class LanguagePredictor(Predictor):
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """(rows, 4 + context): document, bytes scored in this window, their nats, how many of them were the likeliest
         byte; and the logarithm of each scored byte's probability, 0 at positions that are not scored."""
-        logits: Tensor = model(batch["tokens"][:, :-1].long(), batch["matches"].long()).float()
-        targets = batch["tokens"][:, 1:].long()
-        counted = scored(batch)
-        nats = functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none") * counted
-        hits = (logits.argmax(-1) == targets) & counted
-        sums = [batch["document"].float(), counted.sum(1).float(), nats.sum(1), hits.sum(1).float()]
+        targets, counted = batch["tokens"][:, 1:].long(), scored(batch)
+        places = counted.flatten().nonzero().flatten()
+        logs = predicted(model, batch["tokens"][:, :-1].long(), batch["matches"].long(), places)
+        wanted = targets.flatten()[places]
+        nothing = torch.zeros(counted.numel(), device=places.device)
+        nats = nothing.index_put((places,), -logs.gather(1, wanted[:, None])[:, 0]).view(counted.shape)
+        hits = nothing.index_put((places,), (logs.argmax(-1) == wanted).float()).view(counted.shape)
+        sums = [batch["document"].float(), counted.sum(1).float(), nats.sum(1), hits.sum(1)]
         return torch.cat([torch.stack(sums, 1), -nats], 1)
 
     def blend(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -111,16 +115,23 @@ class LanguagePredictor(Predictor):
 
     def read(self, data: Path, limits: Limits) -> Rows:
         """A file, or a dataset's test split where it has one. The names are the documents', not the windows'."""
-        found = find_texts(data, plain=True)
         scratch = Scratch()
+        data, notes = looked_into(data, limits, scratch, lambda name: True)
+        found = find_texts(data, plain=True)
         keeper = TextKeeper(scratch)
-        read_texts(found.test or found.train, data, Fields(self.field), limits, keeper)
+        notes += read_readable(found.test or found.train, data, Fields(self.field), limits, keeper)
         texts = keeper.texts()
-        texts = texts.select(np.flatnonzero(texts.sizes))
-        if not len(texts):
+        full = np.flatnonzero(texts.sizes)
+        if not len(full):
             raise invalid(data.name, "holds no text")
+        if len(full) < len(texts):
+            [first] = texts.names(np.flatnonzero(texts.sizes == 0)[:1])
+            notes.append(
+                f"{len(texts) - len(full)} of {len(texts)} texts are empty and left out, the first is {first}."
+            )
+        texts = texts.select(full)
         tensors = scoring_windows(texts.contents(), self.sizes.context, self.sizes.matches, scratch)
-        return Rows(tensors, texts.names(), labelled=True)
+        return Rows(tensors, texts.names(), labelled=True, notes=notes)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         """One line a document."""
@@ -151,8 +162,9 @@ class LanguageProblem(Problem):
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", group=settings.group)
-        self.notes, self.warnings = [], []
+        self.warnings = []
         scratch, keeper = settings.scratch, TextKeeper(settings.scratch)
+        data, self.notes = looked_into(data, settings.limits, scratch, lambda name: True)
         parts = {
             split: (files, read_texts(files, data, fields, settings.limits, keeper))
             for split, files in find_texts(data, plain=True).splits.items()
