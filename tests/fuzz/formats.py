@@ -408,7 +408,7 @@ def model(task: str) -> Model:
     import torch
     from safetensors.torch import save
 
-    from trainer_image.data.text_reader import Fields
+    from trainer_image.data.text_folders import Fields
     from trainer_image.tasks.base import Predictor
     from trainer_image.tasks.image.network import ImageSizes, Scaling
     from trainer_image.tasks.image.task import ImagePredictor

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from trainer_image.errors import DatasetInvalid, invalid
+from trainer_image.errors import DatasetInvalid, TrainerError, invalid
 
 # Enough bytes to recognise them.
 START_BYTES = 24
@@ -112,3 +113,11 @@ def check(name: str, start: bytes, what: str) -> None:
 def not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:
     """The error for a text in another encoding."""
     return invalid(name, f"row {row} is not UTF-8 (byte 0x{byte:02x}); save the file as UTF-8 (in Excel: CSV UTF-8)")
+
+
+def left_out(count: int, unread: Sequence[TrainerError], kind: str) -> list[str]:
+    """A note where some of `count` files to be predicted are none of a kind, which is in the plural."""
+    if not unread:
+        return []
+    why = unread[0].sentence.removeprefix("Invalid dataset: ")
+    return [f"{len(unread)} of {count} files are no {kind} and have no prediction, the first of them: {why}."]

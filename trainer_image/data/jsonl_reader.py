@@ -25,7 +25,7 @@ def read_jsonl(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHIN
     Read twice: a key may appear for the first time in the last line, and all batches have the same columns.
     """
     found: dict[str, None] = {}
-    for _, record in _records(name, path, limits):
+    for _, record in records(name, path, limits):
         if record.keys() - found.keys():
             found.update(dict.fromkeys(record))
             check_header(name, list(found), limits, wanted)
@@ -40,7 +40,7 @@ def read_jsonl(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHIN
         return
     rows: list[list[str | None]] = []
     size = 0
-    for number, record in _records(name, path, limits):
+    for number, record in records(name, path, limits):
         rows.append([cell(name, number, column, record.get(column)) for column in columns])
         size += sum(len(text) for text in rows[-1] if text)
         if size > cells.BLOCK_BYTES or len(rows) >= batch_rows(len(columns)):
@@ -50,7 +50,7 @@ def read_jsonl(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHIN
         yield from finished(name, _batch(columns, rows), limits)
 
 
-def _records(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
+def records(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[str, Any]]]:
     """As `objects`; of a JSON document the objects in it, numbered from 1."""
     if json_documents.is_document(name, path, limits):
         yield from enumerate(json_documents.objects(name, path, limits), 1)

@@ -1,14 +1,31 @@
-"""Texts as one file each, in a folder for each class: `train/pos/1.txt`, or `pos/1.txt` where no split is named."""
+"""Texts as one file each: in a folder for each class, `train/pos/1.txt`, or `pos/1.txt` where no split is named; or
+named by a table that says their labels, `labels.csv` beside them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer_image.data.splits import NAMES, Found, visible
+from trainer_image.data import jsonl_reader
+from trainer_image.data.cells import Wanted, said_of
+from trainer_image.data.named_files import Index, file_column, label_column
+from trainer_image.data.splits import NAMES, Found, is_table, visible
+from trainer_image.data.table import is_json, read_table, stream_table
+from trainer_image.errors import invalid
+from trainer_image.limits import Limits
 
 # Folders beside those of the classes that say of themselves that nobody has labelled what is in them.
 UNLABELLED = frozenset({"unsup", "unsupervised", "unlabeled", "unlabelled", "unlab"})
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The columns, or keys of JSON objects, that are read; None: not asked for."""
+
+    text: str = "text"
+    label: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +60,68 @@ def find_class_folders(data: Path) -> ClassFolders | None:
         return None
     notes = [f"Texts without a label were not used: {', '.join(left_out)}."] if left_out else []
     return ClassFolders(Found(**files), classes, notes)
+
+
+def find_named(
+    data: Path, tables: Mapping[str, Sequence[Path]], fields: Fields, limits: Limits, *, labelled: bool
+) -> ClassFolders | None:
+    """The files that the tables of each split name; None where those of the training split hold the texts themselves,
+    or name no file. labelled: whether the training split has to have labels
+
+    Raises DatasetInvalid for a table that cannot be read, or that labels one file in two ways.
+    """
+    texts = [path for path in files_below(data) if not is_table(path)]
+    if not texts:
+        return None
+    index = Index(((path.relative_to(data).as_posix(), path) for path in texts), "texts")
+    files: dict[str, tuple[Path, ...]] = {}
+    classes: dict[Path, str] = {}
+    notes: list[str] = []
+    for split, of in tables.items():
+        named: dict[Path, str | None] = {}
+        for table in of:
+            name = table.relative_to(data).as_posix()
+            named |= _named(name, table, index, fields, limits, notes, needed=labelled and split == "train")
+        if not named and split == "train":
+            return None
+        if named:
+            files[split] = tuple(named)
+            classes |= {path: label for path, label in named.items() if label is not None}
+    if unnamed := len(texts) - len({path for found in files.values() for path in found}):
+        notes.append(f"{unnamed} files that no table names were left out.")
+    return ClassFolders(Found(**files), classes, notes)
+
+
+def _named(
+    name: str, path: Path, index: Index[Path], fields: Fields, limits: Limits, notes: list[str], *, needed: bool
+) -> dict[Path, str | None]:
+    """The files that a table names, in its order, and their labels; none where it is a table of something else."""
+    columns = _columns(name, path, limits)
+    file = file_column(columns)
+    if fields.text in columns or file is None:
+        return {}
+    label = label_column(name, columns, file, None if fields.label == "label" else fields.label, needed=needed)
+    wanted = Wanted(also=(file, label) if label else (file,), others=False)
+    table = read_table([(name, path)], limits, wanted=wanted)
+    labels = table.columns[label].to_pylist() if label else [None] * table.rows
+    found: dict[Path, str | None] = {}
+    unknown = 0
+    for row, (cell, given) in enumerate(zip(table.columns[file].to_pylist(), labels, strict=True), 1):
+        file_named = index.find(name, row, cell) if cell else None
+        if file_named is None:
+            unknown += 1
+        elif found.setdefault(file_named, given) != given:
+            raise invalid(name, f"labels '{cell}' as '{found[file_named]}' and as '{given}'")
+    if found and unknown:
+        notes.append(f"{name}: {unknown} rows name no file that is there and were left out.")
+    return found
+
+
+def _columns(name: str, path: Path, limits: Limits) -> list[str]:
+    if is_json(path):
+        first = next(jsonl_reader.records(name, path, limits), None)
+        return list(first[1]) if first else []
+    return said_of(next(stream_table(name, path, limits, Wanted(others=False))))[0]
 
 
 def files_below(folder: Path) -> list[Path]:

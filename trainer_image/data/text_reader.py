@@ -12,18 +12,18 @@ import difflib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from trainer_image.data import cells, file_kinds
+from trainer_image.data.cells import Wanted, said_of
 from trainer_image.data.encodings import open_utf8, remark
 from trainer_image.data.jsonl_reader import lines
-from trainer_image.data.splits import Found, by_split, is_table, visible
+from trainer_image.data.splits import NAMES, Found, by_split, is_table, visible
 from trainer_image.data.table import is_json, is_jsonl, no_such_column, stream_table
-from trainer_image.data.text_folders import ClassFolders, files_below, find_class_folders
+from trainer_image.data.text_folders import ClassFolders, Fields, files_below, find_class_folders, find_named
 from trainer_image.data.text_store import Source, Text, TextKeeper
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
@@ -31,15 +31,6 @@ from trainer_image.limits import Limits
 BLOCK_BYTES = 1024**2
 # Cells of a table that are Python objects at a time.
 CELLS = 1024
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The columns, or keys of JSON objects, that are read; None: not asked for."""
-
-    text: str = "text"
-    label: str | None = None
-    group: str | None = None
 
 
 def find_texts(data: Path, *, plain: bool) -> Found:
@@ -55,34 +46,44 @@ def find_texts(data: Path, *, plain: bool) -> Found:
     return Found(**splits)
 
 
-def find_labelled(data: Path) -> ClassFolders:
-    """The files of each split as `find_texts` finds them, or, where there is no table, folders of classes."""
+def find_labelled(data: Path, fields: Fields, limits: Limits, *, labelled: bool = True) -> ClassFolders:
+    """The files of each split as `find_texts` finds them, those that tables name, or, where there is no table, folders
+    of classes. labelled: whether training texts have to have labels"""
     if data.is_file():
         return ClassFolders(Found((data,)))
     splits = _split_files(data, plain=False)
     if splits.get("train"):
-        return ClassFolders(Found(**splits))
+        return find_named(data, splits, fields, limits, labelled=labelled) or ClassFolders(Found(**splits))
     folders = find_class_folders(data)
     if folders is None:
         raise _nothing(data, "train.jsonl, train.csv", "with such files, or with a folder of text files for each class")
     return folders
 
 
-def find_unlabelled(data: Path) -> ClassFolders:
+def find_unlabelled(data: Path, fields: Fields, limits: Limits) -> ClassFolders:
     """What is to be predicted: a dataset as `find_labelled` finds it, or a folder of texts, one file each."""
-    try:
-        return find_labelled(data)
-    except DatasetInvalid:
+    if not data.is_file() and not _split_files(data, plain=False).get("train") and find_class_folders(data) is None:
         return ClassFolders(find_texts(data, plain=True))
+    return find_labelled(data, fields, limits, labelled=False)
 
 
 def _split_files(data: Path, plain: bool) -> dict[str, tuple[Path, ...]]:
+    data = _top_of(data, plain)
     splits, rest = by_split(
         data,
         lambda path: [f for f in ([path] if path.is_file() else files_below(path)) if plain or is_table(f)],
         lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
     )
     return splits or {"train": rest}
+
+
+def _top_of(data: Path, plain: bool) -> Path:
+    """The folder that holds the dataset: of one folder beside which nothing is read, the inner one."""
+    while True:
+        found = [path for path in visible(data) if path.is_dir() or plain or is_table(path)]
+        if len(found) != 1 or found[0].is_file() or found[0].name.lower() in NAMES:
+            return data
+        [data] = found
 
 
 def _nothing(data: Path, files: str, folder: str) -> DatasetInvalid:
@@ -124,17 +125,43 @@ def read_texts(
     return slice(first, len(keeper))
 
 
+def read_readable(
+    files: Sequence[Path],
+    root: Path,
+    fields: Fields,
+    limits: Limits,
+    keeper: TextKeeper,
+    classes: Mapping[Path, str] | None = None,
+) -> list[str]:
+    """`read_texts` of what is to be predicted: one file among several that is no text is left out, with a note. Notes
+    are the keeper's, too. Raises DatasetInvalid for a table, and where there is no text at all."""
+    unread: list[DatasetInvalid] = []
+    for path in files:
+        try:
+            read_texts([path], root, fields, limits, keeper, labelled=False, classes=classes)
+        except DatasetInvalid as error:
+            if is_table(path):
+                raise
+            unread.append(error)
+    if not len(keeper):
+        raise unread[0] if unread else invalid(root.name, "holds no texts")
+    return [*keeper.notes, *file_kinds.left_out(len(files), unread, "texts")]
+
+
 def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled: bool) -> Iterator[Text]:
     wanted = {key: column for key, column in vars(fields).items() if column}
     rows = itertools.count()
-    for batch in stream_table(name, path, limits):
+    read = Wanted((fields.text,), tuple(wanted.values()), others=False)
+    for number, batch in enumerate(stream_table(name, path, limits, read)):
         known = batch.schema.names
-        if not labelled and fields.label not in known:
-            wanted.pop("label", None)
-        for key, column in wanted.items():
-            if column not in known:
-                option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
-                raise no_such_column(name, column, option, known)
+        for key, column in [] if number else list(wanted.items()):
+            if column in known:
+                continue
+            if key == "label" and not labelled:
+                wanted.pop(key)
+                continue
+            option = {"text": "data.text", "label": "data.target", "group": "data.group"}[key]
+            raise no_such_column(name, column, option, [*said_of(batch)[0], *known])
         for start in range(0, batch.num_rows, CELLS):
             part: pa.RecordBatch = batch.slice(start, CELLS)
             columns = [part.column(column).to_pylist() for column in wanted.values()]

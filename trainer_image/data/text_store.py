@@ -126,7 +126,7 @@ class Contents(Sequence[memoryview]):
 class TextKeeper:
     """Takes texts, and moves to a file when they become too many for memory.
 
-    check: says what is wrong with a text, None if nothing; then reading ends with a DatasetInvalid
+    check: says why a text is left out, None where it is taken
     """
 
     def __init__(self, scratch: Scratch, check: Callable[[Text], str | None] = lambda text: None) -> None:
@@ -137,6 +137,8 @@ class TextKeeper:
         self._files: list[Source] = []
         # What is to be said about how the files were read.
         self.notes: list[str] = []
+        # Why texts were left out: how many, and an error that names the first.
+        self.left_out: dict[str, tuple[int, DatasetInvalid]] = {}
         self._labels: dict[str | None, int] = {None: -1}
         self._groups: dict[str | None, int] = {None: -1}
         self._columns = {name: array("q") for name in ("starts", "sizes", "file", "rows", "label", "group")}
@@ -149,26 +151,37 @@ class TextKeeper:
         self._files.append(source)
 
     def add(self, text: Text) -> None:
-        self._refuse(text)
-        self.write(text.content)
-        self.end(text.row, text.label, text.group)
+        if self._takes(text):
+            self.write(text.content)
+            self.end(text.row, text.label, text.group)
 
     def write_all(self, blocks: Iterable[bytes], label: str | None, group: str | None) -> None:
         """A whole file: what is wrong with it is found by its first block that is not empty."""
-        checked = False
-        for block in blocks:
-            if not checked and block.strip():
-                checked = True
-                self._refuse(Text(block, label=label, group=group))
-            self.write(block)
-        if not checked:
-            self._refuse(Text(b"", label=label, group=group))
-        self.end(0, label, group)
+        takes, checked = True, False
+        try:
+            for block in blocks:
+                if not checked and block.strip():
+                    checked, takes = True, self._takes(Text(block, label=label, group=group))
+                if not takes:
+                    break
+                self.write(block)
+            if not checked:
+                takes = self._takes(Text(b"", label=label, group=group))
+        except DatasetInvalid:
+            takes = False
+            raise
+        finally:
+            if takes:
+                self.end(0, label, group)
+            else:
+                self._begun = self._size  # what was written of it belongs to no text
 
-    def _refuse(self, text: Text) -> None:
-        """Raises DatasetInvalid where `check` finds something wrong."""
-        if why := self._check(text):
-            raise self._files[-1].error(text.row, why)
+    def _takes(self, text: Text) -> bool:
+        why = self._check(text)
+        if why:
+            count, first = self.left_out.get(why) or (0, self._files[-1].error(text.row, why))
+            self.left_out[why] = count + 1, first
+        return not why
 
     def write(self, block: bytes) -> None:
         """A part of the text that `end` ends."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.world.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
 from trainer_image.data import cells, text_reader
 from trainer_image.data.spill import Scratch
+from trainer_image.data.text_folders import Fields
 from trainer_image.data.text_store import TextKeeper
 from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded
@@ -37,8 +38,8 @@ def lines(*records: object) -> bytes:
     [
         ("train.jsonl", lines(*ROWS, {"txt": "a"}), "row 31: has no 'text' (data.text); did you mean 'txt'?"),
         ("train.jsonl", lines(*ROWS, {"text": 3, "label": "sea"}), "row 31: 'text' holds no text"),
-        ("train.jsonl", lines(*ROWS, {"text": " ", "label": "sea"}), "row 31: 'text' is empty; every row needs"),
-        ("train.jsonl", lines(*ROWS, {"text": "a"}), "row 31: 'label' (data.target) is empty or missing"),
+        ("train.jsonl", lines({"text": " ", "label": "sea"}), "row 1: 'text' is empty; every row needs"),
+        ("train.jsonl", lines({"text": "a"}), "row 1: 'label' (data.target) is empty or missing"),
         ("train.jsonl", lines(*ROWS, {"text": "a", "label": ["b"]}), "row 31: 'label' is no single value"),
         ("train.jsonl", lines(*ROWS) + b"{oops\n", "row 31: is no JSON object; one object a line is expected"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
@@ -98,7 +99,7 @@ def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled
     (unlabelled / "0.txt").write_text("perhaps")
     problem = TextClassification().prepare(tmp_path, TaskSettings())
     assert "rows: 25 train, 5 validation, 10 test" in problem.description
-    assert "Texts without a label were not used: aclImdb/train/unsup (1 files)." in problem.notes
+    assert "Texts without a label were not used: train/unsup (1 files)." in problem.notes
     rows = problem.predictor.read(tmp_path, Limits())
     assert rows.labelled
     assert len(rows.names) == 10
@@ -107,11 +108,11 @@ def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled
     assert list(problem.predictor.read(tmp_path / "new", Limits()).names) == ["a.txt"]
 
 
-def test_an_empty_or_unreadable_file_among_many_is_named(tmp_path: Path) -> None:
+def test_an_empty_file_among_many_is_left_out_and_an_unreadable_one_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "sea" / "x.txt").write_text("  ")
-    with pytest.raises(DatasetInvalid, match=r"sea/x\.txt: 'text' is empty"):
-        TextClassification().prepare(tmp_path, TaskSettings())
+    told = "1 of 31 texts of the train split was left out, the first of them for this: sea/x.txt: 'text' is empty."
+    assert told in TextClassification().prepare(tmp_path, TaskSettings()).notes
     (tmp_path / "sea" / "x.txt").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DatasetInvalid, match=r"sea/x\.txt: is a PNG image"):
         TextClassification().prepare(tmp_path, TaskSettings())
@@ -175,14 +176,14 @@ def test_a_plain_file_is_checked_across_its_blocks(tmp_path: Path, monkeypatch: 
     read, broken, cut = tmp_path / "a.txt", tmp_path / "b.txt", tmp_path / "c.txt"
     read.write_bytes(codecs.BOM_UTF8 + "größer\nals ein Stück ü".encode())
     keeper = TextKeeper(Scratch())
-    text_reader.read_texts([read], tmp_path, text_reader.Fields(), Limits(), keeper)
+    text_reader.read_texts([read], tmp_path, Fields(), Limits(), keeper)
     [content] = keeper.texts().contents()
     assert content.tobytes().decode() == "größer\nals ein Stück ü"
     broken.write_bytes("ü\nöö\nä".encode() + b"\xc3\n")
     cut.write_bytes("ü\nä".encode()[:-1])
     for path, row in ((broken, 3), (cut, 2)):
         with pytest.raises(DatasetInvalid, match=rf"row {row} is not UTF-8 \(byte 0xc3\)"):
-            text_reader.read_texts([path], tmp_path, text_reader.Fields(), Limits(), TextKeeper(Scratch()))
+            text_reader.read_texts([path], tmp_path, Fields(), Limits(), TextKeeper(Scratch()))
 
 
 def test_a_line_that_no_text_within_the_limit_could_fill_is_refused_unread(
@@ -220,7 +221,7 @@ def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monke
 
     def weights(most: int, split: Batch) -> torch.Tensor:
         monkeypatch.setattr(task, "MOST_COUNTED", most)
-        problem.splits = {"train": split}
+        problem.splits = {**problem.splits, "train": split}
         model = problem.predictor.build_model()
         problem.begin(model, ["train"])
         return model.get_buffer("weights")
@@ -258,6 +259,7 @@ def test_texts_without_labels_are_predicted(tmp_path: Path) -> None:
     write_csv(tmp_path / "new.csv", ["text"], [["old yeast near the oven"], ["sail and anchor"], [""]])
     result = predict(tmp_path / "out", tmp_path / "new.csv", None)
     assert "metrics" not in result
+    assert [note.split(",")[0] for note in result["notes"]] == ["1 of 3 texts are empty"]
     assert [(row["row"], row["label"]) for row in result["predictions"]][:2] == [
         ("new.csv, row 2", "kitchen"),
         ("new.csv, row 3", "sea"),

@@ -18,12 +18,16 @@ from PIL import Image, ImageOps
 
 from trainer_image.data import reading
 from trainer_image.data.spill import Scratch
-from trainer_image.errors import LimitExceeded, TrainerError, invalid
+from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks.image.labels import Sample
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
-GREY_MODES = frozenset({"1", "L", "I;16", "I;16B", "I", "LA"})
+# Of 16 bits a pixel. Pillow's own conversion to 8 would clip, not scale.
+DEEP_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
+GREY_MODES = frozenset({"1", "L", "LA"}) | DEEP_MODES
+# Images that are looked at for how many of their bits say anything, evenly spaced.
+LOOKED_AT = 200
 READERS = 4
 # A decoded image takes up to 20 bytes a pixel for a moment: of those with more pixels one is decoded at a time.
 LARGE_PIXELS = 16_000_000
@@ -35,11 +39,12 @@ Image.MAX_IMAGE_PIXELS = None
 
 @dataclass(frozen=True)
 class Header:
-    """What an image's header says: pixels across and down, and whether it has one channel only."""
+    """What an image's header says: pixels across and down, whether it has one channel only, and whether of 16 bits."""
 
     width: int
     height: int
     grey: bool
+    deep: bool = False
 
 
 def _opened(sample: Sample, limits: Limits) -> Image.Image:
@@ -69,10 +74,24 @@ def read_headers(samples: Sequence[Sample], limits: Limits) -> list[Header]:
 
     def header(sample: Sample) -> Header:
         with reading.of(sample.name), _opened(sample, limits) as image:
-            return Header(image.width, image.height, image.mode in GREY_MODES)
+            return Header(image.width, image.height, image.mode in GREY_MODES, image.mode in DEEP_MODES)
 
     with ThreadPoolExecutor(READERS) as pool:
         return list(pool.map(header, samples))
+
+
+def bits_used(samples: Sequence[Sample], headers: Sequence[Header], limits: Limits) -> int:
+    """How many bits the values of those images have that are stored with 16: cameras and scanners often write 10 or 12,
+    and as 16 these would be black. 16 where there are none."""
+    deep = [sample for sample, header in zip(samples, headers, strict=True) if header.deep]
+    most = 0
+    for sample in deep[:: -(-len(deep) // LOOKED_AT) or 1]:
+        with reading.of(sample.name), _opened(sample, limits) as image:
+            try:
+                most = max(most, int(np.asarray(image).max()))
+            except Exception as error:
+                raise invalid(sample.name, _why(error)) from None
+    return min(16, max(8, most.bit_length())) if most else 16
 
 
 def read_pixels(
@@ -83,20 +102,30 @@ def read_pixels(
     scratch: Scratch,
     *,
     over_white: bool = True,
+    bits: int = 16,
+    unread: dict[int, DatasetInvalid] | None = None,
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """All images as uint8 (n, channels, height, width), resized to `size` (height, width) where they differ.
 
     over_white: what is transparent becomes white; False: whatever colour lies under it
+    bits: that the values of images of 16 bits have
+    unread: gets what does not decode, by its place; None: that is raised
     """
     pixels = scratch.array((len(samples), channels, *size), np.uint8)
 
     def decode(index: int) -> None:
-        with reading.of(samples[index].name), _opened(samples[index], limits) as image:
-            try:
-                with _one_at_a_time if image.width * image.height > LARGE_PIXELS else nullcontext():
-                    pixels[index] = _array(image, size, channels, over_white=over_white)
-            except Exception as error:
-                raise invalid(samples[index].name, _why(error)) from None
+        name = samples[index].name
+        try:
+            with reading.of(name), _opened(samples[index], limits) as image:
+                try:
+                    with _one_at_a_time if image.width * image.height > LARGE_PIXELS else nullcontext():
+                        pixels[index] = _array(image, size, channels, bits, over_white=over_white)
+                except Exception as error:
+                    raise invalid(name, _why(error)) from None
+        except DatasetInvalid as error:
+            if unread is None:
+                raise
+            unread[index] = error
 
     with ThreadPoolExecutor(READERS) as pool:  # Pillow decodes without holding the interpreter's lock
         list(pool.map(decode, range(len(samples))))
@@ -104,12 +133,12 @@ def read_pixels(
 
 
 def _array(
-    image: Image.Image, size: tuple[int, int], channels: int, *, over_white: bool
+    image: Image.Image, size: tuple[int, int], channels: int, bits: int, *, over_white: bool
 ) -> np.ndarray[Any, np.dtype[np.uint8]]:
     image.load()
     image = ImageOps.exif_transpose(image)
-    if image.mode in ("I;16", "I;16B", "I"):  # 16 bits a pixel: Pillow's own conversion would clip, not scale
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode in DEEP_MODES:
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) >> (bits - 8)).clip(0, 255).astype(np.uint8))
     if over_white and image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

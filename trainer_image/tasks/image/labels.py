@@ -1,12 +1,11 @@
 """Which label an image has: its class folder says it, a table of names and labels, or a file beside it.
 
-Tables name images as people do: by a path from anywhere, the file's name alone, or its name without the suffix.
+How a table names images: see named_files.py.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.data.jsonl_reader import cell, objects
+from trainer_image.data.named_files import Index, file_column, label_column
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.errors import TrainerError, invalid
@@ -22,12 +22,6 @@ from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, is_table
 
 # A label beside an image; what is longer is none.
 LABEL_BYTES = 64 * 1024
-# How columns are called, without what is no letter: the first one that a table has counts.
-FILE_COLUMNS = (
-    *("filename", "file", "filepath", "filepaths", "imagepath", "imagefile", "imagename", "image", "imageid"),
-    *("imageindex", "imgname", "imgpath", "imgid", "img", "path", "id", "name"),
-)
-LABEL_COLUMNS = ("label", "labels", "class", "classname", "target", "category")
 # What people take for images, or bring instead of them, and what would be read.
 CONVERT = "convert them to PNG"
 OTHER_SUFFIXES = {
@@ -177,8 +171,12 @@ class _Reading:
     def _samples(self, table: Stored, images: Sequence[Stored], *, strictly: bool) -> list[Sample]:
         """strictly: every row has to name an image that is there."""
         columns, records = self._records(table)
-        file, label = self._columns(table, columns)
-        index = _Index(images)
+        file = file_column(columns)
+        if file is None:
+            listed = ", ".join(columns[:10])
+            raise invalid(table.name, f"has no column with the images' names (file_name is expected, found {listed})")
+        label = label_column(table.name, columns, file, self.label)
+        index = Index((("/".join(stored.place), stored) for stored in images), "images")
         samples: list[Sample] = []
         unlabelled = unknown = 0
         for row, record in records:
@@ -221,51 +219,3 @@ class _Reading:
                 yield row, {column: cells[index] for column, cells in columns.items()}
 
         return list(columns), rows()
-
-    def _columns(self, table: Stored, columns: Sequence[str]) -> tuple[str, str | None]:
-        """The columns with the images' names and with their labels; None for the labels of a table that has none."""
-        plain = {re.sub("[^a-z0-9]", "", column.lower()): column for column in reversed(columns)}
-        listed = ", ".join(columns[:10])
-        file = next((plain[name] for name in FILE_COLUMNS if name in plain), None)
-        if file is None:
-            raise invalid(table.name, f"has no column with the images' names (file_name is expected, found {listed})")
-        if self.label is not None:
-            if self.label not in columns:
-                raise invalid(table.name, f"has no column '{self.label}' (data.target; found {listed})")
-            return file, self.label
-        label = next((plain[name] for name in LABEL_COLUMNS if name in plain and plain[name] != file), None)
-        if label is None and len(columns) == 2:
-            [label] = [column for column in columns if column != file]
-        if label is None and len(columns) > 2:
-            raise invalid(
-                table.name, f"has no column 'label' (found {listed}); name the column with the classes in data.target"
-            )
-        return file, label
-
-
-class _Index:
-    """Images by what a table may call them: the end of their path, with the suffix or without, in any case."""
-
-    def __init__(self, images: Iterable[Stored]) -> None:
-        self._found: dict[str, Stored | None] = {}
-        without: dict[str, Stored | None] = {}
-        for stored in images:
-            place = "/".join(stored.place).casefold()
-            while place:
-                for names, name in ((self._found, place), (without, place.removesuffix(stored.suffix))):
-                    names[name] = None if name in names else stored  # None: several are called so
-                place = place.partition("/")[2]
-        self._found = without | self._found
-
-    def find(self, table: str, row: int, named: str) -> Stored | None:
-        """The image that this row of the table names: by its whole path where that is known, else by the end of it."""
-        # As Windows writes it; a backslash is in no name of a dataset's file.
-        name = re.sub(r"(^|/)(\./)+", r"\1", named.strip().replace("\\", "/")).casefold()
-        while name:
-            if name in self._found:
-                stored = self._found[name]
-                if stored is None:
-                    raise invalid(table, f"row {row}: several images are called '{named}'; name them with their folder")
-                return stored
-            name = name.partition("/")[2]
-        return None

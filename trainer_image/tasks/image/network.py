@@ -50,11 +50,13 @@ class Scaling:
 
     over_white: what is transparent was read as white, as it is seen on paper; models of before have whatever colour lay
         under it, often one black for figure and ground
+    bits: that the values of images stored with 16 bits have
     """
 
     mean: tuple[float, ...]
     spread: tuple[Annotated[float, Field(gt=0)], ...]
     over_white: bool = False
+    bits: Annotated[int, Field(ge=8, le=16)] = 16
 
 
 class Block(nn.Module):

@@ -6,15 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.file_kinds import left_out
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign
-from trainer_image.errors import ConfigInvalid, invalid
+from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines
 from trainer_image.tasks.base import (
@@ -36,7 +38,7 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
 from trainer_image.tasks.image import kernel
-from trainer_image.tasks.image.files import read_headers, read_pixels
+from trainer_image.tasks.image.files import bits_used, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
 from trainer_image.tasks.image.labels import Sample, list_samples, unread_images
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
@@ -85,9 +87,7 @@ class ImagePredictor(ClassPredictor):
 
     def tensors(self, samples: Sequence[Sample], limits: Limits, scratch: Scratch) -> dict[str, Tensor]:
         """Images as a batch, with targets when every one has a label. DatasetInvalid for a label that is not known."""
-        size, white = (self.sizes.height, self.sizes.width), self.scaling.over_white
-        pixels = read_pixels(samples, size, self.sizes.channels, limits, scratch, over_white=white)
-        batch = {"pixels": torch.from_numpy(pixels)}
+        batch = {"pixels": torch.from_numpy(self._pixels(samples, limits, scratch, None))}
         if all(sample.label is not None for sample in samples):
             position = {label: number for number, label in enumerate(self.labels)}
             for sample in samples:
@@ -96,16 +96,37 @@ class ImagePredictor(ClassPredictor):
             batch["target"] = torch.tensor([position[str(sample.label)] for sample in samples])
         return batch
 
+    def _pixels(
+        self, samples: Sequence[Sample], limits: Limits, scratch: Scratch, unread: dict[int, DatasetInvalid] | None
+    ) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        size, white, bits = (self.sizes.height, self.sizes.width), self.scaling.over_white, self.scaling.bits
+        channels = self.sizes.channels
+        return read_pixels(samples, size, channels, limits, scratch, over_white=white, bits=bits, unread=unread)
+
     def read(self, data: Path, limits: Limits) -> Rows:
-        scratch = Scratch()
-        found = find_images(data, limits, scratch)
-        samples = list_samples(found.get("test") or found["train"], limits, scratch)
+        scratch, notes = Scratch(), list[str]()
+        found = find_images(data, limits, scratch, notes)
+        files = found.get("test") or found["train"]
+        samples = list_samples(files, limits, scratch, notes=notes)
+        notes += unread_images(files)
         if not samples:
             raise invalid(data.name, NO_IMAGES)
-        if not {sample.label for sample in samples} <= set(self.labels):  # no class folders: one for what is asked
-            samples = [Sample(sample.stored, None) for sample in samples]
-        tensors = self.tensors(samples, limits, scratch)
-        return Rows(tensors, [sample.name for sample in samples], "target" in tensors)
+        unread: dict[int, DatasetInvalid] = {}
+        pixels = self._pixels(samples, limits, scratch, unread)
+        if len(unread) == len(samples):
+            raise unread[0]
+        notes += left_out(len(samples), [unread[place] for place in sorted(unread)], "images")
+        kept = [place for place in range(len(samples)) if place not in unread]
+        samples = [samples[place] for place in kept]
+        tensors = {"pixels": torch.from_numpy(pixels if not unread else pixels[kept])}
+        position = {label: number for number, label in enumerate(self.labels)}
+        known = [position[sample.label] for sample in samples if sample.label in position]
+        if len(known) == len(samples):
+            tensors["target"] = torch.tensor(known)
+        elif known:
+            unknown = f"{len(samples) - len(known)} of {len(samples)} images"
+            notes.append(f"There are no figures: {unknown} have no label that the model knows.")
+        return Rows(tensors, [sample.name for sample in samples], "target" in tensors, notes)
 
 
 class ImageProblem(ClassProblem):
@@ -130,10 +151,13 @@ class ImageProblem(ClassProblem):
         )
         self._networks = networks(settings.preset, size, len(rows.train))
         self.recipe = self._networks[0].recipe
-        unscaled = ImagePredictor(self._networks[0].sizes, labels, Scaling((0.0,), (1.0,), over_white=True))
+        bits = bits_used(train, headers, limits)
+        if bits < 16:
+            decided.append(f"Images of 16 bits hold values of {bits} bits only, and were read as such.")
+        unscaled = ImagePredictor(self._networks[0].sizes, labels, Scaling((0.0,), (1.0,), over_white=True, bits=bits))
         parts = rows.divided(given, lambda index: [train[row] for row in index])
         self.splits = {split: unscaled.tensors(samples, limits, scratch) for split, samples in parts.items()}
-        self.predictor = ImagePredictor(unscaled.sizes, labels, _scaling(self.splits["train"]["pixels"]))
+        self.predictor = ImagePredictor(unscaled.sizes, labels, _scaling(self.splits["train"]["pixels"], bits))
         alike = mirrored_alike(self.splits["train"], len(labels))
         # Where the data do not tell: photographs have no handedness, and are the ones with colour.
         self._mirror = size[2] == 3 if alike is None else alike
@@ -239,11 +263,11 @@ def _labels(train: Sequence[Sample]) -> list[str]:
     return labels
 
 
-def _scaling(pixels: Tensor) -> Scaling:
+def _scaling(pixels: Tensor, bits: int) -> Scaling:
     """Mean and standard deviation of each channel over the training images, from at most some ten million pixels."""
     some = pixels[:: max(1, pixels.numel() // 10_000_000)].double()
     mean, spread = some.mean((0, 2, 3)), some.std((0, 2, 3)) + 1e-3
-    return Scaling(tuple(mean.tolist()), tuple(spread.tolist()), over_white=True)
+    return Scaling(tuple(mean.tolist()), tuple(spread.tolist()), over_white=True, bits=bits)
 
 
 def _flat(pixels: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:

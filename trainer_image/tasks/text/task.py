@@ -13,9 +13,11 @@ from torch.nn import functional
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import assign, group_numbers
-from trainer_image.data.text_reader import Fields, find_labelled, find_unlabelled, read_texts
+from trainer_image.data.text_folders import Fields
+from trainer_image.data.text_reader import find_labelled, find_unlabelled, read_readable, read_texts
 from trainer_image.data.text_store import Ints, Text, TextKeeper, Texts
-from trainer_image.errors import invalid
+from trainer_image.data.unpacking import looked_into
+from trainer_image.errors import DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import (
     Batch,
@@ -31,6 +33,7 @@ from trainer_image.tasks.base import (
     TaskSettings,
     restored,
     rows_in,
+    spaced,
     take,
 )
 from trainer_image.tasks.candidates import Candidate
@@ -55,6 +58,9 @@ COUNTED_ROWS = 256
 # which buckets are frequent.
 MOST_COUNTED = 50_000
 FITTED_RATE = 0.3
+# How sure first weights are is chosen among these on so many validation texts.
+CERTAINTIES = tuple(1.25**power for power in range(-16, 5))
+MOST_ASKED = 5_000
 EXCERPT = 400
 
 
@@ -102,19 +108,43 @@ class TextPredictor(ClassPredictor):
         return Stretches({"texts": source}, torch.from_numpy(texts.starts), lengths, tensors)
 
     def read(self, data: Path, limits: Limits) -> Rows:
-        given = find_unlabelled(data)
-        keeper = TextKeeper(Scratch())
+        scratch = Scratch()
+        data, notes = looked_into(data, limits, scratch, lambda name: True)
+        given = find_unlabelled(data, self.fields, limits)
+        keeper = TextKeeper(scratch)
         files = given.found.test or given.found.train
-        read_texts(files, data, self.fields, limits, keeper, labelled=False, classes=given.classes)
-        if not len(keeper):
-            raise invalid(data.name, "holds no texts")
+        notes += [*given.notes, *read_readable(files, data, self.fields, limits, keeper, given.classes)]
         texts = keeper.texts()
         tensors = self.tensors(texts, torch.from_numpy(texts.content))
-        return Rows(tensors, texts.names(), "target" in tensors)
+        return Rows(tensors, texts.names(), "target" in tensors, [*notes, *self._odd(texts)])
+
+    def _odd(self, texts: Texts) -> Iterator[str]:
+        """What whoever reads the predictions of these texts should know of them."""
+        empty = [row for row, content in enumerate(texts.contents()) if not content.tobytes().strip()]
+        if empty:
+            [first] = texts.names(np.array(empty[:1]))
+            yield (
+                f"{len(empty)} of {len(texts)} texts are empty, the first of them {first}: predicted is what is"
+                " likeliest of any text."
+            )
+        if cut := int((texts.sizes > self.sizes.longest).sum()):
+            yield f"{cut} of {len(texts)} texts are longer than {self.sizes.longest} bytes: their beginnings are read."
+        labelled = texts.label >= 0
+        unknown = np.flatnonzero(labelled & (positions(texts, self.labels) < 0))
+        if len(unknown):
+            label = texts.labels[texts.label[unknown[0]]]
+            yield (
+                f"There are no figures: {len(unknown)} of {len(texts)} texts have a label that the model does not know,"
+                f" '{label}' say."
+            )
+        elif labelled.any() and not labelled.all():
+            yield f"There are no figures: {int((~labelled).sum())} of {len(texts)} texts have no label."
 
 
 class TextProblem(ClassProblem):
     predictor: TextPredictor
+    # What first weights that are fitted on the training texts are multiplied by; the refit's are so, too.
+    _certainty = 1.0
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", settings.target or LABEL, settings.group)
@@ -198,6 +228,23 @@ class TextProblem(ClassProblem):
         with torch.no_grad():
             model.table.weight.copy_(torch.from_numpy(weight.T))
             model.bias.copy_(torch.from_numpy(bias))
+            if "validation" not in fit_on:
+                self._certainty = self._kept_promises(model)
+            model.table.weight.mul_(self._certainty)
+            # A class without a text stays impossible.
+            model.bias.copy_(torch.where(model.bias > text_linear.NEVER, self._certainty * model.bias, model.bias))
+
+    def _kept_promises(self, model: TextNetwork) -> float:
+        """By what first weights are multiplied so that they promise on the validation texts what they keep: margins
+        that tell training texts apart say nothing of how sure a model may be of others."""
+        asked = spaced(self.splits, ["validation"], MOST_ASKED)
+        rows, was_training = range(0, rows_in(asked), COUNTED_ROWS), model.training
+        model.eval()
+        parts = [take(asked, slice(start, start + COUNTED_ROWS)) for start in rows]
+        logits = torch.cat([model(part["texts"], part["lengths"]) for part in parts])
+        model.train(was_training)
+        losses = [functional.cross_entropy(factor * logits, asked["target"]) for factor in CERTAINTIES]
+        return CERTAINTIES[int(torch.stack(losses).argmin())]
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, TextNetwork)
@@ -246,24 +293,43 @@ class TextProblem(ClassProblem):
 def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str, Texts], Tensor, list[str]]:
     """The texts of each split that the dataset brings, the one tensor that all of them are stretches of (a refit joins
     splits without a copy), and what is to be said about how they were read."""
+    data, notes = looked_into(data, settings.limits, settings.scratch, lambda name: True)
     keeper = TextKeeper(settings.scratch, lambda text: _wrong(text, fields))
     parts = {}
-    folders = find_labelled(data)
+    folders = find_labelled(data, fields, settings.limits)
     for split, files in folders.found.splits.items():
-        part = parts[split] = read_texts(files, data, fields, settings.limits, keeper, classes=folders.classes)
-        if part.start == part.stop:
-            raise invalid(files[0].relative_to(data).as_posix(), "holds no texts")
+        labelled = split == "train"
+        part = read_texts(files, data, fields, settings.limits, keeper, labelled=labelled, classes=folders.classes)
+        left_out, keeper.left_out = keeper.left_out, {}
+        if part.start < part.stop:
+            parts[split] = part
+            total = part.stop - part.start + sum(count for count, _ in left_out.values())
+            notes += [_left_out(split, count, total, first) for count, first in left_out.values()]
+        elif not labelled and list(left_out) == [_unlabelled(fields)]:
+            [(count, _)] = left_out.values()
+            notes.append(f"The {count} texts of the {split} split have no labels and are not used: `predict` does.")
+        else:
+            first = next((error for _, error in left_out.values()), None)
+            raise first or invalid(files[0].relative_to(data).as_posix(), "holds no texts")
     texts = keeper.texts()
     given = {split: texts.select(part) for split, part in parts.items()}
-    return given, torch.from_numpy(texts.content), [*folders.notes, *keeper.notes]
+    return given, torch.from_numpy(texts.content), [*notes, *folders.notes, *keeper.notes]
 
 
 def _wrong(text: Text, fields: Fields) -> str | None:
     if not text.content.strip():
         return f"'{fields.text}' is empty; every row needs a text"
-    if text.label is None:
-        return f"'{fields.label}' (data.target) is empty or missing; every row needs a label"
-    return None
+    return _unlabelled(fields) if text.label is None else None
+
+
+def _unlabelled(fields: Fields) -> str:
+    return f"'{fields.label}' (data.target) is empty or missing; every row needs a label"
+
+
+def _left_out(split: str, count: int, total: int, first: DatasetInvalid) -> str:
+    were = "were" if count > 1 else "was"
+    why = first.sentence.removeprefix("Invalid dataset: ").partition(";")[0]
+    return f"{count} of {total} texts of the {split} split {were} left out, the first of them for this: {why}."
 
 
 def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
