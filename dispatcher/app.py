@@ -228,6 +228,7 @@ class App:
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
             queue=settings.queue_name,
             not_ready=self.pauses,
+            paused=lambda: self._switch.pause.sentence if self._switch.pause is not None else "",
         )
 
     def run(self) -> int:

@@ -21,10 +21,10 @@ from pathlib import Path
 
 from benchmarks.scale.clusters import Cluster, Real, StandIn
 from benchmarks.scale.docs import write_docs
-from benchmarks.scale.measure import Figures, measure
+from benchmarks.scale.measure import Figures, command, measure
 from benchmarks.scale.objects import Trainings
 from dispatcher.config.settings import Settings
-from local_stack.processes import free_port, interrupted_once
+from local_stack.processes import bare_environment, free_port, interrupted_once
 from local_stack.stack import JOB_TEMPLATE, TRAINER_IMAGE
 from local_stack.surroundings import Surroundings
 
@@ -63,6 +63,8 @@ def _run(options: argparse.Namespace) -> dict[int, Figures]:
             for size in sorted(options.sizes):
                 _fill(parts, cluster, trainings, range(there, size), "Processing")
                 there = size
+                for arguments in _commands(f"model-{trainings.model_id(size // 2)}") if options.commands else ():
+                    print(command(arguments, {**bare_environment(), **settings}, parts.folder), flush=True)
                 rounds = [_measure(parts, settings, options, f"{size}-{number}") for number in range(options.rounds)]
                 for each in rounds if options.rounds > 1 else ():
                     print(_row(str(size), each), flush=True)
@@ -124,6 +126,10 @@ def _measure(parts: Surroundings, settings: dict[str, str], options: argparse.Na
     )
 
 
+def _commands(model: str) -> tuple[tuple[str, ...], ...]:
+    return (("explain", model), ("list",), ("list", "--limit", "500"), ("list", "--query", model, "--json"))
+
+
 def _median(rounds: list[Figures]) -> Figures:
     names = [name for name in vars(rounds[0]) if name not in ("page", "settled")]
     numbers = {name: statistics.median(getattr(each, name) for each in rounds) for name in names}
@@ -166,6 +172,7 @@ def _options() -> argparse.Namespace:
     text = "length of each request, on the Job and in its environment, up to 65536 (about 100)"
     parser.add_argument("--request-bytes", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--page", action="store_true", help=f"ask for {' and '.join(_PAGES)} once at each size")
+    parser.add_argument("--commands", action="store_true", help="run explain and list once beside each size")
     parser.add_argument("--seconds", type=float, default=50, metavar="SECONDS", help="at rest that are measured (50)")
     text = "in which it is to come to rest; measured after them all the same (300)"
     parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help=text)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +42,22 @@ class Figures:
     first_pace: float
     page: dict[str, tuple[float, int]]
     page_peak: float
+
+
+def command(arguments: tuple[str, ...], settings: Mapping[str, str], folder: Path) -> str:
+    """Run `dispatcher` with these arguments; how long it took, how much of that its CPU, and its peak of memory."""
+    began = time.monotonic()
+    with (folder / "command.out").open("w") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dispatcher", *arguments], env=settings, cwd=folder, stdout=out
+        )
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    took, size = time.monotonic() - began, (folder / "command.out").stat().st_size
+    figures = (
+        f"{took:.1f} s, CPU {used.ru_utime + used.ru_stime:.1f} s, {used.ru_maxrss / 1024:.0f} MiB, {size:,} bytes"
+    )
+    return f"dispatcher {' '.join(arguments)}: {figures}, exit code {process.returncode}"
 
 
 def measure(

@@ -6,13 +6,12 @@ poison queue, and the portal. What none of them shows is said to be not known.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -39,21 +38,20 @@ from dispatcher.config.settings import Settings
 from dispatcher.controller import reconciler
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.summaries import Summary, standing_of, summarise
-from dispatcher.decisions import timeline
+from dispatcher.decisions import without_job
 from dispatcher.decisions.pauses import pause_of
 from dispatcher.decisions.phases import ENDED
 from dispatcher.decisions.waiting import Holder
+from dispatcher.decisions.without_job import NOT_TRACKED, UNKNOWN, PortalWord, Traces, heard
 from dispatcher.launch.request import claimed_model
-from dispatcher.queue.poison import parse_entry
-from dispatcher.web.request_rows import message_row
-from dispatcher.web.status_rows import step_row
+from dispatcher.queue.messages import QueueError
+from dispatcher.queue.poison import PoisonEntry, parse_entry
+from dispatcher.web.model_rows import message_trace, poison_trace, portal_row, told
+from dispatcher.web.request_rows import Row, message_row
 from portal_client.client import PortalClient
-from portal_client.errors import ModelUnknown, PortalError
-from portal_client.messages import AGAIN
+from portal_client.errors import PortalError
 from portal_client.model_ids import InvalidContainerName, extract_model_id
-from portal_client.statuses import ProcessingStatus
 from training_common.text import plain
-from training_common.times import rfc3339
 
 Found = dict[str, Any]
 
@@ -75,135 +73,76 @@ def workloads_of(cluster: KubernetesJobs, settings: Settings) -> KueueWorkloads 
     return KueueWorkloads(cluster.list_workloads, every=math.inf) if settings.kueue_queue else None
 
 
-def ask_portal(model_id: str, portal: PortalClient | None) -> dict[str, Any]:
-    """answered: whether the portal answered for this model, even if only that it has none of that name."""
+def ask_portal(model_id: str, portal: PortalClient | None) -> PortalWord:
+    """Asked once."""
     if portal is None:
-        return {"status": "", "message": "not asked: STATUS_TRACKING=off", "answered": True}
+        return NOT_TRACKED
     try:
-        answer = portal.get_model_status(model_id)
-    except ModelUnknown:
-        return {"status": "", "message": "the portal has no such model", "answered": True}
+        return heard(portal.get_model_status(model_id))
     except PortalError as error:
-        return {"status": "", "message": str(error), "answered": False}
-    return {"status": answer.status.title, "message": answer.message, "answered": True}
-
-
-def told(portal: Mapping[str, Any]) -> str:
-    """The message of a training that runs; that of an earlier status says nothing of it."""
-    return str(portal["message"]) if portal["status"] == ProcessingStatus.PROCESSING.title else ""
+        return heard(error)
 
 
 def inspect(settings: Settings, name: str) -> Found:
-    """All that is known of the container `name`. Raises QueueError and ClusterError."""
+    """All that is known of the container `name`. Raises ClusterError, and QueueError where it has no Job."""
     model_id = extract_model_id(name)
     cluster = KubernetesJobs(settings.namespace)
     job = cluster.get_job(name)
     portal = ask_portal(model_id, factories.open_portal(settings))
-    queue, poisoned = (factories.open_queue(settings, q) for q in (settings.queue_name, settings.poison_queue_name))
-    visible = queue.peek()
-    rows = [message_row(m, factories.bounds_of(settings)) for m in visible if claimed_model(m.text) == name]
-    entries = [entry for m in poisoned.peek() if claimed_model((entry := parse_entry(m.text)).original) == name]
-    found: Found = {"model": name, "portal": portal, "messages": rows, "steps": [], "gpu_seconds": None}
-    found["message_id"] = None  # of the training that is told
-    found["poison"] = [
-        {"message_id": e.message_id, "code": e.code, "sentence": e.sentence, "at": e.poisoned_at} for e in entries
-    ]
+    try:
+        queued = _on_the_queues(settings, name)
+    except QueueError as error:
+        if job is None or not job.is_managed:
+            raise
+        queued = _Queued(problem=str(error))  # a Job is understood without them
+    found: Found = {
+        "model": name,
+        "portal": portal_row(portal),
+        "messages": queued.rows,
+        "poison": [
+            {"message_id": e.message_id, "code": e.code, "sentence": e.sentence, "at": e.poisoned_at}
+            for e in queued.entries
+        ],
+        "queue_problem": queued.problem,
+    }
     if job is not None and job.is_managed:
         pods = [pod for pod in cluster.list_pods(f"{names.POD_OF}={job.uid}") if pod.owner_uid == job.uid]
         events = [event for pod in pods for event in cluster.list_events(pod.uid)]
         summary = summary_of(cluster, job, pods, settings, workloads_of(cluster, settings))
-        stands = standing_of(summary, told(portal), time.time(), factories.limits_of(settings))
-        found["standing"] = {**asdict(stands), "since": _when(stands.since), "until": _when(stands.until)}
-        found["message_id"] = job.annotations.message_id
-        found["steps"] = [step_row(step, job) for step in timeline.steps(job, pods, events)]
-        if job.is_finished and job.gpus and pods:
-            found["gpu_seconds"] = asdict(timeline.gpu_seconds(job, pods))
-        return found
-    depth = queue.depth()
-    with contextlib.suppress(ClusterError):  # who may not read it sees the rest
-        found["paused"] = (paused := pause_of(cluster.get_config_map(names.PAUSE) or {})) and paused.sentence
-    found["standing"] = _without_job(found, job, cluster.namespace, max(0, depth - len(visible)), depth > len(visible))
-    return found
-
-
-def _without_job(found: Found, job: Job | None, namespace: str, hidden: int, unseen: bool) -> Found:
-    portal, name = found["portal"], found["model"]
-    status = portal["status"]
-
-    def says(phase: str, sentence: str, advice: str, **more: Any) -> Found:
-        known = {"code": None, "holder": None, "since": None, "until": None, "then": None}
-        return {"phase": phase, "sentence": sentence, "advice": advice, **known, **more}
-
-    if job is not None:
-        sentence = f"A Job {name} in namespace {namespace} has the name, and no dispatcher has made it"
-        return says(
-            "foreign", sentence, f"Look whose it is: `kubectl -n {namespace} describe job {name}`; then remove it"
-        )
-    if found["messages"]:
-        row = found["messages"][0]
-        since = {"since": row["since"], "code": row["code"], "holder": str(Holder.DISPATCHER)}
-        if status and status not in _MAY_START:
-            sentence = f"{row['sentence']}; it will be rejected then: the model is {status} at the portal"
-            return says("on the queue", sentence, f"{AGAIN}, unless its training is wanted as it ended", **since)
-        if found.get("paused"):
-            since["holder"] = str(Holder.PERSON)
-            sentence = f"{row['sentence']}: the intake is {found['paused']}"
-            return says("on the queue", sentence, "`dispatcher resume`, once what it was paused for is done", **since)
-        if not portal["answered"]:
-            since["holder"] = str(Holder.PORTAL)
-            sentence = f"{row['sentence']}: requests wait while the portal is out of reach: {portal['message']}"
-            return says("on the queue", sentence, "`dispatcher check` says what is wrong with the portal", **since)
-        advice = (
-            "Wait. If it stays: /readyz and `dispatcher check` say why no request is taken (MAX_ACTIVE_JOBS, an outage)"
-        )
-        return says("on the queue", row["sentence"], advice, **since)
-    if found["poison"] and status not in ("Processing", "Completed"):
-        entry = found["poison"][-1]
-        advice = f"Mend what it names, then `dispatcher poison requeue {entry['message_id']}`, or send a new request"
-        return says("refused", entry["sentence"], advice, code=entry["code"], since=entry["at"])
-    if not portal["answered"]:
-        return says("not known", f"There is no Job and no visible message, and the portal is out of reach: "
-                    f"{portal['message']}", "`dispatcher check` says what is wrong with the portal")  # fmt: skip
-    if status in ("Completed", "Failed"):
-        sentence = (
-            f"{status} at the portal: {portal['message'] or 'no message'}. Its Job is gone (TTL_AFTER_REPORT_SECONDS)"
-        )
-        advice = "Nothing: the model is published" if status == "Completed" else AGAIN
-        return says(status.lower(), f"{sentence}, and with it the times of its training", advice)
-    if status == "Processing":
-        sentence = (
-            f"Processing at the portal, and no Job in namespace {namespace}: perhaps another dispatcher's, of another"
-        )
-        advice = (
-            "Look in all namespaces before it is trained twice: `kubectl get jobs -A -l training-dispatcher/model-id"
-        )
-        sentence += " namespace or cluster, or its Job was removed by hand"
-        return says(
-            "elsewhere", sentence, f"{advice}={extract_model_id(name)}`. Only where there is none: {_low(AGAIN)}"
-        )
-    if status:
-        where = " of those that can be seen" if unseen else ""
-        sentence = f"{status} at the portal, without a Job, and no message{where} is for it"
-        if hidden:
-            sentence += (
-                f"; about {hidden} cannot be seen: they are being received, wait to be tried again, or lie behind"
-            )
-        return says("not requested", sentence, f"Look again in a minute, then send it: `dispatcher submit {name}`")
-    sentence = f"Neither portal, queue nor cluster (namespace {namespace}) know {name}"
-    return says(
-        "unknown", f"{sentence}: {portal['message']}", "Look at the name: `dispatcher list` has those that are known"
+        stands = standing_of(summary, portal.progress, time.time(), factories.limits_of(settings))
+        return found | told(stands, summary, events)
+    message, poison = message_trace(queued.rows), poison_trace(queued.entries)
+    traces = Traces(
+        name, cluster.namespace, portal, message, poison, _paused(cluster), queued.hidden, foreign=job is not None
     )
+    return found | told(without_job.standing(traces))
 
 
-_MAY_START = tuple(status.title for status in ProcessingStatus if status.may_start)
+@dataclass(frozen=True)
+class _Queued:
+    """What the queues show of one model. hidden: how many messages, whose ever, cannot be seen."""
+
+    rows: Sequence[Row] = ()
+    entries: Sequence[PoisonEntry] = ()
+    hidden: int = 0
+    problem: str = ""
 
 
-def _low(text: str) -> str:
-    return text[:1].lower() + text[1:]
+def _on_the_queues(settings: Settings, name: str) -> _Queued:
+    """Raises QueueError."""
+    queue, poisoned = (factories.open_queue(settings, q) for q in (settings.queue_name, settings.poison_queue_name))
+    visible = queue.peek()
+    rows = [message_row(m, factories.bounds_of(settings)) for m in visible if claimed_model(m.text) == name]
+    entries = [entry for m in poisoned.peek() if claimed_model((entry := parse_entry(m.text)).original) == name]
+    return _Queued(rows, entries, max(0, queue.depth() - len(visible)))
 
 
-def _when(seconds: float | None) -> str | None:
-    return None if seconds is None else rfc3339(seconds)
+def _paused(cluster: KubernetesJobs) -> str:
+    try:
+        pause = pause_of(cluster.get_config_map(names.PAUSE) or {})
+    except ClusterError:  # who may not read it sees the rest
+        return ""
+    return pause.sentence if pause else ""
 
 
 def span(seconds: float) -> str:
@@ -231,6 +170,8 @@ def as_text(found: Found, now: float) -> str:
         lines.append(f"  tolerated: until about {stands['until']} ({when}); then Failed with {stands['then']}")
     portal = found["portal"]
     lines.append(f"  portal:    {portal['status'] or '-'}: {portal['message'] or '-'}")
+    if found["queue_problem"]:
+        lines.append(f"  queues:    not known: {found['queue_problem']}")
     lines.append(f"  next:      {stands['advice']}")
     lines += [
         f"  poison:    {e['at']} {e['code']}: {e['sentence']}" for e in found["poison"] if e["code"] != stands["code"]
@@ -289,5 +230,5 @@ def explain(environ: Environment, model: str, as_json: bool) -> None:
     with outside_calls():
         found = inspect(settings, name)
     click.echo(json.dumps(found, indent=2) if as_json else as_text(found, time.time()))
-    if found["standing"]["phase"] == "unknown":
+    if found["standing"]["phase"] == UNKNOWN:
         sys.exit(EXIT_FAILED)

@@ -30,16 +30,16 @@ from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.config.settings import Settings
+from dispatcher.decisions.without_job import UNKNOWN
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import PortalError
 from portal_client.model_ids import InvalidContainerName, extract_model_id
-from portal_client.statuses import ProcessingStatus
 from training_common.text import plain
 
 EXIT_TIMEOUT = 75
 _EVERY = 2.0
 # Of `explain`: nothing more comes of these by itself. What is not requested may be on its way for a moment.
-_ENDS = {"completed": 0, "failed": EXIT_FAILED, "refused": EXIT_FAILED, "foreign": EXIT_FAILED, "unknown": EXIT_FAILED}
+_ENDS = {"completed": 0, "failed": EXIT_FAILED, "refused": EXIT_FAILED, "foreign": EXIT_FAILED, UNKNOWN: EXIT_FAILED}
 _UNREQUESTED = 60.0
 
 
@@ -201,21 +201,16 @@ def retry(environ: Environment, model: str) -> None:
     settings, name = settings_for_printing(environ), named(model)
     with outside_calls("Nothing was sent"):
         portal = ask_portal(extract_model_id(name), factories.open_portal(settings))
-        if not portal["answered"]:
+        if not portal.answered:
             fail(
                 EXIT_UNAVAILABLE,
-                f"The portal does not say whether {name} may start: {portal['message']}. Nothing was sent",
+                f"The portal does not say whether {name} may start: {portal.message}. Nothing was sent",
             )
-        if portal["status"] not in may_start() and settings.status_tracking:
-            shown = portal["status"] or "unknown"
+        if not portal.may_start and settings.status_tracking:
+            shown = portal.status or "unknown"
             fail(EXIT_FAILED, f"{name} is {shown} at the portal: set it to Reconfigure there first. Nothing was sent")
         request = KubernetesJobs(settings.namespace).get_request(name)
         if request is None:
             advice = f"`dispatcher submit {name}` sends a new one, `dispatcher poison requeue` one that was refused"
             fail(EXIT_FAILED, f"There is no Job {name} any more to take its request from: {advice}. Nothing was sent")
         click.echo(factories.open_queue(settings, settings.queue_name).send(request))
-
-
-def may_start() -> tuple[str, ...]:
-    """The statuses in which the portal lets a training begin."""
-    return tuple(status.title for status in ProcessingStatus if status.may_start)

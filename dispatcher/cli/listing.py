@@ -19,12 +19,14 @@ from dispatcher.cli.explain import span, summary_of, workloads_of
 from dispatcher.cli.support import Environment, examples, outside_calls, settings_for_printing
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.errors import ClusterError
 from dispatcher.cluster.objects import timestamp
 from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summary
 from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import QueueError
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import QueueFacts
 from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World
@@ -119,15 +121,22 @@ def list_(
 ) -> None:
     """List what is running, waiting, ended and refused: all SECTIONS, or those that are named."""
     settings = settings_for_printing(environ)
-    chosen, before = sections or SECTIONS, ""
-    while True:
-        with outside_calls():
-            found = gather(settings, Page(query, limit))
-        kept = {name: found[name] for name in chosen}
-        same = json.dumps(kept, indent=None if watch else 2)
-        if same != before:
-            click.echo(same if as_json else as_text(found, chosen, output == "wide", time.time()))
-        if not watch:
-            return
-        before = same
-        time.sleep(_EVERY)
+    chosen, before, lost = sections or SECTIONS, "", ""
+    with outside_calls():
+        while True:
+            try:
+                found, lost = gather(settings, Page(query, limit)), ""
+            except (QueueError, ClusterError) as error:
+                if not before:
+                    raise
+                if not lost:  # whoever watches sees the end of an outage, too
+                    click.echo(f"Not known for now, and tried again: {error}", err=True)
+                found, lost = {}, str(error)
+            kept = {name: found[name] for name in chosen if name in found}
+            same = json.dumps(kept, indent=None if watch else 2)
+            if kept and same != before:
+                click.echo(same if as_json else as_text(found, chosen, output == "wide", time.time()))
+                before = same
+            if not watch:
+                return
+            time.sleep(_EVERY)

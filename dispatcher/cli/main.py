@@ -19,7 +19,7 @@ from dispatcher.cli import check as checks
 from dispatcher.cli import pod_check, portal_walk
 from dispatcher.cli import status as statuses
 from dispatcher.cli.explain import ask_portal, explain
-from dispatcher.cli.following import logs, may_start, named, retry, to_the_end, wait
+from dispatcher.cli.following import logs, named, retry, to_the_end, wait
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.listing import list_
 from dispatcher.cli.pause import drain, pause, resume
@@ -297,8 +297,8 @@ def submit(
 def _require_may_start(settings: Settings, name: str) -> None:
     """Nobody waits for a request that will be rejected. What the portal does not tell is found out later."""
     portal = ask_portal(extract_model_id(named(name)), factories.open_portal(settings))
-    if portal["status"] and portal["status"] not in may_start():
-        sentence = f"{name} is {portal['status']} at the portal: set it to Reconfigure there first. Nothing was sent"
+    if portal.status and not portal.may_start:
+        sentence = f"{name} is {portal.status} at the portal: set it to Reconfigure there first. Nothing was sent"
         fail(EXIT_FAILED, sentence)
 
 

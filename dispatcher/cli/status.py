@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import factories
-from dispatcher.cli.explain import ask_portal, summary_of, told, workloads_of
+from dispatcher.cli.explain import ask_portal, summary_of, workloads_of
 from dispatcher.cli.support import container_of
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
@@ -20,6 +20,7 @@ from dispatcher.decisions.phases import nodes_that_run
 from dispatcher.launch.request import MalformedRequest, claimed_model, decode
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.poison import parse_entry
+from dispatcher.web.model_rows import portal_row
 from portal_client.model_ids import MODEL_PREFIX, extract_model_id
 from training_common.text import plain
 
@@ -50,8 +51,8 @@ def inspect(settings: Settings, model: str | None) -> Found:
         says, job = ask_portal(model_id, portal), jobs.get(model_id)
         summary = job and summary_of(cluster, job, pods[job.uid], settings, queued)
         model_name = f"{MODEL_PREFIX}{model_id}"
-        about = summary and _job(summary, told(says), settings)
-        models.append({"model": model_name, "messages": waiting[model_id], "job": about, "portal": says})
+        about = summary and _job(summary, says.progress, settings)
+        models.append({"model": model_name, "messages": waiting[model_id], "job": about, "portal": portal_row(says)})
     if wanted is not None:
         # A portal that is out of reach may know the model.
         models = [

@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import KubeObject, timestamp
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summary, summarise
+from dispatcher.controller.trends import Trend, Trends
 
 # The number that is kept: a few MiB.
 _MOST = 1000
 
 
 class EndedJobs:
-    """Thread-safe. ttl: seconds after its report for which a Job exists."""
+    """Thread-safe. ttl: seconds after its report for which a Job exists; clock: epoch seconds."""
 
-    def __init__(self, ttl: float) -> None:
+    def __init__(self, ttl: float, clock: Callable[[], float] = time.time) -> None:
         self._ttl = ttl
+        self._clock = clock
+        self._trends = Trends()
+        self._counted_since = clock()
         self._lock = threading.Lock()
         self._ended: dict[str, Summary] = {}  # by name
         self._cut = False
@@ -30,22 +35,52 @@ class EndedJobs:
     def add(self, job: Job, pods: Sequence[Pod] = ()) -> None:
         """A Job with the record of its report; pods: where they are known."""
         with self._lock:
+            if not self._knows(job):
+                self._trends.add(job, self._clock())
             self._ended[job.name] = summarise(job, pods)
-            if len(self._ended) > _MOST + _MOST // 10:
-                newest = heapq.nlargest(_MOST, self._ended.values(), key=lambda ended: ended.at)
-                self._ended = {ended.job.name: ended for ended in newest}
-                self._cut = True
+            self._keep_the_newest()
 
     def fill(self, found: Iterable[KubeObject]) -> list[str]:
         """Take the newest of all that the cluster has, which are known by their metadata alone; returns their names."""
-        newest = heapq.nlargest(_MOST + 1, found, key=_reported_at)
+        all_of_them, now = Trends(), self._clock()
+
+        def counted() -> Iterator[KubeObject]:
+            for job in found:
+                all_of_them.add(job, now)
+                yield job
+
+        newest = heapq.nlargest(_MOST + 1, counted(), key=_reported_at)
         if len(newest) > _MOST:
             newest.pop()
             self._cut = True
-        for item in newest:
-            if self.get(item.name) is None:
-                self.add(Job(metadata=item.metadata))
+        with self._lock:
+            for item in newest:
+                if self._knows(item):  # reported while the list was read, or just before: it is in both
+                    all_of_them.add(item, now, -1)
+                elif item.name not in self._ended:
+                    self._ended[item.name] = summarise(Job(metadata=item.metadata), ())
+            self._keep_the_newest()
+            self._trends.merge(all_of_them)
+            self._counted_since = min(self._counted_since, now - self._ttl)
         return [item.name for item in newest]
+
+    def add_gone(self, job: Job, code: str) -> None:
+        """A Job that was gone before it was reported: it is in the trends alone."""
+        self._trends.add_gone(job, code, self._clock())
+
+    def trends(self, unreported: Iterable[KubeObject], now: float) -> tuple[float, list[Trend]]:
+        """Since when they tell of all (epoch seconds), and the last 24 hours. unreported: the Jobs that go on."""
+        return self._counted_since, self._trends.latest(unreported, now)
+
+    def _keep_the_newest(self) -> None:
+        if len(self._ended) > _MOST + _MOST // 10:
+            newest = heapq.nlargest(_MOST, self._ended.values(), key=lambda ended: ended.at)
+            self._ended = {ended.job.name: ended for ended in newest}
+            self._cut = True
+
+    def _knows(self, job: KubeObject) -> bool:
+        known = self._ended.get(job.name)
+        return known is not None and known.job.uid == job.uid
 
     def get(self, name: str) -> Job | None:
         with self._lock:

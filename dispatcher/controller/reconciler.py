@@ -373,6 +373,7 @@ class Reconciler:
                     return
             with self.locks.hold(job.model_id):
                 self.reporter.report_deleted(job, ended)
+            self.ended.add_gone(job, ended.verdict.code)
         with self._guard:
             self._vanished.pop(job.uid, None)
         self.cache.drop_tombstone(name)

@@ -100,13 +100,13 @@ def explanation(summary: Summary, told: str, now: float, limits: Limits) -> tupl
         return None, DESCRIPTIONS[phase]
     if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
         return stopped.code, stopped.sentence
-    if summary.sentence is None:
-        summary = summary.after(outcome.decide(summary.job, summary.pods, (), now, limits))
+    summary = _decided(summary, now, limits)
     return summary.code, summary.sentence or phases.description(phase, summary.job, summary.pods)
 
 
 def standing_of(summary: Summary, told: str, now: float, limits: Limits) -> Standing:
     """`explanation`, with who holds it, until when, and what to do next."""
+    summary = _decided(summary, now, limits)
     code, sentence = explanation(summary, told, now, limits)
     return standing(
         summary.phase,
@@ -118,6 +118,13 @@ def standing_of(summary: Summary, told: str, now: float, limits: Limits) -> Stan
         then=summary.then,
         deadline=summary.overdue_since,
     )
+
+
+def _decided(summary: Summary, now: float, limits: Limits) -> Summary:
+    """As it is, where that was decided; else by what Job and pods show."""
+    if summary.sentence is not None:
+        return summary
+    return summary.after(outcome.decide(summary.job, summary.pods, (), now, limits))
 
 
 def _reported(job: Job) -> tuple[str | None, str]:
@@ -147,6 +154,10 @@ class Summaries:
     def forget(self, name: str) -> None:
         with self._lock:
             self._known.pop(name, None)
+
+    def get(self, name: str) -> Summary | None:
+        with self._lock:
+            return self._known.get(name)
 
     def all(self) -> dict[str, Summary]:
         with self._lock:

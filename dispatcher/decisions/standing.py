@@ -1,6 +1,6 @@
 """Who holds a training now, until when that is tolerated, and the one thing to do next. Pure.
 
-For people at three in the morning: what `dispatcher explain` and a row's own page say beside the sentence.
+For people at three in the morning: what `dispatcher explain` and a model's own page say beside the sentence.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ _HOLDERS = {
 @dataclass(frozen=True)
 class Standing:
     """holder: who keeps it, None where nobody does. since, until: epoch seconds, None where that is not known, or for
-    ever. then: the code that it fails with at `until`. advice: the one thing to do next.
+    ever. then: the code that it fails with at `until`. advice: the one thing to do next. phase: of a Job, or a word of
+    `without_job`.
     """
 
-    phase: Phase
+    phase: str
     code: str | None
     sentence: str
     holder: str | None

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 ON_THE_QUEUE = "on the queue"
 REFUSED = "refused"
 # Characters shown of a name that may be no valid one.
-_NAME_LIMIT = 100
+NAME_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class QueueFacts:
 def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
     """A request that is still a message; if it will be rejected, the row says so already."""
     row: Row = {
-        "model": claimed_model(message.text)[:_NAME_LIMIT],
+        "model": claimed_model(message.text)[:NAME_LIMIT],
         "phase": ON_THE_QUEUE,
         "code": None,
         "sentence": "Not taken from the queue yet",
@@ -78,7 +78,7 @@ def refused_rows(refusals: Sequence[Refusal], poison: Sequence[PoisonEntry]) -> 
 def _refused_row(refused: Refusal | PoisonEntry, model: str, at: str | None, *, poison: bool) -> Row:
     """poison: whether the poison queue has it, from which it can be requeued."""
     return {
-        "model": model[:_NAME_LIMIT],
+        "model": model[:NAME_LIMIT],
         "phase": REFUSED,
         "code": refused.code,
         "sentence": redact(refused.sentence),

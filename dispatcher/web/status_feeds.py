@@ -1,4 +1,4 @@
-"""What the status page has to fetch: the first messages of both queues, and the progress of the models that it shows.
+"""What the status page has to fetch: the first messages of both queues, and the portal's word on models that it shows.
 
 One thread makes these calls, one at a time, and only while somebody has viewed the page within the last minutes: a page
 view itself calls nothing, however many there are. Nothing here may harm a training: a failure is shown on the page or
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
+from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, heard
 from dispatcher.queue.messages import PeekedMessage, QueueError
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import QueueFacts
@@ -21,7 +22,7 @@ from dispatcher.web.status_rows import PortalProgress
 from portal_client import progress_text
 from portal_client.errors import PortalError
 from portal_client.protocol import Portal
-from portal_client.statuses import ProcessingStatus
+from portal_client.statuses import ModelStatus, ProcessingStatus
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +71,11 @@ class StatusFeeds:
     _looked_at: float = field(default=_NEVER, init=False)
     _passes: int = field(default=0, init=False)
     _facts: QueueFacts = field(default_factory=QueueFacts, init=False)
-    # All by the Job's uid. _shown: the model's id, and when it was last on a page; who was on one last comes last.
+    # All by the Job's uid, or what stands for it where a model has none. _shown: the model's id, and when it was last
+    # on a page; who was on one last comes last. _words: with the time (epoch seconds).
     _shown: dict[str, tuple[str, float]] = field(default_factory=dict, init=False)
     _progress: dict[str, PortalProgress] = field(default_factory=dict, init=False)
+    _words: dict[str, tuple[PortalWord, float]] = field(default_factory=dict, init=False)
     _asked: dict[str, float] = field(default_factory=dict, init=False)
     _portal_due: float = field(default=_NEVER, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -88,12 +91,13 @@ class StatusFeeds:
             self._changed.notify_all()
             if rested:
                 self._facts = QueueFacts()  # what was seen then is no longer so
+                self._words.clear()
                 seen = self._passes
                 self._changed.wait_for(lambda: self._passes != seen or self.stopping.is_set(), patience)
             return self._facts, dict(self._progress)
 
     def show(self, jobs: Iterable[tuple[str, str]]) -> None:
-        """(uid, model id) of the Jobs that run, on a page that somebody gets now: the portal is asked for these."""
+        """(uid, model id) of what is on a page that somebody gets now: the portal is asked for these."""
         with self._changed:
             now = self.monotonic()
             for uid, model_id in jobs:
@@ -102,7 +106,15 @@ class StatusFeeds:
             for uid in [*self._shown][:-_MOST]:
                 del self._shown[uid]
                 self._progress.pop(uid, None)
+                self._words.pop(uid, None)
                 self._asked.pop(uid, None)
+
+    def word(self, uid: str) -> tuple[PortalWord, float | None]:
+        """What the portal last had for one of those, and when that was read (epoch seconds)."""
+        if self.portal is None:
+            return NOT_TRACKED, None
+        with self._changed:
+            return self._words.get(uid, (NOT_ASKED_YET, None))
 
     def _run(self) -> None:
         while not self.stopping.is_set():
@@ -154,14 +166,21 @@ class StatusFeeds:
                 self._asked[uid] = self.monotonic()
             try:
                 answer = self.portal.get_model_status(model_id)
+                self._hear(uid, answer)
                 if answer.status is ProcessingStatus.PROCESSING:
                     self._note(uid, answer.message)
             except PortalError as error:
+                self._hear(uid, error)
                 if error.retryable:  # out of reach: for all models
                     self._portal_due = self.monotonic() + max(self.progress_every, error.retry_after or 0.0)
                     return
             if self.stopping.wait(self.call_every):
                 return
+
+    def _hear(self, uid: str, answer: ModelStatus | PortalError) -> None:
+        with self._changed:
+            if uid in self._shown:
+                self._words[uid] = heard(answer), self.clock()
 
     def _note(self, uid: str, message: str) -> None:
         before = self._progress.get(uid)

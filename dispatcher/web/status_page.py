@@ -1,9 +1,10 @@
 """The status page and its JSON: `route` for an HTTP server, over what the dispatcher knows in memory.
 
-    /                         the page; it brings its style and script from /status.css and /status.js
+    /                         the page; it brings its style and scripts from here, too
+    /models/CONTAINER         a model's own page
     /api/status               a page of each section: ?limit=N rows, from ?running=N, ?waiting=N, ?ended=N, ?refused=N
                               (0) on; ?q=TEXT: of those that hold it
-    /api/models/CONTAINER     one model
+    /api/models/CONTAINER     one model: 404 where nobody knows it, with what can be said all the same
 
 Read-only, without a key and without secrets: names, times and sentences that the portal's users can read anyhow.
 """
@@ -15,26 +16,25 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import version
-from typing import Any
 
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
-from dispatcher.controller.summaries import Seen, Summaries, Summary
-from dispatcher.decisions import timeline
-from dispatcher.decisions.containers import awaited
-from dispatcher.decisions.standing import Standing
+from dispatcher.controller.summaries import Seen, Summaries
+from dispatcher.decisions import without_job
+from dispatcher.decisions.without_job import PortalWord, Traces
 from dispatcher.intake.refusals import Refusals
-from dispatcher.web.request_rows import QueueFacts
+from dispatcher.launch.request import claimed_model
+from dispatcher.web.model_rows import message_trace, pod_row, poison_trace, portal_row, told
+from dispatcher.web.request_rows import NAME_LIMIT, ON_THE_QUEUE, QueueFacts, Row
 from dispatcher.web.server import Answer, Request
 from dispatcher.web.status_feeds import StatusFeeds
-from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World, step_row
-from training_common.redaction import redact
+from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World, trends_row
+from portal_client.model_ids import InvalidContainerName, extract_model_id
 from training_common.times import rfc3339
 
 # Jobs are put in order at most once in this many seconds, however many viewers there are…
@@ -72,10 +72,15 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+# One file for the own pages of all models: its script asks for the one that the address names.
+_OWN = "/models/"
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/status.css": ("status.css", "text/css; charset=utf-8"),
+    "/shared.js": ("shared.js", "text/javascript; charset=utf-8"),
     "/status.js": ("status.js", "text/javascript; charset=utf-8"),
+    "/model.js": ("model.js", "text/javascript; charset=utf-8"),
+    _OWN: ("model.html", "text/html; charset=utf-8"),
     "/status.svg": ("status.svg", "image/svg+xml"),
 }
 
@@ -93,7 +98,7 @@ class Process:
 
 @dataclass(eq=False)
 class StatusPage:
-    """not_ready(): why no request would be taken now.
+    """not_ready(): why no request would be taken now; paused(): `Pause.sentence`, "" where people have not paused it.
 
     fresh: seconds for which the order of Jobs is reused at least; 0: it is made for each request.
     """
@@ -108,13 +113,14 @@ class StatusPage:
     process: Process
     queue: str
     not_ready: Callable[[], list[str]]
+    paused: Callable[[], str] = lambda: ""
     fresh: float = _FRESH
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _good_until: float = field(default=float("-inf"), init=False)
-    _made: tuple[QueueFacts, Sections] | None = field(default=None, init=False)
+    _made: tuple[QueueFacts, Sections, Row] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         folder = resources.files("dispatcher.web") / "static"
@@ -122,8 +128,9 @@ class StatusPage:
 
     def route(self, request: Request) -> Answer | None:
         """The answer to one of our paths, None for any other."""
-        if request.path in self._files:
-            body, kind = self._files[request.path]
+        path = _OWN if _is_own_page(request) else request.path
+        if path in self._files:
+            body, kind = self._files[path]
             return Answer(200, body, kind, _HEADERS)
         if request.path == "/api/status":
             return self._status(request)
@@ -144,7 +151,7 @@ class StatusPage:
         if len(query) > _LONGEST_QUERY:
             return _json({"error": f"q has {len(query)} characters: at most {_LONGEST_QUERY} would be right"}, 400)
         limit = min(numbers.pop("limit", _ROWS), _MOST_ROWS)
-        queue, found = self._sections()
+        queue, found, trends = self._sections()
         sections, running = found.shown(Page(query, limit, numbers))
         self._show(running)
         answer = {
@@ -158,71 +165,86 @@ class StatusPage:
             "phases": found.phases,
             "gpus_in_use": found.gpus_in_use,
             "ended_is_cut": self.ended.is_cut,
+            "trends": trends,
             **sections,
         }
         return _json(answer, etag=request.etag)
 
-    def _model(self, request: Request, container: str) -> Answer:
+    def _model(self, request: Request, name: str) -> Answer:
+        name = name[:NAME_LIMIT]
         facts, progress = self.feeds.look(_FIRST_VIEW)
-        job, ended = self.cache.job(container), self.ended.find(container, self.clock())
+        job, ended = self.cache.job(name), self.ended.find(name, self.clock())
         jobs: list[Seen] = [(job, *self.cache.pods_of(job))] if job is not None else []
-        summaries, gone = self.summaries.all(), [ended] if ended else []
+        gone, summary = [ended] if ended else [], self.summaries.get(name)
+        summaries = {name: summary} if summary else {}
         world = World(jobs, facts, self.refusals.latest(), progress, summaries, gone)
         sections_made = Sections(world, self.rules, self.clock())
-        sections, running = sections_made.shown(Page(limit=_MOST_ROWS))
-        rows = [row for section in sections.values() for row in section["rows"] if row["model"] == container]
-        if not rows:
-            return _json({"error": f"Neither Jobs nor queues know {ascii(container)[:80]}"}, 404)
-        self._show(running)
-        pods = [_pod(pod) for each in (*jobs, *(summary.seen for summary in gone)) for pod in each[1:]]
-        known = {"model": container, "rows": rows, "pods": pods, **_stands(sections_made.standing(container))}
-        return _json(known, etag=request.etag)
+        sections, _ = sections_made.shown(Page(limit=_MOST_ROWS))
+        rows = [row for section in sections.values() for row in section["rows"] if row["model"] == name]
+        found = sections_made.standing(name)
+        word, read_at = self._word(name, found[0].job if found else None)
+        if found is None:
+            stands = without_job.standing(self._traces(name, facts, rows, word, foreign=job is not None))
+            known = told(stands)
+        else:
+            known = told(found[1], found[0])
+        pods = [pod_row(pod) for each in (*jobs, *(summary.seen for summary in gone)) for pod in each[1:]]
+        answer = {
+            "model": name,
+            "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
+            "rows": rows,
+            "pods": pods,
+            "portal": {**portal_row(word), "heard_at": read_at and rfc3339(read_at)},
+            **known,
+        }
+        nobody_knows = not rows and not word.status
+        if nobody_knows:
+            answer["error"] = f"Neither Jobs nor queues know {name!a}"
+        return _json(answer, 404 if nobody_knows else 200, etag=request.etag)
+
+    def _word(self, name: str, job: Job | None) -> tuple[PortalWord, float | None]:
+        """The portal's, for which it is asked in a moment where that is due."""
+        if job is not None:
+            key, model_id = job.uid, job.model_id
+        else:
+            try:
+                key, model_id = name, extract_model_id(name)
+            except InvalidContainerName as error:
+                return PortalWord("", f"not asked: {error}"), None
+        self.feeds.show([(key, model_id)])
+        return self.feeds.word(key)
+
+    def _traces(self, name: str, facts: QueueFacts, rows: Sequence[Row], word: PortalWord, *, foreign: bool) -> Traces:
+        messages = [row for row in rows if row["phase"] == ON_THE_QUEUE]
+        entries = [entry for entry in facts.poison if claimed_model(entry.original)[:NAME_LIMIT] == name]
+        hidden = max(0, (facts.depth or 0) - len(facts.waiting))
+        namespace, paused = self.process.namespace, self.paused()
+        message, poison = message_trace(messages), poison_trace(entries)
+        return Traces(name, namespace, word, message, poison, paused, hidden, foreign)
 
     def _show(self, running: list[Job]) -> None:
         self.feeds.show([(job.uid, job.model_id) for job in running])
 
-    def _sections(self) -> tuple[QueueFacts, Sections]:
+    def _sections(self) -> tuple[QueueFacts, Sections, Row]:
         facts, progress = self.feeds.look(_FIRST_VIEW)
         with self._lock:
             began = self.monotonic()
             if self._made is None or began >= self._good_until:
                 now = self.clock()
                 ended, summaries = self.ended.latest(now), self.summaries.all()
-                world = World(self.cache.seen(), facts, self.refusals.latest(), progress, summaries, ended)
-                self._made = facts, Sections(world, self.rules, now)
+                jobs = self.cache.seen()
+                world = World(jobs, facts, self.refusals.latest(), progress, summaries, ended)
+                trends = trends_row(*self.ended.trends((seen[0] for seen in jobs), now))
+                self._made = facts, Sections(world, self.rules, now), trends
                 done = self.monotonic()
                 self._good_until = done + max(self.fresh, _SHARE * (done - began) if self.fresh else 0.0)
             return self._made
 
 
-def _stands(found: tuple[Summary, Standing] | None) -> dict[str, Any]:
-    """Where a training stands, and its timeline; nulls of what has no Job. No time in it depends on now."""
-    if found is None:
-        return {"standing": None, "steps": []}
-    summary, standing = found
-    times = {
-        name: None if at is None else rfc3339(at) for name, at in (("since", standing.since), ("until", standing.until))
-    }
-    told = {**asdict(standing), **times, "sentence": redact(standing.sentence)}
-    return {
-        "standing": told,
-        "steps": [step_row(step, summary.job) for step in timeline.steps(summary.job, summary.pods)],
-    }
-
-
-def _pod(pod: Pod) -> dict[str, Any]:
-    running, ended = pod.trainer_state.running, pod.trainer_end
-    return {
-        "name": pod.name,
-        "index": pod.index,
-        "phase": pod.phase,
-        "node": pod.node,
-        "created_at": pod.metadata.creation_timestamp,
-        "started_at": running.started_at if running else ended.started_at,
-        "finished_at": ended.finished_at,
-        "exit_code": ended.exit_code,
-        "reason": ended.reason or awaited(pod).reason or None,
-    }
+def _is_own_page(request: Request) -> bool:
+    """One step below /models: the page asks for its files by addresses beside that."""
+    target = (request.target or request.path).partition("?")[0]
+    return target.startswith(_OWN) and "/" not in target.removeprefix(_OWN)
 
 
 def _json(data: object, status: int = 200, etag: str = "") -> Answer:

@@ -9,6 +9,7 @@ and none depends on now, so that the same world gives the same rows, and a page 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,10 +18,10 @@ from typing import Any
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.controller.summaries import Seen, Summary, explanation, standing_of, summarise
+from dispatcher.controller.trends import Trend
 from dispatcher.decisions import disruptions, teams
 from dispatcher.decisions.phases import Phase, nodes_that_run
 from dispatcher.decisions.standing import Standing
-from dispatcher.decisions.timeline import Step
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds
@@ -243,19 +244,24 @@ def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalP
     }
 
 
-def step_row(step: Step, job: Job) -> Row:
-    """A step of a training's timeline; None where nothing shows a time."""
+def trends_row(since: float, hours: Sequence[Trend]) -> Row:
+    """since: from when on they tell of all trainings (epoch seconds)."""
+    failed = sum((Counter(hour.failed) for hour in hours), Counter[str]())
     return {
-        "name": step.name,
-        "title": step.title,
-        "began": None if step.began is None else rfc3339(step.began),
-        "ended": None if step.ended is None else rfc3339(step.ended),
-        "lasts": step.lasts,
-        "seconds": step.seconds,
-        "attempt": step.attempt,
-        "node_index": step.index if job.nodes > 1 else None,
-        "node": step.node,
-        "note": redact(step.note),
+        "since": max(hours[0].began, rfc3339(max(0.0, since))),
+        "launched": sum(hour.launched for hour in hours),
+        "completed": sum(hour.completed for hour in hours),
+        "failed": failed.total(),
+        "codes": dict(sorted(failed.items(), key=lambda entry: (-entry[1], entry[0]))),
+        "hours": [
+            {
+                "began": hour.began,
+                "launched": hour.launched,
+                "completed": hour.completed,
+                "failed": sum(hour.failed.values()),
+            }
+            for hour in hours
+        ],
     }
 
 

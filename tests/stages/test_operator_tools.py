@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from dispatcher.cli import listing
 from dispatcher.cluster import names
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
+
+NO_STORAGE = "AccountName=a;AccountKey=a2V5;QueueEndpoint=http://127.0.0.1:1/a;BlobEndpoint=http://127.0.0.1:1/a"
 
 
 def test_cancel_stops_the_pod_and_tells_the_portal(stage: Stage) -> None:
@@ -143,9 +148,25 @@ def test_explain_tells_each_state_of_a_model_who_holds_it_and_what_to_do(stage: 
     assert "and with it the times of its training" in stage.cli("explain", "gone")[1]
     assert stage.cli("explain", "unheard-of")[0] == 1
     assert stage.cli("explain", "UPPER")[0] == 2
+    # An outage is one sentence, and no more than what it hides.
     code, _, err = stage.cli("explain", waits, KUBECONFIG="/nowhere")
     assert (code, err.count("\n")) == (69, 1)
     assert "API server" in err
+    nowhere = {"AZURE_STORAGE_CONNECTION_STRING": NO_STORAGE}
+    code, _, err = stage.cli("explain", "gone", **nowhere)
+    assert (code, err.count("\n")) == (69, 1)
+    assert stage.name in err
+    code, out, _ = stage.cli("explain", waits, **nowhere)
+    assert (code, out.count("queues:    not known: ")) == (0, 1)
+    assert "held by:   the trainer" in out
+    code, out, _ = stage.cli("explain", waits, API_BASE_URL="http://127.0.0.1:1")
+    assert (code, "held by:   the trainer" in out) == (0, True)
+    assert "portal:    -: " in out
+    code, out, _ = stage.cli("explain", "gone", API_BASE_URL="http://127.0.0.1:1")
+    assert (code, "not known: There is no Job and no visible message, and the portal is out of reach" in out) == (
+        0,
+        True,
+    )
 
 
 def test_list_has_every_state_as_the_page_does_and_is_bounded(stage: Stage) -> None:
@@ -169,6 +190,61 @@ def test_list_has_every_state_as_the_page_does_and_is_bounded(stage: Stage) -> N
     assert "refused: 3, 2 more: --limit" in stage.cli("list", "refused", "--limit", "1")[1]
     assert "MESSAGE" in stage.cli("list", "-o", "wide")[1]
     assert stage.cli("list", KUBECONFIG="/nowhere")[0] == 69
+
+
+def test_a_list_that_is_watched_is_printed_when_it_changes_also_after_an_outage(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, rounds = stage.submit("runs"), []
+
+    def sleep(seconds: float) -> None:
+        rounds.append(seconds)
+        if len(rounds) == 2:
+            stage.queue.send(json.dumps({"task": "train", "model_container_name": "model-second"}))
+        elif len(rounds) == 3:
+            monkeypatch.setenv("KUBECONFIG", "/nowhere")
+        elif len(rounds) == 5:
+            monkeypatch.setenv("KUBECONFIG", stage.settings["KUBECONFIG"])
+            stage.queue.send(json.dumps({"task": "train", "model_container_name": "model-third"}))
+        elif len(rounds) == 7:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(listing, "time", SimpleNamespace(time=time.time, sleep=sleep))
+    _, out, err = stage.cli("list", "waiting", "--watch", "--json")
+    printed = [[row["model"] for row in json.loads(line)["waiting"]["rows"]] for line in out.splitlines() if line]
+    assert printed == [[f"model-{first}", "model-second", "model-third"][: n + 1] for n in range(3)]
+    assert err.count("Not known for now, and tried again: ") == 1
+
+
+def test_every_replicas_lines_about_a_model_are_found_and_no_others(stage: Stage) -> None:
+    said = {
+        "one": ("Model 7: Processing", "Model 77: Processing", "Job model-7: launched", "Job model-7-b: launched"),
+        "two": ('{"model": "7", "message": "reported"}', '{"model": "17"}', "received model-7"),
+    }
+    for name, lines in said.items():
+        echo = "; ".join(f"echo '{line}'" for line in lines)
+        container = {"name": "dispatcher", "image": "script:local", "command": ["sh", "-c", f"{echo}; sleep 60"]}
+        _replica(stage, name, container)
+    _replica(stage, "waits", {"name": "dispatcher", "image": "not-there:1", "command": ["true"]})
+    call = ("logs", "7", "--dispatcher", "--dispatcher-namespace", stage.namespace)
+    stage.wait(lambda: stage.cli(*call)[1].count("\n") == 4)
+    code, out, err = stage.cli(*call)
+    assert code == 0
+    assert out.splitlines() == [
+        *("one Model 7: Processing", "one Job model-7: launched"),
+        *('two {"model": "7", "message": "reported"}', "two received model-7"),
+    ]
+    assert err.startswith("waits: no log: ")
+    assert stage.cli(*call, "--tail", "1")[1] == "two received model-7\n"
+    code, _, err = stage.cli("logs", "7", "--dispatcher", "--dispatcher-namespace", "default")
+    assert (code, err.count("\n"), "No dispatcher runs in namespace default" in err) == (1, 1, True)
+
+
+def _replica(stage: Stage, name: str, container: dict[str, object]) -> None:
+    metadata = {"name": name, "labels": {"app.kubernetes.io/name": "training-dispatcher"}}
+    spec = {"restartPolicy": "Never", "terminationGracePeriodSeconds": 0, "containers": [container]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+    stage.cluster.api("POST", f"/api/v1/namespaces/{stage.namespace}/pods", pod)
 
 
 def test_a_request_is_submitted_followed_and_sent_once_more(stage: Stage) -> None:

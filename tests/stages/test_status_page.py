@@ -43,7 +43,14 @@ def test_each_requests_fate_is_on_the_page_of_the_dispatcher(stage: Stage) -> No
 
     [pod] = api(f"models/model-{runs}")["pods"]
     assert pod["phase"] == "Running"
+    told, explained = api(f"models/model-{runs}"), json.loads(stage.cli("explain", runs, "--json")[1])
+    assert told["standing"] == explained["standing"]
+    assert [step | {"note": ""} for step in told["steps"]] == [step | {"note": ""} for step in explained["steps"]]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/models/model-{runs}", timeout=10) as page:
+        assert b"<h1 id=" in page.read()
     about = api()
+    counted = {name: about["trends"][name] for name in ("launched", "completed", "failed")}
+    assert counted == {"launched": 2, "completed": 1, "failed": 0}
     assert about["dispatcher"]["not_ready"] == []
     assert about["queue"]["name"] == stage.name
     # Not beside the probes, which answer all the same.
@@ -51,3 +58,9 @@ def test_each_requests_fate_is_on_the_page_of_the_dispatcher(stage: Stage) -> No
         urllib.request.urlopen(f"http://127.0.0.1:{stage.port}/api/status", timeout=10)
     # The page's own calls are not in the log: the one that is there was the launch's.
     assert stage.log().count(f"/models/{runs}/status") == 1
+
+    # Another process knows of the last day what Jobs tell.
+    assert stage.processes[-1].stop() == 0
+    stage.start(STATUS_PORT=str(port))
+    stage.wait(lambda: {name: api()["trends"][name] for name in counted} == counted)
+    stage.wait(lambda: api()["trends"]["since"] == api()["trends"]["hours"][0]["began"])

@@ -1,13 +1,7 @@
-// The status page: fetches a page of /api/status every few seconds and shows it; the server pages and filters. All text from there is set as textContent;
-// nothing is ever parsed as HTML.
+// The list of trainings: shows a page of /api/status; the server pages and filters.
 "use strict";
 
-const EVERY = 3000; // milliseconds between two requests
-const PATIENCE = 8000; // milliseconds for one answer
-const STALE = 12000; // milliseconds without an answer after which the page shows that it is stale
-const SOON = 700; // milliseconds until the next request while the dispatcher reads the queues after a rest
 const ROWS = 50; // of each section
-const LONG = 180; // characters from which on a sentence may be folded
 const PEEKED = 32; // the largest number of messages that Azure lets anybody peek at
 
 const SECTIONS = {
@@ -38,73 +32,19 @@ const SECTIONS = {
     empty: ["Nothing was refused, and the poison queue is empty."],
   },
 };
-const TONES = { completed: "good", failed: "bad", reporting: "warn", stopping: "warn", refused: "bad" };
 
-const $ = (id) => document.getElementById(id);
-const state = { data: null, etag: "", offsets: {}, heard: 0, ahead: 0, asked: 0, abort: null, timer: 0, stale: false, problem: "" };
+// offsets: of each section's page; told: the filter that was read out; trends: as drawn
+const view = { offsets: {}, told: "", trends: "" };
 const shown = {}; // section → {parts, turned: somebody waits for another page, rows: key → {element, text}}
 
-// Elements
-
-function make(tag, attributes = {}, ...children) {
-  const svg = ["svg", "polyline", "circle"].includes(tag);
-  const element = svg ? document.createElementNS("http://www.w3.org/2000/svg", tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== ""));
-  return element;
-}
-
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-const count = (number) => number.toLocaleString("en");
-const many = (number, one, more) => `${count(number)} ${number === 1 ? one : more}`;
-
-// Times: by the server's clock, which may differ from this machine's
-
-const now = () => Date.now() + state.ahead;
-
-function span(milliseconds) {
-  const seconds = Math.max(0, Math.round(milliseconds / 1000));
-  const minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
-  if (days) return hours % 24 ? `${days} d ${hours % 24} h` : `${days} d`;
-  if (hours) return minutes % 60 ? `${hours} h ${minutes % 60} min` : `${hours} h`;
-  return minutes ? `${minutes} min` : `${seconds} s`;
-}
-
-function age(text, label, after = "") {
-  const at = Date.parse(text ?? "");
-  if (Number.isNaN(at)) return { content: ["–"], blank: true };
-  const time = make("time", { datetime: text, title: new Date(at).toLocaleString(), "data-at": at, "data-after": after });
-  time.textContent = span(now() - at) + after;
-  return { content: [time], label };
-}
-
-function tick() {
-  for (const time of document.querySelectorAll("time[data-at]")) {
-    write(time, span(now() - Number(time.dataset.at)) + time.dataset.after);
-  }
-  const silence = state.heard ? Date.now() - state.heard : 0;
-  const stale = Boolean(state.problem) && (!state.heard || silence > STALE);
-  write($("fresh-text"), state.heard ? `${span(silence)} ago` : stale ? "never" : "…");
-  if (stale !== state.stale) {
-    state.stale = stale;
-    document.body.classList.toggle("stale", stale);
-    notices();
-    write($("spoken"), stale ? "" : "The dispatcher answers again."); // while stale, the notice is read out
-  } else if (stale && $("silence")) {
-    write($("silence"), silenceText());
-  }
-}
-
-// Cells: {content, class, label (shown on a phone), blank}
+// Cells
 
 function model(row) {
   const under = [row.dataset, row.run_id && `run ${row.run_id}`].filter(Boolean);
-  const name = make("span", { class: "model" }, row.model || "no model named");
+  // A browser takes dots alone for a way up, whatever they are written as.
+  const linked = row.model && !/^\.+$/.test(row.model);
+  const name = linked ? make("a", { class: "model", href: `models/${encodeURIComponent(row.model)}` }, row.model)
+    : make("span", { class: "model" }, row.model || "no model named");
   return {
     content: [name, ...under.map((text) => make("div", { class: "under" }, text))],
     class: "whole",
@@ -112,63 +52,9 @@ function model(row) {
   };
 }
 
-function chip(row) {
-  if (row.phase === "running") return null;
-  const text = { refused: row.code, completed: "completed", failed: row.code || "failed" }[row.phase] ?? row.phase;
-  const tone = row.phase === "refused" && !row.poison ? "warn" : TONES[row.phase] ?? "";
-  return make("span", { class: `chip ${tone}` }, text);
-}
-
-function sentence(row) {
-  const long = (row.sentence || "").length > LONG;
-  const text = make("div", { class: long ? "sentence long" : "sentence" }, row.sentence || "");
-  if (!long) return [text];
-  const toggle = make("button", { class: "toggle", type: "button", "aria-expanded": "false" }, "Show all");
-  toggle.addEventListener("click", () => {
-    const open = text.classList.toggle("open");
-    toggle.setAttribute("aria-expanded", String(open));
-    toggle.textContent = open ? "Show less" : "Show all";
-  });
-  return [text, toggle];
-}
-
-function reason(row) {
-  const kept = row.poison ? make("div", { class: "under" }, "in the poison queue") : null;
-  const words = make("div", { class: "words" }, ...sentence(row), kept);
-  return { content: [make("div", { class: "stated" }, make("div", { class: "state" }, chip(row)), words)],
-    class: "whole" };
-}
-
 function progress(row) {
-  const told = row.progress;
-  const content = [chip(row), ...sentence(row)];
-  if (told && told.done !== null) {
-    const percent = `${Math.floor(told.done * 100)} %`;
-    const bar = make("progress", { max: 1, value: told.done, "aria-label": `Progress of ${row.model}` });
-    content.push(make("div", { class: "progress" }, bar, make("span", { class: "percent" }, percent)));
-  }
-  return { content, class: "whole" };
+  return { content: [chip(row), ...sentence(row), bar(row)], class: "whole" };
 }
-
-function loss(row) {
-  const points = row.progress?.losses ?? [];
-  if (!points.length) return { content: [make("span", { class: "under" }, "–")], blank: true };
-  const values = points.map((point) => point[1]);
-  const [first, last] = [points[0], points[points.length - 1]];
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const x = (epoch) => 3 + (84 * (epoch - first[0])) / Math.max(1, last[0] - first[0]);
-  const y = (value) => 3 + (20 * (high - value)) / (high - low || 1);
-  if (points.length === 1) return { content: [short(last[1])], label: "Loss" };
-  const words = `Training loss from ${short(first[1])} in epoch ${first[0]} to ${short(last[1])} in epoch ` +
-    `${last[0]}, lowest ${short(low)}`;
-  const line = points.map(([epoch, value]) => `${x(epoch).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  const curve = make("svg", { class: "spark", viewBox: "0 0 90 26", role: "img", "aria-label": words },
-    make("polyline", { points: line }),
-    make("circle", { cx: x(last[0]).toFixed(1), cy: y(last[1]).toFixed(1), r: 2.4 }));
-  return { content: [make("div", { class: "loss" }, curve, make("span", {}, short(last[1])))] };
-}
-
-const short = (value) => String(Number(value.toPrecision(3)));
 
 function gpus(row) {
   const some = row.nodes_running && row.nodes_running < row.nodes ? `${row.nodes_running} of ` : "";
@@ -181,10 +67,6 @@ function tries(row) {
   const often = row.disruptions ? make("div", { class: "under" }, `${row.disruptions} disrupted`) : null;
   return { content: [row.attempts ? String(row.attempts) : "–", often], class: "number", label: "Try",
     blank: row.attempts <= 1 && !row.disruptions };
-}
-
-function node(row) {
-  return { content: [row.node || "–"], class: "cell-node", label: "Node", blank: !row.node };
 }
 
 // Pages
@@ -204,7 +86,7 @@ function pager(name, title) {
     button.addEventListener("click", () => {
       if (button.getAttribute("aria-disabled") === "true") return;
       const { offset, matching } = state.data[name];
-      state.offsets[name] = turn(state.offsets[name] ?? offset, matching);
+      view.offsets[name] = turn(view.offsets[name] ?? offset, matching);
       shown[name].turned = true;
       ask();
     });
@@ -226,7 +108,7 @@ function turn(name, { matching, offset, rows }) {
     for (const button of [first, previous]) button.setAttribute("aria-disabled", String(offset === 0));
     for (const button of [next, last]) button.setAttribute("aria-disabled", String(end >= matching));
   }
-  state.offsets[name] = offset; // the server's: there may be fewer rows by now
+  view.offsets[name] = offset; // the server's: there may be fewer rows by now
   if (!turned) return;
   shown[name].turned = false;
   write($("spoken"), `${SECTIONS[name].title}: ${parts.pager.range.textContent}`);
@@ -240,7 +122,6 @@ function build() {
     const tile = { count: make("span", { class: "count" }, "–"), more: make("span", { class: "more" }) };
     const label = make("span", { class: "label" }, kind.title);
     $("tiles").append(make("a", { class: "tile", href: `#${name}` }, label, tile.count, tile.more));
-    const columns = kind.columns.map(([text, look]) => make("th", { role: "columnheader", scope: "col", class: look }, text));
     const parts = {
       tile,
       total: make("span", { class: "total" }),
@@ -249,8 +130,7 @@ function build() {
       body: make("tbody", { role: "rowgroup" }),
       pager: pager(name, kind.title),
     };
-    parts.table = make("table", { role: "table", "aria-labelledby": `${name}-title` },
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...columns)), parts.body);
+    parts.table = table({ "aria-labelledby": `${name}-title` }, kind.columns, parts.body);
     const title = make("h2", { id: `${name}-title` }, kind.title);
     parts.section = make("section", { id: name, "aria-labelledby": `${name}-title` },
       make("div", { class: "head" }, title, parts.total, parts.note),
@@ -273,7 +153,7 @@ function fill(name, section, query) {
     const text = JSON.stringify(row);
     let known = rows.get(key);
     if (!known || known.text !== text) {
-      const element = draw(SECTIONS[name], row);
+      const element = line(SECTIONS[name].cells(row));
       if (known) known.element.replaceWith(element);
       rows.set(key, known = { element, text });
     }
@@ -297,25 +177,56 @@ function fill(name, section, query) {
   }
 }
 
-function draw(kind, row) {
-  const cells = kind.cells(row).map((cell) => {
-    const look = [cell.class, cell.blank && "blank"].filter(Boolean).join(" ");
-    const label = cell.label ? make("span", { class: "label-of", "aria-hidden": "true" }, `${cell.label} `) : null;
-    return make("td", { role: cell.head ? "rowheader" : "cell", class: look || null }, label, ...cell.content);
+// The last 24 hours
+
+const HOUR = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+const clockTime = (text) => new Date(text).toLocaleTimeString([], HOUR);
+
+function showTrends(trends) {
+  const text = JSON.stringify(trends);
+  if (view.trends === text) return;
+  view.trends = text;
+  const codes = Object.entries(trends.codes).map(([code, number]) => `${code} ${count(number)}`).join(", ");
+  const since = new Date(trends.since).toLocaleString([], { month: "short", day: "numeric", ...HOUR });
+  write($("trends-since"), trends.since > trends.hours[0].began
+    ? `In full since ${since}; of what ended before that, what Jobs still tell.` : `Since ${since}.`);
+  write($("launched"), count(trends.launched));
+  write($("completed"), count(trends.completed));
+  write($("failed"), count(trends.failed));
+  write($("codes"), codes);
+  $("chart").replaceChildren(chart(trends));
+  write($("first-hour"), clockTime(trends.hours[0].began));
+  $("hours").replaceChildren(...[...trends.hours].reverse().map((hour) => line([
+    { content: [make("time", { datetime: hour.began }, clockTime(hour.began))], head: true },
+    ...["launched", "completed", "failed"].map((name) => ({ content: [count(hour[name])], class: "number" })),
+  ])));
+}
+
+// What completed stands above the line, what failed hangs below it, and another line shows what was launched.
+function chart({ hours, since }) {
+  const up = Math.max(1, ...hours.map((hour) => Math.max(hour.launched, hour.completed)));
+  const down = Math.max(1, ...hours.map((hour) => hour.failed));
+  const unit = Math.min(46 / up, 20 / down);
+  const box = (look, n, y, height) => make("rect", { class: look, x: n * 10 + 2, width: 6, y: y.toFixed(2),
+    height: height.toFixed(2) });
+  const drawn = [];
+  hours.forEach((hour, n) => {
+    if (hours[n + 1] && hours[n + 1].began <= since) {
+      drawn.push(make("rect", { class: "untold", x: n * 10, width: 10, y: 0, height: 72 }));
+    }
+    if (hour.completed) drawn.push(box("done", n, 50 - hour.completed * unit, hour.completed * unit));
+    if (hour.failed) drawn.push(box("fell", n, 50, hour.failed * unit));
   });
-  return make("tr", { role: "row" }, ...cells);
+  const path = hours.map((hour, n) => `${n * 10 + 5},${(50 - hour.launched * unit).toFixed(2)}`).join(" ");
+  return make("svg", { viewBox: "0 0 240 72", preserveAspectRatio: "none", role: "img",
+    "aria-label": "Launched, completed and failed in each hour; the table By hour has the numbers" }, ...drawn,
+  make("line", { x1: 0, x2: 240, y1: 50, y2: 50 }), make("polyline", { points: path }));
 }
 
-// A sentence that fits needs no button.
-function fold() {
-  for (const toggle of document.querySelectorAll(".toggle[aria-expanded=false]")) {
-    const text = toggle.previousElementSibling;
-    toggle.hidden = text.scrollHeight <= text.clientHeight + 1;
-  }
-}
+// All of it
 
-function show() {
-  const data = state.data, query = $("query").value.trim();
+function show(data) {
+  const query = $("query").value.trim();
   const { dispatcher, queue, phases } = data;
   for (const name of Object.keys(SECTIONS)) fill(name, data[name], query);
   const on = queue.depth ? `about ${many(queue.depth, "message", "messages")} on the queue` : "queue empty";
@@ -333,81 +244,30 @@ function show() {
   write(shown.refused.parts.note,
     `What this process has refused since ${started}, and the first ${PEEKED} entries of the poison queue.`);
   write($("where"), `Namespace ${dispatcher.namespace || "–"} · queue ${queue.name}`);
-  $("about").replaceChildren(
-    make("p", {}, `Served by ${dispatcher.name} (${dispatcher.identity}), version ${dispatcher.version}, ` +
-      `since ${started}. Other replicas show the same Jobs and queue, and their own refusals.`),
-    make("p", {}, "Programs read the same at ", make("a", { href: "api/status" }, "api/status"), "."));
+  about(dispatcher, "Other replicas show the same Jobs and queue, and their own refusals.", "api/status");
+  showTrends(data.trends);
   document.title = `${count(data.running.total)} running, ${count(data.waiting.total)} waiting – Training dispatcher`;
-}
-
-function silenceText() {
-  const at = new Date(state.heard).toLocaleTimeString();
-  const last = state.heard ? `Last answer ${span(Date.now() - state.heard)} ago (${at}). ` : "";
-  return `${last}${state.problem} Trying again every ${EVERY / 1000} s.`;
-}
-
-function notices() {
-  const found = [];
-  const add = (look, title, more) => found.push(make("div", { class: look }, make("strong", {}, title), more));
-  const reasons = state.data?.dispatcher.not_ready ?? [];
-  const problem = state.data?.queue.problem;
-  if (state.stale) {
-    const silence = make("span", { id: "silence", "aria-live": "off" }, silenceText());
-    add("notice bad", "The dispatcher does not answer", silence);
-  } else {
-    const list = make("ul", {}, ...reasons.map((text) => make("li", {}, text)));
-    if (reasons.length) add("notice", "No new request is taken now", list);
-    if (problem) add("notice", "The queues cannot be read", problem);
+  if (query !== view.told) {
+    view.told = query;
+    const found = Object.keys(SECTIONS).map((name) => `${SECTIONS[name].title}: ${count(data[name].matching)}`);
+    write($("spoken"), query ? `${found.join(", ")} match ${query}` : "All are shown");
   }
-  const text = found.map((notice) => notice.textContent).join("\n");
-  if ($("notices").textContent !== text.replaceAll("\n", "")) $("notices").replaceChildren(...found);
+  return queue.depth === null && !queue.problem; // the dispatcher is reading the queues after a rest
 }
 
-// Fetching
-
-async function ask() {
-  clearTimeout(state.timer);
-  state.abort?.abort();
-  const abort = (state.abort = new AbortController());
-  const patience = setTimeout(() => abort.abort(), PATIENCE);
-  const query = $("query").value.trim();
-  const turned = Object.entries(state.offsets).filter(([, offset]) => offset);
-  const address = `api/status?${new URLSearchParams([["limit", ROWS], ["q", query], ...turned])}`;
-  try {
-    const headers = state.etag && state.asked === address ? { "If-None-Match": state.etag } : {};
-    const answer = await fetch(address, { headers, cache: "no-store", signal: abort.signal });
-    if (answer.status !== 304) {
-      if (!answer.ok) throw new Error(`It answered with ${answer.status}.`);
-      const data = await answer.json();
-      if (abort !== state.abort) return; // a newer request has replaced this one
-      state.data = data;
-      state.etag = answer.headers.get("ETag") ?? "";
-      state.asked = address;
-    }
-    state.ahead = Date.parse(answer.headers.get("Date") ?? "") - Date.now() || 0;
-    state.heard = Date.now();
-    state.problem = "";
-    show();
-    fold();
-    notices();
-  } catch (error) {
-    if (abort !== state.abort) return;
-    state.problem = error.message.startsWith("It answered") ? error.message : "It cannot be reached.";
-  } finally {
-    clearTimeout(patience);
-    if (abort === state.abort) {
-      tick();
-      const reading = state.data?.queue.depth === null && !state.data.queue.problem && !state.problem;
-      state.timer = setTimeout(ask, reading ? SOON : EVERY);
-    }
-  }
-}
+const PAGE = {
+  address() {
+    const turned = Object.entries(view.offsets).filter(([, offset]) => offset);
+    return `api/status?${new URLSearchParams([["limit", ROWS], ["q", $("query").value.trim()], ...turned])}`;
+  },
+  show,
+};
 
 let typing = 0;
 function filter() {
   clearTimeout(typing);
   typing = setTimeout(() => {
-    state.offsets = {};
+    view.offsets = {};
     const query = $("query").value.trim();
     history.replaceState(null, "", query ? `?q=${encodeURIComponent(query)}` : location.pathname);
     ask();
@@ -421,16 +281,8 @@ document.addEventListener("keydown", (event) => {
     $("query").focus();
   }
 });
-document.addEventListener("visibilitychange", () => {
-  // A hidden page fetches nothing.
-  if (!document.hidden) return ask();
-  clearTimeout(state.timer);
-  state.abort?.abort();
-  state.abort = null;
-});
 $("query").value = (new URLSearchParams(location.search).get("q") ?? "").slice(0, $("query").maxLength);
 $("query").addEventListener("input", filter);
-window.addEventListener("resize", fold);
+view.told = $("query").value.trim();
 build();
-setInterval(tick, 1000);
-ask();
+begin();

@@ -15,8 +15,8 @@ def test_a_portal_out_of_reach_is_not_one_that_knows_nothing() -> None:
     portal = PortalClient("http://127.0.0.1:9", "key-0123456789abcdef", timeout=5)
     said = ask_portal("1", portal)
     portal.close()
-    assert (said["status"], said["answered"]) == ("", False)
-    assert "cannot be connected to" in said["message"]
+    assert (said.status, said.answered) == ("", False)
+    assert "cannot be connected to" in said.message
 
 
 def test_of_a_training_on_several_nodes_it_says_how_many_run() -> None:

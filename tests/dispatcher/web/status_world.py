@@ -19,6 +19,7 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
 from dispatcher.decisions.waiting import Limits
+from dispatcher.decisions.without_job import PortalWord
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
 from dispatcher.queue.messages import PeekedMessage
@@ -55,6 +56,7 @@ def job(
     if names.LAUNCHED_AT in made["metadata"]["annotations"]:
         made["metadata"]["annotations"][names.LAUNCHED_AT] = rfc3339(at + 1)
     made["metadata"]["annotations"] |= annotations or {}
+    made["status"]["startTime"] = rfc3339(at + 1)
     env = [{"name": "DATASET_CONTAINER", "value": dataset}] if dataset else []
     env.append({"name": "AZURE_STORAGE_CONNECTION_STRING", "value": "AccountKey=verysecretindeed"})
     if gpus is not None:
@@ -107,7 +109,7 @@ class Feeds:
     def __init__(self) -> None:
         self.facts = QueueFacts(depth=0, poison_depth=0)
         self.progress: dict[str, PortalProgress] = {}
-
+        self.words: dict[str, PortalWord] = {}  # by the Job's uid, or a model's container where it has none
         self.shown: list[tuple[str, str]] = []
 
     def look(self, patience: float = 0.0) -> tuple[QueueFacts, dict[str, PortalProgress]]:
@@ -115,6 +117,9 @@ class Feeds:
 
     def show(self, jobs: Iterable[tuple[str, str]]) -> None:
         self.shown = list(jobs)
+
+    def word(self, uid: str) -> tuple[PortalWord, float | None]:
+        return self.words.get(uid, PortalWord("", "the portal has no such model")), 1795420800.0
 
 
 class Shown:

@@ -13,6 +13,7 @@ from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job, team_job
 from tests.world.browser import Tab
+from tests.world.builders import running, terminated
 
 OpenTab = Callable[..., Tab]
 FOCUSED = """() => {
@@ -128,7 +129,7 @@ def test_the_page_follows_the_world_by_itself(shown: Shown, open_tab: OpenTab) -
     assert tab.page.get_by_role("table", name="Running").count() == 0
     assert tab.complaints() == []
     assert {url.split("?")[0].removeprefix(shown.url) for url in tab.requests} == {
-        *("", "status.css", "status.js", "status.svg", "api/status")
+        *("", "status.css", "shared.js", "status.js", "status.svg", "api/status")
     }
 
 
@@ -203,7 +204,7 @@ def test_ten_thousand_jobs_are_paged_and_filtered_by_the_server_and_block_nothin
     assert {model for _, model in shown.feeds.shown} == {f"r-07{n:02}" for n in range(50)}
     page.get_by_role("searchbox").fill("")
     pages.get_by_text("1 to 50 of 5,000").wait_for()
-    assert page.locator("tbody tr").count() == 100
+    assert page.locator("#sections tbody tr").count() == 100
     assert page.evaluate("document.querySelectorAll('*').length") < 2500
     assert page.evaluate("performance.getEntriesByType('resource').every(e => e.decodedBodySize < 300000)")
     assert page.evaluate("Math.max(0, ...window.longTasks)") < 1000  # with ten thousand rows it was several seconds
@@ -272,15 +273,183 @@ def test_a_pause_of_the_intake_stands_above_everything(shown: Shown, open_tab: O
     notice.wait_for(state="detached")
 
 
+def reached(tab: Tab, number: int) -> list[str]:
+    """What the next Tab keys come to; each has to show that it has the focus."""
+    found = []
+    for _ in range(number):
+        tab.page.keyboard.press("Tab")
+        name, seen = tab.page.evaluate(FOCUSED)
+        assert seen, name
+        found.append(name)
+    return found
+
+
 def test_everything_can_be_reached_by_keyboard_and_focus_is_seen(shown: Shown, open_tab: OpenTab) -> None:
     shown.put([reported_job("2", time.time(), "UserCodeFailed", "A long story of what went wrong. " * 12)])
     tab = open_tab(shown.url)
     tab.page.get_by_role("button", name="Show all").wait_for()
-    reached = []
-    for _ in range(7):
-        tab.page.keyboard.press("Tab")
-        reached.append(tab.page.evaluate(FOCUSED))
-    assert [seen for _, seen in reached] == [True] * 7
-    assert [name for name, _ in reached] == [
-        *("query", "#running", "#waiting", "#ended", "#refused", "Show all", "api/status")
+    order = [
+        *("#main", "query", "#running", "#waiting", "#ended", "#refused", "By hour"),
+        *("models/model-2", "Show all", "api/status"),
     ]
+    assert reached(tab, len(order)) == order
+    tab.page.keyboard.press("Tab")
+    assert tab.page.evaluate("document.activeElement === document.body"), "behind the last comes the browser itself"
+
+
+def test_who_skips_the_header_comes_to_the_content_and_from_a_row_to_its_page_and_back(
+    shown: Shown, open_tab: OpenTab
+) -> None:
+    shown.put([running_job("1", time.time() - 60)])
+    tab = open_tab(f"{shown.url}?q=model-1")
+    row(tab, "model-1").wait_for()
+    keys = tab.page.keyboard
+    keys.press("Tab")
+    skip = tab.page.get_by_role("link", name="Skip to the trainings")
+    assert skip.evaluate("link => link.getBoundingClientRect().top >= 0"), "it is seen while it has the focus"
+    keys.press("Enter")
+    assert tab.page.evaluate("document.activeElement.id") == "main"
+    assert reached(tab, 6)[-1] == "models/model-1"
+    keys.press("Enter")
+    tab.page.get_by_role("heading", name="model-1", level=1).wait_for()
+    assert tab.page.url == f"{shown.url}models/model-1"
+    assert reached(tab, 2) == ["#main", "../"]
+    keys.press("Enter")
+    row(tab, "model-1").wait_for()
+    tab.page.go_back()
+    tab.page.get_by_role("heading", name="model-1", level=1).wait_for()
+    assert tab.complaints() == []
+
+
+def test_a_filter_says_aloud_what_it_has_found(shown: Shown, open_tab: OpenTab) -> None:
+    shown.put(running_job(f"r-{n}", time.time() - n) for n in range(3))
+    tab = open_tab(shown.url)
+    row(tab, "model-r-1").wait_for()
+    tab.page.get_by_role("searchbox").fill("r-1")
+    spoken = tab.page.locator("#spoken")
+    spoken.get_by_text("Running: 1, Waiting: 0, Ended: 0, Refused: 0 match r-1").wait_for(state="attached")
+    tab.page.get_by_role("searchbox").fill("")
+    spoken.get_by_text("All are shown").wait_for(state="attached")
+
+
+def test_the_last_day_is_told_in_numbers_by_hour_and_without_colours_alone(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.put(
+        [
+            running_job("1", now - 60),
+            reported_job("2", now - 9, "Completed", "done"),
+            *(reported_job(f"3{n}", now - 9, "OutOfMemory", "too much") for n in range(2)),
+        ]
+    )
+    tab = open_tab(shown.url, width=360)
+    last_day = tab.page.get_by_role("region", name="Last 24 hours")
+    last_day.get_by_text("OutOfMemory 2").wait_for()
+    assert last_day.get_by_role("definition").all_inner_texts() == ["4", "1", "2 OutOfMemory 2"]
+    last_day.get_by_text("By hour").click()
+    hours = last_day.get_by_role("table", name="Trainings by hour").get_by_role("row")
+    assert hours.count() == 25
+    assert hours.nth(1).get_by_role("cell").all_inner_texts()[1:] == ["1", "2"]
+    up, down = (
+        last_day.locator(f"rect.{kind}").first.evaluate("bar => bar.y.baseVal.value") for kind in ("done", "fell")
+    )
+    assert up < down == 50, "what has failed hangs below the line"
+    assert (tab.low_contrast(), tab.sticking_out(), tab.nameless(), tab.complaints()) == ([], [], [], [])
+
+
+# A model's own page
+
+
+def own(shown: Shown, name: str) -> str:
+    return f"{shown.url}models/{name}"
+
+
+def part(tab: Tab, name: str) -> Any:
+    return tab.page.get_by_role("region", name=name)
+
+
+@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 360)])
+def test_a_models_own_page_is_readable_in_both_schemes_and_on_a_phone(
+    shown: Shown, open_tab: OpenTab, dark: bool, width: int
+) -> None:
+    status_world.busy(shown, time.time())
+    for name in ("model-tumours", "model-heart-rate", "model-galaxies", "model-lost", "nobody"):
+        tab = open_tab(own(shown, name), dark=dark, width=width)
+        part(tab, "Where it stands").get_by_text("Next").wait_for()
+        assert (tab.low_contrast(), tab.sticking_out(), tab.nameless()) == ([], [], []), name
+        assert [said for said in tab.complaints() if "404" not in said] == []
+
+
+def test_its_own_page_tells_each_attempt_with_node_and_end_and_who_holds_it(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    again, _ = running_job("again", now - 900, status={"active": 1, "failed": 1})
+    first = status_world.pod(
+        again,
+        now - 890,
+        phase="Failed",
+        node="gpu-1",
+        state=terminated(137, reason="OOMKilled", finished_at=now - 500),
+        scheduled_at=now - 888,
+    )
+    second = status_world.pod(
+        again, now - 490, phase="Running", node="gpu-2", state=running(now - 400), scheduled_at=now - 488
+    )
+    shown.put([(again, [first, second])])
+    tab = open_tab(own(shown, "model-again"))
+    steps = part(tab, "Timeline").get_by_role("table")
+    heads = steps.get_by_role("rowheader").all_inner_texts()
+    assert heads[:3] == ["on the queue", "being launched", "Attempt 1 on gpu-1"]
+    assert "Attempt 2 on gpu-2" in heads
+    assert "OutOfMemory" in steps.inner_text()
+    assert "6 min so far" in steps.inner_text()
+    assert part(tab, "Pods").get_by_role("row").count() == 3
+    facts = part(tab, "Where it stands")
+    assert "the trainer" in facts.inner_text()
+    assert tab.page.title() == "model-again: running – Training dispatcher"
+
+
+def test_the_link_survives_a_reload_and_the_page_follows_its_model(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.feeds.facts = QueueFacts(depth=1, waiting=(status_world.a_message("model-1", now - 20),))
+    tab = open_tab(own(shown, "model-1"))
+    part(tab, "Where it stands").get_by_text("Not taken from the queue yet").wait_for()
+    assert part(tab, "Timeline").count() == 0
+    part(tab, "Its requests on the queues").get_by_text("m-1").wait_for()
+    tab.page.reload()
+    part(tab, "Where it stands").get_by_text("on the queue").wait_for()
+    shown.feeds.facts = QueueFacts(depth=0)
+    shown.put([running_job("1", now)])
+    ask(tab)
+    part(tab, "Timeline").get_by_text("the trainer", exact=True).wait_for()
+    tab.page.locator("#spoken").get_by_text("model-1: running: The trainer runs").wait_for(state="attached")
+    assert part(tab, "Its requests on the queues").count() == 0
+    shown.put([reported_job("1", now, "OutOfMemory", "It took too much")])
+    ask(tab)
+    part(tab, "Where it stands").get_by_text("Set the model to Reconfigure at the portal").wait_for()
+    tab.page.locator("#spoken").get_by_text("model-1: failed, OutOfMemory").wait_for(state="attached")
+    assert tab.complaints() == []
+
+
+def test_a_name_that_nobody_knows_gets_help(shown: Shown, open_tab: OpenTab) -> None:
+    shown.put([running_job("123", time.time())])
+    tab = open_tab(own(shown, "123"))
+    stands = part(tab, "Where it stands")
+    stands.get_by_text("dispatcher explain 123").wait_for()
+    assert stands.get_by_role("link", name="the list, filtered by this name").get_attribute("href") == "../?q=123"
+    stands.get_by_role("link", name="look at model-123").click()
+    part(tab, "Where it stands").get_by_text("The trainer runs").wait_for()
+
+
+def test_a_name_with_html_and_slashes_has_its_page_and_runs_nothing(shown: Shown, open_tab: OpenTab) -> None:
+    name = f"a/b?c#d%{HTML}"[:100]
+    shown.feeds.facts = QueueFacts(poison=(status_world.an_entry(name, "InvalidContainerName", HTML, 1.0),))
+    tab = open_tab(shown.url)
+    tab.page.get_by_role("table", name="Refused").get_by_role("link").click()
+    part(tab, "Its requests on the queues").get_by_text("in the poison queue").wait_for()
+    assert tab.page.get_by_role("heading", level=1).inner_text() == name
+    assert tab.page.locator("main b, main img, main script").count() == 0
+    assert tab.page.title().startswith(name), "shown as it is, and not run"
+    assert tab.complaints() == []
+    shown.feeds.facts = QueueFacts(poison=(status_world.an_entry("..", "InvalidContainerName", "dots", 1.0),))
+    tab = open_tab(shown.url)
+    row(tab, "..").wait_for()
+    assert tab.page.get_by_role("table", name="Refused").get_by_role("link").count() == 0

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord
 from dispatcher.queue.messages import PeekedMessage, QueueUnavailable
 from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.web.status_feeds import StatusFeeds
@@ -117,6 +118,29 @@ def test_nobody_is_asked_while_nobody_looks(room: Room) -> None:
     assert room.portal.asked == ["1"]
     room.clock.advance(2)
     assert not room.feeds.turn()
+
+
+def test_the_portals_word_on_a_model_without_a_job_is_asked_for_and_kept_until_nobody_looks(room: Room) -> None:
+    room.portal.says("1", "done", ProcessingStatus.COMPLETED)
+    room.portal.answers["2"] = ModelUnknown("no model 2")
+    room.portal.answers["3"] = PortalUnavailable("the portal is away")
+    room.feeds.look()
+    room.feeds.show([(f"model-{n}", str(n)) for n in (1, 2, 3)])
+    assert room.feeds.word("model-1") == (NOT_ASKED_YET, None)
+    room.feeds.ask_portal()
+    assert room.feeds.word("model-1") == (PortalWord("Completed", "done"), 5000.0)
+    assert room.feeds.word("model-2")[0] == PortalWord("", "the portal has no such model")
+    assert room.feeds.word("model-3")[0] == PortalWord("", "the portal is away", answered=False)
+    room.feeds.show((f"uid-{n}", str(n)) for n in range(500))
+    assert room.feeds.word("model-1") == (NOT_ASKED_YET, None), "others are on pages now: what is kept is bounded"
+    room.clock.advance(181)
+    room.feeds.look()
+    assert room.feeds.word("model-3") == (NOT_ASKED_YET, None)
+
+
+def test_without_tracking_the_page_says_so() -> None:
+    feeds = Still(Queue(), Queue(), None, progress_every=30.0, stopping=threading.Event())
+    assert feeds.word("model-1") == (NOT_TRACKED, None)
 
 
 def test_a_defect_is_logged_and_ends_nothing(room: Room, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summaries, Summary
+from dispatcher.decisions.without_job import PortalWord
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.guards import for_loopback, is_loopback
 from dispatcher.web.health import HealthServer, Heartbeats, Readiness
@@ -24,6 +25,7 @@ from tests.dispatcher.web.status_world import Shown, losses, reported_job, runni
 from tests.world.builders import FakeClock, pod_json, waiting
 from tests.world.pages import section
 from tests.world.repository import read
+from training_common.times import rfc3339
 
 NOW = 1795420800.0
 
@@ -78,13 +80,82 @@ def test_the_api_has_every_section_with_totals(shown: Shown) -> None:
     assert (found["queue"]["depth"], found["queue"]["poison_depth"], found["gpus_in_use"]) == (4, 2, 9)
 
 
-def test_one_model_has_its_rows_and_pods_and_a_stranger_is_not_found(shown: Shown) -> None:
-    status_world.busy(shown, NOW)
+def test_one_model_has_its_rows_pods_timeline_and_standing(shown: Shown) -> None:
+    status_world.busy(shown, time.time())
+    shown.feeds.words = {"uid-tumours": PortalWord("Processing", "Epoch 14 of 20")}
     found = asked(shown, "/api/models/model-tumours").json
     assert [row["phase"] for row in found["rows"]] == ["running"]
     assert [(pod["phase"], pod["node"]) for pod in found["pods"]] == [("Running", "gpu-a100-03")]
-    missing = asked(shown, "/api/models/model-%3Cb%3E")
-    assert (missing.status, missing.json) == (404, {"error": "Neither Jobs nor queues know 'model-<b>'"})
+    assert (found["portal"]["status"], found["portal"]["heard_at"]) == ("Processing", rfc3339(NOW))
+    assert (found["standing"]["phase"], found["standing"]["holder"]) == ("running", "the trainer")
+    assert [step["name"] for step in found["steps"]] == ["queue", "launch", "schedule", "prepare", "run"]
+    assert shown.feeds.shown == [("uid-tumours", "tumours")]
+    galaxies = asked(shown, "/api/models/model-galaxies").json["standing"]
+    assert (galaxies["holder"], galaxies["then"]) == ("the scheduler", "Unschedulable"), "not decided by the reconciler"
+
+
+def test_a_model_without_a_job_stands_where_queues_and_portal_show_it(shown: Shown) -> None:
+    status_world.busy(shown, NOW)
+    shown.feeds.words = {
+        "model-cats": PortalWord("Created", ""),
+        "model-gone": PortalWord("Completed", "Model training completed successfully"),
+        "model-theirs": PortalWord("Processing", "Epoch 1 of 2"),
+    }
+    for name, phase in (
+        ("model-cats", "on the queue"),
+        ("model-lost", "refused"),
+        ("training-1", "refused"),
+        ("model-gone", "completed"),
+        ("model-theirs", "elsewhere"),
+    ):
+        got = asked(shown, f"/api/models/{name}")
+        assert (got.status, got.json["standing"]["phase"], got.json["steps"]) == (200, phase, []), name
+    assert shown.feeds.shown == [("model-theirs", "theirs")], "the portal is asked for it, though it has no Job"
+    assert "requeue p-2" in asked(shown, "/api/models/model-lost").json["standing"]["advice"]
+
+
+def test_a_stranger_is_not_found_and_is_told_what_can_be_said(shown: Shown) -> None:
+    got = asked(shown, "/api/models/model-%3Cb%3E")
+    assert (got.status, got.json["error"]) == (404, "Neither Jobs nor queues know 'model-<b>'")
+    assert (got.json["standing"]["phase"], got.json["rows"]) == ("unknown", [])
+    assert "contains '<'" in got.json["portal"]["message"]
+    assert shown.feeds.shown == [], "the portal is asked for what can be a model's name"
+    assert asked(shown, f"/api/models/{'x' * 5000}").json["model"] == "x" * 100
+
+
+def test_a_paused_intake_is_said_of_what_lies_on_the_queue(shown: Shown) -> None:
+    status_world.busy(shown, NOW)
+    shown.page.paused = lambda: "paused since 12:00"
+    found = asked(shown, "/api/models/model-dogs").json["standing"]
+    assert (found["holder"], "the intake is paused since 12:00" in found["sentence"]) == ("a person", True)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/models/model-1", 200), ("/models/a%2Fb", 200), ("/models/", 200), ("/models/a/b", 404), ("/models", 404)],
+)
+def test_each_model_has_a_page_of_its_own(shown: Shown, path: str, status: int) -> None:
+    got = asked(shown, path)
+    assert (got.status, b"../model.js" in got.body) == (status, status == 200)
+
+
+def test_the_last_day_is_counted_from_jobs_that_go_on_and_that_ended(shown: Shown) -> None:
+    now = time.time()
+    shown.put(
+        [
+            running_job("1", now - 60),
+            reported_job("2", now, "Completed", "done"),
+            reported_job("3", now, "Timeout", "late"),
+        ]
+    )
+    found = asked(shown, "/api/status").json["trends"]
+    assert (found["launched"], found["completed"], found["failed"], found["codes"]) == (3, 1, 1, {"Timeout": 1})
+    assert len(found["hours"]) == 24
+    assert sum(hour["failed"] for hour in found["hours"]) == 1
+    assert found["since"] >= rfc3339(now - 1), "until the Jobs that were there were listed"
+    shown.ended.fill([])
+    found = asked(shown, "/api/status").json["trends"]
+    assert found["since"] == found["hours"][0]["began"], "Jobs here are kept for ever"
 
 
 def test_a_pod_that_waits_for_an_init_container_says_why_as_one_that_waits_for_its_trainer_does(shown: Shown) -> None:
@@ -124,7 +195,9 @@ def test_nothing_can_be_changed_through_it(shown: Shown, method: str) -> None:
     assert (got.status, got.headers["Allow"]) == (405, "GET, HEAD")
 
 
-@pytest.mark.parametrize("path", ["/", "/status.css", "/status.js", "/status.svg", "/api/status", "/api/models/x"])
+@pytest.mark.parametrize(
+    "path", ["/", "/status.css", "/shared.js", "/model.js", "/models/x", "/status.svg", "/api/status", "/api/models/x"]
+)
 def test_every_answer_forbids_what_the_page_does_not_need(shown: Shown, path: str) -> None:
     got = asked(shown, path)
     policy = dict(part.split(" ", 1) for part in got.headers["Content-Security-Policy"].split("; "))
@@ -259,6 +332,11 @@ def test_every_field_is_documented_and_no_other(shown: Shown) -> None:
     fields = {key for row in rows for key in row} | {key for row in rows for key in row.get("progress") or ()}
     fields |= {key for key in found if key not in ("running", "waiting", "ended", "refused")}
     fields |= {*found["dispatcher"], *found["queue"], *found["running"]}
-    fields |= {key for pod in asked(shown, "/api/models/model-tumours").json["pods"] for key in pod}
+    fields |= {*found["trends"], *found["trends"]["hours"][0]}
+    own = [asked(shown, f"/api/models/{name}").json for name in ("model-tumours", "model-digits", "model-none")]
+    fields |= {key for each in own for key in each} | {
+        key for each in own for part in ("pods", "steps") for one in each[part] for key in one
+    }
+    fields |= {key for each in own for part in ("standing", "portal") for key in each[part]} | {*own[1]["gpu_seconds"]}
     documented = set(re.findall(r"^\| `([a-z_]+)`", section(read("docs/operate.md"), "The status page"), re.MULTILINE))
     assert documented == fields
