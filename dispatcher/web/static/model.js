@@ -28,7 +28,7 @@ function marked(text) {
 }
 
 function fact(name, ...value) {
-  return value.some((each) => each !== null && each !== "") ? make("div", {}, make("dt", {}, name), make("dd", {}, ...value)) : null;
+  return value.some((each) => each) ? make("div", {}, make("dt", {}, name), make("dd", {}, ...value)) : null;
 }
 
 // Where it stands

@@ -377,6 +377,10 @@ def test_a_models_own_page_is_readable_in_both_schemes_and_on_a_phone(
         part(tab, "Where it stands").get_by_text("Next").wait_for()
         assert (tab.low_contrast(), tab.sticking_out(), tab.nameless()) == ([], [], []), name
         assert [said for said in tab.complaints() if "404" not in said] == []
+        words = set(tab.page.locator("main").inner_text().split())
+        assert not words & {"false", "true", "null", "undefined", "NaN", "[object"}, (
+            "a value that nobody turned into words"
+        )
 
 
 def test_its_own_page_tells_each_attempt_with_node_and_end_and_who_holds_it(shown: Shown, open_tab: OpenTab) -> None:
