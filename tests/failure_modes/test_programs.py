@@ -113,8 +113,8 @@ def test_f74_what_a_killed_trainer_leaves_ends_too(tmp_path: Path) -> None:
         "from trainer_image.command.process import Program, environment\n"
         f"program = Program([{sys.executable!r}, '-c', {LEFT + 'print(gone(lambda: None)); time.sleep(600)'!r}],"
         " environment({}))\n"
-        "while not program.tail():\n    program.wait(0.02)\n"
-        "print(program.tail(), flush=True)\nprogram.wait(600)\n"
+        "while not program.lines():\n    program.wait(0.02)\n"
+        "print(program.lines()[-1], flush=True)\nprogram.wait(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as trainer:
         assert trainer.stdout is not None

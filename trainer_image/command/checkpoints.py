@@ -1,9 +1,10 @@
 """CHECKPOINT_DIR, copied beyond the pod while the program runs, and brought back before it starts.
 
 A checkpoint is a folder `step-N` like the engine's: `files/…` as the program left them, `state.json`,
-`metrics.jsonl`, and `MANIFEST.json` last. The program keeps one promise: what has a name in CHECKPOINT_DIR that does
-not begin with a dot is whole. It writes under such a name and renames; of a folder that changed while it was being
-copied nothing is kept.
+`metrics.jsonl`, and `MANIFEST.json` last. A program that writes under a name that begins with a dot, and renames, never
+shows what is half written. Others write in place: the folder is copied when it has stood still for a while and nobody
+has a file of it open for writing. What goes on changing, a log beside the checkpoints, is left out after a while, and
+said. Of a folder that changed while it was being copied nothing is kept.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
 from trainer_image.contract import CheckpointStore
-from trainer_image.host import beneath
+from trainer_image.host import beneath, open_files
 from trainer_image.host.exhaustion import DISK_FULL
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
@@ -34,6 +36,8 @@ FILES, STATE, HISTORY = "files", "state.json", "metrics.jsonl"
 FORMAT = 1
 # After a copy that the program spoiled by writing meanwhile.
 AGAIN_SECONDS = 2.0
+# How long the folder stands still before it is copied, and how long what does not is waited for.
+STILL_SECONDS, PATIENCE = 2.0, 60.0
 
 Look = dict[str, tuple[int, int, int]]
 
@@ -77,6 +81,8 @@ class CheckpointFolder:
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._flight: Future[bool] | None = None
         self._closed = False
+        self._ended = threading.Event()
+        self._left_out: set[str] = set()
 
     def restore(self) -> float:
         """Fills the folder from the newest checkpoint; the seconds that were trained before it, 0 where there is none.
@@ -116,6 +122,7 @@ class CheckpointFolder:
         """Copies what is there now; the program has ended. Whether something is stored, and it is all that is there."""
         if not self._keeps:
             return False
+        self._ended.set()
         self._flight = self._worker.submit(self._save, step)
         try:
             return self._flight.result(None if within is None else max(0.0, within))
@@ -130,6 +137,7 @@ class CheckpointFolder:
         Only the first call waits: who has waited for as long as the grace period allows is not to wait again.
         """
         waits, self._closed = not self._closed and within != 0.0, True
+        self._ended.set()
         if self._flight is not None and waits:
             try:
                 self._flight.result(None if within is None else max(0.0, within))
@@ -141,14 +149,18 @@ class CheckpointFolder:
         assert self._store is not None
         place = Path(tempfile.mkdtemp(prefix="copy-", dir=self._near))
         try:
-            seen = look(self._folder)
+            if self._ended.is_set():
+                seen, moving = look(self._folder), set[str]()
+            else:
+                seen, moving = self._still()
             if not seen or seen == self._kept:
                 return bool(seen)
             self._number = max(self._number + 1, step)
             folder = place / f"step-{self._number}"
-            self._copy(seen, folder, step)
+            self._copy(seen, folder, step, moving)
             self._store.keep(folder)
             self._kept = seen
+            self._tell(moving)
         except NotWhole as why:
             log.info("Checkpoint put off: %s", why)
             self._next = min(self._next, time.monotonic() + AGAIN_SECONDS)
@@ -162,7 +174,40 @@ class CheckpointFolder:
             shutil.rmtree(place, ignore_errors=True)
         return True
 
-    def _copy(self, seen: Look, folder: Path, step: int) -> None:
+    def _still(self) -> tuple[Look, set[str]]:
+        """The folder once it has stood still, or what has of it when PATIENCE is over; and the names of the others.
+
+        A file that another one has taken the place of was written elsewhere and renamed: it is whole at once. Raises
+        NotWhole where the program ends meanwhile: then it is looked at again, without waiting.
+        """
+        began, before = time.monotonic(), look(self._folder)
+        while True:
+            if before == self._kept:
+                return before, set()
+            if self._ended.wait(STILL_SECONDS):
+                raise NotWhole("the program has ended")
+            now = look(self._folder)
+            moving = {
+                name
+                for name, file in now.items()
+                if name not in before or (file != before[name] and file[2] == before[name][2])
+            }
+            moving |= open_files.written_below(self._folder) & now.keys()
+            if not moving:
+                return now, moving
+            if time.monotonic() - began > PATIENCE:
+                return {name: file for name, file in now.items() if name not in moving}, moving
+            before = now
+
+    def _tell(self, moving: set[str]) -> None:
+        new = sorted(moving - self._left_out)
+        if new:
+            named = ", ".join(map(printable, new[:3])) + (f" and {len(new) - 3} more" if len(new) > 3 else "")
+            log.warning("Not in the checkpoint, as the program goes on writing to it: %s", named)
+            self.problems.append(f"Checkpoints were kept without what the program never stopped writing to: {named}.")
+            self._left_out |= moving
+
+    def _copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> None:
         wrong = first_problem(seen)
         if wrong:
             raise NotWhole(f"{printable(wrong[0])}: {wrong[1]}")
@@ -177,7 +222,7 @@ class CheckpointFolder:
                 if error.errno in DISK_FULL:
                     raise
                 raise NotWhole("the program removed a file meanwhile, or put something else in its place") from None
-        if look(self._folder) != seen:
+        if {name: file for name, file in look(self._folder).items() if name not in moving} != seen:
             raise NotWhole("the program wrote to it meanwhile")
         with contextlib.suppress(OSError), beneath.open_file(self._history.parent, self._history.name) as source:
             (folder / HISTORY).write_bytes(source.read())

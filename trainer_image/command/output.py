@@ -8,6 +8,8 @@ import os
 import platform
 import secrets
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from trainer_image.command.process import plain_line
 from trainer_image.command.progress import ProgressFile, is_figure
 from trainer_image.contract import RunInputs, RunResult
 from trainer_image.errors import LimitExceeded, UserCodeFailed
-from trainer_image.host import beneath
+from trainer_image.host import beneath, hidden
 from trainer_image.limits import Limits
 from trainer_image.report import program
 from trainer_image.storage.blob_names import first_problem, printable
@@ -33,14 +35,33 @@ MOST_FILES = 10_000
 HISTORY = "metrics.jsonl"
 OURS = ("report.json", "config.resolved.yaml", "dataset.lock.json", "environment.json", "MANIFEST.json")
 OTHERS = ("model.json", "report.html", "README.md")
+# Of the report: MANIFEST.json has every file, the log every line.
+MOST_SHOWN = 50
+LAST_LINES = 30
 
 
-def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoints: CheckpointFolder) -> RunResult:
+@dataclass(frozen=True)
+class Ended:
+    """A program that has ended well. seconds: of earlier attempts, too; printed: its last lines
+
+    resources: see `trainer_image.host.usage.Usage.series`
+    """
+
+    progress: ProgressFile
+    seconds: float
+    checkpoints: CheckpointFolder
+    printed: Sequence[str] = ()
+    resources: Mapping[str, Sequence[float]] | None = None
+
+
+def finish(inputs: RunInputs, ended: Ended) -> RunResult:
     """Checks the folder and adds model.json, report.json, report.html and README.md to it.
 
     Raises UserCodeFailed for a folder that is empty or holds what is no file, LimitExceeded for one that is too large.
     """
     folder, argv = inputs.output, inputs.shown["command"]["argv"]
+    progress, checkpoints = ended.progress, ended.checkpoints
+    secret = hidden.taken_out(inputs.config.command.argv, argv)
     names = published(folder, inputs.limits)
     notes = [
         *inputs.notes,
@@ -48,6 +69,7 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
     ]
     for name in set(OURS) & set(names):
         (folder / name).unlink()
+    sizes = {name: (folder / name).stat().st_size for name in names if name not in (*OURS, HISTORY)}
     metrics, wrong = read_metrics(folder / METRICS)
     notes += [*wrong, *checkpoints.problems]
     content = {
@@ -64,7 +86,20 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
             "resumed_from_step": checkpoints.resumed_from,
             "notes": notes,
         },
-        "seconds": {"train": round(seconds, 3)},
+        "files": {
+            "count": len(sizes),
+            "bytes": sum(sizes.values()),
+            "largest": [
+                {"name": name, "bytes": size}
+                for name, size in sorted(sizes.items(), key=lambda item: -item[1])[:MOST_SHOWN]
+            ],
+        },
+        # What a program prints may be rows of the dataset.
+        "last_lines": [hidden.text(line, secret) for line in ended.printed[-LAST_LINES:]]
+        if inputs.config.report.examples
+        else [],
+        "resources": dict(ended.resources or {}),
+        "seconds": {"train": round(ended.seconds, 3)},
         "hardware": {"processor": platform.machine(), "python": platform.python_version()},
         "config": inputs.shown,
     }
@@ -78,7 +113,7 @@ def finish(inputs: RunInputs, progress: ProgressFile, seconds: float, checkpoint
             (folder / "report.html").write_text(program.page(content, lines), encoding="utf-8")
     if "README.md" not in names:
         (folder / "README.md").write_text(_card(content), encoding="utf-8")
-    return RunResult(inputs.config.task, metrics, {}, progress.step, seconds)
+    return RunResult(inputs.config.task, metrics, {}, progress.step, ended.seconds)
 
 
 def published(folder: Path, limits: Limits) -> list[str]:
@@ -106,7 +141,7 @@ def published(folder: Path, limits: Limits) -> list[str]:
             if path.is_symlink():
                 _become(path, target)
     if not set(names) - {HISTORY}:
-        raise UserCodeFailed("The program ended with exit code 0, but left nothing in OUTPUT_DIR: there is no model")
+        raise UserCodeFailed(nothing_left(None))
     if len(names) > MOST_FILES:
         raise LimitExceeded(f"The program left {len(names)} files in OUTPUT_DIR; at most {MOST_FILES} are published")
     if limits.output_bytes and size > limits.output_bytes:
@@ -120,6 +155,14 @@ def published(folder: Path, limits: Limits) -> list[str]:
             f"The program left a file in OUTPUT_DIR that has no usable name: {printable(wrong[0])}: {wrong[1]}"
         )
     return sorted(names)
+
+
+def nothing_left(elsewhere: str | None) -> str:
+    """elsewhere: where it wrote, as `elsewhere.Elsewhere` tells it"""
+    said = "The program ended with exit code 0, but left nothing in OUTPUT_DIR: there is no model"
+    if elsewhere is None:
+        return said
+    return f"{said}. It wrote {elsewhere}; write to the path that {{OUTPUT_DIR}} in an argument becomes"
 
 
 def _become(link: Path, target: Path) -> None:

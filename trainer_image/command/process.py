@@ -6,25 +6,29 @@ import contextlib
 import io
 import logging
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
 from trainer_image.errors import UserCodeKilled
-from trainer_image.host import child_environment, hidden, keeper
+from trainer_image.host import child_environment, keeper
+from trainer_image.units import format_bytes
 from training_common.text import plain
 
 log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
-TAIL_LINES, TAIL_CHARACTERS = 3, 500
 KEPT_LINES = 200
-# Where torchrun begins to tell in many lines that a process of it has failed: why stands before.
-_TORCHRUN_TELLS = re.compile(r"torch/distributed/elastic/multiprocessing/api\.py.*failed \(exitcode")
+# Lines that are kept to be read for progress until somebody takes them.
+NEWS = 200
+# How much of its output the log takes at once, and a second after that: it goes to the node's disk.
+LOG_BYTES, LOG_BYTES_PER_SECOND = 16 * 1024 * 1024, 4 * 1024
+# Of a program whose last lines were left out, so many are in the log all the same.
+LAST_LINES = 20
 # Longer than the keeper takes to give up what cannot be ended.
 _PATIENCE = keeper.PATIENCE + 10.0
 
@@ -41,9 +45,10 @@ class Program:
     """A running program with a keeper between it and this process: see keeper.py. Its output becomes lines of the log.
 
     Made and closed in the main thread: Linux ties the keeper's life to the thread that started it.
+    log_bytes: see LOG_BYTES
     """
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log_bytes: int = LOG_BYTES) -> None:
         self._status, status = os.pipe()
         script = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(status)]
         try:
@@ -59,7 +64,10 @@ class Program:
         finally:
             os.close(status)
         self._ended: int | None = None
+        self.pid = self._process.pid
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
+        self._news: deque[tuple[str, bool]] = deque(maxlen=NEWS)
+        self._log = _Log(log_bytes)
         self._reader = threading.Thread(target=self._read, name="program", daemon=True)
         self._reader.start()
 
@@ -109,27 +117,75 @@ class Program:
         """The last KEPT_LINES that it printed."""
         return list(self._lines)
 
-    def tail(self) -> str:
-        """The last lines that it printed, as one, without credentials; for a sentence."""
-        text = hidden.text(" / ".join(last_words(self.lines())))
-        return text if len(text) <= TAIL_CHARACTERS else "…" + text[1 - TAIL_CHARACTERS :]
+    def news(self) -> list[tuple[str, bool]]:
+        """What it has printed since this was asked before, at most the last NEWS lines: (line, it was written over)."""
+        return [self._news.popleft() for _ in range(len(self._news))]
+
+    def left_out(self) -> str:
+        """A sentence about what is not in the log; empty where all is."""
+        return self._log.left_out()
 
     def _read(self) -> None:
         assert self._process.stdout is not None
         text = io.TextIOWrapper(self._process.stdout, encoding="utf-8", errors="replace", newline="")
         while line := text.readline(LINE_CHARACTERS):
-            overwritten = line.endswith("\r")
+            ending, beyond = line[-1], 0
+            while ending not in "\r\n" and (rest := text.readline(LINE_CHARACTERS)):
+                ending, beyond = rest[-1], beyond + len(rest.rstrip("\r\n"))
+            overwritten = ending == "\r"
             clean = plain_line(line).rstrip()
-            # A progress bar writes over itself many times a second.
-            log.log(logging.DEBUG if overwritten else logging.INFO, "program: %s", clean)
-            if clean and not overwritten:
-                self._lines.append(clean)
+            if beyond:
+                clean += f"… ({beyond} more characters)"
+            self._log.line(clean, overwritten=overwritten)
+            if clean:
+                self._news.append((clean, overwritten))
+                if not overwritten:
+                    self._lines.append(clean)
+        self._log.close(list(self._lines)[-LAST_LINES:])
 
 
-def last_words(lines: Sequence[str]) -> Sequence[str]:
-    """The last TAIL_LINES that say why it ended."""
-    end = next((number for number, line in enumerate(lines, 1) if _TORCHRUN_TELLS.search(line)), len(lines))
-    return lines[max(0, end - TAIL_LINES) : end]
+class _Log:
+    """The program's lines in the trainer's log, as many as it takes. allowance: bytes, which grow again with time"""
+
+    def __init__(self, allowance: int) -> None:
+        self._most = self._allowance = float(allowance)
+        self._at = time.monotonic()
+        self._cut = self._all = self._bytes = self._all_bytes = 0
+
+    def line(self, line: str, *, overwritten: bool) -> None:
+        # A progress bar writes over itself many times a second.
+        level = logging.DEBUG if overwritten else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        now = time.monotonic()
+        self._allowance = min(self._most, self._allowance + (now - self._at) * LOG_BYTES_PER_SECOND)
+        self._at = now
+        size = len(line) + 1
+        # Once lines are left out, some more are, so that they are not told of one by one.
+        if size > self._allowance or (self._cut and self._allowance < self._most / 256):
+            self._cut, self._bytes = self._cut + 1, self._bytes + size
+            return
+        self._allowance -= size
+        self._tell()
+        log.log(level, "program: %s", line)
+
+    def close(self, last: Sequence[str]) -> None:
+        """It has ended. last: its last lines"""
+        cut = self._cut
+        self._tell()
+        for line in last[-cut:] if cut else ():
+            log.info("program: %s", line)
+
+    def _tell(self) -> None:
+        if self._cut:
+            log.warning("program: [%d lines, %s, left out: it prints too much]", self._cut, format_bytes(self._bytes))
+            self._all, self._all_bytes = self._all + self._cut, self._all_bytes + self._bytes
+            self._cut = self._bytes = 0
+
+    def left_out(self) -> str:
+        if not self._all:
+            return ""
+        return f"{self._all} lines ({format_bytes(self._all_bytes)}) that the program printed are not in the log."
 
 
 def plain_line(text: str) -> str:

@@ -1,7 +1,8 @@
 """PROGRESS_FILE: what the program appends to it, line by line, for people and for metrics.jsonl.
 
 A line is text, which becomes the message, or a JSON object: `message` (text), `step` (a whole number), `fraction`
-(0 to 1), and figures under any other name, e.g. {"step": 120, "loss": 0.31}.
+(0 to 1), and figures under any other name, e.g. {"step": 120, "loss": 0.31}. Of a program that does not know the file
+what it prints is read instead.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import logging
 import math
 import os
 import stat
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from trainer_image.command import printed
 from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
 from trainer_image.host import beneath
@@ -27,18 +30,23 @@ MESSAGE_CHARACTERS = 300
 FIGURES = 50
 # A program that writes a line for each of millions of steps fills neither the disk nor the model's container.
 HISTORY_BYTES = 64 * 1024 * 1024
+# What is printed is read for so many seconds at a time: a line may be made to be slow to read.
+READ_SECONDS = 0.05
+# Of a bar that writes over itself the figures are kept so often, and at its end.
+BAR_SECONDS = 1.0
 
 
 class ProgressFile:
     """Follows the file at `path` and reports each new line; objects with figures are kept in `history`.
 
-    step: the newest one that was reported
+    step: the newest one that was reported; used: the program has written to it
     """
 
     def __init__(self, path: Path, history: Path, report: Callable[[Progress], None]) -> None:
         self.path = path
         self.history = history
         self.step = 0
+        self.used = False
         self._report = report
         self._offset = 0
         self._rest = b""
@@ -62,8 +70,13 @@ class ProgressFile:
         for line in lines:
             text = line.decode("utf-8", "replace").strip()
             if text:
+                self.used = True
                 self._line(text)
         return bool(content)
+
+    def tell(self, message: str, step: int) -> None:
+        self.step = step
+        self._report(Progress(_short(message), step))
 
     def _new(self) -> bytes:
         try:
@@ -95,11 +108,12 @@ class ProgressFile:
         record.pop("fraction", None)  # steps and figures say as much
         figures = dict(list(_figures(record).items())[:FIGURES])
         if figures:
-            self._keep({"step": self.step, **figures})
+            self.keep({"step": self.step, **figures})
         shown = message if isinstance(message, str) and message.strip() else _sentence(self.step, figures)
         self._report(Progress(_short(shown), self.step))
 
-    def _keep(self, record: dict[str, Any]) -> None:
+    def keep(self, record: dict[str, Any]) -> None:
+        """A line of metrics.jsonl."""
         if self._full:
             return
         try:
@@ -107,12 +121,46 @@ class ProgressFile:
                 file.write(json.dumps(record).encode() + b"\n")
                 self._full = file.tell() > HISTORY_BYTES
             why = "is full"
+        except FileNotFoundError:  # many a program begins by making its folder anew
+            return
         except OSError as error:
             if error.errno in DISK_FULL:
                 raise
             self._full, why = True, "was replaced by the program"
         if self._full:
             log.warning("metrics.jsonl %s: what the program reports from now on is not kept in it", why)
+
+
+class PrintedProgress:
+    """What a program prints, as progress in its file's place; nothing, once it writes to that file itself."""
+
+    def __init__(self, progress: ProgressFile) -> None:
+        self._progress = progress
+        self._course = printed.Course(progress.step)
+        self._kept: tuple[int, dict[str, float]] | None = None
+        self._kept_at = 0.0
+
+    def take(self, lines: Iterable[tuple[str, bool]]) -> None:
+        """lines: what is new, and whether it was written over"""
+        latest, told = time.monotonic() + READ_SECONDS, False
+        for text, overwritten in lines:
+            if self._progress.used or time.monotonic() > latest:
+                break
+            reading = printed.read(text)
+            if reading is not None:
+                self._course.go_on(reading)
+                self._keep(reading, passing=overwritten and reading.step != reading.steps)
+                told = True
+        if told:
+            self._progress.tell(str(self._course), self._course.step)
+
+    def _keep(self, reading: printed.Reading, *, passing: bool) -> None:
+        """passing: the line says what the next one will say of the same epoch, too"""
+        now, kept = time.monotonic(), (self._course.step, dict(reading.figures))
+        if not reading.figures or kept == self._kept or (passing and now - self._kept_at < BAR_SECONDS):
+            return
+        self._kept, self._kept_at = kept, now
+        self._progress.keep({"step": self._course.step, **{plain_line(name)[:64]: v for name, v in kept[1].items()}})
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

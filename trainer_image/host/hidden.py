@@ -46,8 +46,9 @@ def secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     return secret_values(*(environment.get(name, "").strip() for name in names))
 
 
-def text(words: str) -> str:
-    return redact(words, secrets())
+def text(words: str, more: Sequence[str] = ()) -> str:
+    """more: secrets besides those of this process"""
+    return redact(words, (*secrets(), *more))
 
 
 def command(argv: Sequence[str]) -> list[str]:
@@ -56,6 +57,16 @@ def command(argv: Sequence[str]) -> list[str]:
     for before, word in zip(("", *argv), argv, strict=False):
         shown.append(REDACTED if SECRET_OPTION.fullmatch(before) else redact(word, known))
     return shown
+
+
+def taken_out(argv: Sequence[str], shown: Sequence[str]) -> tuple[str, ...]:
+    """The secrets of a program's arguments, by how they are shown: the program may say them, in whatever words."""
+    found = []
+    for word, said in zip(argv, shown, strict=True):
+        before, _, behind = said.partition(REDACTED)
+        if word != said:
+            found.append(word.removeprefix(before).removesuffix(behind))
+    return tuple(found)
 
 
 def value(found: Any) -> Any:

@@ -6,8 +6,9 @@ process id and the descriptor that gets how the program ended (an exit code, neg
 A process that leaves its group and session (`setsid`), and whose parent ends, is handed to the next ancestor that has
 asked for such orphans. This one has; and it has no other children, so that whatever it finds is the program's.
 
-SIGTERM is passed on to the program alone. END ends the program and all that is left of it; it also comes when the
-trainer is gone: an orphan would go on writing, and hold a GPU.
+SIGTERM is passed on to the program alone; where that is a shell, which ends by it at once, to what it ran then. END
+ends the program and all that is left of it; it also comes when the trainer is gone: an orphan would go on writing, and
+hold a GPU.
 """
 
 from __future__ import annotations
@@ -85,6 +86,24 @@ def how_it_ended(program: int) -> int | None:
             return None
 
 
+def handed_down(how: int) -> int:
+    """SIGTERM for what a program has left that ended by it, and the wait status of what ended by itself then; `how`
+    where nothing did. A shell that runs a script neither waits for its command nor passes a signal on."""
+    left = children()
+    for child in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGTERM)
+    while True:
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return how
+        if ended in left and os.WIFEXITED(status):
+            how = status
+        if not ended and signal.sigwait(HEARD) == END:
+            return signal.SIGKILL
+
+
 def main(trainer: int, status: int, argv: list[str]) -> None:
     # Taken one by one by sigwait, and kept for it until then. A handler would not do: Python runs it between two of its
     # own steps, so that the end of the trainer, told just before a wait for the program begins, is heard after it.
@@ -97,10 +116,14 @@ def main(trainer: int, status: int, argv: list[str]) -> None:
         os._exit(137)
     os.set_inheritable(status, False)
     program = start(argv)
+    stopped = False
     while (how := how_it_ended(program)) is None:
         number = signal.sigwait(HEARD)
         if number != signal.SIGCHLD:
             os.kill(program, signal.SIGTERM if number == signal.SIGTERM else signal.SIGKILL)
+            stopped = number == signal.SIGTERM
+    if stopped and os.WIFSIGNALED(how) and os.WTERMSIG(how) == signal.SIGTERM:
+        how = handed_down(how)
     gone = end_all()
     os.write(status, f"{os.waitstatus_to_exitcode(how)}{'' if gone else ' left'}\n".encode())
     os._exit(0)

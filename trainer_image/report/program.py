@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import IO
 
 from trainer_image.report import charts, summary
 from trainer_image.report.charts import Axis, Chart, Point
 from trainer_image.report.document import document
 from trainer_image.report.html import Content, block, bullets, columns, number, paragraph, section, table, text
+from trainer_image.units import format_bytes
 
 MOST_CURVES = 12
 MOST_FIGURES = 100
@@ -33,6 +34,9 @@ def page(content: Content, history: IO[bytes]) -> str:
             block(shlex.join(content["training"]["program"])),
             paragraph(f"Fingerprint of the dataset: {content['dataset']['fingerprint']}.", "soft small"),
         ),
+        files(content),
+        resources(content["resources"]),
+        last_lines(content["last_lines"]),
         summary.times(content),
         summary.surroundings(content),
     ]
@@ -69,6 +73,62 @@ def curves(history: Iterable[bytes]) -> str:
     left = len(drawn) - MOST_CURVES
     more = paragraph(f"And {left} more in metrics.jsonl.", "soft small") if left > 0 else ""
     return section("curves", "Learning curves", columns(*drawn[:MOST_CURVES]), more)
+
+
+def files(content: Content) -> str:
+    """What the program left, the largest first."""
+    found = content["files"]
+    left = found["count"] - len(found["largest"])
+    rows = [[file["name"], format_bytes(file["bytes"])] for file in found["largest"]]
+    counted = f"{number(found['count'])} {'file' if found['count'] == 1 else 'files'}, {format_bytes(found['bytes'])}."
+    return section(
+        "files",
+        "Files",
+        paragraph(counted),
+        table("Files of the model", ["file", "size"], rows, hide_caption=True),
+        paragraph(f"And {number(left)} smaller ones in MANIFEST.json.", "soft small") if left else "",
+    )
+
+
+# Series of the resources: what it is, in which unit, what one of the unit is.
+_RESOURCES = {
+    "cpus": ("CPUs in use", "CPUs", 1.0),
+    "memory_bytes": ("Memory", "GiB", 2.0**30),
+    "gpu_percent": ("GPUs in use", "percent of the time", 1.0),
+    "gpu_memory_bytes": ("Memory of the GPUs", "GiB", 2.0**30),
+}
+
+
+def resources(series: dict[str, Sequence[float]]) -> str:
+    """A curve over time for each resource; nothing for a program that was over before it was looked at twice."""
+    seconds = series.get("seconds", [])
+    if len(seconds) < 2:
+        return ""
+    units = (("hours", 3600.0), ("minutes", 60.0), ("seconds", 1.0))
+    unit, each = next((found for found in units if seconds[-1] > 2 * found[1]), units[-1])
+    across = Axis(0.0, seconds[-1] / each, unit)
+    drawn = []
+    for name, (title, counted, one) in _RESOURCES.items():
+        if name in series:
+            points = [(at / each, value / one) for at, value in zip(seconds, series[name], strict=True)]
+            up = Axis(0.0, max(1e-3, 1.08 * max(value for _, value in points)), counted)
+            chart = Chart(title, f"By time: {charts.course(points)} {counted}.", across, up)
+            chart.line(points)
+            drawn.append(charts.figure(title, chart.svg()))
+    return section(
+        "resources",
+        "Resources over time",
+        columns(*drawn),
+        paragraph(
+            "Of the program and all that it started, in this attempt. Memory that processes share is counted in each"
+            " of them.",
+            "soft small",
+        ),
+    )
+
+
+def last_lines(lines: Sequence[str]) -> str:
+    return section("last-lines", "Last lines", block("\n".join(lines))) if lines else ""
 
 
 def _series(history: Iterable[bytes]) -> dict[str, list[Point]]:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainer_image import raised
 from trainer_image.errors import TrainerError, UserCodeFailed
 from trainer_image.tasks.registry import check_registered, installed_path
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from trainer_image.tasks.base import Task
 
 log = logging.getLogger(__name__)
-
-_LONGEST = 300
 
 
 def load(entry_point: str) -> Task:
@@ -71,14 +68,8 @@ def blames(entry_point: str | None) -> Iterator[None]:
 
 
 def last_line(error: BaseException, module_name: str) -> str:
-    """ "KeyError: 'price' (task.py, line 42)": the traceback's last line, and its last place in the package."""
-    text = " ".join(f"{type(error).__name__}: {error}".rstrip(": ").split())
-    text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    package = module_name.partition(".")[0]
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] == package:
-            return f"{text} ({Path(frame.f_code.co_filename).name}, line {line})"
-    return text
+    """ "KeyError: 'price' (task.py, line 42, in prepare)": what was raised, and its last place in the package."""
+    return raised.sentence(raised.of(error), raised.last_in_package(module_name.partition(".")[0]))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.trainer_image.command.programs import PYTHON, inputs_for
 from tests.world.training_data import FolderStore
 from trainer_image import command, errors
+from trainer_image.command import checkpoints
 from trainer_image.command.checkpoints import CheckpointFolder
 
 
@@ -105,3 +107,124 @@ def test_a_link_that_takes_a_file_s_place_is_not_followed_into_a_checkpoint(
     monkeypatch.setattr(command.checkpoints, "look", lambda folder: seen)
     assert not folder.save_now(step=1, within=10)
     assert store.kept == []
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[CheckpointFolder, FolderStore]]:
+    """A folder whose copies are taken as while a program runs; `meanwhile` is called at each look but the first."""
+
+    def made(meanwhile: Callable[[Path, int], None], patience: float = 60.0) -> tuple[CheckpointFolder, FolderStore]:
+        store = FolderStore(tmp_path / "store")
+        folder = keeper(tmp_path, store)
+        looks = 0
+        look = checkpoints.look
+
+        def looked(place: Path) -> checkpoints.Look:
+            nonlocal looks
+            if looks:
+                meanwhile(place, looks)
+            looks += 1
+            return look(place)
+
+        monkeypatch.setattr(checkpoints, "STILL_SECONDS", 0.01)
+        monkeypatch.setattr(checkpoints, "PATIENCE", patience)
+        monkeypatch.setattr(checkpoints, "look", looked)
+        return folder, store
+
+    return made
+
+
+Watched = Callable[..., tuple[CheckpointFolder, FolderStore]]
+
+
+def kept(store: FolderStore) -> dict[str, str]:
+    """What the newest checkpoint holds."""
+    files = store.kept[-1] / "files"
+    return {path.relative_to(files).as_posix(): path.read_text() for path in files.rglob("*") if path.is_file()}
+
+
+def test_a_file_that_is_written_in_place_is_taken_when_it_stands_still(watched: Watched) -> None:
+    def writes(place: Path, look: int) -> None:
+        if look <= 3:
+            with (place / "last.pt").open("a") as file:
+                file.write(str(look))
+
+    folder, store = watched(writes)
+    (folder._folder / "last.pt").write_text("0")
+    assert folder._save(step=1)
+    assert kept(store) == {"last.pt": "0123"}
+
+
+def test_a_file_that_is_open_is_not_taken_however_still_it_stands(watched: Watched) -> None:
+    opened: list[Any] = []
+
+    def closes(place: Path, look: int) -> None:
+        if look == 3:
+            opened.pop().close()
+
+    folder, store = watched(closes)
+    opened.append((folder._folder / "model.pt").open("w"))
+    opened[0].write("half, " * 3 + "whole")
+    assert folder._save(step=1)
+    assert kept(store) == {"model.pt": "half, half, half, whole"}
+
+
+def test_a_checkpoint_of_several_files_is_taken_when_the_last_is_there(watched: Watched) -> None:
+    names = ["model", "optimizer", "trainer_state"]
+
+    def adds(place: Path, look: int) -> None:
+        if look < len(names):
+            (place / names[look]).write_text("x")
+
+    folder, store = watched(adds)
+    (folder._folder / names[0]).write_text("x")
+    assert folder._save(step=1)
+    assert set(kept(store)) == set(names)
+
+
+def test_a_program_that_renames_all_the_time_has_its_checkpoint(watched: Watched) -> None:
+    def renames(place: Path, look: int) -> None:
+        if look < 3:
+            (place / ".state").write_text(str(look))
+            (place / ".state").replace(place / "state")
+
+    folder, store = watched(renames, 0.0)
+    (folder._folder / "state").write_text("0")
+    (folder._folder / "other").write_text("o")
+    assert folder._save(step=1) is False, "it changed while it was copied"
+    assert folder._save(step=1)
+    assert kept(store) == {"state": "2", "other": "o"}
+
+
+def test_a_log_that_is_written_all_the_time_costs_no_checkpoint(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    def logs(place: Path, look: int) -> None:
+        with (place / "events.log").open("a") as file:
+            file.write(str(look))
+
+    folder, store = watched(logs, 0.0)
+    (folder._folder / "model").write_text("m")
+    (folder._folder / "events.log").write_text("0")
+    assert folder._save(step=1)
+    (folder._folder / "model").write_text("m2")
+    assert folder._save(step=2)
+    assert kept(store) == {"model": "m2"}
+    assert caplog.text.count("Not in the checkpoint, as the program goes on writing to it: events.log") == 1
+    assert folder.problems == ["Checkpoints were kept without what the program never stopped writing to: events.log."]
+
+
+def test_a_wait_for_a_still_folder_ends_with_the_program(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    def writes(place: Path, look: int) -> None:
+        with (place / "last.pt").open("a") as file:
+            file.write(str(look))
+
+    folder, store = watched(writes)
+    (folder._folder / "last.pt").write_text("0")
+    monkeypatch.setattr(checkpoints, "STILL_SECONDS", 600.0)
+    folder._next = 0.0
+    folder.save_if_due(step=1)
+    monkeypatch.setattr(checkpoints, "look", lambda place: {"last.pt": (1, 1, 1)})
+    monkeypatch.undo()
+    assert folder.save_now(step=1, within=20)
+    assert len(store.kept) == 1

@@ -9,7 +9,6 @@ import pytest
 
 from tests.world.training_data import run_inputs
 from trainer_image.command import nodes
-from trainer_image.command.process import last_words
 from trainer_image.contract import Place
 from trainer_image.errors import PeerLost, UserCodeFailed
 
@@ -26,10 +25,7 @@ TORCHRUN = [
 ]
 
 
-def test_what_a_rank_said_last_is_not_hidden_by_the_account_of_torchrun() -> None:
-    assert last_words(TORCHRUN) == TORCHRUN[:3]
-    assert last_words(["a", "b"]) == ["a", "b"]
-    assert last_words(["a", "b", "c", "d"]) == ["b", "c", "d"]
+def test_the_account_of_torchrun_is_no_echo_of_another_node() -> None:
     assert nodes.echo(UserCodeFailed("it failed"), TORCHRUN) is None
 
 
@@ -38,8 +34,10 @@ def given(tmp_path: Path, **other: int) -> dict[str, str]:
     return nodes.environment(replace(inputs, place=Place(1, 4, "10.0.0.7", 29500), **other))
 
 
-def test_one_node_is_told_of_no_other(tmp_path: Path) -> None:
-    assert nodes.environment(run_inputs(tmp_path, tmp_path / "output", COMMAND)) == {}
+def test_one_node_is_told_of_no_other_and_torchrun_of_its_gpus(tmp_path: Path) -> None:
+    inputs = run_inputs(tmp_path, tmp_path / "output", COMMAND)
+    assert nodes.environment(inputs) == {"PET_NPROC_PER_NODE": "1"}
+    assert nodes.environment(replace(inputs, gpus=8)) == {"PET_NPROC_PER_NODE": "8"}
 
 
 def test_torchrun_and_env_find_each_other_without_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

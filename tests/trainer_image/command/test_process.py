@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -18,6 +19,9 @@ from tests.world.processes import alive
 from tests.world.repository import ROOT
 from tests.world.training_data import FolderStore
 from trainer_image import command, errors
+from trainer_image.command import ends
+from trainer_image.command import process as processes
+from trainer_image.command.process import Program, environment
 from trainer_image.config.model_config import parse_config
 from trainer_image.contract import Progress
 from trainer_image.host import memory
@@ -163,7 +167,7 @@ def test_a_program_ends_with_a_trainer_that_is_killed() -> None:
     code = (
         "from trainer_image.command.process import Program, environment\n"
         "program = Program(['sh', '-c', 'echo running; exec sleep 600'], environment({}))\n"
-        "while program.tail() != 'running':\n    program.wait(0.02)\n"
+        "while program.lines() != ['running']:\n    program.wait(0.02)\n"
         "print(program._process.pid, flush=True)\nprogram.wait(600)\n"
     )
     with subprocess.Popen([PYTHON, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as trainer:
@@ -249,8 +253,8 @@ def test_a_program_that_ends_in_its_grace_period_is_not_disturbed(tmp_path: Path
 
 
 def test_the_default_budget_is_told_and_ends_nothing(tmp_path: Path) -> None:
-    assert command._budgeted(inputs_for(tmp_path, PYTHON, config={"train": {"time_budget": "30m"}}))
-    assert not command._budgeted(inputs_for(tmp_path, PYTHON))
+    assert ends.budgeted(inputs_for(tmp_path, PYTHON, config={"train": {"time_budget": "30m"}}))
+    assert not ends.budgeted(inputs_for(tmp_path, PYTHON))
 
 
 def test_a_stop_is_heard_after_the_time_budget_too(tmp_path: Path) -> None:
@@ -269,3 +273,59 @@ while True: time.sleep(0.02)
     object.__setattr__(inputs, "progress", lambda progress: progress.message == "told" and stop.set())
     with pytest.raises(errors.Terminated):
         command.train(inputs)
+
+
+SHELL = """
+import os, signal, sys, time
+def handle(number, frame):
+    with open(os.environ["CHECKPOINT_DIR"] + "/state", "w") as file: file.write("saved")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, handle)
+open(os.environ["PROGRESS_FILE"], "a").write("ready\\n")
+while True: time.sleep(0.02)
+"""
+
+
+def test_what_a_shell_script_runs_is_told_to_stop_and_saves(tmp_path: Path) -> None:
+    """The shell itself ends by SIGTERM at once, and passes nothing on."""
+    (tmp_path / "train.py").write_text(SHELL)
+    script = tmp_path / "train.sh"
+    script.write_text(f"{PYTHON} {tmp_path / 'train.py'}\necho done\n")
+    stop, store = threading.Event(), FolderStore(tmp_path / "store")
+    inputs = inputs_for(tmp_path, "sh", str(script), stop=stop, store=store)
+    inputs.output.mkdir(parents=True)
+    object.__setattr__(inputs, "progress", lambda progress: progress.message == "ready" and stop.set())
+    with pytest.raises(errors.Terminated, match="the program ended, its checkpoint is stored"):
+        command.train(inputs)
+    assert [(path / "files" / "state").read_text() for path in store.kept] == ["saved"]
+
+
+def printed(code: str, log_bytes: int) -> Program:
+    """A program that has printed, and ended."""
+    program = Program([PYTHON, "-c", code], environment({}), log_bytes)
+    wait_until(lambda: program.wait(0.1) is not None)
+    program.close()
+    return program
+
+
+def test_a_program_that_floods_the_log_is_cut_and_what_was_is_said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "LOG_BYTES_PER_SECOND", 0)
+    caplog.set_level("INFO")
+    program = printed("for k in range(5000): print('line', k, 'x' * 80)", 8000)
+    logged = [record.getMessage() for record in caplog.records]
+    assert sum(map(len, logged)) < 20_000
+    assert logged[0].startswith("program: line 0 x")
+    [cut] = [line for line in logged if "left out" in line]
+    assert re.fullmatch(r"program: \[49\d\d lines, [\d.]+ KiB, left out: it prints too much\]", cut)
+    assert logged[-1].startswith("program: line 4999 x"), "the last ones are there"
+    assert re.fullmatch(r"49\d\d lines \([\d.]+ KiB\) that the program printed are not in the log.", program.left_out())
+    assert program.lines()[-1].startswith("line 4999")
+
+
+def test_a_line_without_end_is_cut_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    program = printed("print('x' * 1_000_000); print('after')", processes.LOG_BYTES)
+    assert program.lines() == ["x" * 2000 + "… (998000 more characters)", "after"]
+    assert program.left_out() == ""

@@ -373,16 +373,28 @@ def test_a_training_shows_the_very_images_that_it_got_wrong(tmp_path: Path, capl
 
 def test_the_report_of_a_program_shows_what_it_told_in_the_same_frame() -> None:
     history = b"".join(b'{"step": %d, "loss": %f, "once": 1}\n' % (k, 9 / k) for k in range(1, 5000))
-    parsed = Parsed(program.page(contents.program(), io.BytesIO(history)))
+    drawn = program.page(contents.program(), io.BytesIO(history))
+    parsed = Parsed(drawn)
     assert "9.5" in parsed.text
     assert EVIL in " ".join(parsed.said)
     assert "script" not in parsed.tags
     assert [value for key, value in parsed.attributes if key == "id" and value in PROGRAM] == list(PROGRAM)
     assert "By step: from 9 to 0.00" in parsed.text
+    for told in (
+        "3 files, 4.0 KiB.",
+        "And 1 smaller ones in MANIFEST.json.",
+        "minutes",
+        "epoch 7",
+        "lowest 0.5, highest 2 CPUs",
+    ):
+        assert told in parsed.text
+    assert {"CPUs in use", "Memory", "GPUs in use", "Memory of the GPUs"} <= set(
+        re.findall(r'aria-label="([^"]*)"', drawn)
+    )
     assert len(program.page(contents.program(), io.BytesIO(history))) < 60_000
 
 
-PROGRAM = ("figures", "curves", "program", "time", "surroundings")
+PROGRAM = ("figures", "curves", "program", "files", "resources", "last-lines", "time", "surroundings")
 ODD = (
     b"", b"\n", b"[1]\n", b"{\n", b'{"loss": 1}\n', b'{"step": "x", "loss": 1}\n', b'{"step": 1, "loss": "<b>"}\n',
     b'{"step": 1, "loss": NaN}\n', b'{"step": 1e999, "loss": 1}\n', b'{"step": 1, "loss": 1e300}\n', b"\xff\n",
@@ -398,8 +410,11 @@ def test_what_a_program_wrote_into_its_history_by_itself_costs_no_report(line: b
 
 
 def test_a_program_that_told_nothing_still_has_a_report() -> None:
-    content = contents.program() | {"metrics": {}, "headline": None}
-    assert "The program reported none (metrics.json)." in program.page(content, io.BytesIO())
+    content = contents.program() | {"metrics": {}, "headline": None, "resources": {}, "last_lines": []}
+    text = program.page(content, io.BytesIO())
+    assert "The program reported none (metrics.json)." in text
+    assert "Resources over time" not in text
+    assert "Last lines" not in text
 
 
 def test_the_report_of_a_program_needs_no_torch() -> None:
