@@ -195,6 +195,17 @@ def test_the_walk_through_of_the_program_trains(shop: Path) -> None:
     assert "task: command is switched off here" in refused.stderr
 
 
+def test_the_page_s_way_to_bring_a_script_is_one(place: Path) -> None:
+    [block] = [block for block in blocks(read("docs/bring-a-script.md"), "bash") if "make_flowers" in block]
+    done = subprocess.run(["bash", "-euc", block], cwd=place, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "is in the image; validating does not run it." in done.stdout
+    run, report = published(place / "examples" / "scripts" / "model")
+    assert report["files"]["largest"][0]["name"] == "model.pkl"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+    assert "Epoch 5/5 - loss: " in (run / "report.html").read_text()
+
+
 def start(shop: Path, out: str, *arguments: str) -> subprocess.Popen[str]:
     """The trainer with the example's program, which saves after each epoch; the trainer stores every second."""
     argv = ["python3", "train.py", "--target", "bought", "--epochs", "250", *arguments]
