@@ -75,8 +75,10 @@ def as_text(found: Mapping[str, Any], chosen: Sequence[str], wide: bool, now: fl
     for name in chosen:
         section = found[name]
         rows = [_cells(row, wide, now) for row in section["rows"]]
-        more = f", {section['matching'] - len(rows)} more: --limit" if section["matching"] > len(rows) else ""
-        lines.append(f"{name}: {section['matching']}{more}")
+        before, matching = section["offset"], section["matching"]
+        where = f", from number {before + 1} on" if before else ""
+        left = matching - before - len(rows)
+        lines.append(f"{name}: {matching}{where}" + (f", {left} more: --limit, --offset" if left > 0 else ""))
         if rows:
             head = ["MODEL", "STATE", "FOR", "GPUS", "TRY", "NODE", *(title for title, _ in _WIDE if wide), "WHAT"]
             widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -112,20 +114,29 @@ def _cells(row: Mapping[str, Any], wide: bool, now: float) -> list[str]:
 @click.argument("sections", nargs=-1, type=click.Choice(SECTIONS))
 @click.option("--query", default="", help="Only rows with every word of it: names, reasons, nodes, datasets.")
 @click.option("--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="Rows of each section.")
+@click.option("--offset", type=click.IntRange(0), default=0, help="Rows of each section to leave out before those.")
 @click.option("-o", "output", type=click.Choice(["wide"]), help="wide: more columns, and whole sentences.")
 @click.option("--watch", is_flag=True, help="Print it anew whenever it has changed, until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_(
-    environ: Environment, sections: Sequence[str], query: str, limit: int, output: str, watch: bool, as_json: bool
+    environ: Environment,
+    sections: Sequence[str],
+    query: str,
+    limit: int,
+    offset: int,
+    output: str,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     """List what is running, waiting, ended and refused: all SECTIONS, or those that are named."""
     settings = settings_for_printing(environ)
     chosen, before, lost = sections or SECTIONS, "", ""
+    page = Page(query, limit, dict.fromkeys(chosen, offset))
     with outside_calls():
         while True:
             try:
-                found, lost = gather(settings, Page(query, limit)), ""
+                found, lost = gather(settings, page), ""
             except (QueueError, ClusterError) as error:
                 if not before:
                     raise
