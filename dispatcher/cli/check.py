@@ -13,7 +13,8 @@ from dispatcher import factories
 from dispatcher.cli import clock_skew, guards, kueue_check
 from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
-from dispatcher.cluster.client import NAMESPACE_FILE, KubernetesJobs
+from dispatcher.cluster.client import KubernetesJobs
+from dispatcher.cluster.connection import NAMESPACE_FILE
 from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED, WANTED_WITH_KUEUE
-from dispatcher.cluster import client, names
+from dispatcher.cluster import calls, names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import Listing, ObjectConflict
 from tests.world.kustomized import (
@@ -105,7 +105,7 @@ def test_the_role_allows_exactly_the_calls_that_the_dispatcher_makes(monkeypatch
             raise ObjectConflict("it is there")  # so that it is patched
         return SimpleNamespace(data=b'{"metadata":{"uid":"uid"},"spec":{"template":{"spec":{"containers":[]}}}}')
 
-    monkeypatch.setattr(client, "_connect", lambda pool_size: (object(), "training"))
+    monkeypatch.setattr(calls, "connect", lambda pool_size: (object(), "training"))
     monkeypatch.setattr(KubernetesJobs, "_request", record)
     public = {name for name, _ in inspect.getmembers(KubernetesJobs, inspect.isfunction) if not name.startswith("_")}
     # Of the commands alone: logs are read with a person's own rights.
