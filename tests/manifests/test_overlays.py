@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.world.kustomized import (
     config_map,
     containers,
     has_two_namespaces,
+    kustomize,
     needs_kubectl,
     of_kind,
     pods,
@@ -86,6 +89,38 @@ def test_the_dispatcher_and_the_trainings_each_have_their_namespace(variant: str
 def test_applying_the_manifests_ends_no_pause(variant: str) -> None:
     switch = of_kind(variant, "ConfigMap")[names.PAUSE]
     assert not {"data", "binaryData", "immutable"} & set(switch), "what apply has not set it does not reset"
+
+
+@every_variant
+def test_a_second_apply_says_that_nothing_is_changed(variant: str) -> None:
+    """kubectl compares lists as wholes: what the API server drops or fills in within one is "configured" each time."""
+    for thing in rendered(variant):
+        assert not list(_empty_lists(thing)), f"{thing['kind']} {thing['metadata']['name']}: the server drops it"
+    for name, policy in of_kind(variant, "ValidatingAdmissionPolicy").items():
+        for rule in policy["spec"]["matchConstraints"]["resourceRules"]:
+            assert rule["scope"] == "*", f"{name}: the server fills it in"
+
+
+def _empty_lists(node: Any) -> Iterator[str]:
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if value in ([], None):
+            yield str(key)
+        elif isinstance(value, dict | list):
+            yield from _empty_lists(value)
+
+
+def test_a_registrys_login_reaches_every_pod_when_its_lines_are_uncommented(tmp_path: Path) -> None:
+    copied = shutil.copytree(MANIFESTS, tmp_path / "manifests")
+    file = copied / "overlays" / "production" / "kustomization.yaml"
+    text, before = file.read_text(), "# The login of a registry: a Secret `registry`"
+    first, last = text.split(before)
+    file.write_text(first.replace("# - pullSecrets", "- pullSecrets") + before + last.replace("\n  # ", "\n  "))
+    things = kustomize(file.parent)
+    accounts = {t["metadata"]["name"]: t["imagePullSecrets"] for t in things if t["kind"] == "ServiceAccount"}
+    login = [{"name": "registry"}]
+    assert accounts == {"training-dispatcher": login, "model-training": login}
+    (policy,) = (t for t in things if t["metadata"]["name"] == "training-policy")
+    assert policy["data"]["pullSecrets"] == "registry"
 
 
 @every_variant
