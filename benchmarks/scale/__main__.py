@@ -177,7 +177,7 @@ def _options() -> argparse.Namespace:
     text = "in which it is to come to rest; measured after them all the same (300)"
     parser.add_argument("--patience", type=float, default=300, metavar="SECONDS", help=text)
     parser.add_argument("--rounds", type=int, default=1, help="of each size, of which the median is taken (1)")
-    parser.add_argument("--no-docs", action="store_true", help="leave docs/scale.svg and docs/performance.md alone")
+    parser.add_argument("--no-docs", action="store_true", help="leave docs/scale.svg and docs/launching.md alone")
     options = parser.parse_args()
     options.sizes = [size for sizes in options.sizes for size in sizes]
     options.real = bool(os.environ.get("KUBECONFIG") and os.environ.get("NAMESPACE"))

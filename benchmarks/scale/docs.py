@@ -1,4 +1,4 @@
-"""What `make scale` writes into docs/: the table of docs/performance.md, and the curve beside it (scale.svg)."""
+"""What `make scale` writes into docs/: the table of docs/launching.md, and the curve beside it (scale.svg)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.scale.measure import Figures
 
-PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
+PAGE = Path(__file__).parents[2] / "docs" / "launching.md"
 PICTURE = PAGE.with_name("scale.svg")
 _TABLE = re.compile(r"(<!-- scale -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = """\

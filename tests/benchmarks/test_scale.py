@@ -155,7 +155,7 @@ def test_a_namespace_in_which_a_dispatcher_trains_is_not_measured_in(cluster: St
 def test_the_page_gets_its_table_and_a_picture_for_light_and_dark(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page, drawing = tmp_path / "performance.md", tmp_path / "scale.svg"
+    page, drawing = tmp_path / "launching.md", tmp_path / "scale.svg"
     page.write_text("before\n<!-- scale -->\nold\n<!-- end -->\nafter\n")
     monkeypatch.setattr(docs, "PAGE", page)
     monkeypatch.setattr(docs, "PICTURE", drawing)
