@@ -26,11 +26,11 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/pip --quiet --quiet --disable-pip-version-check
 AZURITE := local_stack/azurite/node_modules/.installed
 
-.PHONY: help install demo demo-down test lint bench scale quality fuzz storm lock behind clean
+.PHONY: help install demo demo-down test lint cluster-test bench scale quality fuzz storm lock behind clean
 
 help: ## list the commands
 	@echo "make COMMAND, where COMMAND is"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer) for a new .venv."
 
 install: $(INSTALLED) $(AZURITE) ## set everything up, run nothing
@@ -54,6 +54,14 @@ lint: $(INSTALLED) ## check style, format, types and who imports whom
 test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
 	@echo "pytest, $(WORKERS) workers"
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+
+# Variables that are empty are not handed on.
+cluster-test: $(INSTALLED) $(AZURITE) ## the contract suite, the main job and its failures on a cluster (KUBECONFIG=F NAMESPACE=N DISPATCHER_IMAGE=I TRAINER_IMAGE=I)
+	@$(BIN)/python -m tests.cluster $(if $(KUBECONFIG),--kubeconfig '$(KUBECONFIG)') $(if $(NAMESPACE),--namespace '$(NAMESPACE)') \
+	    $(if $(DISPATCHER_IMAGE),--dispatcher-image '$(DISPATCHER_IMAGE)') $(if $(TRAINER_IMAGE),--trainer-image '$(TRAINER_IMAGE)') \
+	    $(if $(AZURITE_IMAGE),--azurite-image '$(AZURITE_IMAGE)') $(if $(PULL_SECRET),--pull-secret '$(PULL_SECRET)') \
+	    $(if $(PORTAL),--portal '$(PORTAL)') $(if $(PORTAL_KEY),--portal-key '$(PORTAL_KEY)') \
+	    $(if $(STORAGE),--storage '$(STORAGE)') $(if $(GPUS),--gpus '$(GPUS)') $(if $(DRAIN),--drain) $(ARGS)
 
 bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside a bare loop of the same calls
 	@$(BIN)/python -m benchmarks $(ARGS)
