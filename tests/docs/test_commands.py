@@ -63,6 +63,25 @@ def _parse(command: click.Command, arguments: list[str], name: str) -> None:
             _parse(found, left, str(found_name))
 
 
+def test_every_kubectl_command_says_which_namespace_it_is_about() -> None:
+    """So that it works whatever the current one is, and so that who has others can exchange the names."""
+    inline = {word for page in PAGES for word in re.findall(r"`(kubectl [^`]+)`", page.read_text(encoding="utf-8"))}
+    # Of the cluster, or of a file that names the namespace; and words for the command as such.
+    wide = r"apply|delete -k|kustomize|create -f|(?:get|delete|taint) nodes?|--all-namespaces|validatingadmission"
+    wide += r"|kubectl [a-z-]+(?: job)?\Z"
+    lines = [line for line in {*_commands(), *inline} if "kubectl " in line and not re.search(wide, line)]
+    assert len(lines) > 30
+    for line in lines:
+        assert re.search(r" -n (?:training-system|training|\$namespace|kueue-system) ", line), line
+
+
+def test_the_function_that_runs_commands_in_the_pod_is_the_same_on_every_page() -> None:
+    shown = {line for line in _commands() if line.startswith("dispatcher()")}
+    assert {re.sub(r"-n training(?:-system)? ", "-n NAMESPACE ", line) for line in shown} == {
+        'dispatcher() { kubectl -n NAMESPACE exec -i deploy/training-dispatcher -- dispatcher "$@"; }'
+    }
+
+
 DISPATCHER = ("dispatcher",)
 TRAINER = ("python", "-m", "trainer_image")
 

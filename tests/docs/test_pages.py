@@ -39,6 +39,21 @@ def test_a_link_within_the_project_leads_to_a_file_and_a_heading(page: Path) -> 
 
 
 @every_page
+def test_a_long_page_begins_with_a_list_of_its_sections(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    sections = re.findall(r"^## (.+)$", without_blocks(text), re.MULTILINE)
+    if page.parent.name == "docs" and len(sections) > 3:
+        listed = re.findall(r"^- \[(.+)\]\(#[^)]+\)$", text.split("\n## ", 1)[0], re.MULTILINE)
+        assert listed == sections
+
+
+@every_page
+def test_what_is_said_to_stand_on_the_page_is_linked(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"[Ss]ee (?:below|above)", text), "a link finds it where it stands today"
+
+
+@every_page
 def test_every_page_of_docs_can_be_reached_from_the_readme(page: Path) -> None:
     if page.parent.name == "docs":
         assert f"(docs/{page.name})" in read("README.md")
@@ -82,7 +97,7 @@ def test_no_speed_is_claimed_and_nothing_of_one_machine_is_named(page: Path) -> 
 
 @every_page
 def test_only_hosts_for_examples_and_of_other_projects_are_linked(page: Path) -> None:
-    known = r"keda\.sh|kueue\.sigs\.k8s\.io|airflow\.apache\.org|keepachangelog\.com|semver\.org"
+    known = r"keda\.sh|(?:kueue|kind)\.sigs\.k8s\.io|airflow\.apache\.org|keepachangelog\.com|semver\.org"
     sources = r"kubernetes\.io|etcd\.io|(?:learn|azure)\.microsoft\.com|github\.com"  # of documented limits and prices
     for host in re.findall(r"https?://([\w.-]+)", page.read_text(encoding="utf-8")):
         example = host.endswith(("example.com", ".core.windows.net", ".svc")) or host in ("localhost", "127.0.0.1")

@@ -75,6 +75,7 @@ def test_every_setting_that_the_pages_name_exists() -> None:
     known |= {"HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"}  # the HTTP libraries read them
     known |= {"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"}  # torch's own
     known |= TEAM_ENV  # for programs
+    known |= set(re.findall(r"\$\(if \$\(([A-Z_]+)\)", read("Makefile")))
     for page in ("README.md", "docs/configure.md", "docs/operate.md", "docs/install.md", "docs/troubleshoot.md"):
         for name in re.findall(r"`([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?:=[^`]*)?`", read(page)):
             assert name in known, f"{page} names {name}, which no program reads"
