@@ -110,10 +110,8 @@ def _tried(trial: Trial, scenarios: list[Scenario], *, kueue: bool) -> Iterator[
             seen, ok = scenario.run(trial), True
         # Whatever it is, the next one may go well: a connection that broke, or an answer that nobody foresaw.
         except Exception as why:
-            seen, ok = (
-                str(why) if isinstance(why, Unexpected | CommandFailed) else f"{type(why).__name__}: {why}",
-                False,
-            )
+            name_of_it = "" if isinstance(why, Unexpected | CommandFailed) else f"{type(why).__name__}: "
+            seen, ok = f"{name_of_it}{why}", False
             print(f"not as expected: {seen}\n{_explained(trial)}", file=sys.stderr, flush=True)
         yield Row(name, scenario.expected, seen, time.monotonic() - began, ok)
 
@@ -164,7 +162,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
         prog="make cluster-test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kubeconfig", type=Path, help="of the cluster; without: the stand-in")
-    parser.add_argument("--namespace", default="cluster-test", help="that does not exist yet (cluster-test)")
+    parser.add_argument("--namespace", help="that does not exist yet; needed with --kubeconfig")
     parser.add_argument("--dispatcher-image", default="training-dispatcher/dispatcher:local")
     parser.add_argument("--trainer-image", default="training-dispatcher/trainer:local")
     parser.add_argument("--gpus", type=int, default=0, help="1: with production's Job template, which asks for one")
@@ -186,6 +184,14 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"there is no scenario {unknown.pop()!r}; there are: {names}")
     if options.clean and options.kubeconfig is None:
         parser.error("--clean is for a cluster: name it with KUBECONFIG=...")
+    if options.kubeconfig is not None:
+        # KUBECONFIG may be that of the caller's shell: nobody is to find his cluster used by accident.
+        if not options.namespace:
+            parser.error("KUBECONFIG is set, NAMESPACE is not: name one to make; without KUBECONFIG it is the stand-in")
+        if not options.kubeconfig.is_file():
+            parser.error(f"there is no kubeconfig {options.kubeconfig}")
+        if shutil.which("kubectl") is None:
+            parser.error("kubectl is needed, and is not installed")
     return options
 
 

@@ -167,7 +167,7 @@ def _quota(trial: Trial) -> str:
 
 
 def _out_of_memory(trial: Trial) -> str:
-    script = "python3 -c 'kept = []\nwhile True: kept.append(bytearray(1 << 26))'"
+    script = "exec python3 -c 'kept = []\nwhile True: kept.append(bytearray(1 << 26))'"
     return trial.ends(trial.program("memory", script), "Failed", "Out of memory")
 
 
@@ -229,7 +229,7 @@ SCENARIOS = (
     ),
     Scenario("deleted Job", "Failed: deleted", _deleted_job, kueue=True),
     Scenario("quota that is full", "waits, then Completed", _quota),
-    Scenario("out of memory", "Failed: out of memory", _out_of_memory),
+    Scenario("out of memory", "Failed: out of memory", _out_of_memory, needs="memory"),
     Scenario("time limit", "Failed: time limit", _deadline),
     Scenario("dispatchers killed mid-launch", "each trained once", _killed_dispatchers),
     Scenario("image that cannot be pulled", "Failed: image", _ends_with("cannot be pulled", "image"), with_=no_image),

@@ -27,6 +27,8 @@ class StandIn:
     cannot: Mapping[str, str] = {
         "contracts": "`make test` holds the stand-in to it",
         "network": "its pods are processes of this machine, which no network policy keeps apart",
+        # A program of a training is in another one, and would take what this machine has.
+        "memory": "it limits the memory of a container's first process group alone",
         "drain": "it has no node of its own to drain",
         "kueue": "no Kueue in this cluster",
     }
@@ -63,15 +65,18 @@ class StandIn:
         self._start_dispatcher()
 
     def command(self, *words: str, seconds: float = 300.0) -> tuple[int, str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "dispatcher", "--config", str(self._stack.write_environment()), *words],
-            cwd=self._stack.folder,
-            env={**bare_environment(), "KUBECONFIG": self._stack.settings["KUBECONFIG"]},
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "dispatcher", "--config", str(self._stack.write_environment()), *words],
+                cwd=self._stack.folder,
+                env={**bare_environment(), "KUBECONFIG": self._stack.settings["KUBECONFIG"]},
+                capture_output=True,
+                text=True,
+                timeout=seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:
+            return 124, str(late)
         return done.returncode, done.stdout + done.stderr
 
     def drain(self, pod: str) -> None:
