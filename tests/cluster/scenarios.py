@@ -35,7 +35,7 @@ def usual(ground: Ground, template: Object) -> dict[str, str]:
     """Dispatchers that let a configuration name a program, and do not make anybody wait."""
     trainer_of(template)["env"].append({"name": "ALLOW_COMMAND", "value": "on"})
     gpus = trainer_of(template)["resources"]["limits"].get("nvidia.com/gpu", "0")
-    pace = {"POLL_MAX_SECONDS": "2", "STATUS_PROGRESS_SECONDS": "5", "STATUS_LAG_SECONDS": "0"}
+    pace = {"POLL_MAX_SECONDS": "2", "STATUS_PROGRESS_SECONDS": "1", "STATUS_LAG_SECONDS": "0"}
     return {"QUEUE_NAME": ground.queue, "MAX_GPUS": gpus, "RESYNC_SECONDS": "5", **pace}
 
 
@@ -148,8 +148,8 @@ def _pod_taken(take: Callable[[Trial, str], object], name: str) -> Callable[[Tri
 
 def _deleted_job(trial: Trial) -> str:
     model = trial.program("deleted", RUNS_ON)
-    trial.wait(lambda: trial.kube.pod(model), "a pod", model)
-    trial.kube.delete("jobs", model, propagationPolicy="Background")
+    trial.wait(lambda: "Running" in trial.shown(model), "word of its training", model)
+    trial.delete("jobs", model, propagationPolicy="Background")
     shown = trial.ends(model, "Failed", "was deleted")
     trial.wait(lambda: trial.kube.get("jobs", model) is None, "the Job to be gone")
     return shown
@@ -202,11 +202,11 @@ def _in_turn(trial: Trial) -> str:
 
 
 def _delete_pod(trial: Trial, pod: str) -> None:
-    trial.kube.delete("pods", pod)
+    trial.delete("pods", pod)
 
 
 def _kill_pod(trial: Trial, pod: str) -> None:
-    trial.kube.delete("pods", pod, gracePeriodSeconds=0)
+    trial.delete("pods", pod, gracePeriodSeconds=0)
 
 
 SCENARIOS = (

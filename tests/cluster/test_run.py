@@ -30,7 +30,7 @@ def test_scenarios_go_as_expected_on_the_stand_in_and_what_it_cannot_do_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = [word for name in (*TRIED, SKIPPED[0]) for word in ("--only", name)]
-    code = program.main(["--folder", str(tmp_path / "run"), "--patience", "60", *chosen])
+    code = program.main(["--folder", str(tmp_path / "run"), "--patience", "120", *chosen])
     said = capsys.readouterr().out
     assert code == program.EXIT_OK, said
     table = (tmp_path / "run" / "table.md").read_text()

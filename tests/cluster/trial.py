@@ -165,6 +165,12 @@ class Trial:
         """The names of the Jobs there are."""
         return [job["metadata"]["name"] for job in self.kube.list_all("jobs", labelSelector=names.SELECTOR)]
 
+    def delete(self, plural: str, name: str, **options: Any) -> None:
+        """DELETE with these DeleteOptions."""
+        answer = self.kube.delete(plural, name, **options)
+        if answer.code >= 300:
+            raise Unexpected(f"{plural}/{name} cannot be deleted: {answer.message}")
+
     def evict(self, pod: str) -> None:
         """By the eviction API."""
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}}
