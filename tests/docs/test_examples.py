@@ -203,6 +203,7 @@ def test_the_page_s_way_to_bring_a_script_is_one(place: Path) -> None:
     run, report = published(place / "examples" / "scripts" / "model")
     assert report["files"]["largest"][0]["name"] == "model.pkl"
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 5
+    assert set(report["printed"]) == {"loss", "accuracy"}
     assert "Epoch 5/5 - loss: " in (run / "report.html").read_text()
 
 

@@ -133,7 +133,7 @@ class _Run:
         self._notes += filter(None, [program.left_out()])
         return (
             replace(inputs, notes=(*inputs.notes, *self._notes)),
-            output.Ended(progress, seconds, checkpoints, program.lines(), usage.series()),
+            output.Ended(progress, seconds, checkpoints, program.lines(), self._printed.figures(), usage.series()),
         )
 
     def _watch(self, program: Program, latest: float | None) -> tuple[int, bool]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from trainer_image.errors import ConfigInvalid
+from trainer_image.storage.blob_names import printable
 
 NAMES = (
     "DATASET_DIR", "OUTPUT_DIR", "CHECKPOINT_DIR", "PROGRESS_FILE", "CONFIG_FILE", "LATEST_MODEL_DIR",
@@ -19,11 +21,20 @@ NAMES = (
 _NAME = re.compile(r"(?<![${])\{([A-Z][A-Z0-9_]{0,63})\}(?!\})")
 # Who writes one of these means a path that there is none of.
 _MEANT = re.compile(r"[A-Z0-9_]*(?:_DIR|_FILE|_PATH|_FOLDER)|DATA|DATASET|OUTPUT|CHECKPOINTS?|OUT|MODEL")
+_INTERPRETER = re.compile(r"python[\d.]*|(?:ba|da|z|k)?sh|torchrun|Rscript|node|perl|ruby|julia|php")
 _DOLLAR = re.compile(r"\$(?:\{(\w+)\}|\((\w+)\)|(\w+))")
 
 
 def check(argv: Sequence[str]) -> None:
-    """Raises ConfigInvalid for a name in braces that looks like one of ours and is none."""
+    """Raises ConfigInvalid for a name in braces that looks like one of ours and is none, and for a script that is not
+    there: its interpreter would say so after the download."""
+    if _INTERPRETER.fullmatch(Path(argv[0]).name) and len(argv) > 1:
+        script = argv[1]
+        if not script.startswith("-") and not _NAME.search(script) and not Path(script).exists():
+            raise ConfigInvalid(
+                f"Invalid configuration: command.argv.1: there is no file {printable(script)} in this image, seen from"
+                f" the working directory {Path.cwd()}"
+            )
     for place, word in enumerate(argv):
         for name in _NAME.findall(word):
             if name not in NAMES and _MEANT.fullmatch(name):

@@ -9,7 +9,7 @@ import platform
 import secrets
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ LAST_LINES = 30
 
 @dataclass(frozen=True)
 class Ended:
-    """A program that has ended well. seconds: of earlier attempts, too; printed: its last lines
+    """A program that has ended well. seconds: of earlier attempts, too; printed, figures: its last lines and figures
 
     resources: see `trainer_image.host.usage.Usage.series`
     """
@@ -51,7 +51,8 @@ class Ended:
     seconds: float
     checkpoints: CheckpointFolder
     printed: Sequence[str] = ()
-    resources: Mapping[str, Sequence[float]] | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    resources: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def finish(inputs: RunInputs, ended: Ended) -> RunResult:
@@ -98,7 +99,8 @@ def finish(inputs: RunInputs, ended: Ended) -> RunResult:
         "last_lines": [hidden.text(line, secret) for line in ended.printed[-LAST_LINES:]]
         if inputs.config.report.examples
         else [],
-        "resources": dict(ended.resources or {}),
+        "printed": dict(ended.figures),
+        "resources": dict(ended.resources),
         "seconds": {"train": round(ended.seconds, 3)},
         "hardware": {"processor": platform.machine(), "python": platform.python_version()},
         "config": inputs.shown,

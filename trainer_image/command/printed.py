@@ -98,6 +98,8 @@ def read(line: str) -> Reading | None:
     epoch, epochs, step, steps, rest = _position(line)
     figures = _figures(rest, trusted=epoch is not None or step is not None)
     bar = _BAR.search(line) is not None
+    if bar and "•" in line and isinstance(epoch, int) and epochs is not None:
+        epoch, epochs = epoch + 1, epochs + 1  # Lightning's, drawn by rich: "Epoch 0/4" is the first of five
     if figures or (bar and step is not None) or (epoch is not None and not re.search(r"\w", rest)):
         return Reading(epoch, epochs, step, steps, figures, bar)
     return None
@@ -175,6 +177,7 @@ class Course:
     """How far a program is, by all that it has printed.
 
     step: counted through: it goes on where an epoch's steps begin anew; the epoch where no steps are told
+    figures: the newest of each name
     """
 
     def __init__(self, step: int = 0) -> None:
@@ -184,7 +187,7 @@ class Course:
         self._raw_epoch: int | None = None
         self._from_zero = False
         self._whole: int | None = None
-        self._figures: dict[str, float] = {}
+        self.figures: dict[str, float] = {}
 
     def go_on(self, reading: Reading) -> None:
         last = self._last
@@ -193,7 +196,8 @@ class Course:
         self._from_zero |= last.epoch is None and reading.epoch == 0 and isinstance(reading.epoch, int)
         epoch = last.epoch if reading.epoch is None else reading.epoch
         if reading.step is not None:
-            self._count(reading.step, None if reading.counted_through or isinstance(epoch, float) else epoch)
+            whole = None if reading.counted_through or isinstance(epoch, float) else epoch
+            self._count(reading.step, reading.steps, whole)
         elif self._raw is None and isinstance(reading.epoch, int):
             self.step = max(self.step, reading.epoch + self._from_zero)
         elif self._raw is None and reading.figures:
@@ -209,10 +213,12 @@ class Course:
             self._whole = max(1, round(reading.epoch * last.steps / last.step))
         epochs = reading.epochs or last.epochs
         self._last = Reading(epoch, epochs, at.step, at.steps, counted_through=at.counted_through)
-        self._figures |= reading.figures
+        self.figures |= reading.figures
 
-    def _count(self, step: int, epoch: int | None) -> None:
-        if self._raw is not None and (step < self._raw or (step == self._raw and epoch != self._raw_epoch)):
+    def _count(self, step: int, steps: int | None, epoch: int | None) -> None:
+        if epoch is not None and steps and (through := (epoch + self._from_zero - 1) * steps + step) >= self.step:
+            self._before = through - step  # lines may be missing, whole epochs of them
+        elif self._raw is not None and (step < self._raw or (step == self._raw and epoch != self._raw_epoch)):
             self._before += self._raw
         elif self._raw is None and step >= self.step:
             self._before = 0  # it was stopped, and counts on
@@ -221,7 +227,7 @@ class Course:
 
     def __str__(self) -> str:
         """ "Epoch 2 of 5, step 45 of 100, loss 0.31, val_loss 0.4": the status page's form where it can be."""
-        figures = dict(self._figures)
+        figures = dict(self.figures)
         name = next((name for name in _LOSS if name in figures), None)
         loss = figures.pop(name) if name else None
         first = sorted(figures.items(), key=lambda figure: _MEASURE.search(figure[0]) is None)

@@ -140,6 +140,10 @@ class PrintedProgress:
         self._kept: tuple[int, dict[str, float]] | None = None
         self._kept_at = 0.0
 
+    def figures(self) -> dict[str, float]:
+        """The newest of each name that was printed."""
+        return {plain_line(name)[:64]: value for name, value in list(self._course.figures.items())[:FIGURES]}
+
     def take(self, lines: Iterable[tuple[str, bool]]) -> None:
         """lines: what is new, and whether it was written over"""
         latest, told = time.monotonic() + READ_SECONDS, False

@@ -55,11 +55,13 @@ def figures(content: Content) -> str:
             "tells it; nobody has compared it with a baseline</p>"
         )
     rows = [[name, number(value)] for name, value in reported.items() if name != headline]
+    printed = [[name, number(value)] for name, value in content["printed"].items()]
     return section(
         "figures",
         "Figures",
         lead,
         table("Other figures", ["figure", "value"], rows, hide_caption=True) if rows else "",
+        table("What it printed last of each figure", ["figure", "value"], printed) if printed else "",
         bullets(content["training"]["notes"], "remarks"),
     )
 

@@ -54,6 +54,35 @@ def test_a_path_that_there_is_none_of_is_told_before_the_dataset_is_fetched(tmp_
     ("argv", "told"),
     [
         (
+            ["python3", "trian.py"],
+            "command.argv.1: there is no file trian.py in this image, seen from the working directory",
+        ),
+        (["/usr/bin/sh", "nowhere/run.sh", "x"], "there is no file nowhere/run.sh"),
+        (["torchrun", "trian.py"], "there is no file trian.py"),
+        (["python3", "here.py"], None),
+        (["python3", "-m", "theirs.train"], None),
+        (["python3", "{DATASET_DIR}/train.py"], None),
+        (["my-program", "predict"], None),
+        (["python3"], None),
+    ],
+)
+def test_a_script_that_is_not_there_is_told_before_the_dataset_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argv: list[str], told: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here.py").touch()
+    if told is None:
+        arguments.check(argv)
+        return
+    with pytest.raises(errors.ConfigInvalid) as refused:
+        arguments.check(argv)
+    assert told in refused.value.sentence
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (
             ["torchrun", "--nnodes", "$NNODES"],
             "command.argv.2 is $NNODES as it stands, since no shell reads it: {NNODES}",
         ),

@@ -93,7 +93,7 @@ RECORDED = Path(__file__).parent / "recorded"
 LIBRARIES = {
     "keras": ("Epoch 2 of 2, step 3 of 3, loss 0.689, accuracy 0.6042, val_accuracy 0.75, val_loss 0.6583", 12, 6),
     "lightning": ("Epoch 2, step 4 of 4, loss 3.19, val_loss 2.04", 8, 8),
-    "lightning_rich": ("Epoch 1 of 1, step 4 of 4, loss 1.35, val_loss 1.523", 4, 2),
+    "lightning_rich": ("Epoch 2 of 2, step 4 of 4, loss 1.35, val_loss 1.523", 8, 2),
     "transformers": (
         "Epoch 2 of 2, step 6 of 6, loss 0.692, eval_loss 0.6927, train_loss 0.6922, grad_norm 0.3989",
         12,

@@ -32,7 +32,7 @@ LEFT = {
     "xgboost_trees.py": ("model.ubj", r"Step 9, train-logloss 0\.\d+, validation-logloss 0\.\d+"),
     "torch_loop.py": ("flowers.pt", r"Epoch 3, step 64 of 120, loss \d\.\d+"),
     "ddp_torchrun.py": ("model.pt", r"Epoch 3, loss 0\.\d+, world 1"),
-    "lightning_fit.py": ("model.ckpt", r"Epoch 2, step 4 of 4, .*val_loss 0\.\d+"),
+    "lightning_fit.py": ("model.ckpt", r"Epoch 2(?: of 2)?, step 4 of 4, .*val_loss 0\.\d+"),
     "hf_trainer.py": ("model.safetensors", r"Epoch 2 of 2, step \d+ of \d+, .*"),
     "keras_fit.py": ("model.keras", r"Epoch 3 of 3, step 6 of 6, loss 0\.\d+, .*"),
     "tqdm_loop.py": ("weights.json", r"Epoch 3 of 3, step 120 of 120, loss [\d.e-]+"),

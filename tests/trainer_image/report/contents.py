@@ -156,6 +156,7 @@ def program() -> dict[str, Any]:
         "training": {"program": ["python3", EVIL], "steps": 7, "resumed_from_step": None, "notes": [EVIL]},
         "files": {"count": 3, "bytes": 4100, "largest": [{"name": EVIL, "bytes": 4096}, {"name": "b", "bytes": 3}]},
         "last_lines": ["epoch 7", EVIL],
+        "printed": {EVIL: 0.25, "val_loss": 0.125},
         "resources": {
             "seconds": [60.0, 120.0, 180.0],
             "cpus": [0.5, 2.0, 1.0],

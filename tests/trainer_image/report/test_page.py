@@ -384,6 +384,7 @@ def test_the_report_of_a_program_shows_what_it_told_in_the_same_frame() -> None:
         "3 files, 4.0 KiB.",
         "And 1 smaller ones in MANIFEST.json.",
         "minutes",
+        "0.125",
         "epoch 7",
         "lowest 0.5, highest 2 CPUs",
     ):
