@@ -91,10 +91,10 @@ const atTime = (text) => (text ? make("time", { datetime: text }, new Date(text)
 // How a step lies between the first and the last moment; for the eye alone, the numbers stand beside it.
 function lane(step, from, to) {
   const began = Date.parse(step.began ?? ""), ended = step.lasts ? to : Date.parse(step.ended ?? "");
-  if (Number.isNaN(began) || Number.isNaN(ended) || to <= from) return [];
+  if (Number.isNaN(began) || Number.isNaN(ended) || to <= from) return null;
   const x = (100 * (began - from)) / (to - from), width = Math.max(0.8, (100 * (ended - began)) / (to - from));
-  return [make("svg", { class: step.lasts ? "lane lasts" : "lane", viewBox: "0 0 100 8", preserveAspectRatio: "none",
-    "aria-hidden": "true" }, make("rect", { x: Math.min(99.2, x).toFixed(2), width: width.toFixed(2), y: 1, height: 6 }))];
+  return make("svg", { class: step.lasts ? "lane lasts" : "lane", viewBox: "0 0 100 8", preserveAspectRatio: "none",
+    "aria-hidden": "true" }, make("rect", { x: Math.min(99.2, x).toFixed(2), width: width.toFixed(2), y: 1, height: 6 }));
 }
 
 function showTimeline(steps) {
@@ -111,20 +111,19 @@ function showTimeline(steps) {
         bodies.push(make("tbody", { role: "rowgroup" }));
         const nodes = [...new Set(steps.filter((each) => each.attempt === attempt).map((each) => each.node).filter(Boolean))];
         if (attempt !== null) bodies.at(-1).append(make("tr", { role: "row", class: "attempt" }, make("th",
-          { role: "rowheader", scope: "rowgroup", colspan: 5 }, `Attempt ${attempt}`,
+          { role: "rowheader", scope: "rowgroup", colspan: 4 }, `Attempt ${attempt}`,
           nodes.length ? ` on ${nodes.join(", ")}` : "")));
       }
       const where = step.node_index === null ? "" : ` (node ${step.node_index + 1})`;
       bodies.at(-1).append(line([
         { content: [step.title + where], head: true, class: "whole" },
         { content: [atTime(step.began)], label: "Began", blank: !step.began },
-        { content: took(step), class: "took", label: "Took" },
-        { content: lane(step, from, to), class: "cell-lane" },
+        { content: [...took(step), lane(step, from, to)], class: "took", label: "Took" },
         { content: [step.note || ""], class: "whole", blank: !step.note },
       ]));
     }
     return [table({ "aria-labelledby": "timeline-title" },
-      [["Step", "c-step"], ["Began", "c-time"], ["Took", "c-took"], ["", "c-lane"], ["How it ended", ""]], ...bodies)];
+      [["Step", "c-step"], ["Began", "c-time"], ["Took", "c-took"], ["How it ended", ""]], ...bodies)];
   });
 }
 
@@ -133,7 +132,7 @@ function showTimeline(steps) {
 function showPods(pods) {
   $("pods").hidden = !pods.length;
   draw("pods", pods, $("pods").querySelector(".card"), () => [table({ "aria-labelledby": "pods-title" },
-    [["Pod", "c-model"], ["Node", ""], ["State", "c-age"], ["Started", "c-time"], ["Ended", "c-time"], ["Exit", "c-exit number"]],
+    [["Pod", "c-model"], ["Node", ""], ["State", "c-state"], ["Started", "c-when"], ["Ended", "c-when"], ["Exit", "c-exit number"]],
     make("tbody", { role: "rowgroup" }, ...pods.map((pod) => line([
       { content: [make("span", { class: "model" }, pod.name)], head: true, class: "whole" },
       { content: [pod.node || "–"], label: "Node", blank: !pod.node },

@@ -367,12 +367,15 @@ def part(tab: Tab, name: str) -> Any:
     return tab.page.get_by_role("region", name=name)
 
 
-@pytest.mark.parametrize(("dark", "width"), [(False, 1280), (True, 360)])
+@pytest.mark.parametrize(
+    ("dark", "width", "names"),
+    [(False, 1280, ("model-tumours", "nobody")), (True, 360, ("model-heart-rate", "model-galaxies", "model-lost"))],
+)
 def test_a_models_own_page_is_readable_in_both_schemes_and_on_a_phone(
-    shown: Shown, open_tab: OpenTab, dark: bool, width: int
+    shown: Shown, open_tab: OpenTab, dark: bool, width: int, names: tuple[str, ...]
 ) -> None:
     status_world.busy(shown, time.time())
-    for name in ("model-tumours", "model-heart-rate", "model-galaxies", "model-lost", "nobody"):
+    for name in names:
         tab = open_tab(own(shown, name), dark=dark, width=width)
         part(tab, "Where it stands").get_by_text("Next").wait_for()
         assert (tab.low_contrast(), tab.sticking_out(), tab.nameless()) == ([], [], []), name
@@ -400,6 +403,7 @@ def test_its_own_page_tells_each_attempt_with_node_and_end_and_who_holds_it(show
     shown.put([(again, [first, second])])
     tab = open_tab(own(shown, "model-again"))
     steps = part(tab, "Timeline").get_by_role("table")
+    assert all(steps.get_by_role("columnheader").all_inner_texts()), "each column has a name"
     heads = steps.get_by_role("rowheader").all_inner_texts()
     assert heads[:3] == ["on the queue", "being launched", "Attempt 1 on gpu-1"]
     assert "Attempt 2 on gpu-2" in heads
