@@ -1,4 +1,4 @@
-"""The command line: train (what a pod runs), report, validate, schema, predict."""
+"""The command line: train (what a pod runs), report, runs, rollback, validate, schema, predict."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, NoReturn, cast
 
 import click
 
-from portal_client.messages import COMPLETED
 from portal_client.model_ids import InvalidContainerName, extract_and_log_model_id, is_container_name
 from trainer_image.config import model_config, settings
 from trainer_image.errors import TrainerError, UsageError
@@ -25,7 +25,10 @@ from trainer_image.run.outcome import Outcome
 from trainer_image.run.signals import stops_on_signals
 from trainer_image.run.termination import termination_message, write_termination
 from trainer_image.stop import Stop
+from trainer_image.storage.container import Container
 from trainer_image.transfer import fetch_model
+from trainer_image.transfer import runs as stored_runs
+from trainer_image.transfer.sources import open_models
 from trainer_image.worker.child import Worker
 from training_common import env_file
 from training_common.settings import settings_of
@@ -56,6 +59,8 @@ Examples:
   python -m trainer_image train --data ./houses --config config.yaml --out ./model --device cpu
   python -m trainer_image train --model-container model-123 --dataset-container houses
   python -m trainer_image report --out ./model
+  python -m trainer_image runs --out ./model
+  python -m trainer_image rollback --out ./model --run 20261123t081500-1a2b3c4d
   python -m trainer_image validate --data ./houses --config config.yaml
   python -m trainer_image predict --model ./model --data new.csv --out predictions.csv
   python -m trainer_image predict --model model-123 --data new.csv --out predictions.jsonl
@@ -134,6 +139,9 @@ def cli(context: click.Context) -> None:
 @_common
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Model folder instead of a container.")
 @_overriding("run_id")
+@click.option(
+    "--fresh", is_flag=True, flag_value="on", default=None, help="Go on from no checkpoint of an earlier run; they go."
+)
 @click.pass_context
 def train(context: click.Context, /, **flags: Any) -> None:
     """Train a model, publish it, report its status to the portal."""
@@ -152,6 +160,38 @@ def report(**flags: Any) -> None:
     stop = Stop()
     with stops_on_signals(stop):
         click.echo(late_report.report(chosen, stop))
+
+
+def _of_a_model(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where a model's runs are."""
+    out = click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="The trainings' model folder.")
+    return out(_overriding("model_container")(command))
+
+
+@cli.command()
+@_of_a_model
+def runs(**flags: Any) -> None:
+    """List the runs of a model, the one that ended last first."""
+    for line in stored_runs.lines(_models(flags)):
+        ended = "" if line["ended"] is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(line["ended"]))
+        cells = f"{line['run_id']:<26}  {line['state']:<9}  {ended:<16}  {line['task']}  {line['figure']}"
+        click.echo(cells.rstrip())
+
+
+@cli.command()
+@_of_a_model
+@click.option("--run", "run_id", required=True, help="The run to publish, as `runs` lists it.")
+def rollback(run_id: str, **flags: Any) -> None:
+    """Publish an earlier run in place of the present one."""
+    click.echo(stored_runs.roll_back(_models(flags), run_id))
+
+
+def _models(flags: Mapping[str, Any]) -> Container:
+    _log_to_stderr("WARNING")
+    out = flags["out"]
+    if out is not None and not out.is_dir():
+        raise UsageError(f"--out {out}: there is no such folder")
+    return open_models(settings.from_mapping(os.environ, _flags(flags), purpose="report"), Stop())
 
 
 @cli.command()
@@ -180,6 +220,7 @@ def schema() -> None:
     required=True,
     help="A training's --out folder, one run's folder, or the name of a model's container.",
 )
+@click.option("--run", "run_id", help="A run in it, as `runs` lists it, in place of the published one.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="What to predict for.")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV or .jsonl; without it, JSON to stdout."
@@ -192,7 +233,9 @@ def schema() -> None:
     help="0: always the likeliest byte; the higher, the more daring (0.7).",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The same seed writes the same text (0).")
-def predict(model: str, data: Path | None, out: Path | None, prompt: str | None, **writing: Any) -> None:
+def predict(
+    model: str, run_id: str | None, data: Path | None, out: Path | None, prompt: str | None, **writing: Any
+) -> None:
     """Apply a trained model to a file or folder, or let it continue a text."""
     _log_to_stderr("WARNING")
     if (data is None) == (prompt is None):
@@ -201,7 +244,7 @@ def predict(model: str, data: Path | None, out: Path | None, prompt: str | None,
         if value is not None:
             raise UsageError(f"--{name} does not go with {'--data' if prompt is None else '--prompt'}")
     text = None if prompt is None else _prompt(prompt)
-    with Worker("predict") as worker, fetch_model.model_folder(model) as folder:
+    with Worker("predict") as worker, fetch_model.model_folder(model, run_id) as folder:
         if text is None:
             worker.predict(folder, cast(Path, data), out)
         else:
@@ -296,7 +339,7 @@ def _take_config_env() -> None:
 
 def _summary(outcome: Outcome, chosen: settings.Settings) -> None:
     """Prints how it ended, on stdout."""
-    click.echo(outcome.sentence if outcome.exit_code else COMPLETED)
+    click.echo(outcome.sentence)
     result = outcome.result
     if result is not None:
         for name, value in result.metrics.items():
@@ -306,6 +349,8 @@ def _summary(outcome: Outcome, chosen: settings.Settings) -> None:
             click.echo(f"  test {name}: {value:.4g}" + (f"  (baselines: {', '.join(beside)})" if beside else ""))
         if result.verdict:
             click.echo(f"  {result.verdict}")
+        if result.champion is not None and result.champion.sentence not in outcome.sentence:
+            click.echo(f"  {result.champion.sentence}")
         click.echo(f"  trained {result.steps} steps in {result.seconds:.1f} s")
     if outcome.location:
         click.echo(f"  model: {outcome.location}")

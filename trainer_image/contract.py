@@ -23,7 +23,16 @@ if TYPE_CHECKING:
     from trainer_image.errors import TrainerError
 
 
-__all__ = ["CheckpointStore", "Limits", "Place", "Progress", "RunInputs", "RunResult"]  # plug-ins take Limits from here
+__all__ = [
+    "Beside",
+    "Champion",
+    "CheckpointStore",
+    "Limits",
+    "Place",
+    "Progress",
+    "RunInputs",
+    "RunResult",
+]  # plug-ins take Limits from here
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,26 @@ class Place:
     port: int
 
 
+@dataclass(frozen=True)
+class Champion:
+    """The model that is published when a run begins. folder: its files, as far as a test of it needs them"""
+
+    run_id: str
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Beside:
+    """How a new model did beside the champion.
+
+    better: by the headline figure, on rows that neither was trained on; None: they could not be compared
+    sentence: says it, and why not
+    """
+
+    better: bool | None
+    sentence: str
+
+
 class CheckpointStore(Protocol):
     """Keeps checkpoints beyond the pod. A checkpoint is a folder of files, copied away and brought back."""
 
@@ -58,6 +87,9 @@ class CheckpointStore(Protocol):
 
     def keep(self, folder: Path) -> None:
         """Take over a finished local folder `step-N` (its manifest is written); returns when it is stored."""
+
+    def make_room(self) -> bool:
+        """A disk is full: remove what a training can do without, older checkpoints. Whether anything was removed."""
 
 
 def _exit(error: TrainerError) -> None:
@@ -81,7 +113,8 @@ class RunInputs:
     stop:    set on SIGTERM or when the portal took the model away; the engine ends the step, saves a
              checkpoint if it can and raises `errors.Terminated`
     progress: cheap, non-blocking, callable from any thread
-    initial: the previous model's folder for `init: {from: latest}`, else None
+    initial: the folder of the model of a warm start, `init.from`, else None
+    champion: what the new model is to be tested beside; None: there is none
     place:   where several nodes train together; None: this one alone. Node 0 trains, the others follow it
     """
 
@@ -105,6 +138,7 @@ class RunInputs:
     notes: tuple[str, ...] = ()
     shown: Mapping[str, Any] = field(default_factory=dict)
     place: Place | None = None
+    champion: Champion | None = None
 
     def __post_init__(self) -> None:
         if not self.shown:
@@ -119,6 +153,7 @@ class RunResult:
     steps:     optimizer steps taken, earlier attempts included
     accelerator: what trained it: its name, and the version of CUDA
     verdict:   what the report says of the model beside its baselines
+    champion:  what it says of the model beside the published one; None: there was none to test it beside
     """
 
     task: str
@@ -128,3 +163,4 @@ class RunResult:
     seconds: float
     accelerator: Mapping[str, str] = field(default_factory=dict)
     verdict: str = ""
+    champion: Beside | None = None

@@ -255,6 +255,7 @@ def render(environ: Environment, message: str) -> None:
 @click.option("--nodes", type=int, help="Nodes to ask for, within MAX_NODES.")
 @click.option("--priority", help="One of PRIORITY_CLASSES.")
 @click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
+@click.option("--fresh", is_flag=True, help="Go on from no checkpoint of an earlier training; they are removed.")
 @click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, passed to the trainer.")
 @click.option("--unchecked", is_flag=True, help="Send the message even if it will go to the poison queue.")
 @click.option(
@@ -376,5 +377,6 @@ def _compose(model: str, wishes: Mapping[str, Any]) -> str:
         "resources": resources or None,
         "priority": wishes["priority"],
         "time_limit_seconds": wishes["time_limit"],
+        "fresh": wishes.get("fresh") or None,
     }
     return json.dumps(body | {name: value for name, value in optional.items() if value is not None})

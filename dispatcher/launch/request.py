@@ -100,6 +100,9 @@ def decode(text: str, bounds: Bounds) -> TrainingRequest:
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
     if bounds.own_datasets and dataset is not None and (problem := foreign_dataset(model, dataset)):
         _bad("InvalidField", f'The field "dataset_container_name", {_shown(dataset)}, {problem}')
+    fresh = body.get("fresh")
+    if fresh is not None and not isinstance(fresh, bool):
+        _bad("InvalidField", f'The field "fresh" is {_shown(fresh)}; it must be true or false')
     longest = int(bounds.max_time_limit)
     resources = _resources(body)
     request = TrainingRequest(

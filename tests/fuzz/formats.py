@@ -556,9 +556,9 @@ def _configurations() -> Sequence[bytes]:
 
 
 def _configuration(folder: Path, content: bytes) -> object:
-    from trainer_image.config.model_config import parse_config, run_key
+    from trainer_image.config.model_config import identity, parse_config, run_key
 
-    return run_key(parse_config(content), "0" * 64, None)
+    return run_key(identity(parse_config(content), "0" * 64, None))
 
 
 # Checkpoints and warm starts

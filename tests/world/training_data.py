@@ -114,6 +114,9 @@ class FolderStore:
         shutil.copytree(folder, target)
         self.kept = [path for path in self.kept if path != target] + [target]
 
+    def make_room(self) -> bool:
+        return False
+
 
 class StopAtStep(threading.Event):
     """Looks set once the engine has asked `asks` times, i.e. about that many steps into the run."""

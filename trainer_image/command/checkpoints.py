@@ -23,7 +23,7 @@ from concurrent.futures import TimeoutError as TooLate
 from pathlib import Path
 
 from trainer_image.contract import CheckpointStore
-from trainer_image.host import beneath, open_files
+from trainer_image.host import beneath, exhaustion, open_files
 from trainer_image.host.exhaustion import DISK_FULL
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
@@ -157,8 +157,7 @@ class CheckpointFolder:
                 return bool(seen)
             self._number = max(self._number + 1, step)
             folder = place / f"step-{self._number}"
-            self._copy(seen, folder, step, moving)
-            self._store.keep(folder)
+            exhaustion.with_room(self._store.make_room, lambda: self._store_copy(seen, folder, step, moving))
             self._kept = seen
             self._tell(moving)
         except NotWhole as why:
@@ -206,6 +205,12 @@ class CheckpointFolder:
             log.warning("Not in the checkpoint, as the program goes on writing to it: %s", named)
             self.problems.append(f"Checkpoints were kept without what the program never stopped writing to: {named}.")
             self._left_out |= moving
+
+    def _store_copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> None:
+        assert self._store is not None
+        shutil.rmtree(folder, ignore_errors=True)  # half a copy, where the disk was full
+        self._copy(seen, folder, step, moving)
+        self._store.keep(folder)
 
     def _copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> None:
         wrong = first_problem(seen)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
@@ -30,7 +32,7 @@ from trainer_image.config.sections import (
 )
 from trainer_image.errors import ConfigInvalid, shown
 
-__all__ = ["TASKS", "Config", "ConfigProblems", "format_duration", "json_schema", "parse_config", "run_key"]
+__all__ = ["TASKS", "Config", "ConfigProblems", "format_duration", "identity", "json_schema", "parse_config", "run_key"]
 
 TaskName = Literal["tabular", "image_classification", "text_classification", "language_model", "custom", "command"]
 TASKS: tuple[str, ...] = get_args(TaskName)
@@ -48,8 +50,9 @@ DATA_KEYS = {
 }
 # The column that a task predicts where data.target names none.
 DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
-# Part of every run key: raised when the same configuration starts to mean another training. A program's has stayed.
-RUN_KEY_FORMAT, PROGRAM_KEY_FORMAT = 2, 1
+# Part of every run key: raised when the same configuration starts to mean another training, or a checkpoint cannot be
+# gone on with any more.
+RUN_KEY_FORMAT, PROGRAM_KEY_FORMAT = 3, 2
 
 
 class ConfigProblems(ConfigInvalid):
@@ -73,6 +76,11 @@ class Config(Section):
     train: TrainConfig = Field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
     init: InitConfig = Field(default_factory=InitConfig)
+    publish: Literal["always", "if_better"] = Field(
+        default="always",
+        description="if_better: only a model that is better than the published one takes its place, on test rows that"
+        " neither was trained on.",
+    )
     report: ReportConfig = Field(default_factory=ReportConfig)
     custom: CustomConfig = Field(default_factory=CustomConfig)
     command: CommandConfig = Field(default_factory=CommandConfig)
@@ -113,6 +121,12 @@ def _across_fields(raw: dict[str, Any]) -> list[str]:
     if not (isinstance(task, str) and task in TASKS):
         return []
     found = _of_user_tasks(task, raw)
+    if task == "command" and raw.get("publish") == "if_better":
+        found.append(
+            "publish: if_better is for models that the trainer can test; a program compares with LATEST_MODEL_DIR"
+            " (init.from: latest) by itself, and ends with an exit code other than 0 where its model is not to be"
+            " published"
+        )
     if isinstance(data, dict):
         found += _of_data(task, data)
     metric = train.get("metric", "auto") if isinstance(train, dict) else "auto"
@@ -163,23 +177,36 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "config.yaml"}
 
 
-def run_key(config: Config, dataset_fingerprint: str, initial: str | None) -> str:
-    """Hex SHA-256 of what decides the outcome of a training; equal keys resume each other's checkpoints.
+def identity(
+    config: Config, dataset_fingerprint: str, initial: str | None, code: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """What decides the outcome of a training, as plain JSON of digests.
 
-    Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows.
-    What came later is left out where it is not used, so that checkpoints outlive an update: `command.shares`, and of a
-    program `model.candidates`.
-    `initial` is the manifest hash of the model a warm start begins with: another one is another training.
+    Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows,
+    whether the model is published. What came later is left out where it is not used, so that checkpoints outlive an
+    update: `command.shares`, and of a program `model.candidates`.
+    initial: the manifest hash of the model that a warm start begins with: another one is another training.
+    code: what trains, by name, see `run.code`
     """
-    resolved = {k: v for k, v in config.resolved().items() if k not in ("dataset", "checkpoint", "report")}
+    aside = ("dataset", "checkpoint", "report", "publish")
+    resolved = {k: v for k, v in config.resolved().items() if k not in aside}
     if not config.command.shares:
         resolved.get("command", {}).pop("shares", None)
     if program := config.task == "command":
         resolved["model"].pop("candidates")
-    identity = {
-        "format": PROGRAM_KEY_FORMAT if program else RUN_KEY_FORMAT,
-        "config": resolved,
+    meant = {"format": PROGRAM_KEY_FORMAT if program else RUN_KEY_FORMAT, "config": resolved}
+    return {
+        "configuration": _digest(meant),
         "dataset": dataset_fingerprint,
-        "initial": initial,
+        "start": initial,
+        "code": dict(code),
     }
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def run_key(identity: Mapping[str, Any]) -> str:
+    """Hex SHA-256; trainings with equal keys resume each other's checkpoints."""
+    return _digest(identity)
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

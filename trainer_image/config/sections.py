@@ -185,13 +185,23 @@ class CheckpointConfig(Section):
     keep: int = Field(default=2, ge=1, le=100, description="How many of the newest are kept; the best one always is.")
 
 
+def _start(value: str) -> str:
+    # A slip in one of the two words is no run: those of ours begin with their time.
+    if value in ("none", "latest") or (
+        re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", value) and re.search("[0-9]", value)
+    ):
+        return value
+    raise ValueError("must be none, latest, or a run's id like 20261123t081500-1a2b3c4d, which has a digit")
+
+
 class InitConfig(Section):
     """Where the first weights come from."""
 
-    from_: Literal["none", "latest"] = Field(
+    from_: Annotated[str, AfterValidator(_start)] = Field(
         default="none",
         alias="from",
-        description="latest: a warm start from the model that latest.json names.",
+        json_schema_extra={"examples": ["none", "latest", "20261123t081500-1a2b3c4d"]},
+        description="latest: a warm start from the model that latest.json names; a run's id: from that run's.",
     )
 
 

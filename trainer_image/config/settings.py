@@ -81,6 +81,14 @@ class Settings:
         ProcessingStatus.parse,
         "What the portal showed before Processing: the same soon afterwards may only be an answer that lags behind",
     )
+    fresh: bool = setting(
+        "FRESH",
+        word({"on": True, "true": True, "1": True, "off": False, "false": False, "0": False}, "on or off"),
+        "on: goes on from no checkpoint of another run, and removes those of this configuration; a request may ask for "
+        'it, too: `"fresh": true`',
+        "off",
+        flag="--fresh",
+    )
     model_container: str | None = setting(
         "MODEL_CONTAINER", portal.container_name, "Container with config.yaml; gets the model", flag="--model-container"
     )
@@ -208,6 +216,11 @@ class Settings:
         return self.nodes > 1 and self.node > 0
 
     @property
+    def afresh(self) -> bool:
+        """Whether checkpoints of other runs are to be left."""
+        return self.fresh or (self.request or {}).get("fresh") is True
+
+    @property
     def secrets(self) -> tuple[str, ...]:
         """Literals that no log line and no message may hold."""
         return secret_values(self.api_key, self.connection_string, self.account_url)
@@ -306,6 +319,11 @@ def _request_is_for_this_model(request: Mapping[str, Any] | None, model_containe
         yield f"TRAINING_REQUEST is for {asked!r}, but MODEL_CONTAINER is {model_container!r}"
 
 
+def _fresh_is_yes_or_no(request: Mapping[str, Any] | None) -> Iterator[str]:
+    if not isinstance((request or {}).get("fresh"), bool | None):
+        yield "TRAINING_REQUEST: fresh must be true or false"
+
+
 def _a_team_finds_together(
     nodes: int, node: int, run_id: str, master_address: str | None, master_port: int, team_port: int
 ) -> Iterator[str]:
@@ -321,4 +339,11 @@ def _a_team_finds_together(
         yield f"TEAM_PORT and MASTER_PORT must differ; both are {team_port}"
 
 
-_RULES = (_place_for_the_model, _local_paths, _way_into_storage, _request_is_for_this_model, _a_team_finds_together)
+_RULES = (
+    _place_for_the_model,
+    _local_paths,
+    _way_into_storage,
+    _request_is_for_this_model,
+    _fresh_is_yes_or_no,
+    _a_team_finds_together,
+)

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trainer_image.contract import CheckpointStore
+from trainer_image.host import exhaustion
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.manifest import MANIFEST, fingerprint
 
@@ -164,12 +165,15 @@ class Checkpointer:
         self._worker.shutdown(wait=not self._given_up)
 
     def _write(self, snapshot: Snapshot, began: float) -> None:
-        try:
+        def store() -> None:
             # Removed in any case: during an outage of the storage, one copy every five minutes would fill the disk.
             with tempfile.TemporaryDirectory(prefix="checkpoint-", dir=self._near, ignore_cleanup_errors=True) as place:
                 folder = Path(place) / f"step-{snapshot.step}"
                 write(folder, snapshot)
                 self._store.keep(folder)
+
+        try:
+            exhaustion.with_room(self._store.make_room, store)
         except Exception as error:
             # The training is worth more than one checkpoint: it goes on, and the report says so.
             log.warning("Checkpoint at step %d failed: %s", snapshot.step, error)

@@ -136,3 +136,6 @@ class Remembered:
 
     def keep(self, folder: Path) -> None:
         self._store.keep(folder)
+
+    def make_room(self) -> bool:
+        return self._store.make_room()

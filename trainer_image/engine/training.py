@@ -22,7 +22,7 @@ from trainer_image.engine.preparing import make_plan, prepare, settings_of, task
 from trainer_image.engine.processes import Processes
 from trainer_image.engine.published import NETWORK
 from trainer_image.errors import Terminated
-from trainer_image.host import gpu_faults
+from trainer_image.host import exhaustion, gpu_faults
 from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
@@ -112,7 +112,8 @@ def _train(inputs: RunInputs) -> RunResult:
         baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
         phases["baselines"] = time.monotonic() - at
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
-    _write_model(inputs, problem, fitted)
+    make_room = inputs.checkpoints.make_room if inputs.checkpoints else None
+    exhaustion.with_room(make_room, lambda: _write_model(inputs, problem, fitted))
     at = time.monotonic()
     findings = problem.findings(outputs)
     if inputs.config.report.examples:
@@ -138,7 +139,7 @@ def _train(inputs: RunInputs) -> RunResult:
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
     content["dataset"]["repeated"] = again
     content |= {"verdict": judged, "importance": importance, "resamples": resamples, "findings": findings}
-    report.write(inputs.output, content, pictures)
+    exhaustion.with_room(make_room, lambda: report.write(inputs.output, content, pictures))
     seconds, on = fitted.seconds, accelerator(device)
     return RunResult(inputs.config.task, tested, baselines, fitted.steps, seconds, on, judged["sentence"])
 

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from trainer_image.errors import LimitExceeded, OutOfMemory, TrainerError, UserCodeFailed, causes
 from trainer_image.host import memory
 
 # The disk has no room, the user no quota, or the file system no files of that size.
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+T = TypeVar("T")
 # safetensors writes in Rust, and hands the errno on in its text only.
 _IN_WORDS = re.compile(r"\(os error (\d+)\)")
 
@@ -25,6 +28,19 @@ def found(error: BaseException, kills_before: int) -> LimitExceeded | OutOfMemor
     if isinstance(error, TrainerError) and not isinstance(error, UserCodeFailed):
         return None
     return _full_disk(error) or memory.out_of_memory(error, kills_before)
+
+
+def with_room(make_room: Callable[[], bool] | None, write: Callable[[], T]) -> T:
+    """What `write` returns, which may be called twice: again where the disk was full and something was removed.
+
+    make_room: whether anything was removed; None: there is nothing to remove
+    """
+    try:
+        return write()
+    except Exception as error:
+        if _full_disk(error) is None or make_room is None or not make_room():
+            raise
+    return write()
 
 
 def _full_disk(error: BaseException) -> LimitExceeded | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from trainer_image.report import champion
 from trainer_image.report.html import Content, interval, number, shortened, words
 from trainer_image.report.summary import chosen_by, model_of, of_groups, warnings
 
@@ -54,6 +55,7 @@ def card(content: Content) -> str:
         f"{markdown(chosen_by(training['selected_by']))} (epoch "
         f"{training['best_epoch']} of {training['epochs']}) and have seen {' and '.join(training['fit_on'])} rows.",
         "",
+        *_champion(content),
         *_candidates(content),
         "## Limits",
         "",
@@ -73,6 +75,18 @@ def card(content: Content) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _champion(content: Content) -> list[str]:
+    found = content.get("champion")
+    if not found:
+        return []
+    said = [markdown(found["sentence"]), "", markdown(champion.what_follows(content)), ""]
+    if found["why"] is None:
+        header = ["", "this model", f"run {_code(found['run_id'])}"]
+        lines = [_line([markdown(name), *map(str, cells)]) for name, *cells in champion.rows(content)]
+        said = [_line(header), "|" + "---|" * len(header), *lines, "", f"{champion.caption(found)}.", "", *said]
+    return [f"## {champion.TITLE}", "", *said]
 
 
 def _candidates(content: Content) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 
-from trainer_image.report import classification, columns, curves, generic, language, regression, summary
+from trainer_image.report import champion, classification, columns, curves, generic, language, regression, summary
 from trainer_image.report.document import document
 from trainer_image.report.html import Content
 
@@ -24,6 +24,7 @@ def page(content: Content, pictures: Mapping[int, bytes]) -> str:
     title = f"Training report: {str(content['task']).replace('_', ' ')}"
     sections = [
         summary.verdict(content),
+        champion.beside(content),
         summary.data(content),
         summary.figures(content),
         summary.candidates(content),

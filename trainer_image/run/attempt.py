@@ -11,17 +11,19 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from trainer_image.config.model_config import Config, run_key
+from trainer_image.config.model_config import Config, identity, run_key
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Progress, RunInputs, RunResult
-from trainer_image.errors import Terminated
-from trainer_image.run import allowed, leading, provenance
+from trainer_image.errors import Fenced, Terminated
+from trainer_image.run import allowed, beginning, checkpointing, code, leading, provenance
 from trainer_image.run.backend import Backend, Workers
+from trainer_image.run.beginning import Beginning
 from trainer_image.run.outcome import Outcome, completed
 from trainer_image.run.status_tracker import Tracker
 from trainer_image.run.work_folder import work_folder
@@ -68,7 +70,8 @@ class Attempt:
         settings, began = self.settings, time.monotonic()
         with work_folder(settings) as work, Sources(settings, self.stop, work) as sources:
             models = sources.models
-            if done := self._published_before(models, _latest(models)):
+            known = _latest(models)
+            if done := self._ended_before(models):
                 return done
             config = _paced(sources.config(), settings)
             allowed.check(config, settings)
@@ -76,43 +79,53 @@ class Attempt:
             with Workers(config, settings, self.other) as self._workers:
                 listed = data.wait_listed()
                 self._workers.now.check_config(config, settings.limits)
-                with _one_writer(models, settings.run_id, self.stop) as held:
+                with _one_writer(models, settings, self.stop) as held:
                     # Read again under the lease: the pod that held it before may have published meanwhile.
                     before = _latest(models)
-                    if done := self._published_before(models, before):
+                    if done := self._ended_before(models):
                         return done
-                    start = before if config.init.from_ == "latest" and before.run_id is not None else None
-                    key = run_key(config, listed.fingerprint, start.manifest_sha256 if start else None)
-                    with leading.leader(settings, self.stop, config, key, listed.fingerprint, start) as leader:
+                    if not settings.dispatched and before.etag != known.etag:
+                        raise Fenced(
+                            f"Another training (run {before.run_id}) has published to {models.name} while this one"
+                            " waited for it to end: there is nothing to do; start this one again to train once more"
+                        )
+                    found = beginning.look(models, config, before, settings.run_id)
+                    what = identity(config, listed.fingerprint, found.start_digest, code.of(config, settings))
+                    key = run_key(what)
+                    with leading.leader(settings, self.stop, config, key, listed.fingerprint, found.start) as leader:
                         lock = data.wait()
                         self.seconds["download"] = time.monotonic() - began
-                        inputs = self._inputs(config, data.folder, lock, models, before, key, work)
+                        inputs = self._inputs(config, data.folder, lock, models, found, what, work)
                         return self._train_and_publish(leader, inputs, lock, models, before, held)
 
-    def _published_before(self, models: Container, latest: Latest) -> Outcome | None:
-        if latest.run_id != self.settings.run_id:
+    def _ended_before(self, models: Container) -> Outcome | None:
+        run_id = self.settings.run_id
+        with unreadable(models):
+            published, kept = publish.read_latest(models).run_id == run_id, publish.held_back(models, run_id)
+        if not published and kept is None:
             return None
-        log.info("An earlier attempt of this run has published its model")
-        return completed(f"{models.name}/runs/{latest.run_id}")
+        log.info("An earlier attempt of this run has %s its model", "published" if published else "stored")
+        return completed(f"{models.name}/runs/{run_id}", held_back=None if published else kept)
 
     def _inputs(
-        self, config: Config, data: Path, lock: DatasetLock, models: Container, before: Latest, key: str, work: Path
+        self,
+        config: Config,
+        data: Path,
+        lock: DatasetLock,
+        models: Container,
+        found: Beginning,
+        what: Mapping[str, Any],
+        work: Path,
     ) -> RunInputs:
-        """What the backend gets. The model of a warm start is fetched on the way."""
+        """What the backend gets. The models of a warm start, and to test this one beside, are fetched on the way."""
         settings = self.settings
-        initial = None
-        notes: list[str] = []
-        if config.init.from_ == "latest":
-            if before.run_id is None:
-                why = "there is no earlier model" if before.etag is None else f"{publish.LATEST} is not readable"
-                notes.append(f"Warm start: {why}; training starts afresh.")
-            else:
-                initial = fetch_model(models, before, work / "initial")
+        initial = fetch_model(models, found.start, work / "initial") if found.start else None
+        champion, unusable = beginning.champion_of(models, found, config, work / "champion")
+        notes = [*found.notes, *unusable]
         output = work / "output"
         output.mkdir()
-        checkpoints = ContainerCheckpoints(models, key, work / "checkpoints", keep_newest=config.checkpoint.keep)
-        if checkpoints.only_of_others():
-            notes.append("There are checkpoints of another configuration or dataset: this training starts afresh.")
+        checkpoints, said = checkpointing.opened(models, what, settings, work / "checkpoints", config.checkpoint.keep)
+        notes += said
         for note in notes:
             log.warning("%s", note)
         return RunInputs(
@@ -120,7 +133,7 @@ class Attempt:
             data=data,
             output=output,
             run_id=settings.run_id,
-            run_key=key,
+            run_key=run_key(what),
             dataset_fingerprint=lock.fingerprint,
             device=settings.device,
             limits=settings.limits,
@@ -133,6 +146,7 @@ class Attempt:
             processes=settings.processes,
             hang_seconds=settings.hang_seconds,
             notes=tuple(notes),
+            champion=champion,
         )
 
     def _train_and_publish(
@@ -161,14 +175,30 @@ class Attempt:
                 result, inputs = leading.train(leader, workers, settings, inputs, train)
         if stop.reason in ("cancelled", "fenced"):
             raise Terminated("Training was stopped after it ended", step=result.steps)
-        beside = provenance.files(inputs.config, lock, settings, result.accelerator)
+        files = provenance.files(inputs.config, lock, settings, result.accelerator)
         self._progress(Progress("Uploading the model", step=result.steps))
+        beside = result.champion
+        held_back = None
+        if inputs.config.publish == "if_better" and beside is not None and beside.better is False:
+            held_back = beside.sentence
         with self._timed("upload"):
-            where = publish.publish(models, inputs.output, settings.run_id, before, held.confirm, beside)
-        self.published = completed(where, result)
+            checkpoints = inputs.checkpoints
+            assert isinstance(checkpoints, ContainerCheckpoints)
+            where = publish.publish(
+                models,
+                inputs.output,
+                settings.run_id,
+                before,
+                held.confirm,
+                files,
+                checkpoints.make_room_for_the_model,
+                held_back,
+            )
+        self.published = completed(where, result, held_back)
         if leader is not None:
             leader.published()
         metrics_stream.remove(models, settings.run_id)
+        checkpoints.done()
         return self.published
 
     @contextmanager
@@ -214,7 +244,7 @@ def check(settings: Settings, stop: Stop) -> tuple[DatasetLock, str]:
                 data=data.folder,
                 output=output,
                 run_id=settings.run_id,
-                run_key=run_key(config, lock.fingerprint, None),
+                run_key="",
                 dataset_fingerprint=lock.fingerprint,
                 device=settings.device,
                 limits=settings.limits,
@@ -230,9 +260,11 @@ def _latest(models: Container) -> Latest:
 
 
 @contextmanager
-def _one_writer(models: Container, run_id: str, stop: Stop) -> Iterator[RunLease]:
+def _one_writer(models: Container, settings: Settings, stop: Stop) -> Iterator[RunLease]:
     with failing_as(f"Failed to write to container: {models.name}"):
-        held = lease.take(models, run_id, stop)
+        # The dispatcher launches one training of a model at a time: what still holds the lease is on a lost node. Two
+        # that people start are both meant, and the first one is not to be stopped.
+        held = lease.take(models, settings.run_id, stop, take_over=settings.dispatched)
     try:
         yield held
     finally:

@@ -243,8 +243,8 @@ class Following:
             return
         try:
             models = open_models(settings, self.stop)
-            if publish.read_latest(models).run_id == settings.run_id:
-                log.info("The model of this run is published")
+            if publish.has_ended(models, settings.run_id):
+                log.info("The model of this run is stored")
                 self.published = completed(f"{models.name}/runs/{settings.run_id}")
             elif (owner := lease.owner_of(models)) is not None and lease.newer(owner, settings.run_id):
                 raise Fenced(f"A newer run ({owner}) has taken over this model")

@@ -31,7 +31,7 @@ from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.stop import Stop
 from trainer_image.storage.container import StorageFault
 from trainer_image.transfer import lease
-from trainer_image.transfer.publish import read_latest
+from trainer_image.transfer.publish import has_ended
 from trainer_image.transfer.sources import open_models
 from training_common.redaction import redact
 
@@ -103,7 +103,7 @@ class _Run:
                     return Outcome(left.exit, left.code, left.message)
                 return completed(f"{models.name}/runs/{run_id}")
             # Killed before it could tell or keep anything.
-            return completed(f"{models.name}/runs/{run_id}") if read_latest(models).run_id == run_id else None
+            return completed(f"{models.name}/runs/{run_id}") if has_ended(models, run_id) else None
         except (StorageFault, TrainerError) as error:
             log.warning("Whether run %s has ended before is not known: %s", run_id, error)
             return None

@@ -29,9 +29,10 @@ class Outcome:
     untold: str | None = None
 
 
-def completed(location: str | None = None, result: RunResult | None = None) -> Outcome:
-    """result: None where another attempt has trained it"""
-    return Outcome(0, "Completed", COMPLETED, result.steps if result else None, result, location)
+def completed(location: str | None = None, result: RunResult | None = None, held_back: str | None = None) -> Outcome:
+    """result: None where another attempt has trained it; held_back: why it was stored and not published"""
+    sentence = COMPLETED if held_back is None else f"{COMPLETED}; the model is stored and not published: {held_back}"
+    return Outcome(0, "Completed", sentence, result.steps if result else None, result, location)
 
 
 def published_untold(outcome: Outcome, why: str) -> Outcome:

@@ -13,6 +13,7 @@ import mimetypes
 import os
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from io import BufferedIOBase
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -181,7 +182,10 @@ class AzureContainer:
                 if marker or (blob.size == 0 and blob.name.endswith("/")):
                     continue
                 md5 = blob.content_settings.content_md5
-                yield BlobInfo(blob.name, blob.size, _bare(blob.etag), bytes(md5) if md5 else None, _unreadable(blob))
+                at = blob.last_modified
+                modified = at.timestamp() if isinstance(at, datetime) else 0.0
+                etag, md5 = _bare(blob.etag), bytes(md5) if md5 else None
+                yield BlobInfo(blob.name, blob.size, etag, md5, _unreadable(blob), modified)
 
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
         def get() -> tuple[bytes, str]:
@@ -228,6 +232,9 @@ class AzureContainer:
     def delete(self, name: str) -> None:
         with contextlib.suppress(BlobMissing):
             self._do("delete", name, lambda: self._client.delete_blob(name, delete_snapshots="include"))
+
+    def disk(self) -> None:
+        return None
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> AzureLease:
         blob = self._client.get_blob_client(name)

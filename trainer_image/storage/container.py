@@ -6,7 +6,7 @@ Its faults are known to storage and transfer only: what a user reads is a Traine
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from typing import Protocol
 
@@ -83,6 +83,7 @@ class BlobInfo:
     """One line of a listing. size: bytes; etag: opaque, changes with the content; md5: 16 bytes, if known.
 
     unreadable: why storage would not hand it out, a clause for a sentence; None where it would
+    modified: when it was written last, epoch seconds by the clock of whoever keeps it
     """
 
     name: str
@@ -90,6 +91,15 @@ class BlobInfo:
     etag: str
     md5: bytes | None = None
     unreadable: str | None = None
+    modified: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Of this machine. device: the system's number for it; free: bytes that we may still write"""
+
+    device: int
+    free: int
 
 
 class Lease(Protocol):
@@ -135,6 +145,9 @@ class Container(Protocol):
 
     def delete(self, name: str) -> None:
         """Removes a blob; one that is not there is fine."""
+
+    def disk(self) -> Disk | None:
+        """The disk that it lies on; None where it is not on this machine, or nobody knows."""
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> Lease:
         """Takes the lease `name` and leaves {"owner": owner} in its blob. take_over: even from a living holder.

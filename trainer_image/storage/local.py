@@ -24,6 +24,7 @@ from trainer_image.storage.container import (
     BlobInfo,
     BlobMissing,
     ContainerMissing,
+    Disk,
     Full,
     LeaseHeld,
     StorageFault,
@@ -77,7 +78,7 @@ class LocalContainer:
                     logging.getLogger(__name__).warning("Not read: %s (%s)", path, error.strerror)
                     continue
                 if stat.S_ISREG(entry.st_mode):
-                    yield BlobInfo(name, entry.st_size, _quick_etag(entry))
+                    yield BlobInfo(name, entry.st_size, _quick_etag(entry), modified=entry.st_mtime)
 
     def read(self, name: str, limit: int) -> tuple[bytes, str]:
         with self._faults(), (self.root / name).open("rb") as file:
@@ -129,6 +130,9 @@ class LocalContainer:
                 if folder == Path() or any((self.root / folder).iterdir()):
                     return
                 (self.root / folder).rmdir()
+
+    def disk(self) -> Disk | None:
+        return disk_of(self.root)
 
     def lease(self, name: str, owner: str, *, take_over: bool) -> LocalLease:
         """The kernel frees a dead holder's lock at once, so that none is ever taken over from the living."""
@@ -193,6 +197,15 @@ class LocalLease:
 
     def release(self) -> None:
         self._file.close()
+
+
+def disk_of(folder: Path) -> Disk | None:
+    """The disk that the folder lies on, or would."""
+    place = next((each for each in (folder, *folder.absolute().parents) if each.exists()), None)
+    try:
+        return None if place is None else Disk(place.stat().st_dev, shutil.disk_usage(place).free)
+    except OSError:
+        return None
 
 
 def _etag(path: Path) -> str:

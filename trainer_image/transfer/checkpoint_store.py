@@ -1,5 +1,8 @@
 """Checkpoints beyond the pod: `checkpoints/<run_key>/step-N/…` in the model's container.
 
+`checkpoints/<run_key>/run.json` says which run wrote there last, and what its key was made of. They go when the run has
+ended with a model, those of other keys a while after they were written, and all but the newest when the disk is full.
+
 The engine calls `keep` from its own background thread and measures how long it takes, so `keep` returns when the
 checkpoint is stored. The best weights so far are part of every checkpoint, hence keeping the newest keeps the best.
 """
@@ -7,23 +10,41 @@ checkpoint is stored. The best weights so far are part of every checkpoint, henc
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import shutil
 import threading
+import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from trainer_image.errors import StorageUnavailable
 from trainer_image.host import beneath
 from trainer_image.storage import untrusted_json
-from trainer_image.storage.container import AccessDenied, BlobInfo, Container, ContainerMissing, Full
+from trainer_image.storage.container import (
+    AccessDenied,
+    BlobInfo,
+    BlobMissing,
+    Container,
+    ContainerMissing,
+    Full,
+    StorageFault,
+    TooLarge,
+)
+from trainer_image.storage.local import disk_of
 from trainer_image.storage.manifest import MANIFEST, entries, fetch_all
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
 
 MANIFEST_BYTES = 1024 * 1024
+FOLDER, NOTE = "checkpoints/", "run.json"
+# How long those of other keys stay: whoever has tried another configuration may come back to this one.
+STAY_SECONDS = 7 * 86400.0
 _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 
 
@@ -31,16 +52,26 @@ class ContainerCheckpoints:
     """See `contract.CheckpointStore`. keep_newest: how many stay; folder: where fetched ones are put.
 
     latest: to read only: the step of the newest one that counts
+    note: {"run_id", …}, what run.json gets: plain JSON
     """
 
     def __init__(
-        self, container: Container, run_key: str, folder: Path, keep_newest: int, latest: int | None = None
+        self,
+        container: Container,
+        run_key: str,
+        folder: Path,
+        keep_newest: int,
+        latest: int | None = None,
+        note: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self._container = container
-        self._prefix = f"checkpoints/{run_key}/"
+        self._key = run_key
+        self._prefix = f"{FOLDER}{run_key}/"
         self._folder = folder
         self._keep_newest = keep_newest
         self._latest = latest
+        self._note = note
+        self._noted = not note
         self._one_at_a_time = threading.Lock()
 
     def newest_first(self) -> list[Path]:
@@ -58,25 +89,90 @@ class ContainerCheckpoints:
         with self._one_at_a_time, self._failing("read checkpoints from"):
             return max((step for step, blobs in self._stored().items() if MANIFEST in blobs), default=None)
 
-    def only_of_others(self) -> bool:
-        """Whether other run keys have checkpoints here and ours has none. Raises StorageUnavailable."""
-        others = False
-        with self._failing("read checkpoints from"), contextlib.suppress(ContainerMissing):
-            for blob in self._container.list("checkpoints/"):
-                if blob.name.startswith(self._prefix):
-                    return False
-                others = True
-        return others
+    def written_by(self) -> str | None:
+        """The run that wrote the last one of this key; None where nobody knows. Raises StorageUnavailable."""
+        with self._failing("read checkpoints from"):
+            run_id = self._read_note(self._key).get("run_id")
+        return run_id if isinstance(run_id, str) else None
+
+    def only_of_others(self) -> dict[str, Any] | None:
+        """Where other run keys have checkpoints here and ours has none: the note of the newest of them, empty where it
+        has none. Raises StorageUnavailable."""
+        with self._failing("read checkpoints from"):
+            written = self._written()
+            if self._key in written or not written:
+                return None
+            return self._read_note(max(written, key=lambda key: written[key]))
+
+    def forget(self) -> None:
+        """Removes all of this key. Raises StorageUnavailable."""
+        with self._one_at_a_time, self._failing("remove checkpoints from"):
+            self._remove(self._key)
+
+    def done(self) -> None:
+        """The run has ended with a model: its checkpoints go, and those of other keys that are old. Never fails."""
+        try:
+            with self._one_at_a_time:
+                self._remove(self._key)
+                old = time.time() - STAY_SECONDS
+                for key in [key for key, last in self._written().items() if 0 < last < old]:
+                    log.info("Checkpoints of another configuration, dataset or code are old, and removed: %s", key)
+                    self._remove(key)
+        except StorageFault as fault:
+            log.warning("Checkpoints are left behind in %s: %s", self._container.name, fault.why)
 
     def keep(self, folder: Path) -> None:
         """Stores the folder, manifest last, and removes it and what is too old. Raises StorageUnavailable."""
         if self._latest is not None:
             raise StorageUnavailable("This node keeps no checkpoints: node 1 does")
         with self._one_at_a_time:
+            # Whoever saves has begun: what was fetched to go on from is of no more use.
+            shutil.rmtree(self._folder, ignore_errors=True)
             with self._failing(f"store checkpoint {folder.name} in"):
-                self._store(folder)
-                self._prune()
+                try:
+                    self._store(folder)
+                except Full:
+                    if not self._free():
+                        raise
+                    try:
+                        self._store(folder)
+                    except Full:
+                        self._prune(1)  # half a checkpoint is of no use to anybody
+                        raise
+                self._prune(self._keep_newest)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def make_room(self) -> bool:
+        """See `contract.CheckpointStore`."""
+        ours, theirs = disk_of(self._folder), self._container.disk()
+        with self._one_at_a_time, self._failing("remove checkpoints from"):
+            return self._free(stored=ours is not None and theirs is not None and ours.device == theirs.device)
+
+    def make_room_for_the_model(self, size: int) -> bool:
+        """It has so many bytes, and is made: now the newest one may go, too, where that is what it takes."""
+        with self._one_at_a_time, self._failing("remove checkpoints from"):
+            if self._free():
+                return True
+            disk = self._container.disk()
+            newest = sum(blob.size for blobs in self._stored().values() for blob in blobs.values())
+            if disk is None or not newest or disk.free + newest <= size:
+                return False  # whoever makes room by hand and starts again goes on from it
+            self._remove(self._key)
+            return True
+
+    def _free(self, *, stored: bool = True) -> bool:
+        """Removes all but the newest one, and what was fetched. Whether there was anything to remove.
+
+        stored: False: those in the container lie elsewhere, and take no room from the disk that is full
+        """
+        others = [key for key in self._written() if key != self._key] if stored else []
+        for key in others:
+            self._remove(key)
+        pruned = stored and self._prune(1)
+        freed = pruned or bool(others) or self._folder.exists()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        log.warning("The disk is full: %s", "older checkpoints were removed" if freed else "there is nothing to remove")
+        return freed
 
     def _failing(self, what: str) -> AbstractContextManager[None]:
         meanings = dict.fromkeys((AccessDenied, Full), StorageUnavailable)
@@ -84,19 +180,48 @@ class ContainerCheckpoints:
 
     def _store(self, folder: Path) -> None:
         files = sorted(beneath.names(folder), key=lambda name: name.rpartition("/")[2] == MANIFEST)
+        if not self._noted:
+            self._container.write(f"{self._prefix}{NOTE}", json.dumps(dict(self._note)).encode())
+            self._noted = True
         # An older attempt's manifest must not vouch for the new files while they arrive.
         self._container.delete(f"{self._prefix}{folder.name}/{MANIFEST}")
         for name in files:
             with beneath.open_file(folder, name) as content:
                 self._container.upload(f"{self._prefix}{folder.name}/{name}", content)
 
-    def _prune(self) -> None:
+    def _prune(self, newest: int) -> bool:
+        """Leaves so many of the complete ones. Whether there was anything to remove."""
         stored = self._stored()
         complete = sorted((step for step, blobs in stored.items() if MANIFEST in blobs), reverse=True)
-        kept = set(complete[: self._keep_newest])
-        for step in set(stored) - kept:
+        too_many = set(stored) - set(complete[:newest])
+        for step in too_many:
             for name in sorted(stored[step], key=lambda name: name != MANIFEST):
                 self._container.delete(stored[step][name].name)
+        return bool(too_many)
+
+    def _written(self) -> dict[str, float]:
+        """Run key → when the last of its checkpoints was written, epoch seconds."""
+        written: dict[str, float] = {}
+        with contextlib.suppress(ContainerMissing):
+            for blob in self._container.list(FOLDER):
+                key, _, rest = blob.name.removeprefix(FOLDER).partition("/")
+                if rest and rest != NOTE:
+                    written[key] = max(written.get(key, 0.0), blob.modified)
+        return written
+
+    def _remove(self, key: str) -> None:
+        """Manifests first: what is removed in part is no checkpoint any more."""
+        with contextlib.suppress(ContainerMissing):
+            names = [blob.name for blob in self._container.list(f"{FOLDER}{key}/")]
+            for name in sorted(names, key=lambda name: not name.endswith(f"/{MANIFEST}")):
+                self._container.delete(name)
+
+    def _read_note(self, key: str) -> dict[str, Any]:
+        try:
+            note = untrusted_json.loads(self._container.read(f"{FOLDER}{key}/{NOTE}", MANIFEST_BYTES)[0])
+        except (BlobMissing, ContainerMissing, TooLarge, ValueError):
+            return {}
+        return note if isinstance(note, dict) else {}
 
     def _stored(self) -> dict[int, dict[str, BlobInfo]]:
         """step → name below its folder → blob."""

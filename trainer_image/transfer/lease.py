@@ -81,8 +81,12 @@ def take(
     *,
     wait_seconds: float = WAIT_SECONDS,
     renew_seconds: float = RENEW_SECONDS,
+    take_over: bool = True,
 ) -> RunLease:
-    """Raises Fenced when another keeps the lease for longer than a dead holder could, or is newer; StorageFault."""
+    """Raises Fenced when another keeps the lease for longer than a dead holder could, or is newer; StorageFault.
+
+    take_over: a newer run takes it from an older one that is alive
+    """
     deadline = time.monotonic() + wait_seconds
     waited = False
     while True:
@@ -90,12 +94,18 @@ def take(
         if owner is not None and newer(owner, run_id):
             raise Fenced(f"A newer run ({owner}) has taken over this model")
         try:
-            lease = container.lease(LEASE, run_id, take_over=owner is not None and newer(run_id, owner))
+            overtaken = take_over and owner is not None and newer(run_id, owner)
+            lease = container.lease(LEASE, run_id, take_over=overtaken)
             return RunLease(lease, stop, renew_seconds)
         except LeaseHeld as fault:
             if stop.is_set():
                 raise Terminated("Training was stopped while it waited for an earlier pod", step=0) from None
             if time.monotonic() > deadline:
+                if owner not in (None, run_id):
+                    raise Fenced(
+                        f"Another training of this model is under way (run {owner}): {fault.why}; wait until it has"
+                        " ended, or stop it"
+                    ) from None
                 raise Fenced(f"Another pod owns this run: {fault.why}") from None
             if not waited:
                 log.info("Waiting for the lease of an earlier pod to run out: %s", fault.why)

@@ -2,6 +2,7 @@
 
     runs/<run_id>/…            every file, then MANIFEST.json {name: {size, sha256}}
     latest.json                {run_id, manifest_sha256}: readers follow it only
+    runs/<run_id>/unpublished.json   {"sentence"}: in place of that, where the model is not to be published
 
 One blob is written atomically, a set of them is not: hence the manifest last, and then `latest.json`, If-Match the
 ETag it had when the run started.
@@ -21,21 +22,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from trainer_image.errors import Fenced, UploadFailed, UserCodeFailed
+from trainer_image.errors import Fenced, UploadFailed, UserCodeFailed, shown
 from trainer_image.host import beneath
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.blob_names import first_problem, printable
-from trainer_image.storage.container import BlobChanged, BlobMissing, Container, StorageFault, TooLarge
+from trainer_image.storage.container import BlobChanged, BlobMissing, Container, Full, StorageFault, TooLarge
 from trainer_image.storage.manifest import MANIFEST, fingerprint_of
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
 
-LATEST = "latest.json"
+LATEST, RUNS, UNPUBLISHED = "latest.json", "runs/", "unpublished.json"
 # How often a pod that holds the lease begins again when one that was believed dead writes beside it.
 ATTEMPTS = 3
 _SMALL = 64 * 1024
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,31 @@ def read_latest(container: Container) -> Latest:
     try:
         body = untrusted_json.loads(content)
         run_id, digest = body["run_id"], body["manifest_sha256"]
-        if not (_RUN_ID.fullmatch(run_id) and isinstance(digest, str)):
+        if not (RUN_ID.fullmatch(run_id) and isinstance(digest, str)):
             raise ValueError
     except (ValueError, KeyError, TypeError):
         log.warning("%s in %s is not readable: it names no model", LATEST, container.name)
         return Latest(etag)
     return Latest(etag, run_id, digest)
+
+
+def pointer(run_id: str, manifest_sha256: str) -> bytes:
+    """The content of latest.json."""
+    return json.dumps({"run_id": run_id, "manifest_sha256": manifest_sha256}).encode()
+
+
+def held_back(container: Container, run_id: str) -> str | None:
+    """Why the model of this run, which is whole, was not published; None where that is not so. Raises StorageFault."""
+    try:
+        body = untrusted_json.loads(container.read(f"{RUNS}{run_id}/{UNPUBLISHED}", _SMALL)[0])
+        return shown(str(body["sentence"]))
+    except (BlobMissing, TooLarge, ValueError, KeyError, TypeError):
+        return None
+
+
+def has_ended(container: Container, run_id: str) -> bool:
+    """Whether this run has come to its end, with a model that is published or is not to be. Raises StorageFault."""
+    return read_latest(container).run_id == run_id or held_back(container, run_id) is not None
 
 
 def publish(
@@ -74,17 +94,22 @@ def publish(
     before: Latest,
     confirm: Callable[[], None] = lambda: None,
     beside: Mapping[str, bytes] = MappingProxyType({}),
+    make_room: Callable[[int], bool] = lambda size: False,
+    instead: str | None = None,
 ) -> str:
     """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
 
+    instead: why it is not to be the latest one: this sentence stays beside it then
+
     before: latest.json as read when the run started; confirm: raises Fenced where this is no longer the pod that may
-    publish; beside: files that take the place of those of their names. Raises Fenced when another run has published
-    since, too, PermissionDenied, LimitExceeded for a full disk, UploadFailed.
+    publish; beside: files that take the place of those of their names; make_room: called with the bytes of the model
+    where the disk is full: whether it has removed anything. Raises Fenced when another run has published since, too,
+    PermissionDenied, LimitExceeded for a full disk, UploadFailed.
 
     A pod may stand still for a while in here, and its replacement have the same run id: what is written is therefore
     written over what was there at the start only, and latest.json only when nothing came between.
     """
-    where = f"runs/{run_id}"
+    where = f"{RUNS}{run_id}"
     ours: str | None = None
     sentence = f"Failed to upload model to container: {container.name}"
     with failing_as(sentence, {StorageFault: UploadFailed}):
@@ -98,13 +123,28 @@ def publish(
                 raise Fenced(f"Another run ({now.run_id}) has published to {container.name} since this one started")
             ours = ""
             with contextlib.suppress(BlobChanged):
-                ours = _upload(container, folder, where, beside)
+                try:
+                    ours = _upload(container, folder, where, beside)
+                except Full:
+                    if make_room(_removed(container, folder, where)):
+                        continue
+                    raise
                 confirm()
-                pointer = {"run_id": run_id, "manifest_sha256": ours}
-                container.write_if(LATEST, json.dumps(pointer).encode(), now.etag)
+                if instead is None:
+                    container.write_if(LATEST, pointer(run_id, ours), now.etag)
+                else:
+                    container.write(f"{where}/{UNPUBLISHED}", json.dumps({"sentence": instead}).encode())
                 return f"{container.name}/{where}"
             log.warning("Another pod has written to %s: it is uploaded again", where)
         raise Fenced(f"Another pod of this run writes to {container.name}/{where} at the same time")
+
+
+def _removed(container: Container, folder: Path, where: str) -> int:
+    """Takes back what has come of the folder so far, which is no model. How many bytes the whole folder has."""
+    names = beneath.names(folder)
+    for name in names:
+        container.delete(f"{where}/{name}")
+    return sum((folder / name).lstat().st_size for name in names)
 
 
 def _upload(container: Container, folder: Path, where: str, beside: Mapping[str, bytes]) -> str:
@@ -112,7 +152,7 @@ def _upload(container: Container, folder: Path, where: str, beside: Mapping[str,
 
     Raises BlobChanged where others wrote there meanwhile, UserCodeFailed for what cannot be a file of a model.
     """
-    names = [name for name in beneath.names(folder) if name != MANIFEST and name not in beside]
+    names = [name for name in beneath.names(folder) if name not in (MANIFEST, UNPUBLISHED) and name not in beside]
     if wrong := first_problem(names):
         raise UserCodeFailed(f"Nothing is published: {printable(wrong[0])}: {wrong[1]}")
     listed = {blob.name: blob.etag for blob in container.list(f"{where}/")}

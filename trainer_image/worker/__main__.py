@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from trainer_image.contract import RunInputs
+from trainer_image.contract import Champion, RunInputs
 from trainer_image.data import reading
 from trainer_image.errors import TrainerError
 from trainer_image.host import confinement, exhaustion, memory
@@ -125,6 +125,7 @@ def _inputs(given: Inputs, desk: Desk) -> RunInputs:
         notes=tuple(given.notes),
         shown=json.loads(given.shown),
         place=given.place,
+        champion=given.champion and Champion(given.champion[0], path_of(given.champion[1])),
     )
 
 

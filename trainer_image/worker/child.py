@@ -226,6 +226,8 @@ class Worker:
                 self._run_errand(_keeping(inputs.checkpoints, place))
             case messages.Newest() if inputs is not None and inputs.checkpoints is not None:
                 self._run_errand(_newest(inputs.checkpoints))
+            case messages.MakeRoom() if inputs is not None and inputs.checkpoints is not None:
+                self._run_errand(_making_room(inputs.checkpoints))
             case _:
                 raise _Lost(f"sent {type(message).__name__} where that means nothing")
 
@@ -353,6 +355,16 @@ def _newest(store: CheckpointStore) -> Callable[[], ToWorker]:
             return _refused(error)
 
     return newest
+
+
+def _making_room(store: CheckpointStore) -> Callable[[], ToWorker]:
+    def make_room() -> ToWorker:
+        try:
+            return messages.Freed(store.make_room())
+        except Exception as error:
+            return _refused(error)
+
+    return make_room
 
 
 def _refused(error: Exception) -> messages.Failed:

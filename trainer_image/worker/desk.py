@@ -21,6 +21,8 @@ from trainer_image.worker.messages import FromWorker, Order
 BEAT_SECONDS, PROGRESS_SECONDS = 1.0, 0.05
 _PIECE = 64 * 1024
 
+_Answer = messages.Stored | messages.Found | messages.Freed
+
 
 class Desk:
     """orders: what is to be done, one after the other; stop: set when it is to end"""
@@ -33,7 +35,7 @@ class Desk:
         self._news = threading.Event()
         self._latest: Progress | None = None
         self._asking = threading.Lock()
-        self._answers: queue.SimpleQueue[messages.Stored | messages.Found | messages.Failed] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[_Answer | messages.Failed] = queue.SimpleQueue()
         for work, name in ((self._listen, "supervisor"), (self._keep_speaking, "progress")):
             threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -52,7 +54,7 @@ class Desk:
         self.end(messages.failed(error))
         os._exit(error.exit_code)
 
-    def ask(self, question: messages.Keep | messages.Newest) -> messages.Stored | messages.Found:
+    def ask(self, question: messages.Keep | messages.Newest | messages.MakeRoom) -> _Answer:
         """Raises what went wrong there."""
         with self._asking:
             self._say(question)
@@ -94,7 +96,7 @@ class Desk:
                     match message:
                         case messages.Stop():
                             self.stop.set()
-                        case messages.Stored() | messages.Found() | messages.Failed():
+                        case messages.Stored() | messages.Found() | messages.Freed() | messages.Failed():
                             self._answers.put(message)
                         case _:
                             self.orders.put(message)
@@ -114,6 +116,11 @@ class RemoteCheckpoints:
 
     def keep(self, folder: Path) -> None:
         self._desk.ask(messages.Keep(folder.absolute().relative_to(self._work).as_posix()))
+
+    def make_room(self) -> bool:
+        freed = self._desk.ask(messages.MakeRoom())
+        assert isinstance(freed, messages.Freed)
+        return freed.any
 
 
 def _leave() -> NoReturn:

@@ -51,6 +51,7 @@ class Inputs(Struct):
     notes: list[str]
     shown: bytes
     place: contract.Place | None = None
+    champion: tuple[str, _Path] | None = None
 
 
 class Check(Struct, tag=True):
@@ -104,6 +105,12 @@ class Found(Struct, tag=True):
     folders: list[_Path]
 
 
+class Freed(Struct, tag=True):
+    """The answer to MakeRoom. any: whether anything was removed"""
+
+    any: bool
+
+
 class Beat(Struct, tag=True):
     """The worker's interpreter is alive."""
 
@@ -123,8 +130,12 @@ class Newest(Struct, tag=True):
     """Which checkpoints there are."""
 
 
+class MakeRoom(Struct, tag=True):
+    """A disk is full."""
+
+
 class Failed(Struct, tag=True):
-    """A TrainerError; also as the answer to Keep or Newest. code: that of its class"""
+    """A TrainerError; also as the answer to Keep, Newest or MakeRoom. code: that of its class"""
 
     code: _Name
     sentence: _Sentence
@@ -142,6 +153,8 @@ class Trained(Struct, tag=True):
     seconds: float
     accelerator: Annotated[dict[_Name, _Name], Meta(max_length=10)]
     verdict: _Sentence = ""
+    beside: _Sentence | None = None
+    better: bool | None = None
 
 
 class Described(Struct, tag=True):
@@ -155,9 +168,9 @@ class Done(Struct, tag=True):
 
 
 Order = Check | Train | Follow | Validate | Predict | Continue
-ToWorker = Check | Train | Follow | Validate | Predict | Continue | Stop | Stored | Found | Failed
+ToWorker = Check | Train | Follow | Validate | Predict | Continue | Stop | Stored | Found | Freed | Failed
 End = Failed | Trained | Described | Done
-FromWorker = Beat | Progress | Keep | Newest | Failed | Trained | Described | Done
+FromWorker = Beat | Progress | Keep | Newest | MakeRoom | Failed | Trained | Described | Done
 
 _to_worker = msgspec.msgpack.Decoder(ToWorker)
 _from_worker = msgspec.msgpack.Decoder(FromWorker)
@@ -235,6 +248,7 @@ def inputs_for(inputs: RunInputs) -> Inputs:
         notes=list(inputs.notes),
         shown=json.dumps(inputs.shown).encode(),
         place=inputs.place,
+        champion=(inputs.champion.run_id, bytes(inputs.champion.folder.absolute())) if inputs.champion else None,
     )
 
 
@@ -283,11 +297,16 @@ def trained(result: RunResult) -> Trained:
         result.seconds if math.isfinite(result.seconds) else 0.0,
         {_name(name): _name(value) for name, value in result.accelerator.items()},
         shown(result.verdict),
+        None if result.champion is None else shown(result.champion.sentence),
+        None if result.champion is None else result.champion.better,
     )
 
 
 def result_of(said: Trained) -> RunResult:
-    return RunResult(said.task, said.metrics, said.baselines, said.steps, said.seconds, said.accelerator, said.verdict)
+    beside = None if said.beside is None else contract.Beside(said.better, said.beside)
+    return RunResult(
+        said.task, said.metrics, said.baselines, said.steps, said.seconds, said.accelerator, said.verdict, beside
+    )
 
 
 def described(text: str) -> Described:

