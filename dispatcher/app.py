@@ -31,9 +31,10 @@ from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions import fairness
 from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.readers import perhaps
-from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe, State
+from dispatcher.intake.circuit_breaker import CircuitBreaker, CircuitBreakers, Probe, State
 from dispatcher.intake.first_answers import FirstAnswers, known_models, prove_portal, prove_queue
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.pause_switch import PauseSwitch
@@ -78,7 +79,7 @@ class App:
         self._died: str | None = None
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
-        self._breakers = CircuitBreakers(settings.outage_pause)
+        self._breakers = CircuitBreakers(settings.outage_pause, queues=settings.queues)
         template = factories.read_template(settings)
         factories.say_what_is_left_out(settings, template)
         self._placeholders = list(placeholders(settings, os.environ, template))
@@ -91,8 +92,8 @@ class App:
             on_call=self._metrics.cluster_call,
             on_defect=self._metrics.defects.labels("watch").inc,
         )
-        self._queue = factories.open_queue(settings, settings.queue_name)
-        self._poison_queue = factories.open_queue(settings, settings.poison_queue_name)
+        self._queues = factories.open_queues(settings)
+        self._lanes = factories.lanes_of(settings)
         self._portal = factories.open_portal(settings, self._on_portal_call)
         self._locks = ModelLocks()
         self._events = JobEvents(self._cluster)
@@ -118,9 +119,14 @@ class App:
             events=self._events,
             timed=self._metrics.step,
             stopping=self._stopping,
-            elsewhere=lambda: perhaps(self._readers.others, self._cluster.namespace),
+            elsewhere=self._elsewhere,
         )
-        self._readers = QueueReaders(self._queue, self._cluster.place, self._cluster.namespace, stopping=self._stopping)
+        self._readers = QueueReaders(
+            [pair.requests for pair in self._queues],
+            self._cluster.place,
+            self._cluster.namespace,
+            stopping=self._stopping,
+        )
         self._pace = Pace(settings.progress_rate)
         self._reporter = self._make_reporter()
         self._reconciler = self._make_reconciler()
@@ -185,15 +191,15 @@ class App:
 
     def _make_intake(self) -> Intake:
         return Intake(
-            self._queue,
-            self._poison_queue,
+            dict(zip(self._lanes, self._queues, strict=True)),
             self._launcher,
             self._locks,
             self._breakers,
             self._metrics,
             self._settings,
             bounds=self._bounds,
-            free_slots=lambda: self._settings.max_active_jobs - self._cache.unfinished(),
+            active=self._cache.unfinished_by_queue,
+            expect=self._cache.expect,
             probe=self._probe_portal,
             stopping=self._stopping,
             refusals=self._refusals,
@@ -203,7 +209,9 @@ class App:
         )
 
     def _make_first_answers(self) -> FirstAnswers:
-        proofs: dict[str, Probe] = {"queue": functools.partial(prove_queue, self._queue)}
+        proofs: dict[str, Probe] = {
+            self._breakers.cause_of(pair.name): functools.partial(prove_queue, pair.requests) for pair in self._queues
+        }
         portal = factories.open_reading_portal(self._settings)
         if portal is not None:
             proofs["portal"] = lambda: prove_portal(portal, known_models(self._cluster))
@@ -212,8 +220,7 @@ class App:
     def _make_page(self) -> StatusPage:
         settings = self._settings
         feeds = StatusFeeds(
-            self._queue,
-            self._poison_queue,
+            self._queues,
             factories.open_reading_portal(settings),
             progress_every=settings.progress,
             stopping=self._stopping,
@@ -226,10 +233,17 @@ class App:
             self._refusals,
             rules=Rules(factories.limits_of(settings), self._bounds),
             process=Process(identity=self._launcher.identity, namespace=self._cluster.namespace),
-            queue=settings.queue_name,
+            lanes=self._lanes,
+            active=self._cache.unfinished_by_queue,
+            most=settings.max_active_jobs,
             not_ready=self.pauses,
             paused=lambda: self._switch.pause.sentence if self._switch.pause is not None else "",
+            elsewhere=self._elsewhere,
         )
+
+    def _elsewhere(self) -> str:
+        """Who else may have launched a model that trains and has no Job here."""
+        return perhaps(self._readers.others, self._cluster.namespace)
 
     def run(self) -> int:
         """Run until SIGTERM or SIGINT; returns the exit code. Raises CannotListen."""
@@ -277,8 +291,7 @@ class App:
             self._metrics,
             stopping=self._stopping,
             tracking=self._portal is not None,
-            oldest_message=self._queue.oldest,
-            depths={"requests": self._queue.depth, "poison": self._poison_queue.depth},
+            queues=self._queues,
         )
         self._start("gauges", gauges.run)
         if not settings.kueue_queue:
@@ -338,16 +351,31 @@ class App:
             metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
             for state in State:
                 metrics.breaker_is(cause, state, functools.partial(self._breaker_is, cause, state))
-        metrics.pauses("full", lambda: self._cache.unfinished() >= settings.max_active_jobs)
+        for queue in settings.queues:
+            metrics.queue_received.labels(queue)
+            metrics.queue_active_jobs.labels(queue).set_function(functools.partial(self._active, queue))
+            metrics.queue_room.labels(queue).set_function(functools.partial(self._room, queue))
+            paused = functools.partial(_is_not_closed, self._breakers.queue(queue))
+            metrics.queue_paused.labels(queue).set_function(paused)
+        metrics.pauses("full", lambda: not any(map(self._room, settings.queues)))
         metrics.pauses("starting", lambda: not self._cache.ready or not self._switch.is_known)
         metrics.pauses("operator", lambda: self._switch.pause is not None)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
 
+    def _active(self, queue: str) -> int:
+        return fairness.own(self._lanes, self._cache.unfinished_by_queue())[queue]
+
+    def _room(self, queue: str) -> int:
+        active = self._cache.unfinished_by_queue()
+        return fairness.rooms(self._lanes, active, self._settings.max_active_jobs)[queue]
+
     def _is_out_of_reach(self, cause: str) -> bool:
-        return self._breakers[cause].state is not State.CLOSED
+        return any(map(_is_not_closed, self._breakers.of(cause)))
 
     def _breaker_is(self, cause: str, state: State) -> bool:
-        return self._breakers[cause].state is state
+        """Of several queues as the worst of them is."""
+        found = {breaker.state for breaker in self._breakers.of(cause)}
+        return next(worst for worst in (State.OPEN, State.HALF_OPEN, State.CLOSED) if worst in found) is state
 
     def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
         """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""
@@ -397,3 +425,7 @@ class App:
             return
         log.info("%s: no more messages are received; finishing those in flight", signal.Signals(number).name)
         self._stopping.set()
+
+
+def _is_not_closed(breaker: CircuitBreaker) -> bool:
+    return breaker.state is not State.CLOSED

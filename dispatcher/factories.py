@@ -8,13 +8,16 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dispatcher.config.parsers import poison_name
 from dispatcher.config.settings import Settings
+from dispatcher.decisions.fairness import Lane
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch import gpus
 from dispatcher.launch.job_spec import JobDefaults, shared_credentials
 from dispatcher.launch.job_template import load_template, other_secrets
 from dispatcher.launch.request import Bounds
 from dispatcher.queue.azure import TrainingQueue
+from dispatcher.queue.messages import QueuePair
 from portal_client.client import CallObserver, PortalClient
 
 if TYPE_CHECKING:
@@ -85,6 +88,26 @@ def limits_of(settings: Settings) -> Limits:
         lost_node=settings.lost_node_limit,
         team=settings.team_wait,
     )
+
+
+def lanes_of(settings: Settings) -> list[Lane]:
+    """The queues by priority."""
+    caps = dict(settings.queue_caps)
+    weights = dict(settings.queue_weights)
+    return [Lane(name, weights.get(name, 1), caps.get(name)) for name in settings.queues]
+
+
+def open_queues(settings: Settings) -> list[QueuePair[TrainingQueue]]:
+    """Each queue with its poison queue, by priority. Raises ConnectionStringInvalid."""
+    return [
+        QueuePair(
+            name,
+            open_queue(settings, name),
+            open_queue(settings, poison_name(name)),
+            settings.envelope_secret(name),
+        )
+        for name in settings.queues
+    ]
 
 
 def open_queue(settings: Settings, name: str) -> TrainingQueue:

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from dispatcher import factories
 from dispatcher.cli import clock_skew, guards, kueue_check
+from dispatcher.cli.queues import other_readers
 from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.connection import NAMESPACE_FILE
 from dispatcher.cluster.errors import ClusterError
+from dispatcher.config.parsers import poison_name
 from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.pauses import pause_of
-from dispatcher.decisions.readers import others
 from dispatcher.intake.first_answers import known_models, prove_portal
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import ordinary_sidecars
@@ -52,14 +53,16 @@ BLOBS = "blobs"
 
 def run_checks(settings: Settings) -> Iterator[CheckResult]:
     """Yield each result as soon as it is known. Leaves nothing behind."""
-    yield CheckResult("settings", "ok", f"queue {settings.queue_name}, template {settings.job_template}")
+    several = f"queues {', '.join(settings.queues)}" if len(settings.queues) > 1 else f"queue {settings.queues[0]}"
+    yield CheckResult("settings", "ok", f"{several}, template {settings.job_template}")
     if said := where_it_runs():
         yield CheckResult("pod", "ok", said)
     yield _try("job template", _template, settings)
     yield _try("placeholders", _placeholders, settings)
     skews: dict[str, float | None] = {}
-    for name in (settings.queue_name, settings.poison_queue_name):
+    for name in settings.queues:
         yield _try(f"queue {name}", _queue, settings, name, skews)
+        yield _try(f"queue {poison_name(name)}", _queue, settings, poison_name(name), skews)
     cluster, why = _connect(settings)
     yield _try("portal", _portal, settings, cluster, skews)
     if cluster is None:
@@ -230,16 +233,12 @@ def _switch(cluster: KubernetesJobs) -> str:
 
 
 def _readers(settings: Settings, cluster: KubernetesJobs) -> str:
-    queue = factories.open_queue(settings, settings.queue_name)
-    try:
-        found = others(queue.metadata(), cluster.place, time.time())
-    finally:
-        queue.close()
+    found = other_readers(factories.open_queues(settings), cluster)
     if running := [reader.words(cluster.namespace) for reader in found if reader.is_alive]:
         raise Otherwise(
             "warning",
-            f"dispatchers of {', '.join(running)} read queue {settings.queue_name}, too: neither sees the other's Jobs,"
-            " and one model may be trained twice; give each namespace a queue of its own",
+            f"dispatchers of {', '.join(running)} read queue {', '.join(settings.queues)}, too: neither sees the"
+            " other's Jobs, and one model may be trained twice; give each namespace a queue of its own",
         )
     past = [f"{reader.words(cluster.namespace)} until {rfc3339(reader.seen)}" for reader in found]
     return f"namespace {cluster.namespace} alone" + (f"; before, also {', '.join(past)}" if past else "")

@@ -18,6 +18,7 @@ import click
 from msgspec.structs import replace
 
 from dispatcher import factories
+from dispatcher.cli.queues import other_readers
 from dispatcher.cli.support import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -41,16 +42,18 @@ from dispatcher.controller.summaries import Summary, standing_of, summarise
 from dispatcher.decisions import without_job
 from dispatcher.decisions.pauses import pause_of
 from dispatcher.decisions.phases import ENDED
+from dispatcher.decisions.readers import perhaps
 from dispatcher.decisions.waiting import Holder
 from dispatcher.decisions.without_job import NOT_TRACKED, UNKNOWN, PortalWord, Traces, heard
 from dispatcher.launch.request import claimed_model
 from dispatcher.queue.messages import QueueError
-from dispatcher.queue.poison import PoisonEntry, parse_entry
+from dispatcher.queue.poison import PoisonEntry
 from dispatcher.web.model_rows import message_trace, poison_trace, portal_row, told
-from dispatcher.web.request_rows import Row, message_row
+from dispatcher.web.request_rows import Row, look_at, message_row, together
 from portal_client.client import PortalClient
 from portal_client.errors import PortalError
 from portal_client.model_ids import InvalidContainerName, extract_model_id
+from portal_client.statuses import ProcessingStatus
 from training_common.text import plain
 
 Found = dict[str, Any]
@@ -100,20 +103,33 @@ def inspect(settings: Settings, name: str) -> Found:
         "portal": portal_row(portal),
         "messages": queued.rows,
         "poison": [
-            {"message_id": e.message_id, "code": e.code, "sentence": e.sentence, "at": e.poisoned_at}
+            {"message_id": e.message_id, "code": e.code, "sentence": e.sentence, "at": e.poisoned_at, "queue": e.queue}
             for e in queued.entries
         ],
         "queue_problem": queued.problem,
+        "queues": list(settings.queues),
+        "queue": next((row["queue"] for row in queued.rows), next((e.queue for e in queued.entries), None)),
     }
     if job is not None and job.is_managed:
         pods = [pod for pod in cluster.list_pods(f"{names.POD_OF}={job.uid}") if pod.owner_uid == job.uid]
         events = [event for pod in pods for event in cluster.list_events(pod.uid)]
         summary = summary_of(cluster, job, pods, settings, workloads_of(cluster, settings))
         stands = standing_of(summary, portal.progress, time.time(), factories.limits_of(settings))
+        found["queue"] = job.labels.queue or settings.queues[0]
         return found | told(stands, summary, events)
-    message, poison = message_trace(queued.rows), poison_trace(queued.entries)
+    elsewhere = ""
+    if portal.status == ProcessingStatus.PROCESSING.title:
+        elsewhere = perhaps(other_readers(factories.open_queues(settings), cluster), cluster.namespace)
     traces = Traces(
-        name, cluster.namespace, portal, message, poison, _paused(cluster), queued.hidden, foreign=job is not None
+        name,
+        cluster.namespace,
+        portal,
+        message_trace(queued.rows),
+        poison_trace(queued.entries),
+        _paused(cluster),
+        queued.hidden,
+        foreign=job is not None,
+        elsewhere=elsewhere,
     )
     return found | told(without_job.standing(traces))
 
@@ -130,11 +146,10 @@ class _Queued:
 
 def _on_the_queues(settings: Settings, name: str) -> _Queued:
     """Raises QueueError."""
-    queue, poisoned = (factories.open_queue(settings, q) for q in (settings.queue_name, settings.poison_queue_name))
-    visible = queue.peek()
-    rows = [message_row(m, factories.bounds_of(settings)) for m in visible if claimed_model(m.text) == name]
-    entries = [entry for m in poisoned.peek() if claimed_model((entry := parse_entry(m.text)).original) == name]
-    return _Queued(rows, entries, max(0, queue.depth() - len(visible)))
+    queues = together([look_at(pair) for pair in factories.open_queues(settings)])
+    rows = [message_row(m, factories.bounds_of(settings)) for m in queues.waiting if claimed_model(m.text) == name]
+    entries = [entry for entry in queues.poison if claimed_model(entry.original) == name]
+    return _Queued(rows, entries, max(0, (queues.depth or 0) - len(queues.waiting)))
 
 
 def _paused(cluster: KubernetesJobs) -> str:
@@ -168,6 +183,8 @@ def as_text(found: Found, now: float) -> str:
         left = _epoch(stands["until"]) - now
         when = f"for {span(left)} more" if left > 0 else "no longer: it is about to be stopped"
         lines.append(f"  tolerated: until about {stands['until']} ({when}); then Failed with {stands['then']}")
+    if found["queue"] and len(found["queues"]) > 1:
+        lines.append(f"  queue:     {found['queue']}")
     portal = found["portal"]
     lines.append(f"  portal:    {portal['status'] or '-'}: {portal['message'] or '-'}")
     if found["queue_problem"]:

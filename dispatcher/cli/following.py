@@ -14,6 +14,7 @@ import click
 
 from dispatcher import factories
 from dispatcher.cli.explain import ask_portal, inspect
+from dispatcher.cli.queues import queue_option, queue_to_send_to
 from dispatcher.cli.support import (
     EXIT_FAILED,
     EXIT_UNAVAILABLE,
@@ -31,6 +32,7 @@ from dispatcher.cluster.errors import ClusterError, ObjectInvalid, ObjectNotFoun
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.without_job import UNKNOWN
+from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import PortalError
 from portal_client.model_ids import InvalidContainerName, extract_model_id
@@ -192,9 +194,10 @@ def _mentions(name: str) -> Callable[[str], bool]:
 
 @click.command(epilog=examples("dispatcher retry model-123", "dispatcher retry model-123 && dispatcher wait model-123"))
 @click.argument("model")
+@queue_option("Of QUEUE_NAMES: another than the one that the training came from.")
 @click.pass_obj
-def retry(environ: Environment, model: str) -> None:
-    """Send the request of the last training of MODEL once more; prints the message's id.
+def retry(environ: Environment, model: str, queue: str | None) -> None:
+    """Send the request of the last training of MODEL once more, to the same queue; prints the message's id.
 
     The model has to be Created or Reconfigure at the portal, which only its users set there.
     """
@@ -209,8 +212,20 @@ def retry(environ: Environment, model: str) -> None:
         if not portal.may_start and settings.status_tracking:
             shown = portal.status or "unknown"
             fail(EXIT_FAILED, f"{name} is {shown} at the portal: set it to Reconfigure there first. Nothing was sent")
-        request = KubernetesJobs(settings.namespace).get_request(name)
+        cluster = KubernetesJobs(settings.namespace)
+        request = cluster.get_request(name)
         if request is None:
             advice = f"`dispatcher submit {name}` sends a new one, `dispatcher poison requeue` one that was refused"
             fail(EXIT_FAILED, f"There is no Job {name} any more to take its request from: {advice}. Nothing was sent")
-        click.echo(factories.open_queue(settings, settings.queue_name).send(request))
+        click.echo(_queue_of(settings, cluster, name, queue).send(request))
+
+
+def _queue_of(settings: Settings, cluster: KubernetesJobs, name: str, queue: str | None) -> TrainingQueue:
+    """The queue that the Job's request came from, or the one that is named instead. Raises ClusterError."""
+    job = cluster.get_job(name)
+    came_from = (job.labels.queue if job is not None else None) or settings.queues[0]
+    if queue is None and came_from not in settings.queues:
+        known = ", ".join(settings.queues)
+        fail(EXIT_FAILED, f"{name} came from queue {came_from}, which is not read here any more: --queue says which of "
+             f"{known} it goes to. Nothing was sent")  # fmt: skip
+    return queue_to_send_to(settings, queue or came_from)

@@ -25,15 +25,13 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summary
-from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import QueueError
-from dispatcher.queue.poison import parse_entry
-from dispatcher.web.request_rows import QueueFacts
+from dispatcher.web.request_rows import look_at, together
 from dispatcher.web.status_rows import SECTIONS, Page, Rules, Sections, World
 from training_common.text import one_line
 
 _EVERY = 3.0
-_WIDE = (("DATASET", "dataset"), ("RUN", "run_id"), ("POD", "pod"), ("MESSAGE", "message_id"))
+_WIDE = (("QUEUE", "queue"), ("DATASET", "dataset"), ("RUN", "run_id"), ("POD", "pod"), ("MESSAGE", "message_id"))
 _SHOWN = 160  # characters of a sentence
 
 
@@ -41,7 +39,6 @@ def gather(settings: Settings, page: Page) -> dict[str, Any]:
     """The sections as the page's JSON has them. Raises QueueError and ClusterError."""
     cluster = KubernetesJobs(settings.namespace)
     limits, bounds = factories.limits_of(settings), factories.bounds_of(settings)
-    queue, poison = (factories.open_queue(settings, q) for q in (settings.queue_name, settings.poison_queue_name))
     pods: defaultdict[str | None, list[Pod]] = defaultdict(list)
     for pod in cluster.list_pods(names.SELECTOR, "status.phase!=Succeeded"):
         pods[pod.owner_uid].append(pod)
@@ -49,7 +46,7 @@ def gather(settings: Settings, page: Page) -> dict[str, Any]:
     ended = EndedJobs(math.inf)
     ended.fill(cluster.list_metadata("jobs", names.REPORTED_JOBS))
     now = time.time()
-    facts = _facts(queue, poison)
+    facts = together([look_at(pair) for pair in factories.open_queues(settings)])
     summaries: dict[str, Summary] = {}
 
     def sections() -> dict[str, Any]:
@@ -62,11 +59,6 @@ def gather(settings: Settings, page: Page) -> dict[str, Any]:
         if job.name in shown and job.is_managed:
             summaries[job.name] = summary_of(cluster, job, own, settings, queued)
     return sections()
-
-
-def _facts(queue: TrainingQueue, poison: TrainingQueue) -> QueueFacts:
-    entries = tuple(parse_entry(message.text) for message in poison.peek())
-    return QueueFacts(queue.depth(), poison.depth(), tuple(queue.peek()), entries)
 
 
 def as_text(found: Mapping[str, Any], chosen: Sequence[str], wide: bool, now: float) -> str:

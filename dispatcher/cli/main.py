@@ -24,6 +24,7 @@ from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cli.listing import list_
 from dispatcher.cli.pause import drain, pause, resume
 from dispatcher.cli.poison import poison
+from dispatcher.cli.queues import queue_option, queue_to_send_to
 from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cli.support import (
     EXIT_FAILED,
@@ -220,7 +221,7 @@ def render(environ: Environment, message: str) -> None:
     """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
     # Nothing is called, so nothing but the template needs to be configured.
     anything = {
-        "QUEUE_NAME": "unused",
+        "QUEUE_NAME": "" if environ.get("QUEUE_NAMES") else "unused",
         "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
         "API_BASE_URL": "http://localhost",
     }
@@ -246,6 +247,7 @@ def render(environ: Environment, message: str) -> None:
         "dispatcher submit model-123 --dataset dataset-houses",
         "dispatcher submit model-123 --gpus 2 --time-limit 7200 --field note=again",
         "dispatcher submit --message @request.json",
+        "dispatcher submit model-123 --queue urgent",
     )
 )
 @click.argument("model", required=False)
@@ -257,6 +259,7 @@ def render(environ: Environment, message: str) -> None:
 @click.option("--time-limit", type=int, help="Seconds, within MAX_TIME_LIMIT_SECONDS.")
 @click.option("--fresh", is_flag=True, help="Go on from no checkpoint of an earlier training; they are removed.")
 @click.option("--field", "extra", multiple=True, metavar="NAME=VALUE", help="Another field, passed to the trainer.")
+@queue_option("Which of QUEUE_NAMES.")
 @click.option("--unchecked", is_flag=True, help="Send the message even if it will go to the poison queue.")
 @click.option(
     "--wait", "waits", is_flag=True, help="Wait for the end, as `wait` does: 0 completed, 1 failed or refused."
@@ -269,6 +272,7 @@ def submit(
     /,
     model: str | None,
     message: str | None,
+    queue: str | None,
     unchecked: bool,
     waits: bool,
     follow: bool,
@@ -289,7 +293,7 @@ def submit(
         except MalformedRequest as error:
             fail(EXIT_USAGE, f"{error.sentence} ({error.code}). Nothing was sent")
     with outside_calls("Nothing was sent"):
-        sent = factories.open_queue(settings, settings.queue_name).send(text)
+        sent = queue_to_send_to(settings, queue).send(text)
         click.echo(sent)
     if name:
         sys.exit(to_the_end(settings, named(name), timeout, follow, sent))

@@ -5,6 +5,8 @@ MANAGED_BY = "app.kubernetes.io/managed-by"
 MANAGER = "training-dispatcher"
 SELECTOR = f"{MANAGED_BY}={MANAGER}"
 MODEL_ID = "training-dispatcher/model-id"
+# On every Job: the queue that its request came from. Jobs without it are of the first of QUEUE_NAMES.
+QUEUE = "training-dispatcher/queue"
 # Kubernetes' own, on the pods of every Job: the Job's uid, and its name, which nobody else can write there.
 POD_OF = "batch.kubernetes.io/controller-uid"
 JOB_NAME = "batch.kubernetes.io/job-name"

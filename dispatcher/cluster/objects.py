@@ -35,13 +35,14 @@ def share(part: Part, *fields: str) -> None:
 class Labels(Part, frozen=True):
     managed_by: str | None = msgspec.field(name=names.MANAGED_BY, default=None)
     model_id: str | None = msgspec.field(name=names.MODEL_ID, default=None)
+    queue: str | None = msgspec.field(name=names.QUEUE, default=None)
     reported: str | None = msgspec.field(name=names.REPORTED, default=None)
     pod_of: str | None = msgspec.field(name=names.POD_OF, default=None)
     index: str | None = msgspec.field(name=names.INDEX, default=None)
     kueue_queue: str | None = msgspec.field(name=names.KUEUE_QUEUE_LABEL, default=None)
 
     def __post_init__(self) -> None:
-        share(self, "managed_by", "kueue_queue", "index")
+        share(self, "managed_by", "kueue_queue", "index", "queue")
 
 
 class Annotations(Part, frozen=True):

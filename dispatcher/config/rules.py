@@ -5,6 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from dispatcher.config.parsers import Numbered
+
+
+def _queues_to_read(queue_name: str, queue_weights: tuple[Numbered, ...]) -> Iterator[str]:
+    if queue_name and queue_weights:
+        yield "QUEUE_NAME and QUEUE_NAMES are both set: keep QUEUE_NAME for one queue, or QUEUE_NAMES for several"
+    if not queue_name and not queue_weights:
+        yield "QUEUE_NAME is not set: Azure Storage Queue with the training requests; or QUEUE_NAMES for several"
+
+
+def _caps_of_known_queues(queue_weights: tuple[Numbered, ...], queue_caps: tuple[Numbered, ...]) -> Iterator[str]:
+    if queue_caps and not queue_weights:
+        yield "QUEUE_MAX_ACTIVE_JOBS is set without QUEUE_NAMES: for one queue set MAX_ACTIVE_JOBS"
+        return
+    known = {queue.name for queue in queue_weights}
+    for cap in queue_caps:
+        if cap.name not in known:
+            yield f"QUEUE_MAX_ACTIVE_JOBS names {cap.name}, which QUEUE_NAMES does not"
+
 
 def _one_way_into_storage(storage_connection_string: str, storage_account_url: str) -> Iterator[str]:
     if storage_connection_string and storage_account_url:
@@ -64,6 +83,8 @@ def _job_outlives_its_message(ttl_after_report: int, visibility_timeout: float) 
 
 
 ALL = (
+    _queues_to_read,
+    _caps_of_known_queues,
     _one_way_into_storage,
     _signatures_can_be_made,
     _a_portal_to_track_at,

@@ -6,17 +6,15 @@ docs/configure.md.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dispatcher.config import rules
+from dispatcher.config import parsers, rules
+from dispatcher.config.parsers import Numbered
 from portal_client import settings as portal
-from portal_client.model_ids import is_container_name
 from portal_client.reporting import PLAUSIBLE_LAG
 from training_common.parsers import choice, file, matching, seconds, switch, text, url, whole
-from training_common.redaction import redact
 from training_common.settings import broken, read, safe_repr, setting
 
 _RELAY_PORT = 8082
@@ -35,49 +33,29 @@ class SettingsError(ValueError):
         )
 
 
-def _queue_name(value: str) -> str:
-    # Queue names obey the rule of container names; 63 less "-poison" leaves 56 characters.
-    if not is_container_name(value) or len(value) > 56:
-        raise ValueError(
-            "must be an Azure queue name of 3 to 56 characters: lower-case letters, digits and single hyphens"
-        )
-    return value
-
-
-def _names(value: str, right: str) -> tuple[str, ...]:
-    """Names as DNS has them, separated by commas. right: what they must be, for the sentence."""
-    found = tuple(name.strip() for name in value.split(",") if name.strip())
-    for name in found:
-        if not re.fullmatch(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", name):
-            raise ValueError(f"must be {right}; {redact(name)[:80]!r} is none")
-    return found
-
-
-def _priority_classes(value: str) -> tuple[str, ...]:
-    return _names(value, "names of PriorityClasses separated by commas")
-
-
-def _relay_keys(value: str) -> str:
-    for key in value.split(","):
-        if not re.fullmatch(r"[\x21-\x7e]{32,256}", key.strip()):
-            raise ValueError("must be keys of 32 to 256 printable ASCII characters, separated by commas")
-    return value
-
-
-def _hostnames(value: str) -> tuple[str, ...]:
-    return _names(value.lower(), "host names separated by commas, without ports")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What the operator decides. Durations are seconds. `Settings.read(os.environ)` is the only way in."""
 
     queue_name: str = setting(
         "QUEUE_NAME",
-        _queue_name,
+        parsers.queue_name,
         "Azure Storage Queue with the training requests",
-        required=True,
+        empty="",
         example="training-requests",
+    )
+    queue_weights: tuple[Numbered, ...] = setting(
+        "QUEUE_NAMES",
+        parsers.queue_weights,
+        "In place of `QUEUE_NAME`: several queues, the first comes first, such as urgent,normal; with weights, such as "
+        "urgent:4,normal:1, each has its share of what is received while the others wait, too",
+        empty=(),
+    )
+    queue_caps: tuple[Numbered, ...] = setting(
+        "QUEUE_MAX_ACTIVE_JOBS",
+        parsers.queue_caps,
+        "With `QUEUE_NAMES`: unfinished Jobs of a queue at which receiving from it pauses, such as urgent:20,normal:80",
+        empty=(),
     )
     storage_connection_string: str = setting(
         "AZURE_STORAGE_CONNECTION_STRING",
@@ -173,7 +151,7 @@ class Settings:
     )
     priority_classes: tuple[str, ...] = setting(
         "PRIORITY_CLASSES",
-        _priority_classes,
+        parsers.priority_classes,
         "PriorityClasses that a request may name in `priority`, separated by commas; none: `priority` is rejected",
         empty=(),
     )
@@ -321,7 +299,7 @@ class Settings:
     )
     status_hostnames: tuple[str, ...] = setting(
         "STATUS_HOSTNAMES",
-        _hostnames,
+        parsers.hostnames,
         "Names, separated by commas, that browsers may open the status page under, such as an Ingress's; addresses, "
         "names without a dot and those of the cluster need not be listed",
         empty=(),
@@ -342,7 +320,7 @@ class Settings:
     )
     relay_key: str = setting(
         "RELAY_KEY",
-        _relay_keys,
+        parsers.relay_keys,
         "Keys of the relay's tokens, separated by commas: the first signs, all are accepted; empty: one that follows "
         "from API_KEY",
         secret=True,
@@ -374,18 +352,17 @@ class Settings:
         return self.storage_blob_url or self.storage_account_url.replace(".queue.", ".blob.", 1)
 
     @property
-    def poison_queue_name(self) -> str:
-        """The convention of Azure Functions."""
-        return f"{self.queue_name}-poison"
+    def queues(self) -> tuple[str, ...]:
+        """The names of the queues with requests; Jobs that name none are of the first."""
+        return tuple(queue.name for queue in self.queue_weights) or (self.queue_name,)
 
-    @property
-    def envelope_secret(self) -> str:
+    def envelope_secret(self, queue: str) -> str:
         """What the dispatchers of a queue know and its senders do not; "" where the settings have no secret at all.
 
         It changes with API_KEY: entries from before are then no longer proven.
         """
         known = self.api_key or self.storage_connection_string
-        return known and f"{self.poison_queue_name} {known}"
+        return known and f"{parsers.poison_name(queue)} {known}"
 
     @property
     def relay_keys(self) -> tuple[str, ...]:

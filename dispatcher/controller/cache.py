@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,9 @@ from msgspec.structs import replace as changed
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import KubeObject
 from dispatcher.cluster.pods import Pod
+
+# Seconds for which a Job that was created counts unseen: a watch needs milliseconds.
+_EXPECTED = 5.0
 
 
 class _Known(NamedTuple):
@@ -43,7 +47,8 @@ class ClusterCache:
         self._clock = clock
         self._leaves_out = leaves_out
         self._jobs: dict[str, Job] = {}
-        self._unfinished: set[str] = set()  # names
+        self._unfinished: dict[str, str] = {}  # name → queue
+        self._expected: dict[str, tuple[str, float]] = {}  # name → queue, and until when (the cache's clock)
         self._pods: dict[str, Pod] = {}
         self._pods_of: dict[str, dict[str, Pod]] = {}  # pods and their tombstones, by their Job's uid
         self._known_jobs: dict[str, _Known] = {}  # by the Job's uid
@@ -135,10 +140,14 @@ class ClusterCache:
         elif isinstance(item, Job):
             self._forget_other(item)
             self._jobs[item.name] = item
+            self._expected.pop(item.name, None)
             if item.uid not in self._known_jobs:
                 adopted = not self._listed["jobs"].is_set()
                 self._known_jobs[item.uid] = _Known(item.name, self._clock(), adopted)
-            (self._unfinished.discard if item.is_finished else self._unfinished.add)(item.name)
+            if item.is_finished:
+                self._unfinished.pop(item.name, None)
+            else:
+                self._unfinished[item.name] = item.labels.queue or ""
 
     def _remove(self, item: KubeObject) -> None:
         if isinstance(item, Pod):
@@ -146,7 +155,7 @@ class ClusterCache:
         elif isinstance(item, Job):
             self._forget_other(item)
             self._jobs.pop(item.name, None)
-            self._unfinished.discard(item.name)
+            self._unfinished.pop(item.name, None)
             self._forget(item)
 
     def _forget_other(self, job: Job) -> None:
@@ -244,8 +253,20 @@ class ClusterCache:
             return [(job, *self._pods_of.get(job.metadata.uid, none).values()) for job in self._jobs.values()]
 
     def unfinished(self) -> int:
-        """The number of Jobs that hold or wait for a GPU: a set's size, never a number counted up and down."""
+        """The number of Jobs that hold or wait for a GPU: counted anew each time, never up and down."""
         return len(self._unfinished)
+
+    def unfinished_by_queue(self) -> Counter[str]:
+        """The same by queue; "" where the Job names none. With those that were just created, and are not seen yet."""
+        with self._lock:
+            self._expected = {name: entry for name, entry in self._expected.items() if entry[1] > self._clock()}
+            return Counter([*self._unfinished.values(), *(queue for queue, _ in self._expected.values())])
+
+    def expect(self, name: str, queue: str) -> None:
+        """Count a Job that was just created until it is seen. One that never comes is forgotten by itself."""
+        with self._lock:
+            if name not in self._jobs:
+                self._expected[name] = queue, self._clock() + _EXPECTED
 
     def seconds_known(self, job: Job) -> float:
         """For how long this process has known the Job, by its own clock: no clock of another machine is compared."""

@@ -5,32 +5,40 @@ Every replica measures the same cluster; whoever adds them up has to take the la
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Protocol
 
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries
 from dispatcher.decisions.phases import ENDED, Phase
-from dispatcher.queue.messages import QueueError
-from dispatcher.telemetry.metrics import Metrics
+from dispatcher.queue.messages import QueueError, QueuePair
+from dispatcher.telemetry.metrics import QUEUES, Metrics
 
 log = logging.getLogger(__name__)
 
 _EVERY = 15.0
 
 
+class MeasuredQueue(Protocol):
+    """`dispatcher.queue.azure.TrainingQueue`. oldest(): epoch seconds, None on an empty queue."""
+
+    def oldest(self) -> float | None: ...
+    def depth(self) -> int: ...
+
+
 @dataclass(eq=False)
 class JobGauges:
     """tracking: False with STATUS_TRACKING=off.
 
-    oldest_message(): epoch seconds, None on an empty queue. depths: the number of messages, by metrics.QUEUES. Both
-    raise QueueError.
+    queues: each with its poison queue; their methods raise QueueError.
     """
 
     cache: ClusterCache
@@ -40,8 +48,7 @@ class JobGauges:
     _: KW_ONLY
     stopping: threading.Event
     tracking: bool = True
-    oldest_message: Callable[[], float | None] = lambda: None
-    depths: Mapping[str, Callable[[], int]] = field(default_factory=dict)
+    queues: Sequence[QueuePair[MeasuredQueue]] = ()
     clock: Callable[[], float] = time.time
 
     def run(self, alive: Callable[[], None]) -> None:
@@ -79,11 +86,21 @@ class JobGauges:
 
     def set_queue_gauges(self) -> None:
         """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""
-        self.metrics.oldest_message.set(
-            _or_nan(lambda: age(self.oldest_message(), self.clock()), "the age of the oldest message")
-        )
-        for queue, depth in self.depths.items():
-            self.metrics.queue_messages.labels(queue).set(_or_nan(depth, "the number of messages"))
+        ages: list[float] = []
+        depths = dict.fromkeys(QUEUES, 0.0)
+        for pair in self.queues:
+            ages.append(_or_nan(functools.partial(self._oldest, pair.requests), "the age of the oldest message"))
+            self.metrics.queue_oldest_message.labels(pair.name).set(ages[-1])
+            for kind, queue in zip(QUEUES, (pair.requests, pair.poison), strict=True):
+                depth = _or_nan(queue.depth, "the number of messages")
+                self.metrics.queue_depth.labels(pair.name, kind).set(depth)
+                depths[kind] += depth
+        self.metrics.oldest_message.set(math.nan if any(map(math.isnan, ages)) else max(ages, default=0.0))
+        for kind in QUEUES:
+            self.metrics.queue_messages.labels(kind).set(depths[kind])
+
+    def _oldest(self, queue: MeasuredQueue) -> float:
+        return age(queue.oldest(), self.clock())
 
 
 def age(since: float | None, now: float) -> float:

@@ -88,7 +88,8 @@ POISON = (
 )
 
 # Why the intake pauses: who is out of reach, or a Job template that the API server refuses.
-CAUSES = ("queue", "portal", "cluster", "storage", "template")
+QUEUE = "queue"
+CAUSES = (QUEUE, "portal", "cluster", "storage", "template")
 
 
 class Fault(StrEnum):

@@ -72,7 +72,8 @@ class Traces:
 
     namespace: that was looked in; message: the first visible one; poison: its latest entry; paused: `Pause.sentence` of
     the intake, "" where it is not paused; hidden: how many messages, whose ever, cannot be seen; foreign: whether a Job
-    that no dispatcher has made has the name.
+    that no dispatcher has made has the name; elsewhere: who else may have launched it (`readers.perhaps`), "" where
+    nobody else is known to read the queues.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Traces:
     paused: str = ""
     hidden: int = 0
     foreign: bool = False
+    elsewhere: str = ""
 
 
 def standing(found: Traces) -> Standing:
@@ -109,10 +111,10 @@ def standing(found: Traces) -> Standing:
         advice = "Nothing: the model is published" if status == "Completed" else AGAIN
         return _says(status.lower(), f"{status} at the portal: {portal.message or 'no message'}. {gone}", advice)
     if status == "Processing":
-        sentence = (
-            f"Processing at the portal, and no Job in namespace {found.namespace}: perhaps another dispatcher's, of "
-            "another namespace or cluster, or its Job was removed by hand"
+        perhaps = found.elsewhere or (
+            "perhaps another dispatcher's, of another namespace or cluster, or its Job was removed by hand"
         )
+        sentence = f"Processing at the portal, and no Job in namespace {found.namespace}: {perhaps}"
         where = f"`kubectl get jobs -A -l training-dispatcher/model-id={name.removeprefix(MODEL_PREFIX)}`"
         advice = f"Look in all namespaces before it is trained twice: {where}. Only where there is none: {_low(AGAIN)}"
         return _says("elsewhere", sentence, advice)

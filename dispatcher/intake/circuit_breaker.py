@@ -1,4 +1,4 @@
-"""Circuit breakers of queue, portal, cluster, storage and template: whether, and how many, messages are received.
+"""Circuit breakers of queues, portal, cluster, storage and template: whether, and how many, messages are received.
 
 closed      working: as many messages as there is room for
 open        something is out of reach: no message, so that an outage costs each message at most one delivery
@@ -13,10 +13,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
-from dispatcher.decisions.codes import CAUSES
+from dispatcher.decisions.codes import CAUSES, QUEUE
 from training_common.backoff import exponential, jittered
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,16 @@ class State(StrEnum):
 
 
 class CircuitBreaker:
-    """One of the five. Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter."""
+    """One of them. Thread-safe. pause_max: seconds; the pause doubles from a hundredth of it, with jitter.
 
-    def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
+    what: that it holds back, for the log.
+    """
+
+    def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic, what: str = "Intake") -> None:
         self._lock = threading.Lock()
         self._clock = clock
         self._pause_max = pause_max
+        self._what = what
         self._failures = 0  # since it was closed
         self._open_until = 0.0
         self._answered_at: float | None = None  # when the probe answered: half-open since then
@@ -92,7 +96,7 @@ class CircuitBreaker:
                 self._close()
                 return State.CLOSED
             self._answered_at = self._clock()
-            log.debug("Intake tries one message at a time; it had paused: %s", self.reason)
+            log.debug("%s tries one message at a time; it had paused: %s", self._what, self.reason)
             return State.HALF_OPEN
 
     def wait_hint(self) -> float:
@@ -107,46 +111,75 @@ class CircuitBreaker:
         wait = max(pause, min(retry_after or 0.0, self._pause_max))
         self._open_until = self._clock() + wait
         if reason != self.reason:
-            log.warning("Intake pauses: %s. Messages stay on the queue; next try in %.1f s", reason, wait)
+            log.warning("%s pauses: %s. Messages stay on the queue; next try in %.1f s", self._what, reason, wait)
         else:
-            log.debug("Intake still pauses: %s. Next try in %.1f s", reason, wait)
+            log.debug("%s still pauses: %s. Next try in %.1f s", self._what, reason, wait)
         self.reason = reason
 
     def _close(self) -> None:
-        log.info("Intake continues; it had paused: %s", self.reason)
+        log.info("%s continues; it had paused: %s", self._what, self.reason)
         self._failures, self._open_until, self._answered_at, self.reason = 0, 0.0, None, ""
         self._probes.clear()
 
 
 class CircuitBreakers:
-    """One for each cause; each opens and closes by itself. One that is not closed holds back the intake."""
+    """One for each cause, of several queues one for each; each opens and closes by itself.
 
-    def __init__(self, pause_max: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._all = {cause: CircuitBreaker(pause_max, clock) for cause in CAUSES}
+    One that is not closed holds back the intake; one of a queue's, where there are several, only what comes from there.
+    """
+
+    def __init__(
+        self, pause_max: float, clock: Callable[[], float] = time.monotonic, queues: Sequence[str] = ()
+    ) -> None:
+        self._queues = {name: f"{QUEUE} {name}" for name in queues} if len(queues) > 1 else {}
+        self._shared = {cause: CircuitBreaker(pause_max, clock) for cause in CAUSES if cause != QUEUE}
+        self._all = {
+            **{key: CircuitBreaker(pause_max, clock, f"Intake from {key}") for key in self._queues.values()},
+            **({} if self._queues else {QUEUE: CircuitBreaker(pause_max, clock)}),
+            **self._shared,
+        }
 
     def __getitem__(self, cause: str) -> CircuitBreaker:
-        """cause: one of `codes.CAUSES`."""
+        """cause: one of `codes.CAUSES`; for a queue see `cause_of`."""
         return self._all[cause]
 
-    def limit(self, most: int) -> int:
-        """How many messages may be received now: 0 where one is open, 1 where one is half-open, else `most`."""
-        states = {breaker.ask() for breaker in self._all.values()}
-        if State.OPEN in states:
-            return 0
-        return min(most, 1) if State.HALF_OPEN in states else most
+    def cause_of(self, queue: str) -> str:
+        """`queue`, or `queue NAME` where there are several."""
+        return self._queues.get(queue, QUEUE)
 
-    @property
-    def is_open(self) -> bool:
-        return any(breaker.state is State.OPEN for breaker in self._all.values())
+    def queue(self, name: str) -> CircuitBreaker:
+        return self._all[self.cause_of(name)]
+
+    def of(self, cause: str) -> list[CircuitBreaker]:
+        """cause: one of `codes.CAUSES`; of several queues all."""
+        return [self._all[key] for key in (self._queues.values() if cause == QUEUE and self._queues else [cause])]
+
+    def limit(self, most: int, queue: str = "", in_flight: int = 0, from_there: int = 0) -> int:
+        """How many messages may be received from a queue now: 0 where a breaker is open, else `most`; while one is
+        half-open, 1 at a time.
+
+        in_flight: messages in hand; from_there: those of this queue.
+        """
+        shared = {breaker.ask() for breaker in self._shared.values()}
+        own = self.queue(queue).ask()
+        if State.OPEN in {*shared, own}:
+            return 0
+        if State.HALF_OPEN not in {*shared, own}:
+            return most
+        in_hand = in_flight if State.HALF_OPEN in shared else from_there
+        return 0 if in_hand else min(most, 1)
+
+    def is_open(self, queue: str = "") -> bool:
+        return any(breaker.state is State.OPEN for breaker in (*self._shared.values(), self.queue(queue)))
 
     @property
     def reasons(self) -> list[str]:
         """Why they are not closed; empty while all are."""
         return [reason for breaker in self._all.values() if (reason := breaker.reason)]
 
-    def wait_hint(self) -> float:
-        """Seconds until the last of the open ones is probed; 0 unless one is open."""
-        return max(breaker.wait_hint() for breaker in self._all.values())
+    def wait_hint(self, queue: str = "") -> float:
+        """Seconds until the last of the open ones is probed that hold back this queue; 0 unless one is open."""
+        return max(breaker.wait_hint() for breaker in (*self._shared.values(), self.queue(queue)))
 
 
 def _first_error(probes: tuple[Probe, ...]) -> Exception | None:

@@ -10,21 +10,24 @@ import functools
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound, RequestDenied
 from dispatcher.config.settings import Settings
+from dispatcher.decisions import fairness
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
+from dispatcher.decisions.fairness import Lane, Turns
 from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
-from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage
+from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage, QueuePair
 from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.storage.errors import StorageError
 from dispatcher.telemetry import logs
@@ -66,13 +69,13 @@ _POISON_CODES: dict[type[Exception], str] = {
 class Intake:
     """Receives and handles messages with a bounded pool.
 
-    free_slots(): how many more Jobs may exist now. probe(model_id): raises while the portal is out of reach. working():
-    held while one message is in hand, so that liveness sees a launch that never returns. holds(): whether people have
-    paused the intake.
+    queues: with the lane of each. active(): the unfinished Jobs of each queue, as `fairness.rooms` takes them;
+    expect(job, queue): one more, which that shows in a moment. probe(model_id): raises while the portal is out of
+    reach. working(): held while one message is in hand, so that liveness sees a launch that never returns. holds():
+    whether people have paused the intake.
     """
 
-    queue: Queue
-    poison_queue: Queue
+    queues: Mapping[Lane, QueuePair[Queue]]
     launcher: Launcher
     locks: ModelLocks
     breakers: CircuitBreakers
@@ -80,15 +83,17 @@ class Intake:
     settings: Settings
     _: KW_ONLY
     bounds: Bounds
-    free_slots: Callable[[], int]
+    active: Callable[[], Mapping[str, int]]
     probe: Callable[[str], object]
     stopping: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
     working: Callable[[], AbstractContextManager[object]] = nullcontext
     holds: Callable[[], bool] = lambda: False
+    expect: Callable[[str, str], None] = lambda job, queue: None
 
     _answers: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)  # for which models the portal has one
-    _full: bool = field(default=False, init=False)
+    _turns: Turns = field(default_factory=Turns, init=False)
+    _full: set[str] = field(default_factory=set, init=False)  # queues that have no room
     _in_flight: dict[Future[None], QueueMessage] = field(default_factory=dict, init=False)
     _receiving: bool = field(default=False, init=False)  # until what was received is in flight
     _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
@@ -121,7 +126,8 @@ class Intake:
                     # Prompt while there is work: receive again as soon as a thread is free.
                     wait(in_flight, timeout=pause, return_when=FIRST_COMPLETED)
                 else:
-                    self.stopping.wait(max(jittered(pause, _SHORTEST_PART), min(self.breakers.wait_hint(), 1.0)))
+                    hint = min(self.breakers.wait_hint(lane.name) for lane in self.queues)
+                    self.stopping.wait(max(jittered(pause, _SHORTEST_PART), min(hint, 1.0)))
         finally:
             self._stop(pool, in_flight)
 
@@ -130,26 +136,54 @@ class Intake:
         return self._receiving + sum(not future.done() for future in tuple(self._in_flight))
 
     def _receive(self, in_flight: int) -> list[QueueMessage]:
-        slots = self.free_slots() - in_flight
-        if (slots <= 0) != self._full:
-            self._full = slots <= 0
-            why = "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if self._full else "continues: Jobs have ended"
-            log.info("Intake %s", why)
+        """Some messages of the first queue that has any, in the order of whose turn it is."""
+        in_hand = Counter(message.queue for message in self._in_flight.values())
+        rooms = fairness.rooms([*self.queues], in_hand + Counter(self.active()), self.settings.max_active_jobs)
+        self._tell_full(rooms)
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
-        most = self.breakers.limit(min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight, slots))
-        if most <= 0 or (in_flight and self.breakers.reasons):  # half-open: one message at a time
-            return []
-        # First this, then the question: whoever pauses meanwhile finds one in hand or no message received.
-        self._receiving = True
-        if self.holds():
-            return []
+        most = min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight)
+        for lane in self._turns.order([*self.queues]):
+            room = min(most, rooms[lane.name])
+            limit = self.breakers.limit(room, lane.name, in_flight, in_hand[lane.name])
+            if limit <= 0:
+                continue
+            # First this, then the question: whoever pauses meanwhile finds one in hand or no message received.
+            self._receiving = True
+            if self.holds():
+                break
+            if messages := self._receive_from(self.queues[lane], limit):
+                self._turns = self._turns.took(lane, len(messages))
+                self.metrics.queue_received.labels(lane.name).inc(len(messages))
+                return messages
+        return []
+
+    def _receive_from(self, pair: QueuePair[Queue], most: int) -> list[QueueMessage]:
+        breaker = self.breakers.queue(pair.name)
         try:
-            messages = self.queue.receive(most, self.settings.visibility_timeout)
+            messages = pair.requests.receive(most, self.settings.visibility_timeout)
         except QueueError as error:
-            self.breakers["queue"].trip(str(error), self.queue.depth, what="receive")
+            breaker.trip(str(error), pair.requests.depth, what="receive")
             return []
-        self.breakers["queue"].record_success("receive")
+        breaker.record_success("receive")
+        for message in messages:
+            message.queue = pair.name
         return messages
+
+    def _tell_full(self, rooms: Mapping[str, int]) -> None:
+        full = {name for name, room in rooms.items() if room <= 0}
+        for name in sorted(full ^ self._full):
+            if len(rooms) == 1:
+                why = "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if full else "continues: Jobs have ended"
+                log.info("Intake %s", why)
+            else:
+                why = "waits: no more of its Jobs may be unfinished" if name in full else "continues: Jobs have ended"
+                log.info("Intake from queue %s %s", name, why)
+        self._full = full
+
+    def _pair(self, message: QueueMessage) -> QueuePair[Queue]:
+        """Where it was received."""
+        pairs = [*self.queues.values()]
+        return next((pair for pair in pairs if pair.name == message.queue), pairs[0])
 
     def _stop(self, pool: ThreadPoolExecutor, in_flight: dict[Future[None], QueueMessage]) -> None:
         deadline = time.monotonic() + self.settings.shutdown_grace
@@ -176,7 +210,7 @@ class Intake:
                 self._poison(message, error.code, error.sentence)
                 return
             with logs.bind(model=request.model_id, job=request.model_container):
-                if self.breakers.is_open:  # since this message was received: it would only meet the same outage
+                if self.breakers.is_open(message.queue):  # since it was received: it would only meet the same outage
                     self._wait_for_end(message)
                 else:
                     self._launch(message, request)
@@ -203,6 +237,7 @@ class Intake:
             self._went_through(decision, request.model_id)
             self._settle(message, request, decision)
             if decision.action is Action.LAUNCH:
+                self.expect(request.model_container, message.queue)
                 self.metrics.launch_seconds.observe(time.monotonic() - started)
                 self.metrics.queue_wait_seconds.observe(max(0.0, time.time() - message.queued_at))
 
@@ -217,7 +252,7 @@ class Intake:
         else:
             if effect is MessageEffect.REJECT:
                 log.warning("Model %s: training blocked (%s): %s", model, decision.action.value, sentence)
-                self.refusals.note(request.model_container, decision.action.value, sentence, message.id)
+                self.refusals.note(request.model_container, decision.action.value, sentence, message.id, message.queue)
             # Step 6. A crash before it: redelivered, and found to be done.
             with self.metrics.step("delete"):
                 self._delete(message)
@@ -258,7 +293,7 @@ class Intake:
 
     def _wait_for_end(self, message: QueueMessage) -> None:
         self.metrics.messages.labels("outage").inc()
-        self._requeue(message, max(1.0, self.breakers.wait_hint()))
+        self._requeue(message, max(1.0, self.breakers.wait_hint(message.queue)))
 
     def _went_through(self, decision: Decision, model_id: str) -> None:
         """Tell the breakers what a launch has proved: a refused one has only asked the portal."""
@@ -315,30 +350,31 @@ class Intake:
 
     def _poison(self, message: QueueMessage, code: str, sentence: str) -> None:
         """Poison queue first, delete then. A crash between: redelivered, and a second entry of the same message id."""
+        pair, breaker = self._pair(message), self.breakers.queue(message.queue)
         queued_at, now = rfc3339(message.queued_at), rfc3339(time.time())
         entry = PoisonEntry(code, sentence, message.id, message.delivery_count, queued_at, now, message.text)
         try:
-            self.poison_queue.send(make_entry(entry, self.settings.envelope_secret))
+            pair.poison.send(make_entry(entry, pair.secret))
         except QueueError as error:
-            self.breakers["queue"].trip(str(error), self.poison_queue.try_rights, what="send")
+            breaker.trip(str(error), pair.poison.try_rights, what="send")
             return  # redelivered when its visibility timeout expires
-        self.breakers["queue"].record_success("send")
+        breaker.record_success("send")
         log.warning("Message %s to the poison queue: %s: %s", message.id, code, sentence)
         self.metrics.messages.labels("poison").inc()
         self.metrics.poisoned.labels(code).inc()
-        self.refusals.note(claimed_model(message.text), code, sentence, message.id)
+        self.refusals.note(claimed_model(message.text), code, sentence, message.id, message.queue)
         self._delete(message)
 
     def _delete(self, message: QueueMessage) -> None:
         try:
-            if not self.queue.delete(message):
+            if not self._pair(message).requests.delete(message):
                 log.info("Message %s has been received by another or is gone; a redelivery finds it done", message.id)
         except QueueError as error:
             log.warning("%s; message %s will be redelivered and found done", error, message.id)
 
     def _requeue(self, message: QueueMessage, after: float) -> None:
         try:
-            self.queue.requeue(message, after)
+            self._pair(message).requests.requeue(message, after)
         except QueueError as error:
             log.warning("%s; message %s is redelivered when its visibility timeout expires", error, message.id)
 
@@ -353,4 +389,4 @@ def idle_pause(empty: int, shortest: float, longest: float) -> float:
 
 
 def _delivery(message: QueueMessage) -> Delivery:
-    return Delivery(message.id, message.queued_at, message.remaining)
+    return Delivery(message.id, message.queued_at, message.remaining, queue=message.queue)

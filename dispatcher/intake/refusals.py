@@ -14,13 +14,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Refusal:
-    """A request that was rejected. code: stable; at: epoch seconds; model: the container that the message names."""
+    """A request that was rejected. code: stable; at: epoch seconds; model: the container that the message names;
+    queue: the one that it was on.
+    """
 
     model: str
     code: str
     sentence: str
     message_id: str
     at: float
+    queue: str = ""
 
 
 class Refusals:
@@ -31,10 +34,10 @@ class Refusals:
         self._clock = clock
         self._kept: deque[Refusal] = deque(maxlen=200)
 
-    def note(self, model: str, code: str, sentence: str, message_id: str) -> None:
+    def note(self, model: str, code: str, sentence: str, message_id: str, queue: str = "") -> None:
         """model: the container's name, "" where the message names none."""
         with self._lock:
-            self._kept.append(Refusal(model, code, sentence, message_id, self._clock()))
+            self._kept.append(Refusal(model, code, sentence, message_id, self._clock(), queue))
 
     def latest(self) -> list[Refusal]:
         """The oldest first."""

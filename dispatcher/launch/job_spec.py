@@ -63,20 +63,22 @@ def build_job(
     defaults: JobDefaults,
     shown: ProcessingStatus | None = None,
     kueue: bool = False,
+    queue: str = "",
 ) -> dict[str, Any]:
     """The suspended Job for one request. The template is not changed.
 
     queued_at: seconds since the epoch; shown: what the portal showed for the model, None where it was not asked; kueue:
-    whether Kueue resumes it, and has to wait until the portal was told.
+    whether Kueue resumes it, and has to wait until the portal was told; queue: the one that the request comes from.
     """
     job = copy.deepcopy(dict(template))
     run = run_id(message_id, queued_at)
     labels = {names.MANAGED_BY: names.MANAGER, names.MODEL_ID: request.model_id}
+    source = {names.QUEUE: queue} if queue else {}
     held = {names.KUEUE_QUEUE_LABEL: names.KUEUE_HOLD} if kueue else {}
 
     metadata = _child(job, "metadata")
     metadata["name"] = request.model_container
-    metadata["labels"] = {**(metadata.get("labels") or {}), **labels, **held}
+    metadata["labels"] = {**(metadata.get("labels") or {}), **labels, **source, **held}
     metadata["annotations"] = {
         **(metadata.get("annotations") or {}),
         names.MESSAGE_ID: message_id,

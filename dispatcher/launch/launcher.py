@@ -72,13 +72,14 @@ class Delivery:
     """A message that was received. queued_at: epoch seconds; remaining(): seconds until its visibility timeout expires.
 
     message_id: "" where a timer takes on a half-launched Job whose message is gone. shown: what the portal showed
-    when the launch began.
+    when the launch began. queue: the name of the queue that it is on.
     """
 
     message_id: str
     queued_at: float
     remaining: Callable[[], float]
     shown: ProcessingStatus | None = None
+    queue: str = ""
 
 
 @dataclass(eq=False)
@@ -450,6 +451,7 @@ class Launcher:
             defaults=self.defaults,
             shown=delivery.shown if self.portal is not None else None,
             kueue=bool(self._queue),
+            queue=delivery.queue,
         )
 
     def _check_time(self, delivery: Delivery) -> None:

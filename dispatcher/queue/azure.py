@@ -82,7 +82,9 @@ class TrainingQueue:
         ).by_page()
         page = self._call("receive from", lambda: list(next(pages, ())))
         return [
-            QueueMessage(*_facts(message), pop_receipt=str(message.pop_receipt), hidden_until=hidden_until)
+            QueueMessage(
+                *_facts(message), pop_receipt=str(message.pop_receipt), hidden_until=hidden_until, queue=self.name
+            )
             for message in page
         ]
 
@@ -110,7 +112,7 @@ class TrainingQueue:
     def peek(self, limit: int = MAX_BATCH) -> list[PeekedMessage]:
         """Up to 32 visible messages, untouched."""
         found = self._call("peek into", lambda: self._client.peek_messages(limit))
-        return [PeekedMessage(*_facts(message)) for message in found]
+        return [PeekedMessage(*_facts(message), queue=self.name) for message in found]
 
     def oldest(self) -> float | None:
         """When the message in front was put on the queue (epoch seconds), None where no message is visible."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+AnyQueue_co = TypeVar("AnyQueue_co", covariant=True)
 
 # The service hands out at most 32 messages a call.
 MAX_BATCH = 32
@@ -31,7 +34,7 @@ class QueueMessage:
 
     pop_receipt: the newest one; it changes with every update (Azure, "Update Message").
     hidden_until: monotonic seconds; after it another dispatcher may receive the message.
-    queued_at: epoch seconds.
+    queued_at: epoch seconds. queue: the name of the queue that it is on.
     """
 
     id: str
@@ -40,6 +43,7 @@ class QueueMessage:
     queued_at: float
     pop_receipt: str = field(repr=False)
     hidden_until: float
+    queue: str = ""
 
     def remaining(self) -> float:
         """Seconds until the visibility timeout expires."""
@@ -54,3 +58,14 @@ class PeekedMessage:
     text: str
     delivery_count: int
     queued_at: float
+    queue: str = ""
+
+
+@dataclass(frozen=True)
+class QueuePair(Generic[AnyQueue_co]):
+    """A queue of requests, and its own poison queue. secret: what proves entries there to be the dispatchers'."""
+
+    name: str
+    requests: AnyQueue_co
+    poison: AnyQueue_co
+    secret: str = ""

@@ -17,7 +17,10 @@ MAX_ENTRY_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class PoisonEntry:
-    """One rejected message. poisoned_at, queued_at: RFC 3339, UTC; proven: see `parse_entry`."""
+    """One rejected message. poisoned_at, queued_at: RFC 3339, UTC; proven: see `parse_entry`.
+
+    queue: the name of the queue with requests that it comes from, as its reader knows it.
+    """
 
     code: str
     sentence: str
@@ -27,6 +30,11 @@ class PoisonEntry:
     poisoned_at: str
     original: str
     proven: bool = False
+    queue: str = ""
+
+
+# What the reader adds: no part of an entry's text, and none of its proof.
+_READERS = ("proven", "queue")
 
 
 def make_entry(entry: PoisonEntry, secret: str = "") -> str:
@@ -34,7 +42,7 @@ def make_entry(entry: PoisonEntry, secret: str = "") -> str:
 
     secret: the dispatchers' own; with it the entry can be told from one that somebody else puts there.
     """
-    content = {name: value for name, value in asdict(entry).items() if name != "proven"}
+    content = {name: value for name, value in asdict(entry).items() if name not in _READERS}
     if secret:
         content["proof"] = _proof(entry, secret)
     plain = json.dumps(content)
@@ -52,7 +60,7 @@ def make_entry(entry: PoisonEntry, secret: str = "") -> str:
     return entry.original
 
 
-def parse_entry(text: str, secret: str = "") -> PoisonEntry:
+def parse_entry(text: str, secret: str = "", queue: str = "") -> PoisonEntry:
     """Read an entry back. What somebody else put there becomes an entry with the code Unknown.
 
     An entry that was made with `secret` is proven: anybody who may send could have written any other, whatever it says.
@@ -61,19 +69,20 @@ def parse_entry(text: str, secret: str = "") -> PoisonEntry:
         data = json.loads(text)
         if "original" not in data:
             data["original"] = _unpack(data["original_gzip"])
-        names = [field.name for field in fields(PoisonEntry) if field.name != "proven"]
+        names = [field.name for field in fields(PoisonEntry) if field.name not in _READERS]
         read: dict[str, Any] = {name: str(data[name]) for name in names}
         entry = PoisonEntry(**{**read, "delivery_count": int(data["delivery_count"])})
         proof = str(data.get("proof")).encode("utf-8", "replace")
     except (ValueError, KeyError, TypeError, OverflowError, OSError, EOFError, zlib.error, RecursionError):
-        return PoisonEntry("Unknown", "No envelope of the dispatcher", "", 0, "", "", text)
+        return PoisonEntry("Unknown", "No envelope of the dispatcher", "", 0, "", "", text, queue=queue)
     proven = bool(secret) and hmac.compare_digest(proof, _proof(entry, secret).encode())
-    return replace(entry, proven=proven)
+    return replace(entry, proven=proven, queue=queue)
 
 
 def _proof(entry: PoisonEntry, secret: str) -> str:
     """A keyed hash over everything that the entry says."""
-    said = json.dumps(asdict(replace(entry, proven=False)), sort_keys=True)
+    content = {name: value for name, value in asdict(entry).items() if name not in _READERS}
+    said = json.dumps({**content, "proven": False}, sort_keys=True)  # as it was hashed before there were several queues
     return hmac.new(secret.encode("utf-8", "surrogatepass"), said.encode(), "sha256").hexdigest()
 
 

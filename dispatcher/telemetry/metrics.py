@@ -88,6 +88,17 @@ class Metrics:
         self.queue_messages = self._new(Gauge, "queue_messages", what, queue=QUEUES)
         what = "Age of the oldest visible message on the queue"
         self.oldest_message = self._new(Gauge, "oldest_message_seconds", what)
+        # By the queue's name; the two above are of all queues together.
+        what = "Number of messages of each queue, hidden ones included, and of its poison queue; approximate"
+        self.queue_depth = self._new(Gauge, "queue_depth", what, queue=(), kind=())
+        what = "Age of the oldest visible message of each queue"
+        self.queue_oldest_message = self._new(Gauge, "queue_oldest_message_seconds", what, queue=())
+        self.queue_received = self._new(Counter, "queue_received_messages", "Messages received of each queue", queue=())
+        self.queue_active_jobs = self._new(Gauge, "queue_active_jobs", "Unfinished Jobs of each queue", queue=())
+        what = "How many more Jobs of each queue may be unfinished now"
+        self.queue_room = self._new(Gauge, "queue_room_jobs", what, queue=())
+        what = "1 while nothing is received from a queue because it is out of reach, or one message at a time to try"
+        self.queue_paused = self._new(Gauge, "queue_paused", what, queue=())
         what = "Number of other namespaces whose dispatchers read this queue, too"
         self.other_readers = self._new(Gauge, "queue_other_namespaces", what)
         what = "Messages put on the poison queue, by reason"

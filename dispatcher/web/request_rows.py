@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from dispatcher.cluster import objects
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds, MalformedRequest, claimed_model, decode
-from dispatcher.queue.messages import PeekedMessage
-from dispatcher.queue.poison import PoisonEntry
+from dispatcher.queue.messages import PeekedMessage, QueuePair
+from dispatcher.queue.poison import PoisonEntry, parse_entry
 from training_common.redaction import redact
 from training_common.times import rfc3339
 
@@ -23,11 +23,19 @@ REFUSED = "refused"
 NAME_LIMIT = 100
 
 
+class PeekedQueue(Protocol):
+    """What is used here of `queue.azure.TrainingQueue`. Every method raises QueueError."""
+
+    def peek(self) -> list[PeekedMessage]: ...
+    def depth(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class QueueFacts:
-    """Both queues as last seen. depth, poison_depth: the approximate number of messages, None while not known.
+    """A queue and its poison queue as last seen, or several together.
 
-    waiting, poison: the first 32 at most. problem: why the queues could not be read, "" where they could.
+    depth, poison_depth: the approximate number of messages, None while not known. waiting, poison: of each queue the
+    first 32 at most. problem: why they could not be read, "" where they could. each: of several, by priority.
     """
 
     depth: int | None = None
@@ -35,6 +43,29 @@ class QueueFacts:
     waiting: tuple[PeekedMessage, ...] = ()
     poison: tuple[PoisonEntry, ...] = ()
     problem: str = ""
+    name: str = ""
+    each: tuple[QueueFacts, ...] = ()
+
+
+def look_at(pair: QueuePair[PeekedQueue]) -> QueueFacts:
+    """Four calls. Raises QueueError."""
+    waiting = tuple(pair.requests.peek())
+    poison = tuple(parse_entry(message.text, queue=pair.name) for message in pair.poison.peek())
+    return QueueFacts(pair.requests.depth(), pair.poison.depth(), waiting, poison, name=pair.name)
+
+
+def together(found: Sequence[QueueFacts]) -> QueueFacts:
+    """What cannot be read of one is not known of all."""
+    depths = [facts.depth for facts in found if facts.depth is not None]
+    poison_depths = [facts.poison_depth for facts in found if facts.poison_depth is not None]
+    return QueueFacts(
+        sum(depths) if len(depths) == len(found) else None,
+        sum(poison_depths) if len(poison_depths) == len(found) else None,
+        tuple(message for facts in found for message in facts.waiting),
+        tuple(entry for facts in found for entry in facts.poison),
+        "; ".join(facts.problem for facts in found if facts.problem),
+        each=tuple(found),
+    )
 
 
 def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
@@ -50,6 +81,7 @@ def message_row(message: PeekedMessage, bounds: Bounds) -> Row:
         "nodes": None,
         "dataset": None,
         "message_id": message.id,
+        "queue": message.queue or None,
     }
     if message.delivery_count:
         times = "1 delivery" if message.delivery_count == 1 else f"{message.delivery_count} deliveries"
@@ -84,6 +116,7 @@ def _refused_row(refused: Refusal | PoisonEntry, model: str, at: str | None, *, 
         "sentence": redact(refused.sentence),
         "since": at,
         "message_id": refused.message_id,
+        "queue": refused.queue or None,
         "poison": poison,
     }
 

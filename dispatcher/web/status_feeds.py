@@ -1,4 +1,4 @@
-"""What the status page has to fetch: the first messages of both queues, and the portal's word on models that it shows.
+"""What the status page has to fetch: the first messages of the queues, and the portal's word on models that it shows.
 
 One thread makes these calls, one at a time, and only while somebody has viewed the page within the last minutes: a page
 view itself calls nothing, however many there are. Nothing here may harm a training: a failure is shown on the page or
@@ -10,14 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Protocol
 
 from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, heard
-from dispatcher.queue.messages import PeekedMessage, QueueError
-from dispatcher.queue.poison import parse_entry
-from dispatcher.web.request_rows import QueueFacts
+from dispatcher.queue.messages import QueueError, QueuePair
+from dispatcher.web.request_rows import PeekedQueue, QueueFacts, look_at, together
 from dispatcher.web.status_rows import PortalProgress
 from portal_client import progress_text
 from portal_client.errors import PortalError
@@ -42,13 +40,6 @@ _POINTS = 60
 _NEVER = float("-inf")
 
 
-class PeekedQueue(Protocol):
-    """What is used here of `queue.azure.TrainingQueue`. Every method raises QueueError."""
-
-    def peek(self) -> list[PeekedMessage]: ...
-    def depth(self) -> int: ...
-
-
 @dataclass(eq=False)
 class StatusFeeds:
     """Thread-safe.
@@ -57,8 +48,7 @@ class StatusFeeds:
     two calls for any.
     """
 
-    queue: PeekedQueue
-    poison_queue: PeekedQueue
+    queues: Sequence[QueuePair[PeekedQueue]]
     portal: Portal | None
     _: KW_ONLY
     progress_every: float
@@ -137,12 +127,13 @@ class StatusFeeds:
         return True
 
     def ask_queues(self) -> None:
-        try:
-            waiting = tuple(self.queue.peek())
-            poison = tuple(parse_entry(m.text) for m in self.poison_queue.peek())
-            facts = QueueFacts(self.queue.depth(), self.poison_queue.depth(), waiting, poison)
-        except QueueError as error:
-            facts = QueueFacts(problem=str(error))
+        found = []
+        for pair in self.queues:
+            try:
+                found.append(look_at(pair))
+            except QueueError as error:
+                found.append(QueueFacts(problem=str(error), name=pair.name))
+        facts = together(found)
         with self._changed:
             self._facts = facts
             self._passes += 1

@@ -16,7 +16,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, asdict, dataclass, field
 from importlib import resources
 from importlib.metadata import version
@@ -25,7 +25,8 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summaries
-from dispatcher.decisions import without_job
+from dispatcher.decisions import fairness, without_job
+from dispatcher.decisions.fairness import Lane
 from dispatcher.decisions.without_job import PortalWord, Traces
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import claimed_model
@@ -98,7 +99,9 @@ class Process:
 
 @dataclass(eq=False)
 class StatusPage:
-    """not_ready(): why no request would be taken now; paused(): `Pause.sentence`, "" where people have not paused it.
+    """not_ready(): why no request would be taken now; paused(): `Pause.sentence`, "" where people have not paused it;
+    elsewhere(): who else may have launched a model that is Processing without a Job here (`readers.perhaps`).
+    active(), most: unfinished Jobs as `fairness.rooms` takes them.
 
     fresh: seconds for which the order of Jobs is reused at least; 0: it is made for each request.
     """
@@ -111,9 +114,12 @@ class StatusPage:
     _: KW_ONLY
     rules: Rules
     process: Process
-    queue: str
+    lanes: Sequence[Lane]
+    active: Callable[[], Mapping[str, int]]
+    most: int
     not_ready: Callable[[], list[str]]
     paused: Callable[[], str] = lambda: ""
+    elsewhere: Callable[[], str] = lambda: ""
     fresh: float = _FRESH
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -157,10 +163,11 @@ class StatusPage:
         answer = {
             "dispatcher": {**asdict(self.process), "not_ready": self.not_ready()},
             "queue": {
-                "name": self.queue,
+                "name": ", ".join(lane.name for lane in self.lanes),
                 "depth": queue.depth,
                 "poison_depth": queue.poison_depth,
                 "problem": queue.problem,
+                "each": self._queues(queue),
             },
             "phases": found.phases,
             "gpus_in_use": found.gpus_in_use,
@@ -169,6 +176,18 @@ class StatusPage:
             **sections,
         }
         return _json(answer, etag=request.etag)
+
+    def _queues(self, facts: QueueFacts) -> list[Row]:
+        """By priority."""
+        known, active = {each.name: each for each in facts.each}, self.active()
+        rooms = fairness.rooms(self.lanes, active, self.most)
+        own = fairness.own(self.lanes, active)
+        found = []
+        for lane in self.lanes:
+            seen = known.get(lane.name, QueueFacts())
+            about = {"name": lane.name, "depth": seen.depth, "poison_depth": seen.poison_depth, "problem": seen.problem}
+            found.append({**about, "weight": lane.weight, "active": own[lane.name], "room": rooms[lane.name]})
+        return found
 
     def _model(self, request: Request, name: str) -> Answer:
         name = name[:NAME_LIMIT]
@@ -220,7 +239,7 @@ class StatusPage:
         hidden = max(0, (facts.depth or 0) - len(facts.waiting))
         namespace, paused = self.process.namespace, self.paused()
         message, poison = message_trace(messages), poison_trace(entries)
-        return Traces(name, namespace, word, message, poison, paused, hidden, foreign)
+        return Traces(name, namespace, word, message, poison, paused, hidden, foreign, self.elsewhere())
 
     def _show(self, running: list[Job]) -> None:
         self.feeds.show([(job.uid, job.model_id) for job in running])

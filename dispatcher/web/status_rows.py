@@ -179,7 +179,7 @@ class Sections:
         named = "\n".join(
             (
                 *(metadata.name, summary.phase, code or "", summary.dataset or ""),
-                *(notes.run_id or "", notes.message_id or ""),
+                *(notes.run_id or "", notes.message_id or "", summary.seen[0].labels.queue or ""),
                 *(f"{pod.spec.node_name or ''}\n{pod.metadata.name}" for pod in _newest(summary)),
             )
         ).casefold()
@@ -240,6 +240,7 @@ def job_row(summary: Summary, code: str | None, sentence: str, progress: PortalP
         "dataset": summary.dataset,
         "run_id": job.annotations.run_id,
         "message_id": job.annotations.message_id,
+        "queue": job.labels.queue,
         "progress": _progress(progress),
     }
 

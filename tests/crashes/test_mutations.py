@@ -312,7 +312,8 @@ class ReceivesWhileOpen(Intake):
 
     def _receive(self, in_flight: int) -> list[QueueMessage]:
         self.breakers.limit(1)
-        return self.queue.receive(1, self.settings.visibility_timeout)
+        [pair] = self.queues.values()
+        return pair.requests.receive(1, self.settings.visibility_timeout)
 
 
 class KeepsTheDeadAttemptsWords(Reconciler):

@@ -147,7 +147,7 @@ def test_f43_a_poison_queue_that_takes_no_message_is_no_success_of_the_other_que
     next(iter(world.messages.values())).text = "no JSON"
     process = Process(world)
     refused = QueueForbidden("Cannot send to queue requests-poison")
-    poison = process.intake.poison_queue
+    poison = process.poison_queue
     poison.send = failing(poison.send, refused, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
     poison.try_rights = failing(poison.try_rights, refused, world, world.now + 10 * MINUTE)  # type: ignore[method-assign]
     intake_alone(process, 10 * MINUTE - 1)

@@ -15,7 +15,7 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.summaries import Summaries
 from dispatcher.queue.azure import TrainingQueue
-from dispatcher.queue.messages import QueueMessage
+from dispatcher.queue.messages import QueueMessage, QueuePair
 from dispatcher.queue.poison import parse_entry
 from dispatcher.telemetry.metrics import Metrics
 from local_stack.azurite import Azurite
@@ -173,7 +173,7 @@ def test_f42_the_age_of_the_oldest_message_is_told_and_raises_an_alarm(queue: Tr
         EndedJobs(3600),
         metrics,
         stopping=threading.Event(),
-        oldest_message=queue.oldest,
+        queues=[QueuePair(queue.name, queue, queue)],
         clock=clock,
     )
 

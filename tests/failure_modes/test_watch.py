@@ -276,7 +276,7 @@ def test_f30_absence_is_believed_when_it_was_seen_twice() -> None:
 def test_f32_free_slots_are_derived_from_the_jobs_that_exist() -> None:
     world = a_world(model="0")
     process = Process(world)
-    process.intake.free_slots = lambda: 3 - process.cache.unfinished()
+    process.intake.settings = replace(process.intake.settings, max_active_jobs=3)
     disturb(world, "cluster.create", "before", Fail("the API server is away"), times=25)
     live(world, process, most=60, until_settled=False)
     for number in range(1, 12):

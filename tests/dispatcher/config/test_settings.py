@@ -42,7 +42,7 @@ def problems(environ: dict[str, str]) -> list[str]:
 def test_the_least_that_is_needed_is_enough(environ: dict[str, str]) -> None:
     settings = Settings.read(environ)
     assert settings.queue_name == "training-requests"
-    assert settings.poison_queue_name == "training-requests-poison"
+    assert settings.queues == ("training-requests",)
     assert settings.api_base_url == "https://portal.example.com"
     assert settings.job_template == Path(environ["JOB_TEMPLATE"])
     assert settings.status_tracking is True
@@ -54,8 +54,8 @@ def test_the_least_that_is_needed_is_enough(environ: dict[str, str]) -> None:
 def test_without_any_setting_everything_needed_is_named_at_once() -> None:
     found = problems({})
     assert [problem.split()[0] for problem in found] == [
-        "QUEUE_NAME",
         "JOB_TEMPLATE",
+        "QUEUE_NAME",
         "AZURE_STORAGE_CONNECTION_STRING",
         "API_BASE_URL",
     ]
@@ -85,6 +85,16 @@ def test_all_malformed_settings_are_named_in_one_error(environ: dict[str, str]) 
         ("QUEUE_NAME", "a" * 57, "3 to 56 characters"),
         ("QUEUE_NAME", "training--requests", "single hyphens"),
         ("QUEUE_NAME", "training_requests", "hyphens"),
+        ("QUEUE_NAMES", "urgent:4,normal", "or none with one"),
+        ("QUEUE_NAMES", "urgent,,normal", "3 to 56 characters"),
+        ("QUEUE_NAMES", "urgent:0,normal:1", "the number of urgent is a whole one from 1"),
+        ("QUEUE_NAMES", "urgent:high,normal:1", "the number of urgent is a whole one from 1"),
+        ("QUEUE_NAMES", "urgent,Normal", "'Normal' must be an Azure queue name"),
+        ("QUEUE_NAMES", "urgent,normal,urgent", "names urgent again"),
+        ("QUEUE_NAMES", "urgent,urgent-poison", "which is where urgent puts what it refuses"),
+        ("QUEUE_NAMES", ",".join(f"queue-{n}" for n in range(17)), "at most 16"),
+        ("QUEUE_MAX_ACTIVE_JOBS", "urgent:20,normal", "such as urgent:20,normal:80"),
+        ("QUEUE_MAX_ACTIVE_JOBS", "urgent:20,urgent:30", "each once"),
         ("API_BASE_URL", "portal.example.com", "https://portal.example.com"),
         ("API_BASE_URL", "ftp://portal.example.com", "https://portal.example.com"),
         ("API_BASE_URL", "https://", "https://portal.example.com"),
@@ -138,11 +148,48 @@ def test_a_malformed_setting_is_named_with_what_would_be_right(
 ) -> None:
     if name == "AZURE_STORAGE_QUEUE_URL":
         del environ["AZURE_STORAGE_CONNECTION_STRING"]
+    if name == "QUEUE_NAMES":
+        del environ["QUEUE_NAME"]
     found = problems({**environ, name: value})
     assert len(found) == 1
     assert found[0].startswith(f"{name} ")
     assert right in found[0]
     assert len(found[0]) < 600
+
+
+@pytest.mark.parametrize(
+    ("names", "weights"),
+    [
+        ("urgent:4, normal:1", [("urgent", 4), ("normal", 1)]),
+        ("urgent,normal,nightly", [("urgent", 100), ("normal", 10), ("nightly", 1)]),
+        ("only", [("only", 1)]),
+    ],
+)
+def test_several_queues_are_in_the_order_of_priority(
+    environ: dict[str, str], names: str, weights: list[tuple[str, int]]
+) -> None:
+    settings = Settings.read({**environ, "QUEUE_NAME": "", "QUEUE_NAMES": names})
+    assert [*settings.queue_weights] == weights
+    assert settings.queues == tuple(name for name, _ in weights)
+    assert settings.envelope_secret("normal") == "normal-poison portal-key-1234"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"QUEUE_NAMES": "urgent,normal"}, "QUEUE_NAME and QUEUE_NAMES are both set: keep QUEUE_NAME for one queue"),
+        ({"QUEUE_MAX_ACTIVE_JOBS": "urgent:3"}, "QUEUE_MAX_ACTIVE_JOBS is set without QUEUE_NAMES"),
+        (
+            {"QUEUE_NAME": "", "QUEUE_NAMES": "urgent,normal", "QUEUE_MAX_ACTIVE_JOBS": "nightly:3"},
+            "QUEUE_MAX_ACTIVE_JOBS names nightly, which QUEUE_NAMES does not",
+        ),
+    ],
+)
+def test_queues_that_contradict_each_other_are_one_sentence(
+    environ: dict[str, str], changes: dict[str, str], said: str
+) -> None:
+    [problem] = problems({**environ, **changes})
+    assert problem.startswith(said)
 
 
 def test_no_loop_may_sleep_for_longer_than_the_liveness_probe_allows(environ: dict[str, str]) -> None:

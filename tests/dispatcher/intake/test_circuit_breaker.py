@@ -232,7 +232,7 @@ def breakers(clock: FakeClock) -> CircuitBreakers:
 def test_with_all_of_them_closed_there_is_no_limit(breakers: CircuitBreakers) -> None:
     assert breakers.limit(32) == 32
     assert breakers.reasons == []
-    assert not breakers.is_open
+    assert not breakers.is_open()
     assert breakers.wait_hint() == 0
 
 
@@ -253,6 +253,25 @@ def test_several_that_fail_at_once_recover_each_by_itself(breakers: CircuitBreak
     assert breakers.limit(0) == 0
     breakers["cluster"].record_success()
     assert breakers.limit(32) == 32
+
+
+def test_of_several_queues_one_that_is_out_of_reach_holds_back_no_other(
+    clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    breakers = CircuitBreakers(LONGEST, clock, queues=("urgent", "normal"))
+    breakers.queue("urgent").trip("it does not exist", Probe())
+    assert "Intake from queue urgent pauses: it does not exist" in caplog.text
+    assert (breakers.limit(32, "urgent"), breakers.limit(32, "normal")) == (0, 32)
+    assert (breakers.is_open("urgent"), breakers.is_open("normal")) == (True, False)
+    assert breakers.wait_hint("normal") == 0
+    assert breakers.reasons == ["it does not exist"]
+    clock.advance(LONGEST)
+    # Half-open: one at a time of this queue, whatever is in hand of the other.
+    assert breakers.limit(32, "urgent", in_flight=9, from_there=0) == 1
+    assert breakers.limit(32, "urgent", in_flight=9, from_there=1) == 0
+    breakers.queue("urgent").record_success()
+    breakers["portal"].trip("no portal", Probe())
+    assert (breakers.limit(32, "urgent"), breakers.limit(32, "normal")) == (0, 0), "what all need holds all back"
 
 
 MOVES = st.lists(

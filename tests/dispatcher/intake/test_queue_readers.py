@@ -24,7 +24,7 @@ def queue(azurite: Azurite, queue_name: str) -> TrainingQueue:
 def test_two_namespaces_see_each_other_and_say_so_once(queue: TrainingQueue, caplog: pytest.LogCaptureFixture) -> None:
     now = [T0]
     here, there = (
-        QueueReaders(queue, place, name, stopping=threading.Event(), clock=lambda: now[0])
+        QueueReaders([queue], place, name, stopping=threading.Event(), clock=lambda: now[0])
         for place, name in (("aaaa1111", "training"), ("bbbb2222", "lab"))
     )
     here.look()
@@ -47,7 +47,7 @@ def test_two_namespaces_see_each_other_and_say_so_once(queue: TrainingQueue, cap
 
 
 def test_replicas_of_one_namespace_are_one_reader(queue: TrainingQueue) -> None:
-    first, second = (QueueReaders(queue, "aaaa1111", "training", stopping=threading.Event()) for _ in range(2))
+    first, second = (QueueReaders([queue], "aaaa1111", "training", stopping=threading.Event()) for _ in range(2))
     for replica in (first, second, first):
         replica.look()
     assert first.others == second.others == ()
@@ -56,10 +56,10 @@ def test_replicas_of_one_namespace_are_one_reader(queue: TrainingQueue) -> None:
 def test_who_may_not_write_metadata_reads_it_and_goes_on(
     queue: TrainingQueue, azurite: Azurite, caplog: pytest.LogCaptureFixture
 ) -> None:
-    QueueReaders(queue, "bbbb2222", "lab", stopping=threading.Event()).look()
+    QueueReaders([queue], "bbbb2222", "lab", stopping=threading.Event()).look()
     caplog.set_level("INFO")
     may_read = TrainingQueue(queue.name, connection_string=_read_only(queue, azurite))
-    here = QueueReaders(may_read, "aaaa1111", "training", stopping=threading.Event())
+    here = QueueReaders([may_read], "aaaa1111", "training", stopping=threading.Event())
     here.look()
     here.look()
     assert here.running == 1

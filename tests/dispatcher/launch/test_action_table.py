@@ -12,6 +12,7 @@ from dispatcher.cluster.errors import ClusterForbidden
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
 from dispatcher.decisions.codes import CAUSES
+from dispatcher.decisions.fairness import Lane
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
@@ -21,7 +22,7 @@ from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
 from dispatcher.launch.teams import TeamNetworks
 from dispatcher.ports import Cluster, Queue
-from dispatcher.queue.messages import QueueMessage
+from dispatcher.queue.messages import QueueMessage, QueuePair
 from dispatcher.telemetry.metrics import Metrics
 from portal_client.client import PortalClient
 from portal_client.statuses import ModelStatus, ProcessingStatus
@@ -126,15 +127,14 @@ def test_no_message_s_own_job_is_created_once_more() -> None:
 
 def an_intake(launcher: Mock, queue: Mock, breakers: Any) -> Intake:
     return Intake(
-        queue,
-        create_autospec(Queue, instance=True),
+        {Lane("requests"): QueuePair("requests", queue, create_autospec(Queue, instance=True))},
         launcher,
         ModelLocks(),
         breakers,
         Metrics(),
         SETTINGS,
         bounds=BOUNDS,
-        free_slots=lambda: 8,
+        active=dict,
         probe=lambda _: None,
         stopping=VirtualEvent(World()),
     )
@@ -143,7 +143,7 @@ def an_intake(launcher: Mock, queue: Mock, breakers: Any) -> Intake:
 @pytest.mark.parametrize("action", Action)
 def test_a_launch_closes_only_the_breakers_of_what_it_has_touched(action: Action) -> None:
     """A message that its status forbids has asked the portal, and no API server."""
-    launcher, breakers = Mock(), MagicMock(is_open=False)
+    launcher, breakers = Mock(), MagicMock(is_open=lambda queue: False)
     launcher.launch.return_value = Decision(action, "why")
     parts = {cause: Mock() for cause in CAUSES}
     breakers.__getitem__.side_effect = parts.__getitem__
@@ -155,10 +155,13 @@ def test_a_launch_closes_only_the_breakers_of_what_it_has_touched(action: Action
     assert {cause for cause in ("portal", "cluster", "template") if parts[cause].record_success.called} == proved
 
 
-@pytest.mark.parametrize(("in_flight", "reasons", "received"), [(0, ["x"], 1), (1, ["x"], 0), (1, [], 1)])
-def test_while_a_breaker_is_half_open_one_message_is_in_hand(in_flight: int, reasons: list[str], received: int) -> None:
-    queue, breakers = create_autospec(Queue, instance=True), MagicMock(reasons=reasons)
-    breakers.limit.side_effect = lambda most: min(most, 1)
+@pytest.mark.parametrize(("in_flight", "tripped", "received"), [(0, True, 1), (1, True, 0), (1, False, 1)])
+def test_while_a_breaker_is_half_open_one_message_is_in_hand(in_flight: int, tripped: bool, received: int) -> None:
+    now = [0.0]
+    queue, breakers = create_autospec(Queue, instance=True), CircuitBreakers(30, clock=lambda: now[0])
+    if tripped:
+        breakers["portal"].trip("no portal", Mock())
+        now[0] += 1
     an_intake(Mock(), queue, breakers)._receive(in_flight)
     assert queue.receive.call_count == received
 
@@ -169,15 +172,14 @@ def test_the_intake_carries_out_the_effect_on_the_message(action: Action) -> Non
     launcher.launch.return_value = Decision(action, "why")
     metrics, refusals = Metrics(), Refusals()
     intake = Intake(
-        queue,
-        poison,
+        {Lane("requests"): QueuePair("requests", queue, poison)},
         launcher,
         ModelLocks(),
         CircuitBreakers(30),
         metrics,
         SETTINGS,
         bounds=BOUNDS,
-        free_slots=lambda: 1,
+        active=dict,
         probe=lambda _: None,
         stopping=VirtualEvent(World()),
         refusals=refusals,

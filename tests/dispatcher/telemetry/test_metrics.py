@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -21,7 +22,7 @@ from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.watcher import Watcher
 from dispatcher.decisions import codes
 from dispatcher.intake.circuit_breaker import State
-from dispatcher.queue.messages import QueueUnavailable
+from dispatcher.queue.messages import QueuePair, QueueUnavailable
 from dispatcher.telemetry.metrics import BREAKER_STATES, PREFIX, Metrics
 from portal_client.errors import ModelUnknown, PortalError, PortalUnavailable
 from tests.world.builders import T0, a_condition, a_job, a_pod, failed, failing, running
@@ -241,9 +242,11 @@ def test_a_queue_that_cannot_be_asked_has_no_number(metrics: Metrics) -> None:
             raise answer
         return answer
 
-    measure = gauges(metrics, depths={"poison": depth})
+    poison = Mock(depth=depth)
+    measure = gauges(metrics, queues=[QueuePair("requests", Mock(depth=lambda: 3, oldest=lambda: None), poison)])
     measure.set_queue_gauges()
     assert value(metrics, "queue_messages", queue="poison") == 7
+    assert value(metrics, "queue_depth", queue="requests", kind="poison") == 7
     measure.set_queue_gauges()
     assert math.isnan(value(metrics, "queue_messages", queue="poison") or 0)
 

@@ -18,6 +18,7 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
+from dispatcher.decisions.fairness import Lane
 from dispatcher.decisions.waiting import Limits
 from dispatcher.decisions.without_job import PortalWord
 from dispatcher.intake.refusals import Refusals
@@ -144,7 +145,9 @@ class Shown:
             process=Process(
                 name="training-dispatcher-7d9f-x2x4q", identity="ab12cd34", version="0.1.0", namespace="training"
             ),
-            queue="requests",
+            lanes=(Lane("requests"),),
+            active=self.cache.unfinished_by_queue,
+            most=1000,
             not_ready=lambda: self.not_ready,
             **{"fresh": 0.0} | more,
         )

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord
-from dispatcher.queue.messages import PeekedMessage, QueueUnavailable
+from dispatcher.queue.messages import PeekedMessage, QueuePair, QueueUnavailable
 from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.web.status_feeds import StatusFeeds
 from portal_client.errors import ModelUnknown, PortalUnavailable
@@ -66,8 +66,7 @@ class Room:
         self.queue, self.poison, self.portal = Queue("a"), Queue(ENTRY), Portal()
         self.models: list[str] = []
         self.feeds = Still(
-            self.queue,
-            self.poison,
+            [QueuePair("requests", self.queue, self.poison)],
             self.portal,
             progress_every=30.0,
             stopping=self.stopping,
@@ -99,7 +98,7 @@ def room() -> Room:
 
 def test_the_first_look_wakes_the_thread_and_waits_for_its_news() -> None:
     stopping = threading.Event()
-    feeds = StatusFeeds(Queue("a"), Queue(ENTRY), None, progress_every=30.0, stopping=stopping)
+    feeds = StatusFeeds([QueuePair("a", Queue("a"), Queue(ENTRY))], None, progress_every=30.0, stopping=stopping)
     facts, _ = feeds.look(patience=10.0)
     stopping.set()
     assert [message.text for message in facts.waiting] == ["a"]

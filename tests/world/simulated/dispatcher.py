@@ -18,6 +18,7 @@ from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.workqueue import WorkQueue
+from dispatcher.decisions.fairness import Lane
 from dispatcher.factories import bounds_of, limits_of
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
@@ -26,6 +27,7 @@ from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.teams import TeamNetworks
+from dispatcher.queue.messages import QueuePair
 from dispatcher.relay import rules
 from dispatcher.relay.relay import Relay
 from dispatcher.relay.tokens import RelayTokens
@@ -201,17 +203,17 @@ class Process:
             stopping=threading.Event(),
             clock=world.epoch,
         )
-        self.queue = FakeQueue(world, self.name)
+        self.queue, self.poison_queue = FakeQueue(world, self.name), FakeQueue(world, self.name)
         self.intake = parts.intake(
-            self.queue,
-            FakeQueue(world, self.name),
+            {Lane("requests"): QueuePair("requests", self.queue, self.poison_queue)},
             self.launcher,
             locks,
             CircuitBreakers(settings.outage_pause, clock=monotonic),
             METRICS,
             settings,
             bounds=bounds_of(settings),
-            free_slots=lambda: settings.max_active_jobs - self.cache.unfinished(),
+            active=self.cache.unfinished_by_queue,
+            expect=self.cache.expect,
             probe=portal.get_model_status,
             stopping=stopping,
         )
