@@ -26,6 +26,7 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair
+from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.pace import Pace
 from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
@@ -186,6 +187,7 @@ class App:
             events=self._events,
             on_defect=self._metrics.defects.labels("reconcile").inc,
             kueue=kueue if settings.kueue_queue else None,
+            nodes=NodeSizes(self._cluster.list_nodes),
             credentials=self._credentials,
         )
 

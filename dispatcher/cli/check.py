@@ -77,6 +77,7 @@ def run_checks(settings: Settings) -> Iterator[CheckResult]:
         for resource, verbs in (*NEEDED, *more):
             yield _try(f"permissions on {resource}", _permissions, cluster, resource, verbs)
         yield _try("switch of pause", _switch, cluster)
+        yield _try("sizes of nodes", _nodes, cluster)
         yield _try("readers of the queue", _readers, settings, cluster)
         if settings.kueue_queue:
             yield _try("permissions on workloads", _kueue, cluster)
@@ -230,6 +231,17 @@ def _switch(cluster: KubernetesJobs) -> str:
     if (found := pause_of(data)) is not None:
         raise Otherwise("warning", f"no message is received: the intake is {found.sentence}")
     return "not paused"
+
+
+def _nodes(cluster: KubernetesJobs) -> str:
+    """An optional right, and one for the whole cluster."""
+    if not cluster.may("list", "nodes"):
+        raise Otherwise(
+            "skipped",
+            "not known: the right to list nodes is optional, manifests/components/node-sizes has it; without it nobody"
+            " who asks for more GPUs than any node has is told how many the largest one has",
+        )
+    return "may be listed"
 
 
 def _readers(settings: Settings, cluster: KubernetesJobs) -> str:

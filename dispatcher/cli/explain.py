@@ -38,6 +38,7 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller import reconciler
 from dispatcher.controller.kueue_workloads import KueueWorkloads
+from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.summaries import Summary, standing_of, summarise
 from dispatcher.decisions import without_job
 from dispatcher.decisions.pauses import pause_of
@@ -60,13 +61,19 @@ Found = dict[str, Any]
 
 
 def summary_of(
-    cluster: KubernetesJobs, job: Job, pods: Sequence[Pod], settings: Settings, queued: KueueWorkloads | None
+    cluster: KubernetesJobs,
+    job: Job,
+    pods: Sequence[Pod],
+    settings: Settings,
+    queued: KueueWorkloads | None,
+    nodes: NodeSizes,
 ) -> Summary:
     """What the page's row is made from, as fresh as the API server has it. Raises ClusterError."""
     summary = summarise(job, pods)
     if summary.phase in ENDED:
         return summary
-    summary = summary.after(reconciler.decide(cluster, job, pods, time.time(), factories.limits_of(settings)))
+    limits = factories.limits_of(settings)
+    summary = summary.after(reconciler.decide(cluster, job, pods, time.time(), limits, nodes=nodes))
     place = queued.progress(job) if queued is not None else None
     return replace(summary, sentence=place, holder=Holder.KUEUE) if place else summary
 
@@ -113,7 +120,8 @@ def inspect(settings: Settings, name: str) -> Found:
     if job is not None and job.is_managed:
         pods = [pod for pod in cluster.list_pods(f"{names.POD_OF}={job.uid}") if pod.owner_uid == job.uid]
         events = [event for pod in pods for event in cluster.list_events(pod.uid)]
-        summary = summary_of(cluster, job, pods, settings, workloads_of(cluster, settings))
+        queued_by = workloads_of(cluster, settings)
+        summary = summary_of(cluster, job, pods, settings, queued_by, NodeSizes(cluster.list_nodes))
         stands = standing_of(summary, portal.progress, time.time(), factories.limits_of(settings))
         found["queue"] = job.labels.queue or settings.queues[0]
         return found | told(stands, summary, events)

@@ -24,6 +24,7 @@ from dispatcher.cluster.objects import timestamp
 from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.summaries import Seen, Summary
 from dispatcher.queue.messages import QueueError
 from dispatcher.web.request_rows import look_at, together
@@ -55,9 +56,10 @@ def gather(settings: Settings, page: Page) -> dict[str, Any]:
 
     # Those on the page are looked at as the dispatcher does, which may take a call for each.
     shown, queued = {row["model"] for row in sections()["waiting"]["rows"]}, workloads_of(cluster, settings)
+    nodes = NodeSizes(cluster.list_nodes)
     for job, *own in jobs:
         if job.name in shown and job.is_managed:
-            summaries[job.name] = summary_of(cluster, job, own, settings, queued)
+            summaries[job.name] = summary_of(cluster, job, own, settings, queued, nodes)
     return sections()
 
 

@@ -17,6 +17,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
+from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.summaries import Summary, explanation
 from dispatcher.decisions.phases import nodes_that_run
 from dispatcher.decisions.readers import perhaps
@@ -47,13 +48,13 @@ def inspect(settings: Settings, model: str | None) -> Found:
     pods: defaultdict[str | None, list[Pod]] = defaultdict(list)
     for pod in cluster.list_pods(selector):
         pods[pod.owner_uid].append(pod)
-    queued = workloads_of(cluster, settings)
+    queued, nodes = workloads_of(cluster, settings), NodeSizes(cluster.list_nodes)
     elsewhere = functools.cache(lambda: perhaps(other_readers(pairs, cluster), cluster.namespace))
     ids = sorted({*waiting, *jobs}) if wanted is None else [wanted]
     models: list[dict[str, Any]] = []
     for model_id in ids:
         says, job = ask_portal(model_id, portal), jobs.get(model_id)
-        summary = job and summary_of(cluster, job, pods[job.uid], settings, queued)
+        summary = job and summary_of(cluster, job, pods[job.uid], settings, queued, nodes)
         model_name = f"{MODEL_PREFIX}{model_id}"
         about = summary and _job(summary, says.progress, settings)
         lost = job is None and says.status == ProcessingStatus.PROCESSING.title

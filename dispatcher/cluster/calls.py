@@ -41,6 +41,7 @@ PATHS = {
     "secrets": "/api/v1/namespaces/{}/secrets",
     "configmaps": "/api/v1/namespaces/{}/configmaps",
     "networkpolicies": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "nodes": "/api/v1/nodes",
     "workloads": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/workloads",
     "localqueues": "/apis/kueue.x-k8s.io/v1beta2/namespaces/{}/localqueues",
     "selfsubjectaccessreviews": "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews",

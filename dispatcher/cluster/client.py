@@ -20,7 +20,7 @@ from dispatcher.cluster.errors import (
     WatchEvent,
 )
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.objects import Event, KubeObject, Workload
+from dispatcher.cluster.objects import Event, KubeObject, Node, Workload
 from dispatcher.cluster.pods import Pod
 
 _LOG_SECONDS = 86400.0
@@ -143,6 +143,10 @@ class KubernetesJobs(Calls):
     def create_event(self, event: Mapping[str, Any]) -> None:
         self._request("create", "events", body=event)
 
+    def list_nodes(self) -> list[Node]:
+        """The cluster's, which takes a right that the dispatcher need not have."""
+        return list(self._list(decoding.NODES, "nodes", {}))
+
     def list_workloads(self) -> list[Workload]:
         """Kueue's Workloads, of the queues in our namespace. Raises ObjectNotFound where there is no Kueue (0.15)."""
         return list(self._list(decoding.WORKLOADS, "workloads", {}))
@@ -176,7 +180,8 @@ class KubernetesJobs(Calls):
         # "/apis/GROUP/…", or "/api/v1/…" of the core group.
         _, root, group, *_ = PATHS[resource].split("/")
         group = group if root == "apis" else ""
-        attributes = {"namespace": self.namespace, "verb": verb, "resource": resource, "group": group, "name": name}
+        namespace = self.namespace if "{}" in PATHS[resource] else ""
+        attributes = {"namespace": namespace, "verb": verb, "resource": resource, "group": group, "name": name}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",

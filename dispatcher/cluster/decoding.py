@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from dispatcher.cluster.jobs import Job
-from dispatcher.cluster.objects import Event, KubeObject, Workload
+from dispatcher.cluster.objects import Event, KubeObject, Node, Workload
 from dispatcher.cluster.pods import Pod
 
 T = TypeVar("T")
@@ -49,6 +49,7 @@ PODS = Decoders(msgspec.json.Decoder(_Page[Pod]), msgspec.json.Decoder(Pod))
 METADATA = Decoders(msgspec.json.Decoder(_Page[KubeObject]), msgspec.json.Decoder(KubeObject))
 EVENTS = Decoders(msgspec.json.Decoder(_Page[Event]), msgspec.json.Decoder(Event))
 WORKLOADS = Decoders(msgspec.json.Decoder(_Page[Workload]), msgspec.json.Decoder(Workload))
+NODES = Decoders(msgspec.json.Decoder(_Page[Node]), msgspec.json.Decoder(Node))
 ANY = msgspec.json.Decoder(dict[str, Any])
 LINE = msgspec.json.Decoder(Line)
 _raw_page = msgspec.json.Decoder(_Page[msgspec.Raw])

@@ -244,6 +244,14 @@ class Workload(Conditioned, frozen=True):
     status: WorkloadStatus = WorkloadStatus()
 
 
+class NodeStatus(Part, frozen=True):
+    allocatable: dict[str, str] = {}
+
+
+class Node(KubeObject, frozen=True):
+    status: NodeStatus = NodeStatus()
+
+
 def decoded(annotation: str | None) -> Any:
     """The value of an annotation that holds JSON; None where it is missing, or somebody made it unreadable."""
     try:

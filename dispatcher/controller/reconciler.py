@@ -17,6 +17,7 @@ from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged
+from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.pace import Pace
 from dispatcher.controller.progress import Progress
 from dispatcher.controller.reporter import Reporter
@@ -78,6 +79,7 @@ class Reconciler:
     events: EventRecorder = NULL_RECORDER
     on_defect: Callable[[], None] = lambda: None
     kueue: KueueWorkloads | None = None
+    nodes: NodeSizes | None = None
     credentials: ScopedCredentials | None = None
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -290,7 +292,7 @@ class Reconciler:
             self.reporter.stop(live, decided.verdict)
 
     def _decide(self, job: Job, pods: list[Pod], now: float) -> Outcome:
-        return decide(self.cluster, job, pods, now, self.limits, self._failing_since(job, pods, now))
+        return decide(self.cluster, job, pods, now, self.limits, self._failing_since(job, pods, now), self.nodes)
 
     def _deference(self, job: Job) -> float:
         """Seconds still to wait for the launching replica to report the Job; few, since it may be gone."""
@@ -395,8 +397,13 @@ def decide(
     now: float,
     limits: Limits,
     failing_since: float | None = None,
+    nodes: NodeSizes | None = None,
 ) -> Outcome:
-    """`outcome.decide`, with the Events that explain the Job where they are needed. Raises ClusterError."""
+    """`outcome.decide`, with the Events and the nodes' sizes that explain the Job where they are needed.
+
+    Raises ClusterError.
+    """
     unexplained = waiting.needs_events(job, pods, now)
     events = cluster.list_events(unexplained) if unexplained else []
-    return outcome.decide(job, pods, events, now, limits, failing_since)
+    largest = nodes.largest() if nodes is not None and waiting.needs_nodes(job, pods) else waiting.NOT_KNOWN
+    return outcome.decide(job, pods, events, now, limits, failing_since, largest)

@@ -7,7 +7,7 @@ are those of docs/troubleshoot.md; tests replay them from recordings of a real c
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dispatcher.cluster import names, objects
@@ -86,10 +86,12 @@ def decide(
     now: float,
     limits: Limits,
     failing_since: float | None = None,
+    largest: Mapping[str, int] = waiting.NOT_KNOWN,
 ) -> Outcome:
     """What to report about the Job at `now` (epoch seconds). pods: all that are known of this Job (by uid).
 
-    events: of the object that `waiting.needs_events` names, () where it names none. failing_since: see `waiting.look`.
+    events: of the object that `waiting.needs_events` names, () where it names none. failing_since, largest: see
+    `waiting.look`.
     """
     ordered = oldest_first(pods)
     failing = job.condition("Failed") or job.condition("FailureTarget")
@@ -121,7 +123,7 @@ def decide(
     if (hopeless := _hopeless(job, ordered)) is not None:
         return Stop(hopeless)
     look = waiting.look if job.nodes == 1 else team_waiting.look
-    waits = look(job, ordered, events, now, limits, failing_since)
+    waits = look(job, ordered, events, now, limits, failing_since, largest)
     if waits.verdict is not None and waits.limit_at is not None and now >= waits.limit_at:
         return Stop(waits.verdict)
     progress = _with_last_attempt(job, ordered, waits.progress)

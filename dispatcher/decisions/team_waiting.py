@@ -28,6 +28,7 @@ def look(
     now: float,
     limits: Limits,
     failing_since: float | None = None,
+    largest: Mapping[str, int] = waiting.NOT_KNOWN,
 ) -> Waiting:
     """`waiting.look` for a Job of several nodes: each pod has its own limits, and the team has one in common."""
     newest, explained = teams.newest(job, pods), waiting.needs_events(job, pods, now)
@@ -41,7 +42,8 @@ def look(
             own = events if explained == job.uid else ()
             awaited[index] = waiting.without_pod(job, pods, own, now, limits)
         elif not pod.is_over and (pod.is_deleting or not (pod.runs or pod.has_ended)):
-            found = waiting.of_pod(pod, events if explained == pod.uid else (), now, limits, failing_since, job.gpus)
+            own = events if explained == pod.uid else ()
+            found = waiting.of_pod(pod, own, now, limits, failing_since, job.gpus, largest)
             awaited[index] = replace(found, verdict=found.verdict and teams.named(job, pod, found.verdict))
         elif pod.runs and pod.silent_since is not None:
             awaited[index] = Waiting(f"Its node {pod.node} does not answer", holder=Holder.NETWORK)

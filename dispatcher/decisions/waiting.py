@@ -6,7 +6,7 @@ Clocks start with the pod, or with the Job's (re)start where no pod could be mad
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
@@ -50,6 +50,7 @@ _PREEMPTION = re.compile(r"\. (?:[^.:]+, )?preemption: .*$", re.DOTALL)
 _NO_NODE = re.compile(r"0/([0-9]+) nodes are available: ")
 _INSUFFICIENT = re.compile(r"\bInsufficient ([^\s,]+[^\s,.])")
 _A_GPU = re.compile(r"/.*(gpu|mig)")
+NOT_KNOWN: Mapping[str, int] = {}
 
 
 class Holder(StrEnum):
@@ -107,16 +108,18 @@ def look(
     now: float,
     limits: Limits,
     failing_since: float | None = None,
+    largest: Mapping[str, int] = NOT_KNOWN,
 ) -> Waiting:
     """The state of a Job that is neither ended, suspended nor being deleted. pods: oldest first.
 
     failing_since: when its container was first seen to fail to start, which Kubernetes does not record: a slow pull
-    that fails once at its end still has its whole grace period.
+    that fails once at its end still has its whole grace period. largest: resource → the most that one node has, where
+    `needs_nodes` asked for it and it may be known.
     """
     current = [pod for pod in pods if not pod.is_over]
     if not current:
         return without_pod(job, pods, events, now, limits)
-    return of_pod(current[-1], events, now, limits, failing_since, job.gpus)
+    return of_pod(current[-1], events, now, limits, failing_since, job.gpus, largest)
 
 
 def of_pod(
@@ -126,8 +129,12 @@ def of_pod(
     limits: Limits,
     failing_since: float | None = None,
     gpus: int | None = None,
+    largest: Mapping[str, int] = NOT_KNOWN,
 ) -> Waiting:
-    """What one pod that is not over waits for. events: its own; gpus: the number that it asks for, where known."""
+    """What one pod that is not over waits for. events: its own; gpus: the number that it asks for, where known.
+
+    largest: as for `look`.
+    """
     if pod.is_deleting:
         return _leaving(pod, limits)
     if pod.runs or pod.has_ended:
@@ -160,7 +167,7 @@ def of_pod(
         return Waiting(progress, limit, verdict, Holder.KUBELET)
     if awaited.is_sidecar_at_work:
         return _sidecar_at_work(awaited, began, limits)
-    return _scheduling(pod, since, now, limits, gpus)
+    return _scheduling(pod, since, now, limits, gpus, largest)
 
 
 def _sidecar_at_work(awaited: Awaited, began: float, limits: Limits) -> Waiting:
@@ -214,7 +221,9 @@ def is_failing(pod: Pod) -> bool:
     return awaited.reason not in _ON_ITS_WAY or awaited.is_sidecar_at_work or containers.goes_on_without_trainer(pod)
 
 
-def _scheduling(pod: Pod, since: float, now: float, limits: Limits, gpus: int | None) -> Waiting:
+def _scheduling(
+    pod: Pod, since: float, now: float, limits: Limits, gpus: int | None, largest: Mapping[str, int]
+) -> Waiting:
     if pod.condition("PodScheduled"):
         awaited = containers.awaited(pod)
         if awaited.state.running is not None or awaited.state.terminated is not None:
@@ -227,7 +236,7 @@ def _scheduling(pod: Pod, since: float, now: float, limits: Limits, gpus: int | 
     unscheduled = pod.condition("PodScheduled", "False") or pod.condition("PodScheduled", "Unknown")
     if unscheduled is None:
         return Waiting("Waiting to be scheduled", holder=Holder.SCHEDULER)
-    text = _of_scheduler(unscheduled.message, gpus)
+    text = _of_scheduler(unscheduled.message, gpus, largest)
     if unscheduled.reason != "Unschedulable":
         progress = f"Waiting to be scheduled: {text or unscheduled.reason}"
         return Waiting(progress, holder=Holder.SCHEDULER)
@@ -236,17 +245,31 @@ def _scheduling(pod: Pod, since: float, now: float, limits: Limits, gpus: int | 
     return Waiting(f"Waiting for a GPU: {text}", limit, Verdict("Unschedulable", sentence), Holder.SCHEDULER)
 
 
-def _of_scheduler(text: str, gpus: int | None) -> str:
-    """Its words, without its search for pods to preempt, and after them what that proves.
+def _of_scheduler(text: str, gpus: int | None, largest: Mapping[str, int]) -> str:
+    """Its words, without its search for pods to preempt, and before them what that proves."""
+    said, resource = quoted(_PREEMPTION.sub("", text)), _lacking(text)
+    if not resource or not gpus:
+        return said
+    if resource in largest and largest[resource] < gpus:
+        return f"it asks for {gpus} of {resource}, and the largest node has {largest[resource]} ({said})"
+    return f"it asks for {gpus} of {resource}, and no node that it may use has so many ({said})"
+
+
+def _lacking(text: str) -> str | None:
+    """The kind of GPU that no node has enough of, by the scheduler's words; None where they do not prove that.
 
     Where preemption "is not helpful" on every node, none has enough even when it is empty: waiting does not help.
     """
-    said, search = quoted(_PREEMPTION.sub("", text)), _PREEMPTION.search(text)
-    nodes, lacking = _NO_NODE.match(text), set(_INSUFFICIENT.findall(_PREEMPTION.sub("", text)))
+    search, nodes = _PREEMPTION.search(text), _NO_NODE.match(text)
+    lacking = set(_INSUFFICIENT.findall(_PREEMPTION.sub("", text)))
     hopeless = search and nodes and f"{nodes[1]} Preemption is not helpful" in search[0]
-    if hopeless and gpus and len(lacking) == 1 and _A_GPU.search(resource := lacking.pop()):
-        return f"it asks for {gpus} of {resource}, and no node that it may use has so many ({said})"
-    return said
+    return next((found for found in lacking if hopeless and len(lacking) == 1 and _A_GPU.search(found)), None)
+
+
+def needs_nodes(job: Job, pods: Iterable[Pod]) -> bool:
+    """Whether how large the nodes are is worth a call: one of its pods asks for more GPUs than any has."""
+    conditions = (pod.condition("PodScheduled", "False") for pod in pods if not pod.is_over)
+    return bool(job.gpus) and any(found is not None and _lacking(found.message) for found in conditions)
 
 
 def without_pod(job: Job, pods: Sequence[Pod], events: Sequence[Event], now: float, limits: Limits) -> Waiting:

@@ -340,7 +340,7 @@ def test_f65_an_entry_that_is_not_the_dispatchers_own_is_not_launched_with_the_o
 
 def test_f65_a_forged_entry_does_not_stand_for_the_dispatchers_of_the_same_id(stage: Stage) -> None:
     stage.write_template()
-    secret = Settings.read(stage.settings).envelope_secret
+    secret = Settings.read(stage.settings).envelope_secret(stage.name)
     entry = PoisonEntry("ModelUnknown", "no such model", "m-1", 1, "", "", "ours")
     stage.poison_queue.send(an_envelope("forged"))
     stage.poison_queue.send(make_entry(entry, secret))

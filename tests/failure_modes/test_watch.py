@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import threading
 import urllib.error
@@ -39,7 +40,7 @@ from tests.world.api_servers import ApiServer, SilentServer
 from tests.world.builders import a_condition, a_job, failed, job_json, pod_json, running
 from tests.world.monitoring import ALERTS
 from tests.world.repository import read
-from tests.world.simulated.dispatcher import Process
+from tests.world.simulated.dispatcher import SETTINGS, Process
 from tests.world.simulated.faults import Fail
 
 Watched = tuple[ClusterCache, ScriptedCluster, list[float]]
@@ -275,8 +276,7 @@ def test_f30_absence_is_believed_when_it_was_seen_twice() -> None:
 
 def test_f32_free_slots_are_derived_from_the_jobs_that_exist() -> None:
     world = a_world(model="0")
-    process = Process(world)
-    process.intake.settings = replace(process.intake.settings, max_active_jobs=3)
+    process = Process(world, settings=dataclasses.replace(SETTINGS, max_active_jobs=3))
     disturb(world, "cluster.create", "before", Fail("the API server is away"), times=25)
     live(world, process, most=60, until_settled=False)
     for number in range(1, 12):

@@ -76,17 +76,6 @@ def test_a_flood_of_one_queue_leaves_room_for_the_other_with_two_replicas(queues
     assert "waits: no more of its Jobs may be unfinished" in stage.log(0) + stage.log(1)
 
 
-def test_one_replica_never_exceeds_a_cap(queues: Queues) -> None:
-    stage = queues.stage
-    stage.settings["QUEUE_MAX_ACTIVE_JOBS"] = f"{queues.normal}:3"
-    queues.send(queues.normal, "runs", 8)
-    stage.start()
-    stage.wait(lambda: f"queue {queues.normal} waits" in stage.log())
-    queues.send(queues.urgent, "runs", 5)
-    stage.wait(lambda: queues.jobs()[queues.urgent] == 5)
-    assert queues.jobs()[queues.normal] == 3
-
-
 def test_the_same_model_in_two_queues_is_trained_once_by_two_replicas(queues: Queues) -> None:
     stage = queues.stage
     models = queues.send(queues.urgent, "done", 6)
@@ -176,19 +165,3 @@ def test_commands_say_which_queue_and_send_again_to_the_one_it_came_from(queues:
     code, _, err = stage.cli("retry", "model-invalid-1", QUEUE_NAMES=f"{queues.urgent},another")
     assert code == 1
     assert f"came from queue {queues.normal}, which is not read here any more" in err
-
-
-def test_jobs_from_before_there_were_several_queues_are_of_the_first(queues: Queues) -> None:
-    """An upgrade: a Job without the label goes on, and counts for the queue that is named first."""
-    stage = queues.stage
-    [model] = queues.send(queues.normal, "runs")
-    stage.start(QUEUE_NAME=queues.normal, QUEUE_NAMES="")
-    stage.wait(lambda: stage.running(model))
-    assert queues.jobs() == {queues.normal: 1}, "one queue alone is noted, too"
-    stage.processes[-1].stop()
-    path = f"/apis/batch/v1/namespaces/{stage.namespace}/jobs/model-{model}"
-    stage.cluster.api("PATCH", path, {"metadata": {"labels": {names.QUEUE: None}}})
-    stage.start()
-    stage.wait(lambda: stage.metric("queue_active_jobs", queue=queues.urgent) == 1)
-    stage.delete_job(model)
-    stage.wait_status(model, "Failed")

@@ -288,6 +288,23 @@ def test_a_slow_pull_that_fails_once_at_its_end_has_its_whole_grace_before_it() 
     assert look(a_job(), [pod], (), now, LIMITS, failing_since=now).limit_at == now + LIMITS.image_pull
 
 
+def test_a_request_for_more_than_the_largest_node_has_says_so_where_nodes_may_be_listed() -> None:
+    words = (
+        "0/1 nodes are available: 1 Insufficient nvidia.com/gpu. preemption: 0/1 nodes are available: 1 Preemption is "
+        "not helpful for scheduling."
+    )
+    pod = a_pod(a_condition("PodScheduled", "False", "Unschedulable", words))
+    said = "Waiting for a GPU: it asks for 9 of nvidia.com/gpu, and "
+    for largest, more in (
+        ({"nvidia.com/gpu": 8, "cpu": 64}, "the largest node has 8 (0/1 nodes"),
+        ({"nvidia.com/gpu": 0}, "the largest node has 0 (0/1 nodes"),
+        ({"nvidia.com/gpu": 16}, "no node that it may use has so many (0/1 nodes"),  # by a selector or a taint
+        ({"cpu": 64}, "no node that it may use has so many (0/1 nodes"),
+    ):
+        progress = of_pod(pod, (), T0, LIMITS, gpus=9, largest=largest).progress or ""
+        assert progress.startswith(said + more), largest
+
+
 @pytest.mark.parametrize(
     ("words", "gpus", "said"),
     [

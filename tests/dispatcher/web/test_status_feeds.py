@@ -138,7 +138,7 @@ def test_the_portals_word_on_a_model_without_a_job_is_asked_for_and_kept_until_n
 
 
 def test_without_tracking_the_page_says_so() -> None:
-    feeds = Still(Queue(), Queue(), None, progress_every=30.0, stopping=threading.Event())
+    feeds = Still([QueuePair("a", Queue(), Queue())], None, progress_every=30.0, stopping=threading.Event())
     assert feeds.word("model-1") == (NOT_TRACKED, None)
 
 
