@@ -21,15 +21,17 @@ from trainer_image.command.last_words import RANK
 
 MOST_CHARACTERS = 1000
 MOST_FIGURES = 20
-# Beyond it a number is an id or a count of bytes.
-_MOST_STEPS = 10**12
+# What all that was printed may add up to.
+_MOST_STEPS = 10**15
 
 _NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?"
 _OF = r"\s{0,5}(?:/|of|out of)\s{0,5}(\d{1,12})\b"
 _GAP = r"[\s:=#\[(]{0,5}"
 _EPOCH = re.compile(rf"\bep(?:och)?{_GAP}(\d{{1,9}}(?:\.\d{{1,9}})?)\b(?:{_OF})?", re.I)
 _STEP = re.compile(
-    rf"\b(?:(?:global[ _])?step|iter(?:ation)?|batch|update|round|it){_GAP}(\d{{1,12}})\b(?![.\w])(?:{_OF})?", re.I
+    rf"\b(?:(?:global[ _])?step|iter(?:ation)?|batch|update|round|episode|generation|it){_GAP}"
+    rf"(\d{{1,12}})\b(?![.\w])(?:{_OF})?",
+    re.I,
 )
 # The batch or row within an epoch: [ 640/60000 (1%)]
 _WITHIN = re.compile(r"[\[(]\s{0,8}(\d{1,12})\s{0,5}/\s{0,5}(\d{1,12})")
@@ -199,7 +201,7 @@ class Course:
             whole = None if reading.counted_through or isinstance(epoch, float) else epoch
             self._count(reading.step, reading.steps, whole)
         elif self._raw is None and isinstance(reading.epoch, int):
-            self.step = max(self.step, reading.epoch + self._from_zero)
+            self.step = max(self.step, min(reading.epoch + self._from_zero, _MOST_STEPS))
         elif self._raw is None and reading.figures:
             self.step += 1
         if reading.step is not None:
@@ -223,7 +225,7 @@ class Course:
         elif self._raw is None and step >= self.step:
             self._before = 0  # it was stopped, and counts on
         self._raw, self._raw_epoch = step, epoch
-        self.step = self._before + step
+        self.step = min(self._before + step, _MOST_STEPS)
 
     def __str__(self) -> str:
         """ "Epoch 2 of 5, step 45 of 100, loss 0.31, val_loss 0.4": the status page's form where it can be."""

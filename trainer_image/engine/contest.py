@@ -14,6 +14,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor, nn
 
+from trainer_image import raised
 from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine import blend
 from trainer_image.engine.budget import Budget
@@ -233,7 +234,8 @@ class Contest:
             raise
         except Exception as error:
             log.warning("The candidate %s failed", name, exc_info=error)
-            candidate.note = f"It failed ({type(error).__name__}: {str(error)[:200]})."
+            package = (self._inputs.config.custom.entry_point or "").partition(".")[0].partition(":")[0]
+            candidate.note = f"It failed ({raised.sentence(raised.of(error), raised.last_in_package(package))})."
         finally:
             torch.set_num_threads(threads)
             entry.seconds = round(entry.seconds + time.monotonic() - began, 3)

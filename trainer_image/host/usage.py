@@ -33,12 +33,11 @@ class Usage:
         self._smi = shutil.which("nvidia-smi")
         self._gpus: dict[str, float] = {}
         self._gpus_at = -GPU_INTERVAL
-        self._thread = threading.Thread(target=self._run, name="usage", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="usage", daemon=True).start()
 
     def close(self) -> None:
+        """No more samples. Waits for none: the driver may hang, and a grace period run."""
         self._ended.set()
-        self._thread.join(GPU_PATIENCE + 1.0)
 
     def series(self) -> dict[str, list[float]]:
         """seconds: since it began; cpus: busy since the sample before; memory_bytes: resident, of all processes, shared

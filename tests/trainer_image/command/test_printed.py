@@ -45,6 +45,13 @@ LINES: dict[str, Reading | None] = {
     "loss: 2.303494  [   64/60000]": Reading(None, None, 64, 60000, {"loss": 2.303494}),
     "Test set: Average loss: 0.05, Accuracy: 9800/10000 (98%)": Reading(figures={"Average loss": 0.05}),
     "2026-01-01 12:00:00,123 INFO trainer: epoch=1 step=20 loss=0.3": Reading(1, None, 20, None, {"loss": 0.3}),
+    "Episode 10/500, reward: 12.5": Reading(None, None, 10, 500, {"reward": 12.5}),
+    "[Epoch 2][Batch 3/10] D loss: 0.5 G loss: 0.7": Reading(2, None, 3, 10, {"D loss": 0.5, "G loss": 0.7}),
+    "Epoch: 1/10..  Training Loss: 0.512..  Test Loss: 0.433..": Reading(
+        1, 10, figures={"Training Loss": 0.512, "Test Loss": 0.433}
+    ),
+    "INFO:root:epoch 1 loss 0.5": Reading(1, figures={"loss": 0.5}),
+    "Epoch 3 | Batch 100/938 | Loss 0.31": Reading(3, None, 100, 938, {"Loss": 0.31}),
     "[rank0]: Epoch 1 loss 0.5": Reading(1, figures={"loss": 0.5}),
     "[rank1]: Epoch 1 loss 0.5": None,
     "Downloading: 45%|████▌     | 45/100 [00:01<00:01, 40.2it/s]": None,

@@ -30,7 +30,6 @@ LEFT = {
     "plain_loop.py": ("model.pkl", r"Epoch 5 of 5, loss 0\.\d+, accuracy 0\.\d+"),
     "sklearn_fit.py": ("model.joblib", r"Epoch 20, Avg. loss [\d.]+, test accuracy .*"),
     "xgboost_trees.py": ("model.ubj", r"Step 9, train-logloss 0\.\d+, validation-logloss 0\.\d+"),
-    "torch_loop.py": ("flowers.pt", r"Epoch 3, step 64 of 120, loss \d\.\d+"),
     "ddp_torchrun.py": ("model.pt", r"Epoch 3, loss 0\.\d+, world 1"),
     "lightning_fit.py": ("model.ckpt", r"Epoch 2(?: of 2)?, step 4 of 4, .*val_loss 0\.\d+"),
     "hf_trainer.py": ("model.safetensors", r"Epoch 2 of 2, step \d+ of \d+, .*"),
