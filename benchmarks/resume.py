@@ -3,6 +3,7 @@
 python -m benchmarks.resume                   every task, 10 seeds each
 python -m benchmarks.resume --task tabular    one task; may be repeated
 python -m benchmarks.resume --seed 3          one training of each task, as it was interrupted among many
+python -m benchmarks.resume --seed 3 8 5 5    another one of each, in the order of the tasks
 python -m benchmarks.resume --processes 2     two processes train together, and one, in turn
 
 Each seed is one training, interrupted up to three times: SIGKILL or SIGTERM at a random step, or SIGKILL between two
@@ -251,14 +252,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", action="append", choices=tuple(CASES), help="only this task; may be repeated")
     parser.add_argument("--seeds", type=int, default=10, help="trainings a task (10)")
-    parser.add_argument("--seed", type=int, help="only this one of them")
+    parser.add_argument("--seed", type=int, nargs="+", help="only this one of them; several: one for each task")
     parser.add_argument("--processes", type=int, default=1, help="how many train together (1)")
     options = parser.parse_args(arguments)
-    seeds = range(options.seeds) if options.seed is None else [options.seed]
+    tasks = options.task or list(CASES)
+    if options.seed and len(options.seed) not in (1, len(tasks)):
+        parser.error(f"--seed takes one number, or one for each of {', '.join(tasks)}")
+    each = [[seed] for seed in options.seed] if options.seed else [range(options.seeds)]
+    several = each if len(each) > 1 else each * len(tasks)
     for module in IMPORTED:
         importlib.import_module(module)
     with tempfile.TemporaryDirectory(prefix="resume-") as place:
-        sums = [sweep(name, CASES[name], seeds, options.processes, Path(place)) for name in options.task or CASES]
+        sums = [
+            sweep(name, CASES[name], seeds, options.processes, Path(place))
+            for name, seeds in zip(tasks, several, strict=True)
+        ]
     interrupted, resumed, failures = (sum(column) for column in zip(*sums, strict=True))
     if not interrupted or not resumed:
         print("Nothing was interrupted and resumed: these trainings show nothing")

@@ -1,6 +1,7 @@
 """python -m tests.crashes --runs N --seed S: long random runs. Prints runs, calls, crashes and findings.
 
---deep goes through all pairs of faults and all pairs of switches of the small scenarios first: some minutes.
+--deep goes first through what the suite does in part: all pairs of faults and of switches of the small scenarios, and
+every single trouble and stall at every call: some ten minutes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections import Counter
 from tests.crashes import explore, scenarios
 from tests.crashes.chance import random_run
 from tests.crashes.explore import DEFECTS, TALLY, Finding
+from tests.crashes.test_explorer import TROUBLES
 
 
 def main() -> int:
@@ -23,7 +25,7 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=int, default=1000, help="how many random worlds (default 1000)")
     parser.add_argument("--seed", type=int, default=1, help="the first one's seed (default 1)")
-    parser.add_argument("--deep", action="store_true", help="first all pairs of the small scenarios (minutes)")
+    parser.add_argument("--deep", action="store_true", help="first all that the suite does in part (ten minutes)")
     arguments = parser.parse_args()
     log = logging.getLogger("dispatcher")
     log.setLevel(logging.ERROR)
@@ -70,6 +72,15 @@ def _deep() -> int:
         for first, second in itertools.product(faults, faults)
     ]
     families += [explore.two_switches(scenario) for scenario in (*scenarios.SMALL, scenarios.again)]
+    # Whole here, in part in the suite.
+    families += [
+        explore.singles(scenario, troubles)
+        for scenario in (*scenarios.SINGLE, *scenarios.SCOPED)
+        for troubles in TROUBLES.values()
+    ]
+    families += [
+        family(scenario) for scenario in scenarios.SINGLE for family in (explore.one_switch, explore.silent_watch)
+    ]
     findings = 0
     for family in families:
         try:

@@ -220,11 +220,13 @@ def asked_again(world: World, process: str, call: str) -> None:
 SEEN_BY_WATCH = (forced, pods_deleted)
 
 
-def singles(scenario: Scenario, troubles: Iterable[tuple[str, Trouble]], parts: Parts | None = None) -> Iterator[World]:
-    """Each trouble at each call."""
+def singles(
+    scenario: Scenario, troubles: Iterable[tuple[str, Trouble]], parts: Parts | None = None, every: int = 1
+) -> Iterator[World]:
+    """Each trouble at each call; every: 2 and more: at that part of the calls, the next trouble at others."""
     calls = length(scenario)
-    for side, trouble in troubles:
-        for number in range(calls):
+    for turn, (side, trouble) in enumerate(troubles):
+        for number in range(turn % every, calls, every):
 
             def run(world: World, side: str = side, number: int = number, trouble: Trouble = trouble) -> None:
                 def meet(world: World, process: str, call: str) -> None:
@@ -284,11 +286,14 @@ def pairs(
 # Two dispatchers
 
 
-def one_switch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
-    """One stands still at a call, the other goes on for a moment, a delivery, or to the very end."""
+def one_switch(scenario: Scenario, parts: Parts | None = None, every: int = 1) -> Iterator[World]:
+    """One stands still at a call, the other goes on for a moment, a delivery, or to the very end.
+
+    every: 2 and more: that part of the stalls at each call, in turn.
+    """
     calls = length(scenario)
     for number in range(calls):
-        for stall, seconds in STALLS.items():
+        for stall, seconds in list(STALLS.items())[number % every :: every]:
 
             def run(world: World, number: int = number, seconds: float = seconds) -> None:
                 with Table(world, lambda: Process(world, parts)) as table:
@@ -300,10 +305,10 @@ def one_switch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World
             yield explored("one switch", scenario, f"A stands at its call {number} ({stall})", run)
 
 
-def silent_watch(scenario: Scenario, parts: Parts | None = None) -> Iterator[World]:
-    """The watch of one falls silent at any call of the other: it goes on with what it knew."""
+def silent_watch(scenario: Scenario, parts: Parts | None = None, every: int = 1) -> Iterator[World]:
+    """The watch of one falls silent at any call of the other: it goes on with what it knew. every: of the calls."""
     calls = length(scenario)
-    for number in range(calls):
+    for number in range(0, calls, every):
 
         def run(world: World, number: int = number) -> None:
             with Table(world, lambda: Process(world, parts, lambda: "now")) as table:
