@@ -74,11 +74,11 @@ class Installed:
         self.trainer = trainer
         self.kube = Kube(kubeconfig, namespace, dispatcher)
         self._kueue = self._version_of_kueue()
-        self.cannot: dict[str, str] = {}
-        if not drain:
-            self.cannot["drain"] = "it cordons a node for everybody there: DRAIN=1 allows it"
-        if not self._kueue:
-            self.cannot["kueue"] = "no Kueue in this cluster"
+        cannot = {
+            "drain": "" if drain else "it cordons a node for everybody there: DRAIN=1 allows it",
+            "kueue": "" if self._kueue else "no Kueue in this cluster",
+        }
+        self.cannot: Mapping[str, str] = {need: why for need, why in cannot.items() if why}
 
     def start(self) -> None:
         """Namespaces, portal and storage. Raises CommandFailed."""

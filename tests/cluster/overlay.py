@@ -143,8 +143,8 @@ def surroundings(where: Where, azurite_image: str = "") -> list[Object]:
     }
     pod["volumes"] = [{"name": "program", "configMap": {"name": "portal"}}]
     portal_service["spec"]["ports"] = [{"name": "http", "port": PORTAL_PORT, "targetPort": "http"}]
-    program = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "portal"}}
-    program["data"] = {"portal.py": read("tests/cluster/portal.py")}  # type: ignore[assignment]
+    source = {"portal.py": read("tests/cluster/portal.py")}
+    program: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "portal"}, "data": source}
     for thing in (azurite, service, portal, portal_service, program):
         thing["metadata"]["namespace"] = where.system
     for deployment in (azurite, portal) if where.pull_secret else ():
