@@ -35,7 +35,13 @@ def usual(ground: Ground, template: Object) -> dict[str, str]:
     """Dispatchers that let a configuration name a program, and do not make anybody wait."""
     trainer_of(template)["env"].append({"name": "ALLOW_COMMAND", "value": "on"})
     gpus = trainer_of(template)["resources"]["limits"].get("nvidia.com/gpu", "0")
-    pace = {"POLL_MAX_SECONDS": "2", "STATUS_PROGRESS_SECONDS": "1", "STATUS_LAG_SECONDS": "0"}
+    pace = {
+        "POLL_MAX_SECONDS": "2",
+        # After which the message that a killed dispatcher had in hand comes again.
+        "VISIBILITY_TIMEOUT_SECONDS": "60",
+        "STATUS_PROGRESS_SECONDS": "1",
+        "STATUS_LAG_SECONDS": "0",
+    }
     return {"QUEUE_NAME": ground.queue, "MAX_GPUS": gpus, "RESYNC_SECONDS": "5", **pace}
 
 
