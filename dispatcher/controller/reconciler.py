@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectNotFound, ObjectUnreadable
@@ -19,7 +18,9 @@ from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.metadata_repair import MetadataRepair, is_damaged
 from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.pace import Pace
+from dispatcher.controller.patience import Patience
 from dispatcher.controller.progress import Progress
+from dispatcher.controller.renewals import Renewals
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.second_looks import SecondLooks
 from dispatcher.controller.summaries import Summaries, summarise
@@ -39,8 +40,6 @@ from training_common import backoff
 
 log = logging.getLogger(__name__)
 
-# Seconds for which the end of a Job is left to the replica that launched it: otherwise every replica would report it.
-_DEFERENCE = 2.0
 _DELETED = outcome.JOB_VANISHED.code
 # Seconds after which a Job is looked at again although nothing has happened to it and no limit of it has passed.
 _LOOK_AGAIN = 600.0
@@ -48,8 +47,6 @@ _LOOK_AGAIN = 600.0
 _REST = 3600.0
 # Seconds until a half-launched Job is looked at again that could not be taken on for now.
 _TAKE_ON_AGAIN = 30.0
-# Secrets renewed in a second: after a key was changed all are due at once, before trainings have lost their patience.
-_RENEWALS = 20.0
 # A portal that asks for more patience than this (seconds) is asked once in between.
 _RETRY_AFTER_MAX = 300.0
 
@@ -84,15 +81,11 @@ class Reconciler:
     clock: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
 
-    _guard: threading.Lock = field(default_factory=threading.Lock, init=False)
-    _failing: dict[str, float] = field(default_factory=dict, init=False)  # by the Job's uid
-    _deferred: dict[str, float] = field(default_factory=dict, init=False)  # likewise
-    _vanished: dict[str, float] = field(default_factory=dict, init=False)  # likewise
-
     def __post_init__(self) -> None:
         self.summaries = Summaries()
         self.progress = Progress(self.work, self.reporter, self.progress_every, self.pace, self.monotonic, self.events)
-        self._renewals = Pace(_RENEWALS, self.monotonic)
+        self._patience = Patience(self.launcher.identity, self.monotonic)
+        self._renewals = Renewals(self.work, self.credentials, monotonic=self.monotonic)
         self._second_looks = SecondLooks(self.work, self.reporter, self.locks, self.clock, self.monotonic)
         self.repair.look_at = self._look_again
 
@@ -187,7 +180,7 @@ class Reconciler:
         decided = self._decide(job, pods, now)
         self.summaries.note(name, summary.after(decided))
         if isinstance(decided, Ended):
-            if (wait := max(self._deference(job), self._doubt(decided, pods, now))) > 0:
+            if (wait := max(self._patience.deference(job), self._doubt(decided, pods, now))) > 0:
                 self.work.add_after(name, wait)
                 return
             if outcome.rests_on_stale_cache(job, pods) or self.cache.is_adopted(job):
@@ -210,7 +203,7 @@ class Reconciler:
             case Going() as going:
                 self._go_on(name, job, pods, going, now)
                 # Last: nothing of a Job's has to wait for storage.
-                self._renew(name, job, now, doubted_at(pods, going.progress, now))
+                self._renewals.renew(job, now, doubted_at(pods, going.progress, now))
                 rests = job.is_acknowledged and not going.remove_pods
         self.work.add_after(name, backoff.jittered(_REST if rests else _LOOK_AGAIN, 0.75, 1.25))
 
@@ -261,25 +254,6 @@ class Reconciler:
         elif any(pod.runs for pod in pods if not pod.is_over):
             self.progress.runs(name, job)
 
-    def _renew(self, name: str, job: Job, now: float, doubted: float | None) -> None:
-        """Renew the Job's Secret when it is time to, as at half of its validity; after an outage that may be at once.
-
-        doubted: when it was last seen to be no good. Raises StorageError and ClusterError. A crash before the patch
-        that notes it: it is renewed once more.
-        """
-        if self.credentials is None or not job.is_launched or job.is_deleting:
-            return
-        left = self.credentials.due_at(job, doubted) - now
-        wait = left if left > 0 else self._renewals.wait(name)
-        if wait <= 0:
-            with self._renewals.turn(name) as mine:
-                if mine:
-                    self.credentials.renew(job, doubted=doubted is not None)
-                    log.info("Job %s: its credentials are renewed", name)
-            wait = 0.0 if mine else 1.0
-        if wait > 0:
-            self.work.add_after(name, wait)
-
     def _stop(self, name: str, job: Job, now: float) -> None:
         """Stop the Job if the API server confirms what the cache says, which may be minutes old (a half-open watch)."""
         live = self.cluster.get_job(name)
@@ -292,16 +266,8 @@ class Reconciler:
             self.reporter.stop(live, decided.verdict)
 
     def _decide(self, job: Job, pods: list[Pod], now: float) -> Outcome:
-        return decide(self.cluster, job, pods, now, self.limits, self._failing_since(job, pods, now), self.nodes)
-
-    def _deference(self, job: Job) -> float:
-        """Seconds still to wait for the launching replica to report the Job; few, since it may be gone."""
-        if job.annotations.launched_by in (None, self.launcher.identity):
-            return 0.0
-        now = self.monotonic()
-        with self._guard:
-            due = self._deferred.setdefault(job.uid, now + backoff.jittered(_DEFERENCE, 1.0, 1.5))
-        return due - now
+        since = self._patience.failing_since(job, pods, now)
+        return decide(self.cluster, job, pods, now, self.limits, since, self.nodes)
 
     def _doubt(self, ended: Ended, pods: Sequence[Pod], now: float) -> float:
         """Seconds until the portal's Processing is proof that the trainer of a deleted Job has told nothing later.
@@ -320,14 +286,6 @@ class Reconciler:
         if listing.left_out:
             raise ObjectUnreadable(f"Pods of Job {job.name} cannot be read: {', '.join(listing.left_out)}")
         return [*(pod for pod in known if pod.uid not in live), *live.values()]
-
-    def _failing_since(self, job: Job, pods: list[Pod], now: float) -> float | None:
-        """When its container began to fail to start, as far as this process knows; a restart begins the grace anew."""
-        with self._guard:
-            if not any(waiting.is_failing(pod) for pod in pods):
-                self._failing.pop(job.uid, None)
-                return None
-            return self._failing.setdefault(job.uid, now)
 
     def _half_launched(self, name: str, job: Job) -> None:
         """The next delivery of its message continues the launch, unless the message is gone (expired, purged)."""
@@ -365,29 +323,22 @@ class Reconciler:
             ended = outcome.decide(job, self.cache.pods_of(job), (), self.clock(), self.limits)
             if not isinstance(ended, Ended):
                 ended = Ended(False, outcome.JOB_VANISHED)
-            if ended.verdict.code == _DELETED:
-                # Another replica may have reported it, of which our watch and the portal's answers know nothing yet.
-                now = self.monotonic()
-                with self._guard:
-                    due = self._vanished.setdefault(job.uid, now + self.reporter.lag)
-                if now < due:
-                    self.work.add_after(name, due - now)
-                    return
+            # Another replica may have reported it, of which our watch and the portal's answers know nothing yet.
+            if ended.verdict.code == _DELETED and (wait := self._patience.disbelief(job, self.reporter.lag)) > 0:
+                self.work.add_after(name, wait)
+                return
             with self.locks.hold(job.model_id):
                 self.reporter.report_deleted(job, ended)
             self.ended.add_gone(job, ended.verdict.code)
-        with self._guard:
-            self._vanished.pop(job.uid, None)
+        self._patience.believe(job)
         self.cache.drop_tombstone(name)
 
     def _forget(self, job: Job) -> None:
         self.summaries.forget(job.name)
         self.progress.forget(job)
         self.reporter.forget(job)
-        self._renewals.forget(job.name)
-        with self._guard:
-            self._failing.pop(job.uid, None)
-            self._deferred.pop(job.uid, None)
+        self._renewals.forget(job)
+        self._patience.forget(job)
 
 
 def decide(

@@ -38,7 +38,7 @@ def listen(
             servers.append(HealthServer(settings.health_host, health, heartbeats, readiness, registry, beside))
         if own and own != health:
             trying = f"STATUS_PORT {own} on {settings.status_host}"
-            paths, only = "/ or /api/status", [_guarded(route, settings, settings.status_host)]
+            paths, only = "/, /models/MODEL or /api/status", [_guarded(route, settings, settings.status_host)]
             servers.append(HttpServer(settings.status_host, own, only, name="status-page", paths=paths))
     except OSError as error:
         for server in servers:

@@ -296,8 +296,9 @@ class BelievesTheModel(Relay):
 class NeverRenews(Reconciler):
     """A Secret is made once."""
 
-    def _renew(self, name: str, job: Job, now: float, doubted: float | None) -> None:
-        return
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._renewals.credentials = None
 
 
 class NeverPauses(Intake):

@@ -216,7 +216,7 @@ def test_a_job_that_was_just_reported_is_left_alone_until_it_is_gone(bench: Benc
     bench.cache.replace("jobs", [])
     bench.reported()
     assert bench.reconciler.summaries.all() == {}
-    assert bench.reconciler._deferred == {}
+    assert bench.reconciler._patience._deferred == {}
 
 
 def test_a_second_look_does_not_depend_on_how_many_others_are_remembered(
