@@ -54,6 +54,9 @@ class RecordedCluster:
     def list_events(self, uid: str) -> list[Event]:
         return self.events
 
+    def list_nodes(self) -> list[Any]:
+        return []
+
     def get_config_map(self, name: str) -> Mapping[str, str]:
         return {}
 

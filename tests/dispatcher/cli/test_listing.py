@@ -52,6 +52,9 @@ class Many:
         self.asked["events"] += 1
         return []
 
+    def list_nodes(self) -> list[Any]:
+        return []
+
 
 class Queue:
     def peek(self) -> list[Any]:
