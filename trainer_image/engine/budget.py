@@ -16,6 +16,11 @@ GROWS_BEFORE = 0.75
 WARM_UP, SURE_SHARE = 3, 0.1
 # A candidate that takes no more than this share of the budget is fitted once more, however late it is.
 LITTLE = 0.02
+# Time for a refit of the network is set aside only where its search has so large a share of its epochs all the same:
+# what has seen its rows a few times gains more by seeing them more often than by a few rows more.
+LEAST_BESIDE_REFIT = 0.5
+# Forward alone, as in validation, of what a step costs.
+FORWARD = 1 / 3
 # Less of a refit than this share of its steps is not begun.
 LEAST_REFIT = 0.5
 # More epochs are begun where time for so large a share of those that are done is left.
@@ -80,14 +85,15 @@ class Pace:
         """Seconds of a step, until now."""
         return (seconds - self._since) / max(1, step - self._step)
 
-    def fitting(self, seconds: float, step: int) -> int | None:
-        """With how many steps of the phase the time ends; None: it is too early to say."""
+    def fitting(self, seconds: float, step: int, after: float = 0.0) -> int | None:
+        """With how many steps of the phase the time ends; None: it is too early to say. after: what has to be done
+        behind them, in steps"""
         if seconds < self._ends:
             if not self._warm and step - self._step == WARM_UP:
                 self._since, self._step, self._warm = seconds, step, True
             if seconds - self._since < SURE_SHARE * self._allowed:
                 return None
-        return step + max(0, int((self._ends - seconds) / max(self.step(seconds, step), 1e-9)))
+        return step + max(0, int((self._ends - seconds) / max(self.step(seconds, step), 1e-9) - after))
 
 
 def fitted(done: int, now: int, most: int, fitting: int) -> int:

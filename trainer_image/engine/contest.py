@@ -73,8 +73,9 @@ class Contest:
         self._modules: dict[str, nn.Module] = {}
         self._tensors: dict[str, Tensor] = {}
         self._outputs: dict[str, Tensor] = {}
-        # What asking each model about the validation split took.
+        # What asking each model about the validation split took; and what the network said there at its best.
         self._asked: dict[str, float] = {}
+        self.best: Tensor | None = None
 
     def search(self, at: Position, budget: Budget) -> None:
         """Fits all that the position does not know yet, on the training rows. Raises Terminated."""
@@ -104,7 +105,8 @@ class Contest:
         split, predictor = problem.splits["validation"], problem.predictor
         outputs = {name: self._of(name) for name in self._modules}
         if network is not None:
-            outputs[NETWORK] = self.ask(NETWORK, network)
+            outputs[NETWORK] = self.ask(NETWORK, network) if self.best is None else self.best
+            self.best = None
         at.weights = blend.choose(predictor, outputs, split, problem.selection)
         parts = [outputs[name] for name in at.weights]
         mixed = predictor.blend(parts, list(at.weights.values())) if len(parts) > 1 else parts[0]
@@ -177,7 +179,7 @@ class Contest:
 
     def load(self, snapshot: Snapshot) -> None:
         """Continues with the candidates of a snapshot that `check` accepted."""
-        self._modules, self._tensors, self._outputs = {}, {}, {}
+        self._modules, self._tensors, self._outputs, self.best = {}, {}, {}, None
         for name, module in self._built(snapshot).items():
             module.load_state_dict(under(PREFIX + name, snapshot.tensors))
             self._keep(name, module)

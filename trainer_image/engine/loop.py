@@ -21,14 +21,14 @@ from torch import Tensor
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
-from trainer_image.engine.budget import LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
+from trainer_image.engine.budget import FORWARD, LEAST_BESIDE_REFIT, LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.sizing import budget_of
-from trainer_image.engine.state import DONE, REFIT, SEARCH, Entry, warm_start
+from trainer_image.engine.state import DONE, REFIT, SEARCH, Entry, Position, warm_start
 from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.watchdog import Watchdog
@@ -284,11 +284,22 @@ class Engine:
     def _fit_budget(self) -> None:
         """Fits the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
         at = self.state.at
-        fitting = self._pace.fitting(self._seconds(), at.phase_step)
+        after = self._after(at) if at.phase == SEARCH else 0.0
+        fitting = self._pace.fitting(self._seconds(), at.phase_step, after)
+        if fitting is not None and at.phase == SEARCH and not at.cycle and fitting < LEAST_BESIDE_REFIT * at.most:
+            self._budget = replace(self._budget, refit=False)
+            self._share_time()
+            self._pace.until(self._phase_ends)
+            fitting = self._pace.fitting(self._seconds(), at.phase_step, after)
         if fitting is not None:
             done, now, most, fitting = (steps - at.cycle for steps in (at.phase_step, at.stop_at, at.most, fitting))
             at.stop_at = at.cycle + fitted(done, now, most, fitting)
             at.planned = at.full if at.stop_at == at.most else at.stop_at
+
+    def _after(self, at: Position) -> float:
+        """What validation, and the test while nobody knows what it takes, will cost at the search's end, in steps."""
+        splits = ("validation",) if at.epoch else ("validation", "test")
+        return FORWARD * sum(rows_in(self.problem.splits[name]) for name in splits) / self.recipe.batch_size
 
     def _end_epoch(self, per_epoch: int) -> None:
         at = self.state.at
@@ -327,6 +338,7 @@ class Engine:
         value = figures.get(self.problem.selection.name)
         if value is None or at.best is None or self.problem.selection.better(value, at.best):
             at.best, at.best_epoch, at.best_step = value, at.epoch, at.phase_step
+            self._contest.best = outputs
             self.state.keep_best()
         return figures
 

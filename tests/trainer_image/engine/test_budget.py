@@ -34,6 +34,18 @@ def test_a_schedule_grows_back_after_a_slow_step() -> None:
     assert stops[-1] > 600
 
 
+def test_what_the_test_will_take_is_kept_back_but_never_more_than_half() -> None:
+    assert [Budget(100, 1.2, refit=False, testing=seconds).total for seconds in (0, 3, 20, 500)] == [95, 95, 80, 50]
+
+
+def test_what_follows_the_last_step_is_kept_free() -> None:
+    pace = Pace(0, 0, 100)
+    assert pace.fitting(0.5, 3) is None
+    assert [pace.fitting(20.5, 23, after) for after in (0, 10)] == [23 + 79, 23 + 69]
+    pace.until(60.5)
+    assert pace.fitting(20.5, 23) == 23 + 40
+
+
 def test_a_schedule_ends_with_the_time() -> None:
     pace = Pace(0, 0, 10)
     assert pace.fitting(10.5, 3) == 3
