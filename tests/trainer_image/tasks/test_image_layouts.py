@@ -229,3 +229,41 @@ def test_what_is_transparent_is_white(tmp_path: Path, mode: str) -> None:
     assert pixels[0, 0, 4:].min() == 255
     before = read_pixels([sample], (8, 8), 1, Limits(), Scratch(), over_white=False)
     assert before.max() == 0  # as models of before over_white saw it
+
+
+def test_what_is_asked_about_is_predicted_but_for_files_that_are_no_images_and_that_is_said(tmp_path: Path) -> None:
+    lay(tmp_path / "data", in_classes("train/"))
+    predictor = problem_of(tmp_path / "data").predictor
+    asked = tmp_path / "new"
+    lay(asked, loose("", range(3)) | {"1b.png": b"\x89PNG\r\n\x1a\nno more", "2.tif": b"II*\0"})
+    found = predictor.read(asked, Limits())
+    assert list(found.names) == ["000.png", "001.png", "002.png"]
+    assert len(found.tensors["pixels"]) == 3
+    broken, other = sorted(found.notes)
+    assert broken.startswith("1 files (.tif) are in formats that are not read")
+    assert other.startswith("1 of 4 files are no images and have no prediction, the first of them: 1b.png: ")
+    lay(tmp_path / "none", {"a.png": b"\x89PNG\r\n\x1a\nno more"})
+    with pytest.raises(DatasetInvalid, match=r"a\.png: "):
+        predictor.read(tmp_path / "none", Limits())
+
+
+def test_labels_that_the_model_does_not_know_leave_the_figures_out_and_that_is_said(tmp_path: Path) -> None:
+    lay(tmp_path / "data", in_classes("train/"))
+    predictor = problem_of(tmp_path / "data").predictor
+    lay(tmp_path / "new", in_classes("", range(4)) | {"cow/9.png": png(9)})
+    found = predictor.read(tmp_path / "new", Limits())
+    assert not found.labelled
+    assert "There are no figures: 1 of 5 images have no label that the model knows." in found.notes
+
+
+@pytest.mark.parametrize(("most", "bits"), [(4095, 12), (1000, 10), (65535, 16)])
+def test_images_of_16_bits_that_use_fewer_are_not_black(tmp_path: Path, most: int, bits: int) -> None:
+    for number in range(12):
+        path = tmp_path / CLASSES[number % 2] / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(np.linspace(0, most, 64).astype(np.uint16).reshape(8, 8)).save(path)
+    problem = problem_of(tmp_path)
+    assert problem.predictor.scaling.bits == bits
+    assert 240 <= int(problem.splits["train"]["pixels"].max()) <= 255
+    assert any(f"of {bits} bits only" in note for note in problem.notes) == (bits < 16)
+    assert ImageClassification().restore(problem.model_description()).scaling == problem.predictor.scaling

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,67 @@ def test_an_empty_file_among_many_is_left_out_and_an_unreadable_one_is_named(tmp
     (tmp_path / "sea" / "x.txt").write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DatasetInvalid, match=r"sea/x\.txt: is a PNG image"):
         TextClassification().prepare(tmp_path, TaskSettings())
+
+
+def test_what_is_asked_about_is_predicted_but_for_files_that_are_no_texts_and_that_is_said(tmp_path: Path) -> None:
+    class_folders(tmp_path / "data")
+    predictor = TextClassification().prepare(tmp_path / "data", TaskSettings()).predictor
+    (tmp_path / "new").mkdir()
+    for name, content in {
+        "a.txt": b"the sea",
+        "b.txt": b"%PDF-1.7",
+        "c.txt": b"",
+        "d.txt": "Küste ".encode("cp1252"),
+    }.items():
+        (tmp_path / "new" / name).write_bytes(content)
+    rows = predictor.read(tmp_path / "new", Limits())
+    assert list(rows.names) == ["a.txt", "c.txt", "d.txt"]
+    assert [note.split(",")[0] for note in rows.notes] == [
+        "d.txt is not UTF-8 and was read as Windows-1252 (Western European); save it as UTF-8 if letters look wrong.",
+        "1 of 4 files are no texts and have no prediction",
+        "1 of 3 texts are empty",
+    ]
+    (tmp_path / "new" / "a.txt").unlink()
+    write_jsonl(tmp_path / "more.jsonl", [ROWS[0], {"text": "a", "label": "moon"}])
+    told = "There are no figures: 1 of 2 texts have a label that the model does not know, 'moon' say."
+    assert told in predictor.read(tmp_path / "more.jsonl", Limits()).notes
+    with zipfile.ZipFile(tmp_path / "new.zip", "w") as archive:
+        archive.writestr("x/1.txt", "the old harbour")
+        archive.writestr("x/2.txt", "yeast")
+    assert list(predictor.read(tmp_path / "new.zip", Limits()).names) == ["1.txt", "2.txt"]
+
+
+def test_a_table_that_labels_a_text_in_two_ways_or_two_texts_by_one_name_is_an_error(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "1.txt").write_text("the sea")
+    write_csv(tmp_path / "labels.csv", ["file", "label"], [["a/1", "sea"], ["b/1", "oven"], ["a/1.txt", "oven"]])
+    with pytest.raises(DatasetInvalid, match=r"labels\.csv: labels 'a/1\.txt' as 'sea' and as 'oven'"):
+        TextClassification().prepare(tmp_path, TaskSettings())
+    write_csv(tmp_path / "labels.csv", ["file", "label"], [["1.txt", "sea"]])
+    with pytest.raises(DatasetInvalid, match=r"row 1: several texts are called '1\.txt'; name them with their folder"):
+        TextClassification().prepare(tmp_path, TaskSettings())
+    write_csv(tmp_path / "labels.csv", ["file", "mood", "author"], [["a/1", "sea", "x"]])
+    with pytest.raises(
+        DatasetInvalid, match=r"has no column 'label' .*name the column with the classes in data.target"
+    ):
+        TextClassification().prepare(tmp_path, TaskSettings())
+
+
+def test_first_weights_promise_on_validation_what_they_keep(tmp_path: Path) -> None:
+    """Of texts that say nothing of their labels nothing is sure."""
+    random = np.random.default_rng(0)
+    letters = [" ".join("".join(random.choice(list("abcdefgh"), 3)) for _ in range(6)) for _ in range(200)]
+    write_jsonl(tmp_path / "train.jsonl", [{"text": t, "label": "xy"[random.integers(2)]} for t in letters])
+    problem = TextClassification().prepare(tmp_path, TaskSettings())
+    assert isinstance(problem, task.TextProblem)
+    model = problem.predictor.build_model()
+    problem.begin(model, ["train"])
+    asked = take(problem.splits["test"], slice(None))
+    with torch.no_grad():
+        figures = problem.predictor.score(problem.predictor.outputs(model.eval(), asked), asked)
+    assert problem._certainty < 0.5
+    assert figures["log_loss"] < 0.8
 
 
 def test_a_label_that_only_the_test_has_is_named(tmp_path: Path) -> None:
