@@ -72,7 +72,7 @@ def test_every_kubectl_command_says_which_namespace_it_is_about() -> None:
     lines = [line for line in {*_commands(), *inline} if "kubectl " in line and not re.search(wide, line)]
     assert len(lines) > 30
     for line in lines:
-        assert re.search(r" -n (?:training-system|training|\$namespace|kueue-system) ", line), line
+        assert re.search(r"\s-n\s(?:training-system|training|\$namespace|kueue-system)\s", line), line
 
 
 def test_the_function_that_runs_commands_in_the_pod_is_the_same_on_every_page() -> None:
