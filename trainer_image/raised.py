@@ -141,7 +141,7 @@ _OF_ANOTHER = re.compile(r"(?:[\w.]+\.)?(?:CalledProcessError|ChildFailedError|P
 
 def read(lines: Sequence[str], within: int = 40) -> Raised | None:
     """The last exception that Python printed, None where there is none among the last `within` lines before the end."""
-    found = _blocks(lines)
+    found = _blocks(lines) or _headless(lines)
     if not found or len(lines) - found[-1][0] > within:
         return None
     (_, last), *others = reversed(found)
@@ -168,6 +168,13 @@ def _blocks(lines: Sequence[str]) -> list[tuple[int, Raised]]:
             found.append((end, raised))
         at = end
     return found
+
+
+def _headless(lines: Sequence[str]) -> list[tuple[int, Raised]]:
+    """The exception whose header has gone, with the first of its frames: of a thousand calls within each other."""
+    begins = next((number for number, line in enumerate(lines[:4]) if _FRAME.match(_bare(line))), None)
+    block = None if begins is None else _traceback(lines, begins - 1, 0)
+    return [] if block is None else [block]
 
 
 def _link(lines: Sequence[str], begin: int, end: int) -> bool | None:
@@ -212,6 +219,8 @@ def _traceback(lines: Sequence[str], at: int, indent: int) -> tuple[int, Raised]
         line = _bare(lines[number])
         if place := _place(_FRAME.match(line)):
             places.append(place)
+        elif _HEADER.match(line):
+            return None
         elif _SAID.match(line, indent) and not line[:indent].strip():
             said, end = _message(lines, number)
             parts, end = _parts(lines, end)

@@ -126,6 +126,11 @@ PRINTED: dict[str, tuple[str, str | None]] = {
         f"{HEAD}{MAIN}epoch 4 of 5\nKeyError: 'x'",
         "KeyError: 'x' (train.py, line 9)",
     ),
+    "deeper than what is kept": (
+        f"    code\n{LOAD * 60}RecursionError: maximum recursion depth exceeded\n",
+        "RecursionError: maximum recursion depth exceeded (data.py, line 3, in load)",
+    ),
+    "a frame without an exception": (f"{LOAD}{LOAD}and so on\n", None),
     "long ago": (f"{HEAD}{MAIN}KeyError: 'skipped'\n" + "epoch\n" * 50, None),
     "none": ("epoch 1\nno rows", None),
     "half of one": (f"{HEAD}{MAIN}", None),
@@ -152,6 +157,7 @@ def test_no_lines_in_any_order_break_the_reading(lines: list[str]) -> None:
 def test_a_line_that_is_made_to_be_slow_is_not(line: str) -> None:
     began = time.process_time()
     raised.read([HEAD.strip(), *[line] * 200])
+    raised.read([HEAD.strip()] * 1000)
     assert time.process_time() - began < 1.0
 
 

@@ -46,7 +46,7 @@ def check(argv: Sequence[str]) -> None:
 
 def remarks(argv: Sequence[str]) -> list[str]:
     """Sentences for arguments that were meant for a shell, where the program is none."""
-    if any(word in ("-c", "-lc", "-ec") for word in argv[1:3]):
+    if any(re.fullmatch(r"-\w{0,5}c", word) for word in argv[1:3]):
         return []
     return [
         f"command.argv.{place} is {word} as it stands, since no shell reads it: {{{name}}} would be filled in"

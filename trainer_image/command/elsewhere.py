@@ -22,6 +22,8 @@ SCRIPT_BYTES = 1024 * 1024
 # After so many seconds it is looked for, and whenever twice as many have passed.
 FIRST_LOOK = 15.0
 _PASSED_OVER = frozenset({"__pycache__", "node_modules", "site-packages", "wandb"})
+# Where somebody sends the trainer's own output to, most often.
+_NO_MODEL = (".log", ".out", ".pid", ".lock", ".tmp")
 
 
 class Elsewhere:
@@ -76,7 +78,11 @@ class Elsewhere:
                         if entry.is_dir(follow_symlinks=False):
                             if status.st_dev == device:  # /proc is no place for a model
                                 folders.append(Path(entry.path))
-                        elif entry.is_file(follow_symlinks=False) and status.st_ctime_ns > self._since:
+                        elif (
+                            entry.is_file(follow_symlinks=False)
+                            and status.st_ctime_ns > self._since
+                            and not entry.name.endswith(_NO_MODEL)
+                        ):
                             found.append((status.st_size, Path(entry.path).relative_to(folder).as_posix()))
             except OSError:
                 continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from trainer_image.contract import RunInputs
 from trainer_image.errors import PeerLost, TrainerError
@@ -19,6 +19,8 @@ LOST = re.compile(
 )
 # torchrun's own choice.
 _PORT = "29500"
+# Further back nothing is told of the end.
+_LAST = 200
 _RAISED = re.compile(r"\b\w*(?:Error|Exception)\b")
 
 
@@ -52,12 +54,12 @@ def _processes(inputs: RunInputs) -> int:
     return inputs.processes or inputs.gpus or 1
 
 
-def echo(error: TrainerError, lines: Iterable[str]) -> PeerLost | None:
+def echo(error: TrainerError, lines: Sequence[str]) -> PeerLost | None:
     """What a program's failure is where it has only lost another node. lines: what it printed last
 
     The first error in them tells: a node that fails by itself says so before its own processes miss each other.
     """
-    first = next((line for line in lines if LOST.search(line) or _RAISED.search(line)), "")
+    first = next((line for line in lines[-_LAST:] if LOST.search(line) or _RAISED.search(line)), "")
     if not LOST.search(first):
         return None
     return PeerLost(error.sentence, step=error.step)

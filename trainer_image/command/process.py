@@ -22,7 +22,8 @@ from training_common.text import plain
 log = logging.getLogger(__name__)
 
 LINE_CHARACTERS = 2000
-KEPT_LINES = 200
+# The exceptions of eight ranks, and torchrun's account of them.
+KEPT_LINES = 1000
 # Lines that are kept to be read for progress until somebody takes them.
 NEWS = 200
 # How much of its output the log takes at once, and a second after that: it goes to the node's disk.

@@ -69,7 +69,13 @@ def test_what_the_trainer_writes_and_what_is_hidden_is_not_the_program_s(tmp_pat
     mark.touch()
     time.sleep(0.02)
     found = Elsewhere({"its working directory": tmp_path}, ("run-1", "key"), mark)
-    for name in ("runs/run-1/metrics.live.jsonl", "checkpoints/key/step-1/x", ".cache/x", "__pycache__/x"):
+    for name in (
+        "runs/run-1/metrics.live.jsonl",
+        "checkpoints/key/step-1/x",
+        ".cache/x",
+        "__pycache__/x",
+        "a/nohup.out",
+    ):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     assert found.found() is None
