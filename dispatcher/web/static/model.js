@@ -36,7 +36,7 @@ function fact(name, ...value) {
 function showStanding(data) {
   const { standing, portal, rows, gpu_seconds: spent, error } = data;
   const row = rows.find((each) => "run_id" in each);
-  draw("standing", [standing, portal.status, portal.message, row, spent], $("standing"), () => {
+  draw("standing", [standing, portal.status, portal.message, rows, spent], $("standing"), () => {
     const chips = [standing.phase, standing.code].filter(Boolean).map((text) =>
       make("span", { class: `chip ${TONES[standing.phase] ?? ""}` }, text));
     const curve = row ? loss(row) : { blank: true };
@@ -54,6 +54,7 @@ function showStanding(data) {
         row && fact("GPUs", row.gpus ? String(row.gpus) : "", row.nodes > 1 ? ` on ${row.nodes} nodes` : ""),
         row && fact("Tries", row.attempts ? String(row.attempts) : "",
           row.disruptions ? `, and ${many(row.disruptions, "pod", "pods")} that Kubernetes took away` : ""),
+        fact("Queue", rows.find((each) => each.queue)?.queue),
         row && fact("Dataset", row.dataset),
         row && fact("Run", row.run_id),
         spent && spent.last + spent.retries > 0 && fact("GPU time", `${span(spent.last * 1000)} by the last attempt, ` +
@@ -68,8 +69,8 @@ function help() {
   const whole = NAME.startsWith("model-") ? null : `model-${NAME}`;
   const list = make("a", { href: `../?q=${encodeURIComponent(NAME)}` }, "the list, filtered by this name");
   return make("div", { class: "help" },
-    make("p", {}, "Known here are: Jobs that go on, or were reported and not removed yet; the first messages of the queue " +
-      "and of the poison queue; what this process has refused."),
+    make("p", {}, "Known here are: Jobs that go on, or were reported and not removed yet; the first messages of each queue " +
+      "and of its poison queue; what this process has refused."),
     make("ul", {},
       whole && make("li", {}, "Containers are called model-… : ",
         make("a", { href: encodeURIComponent(whole) }, `look at ${whole}`)),
@@ -150,7 +151,8 @@ function showRequests(rows) {
   draw("requests", requests, $("requests").querySelector(".card"), () => [table({ "aria-labelledby": "requests-title" },
     [["Message", "c-model"], ["What becomes of it", ""], ["Since", "c-age"]],
     make("tbody", { role: "rowgroup" }, ...requests.map((row) => line([
-      { content: [make("span", { class: "model" }, row.message_id || "–")], head: true, class: "whole" },
+      { content: [make("span", { class: "model" }, row.message_id || "–"),
+        row.queue && make("div", { class: "under" }, `queue ${row.queue}`)], head: true, class: "whole" },
       reason(row),
       age(row.since, "Since", " ago"),
     ]))))]);

@@ -185,7 +185,8 @@ function notices() {
   } else {
     const list = make("ul", {}, ...reasons.map((text) => make("li", {}, text)));
     if (reasons.length) add("notice", "No new request is taken now", list);
-    if (problem) add("notice", "The queues cannot be read", problem);
+    const title = state.data?.queue?.each.length > 1 ? "Not every queue can be read" : "The queues cannot be read";
+    if (problem) add("notice", title, problem);
   }
   const text = found.map((notice) => notice.textContent).join("\n");
   if ($("notices").textContent !== text.replaceAll("\n", "")) $("notices").replaceChildren(...found);
@@ -206,7 +207,7 @@ async function ask() {
   const abort = (state.abort = new AbortController());
   const patience = setTimeout(() => abort.abort(), PATIENCE);
   const address = PAGE.address();
-  let soon = false;
+  let heard = false;
   try {
     const headers = state.etag && state.asked === address ? { "If-None-Match": state.etag } : {};
     const answer = await fetch(address, { headers, cache: "no-store", signal: abort.signal });
@@ -223,18 +224,23 @@ async function ask() {
     state.ahead = Date.parse(answer.headers.get("Date") ?? "") - Date.now() || 0;
     state.heard = Date.now();
     state.problem = "";
-    soon = PAGE.show(state.data);
-    fold();
-    notices();
+    heard = true;
   } catch (error) {
     if (abort !== state.abort) return;
     state.problem = error.message.startsWith("It answered") ? error.message : "It cannot be reached.";
   } finally {
     clearTimeout(patience);
-    if (abort === state.abort) {
-      tick();
-      state.timer = setTimeout(ask, soon ? SOON : EVERY);
-    }
+  }
+  if (abort !== state.abort) return;
+  let soon = false;
+  try {
+    // What fails here is a defect of this page, for its console, and no silence of the dispatcher.
+    if (heard) soon = PAGE.show(state.data);
+    fold();
+    notices();
+  } finally {
+    tick();
+    state.timer = setTimeout(ask, soon ? SOON : EVERY);
   }
 }
 

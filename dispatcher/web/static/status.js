@@ -33,14 +33,15 @@ const SECTIONS = {
   },
 };
 
-// offsets: of each section's page; told: the filter that was read out; trends: as drawn
-const view = { offsets: {}, told: "", trends: "" };
+// offsets: of each section's page; told: the filter that was read out
+const view = { offsets: {}, told: "" };
 const shown = {}; // section → {parts, turned: somebody waits for another page, rows: key → {element, text}}
 
 // Cells
 
 function model(row) {
-  const under = [row.dataset, row.run_id && `run ${row.run_id}`].filter(Boolean);
+  const several = state.data.queue.each.length > 1;
+  const under = [row.dataset, row.run_id && `run ${row.run_id}`, several && row.queue && `queue ${row.queue}`].filter(Boolean);
   // A browser takes dots alone for a way up, whatever they are written as.
   const linked = row.model && !/^\.+$/.test(row.model);
   const name = linked ? make("a", { class: "model", href: `models/${encodeURIComponent(row.model)}` }, row.model)
@@ -177,52 +178,6 @@ function fill(name, section, query) {
   }
 }
 
-// The last 24 hours
-
-const HOUR = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
-const clockTime = (text) => new Date(text).toLocaleTimeString([], HOUR);
-
-function showTrends(trends) {
-  const text = JSON.stringify(trends);
-  if (view.trends === text) return;
-  view.trends = text;
-  const codes = Object.entries(trends.codes).map(([code, number]) => `${code} ${count(number)}`).join(", ");
-  const since = new Date(trends.since).toLocaleString([], { month: "short", day: "numeric", ...HOUR });
-  write($("trends-since"), trends.since > trends.hours[0].began
-    ? `In full since ${since}; of what ended before that, what Jobs still tell.` : `Since ${since}.`);
-  write($("launched"), count(trends.launched));
-  write($("completed"), count(trends.completed));
-  write($("failed"), count(trends.failed));
-  write($("codes"), codes);
-  $("chart").replaceChildren(chart(trends));
-  write($("first-hour"), clockTime(trends.hours[0].began));
-  $("hours").replaceChildren(...[...trends.hours].reverse().map((hour) => line([
-    { content: [make("time", { datetime: hour.began }, clockTime(hour.began))], head: true },
-    ...["launched", "completed", "failed"].map((name) => ({ content: [count(hour[name])], class: "number" })),
-  ])));
-}
-
-// What completed stands above the line, what failed hangs below it, and another line shows what was launched.
-function chart({ hours, since }) {
-  const up = Math.max(1, ...hours.map((hour) => Math.max(hour.launched, hour.completed)));
-  const down = Math.max(1, ...hours.map((hour) => hour.failed));
-  const unit = Math.min(46 / up, 20 / down);
-  const box = (look, n, y, height) => make("rect", { class: look, x: n * 10 + 2, width: 6, y: y.toFixed(2),
-    height: height.toFixed(2) });
-  const drawn = [];
-  hours.forEach((hour, n) => {
-    if (hours[n + 1] && hours[n + 1].began <= since) {
-      drawn.push(make("rect", { class: "untold", x: n * 10, width: 10, y: 0, height: 72 }));
-    }
-    if (hour.completed) drawn.push(box("done", n, 50 - hour.completed * unit, hour.completed * unit));
-    if (hour.failed) drawn.push(box("fell", n, 50, hour.failed * unit));
-  });
-  const path = hours.map((hour, n) => `${n * 10 + 5},${(50 - hour.launched * unit).toFixed(2)}`).join(" ");
-  return make("svg", { viewBox: "0 0 240 72", preserveAspectRatio: "none", role: "img",
-    "aria-label": "Launched, completed and failed in each hour; the table By hour has the numbers" }, ...drawn,
-  make("line", { x1: 0, x2: 240, y1: 50, y2: 50 }), make("polyline", { points: path }));
-}
-
 // All of it
 
 function show(data) {
@@ -236,16 +191,19 @@ function show(data) {
   write(shown.waiting.parts.tile.more, queue.depth === null ? "queue not known" : on);
   write(shown.ended.parts.tile.more, phases.failed ? `${count(phases.failed)} failed` : "none failed");
   write(shown.refused.parts.tile.more, poison);
-  write(shown.waiting.parts.note, queue.depth > PEEKED
-    ? `Of about ${count(queue.depth)} messages on the queue, the first ${PEEKED} that nobody holds are shown.` : "");
+  const long = queue.each.filter((each) => each.depth > PEEKED).map((each) => `about ${count(each.depth)} on ${each.name}`);
+  write(shown.waiting.parts.note, long.length
+    ? `Of the messages, ${long.join(", ")}, the first ${PEEKED} on each queue that nobody holds are shown.` : "");
   write(shown.ended.parts.note, data.ended_is_cut
     ? `The latest ${count(data.ended.total)}. The cluster keeps older ones, which are not listed here.` : "");
   const started = new Date(dispatcher.started_at).toLocaleString();
   write(shown.refused.parts.note,
-    `What this process has refused since ${started}, and the first ${PEEKED} entries of the poison queue.`);
-  write($("where"), `Namespace ${dispatcher.namespace || "–"} · queue ${queue.name}`);
+    `What this process has refused since ${started}, and the first ${PEEKED} entries of each poison queue.`);
+  const several = queue.each.length > 1;
+  write($("where"), `Namespace ${dispatcher.namespace || "–"} · ${several ? "queues" : "queue"} ${queue.name}`);
   about(dispatcher, "Other replicas show the same Jobs and queue, and their own refusals.", "api/status");
   showTrends(data.trends);
+  showQueues(queue.each);
   document.title = `${count(data.running.total)} running, ${count(data.waiting.total)} waiting – Training dispatcher`;
   if (query !== view.told) {
     view.told = query;

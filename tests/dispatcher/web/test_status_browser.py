@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dispatcher.web.request_rows import QueueFacts
+from dispatcher.cluster import names
+from dispatcher.decisions.fairness import Lane
+from dispatcher.web.request_rows import QueueFacts, together
 from dispatcher.web.status_rows import PortalProgress
 from tests.dispatcher.web import status_world
 from tests.dispatcher.web.status_world import Shown, crowd, job, reported_job, running_job, team_job
@@ -129,7 +132,7 @@ def test_the_page_follows_the_world_by_itself(shown: Shown, open_tab: OpenTab) -
     assert tab.page.get_by_role("table", name="Running").count() == 0
     assert tab.complaints() == []
     assert {url.split("?")[0].removeprefix(shown.url) for url in tab.requests} == {
-        *("", "status.css", "shared.js", "status.js", "status.svg", "api/status")
+        *("", "status.css", "shared.js", "overview.js", "status.js", "status.svg", "api/status")
     }
 
 
@@ -354,6 +357,34 @@ def test_the_last_day_is_told_in_numbers_by_hour_and_without_colours_alone(shown
     )
     assert up < down == 50, "what has failed hangs below the line"
     assert (tab.low_contrast(), tab.sticking_out(), tab.nameless(), tab.complaints()) == ([], [], [], [])
+
+
+def test_of_several_queues_each_has_its_numbers_and_rows_name_theirs(shown: Shown, open_tab: OpenTab) -> None:
+    now = time.time()
+    shown.page.lanes = (Lane("urgent", 3), Lane("normal"))
+    urgent = QueueFacts(340, 0, (replace(status_world.a_message("model-7", now), queue="urgent"),), name="urgent")
+    normal = QueueFacts(problem="It cannot be read: it is down", name="normal")
+    shown.feeds.facts = together([urgent, normal])
+    shown.put([running_job("1", now, labels={names.QUEUE: "normal"})])
+    tab = open_tab(shown.url, width=360)
+    rows = part(tab, "Queues").get_by_role("row")
+    assert rows.get_by_role("rowheader").all_inner_texts() == ["urgent", "normal\nIt cannot be read: it is down"]
+    assert rows.nth(1).get_by_role("cell").all_inner_texts() == [
+        *("Messages 340", "Poison 0", "Unfinished 0"),
+        *("Room for 900", "Weight 3"),
+    ]
+    assert rows.nth(2).get_by_role("cell").all_inner_texts()[:3] == [
+        "Messages not known",
+        "Poison not known",
+        "Unfinished 1",
+    ]
+    tab.page.get_by_text("Of the messages, about 340 on urgent, the first 32 on each queue").wait_for()
+    tab.page.get_by_text("Not every queue can be read").wait_for()
+    assert "queue normal" in row(tab, "model-1").inner_text()
+    assert "queue urgent" in row(tab, "model-7").inner_text()
+    assert (tab.low_contrast(), tab.sticking_out(), tab.nameless(), tab.complaints()) == ([], [], [], [])
+    tab = open_tab(own(shown, "model-1"))
+    part(tab, "Where it stands").get_by_text("normal", exact=True).wait_for()
 
 
 # A model's own page

@@ -196,7 +196,18 @@ def test_nothing_can_be_changed_through_it(shown: Shown, method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/status.css", "/shared.js", "/model.js", "/models/x", "/status.svg", "/api/status", "/api/models/x"]
+    "path",
+    [
+        "/",
+        "/status.css",
+        "/shared.js",
+        "/overview.js",
+        "/model.js",
+        "/models/x",
+        "/status.svg",
+        "/api/status",
+        "/api/models/x",
+    ],
 )
 def test_every_answer_forbids_what_the_page_does_not_need(shown: Shown, path: str) -> None:
     got = asked(shown, path)
