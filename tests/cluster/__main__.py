@@ -157,11 +157,16 @@ def _show(rows: list[Row], folder: Path) -> None:
     print(f"{', '.join(f'{count} {mark}' for mark, count in counted.items())}; logs: {folder}")
 
 
+def _path(text: str) -> Path:
+    """Whatever a child's working folder is."""
+    return Path(text).absolute()
+
+
 def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make cluster-test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kubeconfig", type=Path, help="of the cluster; without: the stand-in")
+    parser.add_argument("--kubeconfig", type=_path, help="of the cluster; without: the stand-in")
     parser.add_argument("--namespace", help="that does not exist yet; needed with --kubeconfig")
     parser.add_argument("--dispatcher-image", default="training-dispatcher/dispatcher:local")
     parser.add_argument("--trainer-image", default="training-dispatcher/trainer:local")
@@ -178,7 +183,7 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
     names = ", ".join(scenario.name for scenario in SCENARIOS)
     parser.add_argument("--only", action="append", metavar="SCENARIO", help=f"one of: {names}")
     parser.add_argument("--clean", action="store_true", help="only remove what an earlier run has left")
-    parser.add_argument("--folder", type=lambda text: Path(text).absolute(), default=FOLDER, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=_path, default=FOLDER, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if unknown := set(options.only or ()) - {scenario.name for scenario in SCENARIOS}:
         parser.error(f"there is no scenario {unknown.pop()!r}; there are: {names}")

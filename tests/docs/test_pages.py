@@ -48,9 +48,13 @@ def test_a_long_page_begins_with_a_list_of_its_sections(page: Path) -> None:
 
 
 @every_page
-def test_what_is_said_to_stand_on_the_page_is_linked(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
+def test_what_is_said_to_stand_above_or_below_is_linked_and_does(page: Path) -> None:
+    text = without_blocks(page.read_text(encoding="utf-8"))
     assert not re.search(r"[Ss]ee (?:below|above)", text), "a link finds it where it stands today"
+    headings = [heading.start() for heading in re.finditer(r"^#+ .+$", text, re.MULTILINE)]
+    places = dict(zip(_anchors(page), headings, strict=True))
+    for link in re.finditer(r"\[(below|above)\]\(#([^)]+)\)", text):
+        assert (places[link[2]] > link.start()) is (link[1] == "below"), link[0]
 
 
 @every_page
