@@ -38,6 +38,8 @@ FORMAT = 1
 AGAIN_SECONDS = 2.0
 # How long the folder stands still before it is copied, and how long what does not is waited for.
 STILL_SECONDS, PATIENCE = 2.0, 60.0
+# How often it is copied at once, where files were renamed into it meanwhile.
+COPIES = 10
 
 Look = dict[str, tuple[int, int, int]]
 
@@ -157,8 +159,9 @@ class CheckpointFolder:
                 return bool(seen)
             self._number = max(self._number + 1, step)
             folder = place / f"step-{self._number}"
-            exhaustion.with_room(self._store.make_room, lambda: self._store_copy(seen, folder, step, moving))
-            self._kept = seen
+            self._kept = exhaustion.with_room(
+                self._store.make_room, lambda: self._store_copy(seen, folder, step, moving)
+            )
             self._tell(moving)
         except NotWhole as why:
             log.info("Checkpoint put off: %s", why)
@@ -185,17 +188,11 @@ class CheckpointFolder:
                 return before, set()
             if self._ended.wait(STILL_SECONDS):
                 raise NotWhole("the program has ended")
+            opened = open_files.written_below(self._folder)
             now = look(self._folder)
-            moving = {
-                name
-                for name, file in now.items()
-                if name not in before or (file != before[name] and file[2] == before[name][2])
-            }
-            moving |= open_files.written_below(self._folder) & now.keys()
-            if not moving:
-                return now, moving
-            if time.monotonic() - began > PATIENCE:
-                return {name: file for name, file in now.items() if name not in moving}, moving
+            moving = _in_motion(before, now) | (opened & now.keys())
+            if not moving or time.monotonic() - began > PATIENCE:
+                return _without(now, moving), moving
             before = now
 
     def _tell(self, moving: set[str]) -> None:
@@ -206,11 +203,22 @@ class CheckpointFolder:
             self.problems.append(f"Checkpoints were kept without what the program never stopped writing to: {named}.")
             self._left_out |= moving
 
-    def _store_copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> None:
+    def _store_copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> Look:
+        """What is stored. A program that renames a file into the folder many times a second is waited for to pause."""
         assert self._store is not None
-        shutil.rmtree(folder, ignore_errors=True)  # half a copy, where the disk was full
-        self._copy(seen, folder, step, moving)
+        for left in reversed(range(COPIES)):
+            shutil.rmtree(folder, ignore_errors=True)  # half a copy, where the disk was full
+            try:
+                self._copy(seen, folder, step, moving)
+                break
+            except NotWhole:
+                opened = open_files.written_below(self._folder)
+                now = _without(look(self._folder), moving)
+                if not left or _in_motion(seen, now) or opened & now.keys():
+                    raise
+                seen = now
         self._store.keep(folder)
+        return seen
 
     def _copy(self, seen: Look, folder: Path, step: int, moving: set[str]) -> None:
         wrong = first_problem(seen)
@@ -227,7 +235,7 @@ class CheckpointFolder:
                 if error.errno in DISK_FULL:
                     raise
                 raise NotWhole("the program removed a file meanwhile, or put something else in its place") from None
-        if {name: file for name, file in look(self._folder).items() if name not in moving} != seen:
+        if _without(look(self._folder), moving) != seen:
             raise NotWhole("the program wrote to it meanwhile")
         with contextlib.suppress(OSError), beneath.open_file(self._history.parent, self._history.name) as source:
             (folder / HISTORY).write_bytes(source.read())
@@ -239,6 +247,19 @@ class CheckpointFolder:
         if len(content) > MANIFEST_BYTES:
             raise NotWhole(f"it holds {len(manifest)} files, too many for one checkpoint")
         (folder / MANIFEST).write_bytes(content)
+
+
+def _in_motion(before: Look, now: Look) -> set[str]:
+    """Names of what is new or was written to. What took another file's place was written before."""
+    return {
+        name
+        for name, file in now.items()
+        if name not in before or (file != before[name] and file[2] == before[name][2])
+    }
+
+
+def _without(found: Look, moving: set[str]) -> Look:
+    return {name: file for name, file in found.items() if name not in moving}
 
 
 def look(folder: Path) -> Look:
