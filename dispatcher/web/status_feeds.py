@@ -66,6 +66,7 @@ class StatusFeeds:
     _shown: dict[str, tuple[str, float]] = field(default_factory=dict, init=False)
     _progress: dict[str, PortalProgress] = field(default_factory=dict, init=False)
     _words: dict[str, tuple[PortalWord, float]] = field(default_factory=dict, init=False)
+    _away: tuple[PortalWord, float] | None = field(default=None, init=False)  # why the portal answers for no model
     _asked: dict[str, float] = field(default_factory=dict, init=False)
     _portal_due: float = field(default=_NEVER, init=False)
     _thread: threading.Thread | None = field(default=None, init=False)
@@ -82,6 +83,7 @@ class StatusFeeds:
             if rested:
                 self._facts = QueueFacts()  # what was seen then is no longer so
                 self._words.clear()
+                self._away = None
                 seen = self._passes
                 self._changed.wait_for(lambda: self._passes != seen or self.stopping.is_set(), patience)
             return self._facts, dict(self._progress)
@@ -104,7 +106,7 @@ class StatusFeeds:
         if self.portal is None:
             return NOT_TRACKED, None
         with self._changed:
-            return self._words.get(uid, (NOT_ASKED_YET, None))
+            return self._words.get(uid) or self._away or (NOT_ASKED_YET, None)
 
     def _run(self) -> None:
         while not self.stopping.is_set():
@@ -169,9 +171,11 @@ class StatusFeeds:
                 return
 
     def _hear(self, uid: str, answer: ModelStatus | PortalError) -> None:
+        word = heard(answer), self.clock()
         with self._changed:
+            self._away = word if isinstance(answer, PortalError) and answer.retryable else None
             if uid in self._shown:
-                self._words[uid] = heard(answer), self.clock()
+                self._words[uid] = word
 
     def _note(self, uid: str, message: str) -> None:
         before = self._progress.get(uid)

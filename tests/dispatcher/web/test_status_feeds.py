@@ -130,6 +130,11 @@ def test_the_portals_word_on_a_model_without_a_job_is_asked_for_and_kept_until_n
     assert room.feeds.word("model-1") == (PortalWord("Completed", "done"), 5000.0)
     assert room.feeds.word("model-2")[0] == PortalWord("", "the portal has no such model")
     assert room.feeds.word("model-3")[0] == PortalWord("", "the portal is away", answered=False)
+    assert room.feeds.word("model-4")[0] == room.feeds.word("model-3")[0], "nobody is asked for a while"
+    room.clock.advance(31)
+    room.feeds.show([("model-1", "1")])
+    room.feeds.ask_portal()
+    assert room.feeds.word("model-4") == (NOT_ASKED_YET, None), "it answers again"
     room.feeds.show((f"uid-{n}", str(n)) for n in range(500))
     assert room.feeds.word("model-1") == (NOT_ASKED_YET, None), "others are on pages now: what is kept is bounded"
     room.clock.advance(181)
