@@ -195,6 +195,8 @@ def _parsed(arguments: list[str] | None) -> argparse.Namespace:
             parser.error("KUBECONFIG is set, NAMESPACE is not: name one to make; without KUBECONFIG it is the stand-in")
         if not options.kubeconfig.is_file():
             parser.error(f"there is no kubeconfig {options.kubeconfig}")
+        if "/" not in options.trainer_image:
+            parser.error(f"{options.trainer_image}: the admission policy takes images with a slash in their name alone")
         if shutil.which("kubectl") is None:
             parser.error("kubectl is needed, and is not installed")
     return options

@@ -125,11 +125,24 @@ def test_what_is_left_behind_is_named_and_no_success(
     assert "still there: namespace/try" in capsys.readouterr().err
 
 
-def test_names_of_scenarios_are_told_apart_and_one_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--only", "deleted pods"], "there is no scenario 'deleted pods'"),
+        (["--clean"], "name it with KUBECONFIG"),
+        (["--kubeconfig", __file__], "KUBECONFIG is set, NAMESPACE is not"),
+        (["--kubeconfig", "/nowhere", "--namespace", "try"], "there is no kubeconfig /nowhere"),
+        (["--kubeconfig", __file__, "--namespace", "try", "--trainer-image", "t:1"], "images with a slash"),
+    ],
+)
+def test_a_mistake_is_one_sentence_before_anything_is_made(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
-    with pytest.raises(SystemExit):
-        program.main(["--only", "deleted pods"])
-    assert "there is no scenario 'deleted pods'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        program.main(arguments)
+    assert end.value.code == program.EXIT_NOT_BEGUN
+    assert sentence in capsys.readouterr().err.splitlines()[-1]
 
 
 @needs_kubectl
