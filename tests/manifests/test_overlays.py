@@ -93,6 +93,15 @@ def test_applying_the_manifests_ends_no_pause(variant: str) -> None:
 
 
 @every_variant
+def test_no_probe_comes_before_the_process_listens_and_none_ends_it_while_it_begins(variant: str) -> None:
+    (dispatcher,) = of_kind(variant, "Deployment")["training-dispatcher"]["spec"]["template"]["spec"]["containers"]
+    startup, ready = dispatcher["startupProbe"], dispatcher["readinessProbe"]
+    assert startup["httpGet"] == dispatcher["livenessProbe"]["httpGet"], "what is not ready is not ended for it"
+    assert 3 <= startup["initialDelaySeconds"] < ready["initialDelaySeconds"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 120
+
+
+@every_variant
 def test_a_second_apply_says_that_nothing_is_changed(variant: str) -> None:
     """kubectl compares lists as wholes: what the API server drops or fills in within one is "configured" each time."""
     for thing in rendered(variant):
