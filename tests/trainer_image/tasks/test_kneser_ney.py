@@ -143,3 +143,14 @@ def test_a_strangers_description_builds_nothing(tmp_path: Path, shapes: object) 
         predictor.build_candidate("n-grams", {"shapes": shapes})
     with pytest.raises(ValueError, match="no candidate"):
         predictor.build_candidate("trees", {"shapes": [[1, 1]]})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"), [("ends", [0, 2, 1]), ("ends", [1, 1, 2]), ("ends", [0, 1, 3]), ("following", [5, 257])]
+)
+def test_a_strangers_tables_that_point_beyond_themselves_are_refused(name: str, values: list[int]) -> None:
+    table = OrderTable(2, 2)
+    state = table.state_dict() | {"ends": torch.tensor([0, 1, 2], dtype=torch.int32)}
+    table.load_state_dict(state)
+    with pytest.raises(ValueError, match="point beyond their tables"):
+        table.load_state_dict(state | {name: torch.tensor(values, dtype=state[name].dtype)})

@@ -190,6 +190,19 @@ class OrderTable(nn.Module):
             ("backoff", contexts, torch.float32),
         ):
             self.register_buffer(name, torch.zeros(size, dtype=kind))
+        self.register_load_state_dict_post_hook(OrderTable._look_at)  # type: ignore[no-untyped-call]
+
+    def _look_at(self, keys: object) -> None:
+        """Raises ValueError for a stranger's tensors by which one context would have more pairs than there are."""
+        ends, following = self.get_buffer("ends"), self.get_buffer("following")
+        sizes = ends.diff()
+        if (
+            int(ends[0])
+            or int(ends[-1]) != len(following)
+            or not ((sizes >= 0) & (sizes <= VOCABULARY)).all()
+            or not ((following >= 0) & (following < VOCABULARY)).all()
+        ):
+            raise ValueError("its n-grams point beyond their tables")
 
     def fill(self, order: Order) -> None:
         for name, tensor in self.named_buffers():
