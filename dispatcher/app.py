@@ -32,11 +32,10 @@ from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.controller.watcher import Watcher
 from dispatcher.controller.workqueue import WorkQueue
-from dispatcher.decisions import fairness
-from dispatcher.decisions.codes import CAUSES
 from dispatcher.decisions.readers import perhaps
-from dispatcher.intake.circuit_breaker import CircuitBreaker, CircuitBreakers, Probe, State
+from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe
 from dispatcher.intake.first_answers import FirstAnswers, known_models, prove_portal, prove_queue
+from dispatcher.intake.gauges import IntakeGauges
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.pause_switch import PauseSwitch
 from dispatcher.intake.queue_readers import QueueReaders
@@ -45,11 +44,12 @@ from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.teams import TeamNetworks
+from dispatcher.loops import Loops
 from dispatcher.relay import rules
 from dispatcher.relay.listener import listen_to_trainings, open_relay, tokens_of
 from dispatcher.telemetry.job_events import JobEvents
 from dispatcher.telemetry.metrics import Metrics
-from dispatcher.web.health import Heartbeats, Readiness, loop_of
+from dispatcher.web.health import Heartbeats, Readiness
 from dispatcher.web.listen import listen
 from dispatcher.web.status_feeds import StatusFeeds
 from dispatcher.web.status_page import Process, StatusPage
@@ -77,9 +77,9 @@ class App:
         """Raises ValueError (TemplateError), ClusterForbidden and QueueForbidden for what cannot work."""
         self._settings = settings
         self._stopping = threading.Event()
-        self._died: str | None = None
         self._heartbeats = Heartbeats()
         self._metrics = Metrics()
+        self._loops = Loops(self._stopping, self._heartbeats, self._metrics)
         self._breakers = CircuitBreakers(settings.outage_pause, queues=settings.queues)
         template = factories.read_template(settings)
         factories.say_what_is_left_out(settings, template)
@@ -269,7 +269,7 @@ class App:
             relay.finish(_LAST_ANSWERS)
         for server in servers:
             server.stop()
-        if self._died:
+        if self._loops.died:
             return EXIT_LOOP_DIED
         log.info("Stopped; running Jobs continue")
         return 0
@@ -278,14 +278,14 @@ class App:
         settings = self._settings
         for kind in ("jobs", "pods"):
             watcher = Watcher(kind, self._cluster, self._cache, settings.resync, self._stopping, self._metrics)
-            self._start(f"watch-{kind}", watcher.run)
+            self._loops.start(f"watch-{kind}", watcher.run)
         # Adopt what runs before the first message is received (F9).
         while not self._stopping.is_set() and not self._cache.wait_ready(0.5):
             continue
         names = [f"reconcile-{number}" for number in range(settings.report_concurrency)]
-        reconcilers = [self._start(name, self._reconciler.run) for name in names]
-        events = self._start("events", self._events.run)
-        self._start("mend", self._repair.run)
+        reconcilers = [self._loops.start(name, self._reconciler.run) for name in names]
+        events = self._loops.start("events", self._events.run)
+        self._loops.start("mend", self._repair.run)
         gauges = JobGauges(
             self._cache,
             self._reconciler.summaries,
@@ -295,12 +295,12 @@ class App:
             tracking=self._portal is not None,
             queues=self._queues,
         )
-        self._start("gauges", gauges.run)
+        self._loops.start("gauges", gauges.run)
         if not settings.kueue_queue:
             self._launcher.look_for_kueue()
-        self._start("pause", self._switch.run)
-        self._start("readers", self._readers.run)
-        intake = self._start("intake", self._take_in)
+        self._loops.start("pause", self._switch.run)
+        self._loops.start("readers", self._readers.run)
+        intake = self._loops.start("intake", self._take_in)
         self._stopping.wait()
         deadline = time.monotonic() + settings.shutdown_grace
         intake.join(settings.shutdown_grace)
@@ -345,58 +345,15 @@ class App:
     def _connect_metrics(self) -> None:
         """The gauges that are read at each scrape; the loop `gauges` sets the others."""
         metrics, settings = self._metrics, self._settings
-        metrics.max_active_jobs.set(settings.max_active_jobs)
+        IntakeGauges(self._breakers, self._lanes, self._cache.unfinished_by_queue, settings.max_active_jobs).connect(
+            metrics
+        )
         metrics.other_readers.set_function(lambda: self._readers.running)
         metrics.work_queue.set_function(lambda: len(self._work))
         metrics.loop_silent.labels("launch").set_function(lambda: self._heartbeats.silence("launch"))
-        for cause in CAUSES:
-            metrics.pauses(cause, functools.partial(self._is_out_of_reach, cause))
-            for state in State:
-                metrics.breaker_is(cause, state, functools.partial(self._breaker_is, cause, state))
-        for queue in settings.queues:
-            metrics.queue_received.labels(queue)
-            metrics.queue_active_jobs.labels(queue).set_function(functools.partial(self._active, queue))
-            metrics.queue_room.labels(queue).set_function(functools.partial(self._room, queue))
-            paused = functools.partial(_is_not_closed, self._breakers.queue(queue))
-            metrics.queue_paused.labels(queue).set_function(paused)
-        metrics.pauses("full", lambda: not any(map(self._room, settings.queues)))
         metrics.pauses("starting", lambda: not self._cache.ready or not self._switch.is_known)
         metrics.pauses("operator", lambda: self._switch.pause is not None)
         metrics.pauses("api_key", lambda: self._portal is not None and not settings.api_key)
-
-    def _active(self, queue: str) -> int:
-        return fairness.own(self._lanes, self._cache.unfinished_by_queue())[queue]
-
-    def _room(self, queue: str) -> int:
-        active = self._cache.unfinished_by_queue()
-        return fairness.rooms(self._lanes, active, self._settings.max_active_jobs)[queue]
-
-    def _is_out_of_reach(self, cause: str) -> bool:
-        return any(map(_is_not_closed, self._breakers.of(cause)))
-
-    def _breaker_is(self, cause: str, state: State) -> bool:
-        """Of several queues as the worst of them is."""
-        found = {breaker.state for breaker in self._breakers.of(cause)}
-        return next(worst for worst in (State.OPEN, State.HALF_OPEN, State.CLOSED) if worst in found) is state
-
-    def _start(self, name: str, loop: Callable[[Callable[[], None]], None]) -> threading.Thread:
-        """Run a loop in a thread. A loop that dies ends the process: half a dispatcher is worse than none."""
-
-        def supervised() -> None:
-            try:
-                loop(self._heartbeats.beat(name))
-                if self._stopping.is_set():
-                    return
-                log.critical("The loop %s returned unexpectedly; ending the process", name)
-            except BaseException:
-                log.critical("The loop %s died; ending the process", name, exc_info=True)
-            self._died = name
-            self._stopping.set()
-
-        self._metrics.loop_silent.labels(loop_of(name)).set_function(lambda: self._heartbeats.silence(loop_of(name)))
-        thread = threading.Thread(target=supervised, name=name, daemon=True)
-        thread.start()
-        return thread
 
     def _probe_portal(self, model_id: str) -> None:
         """Ask for the status of the model that met the outage: any real answer ends it."""
@@ -427,7 +384,3 @@ class App:
             return
         log.info("%s: no more messages are received; finishing those in flight", signal.Signals(number).name)
         self._stopping.set()
-
-
-def _is_not_closed(breaker: CircuitBreaker) -> bool:
-    return breaker.state is not State.CLOSED

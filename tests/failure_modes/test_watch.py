@@ -18,6 +18,7 @@ from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUna
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.watcher import Watcher
+from dispatcher.loops import Loops
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.health import HealthServer, Heartbeats, Readiness
@@ -166,18 +167,16 @@ def test_f14_one_bad_object_does_not_stop_the_others() -> None:
 
 def test_f14_a_loop_that_dies_ends_the_process_and_kubernetes_starts_the_next() -> None:
     """The container's restart is the supervision: half a dispatcher would be worse than none."""
-    from dispatcher.app import EXIT_LOOP_DIED, App
+    from dispatcher.app import EXIT_LOOP_DIED
 
-    app = App.__new__(App)
-    app._stopping, app._died, app._heartbeats = threading.Event(), None, Heartbeats()
-    app._metrics = Metrics()
+    loops = Loops(threading.Event(), Heartbeats(), Metrics())
 
     def broken(alive: Any) -> None:
         raise RuntimeError("a defect")
 
-    app._start("watch-jobs", broken).join(10)
-    assert app._stopping.is_set()
-    assert app._died == "watch-jobs"
+    loops.start("watch-jobs", broken).join(10)
+    assert loops.stopping.is_set()
+    assert loops.died == "watch-jobs"
     assert EXIT_LOOP_DIED != 0
 
 
