@@ -15,7 +15,7 @@ GROWS_BEFORE = 0.75
 # after which the others have said it.
 WARM_UP, SURE_SHARE = 3, 0.1
 # A candidate that takes no more than this share of the budget is fitted once more, however late it is.
-LITTLE = 0.02
+LITTLE = 0.05
 # Time for a refit of the network is set aside only where its search has so large a share of its epochs all the same:
 # what has seen its rows a few times gains more by seeing them more often than by a few rows more.
 LEAST_BESIDE_REFIT = 0.5

@@ -89,10 +89,12 @@ def choose(
 def _measured(
     problem: Problem, sizes: Sequence[NetworkSize], plan_for: Callable[[Recipe], Plan], world: int
 ) -> tuple[str, list[str]]:
-    chosen, told = sizes[0].name, []
+    chosen, told, epochs = sizes[0].name, list[str](), math.inf
     for size in sizes:
         problem.resize(size.name)
         plan = plan_for(problem.recipe)
+        if epochs < min(size.enough, plan.recipe.epochs):
+            break  # no larger one has more of them: measuring it would only cost time
         try:
             epochs = epochs_in(problem, plan, world)
         except Exception as error:

@@ -114,7 +114,9 @@ def augmentation(network: str, mirror: bool) -> Augmentation:
     """How training images are changed at random. network: its name.
 
     What is seen a few times is not learned by heart: on drawn letters, shapes and textures the small network came to
-    0.945, 0.47 and 0.79 in 8 to 10 epochs of moved images, to 0.941, 0.36 and 0.34 where they were turned, too.
+    0.945, 0.47 and 0.79 in 8 to 10 epochs of moved images, to 0.941, 0.36 and 0.34 where they were turned, too. Of 434
+    coloured shapes of five kinds at any place, turn and size, images that stay as they are were learned by heart in 16
+    epochs (loss 0.31, validation at chance); moved ones came to 0.36 in 24, and were still getting better.
     """
     if network in ("fast", "small"):
         return Augmentation(rotation=0, shift=0.08, zoom=0, light=0, mirror=mirror)
