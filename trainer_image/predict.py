@@ -16,6 +16,7 @@ from trainer_image.errors import UsageError, shown
 from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.tasks import plugins
+from trainer_image.tasks.base import scored
 
 
 def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
         header, cells = predictor.predictions(outputs)
         result: dict[str, Any] = {"task": description["task"], "rows": len(rows.names)}
         if rows.labelled:
-            result["metrics"] = predictor.score(outputs, rows.tensors)
+            result["metrics"] = scored(predictor, outputs, rows.tensors)
         if rows.notes:
             result["notes"] = list(rows.notes)
     lines = ([name, *line] for name, line in zip(rows.names, cells, strict=True))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from trainer_image.tasks.base import Batch, Metric, Predictor, rows_in, take
+from trainer_image.tasks.base import Batch, Metric, Predictor, rows_in, scored, take
 
 # Rows that are looked at, evenly spaced: beyond, a figure hardly changes.
 MOST_ROWS = 20_000
@@ -63,7 +63,7 @@ class _Judge:
     def __call__(self, weights: Weights, rows: Tensor) -> float:
         parts = [self._outputs[name][rows] for name in weights]
         mixed = self._predictor.blend(parts, list(weights.values())) if len(parts) > 1 else parts[0]
-        value = self._predictor.score(mixed, take(self._split, rows)).get(self._metric.name, math.nan)
+        value = scored(self._predictor, mixed, take(self._split, rows)).get(self._metric.name, math.nan)
         if math.isnan(value):
             return -math.inf
         return value if self._metric.higher_is_better else -value

@@ -26,7 +26,7 @@ from trainer_image.engine.step import evaluate
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
-from trainer_image.tasks.base import Json, Problem, restored, rows_in
+from trainer_image.tasks.base import Json, Problem, restored, rows_in, scored
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
 
@@ -262,7 +262,7 @@ class Contest:
         """Its figure on the validation split; what predicts no numbers sits out."""
         outputs = self._of(entry.name)
         if torch.isfinite(outputs).all():
-            figures = self._problem.predictor.score(outputs, self._problem.splits["validation"])
+            figures = scored(self._problem.predictor, outputs, self._problem.splits["validation"])
             entry.validation = figures.get(self._problem.selection.name)
             return
         entry.chosen, entry.note = None, "It predicts what is no number."

@@ -33,7 +33,7 @@ from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
-from trainer_image.tasks.base import Figures, Problem, rows_in
+from trainer_image.tasks.base import Figures, Problem, rows_in, scored
 from trainer_image.tasks.metrics import first
 
 log = logging.getLogger(__name__)
@@ -333,7 +333,7 @@ class Engine:
         self._pace.until(self._phase_ends)
         if not torch.isfinite(outputs).all():
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
-        figures = self.problem.predictor.score(outputs, split)
+        figures = scored(self.problem.predictor, outputs, split, self.problem.selection)
         # A figure may have no meaning for these rows: then the last epoch is as good as any.
         value = figures.get(self.problem.selection.name)
         if value is None or at.best is None or self.problem.selection.better(value, at.best):

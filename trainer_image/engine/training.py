@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks import plugins
-from trainer_image.tasks.base import Figures, Problem, Recipe
+from trainer_image.tasks.base import Figures, Problem, Recipe, scored
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
 
@@ -106,7 +107,7 @@ def _train(inputs: RunInputs) -> RunResult:
         torch.set_num_threads(usable_cpus())
         outputs = fitted.published.outputs(problem.splits["test"], device)
         name = problem.headline.name
-        tested = first(name, problem.predictor.score(outputs, problem.splits["test"]))
+        tested = first(name, scored(problem.predictor, outputs, problem.splits["test"]))
         phases["test"] = time.monotonic() - at
         at = time.monotonic()
         baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
@@ -123,7 +124,9 @@ def _train(inputs: RunInputs) -> RunResult:
     again = looking.repeated_rows(problem, fitted, outputs)
     importance = looking.importance(problem, fitted, plan, device)
     groups = numbers_of(problem.test_groups)
-    intervals, resamples = bootstrap(problem.predictor.score, outputs, problem.splits["test"], tested, groups=groups)
+    intervals, resamples = bootstrap(
+        partial(scored, problem.predictor), outputs, problem.splits["test"], tested, groups=groups
+    )
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
     pictures = mistakes.named(problem, findings)
     phases["report"] = time.monotonic() - at

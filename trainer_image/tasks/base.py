@@ -12,6 +12,7 @@ moves tensors, opens no checkpoint, reads no environment and takes no random num
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from torch import Tensor, nn
 
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import group_numbers
+from trainer_image.errors import ConfigInvalid, UserCodeFailed
 from trainer_image.limits import Limits
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
@@ -345,6 +347,27 @@ def matrices_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> l
     ]
 
 
+def checked_params(kind: type[T], given: Mapping[str, Any]) -> T:
+    """`custom.params` as this dataclass: its fields' types, bounds (`Annotated[int, Field(ge=1)]`) and defaults.
+
+    Raises ConfigInvalid, which names the parameter, for one that is unknown, missing or of another kind, and for what
+    `__post_init__` raises as ValueError.
+    """
+    try:
+        [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([dict(given)]))  # type: ignore[valid-type]
+    except ValidationError as error:
+        *_, last = error.errors()
+        name = ".".join(map(str, ("custom", "params", *last["loc"][1:])))
+        if last["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            raise ConfigInvalid(
+                f"Invalid configuration: {name}: unknown; known are {', '.join(kind.__dataclass_fields__)}"  # type: ignore[attr-defined]
+            ) from None
+        said = last["msg"].removeprefix("Value error, ").rstrip(".")
+        held = "" if last["type"] in ("missing", "missing_argument", "value_error") else f"; it is {last['input']!r}"
+        raise ConfigInvalid(f"Invalid configuration: {name}: {said[:1].lower()}{said[1:]}{held}") from None
+    return cast("T", made)
+
+
 def restored(kind: type[T], value: Any) -> T:
     """The dataclass, and those within it, of which `asdict` made this JSON; or another type, `tuple[str, ...]` say.
 
@@ -360,6 +383,35 @@ def restored(kind: type[T], value: Any) -> T:
         place = ".".join(map(str, last["loc"][1:]))
         raise ValueError(f"{kind.__name__}: {last['msg'].lower()}" + (f" '{place}'" if place else "")) from None
     return cast("T", made)
+
+
+def scored(predictor: Predictor, outputs: Tensor, batch: Batch, chooses: Metric | None = None) -> Figures:
+    """`predictor.score`, as numbers: a plug-in's may be tensors of one value.
+
+    chooses: the figure that weights are chosen by, which must not be NaN: nothing would ever be better than it.
+    Raises UserCodeFailed for what is no figure.
+    """
+    figures = predictor.score(outputs, batch)
+    said = f"{type(predictor).__module__}:{type(predictor).__qualname__}.score returned"
+    if not isinstance(figures, Mapping):
+        raise UserCodeFailed(f"{said} {_kind(figures)}; a dict of names and numbers is expected")
+    numbers: Figures = {}
+    for name, value in figures.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise UserCodeFailed(f"{said} {_kind(value)} as '{name}'; a figure is one number, or left out") from None
+    if chooses and math.isnan(numbers.get(chooses.name, 0.0)):
+        raise UserCodeFailed(
+            f"{said} NaN as '{chooses.name}', by which weights are chosen, for {rows_in(batch)} rows whose outputs are "
+            "all numbers; a figure that has no meaning for these rows is left out"
+        )
+    return numbers
+
+
+def _kind(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
 
 
 def rows_in(batch: Batch) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -26,36 +27,27 @@ from trainer_image.tasks.base import (
     Rows,
     Task,
     TaskSettings,
+    checked_params,
 )
 
 METRICS = {name: Metric(name, higher_is_better=False) for name in ("mase", "mae", "rmse")}
+
+
+Steps = Annotated[int, Field(ge=1, le=10_000)]
 
 
 @dataclass(frozen=True)
 class Params:
     """custom.params. window: steps that the network sees; season: steps after which the series repeats itself."""
 
-    horizon: int = 12
-    season: int = 12
-    window: int = 36
+    horizon: Steps = 12
+    season: Steps = 12
+    window: Steps = 36
     time: str | None = None
 
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Params:
-        """Raises ConfigInvalid: the trainer hands over whatever the configuration says."""
-        known = cls.__dataclass_fields__
-        for name, value in given.items():
-            path = f"Invalid configuration: custom.params.{name}"
-            if name not in known:
-                raise ConfigInvalid(f"{path}: unknown; known are {', '.join(known)}")
-            if name == "time" and not isinstance(value, str):
-                raise ConfigInvalid(f"{path}: must be a column's name; it is {value!r}")
-            if name != "time" and not (type(value) is int and 1 <= value <= 10_000):
-                raise ConfigInvalid(f"{path}: must be a whole number from 1 to 10000; it is {value!r}")
-        params = cls(**given)
-        if params.window < params.season:
-            raise ConfigInvalid("Invalid configuration: custom.params.window: must not be shorter than season")
-        return params
+    def __post_init__(self) -> None:
+        if self.window < self.season:
+            raise ValueError("window must not be shorter than season")
 
 
 class Forecasting(Task):
@@ -68,13 +60,13 @@ class Forecasting(Task):
             raise ConfigInvalid("Invalid configuration: data.target: name the column to forecast")
         if settings.metric not in ("auto", *METRICS):
             raise ConfigInvalid(f"Invalid configuration: train.metric: must be auto or one of {', '.join(METRICS)}")
-        Params.of(settings.params)
+        checked_params(Params, settings.params)
 
     def prepare(self, data: Path, settings: TaskSettings) -> Problem:
         return ForecastingProblem(data, settings)
 
     def restore(self, description: Json) -> Predictor:
-        params = Params.of({k: v for k, v in description["params"].items() if v is not None})
+        params = checked_params(Params, description["params"])
         return Forecaster(params, str(description["target"]), float(description["scale"]), int(description["width"]))
 
 
@@ -130,7 +122,7 @@ class Forecaster(Predictor):
 class ForecastingProblem(Problem):
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         assert settings.target is not None  # `check` has seen to it
-        self.params = params = Params.of(settings.params)
+        self.params = params = checked_params(Params, settings.params)
         series = read(data, settings.target, params.time)
         values, steps = series.values, len(series.values)
         validation, test = backtest(steps, params.window, params.horizon)

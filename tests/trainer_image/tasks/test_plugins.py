@@ -6,9 +6,12 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
 from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors
@@ -17,6 +20,7 @@ from trainer_image.engine.training import check_config, train, validate_dataset
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks import plugins, registry
+from trainer_image.tasks.base import checked_params
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
 PLUGIN = """
@@ -237,6 +241,71 @@ def test_an_exception_of_the_task_is_one_sentence_and_its_traceback_is_in_the_lo
     assert told.value.sentence.startswith(f"The task {module}:Own failed: {line}")
     assert "\n" not in told.value.sentence
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ("{'log_loss': float('nan')}", "NaN as 'log_loss', by which weights are chosen, for "),
+        ("None", "NoneType; a dict of names and numbers is expected"),
+        ("{'log_loss': outputs}", "as 'log_loss'; a figure is one number, or left out"),
+        ("{'log_loss': 'good'}", "str as 'log_loss'"),
+    ],
+)
+def test_what_a_score_returns_that_is_no_figure_is_told_at_the_first_epoch(
+    register: Register, tmp_path: Path, returned: str, told: str
+) -> None:
+    module = register(plugin(f"problem.predictor.score = lambda outputs, batch: {returned}"))
+    inputs = run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}"))
+    with pytest.raises(errors.UserCodeFailed) as failed:
+        train(inputs)
+    assert told in failed.value.sentence
+    assert ".score returned" in failed.value.sentence
+
+
+def test_a_score_of_tensors_is_as_good_as_one_of_numbers(register: Register, tmp_path: Path) -> None:
+    module = register(
+        plugin(
+            "score = problem.predictor.score; import torch; problem.predictor.score = lambda outputs, batch: "
+            "{name: torch.tensor(value) for name, value in score(outputs, batch).items()}"
+        )
+    )
+    train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}")))
+    assert isinstance(json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]["accuracy"], float)
+
+
+@dataclass(frozen=True)
+class _Params:
+    window: Annotated[int, Field(ge=1, le=100)]
+    horizon: int = 1
+    name: str | None = None
+    sizes: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.horizon > self.window:
+            raise ValueError("horizon must not be longer than window")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "custom.params.window: field required"),
+        ({"window": "3"}, "custom.params.window: input should be a valid integer; it is '3'"),
+        ({"window": True}, "custom.params.window: input should be a valid integer; it is True"),
+        ({"window": 0}, "custom.params.window: input should be greater than or equal to 1; it is 0"),
+        ({"window": 3, "colour": 1}, "custom.params.colour: unknown; known are window, horizon, name, sizes"),
+        ({"window": 3, "horizon": 4}, "custom.params: horizon must not be longer than window"),
+        ({"window": 3, "sizes": [1, "a"]}, "custom.params.sizes.1: input should be a valid integer; it is 'a'"),
+    ],
+)
+def test_a_parameter_of_another_kind_is_named_with_what_would_be_right(given: dict[str, object], told: str) -> None:
+    with pytest.raises(errors.ConfigInvalid) as refused:
+        checked_params(_Params, given)
+    assert refused.value.sentence.startswith(f"Invalid configuration: {told}")
+
+
+def test_parameters_become_the_dataclass_with_its_defaults() -> None:
+    assert checked_params(_Params, {"window": 3, "sizes": [1, 2]}) == _Params(3, 1, None, (1, 2))
 
 
 def test_an_error_that_the_task_means_is_passed_on_as_it_is(register: Register, tmp_path: Path) -> None:
