@@ -417,3 +417,17 @@ def test_kubectl_describe_lists_the_events_of_a_job(stage: Stage) -> None:
         "Warning Failed: DatasetInvalid: Invalid dataset: train.csv: it is empty. To train it again, set the model to"
         " Reconfigure at the portal, then put the request on the queue again (reported)",
     ]
+
+
+def test_a_request_for_more_gpus_than_any_node_has_is_told_with_the_largest_where_nodes_may_be_listed(
+    stage: Stage,
+) -> None:
+    """The stand-in lets everybody list nodes unless that is denied; the right is optional."""
+    stage.settings["MAX_GPUS"] = "99"
+    stage.start()
+    model = stage.submit("runs", resources={"gpus": 99})
+    stage.wait(lambda: "it asks for 99 of nvidia.com/gpu, and the largest node has " in stage.message(model))
+    assert "ok   sizes of nodes: may be listed" in stage.cli("check")[1]
+    stage.cluster.deny({"verb": "list", "resource": "nodes"})
+    assert "and no node that it may use has so many" in stage.cli("explain", model)[1]
+    assert "--   sizes of nodes: not known: the right to list nodes is optional" in stage.cli("check")[1]

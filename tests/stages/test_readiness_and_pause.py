@@ -142,3 +142,5 @@ def test_a_dispatcher_of_another_namespace_on_the_same_queue_is_named(stage: Sta
     stage.wait(lambda: f"perhaps a dispatcher of namespace {other}, which reads this queue" in stage.log(), 40)
     assert stage.status(model) == "Processing"
     assert f"WARN readers of the queue: dispatchers of namespace {other}" in stage.cli("check")[1]
+    for command in ("status", "explain"):
+        assert f"perhaps a dispatcher of namespace {other}, which reads this queue" in stage.cli(command, model)[1]
