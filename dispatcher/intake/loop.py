@@ -1,7 +1,7 @@
 """Queue → decode → launch → delete, requeue or dead-letter. One message never decides about another.
 
-Step 1 (receive) and step 6 (delete) of the launch; the steps between are the launcher's. A crash anywhere here: the
-message is redelivered and the launcher finds how far it had come.
+Step 1 (receive, in receiving.py) and step 6 (delete) of the launch; the steps between are the launcher's. A crash
+anywhere here: the message is redelivered and the launcher finds how far it had come.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster.errors import ClusterError, ObjectConflict, ObjectInvalid, ObjectNotFound, RequestDenied
 from dispatcher.config.settings import Settings
-from dispatcher.decisions import fairness
 from dispatcher.decisions.admission import Action, Decision, JobEffect, MessageEffect
-from dispatcher.decisions.fairness import Lane, Turns
+from dispatcher.decisions.fairness import Lane
 from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe
+from dispatcher.intake.receiving import Receiving
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
-from dispatcher.queue.messages import MAX_BATCH, QueueError, QueueMessage, QueuePair
+from dispatcher.queue.messages import QueueError, QueueMessage, QueuePair
 from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.storage.errors import StorageError
 from dispatcher.telemetry import logs
@@ -92,11 +92,11 @@ class Intake:
     expect: Callable[[str, str], None] = lambda job, queue: None
 
     _answers: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)  # for which models the portal has one
-    _turns: Turns = field(default_factory=Turns, init=False)
-    _full: set[str] = field(default_factory=set, init=False)  # queues that have no room
     _in_flight: dict[Future[None], QueueMessage] = field(default_factory=dict, init=False)
-    _receiving: bool = field(default=False, init=False)  # until what was received is in flight
     _failures: dict[str, int] = field(default_factory=dict, init=False)  # by message id, the latest last
+
+    def __post_init__(self) -> None:
+        self._receiving = Receiving(self.queues, self.breakers, self.metrics, self.settings, self.active, self.holds)
 
     def run(self, alive: Callable[[], None]) -> None:
         """Receive until `stopping`; then finish or requeue the messages in flight."""
@@ -116,7 +116,7 @@ class Intake:
                 received = self._receive(len(in_flight))
                 for message in received:
                     in_flight[pool.submit(self.handle, message)] = message
-                self._receiving = False
+                self._receiving.is_under_way = False
                 if received:
                     empty = 0
                     continue
@@ -133,52 +133,10 @@ class Intake:
 
     def in_hand(self) -> int:
         """How many messages are received and not settled; one more while some may just be received."""
-        return self._receiving + sum(not future.done() for future in tuple(self._in_flight))
+        return self._receiving.is_under_way + sum(not future.done() for future in tuple(self._in_flight))
 
     def _receive(self, in_flight: int) -> list[QueueMessage]:
-        """Some messages of the first queue that has any, in the order of whose turn it is."""
-        in_hand = Counter(message.queue for message in self._in_flight.values())
-        rooms = fairness.rooms([*self.queues], in_hand + Counter(self.active()), self.settings.max_active_jobs)
-        self._tell_full(rooms)
-        # At most two messages for each thread: what waits here is hidden from other dispatchers.
-        most = min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight)
-        for lane in self._turns.order([*self.queues]):
-            room = min(most, rooms[lane.name])
-            limit = self.breakers.limit(room, lane.name, in_flight, in_hand[lane.name])
-            if limit <= 0:
-                continue
-            # First this, then the question: whoever pauses meanwhile finds one in hand or no message received.
-            self._receiving = True
-            if self.holds():
-                break
-            if messages := self._receive_from(self.queues[lane], limit):
-                self._turns = self._turns.took(lane, len(messages))
-                self.metrics.queue_received.labels(lane.name).inc(len(messages))
-                return messages
-        return []
-
-    def _receive_from(self, pair: QueuePair[Queue], most: int) -> list[QueueMessage]:
-        breaker = self.breakers.queue(pair.name)
-        try:
-            messages = pair.requests.receive(most, self.settings.visibility_timeout)
-        except QueueError as error:
-            breaker.trip(str(error), pair.requests.depth, what="receive")
-            return []
-        breaker.record_success("receive")
-        for message in messages:
-            message.queue = pair.name
-        return messages
-
-    def _tell_full(self, rooms: Mapping[str, int]) -> None:
-        full = {name for name, room in rooms.items() if room <= 0}
-        for name in sorted(full ^ self._full):
-            if len(rooms) == 1:
-                why = "waits: MAX_ACTIVE_JOBS unfinished Jobs exist" if full else "continues: Jobs have ended"
-                log.info("Intake %s", why)
-            else:
-                why = "waits: no more of its Jobs may be unfinished" if name in full else "continues: Jobs have ended"
-                log.info("Intake from queue %s %s", name, why)
-        self._full = full
+        return self._receiving.receive(in_flight, Counter(message.queue for message in self._in_flight.values()))
 
     def _pair(self, message: QueueMessage) -> QueuePair[Queue]:
         """Where it was received."""
