@@ -219,9 +219,9 @@ def test_f18_nothing_is_cleaned_up_before_the_portal_has_acknowledged() -> None:
     undisturbed(world)
     live(world, process)
     world.check_end()
-    assert world.models["1"].message.startswith(
-        "Invalid dataset: train.csv: empty. To train it again, set the model to"
-    )
+    # After hours of 5xx it may be its words: each try begins with the next of the texts, the last the code alone.
+    said = ("Invalid dataset: train.csv: empty. To train it again, set the model to", "DatasetInvalid")
+    assert world.models["1"].message.startswith(said)
 
 
 def test_f18_the_reason_outlives_a_pod_that_was_collected_early() -> None:
@@ -234,9 +234,9 @@ def test_f18_the_reason_outlives_a_pod_that_was_collected_early() -> None:
         world._remove_pod(pod)
     undisturbed(world)
     live(world, process)
-    assert world.models["1"].message.startswith(
-        "Invalid dataset: train.csv: empty. To train it again, set the model to"
-    )
+    # After hours of 5xx it may be its words: each try begins with the next of the texts, the last the code alone.
+    said = ("Invalid dataset: train.csv: empty. To train it again, set the model to", "DatasetInvalid")
+    assert world.models["1"].message.startswith(said)
 
 
 def test_f18_a_finished_job_that_is_gone_is_not_made_again() -> None:
