@@ -69,7 +69,7 @@ bench: $(INSTALLED) $(AZURITE) ## how many requests a second become Jobs, beside
 scale: $(INSTALLED) $(AZURITE) ## memory, CPU and calls of a dispatcher beside 100 to 10,000 trainings (KUBECONFIG=F NAMESPACE=N: on a cluster)
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
-quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz, and rank ours on tables; fails under a gate (an hour on two cores, and 30 s a table)
+quality: $(INSTALLED) ## train every built-in task beside scikit-learn's best and xz, and rank ours among plain rivals; fails under a gate, or where ours is not first (an hour and a half on two cores)
 	@$(PIP) install --require-hashes --no-deps --requirement requirements/quality.txt
 	@$(BIN)/python -m benchmarks.quality $(ARGS)
 

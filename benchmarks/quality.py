@@ -1,11 +1,11 @@
 """The quality table: our models beside scikit-learn's best on the same folds. Exits 1 when a gate is missed, or where
-ours is not first among the rivals on tables (benchmarks/ranking.py) or images (benchmarks/ranking_images.py).
+ours is not first among the rivals on tables, images and texts (benchmarks/ranking).
 
 make quality                             15 folds of each table and image set, 5 of the chunks, sources once
 make quality ARGS=--quick                3 folds of each, 2 of the chunks
 make quality ARGS=--development          the sets that presets are chosen on; no gates
 make quality ARGS="--only wine"          one set, or one set of a ranking
-make quality ARGS="--rank --seconds 60"  the rankings alone, with so many seconds a set for ours
+make quality ARGS="--rank --seconds 60"  the rankings alone, ours with so many seconds a set; `--resume FILE`: in parts
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ from benchmarks.quality_texts import (
     standard_library,
     standard_library_chunks,
 )
-from benchmarks.ranking import rank
-from benchmarks.ranking_images import image_sets, rank_images
-from benchmarks.ranking_tables import tables
+from benchmarks.ranking.__main__ import every, options, ranking
 from trainer_image.config.model_config import parse_config
 from trainer_image.contract import RunInputs
 from trainer_image.engine.training import train
@@ -184,33 +182,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="auto", choices=("auto", "fast", "best"))
     parser.add_argument("--budget", default="15m", metavar="TIME", help="the language model's train.time_budget (15m)")
     parser.add_argument("--rank", action="store_true", help="the rankings alone")
-    parser.add_argument("--seconds", type=float, default=30.0, help="ours has for each ranked set (30)")
-    parser.add_argument("--only", action="append", default=[], metavar="SET", help="only this set; may be repeated")
-    options = parser.parse_args(arguments)
-    quick, preset = options.quick, options.preset
-    kind = development if options.development else gated
+    options(parser)
+    given = parser.parse_args(arguments)
+    quick, preset = given.quick, given.preset
+    kind = development if given.development else gated
     lines = {data.name: partial(of_set, data, quick, preset) for data in kind()}
-    if options.development:
+    if given.development:
         lines["package chunks"] = lambda: of_chunks("package chunks", development_chunks(), None, quick, preset)
         lines["package sources"] = lambda: of_sources(
-            "package sources", development_sources(), False, preset, options.budget
+            "package sources", development_sources(), False, preset, given.budget
         )
     else:
         lines["stdlib chunks"] = lambda: of_chunks("stdlib chunks", standard_library_chunks(), 0.73, quick, preset)
-        lines["stdlib bytes"] = lambda: of_sources("stdlib bytes", standard_library(), True, preset, options.budget)
-    ranked = {} if options.development else {table.name: table for table in tables()}
-    pictured = {} if options.development else {images.name: images for images in image_sets()}
-    known = [*lines, *ranked, *pictured]
-    unknown = set(options.only) - set(known)
-    if unknown:
+        lines["stdlib bytes"] = lambda: of_sources("stdlib bytes", standard_library(), True, preset, given.budget)
+    known = list(lines)
+    if not given.development:
+        known += dict.fromkeys(name for each in every() for name in (each.name, each.group))
+    if unknown := set(given.only) - set(known):
         parser.error(f"no set is named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
-    wanted = options.only or known
-    chosen = [] if options.rank else [line for name, line in lines.items() if name in wanted]
+    chosen = [] if given.rank else [line for name, line in lines.items() if not given.only or name in given.only]
     passed = measure(chosen) if chosen else True
-    if among := [table for name, table in ranked.items() if name in wanted]:
-        passed &= rank(among, options.seconds)
-    if shown := [images for name, images in pictured.items() if name in wanted]:
-        passed &= rank_images(shown, options.seconds)
+    if not given.development:
+        passed &= ranking(given.only, given.seconds, given.resume)
     return 0 if passed else 1
 
 

@@ -416,8 +416,8 @@ def model(task: str) -> Model:
     from trainer_image.tasks.language.task import LanguagePredictor
     from trainer_image.tasks.tabular.columns import CategoryColumn, DateColumn, NumberColumn, Preprocessing
     from trainer_image.tasks.tabular.network import TabularSizes
+    from trainer_image.tasks.tabular.predictor import TabularPredictor
     from trainer_image.tasks.tabular.target import ClassTarget, ValueTarget
-    from trainer_image.tasks.tabular.task import TabularPredictor
     from trainer_image.tasks.text.network import TextSizes
     from trainer_image.tasks.text.task import TextPredictor
 

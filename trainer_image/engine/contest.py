@@ -149,9 +149,14 @@ class Contest:
         self._record({"phase": "candidate", **{key: value for key, value in asdict(entry).items() if key in SAID}})
 
     @staticmethod
-    def seconds(at: Position, *, fitted: bool = False) -> float:
-        """What all fits have taken; fitted: those that left a model."""
-        return float(sum(entry["seconds"] for entry in at.candidates if entry["chosen"] is not None or not fitted))
+    def seconds(at: Position) -> float:
+        """What all fits have taken."""
+        return float(sum(entry["seconds"] for entry in at.candidates))
+
+    @staticmethod
+    def again(at: Position) -> float:
+        """What those that left a model would take, fitted once more to as many rows."""
+        return float(sum(entry["again"] for entry in at.candidates if entry["chosen"] is not None))
 
     # In checkpoints.
 
@@ -223,8 +228,7 @@ class Contest:
         name, began = candidate.name, time.monotonic()
         self._inputs.progress(Progress(f"Fitting a candidate: {name}", 0))
         allowance = Allowance(seconds, usable_cpus(), self._plan.seed, self._inputs.stop, self._watchdog.beat)
-        candidate.note = ""
-        fitted = None
+        candidate.note, candidate.again, fitted = "", None, None
         threads = torch.get_num_threads()
         try:
             # The network's training draws the same numbers whether or not there are candidates.
@@ -240,7 +244,9 @@ class Contest:
             candidate.note = f"It failed ({raised.sentence(raised.of(error), raised.last_in_package(package))})."
         finally:
             torch.set_num_threads(threads)
-            entry.seconds = round(entry.seconds + time.monotonic() - began, 3)
+            took = time.monotonic() - began
+            entry.seconds = round(entry.seconds + took, 3)
+            entry.again = round(took if candidate.again is None else min(took, candidate.again), 3)
         if fitted is None and self._inputs.stop.is_set():
             self._terminate()
         entry.note = candidate.note or ("" if fitted else "It sat out.")

@@ -160,7 +160,7 @@ class Engine:
         """When the search has to be over, by what is known by now of what comes after it."""
         at, contest = self.state.at, self._contest
         self._budget = replace(self._budget, testing=contest.testing())
-        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.seconds(at, fitted=True))
+        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.again(at))
 
     def _refit(self) -> None:
         """What is published, once more on training and validation rows together."""
@@ -349,7 +349,7 @@ class Engine:
         left = self._budget.total - self._seconds()
         at.again = []
         for entry in at.candidates:
-            seconds = entry["seconds"] * self._budget.growth
+            seconds = entry["again"] * self._budget.growth
             if entry["name"] in at.weights and seconds <= max(left, LITTLE * self.plan.time_budget):
                 at.again.append(entry["name"])
                 left -= seconds

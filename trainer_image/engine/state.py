@@ -81,6 +81,7 @@ class Entry:
     """How a candidate fares.
 
     validation: its figure there, None where it sat out; seconds: that its fits took; chosen: what its fit returned
+    again: seconds that a fit of as many rows takes where nothing is to be chosen
     refitted: it has seen training and validation rows
     """
 
@@ -91,6 +92,7 @@ class Entry:
     seconds: float = 0.0
     note: str = ""
     chosen: dict[str, Any] | None = None
+    again: float = 0.0
     refitted: bool = False
 
 

@@ -43,10 +43,12 @@ class Candidate(ABC):
 
     name: as the report and `model.candidates` say it, e.g. "boosted trees"; "network" is taken
     note: why it sits out, one sentence, or what else is worth knowing of the fit; "" where there is nothing to say
+    again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all
     """
 
     name: ClassVar[str]
     note: str = ""
+    again: float | None = None
 
     @abstractmethod
     def fit(

@@ -19,8 +19,9 @@ from trainer_image.engine.training import train
 from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
+from trainer_image.tasks.tabular.predictor import TabularPredictor
 from trainer_image.tasks.tabular.target import ValueTarget
-from trainer_image.tasks.tabular.task import Tabular, TabularPredictor
+from trainer_image.tasks.tabular.task import Tabular
 
 VALUES = np.random.default_rng(0).normal(2000, 700, 100).round(2).tolist()
 

@@ -16,7 +16,8 @@ from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid, Terminated
 from trainer_image.predict import predict
 from trainer_image.tasks.candidates import Allowance, Candidate
-from trainer_image.tasks.tabular.task import TabularPredictor, TabularProblem
+from trainer_image.tasks.tabular.predictor import TabularPredictor
+from trainer_image.tasks.tabular.task import TabularProblem
 
 BOTH = TABULAR.replace("[network]", "[network, plane]")
 ALONE = TABULAR.replace("[network]", "[plane]")

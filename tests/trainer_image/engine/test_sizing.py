@@ -1,15 +1,23 @@
-"""Which of several networks is trained: the largest with time for enough epochs, and no more is measured than that."""
+"""Which of several networks is trained: the largest with time for enough epochs, and no more is measured than that; and
+what `validate` says where the time budget holds none of them."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+import torch
 
+from tests.world.training_data import TABULAR, class_table, run_inputs
 from trainer_image.engine import sizing
+from trainer_image.engine.plan import Plan
+from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import GpuOutOfMemory
-from trainer_image.tasks.base import NetworkSize, Problem, Recipe
+from trainer_image.tasks.base import NetworkSize, Problem, Recipe, TaskSettings
+from trainer_image.tasks.tabular.task import TabularProblem
 
 RECIPE = Recipe(epochs=8, batch_size=4, learning_rate=1e-3)
 SIZES = [NetworkSize("small", RECIPE, 0), NetworkSize("medium", RECIPE, 5), NetworkSize("large", RECIPE, 100)]
@@ -69,3 +77,63 @@ def test_a_smallest_network_that_does_not_fit_is_no_matter_of_sizes(monkeypatch:
     plan = cast("Any", SimpleNamespace(recipe=RECIPE, time_budget=60.0))
     with pytest.raises(GpuOutOfMemory):
         sizing.choose(cast("Problem", Sized()), lambda recipe: plan, None, 1)
+
+
+def test_a_mistake_in_a_larger_network_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def epochs_in(problem: Sized, plan: Any, world: int) -> float:
+        if problem.name == "medium":
+            raise ValueError("a mistake")
+        return 50
+
+    monkeypatch.setattr(sizing, "epochs_in", epochs_in)
+    plan = cast("Any", SimpleNamespace(recipe=RECIPE, time_budget=60.0))
+    with pytest.raises(ValueError, match="a mistake"):
+        sizing.choose(cast("Problem", Sized()), lambda recipe: plan, None, 1)
+
+
+def test_the_size_in_the_newest_checkpoint_is_kept_and_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Store:
+        def newest_first(self) -> list[Path]:
+            return [Path("broken"), Path("whole")]
+
+        def keep(self, folder: Path) -> None:
+            raise AssertionError("nothing is written")
+
+    def read(folder: Path) -> Any:
+        if folder.name == "broken":
+            raise sizing.CheckpointInvalid("half of it is missing")
+        return SimpleNamespace(scalars={"position": {"size": "medium"}})
+
+    monkeypatch.setattr(sizing.checkpoint, "read", read)
+    monkeypatch.setattr(sizing, "epochs_in", lambda problem, plan, world: 1 / 0)
+    problem = Sized()
+    assert sizing.choose(cast("Problem", problem), lambda recipe: cast("Any", None), Store(), 1) == ("medium", [])
+    assert problem.name == "medium"
+
+
+def test_measuring_steps_takes_no_random_number_from_the_training(tmp_path: Path) -> None:
+    problem = TabularProblem(class_table(tmp_path), TaskSettings(target="y"))
+    plan = Plan(RECIPE, seed=0, time_budget=100.0, device=torch.device("cpu"))
+    assert sizing.choose(problem, lambda recipe: plan, None, 1) == ("", [])
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    assert 0 < sizing.seconds_a_step(problem, plan) < 100
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(("epochs", "told"), [(0.25, True), (1.0, False)])
+def test_validate_says_when_the_time_budget_holds_no_single_pass(tmp_path: Path, monkeypatch, epochs, told) -> None:
+    monkeypatch.setattr(sizing, "epochs_in", lambda problem, plan: epochs)
+    data = class_table(tmp_path / "data")
+    sentence = (
+        "THE TIME BUDGET IS TOO SHORT: in 1800 s (train.time_budget) the network would see 25% of the training rows, "
+        "by steps measured here (cpu); about 7.2e+03 s are needed for a single pass."
+    )
+    assert (sentence in validate_dataset(run_inputs(data, tmp_path / "out"))) == told
+
+
+def test_validate_measures_nothing_where_no_network_is_to_train(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(sizing, "epochs_in", lambda problem, plan: 1 / 0)
+    config = TABULAR.replace("[network]", json.dumps(["linear"]))
+    assert "2 classes" in validate_dataset(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", config))

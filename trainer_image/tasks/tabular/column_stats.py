@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.tasks.tabular.columns import Doubles, Ints, Mask
+from trainer_image.tasks.tabular.columns import ONE_HOT_CATEGORIES, Doubles, Ints, Mask
+from trainer_image.tasks.tabular.notation import STRAY_SHARE
 
 # Whole numbers up to 2^53 are exact in float64.
 MOST_DIGITS = 15
@@ -73,3 +74,30 @@ class Values:
     @property
     def sample(self) -> Doubles:
         return np.concatenate(self.parts) if self.parts else np.empty(0)
+
+    @property
+    def differ(self) -> bool:
+        """Whether no value is there twice, as far as the sample says."""
+        return len(np.unique(self.sample)) == len(self.sample)
+
+    @property
+    def is_numeric(self) -> bool:
+        """Whether the column holds numbers, with a slip or two."""
+        if not self.bad:
+            return True
+        # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
+        few = len(np.unique(self.sample)) <= ONE_HOT_CATEGORIES
+        return self.bad <= STRAY_SHARE * self.all_filled and not few
+
+    @property
+    def scaling(self) -> tuple[float, float, bool] | None:
+        """(centre, scale, whether some are missing); None where all are the same, or there is none."""
+        missing = self.finite < self.rows
+        if self.finite == 0 or self.low == self.high:
+            if self.finite == 0 or not missing:
+                return None
+            return self.low, 0.0, True
+        low, centre, high = np.quantile(self.sample, [0.25, 0.5, 0.75])
+        # Where half of the values are one and the same, the range takes the quartiles' place (RealMLP's rule).
+        scale = 1 / (high - low) if high > low else 2 / (self.high - self.low)
+        return float(centre), float(scale), missing

@@ -7,29 +7,24 @@ SAMPLE_ROWS rows and from that many evenly spaced ones beyond, categories up to 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
+from trainer_image.data.numbers import PLAIN, Notation
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
-from trainer_image.tasks.tabular import texts
+from trainer_image.tasks.tabular import categories, texts
+from trainer_image.tasks.tabular.column_rows import ColumnRows
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
-    SHOWN,
     CategoryColumn,
     DateColumn,
     Ints,
     NumberColumn,
     Preprocessing,
     stray,
-    words,
 )
 from trainer_image.tasks.tabular.dates import (
     ALL_FORMS,
@@ -41,12 +36,10 @@ from trainer_image.tasks.tabular.dates import (
     days,
     look_like_dates,
 )
+from trainer_image.tasks.tabular.findings import Findings
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 from trainer_image.tasks.tabular.texts import Array, TextColumn
 
-SAMPLE_ROWS = 1_000_000
-MOST_CATEGORIES = 10_000
-MOST_COUNTED = 1_000_000
 ID_SHARE = 0.95
 ID_ROWS = 50
 # A text is seldom the same twice, and has words; names and titles, all of them different, may have two.
@@ -54,7 +47,6 @@ TEXT_SHARE = 0.5
 LEAST_WORDS, LEAST_WORDS_OF_IDS = 3, 2
 # Shuffled numbers from 1 to n span n; of those, at least 72 % are training rows.
 ID_SPREAD = 1.5
-BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 # What programs call a column that only numbers the rows: pandas' index, R's row names.
 _UNNAMED = re.compile(r"Unnamed: ?\d+(\.\d+)*|__index_level_\d+__")
 _INDEX_NAME = re.compile(r"(?i:index|level_\d|row\.?_?names?)|X")
@@ -63,60 +55,6 @@ _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-
 LEAST_CODES, LEAST_DATES = 2, 10
 # A name that says a count of seconds is a time.
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
-# Columns of which the same is said are named in one sentence from this many on.
-TOGETHER = 4
-_MANY = {
-    "mixes": "mix",
-    "numbers": "number",
-    "is": "are",
-    "was": "were",
-    "has": "have",
-    "holds": "hold",
-    "looks": "look",
-}
-
-
-@dataclass
-class Findings:
-    """Sentences for the report: notes are decisions made on the user's behalf, warnings what looks wrong."""
-
-    _notes: list[tuple[str, str, str]] = field(default_factory=list)
-    _warnings: list[tuple[str, str, str]] = field(default_factory=list)
-
-    def note(self, column: str, what: str, kind: str = "") -> None:
-        """kind: the same without what is the column's own, to be said of many at once"""
-        self._notes.append((column, what, kind or what))
-
-    def warn(self, column: str, what: str, kind: str = "") -> None:
-        self._warnings.append((column, what, kind or what))
-
-    def left_out(self, column: str) -> bool:
-        return any(name == column and "left out" in what for name, what, _ in self._notes)
-
-    @property
-    def notes(self) -> list[str]:
-        return _sentences(self._notes)
-
-    @property
-    def warnings(self) -> list[str]:
-        return _sentences(self._warnings)
-
-
-def _sentences(said: Sequence[tuple[str, str, str]]) -> list[str]:
-    """One for each column, and one for all columns of a kind where they are many."""
-    columns: dict[str, list[str]] = {}
-    for column, _, kind in said:
-        columns.setdefault(kind, []).append(column)
-    sentences: dict[str, None] = {}
-    for column, what, kind in said:
-        alike = columns[kind]
-        if len(alike) < TOGETHER:
-            sentences[f"Column '{column}' {what}."] = None
-            continue
-        many = re.sub(r"(^|(?<= and ))\w+", lambda verb: _MANY.get(verb[0], verb[0]), kind)
-        shown = ", ".join(alike[:SHOWN]) + (", …" if len(alike) > SHOWN else "")
-        sentences[f"{len(alike)} columns {many}: {shown}."] = None
-    return list(sentences)
 
 
 def fit(
@@ -141,19 +79,18 @@ def fit(
     return preprocessing, findings.notes, findings.warnings
 
 
-class _Column:
-    """One column's training rows, their labels, and the inputs that there is room for should it hold texts."""
+class _Column(ColumnRows):
+    """A column, and the inputs that there is room for should it hold texts."""
 
     def __init__(self, table: Table, name: str, rows: Ints, findings: Findings, labels: Array, room: int) -> None:
-        self.table, self.name, self.rows, self.findings = table, name, rows, findings
-        self.labels, self.room = labels, room
-        self.step = -(-len(rows) // SAMPLE_ROWS)
+        super().__init__(table, name, rows, findings, labels)
+        self.room = room
 
     def fitted(self, declared: str | None) -> NumberColumn | DateColumn | CategoryColumn | TextColumn | None:
         """Number, date, category, text or None (of no use); adds a sentence where the choice is not obvious."""
-        read = self._read(PLAIN)
+        read = self.read(PLAIN)
         if read.filled == 0:
-            self._note("is empty and was left out")
+            self.note("is empty and was left out")
             return None
         if declared == "date":
             return self._declared_date()
@@ -168,10 +105,10 @@ class _Column:
             if read.bad:
                 raise stray(self.table, self.name, read.first_bad)
             return self._number(read, notation)
-        if unclear or not self._is_numeric(read):
+        if unclear or not read.is_numeric:
             return self._worded(read, unclear)
         if read.zeros >= LEAST_CODES and read.whole and notation == PLAIN:
-            self._note("has leading zeros, like a code, and was read as categories")
+            self.note("has leading zeros, like a code, and was read as categories")
             return self._category(read, "category", "")
         if form := self._date_in_numbers(read):
             return self._date((form,))
@@ -186,10 +123,10 @@ class _Column:
             return read, PLAIN, ""
         if found.notation is None:
             return read, PLAIN, found.why
-        again = self._read(found.notation)
-        if declared != "number" and not self._is_numeric(again):
+        again = self.read(found.notation)
+        if declared != "number" and not again.is_numeric:
             return read, PLAIN, ""
-        self._note(found.why, "was read as numbers that a spreadsheet printed")
+        self.note(found.why, "was read as numbers that a spreadsheet printed")
         return again, found.notation, ""
 
     def _worded(self, read: Values, unclear: str) -> DateColumn | CategoryColumn | TextColumn | None:
@@ -234,73 +171,37 @@ class _Column:
         ]
         return whole[0] if whole else None
 
-    def _read(self, notation: Notation) -> Values:
-        read = Values()
-        for start, cells, chosen in self._cells():
-            read.add(start, cells, chosen, *numbers(cells, notation), self.step)
-        return read
-
-    def _cells(self) -> Iterator[tuple[int, pa.Array, Ints]]:
-        """Batch by batch: index of the first row, all cells, and which of them are of training rows."""
-        for start, cells in self.table.cells(self.name):
-            first, last = np.searchsorted(self.rows, [start, start + len(cells)])
-            yield start, cells, self.rows[first:last] - start
-
-    def _is_numeric(self, read: Values) -> bool:
-        if not read.bad:
-            return True
-        # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
-        few = len(np.unique(read.sample)) <= ONE_HOT_CATEGORIES
-        return read.bad <= STRAY_SHARE * read.all_filled and not few
-
     def _number(self, read: Values, notation: Notation) -> NumberColumn | None:
-        self._cells_without(read, "number")
+        self.cells_without(read, "number")
         if read.infinite:
-            self._warn("holds infinite values; they are treated as missing")
+            self.warn("holds infinite values; they are treated as missing")
         if read.whole and read.digits > MOST_DIGITS:
-            self._warn(
+            self.warn(
                 f"has whole numbers of {read.digits} digits, like an id, of which {MOST_DIGITS} are read: list it "
                 f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})"
             )
-        if self._is_index(read):
-            self._note("only numbers the rows and was left out")
+        if _is_index(self.name, read):
+            self.note("only numbers the rows and was left out")
             return None
-        if read.whole and read.finite == read.rows >= ID_ROWS and len(np.unique(read.sample)) == len(read.sample):
+        if read.whole and read.finite == read.rows >= ID_ROWS and read.differ:
             if read.rising:
-                self._warn("looks like a row number; list it under data.drop if it is one")
+                self.warn("looks like a row number; list it under data.drop if it is one")
             elif read.high - read.low < ID_SPREAD * read.rows or _ID_NAME.search(self.name):
-                self._warn(
-                    "has a different whole number in every row, like an id; list it under data.drop if it is one"
-                )
+                self.warn("has a different whole number in every row, like an id; list it under data.drop if it is one")
         scaled = self._scaling(read)
         return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
 
-    def _is_index(self, read: Values) -> bool:
-        """An index that a program wrote beside the columns: pandas' without a name, or a count under a usual name."""
-        if not read.whole or read.bad or read.finite < read.rows or read.low < 0:
-            return False
-        if _UNNAMED.fullmatch(self.name):
-            return True
-        counts = len(np.unique(read.sample)) == len(read.sample) and read.high - read.low < ID_SPREAD * read.rows + 1
-        return counts and bool(_INDEX_NAME.fullmatch(self.name))
-
     def _scaling(self, read: Values) -> tuple[float, float, bool] | None:
         """(centre, scale, indicator), None for a constant."""
-        missing = read.finite < read.rows
-        if read.finite == 0 or read.low == read.high:
-            if read.finite == 0 or not missing:
-                self._note("is constant and was left out")
-                return None
-            return read.low, 0.0, True
-        low, centre, high = np.quantile(read.sample, [0.25, 0.5, 0.75])
-        # Where half of the values are one and the same, the range takes the quartiles' place (RealMLP's rule).
-        scale = 1 / (high - low) if high > low else 2 / (read.high - read.low)
-        return float(centre), float(scale), missing
+        scaled = read.scaling
+        if scaled is None:
+            self.note("is constant and was left out")
+        return scaled
 
     def _date(self, forms: Iterable[str]) -> DateColumn | None:
         reads = {form: Values() for form in forms}
         clock = False
-        for start, cells, chosen in self._cells():
+        for start, cells, chosen in self.cells():
             for form, read in list(reads.items()):
                 read.add(start, cells, chosen, *days(cells, form), self.step)
                 if read.bad > STRAY_SHARE * self.table.rows:
@@ -315,16 +216,16 @@ class _Column:
         scaled = self._scaling(read)
         if scaled is None:
             return None
-        self._note("was read as times of day" if form == "hour:minute" else f"was read as dates ({form})")
+        self.note("was read as times of day" if form == "hour:minute" else f"was read as dates ({form})")
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
-            self._warn("holds dates that could be month/day or day/month; they were read as month/day/year")
-        self._cells_without(read, "date")
+            self.warn("holds dates that could be month/day or day/month; they were read as month/day/year")
+        self.cells_without(read, "date")
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
 
     def _unread_dates(self, read: Values) -> str:
         """A clause about dates that are not all written in one form that is known, "" where there are none."""
         count, first = 0, -1
-        for start, cells, _ in self._cells():
+        for start, cells, _ in self.cells():
             seen = look_like_dates(cells)
             if first < 0 and seen.any():
                 first = start + int(seen.argmax())
@@ -339,112 +240,47 @@ class _Column:
         )
 
     def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | TextColumn | None:
-        counts, distinct = self._counted()
+        counts, distinct = categories.counted(cells.take(pa.array(chosen)) for _, cells, chosen in self.cells())
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
-            cells, labels = self._sample()
+            cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
             if texts.words_in(cells) >= least and (text := self._text(cells, labels)):
                 return text
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
-            self._warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
+            self.warn(f"{unclear or 'has a different value in nearly every row, like an id'}; left out")
             return None
         if unclear:
-            self._warn(f"{unclear}; read as categories")
+            self.warn(f"{unclear}; read as categories")
         elif declared is None and read.bad + read.marked < read.all_filled:
             self._mixture(read)
-        folded = self._folded(counts)
+        folded = categories.folded(counts)
         if folded is not None:
             counts = folded
         if len(counts) < 2 and read.filled == read.rows:
-            self._note("is constant and was left out")
+            self.note("is constant and was left out")
             return None
-        return CategoryColumn(self.name, self._kept(counts, distinct), folded=folded is not None)
-
-    def _sample(self) -> tuple[pa.Array, Array]:
-        """Evenly spaced training rows' cells and labels, few enough to look for words in them."""
-        step = -(-len(self.rows) // texts.SAMPLE_ROWS)
-        wanted = self.rows[::step]
-        parts = []
-        for start, cells in self.table.cells(self.name):
-            first, last = np.searchsorted(wanted, [start, start + len(cells)])
-            parts.append(cells.take(pa.array(wanted[first:last] - start)))
-        return pa.concat_arrays(parts), self.labels[::step]
+        kept = categories.kept(counts)
+        if len(kept) < distinct and len(counts) > ONE_HOT_CATEGORIES:
+            self.note(
+                f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one",
+                "has many categories; rare ones are treated as one",
+            )
+        return CategoryColumn(self.name, kept, folded=folded is not None)
 
     def _text(self, cells: pa.Array, labels: Array) -> TextColumn | None:
         text = texts.chosen(self.name, cells, labels, self.room)
         if text is not None:
-            self._note(
+            self.note(
                 f"was read as text, by the {text.width} words and pairs of words that tell most of the target",
                 "was read as text, by the words and pairs of words that tell most of the target",
             )
         return text
 
     def _declared_text(self) -> TextColumn | None:
-        text = self._text(*self._sample())
+        text = self._text(*self.sample())
         if text is None:
-            self._note("holds no words that are frequent enough to learn from and was left out")
+            self.note("holds no words that are frequent enough to learn from and was left out")
         return text
-
-    def _counted(self) -> tuple[Counter[str], int]:
-        """(rows of each category, the number of categories). Of very many, the first lacks those seen once."""
-        counts: Counter[str] = Counter()
-        dropped = 0
-        for _, cells, chosen in self._cells():
-            known = words(cells.take(pa.array(chosen)), folded=False).drop_null()
-            for entry in pc.value_counts(known).to_pylist():
-                counts[entry["values"]] += entry["counts"]
-            if len(counts) > MOST_COUNTED:
-                frequent = Counter({word: count for word, count in counts.items() if count > 1})
-                dropped += len(counts) - len(frequent)
-                counts = frequent
-        return counts, len(counts) + dropped
-
-    def _kept(self, counts: Counter[str], distinct: int) -> tuple[str, ...]:
-        """The categories that the model knows, the most frequent first."""
-        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        kept = [word for word, _ in ordered[:MOST_CATEGORIES]]
-        if len(ordered) > ONE_HOT_CATEGORIES:
-            # What was seen once has nothing to be learnt from; together such rows teach what an unknown one means.
-            often = [word for word, count in ordered[:MOST_CATEGORIES] if count > 1]
-            kept = often if len(often) > ONE_HOT_CATEGORIES else kept
-            if len(kept) < distinct:
-                self._note(
-                    f"has {distinct} categories; {distinct - len(kept)} rare ones are treated as one",
-                    "has many categories; rare ones are treated as one",
-                )
-        return tuple(kept)
-
-    @staticmethod
-    def _folded(counts: Counter[str]) -> Counter[str] | None:
-        """Counts without regard to case when these are words for yes and no, else None."""
-        if len(counts) > 2 * ONE_HOT_CATEGORIES:
-            return None
-        folded: Counter[str] = Counter()
-        for word, count in counts.items():
-            folded[word.lower()] += count
-        said = folded.keys() - MARKERS
-        return folded if said and any(said <= pair for pair in BOOLEANS) else None
-
-    def _cells_without(self, read: Values, kind: str) -> None:
-        if read.marked:
-            verb = "says" if read.marked == 1 else "say"
-            self._note(
-                f"holds {self._cells_of(read.marked, f'{verb} that there is no value', read.first_marked)}",
-                "holds cells that say that there is no value; they are treated as missing",
-            )
-        if read.bad:
-            verb = "is" if read.bad == 1 else "are"
-            self._warn(
-                f"holds {self._cells_of(read.bad, f'{verb} no {kind}', read.first_bad)}",
-                f"holds some cells that are no {kind}; they are treated as missing",
-            )
-
-    def _cells_of(self, count: int, what: str, first: int) -> str:
-        file, row = self.table.locate(first)
-        cell = str(self.table.cell(self.name, first))[:40]
-        if count == 1:
-            return f"1 cell that {what}, in {file}, row {row}: '{cell}'; it is treated as missing"
-        return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
 
     def _mixture(self, read: Values) -> None:
         file, row = self.table.locate(read.first_bad)
@@ -452,10 +288,14 @@ class _Column:
         share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
         sentence = f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'; read as categories"
         kind = "mixes numbers and text; read as categories"
-        (self._warn if 2 * read.bad < read.all_filled else self._note)(sentence, kind)
+        (self.warn if 2 * read.bad < read.all_filled else self.note)(sentence, kind)
 
-    def _note(self, what: str, kind: str = "") -> None:
-        self.findings.note(self.name, what, kind)
 
-    def _warn(self, what: str, kind: str = "") -> None:
-        self.findings.warn(self.name, what, kind)
+def _is_index(name: str, read: Values) -> bool:
+    """An index that a program wrote beside the columns: pandas' without a name, or a count under a usual name."""
+    if not read.whole or read.bad or read.finite < read.rows or read.low < 0:
+        return False
+    if _UNNAMED.fullmatch(name):
+        return True
+    counts = read.differ and read.high - read.low < ID_SPREAD * read.rows + 1
+    return counts and bool(_INDEX_NAME.fullmatch(name))

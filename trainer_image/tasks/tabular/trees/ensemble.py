@@ -1,4 +1,4 @@
-"""Decision trees as tensors, and torch alone to evaluate them: what boosted trees are at rest.
+"""Decision trees as tensors, and torch alone to evaluate them: what boosted trees and forests are at rest.
 
 A tree's inputs are what the network sees, with two differences. A number that is missing is NaN, and each split says to
 which side such a row goes. A column of three and more categories has further inputs: what the target was in training
@@ -17,8 +17,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from trainer_image.tasks.base import Size
+from trainer_image.tasks.calibration import LEAST
 from trainer_image.tasks.tabular.columns import Preprocessing
 
+MOST_DEPTH = 64
 # Places in trees (rows times trees) that are followed at a time.
 _AT_ONCE = 2**21
 Array = np.ndarray[Any, Any]
@@ -26,11 +28,15 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class TreeShape:
-    """How many trees (a multiple of the target's outputs) and nodes there are, and steps from a root at most."""
+    """How many trees and nodes there are, and steps from a root at most; values: of a leaf.
+
+    Trees times values are a multiple of the target's outputs.
+    """
 
     trees: Size
     nodes: Size
-    depth: Annotated[int, Field(ge=0, le=64)]
+    depth: Annotated[int, Field(ge=0, le=MOST_DEPTH)]
+    values: Size = 1
 
 
 @dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Trees:
     """The nodes of all trees, each array (nodes,); a leaf is its own child on both sides, and alone has a value.
 
     A row goes left where its feature is below the threshold. roots (trees,): tree t adds to output t modulo the number
-    of outputs.
+    of outputs; where leaves have a value for each output, value (nodes, outputs), it adds to all of them.
     """
 
     roots: Array
@@ -68,7 +74,7 @@ class Trees:
 
     @property
     def shape(self) -> TreeShape:
-        return TreeShape(len(self.roots), len(self.feature), self.depth)
+        return TreeShape(len(self.roots), len(self.feature), self.depth, *self.value.shape[1:])
 
 
 class TreeInputs(nn.Module):
@@ -119,6 +125,7 @@ class TreeEnsemble(nn.Module):
     """dense and codes → (rows, 1, outputs): what the trees add up to, from `base` on.
 
     two: there are two classes and one output, the log odds of the second; the first one's is zero
+    chances: the sums are the classes' probabilities, of which the logarithms are wanted
     """
 
     roots: Tensor
@@ -130,18 +137,27 @@ class TreeEnsemble(nn.Module):
     value: Tensor
     base: Tensor
 
-    def __init__(self, columns: Preprocessing, outputs: int, statistics: int, shape: TreeShape, *, two: bool) -> None:
+    def __init__(
+        self,
+        columns: Preprocessing,
+        outputs: int,
+        statistics: int,
+        shape: TreeShape,
+        *,
+        two: bool = False,
+        chances: bool = False,
+    ) -> None:
         super().__init__()
-        if shape.trees % outputs:
-            raise ValueError(f"{shape.trees} trees for {outputs} outputs")
+        if shape.trees * shape.values % outputs:
+            raise ValueError(f"{shape.trees} trees of {shape.values} values for {outputs} outputs")
         self.inputs = TreeInputs(columns, statistics)
-        self.shape, self.outputs, self.two = shape, outputs, two
+        self.shape, self.outputs, self.two, self.chances = shape, outputs, two, chances
         for name in ("feature", "left", "right"):
             self.register_buffer(name, torch.zeros(shape.nodes, dtype=torch.int32))
         self.register_buffer("roots", torch.zeros(shape.trees, dtype=torch.int32))
         self.register_buffer("threshold", torch.zeros(shape.nodes))
         self.register_buffer("missing_left", torch.zeros(shape.nodes, dtype=torch.bool))
-        self.register_buffer("value", torch.zeros(shape.nodes))
+        self.register_buffer("value", torch.zeros((shape.nodes, shape.values) if shape.values > 1 else shape.nodes))
         self.register_buffer("base", torch.zeros(outputs))
         self.register_load_state_dict_post_hook(_check)  # type: ignore[no-untyped-call]
 
@@ -157,10 +173,12 @@ class TreeEnsemble(nn.Module):
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         x = self.inputs(dense, codes)
-        portion = max(1, _AT_ONCE // len(self.roots))
+        portion = max(1, _AT_ONCE // (len(self.roots) * self.shape.values))
         sums = torch.cat([self._sums(part) for part in x.split(portion)]) if len(x) else x.new_zeros(0, self.outputs)
         if self.two:
             sums = torch.cat([torch.zeros_like(sums), sums], dim=1)
+        if self.chances:
+            sums = sums.clamp_min(LEAST).log()
         return sums.unsqueeze(1)
 
     def _sums(self, x: Tensor) -> Tensor:

@@ -3,34 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-import torch
 from pydantic import Field
 from torch import nn
 
-from trainer_image.tasks.base import Batch, Json, restored, rows_in, spaced
+from trainer_image.tasks.base import Json, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.tabular.candidates import TableCandidate
 from trainer_image.tasks.tabular.columns import Preprocessing
-from trainer_image.tasks.tabular.target import ClassTarget, Target
-from trainer_image.tasks.tabular.trees import TreeEnsemble, TreeInputs, Trees, TreeShape
+from trainer_image.tasks.tabular.target import Target
+from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
+from trainer_image.tasks.tabular.trees.rows import FOLDS, TreeRows, margins, statistics
 
 if TYPE_CHECKING:  # imported where trees are fitted: predicting does without
-    from trainer_image.tasks.tabular.boosting import Boosted, Settings
+    from trainer_image.tasks.tabular.trees.boosting import Boosted, Settings
 
 Array = np.ndarray[Any, Any]
 
-# Inputs times rows: 80 MB, of which there are four copies for a moment. Of more rows evenly spaced ones are fitted on.
-MOST_CELLS = 20_000_000
-MOST_ROWS = 500_000
 LEAST_ROWS = 30
 LEAST_SECONDS = 0.5
 # Up to so many rows the number of rounds is chosen with folds of the training rows: the validation rows are too few.
-FOLDED_ROWS, FOLDS = 2_000, 5
+FOLDED_ROWS = 2_000
 DEPTHS = (4, 6, 3)
 # Deeper trees where there are rows enough for them, in place of shallow ones.
 MANY_ROWS, MANY_DEPTHS = 5_000, (6, 8, 4)
@@ -52,10 +49,6 @@ FEW_CELLS = 500_000
 PACE_ROUNDS = 5
 # More rows carry more rounds.
 REFIT_ROUNDS = 1.1
-# Of more classes statistics of categories would be more inputs than they are worth.
-MOST_STATISTICS = 10
-# So many rows at the overall mean are counted with those of a category.
-SMOOTHING = 10.0
 
 
 @dataclass(frozen=True)
@@ -78,17 +71,7 @@ class ChosenTrees:
 def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemble:
     """Raises ValueError for what no fit returns."""
     shape, classes = restored(ChosenTrees, chosen).shape, target.outputs
-    return TreeEnsemble(columns, _margins(classes), _statistics(classes), shape, two=classes == 2)
-
-
-def _margins(classes: int) -> int:
-    """Outputs of the trees; two classes have one, the log odds of the second."""
-    return 1 if classes <= 2 else classes
-
-
-def _statistics(classes: int) -> int:
-    """Figures of each category: the mean, or how frequent each class is."""
-    return _margins(classes) if classes <= MOST_STATISTICS else 0
+    return TreeEnsemble(columns, margins(classes), statistics(classes), shape, two=classes == 2)
 
 
 class BoostedTrees(TableCandidate):
@@ -105,7 +88,7 @@ class BoostedTrees(TableCandidate):
             self.note = f"Boosted trees sat out: they need {LEAST_ROWS} rows to be fitted on."
             return None
         try:
-            from trainer_image.tasks.tabular import boosting  # noqa: F401
+            from trainer_image.tasks.tabular.trees import boosting  # noqa: F401
         except Exception as error:  # the library says in its own way what it misses on this machine
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.note = f"Boosted trees sat out, because XGBoost cannot be loaded here: {why}"
@@ -118,7 +101,7 @@ class BoostedTrees(TableCandidate):
             return None
         if rows.left_out:
             self.note = f"Boosted trees saw {len(rows.y)} evenly spaced rows; the other {rows.left_out} were left out."
-        ensembles, trees = made
+        ensembles, trees, self.again = made
         # As it comes back from a checkpoint or a model: lists for tuples.
         found = {"ensembles": [asdict(each) for each in ensembles], "shape": asdict(trees.shape)}
         model = unfitted(found, self.columns, self.target)
@@ -126,78 +109,32 @@ class BoostedTrees(TableCandidate):
         return model, found
 
 
-class TreeRows:
-    """The rows to fit on as trees see them.
+@dataclass(frozen=True)
+class _Tried:
+    """An ensemble, its trees, the loss of each row that they have not seen, and what fitting these trees alone took."""
 
-    x:      float32 (rows, inputs)
-    y:      classes, or values as the network learns them, (rows,)
-    folds:  (rows,), of each row a number below FOLDS
-    tables: statistics of the categories of each column that has them (count, statistics), from all rows; `x` of a row
-            has those from the rows of other folds: its own label must not be seen in its input
-    """
-
-    def __init__(
-        self, splits: Mapping[str, Batch], fit_on: Sequence[str], columns: Preprocessing, target: Target, seed: int
-    ) -> None:
-        self.classes, self._splits, self._target = target.outputs, splits, target
-        self._inputs = TreeInputs(columns, _statistics(self.classes))
-        self._most = min(MOST_ROWS, MOST_CELLS // max(1, self._inputs.width))
-        some = spaced(splits, fit_on, self._most)
-        self.y = self._labels(some)
-        self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
-        self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
-        codes, counts = self._inputs.categories(some["dense"], some["codes"]).numpy(), self._inputs.counts
-        every = np.ones(len(self.y), np.bool_)
-        self.tables = [self._table(codes[:, n], count, every) for n, count in enumerate(counts)]
-        means = [table[codes[:, n]] for n, table in enumerate(self.tables)]
-        for fold in range(FOLDS):
-            inside = self.folds == fold
-            for n, count in enumerate(counts):
-                means[n][inside] = self._table(codes[:, n], count, ~inside)[codes[inside, n]]
-        self.x = self._inputs.of(some["dense"], some["codes"], [torch.from_numpy(each) for each in means]).numpy()
-
-    def held(self) -> tuple[Array, Array]:
-        """(x, y) of the validation rows."""
-        some = spaced(self._splits, ["validation"], self._most)
-        codes = self._inputs.categories(some["dense"], some["codes"]).numpy()
-        means = [torch.from_numpy(table[codes[:, n]]) for n, table in enumerate(self.tables)]
-        return self._inputs.of(some["dense"], some["codes"], means).numpy(), self._labels(some)
-
-    def _labels(self, batch: Batch) -> Array:
-        labels = batch["target"].numpy()
-        if isinstance(self._target, ClassTarget):
-            return labels
-        return (labels.astype(np.float64) - self._target.centre) / self._target.spread
-
-    def _table(self, codes: Array, count: int, among: Array) -> Array:
-        """Statistics of each category among these rows, drawn to those of all: float32 (count, statistics)."""
-        y = self.y[among].astype(np.float64)
-        columns = [y] if self.classes <= 2 else [(y == label).astype(float) for label in range(self.classes)]
-        columns = columns if _statistics(self.classes) else []
-        rows = np.bincount(codes[among], minlength=count) + SMOOTHING
-        sums = [
-            np.bincount(codes[among], column, count) + SMOOTHING * (column.mean() if len(column) else 0.0)
-            for column in columns
-        ]
-        found = np.stack([each / rows for each in sums], axis=1) if sums else np.zeros((count, 0))
-        return found.astype(np.float32)
+    ensemble: Ensemble
+    trees: Trees
+    loss: Array
+    seconds: float
 
 
 class _Fits:
-    """One fit of the candidate: several ensembles within its allowance."""
+    """One fit of the candidate: several ensembles within its allowance. What is returned: the ensembles, the mean of
+    their trees, and how many seconds it takes to fit these once more."""
 
     def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float) -> None:
-        from trainer_image.tasks.tabular import boosting
+        from trainer_image.tasks.tabular.trees import boosting
 
         self._boosting, self._rows, self._allowance = boosting, rows, allowance
         self._deadline = deadline
         self.base = boosting.first_margins(rows.y, rows.classes)
 
-    def best(self) -> tuple[list[Ensemble], Trees] | None:
+    def best(self) -> tuple[list[Ensemble], Trees, float] | None:
         """Those whose loss on rows that they have not seen is within chance of the least: the mean of these."""
         depths = MANY_DEPTHS if len(self._rows.y) >= MANY_ROWS else DEPTHS
         count, folded, rate = self._plan(depths[0])
-        found: list[tuple[Ensemble, Trees, Array]] = []
+        found: list[_Tried] = []
         for number, depth in enumerate(depths[:count]):
             left = self._deadline - time.monotonic()
             if found and (left < 0.1 * self._allowance.seconds or self._allowance.stop.is_set()):
@@ -207,9 +144,10 @@ class _Fits:
             found.append(self._folded(settings, deadline) if folded else self._held(settings, deadline))
         if self._allowance.stop.is_set():
             return None
-        least = min(found, key=lambda each: float(each[2].mean()))[2]
-        kept = [each for each in found if _within_chance(each[2] - least)]
-        return [each[0] for each in kept], Trees.joined([each[1] for each in kept])
+        least = min(found, key=lambda each: float(each.loss.mean())).loss
+        kept = [each for each in found if _within_chance(each.loss - least)]
+        trees = Trees.joined([each.trees for each in kept])
+        return [each.ensemble for each in kept], trees, sum(each.seconds for each in kept)
 
     def _plan(self, depth: int) -> tuple[int, bool, float]:
         """How many depths, whether with folds, and the rate, by the pace of the first rounds."""
@@ -224,26 +162,27 @@ class _Fits:
                 break
         return count, folded and few, rate
 
-    def again(self, ensembles: Sequence[Ensemble]) -> tuple[list[Ensemble], Trees] | None:
+    def again(self, ensembles: Sequence[Ensemble]) -> tuple[list[Ensemble], Trees, float] | None:
         """The same ensembles of these rows; None where time does not last."""
-        made = []
+        made, began = [], time.monotonic()
         for each in ensembles:
             rounds = round(REFIT_ROUNDS * each.rounds)
             boosted = self._boost(self._settings(each.depth, each.rate), rounds, self._deadline)
             if boosted.rounds < rounds:
                 return None
             made.append(boosted.trees(rounds))
-        return list(ensembles), Trees.joined(made)
+        return list(ensembles), Trees.joined(made), time.monotonic() - began
 
-    def _held(self, settings: Settings, deadline: float) -> tuple[Ensemble, Trees, Array]:
+    def _held(self, settings: Settings, deadline: float) -> _Tried:
         """An ensemble of as many rounds as the validation rows are predicted best with, and each one's loss."""
-        held = self._rows.held()
+        held, began = self._rows.held(), time.monotonic()
         boosted = self._boost(settings, MOST_ROUNDS, deadline, held=held)
         rounds = boosted.rounds
+        seconds = (time.monotonic() - began) * rounds / len(boosted.curve)
         loss = self._boosting.losses(boosted.margins(held[0], self.base, rounds), held[1], self._rows.classes)
-        return Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss
+        return _Tried(Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss, seconds)
 
-    def _folded(self, settings: Settings, deadline: float) -> tuple[Ensemble, Trees, Array]:
+    def _folded(self, settings: Settings, deadline: float) -> _Tried:
         """The same by folds: as many rounds as are best for all of them together; then all rows are fitted on."""
         rows = self._rows
         fits: list[tuple[Array, Boosted]] = []
@@ -262,9 +201,10 @@ class _Fits:
             margins = boosted.margins(rows.x[inside], base, rounds)
             loss[inside] = self._boosting.losses(margins, rows.y[inside], rows.classes)
         # Its time was measured with the folds; cut short it is what it is.
+        began = time.monotonic()
         boosted = self._boost(settings, rounds, self._deadline)
-        rounds = boosted.rounds
-        return Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss
+        seconds, rounds = time.monotonic() - began, boosted.rounds
+        return _Tried(Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss, seconds)
 
     def _settings(self, depth: int, rate: float) -> Settings:
         threads = self._allowance.threads if self._rows.x.size >= FEW_CELLS else 1

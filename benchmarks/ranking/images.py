@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 from torch.nn import functional
 
-from benchmarks.ranking import OURS, QUICK_SECONDS, Placed, beyond_chance, mean_ranks, record
-from benchmarks.trained import trained
-from trainer_image.host.devices import usable_cpus
+from benchmarks.ranking.places import OURS, Placed, Ranked, judged, timed
+from benchmarks.ranking.trained import trained
 from trainer_image.predict import predict
 
 Array = np.ndarray[Any, Any]
 LETTERS = "ABCDEFGHJKLMNPRSTUVXYZ"
 CROP = 32
+GROUP = "images, accuracy"
 
 
 @dataclass(frozen=True)
@@ -43,23 +44,16 @@ class Images:
     held: Array
 
 
-@dataclass(frozen=True)
-class RankedImages:
-    """A set by its name; its images are read or drawn when they are asked for."""
-
-    name: str
-    images: Callable[[], Images]
-
-
-def image_sets() -> list[RankedImages]:
-    """All of them."""
-    return [
-        RankedImages("written digits", _digits),
-        RankedImages("photographs", _photographs),
-        RankedImages("fonts", _fonts),
-        RankedImages("dots", _dots),
-        RankedImages("clocks", _clocks),
-    ]
+def ranked() -> list[Ranked]:
+    """All of them; the images are read or drawn when they are asked for."""
+    sets = {
+        "written digits": _digits,
+        "photographs": _photographs,
+        "fonts": _fonts,
+        "dots": _dots,
+        "clocks": _clocks,
+    }
+    return [Ranked(name, GROUP, partial(_placed, name, images)) for name, images in sets.items()]
 
 
 def _every_fourth(rows: int) -> Array:
@@ -158,31 +152,23 @@ def _clocks() -> Images:
     return Images(np.stack(pixels), np.array(target), _every_fourth(len(target)))
 
 
-def placed_images(ranked: RankedImages, seconds: float, threads: int) -> Placed:
+def _placed(name: str, made: Callable[[], Images], seconds: float, threads: int) -> Placed:
     """Trains ours and the rivals, and compares the share of the held images whose class each one says."""
-    images = ranked.images()
+    images = made()
     fits: dict[str, Callable[[], Array]] = {
         OURS: lambda: _ours(images, seconds),
         "SVM on pixels": lambda: _on_pixels(images),
         "linear SVM on gradients": lambda: _on_gradients(images),
         "plain ResNet": lambda: _network(images, seconds, threads),
     }
-    outputs, took = {}, {}
-    for name, fit in fits.items():
-        began = time.monotonic()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            outputs[name] = fit()
-        took[name] = time.monotonic() - began
-    y = images.target[images.held]
-    figures = {name: float((found == y).mean()) for name, found in outputs.items()}
-    quick = [name for name in figures if name != OURS and took[name] <= QUICK_SECONDS and figures[name] > figures[OURS]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outputs, took = timed(fits)
+    return judged(name, GROUP, outputs, took, images.target[images.held], _right)
 
-    def right(y: Array, found: Array) -> float:
-        return float((found == y).mean())
 
-    beaten = [name for name in quick if beyond_chance(outputs[OURS], outputs[name], y, right)]
-    return Placed(ranked.name, "accuracy", figures, took, beaten)
+def _right(y: Array, found: Array) -> float:
+    return float((found == y).mean())
 
 
 def _ours(images: Images, seconds: float) -> Array:
@@ -276,23 +262,3 @@ def _network(images: Images, seconds: float, threads: int) -> Array:
     with torch.no_grad():
         parts = [model((part - x_mean) / x_std).argmax(1) for part in torch.split(pixels[held], 256)]
     return torch.cat(parts).numpy()
-
-
-def rank_images(chosen: list[RankedImages], seconds: float) -> bool:
-    """Prints a line a set and what comes of them; True where ours is first."""
-    threads = usable_cpus()
-    every: list[Placed] = []
-    print(f"\nOurs ({seconds:g} s) on images among rivals, {threads} threads each")
-    for ranked in chosen:
-        found = placed_images(ranked, seconds, threads)
-        every.append(found)
-        print(found, flush=True)
-    means = mean_ranks(every)
-    wins, ties, losses = record(every)
-    leads = means[OURS] <= min(means.values())
-    shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-    print(
-        f"accuracy, {len(every)} sets: {wins} wins, {ties} ties, {losses} losses against the best rival; mean rank: "
-        f"{shown}{'' if leads else '  NOT FIRST'}"
-    )
-    return leads

@@ -13,20 +13,22 @@ import torch
 
 from tests.world.training_data import write_csv
 from trainer_image.tasks.base import Problem, TaskSettings
-from trainer_image.tasks.candidates import Allowance
-from trainer_image.tasks.tabular import boosting
-from trainer_image.tasks.tabular.boosted import BoostedTrees, TreeRows
+from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tabular.candidates import Linear
-from trainer_image.tasks.tabular.task import TabularPredictor, TabularProblem
-from trainer_image.tasks.tabular.trees import TreeEnsemble, Trees
+from trainer_image.tasks.tabular.predictor import TabularPredictor
+from trainer_image.tasks.tabular.task import TabularProblem
+from trainer_image.tasks.tabular.trees import boosting
+from trainer_image.tasks.tabular.trees.ensemble import Trees
+from trainer_image.tasks.tabular.trees.rows import TreeRows
 
 TOWNS = [f"town {number}" for number in range(12)]
 
 
 @pytest.fixture(autouse=True)
 def _few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that a fit does, at the fastest rate."""
-    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.PLANS", ((2, True, 0.2),))
+    """All that a fit does, at the fastest rate, and few trees."""
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.forest.TRIED_TREES", 10)
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.boosted.PLANS", ((2, True, 0.2),))
 
 
 def allowance(seconds: float = 60.0) -> Allowance:
@@ -53,13 +55,19 @@ def outputs(made: Problem, module: torch.nn.Module, split: str = "test") -> torc
     return made.predictor.outputs(module.eval(), made.splits[split])
 
 
-def fitted(made: TabularProblem) -> tuple[TreeEnsemble, dict[str, Any]]:
-    [trees] = [each for each in made.candidates() if each.name == "boosted trees"]
+KINDS = ["boosted trees", "random forest"]
+
+
+def candidate(made: TabularProblem, name: str = "boosted trees") -> Candidate:
+    [found] = [each for each in made.candidates() if each.name == name]
+    return found
+
+
+def fitted(made: TabularProblem, name: str = "boosted trees") -> tuple[Any, dict[str, Any]]:
+    trees = candidate(made, name)
     found = trees.fit(["train"], allowance(), None)
     assert found is not None, trees.note
-    module, chosen = found
-    assert isinstance(module, TreeEnsemble)
-    return module, chosen
+    return found
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
@@ -92,11 +100,14 @@ def _leaves(trees: Trees, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return ends
 
 
+@pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("classes", [1, 2, 3])
-def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(tmp_path: Path, classes: int) -> None:
+def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(
+    tmp_path: Path, classes: int, name: str
+) -> None:
     made = problem(tmp_path, classes)
-    module, chosen = fitted(made)
-    again = made.predictor.build_candidate("boosted trees", chosen)
+    module, chosen = fitted(made, name)
+    again = made.predictor.build_candidate(name, chosen)
     again.load_state_dict(module.state_dict())
     predicted = outputs(made, module)
     assert torch.equal(outputs(made, again), predicted)
@@ -108,7 +119,9 @@ def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(tmp
     trees = Trees(**{name: getattr(module, name).numpy() for name in fields}, depth=module.shape.depth)
     sums = trees.value[_leaves(trees, x)].astype(np.float64).reshape(len(x), -1, module.outputs).sum(1)
     margins = torch.from_numpy(sums + module.base.numpy())
-    if classes == 2:
+    if name == "random forest":
+        margins = margins.log() if classes > 1 else margins
+    elif classes == 2:
         margins = torch.cat([torch.zeros_like(margins), margins], 1)
     target = made.predictor.target
     expected = margins.softmax(1) if classes > 1 else margins[:, 0] * target.spread + target.centre  # type: ignore[union-attr]
@@ -118,24 +131,24 @@ def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(tmp
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_trees_find_what_a_linear_model_cannot(tmp_path: Path, classes: int) -> None:
     made = problem(tmp_path, classes, rows=360)
-    linear, trees = made.candidates()
     name = made.selection.name
-    scores = []
-    for each in (linear, trees):
-        found = each.fit(["train"], allowance(), None)
-        assert found is not None
-        scores.append(made.predictor.score(outputs(made, found[0]), made.splits["test"])[name])
-    assert made.selection.better(scores[1], scores[0])
+    linear, *scores = [
+        made.predictor.score(outputs(made, fitted(made, each)[0]), made.splits["test"])[name]
+        for each in ["linear", *KINDS]
+    ]
+    assert all(made.selection.better(score, linear) for score in scores)
 
 
-def test_the_same_seed_and_choice_give_the_same_trees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_the_same_seed_and_choice_give_the_same_trees(tmp_path: Path, name: str) -> None:
     made = problem(tmp_path, 2)
-    module, chosen = fitted(made)
-    trees = BoostedTrees(made.splits, made.predictor.preprocessing, made.predictor.target)
+    module, chosen = fitted(made, name)
+    trees = candidate(made, name)
     found = [trees.fit(["train", "validation"], allowance(), chosen) for _ in range(2)]
     (first, again), (second, _) = [each for each in found if each is not None]
     assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
-    assert again["ensembles"] == chosen["ensembles"]
+    assert {**again, "shape": {}} == {**chosen, "shape": {}}
+    assert trees.again is not None
     assert not torch.equal(outputs(made, first), outputs(made, module))
 
 
@@ -186,38 +199,40 @@ def test_a_row_does_not_see_its_own_label_in_the_statistics_of_its_category(tmp_
 
 def test_without_time_or_rows_trees_sit_out_and_say_so(tmp_path: Path) -> None:
     made = problem(tmp_path, 1, rows=24)
-    _, trees = made.candidates()
-    assert trees.fit(["train"], allowance(0.1), None) is None
-    assert trees.note == "Boosted trees sat out: 0.1 s were too little time for them."
-    assert trees.fit(["train"], allowance(), None) is None
-    assert trees.note == "Boosted trees sat out: they need 30 rows to be fitted on."
+    for name, who in (("boosted trees", "Boosted trees"), ("random forest", "The random forest")):
+        trees = candidate(made, name)
+        assert trees.fit(["train"], allowance(0.1), None) is None
+        assert trees.note.startswith(f"{who} sat out: 0.1 s were too little time")
+        assert trees.fit(["train"], allowance(), None) is None
+        assert trees.note.startswith(f"{who} sat out: ")
+        assert trees.note.endswith("30 rows to be fitted on.")
 
 
 def test_little_time_is_for_one_depth_that_comes_to_an_end_not_for_the_beginnings_of_several(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = problem(tmp_path, 1, rows=120)
-    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.PLANS", ((2, False, 0.1), (1, False, 0.2)))
-    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.ENOUGH_ROUNDS", 10**9)  # however fast the machine is
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.boosted.PLANS", ((2, False, 0.1), (1, False, 0.2)))
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.boosted.ENOUGH_ROUNDS", 10**9)  # however fast the machine is
     _, hurried = fitted(made)
     assert [each["rate"] for each in hurried["ensembles"]] == [0.2]
-    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.ENOUGH_ROUNDS", 1)
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.boosted.ENOUGH_ROUNDS", 1)
     _, patient = fitted(made)
     assert {each["rate"] for each in patient["ensembles"]} == {0.1}
 
 
-def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path, name: str) -> None:
     made = problem(tmp_path, 1)
-    _, trees = made.candidates()
     stopped = replace(allowance(), stop=threading.Event())
     stopped.stop.set()
-    assert trees.fit(["train"], stopped, None) is None
+    assert candidate(made, name).fit(["train"], stopped, None) is None
 
 
 def test_more_rows_than_are_fitted_on_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = problem(tmp_path, 1)
-    monkeypatch.setattr("trainer_image.tasks.tabular.boosted.MOST_ROWS", 100)
-    _, trees = made.candidates()
+    monkeypatch.setattr("trainer_image.tasks.tabular.trees.rows.MOST_ROWS", 100)
+    trees = candidate(made)
     assert trees.fit(["train"], allowance(), None) is not None
     left = len(made.splits["train"]["target"]) - 100
     assert trees.note == f"Boosted trees saw 100 evenly spaced rows; the other {left} were left out."
@@ -233,7 +248,7 @@ def test_a_stronger_linear_model_is_chosen_only_where_the_rows_carry_it(tmp_path
         cells = [[*row, "yes" if label else "no"] for row, label in zip(x.round(3), y, strict=True)]
         write_csv(folder / "train.csv", [*(f"x{n}" for n in range(20)), "y"], cells)
         made = TabularProblem(folder, TaskSettings(target="y"))
-        linear, _ = made.candidates()
+        linear = candidate(made, "linear")
         found = linear.fit(["train"], allowance(), None)
         assert isinstance(linear, Linear)
         assert found is not None
@@ -248,8 +263,8 @@ def test_a_stronger_linear_model_is_chosen_only_where_the_rows_carry_it(tmp_path
 def test_another_name_is_no_candidate_of_a_table(tmp_path: Path) -> None:
     predictor = problem(tmp_path, 1, rows=40).predictor
     assert isinstance(predictor, TabularPredictor)
-    with pytest.raises(ValueError, match="no candidate 'forest'"):
-        predictor.build_candidate("forest", {})
+    with pytest.raises(ValueError, match="no candidate 'wood'"):
+        predictor.build_candidate("wood", {})
 
 
 def test_numbers_far_out_are_told_apart_by_trees_alone(tmp_path: Path) -> None:

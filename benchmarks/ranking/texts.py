@@ -1,15 +1,10 @@
 """Ours among plain rivals on texts: three sets to classify and a text to learn from, all shipped with Python packages.
 
-python -m benchmarks.ranking_texts                     each once; ours has 60 seconds for each (`--seconds`)
-python -m benchmarks.ranking_texts --only "code lines" one set
-
-Presets and candidates are chosen on other texts (`benchmarks.quality --development`). Exits 1 where ours is not first
-in mean rank, or where a rival that takes at most three seconds is better in 97.5 % of resamples of the test rows.
+Presets and candidates are chosen on other texts (`benchmarks.quality --development`).
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import hashlib
 import json
@@ -17,10 +12,9 @@ import math
 import pydoc_data.topics
 import sysconfig
 import tempfile
-import time
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +26,16 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 from benchmarks.quality_texts import Sources
-from benchmarks.trained import trained
+from benchmarks.ranking.places import OURS, Placed, Ranked, judged, timed
+from benchmarks.ranking.trained import trained
 from trainer_image.predict import predict
 from trainer_image.tasks.language import kneser_ney
 from trainer_image.tasks.language.windows import MARK, VOCABULARY
 
 Array = np.ndarray[Any, Any]
-OURS = "ours"
-QUICK_SECONDS, RESAMPLES = 3.0, 500
+CLASSES, LANGUAGE = "texts, accuracy", "language, bits"
+# Bytes that are drawn together where it is asked what is chance.
+PIECE = 1000
 MOST_OF_A_CLASS, LEAST_OF_A_CLASS = 600, 20
 SUFFIXES = (".py", ".js", ".h", ".pyx", ".md", ".json")
 PACKAGES = ("numpy", "scipy", "sklearn", "networkx", "sympy", "torch", "kubernetes", "hypothesis")
@@ -54,16 +50,6 @@ class Labelled:
     texts: list[str]
     labels: Array
     test: Array
-
-
-@dataclass(frozen=True)
-class Found:
-    """What one model made of the test: right or wrong of each text, or bits of each byte; and in how many seconds."""
-
-    name: str
-    each: Array
-    seconds: float
-    more: str = ""
 
 
 def drawn(key: str) -> float:
@@ -131,12 +117,7 @@ def documentation() -> tuple[list[bytes], list[bytes]]:
     return parts
 
 
-def timed(name: str, run: Callable[[], Found]) -> Found:
-    began = time.monotonic()
-    return replace(run(), name=name, seconds=time.monotonic() - began)
-
-
-def our_classes(given: Labelled, seconds: float) -> Found:
+def _our_classes(given: Labelled, seconds: float) -> Array:
     with tempfile.TemporaryDirectory(prefix="ranking-") as folder:
         data = Path(folder) / "data"
         data.mkdir()
@@ -144,125 +125,76 @@ def our_classes(given: Labelled, seconds: float) -> Found:
             rows = ({"text": given.texts[row], "label": str(given.labels[row])} for row in np.flatnonzero(which))
             (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         out = trained(data, f"task: text_classification\ntrain: {{time_budget: {seconds:g}s, metric: accuracy}}\n")
-        found = predict(out, data / "test.jsonl", None)
-    answers = np.array([row["label"] for row in found["predictions"]])
-    return Found(OURS, answers == given.labels[given.test], 0.0, f"log loss {found['metrics']['log_loss']:.3f}")
+        return np.array([row["label"] for row in predict(out, data / "test.jsonl", None)["predictions"]])
 
 
-def their_classes(given: Labelled, model: Any) -> Found:
+def _their_classes(given: Labelled, model: Any) -> Array:
     texts = np.array(given.texts, object)
     model.fit(texts[~given.test], given.labels[~given.test])
-    return Found("", model.predict(texts[given.test]) == given.labels[given.test], 0.0)
+    return np.asarray(model.predict(texts[given.test]))
 
 
-def classes(given: Labelled, seconds: float) -> list[Found]:
+def _classes(name: str, rows: Callable[[], Iterator[tuple[str, str, str]]], seconds: float, _: int) -> Placed:
+    """The share of the test's texts whose class each model says."""
+    given = labelled(rows())
     characters = partial(TfidfVectorizer, analyzer="char_wb", sublinear_tf=True)
     both = make_union(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), characters(ngram_range=(2, 5)))
-    return [
-        timed(OURS, lambda: our_classes(given, seconds)),
-        timed(
-            "words and characters, LogisticRegression",
-            lambda: their_classes(given, make_pipeline(both, LogisticRegression(C=10, max_iter=300))),
-        ),
-        timed(
-            "characters, LinearSVC",
-            lambda: their_classes(given, make_pipeline(characters(ngram_range=(1, 5)), LinearSVC())),
-        ),
-    ]
+    regression = make_pipeline(both, LogisticRegression(C=10, max_iter=300))
+    vectors = make_pipeline(characters(ngram_range=(1, 5)), LinearSVC())
+    outputs, took = timed(
+        {
+            OURS: lambda: _our_classes(given, seconds),
+            "words and characters, LogisticRegression": lambda: _their_classes(given, regression),
+            "characters, LinearSVC": lambda: _their_classes(given, vectors),
+        }
+    )
+    return judged(name, CLASSES, outputs, took, given.labels[given.test], lambda y, found: float((y == found).mean()))
 
 
-def language(parts: tuple[list[bytes], list[bytes]], seconds: float) -> list[Found]:
-    """Figures are minus bits for each document's bytes, so that more is better."""
-    seen, asked = parts
+def _language(name: str, texts: Callable[[], tuple[list[bytes], list[bytes]]], seconds: float, _: int) -> Placed:
+    """Minus the bits that each model needs for a byte of the test; drawn anew are pieces of some thousand bytes."""
+    seen, asked = texts()
     sizes = np.array([len(text) for text in asked])
 
-    def ours() -> Found:
+    def ours() -> Array:
         with tempfile.TemporaryDirectory(prefix="ranking-") as folder:
             data = Path(folder) / "data"
-            for split, texts in (("train", seen), ("test", asked)):
+            for split, parts in (("train", seen), ("test", asked)):
                 (data / split).mkdir(parents=True)
-                for number, text in enumerate(texts):
+                for number, text in enumerate(parts):
                     (data / split / f"{number:04}.txt").write_bytes(text)
             out = trained(data, f"task: language_model\ntrain: {{time_budget: {seconds:g}s}}\n")
             rows = predict(out, data / "test", None)["predictions"]
-        return Found("", np.repeat([-float(row["bits_per_byte"]) for row in rows], sizes), 0.0)
+        return np.repeat([-float(row["bits_per_byte"]) for row in rows], sizes)
 
-    def kneser() -> Found:
+    def kneser() -> Array:
         text = kneser_ney.Text(asked)
         chance = np.full(len(text.following), 1 / VOCABULARY)
         for order in kneser_ney.counted(seen, None, 6, lambda: True):
             chance = kneser_ney.refined(order, text.pairs(), chance)
             text.longer()
-        return Found("", np.log2(chance[text.following != MARK]), 0.0)
+        return np.asarray(np.log2(chance[text.following != MARK]))
 
-    def xz() -> Found:
+    def xz() -> Array:
         with tempfile.TemporaryDirectory(prefix="ranking-") as folder:
             files: list[list[Path]] = [[], []]
             for number, text in enumerate([*seen, *asked]):
                 path = Path(folder) / f"{number:04}"
                 path.write_bytes(text)
                 files[number >= len(seen)].append(path)
-            return Found("", np.full(int(sizes.sum()), -Sources(files[0], [], files[1]).rivals()[1]), 0.0)
+            return np.full(int(sizes.sum()), -Sources(files[0], [], files[1]).rivals()[1])
 
-    return [timed(OURS, ours), timed("Kneser-Ney of order 7", kneser), timed("xz, given the training text", xz)]
-
-
-def beaten(found: Sequence[Found]) -> list[str]:
-    """Rivals of a few seconds that are better than ours beyond chance; bytes are resampled by pieces of 1000."""
-    random = np.random.default_rng(0)
-    names = []
-    for rival in found[1:]:
-        ahead = rival.each.astype(float) - found[0].each.astype(float)
-        if len(ahead) > 20_000:
-            ahead = np.array([part.mean() for part in np.array_split(ahead, math.ceil(len(ahead) / 1000))])
-        drawn_rows = random.integers(0, len(ahead), (RESAMPLES, len(ahead)))
-        if rival.seconds <= QUICK_SECONDS and (ahead[drawn_rows].mean(1) > 0).mean() >= 0.975:
-            names.append(rival.name)
-    return names
+    outputs, took = timed({OURS: ours, "Kneser-Ney of order 7": kneser, "xz, given the training text": xz})
+    pieces = math.ceil(sizes.sum() / PIECE)
+    bits = {model: np.array([part.mean() for part in np.array_split(each, pieces)]) for model, each in outputs.items()}
+    return judged(name, LANGUAGE, bits, took, np.arange(pieces), lambda _, found: float(found.mean()))
 
 
-def rank(sets: dict[str, Callable[[float], list[Found]]], seconds: float) -> bool:
-    """Prints a line a model and what comes of them; True where ours is first in mean rank and never beaten."""
-    places: dict[str, list[float]] = {}
-    never = True
-    for name, run in sets.items():
-        found = run(seconds)
-        figures = np.array([float(each.each.mean()) for each in found])
-        for each, figure in zip(found, figures, strict=True):
-            places.setdefault(OURS if each.name == OURS else "best rival", [])
-            print(f"{name:16} {abs(figure):7.4f}  {each.seconds:6.1f} s  {each.name}  {each.more}", flush=True)
-        places[OURS].append(1 + float((figures[1:] > figures[0]).sum()))
-        places["best rival"].append(float(1 + (figures[0] >= figures[1:].max())))
-        if names := beaten(found):
-            never = False
-            print(f"{name:16} BEATEN BEYOND CHANCE by {', '.join(names)}")
-    means = {name: float(np.mean(ranks)) for name, ranks in places.items()}
-    wins = sum(place == 1 for place in places[OURS])
-    print(f"{wins} of {len(sets)} won; mean rank: ours {means[OURS]:.2f}, best rival {means['best rival']:.2f}")
-    return never and means[OURS] <= means["best rival"]
-
-
-def sets() -> dict[str, Callable[[float], list[Found]]]:
+def ranked() -> list[Ranked]:
     """What texts are ranked on."""
-    return {
-        "code lines": lambda seconds: classes(labelled(code_lines()), seconds),
-        "docstrings": lambda seconds: classes(labelled(docstrings()), seconds),
-        "character names": lambda seconds: classes(labelled(character_names()), seconds),
-        "documentation": lambda seconds: language(documentation(), seconds),
-    }
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0, help="time budget of ours for each set (60)")
-    parser.add_argument("--only", action="append", default=[], choices=tuple(sets()), help="only this set")
-    options = parser.parse_args(arguments)
-    return (
-        0
-        if rank({n: run for n, run in sets().items() if n in options.only or not options.only}, options.seconds)
-        else 1
-    )
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+    return [
+        Ranked("code lines", CLASSES, partial(_classes, "code lines", code_lines)),
+        Ranked("docstrings", CLASSES, partial(_classes, "docstrings", docstrings)),
+        Ranked("character names", CLASSES, partial(_classes, "character names", character_names)),
+        Ranked("documentation", LANGUAGE, partial(_language, "documentation", documentation)),
+    ]

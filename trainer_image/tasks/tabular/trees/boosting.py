@@ -1,4 +1,4 @@
-"""XGBoost's adapter: gradient boosted trees, and these as plain arrays. Only fits: trees.py evaluates.
+"""XGBoost's adapter: gradient boosted trees, and these as plain arrays. Only fits: ensemble.py evaluates.
 
 The trees are read from the library's own JSON, whose format it documents and keeps ("Introduction to Model IO" of its
 manual). Targets are classes (rows,), or values; the margins begin at the training rows' mean, or at its log odds.
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
-from trainer_image.tasks.tabular.trees import Trees
+from trainer_image.tasks.tabular.trees.ensemble import Trees
 
 Array = np.ndarray[Any, Any]
 # Rounds without a better figure of the held-out rows after which boosting ends.

@@ -1,94 +1,35 @@
-"""Ours among the rivals on tables: one hold-out of a quarter each, equal threads, all rivals by their defaults.
-
-`make quality` runs it after the gates: ours has `--seconds` for each table (30), a rival has as long as it takes. Exits
-1 where ours is not first in mean rank, for AUC or for R². A rival that takes at most three seconds and is better by
-more than chance (97.5 % of the resamples of the test rows) is named.
-"""
+"""Ours among the rivals on tables: one hold-out of a quarter each, equal threads, all rivals by their defaults."""
 
 from __future__ import annotations
 
 import tempfile
-import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.ranking_tables import TARGET, RankedTable
-from benchmarks.trained import trained
-from trainer_image.host.devices import usable_cpus
+from benchmarks.ranking.places import OURS, Placed, Ranked, judged, timed
+from benchmarks.ranking.table_sets import TARGET, RankedTable, tables
+from benchmarks.ranking.trained import trained
 from trainer_image.predict import predict
 
 if TYPE_CHECKING:
     import pandas
 
 Array = np.ndarray[Any, Any]
-OURS = "ours"
-QUICK_SECONDS = 3.0
-RESAMPLES = 500
 MOST_CATEGORIES = 30
-# Figures that differ by less are one and the same, and share a rank.
-SAME = 1e-4
+FIGURES = {"roc_auc": "tables, ROC AUC", "r2": "tables, R²"}
 
 
-@dataclass(frozen=True)
-class Placed:
-    """One table: each model's figure and seconds, and the quick rivals that are better than ours beyond chance."""
-
-    table: str
-    figure: str
-    figures: Mapping[str, float]
-    seconds: Mapping[str, float]
-    beaten_by: Sequence[str]
-
-    def __str__(self) -> str:
-        """The set's line of the table."""
-        shown = "  ".join(f"{name} {value:.4f} ({self.seconds[name]:.1f} s)" for name, value in self.figures.items())
-        beaten = f"  BEATEN BEYOND CHANCE by {', '.join(self.beaten_by)}" if self.beaten_by else ""
-        return f"{self.table:18} {self.figure:8} {shown}; best: {self.best}{beaten}"
-
-    @property
-    def best(self) -> str:
-        return max(self.figures.items(), key=lambda item: item[1])[0]
+def ranked() -> list[Ranked]:
+    """All tables."""
+    return [Ranked(table.name, FIGURES[table.figure], partial(_placed, table)) for table in tables()]
 
 
-def ranks(figures: Mapping[str, float]) -> dict[str, float]:
-    """1 for the highest figure; models whose figures are the same (`SAME`) share the mean of their ranks."""
-    values = np.array(list(figures.values()))
-    better = (values[None, :] > values[:, None] + SAME).sum(1)
-    alike = (np.abs(values[None, :] - values[:, None]) <= SAME).sum(1)
-    return dict(zip(figures, (better + (alike + 1) / 2).tolist(), strict=True))
-
-
-def mean_ranks(placed: Iterable[Placed]) -> dict[str, float]:
-    """Of each model over the tables, the best first."""
-    every = [ranks(each.figures) for each in placed]
-    found = {name: float(np.mean([each[name] for each in every])) for name in every[0]}
-    return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def record(placed: Iterable[Placed]) -> tuple[int, int, int]:
-    """(wins, ties, losses) of ours against the best rival of each table."""
-    ahead = [each.figures[OURS] - max(v for name, v in each.figures.items() if name != OURS) for each in placed]
-    return sum(a > SAME for a in ahead), sum(abs(a) <= SAME for a in ahead), sum(a < -SAME for a in ahead)
-
-
-def beyond_chance(mine: Array, other: Array, y: Array, score: Callable[[Array, Array], float]) -> bool:
-    """Whether the other predictions are better in 97.5 % of resamples of the rows."""
-    random = np.random.default_rng(0)
-    won = 0
-    for _ in range(RESAMPLES):
-        rows = random.integers(0, len(y), len(y))
-        while len(np.unique(y[rows])) < min(2, len(np.unique(y))):
-            rows = random.integers(0, len(y), len(y))
-        won += score(y[rows], other[rows]) > score(y[rows], mine[rows])
-    return won >= 0.975 * RESAMPLES
-
-
-def placed(table: RankedTable, seconds: float, threads: int) -> Placed:
+def _placed(table: RankedTable, seconds: float, threads: int) -> Placed:
     """Trains ours and all rivals on three quarters of the rows, and scores them on the others."""
     from sklearn.model_selection import train_test_split
 
@@ -96,20 +37,12 @@ def placed(table: RankedTable, seconds: float, threads: int) -> Placed:
     labels = None if table.regression else np.unique(frame[TARGET], return_inverse=True)[1]
     rows, held = train_test_split(np.arange(len(frame)), test_size=0.25, random_state=0, stratify=labels)
     y = frame[TARGET].to_numpy(float) if labels is None else labels
-    score = _score(table, int(y.max()) + 1)
-    outputs, took = {}, {}
     fits: dict[str, Callable[[], Array]] = {OURS: lambda: _ours(table, frame, rows, held, seconds)}
     fits |= _rivals(frame.drop(columns=TARGET), y, rows, held, regression=table.regression, threads=threads)
-    for name, fit in fits.items():
-        began = time.monotonic()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            outputs[name] = fit()
-        took[name] = time.monotonic() - began
-    figures = {name: score(y[held], found) for name, found in outputs.items()}
-    quick = [name for name in figures if name != OURS and took[name] <= QUICK_SECONDS and figures[name] > figures[OURS]]
-    beaten = [name for name in quick if beyond_chance(outputs[OURS], outputs[name], y[held], score)]
-    return Placed(table.name, table.figure, figures, took, beaten)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outputs, took = timed(fits)
+    return judged(table.name, FIGURES[table.figure], outputs, took, y[held], _score(table, int(y.max()) + 1))
 
 
 def _score(table: RankedTable, classes: int) -> Callable[[Array, Array], float]:
@@ -198,29 +131,3 @@ def _one_hot(frame: pandas.DataFrame, texts: Sequence[str], rows: Array) -> Arra
         if missing.any():
             parts.append(missing.astype(float))
     return np.stack(parts, axis=1)
-
-
-def rank(chosen: Sequence[RankedTable], seconds: float) -> bool:
-    """Prints a line a table and what comes of them; True where ours is first for each figure that there is."""
-    threads = usable_cpus()
-    every: list[Placed] = []
-    print(f"\nOurs ({seconds:g} s) among rivals by their defaults, {threads} threads each")
-    for table in chosen:
-        found = placed(table, seconds, threads)
-        every.append(found)
-        print(found, flush=True)
-    first = True
-    for figure in ("roc_auc", "r2"):
-        of_figure = [each for each in every if each.figure == figure]
-        if not of_figure:
-            continue
-        means = mean_ranks(of_figure)
-        wins, ties, losses = record(of_figure)
-        leads = means[OURS] <= min(means.values())
-        first &= leads
-        shown = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
-        print(
-            f"{figure}, {len(of_figure)} tables: {wins} wins, {ties} ties, {losses} losses against the best rival; "
-            f"mean rank: {shown}{'' if leads else '  NOT FIRST'}"
-        )
-    return first

@@ -1,0 +1,138 @@
+"""The tables of a dataset as they are given: read, checked, their rows divided into splits; nothing is fitted yet."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from trainer_image.data.cells import Wanted
+from trainer_image.data.spill import Scratch
+from trainer_image.data.splits import assign, find_tables, is_table_name
+from trainer_image.data.table import Table, no_such_column, read_table
+from trainer_image.data.unpacking import looked_into
+from trainer_image.errors import invalid
+from trainer_image.limits import Limits
+from trainer_image.tasks.base import RowGroups, TaskSettings
+from trainer_image.tasks.tabular.columns import Ints
+from trainer_image.tasks.tabular.target import fit_target, labelled
+
+
+class Given:
+    """A dataset of tables to learn `settings.target` from.
+
+    tables: of each split that has its own; labels: of the training table's rows, 0 where there is none
+    rows:   which of the training table are train, validation and test, as far as these have no table of their own
+    usable: the rows of each table that have a label; None: all
+    test_again: reads the table that has the test split once more, as `read` does, into the `scratch` it is given
+    """
+
+    def __init__(self, data: Path, settings: TaskSettings, target: str) -> None:
+        self._settings = settings
+        data, notes = looked_into(data, settings.limits, settings.scratch, is_table_name)
+        found = find_tables(data)
+        needed = tuple(column for column in (target, settings.group) if column)
+        wanted = Wanted(needed, dropped=frozenset(settings.drop))
+        again = partial(read, data=data, limits=settings.limits, wanted=wanted)
+        self.tables = {split: again(files, scratch=settings.scratch) for split, files in found.splits.items()}
+        train = self.tables["train"]
+        _check_names(train, settings)
+        notes += [*found.notes, *(note for table in self.tables.values() for note in table.notes)]
+        notes += _without_unlabelled(self.tables, target)
+        _check(self.tables, target)
+        self.target, target_notes = fit_target(train, target, settings.types.get(target))
+        self.labels = self.target.encode(train, settings.scratch)
+        self.usable = {split: labelled(table, target) for split, table in self.tables.items()}
+        notes += [
+            _left_out(self.tables[split], target, rows) for split, rows in self.usable.items() if rows is not None
+        ]
+        known = self.usable["train"]
+        groups = train.text(settings.group) if settings.group else None
+        rows = assign(
+            self.target.strata(self.labels if known is None else self.labels[known]),
+            settings.seed,
+            has_validation="validation" in self.tables,
+            has_test="test" in self.tables,
+            groups=groups if known is None or groups is None else groups[known],
+        )
+        if known is not None:
+            rows = replace(rows, train=known[rows.train], validation=known[rows.validation], test=known[rows.test])
+        self.rows = rows
+        self.notes = [*notes, *target_notes, *rows.notes]
+        self.test_again = partial(again, found.test if "test" in self.tables else found.train)
+
+    @property
+    def test_rows(self) -> Ints:
+        """The rows of the table that has the test split."""
+        if "test" not in self.tables:
+            return self.rows.test
+        usable = self.usable["test"]
+        return np.arange(self.tables["test"].rows) if usable is None else usable
+
+    @property
+    def test_groups(self) -> RowGroups | None:
+        """Which of the test rows belong together, as data.group says."""
+        test, group = self.tables.get("test", self.tables["train"]), self._settings.group
+        return RowGroups.by(group, test.text(group)[self.test_rows]) if group and group in test.columns else None
+
+
+def read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None, wanted: Wanted) -> Table:
+    """The files as one table, called as they are within the dataset."""
+    root = data if data.is_dir() else data.parent
+    return read_table([(path.relative_to(root).as_posix(), path) for path in files], limits, scratch, wanted)
+
+
+def _check_names(train: Table, settings: TaskSettings) -> None:
+    """Whether the columns that the configuration names are there."""
+    for key, wanted in (
+        ("target", [settings.target]),
+        ("group", [settings.group] if settings.group else []),
+        ("drop", settings.drop),
+        ("types", settings.types),
+    ):
+        for column in wanted:
+            if column not in train.columns and column not in train.passed_over:
+                raise no_such_column(train.name, str(column), f"data.{key}", list(train.columns))
+
+
+def _without_unlabelled(tables: dict[str, Table], target: str) -> list[str]:
+    """Takes the splits beside the training split away that have no labels at all, as Kaggle's test.csv; and says so."""
+    notes = []
+    for split in [split for split in tables if split != "train"]:
+        table = tables[split]
+        if target in table.columns and (not table.rows or table.columns[target].null_count < table.rows):
+            continue
+        if target not in table.columns and (near := difflib.get_close_matches(target, table.columns, 1, 0.8)):
+            raise no_such_column(table.name, target, "data.target", [*near, *table.columns])
+        what = "no label" if target in table.columns else f"no column '{target}'"
+        notes.append(
+            f"{table.name} has {what}: nothing can be tested on it, and it was not used; `predict` is what it is for."
+        )
+        del tables[split]
+    return notes
+
+
+def _left_out(table: Table, target: str, rows: Ints) -> str:
+    """rows: those that have a label"""
+    missing = np.setdiff1d(np.arange(table.rows), rows)
+    file, row = table.locate(int(missing[0]))
+    if len(missing) == 1:
+        return f"1 of {table.rows} rows of {table.name} has no '{target}' and was left out: row {row} of {file}."
+    return (
+        f"{len(missing)} of {table.rows} rows of {table.name} have no '{target}' and were left out, the first of them "
+        f"row {row} of {file}."
+    )
+
+
+def _check(tables: Mapping[str, Table], target: str) -> None:
+    """Whether the splits have rows, and the training split labels."""
+    for table in tables.values():
+        if table.rows == 0:
+            raise invalid(table.name, "has a header but no rows")
+    train = tables["train"]
+    if train.columns[target].null_count == train.rows:
+        raise invalid(train.name, f"the target column '{target}' is empty: no row has a label")

@@ -1,0 +1,1 @@
+"""Decision trees: candidates that are made of them, and what they are at rest."""

@@ -1,0 +1,219 @@
+"""A random forest as a candidate: scikit-learn's, of random splits or of the best ones, read into plain arrays.
+
+How fine its trees are is chosen by rows that each tree has not seen, of which there are far more than validation rows.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+from torch import nn
+
+from trainer_image.tasks.base import Json, Size, restored, rows_in
+from trainer_image.tasks.candidates import Allowance
+from trainer_image.tasks.tabular.candidates import TableCandidate
+from trainer_image.tasks.tabular.columns import Preprocessing
+from trainer_image.tasks.tabular.target import Target
+from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
+from trainer_image.tasks.tabular.trees.rows import TreeRows, statistics
+
+Array = np.ndarray[Any, Any]
+
+LEAST_ROWS = 30
+LEAST_SECONDS = 0.5
+TREES, TRIED_TREES, PORTION = 100, 30, 10
+MOST_DEPTH = 48
+# Values in leaves and nodes together: 32 MB.
+MOST_VALUES = 8_000_000
+# Inputs times rows below which threads wait for each other longer than they work.
+FEW_CELLS = 500_000
+# Of the allowance, what trying settings may take.
+TRYING = 0.5
+
+
+@dataclass(frozen=True)
+class Grown:
+    """How a forest is grown.
+
+    random: splits at random places; leaf: rows of a leaf at least; share: of the inputs that a split is chosen among
+    """
+
+    random: bool
+    leaf: Size
+    share: Annotated[float, Field(gt=0, le=1)]
+    trees: Size = TREES
+
+
+# In the order in which they are tried, as far as time lasts.
+SETTINGS = (
+    Grown(True, 3, 0.6),
+    Grown(False, 4, 0.35),
+    Grown(True, 8, 0.6),
+    Grown(True, 1, 0.9),
+    Grown(True, 20, 0.9),
+)
+
+
+@dataclass(frozen=True)
+class ChosenForest:
+    """What the fit chose, and the shape of what it left."""
+
+    grown: Grown
+    shape: TreeShape
+
+
+def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemble:
+    """Raises ValueError for what no fit returns."""
+    shape, classes = restored(ChosenForest, chosen).shape, target.outputs
+    return TreeEnsemble(columns, classes, statistics(classes), shape, chances=classes > 1)
+
+
+class RandomForest(TableCandidate):
+    """Of very many rows evenly spaced ones are fitted on, as with boosted trees."""
+
+    name = "random forest"
+
+    def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
+        deadline = time.monotonic() + allowance.seconds
+        if chosen is None and allowance.seconds < LEAST_SECONDS:
+            self.note = f"The random forest sat out: {allowance.seconds:.2g} s were too little time for it."
+            return None
+        if sum(rows_in(self.splits[name]) for name in fit_on) < LEAST_ROWS:
+            self.note = f"The random forest sat out: it needs {LEAST_ROWS} rows to be fitted on."
+            return None
+        rows = TreeRows(self.splits, fit_on, self.columns, self.target, allowance.seed)
+        fits = _Fits(rows, allowance, deadline)
+        settings = fits.chosen() if chosen is None else restored(ChosenForest, chosen).grown
+        began = time.monotonic()
+        made = None if settings is None else fits.grown(settings, cut=chosen is None)
+        self.again = time.monotonic() - began
+        if made is None:
+            self.note = "No time was left to fit the random forest once more on training and validation rows together."
+            return None
+        if rows.left_out:
+            self.note = f"The forest saw {len(rows.y)} evenly spaced rows; the other {rows.left_out} were left out."
+        trees, settings = made
+        found = {"grown": asdict(settings), "shape": asdict(trees.shape)}
+        model = unfitted(found, self.columns, self.target)
+        model.fill(trees, np.zeros(rows.classes), rows.tables)
+        return model, found
+
+
+class _Fits:
+    """One fit of the candidate within its allowance."""
+
+    def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float) -> None:
+        self._rows, self._allowance, self._deadline = rows, allowance, deadline
+        self._threads = allowance.threads if rows.x.size >= FEW_CELLS else 1
+        values = (5 + rows.classes) * 2 * len(rows.y) * TREES
+        self._least_leaf = -(-values // MOST_VALUES)
+
+    def chosen(self) -> Grown | None:
+        """The settings whose small forest predicts the rows best that each of its trees has not seen."""
+        began, allowance = time.monotonic(), self._allowance
+        tried: dict[Grown, float] = {}
+        for each in SETTINGS:
+            settings = replace(each, leaf=max(each.leaf, self._least_leaf))
+            if settings in tried:
+                continue
+            tried[settings] = self._loss(settings)
+            allowance.beat()
+            if allowance.stop.is_set():
+                return None
+            spent = time.monotonic() - began
+            if spent * (1 + 1 / len(tried)) > TRYING * allowance.seconds:
+                break
+        return min(tried, key=lambda each: tried[each])
+
+    def grown(self, settings: Grown, *, cut: bool) -> tuple[Trees, Grown] | None:
+        """The forest. cut: fewer trees are as good where time does not last; else there is none then."""
+        model = self._model(settings, bootstrap=not settings.random, warm_start=True)
+        allowance, done = self._allowance, 0
+        while done < settings.trees:
+            if allowance.stop.is_set() or (done and time.monotonic() > self._deadline and not cut):
+                return None
+            if done and time.monotonic() > self._deadline:
+                break
+            done = min(settings.trees, done + PORTION)
+            model.set_params(n_estimators=done).fit(self._rows.x, self._rows.y)
+            allowance.beat()
+        return _read(model.estimators_, self._rows), replace(settings, trees=done)
+
+    def _loss(self, settings: Grown) -> float:
+        model = self._model(settings, n_estimators=TRIED_TREES, bootstrap=True, oob_score=True)
+        rows = self._rows
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a row that every tree has seen
+            model.fit(rows.x, rows.y)
+        if rows.classes == 1:
+            return float(np.nanmean((model.oob_prediction_ - rows.y) ** 2))
+        chances = np.nan_to_num(model.oob_decision_function_, nan=1 / rows.classes)
+        mixed = (settings.leaf * chances + 1 / rows.classes) / (settings.leaf + 1)
+        return float(-np.log(mixed[np.arange(len(rows.y)), np.searchsorted(model.classes_, rows.y)]).mean())
+
+    def _model(self, settings: Grown, **more: Any) -> Any:
+        from sklearn import ensemble
+
+        name = ("ExtraTrees" if settings.random else "RandomForest") + (
+            "Regressor" if self._rows.classes == 1 else "Classifier"
+        )
+        return getattr(ensemble, name)(
+            min_samples_leaf=settings.leaf,
+            max_features=settings.share,
+            max_depth=MOST_DEPTH,
+            random_state=self._allowance.seed,
+            n_jobs=self._threads,
+            **more,
+        )
+
+
+def _read(estimators: Sequence[Any], rows: TreeRows) -> Trees:
+    """The library's trees, of which the mean is wanted, as arrays."""
+    parts = [_arrays(each, rows) for each in estimators]
+    starts = np.cumsum([0, *(len(part["feature"]) for part in parts)])[:-1]
+    for start, part in zip(starts, parts, strict=True):
+        part["left"], part["right"] = part["left"] + start, part["right"] + start
+        part["value"] = part["value"] / len(parts)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Trees(
+        roots=starts.astype(np.int32),
+        feature=joined["feature"].astype(np.int32),
+        threshold=joined["threshold"],
+        left=joined["left"].astype(np.int32),
+        right=joined["right"].astype(np.int32),
+        missing_left=joined["missing_left"],
+        value=joined["value"].astype(np.float32),
+        depth=max(each.get_depth() for each in estimators),
+    )
+
+
+def _arrays(estimator: Any, rows: TreeRows) -> dict[str, Array]:
+    tree, classes = estimator.tree_, rows.classes
+    leaf, own = tree.children_left < 0, np.arange(tree.node_count)
+    # Left where x <= threshold, x single and the threshold double: that is below the next single number.
+    nearest = tree.threshold.astype(np.float32)
+    below = np.where(nearest > tree.threshold, np.nextafter(nearest, np.float32(-np.inf)), nearest)
+    value = tree.value[:, 0, :]
+    if classes == 1:
+        value = value[:, 0]
+    else:
+        # A class that a leaf does not have is not impossible: one row more, as all rows are.
+        shares = np.bincount(rows.y, minlength=classes) / len(rows.y)
+        full = np.zeros((tree.node_count, classes))
+        full[:, np.unique(rows.y)] = value
+        count = tree.weighted_n_node_samples[:, None]
+        value = (full * count + (shares + 1 / classes) / 2) / (count + 1)
+    return {
+        "feature": np.where(leaf, 0, tree.feature),
+        "threshold": np.where(leaf, np.float32(0), np.nextafter(below, np.float32(np.inf))),
+        "left": np.where(leaf, own, tree.children_left),
+        "right": np.where(leaf, own, tree.children_right),
+        "missing_left": tree.missing_go_to_left.astype(np.bool_),
+        "value": np.where(leaf[:, None], value, 0.0) if classes > 1 else np.where(leaf, value, 0.0),
+    }
