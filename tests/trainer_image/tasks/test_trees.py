@@ -18,6 +18,7 @@ from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.predictor import TabularPredictor
 from trainer_image.tasks.tabular.task import TabularProblem
 from trainer_image.tasks.tabular.trees import boosting
+from trainer_image.tasks.tabular.trees.boosting import Aim
 from trainer_image.tasks.tabular.trees.ensemble import Trees
 from trainer_image.tasks.tabular.trees.rows import TreeRows
 
@@ -70,15 +71,17 @@ def fitted(made: TabularProblem, name: str = "boosted trees") -> tuple[Any, dict
     return found
 
 
-@pytest.mark.parametrize("classes", [1, 2, 3])
-def test_torch_adds_up_what_the_library_predicts(classes: int) -> None:
+@pytest.mark.parametrize("aim", [Aim(1), Aim(2), Aim(3), Aim(1, log=True)])
+def test_torch_adds_up_what_the_library_predicts(aim: Aim) -> None:
+    classes = aim.classes
     random = np.random.default_rng(classes)
     x = random.normal(size=(300, 5)).astype(np.float32)
     x[random.random(x.shape) < 0.15] = np.nan
     said = np.nan_to_num(x[:, 0]) * np.nan_to_num(x[:, 1], nan=2.0)
     y = np.digitize(said, np.quantile(said, np.arange(1, classes) / classes)) if classes > 1 else said
-    boosted = boosting.boost(x, y, classes, boosting.Settings(4, 0.1, 3, 1), 20, lambda: True)
-    base = boosting.first_margins(y, classes)
+    y = np.exp(y) if aim.log else y
+    boosted = boosting.boost(x, y, aim, boosting.Settings(4, 0.1, 3, 1), 20, lambda: True)
+    base = aim.first_margins(y)
     trees = boosted.trees(20)
 
     value = trees.value[_leaves(trees, x)].reshape(len(x), -1, len(base)).sum(1, dtype=np.float64) + base
@@ -139,6 +142,24 @@ def test_trees_find_what_a_linear_model_cannot(tmp_path: Path, classes: int) -> 
     assert all(made.selection.better(score, linear) for score in scores)
 
 
+def test_values_that_multiply_and_are_far_from_evenly_spread_are_boosted_by_their_logarithms(tmp_path: Path) -> None:
+    random = np.random.default_rng(4)
+    x = random.normal(size=(300, 3))
+    y = 1000 * np.exp(0.8 * (x[:, 0] + x[:, 1] * (x[:, 2] > 0))) * random.lognormal(0, 0.1, 300)
+    write_csv(tmp_path / "train.csv", ["a", "b", "c", "y"], np.column_stack([x, y]).round(4).tolist())
+    made = TabularProblem(tmp_path, TaskSettings(target="y"))
+    module, chosen = fitted(made)
+    assert chosen["log"]
+    again = made.predictor.build_candidate("boosted trees", chosen)
+    again.load_state_dict(module.state_dict())
+    predicted = outputs(made, again)
+    assert torch.equal(predicted, outputs(made, module))
+    assert made.predictor.score(predicted, made.splits["test"])["r2"] > 0.6
+    found = candidate(made).fit(["train", "validation"], allowance(), chosen)
+    assert found is not None
+    assert found[1]["log"]
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_the_same_seed_and_choice_give_the_same_trees(tmp_path: Path, name: str) -> None:
     made = problem(tmp_path, 2)
@@ -146,7 +167,7 @@ def test_the_same_seed_and_choice_give_the_same_trees(tmp_path: Path, name: str)
     trees = candidate(made, name)
     found = [trees.fit(["train", "validation"], allowance(), chosen) for _ in range(2)]
     (first, again), (second, _) = [each for each in found if each is not None]
-    assert all(torch.equal(tensor, second.state_dict()[name]) for name, tensor in first.state_dict().items())
+    assert all(torch.equal(tensor, second.state_dict()[key]) for key, tensor in first.state_dict().items())
     assert {**again, "shape": {}} == {**chosen, "shape": {}}
     assert trees.again is not None
     assert not torch.equal(outputs(made, first), outputs(made, module))

@@ -15,7 +15,7 @@ from trainer_image.tasks.base import Json, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.tabular.candidates import TableCandidate
 from trainer_image.tasks.tabular.columns import Preprocessing
-from trainer_image.tasks.tabular.target import Target
+from trainer_image.tasks.tabular.target import Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
 from trainer_image.tasks.tabular.trees.rows import FOLDS, TreeRows, margins, statistics
 
@@ -62,16 +62,18 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class ChosenTrees:
-    """What the fit chose, and the shape of what it left."""
+    """What the fit chose, and the shape of what it left. log: they add up to logarithms of values"""
 
     ensembles: tuple[Ensemble, ...]
     shape: TreeShape
+    log: bool = False
 
 
 def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemble:
     """Raises ValueError for what no fit returns."""
-    shape, classes = restored(ChosenTrees, chosen).shape, target.outputs
-    return TreeEnsemble(columns, margins(classes), statistics(classes), shape, two=classes == 2)
+    found, classes = restored(ChosenTrees, chosen), target.outputs
+    of = target if isinstance(target, ValueTarget) and found.log else None
+    return TreeEnsemble(columns, margins(classes), statistics(classes), found.shape, two=classes == 2, log=of)
 
 
 class BoostedTrees(TableCandidate):
@@ -94,18 +96,22 @@ class BoostedTrees(TableCandidate):
             self.note = f"Boosted trees sat out, because XGBoost cannot be loaded here: {why}"
             return None
         rows = TreeRows(self.splits, fit_on, self.columns, self.target, allowance.seed)
-        fits = _Fits(rows, allowance, deadline)
-        made = fits.best() if chosen is None else fits.again(restored(ChosenTrees, chosen).ensembles)
+        if chosen is None:
+            made = _best(rows, allowance, deadline)
+        else:
+            given = restored(ChosenTrees, chosen)
+            made = _Fits(rows, allowance, deadline, log=given.log).again(given.ensembles)
         if made is None:
             self.note = "No time was left to fit the boosted trees once more on training and validation rows together."
             return None
         if rows.left_out:
             self.note = f"Boosted trees saw {len(rows.y)} evenly spaced rows; the other {rows.left_out} were left out."
-        ensembles, trees, self.again = made
+        self.again = made.seconds
         # As it comes back from a checkpoint or a model: lists for tuples.
-        found = {"ensembles": [asdict(each) for each in ensembles], "shape": asdict(trees.shape)}
+        ensembles = [asdict(each) for each in made.ensembles]
+        found = {"ensembles": ensembles, "shape": asdict(made.trees.shape), "log": made.log}
         model = unfitted(found, self.columns, self.target)
-        model.fill(trees, fits.base, rows.tables)
+        model.fill(made.trees, made.base, rows.tables)
         return model, found
 
 
@@ -119,20 +125,50 @@ class _Tried:
     seconds: float
 
 
-class _Fits:
-    """One fit of the candidate: several ensembles within its allowance. What is returned: the ensembles, the mean of
-    their trees, and how many seconds it takes to fit these once more."""
+@dataclass(frozen=True)
+class _Made:
+    """Ensembles, the mean of their trees, what these add up to and from where on; the least loss of rows that they have
+    not seen, and how many seconds it takes to fit them once more."""
 
-    def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float) -> None:
+    ensembles: Sequence[Ensemble]
+    trees: Trees
+    log: bool
+    base: Array
+    loss: float
+    seconds: float
+
+
+def _best(rows: TreeRows, allowance: Allowance, deadline: float) -> _Made | None:
+    """Of values that are far from evenly spread, trees of logarithms too: whichever predict values better."""
+    if rows.mean is None:
+        return _Fits(rows, allowance, deadline, log=False).best()
+    middle = (time.monotonic() + deadline) / 2
+    found = [_Fits(rows, allowance, until, log=log).best() for log, until in ((False, middle), (True, deadline))]
+    there = [each for each in found if each is not None]
+    return min(there, key=lambda each: each.loss) if len(there) == len(found) else None
+
+
+class _Fits:
+    """Several ensembles within an allowance."""
+
+    def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float, *, log: bool) -> None:
         from trainer_image.tasks.tabular.trees import boosting
 
         self._boosting, self._rows, self._allowance = boosting, rows, allowance
         self._deadline = deadline
-        self.base = boosting.first_margins(rows.y, rows.classes)
+        self._aim = boosting.Aim(rows.classes, log)
+        self._y = rows.positive(rows.y) if log else rows.y
+        self._base = self._aim.first_margins(self._y)
+        # Losses of both aims in one unit.
+        self._unit = rows.mean_in_spreads**2 if log else 1.0
 
-    def best(self) -> tuple[list[Ensemble], Trees, float] | None:
+    def _made(self, ensembles: Sequence[Ensemble], trees: Trees, loss: float, seconds: float) -> _Made:
+        base = self._base + np.log(self._rows.mean) if self._aim.log and self._rows.mean else self._base
+        return _Made(ensembles, trees, self._aim.log, base, loss * self._unit, seconds)
+
+    def best(self) -> _Made | None:
         """Those whose loss on rows that they have not seen is within chance of the least: the mean of these."""
-        depths = MANY_DEPTHS if len(self._rows.y) >= MANY_ROWS else DEPTHS
+        depths = MANY_DEPTHS if len(self._y) >= MANY_ROWS else DEPTHS
         count, folded, rate = self._plan(depths[0])
         found: list[_Tried] = []
         for number, depth in enumerate(depths[:count]):
@@ -147,7 +183,8 @@ class _Fits:
         least = min(found, key=lambda each: float(each.loss.mean())).loss
         kept = [each for each in found if _within_chance(each.loss - least)]
         trees = Trees.joined([each.trees for each in kept])
-        return [each.ensemble for each in kept], trees, sum(each.seconds for each in kept)
+        seconds = sum(each.seconds for each in kept)
+        return self._made([each.ensemble for each in kept], trees, float(least.mean()), seconds)
 
     def _plan(self, depth: int) -> tuple[int, bool, float]:
         """How many depths, whether with folds, and the rate, by the pace of the first rounds."""
@@ -155,14 +192,14 @@ class _Fits:
         self._boost(self._settings(depth, PLANS[0][2]), PACE_ROUNDS, self._deadline, ends=ends)
         # What comes before the first round is no part of it.
         pace = float(np.median(np.diff(ends))) if len(ends) > 1 else np.inf
-        few = len(self._rows.y) <= FOLDED_ROWS
+        few = len(self._y) <= FOLDED_ROWS
         for count, folded, rate in PLANS:
             rounds = ENOUGH_ROUNDS * PLANS[0][2] / rate * count * (FOLDS + 1 if folded and few else 1)
             if rounds * pace <= self._deadline - time.monotonic():
                 break
         return count, folded and few, rate
 
-    def again(self, ensembles: Sequence[Ensemble]) -> tuple[list[Ensemble], Trees, float] | None:
+    def again(self, ensembles: Sequence[Ensemble]) -> _Made | None:
         """The same ensembles of these rows; None where time does not last."""
         made, began = [], time.monotonic()
         for each in ensembles:
@@ -171,35 +208,35 @@ class _Fits:
             if boosted.rounds < rounds:
                 return None
             made.append(boosted.trees(rounds))
-        return list(ensembles), Trees.joined(made), time.monotonic() - began
+        return self._made(ensembles, Trees.joined(made), 0.0, time.monotonic() - began)
 
     def _held(self, settings: Settings, deadline: float) -> _Tried:
         """An ensemble of as many rounds as the validation rows are predicted best with, and each one's loss."""
-        held, began = self._rows.held(), time.monotonic()
+        x, y = self._rows.held()
+        held, began = (x, self._rows.positive(y) if self._aim.log else y), time.monotonic()
         boosted = self._boost(settings, MOST_ROUNDS, deadline, held=held)
         rounds = boosted.rounds
         seconds = (time.monotonic() - began) * rounds / len(boosted.curve)
-        loss = self._boosting.losses(boosted.margins(held[0], self.base, rounds), held[1], self._rows.classes)
+        loss = self._aim.losses(boosted.margins(held[0], self._base, rounds), held[1])
         return _Tried(Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss, seconds)
 
     def _folded(self, settings: Settings, deadline: float) -> _Tried:
         """The same by folds: as many rounds as are best for all of them together; then all rows are fitted on."""
-        rows = self._rows
+        rows, y = self._rows, self._y
         fits: list[tuple[Array, Boosted]] = []
         for fold in range(FOLDS):
             inside = rows.folds == fold
             left = deadline - time.monotonic()
             until = time.monotonic() + left / (FOLDS + 1 - fold)
-            held = rows.x[inside], rows.y[inside]
+            held = rows.x[inside], y[inside]
             fits.append((inside, self._boost(settings, MOST_ROUNDS, until, among=~inside, held=held)))
         longest = max(len(boosted.curve) for _, boosted in fits)
         curves = [np.pad(boosted.curve, (0, longest - len(boosted.curve)), mode="edge") for _, boosted in fits]
         rounds = int(np.mean(curves, axis=0).argmin()) + 1
-        loss = np.zeros(len(rows.y))
+        loss = np.zeros(len(y))
         for inside, boosted in fits:
-            base = self._boosting.first_margins(rows.y[~inside], rows.classes)
-            margins = boosted.margins(rows.x[inside], base, rounds)
-            loss[inside] = self._boosting.losses(margins, rows.y[inside], rows.classes)
+            margins = boosted.margins(rows.x[inside], self._aim.first_margins(y[~inside]), rounds)
+            loss[inside] = self._aim.losses(margins, y[inside])
         # Its time was measured with the folds; cut short it is what it is.
         began = time.monotonic()
         boosted = self._boost(settings, rounds, self._deadline)
@@ -220,7 +257,7 @@ class _Fits:
         ends: list[float] | None = None,
     ) -> Boosted:
         """Fits on all rows, or those `among` them, until the deadline; `ends` gets when each round ended."""
-        allowance, rows = self._allowance, self._rows
+        allowance = self._allowance
 
         def go_on() -> bool:
             allowance.beat()
@@ -229,8 +266,8 @@ class _Fits:
                 ends.append(now)
             return not allowance.stop.is_set() and now < deadline
 
-        x, y = (rows.x, rows.y) if among is None else (rows.x[among], rows.y[among])
-        return self._boosting.boost(x, y, rows.classes, settings, rounds, go_on, held)
+        x, y = (self._rows.x, self._y) if among is None else (self._rows.x[among], self._y[among])
+        return self._boosting.boost(x, y, self._aim, settings, rounds, go_on, held)
 
 
 def _within_chance(worse: Array) -> bool:

@@ -1,7 +1,8 @@
 """XGBoost's adapter: gradient boosted trees, and these as plain arrays. Only fits: ensemble.py evaluates.
 
 The trees are read from the library's own JSON, whose format it documents and keeps ("Introduction to Model IO" of its
-manual). Targets are classes (rows,), or values; the margins begin at the training rows' mean, or at its log odds.
+manual). Targets are classes (rows,), or values; the margins begin at the training rows' mean, its log odds, or its
+logarithm.
 """
 
 from __future__ import annotations
@@ -22,6 +23,44 @@ PATIENCE = 50
 
 
 @dataclass(frozen=True)
+class Aim:
+    """What is predicted. classes: 1 for values; log: values not below zero, of a mean near 1, by their logarithm
+
+    By logarithms each tree multiplies, so that large values need not be reached in many small steps. What is predicted
+    is the mean all the same, where trees fitted to logarithms would predict less: the deviance is Poisson's.
+    """
+
+    classes: int
+    log: bool = False
+
+    @property
+    def for_library(self) -> dict[str, Any]:
+        if self.log:
+            return {"objective": "count:poisson", "eval_metric": "rmse", "max_delta_step": 0.7}
+        if self.classes == 1:
+            return {"objective": "reg:squarederror", "eval_metric": "rmse"}
+        if self.classes == 2:
+            return {"objective": "binary:logistic", "eval_metric": "logloss"}
+        return {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": self.classes}
+
+    def first_margins(self, y: Array) -> Array:
+        """What is predicted before the first tree: (outputs,), 1 for values and two classes, else one a class."""
+        if self.classes == 1:
+            return np.log([y.mean()]) if self.log else np.array([y.mean()])
+        shares = (np.bincount(y, minlength=self.classes) + 1) / (len(y) + self.classes)
+        logs = np.log(shares)
+        return np.asarray(logs[1:] - logs[:1] if self.classes == 2 else logs - logs.mean())
+
+    def losses(self, margins: Array, y: Array) -> Array:
+        """Each row's squared error or log loss: (rows,)."""
+        if self.classes == 1:
+            found = margins[:, 0]
+            return np.asarray(((np.exp(found) if self.log else found) - y) ** 2)
+        logits = np.concatenate([np.zeros_like(margins), margins], axis=1) if self.classes == 2 else margins
+        return np.asarray(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])
+
+
+@dataclass(frozen=True)
 class Settings:
     """One way to boost: how deep trees are, and how much each corrects what the ones before it have left."""
 
@@ -30,7 +69,8 @@ class Settings:
     seed: int
     threads: int
 
-    def for_library(self, classes: int) -> dict[str, Any]:
+    @property
+    def for_library(self) -> dict[str, Any]:
         deep = self.depth >= 8
         return {
             "tree_method": "hist",
@@ -43,17 +83,7 @@ class Settings:
             "seed": self.seed,
             "nthread": self.threads,
             "verbosity": 0,
-            **_objective(classes),
         }
-
-
-def _objective(classes: int) -> dict[str, Any]:
-    """classes: 1 for values."""
-    if classes == 1:
-        return {"objective": "reg:squarederror", "eval_metric": "rmse"}
-    if classes == 2:
-        return {"objective": "binary:logistic", "eval_metric": "logloss"}
-    return {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": classes}
 
 
 @dataclass(frozen=True)
@@ -79,19 +109,10 @@ class Boosted:
         return _read(self.booster[:rounds])
 
 
-def first_margins(y: Array, classes: int) -> Array:
-    """(outputs,): what is predicted before the first tree; 1 for values and two classes, else one a class."""
-    if classes == 1:
-        return np.array([y.mean()])
-    shares = (np.bincount(y, minlength=classes) + 1) / (len(y) + classes)
-    logs = np.log(shares)
-    return logs[1:] - logs[:1] if classes == 2 else logs - logs.mean()
-
-
 def boost(
     x: Array,
     y: Array,
-    classes: int,
+    aim: Aim,
     settings: Settings,
     rounds: int,
     go_on: Callable[[], bool],
@@ -101,7 +122,7 @@ def boost(
 
     x: float32 (rows, inputs), NaN where missing
     """
-    base = first_margins(y, classes)
+    base = aim.first_margins(y)
     data = xgboost.QuantileDMatrix(x, y, base_margin=_margins(base, len(x)), nthread=settings.threads)
     evals = []
     callbacks: list[xgboost.callback.TrainingCallback] = [_Watching(go_on)]
@@ -110,19 +131,11 @@ def boost(
         callbacks.append(xgboost.callback.EarlyStopping(rounds=PATIENCE, data_name="held"))
     found: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(
-        settings.for_library(classes), data, rounds, evals=evals, evals_result=found, verbose_eval=False,
+        settings.for_library | aim.for_library, data, rounds, evals=evals, evals_result=found, verbose_eval=False,
         callbacks=callbacks,
     )  # fmt: skip
     curve = next(iter(found["held"].values())) if found else []
     return Boosted(booster, np.array(curve))
-
-
-def losses(margins: Array, y: Array, classes: int) -> Array:
-    """Each row's squared error or log loss: (rows,)."""
-    if classes == 1:
-        return np.asarray((margins[:, 0] - y) ** 2)
-    logits = np.concatenate([np.zeros_like(margins), margins], axis=1) if classes == 2 else margins
-    return np.asarray(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])
 
 
 class _Watching(xgboost.callback.TrainingCallback):

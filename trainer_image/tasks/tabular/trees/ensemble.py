@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainer_image.tasks.base import Size
 from trainer_image.tasks.calibration import LEAST
 from trainer_image.tasks.tabular.columns import Preprocessing
+from trainer_image.tasks.tabular.target import ValueTarget
 
 MOST_DEPTH = 64
 # Places in trees (rows times trees) that are followed at a time.
@@ -126,6 +127,7 @@ class TreeEnsemble(nn.Module):
 
     two: there are two classes and one output, the log odds of the second; the first one's is zero
     chances: the sums are the classes' probabilities, of which the logarithms are wanted
+    log: of what target they are the logarithms of values, in its unit; None: they are what the network learns
     """
 
     roots: Tensor
@@ -146,12 +148,13 @@ class TreeEnsemble(nn.Module):
         *,
         two: bool = False,
         chances: bool = False,
+        log: ValueTarget | None = None,
     ) -> None:
         super().__init__()
         if shape.trees * shape.values % outputs:
             raise ValueError(f"{shape.trees} trees of {shape.values} values for {outputs} outputs")
         self.inputs = TreeInputs(columns, statistics)
-        self.shape, self.outputs, self.two, self.chances = shape, outputs, two, chances
+        self.shape, self.outputs, self.two, self.chances, self.log = shape, outputs, two, chances, log
         for name in ("feature", "left", "right"):
             self.register_buffer(name, torch.zeros(shape.nodes, dtype=torch.int32))
         self.register_buffer("roots", torch.zeros(shape.trees, dtype=torch.int32))
@@ -179,6 +182,8 @@ class TreeEnsemble(nn.Module):
             sums = torch.cat([torch.zeros_like(sums), sums], dim=1)
         if self.chances:
             sums = sums.clamp_min(LEAST).log()
+        if self.log is not None:
+            sums = ((sums.double().exp() - self.log.centre) / self.log.spread).float()
         return sums.unsqueeze(1)
 
     def _sums(self, x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ How fine its trees are is chosen by rows that each tree has not seen, of which t
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any
 
@@ -123,7 +123,6 @@ class _Fits:
             if settings in tried:
                 continue
             tried[settings] = self._loss(settings)
-            allowance.beat()
             if allowance.stop.is_set():
                 return None
             spent = time.monotonic() - began
@@ -133,44 +132,65 @@ class _Fits:
 
     def grown(self, settings: Grown, *, cut: bool) -> tuple[Trees, Grown] | None:
         """The forest. cut: fewer trees are as good where time does not last; else there is none then."""
-        model = self._model(settings, bootstrap=not settings.random, warm_start=True)
-        allowance, done = self._allowance, 0
-        while done < settings.trees:
-            if allowance.stop.is_set() or (done and time.monotonic() > self._deadline and not cut):
+        trees: list[Any] = []
+        for tree, _ in self._trees(settings, settings.trees, sampled=not settings.random):
+            if self._allowance.stop.is_set():
                 return None
-            if done and time.monotonic() > self._deadline:
+            if trees and time.monotonic() > self._deadline:
+                if not cut:
+                    return None
                 break
-            done = min(settings.trees, done + PORTION)
-            model.set_params(n_estimators=done).fit(self._rows.x, self._rows.y)
-            allowance.beat()
-        return _read(model.estimators_, self._rows), replace(settings, trees=done)
+            trees.append(tree)
+        return _read(trees, self._rows), replace(settings, trees=len(trees))
 
     def _loss(self, settings: Grown) -> float:
-        model = self._model(settings, n_estimators=TRIED_TREES, bootstrap=True, oob_score=True)
         rows = self._rows
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a row that every tree has seen
-            model.fit(rows.x, rows.y)
+        sums, seen = np.zeros((len(rows.y), rows.classes)), np.zeros(len(rows.y))
+        for tree, counts in self._trees(settings, TRIED_TREES, sampled=True):
+            if self._allowance.stop.is_set():
+                return np.inf
+            others = np.flatnonzero(counts == 0)
+            found = tree.predict(rows.x[others])[:, None] if rows.classes == 1 else tree.predict_proba(rows.x[others])
+            sums[np.ix_(others, _present(rows))] += found
+            seen[others] += 1
+        known = seen > 0
+        mean, y = sums[known] / seen[known, None], rows.y[known]
         if rows.classes == 1:
-            return float(np.nanmean((model.oob_prediction_ - rows.y) ** 2))
-        chances = np.nan_to_num(model.oob_decision_function_, nan=1 / rows.classes)
-        mixed = (settings.leaf * chances + 1 / rows.classes) / (settings.leaf + 1)
-        return float(-np.log(mixed[np.arange(len(rows.y)), np.searchsorted(model.classes_, rows.y)]).mean())
+            return float(((mean[:, 0] - y) ** 2).mean())
+        # As the leaves will have it: no class is impossible.
+        mixed = (settings.leaf * mean + 1 / rows.classes) / (settings.leaf + 1)
+        return float(-np.log(mixed[np.arange(len(y)), y]).mean())
 
-    def _model(self, settings: Grown, **more: Any) -> Any:
-        from sklearn import ensemble
+    def _trees(self, settings: Grown, count: int, *, sampled: bool) -> Iterator[tuple[Any, Array]]:
+        """Trees, and how often each was shown each row (rows,): of random samples, or of all rows."""
+        from sklearn import tree
 
-        name = ("ExtraTrees" if settings.random else "RandomForest") + (
+        kind = ("ExtraTree" if settings.random else "DecisionTree") + (
             "Regressor" if self._rows.classes == 1 else "Classifier"
         )
-        return getattr(ensemble, name)(
-            min_samples_leaf=settings.leaf,
-            max_features=settings.share,
-            max_depth=MOST_DEPTH,
-            random_state=self._allowance.seed,
-            n_jobs=self._threads,
-            **more,
-        )
+        rows, seed = self._rows, self._allowance.seed
+
+        def grow(number: int) -> tuple[Any, Array]:
+            random = np.random.default_rng((seed, number))
+            every = len(rows.y)
+            counts = np.bincount(random.integers(0, every, every), minlength=every) if sampled else np.ones(every)
+            made = getattr(tree, kind)(
+                min_samples_leaf=settings.leaf,
+                max_features=settings.share,
+                max_depth=MOST_DEPTH,
+                random_state=int(random.integers(2**31)),
+            )
+            return made.fit(rows.x, rows.y, sample_weight=counts), counts
+
+        with ThreadPoolExecutor(self._threads) as pool:
+            for first in range(0, count, PORTION):
+                yield from pool.map(grow, range(first, min(count, first + PORTION)))
+                self._allowance.beat()
+
+
+def _present(rows: TreeRows) -> Array:
+    """The classes that a tree knows, or the one place of a value."""
+    return np.zeros(1, np.int64) if rows.classes == 1 else np.unique(rows.y)
 
 
 def _read(estimators: Sequence[Any], rows: TreeRows) -> Trees:
@@ -206,7 +226,7 @@ def _arrays(estimator: Any, rows: TreeRows) -> dict[str, Array]:
         # A class that a leaf does not have is not impossible: one row more, as all rows are.
         shares = np.bincount(rows.y, minlength=classes) / len(rows.y)
         full = np.zeros((tree.node_count, classes))
-        full[:, np.unique(rows.y)] = value
+        full[:, _present(rows)] = value
         count = tree.weighted_n_node_samples[:, None]
         value = (full * count + (shares + 1 / classes) / 2) / (count + 1)
     return {

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainer_image.tasks.base import Batch, rows_in, spaced
 from trainer_image.tasks.tabular.columns import Preprocessing
-from trainer_image.tasks.tabular.target import ClassTarget, Target
+from trainer_image.tasks.tabular.target import ClassTarget, Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeInputs
 
 Array = np.ndarray[Any, Any]
@@ -23,6 +24,8 @@ FOLDS = 5
 MOST_STATISTICS = 10
 # So many rows at the overall mean are counted with those of a category.
 SMOOTHING = 10.0
+# The third moment of values, from which on it is tried whether trees of their logarithms are better.
+SKEWED = 2.0
 
 
 def margins(classes: int) -> int:
@@ -40,6 +43,7 @@ class TreeRows:
 
     x:      float32 (rows, inputs)
     y:      classes, or values as the network learns them, (rows,)
+    mean:   of values that are far from evenly spread and none below zero, in the target's unit; else None
     folds:  (rows,), of each row a number below FOLDS
     tables: statistics of the categories of each column that has them (count, statistics), from all rows; `x` of a row
             has those from the rows of other folds: its own label must not be seen in its input
@@ -53,6 +57,7 @@ class TreeRows:
         self._most = min(MOST_ROWS, MOST_CELLS // max(1, self._inputs.width))
         some = spaced(splits, fit_on, self._most)
         self.y = self._labels(some)
+        self.mean = self._mean_of_skewed(some["target"])
         self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
         self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
         codes, counts = self._inputs.categories(some["dense"], some["codes"]).numpy(), self._inputs.counts
@@ -77,6 +82,26 @@ class TreeRows:
         if isinstance(self._target, ClassTarget):
             return labels
         return (labels.astype(np.float64) - self._target.centre) / self._target.spread
+
+    def _mean_of_skewed(self, labels: Tensor) -> float | None:
+        if isinstance(self._target, ClassTarget) or not len(labels) or labels.min() < 0:
+            return None
+        values = labels.double()
+        skew = float(((values - values.mean()) ** 3).mean() / values.std(correction=0).clamp_min(1e-300) ** 3)
+        return float(values.mean()) if skew > SKEWED else None
+
+    @property
+    def mean_in_spreads(self) -> float:
+        """The mean in the unit that the network learns."""
+        assert self.mean is not None
+        assert isinstance(self._target, ValueTarget)
+        return self.mean / self._target.spread
+
+    def positive(self, y: Array) -> Array:
+        """Values (rows,) as shares of their mean, where there is one."""
+        assert self.mean is not None
+        assert isinstance(self._target, ValueTarget)
+        return np.asarray(np.maximum(0.0, y * self._target.spread + self._target.centre) / self.mean)
 
     def _table(self, codes: Array, count: int, among: Array) -> Array:
         """Statistics of each category among these rows, drawn to those of all: float32 (count, statistics)."""
