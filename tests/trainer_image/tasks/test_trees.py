@@ -242,9 +242,9 @@ def test_little_time_is_for_one_depth_that_comes_to_an_end_not_for_the_beginning
     assert {each["rate"] for each in patient["ensembles"]} == {0.1}
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*KINDS, "linear"])
 def test_a_fit_that_is_stopped_leaves_nothing(tmp_path: Path, name: str) -> None:
-    made = problem(tmp_path, 1)
+    made = problem(tmp_path, 2)
     stopped = replace(allowance(), stop=threading.Event())
     stopped.stop.set()
     assert candidate(made, name).fit(["train"], stopped, None) is None

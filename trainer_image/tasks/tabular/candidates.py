@@ -1,4 +1,4 @@
-"""What competes with a table's network: their common part, and the linear model. boosted.py has the trees."""
+"""What competes with a table's network: their common part, and the linear model. trees/ has the others."""
 
 from __future__ import annotations
 
@@ -67,6 +67,8 @@ class Linear(TableCandidate):
         else:
             held_x, held_y = self._rows(model, ["validation"], linear.MOST_ROWS)
             strength, fitted = _strongest(x, y, held_x, held_y, classes, allowance)
+            if allowance.stop.is_set():
+                return None  # not all strengths were tried: a resumed training would have another model
         model.fill(*fitted)
         return model, {"strength": strength}
 
