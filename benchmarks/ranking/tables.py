@@ -90,7 +90,8 @@ def _rivals(
 
     texts = [name for name in frame if frame[name].dtype.kind not in "bif"]
     hot, coded = _one_hot(frame, texts, rows), frame.assign(**{name: frame[name].astype("category") for name in texts})
-    written = frame.assign(**{name: frame[name].astype(str) for name in texts})
+    # CatBoost takes words alone, none of them missing.
+    written = frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in texts})
 
     def fit(model: Any, inputs: Any, **more: Any) -> Array:
         take = inputs.iloc if hasattr(inputs, "iloc") else inputs
