@@ -55,7 +55,7 @@ class JobGauges:
         while not self.stopping.is_set():
             self.set_job_gauges()
             alive()
-            self.set_queue_gauges()
+            self.set_queue_gauges(alive)
             alive()
             self.stopping.wait(_EVERY)
 
@@ -84,17 +84,22 @@ class JobGauges:
         metrics.unacknowledged_jobs.set(len(unacknowledged))
         metrics.longest_unacknowledged.set(max(unacknowledged, default=0.0))
 
-    def set_queue_gauges(self) -> None:
-        """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5)."""
+    def set_queue_gauges(self, alive: Callable[[], None] = lambda: None) -> None:
+        """For people alone: a message that waits for days may expire (F42), and the counts are approximate (F5).
+
+        alive: called after each call: while storage is silent each of them lasts a minute, and there may be many queues
+        """
         ages: list[float] = []
         depths = dict.fromkeys(QUEUES, 0.0)
         for pair in self.queues:
             ages.append(_or_nan(functools.partial(self._oldest, pair.requests), "the age of the oldest message"))
             self.metrics.queue_oldest_message.labels(pair.name).set(ages[-1])
+            alive()
             for kind, queue in zip(QUEUES, (pair.requests, pair.poison), strict=True):
                 depth = _or_nan(queue.depth, "the number of messages")
                 self.metrics.queue_depth.labels(pair.name, kind).set(depth)
                 depths[kind] += depth
+                alive()
         self.metrics.oldest_message.set(math.nan if any(map(math.isnan, ages)) else max(ages, default=0.0))
         for kind in QUEUES:
             self.metrics.queue_messages.labels(kind).set(depths[kind])

@@ -113,7 +113,7 @@ class Intake:
                     # Every thread is busy: one later call receives more messages at once.
                     wait(in_flight, timeout=1.0, return_when=FIRST_COMPLETED)
                     continue
-                received = self._receive(len(in_flight))
+                received = self._receive(len(in_flight), alive)
                 for message in received:
                     in_flight[pool.submit(self.handle, message)] = message
                 self._receiving.is_under_way = False
@@ -135,8 +135,9 @@ class Intake:
         """How many messages are received and not settled; one more while some may just be received."""
         return self._receiving.is_under_way + sum(not future.done() for future in tuple(self._in_flight))
 
-    def _receive(self, in_flight: int) -> list[QueueMessage]:
-        return self._receiving.receive(in_flight, Counter(message.queue for message in self._in_flight.values()))
+    def _receive(self, in_flight: int, alive: Callable[[], None] = lambda: None) -> list[QueueMessage]:
+        in_hand = Counter(message.queue for message in self._in_flight.values())
+        return self._receiving.receive(in_flight, in_hand, alive)
 
     def _pair(self, message: QueueMessage) -> QueuePair[Queue]:
         """Where it was received."""

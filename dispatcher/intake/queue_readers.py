@@ -60,14 +60,14 @@ class QueueReaders:
 
     def run(self, alive: Callable[[], None]) -> None:
         while not self.stopping.is_set():
-            self.look()
-            alive()
+            self.look(alive)
             self.stopping.wait(_EVERY)
 
-    def look(self) -> None:
+    def look(self, alive: Callable[[], None] = lambda: None) -> None:
         """Read the entries, and renew ours. What fails leaves what is known as it is."""
         for queue in self.queues:
             self._look_at(queue)
+            alive()  # while storage is silent each queue takes minutes
         self._tell()
 
     def _look_at(self, queue: Annotated) -> None:

@@ -33,16 +33,20 @@ class Receiving:
     _turns: Turns = field(default_factory=Turns, init=False)
     _full: set[str] = field(default_factory=set, init=False)  # queues that have no room
 
-    def receive(self, in_flight: int, in_hand: Counter[str]) -> list[QueueMessage]:
+    def receive(
+        self, in_flight: int, in_hand: Counter[str], alive: Callable[[], None] = lambda: None
+    ) -> list[QueueMessage]:
         """Some messages of the first queue that has any, in the order of whose turn it is.
 
-        in_flight: messages that are not settled; in_hand: of which queues they are.
+        in_flight: messages that are not settled; in_hand: of which queues they are; alive: called for each queue, since
+        while storage is silent each of them takes minutes.
         """
         rooms = fairness.rooms([*self.queues], in_hand + Counter(self.active()), self.settings.max_active_jobs)
         self._tell_full(rooms)
         # At most two messages for each thread: what waits here is hidden from other dispatchers.
         most = min(MAX_BATCH, 2 * self.settings.launch_concurrency - in_flight)
         for lane in self._turns.order([*self.queues]):
+            alive()
             limit = self.breakers.limit(min(most, rooms[lane.name]), lane.name, in_flight, in_hand[lane.name])
             if limit <= 0:
                 continue

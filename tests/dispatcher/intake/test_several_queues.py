@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from threading import Event
+from typing import Any, NoReturn
 from unittest.mock import Mock, create_autospec
 
 from dispatcher.cluster import names
 from dispatcher.controller.cache import ClusterCache
+from dispatcher.controller.ended_jobs import EndedJobs
+from dispatcher.controller.job_gauges import JobGauges
+from dispatcher.controller.summaries import Summaries
 from dispatcher.decisions.fairness import Lane
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
+from dispatcher.intake.queue_readers import QueueReaders
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds
 from dispatcher.ports import Queue
-from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueuePair
+from dispatcher.queue.messages import QueueForbidden, QueueMessage, QueuePair, QueueUnavailable
 from dispatcher.telemetry.metrics import Metrics
 from tests.world import json_objects as objects
 from tests.world.builders import FakeClock, job_json
@@ -36,7 +42,8 @@ class Bench:
         }
         for lane, pair in self.pairs.items():
             pair.requests.receive.side_effect = lambda number, _, lane=lane: self._receive(lane.name, number)
-        self.breakers = CircuitBreakers(30, FakeClock(), queues=[lane.name for lane in lanes])
+        self.clock = FakeClock()
+        self.breakers = CircuitBreakers(30, self.clock, queues=[lane.name for lane in lanes])
         self.metrics = Metrics()
         settings = Mock(wraps=SETTINGS, launch_concurrency=8, max_active_jobs=most, visibility_timeout=100.0)
         self.intake = Intake(
@@ -126,3 +133,37 @@ def test_a_job_counts_for_the_queue_of_its_label_from_its_creation_on() -> None:
     cache.expect("model-never-seen", "urgent")
     clock.advance(6)
     assert cache.unfinished_by_queue() == {"": 1}, "nothing keeps a place for ever"
+
+
+def test_no_loop_is_called_stuck_where_a_silent_storage_account_lets_every_call_of_many_queues_run_out() -> None:
+    """A minute for each call; /livez takes three without a sign of life for the end of the process."""
+    bench = Bench(*(Lane(f"queue-{number}") for number in range(16)))
+    since_alive, most = 0, 0
+
+    def silent(*_: object) -> NoReturn:
+        nonlocal since_alive, most
+        since_alive += 1
+        most = max(most, since_alive)
+        raise QueueUnavailable("no answer")
+
+    def alive() -> None:
+        nonlocal since_alive
+        since_alive = 0
+
+    for pair in bench.pairs.values():
+        for queue in (pair.requests, pair.poison):
+            for name in ("receive", "depth"):
+                getattr(queue, name).side_effect = silent
+            queue.oldest, queue.metadata = silent, silent
+    pairs: list[Any] = [*bench.pairs.values()]
+    bench.intake._receive(0, alive)
+    bench.clock.advance(31)
+    bench.intake._receive(0, alive)
+    alive()
+    readers = QueueReaders([pair.requests for pair in pairs], "here", "training", stopping=Event(), clock=bench.clock)
+    readers.look(alive)
+    alive()
+    JobGauges(
+        ClusterCache(lambda name: None), Summaries(), EndedJobs(3600), bench.metrics, stopping=Event(), queues=pairs
+    ).set_queue_gauges(alive)
+    assert 1 <= most <= 2
