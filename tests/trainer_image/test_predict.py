@@ -57,6 +57,9 @@ def container(trained: Path, tmp_path: Path) -> LocalContainer:
     return there
 
 
+pytestmark = pytest.mark.usefixtures("without_worker")
+
+
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(cli.cli, [str(a) for a in arguments])
 

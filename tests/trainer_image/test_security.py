@@ -171,6 +171,7 @@ HOSTILE: dict[str, tuple[Maker, str | bytes, int, str]] = {
 }
 
 
+@pytest.mark.usefixtures("without_worker")
 @pytest.mark.parametrize("case", HOSTILE)
 def test_a_hostile_input_is_one_clean_sentence(tmp_path: Path, case: str) -> None:
     make, config, code, sentence = HOSTILE[case]
@@ -187,6 +188,7 @@ def test_a_hostile_input_is_one_clean_sentence(tmp_path: Path, case: str) -> Non
     assert "Traceback" not in result.output
 
 
+@pytest.mark.usefixtures("without_worker")
 @pytest.mark.parametrize("make", [frames, zip_in_zip])
 def test_what_hides_in_an_honest_wrapper_is_not_looked_at(tmp_path: Path, make: Maker) -> None:
     make(tmp_path / "d")
@@ -334,6 +336,7 @@ def test_weights_of_another_network_are_named(trained: Path, tmp_path: Path) -> 
 NESTED = "[" * 30_000 + "]" * 30_000
 
 
+@pytest.mark.usefixtures("without_worker")
 @pytest.mark.parametrize("name", ["model.json", "MANIFEST.json", "latest.json"])
 def test_json_nested_deeper_than_the_stack_is_a_sentence(trained: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "m"
@@ -345,6 +348,7 @@ def test_json_nested_deeper_than_the_stack_is_a_sentence(trained: Path, tmp_path
     assert "Traceback" not in result.output
 
 
+@pytest.mark.usefixtures("without_worker")
 def test_a_latest_json_of_any_size_is_a_sentence(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "m"
     shutil.copytree(trained, folder)
