@@ -41,7 +41,10 @@ from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
 
-MANIFEST_BYTES = 1024 * 1024
+# A run's note names every file of its code.
+MANIFEST_BYTES, NOTE_BYTES = 1024 * 1024, 16 * 1024 * 1024
+# What a model takes of a disk beside its bytes, at most: its manifest, and the last block of each file.
+BESIDE_BYTES = 16 * 1024 * 1024
 FOLDER, NOTE = "checkpoints/", "run.json"
 # How long those of other keys stay: whoever has tried another configuration may come back to this one.
 STAY_SECONDS = 7 * 86400.0
@@ -146,7 +149,9 @@ class ContainerCheckpoints:
         """See `contract.CheckpointStore`."""
         ours, theirs = disk_of(self._folder), self._container.disk()
         with self._one_at_a_time, self._failing("remove checkpoints from"):
-            return self._free(stored=ours is not None and theirs is not None and ours.device == theirs.device)
+            here = ours is not None and theirs is not None and ours.device == theirs.device
+            # Those that are stored are node 1's, which may be writing one now.
+            return self._free(stored=here and self._latest is None)
 
     def make_room_for_the_model(self, size: int) -> bool:
         """It has so many bytes, and is made: now the newest one may go, too, where that is what it takes."""
@@ -155,8 +160,10 @@ class ContainerCheckpoints:
                 return True
             disk = self._container.disk()
             newest = sum(blob.size for blobs in self._stored().values() for blob in blobs.values())
-            if disk is None or not newest or disk.free + newest <= size:
-                return False  # whoever makes room by hand and starts again goes on from it
+            if disk is None or not newest or not disk.free - BESIDE_BYTES <= size < disk.free + newest:
+                # Whoever makes room by hand and starts again goes on from it. Where the disk has room it is something
+                # else that is full, such as a quota, or no file may be so large.
+                return False
             self._remove(self._key)
             return True
 
@@ -218,7 +225,7 @@ class ContainerCheckpoints:
 
     def _read_note(self, key: str) -> dict[str, Any]:
         try:
-            note = untrusted_json.loads(self._container.read(f"{FOLDER}{key}/{NOTE}", MANIFEST_BYTES)[0])
+            note = untrusted_json.loads(self._container.read(f"{FOLDER}{key}/{NOTE}", NOTE_BYTES)[0])
         except (BlobMissing, ContainerMissing, TooLarge, ValueError):
             return {}
         return note if isinstance(note, dict) else {}

@@ -14,7 +14,7 @@ from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import StorageUnavailable
 from trainer_image.storage.azure import open_container
-from trainer_image.storage.container import Container, Unavailable
+from trainer_image.storage.container import Container, Disk, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 
@@ -197,3 +197,37 @@ def test_a_node_that_only_reads_goes_back_to_the_step_that_all_begin_at(containe
     assert [folder.name for folder in follower.newest_first()] == ["step-5"]
     with pytest.raises(StorageUnavailable, match="keeps no checkpoints"):
         follower.keep(checkpoint(tmp_path / "other", 7))
+
+
+def test_the_last_checkpoint_stays_where_the_disk_has_room_and_a_quota_or_a_file_s_size_is_what_lacks(
+    tmp_path: Path,
+) -> None:
+    class Roomy(LocalContainer):
+        def disk(self) -> Disk:
+            return Disk(1, 10**12)
+
+    (tmp_path / "c").mkdir()
+    checkpoints = store(Roomy(tmp_path / "c"), tmp_path)
+    checkpoints.keep(checkpoint(tmp_path / "work", 1))
+    assert not checkpoints.make_room_for_the_model(5 * 10**9)
+    assert [path.name for path in checkpoints.newest_first()] == ["step-1"]
+
+
+def test_a_node_that_only_reads_removes_nothing_of_what_node_1_is_writing(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    container = LocalContainer(tmp_path / "c")
+    store(container, tmp_path).keep(checkpoint(tmp_path / "work", 5))
+    container.write("checkpoints/key/step-6/tensors.safetensors", b"on its way")
+    follower = ContainerCheckpoints(container, "key", tmp_path / "follower", 1, latest=5)
+    follower.newest_first()
+    assert follower.make_room(), "what it has fetched"
+    assert any(container.list("checkpoints/key/step-6/"))
+
+
+def test_the_run_that_wrote_is_known_however_many_files_its_code_has(tmp_path: Path) -> None:
+    (tmp_path / "c").mkdir()
+    container = LocalContainer(tmp_path / "c")
+    note = {"run_id": "run-2", "code": {f"{number:0200}.py": "0" * 64 for number in range(5000)}}
+    checkpoints = ContainerCheckpoints(container, "key", tmp_path / "fetched", 2, note=note)
+    checkpoints.keep(checkpoint(tmp_path / "work", 1))
+    assert checkpoints.written_by() == "run-2", "else --fresh would remove what the run itself has saved"
