@@ -6,7 +6,8 @@ from typing import Any, Self
 
 import pytest
 
-from trainer_image import cli, predict
+from trainer_image import cli
+from trainer_image import predict as predicting
 from trainer_image.engine import training
 from trainer_image.run import backend
 
@@ -16,7 +17,8 @@ class _Here:
 
     check_config = staticmethod(training.check_config)
     validate_dataset = staticmethod(training.validate_dataset)
-    predict = staticmethod(predict.show_predictions)
+    predict = staticmethod(predicting.show_predictions)
+    write = staticmethod(predicting.show_continuation)
 
     def __init__(self, *of: object, **settings: Any) -> None:
         pass

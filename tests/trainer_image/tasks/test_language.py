@@ -276,9 +276,10 @@ def written(model: Path, *more: str, given: bytes = b"", code: int = 0) -> str:
     return str(done.stdout if code == 0 else done.stderr)
 
 
-def test_a_prompt_is_continued_the_same_with_the_same_seed(untrained: Path) -> None:
+def test_a_prompt_is_continued_the_same_with_the_same_seed(untrained: Path, request: pytest.FixtureRequest) -> None:
     prompt = ["--prompt", "Brötchen, ", "--length", "30"]
     text = written(untrained, *prompt)
+    request.getfixturevalue("without_worker")  # once through a worker is enough
     assert text.startswith("Brötchen, ")
     assert len(text) > len("Brötchen, \n")
     assert text == written(untrained, *prompt, "--seed", "0", "--temperature", "0.7")
@@ -291,6 +292,7 @@ def test_a_prompt_is_continued_the_same_with_the_same_seed(untrained: Path) -> N
     assert likeliest[0] == written(untrained, *prompt, "--temperature", "0.00000001")
 
 
+@pytest.mark.usefixtures("without_worker")
 @pytest.mark.parametrize("prompt", ["", "a", "ab", "abcde", "abcdefg", "abcdefgh", "\0", "ö"])
 def test_a_prompt_shorter_than_any_context_is_continued(untrained: Path, prompt: str) -> None:
     longer = replace(SIZES, matches=(1, 5, 16), orders=(2, 8))
@@ -301,6 +303,7 @@ def test_a_prompt_shorter_than_any_context_is_continued(untrained: Path, prompt:
     assert written(untrained, "--prompt", "-", "--length", "20", given=prompt.encode()).startswith(prompt)
 
 
+@pytest.mark.usefixtures("without_worker")
 def test_what_cannot_be_continued_is_a_sentence(untrained: Path, tmp_path: Path) -> None:
     assert "takes either --data or --prompt" in written(untrained, code=64)
     assert "takes either --data or --prompt" in written(untrained, "--prompt", "a", "--data", str(tmp_path), code=64)
