@@ -31,7 +31,7 @@ _BY_PHASE = {
     Phase.LAUNCHING: "Wait: a dispatcher goes on with it by itself. `dispatcher check` tells what would keep it",
     Phase.STOPPING: "Wait: its outcome is reported when its pods have ended",
     Phase.REPORTING: "Nothing: the report is repeated until the portal takes it. `dispatcher check` tries the portal",
-    Phase.COMPLETED: "Nothing: the model is published",
+    Phase.COMPLETED: "Nothing: the model is stored",
     Phase.FAILED: f"Mend what the sentence names. {AGAIN} (`dispatcher retry`)",
 }
 _HOLDERS = {

@@ -108,7 +108,7 @@ def standing(found: Traces) -> Standing:
         return _says("not known", sentence, _CHECK)
     if status in ("Completed", "Failed"):
         gone = "Its Job is gone (TTL_AFTER_REPORT_SECONDS), and with it the times of its training"
-        advice = "Nothing: the model is published" if status == "Completed" else AGAIN
+        advice = "Nothing: the model is stored" if status == "Completed" else AGAIN
         return _says(status.lower(), f"{status} at the portal: {portal.message or 'no message'}. {gone}", advice)
     if status == "Processing":
         perhaps = found.elsewhere or (

@@ -82,10 +82,10 @@ def message_trace(rows: Sequence[Row]) -> Trace | None:
 
 
 def poison_trace(entries: Sequence[PoisonEntry]) -> Trace | None:
-    """The last of a model's entries of the poison queue."""
+    """The last of a model's entries of the poison queues, each of which has its own order."""
     if not entries:
         return None
-    last = entries[-1]
+    *_, last = sorted(entries, key=lambda entry: timestamp(entry.poisoned_at) or 0.0)
     return Trace(last.sentence, last.code, timestamp(last.poisoned_at), last.message_id)
 
 

@@ -7,7 +7,11 @@ from dataclasses import replace
 import pytest
 
 from dispatcher.decisions import without_job
+from dispatcher.decisions.phases import Phase
+from dispatcher.decisions.standing import _BY_PHASE
 from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, Trace, Traces, heard
+from dispatcher.queue.poison import PoisonEntry
+from dispatcher.web.model_rows import poison_trace
 from portal_client.errors import ModelUnknown, PortalUnavailable
 from portal_client.statuses import ModelStatus, ProcessingStatus
 
@@ -75,3 +79,22 @@ def test_what_the_portal_answers_is_told_from_no_answer() -> None:
     assert heard(ModelUnknown("no model 1")) == NOBODY
     away = heard(PortalUnavailable("out of reach"))
     assert (away.status, away.message, away.answered) == ("", "out of reach", False)
+
+
+def test_no_advice_says_of_a_model_that_was_held_back_that_it_is_published() -> None:
+    """With `publish: if_better` a training completes whose model is stored alone."""
+    ended = without_job.standing(replace(PLAIN, portal=COMPLETED)).advice, _BY_PHASE[Phase.COMPLETED]
+    assert not any("published" in advice for advice in ended)
+
+
+def test_of_entries_in_several_poison_queues_the_newest_is_told_whichever_queue_comes_last() -> None:
+    newer, older = (
+        PoisonEntry(code, "why", code, 1, "", at, "{}", queue=queue)
+        for code, at, queue in (
+            ("NotJson", "2026-11-29T10:00:00Z", "urgent"),
+            ("UnknownTask", "2026-11-28T10:00:00Z", "normal"),
+        )
+    )
+    told = poison_trace([newer, older])
+    assert told is not None
+    assert told.code == "NotJson"
