@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Annotated, Any
 
 import numpy as np
@@ -162,11 +161,6 @@ class Preprocessing:
     def cardinalities(self) -> list[int]:
         """Rows of each embedding table: the categories and, at 0, the unknown."""
         return [len(c.categories) + 1 for c in self.categories if c.embedded]
-
-    @property
-    def values_at(self) -> list[int]:
-        """Where the values of numbers and dates are in the dense input."""
-        return list(accumulate((column.width for column in self.measured), initial=0))[:-1]
 
     @property
     def places(self) -> dict[str, dict[str, list[int]]]:

@@ -3,13 +3,11 @@
 TabM in idea (arXiv 2410.24210): each member scales a layer's input and output by vectors of its own and has its own
 bias and head (the BatchEnsemble trick), so that an ensemble of k costs little more than one network. Members are
 trained each on its own loss; what is published is the mean of their predictions. The linear skip lets the network
-begin as a linear model, which is what small tables are best served with. Numbers also come as waves of learned length
-(RealMLP's PBLD embedding, arXiv 2407.04491): with those it learns what is neither smooth nor monotonic.
+begin as a linear model, which is what small tables are best served with.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,23 +21,16 @@ from torch.nn import functional
 from trainer_image.tasks.base import Share, Size
 from trainer_image.tasks.tabular.columns import FURTHEST
 
-# RealMLP's: inputs made of the waves of a number, and the standard deviation of frequencies before they are learned.
-WAVE_OUTPUTS, WAVE_SPREAD = 3, 0.1 * 2 * math.pi
-
 
 @dataclass(frozen=True)
 class TabularSizes:
-    """members: k; width and depth: of the hidden layers; embedding: width of a category's embedding.
-
-    waves: of each number; 0: numbers come as they are
-    """
+    """members: k; width and depth: of the hidden layers; embedding: width of a category's embedding."""
 
     members: Size
     width: Size
     depth: Annotated[int, Field(ge=1, le=64)]
     dropout: Share
     embedding: Size = 8
-    waves: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
 class SharedLinear(nn.Module):
@@ -65,39 +56,17 @@ def smooth_clip(x: Tensor) -> Tensor:
     return x * torch.rsqrt(1 + (x / 3).square())
 
 
-class Waves(nn.Module):
-    """(rows, numbers) → (rows, numbers * WAVE_OUTPUTS): of each number x, a linear map of cos(frequency x + phase)."""
-
-    def __init__(self, numbers: int, waves: int) -> None:
-        super().__init__()
-        self.frequency = nn.Parameter(torch.randn(numbers, waves) * WAVE_SPREAD)
-        self.phase = nn.Parameter(torch.empty(numbers, waves).uniform_(-math.pi, math.pi))
-        bound = waves**-0.5
-        self.weight = nn.Parameter(torch.empty(numbers, waves, WAVE_OUTPUTS).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.empty(numbers, WAVE_OUTPUTS).uniform_(-bound, bound))
-
-    def forward(self, x: Tensor) -> Tensor:
-        waves = torch.cos(x.unsqueeze(2) * self.frequency + self.phase)
-        return (torch.einsum("bnw,nwo->bno", waves, self.weight) + self.bias).flatten(1)
-
-
 class TabularNetwork(nn.Module):
-    """dense (rows, dense_width) and codes (rows, embedded columns) → (rows, k, outputs). numbers: which of `dense` are
-    numbers, and have waves"""
+    """dense (rows, dense_width) and codes (rows, embedded columns) → (rows, k, outputs)."""
 
-    def __init__(
-        self, dense_width: int, cardinalities: Sequence[int], outputs: int, sizes: TabularSizes, numbers: Sequence[int]
-    ) -> None:
+    def __init__(self, dense_width: int, cardinalities: Sequence[int], outputs: int, sizes: TabularSizes) -> None:
         super().__init__()
-        self.numbers = list(numbers)
-        self.waves = Waves(len(self.numbers), sizes.waves) if sizes.waves and self.numbers else None
         self.embeddings = nn.ModuleList(nn.Embedding(count, sizes.embedding) for count in cardinalities)
         for embedding in self.embeddings:
             nn.init.normal_(embedding.weight, std=sizes.embedding**-0.5)  # type: ignore[arg-type]
         inputs = dense_width + sizes.embedding * len(cardinalities)
         self.members = sizes.members
-        waved = WAVE_OUTPUTS * len(self.numbers) if self.waves is not None else 0
-        widths = [inputs + waved] + [sizes.width] * sizes.depth
+        widths = [inputs] + [sizes.width] * sizes.depth
         self.layers = nn.ModuleList(
             SharedLinear(sizes.members, a, b, random_signs=number == 0)
             for number, (a, b) in enumerate(pairwise(widths))
@@ -114,9 +83,7 @@ class TabularNetwork(nn.Module):
         embedded = [*(embed(codes[:, number]) for number, embed in enumerate(self.embeddings))]
         dense = dense.clamp(-FURTHEST, FURTHEST)
         features = torch.cat([dense, *embedded], dim=1)
-        clipped = smooth_clip(dense)
-        waved = [] if self.waves is None else [self.waves(clipped[:, self.numbers])]
-        x = torch.cat([clipped, *embedded, *waved], dim=1).unsqueeze(1).expand(-1, self.members, -1)
+        x = torch.cat([smooth_clip(dense), *embedded], dim=1).unsqueeze(1).expand(-1, self.members, -1)
         for layer in self.layers:
             x = self.dropout(functional.silu(layer(x)))
         heads = torch.einsum("bki,kio->bko", x, self.head) + self.head_bias

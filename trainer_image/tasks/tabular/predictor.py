@@ -41,9 +41,7 @@ class TabularPredictor(Predictor):
 
     def build_model(self) -> nn.Module:
         columns = self.preprocessing
-        return TabularNetwork(
-            columns.dense_width, columns.cardinalities, self.target.outputs, self.sizes, columns.values_at
-        )
+        return TabularNetwork(columns.dense_width, columns.cardinalities, self.target.outputs, self.sizes)
 
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         if name == Linear.name:

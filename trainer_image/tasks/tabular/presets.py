@@ -1,4 +1,4 @@
-"""How large a table's network is and how it is trained, from the number of training rows and of numeric columns alone.
+"""How large a table's network is and how it is trained, from the number of training rows alone.
 
 Written down before any gate was scored, and never by data set. Widths, k = 32 members, AdamW and patience 16 follow
 TabM's defaults (arXiv 2410.24210, appendix on implementation details); less of everything for small tables, where a
@@ -8,8 +8,6 @@ start and the unclipped linear part were kept because they helped on the benchma
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from trainer_image.tasks.base import Recipe
 from trainer_image.tasks.tabular.network import TabularSizes
 
@@ -17,17 +15,8 @@ SMALL_ROWS = 5_000
 MEDIUM_ROWS = 50_000
 
 
-# Of more numbers waves would be most of the network.
-WAVES, MOST_WAVED = 16, 200
-
-
-def preset(name: str, rows: int, numbers: int) -> tuple[TabularSizes, Recipe]:
-    """(sizes, recipe) of preset "fast", "auto" or "best" for this many training rows and numeric columns."""
-    sizes, recipe = _preset(name, rows)
-    return replace(sizes, waves=WAVES if numbers <= MOST_WAVED else 0), recipe
-
-
-def _preset(name: str, rows: int) -> tuple[TabularSizes, Recipe]:
+def preset(name: str, rows: int) -> tuple[TabularSizes, Recipe]:
+    """(sizes, recipe) of preset "fast", "auto" or "best" for this many training rows."""
     small = rows <= SMALL_ROWS
     batch = min(1024, max(32, 1 << max(0, (rows // 12).bit_length() - 1)))
     if name == "fast":

@@ -85,7 +85,7 @@ class TabularProblem(Problem):
             compare_columns(table.name, others, train.name, preprocessing.columns)
         target = given.target.fitted(labels) if isinstance(given.target, ValueTarget) else given.target
         self.notes = [*given.notes, *fitted_notes]
-        sizes, self.recipe = preset(settings.preset, len(labels), len(preprocessing.measured))
+        sizes, self.recipe = preset(settings.preset, len(labels))
         self.predictor = TabularPredictor(preprocessing, target, sizes)
         self.splits = self._tensors(given)
         # The tables themselves are not kept: they may be as large as memory.
