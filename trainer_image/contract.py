@@ -101,7 +101,8 @@ class RunInputs:
     """All that a backend may use.
 
     data:    folder with the dataset as listed in the container, verified, read-only by convention
-    output:  empty folder: model.safetensors, model.json, metrics.jsonl, report.json, report.html, README.md
+    output:  empty folder: model.safetensors, model.json, rows.safetensors, metrics.jsonl, report.json, report.html,
+             README.md
     device:  "auto", "cpu", "cuda" or "cuda:N"
     gpus:    the number that was promised to this pod; 0: none
     processes: how many train together; 0: one for each GPU that is visible

@@ -43,7 +43,7 @@ USER_TASKS = {
 }
 # The keys of `data` that mean something to each built-in task.
 DATA_KEYS = {
-    "tabular": {"target", "drop", "types", "group"},
+    "tabular": {"target", "drop", "types", "group", "split"},
     "image_classification": {"target", "group"},
     "text_classification": {"target", "text", "group"},
     "language_model": {"text", "group"},
@@ -164,10 +164,27 @@ def _of_data(task: str, data: dict[str, Any]) -> list[str]:
             f"data.group: is the target {data['group']!r}: rows with the same answer would all lie on one side of the"
             " split; name a column like a customer or a patient, or leave it out"
         )
+    if isinstance(data.get("split"), dict):
+        found += _of_split(data["split"], data)
     for key in DataConfig.model_fields if task in DATA_KEYS else ():
         if data.get(key) and key not in DATA_KEYS[task]:
             owners = [name for name, keys in DATA_KEYS.items() if key in keys]
             found.append(f"data.{key}: belongs to task {' or '.join(owners)}, not to {task}")
+    return found
+
+
+def _of_split(split: dict[str, Any], data: dict[str, Any]) -> list[str]:
+    found = []
+    by, column = split.get("by"), split.get("column")
+    validation, test = (split.get(name) or [] for name in ("validation", "test"))
+    if column is not None and column == data.get("target"):
+        found.append(f"data.split.column: is the target {column!r}: it cannot say which rows are held out")
+    if by == "time":
+        found += [f"data.split.{name}: belongs to by: column" for name in ("validation", "test") if split.get(name)]
+        if data.get("group"):
+            found.append("data.split: by time divides the groups of data.group; leave one of the two out")
+    if isinstance(validation, list) and isinstance(test, list) and {*map(str, validation)} & {*map(str, test)}:
+        found.append("data.split: a value is both among validation and among test")
     return found
 
 
@@ -184,7 +201,7 @@ def identity(
 
     Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows,
     whether the model is published. What came later is left out where it is not used, so that checkpoints outlive an
-    update: `command.shares`, and of a program `model.candidates`.
+    update: `command.shares`, and of a program `model.candidates` and `data.split`.
     initial: the manifest hash of the model that a warm start begins with: another one is another training.
     code: what trains, by name, see `run.code`
     """
@@ -194,6 +211,7 @@ def identity(
         resolved.get("command", {}).pop("shares", None)
     if program := config.task == "command":
         resolved["model"].pop("candidates")
+        resolved["data"].pop("split")
     meant = {"format": PROGRAM_KEY_FORMAT if program else RUN_KEY_FORMAT, "config": resolved}
     return {
         "configuration": _digest(meant),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -76,4 +76,6 @@ def _paths(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
     for name, info in model.model_fields.items():
-        yield info.alias or name, info.annotation
+        # A section that may be left out is one of two types.
+        inner = [kind for kind in get_args(info.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        yield info.alias or name, inner[0] if inner else info.annotation

@@ -111,6 +111,24 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, populate_by_name=True)
 
 
+# As a cell of a table is compared: a number of YAML is the same text.
+Cell = Annotated[str, BeforeValidator(_name), Field(min_length=1, max_length=1024)]
+
+
+class SplitConfig(Section):
+    """Which rows are tested and validated on, where a column says it."""
+
+    by: Literal["time", "column"] = Field(
+        description="time: the newest rows are the test, those before them validate; column: its values say it."
+    )
+    column: Column = Field(description="The column with the times, or with the values.")
+    validation: list[Cell] = Field(default_factory=list, description="Values of the rows that validate.")
+    test: list[Cell] = Field(
+        default_factory=list,
+        description="Values of the test's rows; without lists the values are train, validation and test.",
+    )
+
+
 class DataConfig(Section):
     """Which columns mean what: of a table, of JSON lines, or of an image folder's metadata.csv or .jsonl."""
 
@@ -127,6 +145,9 @@ class DataConfig(Section):
     )
     group: Column | None = Field(
         default=None, description="Rows that share this column's value stay on the same side of the split."
+    )
+    split: SplitConfig | None = Field(
+        default=None, description="How rows are held out, if not by their content, where the dataset brings no test."
     )
 
 

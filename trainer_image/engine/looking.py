@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from trainer_image.data.rows.division import RowHashes
+from trainer_image.data.rows.known import Known, seen
 from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.report.html import words
 from trainer_image.tasks import importance as columns
@@ -40,6 +43,68 @@ def importance(problem: Problem, fitted: Fitted, plan: Plan, device: torch.devic
     except Exception as error:  # the model is trained and tested: a picture less is no reason to lose it
         log.warning("The report has no importance of columns: %s: %s", type(error).__name__, error)
         return None
+
+
+def hashes_of(problem: Problem) -> RowHashes | None:
+    """By which the rows are told when they come again; None where they cannot be."""
+    if problem.hashes is not None:
+        return problem.hashes
+    try:
+        return repeated.hashed(problem.splits)
+    except Exception as error:  # a plug-in's rows of a kind that has no bytes to compare
+        log.warning("Later runs will not know these rows: %s: %s", type(error).__name__, error)
+        return None
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a warm start's first model was trained on, of the rows that this one is judged by.
+
+    known:    whether that is known at all
+    test:     bool (rows,), of the test split; left_out: further rows of it, which were taken out for that reason
+    """
+
+    known: bool
+    test: Tensor
+    left_out: int = 0
+
+    @property
+    def counted(self) -> Tensor:
+        """The test rows that figures are of, int64: those that it was not trained on, all where there are none."""
+        return torch.nonzero(~self.test if not self.test.all() else self.test).squeeze(1)
+
+    @property
+    def said(self) -> Json:
+        """{"known", "rows": test rows that it was trained on, "of": all of them, "tested": those that figures are of
+        and are none of these}, for report.json."""
+        if not self.known:
+            return {"known": False}
+        count, seen_now = len(self.test), int(self.test.sum())
+        return {
+            "known": True,
+            "rows": self.left_out + seen_now,
+            "of": self.left_out + count,
+            "tested": count - seen_now,
+        }
+
+
+def before(problem: Problem, hashes: RowHashes | None, earlier: Known | None) -> Before:
+    """Of a warm start. earlier: what the run of that model knew; adds to the problem's notes."""
+    none = torch.zeros(rows_in(problem.splits["test"]), dtype=torch.bool)
+    if earlier is None or hashes is None or hashes.content != earlier.content:
+        return Before(known=False, test=none)
+    found = Before(True, torch.from_numpy(seen(hashes.of["test"], earlier)), problem.left_out)
+    said, validation = found.said, seen(hashes.of["validation"], earlier)
+    problem.notes.append(
+        f"Warm start: the model before was trained on {said['rows'] or 'none'} of {said['of']} test rows"
+        + ("; the figures are of the others." if said["rows"] and said["tested"] else ".")
+    )
+    if validation.any():
+        problem.notes.append(
+            f"Warm start: the model before was trained on {validation.sum()} of {len(validation)} validation rows, too:"
+            " the choice among the models leans towards its weights."
+        )
+    return found
 
 
 def repeated_rows(problem: Problem, fitted: Fitted, outputs: Tensor) -> Json | None:

@@ -9,15 +9,18 @@ from dataclasses import replace
 import torch
 
 from trainer_image.config.model_config import Config
+from trainer_image.config.sections import SplitConfig
 from trainer_image.contract import RunInputs
 from trainer_image.data import spill
+from trainer_image.data.rows import known
+from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
 from trainer_image.engine.plan import Plan
 from trainer_image.host import memory
 from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
 from trainer_image.tasks import plugins, task_named
-from trainer_image.tasks.base import Problem, Recipe, Task, TaskSettings
+from trainer_image.tasks.base import Problem, Recipe, Split, Task, TaskSettings
 
 
 def import_ahead() -> None:
@@ -42,6 +45,7 @@ def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSetting
         drop=tuple(config.data.drop),
         types=dict(config.data.types),
         group=config.data.group,
+        split=split_of(config.data.split),
         preset=config.model.preset,
         metric=config.train.metric,
         seed=config.train.seed,
@@ -51,6 +55,10 @@ def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSetting
     )
 
 
+def split_of(split: SplitConfig | None) -> Split | None:
+    return None if split is None else Split(split.by, split.column, tuple(split.validation), tuple(split.test))
+
+
 def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid.
 
@@ -58,7 +66,13 @@ def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     """
     memory_bytes = int(memory.available() * spill.SHARE / processes) if processes > 1 else None
     scratch = Scratch(inputs.output.parent, memory_bytes)
-    return task_of(inputs.config).prepare(inputs.data, settings_of(inputs.config, inputs.limits, scratch))
+    settings = settings_of(inputs.config, inputs.limits, scratch)
+    return task_of(inputs.config).prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
+
+
+def earlier_of(inputs: RunInputs) -> Known | None:
+    """What the run knew of its rows whose model a warm start begins with; None where there is none, or nobody knows."""
+    return None if inputs.initial is None else known.read(inputs.initial)
 
 
 def make_plan(inputs: RunInputs, recipe: Recipe, device: torch.device) -> Plan:

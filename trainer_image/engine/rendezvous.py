@@ -54,6 +54,7 @@ def order_for(inputs: RunInputs, processes: int, device: torch.device) -> str:
             "config": inputs.config.resolved_yaml(),
             "data": str(inputs.data),
             "output": str(inputs.output),
+            "initial": None if inputs.initial is None else str(inputs.initial),
             "run_id": inputs.run_id,
             "run_key": inputs.run_key,
             "dataset_fingerprint": inputs.dataset_fingerprint,
@@ -79,7 +80,7 @@ def order_of_node(first: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
             f"Node {place['node'] + 1} of {place['nodes']} would train with {_with(ours)}, node 1 with {_with(first)}: "
             "every node needs the same number of processes (GPUs, or PROCESSES) of one kind"
         )
-    return json.dumps({**first, **{name: ours[name] for name in ("place", "data", "output")}})
+    return json.dumps({**first, **{name: ours[name] for name in ("place", "data", "output", "initial")}})
 
 
 def _with(order: Mapping[str, Any]) -> str:
@@ -94,6 +95,7 @@ def inputs_of(order: Mapping[str, Any]) -> RunInputs:
         config=parse_config(order["config"].encode()),
         data=Path(order["data"]),
         output=Path(order["output"]),
+        initial=None if order["initial"] is None else Path(order["initial"]),
         run_id=order["run_id"],
         run_key=order["run_key"],
         dataset_fingerprint=order["dataset_fingerprint"],
@@ -107,12 +109,14 @@ def inputs_of(order: Mapping[str, Any]) -> RunInputs:
 
 
 def identity(problem: Problem, plan: Plan) -> str:
-    """A digest of what must be the same on every rank: the model, the recipe, the shape of the data."""
+    """A digest of what must be the same on every rank: the model, the recipe, the shape of the data, which row is in
+    which split."""
     shapes = {
         split: {name: [str(tensor.dtype), *tensor.shape] for name, tensor in batch.items()}
         for split, batch in problem.splits.items()
     }
-    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes]
+    rows = {split: int(of.sum()) for split, of in problem.hashes.of.items()} if problem.hashes else {}
+    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes, rows]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 

@@ -9,17 +9,20 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from trainer_image import report
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.data.rows import known
+from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
 from trainer_image.engine import looking, sizing
 from trainer_image.engine.contest import wanted
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Plan
-from trainer_image.engine.preparing import make_plan, prepare, settings_of, task_of
+from trainer_image.engine.preparing import earlier_of, make_plan, prepare, settings_of, task_of
 from trainer_image.engine.processes import Processes
 from trainer_image.engine.published import NETWORK
 from trainer_image.errors import Terminated
@@ -29,7 +32,7 @@ from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks import plugins
-from trainer_image.tasks.base import Figures, Problem, Recipe, scored
+from trainer_image.tasks.base import Figures, Problem, Recipe, scored, take
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
 
@@ -72,7 +75,8 @@ def _too_short(inputs: RunInputs, problem: Problem) -> list[str]:
 def train(inputs: RunInputs) -> RunResult:
     """Trains, tests and writes the model folder into `inputs.output`.
 
-    Writes model.safetensors, model.json, metrics.jsonl, report.json, report.html and README.md. Raises a TrainerError.
+    Writes model.safetensors, model.json, rows.safetensors, metrics.jsonl, report.json, report.html and README.md.
+    Raises a TrainerError.
     """
     with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
         return _train(inputs)
@@ -101,20 +105,31 @@ def _train(inputs: RunInputs) -> RunResult:
             metrics_file.write(json.dumps(entry) + "\n")
 
         problem, plan, fitted = _fit(inputs, device, record, phases)
+        hashes, earlier = looking.hashes_of(problem), earlier_of(inputs)
+        before = None if inputs.initial is None else looking.before(problem, hashes, earlier)
         at = time.monotonic()
         inputs.progress(Progress("Testing the model", fitted.steps))
         # As `predict` computes: sums taken in another order would differ in their last digit.
         torch.set_num_threads(usable_cpus())
         outputs = fitted.published.outputs(problem.splits["test"], device)
         name = problem.headline.name
-        tested = first(name, scored(problem.predictor, outputs, problem.splits["test"]))
+        counted, test, groups = outputs, problem.splits["test"], numbers_of(problem.test_groups)
+        if before is not None and before.test.any():
+            # A task that knows of them has left them out itself, and its baselines with it.
+            counted, test = outputs[before.counted], take(test, before.counted)
+            groups = None if groups is None else groups[before.counted.numpy()]
+        tested = first(name, scored(problem.predictor, counted, test))
         phases["test"] = time.monotonic() - at
         at = time.monotonic()
         baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
         phases["baselines"] = time.monotonic() - at
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
+    rows = None
+    if hashes is not None:
+        trained = np.concatenate([hashes.of["train"], hashes.of["validation"]])
+        rows = known.known(hashes.content, trained, hashes.of["test"], earlier)
     make_room = inputs.checkpoints.make_room if inputs.checkpoints else None
-    exhaustion.with_room(make_room, lambda: _write_model(inputs, problem, fitted))
+    exhaustion.with_room(make_room, lambda: _write_model(inputs, problem, fitted, rows))
     at = time.monotonic()
     findings = problem.findings(outputs)
     if inputs.config.report.examples:
@@ -123,10 +138,7 @@ def _train(inputs: RunInputs) -> RunResult:
         findings = mistakes.withheld(findings)
     again = looking.repeated_rows(problem, fitted, outputs)
     importance = looking.importance(problem, fitted, plan, device)
-    groups = numbers_of(problem.test_groups)
-    intervals, resamples = bootstrap(
-        partial(scored, problem.predictor), outputs, problem.splits["test"], tested, groups=groups
-    )
+    intervals, resamples = bootstrap(partial(scored, problem.predictor), counted, test, tested, groups=groups)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
     pictures = mistakes.named(problem, findings)
     phases["report"] = time.monotonic() - at
@@ -138,9 +150,10 @@ def _train(inputs: RunInputs) -> RunResult:
         members=[member.name for member in fitted.published.members],
         calibration=findings.get("calibration"),
         importance=importance,
+        before=None if before is None else before.said,
     )
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
-    content["dataset"]["repeated"] = again
+    content["dataset"] |= {"repeated": again, "before": None if before is None else before.said}
     content |= {"verdict": judged, "importance": importance, "resamples": resamples, "findings": findings}
     exhaustion.with_room(make_room, lambda: report.write(inputs.output, content, pictures))
     seconds, on = fitted.seconds, accelerator(device)
@@ -181,7 +194,7 @@ def _fit(
     return problem, plan, fitted
 
 
-def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
+def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted, rows: Known | None) -> None:
     description = {
         "task": inputs.config.task,
         "run_id": inputs.run_id,
@@ -190,6 +203,8 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted) -> None:
     if inputs.config.custom.entry_point is not None:
         description["entry_point"] = inputs.config.custom.entry_point
     fitted.published.write(inputs.output, description)
+    if rows is not None:
+        known.write(inputs.output, rows)
 
 
 def _candidates(fitted: Fitted) -> list[dict[str, Any]]:

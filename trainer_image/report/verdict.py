@@ -32,13 +32,17 @@ def verdict(
     members: Sequence[str] = (),
     calibration: Content | None = None,
     importance: Content | None = None,
+    before: Content | None = None,
 ) -> Content:
     """{"better_than_baselines", "beyond_chance", "level": "good" | "close" | "bad", "title", "sentence"}.
 
     metric: the headline, which need not be among the figures; interval: its 95 % interval; members: the names of the
-    models that are published together; calibration: the findings', importance: the report's
+    models that are published together; calibration: the findings', importance: the report's; before: of a warm start,
+    which test rows its first model was trained on, as report.json has it
     """
     compared = _compared(metric, tested, baselines, interval, members)
+    if before is not None:
+        compared = _remembered(compared, before)
     remarks = [_unreliable(tested, baselines, calibration), _too_good(metric, tested, baselines, importance)]
     said = [compared["sentence"], *(remark for remark in remarks if remark)]
     # A title that promises something must not stand above a sentence that takes it back.
@@ -102,6 +106,31 @@ def _compared(
         sentence += f" The {' and '.join(near_by)} baseline lies within its 95 % interval: it may be by chance."
         return _said("close", "Better than its baselines, perhaps by chance", sentence, better=True, beyond=False)
     return _said("good", "Better than its baselines", sentence, better=True, beyond=True)
+
+
+def _remembered(compared: Content, before: Content) -> Content:
+    """What is left of it where the model that a warm start begins with was trained on test rows."""
+    if not before["known"]:
+        remark = (
+            "It is not known which rows the model was trained on that this one begins with: where test rows are among"
+            " them, the figures flatter."
+        )
+        title = "This model may have been tested on rows that it knows"
+        level = "bad" if compared["level"] == "bad" else "close"
+        return _said(level, title, f"{compared['sentence']} {remark}", better=False, beyond=False)
+    if not before["tested"]:
+        sentence = (
+            "THIS MODEL WAS TESTED ON ROWS THAT IT KNOWS: the one that it begins with was trained on all"
+            f" {before['of']} test rows. What it is worth on other rows cannot be told; bring some."
+        )
+        return _said("bad", "This model was tested on rows that it knows", sentence, better=False, beyond=False)
+    if not before["rows"]:
+        return compared
+    remark = (
+        f"Left out are {before['rows']} of {before['of']} test rows, on which the model was trained that this one"
+        " begins with."
+    )
+    return compared | {"sentence": f"{compared['sentence']} {remark}"}
 
 
 def _said(level: str, title: str, sentence: str, *, better: bool, beyond: bool) -> Content:

@@ -174,8 +174,10 @@ class Following:
         if program and begin.checkpoint is not None:
             models = open_models(settings, self.stop)
             checkpoints = ContainerCheckpoints(models, welcome.run_key, work / "checkpoints", 1, begin.checkpoint)
-        initial = work / "initial"
-        if program and welcome.initial is not None:
+        initial = None
+        if welcome.initial is not None:
+            # A program may begin with it; ours reads what its run was trained on.
+            initial = work / "initial"
             shutil.rmtree(initial, ignore_errors=True)
             fetch_model(open_models(settings, self.stop), Latest(None, *welcome.initial), initial)
         return RunInputs(
@@ -190,7 +192,7 @@ class Following:
             stop=session.stopping,
             progress=self._progress,
             checkpoints=checkpoints,
-            initial=initial if program and welcome.initial is not None else None,
+            initial=initial,
             grace_seconds=settings.grace_seconds,
             gpus=settings.gpus,
             processes=settings.processes,

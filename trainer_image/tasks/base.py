@@ -24,8 +24,9 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
+from trainer_image.data.rows.division import RowHashes, group_numbers
+from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import group_numbers
 from trainer_image.errors import ConfigInvalid, UserCodeFailed
 from trainer_image.limits import Limits
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
@@ -55,6 +56,16 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class Split:
+    """`data.split`. by: "time" or "column"; validation, test: values of the column; none: it holds the splits' names"""
+
+    by: str
+    column: str
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class TaskSettings:
     """The part of the user's configuration that is about the data and the model.
 
@@ -62,6 +73,7 @@ class TaskSettings:
     types: column → "number" or "category"; text: the column with the text;
     scratch: gives a task its large arrays: in memory while they fit, in files beyond that (see `scratch`)
     params: `custom.params`, for a task of one's own to check: plain JSON values under names, nothing checked yet
+    earlier: of a warm start, what the run before knew of its rows; None: there was none, or it is not known
     """
 
     target: str | None = None
@@ -75,6 +87,8 @@ class TaskSettings:
     limits: Limits = field(default_factory=Limits)
     scratch: Scratch = field(default_factory=Scratch)
     params: Mapping[str, Any] = field(default_factory=dict)
+    earlier: Known | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True)
@@ -233,6 +247,9 @@ class Problem(ABC):
         `Stretches` of longer ones
     selection: the figure by which validation chooses weights; headline: the one that people are shown
     test_groups: which rows of the test split belong together; None: each stands for itself
+    hashes: of the content of each row of the test split, and of all that the others hold, by which later runs know what
+        was trained on; None: of the rows' tensors
+    left_out: rows of the test split that are none, because `TaskSettings.earlier` was trained on them
     """
 
     description: str
@@ -244,6 +261,8 @@ class Problem(ABC):
     recipe: Recipe
     predictor: Predictor
     test_groups: RowGroups | None = None
+    hashes: RowHashes | None = None
+    left_out: int = 0
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:

@@ -6,21 +6,22 @@ dataset of any size takes 8 bytes a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from trainer_image.data.rows.division import RowHashes
+from trainer_image.data.rows.hashes import Hashes
 from trainer_image.tasks.base import Batch, rows_in, stored, take
 
 LABEL = "target"
+# What a row is told by, see `data.rows`.
+CONTENT = "tensors of a row"
 PORTION = 1024
 # Beyond, reading everything once more would cost minutes.
 MOST_BYTES = 4 * 1024**3
-
-Hashes = np.ndarray[Any, np.dtype[np.uint64]]
 
 
 def in_test(splits: Mapping[str, Batch], fit_on: Sequence[str]) -> Tensor | None:
@@ -29,10 +30,21 @@ def in_test(splits: Mapping[str, Batch], fit_on: Sequence[str]) -> Tensor | None
     wanted = [*fit_on, "test"]
     if any(LABEL not in splits[name] for name in wanted):
         return None
-    if sum(tensor.numel() * tensor.element_size() for name in wanted for tensor in stored(splits[name])) > MOST_BYTES:
+    if _bytes(splits[name] for name in wanted) > MOST_BYTES:
         return None
     known = np.unique(np.concatenate([_hashes(splits[name]) for name in fit_on]))
     return torch.from_numpy(np.isin(_hashes(splits["test"]), known))
+
+
+def hashed(splits: Mapping[str, Batch]) -> RowHashes | None:
+    """Of the rows' tensors, where the task does not say what tells a row; None where that is too much to read."""
+    if _bytes(splits.values()) > MOST_BYTES:
+        return None
+    return RowHashes((CONTENT, *sorted(splits["test"])), {name: _hashes(split) for name, split in splits.items()})
+
+
+def _bytes(splits: Iterable[Batch]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for split in splits for tensor in stored(split))
 
 
 def _hashes(split: Batch) -> Hashes:

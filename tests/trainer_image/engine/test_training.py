@@ -47,6 +47,7 @@ CASES = {
     "language": (documents, LANGUAGE),
 }
 ARTIFACTS = {"model.safetensors", "model.json", "metrics.jsonl", "report.json", "report.html", "README.md"}
+ARTIFACTS |= {"rows.safetensors"}
 
 
 @pytest.mark.parametrize(("make", "config"), [*CASES.values()], ids=list(CASES))
@@ -73,7 +74,8 @@ def test_the_model_folder_alone_reproduces_the_test_figures(tmp_path: Path, make
         assert {entry["column"] for entry in report["importance"]["columns"]} == {"a", "b", "colour"}
     if make is not documents:
         # The test split is the training split's own file.
-        assert report["dataset"]["repeated"]["share"] > 0.8
+        trained = sum(report["dataset"]["rows"][name] for name in report["training"]["fit_on"])
+        assert report["dataset"]["repeated"]["share"] == trained / report["dataset"]["rows"]["test"] > 0.75
         assert "it may know the answer by heart" in (tmp_path / "out" / "README.md").read_text()
     assert len((tmp_path / "rows.csv").read_text().splitlines()) == predicted["rows"] + 1
 
@@ -98,7 +100,7 @@ def test_no_price_is_predicted_below_zero_or_far_above_the_highest_known(tmp_pat
     train(run_inputs(tmp_path / "data", tmp_path / "out", config))
     write_csv(tmp_path / "new.csv", ["size", "kind"], [[-500, "x"], [2000, "y"]])
     low, high = (row["price"] for row in predict(tmp_path / "out", tmp_path / "new.csv", None)["predictions"])
-    assert 0 <= low < high <= 1.1 * 39.5
+    assert 0 <= low < high <= 1.1 * 39.5 + 1e-5  # in single precision
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path: Path) -> None:

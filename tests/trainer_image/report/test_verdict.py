@@ -88,3 +88,25 @@ def test_figures_too_good_to_be_true_name_the_column_that_makes_them() -> None:
     assert "too good to be true, unless column 'price_with_tax' is known before the answer is" in found["sentence"]
     assert found["level"] == "close"
     assert "too good" not in said(0.998, 0.2)["sentence"] + said(0.9, 1.2)["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "level", "said"),
+    [
+        ({"known": True, "rows": 0, "of": 9, "tested": 9}, 0.9, "good", "better than the baselines"),
+        ({"known": True, "rows": 4, "of": 9, "tested": 5}, 0.9, "good", "Left out are 4 of 9 test rows, on which"),
+        ({"known": True, "rows": 9, "of": 9, "tested": 0}, 0.9, "bad", "trained on all 9 test rows. What it is worth"),
+        ({"known": False}, 0.9, "close", "It is not known which rows the model was trained on that this one begins"),
+        ({"known": False}, 0.6, "bad", "THIS MODEL IS NOT BETTER THAN THE LINEAR BASELINE"),
+    ],
+)  # fmt: skip
+def test_a_model_that_began_with_another_one_is_not_praised_for_what_that_knew(
+    before: dict[str, Any], own: float, level: str, said: str
+) -> None:
+    baselines = {"trivial": {"accuracy": 0.5}, "linear": {"accuracy": 0.7}}
+    interval = (own - 0.05, own + 0.05)
+    found = verdict(ACCURACY, {"accuracy": own}, baselines, interval, members=("network",), before=before)
+    assert found["level"] == level
+    assert said in found["sentence"]
+    assert ("better than the baselines" in found["sentence"]) == (own == 0.9 and before.get("tested") != 0)
+    assert found["better_than_baselines"] == found["beyond_chance"] == (level == "good")

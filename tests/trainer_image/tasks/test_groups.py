@@ -69,8 +69,8 @@ def whole_documents(data: Path) -> Problem:
 @pytest.mark.parametrize(
     ("make", "groups", "called"),
     [
-        (table, 4, "groups by 'who'"), (table_with_a_test, 4, "groups by 'who'"), (images, 2, "groups by 'who'"),
-        (texts, 5, "groups by 'who'"), (documents, 6, "groups by 'who'"), (whole_documents, 9, "documents"),
+        (table, 5, "groups by 'who'"), (table_with_a_test, 4, "groups by 'who'"), (images, 2, "groups by 'who'"),
+        (texts, 5, "groups by 'who'"), (documents, 6, "groups by 'who'"), (whole_documents, 10, "documents"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )  # fmt: skip
@@ -104,17 +104,17 @@ def test_the_report_counts_by_groups_and_says_so(tmp_path: Path) -> None:
     write_csv(tmp_path / "data" / "train.csv", HEADER, rows())
     train(run_inputs(tmp_path / "data", tmp_path / "out", TABULAR.replace("target: y", "target: y, group: who")))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert report["dataset"]["test_groups"] == {"count": 4, "called": "groups by 'who'"}
+    assert report["dataset"]["test_groups"] == {"count": 5, "called": "groups by 'who'"}
     low, high = report["intervals"]["accuracy"]
     tested = report["dataset"]["rows"]["test"]
     plain = wilson(round(report["metrics"]["accuracy"] * tested), tested)
     assert plain is not None
     assert high - low > 1.2 * (plain[1] - plain[0])
     text = (tmp_path / "out" / "report.html").read_text()
-    assert "rows of 4 groups by &#x27;who&#x27;</p>" in text
-    assert "both count by the 4 groups by &#x27;who&#x27;" in text
-    assert "The test split has 4 groups by &#x27;who&#x27; only: every figure is rough." in text
+    assert "rows of 5 groups by &#x27;who&#x27;</p>" in text
+    assert "both count by the 5 groups by &#x27;who&#x27;" in text
+    assert "The test split has 5 groups by &#x27;who&#x27; only: every figure is rough." in text
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "rows of 4 groups by 'who' of the test split" in card
+    assert "rows of 5 groups by 'who' of the test split" in card
     with (tmp_path / "data" / "train.csv").open() as file:
         assert {row["who"] for row in csv.DictReader(file)} == {f"p{n}" for n in range(24)}

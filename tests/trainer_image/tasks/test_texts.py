@@ -87,7 +87,7 @@ def class_folders(root: Path, count: int = 30) -> Path:
 def test_text_files_in_folders_are_of_the_class_that_the_folder_is_named_for(tmp_path: Path, inside: str) -> None:
     class_folders(tmp_path / inside)
     problem = TextClassification().prepare(tmp_path, TaskSettings())
-    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 21 train, 4 validation, 5 test."
+    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 19 train, 5 validation, 6 test."
 
 
 def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled
     unlabelled.mkdir()
     (unlabelled / "0.txt").write_text("perhaps")
     problem = TextClassification().prepare(tmp_path, TaskSettings())
-    assert "rows: 25 train, 5 validation, 10 test" in problem.description
+    assert "rows: 24 train, 6 validation, 10 test" in problem.description
     assert "Texts without a label were not used: train/unsup (1 files)." in problem.notes
     rows = problem.predictor.read(tmp_path, Limits())
     assert rows.labelled
@@ -212,16 +212,20 @@ def test_every_form_of_the_same_texts_is_the_same_problem(tmp_path: Path, form: 
         packed = gzip.compress(lines(*ROWS)) if form.endswith("gz") else lines(*ROWS)
         (data / f"train.{form}").write_bytes(packed)
     problem = TextClassification().prepare(data, TaskSettings())
-    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 21 train, 4 validation, 5 test."
+    assert problem.description == "Texts in 2 classes (kitchen, sea); rows: 19 train, 5 validation, 6 test."
 
 
 def test_groups_stay_together_and_columns_may_have_other_names(tmp_path: Path) -> None:
     records = [{"body": row["text"], "topic": row["label"], "author": n // 3} for n, row in enumerate(ROWS)]
     write_jsonl(tmp_path / "train.jsonl", records)
     problem = TextClassification().prepare(tmp_path, TaskSettings(text="body", target="topic", group="author"))
-    whole = {bytes(record["body"], "utf-8"): record["author"] for record in records}
+
+    def author(start: bytes) -> object:  # a text of the test may be cut, where the training texts are shorter
+        [found] = {row["author"] for row in records if bytes(str(row["body"]), "utf-8").startswith(start)}
+        return found
+
     authors = [
-        {whole[bytes(t[:n])] for t, n in zip(split["texts"].numpy(), split["lengths"].tolist(), strict=True)}
+        {author(bytes(t[:n])) for t, n in zip(split["texts"].numpy(), split["lengths"].tolist(), strict=True)}
         for split in (take(split, slice(None)) for split in problem.splits.values())
     ]
     assert not authors[0] & authors[1] | authors[1] & authors[2] | authors[0] & authors[2]

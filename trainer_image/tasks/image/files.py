@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainer_image.data import reading
+from trainer_image.data.rows.hashes import Hashes, of_bytes
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError, invalid
 from trainer_image.limits import Limits
@@ -92,6 +93,17 @@ def bits_used(samples: Sequence[Sample], headers: Sequence[Header], limits: Limi
             except Exception as error:
                 raise invalid(sample.name, _why(error)) from None
     return min(16, max(8, most.bit_length())) if most else 16
+
+
+def read_hashes(samples: Sequence[Sample]) -> Hashes:
+    """Of the bytes of each image's file, as it is stored."""
+
+    def hashed(sample: Sample) -> int:
+        with sample.stored.open() as file:
+            return int(of_bytes([file.read()])[0])
+
+    with ThreadPoolExecutor(READERS) as pool:
+        return np.fromiter(pool.map(hashed, samples), np.uint64)
 
 
 def read_pixels(

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.data.file_kinds import left_out
+from trainer_image.data.rows.division import RowHashes, divide
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import assign
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines
@@ -38,7 +38,7 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
 from trainer_image.tasks.image import kernel
-from trainer_image.tasks.image.files import bits_used, read_headers, read_pixels
+from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
 from trainer_image.tasks.image.labels import Sample, list_samples, unread_images
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
@@ -46,6 +46,8 @@ from trainer_image.tasks.image.presets import augmentation, input_size, networks
 from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, find_images
 
 LABEL_SMOOTHING = 0.05
+# What a row is told by, see `data.rows`: the bytes of its file, whatever its name and label.
+CONTENT = ("bytes of an image",)
 BASELINE_SIDE = 16
 MIRRORED = "Training images are also shown mirrored: in a trial mirrored ones were recognised as well as the others."
 NOT_MIRRORED = "Training images are not shown mirrored: in a trial mirrored ones were recognised worse than the others."
@@ -141,21 +143,21 @@ class ImageProblem(ClassProblem):
         headers = read_headers(train, limits)
         size = input_size(settings.preset, headers)
         position = {label: number for number, label in enumerate(labels)}
-        rows = assign(
+        rows = divide(
+            RowHashes(CONTENT, {split: read_hashes(samples) for split, samples in given.items()}),
             np.array([position[str(sample.label)] for sample in train]),
             settings.seed,
-            has_validation="validation" in given,
-            has_test="test" in given,
             groups=np.array([sample.group for sample in train], dtype=object) if settings.group else None,
-            keys=[sample.name for sample in train],
+            earlier=settings.earlier,
         )
-        self._networks = networks(settings.preset, size, len(rows.train))
+        self.hashes, self.left_out = rows.hashes, rows.left_out
+        self._networks = networks(settings.preset, size, len(rows.rows["train"]))
         self.recipe = self._networks[0].recipe
         bits = bits_used(train, headers, limits)
         if bits < 16:
             decided.append(f"Images of 16 bits hold values of {bits} bits only, and were read as such.")
         unscaled = ImagePredictor(self._networks[0].sizes, labels, Scaling((0.0,), (1.0,), over_white=True, bits=bits))
-        parts = rows.divided(given, lambda index: [train[row] for row in index])
+        parts = rows.of(given, lambda samples, index: [samples[row] for row in index])
         self.splits = {split: unscaled.tensors(samples, limits, scratch) for split, samples in parts.items()}
         self.predictor = ImagePredictor(unscaled.sizes, labels, _scaling(self.splits["train"]["pixels"], bits))
         alike = mirrored_alike(self.splits["train"], len(labels))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.rows.division import RowHashes, divide, group_numbers
+from trainer_image.data.rows.hashes import of_bytes
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import MANY_ROWS, assign, group_numbers
 from trainer_image.data.text_folders import Fields
 from trainer_image.data.text_reader import find_texts, read_readable, read_texts
 from trainer_image.data.text_store import TextKeeper, Texts
@@ -57,6 +58,8 @@ LEAST_BYTES = 4096
 # 1.278 bits per byte after the same time).
 NGRAM_RATE = 3.0
 SHOWN_FILES = 1000
+# What a row is told by, see `data.rows`: a document's bytes, or those of a piece of one.
+CONTENT = ("bytes of a document",)
 # Columns of a model's outputs before those of single bytes.
 SUMS = 4
 FEWEST_GROUPS = 5
@@ -190,6 +193,9 @@ class LanguageProblem(Problem):
             )
             for split, texts in documents.items()
         }
+        assert self.hashes is not None
+        of_test = self.hashes.of["test"][self.splits["test"]["document"].numpy()]  # the rows are windows
+        self.hashes = replace(self.hashes, of={**self.hashes.of, "test": of_test})
         self.test_groups = self._groups(documents["test"], settings.group)
         if max(size.values()) > language_ngrams.MOST_BYTES:
             self.notes.append(
@@ -228,17 +234,17 @@ class LanguageProblem(Problem):
                 f"{len(given['train'])} documents are few: they were cut into {len(train)} pieces, and "
                 "pieces were held out. Figures of pieces that are neighbours of training text are flattering."
             )
-        rows = assign(
+        given = {**given, "train": train}
+        rows = divide(
+            RowHashes(CONTENT, {split: of_bytes(texts.contents()) for split, texts in given.items()}),
             np.zeros(len(train), np.int64),
             settings.seed,
-            has_validation="validation" in given,
-            has_test="test" in given,
             groups=train.group_names() if settings.group else None,
-            # Names of millions of documents would take more memory than some of them do.
-            keys=[f"{name}/{n}" for n, name in enumerate(train.names())] if len(train) <= MANY_ROWS else None,
+            earlier=settings.earlier,
         )
+        self.hashes, self.left_out = rows.hashes, rows.left_out
         self.notes += [note.replace(" rows ", " documents ") for note in rows.notes]
-        return rows.divided(given, train.select)
+        return rows.of(given, Texts.select)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean nats of the scored tokens, the MARK at a document's end included: the model learns to end a text."""

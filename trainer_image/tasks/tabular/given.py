@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from trainer_image.data.cells import Wanted
+from trainer_image.data.rows.division import RowHashes, divide
+from trainer_image.data.rows.hashes import content_of, of_table
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import assign, find_tables, is_table_name
+from trainer_image.data.splits import find_tables, is_table_name
 from trainer_image.data.table import Table, no_such_column, read_table
 from trainer_image.data.unpacking import looked_into
 from trainer_image.errors import invalid
@@ -20,14 +21,14 @@ from trainer_image.limits import Limits
 from trainer_image.tasks.base import RowGroups, TaskSettings
 from trainer_image.tasks.tabular.columns import Ints
 from trainer_image.tasks.tabular.target import fit_target, labelled
+from trainer_image.tasks.tabular.told import split_column, times_split, told_in
 
 
 class Given:
     """A dataset of tables to learn `settings.target` from.
 
     tables: of each split that has its own; labels: of the training table's rows, 0 where there is none
-    rows:   which of the training table are train, validation and test, as far as these have no table of their own
-    usable: the rows of each table that have a label; None: all
+    division: of the labelled rows; rows: those of each split, as its table numbers them (see `table_of`)
     test_again: reads the table that has the test split once more, as `read` does, into the `scratch` it is given
     """
 
@@ -35,7 +36,7 @@ class Given:
         self._settings = settings
         data, notes = looked_into(data, settings.limits, settings.scratch, is_table_name)
         found = find_tables(data)
-        needed = tuple(column for column in (target, settings.group) if column)
+        needed = tuple(column for column in (target, settings.group, split_column(settings)) if column)
         wanted = Wanted(needed, dropped=frozenset(settings.drop))
         again = partial(read, data=data, limits=settings.limits, wanted=wanted)
         self.tables = {split: again(files, scratch=settings.scratch) for split, files in found.splits.items()}
@@ -46,38 +47,47 @@ class Given:
         _check(self.tables, target)
         self.target, target_notes = fit_target(train, target, settings.types.get(target))
         self.labels = self.target.encode(train, settings.scratch)
-        self.usable = {split: labelled(table, target) for split, table in self.tables.items()}
-        notes += [
-            _left_out(self.tables[split], target, rows) for split, rows in self.usable.items() if rows is not None
-        ]
-        known = self.usable["train"]
-        groups = train.text(settings.group) if settings.group else None
-        rows = assign(
-            self.target.strata(self.labels if known is None else self.labels[known]),
+        labels = {split: labelled(table, target) for split, table in self.tables.items()}
+        notes += [_left_out(self.tables[split], target, rows) for split, rows in labels.items() if rows is not None]
+        usable = {split: np.arange(self.tables[split].rows) if rows is None else rows for split, rows in labels.items()}
+        known, told = usable["train"], None
+        if settings.split:
+            missing = [split for split in ("test", "validation") if split not in self.tables]
+            told, more = told_in(train, known, settings.split, missing)
+            notes += more
+        self.division = divide(
+            self._hashes(usable, target),
+            self.target.strata(self.labels[known]),
             settings.seed,
-            has_validation="validation" in self.tables,
-            has_test="test" in self.tables,
-            groups=groups if known is None or groups is None else groups[known],
+            groups=train.text(settings.group)[known] if settings.group else None,
+            earlier=settings.earlier,
+            told=told,
         )
-        if known is not None:
-            rows = replace(rows, train=known[rows.train], validation=known[rows.validation], test=known[rows.test])
-        self.rows = rows
-        self.notes = [*notes, *target_notes, *rows.notes]
-        self.test_again = partial(again, found.test if "test" in self.tables else found.train)
+        self.rows = self.division.of(usable, lambda rows, index: rows[index])
+        self.notes = [*notes, *target_notes, *self.division.notes]
+        self.test_again = partial(again, found.splits[self.division.source("test")])
 
-    @property
-    def test_rows(self) -> Ints:
-        """The rows of the table that has the test split."""
-        if "test" not in self.tables:
-            return self.rows.test
-        usable = self.usable["test"]
-        return np.arange(self.tables["test"].rows) if usable is None else usable
+    def table_of(self, split: str) -> Table:
+        """The table that has this split's rows."""
+        return self.tables[self.division.source(split)]
 
     @property
     def test_groups(self) -> RowGroups | None:
         """Which of the test rows belong together, as data.group says."""
-        test, group = self.tables.get("test", self.tables["train"]), self._settings.group
-        return RowGroups.by(group, test.text(group)[self.test_rows]) if group and group in test.columns else None
+        test, group = self.table_of("test"), self._settings.group
+        return RowGroups.by(group, test.text(group)[self.rows["test"]]) if group and group in test.columns else None
+
+    def _hashes(self, usable: Mapping[str, Ints], target: str) -> RowHashes:
+        """Of the labelled rows' cells in the columns that all tables have; in the earlier run's, where they do."""
+        train, *others = self.tables.values()
+        shared = [column for column in train.columns if all(column in table.columns for table in others)]
+        if not times_split(self._settings):  # whoever moves a row to another split has not changed the row
+            shared = [column for column in shared if column != split_column(self._settings)]
+        columns, earlier = content_of(shared, target), self._settings.earlier
+        if earlier is not None and set(earlier.content) <= set(shared):
+            columns = earlier.content
+        hashes = {split: of_table(table, columns)[usable[split]] for split, table in self.tables.items()}
+        return RowHashes(columns, hashes)
 
 
 def read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None, wanted: Wanted) -> Table:
@@ -91,6 +101,7 @@ def _check_names(train: Table, settings: TaskSettings) -> None:
     for key, wanted in (
         ("target", [settings.target]),
         ("group", [settings.group] if settings.group else []),
+        ("split.column", [split_column(settings)] if settings.split else []),
         ("drop", settings.drop),
         ("types", settings.types),
     ):

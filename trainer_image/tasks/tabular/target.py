@@ -27,6 +27,8 @@ MOST_LOOKED_AT = 10_000
 FEW_CLASSES, LEAST_ROWS_OF_A_CLASS = 50, 4
 # Different labels that are counted; more only means "many".
 MOST_DISTINCT = 1_000_000
+# Of fewer, chance would often hold out none.
+ROWS_OF_A_PART = 40
 # How far beyond the known values a prediction may go, as a share of their range, and where it stops before.
 MARGIN = 0.1
 NATURAL_ENDS = (0.0, 1.0, 100.0)
@@ -52,7 +54,7 @@ class ClassTarget:
     def encode(self, table: Table, scratch: Scratch) -> Array:
         encoded = scratch.array((table.rows,), np.int64)
         for start, given in table.cells(self.column):
-            cells = _canonical(given)
+            cells = canonical(given)
             codes = pc.index_in(cells, value_set=pa.array(self.labels, pa.large_string()))
             codes = pc.if_else(pc.is_null(cells), pa.scalar(0, codes.type), codes)
             if codes.null_count:
@@ -122,8 +124,9 @@ class ValueTarget:
         return values if self.low is None or self.high is None else values.clamp(self.low, self.high)
 
     def strata(self, labels: Array) -> Array:
-        """Deciles, so that a small held-out part spans the whole range."""
-        return np.searchsorted(np.quantile(labels, np.linspace(0.1, 0.9, 9)), labels)
+        """Up to ten parts of the range, of so many rows that each has some held out: these span the whole range."""
+        parts = max(1, min(10, len(labels) // ROWS_OF_A_PART))
+        return np.searchsorted(np.quantile(labels, np.linspace(0, 1, parts + 1)[1:-1]), labels)
 
     def to_json(self) -> Json:
         return {"kind": "values", **asdict(self)}
@@ -268,7 +271,7 @@ class _Seen:
         if len(self.numbers) <= MOST_DISTINCT:
             self.numbers = np.union1d(self.numbers, values[known])
         if len(self.labels) <= MOST_DISTINCT:
-            self.labels.update(pc.unique(_canonical(cells.drop_null())).to_pylist())
+            self.labels.update(pc.unique(canonical(cells.drop_null())).to_pylist())
 
     @property
     def counted(self) -> str:
@@ -297,6 +300,6 @@ def _first(mask: pa.Array) -> int:
     return int(mask.to_numpy(zero_copy_only=False).argmax())
 
 
-def _canonical(column: pa.Array) -> pa.Array:
+def canonical(column: pa.Array) -> pa.Array:
     """Labels as compared: trimmed, and whole numbers written alike (1.0 and 1 are one class)."""
     return pc.replace_substring_regex(pc.utf8_trim_whitespace(column), pattern=r"^([+-]?\d+)\.0+$", replacement=r"\1")

@@ -46,6 +46,7 @@ from trainer_image.tasks.tabular.target import (
     ValueTarget,
     target_from_json,
 )
+from trainer_image.tasks.tabular.told import split_column, times_split
 from trainer_image.tasks.tabular.trees.boosted import BoostedTrees
 from trainer_image.tasks.tabular.trees.forest import RandomForest
 
@@ -78,8 +79,8 @@ class TabularProblem(Problem):
             raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
         self._settings = settings
         given = Given(data, settings, settings.target)
-        train, labels = given.tables["train"], given.labels[given.rows.train]
-        preprocessing, fitted_notes, self.warnings = _preprocessing(train, given.rows.train, labels, settings)
+        train, labels = given.tables["train"], given.labels[given.rows["train"]]
+        preprocessing, fitted_notes, self.warnings = _preprocessing(train, given.rows["train"], labels, settings)
         for table in given.tables.values():
             others = [column for column in table.columns if column != settings.target]
             compare_columns(table.name, others, train.name, preprocessing.columns)
@@ -89,7 +90,8 @@ class TabularProblem(Problem):
         self.predictor = TabularPredictor(preprocessing, target, sizes)
         self.splits = self._tensors(given)
         # The tables themselves are not kept: they may be as large as memory.
-        self._test_rows, self._test_again = given.test_rows, given.test_again
+        self._test_rows, self._test_again = given.rows["test"], given.test_again
+        self.hashes, self.left_out = given.division.hashes, given.division.left_out
         self.test_groups = given.test_groups
         self._judge(labels)
         self.notes += settings.scratch.notes("The table does")
@@ -107,15 +109,13 @@ class TabularProblem(Problem):
             self.headline, self.selection = metrics.choose(metric, metrics.REGRESSION, "r2", "rmse")
 
     def _tensors(self, given: Given) -> dict[str, Batch]:
-        rows, tables, scratch = given.rows, given.tables, self._settings.scratch
-        held = {"train": rows.train, "validation": rows.validation, "test": rows.test}
-        inside = {split: index for split, index in held.items() if split == "train" or split not in tables}
-        found = self.predictor.tensors(tables["train"], inside, given.labels, scratch)
-        for split, table in tables.items():
-            if split != "train":
-                own = self.predictor.target.encode(table, scratch)
-                found |= self.predictor.tensors(table, {split: given.usable[split]}, own, scratch)
-        return {split: found[split] for split in held}
+        found: dict[str, Batch] = {}
+        for source, table in given.tables.items():
+            scratch = self._settings.scratch
+            labels = given.labels if source == "train" else self.predictor.target.encode(table, scratch)
+            inside = {split: rows for split, rows in given.rows.items() if given.division.source(split) == source}
+            found |= self.predictor.tensors(table, inside, labels, scratch)
+        return {split: found[split] for split in given.rows}
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         assert isinstance(model, TabularNetwork)
@@ -216,6 +216,8 @@ def _preprocessing(
 ) -> tuple[Preprocessing, list[str], list[str]]:
     """Fitted on the training rows, with notes and warnings. DatasetInvalid where no column is of use."""
     left_out = {settings.target, settings.group, *settings.drop}
+    if not times_split(settings):
+        left_out.add(split_column(settings))
     features = [column for column in train.columns if column not in left_out]
     fitted, notes, warnings = fit.fit(train, rows, features, settings.types, labels)
     if not fitted.columns:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.rows.division import RowHashes, divide, group_numbers
+from trainer_image.data.rows.hashes import of_bytes
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import assign, group_numbers
 from trainer_image.data.text_folders import Fields
 from trainer_image.data.text_reader import find_labelled, find_unlabelled, read_readable, read_texts
 from trainer_image.data.text_store import Ints, Text, TextKeeper, Texts
@@ -48,6 +49,8 @@ from trainer_image.tasks.text.presets import preset
 from trainer_image.units import format_bytes
 
 LABEL = "label"
+# What a row is told by, see `data.rows`: its bytes, whatever its label.
+CONTENT = ("bytes of a text",)
 # For a trained bag, an n-gram of a single training text says nothing of other texts, unless texts are few: then nearly
 # all n-grams are of that kind. A linear model takes them all: naive Bayes wants them (linear.py).
 LEAST_TEXTS, FEW_TEXTS = 2, 100
@@ -152,14 +155,15 @@ class TextProblem(ClassProblem):
         train = given["train"]
         labels = _labels(given, fields)
         targets = positions(train, labels)
-        rows = assign(
+        rows = divide(
+            RowHashes(CONTENT, {split: of_bytes(part.contents()) for split, part in given.items()}),
             targets,
             settings.seed,
-            has_validation="validation" in given,
-            has_test="test" in given,
             groups=train.group_names() if settings.group else None,
+            earlier=settings.earlier,
         )
-        self._texts = texts = rows.divided(given, train.select)
+        self.hashes, self.left_out = rows.hashes, rows.left_out
+        self._texts = texts = rows.of(given, Texts.select)
         longest = int(texts["train"].sizes.max())
         sizes, self.recipe = preset(settings.preset, len(texts["train"]), longest, len(labels))
         self.predictor = TextPredictor(sizes, labels, fields)
@@ -168,7 +172,7 @@ class TextProblem(ClassProblem):
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, texts["test"].group_names())
         self.notes, self.warnings = [*notes, *rows.notes], []
-        judge(self, settings, targets[rows.train], labels, f" of '{fields.label}'", "text")
+        judge(self, settings, targets[rows.rows["train"]], labels, f" of '{fields.label}'", "text")
         self.notes += [*self._cut_texts(), *settings.scratch.notes("The texts do")]
         counts = ", ".join(f"{len(part)} {split}" for split, part in texts.items())
         self.description = f"Texts in {in_short(labels)}; rows: {counts}."
