@@ -9,7 +9,7 @@ from pathlib import Path
 from portal_client.errors import PortalError
 from portal_client.statuses import ModelStatus, ProcessingStatus
 from trainer_image.config.model_config import Config
-from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.contract import Beside, Progress, RunInputs, RunResult
 from trainer_image.limits import Limits
 
 
@@ -44,11 +44,12 @@ class FakePortal:
 class FakeBackend:
     """Writes two files and reports two steps of progress; `during` runs in between, with the inputs.
 
-    abandoned: set when it is to end at once
+    abandoned: set when it is to end at once; beside: what it says of the published model
     """
 
-    def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None) -> None:
+    def __init__(self, during: Callable[[RunInputs], None] = lambda inputs: None, beside: Beside | None = None) -> None:
         self.during = during
+        self.beside = beside
         self.inputs: list[RunInputs] = []
         self.checked: list[Config] = []
         self.abandoned = threading.Event()
@@ -63,7 +64,8 @@ class FakeBackend:
         inputs.progress(Progress("Epoch 2 of 2", step=2))
         (inputs.output / "model.safetensors").write_bytes(b"weights")
         (inputs.output / "model.json").write_text("{}")
-        return RunResult("tabular", {"accuracy": 0.9}, {"trivial": {"accuracy": 0.5}}, steps=2, seconds=0.1)
+        figures, baselines = {"accuracy": 0.9}, {"trivial": {"accuracy": 0.5}}
+        return RunResult("tabular", figures, baselines, steps=2, seconds=0.1, champion=self.beside)
 
     def follow(self, inputs: RunInputs) -> None:
         self.inputs.append(inputs)

@@ -18,7 +18,7 @@ from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.data.rows import known
 from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
-from trainer_image.engine import looking, sizing
+from trainer_image.engine import champion, looking, sizing
 from trainer_image.engine.contest import wanted
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Fitted, Plan
@@ -136,6 +136,7 @@ def _train(inputs: RunInputs) -> RunResult:
         findings |= problem.demonstrations(fitted.published.foremost)
     else:
         findings = mistakes.withheld(findings)
+    beside = champion.beside(inputs, problem, hashes, outputs, before, device)
     again = looking.repeated_rows(problem, fitted, outputs)
     importance = looking.importance(problem, fitted, plan, device)
     intervals, resamples = bootstrap(partial(scored, problem.predictor), counted, test, tested, groups=groups)
@@ -154,10 +155,17 @@ def _train(inputs: RunInputs) -> RunResult:
     )
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
     content["dataset"] |= {"repeated": again, "before": None if before is None else before.said}
-    content |= {"verdict": judged, "importance": importance, "resamples": resamples, "findings": findings}
+    content |= {
+        "champion": beside,
+        "verdict": judged,
+        "importance": importance,
+        "resamples": resamples,
+        "findings": findings,
+    }
     exhaustion.with_room(make_room, lambda: report.write(inputs.output, content, pictures))
     seconds, on = fitted.seconds, accelerator(device)
-    return RunResult(inputs.config.task, tested, baselines, fitted.steps, seconds, on, judged["sentence"])
+    said = judged["sentence"], champion.told(beside)
+    return RunResult(inputs.config.task, tested, baselines, fitted.steps, seconds, on, *said)
 
 
 def _fit(

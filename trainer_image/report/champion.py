@@ -34,7 +34,7 @@ def rows(content: Content) -> list[list[object]]:
 
 
 def caption(found: Content) -> str:
-    left = f", without {number(found['left_out'])} that one of them was" if found["left_out"] else ""
+    left = f"; {number(found['left_out'])} that one of them knows are left out" if found["left_out"] else ""
     return f"On {number(found['rows'])} test rows that neither was trained on{left}"
 
 

@@ -25,6 +25,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trainer_image.data.rows.division import RowHashes, group_numbers
+from trainer_image.data.rows.hashes import Hashes
 from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import ConfigInvalid, UserCodeFailed
@@ -158,6 +159,19 @@ class RowGroups:
     def by(cls, column: str, names: Sequence[str | None] | np.ndarray[Any, Any]) -> RowGroups:
         """Rows (rows,) of one name belong together, as `data.group` says; one without a name stands for itself."""
         return cls(torch.from_numpy(group_numbers(names)), f"groups by '{column}'")
+
+
+@dataclass(frozen=True)
+class ForAnother:
+    """The test rows as another model of the same task reads them.
+
+    rows: as its predictor's `outputs` and `score` take them; hashes: uint64 (rows,), of their content; own: of the rows
+    of the problem's own test split, the same object where the rows are the same ones in the same order
+    """
+
+    rows: Batch
+    hashes: Hashes
+    own: Hashes
 
 
 @dataclass(frozen=True)
@@ -311,6 +325,16 @@ class Problem(ABC):
         report then says what the model makes of each; none: it does not."""
         return {}
 
+    def for_another(self, other: Predictor, content: Sequence[str]) -> ForAnother:
+        """The rows of the test split for a predictor that an earlier model's description made, and by which they are
+        told: `content` is what that model's run hashed of its rows, e.g. a table's columns.
+
+        So a new model is tested beside the published one. Raises ValueError, with a clause that says why, where the two
+        do not answer the same question; NotImplementedError where only a model that was prepared in the same way can be
+        tested, as here.
+        """
+        raise NotImplementedError
+
     def demonstrations(self, model: nn.Module) -> Json:
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
         return {}
@@ -431,6 +455,13 @@ def scored(predictor: Predictor, outputs: Tensor, batch: Batch, chooses: Metric 
 def _kind(value: object) -> str:
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
+
+
+def told_alike(hashes: RowHashes, content: Sequence[str]) -> Hashes:
+    """The hashes of the test rows, where an earlier run told its rows by the same. Raises ValueError."""
+    if hashes.content != tuple(content):
+        raise ValueError("its run told rows by something else")
+    return hashes.of["test"]
 
 
 def rows_in(batch: Batch) -> int:

@@ -120,6 +120,15 @@ def unfit(column: str, labels: Sequence[str], counted: object) -> str | None:
     return None
 
 
+def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Raises ValueError, with what is different, where two models tell other classes apart."""
+    if tuple(ours) == tuple(theirs):
+        return
+    new, gone = [sorted(set(a) - set(b)) for a, b in ((ours, theirs), (theirs, ours))]
+    said = [f"{what} {_listed(names)}" for what, names in (("does not know", new), ("also knows", gone)) if names]
+    raise ValueError(f"it tells other classes apart: it {' and '.join(said) or 'has them in another order'}")
+
+
 def in_short(labels: Sequence[str]) -> str:
     """ "4 classes (a, b, c, d)", the first few of them by name."""
     return f"{len(labels)} classes ({', '.join(labels[:SHOWN])}{', …' if len(labels) > SHOWN else ''})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 from collections.abc import Callable
@@ -103,6 +104,39 @@ def test_a_store_that_fails_does_not_end_the_training(tmp_path: Path) -> None:
     train(inputs_of(class_table(tmp_path / "data"), tmp_path / "out", store=Failing(tmp_path / "store")))
     notes = json.loads((tmp_path / "out" / "report.json").read_text())["training"]["notes"]
     assert any(note.startswith("The checkpoint at step") for note in notes)
+
+
+class FullAtFirst(FolderStore):
+    """A disk that has room once older checkpoints are gone. freed: whether there are any"""
+
+    def __init__(self, folder: Path, *, freed: bool) -> None:
+        super().__init__(folder)
+        self.freed, self.asked = freed, 0
+
+    def make_room(self) -> bool:
+        self.asked += 1
+        return self.freed
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_on_a_full_disk_a_checkpoint_is_written_again_where_something_could_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, freed: bool
+) -> None:
+    store = FullAtFirst(tmp_path / "store", freed=freed)
+    write, full = checkpoint.write, [OSError(errno.ENOSPC, "No space left on device")]
+
+    def once(folder: Path, snapshot: checkpoint.Snapshot) -> None:
+        if full:
+            folder.mkdir(parents=True)
+            raise full.pop()
+        write(folder, snapshot)
+
+    monkeypatch.setattr(checkpoint, "write", once)
+    saver = checkpoint.Checkpointer(store, tmp_path, every=1.0)
+    saver.save(lambda: checkpoint.Snapshot(3, {"w": torch.ones(2)}, {}))
+    saver.close()
+    assert (store.asked, [path.name for path in store.kept]) == (1, ["step-3"] if freed else [])
+    assert saver.problems == ([] if freed else ["The checkpoint at step 3 failed (OSError)."])
 
 
 def test_a_stop_saves_the_state_at_that_very_step(tmp_path: Path) -> None:

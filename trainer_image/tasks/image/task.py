@@ -23,6 +23,7 @@ from trainer_image.tasks.base import (
     Batch,
     Example,
     Figures,
+    ForAnother,
     Json,
     Labels,
     NetworkSize,
@@ -34,9 +35,10 @@ from trainer_image.tasks.base import (
     TaskSettings,
     restored,
     spaced,
+    told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, same_classes
 from trainer_image.tasks.image import kernel
 from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
@@ -164,7 +166,7 @@ class ImageProblem(ClassProblem):
         # Where the data do not tell: photographs have no handedness, and are the ones with colour.
         self._mirror = size[2] == 3 if alike is None else alike
         self._augment = augmentation(self._networks[0].name, self._mirror)
-        self._test_names = [sample.name for sample in parts["test"]]
+        self._settings, self._test_samples = settings, parts["test"]
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, [sample.group for sample in parts["test"]])
         self.notes = [*decided, *rows.notes]
@@ -213,10 +215,19 @@ class ImageProblem(ClassProblem):
         flats = (_flat(part) for part in torch.split(test["pixels"], baselines.MOST_ROWS))
         return baselines.classification(x, y, flats, test["target"].numpy(), classes)
 
+    def for_another(self, other: Predictor, content: Sequence[str]) -> ForAnother:
+        """Reads the test images again, in the other model's size."""
+        assert isinstance(other, ImagePredictor)
+        assert self.hashes is not None
+        same_classes(self.predictor.labels, other.labels)
+        of = told_alike(self.hashes, content)
+        rows = other.tensors(self._test_samples, self._settings.limits, self._settings.scratch.anew())
+        return ForAnother(rows, of, of)
+
     def examples(self, rows: Sequence[int]) -> list[Example]:
         """The pixels are those that the network sees."""
         pixels = self.splits["test"]["pixels"]
-        return [Example(self._test_names[row], pixels=pixels[row]) for row in rows]
+        return [Example(self._test_samples[row].name, pixels=pixels[row]) for row in rows]
 
 
 def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[str, list[Sample]], list[str]]:

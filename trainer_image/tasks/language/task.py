@@ -25,6 +25,7 @@ from trainer_image.tasks import metrics
 from trainer_image.tasks.base import (
     Batch,
     Figures,
+    ForAnother,
     Json,
     Metric,
     NetworkSize,
@@ -36,6 +37,7 @@ from trainer_image.tasks.base import (
     TaskSettings,
     matrices_decay,
     restored,
+    told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.language import candidates as language_candidates
@@ -164,6 +166,7 @@ class LanguageProblem(Problem):
     predictor: LanguagePredictor
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
+        self._settings = settings
         fields = Fields(settings.text or "text", group=settings.group)
         self.warnings = []
         scratch, keeper = settings.scratch, TextKeeper(settings.scratch)
@@ -279,6 +282,17 @@ class LanguageProblem(Problem):
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         train = [content for split in fit_on for content in self._documents[split].contents()]
         return language_ngrams.baselines(train, self._documents["test"].contents())
+
+    def for_another(self, other: Predictor, content: Sequence[str]) -> ForAnother:
+        """The test documents in the other model's windows."""
+        assert isinstance(other, LanguagePredictor)
+        assert self.hashes is not None
+        own = told_alike(self.hashes, content)
+        of_document = np.zeros(len(self._documents["test"]), np.uint64)
+        of_document[self.splits["test"]["document"].numpy()] = own
+        texts, sizes = self._documents["test"].contents(), other.sizes
+        windows = scoring_windows(texts, sizes.context, sizes.matches, self._settings.scratch.anew())
+        return ForAnother(windows, of_document[windows["document"].numpy()], own)
 
     def findings(self, outputs: Tensor) -> Json:
         names = self._documents["test"].names()

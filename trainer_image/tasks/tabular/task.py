@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.cells import Wanted
+from trainer_image.data.rows.hashes import of_table
 from trainer_image.data.table import Table, compare_columns
 from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.tasks import baselines, calibration, metrics
@@ -19,6 +21,7 @@ from trainer_image.tasks.base import (
     Batch,
     Example,
     Figures,
+    ForAnother,
     Json,
     Predictor,
     Problem,
@@ -32,7 +35,7 @@ from trainer_image.tasks.base import (
 )
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import judge
+from trainer_image.tasks.classes import judge, same_classes
 from trainer_image.tasks.tabular import fit, leakage, linear
 from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
@@ -194,6 +197,23 @@ class TabularProblem(Problem):
             shortened = {column: (cell or "")[:SHOWN_CHARACTERS] for column, cell in cells.items()}
             examples.append(Example(f"{file}, row {number}", shortened))
         return examples
+
+    def for_another(self, other: Predictor, content: Sequence[str]) -> ForAnother:
+        """Reads the test split's table again, with the columns of the other model."""
+        assert isinstance(other, TabularPredictor)
+        ours, theirs = self.predictor.target, other.target
+        if ours.column != theirs.column or type(ours) is not type(theirs):
+            raise ValueError(f"it is for the {theirs.description}, this one for the {ours.description}")
+        if isinstance(ours, ClassTarget) and isinstance(theirs, ClassTarget):
+            same_classes(ours.labels, theirs.labels)
+        scratch, columns = self._settings.scratch.anew(), [*other.preprocessing.columns, *content]
+        wanted = Wanted((theirs.column,), tuple(columns), others=False)
+        table = self._test_again(scratch=scratch, wanted=wanted)
+        if lacking := [column for column in columns if column not in table.columns]:
+            raise ValueError(f"it was trained with column '{lacking[0]}', which the test rows do not have")
+        batch = other.tensors(table, {"test": self._test_rows}, theirs.encode(table, scratch), scratch)["test"]
+        hashes = of_table(table, content)[self._test_rows]
+        return ForAnother(batch, hashes, hashes)
 
     def findings(self, outputs: Tensor) -> Json:
         labels, target = self.splits["test"]["target"], self.predictor.target

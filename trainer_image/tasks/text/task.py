@@ -24,6 +24,7 @@ from trainer_image.tasks.base import (
     Batch,
     Example,
     Figures,
+    ForAnother,
     Json,
     Labels,
     Predictor,
@@ -36,9 +37,10 @@ from trainer_image.tasks.base import (
     rows_in,
     spaced,
     take,
+    told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, unfit
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, same_classes, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
@@ -163,7 +165,8 @@ class TextProblem(ClassProblem):
             earlier=settings.earlier,
         )
         self.hashes, self.left_out = rows.hashes, rows.left_out
-        self._texts = texts = rows.of(given, Texts.select)
+        self._texts, self._content = rows.of(given, Texts.select), content
+        texts = self._texts
         longest = int(texts["train"].sizes.max())
         sizes, self.recipe = preset(settings.preset, len(texts["train"]), longest, len(labels))
         self.predictor = TextPredictor(sizes, labels, fields)
@@ -285,6 +288,13 @@ class TextProblem(ClassProblem):
             positions(test, labels),
             len(labels),
         )
+
+    def for_another(self, other: Predictor, content: Sequence[str]) -> ForAnother:
+        assert isinstance(other, TextPredictor)
+        assert self.hashes is not None
+        same_classes(self.predictor.labels, other.labels)
+        of = told_alike(self.hashes, content)
+        return ForAnother(other.tensors(self._texts["test"], self._content), of, of)
 
     def examples(self, rows: Sequence[int]) -> list[Example]:
         test = self._texts["test"].select(np.array(rows, np.int64))
