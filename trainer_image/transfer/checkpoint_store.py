@@ -23,7 +23,7 @@ from types import MappingProxyType
 from typing import Any
 
 from trainer_image.errors import StorageUnavailable
-from trainer_image.host import beneath
+from trainer_image.host import beneath, exhaustion
 from trainer_image.storage import untrusted_json
 from trainer_image.storage.container import (
     AccessDenied,
@@ -80,12 +80,16 @@ class ContainerCheckpoints:
     def newest_first(self) -> list[Path]:
         """Local folders of the complete checkpoints. Incomplete or changed ones are passed over.
 
-        Raises StorageUnavailable: a training that started afresh would overwrite the checkpoint it could not read.
+        Raises StorageUnavailable: a training that started afresh would overwrite the checkpoint it could not read;
+        OSError where the disk has no room for them.
         """
         with self._failing("read checkpoints from"):
-            stored = sorted(self._stored().items(), reverse=True)
-            found = (self._fetch(step, blobs) for step, blobs in stored if self._latest is None or step <= self._latest)
-            return [path for path in found if path is not None]
+            return exhaustion.with_room(self.make_room, self._fetch_all)
+
+    def _fetch_all(self) -> list[Path]:
+        stored = sorted(self._stored().items(), reverse=True)
+        found = (self._fetch(step, blobs) for step, blobs in stored if self._latest is None or step <= self._latest)
+        return [path for path in found if path is not None]
 
     def newest(self) -> int | None:
         """The step of the newest complete checkpoint, after one that is on its way. Raises StorageUnavailable."""

@@ -24,7 +24,7 @@ from trainer_image.config.model_config import Config
 from trainer_image.contract import CheckpointStore, Progress, RunInputs, RunResult
 from trainer_image.data import reading
 from trainer_image.errors import OutOfMemory, StorageUnavailable, Terminated, TrainerError, UserCodeKilled
-from trainer_image.host import confinement, hidden, keeper, memory
+from trainer_image.host import confinement, exhaustion, hidden, keeper, memory
 from trainer_image.host.child_environment import without_credentials
 from trainer_image.host.orphans import Orphans
 from trainer_image.limits import Limits
@@ -368,6 +368,8 @@ def _making_room(store: CheckpointStore) -> Callable[[], ToWorker]:
 
 
 def _refused(error: Exception) -> messages.Failed:
-    if not isinstance(error, TrainerError):
+    if lack := exhaustion.found(error, memory.kills()):
+        error = lack
+    elif not isinstance(error, TrainerError):
         error = StorageUnavailable(f"A checkpoint could not be moved: {type(error).__name__}: {error}")
     return messages.failed(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import secrets
@@ -16,6 +17,7 @@ from trainer_image.errors import StorageUnavailable
 from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container, Disk, Unavailable
 from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import checkpoint_store
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 
 
@@ -165,6 +167,24 @@ def test_an_interrupted_upload_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(StorageUnavailable, match="step-1"):
         checkpoints.keep(checkpoint(tmp_path / "work", 1))
     assert store(LocalContainer(tmp_path / "c"), tmp_path).newest_first() == []
+
+
+def test_what_is_fetched_finds_room_where_checkpoints_of_others_take_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "c").mkdir()
+    container = LocalContainer(tmp_path / "c")
+    store(container, tmp_path, key="other").keep(checkpoint(tmp_path / "work", 1))
+    store(container, tmp_path).keep(checkpoint(tmp_path / "work", 2))
+    fetch = checkpoint_store.fetch_all
+
+    def full(*given: Any) -> str | None:
+        if any(container.list("checkpoints/other/")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return fetch(*given)
+
+    monkeypatch.setattr(checkpoint_store, "fetch_all", full)
+    assert [path.name for path in store(container, tmp_path).newest_first()] == ["step-2"]
 
 
 def test_an_outage_while_resuming_is_no_fresh_start(tmp_path: Path) -> None:
