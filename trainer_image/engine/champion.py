@@ -100,7 +100,7 @@ def _test(
         raise _NotComparable("its run did not note which rows it was trained on, as earlier versions did not")
     description, model = restoring.load(folder)
     other = _for_another(problem, hashes, model, description["model"], rows)
-    ours, theirs = _unseen(problem, other, rows, inputs, known_rows)
+    ours, theirs = _unseen(hashes, other, rows, inputs, known_rows)
     test = problem.splits["test"]
     if len(ours) < LEAST_ROWS:
         of = rows_in(test)
@@ -143,11 +143,16 @@ def _for_another(
 
 
 def _unseen(
-    problem: Problem, other: ForAnother, rows: Known, inputs: RunInputs, known_rows: Tensor | None
+    hashes: RowHashes | None, other: ForAnother, rows: Known, inputs: RunInputs, known_rows: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The rows that neither was trained on, int64: among the new model's test rows, and among those of the other."""
     ours: Mask = seen(other.own, rows)
     theirs: Mask = seen(other.hashes, rows)
+    if hashes is not None:
+        # A dataset may bring a test split of its own, with rows in it that train as well.
+        trained = np.concatenate([hashes.of["train"], hashes.of["validation"]])
+        ours = ours | np.isin(hashes.of["test"], trained)
+        theirs = ours if other.own is other.hashes else theirs | np.isin(other.hashes, trained)
     if inputs.initial is not None:
         start = known.read(inputs.initial)
         if start is None or known_rows is None:
