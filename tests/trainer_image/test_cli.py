@@ -141,23 +141,6 @@ def test_the_command_line_does_not_import_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-def test_a_real_training_on_a_laptop_predicts_afterwards(tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    data.mkdir()
-    rows = [f"{n % 7},{n % 5},{'high' if n % 7 > 3 else 'low'}" for n in range(120)]
-    (data / "train.csv").write_text("\n".join(["a,b,kind", *rows[:90]]) + "\n")
-    (data / "test.csv").write_text("\n".join(["a,b,kind", *rows[90:]]) + "\n")
-    config = write_config(tmp_path, "task: tabular\ndata: {target: kind}\ntrain: {epochs: 3}\n")
-    result = call("train", "--data", data, "--config", config, "--out", tmp_path / "out", "--device", "cpu")
-    assert result.exit_code == 0, result.output
-    assert "test accuracy: " in result.stdout
-    result = call("predict", "--model", tmp_path / "out", "--data", data / "test.csv", "--out", tmp_path / "p.csv")
-    assert result.exit_code == 0, result.output
-    assert len((tmp_path / "p.csv").read_text().splitlines()) == 31
-    result = call("validate", "--data", data, "--config", config)
-    assert "classification of 'kind'" in result.stdout
-
-
 WAITING = """
 import sys
 sys.path.insert(0, {root!r})
