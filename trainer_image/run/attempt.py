@@ -96,7 +96,7 @@ class Attempt:
                         lock = data.wait()
                         self.seconds["download"] = time.monotonic() - began
                         inputs = self._inputs(config, data.folder, lock, models, found, what, work)
-                        return self._train_and_publish(leader, inputs, lock, models, before, held)
+                        return self._train_and_publish(leader, inputs, lock, models, found, held)
 
     def _ended_before(self, models: Container) -> Outcome | None:
         run_id = self.settings.run_id
@@ -155,7 +155,7 @@ class Attempt:
         inputs: RunInputs,
         lock: DatasetLock,
         models: Container,
-        before: Latest,
+        found: Beginning,
         held: RunLease,
     ) -> Outcome:
         settings, stop, workers = self.settings, self.stop, self._workers
@@ -188,11 +188,12 @@ class Attempt:
                 models,
                 inputs.output,
                 settings.run_id,
-                before,
+                found.before,
                 held.confirm,
                 files,
                 checkpoints.make_room_for_the_model,
                 held_back,
+                found.champion,
             )
         self.published = completed(where, result, held_back)
         if leader is not None:

@@ -96,10 +96,12 @@ def publish(
     beside: Mapping[str, bytes] = MappingProxyType({}),
     make_room: Callable[[int], bool] = lambda size: False,
     instead: str | None = None,
+    stays: Latest | None = None,
 ) -> str:
     """Uploads the folder as runs/<run_id>/ and makes it the latest model. Returns where it is.
 
-    instead: why it is not to be the latest one: this sentence stays beside it then
+    instead: why it is not to be the latest one: this sentence stays beside it then; stays: the run that is the latest
+    one in its place, also where latest.json was lost
 
     before: latest.json as read when the run started; confirm: raises Fenced where this is no longer the pod that may
     publish; beside: files that take the place of those of their names; make_room: called with the bytes of the model
@@ -133,6 +135,10 @@ def publish(
                 if instead is None:
                     container.write_if(LATEST, pointer(run_id, ours), now.etag)
                 else:
+                    # A crash between the two: the next attempt comes to the same end. The other way round it would take
+                    # this run for ended, and readers had no model.
+                    if now.run_id is None and stays is not None and stays.run_id and stays.manifest_sha256:
+                        container.write_if(LATEST, pointer(stays.run_id, stays.manifest_sha256), now.etag)
                     container.write(f"{where}/{UNPUBLISHED}", json.dumps({"sentence": instead}).encode())
                 return f"{container.name}/{where}"
             log.warning("Another pod has written to %s: it is uploaded again", where)

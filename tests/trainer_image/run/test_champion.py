@@ -70,6 +70,20 @@ def test_every_other_model_takes_the_place_of_the_published_one(
     assert (outcome.sentence, latest(settings)) == (COMPLETED, SECOND)
 
 
+@pytest.mark.parametrize("damaged", [None, b"{"], ids=["gone", "damaged"])
+def test_a_model_that_is_not_better_leaves_readers_the_one_that_was_taken_for_the_published_one(
+    settings: Settings, tmp_path: Path, damaged: bytes | None
+) -> None:
+    assert settings.out is not None
+    start(settings, FakePortal(S.PROCESSING))
+    pointer = settings.out / "latest.json"
+    before = pointer.read_bytes()
+    pointer.unlink() if damaged is None else pointer.write_bytes(damaged)
+    given = second(settings, tmp_path)
+    assert start(given, FakePortal(S.PROCESSING), backend=FakeBackend(beside=WORSE)).exit_code == 0
+    assert pointer.read_bytes() == before, "without it nobody finds a model at all"
+
+
 def champions(inputs: RunInputs) -> tuple[str, list[str]] | None:
     if inputs.champion is None:
         return None
