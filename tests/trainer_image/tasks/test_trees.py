@@ -133,7 +133,7 @@ def test_trees_at_rest_predict_as_the_fitted_ones_and_as_followed_one_by_one(
 
 @pytest.mark.parametrize("classes", [1, 2, 3])
 def test_trees_find_what_a_linear_model_cannot(tmp_path: Path, classes: int) -> None:
-    made = problem(tmp_path, classes, rows=360)
+    made = problem(tmp_path, classes, rows=600)
     name = made.selection.name
     linear, *scores = [
         made.predictor.score(outputs(made, fitted(made, each)[0]), made.splits["test"])[name]
@@ -144,8 +144,8 @@ def test_trees_find_what_a_linear_model_cannot(tmp_path: Path, classes: int) -> 
 
 def test_values_that_multiply_and_are_far_from_evenly_spread_are_boosted_by_their_logarithms(tmp_path: Path) -> None:
     random = np.random.default_rng(4)
-    x = random.normal(size=(300, 3))
-    y = 1000 * np.exp(0.8 * (x[:, 0] + x[:, 1] * (x[:, 2] > 0))) * random.lognormal(0, 0.1, 300)
+    x = random.normal(size=(600, 3))
+    y = 1000 * np.exp(0.8 * (x[:, 0] + x[:, 1] * (x[:, 2] > 0))) * random.lognormal(0, 0.1, 600)
     write_csv(tmp_path / "train.csv", ["a", "b", "c", "y"], np.column_stack([x, y]).round(4).tolist())
     made = TabularProblem(tmp_path, TaskSettings(target="y"))
     module, chosen = fitted(made)
