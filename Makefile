@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 # Twice the cores of a small machine: half of the time tests wait for a process or a time-out of another. Each takes up
 # to a gigabyte.
-WORKERS ?= 4
+WORKERS ?= 6
 ARGS ?=
 KEEP ?=
 NODES ?=

@@ -11,7 +11,10 @@ def children(pid: int) -> list[int]:
 
 
 def state(pid: int) -> str:
-    """As ps(1) has it: T is stopped, Z a zombie. Raises FileNotFoundError where there is no such process."""
+    """As ps(1) has it: T is stopped, Z a zombie.
+
+    Raises FileNotFoundError where there is no such process, and ProcessLookupError where it ends just now.
+    """
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
@@ -19,5 +22,5 @@ def alive(pid: int) -> bool:
     """Whether it still runs: an orphan stays a zombie until whoever inherited it waits for it."""
     try:
         return state(pid) not in "ZX"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False

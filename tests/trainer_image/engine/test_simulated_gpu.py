@@ -87,9 +87,10 @@ def test_no_step_waits_for_the_gpu_and_nothing_is_on_the_wrong_device(task: str,
         fitted = fit(inputs)
     assert fitted.steps > 0
     assert waits_in_steps(gpu) == []
-    # Beside the steps: divergence and mean loss at an epoch's end, and the outputs of the validation.
+    # Beside the steps: divergence and mean loss at an epoch's end, and the outputs of the validation. A language model
+    # looks for the bytes that are scored before it computes any: in these, and in one row and two that show their size.
     waits = [seen for seen in gpu.waits if seen.inside("_phase") and not seen.inside("after_step")]
-    assert len(waits) <= 3 * len(fitted.history)
+    assert len(waits) <= 3 * len(fitted.history) + (task == "language") * (len(fitted.history) + 2)
 
 
 def test_no_step_of_the_plug_in_example_waits_for_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
