@@ -15,7 +15,7 @@ from tests.fuzz.formats import FORMATS, Format
 from tests.fuzz.mutations import damaged, lying
 from trainer_image.errors import invalid
 
-RUNS = 60
+RUNS = 40
 
 
 @pytest.fixture(scope="module")
