@@ -397,7 +397,7 @@ def checked_params(kind: type[T], given: Mapping[str, Any]) -> T:
     `__post_init__` raises as ValueError.
     """
     try:
-        [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([dict(given)]))  # type: ignore[valid-type]
+        return _strictly(kind, dict(given))
     except ValidationError as error:
         *_, last = error.errors()
         name = ".".join(map(str, ("custom", "params", *last["loc"][1:])))
@@ -408,7 +408,6 @@ def checked_params(kind: type[T], given: Mapping[str, Any]) -> T:
         said = last["msg"].removeprefix("Value error, ").rstrip(".")
         held = "" if last["type"] in ("missing", "missing_argument", "value_error") else f"; it is {last['input']!r}"
         raise ConfigInvalid(f"Invalid configuration: {name}: {said[:1].lower()}{said[1:]}{held}") from None
-    return cast("T", made)
 
 
 def restored(kind: type[T], value: Any) -> T:
@@ -418,13 +417,18 @@ def restored(kind: type[T], value: Any) -> T:
     no tensor of the model shows: `Annotated[int, Field(ge=1, le=64)]`), and what `__post_init__` raises is told.
     """
     try:
-        # In a tuple, because pydantic takes no configuration beside a dataclass itself; as JSON, because strictly it
-        # takes no list for a tuple otherwise.
-        [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([value]))  # type: ignore[valid-type]
+        return _strictly(kind, value)
     except ValidationError as error:
         *_, last = error.errors()
         place = ".".join(map(str, last["loc"][1:]))
         raise ValueError(f"{kind.__name__}: {last['msg'].lower()}" + (f" '{place}'" if place else "")) from None
+
+
+def _strictly(kind: type[T], value: Any) -> T:
+    """Raises pydantic's ValidationError, whose places begin with the 0 of a tuple around the value."""
+    # In a tuple, because pydantic takes no configuration beside a dataclass itself; as JSON, because strictly it takes
+    # no list for a tuple otherwise.
+    [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([value]))  # type: ignore[valid-type]
     return cast("T", made)
 
 

@@ -11,12 +11,12 @@ from tests.trainer_image.command.programs import PYTHON, inputs_for
 from trainer_image import command, errors
 from trainer_image.command import arguments
 
-GIVEN = {"DATASET_DIR": "/work/data", "OUTPUT_DIR": "/work/out", "NNODES": "2"}
+GIVEN = {"DATASET_DIR": "/pod/data", "OUTPUT_DIR": "/pod/out", "NNODES": "2"}
 
 WORDS = {
-    "{DATASET_DIR}": "/work/data",
-    "--data={DATASET_DIR}/train": "--data=/work/data/train",
-    "{DATASET_DIR}:{OUTPUT_DIR}": "/work/data:/work/out",
+    "{DATASET_DIR}": "/pod/data",
+    "--data={DATASET_DIR}/train": "--data=/pod/data/train",
+    "{DATASET_DIR}:{OUTPUT_DIR}": "/pod/data:/pod/out",
     "--nnodes={NNODES}": "--nnodes=2",
     "{LATEST_MODEL_DIR}": "",
     "${DATASET_DIR}": "${DATASET_DIR}",

@@ -11,25 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import StorageUnavailable
-from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container, Disk, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import checkpoint_store
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
-
-
-@pytest.fixture(params=["azure", "local"])
-def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
-    if request.param == "local":
-        (tmp_path / "container").mkdir()
-        return LocalContainer(tmp_path / "container")
-    connection = request.getfixturevalue("azurite").connection_string
-    name = f"model-{secrets.token_hex(6)}"
-    BlobServiceClient.from_connection_string(connection).create_container(name)
-    return open_container(connection, None, name)
 
 
 def checkpoint(folder: Path, step: int, content: bytes = b"tensors") -> Path:

@@ -6,17 +6,14 @@ import errno
 import hashlib
 import json
 import os
-import secrets
 from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
 from trainer_image.errors import ConfigInvalid, Fenced, LimitExceeded, PermissionDenied, UploadFailed, UserCodeFailed
 from trainer_image.run.provenance import environment
-from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import AccessDenied, BlobChanged, Container, StorageFault, Unavailable
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer.fetch_model import fetch_model
@@ -26,16 +23,6 @@ from trainer_image.transfer.publish import Latest, publish, read_latest
 def local(folder: Path) -> LocalContainer:
     (folder / "container").mkdir()
     return LocalContainer(folder / "container")
-
-
-@pytest.fixture(params=["azure", "local"])
-def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
-    if request.param == "local":
-        return local(tmp_path)
-    connection = request.getfixturevalue("azurite").connection_string
-    name = f"model-{secrets.token_hex(6)}"
-    BlobServiceClient.from_connection_string(connection).create_container(name)
-    return open_container(connection, None, name)
 
 
 @pytest.fixture

@@ -8,28 +8,15 @@ import secrets
 from pathlib import Path
 
 import pytest
-from azure.storage.blob import BlobServiceClient
 
 from trainer_image.data.rows import known
 from trainer_image.errors import ConfigInvalid, Fenced
-from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import fetch_model, runs
 from trainer_image.transfer.publish import Latest, has_ended, held_back, publish, read_latest
 
 FIRST, SECOND, THIRD = (f"20261123t08150{number}-1a2b3c4d" for number in range(3))
-
-
-@pytest.fixture(params=["azure", "local"])
-def container(request: pytest.FixtureRequest, tmp_path: Path) -> Container:
-    if request.param == "local":
-        (tmp_path / "container").mkdir()
-        return LocalContainer(tmp_path / "container")
-    connection = request.getfixturevalue("azurite").connection_string
-    name = f"model-{secrets.token_hex(6)}"
-    BlobServiceClient.from_connection_string(connection).create_container(name)
-    return open_container(connection, None, name)
 
 
 def published(container: Container, tmp_path: Path, run_id: str, instead: str | None = None) -> None:
