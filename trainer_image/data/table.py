@@ -22,10 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from trainer_image.data import csv_reader, jsonl_reader, parquet_reader, reading, workbook_reader
-from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, said_of
-from trainer_image.data.csv_dialect import DELIMITERS
-from trainer_image.data.numbers import numbers
+from trainer_image.data import reading
+from trainer_image.data.formats import csv_reader, jsonl_reader, parquet_reader, workbook_reader
+from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, said_of
+from trainer_image.data.formats.csv_dialect import DELIMITERS
+from trainer_image.data.formats.numbers import numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits

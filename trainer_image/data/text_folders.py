@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trainer_image.data import jsonl_reader
-from trainer_image.data.cells import Wanted, said_of
+from trainer_image.data.formats import jsonl_reader
+from trainer_image.data.formats.cells import Wanted, said_of
 from trainer_image.data.named_files import Index, file_column, label_column
 from trainer_image.data.splits import NAMES, Found, is_table, visible
 from trainer_image.data.table import is_json, read_table, stream_table

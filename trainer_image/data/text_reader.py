@@ -17,10 +17,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.data import cells, file_kinds
-from trainer_image.data.cells import Wanted, said_of
+from trainer_image.data import file_kinds
 from trainer_image.data.encodings import open_utf8, remark
-from trainer_image.data.jsonl_reader import lines
+from trainer_image.data.formats import cells
+from trainer_image.data.formats.cells import Wanted, said_of
+from trainer_image.data.formats.jsonl_reader import lines
 from trainer_image.data.splits import NAMES, Found, by_split, is_table, visible
 from trainer_image.data.table import is_json, is_jsonl, no_such_column, stream_table
 from trainer_image.data.text_folders import ClassFolders, Fields, files_below, find_class_folders, find_named

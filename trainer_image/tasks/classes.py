@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainer_image.data.numbers import MARKERS
+from trainer_image.data.formats.numbers import MARKERS
 from trainer_image.tasks import calibration, metrics
 from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Problem, TaskSettings, rows_in
 from trainer_image.tasks.calibration import Calibration

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 
 from tests.trainer_image.data.prepared import noise, prepared
-from trainer_image.data.cells import TEXT
-from trainer_image.data.numbers import Notation, numbers
+from trainer_image.data.formats.cells import TEXT
+from trainer_image.data.formats.numbers import Notation, numbers
 from trainer_image.errors import DatasetInvalid
 from trainer_image.tasks.tabular.dates import days
 from trainer_image.tasks.tabular.task import TabularProblem

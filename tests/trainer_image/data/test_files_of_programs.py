@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.world.workbooks import workbook
-from trainer_image.data.cells import Wanted
+from trainer_image.data.formats.cells import Wanted
 from trainer_image.data.table import Table, read_table
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError
 from trainer_image.limits import Limits

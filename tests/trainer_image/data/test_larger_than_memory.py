@@ -34,7 +34,8 @@ from tests.world.training_data import (
     write_csv,
     write_jsonl,
 )
-from trainer_image.data import cells, spill, text_store
+from trainer_image.data import spill, text_store
+from trainer_image.data.formats import cells
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.engine import preparing, row_order, training
@@ -130,7 +131,7 @@ def test_a_table_in_a_file_is_the_table_in_memory(tmp_path: Path, monkeypatch: p
 CHILD = """
 import json, os, re, sys, threading
 from pathlib import Path
-from trainer_image.data import cells
+from trainer_image.data.formats import cells
 from trainer_image.data.spill import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import TaskSettings, rows_in

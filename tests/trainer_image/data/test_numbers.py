@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tests.trainer_image.data.prepared import noise, prepared
 from tests.world.training_data import TABULAR, run_inputs, write_csv
-from trainer_image.data.numbers import MARKERS, PLAIN, Notation, numbers
+from trainer_image.data.formats.numbers import MARKERS, PLAIN, Notation, numbers
 from trainer_image.engine.training import train
 from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits

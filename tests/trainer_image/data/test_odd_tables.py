@@ -17,7 +17,8 @@ import pytest
 
 from tests.trainer_image.data.prepared import noise, prepared
 from tests.world.training_data import TABULAR, class_rows, run_inputs, write_csv
-from trainer_image.data import cells, gzip_stream
+from trainer_image.data import gzip_stream
+from trainer_image.data.formats import cells
 from trainer_image.data.table import Table, read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError

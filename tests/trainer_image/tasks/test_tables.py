@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.world.training_data import TABULAR, class_rows, class_table, run_inputs, value_table, write_csv
-from trainer_image.data.csv_dialect import sniff_delimiter
+from trainer_image.data.formats.csv_dialect import sniff_delimiter
 from trainer_image.data.table import read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded

@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.world.training_data import TEXTS, run_inputs, text_records, write_csv, write_jsonl
-from trainer_image.data import cells, text_reader
+from trainer_image.data import text_reader
+from trainer_image.data.formats import cells
 from trainer_image.data.spill import Scratch
 from trainer_image.data.text_folders import Fields
 from trainer_image.data.text_store import TextKeeper

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import numbers
+from trainer_image.data.formats.numbers import numbers
 from trainer_image.data.table import Table
 
 Hashes = np.ndarray[Any, np.dtype[np.uint64]]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer_image.data.jsonl_reader import cell, objects
+from trainer_image.data.formats.jsonl_reader import cell, objects
 from trainer_image.data.named_files import Index, file_column, label_column
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table

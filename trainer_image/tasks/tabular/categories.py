@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import MARKERS
+from trainer_image.data.formats.numbers import MARKERS
 from trainer_image.tasks.tabular.columns import ONE_HOT_CATEGORIES, words
 
 MOST_CATEGORIES = 10_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pyarrow as pa
 
-from trainer_image.data.numbers import Notation, numbers
+from trainer_image.data.formats.numbers import Notation, numbers
 from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import texts
 from trainer_image.tasks.tabular.column_stats import Values

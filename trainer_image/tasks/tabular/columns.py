@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from trainer_image.data.cells import TEXT
-from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
+from trainer_image.data.formats.cells import TEXT
+from trainer_image.data.formats.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from trainer_image.data.numbers import PLAIN, Notation
+from trainer_image.data.formats.numbers import PLAIN, Notation
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.tabular import categories, texts

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer_image.data.cells import Wanted
+from trainer_image.data.formats.cells import Wanted
 from trainer_image.data.rows.division import RowHashes, divide
 from trainer_image.data.rows.hashes import content_of, of_table
 from trainer_image.data.spill import Scratch

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import PERCENT, Notation, is_currency, marked, measured
+from trainer_image.data.formats.numbers import PERCENT, Notation, is_currency, marked, measured
 from trainer_image.data.table import Table
 
 # Cells that are no number in a column of numbers: slips and words for "unknown" up to this share, a mixture beyond.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.data.cells import Wanted
+from trainer_image.data.formats.cells import Wanted
 from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import find_tables, is_table_name
 from trainer_image.data.table import Table, compare_columns

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from trainer_image.data.numbers import PLAIN, Notation, in_words, marked, numbers
+from trainer_image.data.formats.numbers import PLAIN, Notation, in_words, marked, numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer_image.data.cells import Wanted
+from trainer_image.data.formats.cells import Wanted
 from trainer_image.data.rows.hashes import of_table
 from trainer_image.data.table import Table, compare_columns
 from trainer_image.errors import ConfigInvalid, invalid

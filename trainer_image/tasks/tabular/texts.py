@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from trainer_image.data.cells import TEXT
+from trainer_image.data.formats.cells import TEXT
 
 # Inputs of one text column, and of all together; and rows of which one more word is worth learning.
 MOST_WORDS, MOST_OF_ALL, ROWS_A_WORD = 256, 1024, 8

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trainer_image.data.numbers import numbers
+from trainer_image.data.formats.numbers import numbers
 from trainer_image.data.rows.division import HELD_OUT, MOST, Indices, Mask
 from trainer_image.data.splits import NAMES
 from trainer_image.data.table import Table

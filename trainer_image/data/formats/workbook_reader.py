@@ -15,8 +15,18 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.data import archives, file_kinds, reader_apart
-from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, batch_rows, check_header, empty, finished, unnamed_in
+from trainer_image.data import archives, file_kinds
+from trainer_image.data.formats import reader_apart
+from trainer_image.data.formats.cells import (
+    EVERYTHING,
+    TEXT,
+    Wanted,
+    batch_rows,
+    check_header,
+    empty,
+    finished,
+    unnamed_in,
+)
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import TrainerError, invalid
 from trainer_image.limits import Limits

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from trainer_image.data import cells, file_kinds, json_documents
-from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, batch_rows, check_header, empty, finished
+from trainer_image.data import file_kinds
 from trainer_image.data.encodings import open_utf8, remark
-from trainer_image.data.json_documents import HALF, decoder
+from trainer_image.data.formats import cells, json_documents
+from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, batch_rows, check_header, empty, finished
+from trainer_image.data.formats.json_documents import HALF, decoder
 from trainer_image.errors import LimitExceeded, invalid
 from trainer_image.limits import Limits
 

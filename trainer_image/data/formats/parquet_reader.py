@@ -13,8 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trainer_image.data import cells, reader_apart
-from trainer_image.data.cells import EVERYTHING, TEXT, Wanted, batch_rows, check_header, check_lengths, empty, finished
+from trainer_image.data.formats import cells, reader_apart
+from trainer_image.data.formats.cells import (
+    EVERYTHING,
+    TEXT,
+    Wanted,
+    batch_rows,
+    check_header,
+    check_lengths,
+    empty,
+    finished,
+)
 from trainer_image.errors import LimitExceeded, TrainerError, invalid
 from trainer_image.limits import Limits
 from trainer_image.units import format_bytes

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from trainer_image.data import apart
-from trainer_image.data.cells import TEXT, Wanted
+from trainer_image.data.formats.cells import TEXT, Wanted
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
 

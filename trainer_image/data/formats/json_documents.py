@@ -16,8 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from trainer_image.data import cells
 from trainer_image.data.encodings import open_utf8
+from trainer_image.data.formats import cells
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 from trainer_image.units import format_bytes
