@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainer_image import report
 from trainer_image.config.model_config import Config
@@ -30,9 +31,10 @@ from trainer_image.host import exhaustion, gpu_faults
 from trainer_image.host.devices import accelerator, choose_device, hardware, unlike_asked, usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.report import mistakes
+from trainer_image.report.pictures import Shots
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks import plugins
-from trainer_image.tasks.base import Figures, Problem, Recipe, scored, take
+from trainer_image.tasks.base import Figures, Json, Problem, Recipe, scored, take
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
 
@@ -131,17 +133,12 @@ def _train(inputs: RunInputs) -> RunResult:
     make_room = inputs.checkpoints.make_room if inputs.checkpoints else None
     exhaustion.with_room(make_room, lambda: _write_model(inputs, problem, fitted, rows))
     at = time.monotonic()
-    findings = problem.findings(outputs)
-    if inputs.config.report.examples:
-        findings |= problem.demonstrations(fitted.published.foremost)
-    else:
-        findings = mistakes.withheld(findings)
+    findings, pictures, gallery = _findings(inputs, problem, fitted, outputs)
     beside = champion.beside(inputs, problem, hashes, outputs, before, device)
     again = looking.repeated_rows(problem, fitted, outputs)
     importance = looking.importance(problem, fitted, plan, device)
     intervals, resamples = bootstrap(partial(scored, problem.predictor), counted, test, tested, groups=groups)
     intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
-    pictures = mistakes.named(problem, findings)
     phases["report"] = time.monotonic() - at
     judged = verdict(
         problem.headline,
@@ -161,11 +158,26 @@ def _train(inputs: RunInputs) -> RunResult:
         "importance": importance,
         "resamples": resamples,
         "findings": findings,
+        "gallery": [example for example, _ in gallery],
     }
-    exhaustion.with_room(make_room, lambda: report.write(inputs.output, content, pictures))
+    exhaustion.with_room(
+        make_room, lambda: report.write(inputs.output, content, pictures, [shots for _, shots in gallery])
+    )
     seconds, on = fitted.seconds, accelerator(device)
     said = judged["sentence"], champion.told(beside)
     return RunResult(inputs.config.task, tested, baselines, fitted.steps, seconds, on, *said)
+
+
+def _findings(
+    inputs: RunInputs, problem: Problem, fitted: Fitted, outputs: Tensor
+) -> tuple[Json, dict[int, Shots], list[tuple[Json, Shots]]]:
+    """What the task shows of the test split, the pictures of its worst mistakes, and its gallery."""
+    findings = problem.findings(outputs)
+    if not inputs.config.report.examples:
+        return mistakes.withheld(findings), {}, []
+    model = fitted.published.foremost
+    findings |= problem.demonstrations(model)
+    return findings, mistakes.named(problem, findings, outputs), mistakes.gallery(problem, model, outputs)
 
 
 def _fit(
@@ -257,6 +269,7 @@ def _report(
         "format": 1,
         "run_id": inputs.run_id,
         "task": inputs.config.task,
+        "plug_in": plugins.name_of(inputs.config.custom.entry_point),
         "dataset": {
             "fingerprint": inputs.dataset_fingerprint,
             "description": problem.description,

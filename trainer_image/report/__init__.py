@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainer_image.report.card import card
 from trainer_image.report.page import page
+from trainer_image.report.pictures import Shots
 from trainer_image.storage.manifest import write_json
 
 
-def write(folder: Path, content: dict[str, Any], pictures: Mapping[int, bytes] | None = None) -> None:
-    """Writes report.json, report.html and README.md. content: plain JSON; pictures: PNG files by row of the test."""
+def write(
+    folder: Path, content: dict[str, Any], worst: Mapping[int, Shots] | None = None, gallery: Sequence[Shots] = ()
+) -> None:
+    """Writes report.json, report.html and README.md.
+
+    content: plain JSON; worst: pictures by row of the test split; gallery: of each of content["gallery"]
+    """
     content = without_nan(content)
     write_json(folder / "report.json", content)
-    (folder / "report.html").write_text(page(content, pictures or {}), encoding="utf-8")
+    (folder / "report.html").write_text(page(content, worst or {}, gallery), encoding="utf-8")
     (folder / "README.md").write_text(card(content), encoding="utf-8")
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from trainer_image.report import champion
 from trainer_image.report.html import Content, interval, number, shortened, words
-from trainer_image.report.summary import chosen_by, model_of, of_groups, warnings
+from trainer_image.report.summary import chosen_by, model_of, of_groups, task_of, warnings
 
 # A class that has this many times fewer rows than the largest is worth a warning.
 IMBALANCE = 10
@@ -30,7 +30,7 @@ def card(content: Content) -> str:
     known = markdown(shortened(str(dataset["description"]).split(";")[0].rstrip("."), 300))
     tested = markdown(f"{number(dataset['rows'].get('test'))} rows{of_groups(content)}")
     lines = [
-        f"# {markdown(model_of(content['task']))}",
+        f"# {markdown(model_of(task_of(content)))}",
         "",
         f"**{markdown(content['verdict']['sentence'])}**",
         "",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from trainer_image.report import charts, mistakes
 from trainer_image.report.charts import Axis, Chart
 from trainer_image.report.html import Content, details, interval, number, paragraph, section, shortened, table, text
+from trainer_image.report.pictures import Shots
 
 # Classes up to which a person can read the matrix; beyond, the list of the most frequent confusions says more.
 LARGEST_MATRIX = 40
@@ -18,7 +19,7 @@ LISTED_CONFUSIONS = 20
 LISTED_CLASSES = 40
 
 
-def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
+def sections(content: Content, pictures: Mapping[int, Shots]) -> list[str]:
     found = content["findings"]
     return [
         confusions(found),

@@ -8,6 +8,7 @@ from typing import Any
 
 from trainer_image.report import mistakes
 from trainer_image.report.html import Content, block, facts, paragraph, plain, section, table, text
+from trainer_image.report.pictures import Shots
 
 MOST_ENTRIES = 100
 MOST_COLUMNS = 20
@@ -17,7 +18,7 @@ LONGEST_SECTION = 300_000
 LONGEST_CELL = 300
 
 
-def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
+def sections(content: Content, pictures: Mapping[int, Shots]) -> list[str]:
     found = {name: value for name, value in content["findings"].items() if name not in ("kind", "worst", "intervals")}
     scalars = [(_called(name), _cell(value)) for name, value in found.items() if _scalar(value)]
     parts = [facts(scalars[:MOST_ENTRIES])]

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from trainer_image.report import charts, generic
 from trainer_image.report.charts import Axis
 from trainer_image.report.html import Content, number, paragraph, section, table, text
+from trainer_image.report.pictures import Shots
 
 MOST_FILES = 20
 MOST_SAMPLES = 8
 LONGEST_SAMPLE = 1200
 
 
-def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
+def sections(content: Content, pictures: Mapping[int, Shots]) -> list[str]:
     found = content["findings"]
     rest = {name: value for name, value in found.items() if name not in ("files", "samples")}
     return [

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import io
+import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from trainer_image import raised
+from trainer_image.report import pictures
 from trainer_image.report.html import Content, number, paragraph, section, shortened, table, text
+from trainer_image.report.pictures import LONGEST_CELL, Shots
 
 if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
+    from torch import nn
+
     from trainer_image.tasks.base import Example, Problem
 
 log = logging.getLogger(__name__)
-
-# Bounds of what a plug-in may put into the report: rows, pixels of a picture's side, characters, columns.
-MOST_ROWS = 24
-LONGEST_SIDE = 96
-LONGEST_TEXT = 600
-LONGEST_CELL = 80
-MOST_CELLS = 12
 
 
 def withheld(findings: Content) -> Content:
@@ -30,50 +27,54 @@ def withheld(findings: Content) -> Content:
     )
 
 
-def named(problem: Problem, findings: Content) -> dict[int, bytes]:
-    """Writes into every entry of findings["worst"] its "example" and returns the pictures, PNG files by row.
+def named(problem: Problem, findings: Content, outputs: Any) -> dict[int, Shots]:
+    """Writes into every entry of findings["worst"] its "example" and returns the pictures by row.
 
-    A picture is encoded here from decoded pixels: no byte of a user's file gets into the page.
+    outputs: of all rows of the test split. Where the task fails at it, that is a note of the problem's.
     """
     worst = findings.get("worst")
     if not isinstance(worst, list):
         return {}
-    del worst[MOST_ROWS:]
+    del worst[pictures.MOST_EXAMPLES :]
     try:
         rows = [int(entry["row"]) for entry in worst]
-        examples = problem.examples(rows) if rows else []
-        pictures = {}
-        for entry, row, example in zip(worst, rows, examples, strict=False):
-            entry["example"] = _as_json(example)
-            if example.pixels is not None:
-                pictures[row] = thumbnail(example.pixels.cpu().numpy())
+        examples = _examples(problem, rows, outputs) if rows else []
+        for entry, example in zip(worst, examples, strict=False):
+            entry["example"] = pictures.as_json(example)
+        return {row: shots for row, shots in zip(rows, pictures.encoded(examples), strict=False) if shots}
     except Exception as error:  # the model is trained and tested: rows without names are no reason to lose it
-        log.warning("The report names the worst mistakes by number only: %s: %s", type(error).__name__, error)
+        _left_out(problem, "examples", error, "names the worst mistakes by number only")
         return {}
-    return pictures
 
 
-def _as_json(example: Example) -> Content:
-    cells = list(example.cells.items())[:MOST_CELLS]
-    found: Content = {"name": str(example.name)[:300]}
-    if cells:
-        found["cells"] = {str(column)[:LONGEST_CELL]: str(cell)[:LONGEST_CELL] for column, cell in cells}
-    if example.text:
-        found["text"] = str(example.text)[:LONGEST_TEXT]
-    return found
+def gallery(problem: Problem, model: nn.Module, outputs: Any) -> list[tuple[Content, Shots]]:
+    """What the task shows beside the worst mistakes, and the pictures of each.
+
+    model: the foremost of the published ones; outputs: of all rows of the test split
+    """
+    try:
+        examples = list(problem.gallery(model, outputs))[: pictures.MOST_EXAMPLES]
+        return list(zip(map(pictures.as_json, examples), pictures.encoded(examples), strict=True))
+    except Exception as error:  # as above
+        _left_out(problem, "gallery", error, "has no pictures of the task's")
+        return []
 
 
-def thumbnail(pixels: Any) -> bytes:
-    """A PNG file of an array uint8 (channels, height, width), shrunk to LONGEST_SIDE."""
-    import numpy as np
-    from PIL import Image
+def _examples(problem: Problem, rows: Sequence[int], outputs: Any) -> list[Example]:
+    """What was written for the first version of the interface takes the rows alone."""
+    parameters = inspect.signature(problem.examples).parameters.values()
+    if sum(each.default is each.empty and each.kind is not each.VAR_POSITIONAL for each in parameters) == 1:
+        return problem.examples(rows)  # type: ignore[call-arg]
+    of_rows = {name: tensor[rows] for name, tensor in outputs.items()} if isinstance(outputs, dict) else outputs[rows]
+    return problem.examples(rows, of_rows)
 
-    grey = len(pixels) == 1
-    image = Image.fromarray(np.ascontiguousarray(pixels[0] if grey else pixels[:3].transpose(1, 2, 0), np.uint8))
-    image.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return file.getvalue()
+
+def _left_out(problem: Problem, hook: str, error: Exception, lacks: str) -> None:
+    place = type(problem).__module__
+    said = raised.sentence(raised.of(error), raised.last_in_package(place.partition(".")[0]))
+    sentence = f"The report {lacks}: {place}:{type(problem).__qualname__}.{hook} failed: {said}"
+    log.warning("%s", sentence, exc_info=error)
+    problem.notes.append(sentence)
 
 
 def shown(
@@ -81,7 +82,7 @@ def shown(
     sentence: str,
     worst: Sequence[Content] | None,
     columns: Mapping[str, str],
-    pictures: Mapping[int, bytes],
+    shots: Mapping[int, Shots],
 ) -> str:
     """The section. columns: key of an entry → what it is called; what an entry's example has decides the form.
     worst: None where config.yaml wants no rows in the report."""
@@ -90,8 +91,16 @@ def shown(
     if not worst:
         return section("mistakes", title, paragraph("There is none."))
     lead = paragraph(sentence)
-    if any(entry["row"] in pictures for entry in worst):
-        return section("mistakes", title, lead, _pictures(worst, columns, pictures))
+    if any(entry["row"] in shots for entry in worst):
+        drawn = [
+            (
+                _name(entry),
+                [*_said(entry, columns), *pictures.cells_of(entry.get("example", {}))],
+                shots.get(entry["row"], {}),
+            )
+            for entry in worst
+        ]
+        return section("mistakes", title, lead, pictures.listed(drawn))
     if any("text" in entry.get("example", {}) for entry in worst):
         return section("mistakes", title, lead, "".join(_excerpt(entry, columns) for entry in worst))
     return section("mistakes", title, lead, _rows(worst, columns))
@@ -110,21 +119,6 @@ def _cell(entry: Content, key: str) -> str:
     if key.startswith("probability") and isinstance(value, float):
         return f"{value:.3f}"
     return number(value) if isinstance(value, int | float) else shortened(value, LONGEST_CELL)
-
-
-def _pictures(worst: Sequence[Content], columns: Mapping[str, str], pictures: Mapping[int, bytes]) -> str:
-    items = []
-    for entry in worst:
-        png = pictures.get(entry["row"])
-        said = _said(entry, columns)
-        image = (
-            f'<img alt="{text(_name(entry))}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
-            if png
-            else ""
-        )
-        lines = "<br>".join(text(line) for line in said)
-        items.append(f'<li>{image}{lines}<br><span class="soft">{text(_name(entry))}</span></li>')
-    return f'<ul class="pictures">{"".join(items)}</ul>'
 
 
 def _excerpt(entry: Content, columns: Mapping[str, str]) -> str:

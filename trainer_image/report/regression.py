@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from trainer_image.report import charts, mistakes
 from trainer_image.report.charts import Axis, Chart
 from trainer_image.report.html import Content, columns, details, interval, number, paragraph, section, table
+from trainer_image.report.pictures import Shots
 
 
-def sections(content: Content, pictures: Mapping[int, bytes]) -> list[str]:
+def sections(content: Content, pictures: Mapping[int, Shots]) -> list[str]:
     found = content["findings"]
     return [
         predictions(found),

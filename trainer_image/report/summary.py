@@ -27,6 +27,11 @@ FEW_ROWS = 100
 FEW_GROUPS = 20
 
 
+def task_of(content: Content) -> str:
+    """The task's name; a plug-in's own in place of "custom"."""
+    return str(content.get("plug_in") or content["task"])
+
+
 def model_of(task: object) -> str:
     """What was trained, as a title."""
     name = str(task).replace("_", " ").capitalize()

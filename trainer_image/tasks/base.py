@@ -182,12 +182,14 @@ class Example:
     cells:  a few columns and what they hold
     text:   an excerpt
     pixels: uint8 (channels, height, width), one channel or three
+    pictures: caption → pixels, shown side by side, e.g. an image, what is true of it and what was predicted
     """
 
     name: str
     cells: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
     pixels: Tensor | None = None
+    pictures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Predictor(ABC):
@@ -215,8 +217,16 @@ class Predictor(ABC):
         """Reads a file or a dataset folder (its test split where it has one) as rows; raises DatasetInvalid."""
 
     @abstractmethod
-    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
-        """Outputs as a table for people: column names and one list of cells a row."""
+    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]] | None:
+        """Outputs as a table for people: column names and one list of cells a row. None: `files` say it all."""
+
+    def files(self, outputs: Tensor, rows: Rows) -> Iterable[tuple[str, bytes]]:
+        """What no table holds, e.g. masks: pairs of a file's name and its content, one after the other.
+
+        `predict` writes them into a folder beside its table. A name may have folders, separated by /; what `rows` are
+        called may come from a stranger's files, and is looked at before anything is written.
+        """
+        return ()
 
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         """An unfitted module of the candidate of this name, to load its tensors into; `outputs` takes it, too.
@@ -339,9 +349,19 @@ class Problem(ABC):
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
         return {}
 
-    def examples(self, rows: Sequence[int]) -> list[Example]:
-        """These rows of the test split, in order, for the report's worst mistakes; none: it says their numbers only."""
+    def examples(self, rows: Sequence[int], outputs: Tensor) -> list[Example]:
+        """These rows of the test split, in order, for the report's worst mistakes; none: it says their numbers only.
+
+        outputs: of these rows, in the same order. Written for interface 1, it takes the rows alone.
+        """
         return []
+
+    def gallery(self, model: nn.Module, outputs: Tensor) -> Sequence[Example]:
+        """What the report shows in pictures beside the worst mistakes, e.g. what a generator makes; none by default.
+
+        model: the network, on the CPU or the device that it was tested on; outputs: of all rows of the test split
+        """
+        return ()
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         """May set first weights from the rows of these splits, on the CPU; called before the first step of a fit."""
@@ -352,8 +372,9 @@ class Problem(ABC):
         return matrices_decay(model.parameters(), weight_decay)
 
 
-# Raised when a task that was written for this interface would no longer work as it is.
-INTERFACE = 1
+# Raised when a task may use what an earlier trainer does not have, so that one says so; what was written for the oldest
+# still works as it is.
+INTERFACE, OLDEST_INTERFACE = 2, 1
 
 
 class Task(ABC):

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 def load(entry_point: str) -> Task:
     """The registered task. Raises ConfigInvalid where it is not registered, UserCodeFailed where it is no good."""
-    from trainer_image.tasks.base import INTERFACE, Task
+    from trainer_image.tasks.base import INTERFACE, OLDEST_INTERFACE, Task
 
     check_registered(entry_point)
     where = f"The task {entry_point} cannot be loaded"
@@ -43,13 +43,24 @@ def load(entry_point: str) -> Task:
     if not (isinstance(found, type) and issubclass(found, Task)):
         raise UserCodeFailed(f"{where}: {name} is no class that derives from trainer_image.tasks.base.Task")
     interface = getattr(found, "interface", None)
-    if interface != INTERFACE:
+    if type(interface) is not int or not OLDEST_INTERFACE <= interface <= INTERFACE:
         written = "does not say for which version of the plug-in interface it was written"
         if interface is not None:
             written = f"was written for version {interface!r} of the plug-in interface"
-        raise UserCodeFailed(f"{where}: it {written}; this trainer has version {INTERFACE} (`interface = {INTERFACE}`)")
+        raise UserCodeFailed(
+            f"{where}: it {written}; this trainer has version {INTERFACE} (`interface = {INTERFACE}`), and takes what"
+            f" was written for {OLDEST_INTERFACE}"
+        )
     with blames(entry_point):
         return found()
+
+
+def name_of(entry_point: str | None) -> str | None:
+    """What the task of this entry point calls itself; its class, where it has no name. None: there is no plug-in."""
+    if entry_point is None:
+        return None
+    name = getattr(load(entry_point), "name", None)
+    return name if isinstance(name, str) and name.strip() else entry_point.partition(":")[2]
 
 
 @contextmanager

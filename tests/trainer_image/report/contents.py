@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainer_image.report import mistakes
+from trainer_image.report import pictures
+from trainer_image.report.pictures import Shots
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks import metrics
 from trainer_image.tasks.base import Metric
@@ -107,15 +108,15 @@ def regression(**changes: Any) -> dict[str, Any]:
     return report(metrics.regression_findings(values, truth), figures, "r2", **changes)
 
 
-def images(**changes: Any) -> tuple[dict[str, Any], dict[int, bytes]]:
+def images(**changes: Any) -> tuple[dict[str, Any], dict[int, Shots]]:
     """(report, pictures) of a classification whose worst mistakes are pictures."""
     content = classification(task="image_classification", **changes)
     random = np.random.default_rng(0)
-    pictures = {}
+    shots: dict[int, Shots] = {}
     for entry in content["findings"]["worst"]:
         entry["example"] = {"name": f"test/{EVIL}/{entry['row']}.png"}
-        pictures[entry["row"]] = mistakes.thumbnail(random.integers(0, 255, (3, 128, 200), dtype=np.uint8))
-    return content, pictures
+        shots[entry["row"]] = {"": pictures.thumbnail(random.integers(0, 255, (3, 128, 200), dtype=np.uint8))}
+    return content, shots
 
 
 def language() -> dict[str, Any]:

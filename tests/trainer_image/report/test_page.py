@@ -29,15 +29,17 @@ from tests.world.training_data import IMAGES, TABULAR, image_folder, run_inputs,
 from trainer_image import report
 from trainer_image.engine.training import train
 from trainer_image.report import charts, mistakes, program
+from trainer_image.report import pictures as drawing
 from trainer_image.report.card import card
 from trainer_image.report.html import number, seconds
 from trainer_image.report.page import page
+from trainer_image.report.pictures import Shots
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks.base import Example
 from trainer_image.tasks.metrics import CLASSIFICATION, REGRESSION
 
 WHOLE = ("verdict", "data", "figures", "curves", "time", "training", "surroundings", "use")
-PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, bytes]]], tuple[str, ...]]] = {
+PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, Shots]]], tuple[str, ...]]] = {
     "table": (
         lambda: (contents.classification(("no", EVIL)), {}),
         ("confusions", "classes", "calibration", "mistakes"),
@@ -163,15 +165,15 @@ def test_many_classes_become_lists_of_what_was_mixed_up_and_what_is_weakest() ->
 def test_a_report_with_the_most_and_largest_pictures_is_below_two_megabytes(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     problem = SimpleNamespace(
-        examples=lambda rows: [
+        examples=lambda rows, outputs: [
             Example(EVIL, pixels=torch.from_numpy(random.integers(0, 255, (3, 512, 512), dtype=np.uint8))) for _ in rows
         ]
     )
     content = contents.classification()
     content["findings"]["worst"] = [{**content["findings"]["worst"][0], "row": row} for row in range(100)]
-    pictures = mistakes.named(problem, content["findings"])  # type: ignore[arg-type]
+    pictures = mistakes.named(problem, content["findings"], torch.zeros(100))  # type: ignore[arg-type]
     report.write(tmp_path, content, pictures)
-    assert len(pictures) == len(content["findings"]["worst"]) == mistakes.MOST_ROWS
+    assert len(pictures) == len(content["findings"]["worst"]) == drawing.MOST_EXAMPLES
     assert (tmp_path / "report.html").stat().st_size < 2_000_000
 
 
@@ -193,7 +195,7 @@ def test_neither_endless_labels_nor_ten_thousand_remarks_nor_a_plug_in_s_flood_m
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_thumbnail_is_a_png_of_the_very_pixels(channels: int) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (channels, 20, 30), dtype=np.uint8)
-    image = Image.open(io.BytesIO(mistakes.thumbnail(pixels)))
+    image = Image.open(io.BytesIO(drawing.thumbnail(pixels)))
     assert (image.format, image.size, image.info) == ("PNG", (30, 20), {})
     assert np.array_equal(np.atleast_3d(np.asarray(image)), pixels.transpose(1, 2, 0))
 
@@ -202,12 +204,66 @@ def test_a_plug_in_whose_examples_fail_or_are_boundless_costs_names_only() -> No
     def failing(rows: list[int]) -> list[Example]:
         raise KeyError("row")
 
+    def named(findings: dict[str, Any], **hooks: Any) -> Any:
+        problem = SimpleNamespace(notes=notes, **hooks)
+        return mistakes.named(problem, findings, torch.zeros(3))  # type: ignore[arg-type]
+
+    notes: list[str] = []
     findings: dict[str, Any] = {"worst": [{"row": 1}, {"row": 2}]}
-    assert mistakes.named(SimpleNamespace(examples=failing), findings) == {}  # type: ignore[arg-type]
+    assert named(findings, examples=failing) == {}
     endless = Example("n" * 9999, {f"c{k}": "x" * 9999 for k in range(99)}, "t" * 9999)
-    mistakes.named(SimpleNamespace(examples=lambda rows: [endless] * len(rows)), findings)  # type: ignore[arg-type]
+    named(findings, examples=lambda rows: [endless] * len(rows))
     assert len(json.dumps(findings["worst"][0])) < 3000
-    assert mistakes.named(SimpleNamespace(examples=failing), {"worst": "none"}) == {}  # type: ignore[arg-type]
+    assert named({"worst": "none"}, examples=failing) == {}
+    [note] = notes
+    told = "The report names the worst mistakes by number only: types:SimpleNamespace.examples failed: KeyError: 'row'"
+    assert note == told
+
+
+@pytest.mark.parametrize(
+    ("pixels", "told"),
+    [
+        (torch.rand(3, 8, 8), "one of float32 (3, 8, 8) was given"),
+        (torch.zeros(8, 8, dtype=torch.uint8), "one of uint8 (8, 8) was given"),
+        (torch.zeros(2, 8, 8, dtype=torch.uint8), "one of uint8 (2, 8, 8) was given"),
+    ],
+)
+def test_what_is_no_picture_is_told_with_the_hook_that_gave_it(pixels: torch.Tensor, told: str) -> None:
+    notes: list[str] = []
+    problem = SimpleNamespace(gallery=lambda model, outputs: [Example("x", pictures={"a": pixels})], notes=notes)
+    assert mistakes.gallery(problem, torch.nn.Identity(), None) == []  # type: ignore[arg-type]
+    assert notes[0].startswith("The report has no pictures of the task's: types:SimpleNamespace.gallery failed: ")
+    assert told in notes[0]
+
+
+def test_the_outputs_of_the_named_rows_come_with_them_and_their_pictures_stand_side_by_side() -> None:
+    def examples(rows: list[int], outputs: dict[str, torch.Tensor]) -> list[Example]:
+        return [
+            Example(f"row {row}", {"x": "y"}, pictures={"image": shot[None], "<b>": shot[None]})
+            for row, shot in zip(rows, outputs["mask"], strict=True)
+        ]
+
+    masks = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1).expand(4, 5, 5)
+    content = contents.custom()
+    content["findings"]["worst"] = [{"row": 3, "overlap": 0.5}, {"row": 1, "overlap": 0.75}]
+    problem = SimpleNamespace(examples=examples)
+    shots = mistakes.named(problem, content["findings"], {"mask": masks})  # type: ignore[arg-type]
+    values = [np.asarray(Image.open(io.BytesIO(shots[row]["image"]))).max() for row in (3, 1)]
+    assert values == [3, 1]
+    parsed = Parsed(page(content | {"gallery": [{"name": "made", "text": EVIL}]}, shots, [shots[3]]))
+    assert [value for key, value in parsed.attributes if key == "alt"] == [
+        *("row 3: image", "row 3: <b>", "row 1: image", "row 1: <b>", "made: image", "made: <b>")
+    ]
+    assert "overlap: 0.5 x: y row 3" in parsed.text
+    assert "Pictures As the task drew them." in parsed.text
+
+
+def test_pictures_beyond_what_a_page_may_hold_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    shot = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    one = len(drawing.thumbnail(shot))
+    monkeypatch.setattr(drawing, "MOST_BYTES", 5 * one)
+    made = drawing.encoded([Example("x", pictures={"a": shot, "b": shot})] * 4)
+    assert list(map(len, made)) == [2, 2, 0, 0]
 
 
 @pytest.mark.parametrize(

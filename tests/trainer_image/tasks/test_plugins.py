@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from pydantic import Field
@@ -136,7 +136,7 @@ def test_what_a_class_must_be_is_told_in_one_sentence(register: Register) -> Non
         "import nowhere_to_be_found": "importing it failed with ModuleNotFoundError: No module named",
         "def Own(:": "importing it failed with SyntaxError: invalid syntax ({m}.py, line 1)",
         plugin().replace("interface = 1", ""): "does not say for which version of the plug-in interface",
-        plugin().replace("interface = 1", "interface = 2"): "was written for version 2 of the plug-in interface; this",
+        plugin().replace("interface = 1", "interface = 3"): "was written for version 3 of the plug-in interface; this",
         plugin().replace("restore", "restored"): "failed: TypeError: Can't instantiate abstract class Own",
         plugin() + "    def __init__(self):\n        1 / 0\n": "failed: ZeroDivisionError: division by zero ({m}.py",
     }
@@ -272,6 +272,88 @@ def test_a_score_of_tensors_is_as_good_as_one_of_numbers(register: Register, tmp
     )
     train(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}")))
     assert isinstance(json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]["accuracy"], float)
+
+
+FILES = """
+from trainer_image.tasks.tabular.predictor import TabularPredictor
+
+FOUND = []
+
+class Files(TabularPredictor):
+    def predictions(self, outputs):
+        return TABLE(super().predictions(outputs))
+
+    def files(self, outputs, rows):
+        for k, found in enumerate(FOUND):
+            yield found(outputs[k]) if callable(found) else found
+
+def TABLE(found):
+    return found
+"""
+
+
+@pytest.fixture
+def filing(register: Register, tmp_path: Path) -> tuple[Any, Callable[[str], dict[str, Any]]]:
+    """A model that predicts files, its module, and `predict` for the test rows with --out of this name."""
+    own = plugin() + "        predictor.__class__ = Files\n        return predictor\n" + FILES
+    module = register(own.replace("return Tabular().restore", "predictor = Tabular().restore"))
+    data = class_table(tmp_path / "data")
+    train(run_inputs(data, tmp_path / "model", CONFIG.format(module=module, params="{}")))
+    return sys.modules[module], lambda out: predict(tmp_path / "model", data, tmp_path / out)
+
+
+def test_predictions_that_are_no_table_become_files_beside_it(filing: Any, tmp_path: Path) -> None:
+    module, predicted = filing
+    module.FOUND[:] = [("a.npy", b"abc"), lambda output: ("b/c.txt", str(len(output)).encode())]
+    found = predicted("new.csv")
+    assert (found["rows"], found["files"], found["folder"]) == (120, 2, tmp_path / "new")
+    assert (tmp_path / "new" / "a.npy").read_bytes() == b"abc"
+    assert (tmp_path / "new" / "b" / "c.txt").read_text() == "2"
+    assert len((tmp_path / "new.csv").read_text().splitlines()) == 121
+    with pytest.raises(errors.UsageError, match="where something lies already: another name would be right"):
+        predicted("new.jsonl")
+    with pytest.raises(errors.UsageError, match=r"other\.csv or other\.jsonl would be right"):
+        predicted("other")
+    assert "which are written with --out only" in predict(tmp_path / "model", tmp_path / "data", None)["notes"][0]
+    module.TABLE = lambda found: None
+    assert "table" not in predicted("masks.csv")
+    assert not (tmp_path / "masks.csv").exists()
+    assert len(list((tmp_path / "masks").rglob("*.*"))) == 2
+    assert not list(tmp_path.glob(".*")), "nothing is left half written"
+
+
+def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
+    filing: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, predicted = filing
+    monkeypatch.setattr("trainer_image.predict.MOST_FILES_BYTES", 5)
+    said = {
+        ("../x", b""): "gave a file named ../x: the name contains a . or .. folder",
+        ("/etc/x", b""): "gave a file named /etc/x: the name is an absolute path",
+        ("x", "text"): "gave tuple; pairs of a name and bytes are expected",
+        "x": "gave str; pairs of a name and bytes are expected",
+        (lambda output: 1 / 0): "failed: ZeroDivisionError: division by zero",
+        ("a", b"123456"): "at most 1000000 files, and 5 bytes together are written",
+    }
+    for found, told in said.items():
+        module.FOUND[:] = [("a/b", b""), found]
+        with pytest.raises((errors.UserCodeFailed, errors.LimitExceeded)) as failed:
+            predicted("new.csv")
+        assert told in failed.value.sentence
+    for pair in ([("a", b""), ("a/b", b"")], [("a", b""), ("a", b"")]):
+        module.FOUND[:] = pair
+        with pytest.raises(errors.UserCodeFailed, match="predicts two files named "):
+            predicted("new.csv")
+    module.FOUND[:] = []
+    wrong = {
+        "returned 3 lines; one for each of 120 rows is expected": lambda found: (found[0], found[1][:3]),
+        "returned 1 cells for ": lambda found: (found[0], [line[:1] for line in found[1]]),
+    }
+    for told, table in wrong.items():
+        module.TABLE = table
+        with pytest.raises(errors.UserCodeFailed, match=f"Files.predictions {told}"):
+            predicted("new.csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"site", "data", "model"}
 
 
 @dataclass(frozen=True)

@@ -224,7 +224,7 @@ class ImageProblem(ClassProblem):
         rows = other.tensors(self._test_samples, self._settings.limits, self._settings.scratch.anew())
         return ForAnother(rows, of, of)
 
-    def examples(self, rows: Sequence[int]) -> list[Example]:
+    def examples(self, rows: Sequence[int], outputs: Tensor) -> list[Example]:
         """The pixels are those that the network sees."""
         pixels = self.splits["test"]["pixels"]
         return [Example(self._test_samples[row].name, pixels=pixels[row]) for row in rows]

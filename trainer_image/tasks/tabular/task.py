@@ -187,7 +187,7 @@ class TabularProblem(Problem):
             parts.append(functional.one_hot(codes, shown + 1)[:, :shown].float().numpy())
         return np.concatenate(parts, axis=1)
 
-    def examples(self, rows: Sequence[int]) -> list[Example]:
+    def examples(self, rows: Sequence[int], outputs: Tensor) -> list[Example]:
         """Reads the test split's table again: the text of every cell is not worth its memory while training."""
         table = self._test_again(scratch=self._settings.scratch.anew())
         shown = [name for name in table.columns if name in self.predictor.preprocessing.columns][:SHOWN_COLUMNS]
