@@ -217,10 +217,10 @@ class Predictor(ABC):
         """Reads a file or a dataset folder (its test split where it has one) as rows; raises DatasetInvalid."""
 
     @abstractmethod
-    def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]] | None:
+    def predictions(self, outputs: Any) -> tuple[list[str], list[list[str | float]]] | None:
         """Outputs as a table for people: column names and one list of cells a row. None: `files` say it all."""
 
-    def files(self, outputs: Tensor, rows: Rows) -> Iterable[tuple[str, bytes]]:
+    def files(self, outputs: Any, rows: Rows) -> Iterable[tuple[str, bytes]]:
         """What no table holds, e.g. masks: pairs of a file's name and its content, one after the other.
 
         `predict` writes them into a folder beside its table. A name may have folders, separated by /; what `rows` are
@@ -349,14 +349,14 @@ class Problem(ABC):
         """What only the trained network itself can show, to be added to the findings, e.g. texts that it writes."""
         return {}
 
-    def examples(self, rows: Sequence[int], outputs: Tensor) -> list[Example]:
+    def examples(self, rows: Sequence[int], outputs: Any) -> list[Example]:
         """These rows of the test split, in order, for the report's worst mistakes; none: it says their numbers only.
 
         outputs: of these rows, in the same order. Written for interface 1, it takes the rows alone.
         """
         return []
 
-    def gallery(self, model: nn.Module, outputs: Tensor) -> Sequence[Example]:
+    def gallery(self, model: nn.Module, outputs: Any) -> Sequence[Example]:
         """What the report shows in pictures beside the worst mistakes, e.g. what a generator makes; none by default.
 
         model: the network, on the CPU or the device that it was tested on; outputs: of all rows of the test split
