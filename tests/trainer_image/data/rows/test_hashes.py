@@ -38,6 +38,30 @@ def test_a_row_has_the_same_hash_in_csv_and_parquet_in_any_order_of_rows_and_col
     assert len(set(found)) == 4
 
 
+def test_a_moment_a_truth_value_and_a_decimal_comma_have_one_hash_however_they_are_written(tmp_path: Path) -> None:
+    moments = pa.array([0, 1_700_000_000_000, 1_700_000_000_250], pa.timestamp("ms"))
+    table = pa.table({"at": moments, "day": moments.cast(pa.date32(), safe=False), "t": [True, False, True]})
+    table = table.append_column("n", [[1234.5, 0.25, 7.125]])
+    pq.write_table(table, tmp_path / "0.parquet")
+    pq.write_table(table.set_column(0, "at", moments.cast(pa.timestamp("ns", "UTC"))), tmp_path / "1.parquet")
+    found = hashes(tmp_path / "0.parquet")
+    assert len(set(found)) == 3
+    assert hashes(tmp_path / "1.parquet") == found
+    for written in (
+        "at,day,t,n\n1970-01-01,1970-01-01,1,1234.5\n2023-11-14T22:13:20Z,2023-11-14 00:00:00,0,.25\n"
+        "2023-11-14 22:13:20.250000,2023-11-14T00:00,True,7.125\n",
+        "at;day;t;n\n1970-01-01 00:00:00.000;1970-01-01;TRUE;1.234,5\n2023-11-14 22:13:20;2023-11-14;FALSE;0,25\n"
+        "2023-11-14 22:13:20,25;2023-11-14;1;7,125\n",
+        'at,day,t,n\n1970-01-01,1970-01-01,1,"1,234.50"\n2023-11-14 22:13:20.0,2023-11-14,0,0.25\n'
+        "2023-11-14 22:13:20.25,2023-11-14,1,7.1250\n",
+    ):
+        assert hashes(csv(tmp_path, written)) == found
+    doubtful = hashes(csv(tmp_path, 'n,c\n"1,234",x\n"2,345",x\n'))
+    assert (
+        doubtful != hashes(csv(tmp_path, "n,c\n1234,x\n2345,x\n")) != hashes(csv(tmp_path, "n,c\n1.234,x\n2.345,x\n"))
+    )
+
+
 def test_another_cell_is_another_row_and_so_are_cells_exchanged_between_columns(tmp_path: Path) -> None:
     found = hashes(csv(tmp_path, "a,b\n1,2\n2,1\n1,1\n,1\n1,\n,\n-1,2\nnone,2\nx,2\n"))
     assert len(set(found)) == 9
