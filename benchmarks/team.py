@@ -152,10 +152,10 @@ class Trainee:
         self.stepper.step(self.state, self.rows, 1 / self._member.world)
 
     def theirs(self, wrapped: DistributedDataParallel) -> None:
-        self.other.optimizer.zero_grad()
+        self.other.model.zero_grad()
         wrapped(self.rows).backward()
         nn.utils.clip_grad_norm_(self.other.model.parameters(), 1.0)
-        self.other.optimizer.step()
+        self.other.optimizers.step(1.0)
         self.other.update_average(0.99)
 
 

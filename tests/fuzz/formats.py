@@ -577,10 +577,9 @@ def _training_state() -> Any:
 
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters())
+    state = TrainingState(model, lambda network: [torch.optim.AdamW(network.parameters())], average=True)
     model(torch.ones(1, 3)).sum().backward()
-    optimizer.step()
-    state = TrainingState(model, optimizer, average=True)
+    state.optimizers.step(1.0)
     state.keep_best()
     state.at.step = state.at.phase_step = 1
     epoch = {"phase": "search", "epoch": 1, "step": 1, "seconds": 0.1, "loss": 0.5, "validation": {"accuracy": 0.9}}
@@ -632,7 +631,7 @@ class _Store:
 
 
 def _warm(folder: Path, content: bytes) -> object:
-    from trainer_image.engine.state import warm_start
+    from trainer_image.engine.warm_start import warm_start
 
     (folder / "model.safetensors").write_bytes(content)
     return warm_start(_training_state().model, folder)

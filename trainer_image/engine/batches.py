@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from trainer_image.engine.plan import Plan
+from trainer_image.engine.position import REFIT, Position
 from trainer_image.engine.row_order import epoch_order
-from trainer_image.engine.state import REFIT, Position
 from trainer_image.engine.team import Team
 from trainer_image.tasks.base import Batch, Problem, joined, rows_in, stored, take
 from trainer_image.tasks.stretches import Stretches

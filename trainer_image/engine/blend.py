@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from trainer_image.tasks.base import Batch, Metric, Predictor, rows_in, scored, take
+from trainer_image.tasks.base import Batch, Metric, Outputs, Predictor, rows_in, scored, take
 
 # Rows that are looked at, evenly spaced: beyond, a figure hardly changes.
 MOST_ROWS = 20_000
@@ -29,7 +29,7 @@ LEAST_WEIGHT = 0.04
 Weights = dict[str, float]
 
 
-def choose(predictor: Predictor, outputs: Mapping[str, Tensor], split: Batch, metric: Metric) -> Weights:
+def choose(predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, metric: Metric) -> Weights:
     """Weights by name, positive and adding up to 1, for models with these `outputs` of the split's rows.
 
     The same outputs give the same weights. The order of names decides between equals: cheaper ones first.
@@ -37,7 +37,7 @@ def choose(predictor: Predictor, outputs: Mapping[str, Tensor], split: Batch, me
     rows = rows_in(split)
     if rows > MOST_ROWS:
         index = torch.linspace(0, rows - 1, MOST_ROWS, dtype=torch.float64).long()
-        outputs = {name: each[index] for name, each in outputs.items()}
+        outputs = {name: take(each, index) for name, each in outputs.items()}
         split = take(split, index)
         rows = MOST_ROWS
     judge = _Judge(predictor, outputs, split, metric)
@@ -47,7 +47,11 @@ def choose(predictor: Predictor, outputs: Mapping[str, Tensor], split: Batch, me
     generator = torch.Generator().manual_seed(0)
     mean = dict.fromkeys(outputs, 0.0)
     for _ in range(samples):
-        for name, weight in judge.greedy(torch.randint(0, rows, (rows,), generator=generator)).items():
+        try:
+            ensemble = judge.greedy(torch.randint(0, rows, (rows,), generator=generator))
+        except NotImplementedError:  # of outputs that the task cannot blend
+            return {judge.best(torch.arange(rows)): 1.0}
+        for name, weight in ensemble.items():
             mean[name] += weight / samples
     kept = {name: weight for name, weight in mean.items() if weight >= LEAST_WEIGHT}
     total = sum(kept.values())
@@ -57,7 +61,7 @@ def choose(predictor: Predictor, outputs: Mapping[str, Tensor], split: Batch, me
 class _Judge:
     """How good weighted models are on some of the rows: a number, the higher the better."""
 
-    def __init__(self, predictor: Predictor, outputs: Mapping[str, Tensor], split: Batch, metric: Metric) -> None:
+    def __init__(self, predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, metric: Metric) -> None:
         self._predictor, self._outputs, self._split, self._metric = predictor, outputs, split, metric
 
     def best(self, rows: Tensor) -> str:
@@ -82,7 +86,7 @@ class _Judge:
         return {name: count / sum(counts.values()) for name, count in counts.items()}
 
     def _of(self, rows: Tensor) -> Callable[[Weights], float]:
-        outputs, split = {name: each[rows] for name, each in self._outputs.items()}, take(self._split, rows)
+        outputs, split = {name: take(each, rows) for name, each in self._outputs.items()}, take(self._split, rows)
 
         def judged(weights: Weights) -> float:
             parts = [outputs[name] for name in weights]

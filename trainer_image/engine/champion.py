@@ -21,7 +21,7 @@ from trainer_image.engine.published import Published
 from trainer_image.errors import TrainerError, shown
 from trainer_image.report.html import words
 from trainer_image.storage.blob_names import printable
-from trainer_image.tasks.base import Batch, Figures, ForAnother, Json, Problem, rows_in, scored, take
+from trainer_image.tasks.base import Batch, Figures, ForAnother, Json, Outputs, Problem, rows_in, scored, take
 from trainer_image.tasks.metrics import first
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def beside(
     inputs: RunInputs,
     problem: Problem,
     hashes: RowHashes | None,
-    outputs: Tensor,
+    outputs: Outputs,
     before: Before | None,
     device: torch.device,
 ) -> Json | None:
@@ -88,7 +88,7 @@ def _test(
     inputs: RunInputs,
     problem: Problem,
     hashes: RowHashes | None,
-    outputs: Tensor,
+    outputs: Outputs,
     known_rows: Tensor | None,
     device: torch.device,
 ) -> _Tested:
@@ -109,8 +109,8 @@ def _test(
         )
     predicted = model.outputs(other.rows, device)
     return _Tested(
-        scored(problem.predictor, outputs[ours], _only(test, ours)),
-        scored(model.predictor, predicted[theirs], _only(other.rows, theirs)),
+        scored(problem.predictor, take(outputs, ours), _only(test, ours)),
+        scored(model.predictor, take(predicted, theirs), _only(other.rows, theirs)),
         len(ours),
         rows_in(test) - len(ours) + problem.left_out,
     )

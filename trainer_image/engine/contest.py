@@ -19,16 +19,18 @@ from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine import blend
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
+from trainer_image.engine.evaluation import evaluate
 from trainer_image.engine.plan import Plan
+from trainer_image.engine.position import Entry, Position
 from trainer_image.engine.published import NETWORK, Member, build, under
-from trainer_image.engine.state import Entry, Position, finite
-from trainer_image.engine.step import evaluate
+from trainer_image.engine.state import finite
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
-from trainer_image.tasks.base import Json, Problem, restored, rows_in, scored
+from trainer_image.tasks.base import Json, Outputs, Problem, restored, rows_in, scored
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.tensors import each
 
 log = logging.getLogger(__name__)
 
@@ -72,10 +74,10 @@ class Contest:
         self.candidates, self.network = wanted(problem, inputs.config.model.candidates)
         self._modules: dict[str, nn.Module] = {}
         self._tensors: dict[str, Tensor] = {}
-        self._outputs: dict[str, Tensor] = {}
+        self._outputs: dict[str, Outputs] = {}
         # What asking each model about the validation split took; and what the network said there at its best.
         self._asked: dict[str, float] = {}
-        self.best: Tensor | None = None
+        self.best: Outputs | None = None
 
     def search(self, at: Position, budget: Budget) -> None:
         """Fits all that the position does not know yet, on the training rows. Raises Terminated."""
@@ -267,7 +269,7 @@ class Contest:
     def _judge(self, entry: Entry) -> None:
         """Its figure on the validation split; what predicts no numbers sits out."""
         outputs = self._of(entry.name)
-        if torch.isfinite(outputs).all():
+        if all(map(finite, each(outputs))):
             figures = scored(self._problem.predictor, outputs, self._problem.splits["validation"])
             entry.validation = figures.get(self._problem.selection.name)
             return
@@ -275,13 +277,13 @@ class Contest:
         del self._modules[entry.name], self._outputs[entry.name]
         self._tensors = {k: t for k, t in self._tensors.items() if not k.startswith(f"{PREFIX}{entry.name}/")}
 
-    def _of(self, name: str) -> Tensor:
+    def _of(self, name: str) -> Outputs:
         """Outputs on the validation split, of its first fit."""
         if name not in self._outputs:
             self._outputs[name] = self.ask(name, self._modules[name].to(self._plan.device))
         return self._outputs[name]
 
-    def ask(self, name: str, module: nn.Module) -> Tensor:
+    def ask(self, name: str, module: nn.Module) -> Outputs:
         """What the model of this name predicts for the validation split."""
         began, split = time.monotonic(), self._problem.splits["validation"]
         outputs = evaluate(self._problem.predictor, module, split, self._plan.device, self._watchdog.beat)

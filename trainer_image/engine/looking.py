@@ -14,7 +14,7 @@ from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.report.html import words
 from trainer_image.tasks import importance as columns
 from trainer_image.tasks import repeated
-from trainer_image.tasks.base import Json, Problem, rows_in, scored, spaced, take
+from trainer_image.tasks.base import Json, Outputs, Problem, rows_in, scored, spaced, take
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def before(problem: Problem, hashes: RowHashes | None, earlier: Known | None) ->
     return found
 
 
-def repeated_rows(problem: Problem, fitted: Fitted, outputs: Tensor) -> Json | None:
+def repeated_rows(problem: Problem, fitted: Fitted, outputs: Outputs) -> Json | None:
     """{"rows": test rows that the model was fitted on, "share", "figure", "without": the headline figure on the other
     ones}, said among the problem's warnings or notes; None where rows cannot be compared.
 
@@ -125,7 +125,7 @@ def repeated_rows(problem: Problem, fitted: Fitted, outputs: Tensor) -> Json | N
     without = None
     if 0 < count < rows:
         others = torch.nonzero(~again).squeeze(1)
-        without = scored(problem.predictor, outputs[others], take(test, others)).get(name)
+        without = scored(problem.predictor, take(outputs, others), take(test, others)).get(name)
     if count:
         sentence = (
             f"{count} of {rows} test rows ({count / rows:.1%}) are also among the rows that the model was trained on,"

@@ -25,16 +25,19 @@ from trainer_image.engine.budget import FORWARD, LEAST_BESIDE_REFIT, LEAST_REFIT
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Fitted, Plan
+from trainer_image.engine.position import DONE, REFIT, SEARCH, Entry, Position
 from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.sizing import budget_of
-from trainer_image.engine.state import DONE, REFIT, SEARCH, Entry, Position, warm_start
+from trainer_image.engine.state import finite
 from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
+from trainer_image.engine.warm_start import warm_start
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
 from trainer_image.tasks.base import Figures, Problem, rows_in, scored
 from trainer_image.tasks.metrics import first
+from trainer_image.tasks.tensors import each
 
 log = logging.getLogger(__name__)
 
@@ -304,12 +307,14 @@ class Engine:
     def _end_epoch(self, per_epoch: int) -> None:
         at = self.state.at
         self._stepper.check()
+        loss, parts = self.state.losses.means(at.batch)
         record: dict[str, Any] = {
             "phase": at.phase,
             "epoch": at.epoch + 1,
             "step": at.step,
             "seconds": round(self._seconds(), 3),
-            "loss": float(self.state.loss_sum) / max(1, at.batch),
+            "loss": loss,
+            **({"parts": parts} if parts else {}),
         }
         of = max(at.epoch + 1, math.ceil(at.stop_at / per_epoch))
         at.epoch += 1
@@ -320,7 +325,7 @@ class Engine:
             shown = next(iter(first(self.problem.headline.name, figures)))
             said = f"validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
         at.batch = 0
-        self.state.loss_sum.zero_()
+        self.state.losses.clear()
         at.history.append(record)
         self._record(record)
         self._report(EpochProgress(at.epoch, of, loss=record["loss"], more=said))
@@ -331,7 +336,7 @@ class Engine:
         outputs = self._contest.ask(NETWORK, self.state.judged)
         self._share_time()
         self._pace.until(self._phase_ends)
-        if not torch.isfinite(outputs).all():
+        if not all(map(finite, each(outputs))):
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = scored(self.problem.predictor, outputs, split, self.problem.selection)
         # A figure may have no meaning for these rows: then the last epoch is as good as any.

@@ -22,9 +22,9 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer_image.engine.step import evaluate
+from trainer_image.engine.evaluation import evaluate
 from trainer_image.storage.manifest import write_json
-from trainer_image.tasks.base import Batch, Json, Predictor, restored
+from trainer_image.tasks.base import Batch, Json, Outputs, Predictor, restored
 from trainer_image.tasks.calibration import Calibration
 
 FORMAT = 2
@@ -49,7 +49,7 @@ class Published:
     predictor: Predictor
     members: Sequence[Member]
 
-    def outputs(self, split: Batch, device: torch.device, beat: Callable[[], None] = lambda: None) -> Tensor:
+    def outputs(self, split: Batch, device: torch.device, beat: Callable[[], None] = lambda: None) -> Outputs:
         """What is predicted for every row of a split: see `evaluate`."""
         predictor = self.predictor
         if self._mixture is not None:
@@ -57,7 +57,8 @@ class Published:
         else:
             found = [evaluate(predictor, member.module.to(device), split, device, beat) for member in self.members]
             mixed = predictor.blend(found, [member.weight for member in self.members])
-        return predictor.calibration.apply(mixed)
+        scaled: Outputs = predictor.calibration.apply(mixed)
+        return scaled
 
     @property
     def foremost(self) -> nn.Module:

@@ -3,109 +3,67 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from pathlib import Path
-from typing import Any, Final, Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
-from pydantic import ConfigDict, NonNegativeInt, PositiveInt, TypeAdapter, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
+from trainer_image.engine.optimizing import Optimizers, Plain
+from trainer_image.engine.position import DONE, Position, is_position
+from trainer_image.tasks.base import Loss
 
-SEARCH: Final = "search"
-REFIT: Final = "refit"
-DONE: Final = "done"
-# What AdamW keeps of each parameter.
-_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+# Before the name of a part of the loss, among a snapshot's tensors.
+PART = "loss/part"
 
 
-@dataclass
-class Position:
-    """Where the training stands; all plain numbers.
+class Losses:
+    """Sums over the steps of an epoch, on the device: reading them waits for it.
 
-    phase:   SEARCH (validation chooses the weights), REFIT (training and validation rows together), DONE
-    step:    optimizer steps of all phases; phase_step: of this one
-    planned: steps after which this phase's schedule ends; stop_at: steps after which this phase ends
-    batch:   batches done of the current epoch; block_rows: of this phase, see row_order.py
-    best:    validation figure of the best epoch, None before the first
-    micro_batch: rows that are computed at a time; probed: that was tried out on this device
-    seconds: training time, earlier attempts included
-    full:    what `planned` is without a time budget; most: what `stop_at` is
-    cycle:   steps of this phase after which the present schedule began: more epochs begin another one
-    reached: the best figure when it began
-    size:    the network's, of `Problem.sizes`; empty where there is one only
-    candidates: one `Entry` each; weights: of those that will be published, by name, once they are chosen
-    calibration: of what is published, for `Predictor.use`; empty before that is chosen
-    again:   names of those that are to be fitted once more in the refit
-    stopped: why the search ended
+    total: of the losses; parts: (sum, number of steps) of each part that a step's loss had
     """
 
-    # Checked when a checkpoint is read.
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    def __init__(self, device: torch.device) -> None:
+        self.total = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        self.parts: dict[str, Tensor] = {}
 
-    phase: Literal["search", "refit", "done"] = SEARCH
-    step: NonNegativeInt = 0
-    phase_step: NonNegativeInt = 0
-    planned: NonNegativeInt = 0
-    stop_at: NonNegativeInt = 0
-    epoch: NonNegativeInt = 0
-    batch: NonNegativeInt = 0
-    block_rows: NonNegativeInt = 0
-    best: float | None = None
-    best_epoch: NonNegativeInt = 0
-    best_step: NonNegativeInt = 0
-    micro_batch: PositiveInt = 1
-    probed: bool = False
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    full: NonNegativeInt = 0
-    most: NonNegativeInt = 0
-    cycle: NonNegativeInt = 0
-    reached: float | None = None
-    size: str = ""
-    candidates: list[dict[str, Any]] = field(default_factory=list)
-    weights: dict[str, float] = field(default_factory=dict)
-    calibration: dict[str, Any] = field(default_factory=dict)
-    again: list[str] = field(default_factory=list)
-    stopped: str = ""
+    def add(self, loss: Loss) -> None:
+        """loss: tensors without gradients"""
+        self.total += loss.total
+        for name, part in loss.parts.items():
+            if name not in self.parts:
+                self.parts[name] = torch.zeros(2, dtype=self.total.dtype, device=self.total.device)
+            self.parts[name][0] += part
+            self.parts[name][1] += 1
 
+    def means(self, steps: int) -> tuple[float, dict[str, float]]:
+        """Of the loss over so many steps, and of each part over those that had it; what is no number is left out."""
+        parts = {name: float(part[0] / part[1]) for name, part in self.parts.items()}
+        return float(self.total) / max(1, steps), {name: mean for name, mean in parts.items() if math.isfinite(mean)}
 
-@dataclass
-class Entry:
-    """How a candidate fares.
-
-    validation: its figure there, None where it sat out; seconds: that its fits took; chosen: what its fit returned
-    again: seconds that a fit of as many rows takes where nothing is to be chosen
-    refitted: it has seen training and validation rows
-    """
-
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-    name: str
-    validation: float | None = None
-    seconds: float = 0.0
-    note: str = ""
-    chosen: dict[str, Any] | None = None
-    again: float = 0.0
-    refitted: bool = False
+    def clear(self) -> None:
+        self.total.zero_()
+        self.parts.clear()
 
 
 class TrainingState:
-    """Network, its moving average, the best weights, optimizer, generators and position."""
+    """Network, its moving average, the best weights, optimizers, generators and position.
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, average: bool) -> None:
+    make: the optimizers of a network
+    """
+
+    def __init__(self, model: nn.Module, make: Callable[[nn.Module], Sequence[Optimizer]], *, average: bool) -> None:
         self.model = model
-        self.optimizer = optimizer
+        self._make = make
+        self.optimizers = Optimizers(make(model))
         self.average: nn.Module | None = copy.deepcopy(model) if average else None
         self.best: dict[str, Tensor] | None = None
-        self.loss_sum = torch.zeros((), dtype=torch.float64 if next(model.parameters()).is_cpu else torch.float32)
-        self.loss_sum = self.loss_sum.to(next(model.parameters()).device)
+        self._device = next(model.parameters()).device
+        self.losses = Losses(self._device)
         self.at = Position()
 
     @property
@@ -132,6 +90,15 @@ class TrainingState:
             if not tensor.is_floating_point():
                 tensor.copy_(theirs[name])
 
+    def stepped(self) -> Optimizers:
+        """The like of the optimizers after a step, on the CPU: only they know what they will remember."""
+        model = copy.deepcopy(self.model).cpu()
+        optimizers = Optimizers(self._make(model))
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        optimizers.step(1.0)
+        return optimizers
+
     def keep_best(self) -> None:
         self.best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
 
@@ -148,14 +115,15 @@ class TrainingState:
             add("average", self.average.state_dict())
         if self.best is not None:
             add("best", self.best)
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            add(f"optimizer/{index}", moments)
+        remembered, plain = self.optimizers.kept()
+        add("optimizer", remembered)
         add("generator", {"cpu": torch.get_rng_state()})
-        if self.loss_sum.is_cuda:
-            add("generator", {"cuda": torch.cuda.get_rng_state(self.loss_sum.device)})
-        add("loss", {"sum": self.loss_sum})
+        if self._device.type == "cuda":
+            add("generator", {"cuda": torch.cuda.get_rng_state(self._device)})
+        add("loss", {"sum": self.losses.total})
+        add(PART, self.losses.parts)
         position = {f.name: copy.copy(getattr(self.at, f.name)) for f in fields(Position)}
-        return Snapshot(self.at.step, tensors, {"position": position})
+        return Snapshot(self.at.step, tensors, {"position": position, "optimizer": plain})
 
     def check(self, snapshot: Snapshot) -> None:
         """CheckpointInvalid unless the snapshot belongs to this very network and optimizer, and `load` can take it."""
@@ -171,26 +139,22 @@ class TrainingState:
         if given["average"] != (expected if self.average is not None else {}):
             raise CheckpointInvalid(f"{name} is of another recipe")
         position: Any = snapshot.scalars.get("position")
-        if not _is_position(position):
+        if not is_position(position):
             raise CheckpointInvalid(f"{name} is of another version")
         trained = position["best"] is not None or (position["phase"] == DONE and not position["weights"])
         if trained and not given["best"]:
             raise CheckpointInvalid(f"{name} lacks the best weights")
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        fits = {
-            f"{n}/{part}": torch.Size() if part == "step" else p.shape
-            for n, p in enumerate(parameters)
-            for part in _MOMENTS
-        }
-        moments = {key: tensor.shape for key, tensor in _under("optimizer", snapshot.tensors).items()}
-        # A parameter that no row has needed yet has no moments.
-        if not moments.items() <= fits.items() or (not moments and position["phase_step"]):
+        remembered, plain = _under("optimizer", snapshot.tensors), _plain(snapshot)
+        stepped = self.stepped()
+        # A parameter that no row has needed yet has nothing.
+        lacking = not remembered and not plain and position["phase_step"] and any(stepped.kept())
+        if lacking or plain is None or not self.optimizers.fits(remembered, plain, stepped):
             raise CheckpointInvalid(f"{name} is of another optimizer")
-        if any({f"{key.partition('/')[0]}/{part}" for part in _MOMENTS} - moments.keys() for key in moments):
-            raise CheckpointInvalid(f"{name} lacks a part of its optimizer")
         generator, loss = snapshot.tensors.get("generator/cpu"), snapshot.tensors.get("loss/sum")
         if generator is None or loss is None or loss.shape or not _starts(generator):
             raise CheckpointInvalid(f"{name} lacks the random generator or the loss")
+        if any(part.shape != (2,) for part in _under(PART, snapshot.tensors).values()):
+            raise CheckpointInvalid(f"{name} has a part of the loss that is none")
         weights = dict(self.model.named_parameters())
         found = [group[key] for group in groups.values() if group for key in weights]
         if not all(map(finite, found)):
@@ -199,35 +163,30 @@ class TrainingState:
     def load(self, snapshot: Snapshot) -> None:
         """Continues from a snapshot that `check` accepted."""
         tensors = snapshot.tensors
-        device = self.loss_sum.device
+        device = self._device
         self.model.load_state_dict(_under("model", tensors))
         if self.average is not None:
             self.average.load_state_dict(_under("average", tensors))
         best = _under("best", tensors)
         self.best = {name: tensor.to(device) for name, tensor in best.items()} or None
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer", tensors).items():
-            index, key = name.split("/", 1)
-            moments.setdefault(int(index), {})[key] = tensor
-        self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
-        _lay_out_as_weights(self.optimizer)
-        self.loss_sum = tensors["loss/sum"].to(device)
+        self.optimizers.load(_under("optimizer", tensors), _plain(snapshot) or {})
+        self.losses.total = tensors["loss/sum"].to(device)
+        self.losses.parts = {name: part.to(device) for name, part in _under(PART, tensors).items()}
         self.at = Position(**snapshot.scalars["position"])
         torch.set_rng_state(tensors["generator/cpu"])
         if device.type == "cuda" and "generator/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator/cuda"], device)
 
 
-def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
-    """Moments from a file are laid out row by row; beside weights of another layout CUDA's fused AdamW refuses them."""
-    for parameter, state in optimizer.state.items():
-        for key, value in state.items():
-            if value.shape == parameter.shape and value.stride() != parameter.stride():
-                state[key] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-
-
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix + "/"): t for n, t in tensors.items() if n.startswith(prefix + "/")}
+
+
+def _plain(snapshot: Snapshot) -> dict[str, Plain] | None:
+    """What optimizers remember beside tensors; None: it is something else."""
+    found = snapshot.scalars.get("optimizer", {})
+    fits = isinstance(found, dict) and all(isinstance(value, Plain) for value in found.values())
+    return found if fits else None
 
 
 def finite(tensor: Tensor) -> bool:
@@ -242,56 +201,3 @@ def _starts(generator: Tensor) -> bool:
     except (RuntimeError, TypeError):
         return False
     return True
-
-
-@dataclass
-class _Epoch:
-    """What a position's history has of an epoch, and the report shows."""
-
-    __pydantic_config__ = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
-
-    phase: Literal["search", "refit"]
-    epoch: PositiveInt
-    step: NonNegativeInt
-    seconds: float
-    loss: float
-    validation: dict[str, float] = field(default_factory=dict)
-
-
-def _is_position(given: Any) -> bool:
-    """Whether these are the fields of a Position, each of its kind: another version's may mean other things."""
-    try:
-        # As JSON: strictly, pydantic takes no dict for a dataclass.
-        position = TypeAdapter(Position).validate_json(json.dumps(given))
-        TypeAdapter(list[_Epoch]).validate_json(json.dumps(position.history))
-        TypeAdapter(list[Entry]).validate_json(json.dumps(position.candidates))
-    except ValidationError:
-        return False
-    return isinstance(given, dict) and set(given) == {f.name for f in fields(Position)}
-
-
-def warm_start(model: nn.Module, folder: Path) -> list[str]:
-    """Copies the tensors of a published model that fit by name and shape; returns notes for the report."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        return ["Warm start: the previous model has no model.safetensors; training starts afresh."]
-    try:
-        given = load_file(path)
-    except (SafetensorError, OSError, ValueError):
-        # A program of the user's may have left anything under this name.
-        return ["Warm start: the previous model's model.safetensors is not readable; training starts afresh."]
-    # Before models had members, the network's tensors were alone, and their names without a "/".
-    if any("/" in name for name in given):
-        given = {n.removeprefix("network/"): tensor for n, tensor in given.items() if n.startswith("network/")}
-        if not given:
-            return ["Warm start: the previous model has no network; training starts afresh."]
-    own = model.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in given.items()
-        if name in own and own[name].shape == tensor.shape and finite(tensor)
-    }
-    model.load_state_dict(fitting, strict=False)
-    fresh = sorted(set(own) - set(fitting))
-    note = f"Warm start: {len(fitting)} of {len(own)} tensors were taken from the previous model"
-    return [note + (f"; fresh ones: {', '.join(fresh)}." if fresh else ".")]

@@ -35,7 +35,8 @@ from trainer_image.host import gpu_faults
 from trainer_image.host.network import interface_towards
 
 if TYPE_CHECKING:
-    from trainer_image.engine.state import Position, TrainingState
+    from trainer_image.engine.position import Position
+    from trainer_image.engine.state import TrainingState
 
 # Rank 0 may validate, save or compile for long while the helpers wait for its next command. Whoever is gone closes its
 # connections; a node that falls silent is noticed between the pods, which end their workers.
@@ -90,9 +91,9 @@ class Team:
     def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:
         """Sends a command of rank 0 to the helpers, which `receive` it."""
 
-    def any(self, happened: bool) -> bool:
-        """Whether it happened on any rank. Every rank has to call this."""
-        return happened
+    def any(self, happened: Sequence[bool]) -> list[bool]:
+        """Of each, whether it happened on any rank. Every rank has to call this, with as many."""
+        return list(happened)
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replaces each tensor by its sum over all ranks, which pass tensors of the same shapes."""
@@ -146,11 +147,11 @@ class Member(Team):
         command, equal, *numbers = message.tolist()
         return Command(COMMANDS[command], bool(equal), dict(zip(NUMBERS, numbers, strict=True)))
 
-    def any(self, happened: bool) -> bool:
-        flag = torch.tensor(int(happened))
+    def any(self, happened: Sequence[bool]) -> list[bool]:
+        flags = torch.tensor(happened, dtype=torch.uint8)
         with reaching_others():
-            dist.all_reduce(flag, dist.ReduceOp.MAX)
-        return bool(flag)
+            dist.all_reduce(flags, dist.ReduceOp.MAX)
+        return [bool(flag) for flag in flags.tolist()]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         for kind in dict.fromkeys(tensor.dtype for tensor in tensors):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from trainer_image import report
 from trainer_image.config.model_config import Config
@@ -34,7 +33,7 @@ from trainer_image.report import mistakes
 from trainer_image.report.pictures import Shots
 from trainer_image.report.verdict import verdict
 from trainer_image.tasks import plugins
-from trainer_image.tasks.base import Figures, Json, Problem, Recipe, scored, take
+from trainer_image.tasks.base import Figures, Json, Outputs, Problem, Recipe, scored, take
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
 
@@ -118,7 +117,7 @@ def _train(inputs: RunInputs) -> RunResult:
         counted, test, groups = outputs, problem.splits["test"], numbers_of(problem.test_groups)
         if before is not None and before.test.any():
             # A task that knows of them has left them out itself, and its baselines with it.
-            counted, test = outputs[before.counted], take(test, before.counted)
+            counted, test = take(outputs, before.counted), take(test, before.counted)
             groups = None if groups is None else groups[before.counted.numpy()]
         tested = first(name, scored(problem.predictor, counted, test))
         phases["test"] = time.monotonic() - at
@@ -169,7 +168,7 @@ def _train(inputs: RunInputs) -> RunResult:
 
 
 def _findings(
-    inputs: RunInputs, problem: Problem, fitted: Fitted, outputs: Tensor
+    inputs: RunInputs, problem: Problem, fitted: Fitted, outputs: Outputs
 ) -> tuple[Json, dict[int, Shots], list[tuple[Json, Shots]]]:
     """What the task shows of the test split, the pictures of its worst mistakes, and its gallery."""
     findings = problem.findings(outputs)

@@ -11,38 +11,69 @@ moves tensors, opens no checkpoint, reads no environment and takes no random num
 
 from __future__ import annotations
 
-import json
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from trainer_image.data.rows.division import RowHashes, group_numbers
 from trainer_image.data.rows.hashes import Hashes
 from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
-from trainer_image.errors import ConfigInvalid, UserCodeFailed
 from trainer_image.limits import Limits
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.stretches import Stretches
+from trainer_image.tasks.hooks import scored
+from trainer_image.tasks.recipe import Augment, Loss, Moment, NetworkSize, Recipe, adamw, cosine, matrices_decay
+from trainer_image.tasks.strictly import Labels, Share, Size, checked_params, restored
+from trainer_image.tasks.tensors import Batch, Outputs, joined, rows_in, spaced, stored, take
 
-Batch = Mapping[str, Tensor]
+# All that a task needs is found here.
+__all__ = [
+    "INTERFACE",
+    "Augment",
+    "Batch",
+    "Example",
+    "Figures",
+    "ForAnother",
+    "Json",
+    "Labels",
+    "Loss",
+    "Metric",
+    "Moment",
+    "NetworkSize",
+    "Outputs",
+    "Predictor",
+    "Problem",
+    "Recipe",
+    "RowGroups",
+    "Rows",
+    "Share",
+    "Size",
+    "Split",
+    "Task",
+    "TaskSettings",
+    "adamw",
+    "checked_params",
+    "cosine",
+    "joined",
+    "matrices_decay",
+    "restored",
+    "rows_in",
+    "scored",
+    "spaced",
+    "stored",
+    "take",
+    "told_alike",
+]
+
 Figures = dict[str, float]
 Json = dict[str, Any]
-T = TypeVar("T")
-_STRICTLY = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-# The sizes of a layer, of which the model's tensors show how large it really is; and shares, such as a dropout's.
-Size = Annotated[int, Field(ge=1, le=2**24)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Labels = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)
@@ -90,44 +121,6 @@ class TaskSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     earlier: Known | None = None
     split: Split | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a problem of this size is trained unless the configuration says otherwise.
-
-    epochs:        passes over the training split, at most
-    batch_size:    rows a step
-    learning_rate: the peak, after `warmup` (a share of all steps); falls to zero along a cosine
-    patience:      epochs without a better validation figure after which training ends
-    ema_decay:     the published weights are a moving average of the trained ones; None: the trained ones
-    refit:         train again on training and validation rows for as many epochs as validation chose
-    small:         so little work a step that threads cost more than they give
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    patience: int = 16
-    ema_decay: float | None = None
-    gradient_clip: float | None = 1.0
-    refit: bool = False
-    small: bool = False
-
-
-@dataclass(frozen=True)
-class NetworkSize:
-    """How large a network may be, for a problem that lets measured steps decide it (`Problem.sizes`).
-
-    name:   as the report says it, e.g. "small"
-    enough: passes over the training split with which this size is better than the one before it; with fewer it is not
-    """
-
-    name: str
-    recipe: Recipe
-    enough: float
 
 
 @dataclass(frozen=True)
@@ -204,12 +197,22 @@ class Predictor(ABC):
     def build_model(self) -> nn.Module:
         """The network with fresh weights, on the CPU, drawn from torch's default generator."""
 
-    @abstractmethod
-    def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
-        """What is predicted for each row: float32 (rows, ...), e.g. probabilities or values in the target's unit."""
+    def pretrained(self) -> Mapping[str, Path]:
+        """Modules of the network that `build_model` gives weights of a file of the image: name ("encoder") → the file.
+
+        What is frozen there (`requires_grad` False) is stored neither in checkpoints nor with the model, which names
+        the file and its hash instead: `predict` needs the same file. Where weights are trained further, `Problem.begin`
+        is the place to read them, and nobody needs the file later.
+        """
+        return {}
 
     @abstractmethod
-    def score(self, outputs: Tensor, batch: Batch) -> Figures:
+    def outputs(self, model: nn.Module, batch: Batch) -> Outputs:
+        """What is predicted for each row: float32 (rows, ...), e.g. probabilities or values in the target's unit; or a
+        dict of such tensors, and of whole numbers. All hooks that take outputs take them as they are given here."""
+
+    @abstractmethod
+    def score(self, outputs: Any, batch: Batch) -> Figures:
         """The figures of `outputs` (all rows of a split, on the CPU) against the labels in `batch`."""
 
     @abstractmethod
@@ -235,11 +238,14 @@ class Predictor(ABC):
         """
         raise ValueError(f"models of this task have no candidate '{name}'")
 
-    def blend(self, outputs: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    def blend(self, outputs: Sequence[Any], weights: Sequence[float]) -> Outputs:
         """One prediction of several models' outputs for the same rows; the weights are positive and add up to 1.
 
-        The weighted mean, which is right for probabilities and values; outputs of another kind need their own.
+        The weighted mean, which is right for probabilities and values; outputs of another kind need their own. Raises
+        NotImplementedError, as for a dict of outputs here, where models cannot be blended: the best is published alone.
         """
+        if not isinstance(outputs[0], Tensor):
+            raise NotImplementedError
         return sum((weight * each for weight, each in zip(weights, outputs, strict=True)), torch.zeros(()))
 
     def mixture(self, models: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module | None:
@@ -274,6 +280,7 @@ class Problem(ABC):
     hashes: of the content of each row of the test split, and of all that the others hold, by which later runs know what
         was trained on; None: of the rows' tensors
     left_out: rows of the test split that are none, because `TaskSettings.earlier` was trained on them
+    moment: set before each call of `loss`: when in the fit it is
     """
 
     description: str
@@ -287,10 +294,12 @@ class Problem(ABC):
     test_groups: RowGroups | None = None
     hashes: RowHashes | None = None
     left_out: int = 0
+    moment: Moment = Moment()
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean loss of a training batch, a scalar; augmentation happens here, on the batch's device."""
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor | Loss:
+        """Mean loss of a training batch, a scalar, or `Loss` with its parts. What is random on the batch's device, such
+        as dropout and augmentation there, happens here."""
 
     @abstractmethod
     def model_description(self) -> Json:
@@ -301,7 +310,7 @@ class Problem(ABC):
         """Test figures of "trivial" and "linear", fitted on the named splits."""
 
     @abstractmethod
-    def findings(self, outputs: Tensor) -> Json:
+    def findings(self, outputs: Any) -> Json:
         """What the report shows beside the test figures: {"kind": "classification" | "regression", ...}.
 
         Any other kind is shown as the tables that its JSON makes. A list "worst" of {"row": position in the test
@@ -325,7 +334,7 @@ class Problem(ABC):
         """Sets `recipe` and `predictor` to the size of this name; called before a network is built, several times."""
         raise ValueError(f"there is no size '{name}'")
 
-    def calibrate(self, outputs: Tensor) -> Calibration:
+    def calibrate(self, outputs: Any) -> Calibration:
         """What these outputs for the rows of the validation split show about probabilities and answers; none here:
         outputs may be anything."""
         return UNCALIBRATED
@@ -371,6 +380,29 @@ class Problem(ABC):
         """AdamW's groups: matrices decay, biases, scales and norms do not. `lr_factor` multiplies the learning rate."""
         return matrices_decay(model.parameters(), weight_decay)
 
+    def optimizers(self, model: nn.Module, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
+        """What steps on the gradients of each batch's loss, made anew for each fit: AdamW on `parameter_groups` here.
+
+        recipe: the problem's, with what the configuration says in its place. A group's `lr` is its peak, which
+        `schedule` multiplies. A parameter that a step's loss did not reach is left as it is: several optimizers take
+        turns where `loss` goes by `moment.step`. A step takes no closure.
+        """
+        return [adamw(self.parameter_groups(model, recipe.weight_decay), recipe.learning_rate)]
+
+    def schedule(self, moment: Moment, recipe: Recipe) -> float:
+        """The factor of every learning rate at this moment: linear warm-up, then a cosine to zero, here."""
+        return cosine(moment.done, recipe.warmup)
+
+    def augmentation(self) -> Augment | None:
+        """What makes a batch to train on of rows of the training split, on the CPU, in threads beside the training.
+        None: rows are trained on as they are. Asked for at the beginning of each fit.
+
+        It is called as (batch, generator) → batch: what is random is drawn from that generator alone, whose seed
+        follows from `train.seed`, epoch and batch, so that a resumed training sees the same, however many threads there
+        are. Tensors may change and come or go; each still has as many rows. The split is never changed.
+        """
+        return None
+
 
 # Raised when a task may use what an earlier trainer does not have, so that one says so; what was written for the oldest
 # still works as it is.
@@ -402,126 +434,8 @@ class Task(ABC):
         """The inverse of `Problem.model_description`."""
 
 
-def matrices_decay(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[Json]:
-    """Two of AdamW's groups, of these parameters: matrices with weight decay, and the others without."""
-    trained = [p for p in parameters if p.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def checked_params(kind: type[T], given: Mapping[str, Any]) -> T:
-    """`custom.params` as this dataclass: its fields' types, bounds (`Annotated[int, Field(ge=1)]`) and defaults.
-
-    Raises ConfigInvalid, which names the parameter, for one that is unknown, missing or of another kind, and for what
-    `__post_init__` raises as ValueError.
-    """
-    try:
-        return _strictly(kind, dict(given))
-    except ValidationError as error:
-        *_, last = error.errors()
-        name = ".".join(map(str, ("custom", "params", *last["loc"][1:])))
-        if last["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ConfigInvalid(
-                f"Invalid configuration: {name}: unknown; known are {', '.join(kind.__dataclass_fields__)}"  # type: ignore[attr-defined]
-            ) from None
-        said = last["msg"].removeprefix("Value error, ").rstrip(".")
-        held = "" if last["type"] in ("missing", "missing_argument", "value_error") else f"; it is {last['input']!r}"
-        raise ConfigInvalid(f"Invalid configuration: {name}: {said[:1].lower()}{said[1:]}{held}") from None
-
-
-def restored(kind: type[T], value: Any) -> T:
-    """The dataclass, and those within it, of which `asdict` made this JSON; or another type, `tuple[str, ...]` say.
-
-    Raises ValueError for any other JSON: it is a stranger's. What the fields are annotated with is checked (bounds that
-    no tensor of the model shows: `Annotated[int, Field(ge=1, le=64)]`), and what `__post_init__` raises is told.
-    """
-    try:
-        return _strictly(kind, value)
-    except ValidationError as error:
-        *_, last = error.errors()
-        place = ".".join(map(str, last["loc"][1:]))
-        raise ValueError(f"{kind.__name__}: {last['msg'].lower()}" + (f" '{place}'" if place else "")) from None
-
-
-def _strictly(kind: type[T], value: Any) -> T:
-    """Raises pydantic's ValidationError, whose places begin with the 0 of a tuple around the value."""
-    # In a tuple, because pydantic takes no configuration beside a dataclass itself; as JSON, because strictly it takes
-    # no list for a tuple otherwise.
-    [made] = TypeAdapter(tuple[kind], config=_STRICTLY).validate_json(json.dumps([value]))  # type: ignore[valid-type]
-    return cast("T", made)
-
-
-def scored(predictor: Predictor, outputs: Tensor, batch: Batch, chooses: Metric | None = None) -> Figures:
-    """`predictor.score`, as numbers: a plug-in's may be tensors of one value.
-
-    chooses: the figure that weights are chosen by, which must not be NaN: nothing would ever be better than it.
-    Raises UserCodeFailed for what is no figure.
-    """
-    figures = predictor.score(outputs, batch)
-    said = f"{type(predictor).__module__}:{type(predictor).__qualname__}.score returned"
-    if not isinstance(figures, Mapping):
-        raise UserCodeFailed(f"{said} {_kind(figures)}; a dict of names and numbers is expected")
-    numbers: Figures = {}
-    for name, value in figures.items():
-        try:
-            numbers[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise UserCodeFailed(f"{said} {_kind(value)} as '{name}'; a figure is one number, or left out") from None
-    if chooses and math.isnan(numbers.get(chooses.name, 0.0)):
-        raise UserCodeFailed(
-            f"{said} NaN as '{chooses.name}', by which weights are chosen, for {rows_in(batch)} rows whose outputs are "
-            "all numbers; a figure that has no meaning for these rows is left out"
-        )
-    return numbers
-
-
-def _kind(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    return f"{type(value).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
-
-
 def told_alike(hashes: RowHashes, content: Sequence[str]) -> Hashes:
     """The hashes of the test rows, where an earlier run told its rows by the same. Raises ValueError."""
     if hashes.content != tuple(content):
         raise ValueError("its run told rows by something else")
     return hashes.of["test"]
-
-
-def rows_in(batch: Batch) -> int:
-    """The number of rows of a batch or split."""
-    return len(next(iter(batch.values())))
-
-
-def stored(batch: Batch) -> list[Tensor]:
-    """Every tensor that a batch or split keeps."""
-    return batch.stored if isinstance(batch, Stretches) else list(batch.values())
-
-
-def take(batch: Batch, index: Tensor | slice) -> dict[str, Tensor]:
-    """The rows at `index`, a slice or an int64 tensor on the batch's device."""
-    if isinstance(batch, Stretches):
-        return batch.take(index)
-    if isinstance(index, slice):
-        return {name: tensor[index] for name, tensor in batch.items()}
-    return {name: tensor.index_select(0, index) for name, tensor in batch.items()}
-
-
-def spaced(splits: Mapping[str, Batch], names: Sequence[str], most: int) -> dict[str, Tensor]:
-    """At most this many rows of the named splits, evenly spaced: for what need not see all of them."""
-    counts = [rows_in(splits[name]) for name in names]
-    chosen = torch.linspace(0, sum(counts) - 1, min(sum(counts), most), dtype=torch.float64).long()
-    parts, first = [], 0
-    for name, count in zip(names, counts, strict=True):
-        inside = chosen[(chosen >= first) & (chosen < first + count)] - first
-        parts.append(take(splits[name], inside))
-        first += count
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-
-def joined(first: Batch, second: Batch) -> Batch:
-    """The rows of both."""
-    if isinstance(first, Stretches) and isinstance(second, Stretches):
-        return first.joined(second)
-    return {name: torch.cat([tensor, second[name]]) for name, tensor in first.items()}

@@ -48,8 +48,9 @@ class Calibration:
             raise ValueError(f"Calibration: {len(self.offsets)} offsets for {classes} classes")
         return self
 
-    def apply(self, probabilities: Tensor) -> Tensor:
-        """Scaled probabilities, (rows, classes), of each row by itself; the very same ones where there is no scale."""
+    def apply(self, probabilities: Any) -> Any:
+        """Scaled probabilities, (rows, classes), of each row by itself; the very same ones, or outputs of another kind,
+        where there is no scale."""
         if self.temperature == 1:
             return probabilities
         logs = probabilities.double().clamp_min(LEAST).log() / self.temperature

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer_image.tasks.base import Batch, Figures, Json, Metric, rows_in, take
+from trainer_image.tasks.base import Batch, Figures, Json, Metric, Outputs, rows_in, take
 
 # Of more rows evenly spaced ones are predicted again and again.
 MOST_ROWS, FEWEST_ROWS = 2000, 100
@@ -26,8 +26,8 @@ Places = Mapping[str, Mapping[str, Sequence[int]]]
 
 
 def measured(
-    outputs: Callable[[Batch], Tensor],
-    score: Callable[[Tensor, Batch], Figures],
+    outputs: Callable[[Batch], Outputs],
+    score: Callable[[Outputs, Batch], Figures],
     rows: Batch,
     places: Places,
     metric: Metric,

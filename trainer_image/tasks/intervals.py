@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer_image.tasks.base import Batch, Figures
+from trainer_image.tasks.base import Batch, Figures, Outputs, rows_in, take
+from trainer_image.tasks.tensors import each
 
 log = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ class _Drawn(Mapping[str, Tensor]):
 
 
 def bootstrap(
-    score: Callable[[Tensor, Batch], Figures],
-    outputs: Tensor,
+    score: Callable[[Outputs, Batch], Figures],
+    outputs: Outputs,
     batch: Batch,
     point: Figures,
     *,
@@ -140,12 +141,12 @@ def bootstrap(
 
     A figure that cannot be computed in every tenth resample, e.g. because a class is missing there, has no interval.
     """
-    rows = len(outputs)
+    rows = rows_in(outputs)
     members = None if groups is None else _members(groups)
     units = rows if members is None else len(members)
     if units < 2:
         return {}, 0
-    width = max(1, outputs[0].numel())
+    width = max(1, sum(tensor[0].numel() for tensor in each(outputs)))
     size = min(rows, MOST_ROWS, max(FEWEST_ROWS, MOST_OUTPUTS // width))
     if members is not None:
         size = min(units, max(FEWEST_GROUPS, size * units // rows))
@@ -160,7 +161,7 @@ def bootstrap(
         chosen = random.integers(0, units, size)
         index = torch.from_numpy(chosen if members is None else np.concatenate([members[unit] for unit in chosen]))
         try:
-            figures = score(outputs.index_select(0, index), _Drawn(batch, index))
+            figures = score(take(outputs, index), _Drawn(batch, index))
         except Exception as error:  # a plug-in's score that expects all rows: no interval, and no reason to fail
             log.info("No bootstrap intervals: score raised %s on a resample", type(error).__name__)
             return {}, 0

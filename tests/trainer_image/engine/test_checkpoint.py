@@ -161,9 +161,9 @@ def test_a_checkpoint_of_another_network_is_passed_over(tmp_path: Path) -> None:
 def trained_state() -> TrainingState:
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)
-    state = TrainingState(model, torch.optim.AdamW(model.parameters()), average=True)
+    state = TrainingState(model, lambda network: [torch.optim.AdamW(network.parameters())], average=True)
     model(torch.ones(4, 3)).sum().backward()
-    state.optimizer.step()
+    state.optimizers.step(1.0)
     state.at.step = state.at.phase_step = state.at.micro_batch = 1
     state.at.best = 0.5
     state.at.history.append(EPOCH)

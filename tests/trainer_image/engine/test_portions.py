@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer_image.engine import step
-from trainer_image.engine.step import evaluate
+from trainer_image.engine import evaluation
+from trainer_image.engine.evaluation import evaluate
 
 CPU = torch.device("cpu")
 
@@ -37,12 +37,12 @@ def portions(predictor: Any, rows: int) -> list[int]:
 def test_rows_that_make_large_tensors_are_evaluated_fewer_at_a_time(
     width: int, rows: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(step, "EVALUATION_BYTES", 4 * 1024**2)
+    monkeypatch.setattr(evaluation, "EVALUATION_BYTES", 4 * 1024**2)
     assert portions(Wide(width), rows) == expected
 
 
 def test_a_portion_is_no_other_for_fewer_rows_of_the_same_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(step, "EVALUATION_BYTES", 4 * 1024**2)
+    monkeypatch.setattr(evaluation, "EVALUATION_BYTES", 4 * 1024**2)
     assert portions(Wide(3000), 300)[0] == portions(Wide(3000), 3000)[0] == 256
     assert portions(Wide(3000), 1) == []
 

@@ -237,8 +237,9 @@ class OneOfTwo(Team):
         self.out_of_memory = list(out_of_memory)
         self.adds = adds
 
-    def any(self, happened: bool) -> bool:
-        return happened or (self.out_of_memory.pop(0) if self.out_of_memory else False)
+    def any(self, happened: Sequence[bool]) -> list[bool]:
+        failed, *reached = happened
+        return [failed or (self.out_of_memory.pop(0) if self.out_of_memory else False), *reached]
 
     def add(self, tensors: Sequence[Tensor]) -> None:
         for tensor in tensors:

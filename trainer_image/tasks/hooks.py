@@ -1,0 +1,102 @@
+"""What a task's hooks return, looked at before it is used: a plug-in's mistake is one sentence that names the hook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from trainer_image.errors import UserCodeFailed
+from trainer_image.tasks.recipe import Loss, Moment, Recipe
+from trainer_image.tasks.tensors import Batch, Outputs, rows_in
+
+if TYPE_CHECKING:
+    from trainer_image.tasks.base import Figures, Metric, Predictor, Problem
+
+
+def outputs_of(predictor: Predictor, model: nn.Module, batch: Batch) -> Outputs:
+    """`predictor.outputs`. Raises UserCodeFailed for anything but a tensor, or several by name, of the batch's rows."""
+    found, rows = predictor.outputs(model, batch), rows_in(batch)
+    if isinstance(found, Mapping) and not found:
+        raise _failed(predictor, "outputs", "an empty dict; at least one tensor is expected")
+    for name, tensor in found.items() if isinstance(found, Mapping) else [("", found)]:
+        if not isinstance(tensor, Tensor) or not tensor.ndim or len(tensor) != rows:
+            at = f" as '{name}'" if name else ""
+            raise _failed(predictor, "outputs", f"{_kind(tensor)}{at}; a tensor of {rows} rows is expected")
+    return found
+
+
+def loss_of(problem: Problem, model: nn.Module, batch: Batch, moment: Moment) -> Loss:
+    """`problem.loss` at this moment. Raises UserCodeFailed for what is no scalar tensor with a gradient."""
+    problem.moment = moment
+    found = problem.loss(model, batch)
+    loss = found if isinstance(found, Loss) else Loss(found, {})
+    if not isinstance(loss.total, Tensor) or loss.total.ndim or not loss.total.requires_grad:
+        raise _failed(problem, "loss", f"{_kind(loss.total)}; a tensor of one number with a gradient is expected")
+    for name, part in loss.parts.items():
+        if part.numel() != 1 if isinstance(part, Tensor) else not isinstance(part, float | int):
+            raise _failed(problem, "loss", f"{_kind(part)} as the part '{name}'; one number is expected")
+    return loss
+
+
+def optimizers_of(problem: Problem, model: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """`problem.optimizers`, at least one. Raises UserCodeFailed."""
+    found = problem.optimizers(model, recipe)
+    if isinstance(found, torch.optim.Optimizer) or not isinstance(found, Sequence):
+        raise _failed(problem, "optimizers", f"{_kind(found)}; a list of torch's optimizers is expected")
+    for each in found:
+        if not isinstance(each, torch.optim.Optimizer):
+            raise _failed(problem, "optimizers", f"a list with {_kind(each)}; torch's optimizers are expected")
+    if not found:
+        raise _failed(problem, "optimizers", "none; at least one is needed")
+    return list(found)
+
+
+def rate_of(problem: Problem, moment: Moment, recipe: Recipe) -> float:
+    """`problem.schedule`. Raises UserCodeFailed for anything but a number from 0 on."""
+    found = problem.schedule(moment, recipe)
+    if not isinstance(found, float | int) or not math.isfinite(found) or found < 0:
+        raise _failed(problem, "schedule", f"{found!r}; a factor of the learning rate from 0 on is expected")
+    return float(found)
+
+
+def _failed(of: object, hook: str, what: str) -> UserCodeFailed:
+    return UserCodeFailed(f"{_named(of, hook)} returned {what}")
+
+
+def _named(of: object, hook: str) -> str:
+    return f"{type(of).__module__}:{type(of).__qualname__}.{hook}"
+
+
+def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric | None = None) -> Figures:
+    """`predictor.score`, as numbers: a plug-in's may be tensors of one value.
+
+    chooses: the figure that weights are chosen by, which must not be NaN: nothing would ever be better than it.
+    Raises UserCodeFailed for what is no figure.
+    """
+    figures = predictor.score(outputs, batch)
+    if not isinstance(figures, Mapping):
+        raise _failed(predictor, "score", f"{_kind(figures)}; a dict of names and numbers is expected")
+    numbers: Figures = {}
+    for name, value in figures.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            told = f"{_kind(value)} as '{name}'; a figure is one number, or left out"
+            raise _failed(predictor, "score", told) from None
+    if chooses and math.isnan(numbers.get(chooses.name, 0.0)):
+        raise _failed(
+            predictor,
+            "score",
+            f"NaN as '{chooses.name}', by which weights are chosen, for {rows_in(batch)} rows whose outputs are "
+            "all numbers; a figure that has no meaning for these rows is left out",
+        )
+    return numbers
+
+
+def _kind(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__}{f' of shape {tuple(shape)}' if shape else ''}"
