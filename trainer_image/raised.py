@@ -100,7 +100,10 @@ def _short(text: str) -> str:
 
 def of(error: BaseException, links: int = MOST_LINKS) -> Raised:
     """What an exception says; where its message holds the traceback of another process (a data loader's), that one."""
-    message = str(error)
+    try:
+        message = str(error)
+    except Exception:
+        message = "<exception str() failed>"  # as Python prints it
     if (other := read(message.splitlines())) is not None:
         return other
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -129,6 +132,8 @@ _REST = re.compile(r"\s*(?:[|]|[+]-+$)")
 _CAUSE = "The above exception was the direct cause of the following exception:"
 _CONTEXT = "During handling of the above exception, another exception occurred:"
 _NOT_PYTHONS_END = ("Exception ignored in", "Exception ignored while")
+# Pydantic's and Keras', which say what is wrong in the lines after this one.
+_ANNOUNCED = re.compile(r"\d validation errors? for \S+\s*$|Exception encountered when calling ")
 _SYNTAX = re.compile(r"(?:Syntax|Indentation|Tab)Error: ")
 # As the library rich draws it.
 _BOX = re.compile(r"╭.{0,200}Traceback \(most recent call last\)")
@@ -229,11 +234,22 @@ def _traceback(lines: Sequence[str], at: int, indent: int) -> tuple[int, Raised]
 
 
 def _message(lines: Sequence[str], number: int) -> tuple[str, int]:
-    """What was raised: its line, and those after it where this one announces them. And the line after them."""
-    said = [_bare(lines[number])]
-    while said[-1].rstrip().endswith(":") and len(said) < 3 and number + len(said) < len(lines):
-        said.append(_bare(lines[number + len(said)]))
-    return _short(" ".join(line for line in said if not re.fullmatch(r"[=\-\s]*", line))), number + len(said)
+    """What was raised: its line, and those after it where this one announces them. And the line after all of them."""
+    said, end = [_bare(lines[number])], number + 1
+    while end < len(lines) and len(said) < 3 and (said[-1].rstrip().endswith(":") or _ANNOUNCED.search(said[0])):
+        if _HEADER.match(_bare(lines[end])):  # another process's traceback is the message: it is read for itself
+            break
+        said.append(_bare(lines[end]))
+        end += 1
+    # What is indented belongs to the message, too: the tensors of a state_dict that do not fit, dozens of them.
+    while (
+        end < len(lines)
+        and lines[end][:1] in (" ", "\t")
+        and not _GUTTER.match(lines[end])
+        and not _HEADER.match(lines[end])
+    ):
+        end += 1
+    return _short(" ".join(line for line in said if not re.fullmatch(r"[=\-\s]*", line))), end
 
 
 def _parts(lines: Sequence[str], at: int) -> tuple[list[Raised], int]:

@@ -55,6 +55,27 @@ PRINTED: dict[str, tuple[str, str | None]] = {
         f"Original {HEAD}{LIBRARY}{LOAD}KeyError: 'label'\n",
         "KeyError: 'label' (data.py, line 3, in load)",
     ),
+    "of a process that torch.multiprocessing has spawned": (
+        f"{HEAD}{MAIN}{LIBRARY}torch.multiprocessing.spawn.ProcessRaisedException: \n"
+        f"-- Process 1 terminated with the following error:\n{HEAD}{LIBRARY}{LOAD}KeyError: 'label'\n",
+        "KeyError: 'label' (data.py, line 3, in load)",
+    ),
+    "with another traceback for its message": (
+        f"{HEAD}{MAIN}RuntimeError: worker failed:\n{HEAD}{LOAD}KeyError: 'label'\n",
+        "KeyError: 'label' (data.py, line 3, in load)",
+    ),
+    "of Pydantic": (
+        f"{HEAD}{MAIN}pydantic_core._pydantic_core.ValidationError: 1 validation error for Config\nlr\n"
+        "  Input should be a valid number [type=float_parsing]\n    For further information visit …\n",
+        "pydantic_core._pydantic_core.ValidationError: 1 validation error for Config lr Input should be a valid number"
+        " [type=float_parsing] (train.py, line 9)",
+    ),
+    "with more lines than are looked back": (
+        f"{HEAD}{MAIN}RuntimeError: Error(s) in loading state_dict for Net:\n"
+        + "\tsize mismatch for w: (2, 2) and (3, 3).\n" * 60,
+        "RuntimeError: Error(s) in loading state_dict for Net: size mismatch for w: (2, 2) and (3, 3)."
+        " (train.py, line 9)",
+    ),
     "of a child": (
         f"{HEAD}{LOAD}KeyError: 'x'\n{HEAD}{MAIN}{STANDARD}subprocess.CalledProcessError: Command 'x' returned 1.\n",
         "KeyError: 'x' (data.py, line 3, in load)",
@@ -187,6 +208,9 @@ AT_HAND = {
         "KeyError: 1 (data.py, line 3, in load)"
     ),
     "def run(): compile('def f(:', 'x.py', 'exec')": ("SyntaxError: invalid syntax (x.py, line 1)"),
+    "class Bad(Exception): __str__ = lambda self: {}[1]\ndef run(): raise Bad": (
+        "Bad: <exception str() failed> (task.py, line 2, in run)"
+    ),
     "def run(): import nowhere_x": (
         "ModuleNotFoundError: No module named 'nowhere_x' (task.py, line 1, in run): no package of the image has the"
         " module nowhere_x"

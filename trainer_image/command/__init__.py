@@ -102,7 +102,8 @@ class _Run:
             "DATASET_DIR,": inputs.data.absolute(),
         }
         self._elsewhere = Elsewhere(places, (inputs.run_id, inputs.run_key), self._work / "config.yaml")
-        program = Program(arguments.filled(argv, given | nodes.alone(inputs)), environment(given))
+        secret = hidden.taken_out(argv, inputs.shown["command"]["argv"])
+        program = Program(arguments.filled(argv, given | nodes.alone(inputs)), environment(given), secret=secret)
         usage = Usage(program.pid)
         # A program that keeps to the time has that of a stop besides, to write its model.
         latest = self._began + left + inputs.grace_seconds / 2 if ends.budgeted(inputs) else None
@@ -123,13 +124,15 @@ class _Run:
             )
         if code != 0:
             why = last_words.why(program.lines(), self._work / "error.json", nodes.LOST)
-            why = hidden.text(why, hidden.taken_out(argv, inputs.shown["command"]["argv"]))
+            why = hidden.text(why, secret)
             error = ends.failure(argv, code, why, progress.step)
             starved = None if code in ends.MEANT else memory.out_of_memory(error, kills_before)
             echo = nodes.echo(error, program.lines()) if inputs.place and code not in ends.MEANT else None
             raise starved or echo or error
         if self._first and is_empty(inputs.output):
-            raise UserCodeFailed(output.nothing_left(self._elsewhere.found()))
+            # Some programs print what went wrong and end with 0 all the same.
+            said = output.nothing_left(self._elsewhere.found())
+            raise UserCodeFailed(f"{said}{hidden.text(last_words.swallowed(program.lines()), secret)}")
         self._notes += filter(None, [program.left_out()])
         return (
             replace(inputs, notes=(*inputs.notes, *self._notes)),

@@ -51,7 +51,8 @@ def failure(argv: Sequence[str], code: int, why: str, step: int) -> TrainerError
     said = f": {why}" if why else "; it printed nothing"
     program = f"The program {shown(argv)}"
     if code < 0:
-        return UserCodeKilled(f"{program} was killed by signal {-code}{said}", step=step)
+        how = f"signal {-code} ({signal.strsignal(-code) or 'of an unknown kind'})"
+        return UserCodeKilled(f"{program} was killed by {how}{said}", step=step)
     if code in MEANT:
         return MEANT[code](f"{program} ended with exit code {code} ({MEANT[code].code}){said}", step=step)
     kind = UserCodeFailed if code <= 127 else UserCodeKilled

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 
 from trainer_image import raised
@@ -25,10 +26,16 @@ RANK = re.compile(r"\[(?:rank|default)(\d{1,6})\]:\s?")
 _TRACE = re.compile(
     r"\s+at \S|\s+\.{3} \d{1,9} more|\s*$|\s*[~^]+$|goroutine \d|\t|\s+\[\d{1,9}\] |Stacktrace:|note: run with"
     r"|exit status|Calls: |Execution halted|Node\.js v|\w{0,8}make(?:\[\d{1,9}\])?: |Exception ignored|main\.main\(\)"
+    r"|Stack trace:|stack traceback:|Backtrace:|#\d{1,9}\s|\s+thrown in |frame #\d"
+    r"|Exception raised from .{1,400}first\):|Aborted(?: \(core dumped\))?$|in expression starting at |\s+@ \S"
+    r"|\s+\u2586$|\s{1,8}\d{1,9}\. [\u2502\u2514\u251c\s]|\s{1,8}\d{0,9} [|] "
 )
 _BEGINS = re.compile(
     r"Exception in thread |Caused by: |panic: |ERROR: |thread '.{0,100}' panicked|[A-Z]\w{0,60}Error: "
+    r"|PHP Fatal error: |Error in [^:]{1,200}:\s*$|Unhandled exception|\S{1,200}:\d{1,9}: (?:fatal )?error: "
 )
+# How many lines before the last one of interest such a line is looked for.
+_BEFORE = 8
 
 
 def why(lines: Sequence[str], error_file: Path, echo: re.Pattern[str]) -> str:
@@ -45,6 +52,12 @@ def why(lines: Sequence[str], error_file: Path, echo: re.Pattern[str]) -> str:
         if found is None:
             return " / ".join(last_lines(told or lines))
     return raised.sentence(found, raised.last_of_a_program)
+
+
+def swallowed(lines: Sequence[str]) -> str:
+    """What a program that ended well printed of an exception last, as the end of a sentence; empty where it did not."""
+    found = raised.read(by_ranks(lines)[0])
+    return "" if found is None else f"; the last that it printed is {raised.sentence(found, raised.last_of_a_program)}"
 
 
 def _recorded(path: Path) -> Raised | None:
@@ -74,12 +87,13 @@ def last_lines(lines: Sequence[str]) -> list[str]:
     end = len(lines)
     while end and _TRACE.match(lines[end - 1]):
         end -= 1
-    begin = next((n for n in range(end - 1, max(-1, end - 1 - MOST_LINES), -1) if _BEGINS.match(lines[n])), None)
+    begin = next((n for n in range(end - 1, max(-1, end - 1 - _BEFORE), -1) if _BEGINS.match(lines[n])), None)
     if begin is None:
         # What `make` says of a recipe that printed nothing is all there is.
         shown = [line for line in lines[: end or len(lines)] if line.strip() and not re.match(r"\s*[~^]+$", line)]
         return [_short(line) for line in shown[-MOST_LINES:]]
-    return [_short(line) for line in lines[begin:end]]
+    told = takewhile(lambda line: not _TRACE.match(line), lines[begin:end])
+    return [_short(line) for line in islice(told, MOST_LINES)]
 
 
 def _short(line: str) -> str:

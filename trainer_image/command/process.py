@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 
 from trainer_image.errors import UserCodeKilled
-from trainer_image.host import child_environment, keeper
+from trainer_image.host import child_environment, hidden, keeper
 from trainer_image.units import format_bytes
 from training_common.text import plain
 
@@ -46,10 +46,16 @@ class Program:
     """A running program with a keeper between it and this process: see keeper.py. Its output becomes lines of the log.
 
     Made and closed in the main thread: Linux ties the keeper's life to the thread that started it.
-    log_bytes: see LOG_BYTES
+    log_bytes: see LOG_BYTES; secret: what of its arguments none may see, whatever it prints of them
     """
 
-    def __init__(self, argv: Sequence[str], environment: Mapping[str, str], log_bytes: int = LOG_BYTES) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        log_bytes: int = LOG_BYTES,
+        secret: Sequence[str] = (),
+    ) -> None:
         self._status, status = os.pipe()
         script = [sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), str(status)]
         try:
@@ -69,6 +75,7 @@ class Program:
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
         self._news: deque[tuple[str, bool]] = deque(maxlen=NEWS)
         self._log = _Log(log_bytes)
+        self._secret = tuple(secret)
         self._reader = threading.Thread(target=self._read, name="program", daemon=True)
         self._reader.start()
 
@@ -134,7 +141,7 @@ class Program:
             while ending not in "\r\n" and (rest := text.readline(LINE_CHARACTERS)):
                 ending, beyond = rest[-1], beyond + len(rest.rstrip("\r\n"))
             overwritten = ending == "\r"
-            clean = plain_line(line).rstrip()
+            clean = plain_line(hidden.text(line, self._secret) if self._secret else line).rstrip()
             if beyond:
                 clean += f"… ({beyond} more characters)"
             self._log.line(clean, overwritten=overwritten)

@@ -150,7 +150,7 @@ class PrintedProgress:
         for text, overwritten in lines:
             if self._progress.used or time.monotonic() > latest:
                 break
-            reading = printed.read(text)
+            reading = self._course.read(text)
             if reading is not None:
                 self._course.go_on(reading)
                 self._keep(reading, passing=overwritten and reading.step != reading.steps)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from trainer_image.config.model_config import Config
 from trainer_image.config.settings import Settings
@@ -40,6 +41,10 @@ def check_command(argv: Sequence[str], allowed: str) -> None:
                 " allowed here (ALLOW_COMMAND)"
             )
     if shutil.which(argv[0]) is None:
-        raise ConfigInvalid(
-            f"Invalid configuration: command.argv.0: there is no program {printable(argv[0])} in this image"
-        )
+        why = f"there is no program {printable(argv[0])} in this image"
+        if Path(argv[0]).is_file() and "\0" not in argv[0]:
+            why = (
+                f"{printable(argv[0])} may not be executed: make it executable (chmod +x), or name what runs it, as in"
+                f" [sh, {printable(argv[0])}]"
+            )
+        raise ConfigInvalid(f"Invalid configuration: command.argv.0: {why}")

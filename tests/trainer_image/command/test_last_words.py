@@ -51,6 +51,39 @@ LAST: dict[str, tuple[str, str]] = {
         "terminate called after throwing an instance of 'std::runtime_error'\n  what():  no rows",
         "terminate called after throwing an instance of 'std::runtime_error' /   what():  no rows",
     ),
+    "C++ with frames": (
+        "terminate called after throwing an instance of 'c10::Error'\n  what():  no file\n"
+        "Exception raised from read at ../x.cpp:3 (most recent call first):\nframe #0: c10::Error() + 0x6c\n"
+        "frame #1: <unknown function>\nAborted (core dumped)",
+        "terminate called after throwing an instance of 'c10::Error' /   what():  no file",
+    ),
+    "C": (
+        "t.c: In function 'main':\nt.c:3:5: error: 'x' undeclared\n    3 |     x = 1;\n      |     ^\n"
+        "t.c:3:5: note: each undeclared identifier\nmake: *** [Makefile:2: t] Error 1",
+        "t.c:3:5: error: 'x' undeclared",
+    ),
+    "rlang": (
+        "Error in `f()`:\n! no column price\nBacktrace:\n    \u2586\n 1. \u2514\u2500global f()\nExecution halted",
+        "Error in `f()`: / ! no column price",
+    ),
+    "Julia": (
+        "ERROR: LoadError: UndefVarError: `x` not defined\nStacktrace:\n [1] f()\n   @ Main /x/t.jl:3\n"
+        "in expression starting at /x/t.jl:5",
+        "ERROR: LoadError: UndefVarError: `x` not defined",
+    ),
+    "Lua": (
+        "lua: t.lua:1: attempt to index a nil value\nstack traceback:\n\tt.lua:1: in main chunk",
+        "lua: t.lua:1: attempt to index a nil value",
+    ),
+    "PHP": (
+        "PHP Fatal error:  Uncaught Exception: no rows in /x/t.php:3\nStack trace:\n#0 /x/t.php(5): f()\n#1 {main}\n"
+        "  thrown in /x/t.php on line 3",
+        "PHP Fatal error:  Uncaught Exception: no rows in /x/t.php:3",
+    ),
+    "java that says something at its end": (
+        "Caused by: java.io.IOException: gone\n\tat q.r(S.java:1)\n\t... 12 more\nINFO: Shutdown hook called",
+        "Caused by: java.io.IOException: gone",
+    ),
     "ranks": (
         f"[rank1]: {HEAD}\n[rank0]: {HEAD}\n[rank1]: {FRAME}\n[rank0]: {FRAME}\n[rank1]: KeyError: 'label'\n"
         "[rank0]: torch.distributed.DistBackendError: Connection closed by peer [10.0.0.8]:41022\n"

@@ -54,6 +54,28 @@ LINES: dict[str, Reading | None] = {
     "Epoch 3 | Batch 100/938 | Loss 0.31": Reading(3, None, 100, 938, {"Loss": 0.31}),
     "[rank0]: Epoch 1 loss 0.5": Reading(1, figures={"loss": 0.5}),
     "[rank1]: Epoch 1 loss 0.5": None,
+    "Epoch 3/5: loss=tensor([0.5], device='cuda:0') val_loss=nan": Reading(3, 5, figures={"loss": 0.5}),
+    "Epoch 2/5 loss: nan": Reading(2, 5),
+    "Epoch 12,000/50,000 loss 1,234.5": Reading(12000, 50000, figures={"loss": 1234.5}),
+    "Cost after iteration 100: 0.64": Reading(step=100, figures={"Cost": 0.64}),
+    "Loss at epoch 3: 0.5": Reading(3, figures={"Loss": 0.5}),
+    "Best loss 0.5 at epoch 3": Reading(figures={"Best loss": 0.5}),
+    "Train: 2 [  50/1251 (  4%)]  Loss: 6.9 (6.9)  LR: 1.0e-05": Reading(2, None, 50, 1251, {"Loss": 6.9, "LR": 1e-05}),
+    "Test:  [ 0/79]  eta: 0:00:10  loss: 0.9 (0.9)": Reading(figures={"Test loss": 0.9}),
+    "epoch 3: {'accuracy': 0.8}": Reading(3, figures={"accuracy": 0.8}),
+    "iteration      100/  500000 | lm loss: 1.012E+01 |": Reading(None, None, 100, 500000, {"lm loss": 10.12}),
+    "12:00:00.123 | INFO     | __main__:train:12 - Epoch 3/10 train_loss=0.5": Reading(
+        3, 10, figures={"train_loss": 0.5}
+    ),
+    "I1129 12:00:00.123456 140 train.py:150] epoch: 1, loss: 0.2": Reading(1, figures={"loss": 0.2}),
+    "Batches:  50%|█████     | 1.50k/3.00k [00:01<00:01, 1.5kit/s, loss=0.5]": Reading(
+        step=1500, steps=3000, figures={"loss": 0.5}, bar=True, counted_through=True
+    ),
+    "│         test_acc          │    0.9123     │": Reading(figures={"test_acc": 0.9123}),
+    "  eval_loss               =     0.3123": Reading(figures={"eval_loss": 0.3123}),
+    "|    total_timesteps | 2048     |": Reading(step=2048),
+    "Epoch 0, global step 100: 'val_loss' reached 0.3, saving model to '/x/epoch=0-step=100.ckpt'": None,
+    "[LightGBM] [Info] [binary:BoostFromScore]: pavg=0.62 -> initscore=0.5": None,
     "Downloading: 45%|████▌     | 45/100 [00:01<00:01, 40.2it/s]": None,
     "epochs: 10": None,
     "batch_size = 32": None,
@@ -117,7 +139,7 @@ def told(name: str) -> tuple[list[str], int, list[dict[str, Any]]]:
     course, said, figures = Course(), [], []
     text = (RECORDED / f"{name}.txt").read_bytes().decode()
     for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
-        reading = read(plain_line(line).rstrip())
+        reading = course.read(plain_line(line).rstrip())
         if reading is not None:
             course.go_on(reading)
             said.append(str(course))
@@ -135,6 +157,47 @@ def test_what_a_library_printed_is_read_to_its_end(name: str) -> None:
     assert [record["step"] for record in figures] == sorted(record["step"] for record in figures)
     if last.startswith("Epoch ") and " of " in last.partition(",")[0]:
         assert progress_text.parse(last) is not None, "the status page has a bar for it"
+
+
+TABLES = {
+    "epoch     train_loss  valid_loss  accuracy  time    \n0         0.71        0.61        0.70      00:05\n"
+    "1         0.51        nan         0.80      00:05": (
+        "Epoch 2, loss 0.51, valid_loss 0.61, accuracy 0.8",
+        {"train_loss": 0.51, "accuracy": 0.8},
+    ),
+    "      Iter       Train Loss   Remaining Time \n         1           0.6123            1.20s\n"
+    "         2           0.5123            1.10s": ("Step 2, Train Loss 0.5123", {"Train Loss": 0.5123}),
+    "E    #       LOSS NER  ENTS_F  SCORE \n---  ------  --------  ------  ------\n"
+    "  0     200      50.00   40.1   0.40": (
+        "Epoch 1, LOSS NER 50, SCORE 0.4, ENTS_F 40.1",
+        {"LOSS NER": 50.0, "ENTS_F": 40.1, "SCORE": 0.4},
+    ),
+    "      Epoch    GPU_mem   box_loss       Size\n"
+    "        1/3      2.31G      1.204        640: 100%|███| 8/8 [00:03<00:00]": (
+        "Epoch 1 of 3, box_loss 1.204",
+        {"box_loss": 1.204},
+    ),
+    "epoch,loss\n1,0.5": ("Epoch 1, loss 0.5", {"loss": 0.5}),
+}
+
+
+@pytest.mark.parametrize("text", TABLES)
+def test_rows_below_a_header_are_figures_of_an_epoch_or_a_step(text: str) -> None:
+    course, last = Course(), None
+    for line in text.splitlines():
+        if (reading := course.read(line)) is not None:
+            course.go_on(last := reading)
+    assert last is not None
+    assert (str(course), last.figures) == TABLES[text]
+
+
+def test_a_bar_that_counts_whole_epochs_ends_with_the_last_one() -> None:
+    course = Course()
+    for done in range(4):
+        reading = read(f"Epochs: {33 * done}%|###| {done}/3 [00:01<00:01,  1.01s/it]")
+        assert reading is not None
+        course.go_on(reading)
+    assert (str(course), course.step) == ("Epoch 3 of 3", 3)
 
 
 def test_what_a_program_prints_is_progress_until_it_writes_to_its_file(tmp_path: Path) -> None:

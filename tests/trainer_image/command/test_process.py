@@ -94,10 +94,15 @@ def test_no_shell_reads_the_arguments(tmp_path: Path) -> None:
         ("import sys; sys.exit(201)", 201, "(StorageUnavailable)"),
         ("import sys; sys.exit(203)", 203, "(GpuFault)"),
         ("import sys; sys.exit(204)", 205, "exit code 204"),
-        ("import os; os.abort()", 205, "killed by signal 6"),
+        ("import os; os.abort()", 205, "killed by signal 6 (Aborted)"),
         ("import os; os.kill(os.getpid(), 9)", 205, "killed by signal 9"),
         ("raise RuntimeError('DefaultCPUAllocator: can\\'t allocate memory')", 137, "Out of memory"),
         ("raise SystemExit(0)", 79, "left nothing in OUTPUT_DIR"),
+        (
+            "import traceback\ntry: {}[1]\nexcept KeyError: traceback.print_exc()",
+            79,
+            "; the last that it printed is KeyError: 1 (<string>, line 2)",
+        ),
     ],
 )
 def test_how_a_program_ends_decides_who_acts_and_whether_it_is_tried_again(
@@ -322,6 +327,17 @@ def test_a_program_that_floods_the_log_is_cut_and_what_was_is_said(
     assert logged[-1].startswith("program: line 4999 x"), "the last ones are there"
     assert re.fullmatch(r"49\d\d lines \([\d.]+ KiB\) that the program printed are not in the log.", program.left_out())
     assert program.lines()[-1].startswith("line 4999")
+
+
+def test_a_secret_of_its_arguments_is_in_no_line_that_it_prints(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    program = Program(
+        [PYTHON, "-c", "print('token hf_0123456789abcdef')"], environment({}), secret=["hf_0123456789abcdef"]
+    )
+    wait_until(lambda: program.wait(0.1) is not None)
+    program.close()
+    assert program.lines() == ["token [redacted]"]
+    assert "hf_0123" not in caplog.text
 
 
 def test_a_line_without_end_is_cut_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -27,7 +27,7 @@ from trainer_image.run import allowed as rules
         ([PYTHON], f"{PYTHON} train.py", f"command.argv: must begin with {PYTHON} train.py"),
         ([PYTHON, "train.py.evil"], f"{PYTHON} train.py", "command.argv: must begin with"),
         (["no-such-program"], "on", "command.argv.0: there is no program no-such-program in this image"),
-        ([__file__], "on", "command.argv.0: there is no program "),
+        ([__file__], "on", f"command.argv.0: {__file__} may not be executed: make it executable (chmod +x), or name"),
         (["pyth\non"], "on", "command.argv.0: there is no program pyth\\non in this image"),
     ],
 )
