@@ -123,10 +123,10 @@ def read(line: str) -> Reading | None:
     if other := _OTHER.match(line):
         figures = _figures(line[other.end() :], trusted=False)
         return Reading(figures={f"{other[1]} {name}": value for name, value in figures.items()}) if figures else None
-    if found := printed_tables.alone(line):
-        if found[0] == "total_timesteps":  # Stable-Baselines3's
-            return Reading(step=int(found[1]))
-        figures = _kept(dict([found])) if _MEASURE.search(found[0]) else {}
+    if alone := printed_tables.alone(line):
+        if alone[0] == "total_timesteps":  # Stable-Baselines3's
+            return Reading(step=int(alone[1]))
+        figures = _kept(dict([alone])) if _MEASURE.search(alone[0]) else {}
         return Reading(figures=figures) if figures else None
     epoch, epochs, step, steps, rest = _position(line)
     figures = _figures(rest, trusted=epoch is not None or step is not None)
