@@ -43,7 +43,7 @@ USER_TASKS = {
 }
 # The keys of `data` that mean something to each built-in task.
 DATA_KEYS = {
-    "tabular": {"target", "drop", "types", "group", "split"},
+    "tabular": {"target", "drop", "types", "group", "weight", "split"},
     "image_classification": {"target", "group"},
     "text_classification": {"target", "text", "group"},
     "language_model": {"text", "group"},
@@ -52,7 +52,7 @@ DATA_KEYS = {
 DEFAULT_TARGETS = {"image_classification": "label", "text_classification": "label"}
 # Part of every run key: raised when the same configuration starts to mean another training, or a checkpoint cannot be
 # gone on with any more.
-RUN_KEY_FORMAT, PROGRAM_KEY_FORMAT = 3, 2
+RUN_KEY_FORMAT, PROGRAM_KEY_FORMAT = 4, 2
 
 
 class ConfigProblems(ConfigInvalid):
@@ -164,6 +164,8 @@ def _of_data(task: str, data: dict[str, Any]) -> list[str]:
             f"data.group: is the target {data['group']!r}: rows with the same answer would all lie on one side of the"
             " split; name a column like a customer or a patient, or leave it out"
         )
+    if task == "tabular" and data.get("weight") and data["weight"] == data.get("target"):
+        found.append(f"data.weight: is the target {data['weight']!r}: it cannot say how much its own rows count")
     if isinstance(data.get("split"), dict):
         found += _of_split(data["split"], data)
     for key in DataConfig.model_fields if task in DATA_KEYS else ():
@@ -201,7 +203,7 @@ def identity(
 
     Left out: where the data lies (the fingerprint says what it is), how often the state is saved, what a report shows,
     whether the model is published. What came later is left out where it is not used, so that checkpoints outlive an
-    update: `command.shares`, and of a program `model.candidates` and `data.split`.
+    update: `command.shares`, and of a program `model.candidates`, `data.split` and `data.weight`.
     initial: the manifest hash of the model that a warm start begins with: another one is another training.
     code: what trains, by name, see `run.code`
     """
@@ -212,6 +214,7 @@ def identity(
     if program := config.task == "command":
         resolved["model"].pop("candidates")
         resolved["data"].pop("split")
+        resolved["data"].pop("weight")
     meant = {"format": PROGRAM_KEY_FORMAT if program else RUN_KEY_FORMAT, "config": resolved}
     return {
         "configuration": _digest(meant),

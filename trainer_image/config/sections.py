@@ -146,6 +146,9 @@ class DataConfig(Section):
     group: Column | None = Field(
         default=None, description="Rows that share this column's value stay on the same side of the split."
     )
+    weight: Column | None = Field(
+        default=None, description="How much each row counts, as numbers from 0: only their ratios matter."
+    )
     split: SplitConfig | None = Field(
         default=None, description="How rows are held out, if not by their content, where the dataset brings no test."
     )

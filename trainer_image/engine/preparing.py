@@ -45,6 +45,7 @@ def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSetting
         drop=tuple(config.data.drop),
         types=dict(config.data.types),
         group=config.data.group,
+        weight=config.data.weight,
         split=split_of(config.data.split),
         preset=config.model.preset,
         metric=config.train.metric,

@@ -274,6 +274,7 @@ def _report(
             "description": problem.description,
             "rows": {name: len(next(iter(split.values()))) for name, split in problem.splits.items()},
             "test_groups": _groups(problem),
+            "weighed_by": problem.weighed_by,
             "notes": problem.notes,
             "warnings": problem.warnings,
         },

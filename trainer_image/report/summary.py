@@ -81,7 +81,10 @@ def groups(content: Content) -> str:
 
 
 def of_groups(content: Content) -> str:
-    return f" of {groups(content)}" if groups(content) else ""
+    """How the test rows count, after their number: " of 9 groups by 'patient', weighed by 'persons'", or nothing."""
+    by = content["dataset"].get("weighed_by")
+    weighed = f", weighed by '{by}'" if by else ""
+    return (f" of {groups(content)}" if groups(content) else "") + weighed
 
 
 def data(content: Content) -> str:
@@ -136,6 +139,8 @@ def figures(content: Content) -> str:
     grouped = groups(content)
     alike = f"both count by the {grouped}, because rows of one are alike"
     counted = alike if grouped else "both take rows for independent"
+    by = content["dataset"].get("weighed_by")
+    weighed = f" All figures, and the baselines' fits, count a row as much as '{by}' says (data.weight)." if by else ""
     return section(
         "figures",
         "Test figures",
@@ -144,7 +149,7 @@ def figures(content: Content) -> str:
             ["", "this model", "95 % interval", *(words(name) for name in baselines)],
             rows,
         ),
-        paragraph(f"Intervals: Wilson's for shares of rows{bootstrap}; {counted}.{ours}", "soft small"),
+        paragraph(f"Intervals: Wilson's for shares of rows{bootstrap}; {counted}.{ours}{weighed}", "soft small"),
     )
 
 

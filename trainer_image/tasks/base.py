@@ -35,6 +35,7 @@ from trainer_image.tasks.tensors import Batch, Outputs, joined, rows_in, spaced,
 
 # All that a task needs is found here.
 __all__ = [
+    "WEIGHT",
     "INTERFACE",
     "Augment",
     "Batch",
@@ -74,6 +75,9 @@ __all__ = [
 
 Figures = dict[str, float]
 Json = dict[str, Any]
+# In the batches of a problem whose rows count differently: how much each does, float32 (rows,), 1 in the mean. It is no
+# part of a row's content.
+WEIGHT = "row_weight"
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,7 @@ class TaskSettings:
     scratch: gives a task its large arrays: in memory while they fit, in files beyond that (see `scratch`)
     params: `custom.params`, for a task of one's own to check: plain JSON values under names, nothing checked yet
     earlier: of a warm start, what the run before knew of its rows; None: there was none, or it is not known
+    weight: the column that says how much each row counts; it is no input
     """
 
     target: str | None = None
@@ -121,6 +126,7 @@ class TaskSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     earlier: Known | None = None
     split: Split | None = None
+    weight: str | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +287,7 @@ class Problem(ABC):
         was trained on; None: of the rows' tensors
     left_out: rows of the test split that are none, because `TaskSettings.earlier` was trained on them
     moment: set before each call of `loss`: when in the fit it is
+    weighed_by: the column by which rows count differently in loss and figures; None: all count alike
     """
 
     description: str
@@ -295,6 +302,7 @@ class Problem(ABC):
     hashes: RowHashes | None = None
     left_out: int = 0
     moment: Moment = Moment()
+    weighed_by: str | None = None
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor | Loss:

@@ -67,28 +67,31 @@ class Calibration:
 UNCALIBRATED = Calibration()
 
 
-def fit(probabilities: Tensor, labels: Tensor, metric: str) -> Calibration:
+def fit(probabilities: Tensor, labels: Tensor, metric: str, weights: Tensor | None = None) -> Calibration:
     """What the probabilities (rows, classes) of rows that no model was fitted on say beside their labels (rows,) int64.
 
-    metric: the figure that the answers are for
+    metric: the figure that the answers are for; weights: how much each row counts, (rows,)
     """
     p, y = probabilities.detach().cpu().double(), labels.cpu().long()
     if not len(y) or p.shape[1] < 2:
         return Calibration()
-    scaled = Calibration(_temperature(p, y))
+    w = torch.ones(len(y), dtype=torch.float64) if weights is None else weights.cpu().double()
+    # In all as much as the rows are worth (`intervals.worth_of`): unequal ones show less than as many equal ones.
+    w = w * (w.sum() / w.square().sum())
+    scaled = Calibration(_temperature(p, y, w))
     if metric not in DECIDED:
         return scaled
-    return Calibration(scaled.temperature, _offsets(scaled.apply(p), y, metric))
+    return Calibration(scaled.temperature, _offsets(scaled.apply(p), y, w, metric))
 
 
-def _temperature(p: Tensor, y: Tensor) -> float:
+def _temperature(p: Tensor, y: Tensor, w: Tensor) -> float:
     """The likeliest temperature, given the rows and what is expected of it: golden section on its logarithm."""
     logs = p.clamp_min(LEAST).log()
 
     def loss(log_temperature: float) -> float:
         scaled = torch.log_softmax(logs * float(np.exp(-log_temperature)), dim=-1)
         expected = ABOVE if log_temperature > 0 else BELOW
-        return float(-scaled[torch.arange(len(y)), y].sum()) + 0.5 * (log_temperature / expected) ** 2
+        return float(-(w * scaled[torch.arange(len(y)), y]).sum()) + 0.5 * (log_temperature / expected) ** 2
 
     low, high = float(np.log(LOWEST)), float(np.log(HIGHEST))
     golden = (5**0.5 - 1) / 2
@@ -106,13 +109,13 @@ def _temperature(p: Tensor, y: Tensor) -> float:
     return round(float(np.exp((low + high) / 2)), 4)
 
 
-def _offsets(p: Tensor, y: Tensor, metric: str) -> tuple[float, ...]:
+def _offsets(p: Tensor, y: Tensor, w: Tensor, metric: str) -> tuple[float, ...]:
     """Minus a part of the log of each class's share, the part that serves the figure best; () where none helps.
 
     Of a class with few rows the labels alone would be fitted: there what the probabilities promise counts as well.
     """
     classes = p.shape[1]
-    counts = torch.bincount(y, minlength=classes).double()
+    counts = torch.bincount(y, w, minlength=classes)
     trusted = float(counts[counts > 0].min()) / (float(counts[counts > 0].min()) + FEW_ROWS)
     labels = torch.nn.functional.one_hot(y, classes).double()
     believed = trusted * labels + (1 - trusted) * p
@@ -120,19 +123,19 @@ def _offsets(p: Tensor, y: Tensor, metric: str) -> tuple[float, ...]:
     whole = -((counts + 0.5) / (counts + 0.5).sum()).log()
     whole -= whole.min()
     logs, best, found = p.clamp_min(LEAST).log(), -1.0, 0.0
-    plain = _figure(labels, logs.argmax(-1), metric)
+    plain = _figure(labels, logs.argmax(-1), w, metric)
     for part in PARTS:
         said = (logs + part * whole).argmax(-1)
-        figure = _figure(believed, said, metric)
-        if figure > best + 1e-9 and _figure(labels, said, metric) >= plain:
+        figure = _figure(believed, said, w, metric)
+        if figure > best + 1e-9 and _figure(labels, said, w, metric) >= plain:
             best, found = figure, part
     return tuple(round(found * float(value), 4) for value in whole) if found else ()
 
 
-def _figure(true: Tensor, said: Tensor, metric: str) -> float:
+def _figure(true: Tensor, said: Tensor, w: Tensor, metric: str) -> float:
     """The figure of decisions (rows,) where the true class is known as far as `true` (rows, classes) says."""
-    decided = torch.nn.functional.one_hot(said, true.shape[1]).double()
-    hits, rows, called = (true * decided).sum(0), true.sum(0), decided.sum(0)
+    decided = torch.nn.functional.one_hot(said, true.shape[1]).double() * w[:, None]
+    hits, rows, called = (true * decided).sum(0), (true * w[:, None]).sum(0), decided.sum(0)
     if metric == "balanced_accuracy":
         return float((hits[rows > 0] / rows[rows > 0]).mean())
     seen = rows + called > 0

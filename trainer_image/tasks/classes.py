@@ -65,21 +65,32 @@ def class_table(
     return header, [[labels[c], *p] for c, p in zip(chosen, outputs.tolist(), strict=True)]
 
 
-def judge(problem: Problem, settings: TaskSettings, targets: Array, labels: Sequence[str], of: str, noun: str) -> None:
+def judge(
+    problem: Problem,
+    settings: TaskSettings,
+    targets: Array,
+    labels: Sequence[str],
+    of: str,
+    noun: str,
+    weights: Array | None = None,
+) -> None:
     """Chooses the problem's headline and selection, and adds notes and warnings about its classes.
 
     targets: (rows,) positions in `labels`, of the training rows; of: " of 'y'", or ""; noun: what a row is
+    weights: how much each row counts, (rows,)
     """
     figure = "accuracy"
     counts = np.bincount(targets, minlength=len(labels))
-    share = float(counts.max() / max(1, counts.sum()))
+    masses = counts if weights is None else np.bincount(targets, weights, minlength=len(labels))
+    share = float(masses.max() / (masses.sum() or 1))
     if share >= LARGEST_SHARE:
         figure = "balanced_accuracy" if len(labels) == 2 else "macro_f1"
         if settings.metric == "auto":
+            by = "" if weights is None else ", by weight,"
             problem.notes.append(
-                f"The classes{of} are imbalanced: {share:.1%} of the training rows are '{labels[int(counts.argmax())]}'"
-                f", so that always answering the same would be as accurate. The model is judged by "
-                f"{figure.replace('_', ' ')} instead (train.metric changes that)."
+                f"The classes{of} are imbalanced: {share:.1%} of the training rows{by} are "
+                f"'{labels[int(masses.argmax())]}', so that always answering the same would be as accurate. The model "
+                f"is judged by {figure.replace('_', ' ')} instead (train.metric changes that)."
             )
     problem.headline, problem.selection = metrics.choose(settings.metric, metrics.CLASSIFICATION, figure, "log_loss")
     validation = problem.splits["validation"]

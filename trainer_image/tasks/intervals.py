@@ -25,6 +25,7 @@ from trainer_image.tasks.tensors import each
 log = logging.getLogger(__name__)
 
 Interval = tuple[float, float]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
 # The number of each row's group, (rows,), from 0.
 Groups = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -57,46 +58,65 @@ def wilson(hits: float, rows: float) -> Interval | None:
     return (0.0 if hits == 0 else centre - half, 1.0 if hits == rows else centre + half)
 
 
-def share_interval(hits: np.ndarray[Any, np.dtype[np.bool_]], groups: Groups | None = None) -> Interval | None:
+def share_interval(
+    hits: np.ndarray[Any, np.dtype[np.bool_]], groups: Groups | None = None, weights: Floats | None = None
+) -> Interval | None:
     """The interval of the share of hits among (rows,); None without rows, and with fewer than two groups.
 
     With groups it is Wilson's for the effective number of rows, with Student's quantile for so few groups (Korn and
-    Graubard 1998, Survey Methodology 24; compared by Franco et al. 2019, doi:10.1093/jssam/smy019).
+    Graubard 1998, Survey Methodology 24; compared by Franco et al. 2019, doi:10.1093/jssam/smy019); so it is for rows
+    that count differently: weights, (rows,).
     """
     count, rows = int(hits.sum()), len(hits)
-    if groups is None or not rows:
+    if (groups is None and weights is None) or not rows:
         return wilson(count, rows)
-    known = len(np.unique(groups))
-    if known < 2:
+    known = len(np.unique(groups)) if groups is not None else rows
+    if known < 2 and groups is not None:
         return None
-    share = count / rows
+    share = float(np.average(hits, weights=weights))
+    most = float(rows) if weights is None else worth_of(weights)
     # Where all rows are the same nothing shows how alike a group's rows are: then a group counts as one.
-    worth = float(known)
+    worth = float(known) if weights is None else worth_of(weights, groups)
     if 0 < count < rows:
-        error = _standard_error(hits.astype(np.float64), groups)
-        worth = share * (1 - share) / error**2 if error > 0 else float(rows)
-    worth = min(float(rows), worth * (Z / student(known - 1)) ** 2)
+        error = _standard_error(hits.astype(np.float64), groups, weights)
+        worth = share * (1 - share) / error**2 if error > 0 else most
+    if groups is not None:
+        worth *= (Z / student(known - 1)) ** 2
+    worth = min(most, worth)
     return wilson(share * worth if count < rows else worth, worth)
 
 
-def mean_interval(values: np.ndarray[Any, np.dtype[np.float64]], groups: Groups | None = None) -> Interval | None:
+def worth_of(weights: Floats, groups: Groups | None = None) -> float:
+    """How many rows, or groups, of equal weight these are worth (Kish 1965, Survey Sampling, section 11.7)."""
+    masses = _summed(weights, groups)
+    return float(masses.sum() ** 2 / (masses**2).sum())
+
+
+def mean_interval(values: Floats, groups: Groups | None = None, weights: Floats | None = None) -> Interval | None:
     """The interval of the mean of (rows,): mean ± 1.96 standard errors; None below two rows or groups. With groups
-    Student's quantile of their number takes the place of 1.96."""
+    Student's quantile of their number takes the place of 1.96. weights: how much each row counts, (rows,)"""
     known = len(values) if groups is None else len(np.unique(groups))
     if known < 2:
         return None
-    if groups is None:
+    if groups is None and weights is None:
         half = Z * float(values.std(ddof=1)) / math.sqrt(len(values))
     else:
-        half = student(known - 1) * _standard_error(values, groups)
-    return float(values.mean()) - half, float(values.mean()) + half
+        half = (Z if groups is None else student(known - 1)) * _standard_error(values, groups, weights)
+    mean = float(values.mean() if weights is None else np.average(values, weights=weights))
+    return mean - half, mean + half
 
 
-def _standard_error(values: np.ndarray[Any, np.dtype[np.float64]], groups: Groups) -> float:
-    """Of the mean, from sums over groups (Cochran 1977, Sampling Techniques, chapter 9: the ratio estimate)."""
-    _, number = np.unique(groups, return_inverse=True)
-    sums = np.bincount(number, values - values.mean())
-    return math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / len(values)
+def _standard_error(values: Floats, groups: Groups | None, weights: Floats | None) -> float:
+    """Of the mean, from sums over groups, or rows (Cochran 1977, Sampling Techniques, chapter 9: the ratio
+    estimate)."""
+    weights = np.ones(len(values)) if weights is None else weights
+    sums = _summed(weights * (values - np.average(values, weights=weights)), groups)
+    return math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / float(weights.sum())
+
+
+def _summed(values: Floats, groups: Groups | None) -> Floats:
+    """Over each group, (groups,); the values themselves where rows stand for themselves."""
+    return values if groups is None else np.bincount(np.unique(groups, return_inverse=True)[1], values).astype(float)
 
 
 def student(freedom: int) -> float:
@@ -200,18 +220,22 @@ def _percentiles(values: list[float], point: float, share: float, level: tuple[f
     return point + math.sqrt(share) * (low - middle), point + math.sqrt(share) * (high - middle)
 
 
-def calibration_by_chance(confidence: np.ndarray[Any, Any], bins: np.ndarray[Any, Any], count: int) -> float:
+def calibration_by_chance(
+    confidence: np.ndarray[Any, Any], bins: np.ndarray[Any, Any], count: int, weights: Floats | None = None
+) -> float:
     """The expected calibration error that a perfectly calibrated model stays below on these rows in 95 of 100 cases.
 
-    confidence: (rows,) of the predicted class; bins: (rows,) positions below `count`. The idea is the consistency
-    bar's (Bröcker and Smith 2007, doi:10.1175/WAF993.1): labels are drawn as the confidences say, 200 times.
+    confidence: (rows,) of the predicted class; bins: (rows,) positions below `count`; weights: how much each row
+    counts, (rows,). The idea is the consistency bar's (Bröcker and Smith 2007, doi:10.1175/WAF993.1): labels are drawn
+    as the confidences say, 200 times.
     """
     random = np.random.default_rng(0)
     step = -(-len(confidence) // MOST_ROWS) or 1
     confidence, bins = confidence[::step], bins[::step]
-    wanted = np.bincount(bins, confidence, count)
+    masses = np.ones(len(bins)) if weights is None else weights[::step]
+    wanted = np.bincount(bins, masses * confidence, count)
     errors = [
-        np.abs(np.bincount(bins, random.random(len(confidence)) < confidence, count) - wanted).sum() / len(confidence)
+        np.abs(np.bincount(bins, masses * (random.random(len(bins)) < confidence), count) - wanted).sum() / masses.sum()
         for _ in range(200)
     ]
     return float(np.percentile(errors, 95)) / math.sqrt(step)

@@ -7,7 +7,7 @@ Definitions are scikit-learn's; a test holds them equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -42,6 +42,20 @@ CALIBRATION_BINS = 10
 HISTOGRAM_BINS = 24
 
 
+class Counted(NamedTuple):
+    """How rows count towards an interval. groups: the number of each one's group; weights: (rows,)"""
+
+    groups: Ints | None = None
+    weights: Floats | None = None
+
+    def among(self, rows: Ints | Bools) -> Counted:
+        groups, weights = self
+        return Counted(None if groups is None else groups[rows], None if weights is None else weights[rows])
+
+
+ALL_ALIKE = Counted()
+
+
 def choose(metric: str, known: dict[str, Metric], headline: str, selection: str) -> tuple[Metric, Metric]:
     """(headline, selection) for the configuration's `train.metric`; ConfigInvalid names the figures there are."""
     if metric == "auto":
@@ -61,62 +75,77 @@ def first(name: str, figures: Figures) -> Figures:
     return leading | figures
 
 
-def confusion_matrix(labels: Ints, predicted: Ints, classes: int) -> Ints:
-    """Counts (classes, classes): true class down, predicted class across."""
-    counts: Ints = np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
-    return counts
+def confusion_matrix(labels: Ints, predicted: Ints, classes: int, weights: Floats | None = None) -> Ints | Floats:
+    """Counts, or sums of weights, (classes, classes): true class down, predicted class across."""
+    counts = np.bincount(labels * classes + predicted, weights, minlength=classes * classes)
+    return counts.reshape(classes, classes)
 
 
-def classification(probabilities: Tensor, labels: Tensor, said: Tensor | None = None) -> Figures:
+def classification(
+    probabilities: Tensor, labels: Tensor, said: Tensor | None = None, weights: Tensor | None = None
+) -> Figures:
     """Figures of class probabilities (rows, classes) against labels (rows,) int64. said: the answers, (rows,) int64,
-    where they are others than the likeliest classes. ROC AUC of more than two classes is the mean of each one against
-    the rest; there is none where all rows are of one class."""
+    where they are others than the likeliest classes; weights: how much each row counts, (rows,). ROC AUC of more than
+    two classes is the mean of each one against the rest; there is none where all rows are of one class."""
     p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
+    heavy = doubles(weights)
     predicted = p.argmax(1) if said is None else said.numpy()
-    counts = confusion_matrix(y, predicted, p.shape[1])
+    counts = confusion_matrix(y, predicted, p.shape[1], heavy)
     hits, true, said = np.diag(counts), counts.sum(1), counts.sum(0)
     present = true > 0
     seen = (true + said) > 0
+    surprise = -np.log(np.clip(p[np.arange(len(y)), y], np.finfo(np.float32).eps, 1))
     figures = {
-        "accuracy": float(hits.sum() / max(1, len(y))),
+        "accuracy": float(hits.sum() / (counts.sum() or 1)),
         "balanced_accuracy": float((hits[present] / true[present]).mean()),
         "macro_f1": float((2 * hits[seen] / (true[seen] + said[seen])).mean()),
-        "log_loss": float(-np.log(np.clip(p[np.arange(len(y)), y], np.finfo(np.float32).eps, 1)).mean()),
+        "log_loss": weighted_mean(surprise, heavy),
     }
     if present.sum() > 1:
         judged = np.array([1]) if p.shape[1] == 2 else np.flatnonzero(present)
-        figures["roc_auc"] = float(_roc_auc(p[:, judged], y[:, None] == judged).mean())
+        figures["roc_auc"] = float(_roc_auc(p[:, judged], y[:, None] == judged, heavy).mean())
     return figures
 
 
-def _roc_auc(scores: Floats, true: Bools) -> Floats:
+def doubles(weights: Tensor | None) -> Floats | None:
+    return None if weights is None else weights.double().numpy()
+
+
+def weighted_mean(values: Floats, weights: Floats | None) -> float:
+    """Of (rows,)."""
+    return float(values.mean() if weights is None else np.average(values, weights=weights))
+
+
+def _roc_auc(scores: Floats, true: Bools, weights: Floats | None = None) -> Floats:
     """For each column of both (rows, columns), the share of (true, other) pairs of rows in the right order, ties
-    counted half (Mann-Whitney)."""
+    counted half (Mann-Whitney). A pair counts as much as the product of its rows' weights."""
     rows, columns = scores.shape
     order = np.argsort(scores, axis=0)
     ascending = np.take_along_axis(scores, order, 0).T
-    # Equal scores share the mean of their ranks.
     new = np.ones((columns, rows), bool)
     new[:, 1:] = ascending[:, 1:] != ascending[:, :-1]
     tie = np.cumsum(new) - 1
-    count = np.bincount(tie)
-    mean = np.cumsum(count) - (count - 1) / 2
-    ranks = mean[tie].reshape(columns, rows) - rows * np.arange(columns)[:, None]
     hits = np.take_along_axis(true, order, 0).T
-    positives = hits.sum(1)
-    found: Floats = ((ranks * hits).sum(1) - positives * (positives + 1) / 2) / (positives * (rows - positives))
+    weight = (np.ones(rows) if weights is None else weights)[order].T
+    positive, other = weight * hits, weight * ~hits
+    tied = np.bincount(tie, other.ravel())
+    # The others with a lower score, and half of those with the same; sums run on from column to column.
+    below = (np.cumsum(tied) - tied / 2)[tie].reshape(columns, rows)
+    below -= (np.cumsum(other.sum(1)) - other.sum(1))[:, None]
+    found: Floats = (below * positive).sum(1) / (positive.sum(1) * other.sum(1))
     return found
 
 
-def regression(values: Tensor, targets: Tensor) -> Figures:
+def regression(values: Tensor, targets: Tensor, weights: Tensor | None = None) -> Figures:
     """Figures of predictions (rows,) against targets (rows,), both in the target's unit. There is no R² where all
-    targets are the same, of one row above all."""
-    v, t = values.double().numpy(), targets.double().numpy()
+    targets are the same, of one row above all. weights: how much each row counts, (rows,)"""
+    v, t, heavy = values.double().numpy(), targets.double().numpy(), doubles(weights)
     residual = v - t
-    spread = float(((t - t.mean()) ** 2).sum())
-    explained = {"r2": 1 - float((residual**2).sum()) / spread} if t.min() < t.max() and spread > 0 else {}
-    return explained | {"rmse": float(np.sqrt((residual**2).mean())), "mae": float(np.abs(residual).mean())}
+    error = weighted_mean(residual**2, heavy)
+    spread = weighted_mean((t - weighted_mean(t, heavy)) ** 2, heavy)
+    explained = {"r2": 1 - error / spread} if t.min() < t.max() and spread > 0 else {}
+    return explained | {"rmse": error**0.5, "mae": weighted_mean(np.abs(residual), heavy)}
 
 
 def classification_findings(
@@ -125,23 +154,29 @@ def classification_findings(
     names: Sequence[str],
     test_groups: RowGroups | None = None,
     calibrated: Calibration = UNCALIBRATED,
+    weights: Tensor | None = None,
 ) -> Json:
     """What the report shows of class probabilities (rows, classes) against labels (rows,): confusions, figures of each
     class, calibration, the worst mistakes. Intervals are `share_interval`'s, 95 %. calibrated: how the probabilities
-    were scaled, and how the answers are decided."""
+    were scaled, and how the answers are decided; weights: how much each row counts in shares, not where rows are
+    counted, (rows,)"""
     p = probabilities.double().numpy()
     y = labels.numpy().astype(np.int64)
     said, likeliest = calibrated.decide(probabilities).numpy(), p.argmax(1)
-    counts = confusion_matrix(y, said, len(names))
-    groups = numbers_of(test_groups)
+    counts, heavy = confusion_matrix(y, said, len(names)), doubles(weights)
+    masses = confusion_matrix(y, said, len(names), heavy)
+    counted = Counted(numbers_of(test_groups), heavy)
     return {
         "kind": "classification",
         "labels": list(names),
         "confusion_matrix": counts.tolist() if len(names) <= LARGEST_MATRIX else None,
         "confusions": _confusions(counts),
-        "per_class": [_of_class(counts, index, name, y, said, groups) for index, name in enumerate(names)],
-        "intervals": {"accuracy": share_interval(said == y, groups)},
-        "calibration": calibration(p.max(1), likeliest == y, groups) | {"temperature": calibrated.temperature},
+        "per_class": [
+            {"label": name, "rows": int(counts[index].sum())} | _of_class(masses, index, y, said, counted)
+            for index, name in enumerate(names)
+        ],
+        "intervals": {"accuracy": share_interval(said == y, *counted)},
+        "calibration": calibration(p.max(1), likeliest == y, counted) | {"temperature": calibrated.temperature},
         "offsets": dict(zip(names, calibrated.offsets, strict=False)),
         "worst": _surest_mistakes(p, y, said, names),
     }
@@ -152,7 +187,7 @@ def numbers_of(groups: RowGroups | None) -> Ints | None:
     return None if groups is None else groups.of.numpy().astype(np.int64)
 
 
-def _confusions(counts: Ints) -> list[list[int]]:
+def _confusions(counts: Ints | Floats) -> list[list[int]]:
     """[true class, predicted class, rows] of the most frequent mistakes."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -161,25 +196,23 @@ def _confusions(counts: Ints) -> list[list[int]]:
     return [[int(true[k]), int(said[k]), int(wrong[true[k], said[k]])] for k in order]
 
 
-def _of_class(counts: Ints, index: int, name: str, y: Ints, chosen: Ints, groups: Ints | None) -> Json:
-    hits, true, said = int(counts[index, index]), int(counts[index].sum()), int(counts[:, index].sum())
+def _of_class(masses: Ints | Floats, index: int, y: Ints, chosen: Ints, counted: Counted) -> Json:
+    hits, true, said = float(masses[index, index]), float(masses[index].sum()), float(masses[:, index].sum())
     return {
-        "label": name,
-        "rows": true,
         "recall": hits / true if true else None,
-        "recall_interval": _interval_among(y == index, chosen == index, groups),
+        "recall_interval": _interval_among(y == index, chosen == index, counted),
         "precision": hits / said if said else None,
-        "precision_interval": _interval_among(chosen == index, y == index, groups),
+        "precision_interval": _interval_among(chosen == index, y == index, counted),
         "f1": 2 * hits / (true + said) if true + said else None,
     }
 
 
-def _interval_among(rows: Bools, hits: Bools, groups: Ints | None) -> Interval | None:
+def _interval_among(rows: Bools, hits: Bools, counted: Counted) -> Interval | None:
     """The interval of the share of hits among these rows."""
-    return share_interval(hits[rows], None if groups is None else groups[rows])
+    return share_interval(hits[rows], *counted.among(rows))
 
 
-def calibration(confidence: Floats, right: Bools, groups: Ints | None = None) -> Json:
+def calibration(confidence: Floats, right: Bools, counted: Counted = ALL_ALIKE) -> Json:
     """Whether a model that says 80 % is right in 80 of 100 rows: both (rows,), of the predicted class.
 
     Ten bins of equal width; the expected calibration error is the mean distance of confidence and accuracy, weighted
@@ -187,24 +220,26 @@ def calibration(confidence: Floats, right: Bools, groups: Ints | None = None) ->
     """
     bins = np.clip((confidence * CALIBRATION_BINS).astype(np.int64), 0, CALIBRATION_BINS - 1)
     rows = np.bincount(bins, minlength=CALIBRATION_BINS)
-    sure = np.bincount(bins, confidence, CALIBRATION_BINS)
-    hits = np.bincount(bins, right, CALIBRATION_BINS)
+    weights = np.ones(len(bins)) if counted.weights is None else counted.weights
+    mass, sure, hits = (
+        np.bincount(bins, weights * each, CALIBRATION_BINS) for each in (np.ones(len(bins)), confidence, right)
+    )
     return {
         "bins": [
             {
                 "from": b / CALIBRATION_BINS,
                 "to": (b + 1) / CALIBRATION_BINS,
                 "rows": int(rows[b]),
-                "confidence": float(sure[b] / rows[b]),
-                "accuracy": float(hits[b] / rows[b]),
-                "interval": _interval_among(bins == b, right, groups),
+                "confidence": float(sure[b] / mass[b]),
+                "accuracy": float(hits[b] / mass[b]),
+                "interval": _interval_among(bins == b, right, counted),
             }
             for b in range(CALIBRATION_BINS)
             if rows[b]
         ],
-        "expected_calibration_error": float(np.abs(sure - hits).sum() / max(1, len(confidence))),
-        "error_by_chance": calibration_by_chance(confidence, bins, CALIBRATION_BINS)
-        if len(confidence) and groups is None
+        "expected_calibration_error": float(np.abs(sure - hits).sum() / (mass.sum() or 1)),
+        "error_by_chance": calibration_by_chance(confidence, bins, CALIBRATION_BINS, weights)
+        if len(confidence) and counted.groups is None
         else None,
     }
 
@@ -225,9 +260,12 @@ def _surest_mistakes(p: Floats, y: Ints, said: Ints, names: Sequence[str]) -> li
     ]
 
 
-def regression_findings(values: Tensor, targets: Tensor, test_groups: RowGroups | None = None) -> Json:
+def regression_findings(
+    values: Tensor, targets: Tensor, test_groups: RowGroups | None = None, weights: Tensor | None = None
+) -> Json:
     """What the report shows of predictions (rows,) against targets (rows,), both in the target's unit: an even sample
-    of the rows, residuals (predicted - true), predictions against truth by tenths, the worst mistakes."""
+    of the rows, residuals (predicted - true), predictions against truth by tenths, the worst mistakes. weights: how
+    much each row counts in the tenths' means, (rows,); all else is of rows"""
     v, t = values.double().numpy(), targets.double().numpy()
     residual = v - t
     step = max(1, -(-len(v) // SHOWN_POINTS))
@@ -242,7 +280,7 @@ def regression_findings(values: Tensor, targets: Tensor, test_groups: RowGroups 
             f"{share}%": float(np.quantile(np.abs(residual), share / 100)) for share in (50, 80, 90, 95)
         },
         "residual_histogram": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "calibration": {"bins": _by_tenths(v, t, numbers_of(test_groups))},
+        "calibration": {"bins": _by_tenths(v, t, Counted(numbers_of(test_groups), doubles(weights)))},
         "worst": [
             {
                 "row": int(row),
@@ -255,7 +293,7 @@ def regression_findings(values: Tensor, targets: Tensor, test_groups: RowGroups 
     }
 
 
-def _by_tenths(v: Floats, t: Floats, groups: Ints | None) -> list[Json]:
+def _by_tenths(v: Floats, t: Floats, counted: Counted) -> list[Json]:
     """Rows in order of their prediction, in at most ten equal parts of at least five: means of both, and the 95 %
     interval of the true values' mean (mean ± 1.96 standard errors)."""
     order = np.argsort(v, kind="stable")
@@ -263,9 +301,9 @@ def _by_tenths(v: Floats, t: Floats, groups: Ints | None) -> list[Json]:
     return [
         {
             "rows": len(part),
-            "predicted": float(v[part].mean()),
-            "true": float(t[part].mean()),
-            "interval": mean_interval(t[part], None if groups is None else groups[part]),
+            "predicted": weighted_mean(v[part], counted.among(part).weights),
+            "true": weighted_mean(t[part], counted.among(part).weights),
+            "interval": mean_interval(t[part], *counted.among(part)),
         }
         for part in parts
         if len(part)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainer_image.data.rows.division import RowHashes
 from trainer_image.data.rows.hashes import Hashes
-from trainer_image.tasks.base import Batch, rows_in, stored, take
+from trainer_image.tasks.base import WEIGHT, Batch, rows_in, stored, take
 
 LABEL = "target"
 # What a row is told by, see `data.rows`.
@@ -57,7 +57,7 @@ def _hashed(batch: Batch) -> Hashes:
     """The sum of a row's bytes, eight at a time, each times an odd random number (Dietzfelbinger et al. 1997,
     doi:10.1006/jagm.1997.0873), tensor by tensor."""
     found = np.zeros(rows_in(batch), np.uint64)
-    for name in sorted(batch):
+    for name in sorted(batch.keys() - {WEIGHT}):
         tensor = batch[name].flatten(1) if batch[name].ndim > 1 else batch[name][:, None]
         content = np.ascontiguousarray(tensor.numpy()).view(np.uint8)
         content = np.pad(content, ((0, 0), (0, -content.shape[1] % 8)))

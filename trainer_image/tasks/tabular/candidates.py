@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from trainer_image.tasks.base import Batch, Json, spaced
+from trainer_image.tasks.base import WEIGHT, Batch, Json, spaced
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tabular import linear
 from trainer_image.tasks.tabular.columns import Preprocessing
@@ -18,10 +18,20 @@ from trainer_image.tasks.tabular.linear import LinearModel
 from trainer_image.tasks.tabular.target import ClassTarget, Target
 
 Array = np.ndarray[Any, Any]
+# Inputs, labels, and how much each row counts, 1 in the mean; None: all alike.
+Sample = tuple[Array, Array, Array | None]
 
 # Penalties of the logistic regression that are tried, from a strong one to nearly none (scikit-learn's C).
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_COEFFICIENTS = 40_000_000
+
+
+def row_weights(batch: Batch) -> Array | None:
+    """How much each of these rows counts, float64 (rows,), 1 in their mean; None: all alike."""
+    if WEIGHT not in batch or not len(batch[WEIGHT]):
+        return None
+    found: Array = batch[WEIGHT].double().numpy()
+    return np.asarray(found / found.mean())
 
 
 class TableCandidate(Candidate):
@@ -56,38 +66,39 @@ class Linear(TableCandidate):
         if width > linear.MOST_ROWS // 4:
             self.note = f"A linear model of {width} inputs takes too long to fit."
             return None
-        x, y = self._rows(model, fit_on, min(linear.MOST_ROWS, MOST_COEFFICIENTS // max(1, width)))
+        x, y, w = self._rows(model, fit_on, min(linear.MOST_ROWS, MOST_COEFFICIENTS // max(1, width)))
         if not isinstance(self.target, ClassTarget):
-            model.fill(*linear.ridge(x, y))
+            model.fill(*linear.ridge(x, y, w))
             return model, {}
         classes = self.target.outputs
         if chosen is not None:
             strength = float(chosen["strength"])
-            fitted = linear.logistic(x, y, classes, strength)
+            fitted = linear.logistic(x, y, classes, strength, weights=w)
         else:
-            held_x, held_y = self._rows(model, ["validation"], linear.MOST_ROWS)
-            strength, fitted = _strongest(x, y, held_x, held_y, classes, allowance)
+            held = self._rows(model, ["validation"], linear.MOST_ROWS)
+            strength, fitted = _strongest((x, y, w), held, classes, allowance)
             if allowance.stop.is_set():
                 return None  # not all strengths were tried: a resumed training would have another model
         model.fill(*fitted)
         return model, {"strength": strength}
 
-    def _rows(self, model: LinearModel, names: Sequence[str], most: int) -> tuple[Array, Array]:
+    def _rows(self, model: LinearModel, names: Sequence[str], most: int) -> Sample:
         some = spaced(self.splits, names, most)
-        return model.inputs(some["dense"], some["codes"]).numpy(), self.scaled(some["target"])
+        x = model.inputs(some["dense"], some["codes"]).numpy()
+        return x, self.scaled(some["target"]), row_weights(some)
 
 
-def _strongest(
-    x: Array, y: Array, held_x: Array, held_y: Array, classes: int, allowance: Allowance
-) -> tuple[float, tuple[Array, Array]]:
+def _strongest(fit_on: Sample, held: Sample, classes: int, allowance: Allowance) -> tuple[float, tuple[Array, Array]]:
     """The strength with the least log loss of the held-out rows, and its fit; each begins where the last ended."""
+    (x, y, weights), (held_x, held_y, held_weights) = fit_on, held
     began = time.monotonic()
     best: tuple[float, float, tuple[Array, Array]] | None = None
     fitted, worse = None, 0
     for strength in STRENGTHS:
-        fitted = linear.logistic(x, y, classes, strength, fitted)
+        fitted = linear.logistic(x, y, classes, strength, fitted, weights)
         logits = held_x @ fitted[0].T + fitted[1]
-        loss = float((np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(held_y)), held_y]).mean())
+        losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(held_y)), held_y]
+        loss = float(np.average(losses, weights=held_weights))
         allowance.beat()
         if best is None or loss < best[0]:
             best, worse = (loss, strength, fitted), 0

@@ -19,6 +19,7 @@ from trainer_image.data.unpacking import looked_into
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import RowGroups, TaskSettings
+from trainer_image.tasks.tabular import weights
 from trainer_image.tasks.tabular.columns import Ints
 from trainer_image.tasks.tabular.target import fit_target, labelled
 from trainer_image.tasks.tabular.told import split_column, times_split, told_in
@@ -29,6 +30,7 @@ class Given:
 
     tables: of each split that has its own; labels: of the training table's rows, 0 where there is none
     division: of the labelled rows; rows: those of each split, as its table numbers them (see `table_of`)
+    weights: of each split's rows, where `settings.weight` says that they count differently; else None
     test_again: reads the table that has the test split once more, as `read` does, into the `scratch` it is given
     """
 
@@ -36,7 +38,8 @@ class Given:
         self._settings = settings
         data, notes = looked_into(data, settings.limits, settings.scratch, is_table_name)
         found = find_tables(data)
-        needed = tuple(column for column in (target, settings.group, split_column(settings)) if column)
+        told_by = target, settings.group, settings.weight, split_column(settings)
+        needed = tuple(column for column in told_by if column)
         wanted = Wanted(needed, dropped=frozenset(settings.drop))
         again = partial(read, data=data, limits=settings.limits, wanted=wanted)
         self.tables = {split: again(files, scratch=settings.scratch) for split, files in found.splits.items()}
@@ -50,6 +53,12 @@ class Given:
         labels = {split: labelled(table, target) for split, table in self.tables.items()}
         notes += [_left_out(self.tables[split], target, rows) for split, rows in labels.items() if rows is not None]
         usable = {split: np.arange(self.tables[split].rows) if rows is None else rows for split, rows in labels.items()}
+        of_tables = self._weights(usable)
+        for split, each in of_tables.items():
+            rows, usable[split] = usable[split], usable[split][each[usable[split]] > 0]
+            if left := len(rows) - len(usable[split]):
+                name = self.tables[split].name
+                notes.append(f"{left} of {len(rows)} rows of {name} have the weight 0 (data.weight) and were left out.")
         known, told = usable["train"], None
         if settings.split:
             missing = [split for split in ("test", "validation") if split not in self.tables]
@@ -64,6 +73,10 @@ class Given:
             told=told,
         )
         self.rows = self.division.of(usable, lambda rows, index: rows[index])
+        self.weights = None
+        if settings.weight:
+            self.weights = {name: of_tables[self.division.source(name)][rows] for name, rows in self.rows.items()}
+            notes.append(weights.told(settings.weight, self.weights["train"], self.weights["test"]))
         self.notes = [*notes, *target_notes, *self.division.notes]
         self.test_again = partial(again, found.splits[self.division.source("test")])
 
@@ -83,11 +96,22 @@ class Given:
         shared = [column for column in train.columns if all(column in table.columns for table in others)]
         if not times_split(self._settings):  # whoever moves a row to another split has not changed the row
             shared = [column for column in shared if column != split_column(self._settings)]
-        columns, earlier = content_of(shared, target), self._settings.earlier
+        told = [column for column in shared if column != self._settings.weight]  # nor whoever lets it count more
+        columns, earlier = content_of(told, target), self._settings.earlier
         if earlier is not None and set(earlier.content) <= set(shared):
             columns = earlier.content
         hashes = {split: of_table(table, columns)[usable[split]] for split, table in self.tables.items()}
         return RowHashes(columns, hashes)
+
+    def _weights(self, usable: Mapping[str, Ints]) -> dict[str, weights.Array]:
+        """Of each table's rows; of none where all count alike."""
+        column = self._settings.weight
+        if column is None:
+            return {}
+        for table in self.tables.values():
+            if column not in table.columns:
+                raise no_such_column(table.name, column, f"{weights.KEY}, which every split needs", list(table.columns))
+        return {split: weights.read(table, column, usable[split]) for split, table in self.tables.items()}
 
 
 def read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | None, wanted: Wanted) -> Table:
@@ -101,6 +125,7 @@ def _check_names(train: Table, settings: TaskSettings) -> None:
     for key, wanted in (
         ("target", [settings.target]),
         ("group", [settings.group] if settings.group else []),
+        ("weight", [settings.weight] if settings.weight else []),
         ("split.column", [split_column(settings)] if settings.split else []),
         ("drop", settings.drop),
         ("types", settings.types),

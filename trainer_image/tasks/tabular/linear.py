@@ -22,23 +22,34 @@ MOST_SHOWN = 30
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def _standardised(x: Array) -> tuple[Array, Array, Array]:
+def _standardised(x: Array, weights: Array | None) -> tuple[Array, Array, Array]:
     mean, spread = x.mean(0), x.std(0)
     spread[spread == 0] = np.inf  # a constant column gets no weight
+    if weights is not None:
+        constant = np.isinf(spread)
+        mean = np.average(x, axis=0, weights=weights)
+        spread = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
+        spread[constant] = np.inf
     return (x - mean) / spread, mean, spread
 
 
-def ridge(x: Array, y: Array) -> tuple[Array, Array]:
-    """Ridge regression, its penalty chosen by leave-one-out error: weights (1, features) and bias (1,)."""
-    scaled, mean, spread = _standardised(x)
-    centre = float(y.mean())
+def ridge(x: Array, y: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Ridge regression, its penalty chosen by leave-one-out error: weights (1, features) and bias (1,).
+
+    weights: how much each row counts, (rows,), 1 in the mean; as many rows alike, but for the penalty that is chosen
+    """
+    scaled, mean, spread = _standardised(x, weights)
+    centre = float(np.average(y, weights=weights))
+    y = y - centre
+    if weights is not None:
+        scaled, y = np.sqrt(weights)[:, None] * scaled, np.sqrt(weights) * y
     u, s, vt = np.linalg.svd(scaled, full_matrices=False)
-    projected = u.T @ (y - centre)
+    projected = u.T @ y
     best_error, best = np.inf, np.zeros(x.shape[1])
     for penalty in len(y) * np.logspace(-5, 2, 29):
         shrink = s**2 / (s**2 + penalty)
-        residual = (y - centre) - u @ (shrink * projected)
-        leverage = (u**2) @ shrink + 1 / len(y)
+        residual = y - u @ (shrink * projected)
+        leverage = (u**2) @ shrink + (1 if weights is None else weights) / len(y)
         error = float(((residual / np.maximum(1 - leverage, 1e-6)) ** 2).mean())
         if error < best_error:
             best_error, best = error, vt.T @ (shrink / np.maximum(s, 1e-12) * projected)
@@ -52,23 +63,26 @@ def logistic(
     classes: int,
     strength: float = 1.0,
     begin: tuple[Array, Array] | None = None,
+    weights: Array | None = None,
 ) -> tuple[Array, Array]:
     """Multinomial logistic regression with the usual penalty: weights (classes, features), bias (classes,).
 
-    strength: how strong it may become, scikit-learn's C; begin: weights and bias to begin with, e.g. of a weaker one
+    strength: how strong it may become, scikit-learn's C; begin: weights and bias to begin with, e.g. of a weaker one;
+    weights: how much each row counts, (rows,), 1 in the mean
     """
-    scaled, mean, spread = _standardised(x)
+    scaled, mean, spread = _standardised(x, weights)
     inputs, targets = torch.from_numpy(scaled), torch.from_numpy(y)
     first = np.zeros((classes, x.shape[1])), np.zeros(classes)
     if begin is not None:
         known = np.where(np.isfinite(spread), spread, 0.0)
         first = begin[0] * known, begin[1] + begin[0] @ mean
     weight, bias = (torch.from_numpy(each.copy()).requires_grad_() for each in first)
+    masses = None if weights is None else torch.from_numpy(weights)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        fit = functional.cross_entropy(inputs @ weight.T + bias, targets)
+        fit = weighed(functional.cross_entropy(inputs @ weight.T + bias, targets, reduction="none"), masses)
         total = fit + weight.square().sum() / (2 * len(y) * strength)
         total.backward()  # type: ignore[no-untyped-call]
         return total
@@ -76,6 +90,15 @@ def logistic(
     optimizer.step(objective)  # type: ignore[no-untyped-call]
     slopes = weight.detach().numpy() / spread
     return slopes, bias.detach().numpy() - slopes @ mean
+
+
+def weighed(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of rows' losses (rows,). weights: how much each row counts, (rows,), 1 in the mean of all training rows
+
+    By the rows of a batch, not by its own weights: then it is a mean over all rows, however they are divided into
+    batches, and these among devices.
+    """
+    return losses.mean() if weights is None else (losses * weights).mean()
 
 
 class LinearModel(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,10 +18,10 @@ from trainer_image.data.unpacking import looked_into
 from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import metrics
-from trainer_image.tasks.base import Batch, Figures, Json, Predictor, Rows
+from trainer_image.tasks.base import WEIGHT, Batch, Figures, Json, Predictor, Rows
 from trainer_image.tasks.calibration import Calibration
 from trainer_image.tasks.classes import class_table
-from trainer_image.tasks.tabular import linear
+from trainer_image.tasks.tabular import linear, weights
 from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.columns import Ints, Preprocessing
 from trainer_image.tasks.tabular.given import read
@@ -32,12 +33,16 @@ from trainer_image.tasks.tabular.trees.forest import RandomForest
 
 
 class TabularPredictor(Predictor):
-    """Tensors of a batch: dense (rows, d) float32, codes (rows, c) int64, target (rows,) int64 or float32."""
+    """Tensors of a batch: dense (rows, d) float32, codes (rows, c) int64, target (rows,) int64 or float32, and
+    WEIGHT where rows count differently. weight: the column that says it; predictions do without"""
 
-    def __init__(self, preprocessing: Preprocessing, target: Target, sizes: TabularSizes) -> None:
+    def __init__(
+        self, preprocessing: Preprocessing, target: Target, sizes: TabularSizes, weight: str | None = None
+    ) -> None:
         self.preprocessing = preprocessing
         self.target = target
         self.sizes = sizes
+        self.weight = weight
 
     def build_model(self) -> nn.Module:
         columns = self.preprocessing
@@ -67,8 +72,9 @@ class TabularPredictor(Predictor):
 
     def score(self, outputs: Tensor, batch: Batch) -> Figures:
         if isinstance(self.target, ClassTarget):
-            return metrics.classification(outputs, batch["target"], self.calibration.decide(outputs))
-        return metrics.regression(outputs, batch["target"])
+            said = self.calibration.decide(outputs)
+            return metrics.classification(outputs, batch["target"], said, batch.get(WEIGHT))
+        return metrics.regression(outputs, batch["target"], batch.get(WEIGHT))
 
     def tensors(
         self, table: Table, wanted: Mapping[str, Ints | None], labels: Array | None, scratch: Scratch
@@ -88,7 +94,8 @@ class TabularPredictor(Predictor):
         data, notes = looked_into(data, limits, scratch, is_table_name)
         found = find_tables(data)
         columns = self.preprocessing.columns
-        wanted = Wanted(tuple(columns), (self.target.column,), others=False)
+        also = (self.target.column, *([self.weight] if self.weight else []))
+        wanted = Wanted(tuple(columns), also, others=False)
         table = read(found.test or found.train, data, limits, None, wanted)
         compare_columns(table.name, [*table.columns, *table.passed_over], "the model", columns)
         labels = None
@@ -99,10 +106,23 @@ class TabularPredictor(Predictor):
                 notes.append(f"The predictions were not compared with '{self.target.column}': {unknown.sentence}")
         rows = [str(number) for number in range(1, table.rows + 1)]
         tensors = self.tensors(table, {"all": None}, labels, scratch)["all"]
+        if labels is not None and self.weight:
+            tensors, said = self._weighed(table, tensors, self.weight)
+            notes.append(said)
         notes += [*found.notes, *table.notes, *self.preprocessing.unlike_training(table)]
         if not table.rows:
             notes.append(f"{table.name} has no rows: there is nothing to predict.")
         return Rows(tensors, rows, labels is not None, notes)
+
+    def _weighed(self, table: Table, batch: Batch, column: str) -> tuple[Batch, str]:
+        """The rows with their weights, so that the figures are as a report's, and what they count by."""
+        if column not in table.columns:
+            return batch, f"The figures count all rows alike: {table.name} has no column '{column}', the weights' one."
+        try:
+            found = weights.read(table, column, np.arange(table.rows))
+        except DatasetInvalid as wrong:
+            return batch, f"The figures count all rows alike: {wrong.sentence}"
+        return {**batch, WEIGHT: torch.from_numpy(weights.scaled(found))}, f"The figures are weighed by '{column}'."
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
         column = self.target.column

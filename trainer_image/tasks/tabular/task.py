@@ -18,6 +18,7 @@ from trainer_image.data.table import Table, compare_columns
 from trainer_image.errors import ConfigInvalid, invalid
 from trainer_image.tasks import baselines, calibration, metrics
 from trainer_image.tasks.base import (
+    WEIGHT,
     Batch,
     Example,
     Figures,
@@ -36,8 +37,8 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import judge, same_classes
-from trainer_image.tasks.tabular import fit, leakage, linear
-from trainer_image.tasks.tabular.candidates import Linear
+from trainer_image.tasks.tabular import fit, leakage, linear, weights
+from trainer_image.tasks.tabular.candidates import Linear, row_weights
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.given import Given
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
@@ -71,6 +72,7 @@ class Tabular(Task):
             restored(Preprocessing, description["preprocessing"]),
             target_from_json(description["target"]),
             restored(TabularSizes, description["architecture"]),
+            restored(str, description["weight"]) if "weight" in description else None,
         )
 
 
@@ -90,7 +92,8 @@ class TabularProblem(Problem):
         target = given.target.fitted(labels) if isinstance(given.target, ValueTarget) else given.target
         self.notes = [*given.notes, *fitted_notes]
         sizes, self.recipe = preset(settings.preset, len(labels))
-        self.predictor = TabularPredictor(preprocessing, target, sizes)
+        self.predictor = TabularPredictor(preprocessing, target, sizes, settings.weight)
+        self.weighed_by = settings.weight
         self.splits = self._tensors(given)
         # The tables themselves are not kept: they may be as large as memory.
         self._test_rows, self._test_again = given.rows["test"], given.test_again
@@ -99,7 +102,8 @@ class TabularProblem(Problem):
         self._judge(labels)
         self.notes += settings.scratch.notes("The table does")
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
-        self.description = f"A table with {preprocessing.in_words}, {target.description}; rows: {counts}."
+        by = f", weighed by '{settings.weight}'" if settings.weight else ""
+        self.description = f"A table with {preprocessing.in_words}, {target.description}{by}; rows: {counts}."
 
     def _judge(self, labels: Array) -> None:
         """Chooses the figures to judge by, and warns of what the training rows' labels (rows,) show."""
@@ -107,7 +111,8 @@ class TabularProblem(Problem):
         dense, codes, encoded = (self.splits["train"][name].numpy() for name in ("dense", "codes", "target"))
         self.warnings += leakage.warnings(self.predictor.preprocessing, dense, codes, encoded, target)
         if isinstance(target, ClassTarget):
-            judge(self, self._settings, labels, target.labels, f" of '{target.column}'", "row")
+            heavy = row_weights(self.splits["train"])
+            judge(self, self._settings, labels, target.labels, f" of '{target.column}'", "row", heavy)
         else:
             self.headline, self.selection = metrics.choose(metric, metrics.REGRESSION, "r2", "rmse")
 
@@ -118,6 +123,11 @@ class TabularProblem(Problem):
             labels = given.labels if source == "train" else self.predictor.target.encode(table, scratch)
             inside = {split: rows for split, rows in given.rows.items() if given.division.source(split) == source}
             found |= self.predictor.tensors(table, inside, labels, scratch)
+        if given.weights:
+            for split, each in given.weights.items():
+                # A refit joins training and validation rows; the test is what `predict` reads by itself.
+                scaled = weights.scaled(each, None if split == "test" else given.weights["train"])
+                found[split] = {**found[split], WEIGHT: torch.from_numpy(scaled)}
         return {split: found[split] for split in given.rows}
 
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
@@ -127,10 +137,11 @@ class TabularProblem(Problem):
         if not x.shape[1]:
             return
         target = self.predictor.target
+        heavy = row_weights(some)
         if isinstance(target, ClassTarget):
-            weight, bias = linear.logistic(x, y, target.outputs)
+            weight, bias = linear.logistic(x, y, target.outputs, weights=heavy)
         else:
-            weight, bias = linear.ridge(x, (y.astype(np.float64) - target.centre) / target.spread)
+            weight, bias = linear.ridge(x, (y.astype(np.float64) - target.centre) / target.spread, heavy)
         with torch.no_grad():
             model.skip.weight[:, : x.shape[1]] = torch.from_numpy(weight)
             model.skip.bias.copy_(torch.from_numpy(bias))
@@ -152,26 +163,29 @@ class TabularProblem(Problem):
         members: Tensor = model(batch["dense"], batch["codes"]).float()
         if isinstance(self.predictor.target, ClassTarget):
             k = members.shape[1]
-            return functional.cross_entropy(members.flatten(0, 1), batch["target"].repeat_interleave(k))
-        target = self.predictor.target
-        scaled = (batch["target"] - target.centre) / target.spread
-        return functional.mse_loss(members.squeeze(-1), scaled.unsqueeze(1).expand(members.shape[:2]))
+            labels = batch["target"].repeat_interleave(k)
+            losses = functional.cross_entropy(members.flatten(0, 1), labels, reduction="none").view(-1, k)
+        else:
+            scaled = (batch["target"] - self.predictor.target.centre) / self.predictor.target.spread
+            losses = (members.squeeze(-1) - scaled.unsqueeze(1)).square()
+        return linear.weighed(losses.mean(1), batch.get(WEIGHT))
 
     def model_description(self) -> Json:
         return {
             "architecture": asdict(self.predictor.sizes),
             "preprocessing": asdict(self.predictor.preprocessing),
             "target": self.predictor.target.to_json(),
+            **({"weight": self.weighed_by} if self.weighed_by else {}),
         }
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         some = spaced(self.splits, fit_on, baselines.MOST_ROWS)
         x, y = self._flat(some), some["target"].numpy()
         test = self.splits["test"]
-        target = self.predictor.target
+        target, heavy = self.predictor.target, baselines.Weights(row_weights(some), test.get(WEIGHT))
         if isinstance(target, ClassTarget):
-            return baselines.classification(x, y, self._flats(test), test["target"].numpy(), target.outputs)
-        return baselines.regression(x, y, self._flats(test), test["target"].numpy(), target.possible)
+            return baselines.classification(x, y, self._flats(test), test["target"].numpy(), target.outputs, heavy)
+        return baselines.regression(x, y, self._flats(test), test["target"].numpy(), target.possible, heavy)
 
     def _flats(self, batch: Batch) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:
         """`_flat` in portions that memory has room for."""
@@ -212,15 +226,18 @@ class TabularProblem(Problem):
         if lacking := [column for column in columns if column not in table.columns]:
             raise ValueError(f"it was trained with column '{lacking[0]}', which the test rows do not have")
         batch = other.tensors(table, {"test": self._test_rows}, theirs.encode(table, scratch), scratch)["test"]
+        if self.weighed_by:
+            batch = {**batch, WEIGHT: self.splits["test"][WEIGHT]}
         hashes = of_table(table, content)[self._test_rows]
         return ForAnother(batch, hashes, hashes)
 
     def findings(self, outputs: Tensor) -> Json:
         labels, target = self.splits["test"]["target"], self.predictor.target
+        heavy = self.splits["test"].get(WEIGHT)
         if isinstance(target, ClassTarget):
             calibrated = self.predictor.calibration
-            return metrics.classification_findings(outputs, labels, target.labels, self.test_groups, calibrated)
-        return metrics.regression_findings(outputs, labels, self.test_groups)
+            return metrics.classification_findings(outputs, labels, target.labels, self.test_groups, calibrated, heavy)
+        return metrics.regression_findings(outputs, labels, self.test_groups, heavy)
 
     def places(self) -> dict[str, dict[str, list[int]]]:
         return self.predictor.preprocessing.places
@@ -228,14 +245,15 @@ class TabularProblem(Problem):
     def calibrate(self, outputs: Tensor) -> Calibration:
         if isinstance(self.predictor.target, ValueTarget):
             return UNCALIBRATED
-        return calibration.fit(outputs, self.splits["validation"]["target"], self.headline.name)
+        held = self.splits["validation"]
+        return calibration.fit(outputs, held["target"], self.headline.name, held.get(WEIGHT))
 
 
 def _preprocessing(
     train: Table, rows: Ints, labels: Array, settings: TaskSettings
 ) -> tuple[Preprocessing, list[str], list[str]]:
     """Fitted on the training rows, with notes and warnings. DatasetInvalid where no column is of use."""
-    left_out = {settings.target, settings.group, *settings.drop}
+    left_out = {settings.target, settings.group, settings.weight, *settings.drop}
     if not times_split(settings):
         left_out.add(split_column(settings))
     features = [column for column in train.columns if column not in left_out]

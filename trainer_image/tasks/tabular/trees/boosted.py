@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer_image.tasks.base import Json, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
-from trainer_image.tasks.tabular.candidates import TableCandidate
+from trainer_image.tasks.tabular.candidates import Sample, TableCandidate
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.target import Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
@@ -158,7 +158,8 @@ class _Fits:
         self._deadline = deadline
         self._aim = boosting.Aim(rows.classes, log)
         self._y = rows.positive(rows.y) if log else rows.y
-        self._base = self._aim.first_margins(self._y)
+        self._weights = rows.weights
+        self._base = self._aim.first_margins(self._y, self._weights)
         # Losses of both aims in one unit.
         self._unit = rows.mean_in_spreads**2 if log else 1.0
 
@@ -212,12 +213,12 @@ class _Fits:
 
     def _held(self, settings: Settings, deadline: float) -> _Tried:
         """An ensemble of as many rounds as the validation rows are predicted best with, and each one's loss."""
-        x, y = self._rows.held()
-        held, began = (x, self._rows.positive(y) if self._aim.log else y), time.monotonic()
+        x, y, weights = self._rows.held()
+        held, began = (x, self._rows.positive(y) if self._aim.log else y, weights), time.monotonic()
         boosted = self._boost(settings, MOST_ROUNDS, deadline, held=held)
         rounds = boosted.rounds
         seconds = (time.monotonic() - began) * rounds / len(boosted.curve)
-        loss = self._aim.losses(boosted.margins(held[0], self._base, rounds), held[1])
+        loss = self._aim.losses(boosted.margins(x, self._base, rounds), *held[1:])
         return _Tried(Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss, seconds)
 
     def _folded(self, settings: Settings, deadline: float) -> _Tried:
@@ -228,20 +229,24 @@ class _Fits:
             inside = rows.folds == fold
             left = deadline - time.monotonic()
             until = time.monotonic() + left / (FOLDS + 1 - fold)
-            held = rows.x[inside], y[inside]
+            held = rows.x[inside], y[inside], self._weights_of(inside)
             fits.append((inside, self._boost(settings, MOST_ROUNDS, until, among=~inside, held=held)))
         longest = max(len(boosted.curve) for _, boosted in fits)
         curves = [np.pad(boosted.curve, (0, longest - len(boosted.curve)), mode="edge") for _, boosted in fits]
         rounds = int(np.mean(curves, axis=0).argmin()) + 1
         loss = np.zeros(len(y))
         for inside, boosted in fits:
-            margins = boosted.margins(rows.x[inside], self._aim.first_margins(y[~inside]), rounds)
-            loss[inside] = self._aim.losses(margins, y[inside])
+            base = self._aim.first_margins(y[~inside], self._weights_of(~inside))
+            margins = boosted.margins(rows.x[inside], base, rounds)
+            loss[inside] = self._aim.losses(margins, y[inside], self._weights_of(inside))
         # Its time was measured with the folds; cut short it is what it is.
         began = time.monotonic()
         boosted = self._boost(settings, rounds, self._deadline)
         seconds, rounds = time.monotonic() - began, boosted.rounds
         return _Tried(Ensemble(settings.depth, settings.rate, rounds), boosted.trees(rounds), loss, seconds)
+
+    def _weights_of(self, rows: Array) -> Array | None:
+        return None if self._weights is None else self._weights[rows]
 
     def _settings(self, depth: int, rate: float) -> Settings:
         threads = self._allowance.threads if self._rows.x.size >= FEW_CELLS else 1
@@ -253,7 +258,7 @@ class _Fits:
         rounds: int,
         deadline: float,
         among: Array | None = None,
-        held: tuple[Array, Array] | None = None,
+        held: Sample | None = None,
         ends: list[float] | None = None,
     ) -> Boosted:
         """Fits on all rows, or those `among` them, until the deadline; `ends` gets when each round ended."""
@@ -266,8 +271,10 @@ class _Fits:
                 ends.append(now)
             return not allowance.stop.is_set() and now < deadline
 
-        x, y = (self._rows.x, self._y) if among is None else (self._rows.x[among], self._y[among])
-        return self._boosting.boost(x, y, self._aim, settings, rounds, go_on, held)
+        x, y, weights = self._rows.x, self._y, self._weights
+        if among is not None:
+            x, y, weights = x[among], y[among], self._weights_of(among)
+        return self._boosting.boost(x, y, self._aim, settings, rounds, go_on, held, weights)
 
 
 def _within_chance(worse: Array) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import xgboost
 
+from trainer_image.tasks.tabular.candidates import Sample
 from trainer_image.tasks.tabular.trees.ensemble import Trees
 
 Array = np.ndarray[Any, Any]
@@ -43,21 +44,24 @@ class Aim:
             return {"objective": "binary:logistic", "eval_metric": "logloss"}
         return {"objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": self.classes}
 
-    def first_margins(self, y: Array) -> Array:
+    def first_margins(self, y: Array, weights: Array | None = None) -> Array:
         """What is predicted before the first tree: (outputs,), 1 for values and two classes, else one a class."""
         if self.classes == 1:
-            return np.log([y.mean()]) if self.log else np.array([y.mean()])
-        shares = (np.bincount(y, minlength=self.classes) + 1) / (len(y) + self.classes)
+            mean = np.average(y, weights=weights)
+            return np.log([mean]) if self.log else np.array([mean])
+        shares = (np.bincount(y, weights, minlength=self.classes) + 1) / (len(y) + self.classes)
         logs = np.log(shares)
         return np.asarray(logs[1:] - logs[:1] if self.classes == 2 else logs - logs.mean())
 
-    def losses(self, margins: Array, y: Array) -> Array:
-        """Each row's squared error or log loss: (rows,)."""
+    def losses(self, margins: Array, y: Array, weights: Array | None = None) -> Array:
+        """Each row's squared error or log loss, times its weight: (rows,)."""
         if self.classes == 1:
             found = margins[:, 0]
-            return np.asarray(((np.exp(found) if self.log else found) - y) ** 2)
-        logits = np.concatenate([np.zeros_like(margins), margins], axis=1) if self.classes == 2 else margins
-        return np.asarray(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])
+            losses = np.asarray(((np.exp(found) if self.log else found) - y) ** 2)
+        else:
+            logits = np.concatenate([np.zeros_like(margins), margins], axis=1) if self.classes == 2 else margins
+            losses = np.asarray(np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(y)), y])
+        return losses if weights is None else losses * weights
 
 
 @dataclass(frozen=True)
@@ -116,18 +120,22 @@ def boost(
     settings: Settings,
     rounds: int,
     go_on: Callable[[], bool],
-    held: tuple[Array, Array] | None = None,
+    held: Sample | None = None,
+    weights: Array | None = None,
 ) -> Boosted:
     """At most so many rounds, fewer where the held-out rows' figure stops to improve or `go_on` says no.
 
-    x: float32 (rows, inputs), NaN where missing
+    x: float32 (rows, inputs), NaN where missing; weights: how much each row counts, (rows,), 1 in the mean
     """
-    base = aim.first_margins(y)
-    data = xgboost.QuantileDMatrix(x, y, base_margin=_margins(base, len(x)), nthread=settings.threads)
+    base = aim.first_margins(y, weights)
+    threads = settings.threads
+    data = xgboost.QuantileDMatrix(x, y, weight=weights, base_margin=_margins(base, len(x)), nthread=threads)
     evals = []
     callbacks: list[xgboost.callback.TrainingCallback] = [_Watching(go_on)]
     if held is not None:
-        evals = [(xgboost.DMatrix(*held, base_margin=_margins(base, len(held[0])), nthread=settings.threads), "held")]
+        held_x, held_y, masses = held
+        margins = _margins(base, len(held_x))
+        evals = [(xgboost.DMatrix(held_x, held_y, weight=masses, base_margin=margins, nthread=threads), "held")]
         callbacks.append(xgboost.callback.EarlyStopping(rounds=PATIENCE, data_name="held"))
     found: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(

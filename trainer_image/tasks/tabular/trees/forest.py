@@ -155,11 +155,12 @@ class _Fits:
             seen[others] += 1
         known = seen > 0
         mean, y = sums[known] / seen[known, None], rows.y[known]
+        weights = None if rows.weights is None else rows.weights[known]
         if rows.classes == 1:
-            return float(((mean[:, 0] - y) ** 2).mean())
+            return float(np.average((mean[:, 0] - y) ** 2, weights=weights))
         # As the leaves will have it: no class is impossible.
         mixed = (settings.leaf * mean + 1 / rows.classes) / (settings.leaf + 1)
-        return float(-np.log(mixed[np.arange(len(y)), y]).mean())
+        return float(np.average(-np.log(mixed[np.arange(len(y)), y]), weights=weights))
 
     def _trees(self, settings: Grown, count: int, *, sampled: bool) -> Iterator[tuple[Any, Array]]:
         """Trees, and how often each was shown each row (rows,): of random samples, or of all rows."""
@@ -180,7 +181,8 @@ class _Fits:
                 max_depth=MOST_DEPTH,
                 random_state=int(random.integers(2**31)),
             )
-            return made.fit(rows.x, rows.y, sample_weight=counts), counts
+            weights = counts if rows.weights is None else counts * rows.weights
+            return made.fit(rows.x, rows.y, sample_weight=weights), counts
 
         with ThreadPoolExecutor(self._threads) as pool:
             for first in range(0, count, PORTION):
@@ -224,7 +226,7 @@ def _arrays(estimator: Any, rows: TreeRows) -> dict[str, Array]:
         value = value[:, 0]
     else:
         # A class that a leaf does not have is not impossible: one row more, as all rows are.
-        shares = np.bincount(rows.y, minlength=classes) / len(rows.y)
+        shares = np.bincount(rows.y, rows.weights, minlength=classes) / len(rows.y)
         full = np.zeros((tree.node_count, classes))
         full[:, _present(rows)] = value
         count = tree.weighted_n_node_samples[:, None]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from trainer_image.tasks.base import Batch, rows_in, spaced
+from trainer_image.tasks.tabular.candidates import Sample, row_weights
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.target import ClassTarget, Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeInputs
@@ -43,6 +44,7 @@ class TreeRows:
 
     x:      float32 (rows, inputs)
     y:      classes, or values as the network learns them, (rows,)
+    weights: how much each row counts, (rows,), 1 in the mean; None: all alike
     mean:   of values that are far from evenly spread and none below zero, in the target's unit; else None
     folds:  (rows,), of each row a number below FOLDS
     tables: statistics of the categories of each column that has them (count, statistics), from all rows; `x` of a row
@@ -56,7 +58,7 @@ class TreeRows:
         self._inputs = TreeInputs(columns, statistics(self.classes))
         self._most = min(MOST_ROWS, MOST_CELLS // max(1, self._inputs.width))
         some = spaced(splits, fit_on, self._most)
-        self.y = self._labels(some)
+        self.y, self.weights = self._labels(some), row_weights(some)
         self.mean = self._mean_of_skewed(some["target"])
         self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
         self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
@@ -70,12 +72,12 @@ class TreeRows:
                 means[n][inside] = self._table(codes[:, n], count, ~inside)[codes[inside, n]]
         self.x = self._inputs.of(some["dense"], some["codes"], [torch.from_numpy(each) for each in means]).numpy()
 
-    def held(self) -> tuple[Array, Array]:
-        """(x, y) of the validation rows."""
+    def held(self) -> Sample:
+        """The validation rows."""
         some = spaced(self._splits, ["validation"], self._most)
         codes = self._inputs.categories(some["dense"], some["codes"]).numpy()
         means = [torch.from_numpy(table[codes[:, n]]) for n, table in enumerate(self.tables)]
-        return self._inputs.of(some["dense"], some["codes"], means).numpy(), self._labels(some)
+        return self._inputs.of(some["dense"], some["codes"], means).numpy(), self._labels(some), row_weights(some)
 
     def _labels(self, batch: Batch) -> Array:
         labels = batch["target"].numpy()
@@ -106,11 +108,13 @@ class TreeRows:
     def _table(self, codes: Array, count: int, among: Array) -> Array:
         """Statistics of each category among these rows, drawn to those of all: float32 (count, statistics)."""
         y = self.y[among].astype(np.float64)
+        weights = np.ones(len(y)) if self.weights is None else self.weights[among]
         columns = [y] if self.classes <= 2 else [(y == label).astype(float) for label in range(self.classes)]
         columns = columns if statistics(self.classes) else []
-        rows = np.bincount(codes[among], minlength=count) + SMOOTHING
+        rows = np.bincount(codes[among], weights, minlength=count) + SMOOTHING
         sums = [
-            np.bincount(codes[among], column, count) + SMOOTHING * (column.mean() if len(column) else 0.0)
+            np.bincount(codes[among], weights * column, count)
+            + SMOOTHING * (np.average(column, weights=weights) if len(column) else 0.0)
             for column in columns
         ]
         found = np.stack([each / rows for each in sums], axis=1) if sums else np.zeros((count, 0))
