@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer_image.data.numbers import PLAIN, Notation, in_words, numbers
+from trainer_image.data.formats.numbers import PLAIN, Notation, in_words, numbers
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.intervals import worth_of
