@@ -35,8 +35,8 @@ from trainer_image.tasks.tensors import Batch, Outputs, joined, rows_in, spaced,
 
 # All that a task needs is found here.
 __all__ = [
-    "WEIGHT",
     "INTERFACE",
+    "WEIGHT",
     "Augment",
     "Batch",
     "Example",
