@@ -7,28 +7,36 @@ do not depend on the number of GPUs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+import threading
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from trainer_image.engine.ahead import Ahead
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.position import REFIT, Position
 from trainer_image.engine.row_order import epoch_order
 from trainer_image.engine.team import Team
-from trainer_image.tasks.base import Batch, Problem, joined, rows_in, stored, take
+from trainer_image.host.devices import usable_cpus
+from trainer_image.tasks import hooks
+from trainer_image.tasks.base import Augment, Batch, Problem, joined, rows_in, stored, take
 from trainer_image.tasks.stretches import Stretches
 
 # Of the device's free memory, what a phase's rows may fill; the rest is for activations.
 RESIDENT_SHARE = 0.25
+# Threads that augment, at most; and how many batches each is ahead, so that a slow one is not waited for.
+MOST_THREADS, AHEAD = 8, 2
+
+# (epoch, number of the batch in it, whether all have the same number of rows)
+Key = tuple[int, int, bool]
 
 
 class PhaseRows:
     """A split's rows, batch by batch, on `device`.
 
-    per_epoch: batches an epoch; rows stay on the device where they fit, else the next batch is fetched meanwhile.
+    per_epoch: batches an epoch; rows stay on the device where they fit, else the next batch is fetched meanwhile. Rows
+    that are augmented stay on the CPU, and threads make the next batches meanwhile.
     """
 
     def __init__(
@@ -40,18 +48,25 @@ class PhaseRows:
         part: tuple[int, int] = (0, 1),
         *,
         block: int = 0,
-        ahead: bool | None = None,
+        ahead: bool = False,
+        augment: Augment | None = None,
+        threads: int = 1,
     ) -> None:
         """key: the seed, and whether this is the refit; part: (rank, world); block: see `epoch_order`; ahead: fetch
-        batches in advance (None: where rows do not lie on the device)."""
+        batches in advance, also where rows lie on the device; augment: see `Problem.augmentation`; threads:
+        that augment."""
         self.count = rows_in(split)
         self.per_epoch = math.ceil(self.count / batch_size)
         self._key, self._part, self._device, self._block = key, part, device, block
-        self._rows = resident(split, device)
+        self._augment = augment
+        self._rows = split if augment else resident(split, device)
         self._rows_at = next(iter(self._rows.values())).device
-        self._drawn: tuple[int, Tensor] | None = None
-        fetch = ahead if ahead is not None else self._rows_at != device
-        self._ahead = Ahead(self._gather, device) if fetch else None
+        self._drawn: dict[int, Tensor] = {}
+        self._drawing = threading.Lock()
+        self._depth = AHEAD * threads if augment else 1
+        fetch = ahead or augment is not None or self._rows_at != device
+        alone = augment is not None
+        self._ahead = Ahead(self._gather, device, threads if alone else 1, alone=alone) if fetch else None
 
     def batch(self, epoch: int, number: int, *, equal: bool = False) -> tuple[Batch, float]:
         """This rank's part of a batch, and which share of the whole batch it is.
@@ -63,8 +78,8 @@ class PhaseRows:
         if self._ahead is None:
             batch: Batch = take(self._rows, self._index(key))
         else:
-            following = (epoch, number + 1, equal) if number + 1 < self.per_epoch else (epoch + 1, 0, equal)
-            batch = self._ahead.get(key, following)
+            after = range(number + 1, number + 1 + self._depth)
+            batch = self._ahead.get(key, [(epoch + n // self.per_epoch, n % self.per_epoch, equal) for n in after])
         start, stop = self._bounds(number, equal)
         whole = self._part[1] * math.ceil((stop - start) / self._part[1]) if equal else stop - start
         return batch, rows_in(batch) / whole
@@ -78,7 +93,7 @@ class PhaseRows:
         start, stop = number * self.count // self.per_epoch, (number + 1) * self.count // self.per_epoch
         return _stretched(start, stop, math.ceil(self.count / self.per_epoch)) if equal else (start, stop)
 
-    def _index(self, key: tuple[int, int, bool]) -> Tensor:
+    def _index(self, key: Key) -> Tensor:
         epoch, number, equal = key
         start, stop = self._bounds(number, equal)
         (rank, world), rows = self._part, stop - start
@@ -87,8 +102,12 @@ class PhaseRows:
             first, last = _stretched(first, last, math.ceil(rows / world))
         return self._order(epoch)[start + first : start + last]
 
-    def _gather(self, key: tuple[int, int, bool]) -> Batch:
+    def _gather(self, key: Key) -> Batch:
+        """In any thread, in any order: what is drawn for a batch follows from its key."""
         index = self._index(key)
+        if self._augment is not None:
+            batch = self._augment(take(self._rows, index), self._generator(key))
+            return batch if self._device.type != "cuda" else {n: t.pin_memory() for n, t in batch.items()}
         if self._device.type != "cuda":
             return take(self._rows, index)
         # Only a batch is pinned, never the split: that may be a mapped file, larger than the memory.
@@ -101,13 +120,22 @@ class PhaseRows:
             for name, tensor in self._rows.items()
         }
 
+    def _generator(self, key: Key) -> torch.Generator:
+        (seed, refit), (epoch, number, _), (rank, _) = self._key, key, self._part
+        # A 64-bit hash: plain sums would give batches of neighbouring seeds the same numbers.
+        [drawn] = np.random.SeedSequence([seed, refit, epoch, number, rank]).generate_state(1, np.uint64)
+        return torch.Generator().manual_seed(int(drawn))
+
     def _order(self, epoch: int) -> Tensor:
         """An epoch's order of rows, from seed, phase and epoch: a resumed run and another process need none stored."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            seed, refit = self._key
-            drawn = (seed * 1_000_003 + epoch * 2 + refit) % 2**63
-            self._drawn = (epoch, epoch_order(self.count, drawn, self._block).to(self._rows_at))
-        return self._drawn[1]
+        with self._drawing:
+            if epoch not in self._drawn:
+                seed, refit = self._key
+                drawn = (seed * 1_000_003 + epoch * 2 + refit) % 2**63
+                order = epoch_order(self.count, drawn, self._block).to(self._rows_at)
+                # Where batches of the next epoch are fetched already, the end of this one is still asked for.
+                self._drawn = {known: of for known, of in self._drawn.items() if known == epoch - 1} | {epoch: order}
+            return self._drawn[epoch]
 
 
 def phase_split(problem: Problem, at: Position) -> Batch:
@@ -116,8 +144,10 @@ def phase_split(problem: Problem, at: Position) -> Batch:
     return joined(splits["train"], splits["validation"]) if at.phase == REFIT else splits["train"]
 
 
-def phase_rows(split: Batch, plan: Plan, at: Position, team: Team) -> PhaseRows:
+def phase_rows(problem: Problem, split: Batch, plan: Plan, at: Position, team: Team) -> PhaseRows:
     """The `phase_split` batch by batch: the same order on every rank, and this rank's part of it."""
+    # The thread that trains has a CPU of its own where there are several.
+    threads = max(1, min(MOST_THREADS, usable_cpus() // team.here - 1))
     return PhaseRows(
         split,
         plan.recipe.batch_size,
@@ -125,46 +155,9 @@ def phase_rows(split: Batch, plan: Plan, at: Position, team: Team) -> PhaseRows:
         (plan.seed, at.phase == REFIT),
         (team.rank, team.world),
         block=at.block_rows,
+        augment=hooks.augment_of(problem),
+        threads=threads,
     )
-
-
-class Ahead:
-    """Fetches the next batch in a thread of its own while the device works on this one.
-
-    On CUDA it is copied from pinned memory on a stream of its own; elsewhere it is what `gather` returns.
-    """
-
-    def __init__(self, gather: Callable[[tuple[int, int, bool]], Batch], device: torch.device) -> None:
-        self._gather, self._device = gather, device
-        # A thread begins with the first GPU as its own, whose memory it must not touch.
-        begin = partial(torch.cuda.set_device, device) if device.type == "cuda" else None
-        self._worker = ThreadPoolExecutor(1, "rows", begin)
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-        self._next: tuple[tuple[int, int, bool], Future[tuple[Batch, torch.cuda.Event | None]]] | None = None
-
-    def get(self, key: tuple[int, int, bool], following: tuple[int, int, bool]) -> Batch:
-        """The batch of `key`; begins to fetch the one of `following`."""
-        waiting = self._next[1] if self._next and self._next[0] == key else self._worker.submit(self._fetch, key)
-        batch, copied = waiting.result()
-        self._next = (following, self._worker.submit(self._fetch, following))
-        if copied is not None:
-            stream = torch.cuda.current_stream(self._device)
-            stream.wait_event(copied)
-            for tensor in batch.values():
-                # The allocator must not hand the memory to the other stream while this one still reads it.
-                tensor.record_stream(stream)
-        return batch
-
-    def close(self) -> None:
-        self._worker.shutdown(wait=True, cancel_futures=True)
-
-    def _fetch(self, key: tuple[int, int, bool]) -> tuple[Batch, torch.cuda.Event | None]:
-        batch = self._gather(key)
-        if self._stream is None:
-            return batch, None
-        with torch.cuda.stream(self._stream):
-            moved = {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
-            return moved, self._stream.record_event()
 
 
 def _stretched(start: int, stop: int, size: int) -> tuple[int, int]:

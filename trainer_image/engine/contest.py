@@ -22,6 +22,7 @@ from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 from trainer_image.engine.evaluation import evaluate
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.position import Entry, Position
+from trainer_image.engine.pretrained import Pretrained
 from trainer_image.engine.published import NETWORK, Member, build, under
 from trainer_image.engine.state import finite
 from trainer_image.engine.watchdog import Watchdog
@@ -136,11 +137,11 @@ class Contest:
             if self._inputs.stop.is_set():
                 self._terminate()
 
-    def members(self, at: Position, network: nn.Module) -> list[Member]:
-        """What is published, in evaluation mode, the network as it is given."""
+    def members(self, at: Position, network: nn.Module, pretrained: Pretrained) -> list[Member]:
+        """What is published, in evaluation mode, the network as it is given. pretrained: what of it is not stored"""
         chosen = {entry["name"]: entry["chosen"] or {} for entry in at.candidates}
         return [
-            Member(name, weight, network.eval(), {})
+            Member(name, weight, network.eval(), {}, pretrained)
             if name == NETWORK
             else Member(name, weight, self._modules[name].eval(), chosen[name])
             for name, weight in at.weights.items()

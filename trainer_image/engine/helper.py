@@ -161,7 +161,8 @@ class Helper:
         if self._rows:
             self._rows.close()
         self._state = state
-        self._rows = phase_rows(phase_split(self._problem, state.at), self._plan, state.at, self._member)
+        split = phase_split(self._problem, state.at)
+        self._rows = phase_rows(self._problem, split, self._plan, state.at, self._member)
 
     def _step(self, command: Command) -> None:
         state, rows = self._state, self._rows

@@ -16,16 +16,18 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
+from trainer_image.engine import pretrained
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.budget import FORWARD, LEAST_BESIDE_REFIT, LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.position import DONE, REFIT, SEARCH, Entry, Position
+from trainer_image.engine.pretrained import Pretrained
 from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
 from trainer_image.engine.sizing import budget_of
@@ -77,11 +79,12 @@ class Engine:
         model = problem.predictor.build_model()
         self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         problem.begin(model, ["train"])
-        warm = warm_start(model, inputs.initial) if inputs.initial else []
+        kept = self._pretrained(model)
+        warm = warm_start(model, inputs.initial, kept.names) if inputs.initial else []
         # What is true of this process only, not of the training that later ones go on with.
-        self._notes = list(notes)
+        self._notes = [*notes, *kept.said]
         self._stepper = Stepper(problem, plan, on_device(model, plan.device), team, self._notes)
-        self.state = self._stepper.fresh_state(model)
+        self.state = self._stepper.fresh_state(model, kept)
         self.state.at.notes += warm
         self.state.at.size = size
         store, near = inputs.checkpoints, inputs.output.parent
@@ -102,11 +105,11 @@ class Engine:
             if self._saver:
                 self._saver.close()
         at = self.state.at
-        model = self.state.judged
-        if self.state.best is not None:
-            model.load_state_dict(self.state.best)
+        self.state.take_best()
+        network = self.state.judged
+        members = self._contest.members(at, network, self._pretrained(network))
         return Fitted(
-            published=Published(self.problem.predictor, self._contest.members(at, model)),
+            published=Published(self.problem.predictor, members),
             fit_on=("train", "validation") if at.again else ("train",),
             steps=at.step,
             epochs=sum(record["phase"] == SEARCH for record in at.history),
@@ -120,6 +123,9 @@ class Engine:
             candidates=[Entry(**entry) for entry in at.candidates],
             stopped=at.stopped,
         )
+
+    def _pretrained(self, network: nn.Module) -> Pretrained:
+        return pretrained.found(self.problem.predictor, network, self._initial)
 
     def _resume(self) -> int | None:
         if not self.inputs.checkpoints:
@@ -155,7 +161,7 @@ class Engine:
         self._share_time()
         if contest.network:
             self._phase()
-            self.state.judged.load_state_dict(self._best())
+            self.state.take_best()
         contest.weights(at, self.state.judged if contest.network else None)
         self._begin_refit_or_end()
 
@@ -176,10 +182,6 @@ class Engine:
         at.phase = DONE
         self._save_if_due(epoch_ended=True)
 
-    def _best(self) -> dict[str, Tensor]:
-        assert self.state.best is not None
-        return self.state.best
-
     def _phase(self) -> None:
         at, team = self.state.at, self._team
         refit = at.phase == REFIT
@@ -191,7 +193,7 @@ class Engine:
                 at.notes.append(
                     f"The rows lie in files larger than memory: they are shuffled in blocks of {at.block_rows}."
                 )
-        rows = phase_rows(split, self.plan, at, team)
+        rows = phase_rows(self.problem, split, self.plan, at, team)
         per_epoch = rows.per_epoch
         if not at.planned:
             at.planned = at.stop_at = at.full = at.most = self.recipe.epochs * per_epoch
@@ -382,9 +384,9 @@ class Engine:
         model.load_state_dict(self._initial)
         self.problem.begin(model.cpu(), ["train", "validation"])
         if self.inputs.initial:
-            warm_start(model, self.inputs.initial)
+            warm_start(model, self.inputs.initial, old.pretrained.names)
         on_device(model, self.plan.device)
-        self.state = self._stepper.fresh_state(model)
+        self.state = self._stepper.fresh_state(model, old.pretrained)
         self.state.at, self.state.best = at, old.best
         at.again.append(NETWORK)
         # Cycles that followed each other become one of their length.

@@ -4,7 +4,7 @@ The test at the end of a training, its report and `predict` all evaluate here: s
 
     model.safetensors   "network/…", "boosted trees/…": the tensors of each member
     model.json          {"format": 2, "task", "run_id", "model", "members": [{"name", "weight", "chosen"}, …],
-                         "calibration": {"temperature", "offsets"}}
+                         "calibration": {"temperature", "offsets"}, "pretrained": [{"module", "file", "sha256"}, …]}
 
 In format 1 the network is the only member, and its tensors' names have nothing before them.
 """
@@ -22,7 +22,9 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from trainer_image.engine import pretrained
 from trainer_image.engine.evaluation import evaluate
+from trainer_image.engine.pretrained import NOTHING, Pretrained
 from trainer_image.storage.manifest import write_json
 from trainer_image.tasks.base import Batch, Json, Outputs, Predictor, restored
 from trainer_image.tasks.calibration import Calibration
@@ -34,12 +36,16 @@ TENSORS, DESCRIPTION = "model.safetensors", "model.json"
 
 @dataclass(frozen=True)
 class Member:
-    """chosen: what the candidate's fit returned, for `Predictor.build_candidate`; of the network nothing"""
+    """chosen: what the candidate's fit returned, for `Predictor.build_candidate`; of the network nothing
+
+    pretrained: tensors that are not stored
+    """
 
     name: str
     weight: float
     module: nn.Module
     chosen: Json
+    pretrained: Pretrained = NOTHING
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,13 @@ class Published:
             f"{member.name}/{name}": tensor.detach().cpu().contiguous().clone()
             for member in self.members
             for name, tensor in member.module.state_dict().items()
+            if name not in member.pretrained.names
         }
+
+    @property
+    def numbers(self) -> int:
+        """How many there are in all tensors, those that are not stored included."""
+        return sum(tensor.numel() for member in self.members for tensor in member.module.state_dict().values())
 
     def write(self, folder: Path, described: Json) -> None:
         """described: what else model.json says"""
@@ -92,6 +104,8 @@ class Published:
         members = [{"name": each.name, "weight": each.weight, "chosen": each.chosen} for each in self.members]
         calibration = asdict(self.predictor.calibration)
         found = {"format": FORMAT, **described, "members": members, "calibration": calibration}
+        if files := [asdict(file) for member in self.members for file in member.pretrained.files]:
+            found["pretrained"] = files
         write_json(folder / DESCRIPTION, found)
 
 
@@ -124,12 +138,13 @@ def read(folder: Path, description: Json, predictor: Predictor, *, trusted: bool
     if not trusted:
         with torch.device("meta"):  # so that no memory is taken but for what the file holds as well
             _compare({member.name: _built(predictor, member) for member in described}, tensors)
+    elsewhere = pretrained.check(predictor, description.get("pretrained", []))
     modules = {member.name: _built(predictor, member) for member in described}
-    _compare(modules, tensors)
+    _compare(modules, tensors, elsewhere)
     members = []
     for member in described:
         module = modules[member.name]
-        module.load_state_dict(under(member.name, tensors))
+        module.load_state_dict(under(member.name, tensors), strict=False)
         members.append(Member(member.name, member.weight, module.eval(), member.chosen))
     return Published(predictor, members)
 
@@ -148,10 +163,21 @@ def under(name: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key.removeprefix(name + "/"): tensor for key, tensor in tensors.items() if key.startswith(name + "/")}
 
 
-def _compare(modules: Mapping[str, nn.Module], found: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, which names the first tensor that is not as the description wants it."""
+def _compare(modules: Mapping[str, nn.Module], found: Mapping[str, Tensor], elsewhere: Sequence[str] = ()) -> None:
+    """Raises ValueError, which names the first tensor that is not as the description wants it.
+
+    elsewhere: modules of the network whose parameters may lack: they are in the image
+    """
+    may_lack = {
+        f"{NETWORK}/{name}"
+        for module in elsewhere
+        for name, _ in modules[NETWORK].get_submodule(module).named_parameters(prefix=module)
+    }
     wanted = {
-        f"{member}/{name}": tensor for member, module in modules.items() for name, tensor in module.state_dict().items()
+        name: tensor
+        for member, module in modules.items()
+        for key, tensor in module.state_dict().items()
+        if (name := f"{member}/{key}") in found or name not in may_lack
     }
     for name in sorted(wanted.keys() | found.keys()):
         shapes = [tuple(them[name].shape) if name in them else None for them in (wanted, found)]

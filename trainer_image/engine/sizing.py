@@ -20,7 +20,8 @@ from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.errors import TrainerError
 from trainer_image.host import gpu_faults
-from trainer_image.tasks.base import NetworkSize, Problem, Recipe, rows_in, take
+from trainer_image.tasks import hooks
+from trainer_image.tasks.base import Batch, NetworkSize, Problem, Recipe, rows_in, take
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ def seconds_a_step(problem: Problem, plan: Plan, world: int = 1) -> float:
         stepper = Stepper(problem, replace(plan, compile=False), model, Team(), [])
         state = stepper.fresh_state(model)
         state.at.planned = WARM_UP + MEASURED
-        batch = {name: t.to(plan.device) for name, t in take(problem.splits["train"], slice(0, rows)).items()}
+        made: Batch = take(problem.splits["train"], slice(0, rows))
+        if augment := hooks.augment_of(problem):
+            made = augment(made, torch.Generator().manual_seed(plan.seed))
+        batch = {name: t.to(plan.device) for name, t in made.items()}
         most, began = MOST_SHARE * plan.time_budget, time.monotonic()
         took: list[float] = []
         for number in range(WARM_UP + MEASURED):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 from trainer_image.engine.optimizing import Optimizers, Plain
 from trainer_image.engine.position import DONE, Position, is_position
+from trainer_image.engine.pretrained import NOTHING, Pretrained
 from trainer_image.tasks.base import Loss
 
 # Before the name of a part of the loss, among a snapshot's tensors.
@@ -53,11 +54,19 @@ class Losses:
 class TrainingState:
     """Network, its moving average, the best weights, optimizers, generators and position.
 
-    make: the optimizers of a network
+    make: the optimizers of a network; pretrained: what of it nothing has to keep
     """
 
-    def __init__(self, model: nn.Module, make: Callable[[nn.Module], Sequence[Optimizer]], *, average: bool) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        make: Callable[[nn.Module], Sequence[Optimizer]],
+        *,
+        average: bool,
+        pretrained: Pretrained = NOTHING,
+    ) -> None:
         self.model = model
+        self.pretrained = pretrained
         self._make = make
         self.optimizers = Optimizers(make(model))
         self.average: nn.Module | None = copy.deepcopy(model) if average else None
@@ -69,7 +78,7 @@ class TrainingState:
     @property
     def size(self) -> int:
         """Bytes of a snapshot, nearly: weights, their average and the best ones, two moments of each parameter."""
-        weights: int = sum(tensor.nbytes for tensor in self.model.state_dict().values())
+        weights: int = sum(tensor.nbytes for tensor in self._own(self.model).values())
         return weights * (4 if self.average is None else 5)
 
     @property
@@ -83,7 +92,7 @@ class TrainingState:
             return
         # Early weights are far from good: the average's memory grows with the steps taken.
         weight = 1 - min(decay, (1 + self.at.phase_step) / (10 + self.at.phase_step))
-        ours, theirs = self.average.state_dict(), self.model.state_dict()
+        ours, theirs = self._own(self.average), self._own(self.model)
         floats = [name for name, tensor in ours.items() if tensor.is_floating_point()]
         torch._foreach_lerp_([ours[n] for n in floats], [theirs[n] for n in floats], weight)
         for name, tensor in ours.items():
@@ -100,7 +109,15 @@ class TrainingState:
         return optimizers
 
     def keep_best(self) -> None:
-        self.best = {name: tensor.detach().clone() for name, tensor in self.judged.state_dict().items()}
+        self.best = {name: tensor.detach().clone() for name, tensor in self._own(self.judged).items()}
+
+    def take_best(self) -> None:
+        """The network whose weights count gets the best ones, where there are any."""
+        if self.best is not None:
+            _put(self.judged, self.best)
+
+    def _own(self, model: nn.Module) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in model.state_dict().items() if name not in self.pretrained.names}
 
     def snapshot(self) -> Snapshot:
         """A copy of the state in host memory."""
@@ -110,9 +127,9 @@ class TrainingState:
             for name, tensor in values.items():
                 tensors[f"{prefix}/{name}"] = tensor.detach().to("cpu", copy=True).contiguous()
 
-        add("model", self.model.state_dict())
+        add("model", self._own(self.model))
         if self.average is not None:
-            add("average", self.average.state_dict())
+            add("average", self._own(self.average))
         if self.best is not None:
             add("best", self.best)
         remembered, plain = self.optimizers.kept()
@@ -123,12 +140,15 @@ class TrainingState:
         add("loss", {"sum": self.losses.total})
         add(PART, self.losses.parts)
         position = {f.name: copy.copy(getattr(self.at, f.name)) for f in fields(Position)}
-        return Snapshot(self.at.step, tensors, {"position": position, "optimizer": plain})
+        files = [asdict(file) for file in self.pretrained.files]
+        return Snapshot(self.at.step, tensors, {"position": position, "optimizer": plain, "pretrained": files})
 
     def check(self, snapshot: Snapshot) -> None:
         """CheckpointInvalid unless the snapshot belongs to this very network and optimizer, and `load` can take it."""
         name = f"the checkpoint at step {snapshot.step}"
-        own = self.model.state_dict()
+        if snapshot.scalars.get("pretrained", []) != [asdict(file) for file in self.pretrained.files]:
+            raise CheckpointInvalid(f"{name} is of other pretrained weights")
+        own = self._own(self.model)
         expected = {key: (tensor.shape, tensor.dtype) for key, tensor in own.items()}
         groups: dict[str, Mapping[str, Tensor]] = {
             group: _under(group, snapshot.tensors) for group in ("model", "average", "best")
@@ -155,7 +175,7 @@ class TrainingState:
             raise CheckpointInvalid(f"{name} lacks the random generator or the loss")
         if any(part.shape != (2,) for part in _under(PART, snapshot.tensors).values()):
             raise CheckpointInvalid(f"{name} has a part of the loss that is none")
-        weights = dict(self.model.named_parameters())
+        weights = own.keys() & {key for key, _ in self.model.named_parameters()}
         found = [group[key] for group in groups.values() if group for key in weights]
         if not all(map(finite, found)):
             raise CheckpointInvalid(f"{name} has weights that are no numbers")
@@ -164,9 +184,9 @@ class TrainingState:
         """Continues from a snapshot that `check` accepted."""
         tensors = snapshot.tensors
         device = self._device
-        self.model.load_state_dict(_under("model", tensors))
+        _put(self.model, _under("model", tensors))
         if self.average is not None:
-            self.average.load_state_dict(_under("average", tensors))
+            _put(self.average, _under("average", tensors))
         best = _under("best", tensors)
         self.best = {name: tensor.to(device) for name, tensor in best.items()} or None
         self.optimizers.load(_under("optimizer", tensors), _plain(snapshot) or {})
@@ -176,6 +196,11 @@ class TrainingState:
         torch.set_rng_state(tensors["generator/cpu"])
         if device.type == "cuda" and "generator/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator/cuda"], device)
+
+
+def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """What is not among them stays: it is pretrained."""
+    model.load_state_dict(tensors, strict=False)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainer_image.engine.compiling import Compiling
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.position import Position
+from trainer_image.engine.pretrained import NOTHING, Pretrained
 from trainer_image.engine.state import TrainingState
 from trainer_image.engine.team import Team, shared_buffers
 from trainer_image.errors import GpuOutOfMemory, TrainerError, TrainingDiverged
@@ -49,10 +50,10 @@ class Stepper:
         # Rank 0 decides for all.
         self.compiling = Compiling(model, plan.device, plan.compile if team.rank == 0 else False, notes)
 
-    def fresh_state(self, model: nn.Module) -> TrainingState:
-        """A state at the first step, with optimizers of its own."""
+    def fresh_state(self, model: nn.Module, pretrained: Pretrained = NOTHING) -> TrainingState:
+        """A state at the first step, with optimizers of its own. pretrained: what of the network no checkpoint keeps"""
         make = partial(hooks.optimizers_of, self._problem, recipe=self._recipe)
-        state = TrainingState(model, make, average=self._recipe.ema_decay is not None)
+        state = TrainingState(model, make, average=self._recipe.ema_decay is not None, pretrained=pretrained)
         state.at.micro_batch = self._recipe.batch_size
         return state
 

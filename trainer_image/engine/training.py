@@ -296,7 +296,7 @@ def _report(
             "recipe": asdict(plan.recipe),
             "bfloat16": plan.bfloat16,
             "rows_at_a_time": fitted.micro_batch,
-            "parameters": sum(tensor.numel() for tensor in fitted.published.tensors.values()),
+            "parameters": fitted.published.numbers,
             "notes": fitted.notes,
         },
         "candidates": _candidates(fitted),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -11,8 +12,11 @@ from torch import nn
 from trainer_image.engine.state import finite
 
 
-def warm_start(model: nn.Module, folder: Path) -> list[str]:
-    """Copies the tensors of a published model that fit by name and shape; returns notes for the report."""
+def warm_start(model: nn.Module, folder: Path, pretrained: Collection[str] = ()) -> list[str]:
+    """Copies the tensors of a published model that fit by name and shape; returns notes for the report.
+
+    pretrained: names of tensors that it has already, and keeps
+    """
     path = folder / "model.safetensors"
     if not path.is_file():
         return ["Warm start: the previous model has no model.safetensors; training starts afresh."]
@@ -26,7 +30,7 @@ def warm_start(model: nn.Module, folder: Path) -> list[str]:
         given = {n.removeprefix("network/"): tensor for n, tensor in given.items() if n.startswith("network/")}
         if not given:
             return ["Warm start: the previous model has no network; training starts afresh."]
-    own = model.state_dict()
+    own = {name: tensor for name, tensor in model.state_dict().items() if name not in pretrained}
     fitting = {
         name: tensor
         for name, tensor in given.items()

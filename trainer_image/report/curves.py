@@ -10,6 +10,8 @@ from trainer_image.report.charts import Axis, Chart, Point
 from trainer_image.report.html import Content, columns, details, number, paragraph, section, table, words
 
 LONGEST_HISTORY = 200
+# Of the parts of a loss, which a plug-in names, so many are drawn, and have a column.
+MOST_PARTS = 8
 # Figures that cannot exceed one.
 _SHARES = ("accuracy", "balanced accuracy", "macro F1", "ROC AUC", "R²")
 
@@ -37,6 +39,10 @@ def curves(content: Content) -> str:
         drawn.append(_curve("Loss", both, "loss", marks))
     elif loss:
         drawn.append(_curve("Training loss", [("training loss", loss)], "loss", marks))
+    parts = list(dict.fromkeys(name for record in epochs for name in record.get("parts", {})))
+    for name in parts[:MOST_PARTS]:
+        points = [(r["epoch"], r["parts"][name]) for r in epochs if name in r.get("parts", {})]
+        drawn.append(_curve(f"Training {words(name)}", [(f"training {words(name)}", points)], words(name), marks))
     drawn += [
         _curve(f"Validation {words(name)}", [(f"validation {words(name)}", points)], words(name), marks)
         for name, points in series.items()
@@ -52,7 +58,7 @@ def curves(content: Content) -> str:
             + _refit(content)
         ),
         columns(*drawn),
-        details("The same as a table", _history(epochs)),
+        details("The same as a table", _history(epochs, parts[:MOST_PARTS])),
     )
 
 
@@ -90,20 +96,25 @@ def _curve(
     return charts.figure(title, key, chart.svg())
 
 
-def _history(epochs: Sequence[Content]) -> str:
+def _history(epochs: Sequence[Content], parts: Sequence[str]) -> str:
     step = max(1, -(-len(epochs) // LONGEST_HISTORY))
     names = list(epochs[-1]["validation"])
     shown = [record for k, record in enumerate(epochs) if k % step == 0 or record is epochs[-1]]
     every = "" if step == 1 else f"; every {step}th epoch, metrics.jsonl has them all"
     return table(
         f"By epoch{every}",
-        ["epoch", "step", "seconds", "training loss", *(f"validation {words(name)}" for name in names)],
+        [
+            *("epoch", "step", "seconds", "training loss"),
+            *(f"training {words(name)}" for name in parts),
+            *(f"validation {words(name)}" for name in names),
+        ],
         [
             [
                 record["epoch"],
                 number(record.get("step")),
                 number(record.get("seconds")),
                 number(record.get("loss")),
+                *(number(record.get("parts", {}).get(name)) for name in parts),
                 *(number(record["validation"].get(name)) for name in names),
             ]
             for record in shown

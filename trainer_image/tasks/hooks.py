@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_image.errors import UserCodeFailed
-from trainer_image.tasks.recipe import Loss, Moment, Recipe
+from trainer_image.tasks.recipe import Augment, Loss, Moment, Recipe
 from trainer_image.tasks.tensors import Batch, Outputs, rows_in
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ def outputs_of(predictor: Predictor, model: nn.Module, batch: Batch) -> Outputs:
     """`predictor.outputs`. Raises UserCodeFailed for anything but a tensor, or several by name, of the batch's rows."""
     found, rows = predictor.outputs(model, batch), rows_in(batch)
     if isinstance(found, Mapping) and not found:
-        raise _failed(predictor, "outputs", "an empty dict; at least one tensor is expected")
+        raise failed(predictor, "outputs", "an empty dict; at least one tensor is expected")
     for name, tensor in found.items() if isinstance(found, Mapping) else [("", found)]:
         if not isinstance(tensor, Tensor) or not tensor.ndim or len(tensor) != rows:
             at = f" as '{name}'" if name else ""
-            raise _failed(predictor, "outputs", f"{_kind(tensor)}{at}; a tensor of {rows} rows is expected")
+            raise failed(predictor, "outputs", f"{_kind(tensor)}{at}; a tensor of {rows} rows is expected")
     return found
 
 
@@ -35,10 +35,10 @@ def loss_of(problem: Problem, model: nn.Module, batch: Batch, moment: Moment) ->
     found = problem.loss(model, batch)
     loss = found if isinstance(found, Loss) else Loss(found, {})
     if not isinstance(loss.total, Tensor) or loss.total.ndim or not loss.total.requires_grad:
-        raise _failed(problem, "loss", f"{_kind(loss.total)}; a tensor of one number with a gradient is expected")
+        raise failed(problem, "loss", f"{_kind(loss.total)}; a tensor of one number with a gradient is expected")
     for name, part in loss.parts.items():
         if part.numel() != 1 if isinstance(part, Tensor) else not isinstance(part, float | int):
-            raise _failed(problem, "loss", f"{_kind(part)} as the part '{name}'; one number is expected")
+            raise failed(problem, "loss", f"{_kind(part)} as the part '{name}'; one number is expected")
     return loss
 
 
@@ -46,12 +46,12 @@ def optimizers_of(problem: Problem, model: nn.Module, recipe: Recipe) -> list[to
     """`problem.optimizers`, at least one. Raises UserCodeFailed."""
     found = problem.optimizers(model, recipe)
     if isinstance(found, torch.optim.Optimizer) or not isinstance(found, Sequence):
-        raise _failed(problem, "optimizers", f"{_kind(found)}; a list of torch's optimizers is expected")
+        raise failed(problem, "optimizers", f"{_kind(found)}; a list of torch's optimizers is expected")
     for each in found:
         if not isinstance(each, torch.optim.Optimizer):
-            raise _failed(problem, "optimizers", f"a list with {_kind(each)}; torch's optimizers are expected")
+            raise failed(problem, "optimizers", f"a list with {_kind(each)}; torch's optimizers are expected")
     if not found:
-        raise _failed(problem, "optimizers", "none; at least one is needed")
+        raise failed(problem, "optimizers", "none; at least one is needed")
     return list(found)
 
 
@@ -59,15 +59,39 @@ def rate_of(problem: Problem, moment: Moment, recipe: Recipe) -> float:
     """`problem.schedule`. Raises UserCodeFailed for anything but a number from 0 on."""
     found = problem.schedule(moment, recipe)
     if not isinstance(found, float | int) or not math.isfinite(found) or found < 0:
-        raise _failed(problem, "schedule", f"{found!r}; a factor of the learning rate from 0 on is expected")
+        raise failed(problem, "schedule", f"{found!r}; a factor of the learning rate from 0 on is expected")
     return float(found)
 
 
-def _failed(of: object, hook: str, what: str) -> UserCodeFailed:
-    return UserCodeFailed(f"{_named(of, hook)} returned {what}")
+def augment_of(problem: Problem) -> Augment | None:
+    """`problem.augmentation`, which raises UserCodeFailed for what is no batch of as many rows, on the CPU."""
+    augment = problem.augmentation()
+
+    def refused(what: str, wanted: str) -> UserCodeFailed:
+        return failed(problem, "augmentation", f"{what}; {wanted} is expected")
+
+    def made(batch: Batch, generator: torch.Generator) -> Batch:
+        assert augment is not None
+        rows, found = rows_in(batch), augment(batch, generator)
+        if not isinstance(found, Mapping) or not found:
+            raise refused(f"a function that makes {_kind(found)}", "a dict of tensors")
+        for name, tensor in found.items():
+            if not isinstance(tensor, Tensor) or not tensor.ndim or len(tensor) != rows or not tensor.is_cpu:
+                raise refused(
+                    f"a function that makes {_kind(tensor)} as '{name}'", f"a tensor of {rows} rows on the CPU"
+                )
+        return found
+
+    if augment is not None and not callable(augment):
+        raise refused(_kind(augment), "a function of batch and generator, or None,")
+    return made if augment else None
 
 
-def _named(of: object, hook: str) -> str:
+def failed(of: object, hook: str, what: str) -> UserCodeFailed:
+    return UserCodeFailed(f"{named(of, hook)} returned {what}")
+
+
+def named(of: object, hook: str) -> str:
     return f"{type(of).__module__}:{type(of).__qualname__}.{hook}"
 
 
@@ -79,16 +103,16 @@ def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric
     """
     figures = predictor.score(outputs, batch)
     if not isinstance(figures, Mapping):
-        raise _failed(predictor, "score", f"{_kind(figures)}; a dict of names and numbers is expected")
+        raise failed(predictor, "score", f"{_kind(figures)}; a dict of names and numbers is expected")
     numbers: Figures = {}
     for name, value in figures.items():
         try:
             numbers[str(name)] = float(value)
         except (TypeError, ValueError, RuntimeError):
             told = f"{_kind(value)} as '{name}'; a figure is one number, or left out"
-            raise _failed(predictor, "score", told) from None
+            raise failed(predictor, "score", told) from None
     if chooses and math.isnan(numbers.get(chooses.name, 0.0)):
-        raise _failed(
+        raise failed(
             predictor,
             "score",
             f"NaN as '{chooses.name}', by which weights are chosen, for {rows_in(batch)} rows whose outputs are "

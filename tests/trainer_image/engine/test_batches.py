@@ -24,7 +24,7 @@ KEY = (7, False)
 
 
 def rows(
-    count: int, batch_size: int, part: tuple[int, int] = (0, 1), *, block: int = 0, ahead: bool | None = None
+    count: int, batch_size: int, part: tuple[int, int] = (0, 1), *, block: int = 0, ahead: bool = False
 ) -> PhaseRows:
     return PhaseRows({"n": torch.arange(count)}, batch_size, CPU, KEY, part, block=block, ahead=ahead)
 
