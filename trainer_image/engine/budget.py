@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Of the budget, what is kept for the test and the report; what the test needs, as far as it is known, up to so much.
 RESERVE, MOST_RESERVE = 0.05, 0.5
@@ -56,10 +56,19 @@ class Budget:
         left = max(0.0, self.total - candidates - again * self.growth)
         return candidates + (left / (1 + self.growth) if self.refit else left)
 
-    def for_network(self, candidates: bool) -> float:
-        """What the search of the network has at least, before anything is measured."""
+    def for_network(self, *, candidates: bool, again: bool = True) -> float:
+        """What the search of the network has at least, before anything is measured. again: whether fitting the
+        candidates once more takes time"""
         spent = self.candidates if candidates else 0.0
-        return self.search_ends(spent, spent) - spent
+        return self.search_ends(spent, spent if again else 0.0) - spent
+
+    def epochs(self, seconds_an_epoch: float, most: int, *, candidates: bool, again: bool = True) -> float:
+        """How many epochs, of at most so many, that time holds. There is no refit where it would leave too few."""
+        found, seconds_an_epoch = [], max(1e-9, seconds_an_epoch)
+        for refit in (True, False)[not self.refit :]:
+            budget = replace(self, refit=refit)
+            found.append(budget.for_network(candidates=candidates, again=again) / seconds_an_epoch)
+        return found[0] if found[0] >= LEAST_BESIDE_REFIT * most else found[-1]
 
 
 class Pace:

@@ -67,8 +67,13 @@ def seconds_a_step(problem: Problem, plan: Plan, world: int = 1) -> float:
 def epochs_in(problem: Problem, plan: Plan, world: int = 1) -> float:
     """How many passes over the training rows the time budget holds for the network's search, by measured steps."""
     steps = math.ceil(rows_in(problem.splits["train"]) / plan.recipe.batch_size)
-    seconds = budget_of(problem, plan).for_network(candidates=bool(problem.candidates()))
-    return seconds / max(1e-9, steps * seconds_a_step(problem, plan, world))
+    candidates = problem.candidates()
+    return budget_of(problem, plan).epochs(
+        steps * seconds_a_step(problem, plan, world),
+        plan.recipe.epochs,
+        candidates=bool(candidates),
+        again=any(candidate.again != 0 for candidate in candidates),
+    )
 
 
 def choose(

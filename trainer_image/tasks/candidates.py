@@ -43,7 +43,8 @@ class Candidate(ABC):
 
     name: as the report and `model.candidates` say it, e.g. "boosted trees"; "network" is taken
     note: why it sits out, one sentence, or what else is worth knowing of the fit; "" where there is nothing to say
-    again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all
+    again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all.
+           0 before any fit: none ever takes time
     """
 
     name: ClassVar[str]

@@ -57,3 +57,16 @@ def test_a_schedule_ends_with_the_time() -> None:
 )
 def test_more_epochs_follow_where_the_best_is_the_last_and_time_is_left(done, best, left, added) -> None:
     assert more_epochs(done, best, left, 1.0) == added
+
+
+def test_epochs_are_counted_without_a_refit_that_leaves_too_few() -> None:
+    budget, alone = Budget(100, growth=1.25, refit=True), Budget(100, growth=1.25, refit=False)
+    assert alone.epochs(1, 50, candidates=False) == pytest.approx(95)
+    assert budget.epochs(1, 50, candidates=False) == pytest.approx(95 / 2.25)  # more than half of 50
+    assert budget.epochs(1, 100, candidates=False) == pytest.approx(95)
+
+
+def test_candidates_that_cost_nothing_once_more_leave_their_time_to_the_network() -> None:
+    budget = Budget(100, growth=1.2, refit=False)
+    first, again = (budget.for_network(candidates=True, again=again) for again in (False, True))
+    assert (first, again) == pytest.approx((95 - 0.35 * 95, 95 - 0.35 * 95 * 2.2))

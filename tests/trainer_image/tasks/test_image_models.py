@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from trainer_image.tasks.base import Batch
 from trainer_image.tasks.candidates import Allowance
@@ -56,12 +57,27 @@ def test_a_candidate_is_rebuilt_from_what_it_chose_and_its_tensors(
     assert right > (0.5 if kind is PixelsCandidate else 0.9)  # stripes at any place: pixels hardly tell them
 
 
-def test_a_refit_uses_what_was_chosen_and_the_validation_rows(splits: dict[str, Batch]) -> None:
-    fitted = CANDIDATES[1](splits, 2).fit(["train"], allowance(), None)
-    assert fitted is not None
-    refitted = CANDIDATES[1](splits, 2).fit(["train", "validation"], allowance(), fitted[1])
-    assert refitted is not None
-    assert refitted[1] == {**fitted[1], "landmarks": 220}
+@pytest.mark.parametrize("resumed", [False, True], ids=["in the same process", "resumed in another"])
+def test_a_refit_costs_nothing_and_is_that_of_all_rows(splits: dict[str, Batch], *, resumed: bool) -> None:
+    wrong = torch.arange(60) % 4 == 0
+    target = torch.where(wrong, 1 - splits["validation"]["target"], splits["validation"]["target"])
+    splits = {**splits, "validation": {**splits["validation"], "target": target}}
+    first, other = CANDIDATES[1](splits, 2), CANDIDATES[1](splits, 2)
+    assert first.again == 0
+    [(model, chosen), _] = fitted = [candidate.fit(["train"], allowance(), None) for candidate in (first, other)]
+    assert fitted[1] is not None
+    again = (CANDIDATES[1](splits, 2) if resumed else first).fit(["train", "validation"], allowance(), chosen)
+    assert again is not None
+    assert again[1] == chosen
+    # The same bits, whether or not the process that made the first fit is still there.
+    other_again = other.fit(["train", "validation"], allowance(), chosen)
+    assert other_again is not None
+    state, others, before = (each.state_dict() for each in (again[0], other_again[0], model))
+    assert all(torch.equal(state[name], others[name]) for name in state)
+    assert not torch.equal(state["weights"], before["weights"])
+    pixels = splits["validation"]["pixels"].float()
+    losses = [float(functional.cross_entropy(each(pixels), target)) for each in (model, again[0])]
+    assert losses[1] < losses[0]  # it has seen these rows
 
 
 @pytest.mark.parametrize("seconds", [0.0, 1e-9])

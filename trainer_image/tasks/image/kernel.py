@@ -76,40 +76,59 @@ def _likeness(features: Tensor, landmarks: Tensor) -> Tensor:
 
 
 class KernelCandidate(Candidate):
-    """A kernel machine on one kind of features."""
+    """A kernel machine on one kind of features. Its landmarks are training rows; a refit adds the validation rows to
+    its equations, and since these rows have been compared with the landmarks to choose the settings, that costs a
+    solution more: the first fit finds it, too."""
+
+    again = 0.0
 
     def __init__(self, splits: Mapping[str, Batch], classes: int) -> None:
         self._splits, self._classes = splits, classes
+        # What a first fit in this process left for a refit: its module, what it chose, weights and bias.
+        self._found: tuple[KernelMachine, dict[str, Any], dict[str, Tensor]] | None = None
 
     def fit(
         self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Any]] | None:
         clock = _Clock(allowance)
-        first = self._splits[fit_on[0]]["pixels"]
-        found = sum(rows_in(self._splits[name]) for name in fit_on)
-        some = spaced(self._splits, fit_on, max(1, min(MOST_ROWS, MOST_BYTES // first[0].numel())))
+        some = self._some("train", MOST_ROWS)
+        found = rows_in(self._splits["train"])
         self.note = f"it is fitted on {rows_in(some)} of {found} images, evenly spaced" if rows_in(some) < found else ""
-        generator = torch.Generator().manual_seed(allowance.seed)
+        self.again = 0.0
         count = min(rows_in(some), MOST_LANDMARKS)
-        model = build(self.name, tuple(first.shape[1:]), count, self._classes)
+        model = build(self.name, tuple(some["pixels"].shape[1:]), count, self._classes)
+        if chosen is not None and self._found is not None and self._found[1] == chosen:
+            model.load_state_dict({**self._found[0].state_dict(), **self._found[2]})
+            return model, chosen
+        generator = torch.Generator().manual_seed(allowance.seed)
         order = torch.randperm(rows_in(some), generator=generator)
         if isinstance(model.features, Patches):
             model.features.learn(some["pixels"][order[:MOST_LANDMARKS]], generator)
-        # Validation's share of the work is as large as its rows are many; a refit has none of it.
-        asked = spaced(self._splits, ["validation"], MOST_VALIDATION) if chosen is None else None
-        clock.work = count + rows_in(some) + (rows_in(asked) if asked else 0)
+        asked = self._some("validation", MOST_VALIDATION)
+        clock.work = count + rows_in(some) + rows_in(asked)
         try:
             _look(model, some["pixels"][order[:count].sort()[0]], clock)
-            systems = _System(model, some, clock)
-            if asked is not None:
-                likeness = torch.cat([model.likeness(part) for part in _portions(asked["pixels"], clock)])
-                chosen = systems.choose(likeness, asked["target"])
+            system = _System(model)
+            for portion, target in _portions(some, clock):
+                system.add(model.likeness(portion), target)
+            likeness = torch.cat([model.likeness(portion) for portion, _ in _portions(asked, clock)])
         except _OutOfTimeError as error:
             self.note = str(error)
             return None
-        assert chosen is not None
-        systems.solve(chosen["strength"], chosen["scale"])
-        return model, {"landmarks": count, "strength": chosen["strength"], "scale": chosen["scale"]}
+        if chosen is None:
+            chosen = {"landmarks": count, **system.choose(likeness, asked["target"])}
+        first = system.solved(chosen["strength"], chosen["scale"])
+        for part, target in zip(torch.split(likeness, PORTION), torch.split(asked["target"], PORTION), strict=True):
+            system.add(part, target)
+        refitted = system.solved(chosen["strength"], chosen["scale"])
+        model.load_state_dict({**model.state_dict(), **(refitted if "validation" in fit_on else first)})
+        self._found = model, chosen, refitted
+        return model, chosen
+
+    def _some(self, split: str, most: int) -> Batch:
+        """At most so many rows of a split, and not more than MOST_BYTES of them, evenly spaced."""
+        bytes_each = self._splits[split]["pixels"][0].numel()
+        return spaced(self._splits, [split], max(1, min(most, MOST_BYTES // bytes_each)))
 
 
 class PixelsCandidate(KernelCandidate):
@@ -164,10 +183,10 @@ class _Clock:
             raise _OutOfTimeError(f"it would take about {needed:.0f} s, more than its share of the time budget")
 
 
-def _portions(pixels: Tensor, clock: _Clock) -> Iterator[Tensor]:
-    for part in torch.split(pixels, PORTION):
-        yield part.float()
-        clock.count(len(part))
+def _portions(rows: Batch, clock: _Clock) -> Iterator[tuple[Tensor, Tensor]]:
+    for pixels, target in zip(torch.split(rows["pixels"], PORTION), torch.split(rows["target"], PORTION), strict=True):
+        yield pixels.float(), target
+        clock.count(len(target))
 
 
 @torch.no_grad()
@@ -177,7 +196,11 @@ def _look(model: KernelMachine, pixels: Tensor, clock: _Clock) -> None:
     So that the mean squared distance between two of them is 1 or so: each feature counts by its spread, those that
     hardly vary count for little.
     """
-    features = torch.cat([model.described(part) for part in _portions(pixels, clock)])
+    described = []
+    for part in torch.split(pixels, PORTION):
+        described.append(model.described(part.float()))
+        clock.count(len(part))
+    features = torch.cat(described)
     spread = features.std(0, correction=0)
     spread = spread + 0.1 * spread.mean() + 1e-6
     model.middle.copy_(features.mean(0))
@@ -190,37 +213,44 @@ def _look(model: KernelMachine, pixels: Tensor, clock: _Clock) -> None:
 class _System:
     """The normal equations of a machine: (K'K + strength n L) w = K'T, with K (n rows, m landmarks), L (m, m)."""
 
-    @torch.no_grad()
-    def __init__(self, model: KernelMachine, some: Batch, clock: _Clock) -> None:
-        self._model, self._rows, (count, classes) = model, rows_in(some), model.weights.shape
-        targets = functional.one_hot(some["target"], classes).double() * 2 - 1
-        self._prior = targets.mean(0)
-        targets -= self._prior
+    def __init__(self, model: KernelMachine) -> None:
+        self._model, (count, classes) = model, model.weights.shape
+        self._rows = torch.zeros(classes, dtype=torch.float64)  # of each class
         self._square = torch.zeros(count, count, dtype=torch.float64)
+        self._sums = torch.zeros(count, dtype=torch.float64)
         self._right = torch.zeros(count, classes, dtype=torch.float64)
-        for part, wanted in zip(_portions(some["pixels"], clock), torch.split(targets, PORTION), strict=True):
-            likeness = model.likeness(part).double()
-            self._square += likeness.T @ likeness
-            self._right += likeness.T @ wanted
-        landmarks = model.landmarks
-        self._among = _likeness(landmarks, landmarks).double()
+        self._among = _likeness(model.landmarks, model.landmarks).double()
 
     @torch.no_grad()
-    def solve(self, strength: float, scale: float = 1.0) -> None:
-        """Sets the machine's weights."""
-        system = self._square + strength * self._rows * self._among
-        system.diagonal().add_(1e-7 * self._rows)
+    def add(self, likeness: Tensor, target: Tensor) -> None:
+        """Rows of this likeness (rows, landmarks) to the landmarks."""
+        likeness = likeness.double()
+        wanted = functional.one_hot(target, len(self._rows)).double()
+        self._rows += wanted.sum(0)
+        self._square.addmm_(likeness.T, likeness)
+        self._sums += likeness.sum(0)
+        self._right.addmm_(likeness.T, wanted)
+
+    @torch.no_grad()
+    def solved(self, strength: float, scale: float = 1.0) -> dict[str, Tensor]:
+        """The machine's weights and bias."""
+        rows = float(self._rows.sum())
+        system = self._square + strength * rows * self._among
+        system.diagonal().add_(1e-7 * rows)
         factor = torch.linalg.cholesky(system)
-        self._model.weights.copy_(scale * torch.cholesky_solve(self._right, factor))
-        self._model.bias.copy_(scale * self._prior)
+        # Wanted is 1 of the row's own class and -1 of the others, less its mean over all rows.
+        prior = 2 * self._rows / rows - 1
+        right = 2 * self._right - torch.outer(self._sums, 1 + prior)
+        weights = scale * torch.cholesky_solve(right, factor)
+        return {"weights": weights.float(), "bias": (scale * prior).float()}
 
     @torch.no_grad()
     def choose(self, likeness: Tensor, target: Tensor) -> dict[str, float]:
         """Strength and scale with the least log loss on rows of this likeness (rows, landmarks) to the landmarks."""
         best = (float("inf"), STRENGTHS[0], SCALES[0])
         for strength in STRENGTHS:
-            self.solve(strength)
-            logits = likeness @ self._model.weights + self._model.bias
+            found = self.solved(strength)
+            logits = likeness @ found["weights"] + found["bias"]
             for scale in SCALES:
                 best = min(best, (float(functional.cross_entropy(scale * logits, target)), strength, scale))
         return {"strength": best[1], "scale": best[2]}
