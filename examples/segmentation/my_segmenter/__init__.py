@@ -1,0 +1,1 @@
+"""Semantic segmentation of images, as a task plug-in of the trainer."""
