@@ -18,7 +18,7 @@ from trainer_image.errors import LimitExceeded, UsageError, UserCodeFailed, show
 from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import printable, problem_of
-from trainer_image.tasks import plugins
+from trainer_image.tasks import hooks, plugins
 from trainer_image.tasks.base import Predictor, Rows, scored
 from trainer_image.units import format_bytes
 
@@ -111,13 +111,14 @@ def _table(predictor: Predictor, outputs: Any, rows: Rows) -> tuple[list[str], l
     if found is None:
         return None
     header, cells = found
-    said = f"{type(predictor).__module__}:{type(predictor).__qualname__}.predictions returned"
     if len(cells) != len(rows.names):
-        raise UserCodeFailed(f"{said} {len(cells)} lines; one for each of {len(rows.names)} rows is expected")
+        told = f"{len(cells)} lines; one for each of {len(rows.names)} rows is expected"
+        raise hooks.failed(predictor, "predictions", told)
     lines = []
     for name, line in zip(rows.names, cells, strict=True):
         if len(line) != len(header):
-            raise UserCodeFailed(f"{said} {len(line)} cells for {printable(name)}; the header has {len(header)}")
+            told = f"{len(line)} cells for {printable(name)}; the header has {len(header)}"
+            raise hooks.failed(predictor, "predictions", told)
         # A number of numpy's or torch's would be text in CSV, and nothing that JSON knows.
         lines.append([name, *(cell.item() if hasattr(cell, "item") else cell for cell in line)])
     return ["row", *header], lines
@@ -125,14 +126,15 @@ def _table(predictor: Predictor, outputs: Any, rows: Rows) -> tuple[list[str], l
 
 def _files(predictor: Predictor, outputs: Any, rows: Rows, entry_point: str | None) -> Iterator[tuple[str, bytes]]:
     """What the task predicts as files. Raises UserCodeFailed for what is none, or has a name that no file may have."""
-    said = f"{type(predictor).__module__}:{type(predictor).__qualname__}.files"
     with plugins.blames(entry_point):
         for found in predictor.files(outputs, rows):
             if not (isinstance(found, tuple) and list(map(type, found)) == [str, bytes]):
-                raise UserCodeFailed(f"{said} gave {type(found).__name__}; pairs of a name and bytes are expected")
+                raise hooks.failed(
+                    predictor, "files", f"{type(found).__name__}; pairs of a name and bytes are expected"
+                )
             # Rows are often named by a stranger's files: "../x" must not lead out of the folder.
             if (why := problem_of(found[0])) is not None:
-                raise UserCodeFailed(f"{said} gave a file named {printable(found[0])}: {why}")
+                raise hooks.failed(predictor, "files", f"a file named {printable(found[0])}: {why}")
             yield found
 
 

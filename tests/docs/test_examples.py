@@ -11,32 +11,41 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from PIL import Image
 
 from local_stack.processes import wait_until
 from tests.world.pages import blocks
 from tests.world.processes import alive, children
 from tests.world.repository import ROOT, read
+from tests.world.training_data import run_inputs
 from trainer_image.cli import cli
+from trainer_image.config.model_config import parse_config
+from trainer_image.engine.training import train, validate_dataset
+from trainer_image.errors import TrainerError
+from trainer_image.predict import predict
+from trainer_image.tasks.registry import GROUP
 
 AUTHORS = read("docs/trainer-authors.md")
+TASK = read("docs/bring-a-task.md")
 EXAMPLES = ROOT / "examples"
 TRAINER = "python -m trainer_image "
 
 
 def test_what_the_page_quotes_is_what_lies_in_the_examples() -> None:
-    quoted = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", AUTHORS, re.DOTALL)
-    assert len(quoted) == 5
+    quoted = re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```\n", AUTHORS + TASK, re.DOTALL)
+    assert len(quoted) == 4
     for name, text in quoted:
         assert text == read(name), f"{name} and its quotation differ"
 
 
-@pytest.mark.parametrize("name", ["forecasting", "command", "nodes"])
+@pytest.mark.parametrize("name", ["forecasting", "segmentation", "command", "nodes"])
 def test_an_example_s_image_is_built_on_ours_and_has_no_other_user(name: str) -> None:
     lines = (EXAMPLES / name / "Dockerfile").read_text().splitlines()
     bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
@@ -63,48 +72,131 @@ def call(line: str) -> Result:
 
 
 @pytest.fixture
-def forecaster(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The package installed, as in the image into a folder of its own, and the made-up series."""
-    [script] = [block for block in blocks(AUTHORS, "bash") if "make_data.py" in block]
-    install, data = script.splitlines()[:2]
-    offline = "--no-build-isolation --no-index --no-compile --disable-pip-version-check --quiet --target site"
-    install = install.replace("pip install --no-deps", f"python -m pip install --no-deps {offline}")
-    subprocess.run(["bash", "-euc", f"{install}\n{data}"], cwd=place, check=True)
+def own_task(place: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The page's own task in a folder, with its data, installed as the page says, but as in the image into `site`."""
+    for name, text in re.findall(r"<!-- own: (\S+) -->\n```\w+\n(.*?)```\n", TASK, re.DOTALL):
+        (place / name).write_text(text)
+    offline = "--no-deps --no-build-isolation --no-index --no-compile --disable-pip-version-check --quiet --target site"
+    assert "pip install --no-deps .\n" in TASK
+    script = f"{sys.executable} make.py && {sys.executable} -m pip install {offline} ."
+    subprocess.run(["bash", "-euc", script], cwd=place, check=True)
+    (place / "my_task.py").unlink()  # only what is installed is there
     monkeypatch.syspath_prepend(place / "site")
     monkeypatch.setenv("PYTHONPATH", str(place / "site"))  # as in the image: the worker has it from there
     yield place
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_forecaster"]:
-        del sys.modules[name]
+    sys.modules.pop("my_task", None)
 
 
-def test_the_walk_through_of_the_plug_in_validates_trains_and_predicts(
-    forecaster: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    validate, train, predict = [line for line in AUTHORS.splitlines() if line.startswith(TRAINER) and "demand" in line]
-    config = forecaster / "examples" / "forecasting" / "config.yaml"
-    config.write_text(config.read_text().replace("time_budget: 5m", "time_budget: 5m, epochs: 45"))
+def test_the_page_s_whole_task_validates_trains_and_predicts(own_task: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    validate, train, predict = [line for line in TASK.splitlines() if line.startswith(TRAINER) and "throws" in line]
     said = call(validate)
     assert said.exit_code == 0, said.output
-    assert "A series of 360 steps, 12 ahead; forecasts: 205 train, 43 validation, 43 test." in said.stdout
+    assert "A table of 1000 rows: far, high from 2 columns." in said.stdout
+    config = own_task / "config.yaml"
+    config.write_text(config.read_text().replace("time_budget: 1m", "time_budget: 1m, epochs: 30"))
     said = call(train)
     assert said.exit_code == 0, said.output
-    assert "test mase: " in said.stdout
-    run = json.loads((forecaster / "model" / "latest.json").read_text())["run_id"]
-    report = json.loads((forecaster / "model" / "runs" / run / "report.json").read_text())
+    run, report = published(own_task / "model")
     assert report["verdict"]["better_than_baselines"] is True
-    assert set(report["baselines"]) == {"seasonal naive", "linear"}
-    assert "12 ahead" in (forecaster / "model" / "runs" / run / "report.html").read_text()
-    said = call(predict)
-    assert said.exit_code == 0, said.output
-    [forecast] = json.loads(said.stdout)["predictions"]
-    assert forecast.pop("row") == "after 2024-12-01"
-    assert len(forecast) == 12
-    assert all(100 < value < 220 for value in forecast.values())
+    assert report["metrics"]["mae"] < 0.4 * report["baselines"]["mean"]["mae"]
+    assert "<h1>Several numbers model</h1>" in (run / "report.html").read_text()
+    assert (run / "README.md").read_text().startswith("# Several numbers model\n")
+    assert call(predict).exit_code == 0
+    with (own_task / "new.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert (len(rows), set(rows[0])) == (1000, {"row", "far", "high"})
+    config.write_text(config.read_text().replace("speed]", "speed], widht: 3"))
+    said = call(validate)
+    assert (said.exit_code, "custom.params.widht: unknown; known are inputs, targets, width" in said.stderr) == (
+        78,
+        True,
+    )
     monkeypatch.setattr(sys, "path", [entry for entry in sys.path if not entry.endswith("/site")])
     monkeypatch.delenv("PYTHONPATH")
     said = call(predict)
     assert said.exit_code == 64
-    assert "was trained by the task my_forecaster.task:Forecasting, which is not installed here" in said.stderr
+    assert "was trained by the task my_task:SeveralNumbers, which is not installed here" in said.stderr
+
+
+def registered(place: Path, monkeypatch: pytest.MonkeyPatch, example: str, module: str) -> Path:
+    """The example's folder, its package there to be imported, and its task known."""
+    task = tomllib.loads((EXAMPLES / example / "pyproject.toml").read_text())["project"]["entry-points"][GROUP]
+    info = place / "site" / "example-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: example\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[{GROUP}]\n" + "".join(f"{k} = {v}\n" for k, v in task.items()))
+    monkeypatch.syspath_prepend(place / "site")
+    monkeypatch.syspath_prepend(EXAMPLES / example)
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    return EXAMPLES / example
+
+
+def trained(config: Path, data: Path, out: Path, epochs: int) -> dict[str, Any]:
+    """The report of a training in this process."""
+    text = re.sub(r"time_budget: (\w+)", rf"time_budget: \1, epochs: {epochs}", config.read_text())
+    train(run_inputs(data, out, text))
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return found
+
+
+def test_the_forecaster_beats_its_baselines_and_shows_its_worst_forecasts(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = registered(place, monkeypatch, "forecasting", "my_forecaster")
+    (place / "demand").mkdir()
+    made = subprocess.run([sys.executable, example / "make_data.py"], check=True, capture_output=True)
+    (place / "demand" / "demand.csv").write_bytes(made.stdout)
+    report = trained(example / "config.yaml", place / "demand", place / "model", 45)
+    assert report["dataset"]["description"].endswith("forecasts: 205 train, 43 validation, 43 test.")
+    assert report["verdict"]["better_than_baselines"] is True
+    assert set(report["baselines"]) == {"seasonal naive", "linear"}
+    html = (place / "model" / "report.html").read_text()
+    assert "<h1>Forecasting model</h1>" in html
+    assert "12 ahead" in html
+    worst = report["findings"]["worst"][0]["example"]
+    demand = dict(csv.reader((place / "demand" / "demand.csv").open()))
+    assert f"after {list(demand)[1 + 306]}" <= worst["name"] <= f"after {list(demand)[1 + 348]}"
+    month = list(demand).index(worst["name"].removeprefix("after ")) + 12
+    assert worst["cells"]["12 ahead"].endswith(f", came {float(list(demand.values())[month]):.4g}")
+    [forecast] = predict(place / "model", place / "demand" / "demand.csv", None)["predictions"]
+    assert forecast.pop("row") == "after 2024-12-01"
+    assert len(forecast) == 12
+    assert all(100 < value < 220 for value in forecast.values())
+
+
+def test_the_segmenter_shows_what_is_true_beside_what_it_predicts_and_writes_masks(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = registered(place, monkeypatch, "segmentation", "my_segmenter")
+    subprocess.run([sys.executable, example / "make_pebbles.py", "pebbles"], check=True)
+    for image in place.glob("pebbles/*/*/*"):  # few are enough to see that it works
+        if int(image.stem) >= 24:
+            image.unlink()
+    report = trained(example / "config.yaml", place / "pebbles", place / "model", 2)
+    assert set(report["history"][0]["parts"]) == {"cross entropy", "dice"}
+    assert report["history"][1]["loss"] == pytest.approx(sum(report["history"][1]["parts"].values()), rel=1e-3)
+    html = (place / "model" / "report.html").read_text()
+    assert "Training dice" in html
+    assert [html.count(f': {caption}" src=') for caption in ("image", "truth", "prediction")] == [8, 8, 8]
+    found = predict(place / "model", place / "pebbles", place / "masks.csv")
+    assert found["metrics"] == report["metrics"]
+    for mask in (place / "masks").iterdir():
+        with Image.open(mask) as drawn, Image.open(place / f"pebbles/test/images/{mask.stem}.jpg") as image:
+            assert drawn.size == image.size
+            assert set(drawn.tobytes()) <= {0, 1, 2}
+    assert len((place / "masks.csv").read_text().splitlines()) == 1 + found["files"] == 25
+    (place / "pebbles" / "test" / "masks" / "003.png").unlink()
+    (place / "pebbles" / "train" / "masks" / "003.png").write_bytes((place / "masks" / "004.png").read_bytes())
+    for config, told in {
+        "size: 50": "custom.params: size must be a multiple of 8",
+        "classes: [sand]": "custom.params: classes must be a list of 2 to 255 names",
+        "size: 48": "003.jpg: there is no masks/003.png",
+    }.items():
+        params = re.sub(rf"{config.partition(':')[0]}: (\[.*?\]|\d+)", config, (example / "config.yaml").read_text())
+        with pytest.raises(TrainerError) as refused:
+            validate_dataset(run_inputs(place / "pebbles", place / "out", params))
+        assert told in refused.value.sentence
 
 
 @pytest.mark.parametrize(
@@ -128,8 +220,6 @@ def test_mistakes_in_parameters_and_series_are_one_sentence(
     monkeypatch.syspath_prepend(EXAMPLES / "forecasting")
     from my_forecaster.task import Forecasting
 
-    from trainer_image.config.model_config import parse_config
-    from trainer_image.errors import TrainerError
     from trainer_image.tasks.base import TaskSettings
 
     config = parse_config(f"task: custom\ncustom: {{entry_point: a:B, params: {params}}}".encode())

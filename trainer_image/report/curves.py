@@ -41,8 +41,10 @@ def curves(content: Content) -> str:
         drawn.append(_curve("Training loss", [("training loss", loss)], "loss", marks))
     parts = list(dict.fromkeys(name for record in epochs for name in record.get("parts", {})))
     for name in parts[:MOST_PARTS]:
-        points = [(r["epoch"], r["parts"][name]) for r in epochs if name in r.get("parts", {})]
-        drawn.append(_curve(f"Training {words(name)}", [(f"training {words(name)}", points)], words(name), marks))
+        # One that was no number is null by now.
+        points = [(r["epoch"], part) for r in epochs if (part := r.get("parts", {}).get(name)) is not None]
+        if points:
+            drawn.append(_curve(f"Training {words(name)}", [(f"training {words(name)}", points)], words(name), marks))
     drawn += [
         _curve(f"Validation {words(name)}", [(f"validation {words(name)}", points)], words(name), marks)
         for name, points in series.items()

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trainer_image import raised
 from trainer_image.report import pictures
 from trainer_image.report.html import Content, number, paragraph, section, shortened, table, text
 from trainer_image.report.pictures import LONGEST_CELL, Shots
+from trainer_image.tasks import plugins
 
 if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
     from torch import nn
@@ -70,9 +70,8 @@ def _examples(problem: Problem, rows: Sequence[int], outputs: Any) -> list[Examp
 
 
 def _left_out(problem: Problem, hook: str, error: Exception, lacks: str) -> None:
-    place = type(problem).__module__
-    said = raised.sentence(raised.of(error), raised.last_in_package(place.partition(".")[0]))
-    sentence = f"The report {lacks}: {place}:{type(problem).__qualname__}.{hook} failed: {said}"
+    said = plugins.last_line(error, type(problem).__module__)
+    sentence = f"The report {lacks}: {type(problem).__module__}:{type(problem).__qualname__}.{hook} failed: {said}"
     log.warning("%s", sentence, exc_info=error)
     problem.notes.append(sentence)
 

@@ -88,10 +88,12 @@ def augment_of(problem: Problem) -> Augment | None:
 
 
 def failed(of: object, hook: str, what: str) -> UserCodeFailed:
+    """what: was returned, and what is expected"""
     return UserCodeFailed(f"{named(of, hook)} returned {what}")
 
 
 def named(of: object, hook: str) -> str:
+    """ "my_package.task:MyProblem.loss" """
     return f"{type(of).__module__}:{type(of).__qualname__}.{hook}"
 
 

@@ -17,6 +17,7 @@ from trainer_image.contract import Limits
 from trainer_image.errors import ConfigInvalid, DatasetInvalid
 from trainer_image.tasks.base import (
     Batch,
+    Example,
     Figures,
     Json,
     Metric,
@@ -31,7 +32,7 @@ from trainer_image.tasks.base import (
 )
 
 METRICS = {name: Metric(name, higher_is_better=False) for name in ("mase", "mae", "rmse")}
-
+WORST = 8
 
 Steps = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -52,7 +53,7 @@ class Params:
 
 class Forecasting(Task):
     name = "forecasting"
-    interface = 1
+    interface = 2
 
     def check(self, settings: TaskSettings) -> None:
         """Before the dataset is there: a wrong parameter is told in seconds."""
@@ -130,6 +131,8 @@ class ForecastingProblem(Problem):
         self.splits = {
             name: windows(values, first, end, params.window, params.horizon) for name, (first, end) in bounds.items()
         }
+        # What a forecast of the test is told by: the last step that it knows.
+        self._known_until = series.times[test - 1 : steps - params.horizon]
         # Windows that overlap share most of what they forecast: what is told of their errors counts by stretches.
         stretches = torch.arange(len(self.splits["test"]["past"])) // params.horizon
         self.test_groups = RowGroups(stretches, f"stretches of {params.horizon} steps")
@@ -172,11 +175,24 @@ class ForecastingProblem(Problem):
         }
 
     def findings(self, outputs: Tensor) -> Json:
-        error = (outputs - self.splits["test"]["target"]).abs().mean(0)
+        error = (outputs - self.splits["test"]["target"]).abs()
+        worst = error.mean(1).argsort(descending=True)[:WORST].tolist()
         return {
             "kind": "forecast",
-            "mean absolute error": {f"{step + 1} ahead": float(value) for step, value in enumerate(error)},
+            "mean absolute error": {f"{step + 1} ahead": float(value) for step, value in enumerate(error.mean(0))},
+            "worst": [{"row": row, "mean absolute error": float(error[row].mean())} for row in worst],
         }
+
+    def examples(self, rows: Sequence[int], outputs: Tensor) -> list[Example]:
+        """Each forecast beside what came."""
+        came = self.splits["test"]["target"][list(rows)].tolist()
+        return [
+            Example(
+                f"after {self._known_until[row]}",
+                {f"{step} ahead": f"{ours:.4g}, came {theirs:.4g}" for step, (ours, theirs) in enumerate(pairs, 1)},
+            )
+            for row, pairs in zip(rows, map(zip, outputs.tolist(), came), strict=True)
+        ]
 
 
 def normalised(past: Tensor) -> tuple[Tensor, Tensor, Tensor]:

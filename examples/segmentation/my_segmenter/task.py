@@ -135,8 +135,6 @@ class Segmenter(Predictor):
 
 
 class SegmentationProblem(Problem):
-    warnings: list[str]
-
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         params = checked_params(Params, settings.params)
         found = splits(data)
@@ -147,15 +145,15 @@ class SegmentationProblem(Problem):
         width = {"fast": 8, "auto": 12, "best": 32}[settings.preset]
         self.predictor = self._segmenter = Segmenter(Description(params, width))
         self.headline = self.selection = METRICS["mean_iou" if settings.metric == "auto" else settings.metric]
-        self.recipe = Recipe(
-            epochs=60, batch_size=16, learning_rate=4e-3, weight_decay=1e-2, patience=12, ema_decay=0.98
-        )
+        self.recipe = Recipe(epochs=60, batch_size=16, learning_rate=4e-3, weight_decay=1e-2)
         rows = ", ".join(f"{len(split)} {name}" for name, split in found.items())
-        self.description = f"Images with masks of {count} classes: {rows}."
+        self.description = f"Images with masks of {len(params.classes)} classes: {rows}."
         self.notes = [f"Images and masks of any size are seen at {params.size} by {params.size} pixels."]
-        trained = self.splits["train"]["mask"].unique().tolist()
+        mask = self.splits["train"]["mask"]
         self.warnings = [
-            f"No pixel to train on is of class '{name}'." for k, name in enumerate(params.classes) if k not in trained
+            f"No pixel to train on is of class '{name}'."
+            for k, name in enumerate(params.classes)
+            if not (mask == k).any()
         ]
 
     def loss(self, model: nn.Module, batch: Batch) -> Loss:

@@ -282,6 +282,15 @@ def test_a_figure_that_is_no_number_becomes_null(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "report.json").read_text())["findings"]["error"] is None
 
 
+def test_the_parts_of_a_loss_have_curves_and_columns_of_their_own() -> None:
+    content = contents.custom()
+    for record in content["history"][:12]:
+        record["parts"] = {EVIL: 0.5 / record["epoch"], "dice": 0.25 if record["epoch"] > 1 else None}
+    text = Parsed(page(content, {})).text
+    assert "Training dice By epoch, 2 to 12: training dice from 0.25 to 0.25" in text
+    assert "training loss training <script>document" in text
+
+
 def test_the_curves_mark_the_best_epoch_and_where_a_run_was_resumed() -> None:
     text = Parsed(page(contents.classification(), {})).text
     assert "best epoch 9" in text

@@ -328,10 +328,10 @@ def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
     module, predicted = filing
     monkeypatch.setattr("trainer_image.predict.MOST_FILES_BYTES", 5)
     said = {
-        ("../x", b""): "gave a file named ../x: the name contains a . or .. folder",
-        ("/etc/x", b""): "gave a file named /etc/x: the name is an absolute path",
-        ("x", "text"): "gave tuple; pairs of a name and bytes are expected",
-        "x": "gave str; pairs of a name and bytes are expected",
+        ("../x", b""): "Files.files returned a file named ../x: the name contains a . or .. folder",
+        ("/etc/x", b""): "Files.files returned a file named /etc/x: the name is an absolute path",
+        ("x", "text"): "Files.files returned tuple; pairs of a name and bytes are expected",
+        "x": "Files.files returned str; pairs of a name and bytes are expected",
         (lambda output: 1 / 0): "failed: ZeroDivisionError: division by zero",
         ("a", b"123456"): "at most 1000000 files, and 5 bytes together are written",
     }
