@@ -23,8 +23,8 @@ def draw(chance: random.Random) -> tuple[Image.Image, Image.Image]:
         surface = Image.new("RGB", (width, height), colour)
         if kind == BANDED:
             slant = chance.randint(-height, height)
-            for x in range(-height, width + height, 6):
-                ImageDraw.Draw(surface).line([(x, 0), (x + slant, height)], fill=other, width=2)
+            for top in range(-height, width + height, 6):
+                ImageDraw.Draw(surface).line([(top, 0), (top + slant, height)], fill=other, width=2)
         x, y = chance.uniform(0, width), chance.uniform(0, height)
         long, short = (chance.uniform(6, 14) for _ in range(2))
         pebble = Image.new("L", (width, height))

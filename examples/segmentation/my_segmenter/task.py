@@ -145,7 +145,7 @@ class SegmentationProblem(Problem):
         width = {"fast": 8, "auto": 12, "best": 32}[settings.preset]
         self.predictor = self._segmenter = Segmenter(Description(params, width))
         self.headline = self.selection = METRICS["mean_iou" if settings.metric == "auto" else settings.metric]
-        self.recipe = Recipe(epochs=60, batch_size=16, learning_rate=4e-3, weight_decay=1e-2)
+        self.recipe = Recipe(epochs=20, batch_size=8, learning_rate=8e-3, weight_decay=1e-2)
         rows = ", ".join(f"{len(split)} {name}" for name, split in found.items())
         self.description = f"Images with masks of {len(params.classes)} classes: {rows}."
         self.notes = [f"Images and masks of any size are seen at {params.size} by {params.size} pixels."]
