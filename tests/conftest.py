@@ -6,6 +6,7 @@ clearing. To wait for something: `local_stack.processes.wait_until(condition, ti
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import logging
 import os
@@ -43,6 +44,17 @@ SHELL_IMAGE = "shell:local"
 # Of a parameter's text in a test's name. Names go to each worker, back with each report, and into the environment of
 # every process that a test starts: one of many megabytes, as a parameter that is too long on purpose, costs them all.
 _LONGEST_NAME = 80
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Modules and tests stay to the end: each worker would look through a million objects again and again in vain."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

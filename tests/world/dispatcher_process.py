@@ -33,6 +33,7 @@ from local_stack.http_json import OPENER
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import Service, WaitedTooLong, bare_environment, free_port, wait_until
 from tests.world import json_objects as objects
+from tests.world.forked import ForkedDispatcher
 
 SCRIPT_IMAGE = "script:local"
 
@@ -125,13 +126,13 @@ class Stage:
         if self._has_port is not None and self._has_port.returncode is None:
             settings = {"HEALTH_PORT": "0"} | settings
         number = len(self.processes)
-        service = Service(
-            f"dispatcher-{number}",
-            [sys.executable, "-m", "dispatcher", "run"],
-            self.folder / f"dispatcher-{number}.log",
-            env=bare_environment() | self.settings | settings,
-            cwd=self.folder,
-        ).start()
+        name, log = f"dispatcher-{number}", self.folder / f"dispatcher-{number}.log"
+        env = bare_environment() | self.settings | settings
+        if "PYTHONPATH" in settings:  # another version's
+            argv = [sys.executable, "-m", "dispatcher", "run"]
+            service = Service(name, argv, log, env=env, cwd=self.folder).start()
+        else:
+            service = ForkedDispatcher(name, log, env=env, cwd=self.folder).start()
         self.processes.append(service)
         if "HEALTH_PORT" not in settings:
             self._has_port = service
