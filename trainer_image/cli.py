@@ -172,7 +172,11 @@ def _of_a_model(command: Callable[..., Any]) -> Callable[..., Any]:
 @_of_a_model
 def runs(**flags: Any) -> None:
     """List the runs of a model, the one that ended last first."""
-    for line in stored_runs.lines(_models(flags)):
+    models = _models(flags)
+    found = stored_runs.lines(models)
+    if not found:
+        click.echo(f"There is no run in {models.name}.", err=True)
+    for line in found:
         ended = "" if line["ended"] is None else time.strftime("%Y-%m-%d %H:%M", time.gmtime(line["ended"]))
         cells = f"{line['run_id']:<26}  {line['state']:<9}  {ended:<16}  {line['task']}  {line['figure']}"
         click.echo(cells.rstrip())

@@ -181,6 +181,7 @@ class _Run:
         Terminated."""
         grace, progress = self._inputs.grace_seconds, self._progress
         end = time.monotonic() + 0.9 * grace
+        whole = self._checkpoints.stands_still()
         program.terminate()
         code = program.wait(grace / 2)
         program.kill()
@@ -190,7 +191,9 @@ class _Run:
         else:
             progress.drain()
             self._printed.take(program.news())
-            stored = code >= 0 and self._checkpoints.save_now(progress.step, within=end - time.monotonic())
+            # Most scripts do not listen for SIGTERM: it ends them wherever they are.
+            listened = code >= 0 or (code == -signal.SIGTERM and whole)
+            stored = listened and self._checkpoints.save_now(progress.step, within=end - time.monotonic())
             how = "the program ended, " + (
                 "its checkpoint is stored" if stored else "no checkpoint of its last steps is stored"
             )

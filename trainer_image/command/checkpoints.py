@@ -3,7 +3,7 @@
 A checkpoint is a folder `step-N` like the engine's: `files/…` as the program left them, `state.json`,
 `metrics.jsonl`, and `MANIFEST.json` last. A program that writes under a name that begins with a dot, and renames, never
 shows what is half written. Others write in place: the folder is copied when it has stood still for a while and nobody
-has a file of it open for writing. What goes on changing, a log beside the checkpoints, is left out after a while, and
+has a file of it open for writing. What is never closed, a log beside the checkpoints, is left out after a while, and
 said. Of a folder that changed while it was being copied nothing is kept.
 """
 
@@ -38,8 +38,8 @@ FORMAT = 1
 AGAIN_SECONDS = 2.0
 # How long the folder stands still before it is copied, and how long what does not is waited for.
 STILL_SECONDS, PATIENCE = 2.0, 60.0
-# How often it is copied at once, where files were renamed into it meanwhile.
-COPIES = 10
+# How often it is copied at once, where files were renamed into it meanwhile, and where some never stand still.
+COPIES, TRIES = 10, 3
 
 Look = dict[str, tuple[int, int, int]]
 
@@ -147,21 +147,33 @@ class CheckpointFolder:
                 log.warning("A checkpoint was not stored in time")
         self._worker.shutdown(wait=False, cancel_futures=True)
 
+    def stands_still(self) -> bool:
+        """Whether nothing was written to it for a while: who is killed now leaves nothing half written there."""
+        newest = max((changed for _, changed, _ in look(self._folder).values()), default=0)
+        return time.time() - newest / 1e9 > STILL_SECONDS and not open_files.written_below(self._folder)
+
     def _save(self, step: int) -> bool:
         assert self._store is not None
         place = Path(tempfile.mkdtemp(prefix="copy-", dir=self._near))
         try:
             if self._ended.is_set():
-                seen, moving = look(self._folder), set[str]()
+                seen, moving, restless = look(self._folder), set[str](), set[str]()
             else:
-                seen, moving = self._still()
+                seen, moving, restless = self._still()
             if not seen or seen == self._kept:
                 return bool(seen)
             self._number = max(self._number + 1, step)
             folder = place / f"step-{self._number}"
-            self._kept = exhaustion.with_room(
-                self._store.make_room, lambda: self._store_copy(seen, folder, step, moving)
-            )
+
+            def copied() -> Look:
+                nonlocal moving
+                for _ in range(TRIES if restless else 0):
+                    with contextlib.suppress(NotWhole):
+                        return self._store_copy(seen, folder, step, moving)
+                moving = moving | restless
+                return self._store_copy(_without(seen, restless), folder, step, moving)
+
+            self._kept = exhaustion.with_room(self._store.make_room, copied)
             self._tell(moving)
         except NotWhole as why:
             log.info("Checkpoint put off: %s", why)
@@ -176,8 +188,10 @@ class CheckpointFolder:
             shutil.rmtree(place, ignore_errors=True)
         return True
 
-    def _still(self) -> tuple[Look, set[str]]:
-        """The folder once it has stood still, or what has of it when PATIENCE is over; and the names of the others.
+    def _still(self) -> tuple[Look, set[str], set[str]]:
+        """The folder once it has stood still, or when PATIENCE is over; without the names of files that are open then,
+        which come second, and with those, third, that changed but are closed: a file that is written anew every second
+        is whole between two of these times.
 
         A file that another one has taken the place of was written elsewhere and renamed: it is whole at once. Raises
         NotWhole where the program ends meanwhile: then it is looked at again, without waiting.
@@ -185,14 +199,14 @@ class CheckpointFolder:
         began, before = time.monotonic(), look(self._folder)
         while True:
             if before == self._kept:
-                return before, set()
+                return before, set(), set()
             if self._ended.wait(STILL_SECONDS):
                 raise NotWhole("the program has ended")
             opened = open_files.written_below(self._folder)
             now = look(self._folder)
-            moving = _in_motion(before, now) | (opened & now.keys())
-            if not moving or time.monotonic() - began > PATIENCE:
-                return _without(now, moving), moving
+            moving, opened = _in_motion(before, now), opened & now.keys()
+            if not moving | opened or time.monotonic() - began > PATIENCE:
+                return _without(now, opened), opened, moving - opened
             before = now
 
     def _tell(self, moving: set[str]) -> None:
@@ -237,6 +251,8 @@ class CheckpointFolder:
                 raise NotWhole("the program removed a file meanwhile, or put something else in its place") from None
         if _without(look(self._folder), moving) != seen:
             raise NotWhole("the program wrote to it meanwhile")
+        if seen.keys() & open_files.written_below(self._folder):
+            raise NotWhole("the program is writing to it")
         with contextlib.suppress(OSError), beneath.open_file(self._history.parent, self._history.name) as source:
             (folder / HISTORY).write_bytes(source.read())
         spent = self.seconds + time.monotonic() - self._began

@@ -195,6 +195,35 @@ def test_a_program_that_renames_all_the_time_has_its_checkpoint(watched: Watched
     assert kept(store) == {"state": "2", "other": "o"}, "that of the second copy: the first was overtaken"
 
 
+def test_a_file_that_is_written_anew_all_the_time_is_taken_between_two_of_these_times(watched: Watched) -> None:
+    """Each look but that after the copy finds another content."""
+
+    def writes(place: Path, look: int) -> None:
+        if look % 2:
+            (place / "last.pt").write_text("x" * look)
+
+    folder, store = watched(writes, 0.0)
+    (folder._folder / "last.pt").write_text("")
+    assert folder._save(step=1)
+    assert kept(store) == {"last.pt": "x"}
+    assert folder.problems == []
+
+
+def test_a_file_that_is_opened_while_it_is_copied_is_not_taken(watched: Watched) -> None:
+    opened: list[Any] = []
+
+    def opens(place: Path, look: int) -> None:
+        if look == 2:
+            opened.append((place / "last.pt").open("r+"))
+
+    folder, store = watched(opens)
+    (folder._folder / "last.pt").write_text("whole")
+    assert not folder._save(step=1)
+    opened.pop().close()
+    assert folder._save(step=2)
+    assert kept(store) == {"last.pt": "whole"}
+
+
 def test_a_log_that_is_written_all_the_time_costs_no_checkpoint(
     watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:

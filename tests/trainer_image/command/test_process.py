@@ -305,6 +305,25 @@ def test_what_a_shell_script_runs_is_told_to_stop_and_saves(tmp_path: Path) -> N
     assert [(path / "files" / "state").read_text() for path in store.kept] == ["saved"]
 
 
+@pytest.mark.parametrize(
+    ("old", "said"), [("os.utime(state, (1, 1))", "its checkpoint"), ("pass", "no checkpoint of its")]
+)
+def test_of_a_program_that_does_not_listen_for_sigterm_what_stood_still_is_kept(
+    tmp_path: Path, old: str, said: str
+) -> None:
+    code = (
+        "import os, time; state = os.environ['CHECKPOINT_DIR'] + '/state'; open(state, 'w').write('saved')\n"
+        f"{old}; open(os.environ['PROGRESS_FILE'], 'a').write('ready\\n'); time.sleep(600)"
+    )
+    stop, store = threading.Event(), FolderStore(tmp_path / "store")
+    inputs = inputs_for(tmp_path, PYTHON, "-c", code, stop=stop, store=store)
+    inputs.output.mkdir(parents=True)
+    object.__setattr__(inputs, "progress", lambda progress: progress.message == "ready" and stop.set())
+    with pytest.raises(errors.Terminated, match=f"the program ended, {said}"):
+        command.train(inputs)
+    assert len(store.kept) == (said == "its checkpoint")
+
+
 def printed(code: str, log_bytes: int) -> Program:
     """A program that has printed, and ended."""
     program = Program([PYTHON, "-c", code], environment({}), log_bytes)
