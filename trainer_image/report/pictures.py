@@ -80,7 +80,8 @@ def listed(entries: Sequence[tuple[str, Sequence[str], Shots]]) -> str:
 
 def _entry(name: str, lines: Sequence[str], shots: Shots) -> str:
     shown = "".join(
-        f"<figure><figcaption>{text(caption)}</figcaption>{_image(f'{name}: {caption}', png)}</figure>"
+        f'<figure aria-label="{text(caption)}"><figcaption>{text(caption)}</figcaption>'
+        f"{_image(f'{name}: {caption}', png)}</figure>"
         if caption
         else _image(name, png)
         for caption, png in shots.items()

@@ -30,9 +30,10 @@ def checked_params(kind: type[T], given: Mapping[str, Any]) -> T:
         *_, last = error.errors()
         name = ".".join(map(str, ("custom", "params", *last["loc"][1:])))
         if last["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            raise ConfigInvalid(
-                f"Invalid configuration: {name}: unknown; known are {', '.join(kind.__dataclass_fields__)}"  # type: ignore[attr-defined]
-            ) from None
+            # Those of a dataclass within it are not at hand.
+            known = ", ".join(kind.__dataclass_fields__) if len(last["loc"]) == 2 else ""  # type: ignore[attr-defined]
+            said = f"unknown; known are {known}" if known else "unknown"
+            raise ConfigInvalid(f"Invalid configuration: {name}: {said}") from None
         said = last["msg"].removeprefix("Value error, ").rstrip(".")
         held = "" if last["type"] in ("missing", "missing_argument", "value_error") else f"; it is {last['input']!r}"
         raise ConfigInvalid(f"Invalid configuration: {name}: {said[:1].lower()}{said[1:]}{held}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
@@ -37,21 +38,19 @@ from trainer_image.tasks.base import (
     restored,
 )
 
-METRICS = {name: Metric(name) for name in ("mean_iou", "pixel_accuracy")}
+METRICS = {name: Metric(name) for name in ("mean_IoU", "pixel_accuracy")}
 # Okabe and Ito's eight colours, which people with any colour vision can tell apart: jfly.uni-koeln.de/color
-COLOURS = torch.tensor(
-    [
-        (0, 0, 0),
-        (230, 159, 0),
-        (86, 180, 233),
-        (0, 158, 115),
-        (240, 228, 66),
-        (0, 114, 178),
-        (213, 94, 0),
-        (204, 121, 167),
-    ],
-    dtype=torch.uint8,
-)
+COLOURS = {
+    "black": (0, 0, 0),
+    "orange": (230, 159, 0),
+    "sky blue": (86, 180, 233),
+    "green": (0, 158, 115),
+    "yellow": (240, 228, 66),
+    "blue": (0, 114, 178),
+    "vermilion": (213, 94, 0),
+    "purple": (204, 121, 167),
+}
+PALETTE = torch.tensor(list(COLOURS.values()), dtype=torch.uint8)
 WORST = 8
 
 # By name: pixels, mask and shape of `images.tensors`; outputs have a mask of their own, and the confidence in it.
@@ -112,7 +111,7 @@ class Segmenter(Predictor):
     def score(self, outputs: Named, batch: Batch) -> Figures:
         counts = confusion(outputs["mask"], batch["mask"], len(self.classes))
         found = {"pixel_accuracy": float(counts.diagonal().sum() / counts.sum())}
-        return {"mean_iou": float(iou(counts).nanmean()), **found}
+        return {"mean_IoU": float(iou(counts).nanmean()), **found}
 
     def read(self, data: Path, limits: Limits) -> Rows:
         found = samples(data / "test" if (data / "test").is_dir() else data)
@@ -128,7 +127,7 @@ class Segmenter(Predictor):
         """Each mask at the size of its image, as those to train on: a class a pixel, with colours to look at."""
         for name, mask, shape in zip(rows.names, outputs["mask"], rows.tensors["shape"].tolist(), strict=True):
             image = Image.fromarray(mask.numpy()).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-            image.putpalette(COLOURS.flatten().tolist())
+            image.putpalette(PALETTE.flatten().tolist())
             file = io.BytesIO()
             image.save(file, "PNG")
             yield str(PurePosixPath(name).with_suffix(".png")), file.getvalue()
@@ -144,7 +143,7 @@ class SegmentationProblem(Problem):
         self._names = [sample.name for sample in found["test"]]
         width = {"fast": 8, "auto": 12, "best": 32}[settings.preset]
         self.predictor = self._segmenter = Segmenter(Description(params, width))
-        self.headline = self.selection = METRICS["mean_iou" if settings.metric == "auto" else settings.metric]
+        self.headline = self.selection = METRICS["mean_IoU" if settings.metric == "auto" else settings.metric]
         self.recipe = Recipe(epochs=20, batch_size=8, learning_rate=8e-3, weight_decay=1e-2)
         rows = ", ".join(f"{len(split)} {name}" for name, split in found.items())
         self.description = f"Images with masks of {len(params.classes)} classes: {rows}."
@@ -196,8 +195,10 @@ class SegmentationProblem(Problem):
         return {
             "kind": "segmentation",
             "by class": [
-                {"class": name, "IoU": float(value), "share of pixels": float(share)}
-                for name, value, share in zip(classes, iou(counts), counts.sum(1) / counts.sum(), strict=True)
+                {"class": name, "drawn in": drawn, "IoU": float(value), "share of pixels": float(share)}
+                for name, drawn, value, share in zip(
+                    classes, cycle(COLOURS), iou(counts), counts.sum(1) / counts.sum(), strict=False
+                )
             ],
             "worst": [{"row": row, "mean IoU": float(single[row])} for row in single.argsort()[:WORST].tolist()],
         }
@@ -252,4 +253,4 @@ def colour(pixels: Tensor) -> Tensor:
 
 def painted(mask: Tensor) -> Tensor:
     """A mask (height, width) in colours: uint8 (3, height, width)."""
-    return COLOURS[mask.long() % len(COLOURS)].movedim(-1, 0)
+    return PALETTE[mask.long() % len(PALETTE)].movedim(-1, 0)

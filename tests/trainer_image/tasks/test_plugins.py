@@ -357,11 +357,17 @@ def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
 
 
 @dataclass(frozen=True)
+class _Layer:
+    width: int
+
+
+@dataclass(frozen=True)
 class _Params:
     window: Annotated[int, Field(ge=1, le=100)]
     horizon: int = 1
     name: str | None = None
     sizes: tuple[int, ...] = ()
+    layers: tuple[_Layer, ...] = ()
 
     def __post_init__(self) -> None:
         if self.horizon > self.window:
@@ -375,8 +381,9 @@ class _Params:
         ({"window": "3"}, "custom.params.window: input should be a valid integer; it is '3'"),
         ({"window": True}, "custom.params.window: input should be a valid integer; it is True"),
         ({"window": 0}, "custom.params.window: input should be greater than or equal to 1; it is 0"),
-        ({"window": 3, "colour": 1}, "custom.params.colour: unknown; known are window, horizon, name, sizes"),
+        ({"window": 3, "colour": 1}, "custom.params.colour: unknown; known are window, horizon, name, sizes, layers"),
         ({"window": 3, "horizon": 4}, "custom.params: horizon must not be longer than window"),
+        ({"window": 3, "layers": [{"width": 1}, {"width": 1, "x": 1}]}, "custom.params.layers.1.x: unknown"),
         ({"window": 3, "sizes": [1, "a"]}, "custom.params.sizes.1: input should be a valid integer; it is 'a'"),
     ],
 )
