@@ -227,7 +227,9 @@ def schema() -> None:
 @click.option("--run", "run_id", help="A run in it, as `runs` lists it, in place of the published one.")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), help="What to predict for.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, dir_okay=False), help="CSV or .jsonl; without it, JSON to stdout."
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="CSV or .jsonl, files in a folder beside it; without it, JSON to stdout.",
 )
 @click.option("--prompt", help="Instead of --data: a text that a language model goes on with; - reads it from stdin.")
 @click.option("--length", type=click.IntRange(1, 1_000_000), help="Bytes to write at most (256).")

@@ -32,7 +32,7 @@ from trainer_image.limits import Limits
 from trainer_image.report import mistakes
 from trainer_image.report.pictures import Shots
 from trainer_image.report.verdict import verdict
-from trainer_image.tasks import plugins
+from trainer_image.tasks import hooks, plugins
 from trainer_image.tasks.base import Figures, Json, Outputs, Problem, Recipe, scored, take
 from trainer_image.tasks.intervals import Interval, bootstrap
 from trainer_image.tasks.metrics import first, numbers_of
@@ -171,11 +171,11 @@ def _findings(
     inputs: RunInputs, problem: Problem, fitted: Fitted, outputs: Outputs
 ) -> tuple[Json, dict[int, Shots], list[tuple[Json, Shots]]]:
     """What the task shows of the test split, the pictures of its worst mistakes, and its gallery."""
-    findings = problem.findings(outputs)
+    findings = hooks.json_of(problem, "findings", problem.findings(outputs))
     if not inputs.config.report.examples:
         return mistakes.withheld(findings), {}, []
     model = fitted.published.foremost
-    findings |= problem.demonstrations(model)
+    findings |= hooks.json_of(problem, "demonstrations", problem.demonstrations(model))
     return findings, mistakes.named(problem, findings, outputs), mistakes.gallery(problem, model, outputs)
 
 

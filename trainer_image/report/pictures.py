@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from trainer_image.report.html import paragraph, section, text
@@ -101,11 +102,11 @@ def cells_of(example: Mapping[str, Any]) -> list[str]:
 
 
 def gallery(examples: Sequence[Mapping[str, Any]], shots: Sequence[Shots]) -> str:
-    """The section of what a task shows beside the worst mistakes."""
+    """The section of what a task shows beside the worst mistakes. shots: of the examples, of the first ones at least"""
     if not examples:
         return ""
     entries = [
         (example["name"], [*cells_of(example), *([example["text"]] if "text" in example else [])], pictures)
-        for example, pictures in zip(examples, shots, strict=True)
+        for example, pictures in zip(examples, chain(shots, repeat({})), strict=False)
     ]
     return section("pictures", "Pictures", paragraph("As the task drew them."), listed(entries))

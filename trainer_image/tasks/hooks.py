@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -85,6 +85,26 @@ def augment_of(problem: Problem) -> Augment | None:
     if augment is not None and not callable(augment):
         raise refused(_kind(augment), "a function of batch and generator, or None,")
     return made if augment else None
+
+
+def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
+    """What the hook returned as plain JSON: numbers and arrays of numpy's or torch's become numbers and lists. Raises
+    UserCodeFailed for what JSON does not know."""
+    if not isinstance(found, Mapping):
+        raise failed(of, hook, f"{_kind(found)}; a dict is expected")
+
+    def plain(value: Any, place: str) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): plain(entry, str(key)) for key, entry in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(entry, place) for entry in value]
+        if value is None or isinstance(value, str | int | float):
+            return value
+        if callable(listed := getattr(value, "tolist", None)):
+            return listed()
+        raise failed(of, hook, f"{_kind(value)} as '{place}'; what JSON knows is expected, as numbers, texts, lists")
+
+    return {str(key): plain(value, str(key)) for key, value in found.items()}
 
 
 def failed(of: object, hook: str, what: str) -> UserCodeFailed:

@@ -60,7 +60,7 @@ def name_of(entry_point: str | None) -> str | None:
     if entry_point is None:
         return None
     name = getattr(load(entry_point), "name", None)
-    return name if isinstance(name, str) and name.strip() else entry_point.partition(":")[2]
+    return name[:100] if isinstance(name, str) and name.strip() else entry_point.partition(":")[2]
 
 
 @contextmanager

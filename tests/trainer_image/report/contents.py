@@ -144,6 +144,14 @@ def custom() -> dict[str, Any]:
     return report(findings, {"score": 0.5}, "score", task="custom", intervals={})
 
 
+def pictured() -> tuple[dict[str, Any], dict[int, Shots]]:
+    """A plug-in's report whose worst mistake has several pictures, with a gallery."""
+    grey = np.zeros((1, 40, 60), dtype=np.uint8)
+    shots = {name: pictures.thumbnail(grey + k) for k, name in enumerate(("image", "<b>", LONG[:40]))}
+    content = custom() | {"plug_in": EVIL, "gallery": [{"name": EVIL, "text": LONG, "cells": {EVIL: "x"}}]}
+    return content, {3: shots}
+
+
 def program() -> dict[str, Any]:
     """What `task: command` knows of a program."""
     return {

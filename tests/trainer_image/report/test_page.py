@@ -51,7 +51,7 @@ PAGES: dict[str, tuple[Callable[[], tuple[dict[str, Any], dict[int, Shots]]], tu
     ),
     "regression": (lambda: (contents.regression(), {}), ("predictions", "residuals", "mistakes")),
     "language model": (lambda: (contents.language(), {}), ("files", "samples", "findings")),
-    "custom": (lambda: (contents.custom(), {}), ("findings", "mistakes")),
+    "custom": (contents.pictured, ("findings", "mistakes", "pictures")),
 }
 
 

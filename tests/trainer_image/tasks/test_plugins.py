@@ -8,18 +8,22 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
+import torch
 from pydantic import Field
 
 from tests.world.training_data import class_table, run_inputs
 from trainer_image import errors
 from trainer_image.config.model_config import parse_config
+from trainer_image.engine import training
 from trainer_image.engine.training import check_config, train, validate_dataset
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
-from trainer_image.tasks import plugins, registry
+from trainer_image.tasks import hooks, plugins, registry
 from trainer_image.tasks.base import checked_params
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
@@ -86,10 +90,18 @@ def refused(module: str) -> errors.TrainerError:
 
 
 def test_a_registered_task_trains_and_its_model_is_restored_by_it(register: Register, tmp_path: Path) -> None:
-    module = register(plugin())
+    # Written for the first version of the interface: `examples` takes the rows alone.
+    shown = "from trainer_image.tasks.base import Example; "
+    shown += "problem.examples = lambda rows: [Example(f'the row {row}') for row in rows]"
+    module = register(plugin(shown))
     data = class_table(tmp_path / "data")
     result = train(run_inputs(data, tmp_path / "out", CONFIG.format(module=module, params="{}")))
     assert result.task == "custom"
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (report["task"], report["plug_in"]) == ("custom", "own")
+    worst = report["findings"]["worst"]
+    assert worst
+    assert [entry["example"]["name"] for entry in worst] == [f"the row {entry['row']}" for entry in worst]
     assert json.loads((tmp_path / "out" / "model.json").read_text())["entry_point"] == f"{module}:Own"
     assert predict(tmp_path / "out", data, None)["rows"] == 120
 
@@ -403,6 +415,24 @@ def test_an_error_that_the_task_means_is_passed_on_as_it_is(register: Register, 
         validate_dataset(
             run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}"))
         )
+
+
+def test_findings_of_tensors_become_numbers_and_what_no_json_has_is_told() -> None:
+    made = hooks.json_of(plugins, "findings", {"a": torch.ones(2), "b": np.float32(0.5), "c": [(1, None, True)], 4: {}})
+    assert made == {"a": [1.0, 1.0], "b": 0.5, "c": [[1, None, True]], "4": {}}
+    for found, told in ({"a": {"b": Path()}}, "PosixPath as 'b'; what JSON knows"), ([1], "list; a dict is expected"):
+        with pytest.raises(errors.UserCodeFailed, match=rf"\.findings returned {told}"):
+            hooks.json_of(plugins, "findings", found)
+
+
+def test_nothing_of_a_row_is_shown_where_the_configuration_forbids_it() -> None:
+    def never(*_: Any) -> Any:
+        raise AssertionError
+
+    problem = SimpleNamespace(findings=lambda outputs: {"worst": [{"row": 1}], "a": 1}, examples=never, gallery=never)
+    quiet = SimpleNamespace(config=SimpleNamespace(report=SimpleNamespace(examples=False)))
+    shown = training._findings(quiet, problem, None, torch.ones(3))  # type: ignore[arg-type]
+    assert shown == ({"a": 1, "worst": None}, {}, [])
 
 
 def test_a_task_that_brings_no_baseline_is_not_called_better_than_one(register: Register, tmp_path: Path) -> None:
