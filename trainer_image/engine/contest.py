@@ -67,11 +67,12 @@ class Contest:
         inputs: RunInputs,
         watchdog: Watchdog,
         record: Callable[[Json], None],
+        save: Callable[[], None],
         terminate: Callable[[], None],
     ) -> None:
-        """terminate: saves the state where it can, and raises Terminated"""
+        """save: a checkpoint where one is due; terminate: saves the state where it can, and raises Terminated"""
         self._problem, self._plan, self._inputs, self._watchdog = problem, plan, inputs, watchdog
-        self._record, self._terminate = record, terminate
+        self._record, self._save, self._terminate = record, save, terminate
         self.candidates, self.network = wanted(problem, inputs.config.model.candidates)
         self._modules: dict[str, nn.Module] = {}
         self._tensors: dict[str, Tensor] = {}
@@ -93,8 +94,7 @@ class Contest:
                 self._judge(entry)
             at.candidates.append(asdict(entry))
             self.tell(entry)
-            if self._inputs.stop.is_set():
-                self._terminate()
+            self._saved()
         if not self.network and not self._modules:
             self.network = True
             at.notes.append("No candidate of model.candidates was fitted: the network is trained instead.")
@@ -134,8 +134,7 @@ class Contest:
                 at.again.remove(entry.name)
                 at.notes.append(f"The {entry.name} candidate stays as it was fitted on the training rows: {entry.note}")
             at.candidates[number] = asdict(entry)
-            if self._inputs.stop.is_set():
-                self._terminate()
+            self._saved()
 
     def members(self, at: Position, network: nn.Module, pretrained: Pretrained) -> list[Member]:
         """What is published, in evaluation mode, the network as it is given. pretrained: what of it is not stored"""
@@ -222,6 +221,12 @@ class Contest:
         return built
 
     # Fitting one.
+
+    def _saved(self) -> None:
+        """After each fit: it was chosen by the clock, too, and a killed training goes on with it. Raises Terminated."""
+        if self._inputs.stop.is_set():
+            self._terminate()
+        self._save()
 
     def _fit(
         self, candidate: Candidate, entry: Entry, fit_on: tuple[str, ...], seconds: float, chosen: Json | None

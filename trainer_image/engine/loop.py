@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -90,7 +91,8 @@ class Engine:
         store, near = inputs.checkpoints, inputs.output.parent
         every, share = plan.checkpoint_every, plan.checkpoint_share
         self._saver = Checkpointer(store, near, every, share, self.state.size) if store else None
-        self._contest = Contest(problem, plan, inputs, self._watchdog, record, self._terminate)
+        save = partial(self._save_if_due, epoch_ended=True)
+        self._contest = Contest(problem, plan, inputs, self._watchdog, record, save, self._terminate)
         self._budget = budget_of(problem, plan)
 
     def run(self) -> Fitted:
@@ -155,9 +157,6 @@ class Engine:
         at, contest = self.state.at, self._contest
         if not at.phase_step:
             contest.search(at, self._budget)
-            if at.candidates:
-                # Of a training that is killed early, what its candidates took is not lost.
-                self._save_if_due(epoch_ended=True)
         self._share_time()
         if contest.network:
             self._phase()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from tests.world.training_data import TABULAR, FolderStore, StopAtStep, class_rows, class_table, run_inputs, write_csv
+from trainer_image.contract import Progress
+from trainer_image.engine.checkpoint import Checkpointer
 from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid, Terminated
 from trainer_image.predict import predict
@@ -196,6 +199,80 @@ def test_a_stopped_training_goes_on_with_the_candidates_it_has(tmp_path: Path, p
     assert [fit_on for fit_on, _ in FitsPlane.fits] == [("train",), ("train", "validation")]
     whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
     assert whole == resumed
+
+
+class Clock:
+    """A pace of its own: so many seconds pass each time that somebody looks at it."""
+
+    def __init__(self, tick: float) -> None:
+        self.now, self.tick = 0.0, tick
+
+    def monotonic(self) -> float:
+        self.now += self.tick
+        return self.now
+
+
+class StopsAt(list[Progress]):
+    """Sets `stop` with the n-th progress that begins with this word."""
+
+    def __init__(self, word: str, count: int) -> None:
+        super().__init__()
+        self.stop, self._word, self._left = threading.Event(), word, count
+
+    def append(self, said: Progress) -> None:
+        self._left -= said.message.startswith(self._word)
+        if not self._left:
+            self.stop.set()
+
+
+def test_a_resumed_training_goes_on_with_what_a_slow_clock_chose_however_fast_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boosted = "trainer_image.tasks.tabular.trees.boosted"
+    monkeypatch.setattr(f"{boosted}.PLANS", ((1, True, 0.2), (1, False, 0.3)))
+    config = TABULAR.replace("[network]", "[boosted trees, network]")
+    data = tmp_path / "data"
+    rows = [[a, b, "yes" if a * b > 0 else "no"] for a, b, *_ in class_rows(150)]  # type: ignore[operator]
+    write_csv(data / "train.csv", ["a", "b", "y"], rows)
+
+    def trained(name: str, tick: float, **more: Any) -> bytes:
+        monkeypatch.setattr(f"{boosted}.time", Clock(tick))
+        train(run_inputs(data, tmp_path / name, config, **more))
+        return (tmp_path / name / "model.safetensors").read_bytes()
+
+    slow, fast = trained("slow", 1.0), trained("fast", 1e-6)
+    members = [json.loads((tmp_path / name / "model.json").read_text())["members"][0] for name in ("slow", "fast")]
+    assert [member["chosen"]["ensembles"][0]["rate"] for member in members] == [0.3, 0.2]
+    assert slow != fast
+    for said in (StopsAt("Epoch", 1), StopsAt("Fitting a candidate", 2)):
+        store = FolderStore(tmp_path / "store")
+        with pytest.raises(Terminated):
+            trained("stopped", 1.0, store=store, said=said, stop=said.stop)
+        assert trained("resumed", 1e-6, store=store) == slow
+
+
+def test_a_killed_training_does_not_fit_the_candidates_again_that_it_had(
+    tmp_path: Path, plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(FitsPlane):
+        name = "killed"
+        dies = True
+
+        def fit(self, fit_on, allowance, chosen):
+            if self.dies:
+                raise KeyboardInterrupt
+            self.note = "It lives."
+
+    plane(FitsPlane)
+    monkeypatch.setattr(TabularProblem, "candidates", lambda self: [FitsPlane(self), Killed(self)])
+    monkeypatch.setattr(Checkpointer, "due", lambda self, epoch_ended: epoch_ended)
+    data, store = value_table(tmp_path / "data"), FolderStore(tmp_path / "store")
+    config = TABULAR.replace("[network]", "[plane, killed]")
+    with pytest.raises(KeyboardInterrupt):
+        train(run_inputs(data, tmp_path / "first", config, store=store))
+    Killed.dies = False
+    train(run_inputs(data, tmp_path / "out", config, store=store))
+    assert [fit_on for fit_on, _ in FitsPlane.fits] == [("train",), ("train", "validation")]
 
 
 def test_a_warm_start_takes_the_network_out_of_a_model_with_members(tmp_path: Path, plane) -> None:
