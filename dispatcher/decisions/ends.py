@@ -9,7 +9,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure
 from dispatcher.decisions.pod_failure import Verdict
-from portal_client.messages import AGAIN
+from portal_client.messages import AGAIN, COMPLETED
 
 _SENTENCE = "The training was stopped before it finished, and its program ended as if it had succeeded"
 INTERRUPTED = Verdict("Interrupted", f"{_SENTENCE}. {AGAIN}")
@@ -32,6 +32,14 @@ def has_published(job: Job, pod: Pod) -> bool:
     if reports_completed(pod):
         return True
     return pod.phase == "Failed" and pod.trainer_end.exit_code == 0 and not pod.status.reason and not interrupted([pod])
+
+
+def completed(pods: Iterable[Pod]) -> Verdict:
+    """As the portal is told, also where the trainer could not: in the documented words, and with what it adds to them,
+    that its model is stored and the earlier one stays published."""
+    words = (pod_failure.trainer_word(pod) for pod in pods if reports_completed(pod))
+    said = (word.sentence for word in words if word is not None and word.sentence.startswith(f"{COMPLETED}; "))
+    return Verdict("Completed", next(said, COMPLETED))
 
 
 def interrupted(pods: Iterable[Pod]) -> bool:

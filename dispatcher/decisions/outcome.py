@@ -28,7 +28,6 @@ from dispatcher.decisions import (
 from dispatcher.decisions.codes import LAST_PERMANENT
 from dispatcher.decisions.pod_failure import Verdict
 from dispatcher.decisions.waiting import Holder, Limits
-from portal_client import messages
 from portal_client.messages import AGAIN
 
 # Seconds that the watch of pods may be behind that of Jobs; after that the pods are read from the API server.
@@ -76,7 +75,6 @@ class Ended:
 
 Outcome = Going | Stop | Ended
 JOB_VANISHED = Verdict("JobDeleted", f"The training job was removed before it ended. {AGAIN}")
-_COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
 
 
 def decide(
@@ -97,7 +95,7 @@ def decide(
     failing = job.condition("Failed") or job.condition("FailureTarget")
     over = job.is_finished or job.is_deleting or failing is not None
     if over and any(ends.has_published(job, pod) for pod in ordered):
-        return _COMPLETED  # the model is published: nothing that happens to the Job afterwards changes that
+        return _completed(ordered)  # the model is published: nothing that happens to the Job afterwards changes that
     if ended := job.ended:
         # Also of a Job that was deleted afterwards: it ended before that.
         if (look_again := _stale_until(job, ordered, ended)) is not None and now < look_again:
@@ -189,7 +187,7 @@ def _team_without_trainer(job: Job, pods: Sequence[Pod], now: float, seen_since:
     published = [objects.timestamp(pod.trainer_end.finished_at) for pod in pods if ends.has_published(job, pod)]
     if published:
         due = max((time for time in published if time is not None), default=now) + _SIDECAR_GRACE
-        return Going(check_at=due) if now < due else Stop(_COMPLETED.verdict)
+        return Going(check_at=due) if now < due else Stop(ends.completed(pods))
     newest = teams.newest(job, pods)
     all_well = len(newest) == job.nodes and all(pod.trainer_end.exit_code == 0 for pod in newest.values())
     kept = [
@@ -315,7 +313,7 @@ def _last_attempt(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
         return _last_of_team(job, pods)
     pod = pods[-1]
     if ends.has_published(job, pod):
-        return _COMPLETED if pod.phase == "Succeeded" else Stop(_COMPLETED.verdict)
+        return _completed(pods) if pod.phase == "Succeeded" else Stop(ends.completed(pods))
     if pod.phase == "Succeeded" or pod.is_deleting or pod_failure.disruption(pod) is not None:
         return None
     return _without_retry(job, pods, pod, [pod])
@@ -326,7 +324,7 @@ def _last_of_team(job: Job, pods: Sequence[Pod]) -> Ended | Stop | None:
     newest = teams.newest(job, pods)
     if any(ends.has_published(job, pod) for pod in pods):
         complete = len(newest) == job.nodes and all(pod.phase == "Succeeded" for pod in newest.values())
-        return _COMPLETED if complete else Stop(_COMPLETED.verdict)
+        return _completed(pods) if complete else Stop(ends.completed(pods))
     own = [pod for pod in teams.failed(job, pods) if not pod.is_deleting and pod_failure.disruption(pod) is None]
     first = teams.cause(pods)
     return _without_retry(job, pods, first, own) if first and own and len(newest) == job.nodes else None
@@ -346,8 +344,12 @@ def _without_retry(job: Job, pods: Sequence[Pod], told: Pod, failed: Sequence[Po
 def _complete(job: Job, pods: Sequence[Pod]) -> Ended:
     """Complete is success, unless its pod was being taken away; of a team node 0's word is enough."""
     if job.nodes > 1 and any(ends.has_published(job, pod) for pod in pods):
-        return _COMPLETED
-    return Ended(False, ends.INTERRUPTED) if ends.interrupted(pods) else _COMPLETED
+        return _completed(pods)
+    return Ended(False, ends.INTERRUPTED) if ends.interrupted(pods) else _completed(pods)
+
+
+def _completed(pods: Sequence[Pod]) -> Ended:
+    return Ended(True, ends.completed(pods))
 
 
 def _deleted(job: Job, pods: Sequence[Pod], failing: Condition | None, now: float) -> Outcome:

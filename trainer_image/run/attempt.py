@@ -101,11 +101,11 @@ class Attempt:
     def _ended_before(self, models: Container) -> Outcome | None:
         run_id = self.settings.run_id
         with unreadable(models):
-            published, kept = publish.read_latest(models).run_id == run_id, publish.held_back(models, run_id)
-        if not published and kept is None:
+            end = publish.ended(models, run_id)
+        if end is None:
             return None
-        log.info("An earlier attempt of this run has %s its model", "published" if published else "stored")
-        return completed(f"{models.name}/runs/{run_id}", held_back=None if published else kept)
+        log.info("An earlier attempt of this run has %s its model", "published" if end.held_back is None else "stored")
+        return completed(f"{models.name}/runs/{run_id}", held_back=end.held_back)
 
     def _inputs(
         self,

@@ -47,7 +47,7 @@ def opened(
 
 def _has_ended(models: Container, run_id: str) -> bool:
     with failing_as(f"Failed to read checkpoints from container: {models.name}"):
-        return publish.has_ended(models, run_id)
+        return publish.ended(models, run_id) is not None
 
 
 def _unlike(identity: Mapping[str, Any], other: Mapping[str, Any]) -> str:

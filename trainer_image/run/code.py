@@ -194,10 +194,12 @@ def _is_of_the_program(folder: Path, apart: Sequence[Path]) -> bool:
 
 
 def _digests(files: Iterable[tuple[str, Path]]) -> dict[str, str]:
-    """Name → SHA-256 of the content. What is not there, or may not be read, is left out."""
+    """Name → SHA-256 of the content. What is not there, may not be read, or is no file is left out."""
     found: dict[str, str] = {}
     for name, path in files:
         try:
+            if not path.is_file():
+                continue  # a pipe would be waited for until somebody writes into it, whatever its name
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 if size <= MOST_BYTES:

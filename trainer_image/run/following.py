@@ -245,7 +245,7 @@ class Following:
             return
         try:
             models = open_models(settings, self.stop)
-            if publish.has_ended(models, settings.run_id):
+            if publish.ended(models, settings.run_id) is not None:
                 log.info("The model of this run is stored")
                 self.published = completed(f"{models.name}/runs/{settings.run_id}")
             elif (owner := lease.owner_of(models)) is not None and lease.newer(owner, settings.run_id):

@@ -31,7 +31,7 @@ from trainer_image.run.tracking import connect_portal, make_tracker
 from trainer_image.stop import Stop
 from trainer_image.storage.container import StorageFault
 from trainer_image.transfer import lease
-from trainer_image.transfer.publish import has_ended
+from trainer_image.transfer.publish import ended
 from trainer_image.transfer.sources import open_models
 from training_common.redaction import redact
 
@@ -101,9 +101,10 @@ class _Run:
                 self._kept = left
                 if left.outcome is ProcessingStatus.FAILED:
                     return Outcome(left.exit, left.code, left.message)
-                return completed(f"{models.name}/runs/{run_id}")
+                return replace(completed(f"{models.name}/runs/{run_id}"), sentence=left.message)
             # Killed before it could tell or keep anything.
-            return completed(f"{models.name}/runs/{run_id}") if has_ended(models, run_id) else None
+            end = ended(models, run_id)
+            return None if end is None else completed(f"{models.name}/runs/{run_id}", held_back=end.held_back)
         except (StorageFault, TrainerError) as error:
             log.warning("Whether run %s has ended before is not known: %s", run_id, error)
             return None

@@ -18,6 +18,7 @@ class Outcome:
     """How it ended.
 
     location: where the published model is; untold: why the portal does not know, None where it does, or need not
+    held_back: why the model was stored and not published, None where that is not so
     """
 
     exit_code: int
@@ -27,17 +28,19 @@ class Outcome:
     result: RunResult | None = None
     location: str | None = None
     untold: str | None = None
+    held_back: str | None = None
 
 
 def completed(location: str | None = None, result: RunResult | None = None, held_back: str | None = None) -> Outcome:
     """result: None where another attempt has trained it; held_back: why it was stored and not published"""
     sentence = COMPLETED if held_back is None else f"{COMPLETED}; the model is stored and not published: {held_back}"
-    return Outcome(0, "Completed", sentence, result.steps if result else None, result, location)
+    return Outcome(0, "Completed", sentence, result.steps if result else None, result, location, held_back=held_back)
 
 
 def published_untold(outcome: Outcome, why: str) -> Outcome:
-    """A standalone training that published its model, while the portal was out of reach."""
-    sentence = f"The model is published, but the portal was not told that it is Completed: {why}"
+    """A standalone training that published or stored its model, while the portal was out of reach."""
+    where = "published, but" if outcome.held_back is None else "stored and not published, and"
+    sentence = f"The model is {where} the portal was not told that it is Completed: {why}"
     return replace(outcome, exit_code=StatusUnavailable.exit_code, sentence=sentence, untold=why)
 
 

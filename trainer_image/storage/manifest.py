@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -44,21 +45,26 @@ def entries(listed: Any) -> dict[str, dict[str, Any]]:
         raise ValueError("it is no manifest") from error
 
 
-def fetch(container: Container, blob: BlobInfo, target: Path) -> dict[str, Any]:
-    """Writes the blob to `target`, whose folder is made; the fingerprint of what came. Raises StorageFault."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def fetch(container: Container, blob: BlobInfo, target: Path | None) -> dict[str, Any]:
+    """Writes the blob to `target`, whose folder is made, None: nowhere; the fingerprint of what came. Raises
+    StorageFault."""
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
     size, digest = 0, hashlib.sha256()
-    with target.open("wb") as file:
+    with contextlib.nullcontext() if target is None else target.open("wb") as file:
         for piece in container.pieces(blob, 0, blob.size):
-            size += file.write(piece)
+            size += len(piece)
             digest.update(piece)
+            if file is not None:
+                file.write(piece)
     return {"size": size, "sha256": digest.hexdigest()}
 
 
 def fetch_all(
-    container: Container, blobs: Mapping[str, BlobInfo], listed: Mapping[str, dict[str, Any]], folder: Path
+    container: Container, blobs: Mapping[str, BlobInfo], listed: Mapping[str, dict[str, Any]], folder: Path | None
 ) -> str | None:
-    """Writes what a manifest lists to the folder. The first file that is not as it says, None where all are.
+    """Writes what a manifest lists to the folder, None: only reads it. The first file that is not as it says, None
+    where all are.
 
     blobs: by the names that the manifest has for them. Raises StorageFault.
     """
@@ -67,7 +73,7 @@ def fetch_all(
         if blob is None or blob.size != entry["size"] or problem_of(name):
             return printable(name)
         try:
-            sound = fetch(container, blob, folder / name) == entry
+            sound = fetch(container, blob, None if folder is None else folder / name) == entry
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             sound = False  # a file's name is a folder's, too
         if not sound:

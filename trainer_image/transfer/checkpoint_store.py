@@ -10,6 +10,7 @@ checkpoint is stored. The best weights so far are part of every checkpoint, henc
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import re
@@ -172,14 +173,14 @@ class ContainerCheckpoints:
             return True
 
     def _free(self, *, stored: bool = True) -> bool:
-        """Removes all but the newest one, and what was fetched. Whether there was anything to remove.
+        """Removes all but the newest sound one, and what was fetched. Whether there was anything to remove.
 
         stored: False: those in the container lie elsewhere, and take no room from the disk that is full
         """
         others = [key for key in self._written() if key != self._key] if stored else []
         for key in others:
             self._remove(key)
-        pruned = stored and self._prune(1)
+        pruned = stored and self._prune(1, sound=True)
         freed = pruned or bool(others) or self._folder.exists()
         shutil.rmtree(self._folder, ignore_errors=True)
         log.warning("The disk is full: %s", "older checkpoints were removed" if freed else "there is nothing to remove")
@@ -200,11 +201,18 @@ class ContainerCheckpoints:
             with beneath.open_file(folder, name) as content:
                 self._container.upload(f"{self._prefix}{folder.name}/{name}", content)
 
-    def _prune(self, newest: int) -> bool:
-        """Leaves so many of the complete ones. Whether there was anything to remove."""
+    def _prune(self, newest: int, *, sound: bool = False) -> bool:
+        """Leaves so many of the complete ones. Whether there was anything to remove.
+
+        sound: of those that are as their manifests say, read as a whole: a damaged newest one is nothing to go on from
+        """
         stored = self._stored()
         complete = sorted((step for step, blobs in stored.items() if MANIFEST in blobs), reverse=True)
-        too_many = set(stored) - set(complete[:newest])
+        if sound and len(complete) > newest:
+            kept = itertools.islice((step for step in complete if self._is_sound(stored[step])), newest)
+            too_many = set(stored) - set(kept)
+        else:
+            too_many = set(stored) - set(complete[:newest])
         for step in too_many:
             for name in sorted(stored[step], key=lambda name: name != MANIFEST):
                 self._container.delete(stored[step][name].name)
@@ -257,11 +265,23 @@ class ContainerCheckpoints:
             return None
         content, _ = self._container.read(blobs[MANIFEST].name, MANIFEST_BYTES)
         (target / MANIFEST).write_bytes(content)
-        try:
-            files = entries(untrusted_json.loads(content)["files"])
-        except (ValueError, KeyError, TypeError):
-            files = {}  # the engine's own check refuses the checkpoint then
+        # The engine's own check refuses a checkpoint of no files.
+        files = _listed(content)
         if (wrong := fetch_all(self._container, blobs, files, target)) is not None:
             log.warning("Checkpoint step-%d: %s is not what its manifest says: passed over", step, wrong)
             return None
         return target
+
+    def _is_sound(self, blobs: dict[str, BlobInfo]) -> bool:
+        if blobs[MANIFEST].size > MANIFEST_BYTES:
+            return False
+        files = _listed(self._container.read(blobs[MANIFEST].name, MANIFEST_BYTES)[0])
+        return bool(files) and fetch_all(self._container, blobs, files, None) is None
+
+
+def _listed(content: bytes) -> dict[str, dict[str, Any]]:
+    """What a manifest lists; nothing where it is none."""
+    try:
+        return entries(untrusted_json.loads(content)["files"])
+    except (ValueError, KeyError, TypeError):
+        return {}

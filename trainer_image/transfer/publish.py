@@ -73,18 +73,36 @@ def pointer(run_id: str, manifest_sha256: str) -> bytes:
     return json.dumps({"run_id": run_id, "manifest_sha256": manifest_sha256}).encode()
 
 
-def held_back(container: Container, run_id: str) -> str | None:
-    """Why the model of this run, which is whole, was not published; None where that is not so. Raises StorageFault."""
+@dataclass(frozen=True)
+class End:
+    """A run has come to its end with a model. held_back: why that is not the published one, None where it is"""
+
+    held_back: str | None = None
+
+
+def ended(container: Container, run_id: str) -> End | None:
+    """How this run has ended, None where it has not. Raises StorageFault.
+
+    Where latest.json names another run, this one has published if it was written after this one's model was whole, and
+    a rollback came after that: a pod that died before anybody saw its exit code must not have its next one undo that.
+    """
+    latest = read_latest(container)
+    if latest.run_id == run_id:
+        return End()
     try:
         body = untrusted_json.loads(container.read(f"{RUNS}{run_id}/{UNPUBLISHED}", _SMALL)[0])
-        return shown(str(body["sentence"]))
+        return End(shown(str(body["sentence"])))
     except (BlobMissing, TooLarge, ValueError, KeyError, TypeError):
+        pass
+    if latest.run_id is None:
         return None
+    whole, pointed = (_modified(container, name) for name in (f"{RUNS}{run_id}/{MANIFEST}", LATEST))
+    since = whole is not None and pointed is not None and pointed > whole
+    return End(f"run {latest.run_id} has been published since") if since else None
 
 
-def has_ended(container: Container, run_id: str) -> bool:
-    """Whether this run has come to its end, with a model that is published or is not to be. Raises StorageFault."""
-    return read_latest(container).run_id == run_id or held_back(container, run_id) is not None
+def _modified(container: Container, name: str) -> float | None:
+    return next((blob.modified for blob in container.list(name) if blob.name == name), None)
 
 
 def publish(

@@ -13,6 +13,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.pod_failure import Verdict
 from tests.world.builders import (
     LIMITS,
     T0,
@@ -60,6 +61,35 @@ def test_complete_is_completed_with_the_documented_sentence() -> None:
     assert isinstance(result, Ended)
     assert (result.completed, result.verdict.code) == (True, "Completed")
     assert result.verdict.sentence == "Model training completed successfully"
+
+
+STORED = (
+    "Model training completed successfully; the model is stored and not published: NOT BETTER THAN THE PUBLISHED MODEL"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [(STORED, STORED), ("It went well", "Model training completed successfully")],
+    ids=["held back", "a program's own words"],
+)
+@pytest.mark.parametrize(
+    ("job", "phase"),
+    [
+        (a_job(*complete()), "Succeeded"),
+        (a_job(), "Succeeded"),
+        (a_job(*failed("DeadlineExceeded")), "Failed"),
+        (a_job(), "Failed"),
+    ],
+    ids=["complete", "not yet complete", "stopped", "to be stopped"],
+)
+def test_a_model_that_is_stored_and_not_published_is_told_so_also_where_its_trainer_cannot_tell_the_portal(
+    job: Job, phase: str, message: str, told: str
+) -> None:
+    word = json.dumps({"message": message, "code": "Completed", "exit": 0})
+    result = decided(job, a_pod(phase=phase, state=terminated(0, word)))
+    assert isinstance(result, Ended | Stop)
+    assert result.verdict == Verdict("Completed", told)
 
 
 def test_complete_without_a_word_is_completed() -> None:

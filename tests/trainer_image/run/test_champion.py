@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from portal_client.errors import PortalUnavailable
 from portal_client.messages import COMPLETED
 from portal_client.statuses import ProcessingStatus
 from tests.trainer_image.run.local_runs import RUN, start, termination
@@ -15,6 +16,7 @@ from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import Beside, RunInputs
 from trainer_image.storage.local import LocalContainer
+from trainer_image.transfer import runs
 
 S = ProcessingStatus
 SECOND, THIRD = "20261124t000000-1a2b3c4d", "20261125t000000-1a2b3c4d"
@@ -49,6 +51,38 @@ def test_a_model_that_is_not_better_is_stored_and_completed_and_the_published_on
     again = FakeBackend(beside=WORSE)
     assert start(given, FakePortal(S.PROCESSING), backend=again).sentence == sentence
     assert again.inputs == [], "the Job's next pod finds that it has ended"
+
+
+def test_a_pod_that_published_and_died_unseen_does_not_have_its_jobs_next_one_undo_a_rollback(
+    settings: Settings, tmp_path: Path
+) -> None:
+    assert settings.out is not None
+    given = second(settings, tmp_path)
+    for each in (settings, given):
+        assert start(each, FakePortal(S.PROCESSING)).exit_code == 0
+    runs.roll_back(LocalContainer(settings.out), RUN)
+    again, portal = FakeBackend(), FakePortal(S.PROCESSING)
+    outcome = start(given, portal, backend=again)
+    stored = f"{COMPLETED}; the model is stored and not published: run {RUN} has been published since"
+    assert (outcome.exit_code, portal.puts) == (0, [("Completed", stored)])
+    assert (again.inputs, latest(settings)) == ([], RUN)
+
+
+def test_a_held_back_model_that_the_portal_was_not_told_of_is_not_called_published(
+    standalone: Settings, tmp_path: Path
+) -> None:
+    start(standalone, FakePortal())
+    portal, given = FakePortal(), second(standalone, tmp_path)
+
+    def during(inputs: RunInputs) -> None:
+        portal.down = PortalUnavailable("The portal does not answer")
+
+    outcome = start(given, portal, backend=FakeBackend(during, beside=WORSE))
+    assert outcome.exit_code == 202
+    assert outcome.sentence.startswith("The model is stored and not published, and the portal was not told")
+    portal.down = None
+    start(given, portal)
+    assert portal.puts[-1] == ("Completed", f"{COMPLETED}; the model is stored and not published: {WORSE.sentence}")
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
 from trainer_image.storage.container import Disk, Full
 from trainer_image.storage.local import LocalContainer
+from trainer_image.storage.manifest import fingerprint
 from trainer_image.transfer import lease
 from trainer_image.transfer.checkpoint_store import STAY_SECONDS, ContainerCheckpoints
 
@@ -190,7 +191,7 @@ def large(inputs: RunInputs, step: int, size: int = 30_000) -> None:
     (inputs.output.parent / "checkpoint-x" / f"step-{step}").mkdir(parents=True)
     (inputs.output.parent / "checkpoint-x" / f"step-{step}" / "tensors").write_bytes(bytes(size))
     folder = inputs.output.parent / "checkpoint-x" / f"step-{step}"
-    (folder / "MANIFEST.json").write_text('{"files": {}}')
+    (folder / "MANIFEST.json").write_text(json.dumps({"files": {"tensors": fingerprint(folder / "tensors")}}))
     assert inputs.checkpoints is not None
     inputs.checkpoints.keep(folder)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from pathlib import Path
 
@@ -52,6 +54,15 @@ SOURCES = {"train.py", "lib/model.py", "run.sh"}
 )
 def test_a_program_s_code_is_what_its_words_name_and_the_sources_beside_it(argv: list[str], files: set[str]) -> None:
     assert of_program(*argv) == files
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_or_a_socket_that_is_called_like_a_source_is_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.py")
+    (folder / "null.py").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("lib/socket.py")
+        assert of_program("python3", "train.py", "pipe.py") == SOURCES
 
 
 def test_a_program_that_is_itself_a_file_is_its_code(folder: Path) -> None:

@@ -220,6 +220,29 @@ def test_the_last_checkpoint_stays_where_the_disk_has_room_and_a_quota_or_a_file
     assert [path.name for path in checkpoints.newest_first()] == ["step-1"]
 
 
+@pytest.mark.parametrize("harm", ["flipped", "cut", "no manifest", "nothing listed"])
+def test_a_damaged_newest_checkpoint_does_not_make_the_sound_one_before_it_go_for_room(
+    tmp_path: Path, harm: str
+) -> None:
+    (tmp_path / "c").mkdir()
+    checkpoints = store(LocalContainer(tmp_path / "c"), tmp_path, keep=3)
+    for step in (1, 2, 3):
+        checkpoints.keep(checkpoint(tmp_path / "work", step))
+    newest = tmp_path / "c" / "checkpoints" / "key" / "step-3"
+    tensors, manifest = newest / "tensors.safetensors", newest / "MANIFEST.json"
+    match harm:
+        case "flipped":
+            tensors.write_bytes(b"tensorz")
+        case "cut":
+            tensors.write_bytes(b"tens")
+        case "no manifest":
+            manifest.write_text("{")
+        case _:
+            manifest.write_text('{"files": {}}')
+    assert checkpoints.make_room()
+    assert [path.name for path in checkpoints.newest_first()] == ["step-2"]
+
+
 def test_a_node_that_only_reads_removes_nothing_of_what_node_1_is_writing(tmp_path: Path) -> None:
     (tmp_path / "c").mkdir()
     container = LocalContainer(tmp_path / "c")

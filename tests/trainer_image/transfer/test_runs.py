@@ -14,7 +14,7 @@ from trainer_image.errors import ConfigInvalid, Fenced
 from trainer_image.storage.container import Container
 from trainer_image.storage.local import LocalContainer
 from trainer_image.transfer import fetch_model, runs
-from trainer_image.transfer.publish import Latest, has_ended, held_back, publish, read_latest
+from trainer_image.transfer.publish import End, Latest, ended, publish, read_latest
 
 FIRST, SECOND, THIRD = (f"20261123t08150{number}-1a2b3c4d" for number in range(3))
 
@@ -57,8 +57,19 @@ def test_a_model_that_is_not_to_be_published_is_stored_and_its_run_has_ended(
     published(container, tmp_path, FIRST)
     published(container, tmp_path, SECOND, instead="NOT BETTER")
     assert read_latest(container).run_id == FIRST
-    assert (held_back(container, SECOND), held_back(container, FIRST)) == ("NOT BETTER", None)
-    assert [has_ended(container, run_id) for run_id in (FIRST, SECOND, THIRD)] == [True, True, False]
+    assert [ended(container, run_id) for run_id in (FIRST, SECOND, THIRD)] == [End(), End("NOT BETTER"), None]
+
+
+def test_a_run_that_was_published_and_rolled_back_from_has_ended_and_one_that_died_before_has_not(
+    tmp_path: Path,
+) -> None:
+    container = LocalContainer(tmp_path)
+    for run_id in (FIRST, SECOND):
+        published(container, tmp_path, run_id)
+    runs.roll_back(container, FIRST)
+    assert ended(container, SECOND) == End(f"run {FIRST} has been published since")
+    os.utime(tmp_path / "latest.json", (1e9, 1e9))  # as it was when the second one's model was not there yet
+    assert ended(container, SECOND) is None
 
 
 def test_an_earlier_run_is_published_again_and_readers_get_it(container: Container, tmp_path: Path) -> None:
