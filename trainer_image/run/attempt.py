@@ -90,7 +90,11 @@ class Attempt:
                             " waited for it to end: there is nothing to do; start this one again to train once more"
                         )
                     found = beginning.look(models, config, before, settings.run_id)
-                    what = identity(config, listed.fingerprint, found.start_digest, code.of(config, settings))
+                    what: Mapping[str, Any] = identity(
+                        config, listed.fingerprint, found.start_digest, code.of(config, settings)
+                    )
+                    if config.task == "command":
+                        what = checkpointing.begun_as(models, what)
                     key = run_key(what)
                     with leading.leader(settings, self.stop, config, key, listed.fingerprint, found.start) as leader:
                         lock = data.wait()

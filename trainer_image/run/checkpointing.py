@@ -11,13 +11,34 @@ from trainer_image.config.model_config import run_key
 from trainer_image.config.settings import Settings
 from trainer_image.run import code
 from trainer_image.storage.container import Container
-from trainer_image.transfer import publish
+from trainer_image.transfer import checkpoint_store, publish
 from trainer_image.transfer.checkpoint_store import ContainerCheckpoints
 from trainer_image.transfer.failures import failing_as
 
 log = logging.getLogger(__name__)
 
 MOST_NAMES = 3
+
+
+def begun_as(models: Container, identity: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The identity that a program's training has begun with which this one goes on with; its own where there is none.
+
+    identity: see `model_config.identity`, of a program. Raises StorageUnavailable.
+    """
+    with failing_as(f"Failed to read checkpoints from container: {models.name}"):
+        written = checkpoint_store.written(models)
+        if run_key(identity) in written:
+            return identity
+        for key in sorted(written, key=lambda key: written[key], reverse=True):
+            earlier = {part: checkpoint_store.note_of(models, key).get(part) for part in identity}
+            before, now = earlier["code"], identity["code"]
+            # What a stranger has written into a note must be what its key was made of.
+            if earlier != {**identity, "code": before} or run_key(earlier) != key or not isinstance(before, dict):
+                continue
+            if code.is_still(before, now):
+                log.info("New beside the program since its training began: %s", ", ".join(now.keys() - before.keys()))
+                return earlier
+    return identity
 
 
 def opened(

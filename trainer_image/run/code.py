@@ -55,6 +55,16 @@ def changed(now: Mapping[str, str], before: Mapping[str, str]) -> list[str]:
     return sorted(name for name in now.keys() | before.keys() if now.get(name) != before.get(name))
 
 
+def is_still(before: Mapping[str, str], now: Mapping[str, str]) -> bool:
+    """Whether a program that began as `before` is the same one `now`: nothing of it has changed.
+
+    What has come since is not asked for: programs write sources below their own folder, and so many files that `of`
+    looks no further than that folder; a person who adds one changes another to use it.
+    """
+    further = ((name, Path.cwd() / name) for name in before.keys() - now.keys())
+    return bool(before) and before.items() <= {**now, **_digests(further)}.items()
+
+
 def _plugin(entry_point: str) -> dict[str, str]:
     """The package that registers it, version and files, and the versions of what it needs and the trainer does not."""
     ours = {_plain(name) for name in _needed("training-dispatcher", extras=True)} | {"training-dispatcher"}

@@ -52,6 +52,26 @@ STAY_SECONDS = 7 * 86400.0
 _STEP = re.compile(r"step-([0-9]{1,18})", re.ASCII)
 
 
+def written(container: Container) -> dict[str, float]:
+    """Run key → when the last of its checkpoints was written, epoch seconds. Raises StorageFault."""
+    found: dict[str, float] = {}
+    with contextlib.suppress(ContainerMissing):
+        for blob in container.list(FOLDER):
+            key, _, rest = blob.name.removeprefix(FOLDER).partition("/")
+            if rest and rest != NOTE:
+                found[key] = max(found.get(key, 0.0), blob.modified)
+    return found
+
+
+def note_of(container: Container, key: str) -> dict[str, Any]:
+    """What run.json says of a run key's checkpoints; nothing where that is none of ours. Raises StorageFault."""
+    try:
+        note = untrusted_json.loads(container.read(f"{FOLDER}{key}/{NOTE}", NOTE_BYTES)[0])
+    except (BlobMissing, ContainerMissing, TooLarge, ValueError):
+        return {}
+    return note if isinstance(note, dict) else {}
+
+
 class ContainerCheckpoints:
     """See `contract.CheckpointStore`. keep_newest: how many stay; folder: where fetched ones are put.
 
@@ -100,17 +120,17 @@ class ContainerCheckpoints:
     def written_by(self) -> str | None:
         """The run that wrote the last one of this key; None where nobody knows. Raises StorageUnavailable."""
         with self._failing("read checkpoints from"):
-            run_id = self._read_note(self._key).get("run_id")
+            run_id = note_of(self._container, self._key).get("run_id")
         return run_id if isinstance(run_id, str) else None
 
     def only_of_others(self) -> dict[str, Any] | None:
         """Where other run keys have checkpoints here and ours has none: the note of the newest of them, empty where it
         has none. Raises StorageUnavailable."""
         with self._failing("read checkpoints from"):
-            written = self._written()
-            if self._key in written or not written:
+            found = written(self._container)
+            if self._key in found or not found:
                 return None
-            return self._read_note(max(written, key=lambda key: written[key]))
+            return note_of(self._container, max(found, key=lambda key: found[key]))
 
     def forget(self) -> None:
         """Removes all of this key. Raises StorageUnavailable."""
@@ -123,7 +143,7 @@ class ContainerCheckpoints:
             with self._one_at_a_time:
                 self._remove(self._key)
                 old = time.time() - STAY_SECONDS
-                for key in [key for key, last in self._written().items() if 0 < last < old]:
+                for key in [key for key, last in written(self._container).items() if 0 < last < old]:
                     log.info("Checkpoints of another configuration, dataset or code are old, and removed: %s", key)
                     self._remove(key)
         except StorageFault as fault:
@@ -177,7 +197,7 @@ class ContainerCheckpoints:
 
         stored: False: those in the container lie elsewhere, and take no room from the disk that is full
         """
-        others = [key for key in self._written() if key != self._key] if stored else []
+        others = [key for key in written(self._container) if key != self._key] if stored else []
         for key in others:
             self._remove(key)
         pruned = stored and self._prune(1, sound=True)
@@ -218,29 +238,12 @@ class ContainerCheckpoints:
                 self._container.delete(stored[step][name].name)
         return bool(too_many)
 
-    def _written(self) -> dict[str, float]:
-        """Run key → when the last of its checkpoints was written, epoch seconds."""
-        written: dict[str, float] = {}
-        with contextlib.suppress(ContainerMissing):
-            for blob in self._container.list(FOLDER):
-                key, _, rest = blob.name.removeprefix(FOLDER).partition("/")
-                if rest and rest != NOTE:
-                    written[key] = max(written.get(key, 0.0), blob.modified)
-        return written
-
     def _remove(self, key: str) -> None:
         """Manifests first: what is removed in part is no checkpoint any more."""
         with contextlib.suppress(ContainerMissing):
             names = [blob.name for blob in self._container.list(f"{FOLDER}{key}/")]
             for name in sorted(names, key=lambda name: not name.endswith(f"/{MANIFEST}")):
                 self._container.delete(name)
-
-    def _read_note(self, key: str) -> dict[str, Any]:
-        try:
-            note = untrusted_json.loads(self._container.read(f"{FOLDER}{key}/{NOTE}", NOTE_BYTES)[0])
-        except (BlobMissing, ContainerMissing, TooLarge, ValueError):
-            return {}
-        return note if isinstance(note, dict) else {}
 
     def _stored(self) -> dict[int, dict[str, BlobInfo]]:
         """step → name below its folder → blob."""

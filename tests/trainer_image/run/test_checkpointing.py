@@ -19,6 +19,7 @@ from tests.trainer_image.run.local_runs import Finding, dying, save, start
 from tests.world.trainer_fakes import FakeBackend, FakePortal, write_config
 from trainer_image.config.settings import Settings
 from trainer_image.contract import RunInputs
+from trainer_image.run import code
 from trainer_image.storage.container import Disk, Full
 from trainer_image.storage.local import LocalContainer
 from trainer_image.storage.manifest import fingerprint
@@ -26,7 +27,7 @@ from trainer_image.transfer import lease
 from trainer_image.transfer.checkpoint_store import STAY_SECONDS, ContainerCheckpoints
 
 S = ProcessingStatus
-SECOND, THIRD = "20261123t081501-1a2b3c4d", "20261123t081502-1a2b3c4d"
+SECOND, THIRD, FOURTH = (f"20261123t08150{number}-1a2b3c4d" for number in (1, 2, 3))
 
 
 def trained(settings: Settings, during: Callable[[RunInputs], None], run_id: str | None = None) -> int:
@@ -66,6 +67,43 @@ def test_a_program_that_was_fixed_trains_anew_and_says_what_has_changed(program:
     assert trained(program, found, SECOND) == 0
     assert found.found == []
     assert found.notes == [f"There are checkpoints of other code ({file}): this training starts afresh."]
+
+
+def writes_code(number: int) -> None:
+    """What a program does that keeps a copy of itself for each run, and makes a module."""
+    for name in (f"runs/{number}/train.py", "made/step.py", "__pycache__/train.pyc"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text(f"RUN = {number}\n")
+
+
+@pytest.mark.parametrize("most", [code.MOST_ENTRIES, 7], ids=["few files", "more than are looked at"])
+def test_a_program_that_writes_sources_below_its_own_folder_goes_on_and_one_that_was_fixed_as_well_does_not(
+    program: Settings, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    Path("lib").mkdir()
+    Path("lib/loss.py").write_text("")
+    monkeypatch.setattr(code, "MOST_ENTRIES", most)
+    found, fixed = Finding(), Finding()
+
+    def during(inputs: RunInputs, number: int = 1) -> None:
+        writes_code(number)
+        dying(inputs)
+
+    assert trained(program, during) == 143
+
+    def again(inputs: RunInputs) -> None:
+        found(inputs)
+        during(inputs, 2)
+
+    assert trained(program, again, SECOND) == 143
+    assert (found.found, found.notes) == (["step-7"], [])
+    assert trained(program, again, THIRD) == 143
+    assert (found.found, found.notes) == (["step-7"], [])
+    Path("lib/loss.py").write_text("WIDTH = 2\n")
+    assert trained(program, fixed, FOURTH) == 0
+    assert fixed.found == []
+    [said] = fixed.notes
+    assert "lib/loss.py" in said
 
 
 def test_a_training_that_was_published_leaves_no_checkpoint(settings: Settings) -> None:
