@@ -14,6 +14,7 @@ from trainer_image.tasks.base import Batch
 from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.image.handedness import mirrored_alike
 from trainer_image.tasks.image.kernel import CANDIDATES, KernelCandidate, PixelsCandidate, build
+from trainer_image.tasks.image.network import ImageNetwork
 from trainer_image.tasks.image.presets import networks
 
 
@@ -130,3 +131,21 @@ def test_offered_networks_grow_and_ask_for_more_epochs_the_larger_they_are(
     assert enough == sorted(enough)
     assert all(n.enough <= n.recipe.epochs for n in offered)
     assert len(networks("fast", size, count)) == len(networks("best", size, count)) == 1
+
+
+@pytest.mark.parametrize(("preset", "side"), [("auto", 32), ("auto", 96), ("best", 160)])
+def test_what_a_step_keeps_for_its_gradients_fits_into_a_pod(preset: str, side: int) -> None:
+    for network in networks(preset, (side, side, 3), 100_000):
+        model = ImageNetwork(network.sizes, 10, (120.0,) * 3, (60.0,) * 3).train()
+        kept: dict[int, int] = {}
+
+        def keep(tensor: Tensor, kept: dict[int, int] = kept) -> Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            loss = model(torch.rand(2, 3, side, side)).sum()
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        a_row = (sum(kept.values()) - weights) / 2
+        assert loss.requires_grad
+        assert network.recipe.batch_size * a_row < 1024**3

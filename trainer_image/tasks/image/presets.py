@@ -23,8 +23,9 @@ SEEN_BY_MEDIUM, SEEN_BY_LARGE = 60_000, 120_000
 # Values in the first stage's activations up to which one CPU thread is as fast as two, and far faster where
 # others want the CPU too: measured, 4.1 s against 16.6 s beside three busy processes, 3.7 s alone.
 ONE_THREAD_VALUES = 500_000
-# Of them, so many at a time at most: a step keeps a dozen times as much for its gradients, a gigabyte.
-MOST_VALUES = 20_000_000
+# Of them, so many at a time at most: for its gradients a step takes 33 times as much as these (measured, of 4 bytes
+# each: 9.5 MiB for a row of 96 x 96, 39 of 160 x 160 with preset "best"), 1.2 GiB in all.
+MOST_VALUES = 10_000_000
 
 
 def input_size(preset: str, headers: Sequence[Header]) -> tuple[int, int, int]:
