@@ -281,15 +281,20 @@ def _boxed(lines: Sequence[str], at: int) -> tuple[int, Raised] | None:
     return None
 
 
-def last_in_package(package: str) -> Chosen:
-    """The last place in a package that is imported here."""
+def in_package(places: Sequence[Place], package: str) -> list[Place]:
+    """Those in a package that is imported here."""
 
     def within(place: Place) -> bool:
         if place.module:
             return place.module.partition(".")[0] == package
         return f"/{package}/" in place.file or place.file.endswith(f"/{package}.py")
 
-    return lambda places: next((place for place in reversed(places) if within(place)), None)
+    return [place for place in places if within(place)]
+
+
+def last_in_package(package: str) -> Chosen:
+    """The last place in a package that is imported here."""
+    return lambda places: next(reversed(in_package(places, package)), None)
 
 
 # The interpreter's own, and what starts an installed program.

@@ -19,7 +19,7 @@ from trainer_image.engine.plan import Plan
 from trainer_image.host import memory
 from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
-from trainer_image.tasks import plugins, task_named
+from trainer_image.tasks import hooks, plugins, task_named
 from trainer_image.tasks.base import Problem, Recipe, Split, Task, TaskSettings
 
 
@@ -68,7 +68,9 @@ def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     memory_bytes = int(memory.available() * spill.SHARE / processes) if processes > 1 else None
     scratch = Scratch(inputs.output.parent, memory_bytes)
     settings = settings_of(inputs.config, inputs.limits, scratch)
-    return task_of(inputs.config).prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
+    problem = task_of(inputs.config).prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
+    hooks.look_over(problem)
+    return problem
 
 
 def earlier_of(inputs: RunInputs) -> Known | None:

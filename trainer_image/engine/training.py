@@ -122,7 +122,7 @@ def _train(inputs: RunInputs) -> RunResult:
         tested = first(name, scored(problem.predictor, counted, test))
         phases["test"] = time.monotonic() - at
         at = time.monotonic()
-        baselines = {key: first(name, value) for key, value in problem.baselines(fitted.fit_on).items()}
+        baselines = {key: first(name, value) for key, value in hooks.baselines_of(problem, fitted.fit_on).items()}
         phases["baselines"] = time.monotonic() - at
         record({"phase": "test", "step": fitted.steps, "test": tested, "baselines": baselines})
     rows = None
@@ -217,7 +217,7 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted, rows: Know
     description = {
         "task": inputs.config.task,
         "run_id": inputs.run_id,
-        "model": problem.model_description(),
+        "model": hooks.json_of(problem, "model_description", problem.model_description()),
     }
     if inputs.config.custom.entry_point is not None:
         description["entry_point"] = inputs.config.custom.entry_point

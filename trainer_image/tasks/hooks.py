@@ -98,10 +98,12 @@ def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
             return {str(key): plain(entry, str(key)) for key, entry in value.items()}
         if isinstance(value, list | tuple):
             return [plain(entry, place) for entry in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            raise failed(of, hook, f"{value} as '{place}', which JSON does not know; None would be right")
         if value is None or isinstance(value, str | int | float):
             return value
         if callable(listed := getattr(value, "tolist", None)):
-            return listed()
+            return plain(listed(), place)
         raise failed(of, hook, f"{_kind(value)} as '{place}'; what JSON knows is expected, as numbers, texts, lists")
 
     return {str(key): plain(value, str(key)) for key, value in found.items()}
@@ -117,22 +119,26 @@ def named(of: object, hook: str) -> str:
     return f"{type(of).__module__}:{type(of).__qualname__}.{hook}"
 
 
+def look_over(problem: Problem) -> None:
+    """Raises UserCodeFailed for what would otherwise show when the training is over, or nobody would understand."""
+    for name in ("train", "validation", "test"):
+        if name not in problem.splits:
+            told = f"has no '{name}'; train, validation and test are needed"
+            raise UserCodeFailed(f"{named(problem, 'splits')} {told}")
+        lengths = {key: len(tensor) for key, tensor in problem.splits[name].items()}
+        if len(set(lengths.values())) != 1:
+            told = ", ".join(f"{length} of '{key}'" for key, length in lengths.items()) or "no tensors"
+            raise UserCodeFailed(f"{named(problem, 'splits')} has in '{name}' {told}; as many rows of each are needed")
+    json_of(problem, "model_description", problem.model_description())
+
+
 def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric | None = None) -> Figures:
-    """`predictor.score`, as numbers: a plug-in's may be tensors of one value.
+    """`predictor.score`, as numbers: a plug-in's may be tensors of one value. What is NaN is left out.
 
     chooses: the figure that weights are chosen by, which must not be NaN: nothing would ever be better than it.
     Raises UserCodeFailed for what is no figure.
     """
-    figures = predictor.score(outputs, batch)
-    if not isinstance(figures, Mapping):
-        raise failed(predictor, "score", f"{_kind(figures)}; a dict of names and numbers is expected")
-    numbers: Figures = {}
-    for name, value in figures.items():
-        try:
-            numbers[str(name)] = float(value)
-        except (TypeError, ValueError, RuntimeError):
-            told = f"{_kind(value)} as '{name}'; a figure is one number, or left out"
-            raise failed(predictor, "score", told) from None
+    numbers = _figures(predictor, "score", predictor.score(outputs, batch))
     if chooses and math.isnan(numbers.get(chooses.name, 0.0)):
         raise failed(
             predictor,
@@ -140,7 +146,31 @@ def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric
             f"NaN as '{chooses.name}', by which weights are chosen, for {rows_in(batch)} rows whose outputs are "
             "all numbers; a figure that has no meaning for these rows is left out",
         )
+    return _defined(numbers)
+
+
+def baselines_of(problem: Problem, fit_on: Sequence[str]) -> dict[str, Figures]:
+    """`problem.baselines`, as numbers, without NaN. Raises UserCodeFailed."""
+    found = problem.baselines(fit_on)
+    if not isinstance(found, Mapping):
+        raise failed(problem, "baselines", f"{_kind(found)}; a dict of names and figures is expected")
+    return {str(name): _defined(_figures(problem, "baselines", figures)) for name, figures in found.items()}
+
+
+def _figures(of: object, hook: str, figures: object) -> Figures:
+    if not isinstance(figures, Mapping):
+        raise failed(of, hook, f"{_kind(figures)}; a dict of names and numbers is expected")
+    numbers: Figures = {}
+    for name, value in figures.items():
+        try:
+            numbers[str(name)] = float(value)
+        except (TypeError, ValueError, RuntimeError):
+            raise failed(of, hook, f"{_kind(value)} as '{name}'; a figure is one number, or left out") from None
     return numbers
+
+
+def _defined(figures: Figures) -> Figures:
+    return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
 def _kind(value: object) -> str:

@@ -74,8 +74,20 @@ def blames(entry_point: str | None) -> Iterator[None]:
         if entry_point is None:
             raise
         log.error("The task %s failed", entry_point, exc_info=error)
-        line = last_line(error, entry_point.partition(":")[0])
-        raise UserCodeFailed(f"The task {entry_point} failed: {line}") from error
+        module_name = entry_point.partition(":")[0]
+        line = last_line(error, module_name)
+        raise UserCodeFailed(f"The task {entry_point} failed{_within(error, module_name)}: {line}") from error
+
+
+def _within(error: BaseException, module_name: str) -> str:
+    """ " in loss": the hook that was called when the task failed; "" where it was none."""
+    from trainer_image.tasks.base import Predictor, Problem, Task
+
+    for place in raised.in_package(raised.of(error).places, module_name.partition(".")[0])[:1]:
+        hook = place.function
+        if not hook.startswith("_") and any(hasattr(of, hook) for of in (Task, Problem, Predictor)):
+            return f" in {hook}"
+    return ""
 
 
 def last_line(error: BaseException, module_name: str) -> str:

@@ -118,7 +118,7 @@ CHECKED = """
     ("params", "error", "told"),
     [
         ("{horizon: 0}", errors.ConfigInvalid, "Invalid configuration: custom.params.horizon: must be at least 1"),
-        ("{}", errors.UserCodeFailed, "failed: KeyError: 'window' ("),
+        ("{}", errors.UserCodeFailed, "failed in check: KeyError: 'window' ("),
         ("{window: 3}", None, ""),
     ],
 )
@@ -234,13 +234,11 @@ def test_the_task_judges_its_parameters(register: Register, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("prepared", "line"),
     [
-        ("raise KeyError('price')", "KeyError: 'price'"),
-        ("raise SystemExit(0)", "SystemExit: 0"),
-        ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
-        ("problem.splits = {}", "KeyError: 'train'"),
-        ("problem.loss = lambda model, batch: batch['nothing']", "KeyError: 'nothing'"),
-        ("problem.model_description = lambda: {'a': float('nan')}", "ValueError: Out of range float values"),
-        ("problem.findings = lambda outputs: 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise KeyError('price')", " in prepare: KeyError: 'price'"),
+        ("raise SystemExit(0)", " in prepare: SystemExit: 0"),
+        ("raise RuntimeError('two\\nlines')", " in prepare: RuntimeError: two lines"),
+        ("problem.loss = lambda model, batch: batch['nothing']", ": KeyError: 'nothing'"),
+        ("problem.findings = lambda outputs: 1 / 0", ": ZeroDivisionError: division by zero"),
     ],
 )
 def test_an_exception_of_the_task_is_one_sentence_and_its_traceback_is_in_the_log(
@@ -250,9 +248,27 @@ def test_an_exception_of_the_task_is_one_sentence_and_its_traceback_is_in_the_lo
     inputs = run_inputs(class_table(tmp_path / "data"), tmp_path / "out", CONFIG.format(module=module, params="{}"))
     with pytest.raises(errors.UserCodeFailed) as told:
         train(inputs)
-    assert told.value.sentence.startswith(f"The task {module}:Own failed: {line}")
+    assert told.value.sentence.startswith(f"The task {module}:Own failed{line}")
     assert "\n" not in told.value.sentence
     assert "Traceback" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("prepared", "told"),
+    [
+        ("splits = {}", "splits has no 'train'; train, validation and test are needed"),
+        ("splits['test']['target'] = problem.splits['test']['target'][1:]", "as many rows of each are needed"),
+        ("model_description = lambda: {'a': float('nan')}", "model_description returned nan as 'a', which JSON"),
+    ],
+)
+def test_what_would_show_when_the_training_is_over_is_told_before_it(
+    register: Register, tmp_path: Path, prepared: str, told: str
+) -> None:
+    config = CONFIG.format(module=register(plugin(f"problem.{prepared}")), params="{}")
+    with pytest.raises(errors.UserCodeFailed) as failed:
+        validate_dataset(run_inputs(class_table(tmp_path / "data"), tmp_path / "out", config))
+    assert told in failed.value.sentence
+    assert failed.value.sentence.startswith("trainer_image.tasks.tabular.task:TabularProblem.")
 
 
 @pytest.mark.parametrize(
@@ -344,7 +360,7 @@ def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
         ("/etc/x", b""): "Files.files returned a file named /etc/x: the name is an absolute path",
         ("x", "text"): "Files.files returned tuple; pairs of a name and bytes are expected",
         "x": "Files.files returned str; pairs of a name and bytes are expected",
-        (lambda output: 1 / 0): "failed: ZeroDivisionError: division by zero",
+        (lambda output: 1 / 0): "failed in files: ZeroDivisionError: division by zero",
         ("a", b"123456"): "at most 1000000 files, and 5 bytes together are written",
     }
     for found, told in said.items():
