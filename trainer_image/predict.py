@@ -19,7 +19,7 @@ from trainer_image.host.devices import usable_cpus
 from trainer_image.limits import Limits
 from trainer_image.storage.blob_names import printable, problem_of
 from trainer_image.tasks import hooks, plugins
-from trainer_image.tasks.base import Predictor, Rows, scored
+from trainer_image.tasks.base import Predictor, Rows, rows_in, scored
 from trainer_image.units import format_bytes
 
 # Of the files that a model predicts.
@@ -44,7 +44,7 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     makes_files = getattr(predictor.files, "__func__", None) is not Predictor.files
     folder = _folder_beside(out) if out and makes_files else None
     with plugins.blames(entry_point):
-        rows = predictor.read(data, Limits())
+        rows = _rows(predictor, data)
         outputs = model.outputs(rows.tensors, torch.device("cpu"))
         table = _table(predictor, outputs, rows)
         result: dict[str, Any] = {"task": description["task"], "rows": len(rows.names)}
@@ -103,6 +103,16 @@ def show_predictions(model_dir: Path, data: Path, out: Path | None) -> None:
 
 def show_continuation(model_dir: Path, prompt: str, length: int, temperature: float, seed: int) -> None:
     click.echo(prompt + write(model_dir, prompt, length, temperature, seed))
+
+
+def _rows(predictor: Predictor, data: Path) -> Rows:
+    """What the task reads. Raises UserCodeFailed for rows that have not a name each."""
+    rows = predictor.read(data, Limits())
+    if not isinstance(rows, Rows):
+        raise hooks.failed(predictor, "read", f"{type(rows).__name__}; Rows of trainer_image.tasks.base are expected")
+    if len(rows.names) != (count := rows_in(rows.tensors)):
+        raise hooks.failed(predictor, "read", f"{len(rows.names)} names for {count} rows; one for each is expected")
+    return rows
 
 
 def _table(predictor: Predictor, outputs: Any, rows: Rows) -> tuple[list[str], list[list[str | float]]] | None:

@@ -50,7 +50,7 @@ COLOURS = {
     "vermilion": (213, 94, 0),
     "purple": (204, 121, 167),
 }
-PALETTE = torch.tensor(list(COLOURS.values()), dtype=torch.uint8)
+VOID_COLOUR = (160, 160, 160)
 WORST = 8
 
 # By name: pixels, mask and shape of `images.tensors`; outputs have a mask of their own, and the confidence in it.
@@ -127,7 +127,7 @@ class Segmenter(Predictor):
         """Each mask at the size of its image, as those to train on: a class a pixel, with colours to look at."""
         for name, mask, shape in zip(rows.names, outputs["mask"], rows.tensors["shape"].tolist(), strict=True):
             image = Image.fromarray(mask.numpy()).resize((shape[1], shape[0]), Image.Resampling.NEAREST)
-            image.putpalette(PALETTE.flatten().tolist())
+            image.putpalette([channel for colour in COLOURS.values() for channel in colour])
             file = io.BytesIO()
             image.save(file, "PNG")
             yield str(PurePosixPath(name).with_suffix(".png")), file.getvalue()
@@ -253,4 +253,5 @@ def colour(pixels: Tensor) -> Tensor:
 
 def painted(mask: Tensor) -> Tensor:
     """A mask (height, width) in colours: uint8 (3, height, width)."""
-    return PALETTE[mask.long() % len(PALETTE)].movedim(-1, 0)
+    palette = torch.tensor([*COLOURS.values(), VOID_COLOUR], dtype=torch.uint8)
+    return palette[torch.where(mask == VOID, len(COLOURS), mask.long() % len(COLOURS))].movedim(-1, 0)

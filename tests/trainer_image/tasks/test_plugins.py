@@ -24,7 +24,7 @@ from trainer_image.engine.training import check_config, train, validate_dataset
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks import hooks, plugins, registry
-from trainer_image.tasks.base import checked_params
+from trainer_image.tasks.base import Rows, checked_params
 
 # A whole plug-in: the built-in tabular task under another name, but for what a test adds below it.
 PLUGIN = """
@@ -355,6 +355,7 @@ def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
 ) -> None:
     module, predicted = filing
     monkeypatch.setattr("trainer_image.predict.MOST_FILES_BYTES", 5)
+    x = {"x": torch.zeros(2)}
     said = {
         ("../x", b""): "Files.files returned a file named ../x: the name contains a . or .. folder",
         ("/etc/x", b""): "Files.files returned a file named /etc/x: the name is an absolute path",
@@ -380,6 +381,10 @@ def test_what_predict_cannot_write_is_told_with_the_hook_that_gave_it(
     for told, table in wrong.items():
         module.TABLE = table
         with pytest.raises(errors.UserCodeFailed, match=f"Files.predictions {told}"):
+            predicted("new.csv")
+    for read, told in (lambda self, *_: [], "list; Rows of"), (lambda self, *_: Rows(x, ["a"], False), "1 names for 2"):
+        module.Files.read = read
+        with pytest.raises(errors.UserCodeFailed, match=f"Files.read returned {told}"):
             predicted("new.csv")
     assert {path.name for path in tmp_path.iterdir()} == {"site", "data", "model"}
 
