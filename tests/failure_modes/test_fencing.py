@@ -191,7 +191,8 @@ def test_f31_a_kill_at_any_write_leaves_the_old_model_or_the_new_one_whole(azuri
 
 
 def test_f24_a_killed_training_goes_on_from_its_checkpoint(house: House, tmp_path: Path) -> None:
-    house.configure("task: tabular\ndata: {target: y}\nmodel: {preset: fast}\ntrain: {epochs: 60}\n")
+    model = "{preset: fast, candidates: [linear, network]}"
+    house.configure(f"task: tabular\ndata: {{target: y}}\nmodel: {model}\ntrain: {{epochs: 60}}\n")
     table = (class_table(tmp_path / "table") / "train.csv").read_bytes()
     house.service.get_blob_client(house.dataset, "train.csv").upload_blob(table, overwrite=True)
     killed = house.plan("killed", RUN, real=True, kill_at_checkpoint=True)
