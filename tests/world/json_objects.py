@@ -27,23 +27,23 @@ def pod(item: JsonObject) -> Pod:
 
 
 def meta(obj: JsonObject) -> Mapping[str, Any]:
-    return cast(Mapping[str, Any], obj.get("metadata") or {})
+    return obj.get("metadata") or {}
 
 
 def name_of(obj: JsonObject) -> str:
-    return cast(str, meta(obj).get("name", ""))
+    return (obj.get("metadata") or {}).get("name", "")
 
 
 def uid_of(obj: JsonObject) -> str:
-    return cast(str, meta(obj).get("uid", ""))
+    return (obj.get("metadata") or {}).get("uid", "")
 
 
 def annotation(obj: JsonObject, key: str) -> str | None:
-    return (meta(obj).get("annotations") or {}).get(key)
+    return ((obj.get("metadata") or {}).get("annotations") or {}).get(key)
 
 
 def label(obj: JsonObject, key: str) -> str | None:
-    return (meta(obj).get("labels") or {}).get(key)
+    return ((obj.get("metadata") or {}).get("labels") or {}).get(key)
 
 
 def model_id_of(obj: JsonObject) -> str:
@@ -55,14 +55,14 @@ def is_managed(job: JsonObject) -> bool:
 
 
 def is_deleting(obj: JsonObject) -> bool:
-    return bool(meta(obj).get("deletionTimestamp"))
+    return bool((obj.get("metadata") or {}).get("deletionTimestamp"))
 
 
 def condition(obj: JsonObject, kind: str, status: str = "True") -> Mapping[str, Any] | None:
     """The condition of type `kind` if it has this status (True, False or Unknown), else None."""
     for entry in (obj.get("status") or {}).get("conditions") or ():
         if entry.get("type") == kind and entry.get("status") == status:
-            return cast(Mapping[str, Any], entry)
+            return entry
     return None
 
 
@@ -97,7 +97,7 @@ def owner_uid(pod: JsonObject) -> str | None:
 
 
 def pod_phase(pod: JsonObject) -> str:
-    return cast(str, (pod.get("status") or {}).get("phase") or "Pending")
+    return (pod.get("status") or {}).get("phase") or "Pending"
 
 
 def pod_is_over(pod: JsonObject) -> bool:

@@ -194,7 +194,7 @@ class World(Promises, Kubernetes):
     @property
     def pace(self) -> float:
         """Seconds between two ticks: fewer where only TTLs are waited for."""
-        return 30.0 if self.messages or not all(map(objects.is_reported, self.jobs.values())) else 60.0
+        return 30.0 if self.messages or not all(map(objects.is_reported, self.jobs.values())) else 150.0
 
     def epoch(self) -> float:
         return EPOCH + self.now
