@@ -13,6 +13,8 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome, teams
 from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.pod_failure import Verdict
+from portal_client import messages
 from tests.world.builders import (
     LIMITS,
     T0,
@@ -30,6 +32,7 @@ from tests.world.builders import (
 )
 
 NOW = T0 + 10_000
+COMPLETED = Ended(True, Verdict("Completed", messages.COMPLETED))
 PREEMPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
 PUBLISHED = json.dumps({"code": "Completed", "message": "Model training completed successfully"})
 PEER_LOST = json.dumps({"code": "PeerLost", "message": "The others of the training are out of reach: closed"})
@@ -78,27 +81,27 @@ def test_a_followers_end_without_failure_alone_is_never_success(word: str | None
 def test_what_node_0_says_that_it_has_published_is_success_whatever_becomes_of_the_others(exit_code: int) -> None:
     leader, follower = a_node(0, **ended(exit_code, PUBLISHED)), a_node(1, **ended(137, at=T0 + 70))
     for job in (a_team(2, *failed()), a_team(2, deleted_at=T0 + 90)):
-        assert decided(job, leader, follower) == outcome._COMPLETED
+        assert decided(job, leader, follower) == COMPLETED
     # The Job controller would make the follower anew, and it finds nothing to do.
-    assert decided(a_team(2), leader, follower) == Stop(outcome._COMPLETED.verdict)
+    assert decided(a_team(2), leader, follower) == Stop(COMPLETED.verdict)
 
 
 def test_a_follower_that_outlives_a_leader_that_has_published_has_a_minute() -> None:
     leader, follower = a_node(0, **ended(0, PUBLISHED)), runs(1)
     assert decided(a_team(2), leader, follower, now=T0 + 80) == Going(check_at=T0 + 120)
-    assert decided(a_team(2), leader, follower, now=T0 + 120) == Stop(outcome._COMPLETED.verdict)
-    assert decided(a_team(2), leader, a_node(1, **ended(0))) == outcome._COMPLETED
+    assert decided(a_team(2), leader, follower, now=T0 + 120) == Stop(COMPLETED.verdict)
+    assert decided(a_team(2), leader, a_node(1, **ended(0))) == COMPLETED
 
 
 def test_a_program_without_a_word_is_complete_when_its_job_is_and_not_before() -> None:
     nodes = [a_node(0, **ended(0)), a_node(1, **ended(0))]
     assert isinstance(decided(a_team(2), *nodes), Going)
     done = a_team(2, *complete(), status={"succeeded": 2})
-    assert decided(done, *nodes) == outcome._COMPLETED
+    assert decided(done, *nodes) == COMPLETED
     taken = [nodes[0], a_node(1, PREEMPTED, **ended(0))]
     assert "as if it had succeeded" in told(decided(done, *taken))
     word = [a_node(0, **ended(0, PUBLISHED)), taken[1]]
-    assert decided(done, *word) == outcome._COMPLETED
+    assert decided(done, *word) == COMPLETED
 
 
 # The first cause
@@ -241,8 +244,8 @@ def test_a_sidecar_keeps_a_follower_that_has_done_its_part_until_all_have() -> N
     done = kept(1, 0)
     assert isinstance(decided(a_team(2), runs(0), done), Going)
     assert decided(a_team(2), runs(0), done).check_at is None  # type: ignore[union-attr]
-    assert decided(a_team(2), kept(0, 0), done) == Stop(outcome._COMPLETED.verdict)
-    assert decided(a_team(2), kept(0, 0, PUBLISHED), runs(1)) == Stop(outcome._COMPLETED.verdict)
+    assert decided(a_team(2), kept(0, 0), done) == Stop(COMPLETED.verdict)
+    assert decided(a_team(2), kept(0, 0, PUBLISHED), runs(1)) == Stop(COMPLETED.verdict)
 
 
 def test_a_stopped_team_is_told_by_the_trainer_that_had_failed_before() -> None:
