@@ -11,6 +11,7 @@ from trainer_image.report import pictures
 from trainer_image.report.html import Content, number, paragraph, section, shortened, table, text
 from trainer_image.report.pictures import LONGEST_CELL, Shots
 from trainer_image.tasks import plugins
+from trainer_image.units import format_bytes
 
 if TYPE_CHECKING:  # the report of `task: command` needs neither torch nor pictures
     from torch import nn
@@ -38,10 +39,10 @@ def named(problem: Problem, findings: Content, outputs: Any) -> dict[int, Shots]
     del worst[pictures.MOST_EXAMPLES :]
     try:
         rows = [int(entry["row"]) for entry in worst]
-        examples = _examples(problem, rows, outputs) if rows else []
+        examples = list(_examples(problem, rows, outputs)) if rows else []
         for entry, example in zip(worst, examples, strict=False):
             entry["example"] = pictures.as_json(example)
-        return {row: shots for row, shots in zip(rows, pictures.encoded(examples), strict=False) if shots}
+        return {row: shots for row, shots in zip(rows, _drawn(problem, examples), strict=False) if shots}
     except Exception as error:  # the model is trained and tested: rows without names are no reason to lose it
         _left_out(problem, "examples", error, "names the worst mistakes by number only")
         return {}
@@ -54,7 +55,7 @@ def gallery(problem: Problem, model: nn.Module, outputs: Any) -> list[tuple[Cont
     """
     try:
         examples = list(problem.gallery(model, outputs))[: pictures.MOST_EXAMPLES]
-        return list(zip(map(pictures.as_json, examples), pictures.encoded(examples), strict=True))
+        return list(zip(map(pictures.as_json, examples), _drawn(problem, examples), strict=True))
     except Exception as error:  # as above
         _left_out(problem, "gallery", error, "has no pictures of the task's")
         return []
@@ -67,6 +68,19 @@ def _examples(problem: Problem, rows: Sequence[int], outputs: Any) -> list[Examp
         return problem.examples(rows)  # type: ignore[call-arg]
     of_rows = {name: tensor[rows] for name, tensor in outputs.items()} if isinstance(outputs, dict) else outputs[rows]
     return problem.examples(rows, of_rows)
+
+
+def _drawn(problem: Problem, examples: Sequence[Example]) -> list[Shots]:
+    drawn = pictures.encoded(examples)
+    wanted = [
+        shots for shots, example in zip(drawn, examples, strict=True) if example.pictures or example.pixels is not None
+    ]
+    if left := sum(not shots for shots in wanted):
+        problem.notes.append(
+            f"The report lacks the pictures of {left} of {len(wanted)} examples: all together may take"
+            f" {format_bytes(pictures.MOST_BYTES)}."
+        )
+    return drawn
 
 
 def _left_out(problem: Problem, hook: str, error: Exception, lacks: str) -> None:

@@ -49,7 +49,8 @@ def thumbnail(pixels: Any, longest: int = LONGEST_SIDE) -> bytes:
     from PIL import Image
 
     array = np.asarray(pixels.cpu() if hasattr(pixels, "cpu") else pixels)
-    if array.dtype != np.uint8 or array.ndim != 3 or len(array) in (0, 2) or not array.size:
+    channels_last = array.ndim == 3 and len(array) > 4 and array.shape[2] in (1, 3, 4)  # as pillow has them
+    if array.dtype != np.uint8 or array.ndim != 3 or len(array) in (0, 2) or not array.size or channels_last:
         raise ValueError(
             f"a picture is uint8 (1 or 3 channels, height, width); one of {array.dtype} {array.shape} was given"
         )

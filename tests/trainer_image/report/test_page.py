@@ -212,7 +212,7 @@ def test_a_plug_in_whose_examples_fail_or_are_boundless_costs_names_only() -> No
     findings: dict[str, Any] = {"worst": [{"row": 1}, {"row": 2}]}
     assert named(findings, examples=failing) == {}
     endless = Example("n" * 9999, {f"c{k}": "x" * 9999 for k in range(99)}, "t" * 9999)
-    named(findings, examples=lambda rows: [endless] * len(rows))
+    named(findings, examples=lambda rows: (endless for _ in rows))
     assert len(json.dumps(findings["worst"][0])) < 3000
     assert named({"worst": "none"}, examples=failing) == {}
     [note] = notes
@@ -226,6 +226,7 @@ def test_a_plug_in_whose_examples_fail_or_are_boundless_costs_names_only() -> No
         (torch.rand(3, 8, 8), "one of float32 (3, 8, 8) was given"),
         (torch.zeros(8, 8, dtype=torch.uint8), "one of uint8 (8, 8) was given"),
         (torch.zeros(2, 8, 8, dtype=torch.uint8), "one of uint8 (2, 8, 8) was given"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), "one of uint8 (8, 8, 3) was given"),
     ],
 )
 def test_what_is_no_picture_is_told_with_the_hook_that_gave_it(pixels: torch.Tensor, told: str) -> None:
@@ -262,8 +263,11 @@ def test_pictures_beyond_what_a_page_may_hold_are_left_out(monkeypatch: pytest.M
     shot = torch.zeros(1, 4, 4, dtype=torch.uint8)
     one = len(drawing.thumbnail(shot))
     monkeypatch.setattr(drawing, "MOST_BYTES", 5 * one)
-    made = drawing.encoded([Example("x", pictures={"a": shot, "b": shot})] * 4)
-    assert list(map(len, made)) == [2, 2, 0, 0]
+    notes: list[str] = []
+    four = [Example("x", pictures={"a": shot, "b": shot})] * 4
+    made = mistakes.gallery(SimpleNamespace(gallery=lambda *_: four, notes=notes), torch.nn.Identity(), None)  # type: ignore[arg-type]
+    assert [len(shots) for _, shots in made] == [2, 2, 0, 0]
+    assert notes[0].startswith("The report lacks the pictures of 2 of 4 examples: all together may take ")
 
 
 @pytest.mark.parametrize(
