@@ -17,7 +17,9 @@ from trainer_image.units import format_bytes
 
 # A working directory may be a whole disk.
 MOST_ENTRIES = 5000
-MOST_NAMED = 3
+MOST_NAMED, MOST_LOOKED_INTO = 3, 50
+# Of a file, to see whether it is the trainer's own log.
+LOG_BYTES = 16 * 1024
 SCRIPT_BYTES = 1024 * 1024
 # After so many seconds it is looked for, and whenever twice as many have passed.
 FIRST_LOOK = 15.0
@@ -29,7 +31,7 @@ _NO_MODEL = (".log", ".out", ".pid", ".lock", ".tmp")
 class Elsewhere:
     """Files in `places` (what each is → the folder) that were written after `mark`, another file.
 
-    ours: parts of paths that the trainer itself writes to, as where the container is a folder
+    ours: the run's id, and further parts of paths that the trainer itself writes to, as where the container is a folder
     """
 
     def __init__(self, places: Mapping[str, Path], ours: Sequence[str], mark: Path) -> None:
@@ -52,11 +54,21 @@ class Elsewhere:
         """ "model.pt (12 MiB) in its working directory /opt/program", None where nothing is found."""
         for what, folder in self._places.items():
             files = sorted(self._written(folder), reverse=True)
+            logs = [file for file in files[:MOST_LOOKED_INTO] if self._is_our_log(folder, file[1])]
+            files = [file for file in files if file not in logs]
             if files:
                 named = ", ".join(f"{printable(name)} ({format_bytes(size)})" for size, name in files[:MOST_NAMED])
                 more = f" and {len(files) - MOST_NAMED} more" if len(files) > MOST_NAMED else ""
                 return f"{named}{more} in {what} {folder}"
         return None
+
+    def _is_our_log(self, folder: Path, name: str) -> bool:
+        """Whether somebody has sent the trainer's own output there: its first line names the run."""
+        try:
+            with beneath.open_file(folder, name) as file:
+                return self._ours[0].encode() in file.read(LOG_BYTES)
+        except (OSError, ValueError):
+            return False
 
     def _written(self, folder: Path) -> list[tuple[int, str]]:
         found: list[tuple[int, str]] = []

@@ -36,6 +36,11 @@ def test_a_model_in_another_folder_of_ours_is_named(tmp_path: Path, work: Path, 
     assert f"It wrote model.pt (0 bytes) in {name}, " in said
 
 
+def test_the_trainer_s_own_log_is_nothing_that_the_program_wrote(tmp_path: Path, work: Path) -> None:
+    code = "import os; open('log', 'w').write('Trainer 0.1.0: RUN_ID=' + os.environ['RUN_ID'])"
+    assert ending(tmp_path, code).sentence.endswith("left nothing in OUTPUT_DIR: there is no model")
+
+
 def test_a_program_that_wrote_nothing_is_told_so(tmp_path: Path, work: Path) -> None:
     assert ending(tmp_path, "").sentence.endswith("left nothing in OUTPUT_DIR: there is no model")
 
