@@ -68,8 +68,9 @@ def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
     memory_bytes = int(memory.available() * spill.SHARE / processes) if processes > 1 else None
     scratch = Scratch(inputs.output.parent, memory_bytes)
     settings = settings_of(inputs.config, inputs.limits, scratch)
-    problem = task_of(inputs.config).prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
-    hooks.look_over(problem)
+    task = task_of(inputs.config)
+    problem = task.prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
+    hooks.look_over(problem, None if inputs.config.custom.entry_point is None else task)
     return problem
 
 

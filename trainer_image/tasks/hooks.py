@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from trainer_image.tasks.recipe import Augment, Loss, Moment, Recipe
 from trainer_image.tasks.tensors import Batch, Outputs, rows_in
 
 if TYPE_CHECKING:
-    from trainer_image.tasks.base import Figures, Metric, Predictor, Problem
+    from trainer_image.tasks.base import Figures, Metric, Predictor, Problem, Task
 
 
 def outputs_of(predictor: Predictor, model: nn.Module, batch: Batch) -> Outputs:
@@ -88,8 +89,8 @@ def augment_of(problem: Problem) -> Augment | None:
 
 
 def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
-    """What the hook returned as plain JSON: numbers and arrays of numpy's or torch's become numbers and lists. Raises
-    UserCodeFailed for what JSON does not know."""
+    """What the hook returned as plain JSON: numbers and arrays of numpy's or torch's become numbers and lists, NaN and
+    infinity None where the report shows it. Raises UserCodeFailed for what JSON does not know."""
     if not isinstance(found, Mapping):
         raise failed(of, hook, f"{_kind(found)}; a dict is expected")
 
@@ -99,6 +100,8 @@ def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
         if isinstance(value, list | tuple):
             return [plain(entry, place) for entry in value]
         if isinstance(value, float) and not math.isfinite(value):
+            if hook != "model_description":  # what the report shows: a trained model is not lost for it
+                return None
             raise failed(of, hook, f"{value} as '{place}', which JSON does not know; None would be right")
         if value is None or isinstance(value, str | int | float):
             return value
@@ -119,8 +122,12 @@ def named(of: object, hook: str) -> str:
     return f"{type(of).__module__}:{type(of).__qualname__}.{hook}"
 
 
-def look_over(problem: Problem) -> None:
-    """Raises UserCodeFailed for what would otherwise show when the training is over, or nobody would understand."""
+def look_over(problem: Problem, task: Task | None) -> None:
+    """Raises UserCodeFailed for what would otherwise show when the training is over, or nobody would understand.
+
+    task: a plug-in's, which is tried on the description; what was written for interface 1 may know its own only once it
+    has trained, and fail here
+    """
     for name in ("train", "validation", "test"):
         if name not in problem.splits:
             told = f"has no '{name}'; train, validation and test are needed"
@@ -129,7 +136,18 @@ def look_over(problem: Problem) -> None:
         if len(set(lengths.values())) != 1:
             told = ", ".join(f"{length} of '{key}'" for key, length in lengths.items()) or "no tensors"
             raise UserCodeFailed(f"{named(problem, 'splits')} has in '{name}' {told}; as many rows of each are needed")
-    json_of(problem, "model_description", problem.model_description())
+    try:
+        description = problem.model_description()
+    except Exception:
+        if task is None or task.interface > 1:
+            raise
+        return
+    said = json_of(problem, "model_description", description)
+    if task is None or task.interface == 1:
+        return
+    found = task.restore(json.loads(json.dumps(said)))
+    if not isinstance(found, type(problem.predictor)):
+        raise failed(task, "restore", f"{_kind(found)}; a {type(problem.predictor).__name__} is expected")
 
 
 def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric | None = None) -> Figures:

@@ -1,0 +1,54 @@
+"""What a task says is looked at before the training, and what it shows costs no trained model."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from trainer_image.errors import UserCodeFailed
+from trainer_image.tasks.hooks import json_of, look_over
+
+
+class Mine:
+    """Stands for a plug-in's problem and task."""
+
+    interface = 2
+
+    def __init__(self, description: dict[str, Any], *restored: Any) -> None:
+        self.description = description
+        self.predictor = SimpleNamespace()
+        self.restored = restored or (self.predictor,)
+        self.splits = {name: {"x": torch.ones(2)} for name in ("train", "validation", "test")}
+
+    def model_description(self) -> Any:
+        return self.description
+
+    def restore(self, description: Any) -> Any:
+        assert description == {"width": 3, "names": ["a", "b"]}
+        return self.restored[0]
+
+
+def test_whether_a_model_could_be_restored_is_known_before_it_is_trained() -> None:
+    said = {"width": torch.tensor(3), "names": ("a", "b")}
+    look_over(mine := Mine(said), mine)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError):
+        look_over(lacks := Mine({}), lacks)  # type: ignore[arg-type]
+    with pytest.raises(UserCodeFailed, match=r"Mine\.restore returned NoneType; a SimpleNamespace is expected"):
+        look_over(none := Mine(said, None), none)  # type: ignore[arg-type]
+    old = Mine({})
+    old.interface = 1
+    look_over(old, old)  # type: ignore[arg-type]
+    del old.description
+    look_over(old, old)  # type: ignore[arg-type]
+
+
+def test_a_finding_that_is_not_defined_costs_no_model_and_a_description_has_none() -> None:
+    assert json_of(object(), "findings", {"r2": float("nan"), "m": torch.tensor([1.0, float("inf")])}) == {
+        "r2": None,
+        "m": [1.0, None],
+    }
+    with pytest.raises(UserCodeFailed, match="returned nan as 'mean'"):
+        json_of(object(), "model_description", {"mean": float("nan")})
