@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from trainer_image.data import reading
 from trainer_image.data.formats import csv_reader, jsonl_reader, parquet_reader, workbook_reader
-from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, said_of
+from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, has_maybe_values, said_of, without_maybe_values
 from trainer_image.data.formats.csv_dialect import DELIMITERS
 from trainer_image.data.formats.numbers import numbers
 from trainer_image.data.spill import Scratch
@@ -69,6 +69,7 @@ class Table:
     """Columns of text (null where the cell was empty), and where each row came from.
 
     columns: name → all its cells, TEXT (rows,); in a table that lies in a file each look-up reads the column
+    worded: those of them in which MAYBE_VALUES are null here, as they are written
     lengths: rows of each batch
     passed_over: columns that are there as well, and that nobody wanted
     notes: what is to be said about how the files were read
@@ -79,6 +80,7 @@ class Table:
     lengths: tuple[int, ...]
     passed_over: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    worded: Mapping[str, pa.Array] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -89,30 +91,43 @@ class Table:
         """The file's name, or the first shard's."""
         return self.parts[0].name
 
-    def batches(self, *columns: str) -> Iterator[tuple[int, dict[str, pa.Array]]]:
-        """Index of the first row, and the cells of these columns, batch by batch."""
+    def batches(self, *columns: str, written: Collection[str] = ()) -> Iterator[tuple[int, dict[str, pa.Array]]]:
+        """Index of the first row, and the cells of these columns, batch by batch.
+
+        written: columns in which MAYBE_VALUES are the words that they are, and not null
+        """
         start = 0
         for number, length in enumerate(self.lengths):
-            yield start, self._batch(number, start, columns)
+            yield start, self._batch(number, start, columns, written)
             start += length
 
-    def _batch(self, number: int, start: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+    def _batch(
+        self, number: int, start: int, columns: Sequence[str], written: Collection[str] = ()
+    ) -> dict[str, pa.Array]:
         if isinstance(self.columns, _Spooled):
-            return self.columns.batch(number, columns)
-        return {column: self.columns[column].slice(start, self.lengths[number]) for column in columns}
+            return self.columns.batch(number, columns, written)
+        sources = {
+            column: self.worded if column in written and column in self.worded else self.columns for column in columns
+        }
+        return {column: cells[column].slice(start, self.lengths[number]) for column, cells in sources.items()}
 
-    def cells(self, column: str) -> Iterator[tuple[int, pa.Array]]:
+    def cells(self, column: str, *, written: bool = False) -> Iterator[tuple[int, pa.Array]]:
         """`batches` of one column."""
-        for start, batch in self.batches(column):
+        for start, batch in self.batches(column, written=(column,) if written else ()):
             yield start, batch[column]
 
-    def take(self, indices: Sequence[int], columns: Sequence[str]) -> list[dict[str, str | None]]:
-        """These columns of these rows, in the order of the indices; reads no more than the batches they lie in."""
+    def take(
+        self, indices: Sequence[int], columns: Sequence[str], written: Collection[str] = ()
+    ) -> list[dict[str, str | None]]:
+        """These columns of these rows, in the order of the indices; reads no more than the batches they lie in.
+
+        written: as of `batches`
+        """
         found: dict[int, dict[str, str | None]] = {}
         start = 0
         for number, length in enumerate(self.lengths):
             inside = [index for index in indices if start <= index < start + length]
-            batch = self._batch(number, start, columns) if inside else {}
+            batch = self._batch(number, start, columns, written) if inside else {}
             for index in inside:
                 found[index] = {column: cells[index - start].as_py() for column, cells in batch.items()}
             start += length
@@ -153,19 +168,23 @@ class Table:
 class _Spooled(Mapping[str, pa.Array]):
     """A table's columns in a Parquet file, one row group a batch."""
 
-    def __init__(self, path: Path, names: list[str], scratch: Scratch) -> None:
+    def __init__(self, path: Path, names: list[str], worded: set[str], scratch: Scratch) -> None:
         self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1024**2)
-        self._names = names
+        self._names, self._worded = names, worded
         self._scratch = scratch  # the file is gone with it
 
-    def batch(self, number: int, columns: Sequence[str]) -> dict[str, pa.Array]:
+    def batch(self, number: int, columns: Sequence[str], written: Collection[str]) -> dict[str, pa.Array]:
         group = self._file.read_row_group(number, columns=list(columns), use_threads=False)
-        return {column: _whole(group.column(column).chunks) for column in columns}
+        found = {column: _whole(group.column(column).chunks) for column in columns}
+        return {column: cells if column in written else self._meant(column, cells) for column, cells in found.items()}
+
+    def _meant(self, column: str, cells: pa.Array) -> pa.Array:
+        return without_maybe_values(cells) if column in self._worded else cells
 
     def __getitem__(self, column: str) -> pa.Array:
         if column not in self._names:
             raise KeyError(column)
-        return _whole(self._file.read(columns=[column]).column(column).chunks)
+        return self._meant(column, _whole(self._file.read(columns=[column]).column(column).chunks))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
@@ -185,7 +204,7 @@ def read_table(
     parts: list[Part] = []
     for name, path in files:
         rows = 0
-        for number, batch in enumerate(stream_table(name, path, limits, wanted)):
+        for number, batch in enumerate(_as_written(name, path, limits, wanted)):
             if parts and not number:
                 compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
             rows += batch.num_rows
@@ -196,6 +215,18 @@ def read_table(
 
 def stream_table(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING) -> Iterator[pa.RecordBatch]:
     """One file's rows in batches of text, never all at once; the first batch has no rows, but every column."""
+    for batch in _as_written(name, path, limits, wanted):
+        yield (
+            batch
+            if not batch.num_rows
+            else pa.RecordBatch.from_arrays(
+                [without_maybe_values(column) for column in batch.columns], names=batch.schema.names
+            )
+        )
+
+
+def _as_written(name: str, path: Path, limits: Limits, wanted: Wanted) -> Iterator[pa.RecordBatch]:
+    """`stream_table` with MAYBE_VALUES in it."""
     lower = path.name.lower()
     if lower.endswith(parquet_reader.SUFFIXES):
         yield from parquet_reader.read_parquet(name, path, limits, wanted)
@@ -231,6 +262,7 @@ class _Keeper:
         self._path: Path | None = None
         self._writer: pq.ParquetWriter | None = None
         self.names: list[str] = []
+        self._worded: set[str] = set()
         self._passed_over: list[str] = []
         self._notes: list[str] = []
 
@@ -241,6 +273,8 @@ class _Keeper:
         if not batch.num_rows:
             return
         batch = batch.select(self.names).replace_schema_metadata()
+        unsuspected = (name for name in self.names if name not in self._worded)
+        self._worded.update([name for name in unsuspected if has_maybe_values(batch.column(name))])
         self._lengths.append(batch.num_rows)
         self._bytes += batch.nbytes
         if self._limits.dataset_bytes and self._bytes > 8 * self._limits.dataset_bytes:
@@ -269,9 +303,11 @@ class _Keeper:
             assert self._scratch is not None
             self._writer.close()
             self._scratch.spilled_bytes += self._path.stat().st_size
-            return Table(_Spooled(self._path, self.names, self._scratch), parts, lengths, *said)
+            return Table(_Spooled(self._path, self.names, self._worded, self._scratch), parts, lengths, *said)
         columns = {name: _whole([batch.column(name) for batch in self._batches]) for name in self.names}
-        return Table(columns, parts, lengths, *said)
+        worded = {name: columns[name] for name in self._worded}
+        columns |= {name: without_maybe_values(cells) for name, cells in worded.items()}
+        return Table(columns, parts, lengths, *said, worded)
 
 
 def _whole(chunks: list[pa.Array]) -> pa.Array:

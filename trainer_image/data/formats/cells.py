@@ -18,6 +18,9 @@ BLOCK_BYTES = 8 * 1024**2
 BATCH_CELLS = 4_000_000
 # What spreadsheets, databases and pandas write for "no value". "none" is left out: it is a common category.
 NULL_WORDS = frozenset({"", "na", "n/a", "#n/a", "nan", "null", "<na>"})
+# Of these words, so written, some are words like others in columns of their kind: Namibia among countries, sodium among
+# elements, a name among names. They stay until a column is known (`Table.batches`).
+MAYBE_VALUES = ("NA", "na", "Na", "Null", "Nan")
 TEXT = pa.large_string()
 # What a first column without a name is called, as pandas calls it: it wrote its index there, and R its row names.
 UNNAMED = "Unnamed: 0"
@@ -90,7 +93,8 @@ def said_of(batch: pa.RecordBatch) -> tuple[list[str], list[str]]:
 
 
 def finished(name: str, batch: pa.RecordBatch, limits: Limits, hint: str = "") -> Iterator[pa.RecordBatch]:
-    """The batch (all columns TEXT) with its cells checked and words for "no value" made null, in slices.
+    """The batch (all columns TEXT) with its cells checked and words for "no value" made null but for MAYBE_VALUES, in
+    slices.
 
     hint: what may be the cause of a field that is too long
     """
@@ -99,7 +103,7 @@ def finished(name: str, batch: pa.RecordBatch, limits: Limits, hint: str = "") -
     rows = batch_rows(batch.num_columns)
     for start in range(0, batch.num_rows, rows):
         part = batch.slice(start, rows)
-        yield pa.RecordBatch.from_arrays([_nullified(column) for column in part.columns], names=part.schema.names)
+        yield pa.RecordBatch.from_arrays([_without_words(column) for column in part.columns], names=part.schema.names)
 
 
 def check_lengths(name: str, column: str, lengths: pa.Array, limits: Limits, hint: str = "") -> None:
@@ -111,7 +115,20 @@ def check_lengths(name: str, column: str, lengths: pa.Array, limits: Limits, hin
         )
 
 
-def _nullified(column: pa.Array) -> pa.Array:
+def _without_words(column: pa.Array) -> pa.Array:
     words = pa.array(sorted(NULL_WORDS), TEXT)
     null = pc.is_in(pc.utf8_lower(pc.utf8_trim_whitespace(column)), value_set=words)
-    return pc.if_else(null, pa.scalar(None, TEXT), column)
+    return pc.if_else(pc.and_not(null, _maybe_values(column)), pa.scalar(None, TEXT), column)
+
+
+def has_maybe_values(column: pa.Array) -> bool:
+    return bool(pc.any(_maybe_values(column)).as_py())
+
+
+def without_maybe_values(column: pa.Array) -> pa.Array:
+    """The column with MAYBE_VALUES as no values, too."""
+    return pc.if_else(_maybe_values(column), pa.scalar(None, TEXT), column)
+
+
+def _maybe_values(column: pa.Array) -> pa.Array:
+    return pc.is_in(column, value_set=pa.array(MAYBE_VALUES, TEXT))

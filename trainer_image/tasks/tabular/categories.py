@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from trainer_image.data.formats.cells import NULL_WORDS
 from trainer_image.data.formats.numbers import MARKERS
 from trainer_image.tasks.tabular.columns import ONE_HOT_CATEGORIES, words
 
 MOST_CATEGORIES = 10_000
 MOST_COUNTED = 1_000_000
+# Words of MAYBE_VALUES and what they are among: countries, states or regions, elements, names; and how many different
+# others there have to be.
+KINDS = {
+    "NA": (re.compile("[A-Z]{2,5}"), 2),
+    "na": (re.compile("[a-z]{2}"), 5),
+    "Na": (re.compile("[A-Z][a-z]?"), 3),
+    **dict.fromkeys(("Null", "Nan"), (re.compile(r"[A-Z][\w'\u2019.-]+( [A-Z][\w'\u2019.-]*)*"), 20)),
+}
+KIND_SHARE = 0.9
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"on", "off"})
 
 
@@ -29,6 +40,22 @@ def counted(parts: Iterable[pa.Array]) -> tuple[Counter[str], int]:
             dropped += len(counts) - len(frequent)
             counts = frequent
     return counts, len(counts) + dropped
+
+
+def is_value(word: str, counts: Counter[str]) -> bool:
+    """Whether a word that elsewhere says that there is no value is one of this column's: among words of its kind only,
+    and a few different ones at least. counts: of all words, those that say so among them"""
+    if word not in KINDS:
+        return False
+    kind, least = KINDS[word]
+    others = {other: count for other, count in counts.items() if other.lower() not in NULL_WORDS | MARKERS}
+    alike = {other: count for other, count in others.items() if kind.fullmatch(other)}
+    answers = {other.lower() for other in others}
+    return (
+        len(alike) >= least
+        and sum(alike.values()) >= KIND_SHARE * sum(others.values())
+        and not any(answers <= pair for pair in BOOLEANS)
+    )
 
 
 def kept(counts: Counter[str]) -> tuple[str, ...]:
@@ -49,5 +76,5 @@ def folded(counts: Counter[str]) -> Counter[str] | None:
     alike: Counter[str] = Counter()
     for word, count in counts.items():
         alike[word.lower()] += count
-    said = alike.keys() - MARKERS
+    said = alike.keys() - MARKERS - NULL_WORDS
     return alike if said and any(said <= pair for pair in BOOLEANS) else None

@@ -34,9 +34,12 @@ class ColumnRows:
             read.add(start, cells, chosen, *numbers(cells, notation), self.step)
         return read
 
-    def cells(self) -> Iterator[tuple[int, pa.Array, Ints]]:
-        """Batch by batch: index of the first row, all cells, and which of them are of training rows."""
-        for start, cells in self.table.cells(self.name):
+    def cells(self, *, written: bool = False) -> Iterator[tuple[int, pa.Array, Ints]]:
+        """Batch by batch: index of the first row, all cells, and which of them are of training rows.
+
+        written: as `Table.batches`
+        """
+        for start, cells in self.table.cells(self.name, written=written):
             first, last = np.searchsorted(self.rows, [start, start + len(cells)])
             yield start, cells, self.rows[first:last] - start
 

@@ -188,7 +188,7 @@ class Preprocessing:
             count = table.rows if rows is None else len(rows)
             dense: Floats = scratch.array((count, self.dense_width), np.float32)
             made[name] = dense, scratch.array((count, len(self.cardinalities)), np.int64)
-        for start, batch in table.batches(*self.columns):
+        for start, batch in table.batches(*self.columns, written=[column.name for column in self.categories]):
             dense, codes = self._inputs(table, start, batch)
             for name, rows in wanted.items():
                 end = start + len(dense)
@@ -206,7 +206,7 @@ class Preprocessing:
         found = []
         known = dict.fromkeys((column.name for column in self.categories), 0)
         filled = dict.fromkeys(self.columns, 0)
-        for _, batch in table.batches(*self.columns):
+        for _, batch in table.batches(*self.columns, written=list(known)):
             for name, cells in batch.items():
                 filled[name] += len(cells) - cells.null_count
             for category in self.categories:

@@ -7,10 +7,12 @@ SAMPLE_ROWS rows and from that many evenly spaced ones beyond, categories up to 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
+from trainer_image.data.formats.cells import NULL_WORDS
 from trainer_image.data.formats.numbers import PLAIN, Notation
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
@@ -240,7 +242,9 @@ class _Column(ColumnRows):
         )
 
     def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | TextColumn | None:
-        counts, distinct = categories.counted(cells.take(pa.array(chosen)) for _, cells, chosen in self.cells())
+        parts = self.cells(written=True)
+        counts, distinct = categories.counted(cells.take(pa.array(chosen)) for _, cells, chosen in parts)
+        distinct -= self._without_null_words(counts)
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
             cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
@@ -266,6 +270,22 @@ class _Column(ColumnRows):
                 "has many categories; rare ones are treated as one",
             )
         return CategoryColumn(self.name, kept, folded=folded is not None)
+
+    def _without_null_words(self, counts: Counter[str]) -> int:
+        """Takes words for "no value" from the counts but for those that are values here, which is said."""
+        words = [word for word in counts if word.lower() in NULL_WORDS]
+        values = [word for word in words if categories.is_value(word, counts)]
+        for word in words:
+            if word not in values:
+                del counts[word]
+        others = [other for other, _ in counts.most_common(len(values) + 2) if other not in values]
+        for word in values:
+            like = " and ".join(f"'{other[:40]}'" for other in others[:2])
+            self.note(
+                f"holds '{word}' in {counts[word]} training cells, which is a value here, like {like}, and not missing;"
+                " where there is no value, leave the cell empty",
+            )
+        return len(words) - len(values)
 
     def _text(self, cells: pa.Array, labels: Array) -> TextColumn | None:
         text = texts.chosen(self.name, cells, labels, self.room)

@@ -156,11 +156,13 @@ def _left_out(table: Table, target: str, rows: Ints) -> str:
     """rows: those that have a label"""
     missing = np.setdiff1d(np.arange(table.rows), rows)
     file, row = table.locate(int(missing[0]))
+    word = table.take([int(missing[0])], [target], written=[target])[0][target]
+    holds = f", which holds '{word}': should that be a class, write it otherwise" if word else ""
     if len(missing) == 1:
-        return f"1 of {table.rows} rows of {table.name} has no '{target}' and was left out: row {row} of {file}."
+        return f"1 of {table.rows} rows of {table.name} has no '{target}' and was left out: row {row} of {file}{holds}."
     return (
         f"{len(missing)} of {table.rows} rows of {table.name} have no '{target}' and were left out, the first of them "
-        f"row {row} of {file}."
+        f"row {row} of {file}{holds}."
     )
 
 
