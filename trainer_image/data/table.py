@@ -330,7 +330,9 @@ def _is_a_number(text: str) -> bool:
 
 def no_such_column(file: str, column: str, option: str, known: Sequence[str]) -> DatasetInvalid:
     """The error for a column that the configuration's `option` names and the table does not have."""
-    if len(known) == 1 and column in known[0]:
+    if len(known) == 1 and column in known[0] and any(delimiter in known[0] for delimiter in DELIMITERS):
+        hint = f": each row stands in quotes as a whole, as '{known[0][:60]}' does; take these quotes away"
+    elif len(known) == 1 and column in known[0]:
         # Its one column's name holds what was asked for: the header was not divided.
         named = " ".join({"\t": "tab"}.get(delimiter, delimiter) for delimiter in DELIMITERS)
         hint = f": the whole header '{known[0]}' is one column; delimiters that are known are {named}"

@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[str, bytes, str]] = {
     "ragged of a Mac": ("train.csv", b"a,y\r1,x\r2,x,3\r", "row 3 has 3 fields where the header has 2"),
     "ragged": ("train.csv", b'a,y\r\n"1\r\n1",x\r\n2,x,3\r\n', "row 4 has 3 fields where the header has 2"),
     "quote open at the end": ("train.csv", b'y,a\n1,x\n2,"z\n3,x\n', "row 3: a quote is opened and never closed"),
-    "quote open before it": ("train.csv", b'a,y\n1,x\n"2,z\n3,x\n', "row 3 has 1 fields .*; is there a quote that"),
+    "quote open before it": ("train.csv", b'a,y\n1,x\n"2,z\n3,x\n', "row 3 has 1 field .*; is there a quote that"),
     "title": ("train.csv", b"Sales\n\na,y\n1,x\n", r"row 3 has 2 fields .* has 1 only \('Sales'\): the first row must"),
     "nameless": (
         "train.csv",

@@ -29,7 +29,8 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
     csv.field_size_limit(limits.field_bytes or 2**31 - 1)
     try:
         with _open_text(name, path, limits) as text:
-            sample = text.read(SAMPLE_CHARACTERS)
+            # One mark of a file joined from two was taken away, the other would be a part of the first name.
+            sample = text.read(SAMPLE_CHARACTERS).lstrip("\ufeff")
     except UnicodeDecodeError:
         raise _not_utf8(name, path, limits) from None
     if not sample.strip() and not wanted.others:
@@ -71,6 +72,7 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
 
 
 def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: int, limits: Limits) -> None:
+    column = cells.without_maybe_values(column)
     if column.null_count == len(column):
         return
     index = pc.index(pc.is_valid(column), True).as_py()
@@ -236,8 +238,11 @@ def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits)
             header = header or record[0][:60]
             if len(record) != width:
                 hint = f"; {_QUOTE}" if any(map(_ends_a_line, record)) else ""
+                if len(record) == 1 < width and not hint:
+                    hint = f" ('{record[0].strip()[:40]!s}'): a remark, a title or a rest is no row; take it out"
                 hint = f" only ('{header}'): the first row must name the columns" if width == 1 else hint
-                return invalid(name, f"row {line} has {len(record)} fields where the header has {width}{hint}")
+                fields = f"{len(record)} field{'s' * (len(record) != 1)}"
+                return invalid(name, f"row {line} has {fields} where the header has {width}{hint}")
     except csv.Error:
         pass  # a field beyond the limit, on the way to the row
     return invalid(name, f"has rows whose number of fields is not the header's ({width})")

@@ -147,6 +147,8 @@ def _joined(found: pa.Array, one: str, other: str) -> pa.Array:
 def _pattern(decimal: str) -> str:
     thousands = [rf"[1-9]\d{{0,2}}(?:{between}\d{{3}})+" for between in (f"[{_SPACES}]", f"[{_APOSTROPHES}]")]
     thousands.append(rf"[1-9]\d{{0,2}}(?:\{',' if decimal == '.' else '.'}\d{{3}})+")
+    if decimal == ".":  # lakhs and crores: 12,34,567
+        thousands.append(r"[1-9]\d?(?:,\d\d)+,\d{3}")
     # An exponent of three digits would leave the range of float64.
     digits = rf"(?:(?:{'|'.join(thousands)}|\d+)(?:\{decimal}\d*)?|\{decimal}\d+)(?:[eE][+\-]?\d{{1,2}})?"
     space = rf"[{_SPACES}]*"

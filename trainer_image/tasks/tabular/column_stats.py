@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +14,14 @@ from trainer_image.tasks.tabular.notation import STRAY_SHARE
 
 # Whole numbers up to 2^53 are exact in float64.
 MOST_DIGITS = 15
+# Numbers that people and programs write where they know none.
+STAND_INS = {
+    float(sign + nines): sign + nines
+    for sign in ("", "-")
+    for nines in ("99", "999", "9999", "99999", "999999", "9999999", "99999999", "999999999")
+} | {float(n): str(n) for n in (-9, -88, -888, -8888, 888, 8888, -32768, 32767, -2147483648, 2147483647)}
+# Of a column's values, how many a stand-in for no value is at least.
+LEAST_OUTCASTS = 0.005
 
 
 @dataclass
@@ -101,3 +110,17 @@ class Values:
         # Where half of the values are one and the same, the range takes the quartiles' place (RealMLP's rule).
         scale = 1 / (high - low) if high > low else 2 / (self.high - self.low)
         return float(centre), float(scale), missing
+
+
+def outcast(sample: Doubles, known: Collection[float]) -> tuple[float, float, float, float] | None:
+    """(one of the `known` values, its share of the sample, the least and the greatest of the others), where it is there
+    again and again and further from all others than these are from each other; else None."""
+    for value in {sample.min(initial=np.inf), sample.max(initial=-np.inf)} & set(known):
+        here = sample == value
+        others = sample[~here]
+        if here.sum() < max(2, LEAST_OUTCASTS * len(sample)) or len(others) < 2:
+            continue
+        low, high = float(others.min()), float(others.max())
+        if min(abs(value - low), abs(value - high)) > high - low > 0:
+            return float(value), float(here.mean()), low, high
+    return None

@@ -18,13 +18,15 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from trainer_image.data.formats.cells import TEXT
-from trainer_image.data.formats.numbers import PLAIN, Notation, in_words, numbers
+from trainer_image.data.formats.numbers import PLAIN, Notation, in_words, measured, numbers
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import dates as tabular_dates
 from trainer_image.tasks.tabular.texts import TextColumn
 
 ONE_HOT_CATEGORIES = 9
+TRUTHS = {"true": "1", "false": "0"}
+_DATE = "date written as in training, as {}"
 # Columns that a sentence about many of them names.
 SHOWN = 10
 # Interquartile ranges from the median: what a linear model may still extrapolate to. Beyond, the inputs grow by their
@@ -110,7 +112,11 @@ class CategoryColumn:
 
     def codes(self, cells: pa.Array) -> Ints:
         """Positions of the categories, -1 for unknown: (rows,)."""
-        known = pc.index_in(words(cells, folded=self.folded), value_set=pa.array(self.categories, TEXT))
+        said = words(cells, folded=self.folded)
+        if self.folded and TRUTHS.keys() & set(self.categories):  # True and False are 1 and 0 to many a program
+            for word, number in TRUTHS.items():
+                said = pc.if_else(pc.is_in(said, value_set=pa.array([number, f"{number}.0"], TEXT)), word, said)
+        known = pc.index_in(said, value_set=pa.array(self.categories, TEXT))
         codes: Ints = pc.fill_null(known, -1).to_numpy(zero_copy_only=False).astype(np.int64)
         return codes
 
@@ -218,7 +224,8 @@ class Preprocessing:
                 "hold no category that training had",
                 [name for name, count in known.items() if filled[name] and not count],
             )
-        return [f"{table.name}: {said}: the predictions know nothing of it." for said in found]
+        of = {said: "them" if said.startswith("the columns") else "it" for said in found}
+        return [f"{table.name}: {said}: the predictions know nothing of {of[said]}." for said in found]
 
     def _inputs(self, table: Table, start: int, batch: Mapping[str, pa.Array]) -> tuple[Floats, Ints]:
         count = len(next(iter(batch.values())))
@@ -228,7 +235,7 @@ class Preprocessing:
         for column in self.measured:
             values, bad = column.values(batch[column.name])
             if bad.any() and not column.strays:
-                kind = "date" if isinstance(column, DateColumn) else in_words(column.notation)
+                kind = in_words(column.notation) if isinstance(column, NumberColumn) else _DATE.format(column.form)
                 raise stray(table, column.name, start + int(bad.argmax()), kind)
             dense[:, at : at + column.width] = column.inputs(values)
             at += column.width
@@ -259,4 +266,6 @@ def _together(one: str, many: str, columns: Sequence[str]) -> list[str]:
 def stray(table: Table, column: str, index: int, kind: str = "number") -> Exception:
     """The error for a cell that is no number (or no date) in a column of them."""
     cell = str(table.cell(column, index))[:40]
-    return table.error(index, f"column '{column}' holds '{cell}', which is no {kind}")
+    plain = kind == "number" and measured(pa.array([cell], TEXT), ",")[0][0].is_valid
+    hint = "; a decimal comma is none where training had decimal points" if plain and "," in cell else ""
+    return table.error(index, f"column '{column}' holds '{cell}', which is no {kind}{hint}")

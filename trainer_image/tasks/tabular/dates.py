@@ -54,8 +54,13 @@ ALL_FORMS = FORMS | NUMBER_FORMS
 _MONTH = rf"(?:{'|'.join(_MONTHS)})[a-z]*\.?"
 _UNREAD = (
     rf"(?i)^(?:\d\d?[./\- ]{_MONTH},?[./\- ]\d{{2,4}}|{_MONTH} \d\d?,? \d{{2,4}}|\d\d?[./-]\d\d?[./-]\d\d"
-    r"|\d{4}[./-]\d\d?[./-]\d\d?|\d\d?[./-]\d\d?[./-]\d{4})(?:[ T,].*)?$"
+    r"|\d{4}[./-]\d\d?[./-]\d\d?|\d\d?[./-]\d\d?[./-]\d{4}"
+    # Months in other languages, and Java's own way: Sat Jan 31 17:05:00 CET 2026.
+    r"|\d\d?\.? (?:de )?\p{L}{3,10}\.?(?: de)? \d{4}"
+    rf"|{_DAY_OF_WEEK}{_MONTH} \d\d? \d\d:\d\d:\d\d (?:\w+ )?\d{{4}})(?:[ T,].*)?$"
 )
+# What MySQL writes where there is no date.
+_NO_DAY = r"^\s*0000-00-00(?:[ T]|\s*$)"
 # Forms that only the values can tell apart: no day above 12 leaves both possible.
 AMBIGUOUS = ("month/day/year", "day/month/year")
 
@@ -67,6 +72,7 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     Without a zone a time counts as UTC.
     """
     said = pc.or_(pc.is_null(cells), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
+    said |= pc.match_substring_regex(cells, _NO_DAY).fill_null(False).to_numpy(zero_copy_only=False)
     if form in EPOCHS:
         values = numbers(cells)[0] / EPOCHS[form]
         good = (values >= EPOCH_DAYS[0]) & (values < EPOCH_DAYS[1])

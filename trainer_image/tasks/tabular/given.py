@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from trainer_image.data.formats.cells import Wanted
+from trainer_image.data.formats.numbers import numbers
 from trainer_image.data.rows.division import RowHashes, divide
 from trainer_image.data.rows.hashes import content_of, of_table
 from trainer_image.data.spill import Scratch
@@ -21,8 +23,13 @@ from trainer_image.limits import Limits
 from trainer_image.tasks.base import RowGroups, TaskSettings
 from trainer_image.tasks.tabular import weights
 from trainer_image.tasks.tabular.columns import Ints
-from trainer_image.tasks.tabular.target import fit_target, labelled
+from trainer_image.tasks.tabular.target import ValueTarget, fit_target, labelled
 from trainer_image.tasks.tabular.told import split_column, times_split, told_in
+
+# Rows that make a sum, and how near it is to be; rows that the first one is compared with.
+LEAST_SUMMED, SUM_SHARE = 9, 1e-5
+LOOKED_AT = 100
+_RULE, _IN_BRACKETS = re.compile(r"\s*(-{3,}|:-+:?|-+:)\s*"), re.compile(r"\s*[(\[].*[)\]]\s*")
 
 
 class Given:
@@ -48,11 +55,16 @@ class Given:
         notes += [*found.notes, *(note for table in self.tables.values() for note in table.notes)]
         notes += _without_unlabelled(self.tables, target)
         _check(self.tables, target)
+        _check_first_row(train)
         self.target, target_notes = fit_target(train, target, settings.types.get(target))
         self.labels = self.target.encode(train, settings.scratch)
         labels = {split: labelled(table, target) for split, table in self.tables.items()}
         notes += [_left_out(self.tables[split], target, rows) for split, rows in labels.items() if rows is not None]
         usable = {split: np.arange(self.tables[split].rows) if rows is None else rows for split, rows in labels.items()}
+        for split, rows in usable.items():
+            if (last := self._total(self.tables[split], rows)) is not None:
+                usable[split] = rows[:-1]
+                notes.append(last)
         of_tables = self._weights(usable)
         for split, each in of_tables.items():
             rows, usable[split] = usable[split], usable[split][each[usable[split]] > 0]
@@ -103,6 +115,20 @@ class Given:
         hashes = {split: of_table(table, columns)[usable[split]] for split, table in self.tables.items()}
         return RowHashes(columns, hashes)
 
+    def _total(self, table: Table, rows: Ints) -> str | None:
+        """What is to be said of a last row that has the sum of all others as its label; None where it has not."""
+        if not isinstance(self.target, ValueTarget) or len(rows) < LEAST_SUMMED:
+            return None
+        labels = self.labels if table is self.tables["train"] else self.target.encode(table, Scratch())
+        others, last = labels[rows[:-1]], float(labels[rows[-1]])
+        whole = float(others.sum(dtype=np.float64))
+        if not abs(last - whole) <= SUM_SHARE * abs(last) or abs(last) <= np.abs(others).max():
+            return None
+        file, row = table.locate(int(rows[-1]))
+        return (
+            f"The last row of {file}, row {row}, has the sum of all others as '{self.target.column}': it was left out."
+        )
+
     def _weights(self, usable: Mapping[str, Ints]) -> dict[str, weights.Array]:
         """Of each table's rows; of none where all count alike."""
         column = self._settings.weight
@@ -118,6 +144,23 @@ def read(files: Sequence[Path], data: Path, limits: Limits, scratch: Scratch | N
     """The files as one table, called as they are within the dataset."""
     root = data if data.is_dir() else data.parent
     return read_table([(path.relative_to(root).as_posix(), path) for path in files], limits, scratch, wanted)
+
+
+def _check_first_row(table: Table) -> None:
+    """Raises for a row of units or other names below the header, and for the rule of a Markdown table."""
+    _, batch = next(table.batches(*table.columns))
+    first = {column: cells[0].as_py() for column, cells in batch.items()}
+    said = [cell for cell in first.values() if cell]
+    if said and all(_RULE.fullmatch(cell) for cell in said):
+        raise table.error(0, "is the rule of a Markdown table, not a row: take it out")
+    odd = []
+    for column, cells in batch.items():
+        values, bad = numbers(cells.slice(0, LOOKED_AT))
+        if len(values) > LEAST_SUMMED and bad[0] and not bad[1:].any() and np.isfinite(values[1:]).any():
+            odd.append(first[column])
+    if len(odd) > 1 or any(_IN_BRACKETS.fullmatch(cell) for cell in odd):
+        shown = " and ".join(f"'{cell[:40]}'" for cell in odd[:2])
+        raise table.error(0, f"holds {shown} where all rows below hold numbers: a second header is no row; take it out")
 
 
 def _check_names(train: Table, settings: TaskSettings) -> None:

@@ -99,7 +99,11 @@ class TabularPredictor(Predictor):
         table = read(found.test or found.train, data, limits, None, wanted)
         compare_columns(table.name, [*table.columns, *table.passed_over], "the model", columns)
         labels = None
-        if self.target.column in table.columns and table.rows and not table.columns[self.target.column].null_count:
+        missing = table.columns[self.target.column].null_count if self.target.column in table.columns else table.rows
+        if 0 < missing < table.rows:
+            said = f"{missing} of {table.rows} rows have none"
+            notes.append(f"The predictions were not compared with '{self.target.column}': {said}.")
+        if not missing and table.rows:
             try:
                 labels = self.target.encode(table, scratch)
             except DatasetInvalid as unknown:

@@ -39,6 +39,7 @@ from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import judge, same_classes
 from trainer_image.tasks.tabular import fit, leakage, linear, weights
 from trainer_image.tasks.tabular.candidates import Linear, row_weights
+from trainer_image.tasks.tabular.column_stats import STAND_INS, outcast
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.given import Given
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
@@ -115,6 +116,12 @@ class TabularProblem(Problem):
             judge(self, self._settings, labels, target.labels, f" of '{target.column}'", "row", heavy)
         else:
             self.headline, self.selection = metrics.choose(metric, metrics.REGRESSION, "r2", "rmse")
+            if found := outcast(labels.astype(np.float64), STAND_INS):
+                value, share, low, high = found
+                self.warnings.append(
+                    f"The target '{target.column}' is {value:g} in {share:.1%} of the training rows, far from all"
+                    f" others ({low:g} to {high:g}): should it say that there is no label, leave these cells empty."
+                )
 
     def _tensors(self, given: Given) -> dict[str, Batch]:
         found: dict[str, Batch] = {}
