@@ -20,7 +20,7 @@ ID = "has a different value in nearly every row, like an id"
 
 # A cell of row n, and what is said of its column "c".
 COLUMNS: dict[str, tuple[Callable[[int], object], str]] = {
-    "lakhs": (lambda n: f"{n % 90 + 1},{n % 80 + 10},{n * 7 % 900 + 100}", "was read as numbers: '1,10,100', in train.csv, row 2, is 110100"),
+    "lakhs": (lambda n: f"{n % 90 + 1},{n % 80 + 10},{n * 7 % 900 + 100}", "was read as numbers: '1,10,100'"),
     "footnotes": (lambda n: f"{n}*" if n % 9 == 0 else n, "mixes numbers and text: 106 of its 120 values are numbers"),
     "below detection": (lambda n: f"<{n}" if n < 20 else n, "row 2 holds '<0'; left out"),
     "about": (lambda n: f"~{n}", f"{ID} (should '~"),

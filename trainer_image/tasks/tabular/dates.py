@@ -28,7 +28,7 @@ FORMS = {
     "month/day/year": r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})" + _CLOCK,
     "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})" + _CLOCK,
     "day-month-year": r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})" + _CLOCK,
-    "31 Jan 2026": rf"{_DAY_OF_WEEK}(?P<day>\d\d?)(?:st|nd|rd|th)?[ ./-]+{_NAME}[ ,./-]+(?P<year>\d{{4}}|\d\d){_CLOCK}",
+    "31 Jan 2026": rf"{_DAY_OF_WEEK}(?P<day>\d\d?)(?:st|nd|rd|th)?[ ./-]*{_NAME}[ ,./-]*(?P<year>\d{{4}}|\d\d){_CLOCK}",
     "Jan 31, 2026": rf"{_DAY_OF_WEEK}{_NAME}[ ./-]+(?P<day>\d\d?)(?:st|nd|rd|th)?(?:, ?| )(?P<year>\d{{4}}){_CLOCK}",
     "year-month": r"(?P<year>\d{4})[-/](?P<month>\d\d?)",
     "month/year": r"(?P<month>\d\d?)[-/](?P<year>\d{4})",
