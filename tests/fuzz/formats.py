@@ -179,13 +179,15 @@ def _workbooks() -> Sequence[bytes]:
 
 def _table(name: str) -> Callable[[Path, bytes], object]:
     def read(folder: Path, content: bytes) -> object:
+        import torch
+
         from trainer_image.tasks.base import TaskSettings
         from trainer_image.tasks.tabular.task import Tabular
 
         (folder / name).write_bytes(content)
         settings = TaskSettings(target="y", limits=LIMITS)
         problem = Tabular().prepare(folder, settings)
-        return problem.examples([0])
+        return problem.examples([0], torch.empty(0))
 
     return read
 

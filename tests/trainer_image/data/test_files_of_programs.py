@@ -18,6 +18,7 @@ import pyarrow.feather as pafeather
 import pyarrow.orc as paorc
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from tests.world.workbooks import workbook
 from trainer_image.data.formats.cells import Wanted
@@ -143,7 +144,7 @@ def test_rows_without_a_target_are_left_out_counted_and_said(tmp_path: Path) -> 
     ) in problem.notes
     assert "1 of 4 rows of test.csv has no 'y' and was left out: row 3 of test.csv." in problem.notes
     assert {split: rows_in(rows) for split, rows in problem.splits.items()}["test"] == 3
-    assert problem.examples([1])[0].name == "test.csv, row 4"
+    assert problem.examples([1], torch.empty(0))[0].name == "test.csv, row 4"
 
 
 def test_numbers_without_a_target_are_left_out_of_every_figure(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_kaggle_s_test_file_without_labels_is_said_and_a_test_split_is_held_out(
     problem = prepare(tmp_path)
     assert any(note.startswith("test.csv has no ") and "was not used" in note for note in problem.notes)
     assert any(note.startswith("No test split: ") for note in problem.notes)
-    assert problem.examples([0])[0].name.startswith("train.csv, row ")
+    assert problem.examples([0], torch.empty(0))[0].name.startswith("train.csv, row ")
 
 
 def test_a_column_without_any_label_is_refused(tmp_path: Path) -> None:
@@ -214,7 +215,7 @@ def test_of_several_sheets_the_one_with_the_target_is_read_and_said(tmp_path: Pa
     problem = prepare(tmp_path)
     told = "train.xlsx: the sheet 'Data' was read; 'About' beside it: save another one as its own file."
     assert told in problem.notes
-    assert problem.examples([0])[0].name.startswith("train.xlsx, row ")
+    assert problem.examples([0], torch.empty(0))[0].name.startswith("train.xlsx, row ")
 
 
 def test_a_workbook_of_old_excel_is_read(tmp_path: Path) -> None:
@@ -289,7 +290,7 @@ def test_tables_in_archives_are_the_dataset(
     held = rows_in(problem.splits["test"])
     assert held == test if test else held > 2
     assert any("was unpacked" in note for note in problem.notes)
-    assert problem.examples([0])[0].cells["a"]
+    assert problem.examples([0], torch.empty(0))[0].cells["a"]
 
 
 def test_an_archive_beside_what_it_holds_is_not_looked_into(tmp_path: Path) -> None:

@@ -42,9 +42,9 @@ def with_cell(tmp_path: Path, row: int, column: int, cell: object) -> Path:
 @pytest.mark.parametrize("cell", ["", "NaN", "nan", "NA", "null"])
 def test_a_row_without_a_label_is_left_out_and_named(tmp_path: Path, cell: str) -> None:
     problem = prepare(with_cell(tmp_path, 15, 3, cell))
-    assert (
-        f"1 of {len(class_rows())} rows of train.csv has no 'y' and was left out: row 17 of train.csv." in problem.notes
-    )
+    said = f"1 of {len(class_rows())} rows of train.csv has no 'y' and was left out: row 17 of train.csv"
+    word = ", which holds 'NA': should that be a class, write it otherwise" if cell == "NA" else ""
+    assert f"{said}{word}." in problem.notes
     assert sum(rows_in(split) for split in problem.splits.values()) == len(class_rows()) - 1
 
 
