@@ -121,6 +121,8 @@ class Forecaster(Predictor):
 
 
 class ForecastingProblem(Problem):
+    predictor: Forecaster
+
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         assert settings.target is not None  # `check` has seen to it
         self.params = params = checked_params(Params, settings.params)
@@ -140,7 +142,7 @@ class ForecastingProblem(Problem):
         known = values[:validation]
         scale = float((known[params.season :] - known[: -params.season]).abs().mean())
         width = {"fast": 32, "auto": 64, "best": 128}[settings.preset]
-        self.predictor = self._forecaster = Forecaster(params, settings.target, scale or 1.0, width)
+        self.predictor = Forecaster(params, settings.target, scale or 1.0, width)
         self.headline = self.selection = METRICS["mase" if settings.metric == "auto" else settings.metric]
         self.recipe = Recipe(
             epochs=300, batch_size=32, learning_rate=2e-3, weight_decay=1e-2, patience=30, ema_decay=0.98, small=True
@@ -157,7 +159,7 @@ class ForecastingProblem(Problem):
         return functional.smooth_l1_loss(model(relative).float(), (batch["target"] - mean) / spread)
 
     def model_description(self) -> Json:
-        made = self._forecaster
+        made = self.predictor
         return {"params": asdict(self.params), "target": made.target, "scale": made.scale, "width": made.width}
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:

@@ -134,6 +134,8 @@ class Segmenter(Predictor):
 
 
 class SegmentationProblem(Problem):
+    predictor: Segmenter
+
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         params = checked_params(Params, settings.params)
         found = splits(data)
@@ -142,7 +144,7 @@ class SegmentationProblem(Problem):
         }
         self._names = [sample.name for sample in found["test"]]
         width = {"fast": 8, "auto": 12, "best": 32}[settings.preset]
-        self.predictor = self._segmenter = Segmenter(Description(params, width))
+        self.predictor = Segmenter(Description(params, width))
         self.headline = self.selection = METRICS["mean_IoU" if settings.metric == "auto" else settings.metric]
         self.recipe = Recipe(epochs=20, batch_size=8, learning_rate=8e-3, weight_decay=1e-2)
         rows = ", ".join(f"{len(split)} {name}" for name, split in found.items())
@@ -171,11 +173,11 @@ class SegmentationProblem(Problem):
         return augmented
 
     def model_description(self) -> Json:
-        return asdict(self._segmenter.description)
+        return asdict(self.predictor.description)
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         """What needs no network: the commonest class everywhere, and the commonest one of each of 512 colours."""
-        classes, test = len(self._segmenter.classes), self.splits["test"]
+        classes, test = len(self.predictor.classes), self.splits["test"]
         colours = torch.cat([colour(self.splits[name]["pixels"]) for name in fit_on])
         mask = torch.cat([self.splits[name]["mask"] for name in fit_on]).long()
         seen = (colours * classes + mask)[mask != VOID].bincount(minlength=512 * classes).reshape(512, classes)
@@ -187,7 +189,7 @@ class SegmentationProblem(Problem):
         }
 
     def findings(self, outputs: Named) -> Json:
-        truth, classes = self.splits["test"]["mask"], self._segmenter.classes
+        truth, classes = self.splits["test"]["mask"], self.predictor.classes
         counts = confusion(outputs["mask"], truth, len(classes))
         single = torch.stack(
             [iou(confusion(*pair, len(classes))).nanmean() for pair in zip(outputs["mask"], truth, strict=True)]
