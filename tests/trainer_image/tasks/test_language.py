@@ -19,8 +19,8 @@ from tests.world.training_data import LANGUAGE, class_table, documents, run_inpu
 from trainer_image import cli
 from trainer_image.engine.training import train, validate_dataset
 from trainer_image.errors import DatasetInvalid
-from trainer_image.predict import predict
-from trainer_image.tasks.base import Batch, TaskSettings, take
+from trainer_image.predict import _rows, predict
+from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
 from trainer_image.tasks.language import ngrams, presets, task, windows
 from trainer_image.tasks.language.generate import _Text, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
@@ -108,6 +108,12 @@ def test_what_is_written_sees_what_scoring_sees(texts: list[bytes], cut: int) ->
         assert tokens[:size] == batch["tokens"][0, :size].tolist()
         assert matches[:size] == batch["matches"][0, :size].tolist()
     assert growing.last == min(len(text), 8) - 1
+
+
+def test_windows_of_one_document_are_rows_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("a long document " * 9)
+    rows = _rows(LanguagePredictor(SIZES, "text"), tmp_path / "long.txt")
+    assert len(rows.names) == 1 < rows_in(rows.tensors)
 
 
 def test_a_prediction_does_not_depend_on_what_follows() -> None:
