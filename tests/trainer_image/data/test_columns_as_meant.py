@@ -43,6 +43,7 @@ TIMES: dict[str, tuple[str, Written, str]] = {
     "ISO week": ("t", lambda at: at.strftime("%G-W%V"), "year-Wweek"),
     "quarter": ("t", lambda at: f"{at.year}-Q{(at.month + 2) // 3}", "year-Qquarter"),
     "day of Excel": ("t", lambda at: at.strftime("%d-%b-%y"), "31 Jan 2026"),
+    "day of SAS": ("t", lambda at: at.strftime("%d%b%Y").upper(), "31 Jan 2026"),
     "day in words": ("t", lambda at: at.strftime("%d %B %Y"), "31 Jan 2026"),
     "American in words": ("t", lambda at: at.strftime("%b %d, %Y"), "Jan 31, 2026"),
     "mail": ("t", lambda at: at.strftime("%a, %d %b %Y %H:%M:%S +0000"), "31 Jan 2026"),
