@@ -23,22 +23,21 @@ from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine import pretrained
 from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
-from trainer_image.engine.budget import FORWARD, LEAST_BESIDE_REFIT, LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
+from trainer_image.engine.course import Course
 from trainer_image.engine.plan import Fitted, Plan
-from trainer_image.engine.position import DONE, REFIT, SEARCH, Entry, Position
+from trainer_image.engine.position import DONE, REFIT, SEARCH, Entry
 from trainer_image.engine.pretrained import Pretrained
 from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.row_order import block_rows
-from trainer_image.engine.sizing import budget_of
 from trainer_image.engine.state import finite
 from trainer_image.engine.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.warm_start import warm_start
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import Terminated, TrainingDiverged
-from trainer_image.tasks.base import Figures, Problem, rows_in, scored
+from trainer_image.tasks.base import Figures, Problem, scored
 from trainer_image.tasks.metrics import first
 from trainer_image.tasks.tensors import each
 
@@ -46,9 +45,6 @@ log = logging.getLogger(__name__)
 
 CHECK_STEPS = 50
 PROGRESS_SECONDS = 5.0
-# More epochs follow more epochs only where those have improved the figure by this share.
-WORTH_IT = 0.002
-MORE = "The best epoch was one of the last"
 
 
 class Engine:
@@ -74,8 +70,7 @@ class Engine:
         self._watchdog = Watchdog(inputs.hang_seconds, inputs.last_resort)
         self._reported = time.monotonic()
         self._began = self._reported if began is None else began
-        self._seconds_before = self._phase_ends = 0.0
-        self._pace = Pace(0.0, 0, 0.0)
+        self._seconds_before = 0.0
         torch.manual_seed(plan.seed)
         model = problem.predictor.build_model()
         self._initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -93,7 +88,7 @@ class Engine:
         self._saver = Checkpointer(store, near, every, share, self.state.size) if store else None
         save = partial(self._save_if_due, epoch_ended=True)
         self._contest = Contest(problem, plan, inputs, self._watchdog, record, save, self._terminate)
-        self._budget = budget_of(problem, plan)
+        self._course = Course(problem, plan, self._contest, self._seconds)
 
     def run(self) -> Fitted:
         """Trains to the end, from the newest usable checkpoint where there is one."""
@@ -156,25 +151,19 @@ class Engine:
         """The candidates, then the network, each on the training rows; then who of them is published."""
         at, contest = self.state.at, self._contest
         if not at.phase_step:
-            contest.search(at, self._budget)
-        self._share_time()
+            contest.search(at, self._course.budget)
+        self._course.share(at)
         if contest.network:
             self._phase()
             self.state.take_best()
         contest.weights(at, self.state.judged if contest.network else None)
         self._begin_refit_or_end()
 
-    def _share_time(self) -> None:
-        """When the search has to be over, by what is known by now of what comes after it."""
-        at, contest = self.state.at, self._contest
-        self._budget = replace(self._budget, testing=contest.testing())
-        self._phase_ends = self._budget.search_ends(contest.seconds(at), contest.again(at))
-
     def _refit(self) -> None:
         """What is published, once more on training and validation rows together."""
         at = self.state.at
-        self._phase_ends = self._budget.total
-        self._contest.refit(at, time.monotonic() + self._budget.total - self._seconds())
+        self._course.share(at)
+        self._contest.refit(at, time.monotonic() + self._course.left)
         if NETWORK in at.again:
             self._phase()
             self.state.keep_best()
@@ -194,63 +183,20 @@ class Engine:
                 )
         rows = phase_rows(self.problem, split, self.plan, at, team)
         per_epoch = rows.per_epoch
-        if not at.planned:
-            at.planned = at.stop_at = at.full = at.most = self.recipe.epochs * per_epoch
+        self._course.begin(at, per_epoch)
         team.begin(self.state)
-        self._pace = Pace(self._seconds(), at.phase_step, self._phase_ends)
         self.state.model.train()
         with closing(rows), self._watchdog:
             # `at.batch`: an epoch whose last step is done but whose end is not, after a stop just there.
-            while at.batch or (at.phase_step < at.stop_at and (refit or not self._idle())) or self._more(per_epoch):
+            while (
+                at.batch
+                or (at.phase_step < at.stop_at and (refit or not self._course.idle(at)))
+                or self._course.more(at, per_epoch)
+            ):
                 while at.batch < per_epoch and at.phase_step < at.stop_at:
                     self._step(rows)
                     self._after_step(per_epoch)
                 self._end_epoch(per_epoch)
-
-    def _idle(self) -> bool:
-        """Whether validation has not improved for so long that it is not expected to."""
-        at = self.state.at
-        # Of epochs that were added the first ones make it worse, as a high learning rate does.
-        return at.best is not None and at.epoch - at.best_epoch >= self.recipe.patience and not at.cycle
-
-    def _more(self, per_epoch: int) -> int:
-        """At the end of a search: begins another cycle of epochs where that promises something; how many."""
-        at = self.state.at
-        if at.phase != SEARCH or at.stopped:
-            return 0
-        added = 0
-        if self._idle():
-            at.stopped = (
-                f"the validation {self.problem.selection.name.replace('_', ' ')} had not improved for"
-                f" {self.recipe.patience} epochs (patience)"
-            )
-        elif at.stop_at < at.most:
-            at.stopped = "the time budget was used up"
-            at.notes.append(
-                f"The time budget of {self.plan.time_budget:g} s (train.time_budget) was used up: training ended with "
-                f"epoch {at.epoch} of at most {math.ceil(at.most / per_epoch)}. More time may give a better model."
-            )
-        else:
-            at.stopped = f"all {at.epoch} epochs were done"
-            if self.plan.more and self._worth_it():
-                spent = self._seconds()
-                an_epoch = self._pace.step(spent, at.phase_step) * per_epoch
-                added = more_epochs(at.epoch, at.best_epoch, self._phase_ends - spent, an_epoch)
-        if added:
-            at.stopped = ""
-            if at.cycle:
-                at.notes = [note for note in at.notes if not note.startswith(MORE)]
-            at.notes.append(f"{MORE} of {at.epoch}, and time was left: up to {added} more followed.")
-            at.cycle, at.reached = at.phase_step, at.best
-            at.planned = at.stop_at = at.full = at.most = at.phase_step + added * per_epoch
-        return added
-
-    def _worth_it(self) -> bool:
-        """Whether the present cycle of epochs has improved what the one before had reached."""
-        at = self.state.at
-        if at.reached is None or at.best is None:
-            return True
-        return abs(at.best - at.reached) > WORTH_IT * max(abs(at.reached), 1e-9)
 
     def _step(self, rows: PhaseRows) -> None:
         at, team, compiling = self.state.at, self._team, self._stepper.compiling
@@ -265,7 +211,7 @@ class Engine:
             with self._watchdog.paused():
                 self._stepper.step(self.state, batch, share)
             # Compiling is not what steps cost: the schedule must not be shortened for it.
-            self._pace.leave_out(time.monotonic() - began)
+            self._course.leave_out(time.monotonic() - began)
         else:
             self._stepper.step(self.state, batch, share)
         self._watchdog.beat(at.step)
@@ -276,7 +222,7 @@ class Engine:
         at = self.state.at
         if self.plan.device.type == "cpu" or at.step % CHECK_STEPS == 0:
             self._stepper.check()
-        self._fit_budget()
+        self._course.fit(at)
         if self.inputs.stop.is_set():
             self._terminate()
         if at.batch < per_epoch:
@@ -284,26 +230,6 @@ class Engine:
             if time.monotonic() - self._reported > PROGRESS_SECONDS:
                 of = math.ceil(at.stop_at / per_epoch)
                 self._report(EpochProgress(at.epoch + 1, of, at.batch, per_epoch))
-
-    def _fit_budget(self) -> None:
-        """Fits the schedule to what the time budget holds, never before a tenth of it: first steps are slow."""
-        at = self.state.at
-        after = self._after(at) if at.phase == SEARCH else 0.0
-        fitting = self._pace.fitting(self._seconds(), at.phase_step, after)
-        if fitting is not None and at.phase == SEARCH and not at.cycle and fitting < LEAST_BESIDE_REFIT * at.most:
-            self._budget = replace(self._budget, refit=False)
-            self._share_time()
-            self._pace.until(self._phase_ends)
-            fitting = self._pace.fitting(self._seconds(), at.phase_step, after)
-        if fitting is not None:
-            done, now, most, fitting = (steps - at.cycle for steps in (at.phase_step, at.stop_at, at.most, fitting))
-            at.stop_at = at.cycle + fitted(done, now, most, fitting)
-            at.planned = at.full if at.stop_at == at.most else at.stop_at
-
-    def _after(self, at: Position) -> float:
-        """What validation, and the test while nobody knows what it takes, will cost at the search's end, in steps."""
-        splits = ("validation",) if at.epoch else ("validation", "test")
-        return FORWARD * sum(rows_in(self.problem.splits[name]) for name in splits) / self.recipe.batch_size
 
     def _end_epoch(self, per_epoch: int) -> None:
         at = self.state.at
@@ -323,8 +249,8 @@ class Engine:
         if at.phase == SEARCH:
             figures = self._validate()
             record["validation"] = figures
-            shown = next(iter(first(self.problem.headline.name, figures)))
-            said = f"validation {shown.replace('_', ' ')} {figures[shown]:.3g}"
+            for shown, value in list(first(self.problem.headline.name, figures).items())[:1]:
+                said = f"validation {shown.replace('_', ' ')} {value:.3g}"
         at.batch = 0
         self.state.losses.clear()
         at.history.append(record)
@@ -335,8 +261,7 @@ class Engine:
     def _validate(self) -> Figures:
         at, split = self.state.at, self.problem.splits["validation"]
         outputs = self._contest.ask(NETWORK, self.state.judged)
-        self._share_time()
-        self._pace.until(self._phase_ends)
+        self._course.share(at)
         if not all(map(finite, each(outputs))):
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = scored(self.problem.predictor, outputs, split, self.problem.selection)
@@ -351,32 +276,17 @@ class Engine:
     def _begin_refit_or_end(self) -> None:
         """After the search: what is published once more on all rows, as far as validation chose and time allows."""
         at = self.state.at
-        self._budget = replace(self._budget, testing=self._contest.testing(at.weights))
-        left = self._budget.total - self._seconds()
-        at.again = []
-        for entry in at.candidates:
-            seconds = entry["again"] * self._budget.growth
-            if entry["name"] in at.weights and seconds <= max(left, LITTLE * self.plan.time_budget):
-                at.again.append(entry["name"])
-                left -= seconds
-        if NETWORK in at.weights and self.recipe.refit:
-            self._begin_refit(left)
+        if self._course.begin_refit(at, self._course.after_search(at)):
+            self._fresh_network()
         lacking = [name for name in at.weights if name not in at.again and (name != NETWORK or self.recipe.refit)]
         if lacking:
             who = "" if len(lacking) == len(at.weights) else f" ({', '.join(lacking)})"
             at.notes.append(f"No time was left to train once more on training and validation rows together{who}.")
         at.phase = REFIT if at.again else DONE
 
-    def _begin_refit(self, left: float) -> None:
-        """A new network for the same schedule on all rows, where most of it fits into the time that is left."""
+    def _fresh_network(self) -> None:
+        """For the refit: a network that has seen nothing yet, but for what all are given."""
         at = self.state.at
-        per_epoch = math.ceil(rows_in(self.problem.splits["train"]) / self.recipe.batch_size)
-        rows = sum(rows_in(self.problem.splits[name]) for name in ("train", "validation"))
-        growth = math.ceil(rows / self.recipe.batch_size) / per_epoch
-        steps = max(1, round(at.best_step * growth))
-        fitting = int(left / ((self._seconds() - self._contest.seconds(at)) / max(1, at.step)))
-        if fitting < LEAST_REFIT * steps:
-            return
         torch.manual_seed(self.plan.seed)
         old = self.state
         model = old.model
@@ -387,12 +297,6 @@ class Engine:
         on_device(model, self.plan.device)
         self.state = self._stepper.fresh_state(model, old.pretrained)
         self.state.at, self.state.best = at, old.best
-        at.again.append(NETWORK)
-        # Cycles that followed each other become one of their length.
-        at.full, at.most = (steps if at.cycle else round(at.planned * growth)), steps
-        at.stop_at = min(steps, fitting)
-        at.planned = at.full if at.stop_at == at.most else at.stop_at
-        at.phase_step = at.epoch = at.batch = at.cycle = 0
 
     def _report(self, progress: EpochProgress) -> None:
         self._reported = time.monotonic()
