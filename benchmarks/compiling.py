@@ -4,8 +4,8 @@ python -m benchmarks.compiling                  on the GPU
 python -m benchmarks.compiling --device cpu     on the CPU, with the smaller network
 
 Prints the seconds until the first compiled step is done and, of some rounds, the median of compiled over eager time a
-step: what `trainer_image/engine/compiling.py` guesses before a training has measured both. It needs the compiler that
-the trainer's image has.
+step: what `trainer_image/engine/steps/compiling.py` guesses before a training has measured both. It needs the
+compiler that the trainer's image has.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.gpu import device_or_none
-from trainer_image.engine.compiling import lacking
+from trainer_image.engine.steps.compiling import lacking
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks.language.network import LanguageNetwork
 from trainer_image.tasks.language.presets import networks, usual

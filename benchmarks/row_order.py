@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from trainer_image.engine.row_order import BLOCK_BYTES, BUFFERED_BLOCKS, epoch_order
+from trainer_image.engine.steps.row_order import BLOCK_BYTES, BUFFERED_BLOCKS, epoch_order
 
 COLUMNS, BATCH, SECONDS = 22, 4096, 8.0
 

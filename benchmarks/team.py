@@ -41,8 +41,8 @@ from benchmarks.resume import CASES
 from trainer_image.config.model_config import parse_config
 from trainer_image.contract import RunInputs
 from trainer_image.engine.preparing import make_plan, prepare
-from trainer_image.engine.state import TrainingState
-from trainer_image.engine.step import Stepper, on_device
+from trainer_image.engine.steps.state import TrainingState
+from trainer_image.engine.steps.step import Stepper, on_device
 from trainer_image.engine.team import Member, Team
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import Batch, Problem, rows_in, take

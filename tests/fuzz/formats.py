@@ -575,7 +575,7 @@ def _snapshot() -> Any:
 def _training_state() -> Any:
     import torch
 
-    from trainer_image.engine.state import TrainingState
+    from trainer_image.engine.steps.state import TrainingState
 
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 2)

@@ -16,7 +16,7 @@ from tests.world.training_data import TABULAR, FolderStore, run_inputs
 from trainer_image.contract import Place, RunInputs, RunResult
 from trainer_image.engine import helper, processes, training
 from trainer_image.engine.checkpoint import Checkpointer
-from trainer_image.engine.step import Stepper
+from trainer_image.engine.steps.step import Stepper
 from trainer_image.errors import TrainerError
 
 # A process of this kind is forked from one that has imported all this, and computed nothing yet.

@@ -19,12 +19,12 @@ from trainer_image.contract import Progress, RunInputs
 from trainer_image.engine import blend
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
-from trainer_image.engine.evaluation import evaluate
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.position import Entry, Position
-from trainer_image.engine.pretrained import Pretrained
 from trainer_image.engine.published import NETWORK, Member, build, under
-from trainer_image.engine.state import finite
+from trainer_image.engine.steps.evaluation import evaluate
+from trainer_image.engine.steps.position import Entry, Position
+from trainer_image.engine.steps.pretrained import Pretrained
+from trainer_image.engine.steps.state import finite
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus

@@ -9,9 +9,9 @@ from dataclasses import replace
 from trainer_image.engine.budget import FORWARD, LEAST_BESIDE_REFIT, LEAST_REFIT, LITTLE, Pace, fitted, more_epochs
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.position import REFIT, SEARCH, Position
 from trainer_image.engine.published import NETWORK
 from trainer_image.engine.sizing import budget_of
+from trainer_image.engine.steps.position import REFIT, SEARCH, Position
 from trainer_image.tasks.base import Problem, rows_in
 
 # More epochs follow more epochs only where those have improved the figure by this share.

@@ -26,13 +26,13 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-defined]
 
 from trainer_image.contract import RunInputs
-from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import import_ahead, make_plan, prepare
 from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of, useful
-from trainer_image.engine.row_order import block_rows
-from trainer_image.engine.state import TrainingState
-from trainer_image.engine.step import Stepper, on_device
+from trainer_image.engine.steps.batches import PhaseRows, phase_rows, phase_split
+from trainer_image.engine.steps.row_order import block_rows
+from trainer_image.engine.steps.state import TrainingState
+from trainer_image.engine.steps.step import Stepper, on_device
 from trainer_image.engine.team import PATIENCE, Command, Member, reaching_others
 from trainer_image.errors import PeerLost, TrainerError, causes
 from trainer_image.host import exhaustion, gpu_faults, memory

@@ -21,18 +21,18 @@ from torch import nn
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
-from trainer_image.engine import pretrained
-from trainer_image.engine.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.course import Course
 from trainer_image.engine.plan import Fitted, Plan
-from trainer_image.engine.position import DONE, REFIT, SEARCH, Entry
-from trainer_image.engine.pretrained import Pretrained
 from trainer_image.engine.published import NETWORK, Published
-from trainer_image.engine.row_order import block_rows
-from trainer_image.engine.state import finite
-from trainer_image.engine.step import Stepper, on_device
+from trainer_image.engine.steps import pretrained
+from trainer_image.engine.steps.batches import PhaseRows, phase_rows, phase_split
+from trainer_image.engine.steps.position import DONE, REFIT, SEARCH, Entry
+from trainer_image.engine.steps.pretrained import Pretrained
+from trainer_image.engine.steps.row_order import block_rows
+from trainer_image.engine.steps.state import finite
+from trainer_image.engine.steps.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.engine.warm_start import warm_start
 from trainer_image.engine.watchdog import Watchdog

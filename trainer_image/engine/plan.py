@@ -10,8 +10,8 @@ import torch
 from trainer_image.tasks.base import Recipe
 
 if TYPE_CHECKING:
-    from trainer_image.engine.position import Entry
     from trainer_image.engine.published import Published
+    from trainer_image.engine.steps.position import Entry
 
 
 @dataclass(frozen=True)

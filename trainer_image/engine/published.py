@@ -22,9 +22,9 @@ from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainer_image.engine import pretrained
-from trainer_image.engine.evaluation import evaluate
-from trainer_image.engine.pretrained import NOTHING, Pretrained
+from trainer_image.engine.steps import pretrained
+from trainer_image.engine.steps.evaluation import evaluate
+from trainer_image.engine.steps.pretrained import NOTHING, Pretrained
 from trainer_image.storage.manifest import write_json
 from trainer_image.tasks.base import Batch, Json, Outputs, Predictor, restored
 from trainer_image.tasks.calibration import Calibration

@@ -16,7 +16,7 @@ from trainer_image.engine import checkpoint
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.step import Stepper, on_device
+from trainer_image.engine.steps.step import Stepper, on_device
 from trainer_image.engine.team import Team
 from trainer_image.errors import TrainerError
 from trainer_image.host import gpu_faults

@@ -35,8 +35,8 @@ from trainer_image.host import gpu_faults
 from trainer_image.host.network import interface_towards
 
 if TYPE_CHECKING:
-    from trainer_image.engine.position import Position
-    from trainer_image.engine.state import TrainingState
+    from trainer_image.engine.steps.position import Position
+    from trainer_image.engine.steps.state import TrainingState
 
 # Rank 0 may validate, save or compile for long while the helpers wait for its next command. Whoever is gone closes its
 # connections; a node that falls silent is noticed between the pods, which end their workers.

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from trainer_image.engine.state import finite
+from trainer_image.engine.steps.state import finite
 
 
 def warm_start(model: nn.Module, folder: Path, pretrained: Collection[str] = ()) -> list[str]:

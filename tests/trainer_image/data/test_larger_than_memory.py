@@ -38,7 +38,8 @@ from trainer_image.data import spill, text_store
 from trainer_image.data.formats import cells
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
-from trainer_image.engine import preparing, row_order, training
+from trainer_image.engine import preparing, training
+from trainer_image.engine.steps import row_order
 from trainer_image.errors import LimitExceeded, Terminated
 from trainer_image.host import memory
 from trainer_image.limits import Limits

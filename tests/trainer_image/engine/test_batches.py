@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from trainer_image.data import spill
 from trainer_image.data.spill import Scratch
-from trainer_image.engine import row_order
-from trainer_image.engine.batches import PhaseRows
-from trainer_image.engine.row_order import epoch_order
+from trainer_image.engine.steps import row_order
+from trainer_image.engine.steps.batches import PhaseRows
+from trainer_image.engine.steps.row_order import epoch_order
 from trainer_image.host import memory
 from trainer_image.tasks.base import joined, rows_in, take
 from trainer_image.tasks.stretches import Stretch, Stretches

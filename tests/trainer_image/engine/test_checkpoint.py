@@ -16,7 +16,7 @@ from tests.world.training_data import TABULAR, FolderStore, StopAtStep, class_ta
 from tests.world.training_data import run_inputs as inputs_of
 from trainer_image.engine import checkpoint, preparing
 from trainer_image.engine.checkpoint import Checkpointer, CheckpointInvalid, Snapshot
-from trainer_image.engine.state import TrainingState
+from trainer_image.engine.steps.state import TrainingState
 from trainer_image.engine.training import train
 from trainer_image.errors import StorageUnavailable, Terminated
 from trainer_image.storage.manifest import fingerprint

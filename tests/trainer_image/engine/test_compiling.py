@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from tests.world.training_data import TABULAR, class_table, run_inputs
-from trainer_image.engine import compiling as engine_compile
-from trainer_image.engine.compiling import MEASURED, WARM_UP, Compiling, lacking, pays
 from trainer_image.engine.preparing import make_plan, prepare
+from trainer_image.engine.steps import compiling as engine_compile
+from trainer_image.engine.steps.compiling import MEASURED, WARM_UP, Compiling, lacking, pays
 from trainer_image.engine.training import train
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from tests.world import task as world
 from tests.world.task import CONFIG, Own, PointsProblem
 from tests.world.training_data import FolderStore, StopAtStep, run_inputs
 from trainer_image.engine import blend, checkpoint
-from trainer_image.engine.batches import PhaseRows
-from trainer_image.engine.optimizing import Optimizers
-from trainer_image.engine.row_order import epoch_order
+from trainer_image.engine.steps.batches import PhaseRows
+from trainer_image.engine.steps.optimizing import Optimizers
+from trainer_image.engine.steps.row_order import epoch_order
 from trainer_image.engine.training import train
 from trainer_image.errors import Terminated, UsageError, UserCodeFailed
 from trainer_image.predict import predict

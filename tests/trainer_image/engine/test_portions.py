@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainer_image.engine import evaluation
-from trainer_image.engine.evaluation import evaluate
+from trainer_image.engine.steps import evaluation
+from trainer_image.engine.steps.evaluation import evaluate
 
 CPU = torch.device("cpu")
 

@@ -29,7 +29,7 @@ from trainer_image.engine import processes as engine_processes
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import prepare
-from trainer_image.engine.step import Stepper
+from trainer_image.engine.steps.step import Stepper
 from trainer_image.engine.team import Team, shared_buffers
 from trainer_image.engine.training import train
 from trainer_image.errors import (

@@ -31,7 +31,7 @@ from tests.world.training_data import (
 from trainer_image.contract import Progress
 from trainer_image.engine import preparing, training
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.step import Stepper
+from trainer_image.engine.steps.step import Stepper
 from trainer_image.engine.training import train
 from trainer_image.errors import DatasetInvalid, GpuFault, GpuOutOfMemory, Terminated, TrainingDiverged, UsageError
 from trainer_image.predict import predict

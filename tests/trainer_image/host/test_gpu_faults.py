@@ -105,7 +105,7 @@ def test_several_gpus_that_are_not_what_was_asked_for_are_told_of(
 
 
 def test_a_worker_thread_opens_no_other_gpu_than_its_own() -> None:
-    from trainer_image.engine.batches import Ahead
+    from trainer_image.engine.steps.batches import Ahead
 
     given: list[tuple[str, object]] = []
     with SimulatedGpu(), pytest.MonkeyPatch.context() as patch:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
-from trainer_image.engine.optimizing import Optimizers, Plain
-from trainer_image.engine.position import DONE, Position, is_position
-from trainer_image.engine.pretrained import NOTHING, Pretrained
+from trainer_image.engine.steps.optimizing import Optimizers, Plain
+from trainer_image.engine.steps.position import DONE, Position, is_position
+from trainer_image.engine.steps.pretrained import NOTHING, Pretrained
 from trainer_image.tasks.base import Loss
 
 # Before the name of a part of the loss, among a snapshot's tensors.

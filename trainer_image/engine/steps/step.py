@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from trainer_image.engine.compiling import Compiling
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.position import Position
-from trainer_image.engine.pretrained import NOTHING, Pretrained
-from trainer_image.engine.state import TrainingState
+from trainer_image.engine.steps.compiling import Compiling
+from trainer_image.engine.steps.position import Position
+from trainer_image.engine.steps.pretrained import NOTHING, Pretrained
+from trainer_image.engine.steps.state import TrainingState
 from trainer_image.engine.team import Team, shared_buffers
 from trainer_image.errors import GpuOutOfMemory, TrainerError, TrainingDiverged
 from trainer_image.host import gpu_faults

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer_image.engine.ahead import Ahead
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.position import REFIT, Position
-from trainer_image.engine.row_order import epoch_order
+from trainer_image.engine.steps.ahead import Ahead
+from trainer_image.engine.steps.position import REFIT, Position
+from trainer_image.engine.steps.row_order import epoch_order
 from trainer_image.engine.team import Team
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks import hooks
