@@ -122,7 +122,7 @@ class SimulatedGpu:
         for module in ("torch.nn.utils.clip_grad", "torch.optim.optimizer"):
             grouped = f"{module}._group_tensors_by_device_and_dtype"
             self._left.enter_context(patch(grouped, self._grouped(sys.modules[module])))
-        self._left.enter_context(patch("trainer_image.engine.steps.batches.ThreadPoolExecutor", self._executor()))
+        self._left.enter_context(patch("trainer_image.engine.steps.ahead.ThreadPoolExecutor", self._executor()))
         self._left.enter_context(self._looking())
         return self
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from tests.world.repository import ROOT
 from tests.world.simulated_gpu import GPU, SimulatedGpu, Stream
+from tests.world.task import CONFIG, Own, PointsProblem
 from tests.world.training_data import (
     IMAGES,
     LANGUAGE,
@@ -102,6 +103,19 @@ def test_no_step_of_the_plug_in_example_waits_for_the_gpu(tmp_path: Path, monkey
     inputs = run_inputs(tmp_path, tmp_path / "out", "task: custom\ncustom: {entry_point: a:B}\ntrain: {epochs: 1}\n")
     with SimulatedGpu() as gpu:
         assert fit(inputs, problem).steps > 0
+    assert waits_in_steps(gpu) == []
+
+
+def test_batches_that_threads_augment_and_optimizers_that_take_turns_let_no_step_wait(tmp_path: Path) -> None:
+    problem = PointsProblem(Own(tmp_path / "encoder.safetensors").encoder)
+    problem.optimizers = lambda model, recipe: [  # type: ignore[method-assign,assignment]
+        torch.optim.Muon([model.middle.weight], lr=recipe.learning_rate),
+        torch.optim.SGD([*model.kind.parameters(), *model.size.parameters()], lr=recipe.learning_rate, momentum=0.9),
+    ]
+    inputs = run_inputs(tmp_path, tmp_path / "out", CONFIG, device="cuda")
+    with SimulatedGpu() as gpu:
+        fitted = fit(inputs, problem)
+    assert set(fitted.history[0]["parts"]) == {"kinds", "sizes", "epoch"}
     assert waits_in_steps(gpu) == []
 
 

@@ -272,6 +272,30 @@ def test_out_of_memory_in_another_process_halves_ours_too(tmp_path: Path) -> Non
     assert state.at.step == 1
 
 
+def test_a_parameter_that_no_process_s_rows_reached_is_left_as_it_is_and_one_of_another_s_is_not(
+    tmp_path: Path,
+) -> None:
+    class Reached(OneOfTwo):
+        """elsewhere: the parameter that the other process's rows have reached; neither is out of memory"""
+
+        elsewhere = -1
+
+        def any(self, happened: Sequence[bool]) -> list[bool]:
+            return [has or place == self.elsewhere for place, has in enumerate(happened, start=-1)]
+
+    for elsewhere in (False, True):
+        made, state, half = stepper(tmp_path, team := Reached(adds=1.0))
+        parameters = list(state.model.parameters())
+        before = [parameter.detach().clone() for parameter in parameters]
+        team.elsewhere = len(parameters) - 1 if elsewhere else -2
+        problem: Any = made._problem
+        # Of all parameters the last one plays no part here.
+        problem.loss = lambda model, batch: sum(p.square().sum() for p in list(model.parameters())[:-1])
+        made.step(state, half, 0.5)
+        changed = [not torch.equal(old, new) for old, new in zip(before, parameters, strict=True)]
+        assert changed == [True] * (len(parameters) - 1) + [elsewhere]
+
+
 def test_batch_norm_s_figures_are_those_of_all_rows_and_other_buffers_the_first_process_s() -> None:
     model = nn.Sequential(nn.BatchNorm1d(1))
     model.register_buffer("constant", torch.tensor([0.1]))

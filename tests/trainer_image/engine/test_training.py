@@ -209,7 +209,7 @@ def test_how_many_rows_fit_is_found_before_the_first_step_and_goes_on_with_the_t
 
 
 def test_a_network_that_does_not_fit_at_all_is_out_of_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: object, model: object) -> None:
+    def full(self: object, model: object, pretrained: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(Stepper, "fresh_state", full)

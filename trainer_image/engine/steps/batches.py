@@ -105,14 +105,15 @@ class PhaseRows:
     def _gather(self, key: Key) -> Batch:
         """In any thread, in any order: what is drawn for a batch follows from its key."""
         index = self._index(key)
+        cuda = self._device.type == "cuda"
         if self._augment is not None:
             batch = self._augment(take(self._rows, index), self._generator(key))
-            return batch if self._device.type != "cuda" else {n: t.pin_memory() for n, t in batch.items()}
-        if self._device.type != "cuda":
+            return _pinned(batch) if cuda else batch
+        if not cuda:
             return take(self._rows, index)
         # Only a batch is pinned, never the split: that may be a mapped file, larger than the memory.
         if isinstance(self._rows, Stretches):
-            return {name: tensor.pin_memory() for name, tensor in self._rows.take(index).items()}
+            return _pinned(self._rows.take(index))
         return {
             name: torch.index_select(
                 tensor, 0, index, out=torch.empty((len(index), *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=True)
@@ -158,6 +159,10 @@ def phase_rows(problem: Problem, split: Batch, plan: Plan, at: Position, team: T
         augment=hooks.augment_of(problem),
         threads=threads,
     )
+
+
+def _pinned(batch: Batch) -> Batch:
+    return {n: torch.empty(t.shape, dtype=t.dtype, pin_memory=True).copy_(t) for n, t in batch.items()}
 
 
 def _stretched(start: int, stop: int, size: int) -> tuple[int, int]:

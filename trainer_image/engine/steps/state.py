@@ -101,7 +101,14 @@ class TrainingState:
 
     def stepped(self) -> Optimizers:
         """The like of the optimizers after a step, on the CPU: only they know what they will remember."""
-        model = copy.deepcopy(self.model).cpu()
+        # Of the network only the shapes are needed: nothing here reads the device, or takes its memory.
+        like: dict[int, Any] = {
+            id(tensor): torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in self.model.buffers()
+        }
+        for parameter in self.model.parameters():
+            zeros = torch.zeros(parameter.shape, dtype=parameter.dtype)
+            like[id(parameter)] = nn.Parameter(zeros, requires_grad=parameter.requires_grad)
+        model = copy.deepcopy(self.model, like)
         optimizers = Optimizers(self._make(model))
         for parameter in model.parameters():
             parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
