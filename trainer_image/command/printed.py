@@ -17,14 +17,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from portal_client.progress_text import EpochProgress
 from trainer_image.command import printed_tables
 from trainer_image.command.last_words import RANK
 
 MOST_CHARACTERS = 1000
 MOST_FIGURES = 20
-# What all that was printed may add up to.
-_MOST_STEPS = 10**15
 
 _NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?"
 _OF = r"\s{0,5}(?:/|of|out of)\s{0,5}(\d{1,12})\b"
@@ -66,12 +63,11 @@ _NO_NUMBER = re.compile(rf"({_WORD})\s{{0,5}}[:=]?\s{{1,8}}[-+]?(?:nan|inf)\b", 
 _TOLD = re.compile(rf"\b((?:[A-Za-z][\w@-]{{0,30}} )?[A-Za-z][\w@-]{{0,30}})\s{{1,4}}({_NUMBER})(?![\w/:])")
 _QUOTED = re.compile(rf"""["']([^"']{{1,64}})["']\s{{0,3}}:\s{{0,3}}["']?({_NUMBER})["']?\s{{0,3}}(?=[,}}])""")
 # What is measured: without an epoch or a step in its line a figure is believed by its name alone.
-_MEASURE = re.compile(
+MEASURE = re.compile(
     r"loss|acc(?:uracy)?\b|auc|\bf1|rmse|\bm[as]e\b|mape|\br2\b|perplexity|\bppl|bleu|rouge|\berr(?:or)?\b|precision"
     r"|recall|score|reward|rew_mean|rew_mean|\breturn\b|entropy|\biou|dice|\bmap\b|psnr|ssim|\b[wc]er\b|nll|\bbp[bc]\b|ndcg|elbo",
     re.I,
 )
-_IMPROVES = re.compile(rf"{_MEASURE.pattern}|deviance|valid|train", re.I)
 _POSITIONS = frozenset({"epoch", "epochs", "step", "steps", "global step", "global_step", "iter", "iteration", "batch"})
 # Transformers tells of how many epochs are done as a share, a whole one too.
 _SHARE = re.compile(r"'(?:learning_rate|\w{1,40}_runtime)'")
@@ -81,7 +77,6 @@ _NOISE = re.compile(
     r"|.*(?:time|timestamp|runtime|per_second|/s|/sec|mem|memory)",
     re.I,
 )
-_LOSS = ("loss", "Loss", "train_loss", "train loss", "training loss", "total_loss")
 # What loggers put before a message: a level; the place in the code (loguru); a letter, time and place (absl).
 _BEFORE = re.compile(
     r".{0,80}?\b(?:DEBUG|INFO|WARNING|Info)\b[\]:| -]{0,9}(?:[\w.]{1,80}:[\w<>.]{1,80}:\d{1,6} - )?"
@@ -126,7 +121,7 @@ def read(line: str) -> Reading | None:
     if alone := printed_tables.alone(line):
         if alone[0] == "total_timesteps":  # Stable-Baselines3's
             return Reading(step=int(alone[1]))
-        figures = _kept(dict([alone])) if _MEASURE.search(alone[0]) else {}
+        figures = kept(dict([alone])) if MEASURE.search(alone[0]) else {}
         return Reading(figures=figures) if figures else None
     epoch, epochs, step, steps, rest = _position(line)
     figures = _figures(rest, trusted=epoch is not None or step is not None)
@@ -142,14 +137,14 @@ def read(line: str) -> Reading | None:
 def _record(text: str, line: str) -> Reading | None:
     """An object as JSON or Python write it. line: that it ends"""
     written = dict(_QUOTED.findall(text))
-    figures = _kept({name: float(value) for name, value in written.items()})
+    figures = kept({name: float(value) for name, value in written.items()})
     epoch = written.get("epoch")
     step = next((written[name] for name in ("step", "global_step", "iter", "iteration") if name in written), "")
     if epoch and _SHARE.search(text) and "." not in epoch:
         epoch += ".0"
     if epoch is None and not step and figures and (at := _position(line))[0] is not None:
         return Reading(at[0], at[1], figures=figures)
-    if epoch is None and not step and not any(map(_MEASURE.search, figures)):
+    if epoch is None and not step and not any(map(MEASURE.search, figures)):
         return None
     return Reading(_epoch(epoch or ""), None, int(step) if re.fullmatch(r"\d{1,12}", step) else None, None, figures)
 
@@ -184,7 +179,7 @@ def _position(line: str) -> tuple[int | float | None, int | None, int | None, in
         epoch, epochs = _epoch(found[1]), int(found[2]) if found[2] else None
         line = f"{line[: found.start()].removesuffix('[')}|{line[found.end() :].lstrip(' ])')}"
     found = _STEP.search(line)
-    if found is None and (epoch is not None or _MEASURE.search(line)):
+    if found is None and (epoch is not None or MEASURE.search(line)):
         found = _WITHIN.search(line)
     if found is None and (_BAR.search(line) or " - " in line):
         found = _COUNTS.search(line)
@@ -201,119 +196,17 @@ def _figures(text: str, *, trusted: bool) -> dict[str, float]:
     found: dict[str, str] = {}
     text = _AT.sub("", text)
     for part in re.split(r"[,|\t;•]| - |(?:it/s|s/it|s/step)(?=\s)", text):
-        found |= _NAMED.findall(part) or [pair for pair in _TOLD.findall(part) if _MEASURE.search(pair[0])]
-    if not trusted and not any(_MEASURE.search(name) and "." in value for name, value in found.items()):
+        found |= _NAMED.findall(part) or [pair for pair in _TOLD.findall(part) if MEASURE.search(pair[0])]
+    if not trusted and not any(MEASURE.search(name) and "." in value for name, value in found.items()):
         return {}
-    return _kept({name: float(value) for name, value in found.items()})
+    return kept({name: float(value) for name, value in found.items()})
 
 
-def _kept(found: Mapping[str, float]) -> dict[str, float]:
-    kept = {
+def kept(found: Mapping[str, float]) -> dict[str, float]:
+    """The figures among these numbers: finite ones that are no place and no noise, at most MOST_FIGURES."""
+    found = {
         name: value
         for name, value in found.items()
         if math.isfinite(value) and name.lower() not in _POSITIONS and not _NOISE.fullmatch(name)
     }
-    return dict(list(kept.items())[:MOST_FIGURES])
-
-
-class Course:
-    """How far a program is, by all that it has printed.
-
-    step: counted through: it goes on where an epoch's steps begin anew; the epoch where no steps are told
-    figures: the newest of each name
-    """
-
-    def __init__(self, step: int = 0) -> None:
-        self.step = self._before = step
-        self._last = Reading()
-        self._raw: int | None = None
-        self._raw_epoch: int | None = None
-        self._from_zero = False
-        self._whole: int | None = None
-        self._header: list[str] | None = None
-        self.figures: dict[str, float] = {}
-
-    def read(self, line: str) -> Reading | None:
-        """What the line says of progress, also as the row of a table whose header was printed before."""
-        if header := printed_tables.header(line[:MOST_CHARACTERS]):
-            self._header = header if any(map(_IMPROVES.search, header)) else None
-            return None
-        found = printed_tables.row(self._header, line[:MOST_CHARACTERS]) if self._header else None
-        if found is None or self._header is None:
-            return read(line)
-        numbers, at, of = found
-        step = numbers.pop("#", None)
-        figures = dict(list(_kept(numbers).items())[:MOST_FIGURES])
-        if self._header[0].lower() in printed_tables.EPOCHS:
-            return Reading(at, of, None if step is None else int(step), None, figures)
-        return Reading(None, None, at, of, figures)
-
-    def go_on(self, reading: Reading) -> None:
-        last = self._last
-        if reading.counted_through and last.counted_through and (reading.steps or 0) < (last.steps or 0):
-            return  # a bar beside the bar: of an evaluation
-        self._from_zero |= last.epoch is None and reading.epoch == 0 and isinstance(reading.epoch, int)
-        epoch = last.epoch if reading.epoch is None else reading.epoch
-        if reading.step is not None:
-            whole = None if reading.counted_through or isinstance(epoch, float) else epoch
-            self._count(reading.step, reading.steps, whole)
-        elif self._raw is None and isinstance(reading.epoch, int):
-            self.step = max(self.step, min(self._from_one(reading.epoch, reading.epochs or last.epochs), _MOST_STEPS))
-        elif self._raw is None and reading.figures:
-            self.step += 1
-        if reading.step is not None:
-            at = reading
-        elif isinstance(reading.epoch, float) or reading.epoch in (None, last.epoch):
-            at = last
-        else:  # another epoch begins, or is told of at its end
-            at = Reading() if reading.figures or last.steps is None else Reading(step=0, steps=last.steps)
-        if isinstance(reading.epoch, float) and reading.epoch >= 0.5 and last.step and last.steps:
-            # From the share that is done and the steps of all epochs follows how many epochs there are.
-            self._whole = max(1, round(reading.epoch * last.steps / last.step))
-        epochs = reading.epochs or last.epochs
-        self._last = Reading(epoch, epochs, at.step, at.steps, counted_through=at.counted_through)
-        self.figures |= reading.figures
-
-    def _count(self, step: int, steps: int | None, epoch: int | None) -> None:
-        if epoch is not None and steps and (through := (epoch + self._from_zero - 1) * steps + step) >= self.step:
-            self._before = through - step  # lines may be missing, whole epochs of them
-        elif self._raw is not None and (step < self._raw or (step == self._raw and epoch != self._raw_epoch)):
-            self._before += self._raw
-        elif self._raw is None and step >= self.step:
-            self._before = 0  # it was stopped, and counts on
-        self._raw, self._raw_epoch = step, epoch
-        self.step = min(self._before + step, _MOST_STEPS)
-
-    def __str__(self) -> str:
-        """ "Epoch 2 of 5, step 45 of 100, loss 0.31, val_loss 0.4": the status page's form where it can be."""
-        figures = dict(self.figures)
-        name = next((name for name in _LOSS if name in figures), None)
-        loss = figures.pop(name) if name else None
-        first = sorted(figures.items(), key=lambda figure: _MEASURE.search(figure[0]) is None)
-        more = ", ".join(f"{name} {value:.4g}" for name, value in first[:3])
-        epoch, epochs, at = self._place()
-        if epoch is not None and epochs:
-            step, steps = at or (None, None)
-            return str(EpochProgress(epoch, epochs, step, steps, loss, more))
-        words = [f"Epoch {epoch}"] if epoch is not None else []
-        words += [f"step {at[0]} of {at[1]}"] if at else [f"step {self.step}"] if not words else []
-        words += ([] if loss is None else [f"loss {loss:.3g}"]) + ([more] if more else [])
-        text = ", ".join(words)
-        return text[0].upper() + text[1:]
-
-    def _place(self) -> tuple[int | None, int | None, tuple[int, int] | None]:
-        """(epoch from 1, of how many, step and steps within it)"""
-        now = self._last
-        at = (now.step, now.steps) if now.step is not None and now.steps else None
-        if self._whole and at and now.counted_through:
-            each = max(1, at[1] // self._whole)
-            epoch = min(self._whole, max(0, at[0] - 1) // each + 1)
-            return epoch, self._whole, (at[0] - (epoch - 1) * each, each)
-        if not isinstance(now.epoch, int):
-            return None, None, at
-        epoch = self._from_one(now.epoch, now.epochs)
-        return epoch, max(epoch, now.epochs) if now.epochs else None, at
-
-    def _from_one(self, epoch: int, epochs: int | None) -> int:
-        """A bar that counts the epochs that are done begins at 0 and ends with all of them."""
-        return epoch + (self._from_zero and epoch != epochs)
+    return dict(list(found.items())[:MOST_FIGURES])

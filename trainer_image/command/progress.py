@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer_image.command import printed
+from trainer_image.command.course import Course
 from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
 from trainer_image.host import beneath
@@ -136,7 +137,7 @@ class PrintedProgress:
 
     def __init__(self, progress: ProgressFile) -> None:
         self._progress = progress
-        self._course = printed.Course(progress.step)
+        self._course = Course(progress.step)
         self._kept: tuple[int, dict[str, float]] | None = None
         self._kept_at = 0.0
 

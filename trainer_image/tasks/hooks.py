@@ -167,6 +167,15 @@ def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric
     return _defined(numbers)
 
 
+def no_choice(problem: Problem, figures: Figures) -> str:
+    """A sentence where `score` never gave the figure that weights are chosen by, most often by a slip in its name."""
+    given = ", ".join(f"'{name}'" for name in figures) or "none"
+    return (
+        f"{named(problem.predictor, 'score')} returned no '{problem.selection.name}', by which weights are chosen:"
+        f" those of the last epoch were taken. Its figures are {given}."
+    )
+
+
 def baselines_of(problem: Problem, fit_on: Sequence[str]) -> dict[str, Figures]:
     """`problem.baselines`, as numbers, without NaN. Raises UserCodeFailed."""
     found = problem.baselines(fit_on)

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from portal_client import progress_text
 from tests.trainer_image.command.programs import LEAVE, PYTHON, inputs_for
 from trainer_image import command
-from trainer_image.command.printed import Course, Reading, read
+from trainer_image.command.course import Course
+from trainer_image.command.printed import Reading, read
 from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
 
