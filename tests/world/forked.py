@@ -11,13 +11,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Self
+from unittest import mock
 
 from local_stack.processes import Service
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["dispatcher.cli.main"])
+# multiprocessing has one for all, and that one has the libraries of `tests.world.nodes`.
+_SERVER = forkserver.ForkServer()
+_SERVER.set_forkserver_preload(["dispatcher.cli.main"])
 
 
 class ForkedDispatcher(Service):
@@ -28,7 +32,8 @@ class ForkedDispatcher(Service):
 
     def start(self) -> Self:
         child = _CONTEXT.Process(target=_become, args=(self.argv, self.log, self._env, self._cwd), name=self.name)
-        child.start()
+        with mock.patch.object(forkserver, "connect_to_new_process", _SERVER.connect_to_new_process):
+            child.start()
         self._process = _Child(child)
         return self
 
