@@ -14,6 +14,7 @@ import torch
 from tests.world.training_data import write_csv
 from trainer_image.tasks.base import Problem, TaskSettings
 from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.tabular import linear as linear_models
 from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.predictor import TabularPredictor
 from trainer_image.tasks.tabular.task import TabularProblem
@@ -279,6 +280,24 @@ def test_a_stronger_linear_model_is_chosen_only_where_the_rows_carry_it(tmp_path
         return float(found[1]["strength"])
 
     assert strength(tmp_path / "noise", 10.0) < strength(tmp_path / "clear", 0.05)
+
+
+def test_a_linear_model_of_few_rows_does_not_wait_for_other_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, used, logistic = problem(tmp_path, 2, rows=60), set(), linear_models.logistic
+
+    def counted(*given: Any) -> Any:
+        used.add(torch.get_num_threads())
+        return logistic(*given)
+
+    monkeypatch.setattr(linear_models, "logistic", counted)
+    before = torch.get_num_threads()
+    try:
+        candidate(made, "linear").fit(["train"], replace(allowance(), threads=2), None)
+    finally:
+        torch.set_num_threads(before)
+    assert used == {1}
 
 
 def test_another_name_is_no_candidate_of_a_table(tmp_path: Path) -> None:

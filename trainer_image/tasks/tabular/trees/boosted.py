@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer_image.tasks.base import Json, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
-from trainer_image.tasks.tabular.candidates import Sample, TableCandidate
+from trainer_image.tasks.tabular.candidates import Sample, TableCandidate, threads_for
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.target import Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
@@ -43,8 +43,6 @@ PLANS = (
     (1, False, 0.2),
 )
 ENOUGH_ROUNDS = 600
-# Inputs times rows below which threads wait for each other longer than they work.
-FEW_CELLS = 500_000
 # Rounds by which the pace is measured.
 PACE_ROUNDS = 5
 # More rows carry more rounds.
@@ -249,7 +247,7 @@ class _Fits:
         return None if self._weights is None else self._weights[rows]
 
     def _settings(self, depth: int, rate: float) -> Settings:
-        threads = self._allowance.threads if self._rows.x.size >= FEW_CELLS else 1
+        threads = threads_for(self._rows.x.size, self._allowance)
         return self._boosting.Settings(depth, rate, self._allowance.seed, threads)
 
     def _boost(

@@ -17,7 +17,7 @@ from torch import nn
 
 from trainer_image.tasks.base import Json, Size, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
-from trainer_image.tasks.tabular.candidates import TableCandidate
+from trainer_image.tasks.tabular.candidates import TableCandidate, threads_for
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.target import Target
 from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
@@ -31,8 +31,6 @@ TREES, TRIED_TREES, PORTION = 100, 30, 10
 MOST_DEPTH = 48
 # Values in leaves and nodes together: 32 MB.
 MOST_VALUES = 8_000_000
-# Inputs times rows below which threads wait for each other longer than they work.
-FEW_CELLS = 500_000
 # Of the allowance, what trying settings may take.
 TRYING = 0.5
 
@@ -110,7 +108,7 @@ class _Fits:
 
     def __init__(self, rows: TreeRows, allowance: Allowance, deadline: float) -> None:
         self._rows, self._allowance, self._deadline = rows, allowance, deadline
-        self._threads = allowance.threads if rows.x.size >= FEW_CELLS else 1
+        self._threads = threads_for(rows.x.size, allowance)
         values = (5 + rows.classes) * 2 * len(rows.y) * TREES
         self._least_leaf = -(-values // MOST_VALUES)
 
