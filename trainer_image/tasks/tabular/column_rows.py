@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from trainer_image.data.formats.cells import NULL_WORDS
 from trainer_image.data.formats.numbers import Notation, numbers
 from trainer_image.data.table import Table
-from trainer_image.tasks.tabular import texts
-from trainer_image.tasks.tabular.column_stats import Values
+from trainer_image.tasks.tabular import categories, texts
+from trainer_image.tasks.tabular.column_stats import Values, outcast
 from trainer_image.tasks.tabular.columns import Ints
 from trainer_image.tasks.tabular.findings import Findings
+from trainer_image.tasks.tabular.notation import STRAY_SHARE
 from trainer_image.tasks.tabular.texts import Array
 
 SAMPLE_ROWS = 1_000_000
+# What a value looks like that was measured.
+_MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
 
 
 class ColumnRows:
@@ -73,6 +79,56 @@ class ColumnRows:
         if count == 1:
             return f"1 cell that {what}, in {file}, row {row}: '{cell}'; it is treated as missing"
         return f"{count} cells that {what}, the first in {file}, row {row}: '{cell}'; they are treated as missing"
+
+    def outcast(self, read: Values, known: Mapping[float, str], shown: Callable[[float], str]) -> None:
+        """Warns of a value that seems to stand for none."""
+        if found := outcast(read.sample, known):
+            value, share, low, high = found
+            self.warn(
+                f"holds {known[value]} in {share:.1%} of its training rows, far from all others ({shown(low)} to "
+                f"{shown(high)}): should it say that there is no value, leave these cells empty",
+                "holds a value again and again that lies far from all others; should it say that there is none, leave"
+                " these cells empty",
+            )
+
+    def without_null_words(self, counts: Counter[str]) -> int:
+        """Takes words for "no value" from the counts but for those that are values here, which is said."""
+        words = [word for word in counts if word.lower() in NULL_WORDS]
+        values = [word for word in words if categories.is_value(word, counts)]
+        for word in words:
+            if word not in values:
+                del counts[word]
+        others = [other for other, _ in counts.most_common(len(values) + 2) if other not in values]
+        for word in values:
+            like = " and ".join(f"'{other[:40]}'" for other in others[:2])
+            self.note(
+                f"holds '{word}' in {counts[word]} training cells, which is a value here, like {like}, and not missing;"
+                " where there is no value, leave the cell empty",
+                f"holds '{word}', which is a value there and not missing",
+            )
+        return len(words) - len(values)
+
+    def why_an_id(self, read: Values) -> tuple[str, str]:
+        """What is to be said of a column of different values that are no numbers, and of several such columns."""
+        id_like = "has a different value in nearly every row, like an id"
+        if 2 * read.bad < read.all_filled:
+            return self._mixed(read), "mixes numbers and text"
+        cells = self.sample()[0].drop_null()
+        measures = pc.match_substring_regex(cells, _MEASURE)
+        if len(cells) and pc.mean(pc.cast(measures, pa.float64())).as_py() >= 1 - STRAY_SHARE:
+            return f"{id_like} (should '{str(cells[0]).strip()[:40]}' be a measure, bring it as one number)", id_like
+        return id_like, id_like
+
+    def _mixed(self, read: Values) -> str:
+        file, row = self.table.locate(read.first_bad)
+        cell = str(self.table.cell(self.name, read.first_bad))[:40]
+        share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
+        return f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'"
+
+    def mixture(self, read: Values) -> None:
+        sentence = f"{self._mixed(read)}; read as categories"
+        kind = "mixes numbers and text; read as categories"
+        (self.warn if 2 * read.bad < read.all_filled else self.note)(sentence, kind)
 
     def note(self, what: str, kind: str = "") -> None:
         self.findings.note(self.name, what, kind)

@@ -7,20 +7,17 @@ SAMPLE_ROWS rows and from that many evenly spaced ones beyond, categories up to 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from trainer_image.data.formats.cells import NULL_WORDS
 from trainer_image.data.formats.numbers import PLAIN, Notation
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.tabular import categories, texts
 from trainer_image.tasks.tabular.column_rows import ColumnRows
-from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, STAND_INS, Values, outcast
+from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, STAND_INS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
     CategoryColumn,
@@ -57,12 +54,11 @@ _INDEX_NAME = re.compile(r"(?i:index|level_\d|row\.?_?names?)|X")
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
 # Cells with a leading zero that make digits codes, and numbers that look like dates and do not by chance.
 LEAST_CODES, LEAST_DATES = 2, 10
-# Days that programs write where they know none, and what a value looks like that was measured.
+# Days that programs write where they know none.
 LAST_DAYS = {
     float(np.datetime64(day, "D").astype(np.int64)): day
     for day in ("9999-12-31", "2999-12-31", "2099-12-31", "1900-01-01", "1899-12-30", "1899-12-31", "0001-01-01")
 }
-_MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
 # A name that says a count of seconds is a time.
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 
@@ -198,7 +194,7 @@ class _Column(ColumnRows):
                 self.warn("looks like a row number; list it under data.drop if it is one")
             elif read.high - read.low < ID_SPREAD * read.rows or _ID_NAME.search(self.name):
                 self.warn("has a different whole number in every row, like an id; list it under data.drop if it is one")
-        self._outcast(read, STAND_INS, "{:g}".format)
+        self.outcast(read, STAND_INS, "{:g}".format)
         scaled = self._scaling(read)
         return None if scaled is None else NumberColumn(self.name, *scaled, strays=read.bad > 0, notation=notation)
 
@@ -208,15 +204,6 @@ class _Column(ColumnRows):
         if scaled is None and read.digits <= MOST_DIGITS:
             self.note("is constant and was left out")
         return scaled
-
-    def _outcast(self, read: Values, known: Mapping[float, str], shown: Callable[[float], str]) -> None:
-        """Warns of a value that seems to stand for none."""
-        if found := outcast(read.sample, known):
-            value, share, low, high = found
-            self.warn(
-                f"holds {known[value]} in {share:.1%} of its training rows, far from all others ({shown(low)} to "
-                f"{shown(high)}): should it say that there is no value, leave these cells empty",
-            )
 
     def _date(self, forms: Iterable[str]) -> DateColumn | None:
         reads = {form: Values() for form in forms}
@@ -240,7 +227,7 @@ class _Column(ColumnRows):
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
             self.warn("holds dates that could be month/day or day/month; they were read as month/day/year")
         self.cells_without(read, "date")
-        self._outcast(read, LAST_DAYS, lambda day: str(np.datetime64(int(day), "D")))
+        self.outcast(read, LAST_DAYS, lambda day: str(np.datetime64(int(day), "D")))
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
 
     def _unread_dates(self, read: Values) -> str:
@@ -263,19 +250,20 @@ class _Column(ColumnRows):
     def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | TextColumn | None:
         parts = self.cells(written=True)
         counts, distinct = categories.counted(cells.take(pa.array(chosen)) for _, cells, chosen in parts)
-        distinct -= self._without_null_words(counts)
+        distinct -= self.without_null_words(counts)
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
             cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
             if texts.words_in(cells) >= least and (text := self._text(cells, labels)):
                 return text
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
-            self.warn(f"{unclear or self._why_an_id(read)}; left out")
+            why, kind = (unclear, unclear) if unclear else self.why_an_id(read)
+            self.warn(f"{why}; left out", f"{kind}; left out")
             return None
         if unclear:
             self.warn(f"{unclear}; read as categories")
         elif declared is None and read.bad + read.marked < read.all_filled:
-            self._mixture(read)
+            self.mixture(read)
         folded = categories.folded(counts)
         if folded is not None:
             counts = folded
@@ -289,33 +277,6 @@ class _Column(ColumnRows):
                 "has many categories; rare ones are treated as one",
             )
         return CategoryColumn(self.name, kept, folded=folded is not None)
-
-    def _why_an_id(self, read: Values) -> str:
-        """What is to be said of a column of different values that are no numbers."""
-        id_like = "has a different value in nearly every row, like an id"
-        if 2 * read.bad < read.all_filled:
-            return self._mixed(read)
-        cells = self.sample()[0].drop_null()
-        measures = pc.match_substring_regex(cells, _MEASURE)
-        if len(cells) and pc.mean(pc.cast(measures, pa.float64())).as_py() >= 1 - STRAY_SHARE:
-            return f"{id_like} (should '{str(cells[0]).strip()[:40]}' be a measure, bring it as one number)"
-        return id_like
-
-    def _without_null_words(self, counts: Counter[str]) -> int:
-        """Takes words for "no value" from the counts but for those that are values here, which is said."""
-        words = [word for word in counts if word.lower() in NULL_WORDS]
-        values = [word for word in words if categories.is_value(word, counts)]
-        for word in words:
-            if word not in values:
-                del counts[word]
-        others = [other for other, _ in counts.most_common(len(values) + 2) if other not in values]
-        for word in values:
-            like = " and ".join(f"'{other[:40]}'" for other in others[:2])
-            self.note(
-                f"holds '{word}' in {counts[word]} training cells, which is a value here, like {like}, and not missing;"
-                " where there is no value, leave the cell empty",
-            )
-        return len(words) - len(values)
 
     def _text(self, cells: pa.Array, labels: Array) -> TextColumn | None:
         text = texts.chosen(self.name, cells, labels, self.room)
@@ -331,17 +292,6 @@ class _Column(ColumnRows):
         if text is None:
             self.note("holds no words that are frequent enough to learn from and was left out")
         return text
-
-    def _mixed(self, read: Values) -> str:
-        file, row = self.table.locate(read.first_bad)
-        cell = str(self.table.cell(self.name, read.first_bad))[:40]
-        share = f"{read.all_filled - read.bad - read.marked} of its {read.all_filled} values are numbers"
-        return f"mixes numbers and text: {share}, {file}, row {row} holds '{cell}'"
-
-    def _mixture(self, read: Values) -> None:
-        sentence = f"{self._mixed(read)}; read as categories"
-        kind = "mixes numbers and text; read as categories"
-        (self.warn if 2 * read.bad < read.all_filled else self.note)(sentence, kind)
 
 
 def _is_index(name: str, read: Values) -> bool:
