@@ -21,7 +21,8 @@ ERROR_BYTES = 256 * 1024
 MOST_LINES, LINE_CHARACTERS = 3, 190
 # Where torchrun begins to tell in many lines that a process of it has failed: why stands before.
 _TORCHRUN_TELLS = re.compile(r"torch/distributed/elastic/multiprocessing/api\.py.*failed \(exitcode")
-RANK = re.compile(r"\[(?:rank|default)(\d{1,6})\]:\s?")
+# torchrun's, and those of mpirun --tag-output and horovodrun: "[1,3]<stderr>:".
+RANK = re.compile(r"\[(?:(?:rank|default)(?=\d{1,6}\]:)|\d{1,6},(?=\d{1,6}\]<))(\d{1,6})\](?:<std(?:out|err)>)?:\s?")
 # Traces of calls, and what a runtime or `make` adds: of no interest after what went wrong.
 _TRACE = re.compile(
     r"\s+at \S|\s+\.{3} \d{1,9} more|\s*$|\s*[~^]+$|goroutine \d|\t|\s+\[\d{1,9}\] |Stacktrace:|note: run with"

@@ -25,9 +25,16 @@ MOST_FIGURES = 20
 
 _NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?"
 _OF = r"\s{0,5}(?:/|of|out of)\s{0,5}(\d{1,12})\b"
-_GAP = r"[\s:=#\[(]{0,12}"
+_GAP = r"[\s:=#\[(_]{0,12}"
 # "Train: 3 [ 50/1251" is timm's.
-_EPOCH = re.compile(rf"(?:\bep(?:och)?{_GAP}|^train: (?=\d{{1,6}} \[))(\d{{1,9}}(?:\.\d{{1,9}})?)\b(?:{_OF})?", re.I)
+_EPOCH = re.compile(
+    rf"(?:\bep(?:ochs(?=\s{{0,3}}\d{{1,9}}\s{{0,3}}/)|och|\.)?{_GAP}|^train: (?=\d{{1,6}} \[))"
+    rf"(\d{{1,9}}(?:\.\d{{1,9}})?)\b(?:{_OF})?",
+    re.I,
+)
+# What scripts put before their lines themselves, and Ray.
+_OWN_RANK = re.compile(r"[\[(]?(?:rank|gpu|worker|process)[ :=-]?(\d{1,6})[\])]?:?\s", re.I)
+_RAY = re.compile(r"\(\w{1,80} pid=\d{1,9}[^)]{0,80}\)\s")
 # "Best loss at epoch 3" says nothing of where the training is.
 _BACK = re.compile(r"\bbest\b", re.I)
 # What stands before the place it belongs to: "Loss after iteration 100: 0.3", once the place is a bar.
@@ -74,6 +81,7 @@ _SHARE = re.compile(r"'(?:learning_rate|\w{1,40}_runtime)'")
 # Times, sizes and counts that stand beside figures.
 _NOISE = re.compile(
     r".*v_num|eta|elapsed|remaining|total_flos|data|total|best|size|max_epochs|cuda|rank|seed|pid|line|dur|initscore|pavg"
+    r"|batch[ _]?size|t"
     r"|.*(?:time|timestamp|runtime|per_second|/s|/sec|mem|memory)",
     re.I,
 )
@@ -103,7 +111,9 @@ class Reading:
 def read(line: str) -> Reading | None:
     """What a line says of progress, None for every other line, and for those of any process but rank 0."""
     line = line[:MOST_CHARACTERS].strip()
-    if rank := RANK.match(line):
+    if ray := _RAY.match(line):
+        line = line[ray.end() :]
+    if rank := RANK.match(line) or _OWN_RANK.match(line):
         if int(rank[1]):
             return None
         line = line[rank.end() :]
