@@ -214,6 +214,54 @@ def test_what_a_hook_returns_that_it_must_not_is_one_sentence_that_names_it(
     assert told in failed.value.sentence
 
 
+MADE: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {
+    "SGD": lambda of: torch.optim.SGD(of, lr=0.1),
+    "momentum": lambda of: torch.optim.SGD(of, lr=0.1, momentum=0.9),
+    "AdamW": lambda of: torch.optim.AdamW(of, lr=0.1, amsgrad=True, fused=True),
+    "a rate that is a tensor": lambda of: torch.optim.AdamW(of, lr=torch.tensor(0.1)),
+    "NAdam": lambda of: torch.optim.NAdam(of, lr=0.1),
+    "Adafactor": lambda of: torch.optim.Adafactor(of, lr=0.1),
+    "Muon": lambda of: torch.optim.Muon(of, lr=0.1),
+    "one's own": lambda of: world.Drifting(iter(of)),
+}
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_any_optimizer_goes_on_from_what_was_kept_of_it(
+    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    generator = torch.Generator().manual_seed(1)
+    gradients = [torch.randn(4, 3, generator=generator) for _ in range(6)]
+
+    def begun() -> tuple[torch.nn.Parameter, Optimizers]:
+        # Of two parameters the second one is never reached.
+        first, second = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(2))
+        return first, Optimizers([make([first]), make([second])])
+
+    def go_on(parameter: torch.nn.Parameter, optimizers: Optimizers, steps: slice) -> None:
+        for step, gradient in list(enumerate(gradients))[steps]:
+            parameter.grad = gradient.clone()
+            optimizers.step(1 / (1 + step))
+
+    whole, of_whole = begun()
+    go_on(whole, of_whole, slice(6))
+    stopped, of_stopped = begun()
+    go_on(stopped, of_stopped, slice(3))
+    tensors, plain = of_stopped.kept()
+    tensors, plain = {name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(plain))
+    resumed, of_resumed = begun()
+    stepped, of_stepped = begun()
+    go_on(stepped, of_stepped, slice(1))
+    assert of_resumed.fits(tensors, plain, of_stepped)
+    assert not of_resumed.fits({**tensors, "0/else": torch.zeros(1)}, plain, of_stepped)
+    assert not of_resumed.fits(tensors, {**plain, "group 0/else": 1}, of_stepped)
+    with torch.no_grad():
+        resumed.copy_(stopped)
+    of_resumed.load(tensors, plain)
+    go_on(resumed, of_resumed, slice(3, 6))
+    assert torch.equal(whole, resumed)
+
+
 def test_what_an_optimizer_remembers_that_no_file_can_hold_is_one_sentence() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     kept = Optimizers([optimizer])

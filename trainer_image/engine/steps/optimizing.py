@@ -25,7 +25,9 @@ class Optimizers:
         self._made = list(made)
         groups = [group for each in made for group in each.param_groups]
         # One that knows no learning rate, or finds it by itself, goes without a schedule.
-        self._peaks = [rate if isinstance(rate := group.get("lr"), float | int) else None for group in groups]
+        self._peaks = [
+            float(rate) if isinstance(rate := group.get("lr"), float | int | Tensor) else None for group in groups
+        ]
         self._settings = [
             copy.deepcopy({name: value for name, value in group.items() if name not in ("params", "lr")})
             for group in groups
@@ -35,7 +37,9 @@ class Optimizers:
         """On the gradients that are there. factor: of every learning rate's peak"""
         groups = [group for each in self._made for group in each.param_groups]
         for group, peak in zip(groups, self._peaks, strict=True):
-            if peak is not None:
+            if peak is not None and isinstance(group["lr"], Tensor):
+                group["lr"].fill_(peak * factor)
+            elif peak is not None:
                 group["lr"] = peak * factor
         for each in self._made:
             each.step()
