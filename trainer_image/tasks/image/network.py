@@ -68,7 +68,6 @@ class Block(nn.Module):
         self.first_norm = nn.BatchNorm2d(outputs)
         self.second = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.second_norm = nn.BatchNorm2d(outputs)
-        nn.init.zeros_(self.second_norm.weight)  # a block begins as the identity
         self.around = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
 
     def forward(self, x: Tensor) -> Tensor:

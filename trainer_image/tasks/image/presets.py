@@ -1,6 +1,6 @@
 """How large images are made, how large their network is and how it is trained: by image size and count alone.
 
-Written down before any gate was scored, and never by data set. AdamW with a cosine, label smoothing 0.05 and averaged
+Written down before any gate was scored, and never by data set. AdamW with a cosine, label smoothing and averaged
 weights are the common recipe for small residual networks trained from scratch; epochs are chosen so that a small set is
 seen some 60 to 100 thousand times.
 """
@@ -26,6 +26,11 @@ ONE_THREAD_VALUES = 500_000
 # Of them, so many at a time at most: for its gradients a step takes 33 times as much as these (measured, of 4 bytes
 # each: 9.5 MiB for a row of 96 x 96, 39 of 160 x 160 with preset "best"), 1.2 GiB in all.
 MOST_VALUES = 10_000_000
+
+# The learning rate of batches of 32. In few steps a lower one comes further: in 7 epochs of 1,500 textures the small
+# network came to a log loss of 1.77 (accuracy 0.359), with 4e-3 to 2.03 (0.215), and where blocks began as the identity
+# to 2.16 and 2.11; of 2,000 drawn digits to 0.075 (0.978), with 4e-3 and such blocks to 0.114 (0.968).
+RATE = 1.6e-3
 
 
 def input_size(preset: str, headers: Sequence[Header]) -> tuple[int, int, int]:
@@ -95,7 +100,7 @@ def _network(
     recipe = Recipe(
         epochs=epochs,
         batch_size=batch,
-        learning_rate=4e-3,
+        learning_rate=round(RATE * math.sqrt(batch / 32), 5),
         weight_decay=5e-2,
         warmup=0.1,
         patience=max(10, most // 3),
