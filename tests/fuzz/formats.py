@@ -434,7 +434,7 @@ def model(task: str) -> Model:
                 (CategoryColumn("c", ("word0", "word1")), CategoryColumn("e", tuple(f"k{n}" for n in range(12)))),
             )
             target: Any = ClassTarget("y", ("no", "yes")) if task == "tabular" else ValueTarget("a", 50.0, 30.0)
-            sizes: Any = TabularSizes(members=2, width=8, depth=2, dropout=0.1)
+            sizes: Any = TabularSizes(members=2, width=8, depth=2, dropout=0.1, waves=2)
             predictor = TabularPredictor(columns, target, sizes)
             description = {"preprocessing": asdict(columns), "target": target.to_json()}
         case "image_classification":

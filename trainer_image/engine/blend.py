@@ -53,7 +53,35 @@ def choose(predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, m
             return {judge.best(torch.arange(rows)): 1.0}
         for name, weight in ensemble.items():
             mean[name] += weight / samples
-    kept = {name: weight for name, weight in mean.items() if weight >= LEAST_WEIGHT}
+    return _kept(mean)
+
+
+def with_more_rows(
+    predictor: Predictor,
+    outputs: Mapping[str, Outputs],
+    split: Batch,
+    unseen: Mapping[str, Outputs],
+    rows: Batch,
+    metric: Metric,
+) -> Weights:
+    """As `choose`, where more rows than those of the split can tell some models apart.
+
+    unseen: their outputs for all `rows`; the models beside them are compared with the blend of these on the split
+    """
+    inner = choose(predictor, unseen, rows, metric)
+    others = {name: each for name, each in outputs.items() if name not in unseen}
+    if not others:
+        return inner
+    parts = [outputs[name] for name in inner]
+    mixed = predictor.blend(parts, list(inner.values())) if len(parts) > 1 else parts[0]
+    outer = choose(predictor, {"": mixed, **others}, split, metric)
+    both = outer | {name: weight * outer.get("", 0.0) for name, weight in inner.items()}
+    return _kept({name: both[name] for name in outputs if name in both})
+
+
+def _kept(weights: Weights) -> Weights:
+    """Without those that are not worth evaluating, adding up to 1."""
+    kept = {name: weight for name, weight in weights.items() if weight >= LEAST_WEIGHT}
     total = sum(kept.values())
     return {name: round(weight / total, 4) for name, weight in kept.items()}
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from trainer_image import raised
 from trainer_image.contract import Progress, RunInputs
-from trainer_image.engine import blend
+from trainer_image.engine import blend, folds
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 from trainer_image.engine.plan import Plan
@@ -28,7 +29,7 @@ from trainer_image.engine.steps.state import finite
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
-from trainer_image.tasks.base import Json, Outputs, Problem, restored, rows_in, scored
+from trainer_image.tasks.base import Json, Outputs, Problem, joined, restored, rows_in, scored
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tensors import each
@@ -88,7 +89,8 @@ class Contest:
         until = time.monotonic() + max(0.0, budget.candidates - self.seconds(at))
         for number, candidate in enumerate(left):
             # The cheap ones come first, and leave what they do not need to those after them.
-            seconds = max(0.0, until - time.monotonic()) / (len(left) - number)
+            share = candidate.share / sum(each.share for each in left[number:])
+            seconds = max(0.0, until - time.monotonic()) * share
             entry = Entry(candidate.name)
             if self._fit(candidate, entry, ("train",), seconds, None):
                 self._judge(entry)
@@ -110,7 +112,14 @@ class Contest:
         if network is not None:
             outputs[NETWORK] = self.ask(NETWORK, network) if self.best is None else self.best
             self.best = None
-        at.weights = blend.choose(predictor, outputs, split, problem.selection)
+        unseen = self._unseen(at)
+        if self._inputs.stop.is_set():
+            self._terminate()
+        if unseen:
+            rows = joined(problem.splits["train"], split)
+            at.weights = blend.with_more_rows(predictor, outputs, split, unseen, rows, problem.selection)
+        else:
+            at.weights = blend.choose(predictor, outputs, split, problem.selection)
         parts = [outputs[name] for name in at.weights]
         mixed = predictor.blend(parts, list(at.weights.values())) if len(parts) > 1 else parts[0]
         # Lists, as a checkpoint has them.
@@ -159,6 +168,15 @@ class Contest:
     def again(at: Position) -> float:
         """What those that left a model would take, fitted once more to as many rows."""
         return float(sum(entry["again"] for entry in at.candidates if entry["chosen"] is not None))
+
+    def folding(self, at: Position) -> float:
+        """What comparing the candidates by more rows than those of the validation split takes."""
+        return folds.seconds(self.candidates, at, self._plan.time_budget)
+
+    def _unseen(self, at: Position) -> dict[str, Outputs]:
+        allowance = self._allowance(folds.PATIENCE * self.folding(at))
+        with self._apart(allowance.threads):
+            return folds.unseen(self.candidates, at, self._problem.predictor, allowance)
 
     # In checkpoints.
 
@@ -235,14 +253,10 @@ class Contest:
         there are others."""
         name, began = candidate.name, time.monotonic()
         self._inputs.progress(Progress(f"Fitting a candidate: {name}", 0))
-        allowance = Allowance(seconds, usable_cpus(), self._plan.seed, self._inputs.stop, self._watchdog.beat)
+        allowance = self._allowance(seconds)
         candidate.note, candidate.again, fitted = "", None, None
-        threads = torch.get_num_threads()
         try:
-            # The network's training draws the same numbers whether or not there are candidates.
-            with self._watchdog, torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self._plan.seed)
-                torch.set_num_threads(allowance.threads)
+            with self._apart(allowance.threads):
                 fitted = candidate.fit(fit_on, allowance, chosen)
         except TrainerError:
             raise
@@ -251,7 +265,6 @@ class Contest:
             package = (self._inputs.config.custom.entry_point or "").partition(".")[0].partition(":")[0]
             candidate.note = f"It failed ({raised.sentence(raised.of(error), raised.last_in_package(package))})."
         finally:
-            torch.set_num_threads(threads)
             took = time.monotonic() - began
             entry.seconds = round(entry.seconds + took, 3)
             entry.again = round(took if candidate.again is None else min(took, candidate.again), 3)
@@ -263,6 +276,21 @@ class Contest:
         module, entry.chosen = fitted
         self._keep(name, module)
         return True
+
+    def _allowance(self, seconds: float) -> Allowance:
+        return Allowance(seconds, usable_cpus(), self._plan.seed, self._inputs.stop, self._watchdog.beat)
+
+    @contextmanager
+    def _apart(self, threads: int) -> Iterator[None]:
+        """The network's training draws the same numbers whether or not there are candidates."""
+        before = torch.get_num_threads()
+        try:
+            with self._watchdog, torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self._plan.seed)
+                torch.set_num_threads(threads)
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def _keep(self, name: str, module: nn.Module) -> None:
         self._modules[name] = module.eval().requires_grad_(requires_grad=False)

@@ -42,7 +42,8 @@ class Course:
             self._ends = self.budget.total
         else:
             self.budget = replace(self.budget, testing=self._contest.testing())
-            self._ends = self.budget.search_ends(self._contest.seconds(at), self._contest.again(at))
+            later = self._contest.again(at) + self._contest.folding(at) / self.budget.growth
+            self._ends = self.budget.search_ends(self._contest.seconds(at), later)
         self._pace.until(self._ends)
 
     def begin(self, at: Position, per_epoch: int) -> None:

@@ -14,9 +14,13 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import nn
+
+if TYPE_CHECKING:
+    from trainer_image.tasks.base import Predictor
+    from trainer_image.tasks.tensors import Outputs
 
 
 @dataclass(frozen=True)
@@ -42,14 +46,18 @@ class Candidate(ABC):
     """A model that competes with the network. Belongs to one problem, whose splits it reads and never changes.
 
     name: as the report and `model.candidates` say it, e.g. "boosted trees"; "network" is taken
+    share: of the time that is left, its part beside those of the candidates after it
     note: why it sits out, one sentence, or what else is worth knowing of the fit; "" where there is nothing to say
     again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all.
            0 before any fit: none ever takes time
+    folds: fits that `unseen` makes, where validation rows are too few to tell models apart; 0: it makes none
     """
 
     name: ClassVar[str]
+    share: ClassVar[float] = 1.0
     note: str = ""
     again: float | None = None
+    folds: int = 0
 
     @abstractmethod
     def fit(
@@ -63,3 +71,8 @@ class Candidate(ABC):
 
         The same data, seed, `chosen` and number of threads give the same module.
         """
+
+    def unseen(self, predictor: Predictor, allowance: Allowance, chosen: dict[str, Any]) -> Outputs | None:
+        """Of a candidate with `folds`: what is predicted for each row of training and validation split, in this order,
+        by a fit with `chosen` that has not seen it, nor a copy of it. None: a fit has returned None."""
+        return None

@@ -66,3 +66,21 @@ def test_a_figure_without_a_meaning_for_these_rows_decides_nothing() -> None:
     outputs, split = drawn(20, {"a": 0.3, "b": 0.1})
     constant = {"target": torch.zeros_like(split["target"])}
     assert blend.choose(Values(), outputs, constant, Metric("r2")) == {"a": 1.0}
+
+
+def test_what_few_validation_rows_mistake_more_rows_put_right_and_the_network_is_compared_on_those_few() -> None:
+    known, rows = drawn(600, {"good": 0.3, "bad": 1.5})
+    few, split = {name: each[:20] for name, each in known.items()}, {"target": rows["target"][:20]}
+    few |= {"good": few["good"] + 3.0, "network": split["target"] + 10.0}
+    assert blend.choose(Values(), few, split, RMSE)["bad"] > 0.5
+    assert blend.with_more_rows(Values(), few, split, known, rows, RMSE) == {"good": 1.0}
+    few |= {"network": split["target"].clone()}
+    assert blend.with_more_rows(Values(), few, split, known, rows, RMSE) == {"network": 1.0}
+
+
+def test_weights_of_both_comparisons_add_up_to_one() -> None:
+    outputs, rows = drawn(300, {"a": 0.5, "b": 0.5, "network": 0.5}, noise=0.5)
+    known = {name: outputs[name] for name in ("a", "b")}
+    weights = blend.with_more_rows(Values(), outputs, rows, known, rows, RMSE)
+    assert list(weights) == ["a", "b", "network"]
+    assert sum(weights.values()) == pytest.approx(1, abs=1e-3)

@@ -112,7 +112,7 @@ def test_the_size_in_the_newest_checkpoint_is_kept_and_nothing_is_measured(monke
 
 
 def test_measuring_steps_takes_no_random_number_from_the_training(tmp_path: Path) -> None:
-    problem = TabularProblem(class_table(tmp_path), TaskSettings(target="y"))
+    problem = TabularProblem(class_table(tmp_path), TaskSettings(target="y", preset="fast"))
     plan = Plan(RECIPE, seed=0, time_budget=100.0, device=torch.device("cpu"))
     assert sizing.choose(problem, lambda recipe: plan, None, 1) == ("", [])
     torch.manual_seed(3)

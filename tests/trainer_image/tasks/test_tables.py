@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from threading import Event
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,9 @@ from trainer_image.data.table import read_table
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
-from trainer_image.tasks.base import Problem, TaskSettings, rows_in
+from trainer_image.tasks.base import Problem, TaskSettings, joined, rows_in
+from trainer_image.tasks.candidates import Allowance
+from trainer_image.tasks.tabular.presets import networks
 from trainer_image.tasks.tabular.task import Tabular
 
 
@@ -196,3 +200,38 @@ def test_a_figure_of_the_other_kind_is_a_configuration_error(tmp_path: Path) -> 
     class_table(tmp_path)
     with pytest.raises(ConfigInvalid, match=r"train\.metric: 'rmse' is no figure of this task"):
         validate_dataset(run_inputs(tmp_path, tmp_path / "out", TABULAR.replace("epochs: 3", "metric: rmse")))
+
+
+def test_what_a_candidate_says_of_rows_for_the_choice_knows_neither_them_nor_their_copies(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(60, 40))
+    header = [*(f"x{n}" for n in range(39)), "y"]
+    write_csv(tmp_path / "train.csv", header, np.concatenate([rows, rows, rows]).round(6).tolist())
+    problem = prepare(tmp_path)
+    linear, *_ = problem.candidates()
+    allowance = Allowance(60.0, 1, 0, Event(), lambda: None)
+    fitted = linear.fit(("train", "validation"), allowance, {})
+    assert fitted is not None
+    every = joined(problem.splits["train"], problem.splits["validation"])
+    seen = problem.predictor.score(problem.predictor.outputs(fitted[0], every), every)
+    found = linear.unseen(problem.predictor, allowance, {})
+    assert linear.folds
+    assert found is not None
+    assert seen["r2"] > 0.2
+    assert problem.predictor.score(found, every)["r2"] < 0
+
+
+def test_rows_that_belong_together_are_not_divided_for_the_choice(tmp_path: Path) -> None:
+    data = value_table(tmp_path / "data")
+    grouped = Tabular().prepare(data, TaskSettings(target="y", group="a"))
+    assert [each.folds for each in prepare(data).candidates()] == [4, 4, 4]
+    assert not any(each.folds for each in grouped.candidates())
+
+
+def test_a_network_sees_waves_of_few_numbers_and_is_larger_only_where_steps_are_measured() -> None:
+    sizes = [(each.size.name, each.sizes.waves > 0) for each in networks("auto", 1_000, 8)]
+    assert sizes == [("small", True), ("medium", True)]
+    assert [each.sizes.waves for each in networks("auto", 1_000, 40)] == [0]
+    assert len(networks("auto", 10_000, 40)) == 3
+    assert len(networks("fast", 1_000, 8)) == len(networks("best", 1_000, 8)) == 1
+    assert networks("auto", 100, 8)[0].size.recipe.epochs > networks("auto", 5_000, 8)[0].size.recipe.epochs

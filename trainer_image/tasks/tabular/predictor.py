@@ -46,7 +46,8 @@ class TabularPredictor(Predictor):
 
     def build_model(self) -> nn.Module:
         columns = self.preprocessing
-        return TabularNetwork(columns.dense_width, columns.cardinalities, self.target.outputs, self.sizes)
+        numbers = sum(column.width for column in columns.measured)
+        return TabularNetwork(columns.dense_width, numbers, columns.cardinalities, self.target.outputs, self.sizes)
 
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         if name == Linear.name:

@@ -24,6 +24,7 @@ from trainer_image.tasks.base import (
     Figures,
     ForAnother,
     Json,
+    NetworkSize,
     Predictor,
     Problem,
     Task,
@@ -44,7 +45,7 @@ from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.given import Given
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
 from trainer_image.tasks.tabular.predictor import TabularPredictor
-from trainer_image.tasks.tabular.presets import preset
+from trainer_image.tasks.tabular.presets import networks
 from trainer_image.tasks.tabular.target import (
     Array,
     ClassTarget,
@@ -92,14 +93,18 @@ class TabularProblem(Problem):
             compare_columns(table.name, others, train.name, preprocessing.columns)
         target = given.target.fitted(labels) if isinstance(given.target, ValueTarget) else given.target
         self.notes = [*given.notes, *fitted_notes]
-        sizes, self.recipe = preset(settings.preset, len(labels))
-        self.predictor = TabularPredictor(preprocessing, target, sizes, settings.weight)
+        numbers = sum(column.width for column in preprocessing.measured)
+        self._networks = networks(settings.preset, len(labels), numbers)
+        self.recipe = self._networks[0].size.recipe
+        self.predictor = TabularPredictor(preprocessing, target, self._networks[0].sizes, settings.weight)
         self.weighed_by = settings.weight
         self.splits = self._tensors(given)
         # The tables themselves are not kept: they may be as large as memory.
         self._test_rows, self._test_again = given.rows["test"], given.test_again
         self.hashes, self.left_out = given.division.hashes, given.division.left_out
         self.test_groups = given.test_groups
+        # Rows that belong together, or that somebody has held out on purpose, are not to be mixed.
+        self._folds = not (settings.group or settings.split or "validation" in given.division.brought)
         self._judge(labels)
         self.notes += settings.scratch.notes("The table does")
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
@@ -153,9 +158,19 @@ class TabularProblem(Problem):
             model.skip.weight[:, : x.shape[1]] = torch.from_numpy(weight)
             model.skip.bias.copy_(torch.from_numpy(bias))
 
+    def sizes(self) -> Sequence[NetworkSize]:
+        return [network.size for network in self._networks] if len(self._networks) > 1 else []
+
+    def resize(self, name: str) -> None:
+        [network] = [network for network in self._networks if network.size.name == name]
+        self.recipe = network.size.recipe
+        old = self.predictor
+        self.predictor = TabularPredictor(old.preprocessing, old.target, network.sizes, self.weighed_by)
+
     def candidates(self) -> Sequence[Candidate]:
         parts = self.splits, self.predictor.preprocessing, self.predictor.target
-        return Linear(*parts), RandomForest(*parts), BoostedTrees(*parts)
+        folds = self._folds
+        return Linear(*parts, folds=folds), RandomForest(*parts, folds=folds), BoostedTrees(*parts, folds=folds)
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, TabularNetwork)
