@@ -22,7 +22,7 @@ from trainer_image.command import arguments, ends, last_words, nodes, output
 from trainer_image.command.checkpoints import CheckpointFolder
 from trainer_image.command.elsewhere import Elsewhere, is_empty, unnamed
 from trainer_image.command.process import Program, environment
-from trainer_image.command.progress import PrintedProgress, ProgressFile
+from trainer_image.command.progress import READ_AT_THE_END, PrintedProgress, ProgressFile
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
 from trainer_image.errors import Terminated, UserCodeFailed
@@ -162,7 +162,7 @@ class _Run:
                 overdue, latest = True, time.monotonic() + inputs.grace_seconds / 2
         program.close()
         progress.drain()
-        self._printed.take(program.news())
+        self._printed.take(program.news(), READ_AT_THE_END)
         # A pod that dies while it uploads the model goes on from here. A program that was killed may have been writing.
         if code == 0 or code > 127:
             checkpoints.save_now(progress.step, within=None)
@@ -190,7 +190,7 @@ class _Run:
             how = f"the program did not end within {grace / 2:g} s and was killed; its last stored checkpoint stays"
         else:
             progress.drain()
-            self._printed.take(program.news())
+            self._printed.take(program.news(), READ_AT_THE_END)
             # Most scripts do not listen for SIGTERM: it ends them wherever they are.
             listened = code >= 0 or (code == -signal.SIGTERM and whole)
             stored = listened and self._checkpoints.save_now(progress.step, within=end - time.monotonic())

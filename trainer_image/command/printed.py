@@ -72,7 +72,7 @@ _QUOTED = re.compile(rf"""["']([^"']{{1,64}})["']\s{{0,3}}:\s{{0,3}}["']?({_NUMB
 # What is measured: without an epoch or a step in its line a figure is believed by its name alone.
 MEASURE = re.compile(
     r"loss|acc(?:uracy)?\b|auc|\bf1|rmse|\bm[as]e\b|mape|\br2\b|perplexity|\bppl|bleu|rouge|\berr(?:or)?\b|precision"
-    r"|recall|score|reward|rew_mean|rew_mean|\breturn\b|entropy|\biou|dice|\bmap\b|psnr|ssim|\b[wc]er\b|nll|\bbp[bc]\b|ndcg|elbo",
+    r"|recall|score|reward|rew_mean|\breturn\b|entropy|\biou|dice|\bmap\b|psnr|ssim|\b[wc]er\b|nll|\bbp[bc]\b|ndcg|elbo",
     re.I,
 )
 _POSITIONS = frozenset({"epoch", "epochs", "step", "steps", "global step", "global_step", "iter", "iteration", "batch"})

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from trainer_image.errors import UserCodeKilled
 from trainer_image.host import child_environment, hidden, keeper
@@ -125,9 +125,10 @@ class Program:
         """The last KEPT_LINES that it printed."""
         return list(self._lines)
 
-    def news(self) -> list[tuple[str, bool]]:
-        """What it has printed since this was asked before, at most the last NEWS lines: (line, it was written over)."""
-        return [self._news.popleft() for _ in range(len(self._news))]
+    def news(self) -> Iterator[tuple[str, bool]]:
+        """What it has printed, at most the last NEWS lines: (line, it was written over), each given once."""
+        while self._news:
+            yield self._news.popleft()
 
     def left_out(self) -> str:
         """A sentence about what is not in the log; empty where all is."""

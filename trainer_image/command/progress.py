@@ -31,8 +31,9 @@ MESSAGE_CHARACTERS = 300
 FIGURES = 50
 # A program that writes a line for each of millions of steps fills neither the disk nor the model's container.
 HISTORY_BYTES = 64 * 1024 * 1024
-# What is printed is read for so many seconds at a time: a line may be made to be slow to read.
-READ_SECONDS = 0.05
+# What is printed is read for so many seconds at a time: a line may be made to be slow to read. When the program has
+# ended there is no other time.
+READ_SECONDS, READ_AT_THE_END = 0.05, 2.0
 # Of a bar that writes over itself the figures are kept so often, and at its end.
 BAR_SECONDS = 1.0
 
@@ -145,17 +146,19 @@ class PrintedProgress:
         """The newest of each name that was printed."""
         return {plain_line(name)[:64]: value for name, value in list(self._course.figures.items())[:FIGURES]}
 
-    def take(self, lines: Iterable[tuple[str, bool]]) -> None:
-        """lines: what is new, and whether it was written over"""
-        latest, told = time.monotonic() + READ_SECONDS, False
+    def take(self, lines: Iterable[tuple[str, bool]], within: float = READ_SECONDS) -> None:
+        """lines: what is new, and whether it was written over; within: seconds, after which the others are left"""
+        latest, told = time.monotonic() + within, False
         for text, overwritten in lines:
-            if self._progress.used or time.monotonic() > latest:
+            if self._progress.used:
                 break
             reading = self._course.read(text)
             if reading is not None:
                 self._course.go_on(reading)
                 self._keep(reading, passing=overwritten and reading.step != reading.steps)
                 told = True
+            if time.monotonic() > latest:
+                break
         if told:
             self._progress.tell(str(self._course), self._course.step)
 

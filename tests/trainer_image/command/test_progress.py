@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer_image.command.progress import ProgressFile
+from trainer_image.command.progress import PrintedProgress, ProgressFile
 from trainer_image.contract import Progress
 
 LINES = [
@@ -72,3 +72,12 @@ def test_what_is_no_file_in_place_of_the_progress_file_is_passed_over(tmp_path: 
         progress.path.mkdir()
     progress.drain()
     assert said == []
+
+
+def test_printed_lines_for_which_there_was_no_time_are_read_the_next_time(tmp_path: Path) -> None:
+    said: list[Progress] = []
+    printed = PrintedProgress(ProgressFile(tmp_path / "progress", tmp_path / "history", said.append))
+    lines = iter([(f"Epoch {epoch} of 3, loss 0.{epoch}", False) for epoch in (1, 2, 3)])
+    printed.take(lines, within=0.0)
+    printed.take(lines)
+    assert [progress.step for progress in said] == [1, 3]
