@@ -163,9 +163,7 @@ class TabularProblem(Problem):
 
     def resize(self, name: str) -> None:
         [network] = [network for network in self._networks if network.size.name == name]
-        self.recipe = network.size.recipe
-        old = self.predictor
-        self.predictor = TabularPredictor(old.preprocessing, old.target, network.sizes, self.weighed_by)
+        self.recipe, self.predictor.sizes = network.size.recipe, network.sizes
 
     def candidates(self) -> Sequence[Candidate]:
         parts = self.splits, self.predictor.preprocessing, self.predictor.target
