@@ -59,6 +59,8 @@ class Kube:
         # The client's own helpers have no types.
         load: Any = config.load_kube_config
         load(str(kubeconfig), client_configuration=settings)
+        # It would read the environment anew at each call, which pytest changes meanwhile.
+        settings.refresh_api_key_hook = None
         settings.retries = False
         self._api = client.ApiClient(settings)
         self.kubeconfig = kubeconfig
