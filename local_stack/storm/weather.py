@@ -161,11 +161,12 @@ class Weather:
             self._cluster.reject_next_pods(chance.randint(1, 3), node=node)
             return
         try:
+            # Before it is lost as well: a pod may be evicted at once, and gone.
+            self._note_pods(node)
             if what == "lost":
                 self._cluster.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
                 self._note_pods(node)
             else:
-                self._note_pods(node)
                 self._cluster.remove_node(node, kill=True)
             self._stop.wait(chance.uniform(1.0, 4.0))
         finally:
