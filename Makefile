@@ -11,9 +11,9 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
-# Twice the cores of a small machine: half of the time tests wait for a process or a time-out of another. Each takes up
-# to a gigabyte.
-WORKERS ?= 6
+# Four times the cores of a small machine: more than half of the time tests wait for a process or a time-out of another.
+# Each takes up to a gigabyte.
+WORKERS ?= 8
 ARGS ?=
 KEEP ?=
 NODES ?=

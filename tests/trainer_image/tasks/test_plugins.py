@@ -49,6 +49,7 @@ class Own(Task):
 CONFIG = """
 task: custom
 data: {{target: y}}
+model: {{candidates: [network]}}
 train: {{epochs: 2}}
 custom: {{entry_point: "{module}:Own", params: {params}}}
 """
