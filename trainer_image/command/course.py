@@ -43,7 +43,7 @@ class Course:
         step = numbers.pop("#", None)
         figures = kept(numbers)
         if self._header[0].lower() in printed_tables.EPOCHS:
-            return Reading(at, of, None if step is None else int(step), None, figures)
+            return Reading(at, of, None if step is None or step < 0 else int(step), None, figures)
         return Reading(None, None, at, of, figures)
 
     def go_on(self, reading: Reading) -> None:

@@ -129,7 +129,7 @@ def read(line: str) -> Reading | None:
         figures = _figures(line[other.end() :], trusted=False)
         return Reading(figures={f"{other[1]} {name}": value for name, value in figures.items()}) if figures else None
     if alone := printed_tables.alone(line):
-        if alone[0] == "total_timesteps":  # Stable-Baselines3's
+        if alone[0] == "total_timesteps" and alone[1] >= 0:  # Stable-Baselines3's
             return Reading(step=int(alone[1]))
         figures = kept(dict([alone])) if MEASURE.search(alone[0]) else {}
         return Reading(figures=figures) if figures else None

@@ -57,6 +57,8 @@ def row(names: Sequence[str], line: str) -> tuple[dict[str, float], int | None, 
 
 
 def alone(line: str) -> tuple[str, float] | None:
-    """A name and its number, which are the whole line."""
+    """A name and its number, which are the whole line; None where that is no finite one."""
     found = _ALONE.fullmatch(line)
-    return (found[1], float(found[2])) if found and _NUMBER.fullmatch(found[2]) else None
+    if found is None or not _NUMBER.fullmatch(found[2]) or not math.isfinite(value := float(found[2])):
+        return None
+    return found[1], value

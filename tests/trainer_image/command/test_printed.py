@@ -75,6 +75,8 @@ LINES: dict[str, Reading | None] = {
     "│         test_acc          │    0.9123     │": Reading(figures={"test_acc": 0.9123}),
     "  eval_loss               =     0.3123": Reading(figures={"eval_loss": 0.3123}),
     "|    total_timesteps | 2048     |": Reading(step=2048),
+    "|    total_timesteps | 1e999    |": None,
+    "|    total_timesteps | -5       |": None,
     "Epoch 0, global step 100: 'val_loss' reached 0.3, saving model to '/x/epoch=0-step=100.ckpt'": None,
     "[LightGBM] [Info] [binary:BoostFromScore]: pavg=0.62 -> initscore=0.5": None,
     "[1,0]<stdout>:Epoch 2/5 loss: 0.3": Reading(2, 5, figures={"loss": 0.3}),
