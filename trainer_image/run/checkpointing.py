@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def begun_as(models: Container, identity: Mapping[str, Any]) -> Mapping[str, Any
             if earlier != {**identity, "code": before} or run_key(earlier) != key or not isinstance(before, dict):
                 continue
             if code.is_still(before, now):
-                log.info("New beside the program since its training began: %s", ", ".join(now.keys() - before.keys()))
+                new = sorted(now.keys() - before.keys())
+                log.info("New beside the program since its training began: %s", _named(new))
                 return earlier
     return identity
 
@@ -82,8 +83,12 @@ def _unlike(identity: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     if not isinstance(theirs, dict):
         return "another configuration, dataset or code"
     if names := code.changed(identity["code"], theirs):
-        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
-        found.append(f"other code ({', '.join(names[:MOST_NAMES])}{more})")
+        found.append(f"other code ({_named(names)})")
     if other.get("start") != identity["start"]:
         found.append("another model to start from")
     return ", ".join(found) or "another training"
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(names[:MOST_NAMES])}{more}"
