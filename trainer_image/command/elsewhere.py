@@ -63,10 +63,11 @@ class Elsewhere:
         return None
 
     def _is_our_log(self, folder: Path, name: str) -> bool:
-        """Whether somebody has sent the trainer's own output there: its first line names the run."""
+        """Whether somebody has sent the trainer's own output there: its first lines have the settings, the run's id
+        among them. A program may note the id in a file of its own."""
         try:
             with beneath.open_file(folder, name) as file:
-                return self._ours[0].encode() in file.read(LOG_BYTES)
+                return f"RUN_ID={self._ours[0]}".encode() in file.read(LOG_BYTES)
         except (OSError, ValueError):
             return False
 

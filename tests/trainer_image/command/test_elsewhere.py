@@ -85,8 +85,8 @@ def test_what_the_trainer_writes_and_what_is_hidden_is_not_the_program_s(tmp_pat
         (tmp_path / name).touch()
     assert found.found() is None
     assert Elsewhere({"x": tmp_path / "nowhere"}, (), mark).found() is None
-    (tmp_path / "runs" / "model.pt").touch()
-    assert found.found() == f"runs/model.pt (0 bytes) in its working directory {tmp_path}"
+    (tmp_path / "runs" / "model.pt").write_text("of run-1")
+    assert found.found() == f"runs/model.pt (8 bytes) in its working directory {tmp_path}"
 
 
 def test_arguments_and_a_script_that_name_no_output_are_remarked_on(tmp_path: Path) -> None:
