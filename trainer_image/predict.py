@@ -170,6 +170,7 @@ def _folder_beside(out: Path) -> Path:
 def _write_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> int:
     """How many there were. The folder has its name only when all of them are in it."""
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)  # of one that was killed: in containers processes' ids come again
     unfinished.mkdir(parents=True)
     count = size = 0
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 from collections.abc import Callable, Iterator
@@ -334,6 +335,7 @@ def filing(register: Register, tmp_path: Path) -> tuple[Any, Callable[[str], dic
 def test_predictions_that_are_no_table_become_files_beside_it(filing: Any, tmp_path: Path) -> None:
     module, predicted = filing
     module.FOUND[:] = [("a.npy", b"abc"), lambda output: ("b/c.txt", str(len(output)).encode())]
+    (tmp_path / f".new.{os.getpid()}" / "a.npy").mkdir(parents=True)  # left by one that was killed
     found = predicted("new.csv")
     assert (found["rows"], found["files"], found["folder"]) == (120, 2, tmp_path / "new")
     assert (tmp_path / "new" / "a.npy").read_bytes() == b"abc"
