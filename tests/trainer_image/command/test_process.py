@@ -306,14 +306,15 @@ def test_what_a_shell_script_runs_is_told_to_stop_and_saves(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("old", "said"), [("os.utime(state, (1, 1))", "its checkpoint"), ("pass", "no checkpoint of its")]
+    ("written", "said"), [(1, "its checkpoint"), (2**33, "no checkpoint of its")], ids=["long ago", "just now"]
 )
 def test_of_a_program_that_does_not_listen_for_sigterm_what_stood_still_is_kept(
-    tmp_path: Path, old: str, said: str
+    tmp_path: Path, written: int, said: str
 ) -> None:
     code = (
         "import os, time; state = os.environ['CHECKPOINT_DIR'] + '/state'; open(state, 'w').write('saved')\n"
-        f"{old}; open(os.environ['PROGRESS_FILE'], 'a').write('ready\\n'); time.sleep(600)"
+        f"os.utime(state, ({written}, {written}))\n"
+        "open(os.environ['PROGRESS_FILE'], 'a').write('ready\\n'); time.sleep(600)"
     )
     stop, store = threading.Event(), FolderStore(tmp_path / "store")
     inputs = inputs_for(tmp_path, PYTHON, "-c", code, stop=stop, store=store)
