@@ -147,7 +147,7 @@ class Own(Task):
     """encoder: file of the weights that lie in the image; changed: what a test changes of each problem"""
 
     name = "own"
-    interface = 1
+    interface = 2
 
     def __init__(self, encoder: Path, changed: Callable[[PointsProblem], object] = lambda problem: None) -> None:
         self.encoder, self.changed = encoder, changed

@@ -420,7 +420,7 @@ INTERFACE, OLDEST_INTERFACE = 2, 1
 class Task(ABC):
     """One kind of problem, e.g. tabular. Stateless: `prepare` and `restore` make what has state.
 
-    A task of a package of its own also says which version of this interface it was written for: `interface = 1`.
+    A task of a package of its own also says which version of this interface it was written for: `interface = 2`.
     """
 
     name: ClassVar[str]
