@@ -120,7 +120,8 @@ def _train(inputs: RunInputs) -> RunResult:
             counted, test = take(outputs, before.counted), take(test, before.counted)
             groups = None if groups is None else groups[before.counted.numpy()]
         tested = first(name, scored(problem.predictor, counted, test))
-        if problem.selection.name not in tested and inputs.config.custom.entry_point is not None:
+        nothing = fitted.best is None and problem.selection.name not in tested
+        if nothing and inputs.config.custom.entry_point is not None:
             problem.notes.append(hooks.no_choice(problem, tested))
         phases["test"] = time.monotonic() - at
         at = time.monotonic()
