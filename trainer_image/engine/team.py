@@ -124,7 +124,9 @@ class Member(Team):
             self.broadcast("begin", state.at)
             tensors = snapshot.tensors
             layout = {name: (str(tensor.dtype), tensor.shape) for name, tensor in tensors.items()}
-            self._share_json({"step": snapshot.step, "scalars": snapshot.scalars, "layout": layout})
+            # `Problem.begin`, which may freeze parameters, ran here only.
+            trained = [parameter.requires_grad for parameter in state.model.parameters()]
+            self._share_json({"step": snapshot.step, "scalars": snapshot.scalars, "layout": layout, "trained": trained})
         else:
             told = self._share_json(None)
             tensors = {
@@ -134,6 +136,7 @@ class Member(Team):
         for tensor in tensors.values():
             self._share(tensor)
         if self.rank != 0:
+            state.train_only(told["trained"])
             state.load(Snapshot(told["step"], tensors, told["scalars"]))
 
     def broadcast(self, command: str, at: Position | None = None, *, equal: bool = False) -> None:

@@ -29,8 +29,9 @@ from trainer_image.engine import processes as engine_processes
 from trainer_image.engine.loop import Engine
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.preparing import prepare
+from trainer_image.engine.steps.state import TrainingState
 from trainer_image.engine.steps.step import Stepper
-from trainer_image.engine.team import Team, shared_buffers
+from trainer_image.engine.team import Member, Team, shared_buffers
 from trainer_image.engine.training import train
 from trainer_image.errors import (
     ConfigInvalid,
@@ -294,6 +295,52 @@ def test_a_parameter_that_no_process_s_rows_reached_is_left_as_it_is_and_one_of_
         made.step(state, half, 0.5)
         changed = [not torch.equal(old, new) for old, new in zip(before, parameters, strict=True)]
         assert changed == [True] * (len(parameters) - 1) + [elsewhere]
+
+
+class Told(Member):
+    """A rank whose words go through a list in place of the network."""
+
+    def __init__(self, rank: int, words: list[Any]) -> None:
+        self.rank, self.words = rank, words
+
+    def broadcast(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def _share(self, tensor: Tensor) -> None:
+        if self.rank == 0:
+            self.words.append(tensor.clone())
+        else:
+            tensor.copy_(self.words.pop(0))
+
+    def _share_json(self, said: Any) -> Any:
+        if self.rank == 0:
+            self.words.append(json.dumps(said))
+        return said if self.rank == 0 else json.loads(self.words.pop(0))
+
+
+def test_what_begin_froze_in_the_first_process_is_frozen_in_the_others() -> None:
+    def state(frozen: int) -> TrainingState:
+        model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+        for parameter in list(model.parameters())[:frozen]:
+            parameter.requires_grad_(requires_grad=False)
+        return TrainingState(
+            model, lambda of: [torch.optim.Adam(p for p in of.parameters() if p.requires_grad)], average=False
+        )
+
+    def step(state: TrainingState) -> None:
+        for parameter in state.model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        state.optimizers.step(1.0)
+
+    first, other, words = state(frozen=2), state(frozen=0), list[Any]()
+    step(first)
+    Told(0, words).begin(first)
+    Told(1, words).begin(other)
+    step(first)
+    step(other)
+    pairs = list(zip(first.model.parameters(), other.model.parameters(), strict=True))
+    assert [theirs.requires_grad for _, theirs in pairs] == [False, False, True, True]
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def test_batch_norm_s_figures_are_those_of_all_rows_and_other_buffers_the_first_process_s() -> None:

@@ -115,6 +115,12 @@ class TrainingState:
         optimizers.step(1.0)
         return optimizers
 
+    def train_only(self, trained: Sequence[bool]) -> None:
+        """Which parameters train, before `load` in another process than the one that `Problem.begin` ran in."""
+        for parameter, here in zip(self.model.parameters(), trained, strict=True):
+            parameter.requires_grad_(here)
+        self.optimizers = Optimizers(self._make(self.model))
+
     def keep_best(self) -> None:
         self.best = {name: tensor.detach().clone() for name, tensor in self._own(self.judged).items()}
 
