@@ -21,6 +21,7 @@ from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.intervals import mean_interval, share_interval
 from trainer_image.tasks.tabular import linear
 from trainer_image.tasks.tabular.task import TabularProblem
+from trainer_image.tasks.tabular.weights import scaled
 
 RANDOM = np.random.default_rng(3)
 SEEDS = range(5)
@@ -50,6 +51,17 @@ def test_figures_by_whole_weights_are_those_of_so_many_rows(seed: int) -> None:
         assert [e[name] for e in found["per_class"]] == pytest.approx([e[name] for e in copies["per_class"]])
     error = "expected_calibration_error"
     assert found["calibration"][error] == pytest.approx(copies["calibration"][error])
+
+
+def test_a_row_of_weight_0_counts_in_no_figure_nor_does_its_class() -> None:
+    w = torch.from_numpy(scaled(np.array([1.0, 3.0, 2.0, 0.0])))
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0.3, 0.1, 0.6]])
+    labels = torch.tensor([0, 1, 1, 2])
+    ours, without = (
+        metrics.classification(p, labels, weights=w),
+        metrics.classification(p[:3], labels[:3], weights=w[:3]),
+    )
+    assert ours == pytest.approx(without)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

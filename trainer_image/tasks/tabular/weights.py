@@ -49,10 +49,11 @@ def read(table: Table, column: str, rows: Rows) -> Array:
 
 
 def scaled(weights: Array, among: Array | None = None) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """As batches have them: 1 in the mean of the rows that count, or of those `among` which they are learnt from."""
+    """As batches have them: 1 in the mean of the rows that count, or of those `among` which they are learnt from. A row
+    with 0, which only `predict` does not leave out, counts in no figure, nor does a class that is only in such rows."""
     those = weights if among is None else among
     share = np.maximum(weights / those[those > 0].mean(), LEAST)
-    return np.asarray(share, np.float32)
+    return np.asarray(np.where(weights > 0, share, 0), np.float32)
 
 
 def told(column: str, train: Array, test: Array) -> str:
