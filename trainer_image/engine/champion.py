@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ from trainer_image.engine.published import Published
 from trainer_image.errors import TrainerError, shown
 from trainer_image.report.html import words
 from trainer_image.storage.blob_names import printable
+from trainer_image.tasks import hooks
 from trainer_image.tasks.base import Batch, Figures, ForAnother, Json, Outputs, Problem, rows_in, scored, take
 from trainer_image.tasks.metrics import first
 
@@ -135,7 +135,7 @@ def _for_another(
     except ValueError as why:
         raise _NotComparable(str(why)) from None
     # A plug-in that has nothing to say of it: what is prepared in the same way can be read by both.
-    same = json.loads(json.dumps(problem.model_description())) == described
+    same = hooks.description_of(problem) == described
     if not same or hashes is None or hashes.content != rows.content:
         raise _NotComparable("its task cannot read the test rows for a model that was prepared otherwise")
     of = hashes.of["test"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -34,7 +35,7 @@ def importance(problem: Problem, fitted: Fitted, plan: Plan, device: torch.devic
     try:
         return columns.measured(
             lambda batch: fitted.published.outputs(batch, device),
-            problem.predictor.score,
+            partial(scored, problem.predictor),
             rows,
             places,
             problem.headline,

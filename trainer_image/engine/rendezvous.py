@@ -20,6 +20,7 @@ from trainer_image.engine.plan import Plan
 from trainer_image.errors import GpuFault, PeerLost, TrainerError, UsageError
 from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
+from trainer_image.tasks import hooks
 from trainer_image.tasks.base import Problem, Recipe
 
 # What is under these names in torch's store: the order for a node's processes before there is a team, who joins it,
@@ -116,7 +117,7 @@ def identity(problem: Problem, plan: Plan) -> str:
         for split, batch in problem.splits.items()
     }
     rows = {split: int(of.sum()) for split, of in problem.hashes.of.items()} if problem.hashes else {}
-    same = [problem.model_description(), repr(plan.recipe), plan.bfloat16, shapes, rows]
+    same = [hooks.description_of(problem), repr(plan.recipe), plan.bfloat16, shapes, rows]
     return hashlib.sha256(json.dumps(same, sort_keys=True).encode()).hexdigest()
 
 

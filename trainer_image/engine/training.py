@@ -140,7 +140,7 @@ def _train(inputs: RunInputs) -> RunResult:
     again = looking.repeated_rows(problem, fitted, outputs)
     importance = looking.importance(problem, fitted, plan, device)
     intervals, resamples = bootstrap(partial(scored, problem.predictor), counted, test, tested, groups=groups)
-    intervals |= {name: ends for name, ends in findings.get("intervals", {}).items() if ends and name in tested}
+    intervals |= hooks.intervals_of(findings, tested)
     phases["report"] = time.monotonic() - at
     judged = verdict(
         problem.headline,
@@ -220,7 +220,7 @@ def _write_model(inputs: RunInputs, problem: Problem, fitted: Fitted, rows: Know
     description = {
         "task": inputs.config.task,
         "run_id": inputs.run_id,
-        "model": hooks.json_of(problem, "model_description", problem.model_description()),
+        "model": hooks.description_of(problem),
     }
     if inputs.config.custom.entry_point is not None:
         description["entry_point"] = inputs.config.custom.entry_point

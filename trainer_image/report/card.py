@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 
 from trainer_image.report import champion
 from trainer_image.report.html import Content, interval, number, shortened, words
@@ -124,7 +125,8 @@ def limits(content: Content) -> list[str]:
         said.append("It beats its baselines by less than the test split can tell from chance.")
     said += warnings(content)
     if found.get("kind") == "classification":
-        said += _class_limits(found)
+        with suppress(KeyError, TypeError, ValueError, AttributeError):  # a plug-in's may be what they are not
+            said += _class_limits(found)
     said.append("It knows what its training data shows; on data from elsewhere, or later, its figures need not hold.")
     return said
 

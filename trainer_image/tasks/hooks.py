@@ -112,6 +112,22 @@ def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
     return {str(key): plain(value, str(key)) for key, value in found.items()}
 
 
+def intervals_of(findings: Mapping[str, Any], figures: Figures) -> dict[str, tuple[float, float]]:
+    """Those that the task has found by itself, [low, high] by figure. Whatever else a plug-in calls so is its own."""
+    given = findings.get("intervals")
+    found = [(name, given.get(name)) for name in figures] if isinstance(given, dict) else []
+    return {
+        name: (ends[0], ends[1])
+        for name, ends in found
+        if isinstance(ends, list) and [isinstance(end, int | float) for end in ends] == [True, True]
+    }
+
+
+def description_of(problem: Problem) -> dict[str, Any]:
+    """`problem.model_description` as model.json has it. Raises UserCodeFailed."""
+    return json_of(problem, "model_description", problem.model_description())
+
+
 def failed(of: object, hook: str, what: str) -> UserCodeFailed:
     """what: was returned, and what is expected"""
     return UserCodeFailed(f"{named(of, hook)} returned {what}")

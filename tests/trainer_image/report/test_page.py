@@ -271,11 +271,20 @@ def test_pictures_beyond_what_a_page_may_hold_are_left_out(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    "findings", [{"kind": "classification"}, {"kind": "regression", "points": "all"}, {}, {"kind": []}]
+    "findings",
+    [
+        {"kind": "classification"},
+        {"kind": "classification", "per_class": [{"label": "a"}]},
+        {"kind": "classification", "calibration": None},
+        {"kind": "regression", "points": "all"},
+        {},
+        {"kind": []},
+    ],
 )
 def test_findings_that_are_not_what_their_kind_promises_are_shown_as_tables(findings: dict[str, Any]) -> None:
-    text = page(contents.report({**findings, "note": "from a plug-in"}, {"score": 0.5}, "score"), {})
-    assert "from a plug-in" in text
+    content = contents.report({**findings, "note": "from a plug-in"}, {"score": 0.5}, "score")
+    assert "from a plug-in" in page(content, {})
+    assert "## Limits" in card(content)
 
 
 def test_a_figure_that_is_no_number_becomes_null(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from trainer_image.engine.rendezvous import identity
 from trainer_image.errors import UserCodeFailed
 from trainer_image.tasks.base import Metric
-from trainer_image.tasks.hooks import json_of, look_over, no_choice
+from trainer_image.tasks.hooks import intervals_of, json_of, look_over, no_choice
 
 
 class Mine:
@@ -61,3 +62,25 @@ def test_a_figure_that_score_never_gave_is_named_with_those_that_it_gave() -> No
         f"{__name__}:Mine.score returned no 'MAE', by which weights are chosen: those of the last epoch were taken. Its"
         " figures are 'mae', 'r2'."
     )
+
+
+def test_processes_agree_on_a_description_with_arrays_as_model_json_has_it() -> None:
+    plan: Any = SimpleNamespace(recipe=None, bfloat16=False)
+    arrays: Any = Mine({"mean": torch.tensor([1.0, 2.0]), "names": ("a", "b")})
+    lists: Any = Mine({"mean": [1.0, 2.0], "names": ["a", "b"]})
+    other: Any = Mine({"mean": [1.0, 2.5], "names": ["a", "b"]})
+    arrays.hashes = lists.hashes = other.hashes = None
+    assert identity(arrays, plan) == identity(lists, plan) != identity(other, plan)
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({"mae": [1, 2.5], "other": [0.0, 1.0], "r2": None}, {"mae": (1, 2.5)}),
+        ({"mae": [1.0, None], "r2": 0.5}, {}),
+        ([{"row": 1, "low": 0.5}], {}),
+        (None, {}),
+    ],
+)
+def test_what_a_plug_in_calls_intervals_and_is_none_costs_no_model(given: Any, taken: dict[str, Any]) -> None:
+    assert intervals_of({"intervals": given}, {"mae": 1.5, "r2": 0.5}) == taken

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from trainer_image.engine import looking
 from trainer_image.tasks import metrics, repeated
 from trainer_image.tasks.base import Batch
 from trainer_image.tasks.importance import measured
@@ -53,6 +58,20 @@ def test_too_little_time_for_every_column_gives_none_and_no_half_a_picture() -> 
     assert measured(outputs, score, rows(), PLACES, metrics.REGRESSION["r2"], 0) is None
     same = rows() | {"target": torch.ones(400)}
     assert measured(outputs, score, same, PLACES, metrics.REGRESSION["r2"], 60) is None
+
+
+def test_figures_that_are_tensors_make_a_report_that_can_be_written() -> None:
+    predictor = SimpleNamespace(
+        score=lambda *given: {name: torch.tensor(value) for name, value in score(*given).items()}
+    )
+    problem: Any = SimpleNamespace(
+        places=lambda: PLACES, splits={"test": rows()}, predictor=predictor, headline=metrics.REGRESSION["r2"]
+    )
+    fitted: Any = SimpleNamespace(published=SimpleNamespace(outputs=lambda batch, device: outputs(batch)))
+    plan: Any = SimpleNamespace(time_budget=60.0)
+    found = looking.importance(problem, fitted, plan, torch.device("cpu"))
+    assert found is not None
+    assert json.loads(json.dumps(found))["columns"][0]["column"] == "counts"
 
 
 def _found(repeated: Tensor | None) -> list[bool]:
