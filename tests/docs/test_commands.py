@@ -190,4 +190,4 @@ def test_the_standalone_training_of_the_readme_works(tmp_path: Path) -> None:
     place = tmp_path / ".local" / "try"
     pointer = json.loads((place / "model" / "latest.json").read_text())
     assert (place / "model" / "runs" / pointer["run_id"] / "report.html").exists()
-    assert (place / "predictions.csv").read_text().startswith("row,diagnosis")
+    assert (place / "predictions.csv").read_text().startswith("row,label,p(0)")
