@@ -105,9 +105,9 @@ def test_a_command_of_the_trainer_parses(line: str, tmp_path: Path, monkeypatch:
     arguments = _arguments(line, TRAINER)
     assert arguments
     monkeypatch.chdir(tmp_path)
-    for name in ("houses", "pebbles", "throws", "model", "model-1", ".local/try/data", ".local/try/model"):
+    for name in ("houses", "pebbles", "throws", "model", "model-1", ".local/try/data/test", ".local/try/model"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("new.csv", "config.yaml", "throws/data.csv", ".local/try/config.yaml", ".local/try/data/test.csv"):
+    for name in ("new.csv", "config.yaml", "throws/data.csv", ".local/try/config.yaml"):
         (tmp_path / name).touch()
     _parse(trainer, arguments, "trainer_image")
 
