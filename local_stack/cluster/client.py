@@ -163,17 +163,25 @@ class StandInCluster(Stoppable):
         """The resource of each open watch."""
         return list(self.control("GET", "watches")["watches"])
 
-    def lose_node(self, node: str = "local-node", *, kill: bool = False, evict_after: float | None = None) -> None:
-        """The node stops answering; `kill` its processes too. Pods are evicted after their toleration or this."""
-        self.control("POST", f"nodes/{node}/lose", {"kill": kill, "evict_after": evict_after})
+    def lose_node(
+        self, node: str = "local-node", *, kill: bool = False, evict_after: float | None = None
+    ) -> list[dict[str, Any]]:
+        """The node stops answering; `kill` its processes too. Pods are evicted after their toleration or this.
+
+        Returns the pods that were on it.
+        """
+        return list(self.control("POST", f"nodes/{node}/lose", {"kill": kill, "evict_after": evict_after})["pods"])
 
     def return_node(self, node: str = "local-node") -> None:
         """It answers again."""
         self.control("POST", f"nodes/{node}/return", {})
 
-    def remove_node(self, node: str = "local-node", *, kill: bool = False) -> None:
-        """The node object is gone, its pods are garbage; unless `kill`, their processes go on until it returns."""
-        self.control("POST", f"nodes/{node}/remove", {"kill": kill})
+    def remove_node(self, node: str = "local-node", *, kill: bool = False) -> list[dict[str, Any]]:
+        """The node object is gone, its pods are garbage; unless `kill`, their processes go on until it returns.
+
+        Returns the pods that were on it.
+        """
+        return list(self.control("POST", f"nodes/{node}/remove", {"kill": kill})["pods"])
 
     def reject_next_pods(
         self,

@@ -94,7 +94,7 @@ def _storm(world: World, options: Options, end: float, comparison: list[str], sa
         seed=options.seed,
     )
     record = actors.record = Record(world.cluster, QUEUE, actors.on_running)
-    weather = Weather(world.portal, world.cluster, QUEUE, options.seed)
+    weather = Weather(world.portal, world.cluster, options.seed)
     fleet = Fleet(world, QUEUE, options.dispatchers, SETTINGS | {"CREDENTIALS": options.credentials}, options.seed)
     actors.relays = fleet.relays
     record.start()

@@ -24,10 +24,10 @@ _RETRY = {"Retry-After": "1"}
 class Weather:
     """Three threads until `stop`; afterwards everything answers and every node is there.
 
-    taken: names of the pods of `namespace` that were on a node when it was lost or removed, running or just ended.
+    taken: names of the pods that were on a node when it was lost or removed, running or just ended.
     """
 
-    def __init__(self, portal: StandInPortal, cluster: StandInCluster, namespace: str, seed: int) -> None:
+    def __init__(self, portal: StandInPortal, cluster: StandInCluster, seed: int) -> None:
         self.taken: set[str] = set()
         self.nodes: Counter[str] = Counter()
         self.phases: Counter[str] = Counter()
@@ -35,7 +35,6 @@ class Weather:
         self._kinds: dict[int, str] = {}
         self._portal = portal
         self._cluster = cluster
-        self._namespace = namespace
         self._stop = threading.Event()
         loops = (self._portal_weather, self._cluster_weather, self._node_weather)
         self._threads = [
@@ -161,26 +160,14 @@ class Weather:
             self._cluster.reject_next_pods(chance.randint(1, 3), node=node)
             return
         try:
-            # Before it is lost as well: a pod may be evicted at once, and gone.
-            self._note_pods(node)
             if what == "lost":
-                self._cluster.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
-                self._note_pods(node)
+                there = self._cluster.lose_node(node, kill=True, evict_after=chance.uniform(0.0, 1.0))
             else:
-                self._cluster.remove_node(node, kill=True)
+                there = self._cluster.remove_node(node, kill=True)
+            self.taken.update(pod["metadata"]["name"] for pod in there if not _long_ended(pod))
             self._stop.wait(chance.uniform(1.0, 4.0))
         finally:
             self._cluster.return_node(node)
-
-    def _note_pods(self, node: str) -> None:
-        while not self._stop.is_set():
-            try:
-                pods = self._cluster.pods(self._namespace)
-            except (OSError, urllib.error.HTTPError):
-                continue
-            there = [pod for pod in pods if pod["spec"].get("nodeName") == node]
-            self.taken.update(pod["metadata"]["name"] for pod in there if not _long_ended(pod))
-            return
 
 
 def _long_ended(pod: dict[str, Any]) -> bool:

@@ -119,6 +119,7 @@ class ControlApi:
         return {"resourceVersion": str(self.registry.store.version)}
 
     def _node(self, agent: NodeAgent, action: str, body: dict[str, Any]) -> dict[str, Any] | None:
+        pods = agent.pods()
         match action:
             case "lose":
                 after = body.get("evict_after")
@@ -134,7 +135,7 @@ class ControlApi:
                 agent.reject_next(reason, body.get("message") or _NO_GPU, int(body.get("count", 1)))
             case _:
                 return None
-        return {}
+        return {"pods": pods}
 
     def _evict(self, namespace: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
         pod = self.registry.get(PODS, namespace, name)

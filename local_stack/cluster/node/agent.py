@@ -105,6 +105,11 @@ class NodeAgent:
         pod = self.store.get("pods", *key)
         return pod if pod is not None and pod["metadata"]["uid"] == uid else None
 
+    def pods(self) -> list[Obj]:
+        """Those on this node, ended or not, as they are now."""
+        there = (self._pod(worker.key, worker.uid) for worker in self._workers.values())
+        return [pod for pod in there if pod is not None]
+
     def remove_object(self, key: Key, uid: str) -> None:
         """Remove a deleted pod's object for good."""
         with contextlib.suppress(ApiError):
