@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas
 
 Array = np.ndarray[Any, Any]
-MOST_CATEGORIES = 30
+MOST_CATEGORIES, MOST_NATIVE = 30, 255
 FIGURES = {"roc_auc": "tables, ROC AUC", "r2": "tables, R²"}
 
 
@@ -90,6 +90,9 @@ def _rivals(
 
     texts = [name for name in frame if frame[name].dtype.kind not in "bif"]
     hot, coded = _one_hot(frame, texts, rows), frame.assign(**{name: frame[name].astype("category") for name in texts})
+    # HistGradientBoosting takes at most 255 categories: of a column with more it has their numbers.
+    many = [name for name in texts if coded[name].nunique() > MOST_NATIVE]
+    numbered = coded.assign(**{name: coded[name].cat.codes for name in many})
     # CatBoost takes words alone, none of them missing.
     written = frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in texts})
 
@@ -106,7 +109,7 @@ def _rivals(
         "linear": lambda: fit(make_pipeline(StandardScaler(), line), hot),
         "random forest": lambda: fit(kind(ensemble, "RandomForest", n_jobs=threads, random_state=0), hot),
         "HistGradientBoosting": lambda: fit(
-            kind(ensemble, "HistGradientBoosting", random_state=0, categorical_features="from_dtype"), coded
+            kind(ensemble, "HistGradientBoosting", random_state=0, categorical_features="from_dtype"), numbered
         ),
         "LightGBM": lambda: fit(kind(lightgbm, "LGBM", n_jobs=threads, verbose=-1), coded),
         "XGBoost": lambda: fit(kind(xgboost, "XGB", n_jobs=threads, enable_categorical=True), coded),
