@@ -23,7 +23,7 @@ from trainer_image.command.last_words import RANK
 MOST_CHARACTERS = 1000
 MOST_FIGURES = 20
 
-_NUMBER = r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?"
+_NUMBER = printed_tables.NUMBER.pattern
 _OF = r"\s{0,5}(?:/|of|out of)\s{0,5}(\d{1,12})\b"
 _GAP = r"[\s:=#\[(_]{0,12}"
 # "Train: 3 [ 50/1251" is timm's.

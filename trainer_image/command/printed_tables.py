@@ -20,7 +20,7 @@ _BETWEEN = re.compile(r"\s{0,20}[|,│]\s{0,20}|\s{2,60}")
 # A table's row with a bar behind it: YOLO's.
 _BAR = re.compile(r":\s{1,8}\d{1,3}%\|.*")
 _PLACE = re.compile(r"(\d{1,12})(?:/(\d{1,12}))?")
-_NUMBER = re.compile(r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?")
+NUMBER = re.compile(r"[-+]?(?:\d{1,18}(?:\.\d{0,25})?|\.\d{1,25})(?:[eE][-+]?\d{1,3})?")
 _ALONE = re.compile(
     r"(?:[|│]\s{1,60})?([A-Za-z][\w@/.-]{0,60})(?:\s{1,60}[|│=:]\s{1,60}|\s{2,60})([-+.\d][\d.eE+-]{0,30})(?:\s{0,60}[|│])?"
 )
@@ -35,7 +35,7 @@ def header(line: str) -> list[str] | None:
     """The names of the columns, the first of which counts epochs or steps; None for any other line."""
     names = cells(line)
     first = names[0].lower()
-    if len(names) < 2 or first not in EPOCHS | STEPS or any(_NUMBER.match(name) or not name for name in names):
+    if len(names) < 2 or first not in EPOCHS | STEPS or any(NUMBER.match(name) or not name for name in names):
         return None
     return names
 
@@ -51,7 +51,7 @@ def row(names: Sequence[str], line: str) -> tuple[dict[str, float], int | None, 
     numbers = {
         name: value
         for name, cell in zip(names[1:], found[1:], strict=True)
-        if _NUMBER.fullmatch(cell) and math.isfinite(value := float(cell))
+        if NUMBER.fullmatch(cell) and math.isfinite(value := float(cell))
     }
     return (numbers, int(place[1]), int(place[2]) if place[2] else None) if numbers else None
 
@@ -59,6 +59,6 @@ def row(names: Sequence[str], line: str) -> tuple[dict[str, float], int | None, 
 def alone(line: str) -> tuple[str, float] | None:
     """A name and its number, which are the whole line; None where that is no finite one."""
     found = _ALONE.fullmatch(line)
-    if found is None or not _NUMBER.fullmatch(found[2]) or not math.isfinite(value := float(found[2])):
+    if found is None or not NUMBER.fullmatch(found[2]) or not math.isfinite(value := float(found[2])):
         return None
     return found[1], value

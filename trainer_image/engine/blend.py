@@ -72,11 +72,15 @@ def with_more_rows(
     others = {name: each for name, each in outputs.items() if name not in unseen}
     if not others:
         return inner
-    parts = [outputs[name] for name in inner]
-    mixed = predictor.blend(parts, list(inner.values())) if len(parts) > 1 else parts[0]
-    outer = choose(predictor, {"": mixed, **others}, split, metric)
+    outer = choose(predictor, {"": blended(predictor, outputs, inner), **others}, split, metric)
     both = outer | {name: weight * outer.get("", 0.0) for name, weight in inner.items()}
     return _kept({name: both[name] for name in outputs if name in both})
+
+
+def blended(predictor: Predictor, outputs: Mapping[str, Outputs], weights: Weights) -> Outputs:
+    """What the models that have a weight predict together; of one alone its own outputs, which no task has to blend."""
+    parts = [outputs[name] for name in weights]
+    return predictor.blend(parts, list(weights.values())) if len(parts) > 1 else parts[0]
 
 
 def _kept(weights: Weights) -> Weights:
@@ -117,8 +121,7 @@ class _Judge:
         outputs, split = {name: take(each, rows) for name, each in self._outputs.items()}, take(self._split, rows)
 
         def judged(weights: Weights) -> float:
-            parts = [outputs[name] for name in weights]
-            mixed = self._predictor.blend(parts, list(weights.values())) if len(parts) > 1 else parts[0]
+            mixed = blended(self._predictor, outputs, weights)
             value = scored(self._predictor, mixed, split).get(self._metric.name, math.nan)
             if math.isnan(value):
                 return -math.inf

@@ -120,8 +120,7 @@ class Contest:
             at.weights = blend.with_more_rows(predictor, outputs, split, unseen, rows, problem.selection)
         else:
             at.weights = blend.choose(predictor, outputs, split, problem.selection)
-        parts = [outputs[name] for name in at.weights]
-        mixed = predictor.blend(parts, list(at.weights.values())) if len(parts) > 1 else parts[0]
+        mixed = blend.blended(predictor, outputs, at.weights)
         # Lists, as a checkpoint has them.
         at.calibration = json.loads(json.dumps(asdict(problem.calibrate(mixed))))
         self._use(at.calibration)
