@@ -265,9 +265,10 @@ class Engine:
         if not all(map(finite, each(outputs))):
             raise TrainingDiverged(f"Training diverged at step {at.step}", step=at.step)
         figures = scored(self.problem.predictor, outputs, split, self.problem.selection)
-        # A figure may have no meaning for these rows: then the last epoch is as good as any.
+        # A figure may have no meaning for these rows: then the last epoch is as good as any. One that only some epochs
+        # lack, because it is infinite, is no better than those of the others.
         value = figures.get(self.problem.selection.name)
-        if value is None or at.best is None or self.problem.selection.better(value, at.best):
+        if at.best is None or (value is not None and self.problem.selection.better(value, at.best)):
             at.best, at.best_epoch, at.best_step = value, at.epoch, at.phase_step
             self._contest.best = outputs
             self.state.keep_best()

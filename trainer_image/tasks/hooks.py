@@ -167,7 +167,8 @@ def look_over(problem: Problem, task: Task | None) -> None:
 
 
 def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric | None = None) -> Figures:
-    """`predictor.score`, as numbers: a plug-in's may be tensors of one value. What is NaN is left out.
+    """`predictor.score`, as numbers: a plug-in's may be tensors of one value. What is NaN or infinite is left out: no
+    JSON can hold it, that of a checkpoint above all.
 
     chooses: the figure that weights are chosen by, which must not be NaN: nothing would ever be better than it.
     Raises UserCodeFailed for what is no figure.
@@ -184,16 +185,17 @@ def scored(predictor: Predictor, outputs: Outputs, batch: Batch, chooses: Metric
 
 
 def no_choice(problem: Problem, figures: Figures) -> str:
-    """A sentence where `score` never gave the figure that weights are chosen by, most often by a slip in its name."""
+    """A sentence where `score` never gave the figure that weights are chosen by, most often by a slip in its name; or
+    where it never was finite."""
     given = ", ".join(f"'{name}'" for name in figures) or "none"
     return (
-        f"{named(problem.predictor, 'score')} returned no '{problem.selection.name}', by which weights are chosen:"
-        f" those of the last epoch were taken. Its figures are {given}."
+        f"{named(problem.predictor, 'score')} returned no finite '{problem.selection.name}', by which weights are"
+        f" chosen: those of the last epoch were taken. Its figures are {given}."
     )
 
 
 def baselines_of(problem: Problem, fit_on: Sequence[str]) -> dict[str, Figures]:
-    """`problem.baselines`, as numbers, without NaN. Raises UserCodeFailed."""
+    """`problem.baselines`, as numbers, without NaN and infinity. Raises UserCodeFailed."""
     found = problem.baselines(fit_on)
     if not isinstance(found, Mapping):
         raise failed(problem, "baselines", f"{_kind(found)}; a dict of names and figures is expected")
@@ -213,7 +215,7 @@ def _figures(of: object, hook: str, figures: object) -> Figures:
 
 
 def _defined(figures: Figures) -> Figures:
-    return {name: value for name, value in figures.items() if not math.isnan(value)}
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 
 def _kind(value: object) -> str:

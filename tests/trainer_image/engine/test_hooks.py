@@ -4,6 +4,7 @@ augmentation in threads, weights that lie in the image. Killed and resumed, it e
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -59,6 +60,30 @@ def test_a_resumed_training_has_the_optimizers_parts_and_augmentation_of_one_tha
     assert histories[0] == histories[1]
     assert [set(epoch["parts"]) for epoch in histories[0]] == [{"kinds", "sizes", "epoch"}] * len(histories[0])
     assert {epoch["phase"] for epoch in histories[0]} == {"search", "refit"}
+
+
+def test_a_figure_that_is_infinite_costs_no_checkpoint_and_its_epoch_is_not_the_best(own: Own, tmp_path: Path) -> None:
+    def infinite_at_times(problem: PointsProblem) -> None:
+        score, errors = problem.predictor.score, iter([math.inf, 3.0, math.inf])
+        problem.predictor.score = lambda outputs, batch: {  # type: ignore[method-assign]
+            **score(outputs, batch),
+            "error": next(errors, 4.0),
+            "odd": -math.inf,
+        }
+
+    own.changed = infinite_at_times
+    store = FolderStore(tmp_path / "store")
+    with pytest.raises(Terminated, match="the state was saved at step 10"):
+        train(run_inputs(tmp_path, tmp_path / "stopped", CONFIG, store=store, stop=StopAtStep(10)))
+    position = checkpoint.read(store.newest_first()[0]).scalars["position"]
+    assert (position["best"], position["best_epoch"]) == (3.0, 2)
+    assert [sorted(epoch["validation"]) for epoch in position["history"]] == [
+        ["accuracy"],
+        ["accuracy", "error"],
+        ["accuracy"],
+    ]
+    train(run_inputs(tmp_path, tmp_path / "out", CONFIG, store=store))
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["training"]["resumed_from_step"] == 10
 
 
 def test_what_is_random_in_a_batch_follows_from_its_place_however_many_threads_there_are() -> None:

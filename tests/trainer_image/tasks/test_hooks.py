@@ -59,8 +59,8 @@ def test_a_finding_that_is_not_defined_costs_no_model_and_a_description_has_none
 def test_a_figure_that_score_never_gave_is_named_with_those_that_it_gave() -> None:
     mine = SimpleNamespace(selection=Metric("MAE"), predictor=Mine({}))
     assert no_choice(mine, {"mae": 1.0, "r2": 0.5}) == (  # type: ignore[arg-type]
-        f"{__name__}:Mine.score returned no 'MAE', by which weights are chosen: those of the last epoch were taken. Its"
-        " figures are 'mae', 'r2'."
+        f"{__name__}:Mine.score returned no finite 'MAE', by which weights are chosen: those of the last epoch were"
+        " taken. Its figures are 'mae', 'r2'."
     )
 
 
