@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from trainer_image import raised
 from trainer_image.contract import Progress, RunInputs
-from trainer_image.engine import blend, folds
+from trainer_image.engine import blend, fits, folds
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
+from trainer_image.engine.fits import Fits
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.published import NETWORK, Member, build, under
+from trainer_image.engine.published import NETWORK, Member
 from trainer_image.engine.steps.evaluation import evaluate
 from trainer_image.engine.steps.position import Entry, Position
 from trainer_image.engine.steps.pretrained import Pretrained
@@ -36,7 +37,7 @@ from trainer_image.tasks.tensors import each
 
 log = logging.getLogger(__name__)
 
-PREFIX = "candidate/"
+ALL_ROWS = ("train", "validation")
 # What metrics.jsonl has of a candidate.
 SAID = ("name", "validation", "seconds", "note")
 
@@ -75,8 +76,7 @@ class Contest:
         self._problem, self._plan, self._inputs, self._watchdog = problem, plan, inputs, watchdog
         self._record, self._save, self._terminate = record, save, terminate
         self.candidates, self.network = wanted(problem, inputs.config.model.candidates)
-        self._modules: dict[str, nn.Module] = {}
-        self._tensors: dict[str, Tensor] = {}
+        self._fits = Fits()
         self._outputs: dict[str, Outputs] = {}
         # What asking each model about the validation split took; and what the network said there at its best.
         self._asked: dict[str, float] = {}
@@ -92,12 +92,18 @@ class Contest:
             share = candidate.share / sum(each.share for each in left[number:])
             seconds = max(0.0, until - time.monotonic()) * share
             entry = Entry(candidate.name)
-            if self._fit(candidate, entry, ("train",), seconds, None):
+            if (module := self._fit(candidate, entry, ("train",), seconds, None)) is not None:
+                self._fits.keep(entry.name, module)
                 self._judge(entry)
+            if entry.chosen is not None and candidate.again == 0:
+                # It takes no time as long as the candidate remembers its first fit, which no resumed training's does.
+                ready = self._fit(candidate, entry, ALL_ROWS, seconds, entry.chosen)
+                if ready is not None:
+                    self._fits.keep_ready(entry.name, ready)
             at.candidates.append(asdict(entry))
             self.tell(entry)
             self._saved()
-        if not self.network and not self._modules:
+        if not self.network and not self._fits.modules:
             self.network = True
             at.notes.append("No candidate of model.candidates was fitted: the network is trained instead.")
 
@@ -108,7 +114,7 @@ class Contest:
         """
         problem = self._problem
         split, predictor = problem.splits["validation"], problem.predictor
-        outputs = {name: self._of(name) for name in self._modules}
+        outputs = {name: self._of(name) for name in self._fits.modules}
         if network is not None:
             outputs[NETWORK] = self.ask(NETWORK, network) if self.best is None else self.best
             self.best = None
@@ -136,7 +142,9 @@ class Contest:
             [candidate] = [candidate for candidate in self.candidates if candidate.name == entry.name]
             # Nothing is left to be chosen, so that more time than the first fit took, and some, changes nothing.
             seconds = max(until - time.monotonic(), 2 * entry.seconds)
-            if self._fit(candidate, entry, ("train", "validation"), seconds, entry.chosen):
+            module = self._fits.ready(entry.name) or self._fit(candidate, entry, ALL_ROWS, seconds, entry.chosen)
+            if module is not None:
+                self._fits.keep(entry.name, module)
                 entry.refitted = True
             else:
                 at.again.remove(entry.name)
@@ -150,7 +158,7 @@ class Contest:
         return [
             Member(name, weight, network.eval(), {}, pretrained)
             if name == NETWORK
-            else Member(name, weight, self._modules[name].eval(), chosen[name])
+            else Member(name, weight, self._fits.modules[name].eval(), chosen[name])
             for name, weight in at.weights.items()
         ]
 
@@ -182,16 +190,16 @@ class Contest:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps; nothing changes them any more."""
-        return self._tensors
+        return self._fits.tensors
 
     @property
     def size(self) -> int:
         """Bytes of the tensors."""
-        return sum(tensor.nbytes for tensor in self._tensors.values())
+        return self._fits.size
 
     def check(self, snapshot: Snapshot) -> None:
         """CheckpointInvalid unless `load` can take it. The position in it was looked at before."""
-        self._built(snapshot)
+        self._read(snapshot)
         try:
             self._use(snapshot.scalars["position"]["calibration"])
         except ValueError as error:
@@ -203,39 +211,17 @@ class Contest:
 
     def load(self, snapshot: Snapshot) -> None:
         """Continues with the candidates of a snapshot that `check` accepted."""
-        self._modules, self._tensors, self._outputs, self.best = {}, {}, {}, None
-        for name, module in self._built(snapshot).items():
-            module.load_state_dict(under(PREFIX + name, snapshot.tensors))
-            self._keep(name, module)
+        self._fits, self._outputs, self.best = self._read(snapshot), {}, None
         self._use(snapshot.scalars["position"]["calibration"])
-        if snapshot.scalars["position"]["candidates"] and not self._modules:
+        if snapshot.scalars["position"]["candidates"] and not self._fits.modules:
             self.network = True
+
+    def _read(self, snapshot: Snapshot) -> Fits:
+        return fits.read(snapshot, {candidate.name for candidate in self.candidates}, self._problem.predictor)
 
     def _use(self, calibration: Json) -> None:
         if calibration:
             self._problem.predictor.use(restored(Calibration, calibration))
-
-    def _built(self, snapshot: Snapshot) -> dict[str, nn.Module]:
-        own = {candidate.name for candidate in self.candidates}
-        built = {}
-        for entry in snapshot.scalars["position"]["candidates"]:
-            name = entry["name"]
-            if name not in own:
-                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has a candidate that is none")
-            if entry["chosen"] is None:
-                continue
-            try:
-                module = build(self._problem.predictor, name, entry["chosen"])
-            except Exception as error:  # whatever a stranger's JSON makes it stumble over
-                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another {name}: {error}") from None
-            found = under(PREFIX + name, snapshot.tensors)
-            shapes = {key: (tensor.shape, tensor.dtype) for key, tensor in module.state_dict().items()}
-            if shapes != {key: (tensor.shape, tensor.dtype) for key, tensor in found.items()}:
-                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has another {name}")
-            if not all(map(finite, found.values())):
-                raise CheckpointInvalid(f"the checkpoint at step {snapshot.step} has weights that are no numbers")
-            built[name] = module
-        return built
 
     # Fitting one.
 
@@ -247,8 +233,8 @@ class Contest:
 
     def _fit(
         self, candidate: Candidate, entry: Entry, fit_on: tuple[str, ...], seconds: float, chosen: Json | None
-    ) -> bool:
-        """Whether there is a module now. Raises Terminated; what goes wrong, memory included, becomes the entry's note:
+    ) -> nn.Module | None:
+        """The module; None: it sits out. Raises Terminated; what goes wrong, memory included, becomes the entry's note:
         there are others."""
         name, began = candidate.name, time.monotonic()
         self._inputs.progress(Progress(f"Fitting a candidate: {name}", 0))
@@ -271,10 +257,9 @@ class Contest:
             self._terminate()
         entry.note = candidate.note or ("" if fitted else "It sat out.")
         if fitted is None:
-            return False
+            return None
         module, entry.chosen = fitted
-        self._keep(name, module)
-        return True
+        return module
 
     def _allowance(self, seconds: float) -> Allowance:
         return Allowance(seconds, usable_cpus(), self._plan.seed, self._inputs.stop, self._watchdog.beat)
@@ -291,14 +276,6 @@ class Contest:
         finally:
             torch.set_num_threads(before)
 
-    def _keep(self, name: str, module: nn.Module) -> None:
-        self._modules[name] = module.eval().requires_grad_(requires_grad=False)
-        self._tensors = {key: tensor for key, tensor in self._tensors.items() if not key.startswith(f"{PREFIX}{name}/")}
-        self._tensors |= {
-            f"{PREFIX}{name}/{key}": tensor.detach().cpu().contiguous().clone()
-            for key, tensor in module.state_dict().items()
-        }
-
     def _judge(self, entry: Entry) -> None:
         """Its figure on the validation split; what predicts no numbers sits out."""
         outputs = self._of(entry.name)
@@ -307,13 +284,13 @@ class Contest:
             entry.validation = figures.get(self._problem.selection.name)
             return
         entry.chosen, entry.note = None, "It predicts what is no number."
-        del self._modules[entry.name], self._outputs[entry.name]
-        self._tensors = {k: t for k, t in self._tensors.items() if not k.startswith(f"{PREFIX}{entry.name}/")}
+        del self._outputs[entry.name]
+        self._fits.remove(entry.name)
 
     def _of(self, name: str) -> Outputs:
         """Outputs on the validation split, of its first fit."""
         if name not in self._outputs:
-            self._outputs[name] = self.ask(name, self._modules[name].to(self._plan.device))
+            self._outputs[name] = self.ask(name, self._fits.modules[name].to(self._plan.device))
         return self._outputs[name]
 
     def ask(self, name: str, module: nn.Module) -> Outputs:

@@ -49,7 +49,8 @@ class Candidate(ABC):
     share: of the time that is left, its part beside those of the candidates after it
     note: why it sits out, one sentence, or what else is worth knowing of the fit; "" where there is nothing to say
     again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all.
-           0 before any fit: none ever takes time
+           0 before any fit: none ever takes time; 0 after one: the refit follows at once, while the candidate
+           remembers that fit
     folds: fits that `unseen` makes, where validation rows are too few to tell models apart; 0: it makes none
     """
 

@@ -201,6 +201,30 @@ def test_a_stopped_training_goes_on_with_the_candidates_it_has(tmp_path: Path, p
     assert whole == resumed
 
 
+class Free(FitsPlane):
+    """Its refit takes no time as long as it remembers its first fit."""
+
+    def fit(self, fit_on, allowance, chosen):
+        self.again = 0.0
+        return super().fit(fit_on, allowance, chosen)
+
+
+@pytest.mark.parametrize("asks", [1, 2, 3, 4])
+def test_a_resumed_training_fits_nothing_again_that_took_no_time(tmp_path: Path, plane, asks: int) -> None:
+    plane(Free)
+    data, store = value_table(tmp_path / "data"), FolderStore(tmp_path / "store")
+    train(run_inputs(data, tmp_path / "whole", BOTH))
+    Free.fits.clear()
+    with pytest.raises(Terminated):
+        train(run_inputs(data, tmp_path / "first", BOTH, store=store, stop=StopAtStep(asks)))
+    before = [fit_on for fit_on, _ in Free.fits]
+    assert before == [("train",), ("train", "validation")]
+    train(run_inputs(data, tmp_path / "out", BOTH, store=store))
+    assert [fit_on for fit_on, _ in Free.fits] == before
+    whole, resumed = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "out"))
+    assert whole == resumed
+
+
 class Clock:
     """A pace of its own: so many seconds pass each time that somebody looks at it."""
 
