@@ -21,6 +21,7 @@ from trainer_image.engine import blend, checkpoint
 from trainer_image.engine.steps.batches import PhaseRows
 from trainer_image.engine.steps.optimizing import Optimizers
 from trainer_image.engine.steps.row_order import epoch_order
+from trainer_image.engine.steps.state import TrainingState
 from trainer_image.engine.training import train
 from trainer_image.errors import Terminated, UsageError, UserCodeFailed
 from trainer_image.predict import predict
@@ -286,6 +287,47 @@ def test_any_optimizer_goes_on_from_what_was_kept_of_it(
     of_resumed.load(tensors, plain)
     go_on(resumed, of_resumed, slice(3, 6))
     assert torch.equal(whole, resumed)
+
+
+class Locked(torch.nn.Linear):
+    """Has what cannot be copied, and a weight in two places."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3)
+        self.lock = threading.Lock()
+        self.tied = torch.nn.Linear(3, 3)
+        self.tied.weight = self.weight
+
+
+@pytest.mark.parametrize("make", MADE.values(), ids=MADE)
+def test_what_optimizers_will_remember_is_known_without_a_copy_of_the_network(
+    make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+) -> None:
+    model = Locked()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    own = list(model.parameters())
+    own[1].requires_grad_(requires_grad=False)  # a bias, of which Muon knows nothing
+
+    def optimizers(model: torch.nn.Module) -> list[torch.optim.Optimizer]:
+        return [make([p for p in model.parameters() if p.ndim > 1])]
+
+    state = TrainingState(model, optimizers, average=False)
+    like, _ = state.stepped().kept()
+    assert [id(parameter) for parameter in model.parameters()] == [id(parameter) for parameter in own]
+    assert model.tied.weight is model.weight
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in own)
+    for parameter in own:
+        parameter.grad = torch.ones_like(parameter)
+    state.optimizers.step(1.0)
+    stepped, _ = state.optimizers.kept()
+    shapes = [{key: (t.shape, t.dtype) for key, t in of.items()} for of in (like, stepped)]
+    assert shapes[0] == shapes[1]
+
+
+def test_a_network_that_cannot_be_copied_for_its_moving_average_is_one_sentence() -> None:
+    with pytest.raises(UserCodeFailed, match=r"engine.test_hooks:Locked cannot be copied \(TypeError: cannot pickle"):
+        TrainingState(Locked(), lambda model: [], average=True)
 
 
 def test_what_an_optimizer_remembers_that_no_file_can_hold_is_one_sentence() -> None:

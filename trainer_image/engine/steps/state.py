@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -16,6 +17,7 @@ from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 from trainer_image.engine.steps.optimizing import Optimizers, Plain
 from trainer_image.engine.steps.position import DONE, Position, is_position
 from trainer_image.engine.steps.pretrained import NOTHING, Pretrained
+from trainer_image.errors import UserCodeFailed
 from trainer_image.tasks.base import Loss
 
 # Before the name of a part of the loss, among a snapshot's tensors.
@@ -69,7 +71,7 @@ class TrainingState:
         self.pretrained = pretrained
         self._make = make
         self.optimizers = Optimizers(make(model))
-        self.average: nn.Module | None = copy.deepcopy(model) if average else None
+        self.average: nn.Module | None = _copied(model) if average else None
         self.best: dict[str, Tensor] | None = None
         self._device = next(model.parameters()).device
         self.losses = Losses(self._device)
@@ -101,17 +103,21 @@ class TrainingState:
 
     def stepped(self) -> Optimizers:
         """The like of the optimizers after a step, on the CPU: only they know what they will remember."""
-        # Of the network only the shapes are needed: nothing here reads the device, or takes its memory.
-        like: dict[int, Any] = {
-            id(tensor): torch.zeros(tensor.shape, dtype=tensor.dtype) for tensor in self.model.buffers()
-        }
-        for parameter in self.model.parameters():
-            zeros = torch.zeros(parameter.shape, dtype=parameter.dtype)
-            like[id(parameter)] = nn.Parameter(zeros, requires_grad=parameter.requires_grad)
-        model = copy.deepcopy(self.model, like)
-        optimizers = Optimizers(self._make(model))
-        for parameter in model.parameters():
-            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+        parameters = list(self.model.parameters())
+        # All have the memory of the largest one: of their values nothing is asked.
+        most = {each.dtype: max(p.numel() for p in parameters if p.dtype == each.dtype) for each in parameters}
+        values, gradients = (
+            {dtype: torch.zeros(count, dtype=dtype) for dtype, count in most.items()} for _ in range(2)
+        )
+
+        def part(of: Mapping[torch.dtype, Tensor], parameter: Tensor) -> Tensor:
+            return of[parameter.dtype][: parameter.numel()].view(parameter.shape)
+
+        like = {p: nn.Parameter(part(values, p), requires_grad=p.requires_grad) for p in parameters}
+        with _in_place(self.model, like):
+            optimizers = Optimizers(self._make(self.model))
+        for parameter in like.values():
+            parameter.grad = part(gradients, parameter) if parameter.requires_grad else None
         optimizers.step(1.0)
         return optimizers
 
@@ -209,6 +215,31 @@ class TrainingState:
         torch.set_rng_state(tensors["generator/cpu"])
         if device.type == "cuda" and "generator/cuda" in tensors:
             torch.cuda.set_rng_state(tensors["generator/cuda"], device)
+
+
+@contextmanager
+def _in_place(model: nn.Module, others: Mapping[nn.Parameter, nn.Parameter]) -> Iterator[None]:
+    """The network has these parameters in place of its own. No copy of it is made: not every network can be copied."""
+    own = [(module, dict(module._parameters)) for module in model.modules()]
+    try:
+        for module, parameters in own:
+            module._parameters.update({name: p if p is None else others[p] for name, p in parameters.items()})
+        yield
+    finally:
+        for module, parameters in own:
+            module._parameters.update(parameters)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """For the moving average. Raises UserCodeFailed for a plug-in's network that cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:
+        raise UserCodeFailed(
+            f"The network {type(model).__module__}:{type(model).__qualname__} cannot be copied"
+            f" ({type(error).__name__}: {error}), as a moving average of its weights (Recipe.ema_decay) needs it;"
+            " ema_decay=None or modules that copy.deepcopy takes would be right"
+        ) from error
 
 
 def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
